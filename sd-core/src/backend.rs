@@ -1,0 +1,26 @@
+//! What a registry URL opens: one server or cluster, with its ports.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::instancer::Instancer;
+use crate::registrar::Registrar;
+
+/// One server or cluster, one connection, many services. What a backend crate implements and a
+/// [`Registry`](crate::Registry) is made of.
+#[async_trait]
+pub trait Backend: Instancer {
+    /// A short constant name for logs and metrics, for instance `"etcd"`.
+    fn name(&self) -> &'static str;
+
+    /// The writing port; `None` for a source that can only be read.
+    fn registrar(self: Arc<Self>) -> Option<Arc<dyn Registrar>>;
+
+    /// Ends session, sockets and tasks. Idempotent. Later calls answer [`Closed`](crate::ErrorKind::Closed).
+    ///
+    /// # Errors
+    /// When the server could not be told; everything local is ended nevertheless.
+    async fn close(&self) -> Result<()>;
+}

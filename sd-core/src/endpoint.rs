@@ -1,0 +1,269 @@
+//! Where an instance can be dialled.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+const OP: &str = "endpoint";
+const MAX_HOST_BYTES: usize = 253;
+/// The longest path that fits into a `sockaddr_un`.
+const MAX_UNIX_PATH_BYTES: usize = 107;
+
+/// An address that others can dial, written `host:port`, `[ipv6]:port` or `unix:/path`.
+///
+/// There is no way to make one with port 0, an empty host, or an unspecified address (`0.0.0.0`, `[::]`): nobody could dial
+/// it. `advertised_address` finds one that others can.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Endpoint(Inner);
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Inner {
+    Tcp { host: Box<str>, port: u16 },
+    Unix { path: PathBuf },
+}
+
+/// The parts of an [`Endpoint`], for a connector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Address<'a> {
+    /// A TCP address. `host` is a name or an IP address without brackets.
+    Tcp {
+        /// A name or an IP address without brackets.
+        host: &'a str,
+        /// Never 0.
+        port: u16,
+    },
+    /// A Unix domain socket.
+    Unix {
+        /// An absolute path.
+        path: &'a Path,
+    },
+}
+
+impl Endpoint {
+    /// A TCP endpoint. `host` is a name or an IP address, IPv6 with or without brackets.
+    ///
+    /// # Errors
+    /// `InvalidInput` for port 0, an unspecified address, or a host that cannot be one.
+    pub fn tcp(host: &str, port: u16) -> Result<Self> {
+        let host = host
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+            .unwrap_or(host);
+        if port == 0 {
+            return Err(Error::invalid_input(
+                OP,
+                format!("{host}:0 cannot be dialled: give the port that is listened on"),
+            ));
+        }
+        if host.is_empty() || host.len() > MAX_HOST_BYTES {
+            return Err(Error::invalid_input(
+                OP,
+                format!(
+                    "the host must have 1 to {MAX_HOST_BYTES} bytes, not {}",
+                    host.len()
+                ),
+            ));
+        }
+        match host.parse::<IpAddr>() {
+            Ok(address) if address.is_unspecified() => {
+                return Err(Error::invalid_input(
+                    OP,
+                    format!(
+                        "{host} is not an address that others can dial: give the address of an interface"
+                    ),
+                ));
+            }
+            Ok(_) => {}
+            Err(_)
+                if host
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) => {}
+            Err(_) => {
+                return Err(Error::invalid_input(
+                    OP,
+                    format!("{host:?} is neither a host name nor an IP address"),
+                ));
+            }
+        }
+        Ok(Self(Inner::Tcp {
+            host: host.into(),
+            port,
+        }))
+    }
+
+    /// A Unix domain socket.
+    ///
+    /// # Errors
+    /// `InvalidInput` unless `path` is absolute, UTF-8 and short enough for a socket address (107 bytes).
+    pub fn unix(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let Some(text) = path.to_str() else {
+            return Err(Error::invalid_input(
+                OP,
+                "the path of a Unix socket must be UTF-8",
+            ));
+        };
+        if !path.is_absolute() || text.len() > MAX_UNIX_PATH_BYTES || text.contains('\0') {
+            return Err(Error::invalid_input(
+                OP,
+                format!("{text:?} must be an absolute path of at most {MAX_UNIX_PATH_BYTES} bytes"),
+            ));
+        }
+        Ok(Self(Inner::Unix { path }))
+    }
+
+    /// The parts, for a connector.
+    pub fn address(&self) -> Address<'_> {
+        match &self.0 {
+            Inner::Tcp { host, port } => Address::Tcp { host, port: *port },
+            Inner::Unix { path } => Address::Unix { path },
+        }
+    }
+
+    /// The port of a TCP endpoint.
+    pub fn port(&self) -> Option<u16> {
+        match self.address() {
+            Address::Tcp { port, .. } => Some(port),
+            Address::Unix { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address() {
+            Address::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Address::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Address::Unix { path } => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            // `unix:///path` is how gRPC writes it.
+            return Self::unix(path.strip_prefix("//").unwrap_or(path));
+        }
+        let Some((host, port)) = text.rsplit_once(':') else {
+            return Err(Error::invalid_input(
+                OP,
+                format!("{text:?} has no port: write host:port"),
+            ));
+        };
+        if host.contains(':') && !host.starts_with('[') {
+            return Err(Error::invalid_input(
+                OP,
+                format!("{text:?}: write an IPv6 address in brackets, [::1]:80"),
+            ));
+        }
+        // `u16::from_str` takes a leading plus sign, which is no port.
+        let port = port
+            .parse::<u16>()
+            .ok()
+            .filter(|_| port.bytes().all(|b| b.is_ascii_digit()));
+        let Some(port) = port else {
+            return Err(Error::invalid_input(
+                OP,
+                format!("{text:?} has no port between 1 and 65535 after its last colon"),
+            ));
+        };
+        Self::tcp(host, port)
+    }
+}
+
+impl TryFrom<&str> for Endpoint {
+    type Error = Error;
+
+    fn try_from(text: &str) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for Endpoint {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl TryFrom<SocketAddr> for Endpoint {
+    type Error = Error;
+
+    fn try_from(address: SocketAddr) -> Result<Self> {
+        Self::tcp(&address.ip().to_string(), address.port())
+    }
+}
+
+impl From<Endpoint> for String {
+    fn from(endpoint: Endpoint) -> Self {
+        endpoint.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn reads_what_it_writes() {
+        for text in [
+            "10.0.0.7:50051",
+            "[::1]:80",
+            "host-1.example:1",
+            "unix:/run/greeter.sock",
+        ] {
+            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
+        }
+        assert_eq!(
+            "unix:///run/x".parse::<Endpoint>().unwrap().to_string(),
+            "unix:/run/x"
+        );
+    }
+
+    #[test]
+    fn refuses_what_nobody_can_dial_and_says_what_to_write() {
+        for (text, hint) in [
+            ("10.0.0.7:0", "port"),
+            ("0.0.0.0:80", "interface"),
+            ("[::]:80", "interface"),
+            ("host", "host:port"),
+            ("::1:80", "brackets"),
+            (":80", "host"),
+            ("a b:80", "neither"),
+            ("host:99999", "65535"),
+            ("host:+80", "65535"),
+            ("unix:relative", "absolute"),
+        ] {
+            let error = text.parse::<Endpoint>().unwrap_err().report().to_string();
+            assert!(error.contains(hint), "{text}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused_and_what_was_read_reads_again(text in "\\PC{0,40}") {
+            if let Ok(endpoint) = text.parse::<Endpoint>() {
+                prop_assert_eq!(endpoint.to_string().parse::<Endpoint>().unwrap(), endpoint);
+            }
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The one error type of the workspace, and what a caller can do about each kind.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, named by what the caller can do about it. [`ErrorKind::retry`] is the one place that decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The server cannot be reached or cannot serve now: refused, reset, no leader, 5xx.
+    Unavailable,
+    /// No answer in time. A write may have happened nevertheless: read before you write again.
+    Timeout,
+    /// The server asks for fewer requests, perhaps after a stated time.
+    RateLimited {
+        /// How long the server asks to wait, where it says so.
+        retry_after: Option<Duration>,
+    },
+    /// The position in the change feed is gone (compaction, index reset): read everything again.
+    Outdated,
+    /// The lease or session under a registration or an entry is gone.
+    LeaseLost,
+    /// Credentials or rights are missing. Mended from outside, hence worth another try.
+    Denied,
+    /// The server holds or sent something that cannot be understood.
+    InvalidData,
+    /// Somebody else holds what was asked for.
+    Conflict,
+    /// What was asked for does not exist.
+    NotFound,
+    /// The caller gave something that can never work. Nothing was sent.
+    InvalidInput,
+    /// This backend cannot do it.
+    Unsupported,
+    /// The registry, guard or channel was closed by its owner.
+    Closed,
+}
+
+/// What a loop should do after an error of some kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Wait, growing from try to try, then do the same again.
+    Backoff,
+    /// Wait exactly this long, then do the same again.
+    After(Duration),
+    /// Forget the position in the feed and read everything again.
+    Resync,
+    /// No later try can succeed.
+    Never,
+}
+
+impl ErrorKind {
+    /// What a loop should do after an error of this kind.
+    pub fn retry(self) -> Retry {
+        match self {
+            Self::RateLimited {
+                retry_after: Some(after),
+            } => Retry::After(after),
+            Self::Outdated => Retry::Resync,
+            Self::InvalidInput | Self::Unsupported | Self::Closed => Retry::Never,
+            Self::Unavailable
+            | Self::Timeout
+            | Self::RateLimited { retry_after: None }
+            | Self::LeaseLost
+            | Self::Denied
+            | Self::InvalidData
+            | Self::Conflict
+            | Self::NotFound => Retry::Backoff,
+        }
+    }
+
+    /// A stable name for metrics, logs and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Outdated => "outdated",
+            Self::LeaseLost => "lease_lost",
+            Self::Denied => "denied",
+            Self::InvalidData => "invalid_data",
+            Self::Conflict => "conflict",
+            Self::NotFound => "not_found",
+            Self::InvalidInput => "invalid_input",
+            Self::Unsupported => "unsupported",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timed out",
+            Self::RateLimited { .. } => "rate limited",
+            Self::Outdated => "feed position outdated",
+            Self::LeaseLost => "lease lost",
+            Self::Denied => "denied",
+            Self::InvalidData => "invalid data",
+            Self::Conflict => "conflict",
+            Self::NotFound => "not found",
+            Self::InvalidInput => "invalid input",
+            Self::Unsupported => "unsupported",
+            Self::Closed => "closed",
+        })
+    }
+}
+
+/// The error of every fallible call in this workspace: a kind, the operation that failed, and its cause.
+///
+/// `Display` prints operation and kind; the cause is in [`source`](StdError::source). Print [`Error::report`] to show the
+/// whole chain on one line. Clones share the cause.
+#[derive(Clone)]
+pub struct Error {
+    kind: ErrorKind,
+    op: &'static str,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of this kind in the constant operation `op`, for instance `"etcd: list service"`.
+    pub fn new(kind: ErrorKind, op: &'static str) -> Self {
+        Self {
+            kind,
+            op,
+            source: None,
+        }
+    }
+
+    /// [`ErrorKind::InvalidInput`] with a sentence that says what is wrong and what is right.
+    pub fn invalid_input(op: &'static str, message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidInput, op).because(message)
+    }
+
+    /// Adds the error that caused this one.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(Arc::from(source.into()));
+        self
+    }
+
+    /// Adds a sentence as the cause.
+    #[must_use]
+    pub fn because(self, message: impl Into<String>) -> Self {
+        self.with_source(message.into())
+    }
+
+    /// What the caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The operation that failed.
+    pub fn op(&self) -> &'static str {
+        self.op
+    }
+
+    /// The whole chain of causes on one line, for people.
+    pub fn report(&self) -> Report<'_> {
+        Report(self)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Error({})", self.report())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.op, self.kind)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+/// Prints an [`Error`] and all its causes on one line.
+#[derive(Debug)]
+pub struct Report<'a>(&'a Error);
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = self.0.to_string();
+        let mut cause = StdError::source(self.0);
+        while let Some(error) = cause {
+            let next = error.to_string();
+            // Some libraries repeat their cause in their own text; saying it once is enough.
+            if !text.contains(&next) {
+                text.push_str(": ");
+                text.push_str(&next);
+            }
+            cause = error.source();
+        }
+        for (index, line) in text
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .enumerate()
+        {
+            if index > 0 {
+                f.write_str(" ")?;
+            }
+            f.write_str(line)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_names_operation_and_kind_and_leaves_the_cause_to_source() {
+        let error =
+            Error::new(ErrorKind::Unavailable, "etcd: list service").because("connection refused");
+        assert_eq!(error.to_string(), "etcd: list service: unavailable");
+        assert_eq!(error.source().unwrap().to_string(), "connection refused");
+    }
+
+    #[test]
+    fn a_report_is_one_line_and_says_each_cause_once() {
+        let inner = Error::new(ErrorKind::Timeout, "dial").because("after 2s\n(no answer)");
+        let outer = Error::new(ErrorKind::Unavailable, "connect").with_source(inner);
+        assert_eq!(
+            outer.report().to_string(),
+            "connect: unavailable: dial: timed out: after 2s (no answer)"
+        );
+    }
+
+    #[test]
+    fn only_a_mistake_of_the_caller_or_a_closed_handle_ends_a_loop() {
+        assert_eq!(ErrorKind::Denied.retry(), Retry::Backoff);
+        assert_eq!(ErrorKind::Outdated.retry(), Retry::Resync);
+        assert_eq!(ErrorKind::Closed.retry(), Retry::Never);
+        let pause = Duration::from_secs(3);
+        assert_eq!(
+            ErrorKind::RateLimited {
+                retry_after: Some(pause)
+            }
+            .retry(),
+            Retry::After(pause)
+        );
+    }
+}

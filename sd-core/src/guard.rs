@@ -1,0 +1,179 @@
+//! A registration that stays true: the guard that its owner holds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::instance::{Instance, RecordId};
+use crate::keeper::{Command, RegistrationStatus};
+use crate::registration_event::{RegistrationEvent, RegistrationPhase};
+
+/// How a registration is kept.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RegistrationConfig {
+    /// How long [`Registry::register`](crate::Registry::register) tries before it gives up, and how long an update waits for its
+    /// confirmation. Default 10 s.
+    pub confirm_within: Duration,
+    /// How long a withdrawal is tried before the time-to-live is left to do it. Default 3 s.
+    pub withdraw_within: Duration,
+}
+
+impl Default for RegistrationConfig {
+    fn default() -> Self {
+        Self {
+            confirm_within: Duration::from_secs(10),
+            withdraw_within: Duration::from_secs(3),
+        }
+    }
+}
+
+/// Keeps one instance registered for as long as it lives: renews it, and registers it again when it was lost.
+///
+/// A task owns the registration, not this handle. Dropping the guard tells the task to withdraw in the background;
+/// [`deregister`](Self::deregister) does so and waits for the confirmation.
+#[derive(Debug)]
+pub struct RegistrationGuard {
+    pub(crate) record: RecordId,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) status: watch::Receiver<RegistrationStatus>,
+    pub(crate) events: broadcast::Receiver<RegistrationEvent>,
+    pub(crate) ended: oneshot::Receiver<Result<()>>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) _stop_on_drop: DropGuard,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) confirm_within: Duration,
+}
+
+impl RegistrationGuard {
+    /// What identifies the record at the server.
+    pub fn record_id(&self) -> &RecordId {
+        &self.record
+    }
+
+    /// The instance as it is wanted at the server.
+    pub fn instance(&self) -> Arc<Instance> {
+        Arc::clone(&self.status.borrow().wanted)
+    }
+
+    /// Where the registration stands.
+    pub fn phase(&self) -> RegistrationPhase {
+        self.status.borrow().phase
+    }
+
+    /// Waits for the next event. Returns `None` after the last one. If events are not read, the oldest ones are dropped.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub async fn next_event(&mut self) -> Option<RegistrationEvent> {
+        loop {
+            match self.events.recv().await {
+                Ok(event) => return Some(event),
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// Changes the record in place: weight, readiness, zone, tags, metadata, address. Returns when the server confirmed.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the change touches service, id or incarnation, or makes the record too large: nothing changes then.
+    /// `Timeout` if the server did not confirm in time: the change stays wanted and is applied when the server answers.
+    pub async fn update(
+        &self,
+        change: impl FnOnce(Instance) -> Instance + Send + 'static,
+    ) -> Result<()> {
+        const OP: &str = "update registration";
+        let closed = || Error::new(ErrorKind::Closed, OP);
+        let (reply, confirmed) = oneshot::channel();
+        let asking = async {
+            let command = Command {
+                change: Box::new(change),
+                reply,
+            };
+            self.commands.send(command).await.map_err(|_| closed())?;
+            confirmed.await.map_err(|_| closed())?
+        };
+        match timeout(self.confirm_within, asking).await {
+            Ok(done) => done,
+            Err(_) => Err(Error::new(ErrorKind::Timeout, OP).because(format!(
+                "not confirmed within {:?}; it stays wanted",
+                self.confirm_within
+            ))),
+        }
+    }
+
+    /// Tells readers whether this instance wants calls.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub async fn set_ready(&self, ready: bool) -> Result<()> {
+        self.update(move |instance| instance.with_ready(ready))
+            .await
+    }
+
+    /// Withdraws the record and waits for the confirmation. Idempotent at the server.
+    ///
+    /// # Errors
+    /// When the server did not confirm in time; the time-to-live then removes the record.
+    ///
+    /// # Cancel safety
+    /// Dropping the future goes on withdrawing in the background.
+    pub async fn deregister(self) -> Result<()> {
+        let Self { stop, ended, .. } = self;
+        stop.cancel();
+        ended.await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Closed, "deregister").because("the runtime is shutting down"))
+        })
+    }
+
+    /// Tells readers that this instance wants no more calls, waits until they have stopped sending any, then withdraws.
+    ///
+    /// # Errors
+    /// As [`deregister`](Self::deregister). A server that does not confirm the first step does not stop the second.
+    ///
+    /// # Cancel safety
+    /// Dropping the future withdraws at once, in the background.
+    pub async fn drain(self, wait: Duration) -> Result<()> {
+        if let Err(error) = self.set_ready(false).await {
+            tracing::warn!(error = %error.report(), "could not mark the instance as not ready before withdrawing it");
+        }
+        self.clock.sleep_until(self.clock.now() + wait).await;
+        self.deregister().await
+    }
+}
+
+/// A registration as a dump shows it.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct RegistrationDump {
+    /// The instance as it is wanted at the server.
+    pub instance: Arc<Instance>,
+    /// Where the registration stands.
+    pub phase: RegistrationPhase,
+    /// For how many seconds it has stood there.
+    pub for_seconds: f64,
+    /// Why it is not registered.
+    pub error: Option<String>,
+}
+
+impl RegistrationDump {
+    pub(crate) fn new(status: &RegistrationStatus, clock: &dyn Clock) -> Self {
+        Self {
+            instance: Arc::clone(&status.wanted),
+            phase: status.phase,
+            for_seconds: clock.now().since(status.since).as_secs_f64(),
+            error: status
+                .error
+                .as_ref()
+                .map(|error| error.report().to_string()),
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! One running copy of a service, as the registry knows it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::endpoint::Endpoint;
+use crate::error::{Error, Result};
+use crate::name::{InstanceId, ServiceName};
+
+/// The weight of an instance that states none.
+pub const DEFAULT_WEIGHT: u16 = 1;
+
+/// Tells two runs of one instance apart: random, new for each [`Instance::new`]. A restarted process is a new incarnation even
+/// if id and address are the same. Written as 16 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Incarnation(u64);
+
+impl Incarnation {
+    /// A new random incarnation.
+    pub fn random() -> Self {
+        Self(fastrand::u64(..))
+    }
+
+    /// An incarnation that a registry derives itself, for records that carry none.
+    pub const fn from_u64(value: u64) -> Self {
+        Self(value)
+    }
+
+    /// The value.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl FromStr for Incarnation {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let digits = (1..=16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
+        match u64::from_str_radix(text, 16) {
+            Ok(value) if digits => Ok(Self(value)),
+            _ => Err(Error::invalid_input(
+                "incarnation",
+                format!("{text:?} is not 1 to 16 hexadecimal digits"),
+            )),
+        }
+    }
+}
+
+impl TryFrom<String> for Incarnation {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Incarnation> for String {
+    fn from(incarnation: Incarnation) -> Self {
+        incarnation.to_string()
+    }
+}
+
+/// What identifies one record at the server: service, id and incarnation.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordId {
+    /// The service.
+    pub service: ServiceName,
+    /// The instance's id within the service.
+    pub id: InstanceId,
+    /// The run of that instance.
+    pub incarnation: Incarnation,
+}
+
+/// One running copy of a service.
+///
+/// Two instances are equal when every field is. Its JSON form is what our backends store, what files hold and what `sdctl`
+/// prints; fields that it does not know are ignored, so that newer writers do not break older readers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    service: ServiceName,
+    id: InstanceId,
+    incarnation: Incarnation,
+    #[serde(rename = "address")]
+    endpoint: Endpoint,
+    #[serde(default = "ready_by_default")]
+    ready: bool,
+    #[serde(default)]
+    version: Option<String>,
+    #[serde(default)]
+    zone: Option<String>,
+    #[serde(default = "default_weight")]
+    weight: u16,
+    #[serde(default)]
+    priority: u16,
+    #[serde(default)]
+    tags: BTreeSet<String>,
+    #[serde(default)]
+    metadata: BTreeMap<String, String>,
+}
+
+fn ready_by_default() -> bool {
+    true
+}
+
+fn default_weight() -> u16 {
+    DEFAULT_WEIGHT
+}
+
+impl Instance {
+    /// An instance of `service` that can be dialled at `endpoint` (`host:port`, `[ipv6]:port` or `unix:/path`): ready, of
+    /// weight 1 and priority 0, with a random incarnation and an id made of address and incarnation.
+    ///
+    /// # Errors
+    /// `InvalidInput` says which of the two is wrong and how to write it.
+    pub fn new(
+        service: impl AsRef<str>,
+        endpoint: impl TryInto<Endpoint, Error: Into<Error>>,
+    ) -> Result<Self> {
+        let service = ServiceName::new(service)?;
+        let endpoint = endpoint.try_into().map_err(Into::into)?;
+        let incarnation = Incarnation::random();
+        let address = endpoint.to_string();
+        let id = InstanceId::new(format!(
+            "{}-{:08x}",
+            address.trim_start_matches("unix:/"),
+            incarnation.0 >> 32
+        ))?;
+        Ok(Self {
+            service,
+            id,
+            incarnation,
+            endpoint,
+            ready: true,
+            version: None,
+            zone: None,
+            weight: DEFAULT_WEIGHT,
+            priority: 0,
+            tags: BTreeSet::new(),
+            metadata: BTreeMap::new(),
+        })
+    }
+
+    /// Sets an id that stays the same across restarts. A second live instance with this id is refused by the registry.
+    #[must_use]
+    pub fn with_id(mut self, id: InstanceId) -> Self {
+        self.id = id;
+        self
+    }
+
+    /// Sets the incarnation: for backends that read it from the server.
+    #[must_use]
+    pub fn with_incarnation(mut self, incarnation: Incarnation) -> Self {
+        self.incarnation = incarnation;
+        self
+    }
+
+    /// Moves the instance to another address; it stays the same incarnation.
+    #[must_use]
+    pub fn with_endpoint(mut self, endpoint: Endpoint) -> Self {
+        self.endpoint = endpoint;
+        self
+    }
+
+    /// Sets whether the instance wants calls. Balancers send none to one that is not ready. Default true.
+    #[must_use]
+    pub fn with_ready(mut self, ready: bool) -> Self {
+        self.ready = ready;
+        self
+    }
+
+    /// Sets the version of the software it runs.
+    #[must_use]
+    pub fn with_version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
+        self
+    }
+
+    /// Sets the zone it runs in.
+    #[must_use]
+    pub fn with_zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = Some(zone.into());
+        self
+    }
+
+    /// Sets its share of the calls relative to the others, default 1. An instance of weight 0 gets none, unless all have 0.
+    #[must_use]
+    pub fn with_weight(mut self, weight: u16) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// Sets its tier: lower ones first, default 0.
+    #[must_use]
+    pub fn with_priority(mut self, priority: u16) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Adds a tag.
+    #[must_use]
+    pub fn with_tag(mut self, tag: impl Into<String>) -> Self {
+        self.tags.insert(tag.into());
+        self
+    }
+
+    /// Adds a metadata entry, or replaces the one with this key.
+    #[must_use]
+    pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// The service it is a copy of.
+    pub fn service(&self) -> &ServiceName {
+        &self.service
+    }
+
+    /// Its id within the service.
+    pub fn id(&self) -> &InstanceId {
+        &self.id
+    }
+
+    /// Which run of it this is.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// What identifies its record at the server.
+    pub fn record_id(&self) -> RecordId {
+        RecordId {
+            service: self.service.clone(),
+            id: self.id.clone(),
+            incarnation: self.incarnation,
+        }
+    }
+
+    /// Where to dial it.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Whether it wants calls.
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// The version of the software it runs.
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
+    /// The zone it runs in.
+    pub fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
+    }
+
+    /// Its share of the calls relative to the others.
+    pub fn weight(&self) -> u16 {
+        self.weight
+    }
+
+    /// Its tier: lower ones first.
+    pub fn priority(&self) -> u16 {
+        self.priority
+    }
+
+    /// Its tags, sorted.
+    pub fn tags(&self) -> &BTreeSet<String> {
+        &self.tags
+    }
+
+    /// Its metadata, sorted by key.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// Whether the two are the same run of the same instance, whatever else differs.
+    pub fn is_same_run(&self, other: &Self) -> bool {
+        self.id == other.id && self.incarnation == other.incarnation
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_minimal_record_reads_with_defaults_and_unknown_fields_are_ignored() {
+        let json =
+            r#"{"service":"s","id":"i","incarnation":"2a","address":"h:1","from_the_future":[1]}"#;
+        let instance: Instance = serde_json::from_str(json).unwrap();
+        assert!(instance.is_ready());
+        assert_eq!(instance.weight(), DEFAULT_WEIGHT);
+        assert_eq!(instance.incarnation(), Incarnation::from_u64(42));
+    }
+
+    #[test]
+    fn the_json_form_is_stable() {
+        let instance = Instance::new("greeter", "10.0.0.7:50051")
+            .unwrap()
+            .with_id(InstanceId::new("g-1").unwrap())
+            .with_incarnation(Incarnation::from_u64(0xabc))
+            .with_zone("a")
+            .with_tag("blue")
+            .with_metadata("k", "v");
+        let json = serde_json::to_string(&instance).unwrap();
+        assert_eq!(
+            json,
+            r#"{"service":"greeter","id":"g-1","incarnation":"0000000000000abc","address":"10.0.0.7:50051","ready":true,"version":null,"zone":"a","weight":1,"priority":0,"tags":["blue"],"metadata":{"k":"v"}}"#
+        );
+        assert_eq!(serde_json::from_str::<Instance>(&json).unwrap(), instance);
+    }
+
+    #[test]
+    fn two_runs_at_one_address_are_told_apart() {
+        let first = Instance::new("s", "h:1").unwrap();
+        let second = Instance::new("s", "h:1").unwrap();
+        assert!(!first.is_same_run(&second));
+        assert_ne!(first.id(), second.id());
+    }
+}

@@ -1,0 +1,54 @@
+//! The metrics that this crate emits through the `metrics` facade. Names and labels are stable.
+
+use metrics::{counter, gauge};
+
+use crate::ServiceName;
+use crate::registration_event::RegistrationEvent;
+use crate::snapshot::Snapshot;
+
+/// Gauge, label `service`: instances in the published set.
+pub const INSTANCES: &str = "sd_instances";
+/// Gauge, label `service`: published instances that the source no longer lists (mass-loss hold).
+pub const INSTANCES_HELD: &str = "sd_instances_held";
+/// Gauge, label `service`: entries that could not be read.
+pub const INSTANCES_SKIPPED: &str = "sd_instances_skipped";
+/// Gauge, label `service`: 1 while the set is stale, else 0.
+pub const STALE: &str = "sd_stale";
+/// Counter, label `service`: published sets that differ from the one before.
+pub const CHANGES: &str = "sd_changes_total";
+/// Counter, label `service`: feeds that ended with an error.
+pub const FEED_ERRORS: &str = "sd_feed_errors_total";
+/// Counter, labels `service` and `event`: events of registrations.
+pub const REGISTRATION_EVENTS: &str = "sd_registration_events_total";
+
+fn label(service: &ServiceName) -> String {
+    service.as_str().to_owned()
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "gauges are floating point; sets stay far below 2^52"
+)]
+pub(crate) fn published(snapshot: &Snapshot, changed: bool) {
+    let service = snapshot.service();
+    gauge!(STALE, "service" => label(service)).set(0.0);
+    if changed {
+        counter!(CHANGES, "service" => label(service)).increment(1);
+        gauge!(INSTANCES, "service" => label(service)).set(snapshot.len() as f64);
+        gauge!(INSTANCES_HELD, "service" => label(service)).set(snapshot.held().len() as f64);
+        gauge!(INSTANCES_SKIPPED, "service" => label(service)).set(snapshot.skipped().len() as f64);
+    }
+}
+
+pub(crate) fn stale(snapshot: &Snapshot) {
+    gauge!(STALE, "service" => label(snapshot.service())).set(1.0);
+}
+
+pub(crate) fn feed_error(service: &ServiceName) {
+    counter!(FEED_ERRORS, "service" => label(service)).increment(1);
+}
+
+pub(crate) fn registration(service: &ServiceName, event: &RegistrationEvent) {
+    counter!(REGISTRATION_EVENTS, "service" => label(service), "event" => event.as_str())
+        .increment(1);
+}

@@ -1,0 +1,421 @@
+//! The task behind a registration guard: registers, renews, registers again after a loss, withdraws at the end.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::backoff::{Backoff, jittered};
+use crate::clock::{Clock, Moment};
+use crate::error::{Error, ErrorKind, Result, Retry};
+use crate::guard::RegistrationConfig;
+use crate::instance::Instance;
+use crate::instrument;
+use crate::registrar::{RegisterOptions, Registrar, Registration};
+use crate::registration_event::{RegistrationEvent, RegistrationPhase};
+
+/// A change of the record that the owner asks for.
+pub(crate) struct Command {
+    pub(crate) change: Box<dyn FnOnce(Instance) -> Instance + Send>,
+    pub(crate) reply: oneshot::Sender<Result<()>>,
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Command")
+    }
+}
+
+/// What a dump and the guard's getters show.
+#[derive(Clone, Debug)]
+pub(crate) struct RegistrationStatus {
+    pub(crate) wanted: Arc<Instance>,
+    pub(crate) phase: RegistrationPhase,
+    pub(crate) since: Moment,
+    pub(crate) error: Option<Error>,
+}
+
+/// What the owner waits for when it registers.
+pub(crate) enum Confirm {
+    /// The first confirmation, or the error that ended the attempt, within a time.
+    Within(Duration, oneshot::Sender<Result<()>>),
+    /// Nothing: attempts go on until they succeed or the guard is dropped.
+    InBackground,
+}
+
+/// Owns one registration.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    pub(crate) registrar: Arc<dyn Registrar>,
+    pub(crate) options: RegisterOptions,
+    pub(crate) config: RegistrationConfig,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) status: watch::Sender<RegistrationStatus>,
+    pub(crate) events: broadcast::Sender<RegistrationEvent>,
+    pub(crate) stop: CancellationToken,
+    /// Updates that wait for the server.
+    pub(crate) unconfirmed: Vec<oneshot::Sender<Result<()>>>,
+    /// Whether the record may be at the server.
+    pub(crate) attempted: bool,
+}
+
+/// Why a loop of the keeper ended.
+enum End {
+    /// The owner let go.
+    Stopped,
+    /// The record is gone.
+    Lost(Error),
+    /// Registering can never succeed.
+    Hopeless(Error),
+}
+
+/// More updates than this are not waited for at once.
+const MOST_UNCONFIRMED: usize = 64;
+
+impl Keeper {
+    pub(crate) async fn run(mut self, confirm: Confirm) -> Result<()> {
+        let hopeless = self.keep(confirm).await.err();
+        // From here on another registration may take this id.
+        self.stop.cancel();
+        let withdrawn = if self.attempted {
+            self.withdraw().await
+        } else {
+            Ok(())
+        };
+        for reply in self.unconfirmed.drain(..) {
+            let _ = reply.send(Err(Error::new(ErrorKind::Closed, "update registration")));
+        }
+        match (hopeless, withdrawn) {
+            (Some(error), _) | (None, Err(error)) => {
+                self.emit(RegistrationEvent::Failed(error.clone()));
+                Err(error)
+            }
+            (None, Ok(())) => {
+                self.emit(RegistrationEvent::Withdrawn);
+                Ok(())
+            }
+        }
+    }
+
+    /// Keeps the record at the server until the owner lets go. An error says why it never can be there.
+    async fn keep(&mut self, confirm: Confirm) -> Result<()> {
+        let mut registration = match confirm {
+            Confirm::InBackground => self.register(None).await,
+            Confirm::Within(limit, confirmed) => {
+                let give_up_at = self.clock.now() + limit;
+                let stop = self.stop.clone();
+                let first = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => Err(End::Stopped),
+                    first = self.register(Some(give_up_at)) => first,
+                };
+                if let Err(End::Hopeless(error)) = &first {
+                    let _ = confirmed.send(Err(error.clone()));
+                } else if first.is_ok() {
+                    let _ = confirmed.send(Ok(()));
+                }
+                first
+            }
+        };
+        loop {
+            let end = match registration {
+                Ok(held) => self.hold(held).await,
+                Err(end) => end,
+            };
+            match end {
+                End::Stopped => return Ok(()),
+                End::Hopeless(error) => return Err(error),
+                End::Lost(error) => {
+                    self.emit(RegistrationEvent::Lost(error));
+                    // Many may have lost their records together: do not come back together.
+                    let spread = (self.options.ttl / 10)
+                        .min(Duration::from_secs(1))
+                        .mul_f64(fastrand::f64());
+                    registration = match self.pause(spread).await {
+                        Ok(()) => self.register(None).await,
+                        Err(end) => Err(end),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Attempts to register until the server confirms; until `give_up_at`, if there is such a time.
+    async fn register(&mut self, give_up_at: Option<Moment>) -> Result<Held, End> {
+        let mut backoff = Backoff::new(Duration::from_millis(100), self.options.ttl / 3);
+        loop {
+            let wanted = Arc::clone(&self.status.borrow().wanted);
+            let limit = give_up_at.map_or(self.attempt_limit(), |at| {
+                at.since(self.clock.now()).min(self.attempt_limit())
+            });
+            let sent = self.clock.now();
+            self.attempted = true;
+            let (registrar, options) = (Arc::clone(&self.registrar), self.options.clone());
+            let attempt = async move { registrar.register(&wanted, &options).await };
+            let error = match self
+                .unless_stopped(within("register", limit, attempt))
+                .await?
+            {
+                Ok(registration) => {
+                    self.emit(RegistrationEvent::Registered(registration.liveness()));
+                    // The record that was written holds every change that was wanted until now.
+                    self.confirm_updates();
+                    return Ok(Held {
+                        registration,
+                        confirmed_at: sent,
+                    });
+                }
+                Err(error) => error,
+            };
+            let delay = match error.kind().retry() {
+                Retry::Never => return Err(End::Hopeless(error)),
+                Retry::After(delay) => delay,
+                Retry::Backoff | Retry::Resync => backoff.next_delay(),
+            };
+            if let Some(at) = give_up_at {
+                let may_pass = matches!(
+                    error.kind(),
+                    ErrorKind::Unavailable
+                        | ErrorKind::Timeout
+                        | ErrorKind::RateLimited { .. }
+                        | ErrorKind::LeaseLost
+                );
+                if !may_pass || self.clock.now() + delay >= at {
+                    return Err(End::Hopeless(error));
+                }
+            }
+            self.emit(RegistrationEvent::Retrying { error, delay });
+            self.pause(delay).await?;
+        }
+    }
+
+    /// Renews and updates the record until it is lost or the owner lets go.
+    async fn hold(&mut self, held: Held) -> End {
+        let Held {
+            registration,
+            confirmed_at,
+        } = held;
+        let mut every = registration.liveness().renew_every();
+        let mut backoff = Backoff::new(
+            Duration::from_millis(100),
+            every.min(Duration::from_secs(2)),
+        );
+        let mut renew_at = confirmed_at + jittered(every, 0.1);
+        let mut update_at: Option<Moment> = None;
+        let mut at_risk = false;
+        loop {
+            let next = update_at.map_or(renew_at, |at| at.min(renew_at));
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return End::Stopped,
+                Some(command) = self.commands.recv() => {
+                    if self.accept(command) {
+                        update_at = Some(self.clock.now());
+                    }
+                    continue;
+                }
+                error = registration.lost() => return End::Lost(error),
+                () = self.clock.sleep_until(next) => {}
+            }
+            let sent = self.clock.now();
+            // A renewal that is due goes first: no stream of updates may starve it.
+            let wanted = (renew_at > sent).then(|| Arc::clone(&self.status.borrow().wanted));
+            let step = async {
+                match wanted {
+                    Some(wanted) => registration.update(&wanted).await.map(|()| None),
+                    None => registration.renew().await.map(Some),
+                }
+            };
+            let limit = self.attempt_limit();
+            let done = match self
+                .unless_stopped(within("renew registration", limit, step))
+                .await
+            {
+                Ok(done) => done,
+                Err(end) => return end,
+            };
+            let error = match done {
+                Ok(None) => {
+                    update_at = None;
+                    self.confirm_updates();
+                    continue;
+                }
+                Ok(Some(liveness)) => {
+                    every = liveness.renew_every();
+                    renew_at = sent + jittered(every, 0.1);
+                    if std::mem::take(&mut at_risk) {
+                        self.emit(RegistrationEvent::Recovered);
+                    }
+                    backoff.reset();
+                    continue;
+                }
+                Err(error) => error,
+            };
+            if matches!(
+                error.kind(),
+                ErrorKind::LeaseLost | ErrorKind::NotFound | ErrorKind::Conflict
+            ) {
+                return End::Lost(error);
+            }
+            if std::mem::replace(&mut at_risk, true) {
+                debug!(error = %error.report(), "renewal still fails");
+            } else {
+                self.emit(RegistrationEvent::AtRisk(error));
+            }
+            // Whatever failed, the next step is a renewal: it tells whether the record is still ours.
+            renew_at = self.clock.now() + backoff.next_delay();
+        }
+    }
+
+    /// Removes the record, several times if need be, within the configured time.
+    async fn withdraw(&self) -> Result<()> {
+        let record = self.status.borrow().wanted.record_id();
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
+        let mut last = None;
+        let attempts = async {
+            loop {
+                match within(
+                    "withdraw",
+                    self.attempt_limit(),
+                    self.registrar.withdraw(&record),
+                )
+                .await
+                {
+                    Ok(()) => return Ok(()),
+                    Err(error) if error.kind().retry() == Retry::Never => return Err(error),
+                    Err(error) => last = Some(error),
+                }
+                tokio::time::sleep(backoff.next_delay()).await;
+            }
+        };
+        let limit = self.config.withdraw_within;
+        timeout(limit, attempts).await.unwrap_or_else(|_| {
+            let error = Error::new(ErrorKind::Timeout, "withdraw");
+            Err(match last {
+                Some(reason) => error.with_source(reason),
+                None => error.because(format!(
+                    "the server did not confirm within {limit:?}; the ttl removes the record"
+                )),
+            })
+        })
+    }
+
+    /// Takes a wanted change; says whether there is something to send.
+    fn accept(&mut self, command: Command) -> bool {
+        let before = Arc::clone(&self.status.borrow().wanted);
+        let after = (command.change)(before.as_ref().clone());
+        if let Err(error) = self.check(&before, &after) {
+            let _ = command.reply.send(Err(error));
+            return false;
+        }
+        if self.unconfirmed.len() >= MOST_UNCONFIRMED {
+            let full = Error::new(
+                ErrorKind::RateLimited { retry_after: None },
+                "update registration",
+            );
+            let _ = command
+                .reply
+                .send(Err(full.because("too many updates wait for the server")));
+            return false;
+        }
+        self.unconfirmed.push(command.reply);
+        self.status
+            .send_modify(|status| status.wanted = Arc::new(after));
+        true
+    }
+
+    fn check(&self, before: &Instance, after: &Instance) -> Result<()> {
+        const OP: &str = "update registration";
+        if before.record_id() != after.record_id() {
+            return Err(Error::invalid_input(
+                OP,
+                "service, id and incarnation cannot change: register another instance",
+            ));
+        }
+        self.registrar.limits().check_size(OP, after)
+    }
+
+    fn confirm_updates(&mut self) {
+        if self.unconfirmed.is_empty() {
+            return;
+        }
+        for reply in self.unconfirmed.drain(..) {
+            let _ = reply.send(Ok(()));
+        }
+        self.emit(RegistrationEvent::Updated);
+    }
+
+    /// How long one request may take: short enough that several fit into a time-to-live.
+    fn attempt_limit(&self) -> Duration {
+        (self.options.ttl / 3).clamp(Duration::from_millis(500), Duration::from_secs(2))
+    }
+
+    /// Waits, taking wanted changes meanwhile.
+    async fn pause(&mut self, span: Duration) -> Result<(), End> {
+        let until = self.clock.now() + span;
+        loop {
+            let sleep = self.clock.sleep_until(until);
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(End::Stopped),
+                Some(command) = self.commands.recv() => {
+                    self.accept(command);
+                }
+                () = sleep => return Ok(()),
+            }
+        }
+    }
+
+    async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, End> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(End::Stopped),
+            done = work => Ok(done),
+        }
+    }
+
+    fn emit(&self, event: RegistrationEvent) {
+        let now = self.clock.now();
+        self.status.send_modify(|status| {
+            let phase = event.phase();
+            if status.phase != phase {
+                status.phase = phase;
+                status.since = now;
+            }
+            status.error = event.error().cloned();
+        });
+        let name = event.as_str();
+        instrument::registration(self.status.borrow().wanted.service(), &event);
+        match event.error().map(Error::report) {
+            None => info!(event = name, "registration"),
+            Some(error) => warn!(event = name, %error, "registration"),
+        }
+        // Nobody need listen.
+        let _ = self.events.send(event);
+    }
+}
+
+/// A record at the server and when the request that confirmed it was sent.
+struct Held {
+    registration: Box<dyn Registration>,
+    confirmed_at: Moment,
+}
+
+async fn within<T>(
+    op: &'static str,
+    limit: Duration,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    match timeout(limit, work).await {
+        Ok(done) => done,
+        Err(_) => {
+            Err(Error::new(ErrorKind::Timeout, op).because(format!("no answer within {limit:?}")))
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Service discovery: the vocabulary, the ports and the machinery that every backend shares.
+
+mod backend;
+mod backoff;
+mod clock;
+mod delta;
+mod endpoint;
+mod error;
+mod guard;
+mod instance;
+mod instancer;
+pub mod instrument;
+mod keeper;
+mod mass_loss;
+pub mod memory;
+mod name;
+mod publisher;
+mod registrar;
+mod registration_event;
+mod registry;
+mod snapshot;
+mod state;
+mod subscription;
+
+pub use async_trait::async_trait;
+
+pub use crate::backend::Backend;
+pub use crate::backoff::Backoff;
+pub use crate::clock::{BootClock, Clock, Moment, Sleep, TokioClock};
+pub use crate::delta::{Change, Delta};
+pub use crate::endpoint::{Address, Endpoint};
+pub use crate::error::{Error, ErrorKind, Report, Result, Retry};
+pub use crate::guard::{RegistrationConfig, RegistrationDump, RegistrationGuard};
+pub use crate::instance::{DEFAULT_WEIGHT, Incarnation, Instance, RecordId};
+pub use crate::instancer::{Feed, Instancer, Watcher};
+pub use crate::mass_loss::MassLossHold;
+pub use crate::name::{InstanceId, MAX_INSTANCE_ID_BYTES, MAX_SERVICE_NAME_BYTES, ServiceName};
+pub use crate::publisher::Coalescing;
+pub use crate::registrar::{
+    DEFAULT_TTL, Limits, Liveness, RegisterOptions, Registrar, Registration,
+};
+pub use crate::registration_event::{RegistrationEvent, RegistrationPhase};
+pub use crate::registry::{Registry, RegistryConfig, RegistryDump};
+pub use crate::snapshot::{Revision, Skipped, Snapshot};
+pub use crate::state::{State, Status};
+pub use crate::subscription::{Discovery, Subscription, SubscriptionConfig, SubscriptionDump};

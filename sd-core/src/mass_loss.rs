@@ -1,0 +1,249 @@
+//! The mass-loss hold: instances that vanish together are more often victims of their registry than dead.
+//!
+//! A registry that was frozen for longer than its leases drops every record at once while the servers behind them are well.
+//! So when at least half of three or more instances vanish within a window, without having been withdrawn on purpose, the
+//! hold adds them back for a while and marks them. What was withdrawn, or had said that it is not ready, is never held.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::instance::Instance;
+use crate::name::InstanceId;
+use crate::snapshot::Snapshot;
+
+/// When and for how long vanished instances are served on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MassLossHold {
+    /// Losses within this time are counted together. Default 10 s.
+    pub window: Duration,
+    /// How long each vanished instance is served on. Default 30 s.
+    pub hold: Duration,
+}
+
+impl Default for MassLossHold {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(10),
+            hold: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Fewer instances than this are never held: with two, one loss is half.
+const SMALLEST_SET: usize = 3;
+
+#[derive(Debug)]
+struct Vanished {
+    instance: Arc<Instance>,
+    at: Instant,
+}
+
+/// Remembers what vanished lately and decides what is served on.
+#[derive(Debug)]
+pub(crate) struct Holder {
+    policy: Option<MassLossHold>,
+    listed: Option<Snapshot>,
+    vanished: BTreeMap<InstanceId, Vanished>,
+    holding: bool,
+}
+
+impl Holder {
+    pub(crate) fn new(policy: Option<MassLossHold>) -> Self {
+        Self {
+            policy,
+            listed: None,
+            vanished: BTreeMap::new(),
+            holding: false,
+        }
+    }
+
+    /// Takes a set as the source lists it and returns the one to serve.
+    pub(crate) fn take(&mut self, now: Instant, listed: &Snapshot) -> Snapshot {
+        let before = self.listed.replace(listed.clone());
+        if let (Some(_), Some(before)) = (self.policy, before) {
+            for instance in before.instances() {
+                let id = instance.id();
+                let on_purpose = !instance.is_ready() || listed.withdrawn().contains(id);
+                if !on_purpose && listed.get(id).is_none() {
+                    self.vanished.insert(
+                        id.clone(),
+                        Vanished {
+                            instance: Arc::clone(instance),
+                            at: now,
+                        },
+                    );
+                }
+            }
+            self.vanished
+                .retain(|id, _| listed.get(id).is_none() && !listed.withdrawn().contains(id));
+        }
+        self.serve(now, listed.clone())
+    }
+
+    /// The set to serve after time has passed; `None` before one was taken.
+    pub(crate) fn release(&mut self, now: Instant) -> Option<Snapshot> {
+        let listed = self.listed.clone()?;
+        Some(self.serve(now, listed))
+    }
+
+    fn serve(&mut self, now: Instant, listed: Snapshot) -> Snapshot {
+        let Some(policy) = self.policy else {
+            return listed;
+        };
+        let keep = if self.holding {
+            policy.hold
+        } else {
+            policy.window
+        };
+        self.vanished
+            .retain(|_, lost| now.saturating_duration_since(lost.at) < keep);
+        if !self.holding {
+            let all = listed.len() + self.vanished.len();
+            self.holding = all >= SMALLEST_SET && self.vanished.len() * 2 >= all;
+        }
+        if self.vanished.is_empty() {
+            self.holding = false;
+        }
+        if !self.holding {
+            return listed;
+        }
+        let held = self.vanished.keys().cloned().collect();
+        let mut served = listed.instances().to_vec();
+        served.extend(
+            self.vanished
+                .values()
+                .map(|lost| Arc::clone(&lost.instance)),
+        );
+        listed.with_instances(served).with_held(held)
+    }
+
+    /// When [`release`](Self::release) would next let go of something.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let policy = self.policy.filter(|_| self.holding)?;
+        self.vanished
+            .values()
+            .map(|lost| lost.at + policy.hold)
+            .min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Moment, Revision, ServiceName};
+
+    fn set(ids: &[&str]) -> Snapshot {
+        let instances = ids
+            .iter()
+            .map(|id| {
+                let id = InstanceId::new(id).unwrap();
+                let run = crate::Incarnation::from_u64(1);
+                Arc::new(
+                    Instance::new("s", "h:1")
+                        .unwrap()
+                        .with_id(id)
+                        .with_incarnation(run),
+                )
+            })
+            .collect();
+        Snapshot::new(
+            ServiceName::new("s").unwrap(),
+            Revision::new("d", 1),
+            Moment::ZERO,
+            instances,
+        )
+    }
+
+    fn ids(ids: &[&str]) -> Vec<InstanceId> {
+        ids.iter().map(|id| InstanceId::new(id).unwrap()).collect()
+    }
+
+    fn holder(first: &[&str]) -> (Holder, Instant) {
+        let mut holder = Holder::new(Some(MassLossHold::default()));
+        let now = Instant::now();
+        holder.take(now, &set(first));
+        (holder, now)
+    }
+
+    #[test]
+    fn half_of_three_or_more_that_vanish_are_served_on_marked_and_let_go_after_the_hold() {
+        let (mut holder, now) = holder(&["a", "b", "c", "d"]);
+        let served = holder.take(now, &set(&["a", "b"]));
+        assert_eq!((served.len(), served.held()), (4, &ids(&["c", "d"])[..]));
+        let due = holder.due().unwrap();
+        assert_eq!(due, now + Duration::from_secs(30));
+        assert_eq!(
+            holder
+                .release(due - Duration::from_millis(1))
+                .unwrap()
+                .len(),
+            4
+        );
+        let released = holder.release(due).unwrap();
+        assert_eq!(
+            (released.len(), released.held().len(), holder.due()),
+            (2, 0, None)
+        );
+    }
+
+    #[test]
+    fn losses_one_by_one_count_together_within_the_window_only() {
+        let (mut holder, now) = holder(&["a", "b", "c", "d"]);
+        assert_eq!(holder.take(now, &set(&["a", "b", "c"])).len(), 3);
+        assert_eq!(
+            holder
+                .take(now + Duration::from_secs(9), &set(&["a", "b"]))
+                .len(),
+            4
+        );
+
+        let (mut holder, now) = self::holder(&["a", "b", "c", "d"]);
+        assert_eq!(holder.take(now, &set(&["a", "b", "c"])).len(), 3);
+        assert_eq!(
+            holder
+                .take(now + Duration::from_secs(11), &set(&["a", "b"]))
+                .len(),
+            2
+        );
+    }
+
+    #[test]
+    fn what_was_withdrawn_or_not_ready_is_never_held() {
+        let (mut holder, now) = holder(&["a", "b", "c"]);
+        let withdrawn = set(&["a"]).with_withdrawn(ids(&["b", "c"]));
+        assert_eq!(holder.take(now, &withdrawn).len(), 1);
+
+        let mut holder = Holder::new(Some(MassLossHold::default()));
+        let drained = set(&["a", "b", "c"]);
+        let drained = drained.clone().with_instances(
+            drained
+                .instances()
+                .iter()
+                .map(|i| Arc::new(i.as_ref().clone().with_ready(false)))
+                .collect(),
+        );
+        holder.take(now, &drained);
+        assert_eq!(holder.take(now, &set(&[])).len(), 0);
+    }
+
+    #[test]
+    fn one_that_comes_back_is_no_longer_held() {
+        let (mut holder, now) = holder(&["a", "b", "c"]);
+        assert_eq!(holder.take(now, &set(&[])).held().len(), 3);
+        let served = holder.take(now, &set(&["a"]));
+        assert_eq!((served.len(), served.held()), (3, &ids(&["b", "c"])[..]));
+    }
+
+    #[test]
+    fn one_of_two_and_a_disabled_hold_are_obeyed_at_once() {
+        let (mut holder, now) = holder(&["a", "b"]);
+        assert_eq!(holder.take(now, &set(&["a"])).len(), 1);
+
+        let mut off = Holder::new(None);
+        off.take(now, &set(&["a", "b", "c"]));
+        assert_eq!(off.take(now, &set(&[])).len(), 0);
+    }
+}

@@ -1,0 +1,58 @@
+//! The reading port of the embedded registry.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+
+use super::MemoryBackend;
+use super::watcher::MemoryWatcher;
+use crate::backend::Backend;
+use crate::error::Result;
+use crate::instancer::{Instancer, Watcher};
+use crate::name::ServiceName;
+use crate::registrar::Registrar;
+use crate::snapshot::Snapshot;
+
+#[async_trait]
+impl Instancer for MemoryBackend {
+    async fn services(&self) -> Result<Vec<ServiceName>> {
+        self.check_open("memory: list services")?;
+        Ok(self.store.services(self.clock.now()))
+    }
+
+    async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
+        self.check_open("memory: list service")?;
+        Ok(self.store.snapshot(service, self.clock.now(), u64::MAX))
+    }
+
+    async fn watch(
+        &self,
+        service: &ServiceName,
+        known: Option<&Snapshot>,
+    ) -> Result<Box<dyn Watcher>> {
+        self.check_open("memory: watch service")?;
+        Ok(Box::new(MemoryWatcher::open(
+            Arc::clone(&self.store),
+            Arc::clone(&self.clock),
+            service,
+            known,
+        )))
+    }
+}
+
+#[async_trait]
+impl Backend for MemoryBackend {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn registrar(self: Arc<Self>) -> Option<Arc<dyn Registrar>> {
+        Some(self)
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.closed.store(true, Ordering::Release);
+        Ok(())
+    }
+}

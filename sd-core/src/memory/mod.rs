@@ -1,0 +1,114 @@
+//! The embedded registry: leases, revisions and watches in this process, without a server.
+//!
+//! For services of one process, for programs that must run without a registry, and for tests. Everything that holds for a
+//! server holds here: records expire unless they are renewed, deletes are conditional, feeds have no gap. Time is tokio's, so
+//! that tests can pause it.
+//!
+//! ```
+//! use sd_core::{Instance, memory::Memory};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> sd_core::Result<()> {
+//! let registry = Memory::new().connect();
+//! let guard = registry.register(Instance::new("greeter", "127.0.0.1:50051")?).await?;
+//! let greeters = registry.subscribe("greeter")?;
+//! let state = greeters.wait_until_ready(std::time::Duration::from_secs(1)).await?;
+//! assert_eq!(state.snapshot().len(), 1);
+//! guard.deregister().await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod instancer;
+mod registrar;
+mod store;
+mod watcher;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::clock::{Clock, TokioClock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::instance::RecordId;
+use crate::registrar::Limits;
+use crate::registry::{Registry, RegistryConfig};
+use store::Store;
+
+/// The largest record, in bytes of JSON.
+const MAX_RECORD_BYTES: usize = 64 * 1024;
+const SHORTEST_TTL: Duration = Duration::from_millis(10);
+const LONGEST_TTL: Duration = Duration::from_hours(24);
+
+/// The data of an embedded registry. Cheap to clone; clones share it. Each [`connect`](Self::connect) is a client of its own,
+/// as if it were another process.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Memory {
+    /// An empty registry on tokio's clock.
+    pub fn new() -> Self {
+        Self::with_clock(Arc::new(TokioClock))
+    }
+
+    /// An empty registry on `clock`.
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            store: Arc::new(Store::new()),
+            clock,
+        }
+    }
+
+    /// A client.
+    pub fn connect(&self) -> Registry {
+        self.connect_with(RegistryConfig::default().with_clock(Arc::clone(&self.clock)))
+    }
+
+    /// A client with this configuration.
+    pub fn connect_with(&self, config: RegistryConfig) -> Registry {
+        Registry::with_config(Arc::new(self.backend()), config)
+    }
+
+    /// The backend of a client.
+    pub fn backend(&self) -> MemoryBackend {
+        MemoryBackend {
+            store: Arc::clone(&self.store),
+            clock: Arc::clone(&self.clock),
+            limits: Limits::new(SHORTEST_TTL..=LONGEST_TTL, MAX_RECORD_BYTES),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Removes a record as an operator would, whoever owns it. Says whether it was there.
+    pub fn remove(&self, record: &RecordId) -> bool {
+        self.store.remove(record)
+    }
+}
+
+/// One client of a [`Memory`].
+#[derive(Debug)]
+pub struct MemoryBackend {
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    limits: Limits,
+    closed: AtomicBool,
+}
+
+impl MemoryBackend {
+    fn check_open(&self, op: &'static str) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            Err(Error::new(ErrorKind::Closed, op))
+        } else {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The writing port of the embedded registry.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::MemoryBackend;
+use super::store::Store;
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::instance::{Instance, RecordId};
+use crate::registrar::{Limits, Liveness, RegisterOptions, Registrar, Registration};
+
+#[async_trait]
+impl Registrar for MemoryBackend {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    async fn register(
+        &self,
+        record: &Instance,
+        options: &RegisterOptions,
+    ) -> Result<Box<dyn Registration>> {
+        self.check_open("memory: register")?;
+        self.limits.check(record, options)?;
+        self.store.register(record, options.ttl, self.clock.now())?;
+        Ok(Box::new(MemoryRegistration {
+            store: Arc::clone(&self.store),
+            clock: Arc::clone(&self.clock),
+            record: record.record_id(),
+            liveness: Liveness::Lease { ttl: options.ttl },
+        }))
+    }
+
+    async fn withdraw(&self, record: &RecordId) -> Result<()> {
+        self.check_open("memory: withdraw")?;
+        self.store.withdraw(record);
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct MemoryRegistration {
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    record: RecordId,
+    liveness: Liveness,
+}
+
+#[async_trait]
+impl Registration for MemoryRegistration {
+    fn liveness(&self) -> Liveness {
+        self.liveness
+    }
+
+    async fn renew(&self) -> Result<Liveness> {
+        let ttl = self.store.renew(&self.record, self.clock.now())?;
+        Ok(Liveness::Lease { ttl })
+    }
+
+    async fn update(&self, record: &Instance) -> Result<()> {
+        self.store.update(record, self.clock.now())
+    }
+
+    /// The embedded registry tells of a loss only when it is asked.
+    async fn lost(&self) -> Error {
+        std::future::pending().await
+    }
+}

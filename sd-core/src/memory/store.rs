@@ -1,0 +1,275 @@
+//! The records, their leases and their history, behind one lock.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock::Moment;
+use crate::error::{Error, ErrorKind, Result};
+use crate::instance::{Incarnation, Instance, RecordId};
+use crate::name::{InstanceId, ServiceName};
+use crate::snapshot::{Revision, Snapshot};
+
+/// Withdrawals that are remembered for each service, for feeds that lag.
+const WITHDRAWALS_KEPT: usize = 1024;
+
+#[derive(Debug)]
+pub(super) struct Store {
+    domain: Arc<str>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    revision: u64,
+    services: BTreeMap<ServiceName, Service>,
+}
+
+#[derive(Debug)]
+struct Service {
+    /// The store's revision at the last change of this service.
+    revision: u64,
+    records: BTreeMap<InstanceId, Record>,
+    withdrawals: VecDeque<(u64, InstanceId)>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Record {
+    instance: Arc<Instance>,
+    ttl: Duration,
+    expires: Moment,
+}
+
+impl Service {
+    fn new() -> Self {
+        Self {
+            revision: 0,
+            records: BTreeMap::new(),
+            withdrawals: VecDeque::new(),
+            changed: watch::Sender::new(0),
+        }
+    }
+
+    fn touch(&mut self, revision: u64) {
+        self.revision = revision;
+        self.changed.send_replace(revision);
+    }
+
+    /// The record that belongs to this incarnation.
+    fn owned(&mut self, record: &RecordId) -> Option<&mut Record> {
+        self.records
+            .get_mut(&record.id)
+            .filter(|held| held.instance.incarnation() == record.incarnation)
+    }
+}
+
+impl State {
+    /// Ends what was not renewed in time.
+    fn expire(&mut self, service: &ServiceName, now: Moment) {
+        let Some(entry) = self.services.get_mut(service) else {
+            return;
+        };
+        let before = entry.records.len();
+        entry.records.retain(|_, record| record.expires > now);
+        if entry.records.len() != before {
+            self.revision += 1;
+            entry.touch(self.revision);
+        }
+    }
+
+    /// Forgets a service that nobody needs.
+    fn tidy(&mut self, service: &ServiceName) {
+        if self
+            .services
+            .get(service)
+            .is_some_and(|s| s.records.is_empty() && s.changed.receiver_count() == 0)
+        {
+            self.services.remove(service);
+        }
+    }
+}
+
+impl Store {
+    pub(super) fn new() -> Self {
+        Self {
+            domain: format!("memory-{}", Incarnation::random()).into(),
+            state: Mutex::default(),
+        }
+    }
+
+    pub(super) fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change below is complete when it can panic no more.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn services(&self, now: Moment) -> Vec<ServiceName> {
+        let mut state = self.lock();
+        let names: Vec<_> = state.services.keys().cloned().collect();
+        for name in &names {
+            state.expire(name, now);
+        }
+        state
+            .services
+            .iter()
+            .filter(|(_, service)| !service.records.is_empty())
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// The set, with the ids withdrawn after the revision `since`.
+    pub(super) fn snapshot(&self, service: &ServiceName, now: Moment, since: u64) -> Snapshot {
+        let mut state = self.lock();
+        state.expire(service, now);
+        let revision = Revision::new(Arc::clone(&self.domain), state.revision);
+        let Some(entry) = state.services.get(service) else {
+            return Snapshot::new(service.clone(), revision, now, Vec::new());
+        };
+        let instances = entry
+            .records
+            .values()
+            .map(|record| Arc::clone(&record.instance))
+            .collect();
+        let withdrawn = entry
+            .withdrawals
+            .iter()
+            .filter(|(at, id)| *at > since && !entry.records.contains_key(id))
+            .map(|(_, id)| id.clone())
+            .collect();
+        Snapshot::new(service.clone(), revision, now, instances).with_withdrawn(withdrawn)
+    }
+
+    /// Tells of each change of a service by the revision of the change.
+    pub(super) fn changes(&self, service: &ServiceName) -> watch::Receiver<u64> {
+        self.lock()
+            .services
+            .entry(service.clone())
+            .or_insert_with(Service::new)
+            .changed
+            .subscribe()
+    }
+
+    /// The newest revision of the store, the revision of the service's last change, and when its next lease ends.
+    pub(super) fn position(
+        &self,
+        service: &ServiceName,
+        now: Moment,
+    ) -> (Revision, u64, Option<Moment>) {
+        let mut state = self.lock();
+        state.expire(service, now);
+        let entry = state.services.get(service);
+        let changed_at = entry.map_or(0, |entry| entry.revision);
+        let next_end =
+            entry.and_then(|entry| entry.records.values().map(|record| record.expires).min());
+        (
+            Revision::new(Arc::clone(&self.domain), state.revision),
+            changed_at,
+            next_end,
+        )
+    }
+
+    pub(super) fn forget(&self, service: &ServiceName) {
+        self.lock().tidy(service);
+    }
+
+    pub(super) fn register(&self, instance: &Instance, ttl: Duration, now: Moment) -> Result<()> {
+        let mut state = self.lock();
+        state.expire(instance.service(), now);
+        let revision = state.revision + 1;
+        let entry = state
+            .services
+            .entry(instance.service().clone())
+            .or_insert_with(Service::new);
+        if let Some(held) = entry.records.get(instance.id())
+            && held.instance.incarnation() != instance.incarnation()
+        {
+            return Err(
+                Error::new(ErrorKind::Conflict, "memory: register").because(format!(
+                    "{:?} of {:?} is held by incarnation {} at {}",
+                    instance.id(),
+                    instance.service(),
+                    held.instance.incarnation(),
+                    held.instance.endpoint()
+                )),
+            );
+        }
+        let record = Record {
+            instance: Arc::new(instance.clone()),
+            ttl,
+            expires: now + ttl,
+        };
+        entry.records.insert(instance.id().clone(), record);
+        entry.touch(revision);
+        state.revision = revision;
+        Ok(())
+    }
+
+    pub(super) fn renew(&self, record: &RecordId, now: Moment) -> Result<Duration> {
+        let mut state = self.lock();
+        state.expire(&record.service, now);
+        let held = state
+            .services
+            .get_mut(&record.service)
+            .and_then(|service| service.owned(record));
+        let held = held.ok_or_else(|| Error::new(ErrorKind::LeaseLost, "memory: renew"))?;
+        held.expires = now + held.ttl;
+        Ok(held.ttl)
+    }
+
+    pub(super) fn update(&self, instance: &Instance, now: Moment) -> Result<()> {
+        let lost = || Error::new(ErrorKind::LeaseLost, "memory: update");
+        let mut state = self.lock();
+        state.expire(instance.service(), now);
+        let revision = state.revision + 1;
+        let entry = state
+            .services
+            .get_mut(instance.service())
+            .ok_or_else(lost)?;
+        let held = entry.owned(&instance.record_id()).ok_or_else(lost)?;
+        held.instance = Arc::new(instance.clone());
+        entry.touch(revision);
+        state.revision = revision;
+        Ok(())
+    }
+
+    /// Removes this incarnation's record on purpose.
+    pub(super) fn withdraw(&self, record: &RecordId) {
+        let mut state = self.lock();
+        let revision = state.revision + 1;
+        let Some(entry) = state.services.get_mut(&record.service) else {
+            return;
+        };
+        if entry.owned(record).is_some() {
+            entry.records.remove(&record.id);
+            if entry.withdrawals.len() == WITHDRAWALS_KEPT {
+                entry.withdrawals.pop_front();
+            }
+            entry.withdrawals.push_back((revision, record.id.clone()));
+            entry.touch(revision);
+            state.revision = revision;
+        }
+        state.tidy(&record.service);
+    }
+
+    /// Removes this incarnation's record as an operator would: readers are not told that it was on purpose.
+    pub(super) fn remove(&self, record: &RecordId) -> bool {
+        let mut state = self.lock();
+        let revision = state.revision + 1;
+        let Some(entry) = state.services.get_mut(&record.service) else {
+            return false;
+        };
+        if entry.owned(record).is_none() {
+            return false;
+        }
+        entry.records.remove(&record.id);
+        entry.touch(revision);
+        state.revision = revision;
+        true
+    }
+}

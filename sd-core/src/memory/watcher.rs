@@ -1,0 +1,101 @@
+//! A feed of one service of the embedded registry.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::store::Store;
+use crate::clock::Clock;
+use crate::error::Result;
+use crate::instancer::{Feed, Watcher};
+use crate::name::ServiceName;
+use crate::snapshot::Snapshot;
+
+/// How often a feed without changes says that it is alive.
+const ALIVE_EVERY: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct MemoryWatcher {
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    service: ServiceName,
+    changes: Option<watch::Receiver<u64>>,
+    /// The revision of the last change that was told; `None` before the first set, unless the feed resumes.
+    told: Option<u64>,
+    answered: bool,
+}
+
+impl MemoryWatcher {
+    pub(super) fn open(
+        store: Arc<Store>,
+        clock: Arc<dyn Clock>,
+        service: &ServiceName,
+        known: Option<&Snapshot>,
+    ) -> Self {
+        let told = known
+            .map(Snapshot::revision)
+            .filter(|at| at.domain() == store.domain())
+            .map(|at| at.value());
+        let changes = Some(store.changes(service));
+        Self {
+            store,
+            clock,
+            service: service.clone(),
+            changes,
+            told,
+            answered: false,
+        }
+    }
+}
+
+#[async_trait]
+impl Watcher for MemoryWatcher {
+    async fn next(&mut self) -> Result<Feed> {
+        let alive_at = self.clock.now() + ALIVE_EVERY;
+        loop {
+            let now = self.clock.now();
+            let (revision, changed_at, next_end) = self.store.position(&self.service, now);
+            if self.told.is_none_or(|told| changed_at > told) {
+                // A feed that begins has no set before, hence nothing that was withdrawn since.
+                let snapshot =
+                    self.store
+                        .snapshot(&self.service, now, self.told.unwrap_or(u64::MAX));
+                self.told = Some(snapshot.revision().value());
+                self.answered = true;
+                return Ok(Feed::Set(snapshot));
+            }
+            if !self.answered || now >= alive_at {
+                self.answered = true;
+                return Ok(Feed::Alive {
+                    revision,
+                    as_of: now,
+                });
+            }
+            let wake = next_end.map_or(alive_at, |end| end.min(alive_at));
+            let changed = async {
+                match &mut self.changes {
+                    Some(changes) => changes.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // The sender lives as long as this receiver: `forget` comes after it.
+                _ = changed => {}
+                () = self.clock.sleep_until(wake) => {}
+            }
+        }
+    }
+
+    fn silence_limit(&self) -> Duration {
+        ALIVE_EVERY * 3
+    }
+}
+
+impl Drop for MemoryWatcher {
+    fn drop(&mut self) {
+        self.changes = None;
+        self.store.forget(&self.service);
+    }
+}

@@ -1,0 +1,87 @@
+//! What happens to a registration, as its owner sees it.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::registrar::Liveness;
+
+/// Something that happened to a registration.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum RegistrationEvent {
+    /// The server confirmed the record, for the first time or again after a loss.
+    Registered(Liveness),
+    /// The server confirmed a change of the record.
+    Updated,
+    /// A renewal failed. The record may still be there; renewals go on.
+    AtRisk(Error),
+    /// A renewal succeeded after [`AtRisk`](Self::AtRisk): the record was there all the time.
+    Recovered,
+    /// The record is gone. It is registered again.
+    Lost(Error),
+    /// An attempt to register failed; the next one follows after `delay`.
+    Retrying {
+        /// Why the attempt failed.
+        error: Error,
+        /// How long until the next attempt.
+        delay: Duration,
+    },
+    /// The server confirmed that the record is withdrawn. The last event.
+    Withdrawn,
+    /// Registering cannot succeed, or withdrawing could not be confirmed. The last event.
+    Failed(Error),
+}
+
+impl RegistrationEvent {
+    /// A stable name for metrics, logs and JSON.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Registered(_) => "registered",
+            Self::Updated => "updated",
+            Self::AtRisk(_) => "at_risk",
+            Self::Recovered => "recovered",
+            Self::Lost(_) => "lost",
+            Self::Retrying { .. } => "retrying",
+            Self::Withdrawn => "withdrawn",
+            Self::Failed(_) => "failed",
+        }
+    }
+
+    /// Why it happened, where there is a reason.
+    pub fn error(&self) -> Option<&Error> {
+        match self {
+            Self::AtRisk(error)
+            | Self::Lost(error)
+            | Self::Retrying { error, .. }
+            | Self::Failed(error) => Some(error),
+            Self::Registered(_) | Self::Updated | Self::Recovered | Self::Withdrawn => None,
+        }
+    }
+
+    /// Where the registration stands after this event.
+    pub(crate) fn phase(&self) -> RegistrationPhase {
+        match self {
+            Self::Registered(_) | Self::Updated | Self::Recovered => RegistrationPhase::Registered,
+            Self::AtRisk(_) => RegistrationPhase::AtRisk,
+            Self::Lost(_) | Self::Retrying { .. } => RegistrationPhase::Registering,
+            Self::Withdrawn | Self::Failed(_) => RegistrationPhase::Ended,
+        }
+    }
+}
+
+/// Where a registration stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RegistrationPhase {
+    /// Not at the server, or not known to be; attempts go on.
+    Registering,
+    /// At the server, confirmed.
+    Registered,
+    /// At the server when last confirmed; renewals fail.
+    AtRisk,
+    /// Over.
+    Ended,
+}

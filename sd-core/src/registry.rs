@@ -1,0 +1,411 @@
+//! What users hold: one backend, with its subscriptions shared and its registrations kept.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, info_span};
+
+use crate::backend::Backend;
+use crate::clock::{BootClock, Clock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::guard::{RegistrationConfig, RegistrationDump, RegistrationGuard};
+use crate::instance::{Incarnation, Instance};
+use crate::instancer::{Instancer, Watcher};
+use crate::keeper::{Confirm, Keeper, RegistrationStatus};
+use crate::name::{InstanceId, ServiceName};
+use crate::registrar::RegisterOptions;
+use crate::registration_event::RegistrationPhase;
+use crate::snapshot::Snapshot;
+use crate::subscription::{
+    Discovery, Shared, Subscription, SubscriptionConfig, SubscriptionDump, runtime,
+};
+
+/// How a registry deals with its backend.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RegistryConfig {
+    /// For every subscription.
+    pub subscription: SubscriptionConfig,
+    /// For every registration.
+    pub registration: RegistrationConfig,
+    /// The clock that ages and times-to-live are measured with. Default [`BootClock`].
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for RegistryConfig {
+    fn default() -> Self {
+        Self {
+            subscription: SubscriptionConfig::default(),
+            registration: RegistrationConfig::default(),
+            clock: Arc::new(BootClock),
+        }
+    }
+}
+
+impl RegistryConfig {
+    /// Sets how subscriptions deal with their source.
+    #[must_use]
+    pub fn with_subscription(mut self, subscription: SubscriptionConfig) -> Self {
+        self.subscription = subscription;
+        self
+    }
+
+    /// Sets how registrations are kept.
+    #[must_use]
+    pub fn with_registration(mut self, registration: RegistrationConfig) -> Self {
+        self.registration = registration;
+        self
+    }
+
+    /// Sets the clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+}
+
+/// One registry: subscribe to services, register instances. Cheap to clone.
+///
+/// However many readers a service has, it is watched once. Subscriptions and registrations live on when the registry handle is
+/// dropped, until their own handles are; [`close`](Self::close) ends all of them.
+#[derive(Clone)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    backend: Arc<dyn Backend>,
+    config: RegistryConfig,
+    subscriptions: Mutex<BTreeMap<ServiceName, Weak<Shared>>>,
+    registrations: Arc<Registrations>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// The registrations that this process keeps, to refuse duplicates and to show them.
+#[derive(Default)]
+struct Registrations(Mutex<BTreeMap<(ServiceName, InstanceId), Kept>>);
+
+struct Kept {
+    incarnation: Incarnation,
+    status: watch::Receiver<RegistrationStatus>,
+    stop: CancellationToken,
+}
+
+/// How long [`Registry::close`] waits for tasks beyond what a withdrawal may take.
+const CLOSE_SLACK: Duration = Duration::from_secs(1);
+
+impl Registry {
+    /// A registry over `backend` with the default configuration. Does not wait for the server.
+    pub fn new(backend: Arc<dyn Backend>) -> Self {
+        Self::with_config(backend, RegistryConfig::default())
+    }
+
+    /// A registry over `backend`. Does not wait for the server.
+    pub fn with_config(backend: Arc<dyn Backend>, config: RegistryConfig) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                backend,
+                config,
+                subscriptions: Mutex::default(),
+                registrations: Arc::default(),
+                tasks: TaskTracker::new(),
+                stop: CancellationToken::new(),
+            }),
+        }
+    }
+
+    /// The backend.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.inner.backend
+    }
+
+    /// Subscribes to a service; joins the subscription that exists. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a bad name or outside of a runtime, `Closed` after [`close`](Self::close).
+    pub fn subscribe(&self, service: impl AsRef<str>) -> Result<Subscription> {
+        const OP: &str = "subscribe";
+        let service = ServiceName::new(service)?;
+        self.check_open(OP)?;
+        let runtime = runtime(OP)?;
+        let mut subscriptions = lock(&self.inner.subscriptions);
+        if let Some(shared) = subscriptions.get(&service).and_then(Weak::upgrade) {
+            return Ok(Subscription::from_shared(shared));
+        }
+        subscriptions.retain(|_, shared| shared.strong_count() > 0);
+        let instancer: Arc<dyn Instancer> = Arc::<dyn Backend>::clone(&self.inner.backend);
+        let config = &self.inner.config;
+        let (subscription, task) = Subscription::prepare(
+            instancer,
+            service.clone(),
+            config.subscription.clone(),
+            Arc::clone(&config.clock),
+            &self.inner.stop,
+        );
+        subscriptions.insert(service, Arc::downgrade(subscription.shared()));
+        self.inner.tasks.spawn_on(task, &runtime);
+        Ok(subscription)
+    }
+
+    /// Registers `instance` with the default options and keeps it registered. Returns when the server confirmed it; tries for
+    /// at most [`RegistrationConfig::confirm_within`].
+    ///
+    /// # Errors
+    /// `InvalidInput` before anything is sent; `Conflict` if another live incarnation, in this process or another, has the id;
+    /// otherwise what kept the server from confirming. Nothing stays registered.
+    ///
+    /// # Cancel safety
+    /// Dropping the future withdraws in the background.
+    pub async fn register(&self, instance: Instance) -> Result<RegistrationGuard> {
+        self.register_with(instance, RegisterOptions::default())
+            .await
+    }
+
+    /// As [`register`](Self::register), with options.
+    ///
+    /// # Errors
+    /// As [`register`](Self::register).
+    ///
+    /// # Cancel safety
+    /// Dropping the future withdraws in the background.
+    pub async fn register_with(
+        &self,
+        instance: Instance,
+        options: RegisterOptions,
+    ) -> Result<RegistrationGuard> {
+        let (confirmed, confirmation) = oneshot::channel();
+        let within = Confirm::Within(self.inner.config.registration.confirm_within, confirmed);
+        let guard = self.keep(instance, options, within)?;
+        match confirmation.await {
+            Ok(Ok(())) => Ok(guard),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(Error::new(ErrorKind::Closed, "register")),
+        }
+    }
+
+    /// Registers `instance` without waiting: for a process that must start while its registry is down. Attempts go on until
+    /// one succeeds or the guard is dropped; events tell how it goes. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// `InvalidInput`, or `Conflict` if this process already keeps the id.
+    pub fn register_in_background(
+        &self,
+        instance: Instance,
+        options: RegisterOptions,
+    ) -> Result<RegistrationGuard> {
+        self.keep(instance, options, Confirm::InBackground)
+    }
+
+    fn keep(
+        &self,
+        instance: Instance,
+        options: RegisterOptions,
+        confirm: Confirm,
+    ) -> Result<RegistrationGuard> {
+        const OP: &str = "register";
+        self.check_open(OP)?;
+        let runtime = runtime(OP)?;
+        let registrar = Arc::clone(&self.inner.backend).registrar().ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, OP).because("this source can only be read")
+        })?;
+        registrar.limits().check(&instance, &options)?;
+
+        let config = self.inner.config.registration.clone();
+        let clock = Arc::clone(&self.inner.config.clock);
+        let record = instance.record_id();
+        let wanted = Arc::new(instance);
+        let phase = RegistrationPhase::Registering;
+        let (status, status_seen) = watch::channel(RegistrationStatus {
+            wanted,
+            phase,
+            since: clock.now(),
+            error: None,
+        });
+        let (commands, commands_seen) = mpsc::channel(8);
+        let (events, events_seen) = broadcast::channel(64);
+        let (end, ended) = oneshot::channel();
+        let stop = self.inner.stop.child_token();
+
+        let kept = Kept {
+            incarnation: record.incarnation,
+            status: status_seen.clone(),
+            stop: stop.clone(),
+        };
+        self.inner.registrations.enter(&record, kept)?;
+        let confirm_within = config.confirm_within;
+        let keeper = Keeper {
+            registrar,
+            options,
+            config,
+            clock: Arc::clone(&clock),
+            commands: commands_seen,
+            status,
+            events,
+            stop: stop.clone(),
+            unconfirmed: Vec::new(),
+            attempted: false,
+        };
+        let span = info_span!(
+            "heartbeat",
+            service = record.service.as_str(),
+            instance = record.id.as_str()
+        );
+        let (registrations, id) = (Arc::clone(&self.inner.registrations), record.clone());
+        let task = async move {
+            let done = keeper.run(confirm).await;
+            registrations.leave(&id);
+            // The owner may have let go.
+            let _ = end.send(done);
+        };
+        self.inner.tasks.spawn_on(task.instrument(span), &runtime);
+        Ok(RegistrationGuard {
+            record,
+            commands,
+            status: status_seen,
+            events: events_seen,
+            ended,
+            stop: stop.clone(),
+            _stop_on_drop: stop.drop_guard(),
+            clock,
+            confirm_within,
+        })
+    }
+
+    /// Ends everything: withdraws all registrations, ends all subscriptions, closes the backend. Idempotent. Later calls answer
+    /// `Closed`.
+    ///
+    /// # Errors
+    /// When the server could not be told in time; everything local is ended nevertheless.
+    pub async fn close(&self) -> Result<()> {
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        let limit = self.inner.config.registration.withdraw_within + CLOSE_SLACK;
+        // A task that takes longer is let go with the backend.
+        let _ = timeout(limit, self.inner.tasks.wait()).await;
+        self.inner.backend.close().await
+    }
+
+    /// What is held and why: every subscription and registration of this registry.
+    pub fn dump(&self) -> RegistryDump {
+        let clock = self.inner.config.clock.as_ref();
+        let subscriptions: Vec<_> = lock(&self.inner.subscriptions)
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect();
+        RegistryDump {
+            backend: self.inner.backend.name(),
+            subscriptions: subscriptions
+                .into_iter()
+                .map(|shared| Subscription::from_shared(shared).dump())
+                .collect(),
+            registrations: self.inner.registrations.dump(clock),
+        }
+    }
+
+    fn check_open(&self, op: &'static str) -> Result<()> {
+        if self.inner.stop.is_cancelled() {
+            return Err(Error::new(ErrorKind::Closed, op).because("the registry was closed"));
+        }
+        Ok(())
+    }
+}
+
+impl Registrations {
+    fn enter(&self, record: &crate::RecordId, kept: Kept) -> Result<()> {
+        let mut map = lock(&self.0);
+        let key = (record.service.clone(), record.id.clone());
+        if map
+            .get(&key)
+            .is_some_and(|other| !other.stop.is_cancelled())
+        {
+            return Err(Error::new(ErrorKind::Conflict, "register").because(format!(
+                "this process already keeps {:?} of {:?}",
+                record.id, record.service
+            )));
+        }
+        map.insert(key, kept);
+        Ok(())
+    }
+
+    fn leave(&self, record: &crate::RecordId) {
+        let mut map = lock(&self.0);
+        let key = (record.service.clone(), record.id.clone());
+        if map
+            .get(&key)
+            .is_some_and(|kept| kept.incarnation == record.incarnation)
+        {
+            map.remove(&key);
+        }
+    }
+
+    fn dump(&self, clock: &dyn Clock) -> Vec<RegistrationDump> {
+        lock(&self.0)
+            .values()
+            .map(|kept| RegistrationDump::new(&kept.status.borrow(), clock))
+            .collect()
+    }
+}
+
+impl Discovery for Registry {
+    fn subscribe(&self, service: &ServiceName) -> Result<Subscription> {
+        Self::subscribe(self, service)
+    }
+}
+
+/// The backend's reading port, so that a registry can be merged, filtered or be a fallback.
+#[async_trait]
+impl Instancer for Registry {
+    async fn services(&self) -> Result<Vec<ServiceName>> {
+        self.check_open("list services")?;
+        self.inner.backend.services().await
+    }
+
+    async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
+        self.check_open("list service")?;
+        self.inner.backend.list(service).await
+    }
+
+    async fn watch(
+        &self,
+        service: &ServiceName,
+        known: Option<&Snapshot>,
+    ) -> Result<Box<dyn Watcher>> {
+        self.check_open("watch service")?;
+        self.inner.backend.watch(service, known).await
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("backend", &self.inner.backend)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Everything that a registry holds. Serializes to JSON.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct RegistryDump {
+    /// The backend's name.
+    pub backend: &'static str,
+    /// Every subscription with a reader.
+    pub subscriptions: Vec<SubscriptionDump>,
+    /// Every registration that is kept.
+    pub registrations: Vec<RegistrationDump>,
+}
+
+/// The maps stay consistent even if a panic poisoned their lock: each change is one insert or remove.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,265 @@
+//! The full set of a service's instances at one position of its change feed.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::clock::Moment;
+use crate::instance::Instance;
+use crate::name::{InstanceId, ServiceName};
+
+/// A position in a source's change feed. Opaque: two are equal or not, and ordered only inside one domain (an etcd cluster, a
+/// Redis replication history, a session).
+#[derive(Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct Revision {
+    domain: Arc<str>,
+    value: u64,
+}
+
+impl Revision {
+    /// A position `value` in the history `domain`.
+    pub fn new(domain: impl Into<Arc<str>>, value: u64) -> Self {
+        Self {
+            domain: domain.into(),
+            value,
+        }
+    }
+
+    /// The history that this is a position in.
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// The position within the domain.
+    pub fn value(&self) -> u64 {
+        self.value
+    }
+}
+
+impl PartialOrd for Revision {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        (self.domain == other.domain).then(|| self.value.cmp(&other.value))
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.value)
+    }
+}
+
+impl fmt::Debug for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.value, self.domain)
+    }
+}
+
+/// An entry that a backend could not read. The others of the set are not affected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    /// Where it is stored: the server's own key, path or id.
+    pub key: String,
+    /// Why it cannot be read.
+    pub reason: String,
+}
+
+/// An immutable, complete set of a service's instances, sorted by id. Cheap to clone.
+#[derive(Clone)]
+pub struct Snapshot(Arc<Parts>);
+
+#[derive(Clone)]
+struct Parts {
+    service: ServiceName,
+    revision: Revision,
+    as_of: Moment,
+    instances: Arc<[Arc<Instance>]>,
+    withdrawn: Arc<[InstanceId]>,
+    skipped: Arc<[Skipped]>,
+    held: Arc<[InstanceId]>,
+}
+
+impl Snapshot {
+    /// A set as read at `revision`. Sorts by id; of several instances with one id the last one stays.
+    pub fn new(
+        service: ServiceName,
+        revision: Revision,
+        as_of: Moment,
+        mut instances: Vec<Arc<Instance>>,
+    ) -> Self {
+        if !instances.is_sorted_by(|a, b| a.id() < b.id()) {
+            instances.reverse();
+            instances.sort_by(|a, b| a.id().cmp(b.id()));
+            instances.dedup_by(|later, first| later.id() == first.id());
+        }
+        Self(Arc::new(Parts {
+            service,
+            revision,
+            as_of,
+            instances: instances.into(),
+            withdrawn: Arc::default(),
+            skipped: Arc::default(),
+            held: Arc::default(),
+        }))
+    }
+
+    /// The empty set from before anything was read.
+    pub fn unread(service: ServiceName, as_of: Moment) -> Self {
+        Self::new(service, Revision::new("", 0), as_of, Vec::new())
+    }
+
+    /// Names instances that are missing because they were withdrawn on purpose. They are never held back.
+    #[must_use]
+    pub fn with_withdrawn(self, withdrawn: Vec<InstanceId>) -> Self {
+        self.edit(|parts| parts.withdrawn = withdrawn.into())
+    }
+
+    /// Names entries that could not be read.
+    #[must_use]
+    pub fn with_skipped(self, skipped: Vec<Skipped>) -> Self {
+        self.edit(|parts| parts.skipped = skipped.into())
+    }
+
+    /// Replaces the position, after the source answered that nothing changed.
+    #[must_use]
+    pub fn with_position(self, revision: Revision, as_of: Moment) -> Self {
+        self.edit(|parts| {
+            parts.revision = revision;
+            parts.as_of = as_of;
+        })
+    }
+
+    /// Replaces the set; position, service and skipped entries stay. For filters and merges.
+    #[must_use]
+    pub fn with_instances(self, instances: Vec<Arc<Instance>>) -> Self {
+        let new = Self::new(
+            self.0.service.clone(),
+            self.0.revision.clone(),
+            self.0.as_of,
+            instances,
+        );
+        let sorted = Arc::clone(&new.0.instances);
+        self.edit(|parts| parts.instances = sorted)
+    }
+
+    /// Marks instances that the source no longer lists and that are served on nevertheless.
+    pub(crate) fn with_held(self, held: Vec<InstanceId>) -> Self {
+        self.edit(|parts| parts.held = held.into())
+    }
+
+    fn edit(mut self, change: impl FnOnce(&mut Parts)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+
+    /// The service.
+    pub fn service(&self) -> &ServiceName {
+        &self.0.service
+    }
+
+    /// The position in the change feed that the set was read at.
+    pub fn revision(&self) -> &Revision {
+        &self.0.revision
+    }
+
+    /// When the source last said that this is the set.
+    pub fn as_of(&self) -> Moment {
+        self.0.as_of
+    }
+
+    /// All instances, sorted by id.
+    pub fn instances(&self) -> &[Arc<Instance>] {
+        &self.0.instances
+    }
+
+    /// The instance with this id.
+    pub fn get(&self, id: &InstanceId) -> Option<&Arc<Instance>> {
+        let index = self
+            .0
+            .instances
+            .binary_search_by(|instance| instance.id().cmp(id))
+            .ok()?;
+        self.0.instances.get(index)
+    }
+
+    /// Instances that are missing because they were withdrawn on purpose, since the set before this one.
+    pub fn withdrawn(&self) -> &[InstanceId] {
+        &self.0.withdrawn
+    }
+
+    /// Entries that could not be read.
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.0.skipped
+    }
+
+    /// Instances that the source no longer lists but which are served on, because too many vanished at once.
+    pub fn held(&self) -> &[InstanceId] {
+        &self.0.held
+    }
+
+    /// Whether there are no instances.
+    pub fn is_empty(&self) -> bool {
+        self.0.instances.is_empty()
+    }
+
+    /// How many instances there are.
+    pub fn len(&self) -> usize {
+        self.0.instances.len()
+    }
+
+    /// Whether a reader sees the same: instances, skipped and held entries. Position and age may differ.
+    pub fn is_same_set(&self, other: &Self) -> bool {
+        (Arc::ptr_eq(&self.0.instances, &other.0.instances)
+            || self.0.instances == other.0.instances)
+            && self.0.skipped == other.0.skipped
+            && self.0.held == other.0.held
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("service", &self.0.service)
+            .field("revision", &self.0.revision)
+            .field("instances", &self.0.instances)
+            .field("withdrawn", &self.0.withdrawn)
+            .field("skipped", &self.0.skipped)
+            .field("held", &self.0.held)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(id: &str, port: u16) -> Arc<Instance> {
+        let id = InstanceId::new(id).unwrap();
+        Arc::new(Instance::new("s", format!("h:{port}")).unwrap().with_id(id))
+    }
+
+    #[test]
+    fn is_sorted_by_id_and_the_last_of_two_with_one_id_stays() {
+        let service = ServiceName::new("s").unwrap();
+        let list = vec![instance("b", 1), instance("a", 2), instance("b", 3)];
+        let snapshot = Snapshot::new(service, Revision::new("d", 1), Moment::ZERO, list);
+        let seen: Vec<_> = snapshot
+            .instances()
+            .iter()
+            .map(|i| (i.id().as_str(), i.endpoint().port()))
+            .collect();
+        assert_eq!(seen, [("a", Some(2)), ("b", Some(3))]);
+        assert!(snapshot.get(&InstanceId::new("b").unwrap()).is_some());
+        assert!(snapshot.get(&InstanceId::new("c").unwrap()).is_none());
+    }
+
+    #[test]
+    fn revisions_are_ordered_only_inside_one_domain() {
+        assert!(Revision::new("a", 1) < Revision::new("a", 2));
+        assert_eq!(
+            Revision::new("a", 1).partial_cmp(&Revision::new("b", 2)),
+            None
+        );
+    }
+}

@@ -1,0 +1,158 @@
+//! A command that is shown before it runs, and told to stop when xtask is.
+
+use std::ffi::OsStr;
+use std::fmt::{self, Display};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::interrupt::{self, Forwarding};
+use crate::shell::quote;
+
+/// One program run to its end.
+pub(crate) struct Run {
+    command: Command,
+}
+
+impl Run {
+    pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
+        let mut command = Command::new(program);
+        // A group of its own: see `interrupt`. Nothing that runs here may wait for a keyboard.
+        command.process_group(0).stdin(Stdio::null());
+        Self { command }
+    }
+
+    pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    pub(crate) fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    pub(crate) fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    pub(crate) fn envs<K, V>(mut self, variables: impl IntoIterator<Item = (K, V)>) -> Self
+    where
+        K: AsRef<OsStr>,
+        V: AsRef<OsStr>,
+    {
+        self.command.envs(variables);
+        self
+    }
+
+    pub(crate) fn current_dir(mut self, folder: impl AsRef<Path>) -> Self {
+        self.command.current_dir(folder);
+        self
+    }
+
+    /// Runs it with its output where ours goes.
+    ///
+    /// # Errors
+    /// It cannot be started, or it fails.
+    pub(crate) fn succeed(mut self) -> Result<()> {
+        // Standard output is kept for what a shell evaluates, so a command's output goes to standard error.
+        self.command.stdout(std::io::stderr());
+        let (mut child, _forwarding) = self.start()?;
+        let status = child.wait()?;
+        self.expect_success(status)
+    }
+
+    /// Runs it and returns its standard output.
+    ///
+    /// # Errors
+    /// It cannot be started, or it fails.
+    pub(crate) fn output(mut self) -> Result<String> {
+        self.command.stdout(Stdio::piped());
+        let (mut child, _forwarding) = self.start()?;
+        let mut text = String::new();
+        if let Some(mut stdout) = child.stdout.take() {
+            stdout
+                .read_to_string(&mut text)
+                .with_context(|| format!("cannot read what `{self}` prints"))?;
+        }
+        let status = child.wait()?;
+        self.expect_success(status)?;
+        Ok(text)
+    }
+
+    /// Runs it, prints its standard output as it comes and gives each line of it to `each`.
+    ///
+    /// # Errors
+    /// It cannot be started or read. That it fails is left to the caller to judge.
+    pub(crate) fn each_line(mut self, mut each: impl FnMut(&str)) -> Result<ExitStatus> {
+        self.command.stdout(Stdio::piped());
+        let (mut child, _forwarding) = self.start()?;
+        if let Some(stdout) = child.stdout.take() {
+            let mut stdout = BufReader::new(stdout);
+            let mut line = Vec::new();
+            while stdout.read_until(b'\n', &mut line)? > 0 {
+                std::io::stdout().write_all(&line)?;
+                each(String::from_utf8_lossy(&line).trim_end());
+                line.clear();
+            }
+        }
+        Ok(child.wait()?)
+    }
+
+    /// Starts it to outlive us: signals are not passed on to it, and all it prints goes to the file `log`.
+    ///
+    /// # Errors
+    /// It cannot be started, or `log` not be created.
+    pub(crate) fn detach(mut self, log: &Path) -> Result<Child> {
+        let file = File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
+        self.command.stdout(file.try_clone()?).stderr(file);
+        self.spawn()
+    }
+
+    fn start(&mut self) -> Result<(Child, Forwarding)> {
+        let child = self.spawn()?;
+        let forwarding = Forwarding::to(&child);
+        Ok((child, forwarding))
+    }
+
+    fn spawn(&mut self) -> Result<Child> {
+        interrupt::check()?;
+        eprintln!("$ {self}");
+        self.command
+            .spawn()
+            .with_context(|| format!("cannot start `{self}`"))
+    }
+
+    fn expect_success(&self, status: ExitStatus) -> Result<()> {
+        interrupt::check()?;
+        if !status.success() {
+            bail!("`{self}` failed: {status}");
+        }
+        Ok(())
+    }
+}
+
+/// As one would type it in a shell.
+impl Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(folder) = self.command.get_current_dir() {
+            write!(f, "cd {} && ", quote(&folder.to_string_lossy()))?;
+        }
+        for (name, value) in self.command.get_envs() {
+            if let Some(value) = value {
+                let value = value.to_string_lossy();
+                write!(f, "{}={} ", name.to_string_lossy(), quote(&value))?;
+            }
+        }
+        f.write_str(&quote(&self.command.get_program().to_string_lossy()))?;
+        for arg in self.command.get_args() {
+            write!(f, " {}", quote(&arg.to_string_lossy()))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,70 @@
+//! `cargo xtask`: what is done in this repository besides compiling it, each as one command.
+
+#![expect(clippy::print_stdout, reason = "a command that talks to a shell")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "plain blocking code: there is no runtime to block and no clock to pause"
+)]
+
+mod command;
+mod http;
+mod interrupt;
+mod process;
+mod protoc;
+mod servers;
+mod shell;
+mod test;
+mod tools;
+mod version;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// What is done in this repository besides compiling it
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Start, stop or show the real servers that tests need
+    #[command(subcommand)]
+    Servers(servers::Command),
+    /// Run every test, with every server, or some of them
+    Test(test::Options),
+    /// Print what a shell has to set for building sd-etcd where no protoc is installed
+    Protoc,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments.task) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            interrupt::exit_code().map_or(ExitCode::FAILURE, ExitCode::from)
+        }
+    }
+}
+
+/// False when it failed and has said why.
+fn run(task: &Task) -> Result<bool> {
+    interrupt::listen()?;
+    let workspace = Workspace::load()?;
+    match task {
+        Task::Servers(command) => command.run(&workspace)?,
+        Task::Test(options) => return test::run(&workspace, options),
+        Task::Protoc => protoc::print()?,
+    }
+    Ok(true)
+}

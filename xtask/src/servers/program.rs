@@ -1,0 +1,97 @@
+//! The program of a server: the one that a variable names, the one on PATH, or an installed one.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::servers::{Server, variables};
+use crate::tools::Tools;
+use crate::version::Version;
+use crate::workspace::Workspace;
+
+/// A program that was seen to be of the right release line.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    pub(crate) path: PathBuf,
+    pub(crate) version: Version,
+}
+
+/// Finds or installs the programs of all `servers` at the same time, in their order.
+pub(crate) fn provide_all(
+    workspace: &Workspace,
+    servers: &[&'static dyn Server],
+) -> Result<Vec<Program>> {
+    let tools = Tools::open(workspace)?;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = servers
+            .iter()
+            .map(|server| scope.spawn(|| provide(workspace, &tools, *server)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| {
+                thread
+                    .join()
+                    .map_err(|_| anyhow!("an installation panicked"))?
+            })
+            .collect()
+    })
+}
+
+fn provide(workspace: &Workspace, tools: &Tools, server: &dyn Server) -> Result<Program> {
+    let name = server.name();
+    for variable in variables::program_names(server) {
+        let Some(path) = std::env::var_os(&variable).map(PathBuf::from) else {
+            continue;
+        };
+        let program = ask(&path).with_context(|| format!("{variable} names no {name}"))?;
+        if program.version.is_of(server.line()) {
+            return Ok(program);
+        }
+        // The plain variable may well speak of another release line of this server.
+        if variable == variables::program_names(server)[0] {
+            bail!(
+                "{variable}={} is a {}, not a {name}",
+                path.display(),
+                program.version
+            );
+        }
+    }
+    if let Some(program) = on_path(server) {
+        return Ok(program);
+    }
+    let path = server.install(workspace, tools)?;
+    let program = ask(&path)?;
+    if !program.version.is_of(server.line()) {
+        bail!(
+            "what could be installed is a {}, not a {name}: name one by {}",
+            program.version,
+            variables::program_names(server)[0]
+        );
+    }
+    Ok(program)
+}
+
+fn on_path(server: &dyn Server) -> Option<Program> {
+    let folders = std::env::var_os("PATH")?;
+    std::env::split_paths(&folders)
+        .map(|folder| folder.join(server.executable()))
+        .filter(|path| path.is_file())
+        .filter_map(|path| ask(&path).ok())
+        .find(|program| program.version.is_of(server.line()))
+}
+
+fn ask(path: &Path) -> Result<Program> {
+    let output = Command::new(path)
+        .arg("--version")
+        .output()
+        .with_context(|| format!("cannot run {}", path.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let version = Version::find(&text)
+        .with_context(|| format!("{} --version prints `{text}`", path.display()))?;
+    Ok(Program {
+        path: path.to_owned(),
+        version,
+    })
+}

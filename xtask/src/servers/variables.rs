@@ -1,0 +1,106 @@
+//! The contract with the tests: which variables say where a server is.
+//!
+//! `SD_TEST_ETCD_3_6` is the URL of a running server, `SD_TEST_ETCD_3_6_BIN` its program, for tests that start, kill and
+//! freeze servers of their own, and `SD_TEST_ETCD_3_6_VERSION` its version. The same without `_3_6` is what tests read.
+
+use crate::servers::{Running, Server};
+
+/// The variables of all of `running`: those with a release line in their name, and plain ones for the first of each backend.
+pub(crate) fn of(running: &[Running]) -> Vec<(String, String)> {
+    let mut backends = Vec::new();
+    let mut all = Vec::new();
+    for one in running {
+        all.extend(named(&with_line(one.server), one));
+        if !backends.contains(&one.server.backend()) {
+            backends.push(one.server.backend());
+            all.extend(plain(one));
+        }
+    }
+    all
+}
+
+/// The variables that tests read.
+pub(crate) fn plain(running: &Running) -> [(String, String); 3] {
+    named(&without_line(running.server), running)
+}
+
+/// Where the URL of a running server of this kind may be named; the one that means no other release line first.
+pub(crate) fn url_names(server: &dyn Server) -> [String; 2] {
+    [with_line(server), without_line(server)]
+}
+
+/// Where its program may be named, in the same order.
+pub(crate) fn program_names(server: &dyn Server) -> [String; 2] {
+    url_names(server).map(|name| format!("{name}_BIN"))
+}
+
+fn named(prefix: &str, running: &Running) -> [(String, String); 3] {
+    let program = running.program.path.to_string_lossy().into_owned();
+    [
+        (prefix.to_owned(), running.url.clone()),
+        (format!("{prefix}_BIN"), program),
+        (format!("{prefix}_VERSION"), running.version.to_string()),
+    ]
+}
+
+fn with_line(server: &dyn Server) -> String {
+    let (major, minor) = server.line();
+    format!("{}_{major}_{minor}", without_line(server))
+}
+
+fn without_line(server: &dyn Server) -> String {
+    format!("SD_TEST_{}", server.backend().to_ascii_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::servers::{ALL, Program};
+    use crate::version::Version;
+
+    fn running(name: &str, url: &str, version: &str) -> Running {
+        let mut all = ALL.iter().copied();
+        let server = all.find(|server| server.name() == name).unwrap();
+        let program = Program {
+            path: "/bin/etcd".into(),
+            version: Version::find(version).unwrap(),
+        };
+        Running::new(server, program, url.to_owned())
+    }
+
+    #[test]
+    fn plain_variables_name_the_first_of_a_backend() {
+        let servers = [
+            running("etcd-3.6", "http://a:1", "3.6.16"),
+            running("etcd-3.4", "http://a:2", "3.4.23"),
+        ];
+        let printed: Vec<String> = of(&servers)
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        assert_eq!(
+            printed,
+            [
+                "SD_TEST_ETCD_3_6=http://a:1",
+                "SD_TEST_ETCD_3_6_BIN=/bin/etcd",
+                "SD_TEST_ETCD_3_6_VERSION=3.6.16",
+                "SD_TEST_ETCD=http://a:1",
+                "SD_TEST_ETCD_BIN=/bin/etcd",
+                "SD_TEST_ETCD_VERSION=3.6.16",
+                "SD_TEST_ETCD_3_4=http://a:2",
+                "SD_TEST_ETCD_3_4_BIN=/bin/etcd",
+                "SD_TEST_ETCD_3_4_VERSION=3.4.23",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_variable_with_the_release_line_goes_first() {
+        let server = ALL[1];
+        assert_eq!(url_names(server), ["SD_TEST_ETCD_3_4", "SD_TEST_ETCD"]);
+        assert_eq!(
+            program_names(server),
+            ["SD_TEST_ETCD_3_4_BIN", "SD_TEST_ETCD_BIN"]
+        );
+    }
+}

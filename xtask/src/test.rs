@@ -1,0 +1,137 @@
+//! `cargo xtask test`: every test of the workspace, those that need a server once with each version of it.
+
+mod counts;
+mod executables;
+
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
+use clap::Args;
+
+use self::counts::Counts;
+use self::executables::{Executable, Ignored};
+use crate::interrupt;
+use crate::servers::{self, Fleet, Program, Running, Server};
+use crate::workspace::Workspace;
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Only the tests that need this server
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+    /// Only the tests that need no server
+    #[arg(long, conflicts_with = "backend")]
+    without_servers: bool,
+}
+
+/// False when a test failed, which was said then.
+///
+/// # Errors
+/// The tests could not be built, or a server not be started.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
+    let start = Instant::now();
+    let servers = match &options.backend {
+        _ if options.without_servers => Vec::new(),
+        None => servers::ALL.to_vec(),
+        Some(backend) => servers::chosen(std::slice::from_ref(backend))?,
+    };
+    let (executables, programs) = prepare(workspace, &servers)?;
+    let mut counts = Counts::default();
+    if options.backend.is_none() {
+        plain_tests(workspace, &mut counts)?;
+    }
+    let mut with = Vec::new();
+    if !servers.is_empty() {
+        let ignored = executables::ignored(&executables)?;
+        let fleet = Fleet::start(workspace, &servers, &programs)?;
+        for (index, running) in fleet.running.iter().enumerate() {
+            let first_of_backend = !fleet.running[..index]
+                .iter()
+                .any(|earlier| earlier.server.backend() == running.server.backend());
+            server_tests(&ignored, &fleet, running, first_of_backend, &mut counts)?;
+            with.push(format!("{} {}", running.server.backend(), running.version));
+        }
+        for test in &ignored {
+            if !fleet
+                .running
+                .iter()
+                .any(|running| test.needs(running.server.backend()))
+            {
+                eprintln!("not run: {}: {}", test.name, test.reason);
+            }
+        }
+    }
+    counts.print_failed();
+    let with = if with.is_empty() {
+        "without servers".to_owned()
+    } else {
+        format!("with {}", with.join(", "))
+    };
+    println!("{counts}; {with}; {} s", start.elapsed().as_secs());
+    Ok(counts.is_success())
+}
+
+/// Builds the tests and, beside that, finds or installs the servers.
+fn prepare(
+    workspace: &Workspace,
+    servers: &[&'static dyn Server],
+) -> Result<(Vec<Executable>, Vec<Program>)> {
+    std::thread::scope(|scope| {
+        let programs = scope.spawn(|| servers::provide_all(workspace, servers));
+        let executables = executables::build(workspace)?;
+        let programs = programs
+            .join()
+            .map_err(|_| anyhow!("an installation panicked"))??;
+        Ok((executables, programs))
+    })
+}
+
+fn plain_tests(workspace: &Workspace, counts: &mut Counts) -> Result<()> {
+    let status = workspace
+        .cargo("test")?
+        .args(["--workspace", "--all-features", "--no-fail-fast"])
+        .each_line(|line| counts.add_line(line))?;
+    interrupt::check()?;
+    counts.add_status(status);
+    Ok(())
+}
+
+/// The ignored tests that need this server. Another version than the first is the business of the backend's own package.
+fn server_tests(
+    ignored: &[Ignored<'_>],
+    fleet: &Fleet,
+    running: &Running,
+    first_of_backend: bool,
+    counts: &mut Counts,
+) -> Result<()> {
+    let backend = running.server.backend();
+    let own_package = format!("sd-{backend}");
+    let is_wanted = |test: &Ignored<'_>| {
+        test.needs(backend) && (first_of_backend || test.executable.package == own_package)
+    };
+    eprintln!("\ntests that need {backend}, with {}", running.version);
+    for tests in ignored.chunk_by(|a, b| std::ptr::eq(a.executable, b.executable)) {
+        let wanted: Vec<&str> = tests
+            .iter()
+            .filter(|test| is_wanted(test))
+            .map(|test| test.name.as_str())
+            .collect();
+        let Some(first) = tests.first().filter(|_| !wanted.is_empty()) else {
+            continue;
+        };
+        let mut command = first.executable.command().arg("--ignored");
+        if wanted.len() < tests.len() {
+            command = command.arg("--exact").args(&wanted);
+        }
+        let status = command
+            .envs(servers::variables(&fleet.running))
+            .envs(servers::plain_variables(running))
+            .each_line(|line| counts.add_line(line))?;
+        interrupt::check()?;
+        counts.add_status(status);
+        if first_of_backend {
+            counts.were_ignored(wanted.len());
+        }
+    }
+    Ok(())
+}

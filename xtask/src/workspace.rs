@@ -1,0 +1,83 @@
+//! What cargo says about this workspace, and cargo commands that find protoc.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::command::Run;
+use crate::protoc;
+
+/// `cargo metadata --no-deps`, as far as it is needed here.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Workspace {
+    #[serde(rename = "workspace_root")]
+    pub(crate) root: PathBuf,
+    #[serde(rename = "target_directory")]
+    pub(crate) target: PathBuf,
+    pub(crate) packages: Vec<Package>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) id: String,
+    pub(crate) manifest_path: PathBuf,
+    pub(crate) rust_version: Option<String>,
+    pub(crate) features: BTreeMap<String, Vec<String>>,
+    pub(crate) targets: Vec<Target>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Target {
+    pub(crate) name: String,
+    pub(crate) kind: Vec<String>,
+}
+
+impl Workspace {
+    /// Asks cargo about the workspace that the current folder belongs to.
+    pub(crate) fn load() -> Result<Self> {
+        let output = Command::new(cargo_program())
+            .args(["metadata", "--no-deps", "--format-version", "1"])
+            .output()
+            .context("cannot start cargo")?;
+        if !output.status.success() {
+            bail!(
+                "cargo metadata failed: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        serde_json::from_slice(&output.stdout).context("cargo metadata printed something else")
+    }
+
+    pub(crate) fn package(&self, name: &str) -> Option<&Package> {
+        self.packages.iter().find(|package| package.name == name)
+    }
+
+    /// `cargo <command>` at the root of the workspace, with protoc for the build scripts that need one.
+    pub(crate) fn cargo(&self, command: &str) -> Result<Run> {
+        Ok(Run::new(cargo_program())
+            .arg(command)
+            .current_dir(&self.root)
+            .envs(protoc::variables()?))
+    }
+}
+
+impl Package {
+    pub(crate) fn folder(&self) -> &Path {
+        self.manifest_path.parent().unwrap_or(Path::new("."))
+    }
+
+    pub(crate) fn has_binary(&self, name: &str) -> bool {
+        let mut targets = self.targets.iter();
+        targets.any(|target| target.name == name && target.kind.iter().any(|kind| kind == "bin"))
+    }
+}
+
+fn cargo_program() -> OsString {
+    // Set by the cargo that runs us, so that it is the same tool chain.
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
