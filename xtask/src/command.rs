@@ -7,8 +7,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::interrupt::{self, Forwarding};
 use crate::shell::quote;
@@ -16,6 +18,7 @@ use crate::shell::quote;
 /// One program run to its end.
 pub(crate) struct Run {
     command: Command,
+    limit: Option<Duration>,
 }
 
 impl Run {
@@ -23,7 +26,10 @@ impl Run {
         let mut command = Command::new(program);
         // A group of its own: see `interrupt`. Nothing that runs here may wait for a keyboard.
         command.process_group(0).stdin(Stdio::null());
-        Self { command }
+        Self {
+            command,
+            limit: None,
+        }
     }
 
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
@@ -55,15 +61,24 @@ impl Run {
         self
     }
 
+    /// Lets `succeed` kill it, and all that it started, after this long.
+    pub(crate) fn limit(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
     /// Runs it with its output where ours goes.
     ///
     /// # Errors
-    /// It cannot be started, or it fails.
+    /// It cannot be started, fails, or takes too long.
     pub(crate) fn succeed(mut self) -> Result<()> {
         // Standard output is kept for what a shell evaluates, so a command's output goes to standard error.
         self.command.stdout(std::io::stderr());
         let (mut child, _forwarding) = self.start()?;
-        let status = child.wait()?;
+        let status = match self.limit {
+            None => child.wait()?,
+            Some(limit) => wait_within(&mut child, limit)?,
+        };
         self.expect_success(status)
     }
 
@@ -137,6 +152,19 @@ impl Run {
     }
 }
 
+fn wait_within(child: &mut Child, limit: Duration) -> Result<ExitStatus> {
+    let deadline = Instant::now() + limit;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    kill_process_group(Pid::from_child(child), Signal::KILL)?;
+    eprintln!("killed after {limit:?}");
+    Ok(child.wait()?)
+}
+
 /// As one would type it in a shell.
 impl Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -154,5 +182,32 @@ impl Display for Run {
             write!(f, " {}", quote(&arg.to_string_lossy()))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_shown_as_a_shell_would_take_it() {
+        let run = Run::new("cargo").args(["test", "a b"]).env("X", "1 2");
+        assert_eq!(run.to_string(), "X='1 2' cargo test 'a b'");
+    }
+
+    #[test]
+    fn what_takes_too_long_is_killed_with_its_children() {
+        let start = Instant::now();
+        let run = Run::new("sh").args(["-c", "sleep 600 & wait"]);
+        assert!(run.limit(Duration::from_millis(200)).succeed().is_err());
+        assert!(start.elapsed() < Duration::from_mins(1));
+    }
+
+    #[test]
+    fn output_and_failure_are_the_commands_own() {
+        let output = Run::new("sh").args(["-c", "echo a; echo b >&2"]).output();
+        assert_eq!(output.unwrap(), "a\n");
+        let error = Run::new("sh").args(["-c", "exit 3"]).output().unwrap_err();
+        assert!(error.to_string().contains("exit status: 3"), "{error}");
     }
 }

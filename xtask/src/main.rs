@@ -7,6 +7,8 @@
     reason = "plain blocking code: there is no runtime to block and no clock to pause"
 )]
 
+mod bench;
+mod ci;
 mod command;
 mod http;
 mod interrupt;
@@ -41,6 +43,10 @@ enum Task {
     Servers(servers::Command),
     /// Run every test, with every server, or some of them
     Test(test::Options),
+    /// Run the contenders side by side, in release mode
+    Bench(bench::Options),
+    #[command(flatten)]
+    Ci(ci::Command),
     /// Print what a shell has to set for building sd-etcd where no protoc is installed
     Protoc,
 }
@@ -64,6 +70,8 @@ fn run(task: &Task) -> Result<bool> {
     match task {
         Task::Servers(command) => command.run(&workspace)?,
         Task::Test(options) => return test::run(&workspace, options),
+        Task::Bench(options) => bench::run(&workspace, options)?,
+        Task::Ci(command) => return command.run(&workspace),
         Task::Protoc => protoc::print()?,
     }
     Ok(true)

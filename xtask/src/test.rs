@@ -14,7 +14,7 @@ use crate::interrupt;
 use crate::servers::{self, Fleet, Program, Running, Server};
 use crate::workspace::Workspace;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Options {
     /// Only the tests that need this server
     #[arg(long, value_name = "NAME")]

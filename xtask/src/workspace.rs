@@ -71,9 +71,10 @@ impl Package {
         self.manifest_path.parent().unwrap_or(Path::new("."))
     }
 
-    pub(crate) fn has_binary(&self, name: &str) -> bool {
-        let mut targets = self.targets.iter();
-        targets.any(|target| target.name == name && target.kind.iter().any(|kind| kind == "bin"))
+    pub(crate) fn binaries(&self) -> impl Iterator<Item = &str> {
+        let is_binary = |target: &&Target| target.kind.iter().any(|kind| kind == "bin");
+        let binaries = self.targets.iter().filter(is_binary);
+        binaries.map(|target| target.name.as_str())
     }
 }
 

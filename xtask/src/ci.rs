@@ -1,0 +1,126 @@
+//! `cargo xtask ci`: what has to pass, step by step, and each step alone.
+
+mod deny;
+mod examples;
+mod features;
+mod isolation;
+mod lint;
+
+use std::fmt::{self, Display};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use clap::Subcommand;
+
+use crate::workspace::Workspace;
+use crate::{interrupt, test};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Everything that continuous integration runs, in its order
+    Ci,
+    /// Formatting and Clippy, warnings as errors
+    Lint,
+    /// The documentation, warnings as errors
+    Doc,
+    /// Each crate alone with no feature and with each one; what a backend must not compile
+    Features,
+    /// The quickstart, embedded and over etcd, and every other example
+    Examples,
+    /// Whether the oldest supported Rust still compiles everything; needs rustup
+    Msrv,
+}
+
+/// What a step that did not fail has to say.
+enum Outcome {
+    Done,
+    Skipped(&'static str),
+}
+
+type Step = fn(&Workspace) -> Result<Outcome>;
+
+const FORMAT: (&str, Step) = ("format", lint::format);
+const CLIPPY: (&str, Step) = ("clippy", lint::clippy);
+const DOC: (&str, Step) = ("documentation", lint::doc);
+const DENY: (&str, Step) = ("licences and sources", deny::check);
+const ISOLATION: (&str, Step) = ("isolation of backends", isolation::check);
+const FEATURES: (&str, Step) = ("every feature alone", features::check_each);
+const TEST: (&str, Step) = ("tests", tests);
+const EXAMPLES: (&str, Step) = ("examples", examples::run);
+const MSRV: (&str, Step) = ("oldest supported Rust", lint::msrv);
+
+impl Command {
+    /// False when a step failed, which was said then.
+    pub(crate) fn run(&self, workspace: &Workspace) -> Result<bool> {
+        let steps: &[(&str, Step)] = match self {
+            // What is quick and fails often goes first.
+            Self::Ci => &[
+                FORMAT, CLIPPY, DOC, DENY, ISOLATION, TEST, EXAMPLES, FEATURES,
+            ],
+            Self::Lint => &[FORMAT, CLIPPY],
+            Self::Doc => &[DOC],
+            Self::Features => &[ISOLATION, FEATURES],
+            Self::Examples => &[EXAMPLES],
+            Self::Msrv => &[MSRV],
+        };
+        run_all(workspace, steps)
+    }
+}
+
+/// Goes on after a failure, so that one run shows all there is to mend.
+fn run_all(workspace: &Workspace, steps: &[(&str, Step)]) -> Result<bool> {
+    let mut lines = Vec::new();
+    let mut success = true;
+    for (name, step) in steps {
+        eprintln!("\n== {name}");
+        let start = Instant::now();
+        let result = step(workspace);
+        interrupt::check()?;
+        if let Err(error) = &result {
+            success = false;
+            eprintln!("error: {error:#}");
+        }
+        let line = Line {
+            name,
+            result,
+            duration: start.elapsed(),
+        };
+        eprintln!("== {line}");
+        lines.push(line);
+    }
+    println!();
+    for line in &lines {
+        println!("{line}");
+    }
+    Ok(success)
+}
+
+struct Line<'a> {
+    name: &'a str,
+    result: Result<Outcome>,
+    duration: Duration,
+}
+
+impl Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match self.result {
+            Ok(Outcome::Done) => "ok",
+            Ok(Outcome::Skipped(_)) => "skipped",
+            Err(_) => "FAILED",
+        };
+        let (seconds, name) = (self.duration.as_secs(), self.name);
+        write!(f, "{word:<8} {seconds:>4} s  {name}")?;
+        if let Ok(Outcome::Skipped(why)) = self.result {
+            write!(f, " ({why})")?;
+        }
+        Ok(())
+    }
+}
+
+/// The README's test command.
+fn tests(workspace: &Workspace) -> Result<Outcome> {
+    if !test::run(workspace, &test::Options::default())? {
+        bail!("tests failed");
+    }
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,57 @@
+//! Each crate alone, because in a whole workspace one crate lends its dependencies' features to another.
+
+use anyhow::{Result, bail};
+
+use crate::ci::Outcome;
+use crate::interrupt;
+use crate::workspace::{Package, Workspace};
+
+pub(crate) fn check_each(workspace: &Workspace) -> Result<Outcome> {
+    let mut failed = Vec::new();
+    for package in &workspace.packages {
+        for feature in variants(package) {
+            let mut command = workspace
+                .cargo("check")?
+                .args(["--quiet", "--package", &package.name])
+                .arg("--no-default-features");
+            if let Some(feature) = feature {
+                command = command.args(["--features", feature]);
+            }
+            if command.succeed().is_err() {
+                failed.push(format!(
+                    "{} with {}",
+                    package.name,
+                    feature.unwrap_or("none")
+                ));
+            }
+            interrupt::check()?;
+        }
+    }
+    if !failed.is_empty() {
+        bail!("does not compile: {}", failed.join(", "));
+    }
+    Ok(Outcome::Done)
+}
+
+/// No feature, then each one. The default set is a selection of these.
+fn variants(package: &Package) -> impl Iterator<Item = Option<&str>> {
+    let features = package.features.keys().map(String::as_str);
+    let single = features.filter(|feature| *feature != "default").map(Some);
+    std::iter::once(None).chain(single)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crate_is_checked_bare_and_with_each_feature() {
+        let package: Package = serde_json::from_str(
+            r#"{"name":"p","id":"p","manifest_path":"/p/Cargo.toml","rust_version":null,"targets":[],
+                "features":{"default":["b"],"a":[],"b":["dep:x"]}}"#,
+        )
+        .unwrap();
+        let variants: Vec<_> = variants(&package).collect();
+        assert_eq!(variants, [None, Some("a"), Some("b")]);
+    }
+}
