@@ -17,7 +17,7 @@ const MAX_UNIX_PATH_BYTES: usize = 107;
 /// An address that others can dial, written `host:port`, `[ipv6]:port` or `unix:/path`.
 ///
 /// There is no way to make one with port 0, an empty host, or an unspecified address (`0.0.0.0`, `[::]`): nobody could dial
-/// it. `advertised_address` finds one that others can.
+/// it. [`advertised_address`](crate::advertised_address) finds one that others can.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Endpoint(Inner);

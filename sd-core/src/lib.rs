@@ -1,5 +1,6 @@
 //! Service discovery: the vocabulary, the ports and the machinery that every backend shares.
 
+mod address;
 mod backend;
 mod backoff;
 mod clock;
@@ -21,9 +22,11 @@ mod registry;
 mod snapshot;
 mod state;
 mod subscription;
+mod url;
 
 pub use async_trait::async_trait;
 
+pub use crate::address::advertised_address;
 pub use crate::backend::Backend;
 pub use crate::backoff::Backoff;
 pub use crate::clock::{BootClock, Clock, Moment, Sleep, TokioClock};
@@ -44,3 +47,4 @@ pub use crate::registry::{Registry, RegistryConfig, RegistryDump};
 pub use crate::snapshot::{Revision, Skipped, Snapshot};
 pub use crate::state::{State, Status};
 pub use crate::subscription::{Discovery, Subscription, SubscriptionConfig, SubscriptionDump};
+pub use crate::url::RegistryUrl;

@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::instancer::{Feed, Watcher};
 use crate::name::ServiceName;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Revision, Snapshot};
 
 /// How often a feed without changes says that it is alive.
 const ALIVE_EVERY: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ impl MemoryWatcher {
         let told = known
             .map(Snapshot::revision)
             .filter(|at| at.domain() == store.domain())
-            .map(|at| at.value());
+            .map(Revision::value);
         let changes = Some(store.changes(service));
         Self {
             store,

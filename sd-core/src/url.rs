@@ -1,0 +1,298 @@
+//! Registry URLs: `backend://user:password@host:port,host:port/path?key=value`, with the same keys as the backend's
+//! configuration.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use percent_encoding::percent_decode_str;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+
+const OP: &str = "registry url";
+const MAX_URL_BYTES: usize = 8 * 1024;
+
+/// A registry URL in its parts. `Display` and `Debug` hide the password and everything after `?`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RegistryUrl {
+    scheme: String,
+    username: Option<String>,
+    password: Option<String>,
+    hosts: Vec<String>,
+    path: String,
+    query: String,
+}
+
+impl RegistryUrl {
+    /// Reads a URL. Hosts are separated by commas and may lack a port; an IPv6 address is written in brackets. User name,
+    /// password and path may be percent-encoded.
+    ///
+    /// # Errors
+    /// `InvalidInput` names what is wrong, without repeating the password.
+    pub fn parse(text: &str) -> Result<Self> {
+        let wrong = |message: String| Error::invalid_input(OP, message);
+        if text.len() > MAX_URL_BYTES {
+            return Err(wrong(format!("is longer than {MAX_URL_BYTES} bytes")));
+        }
+        if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(wrong("contains white space or control characters".into()));
+        }
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return Err(wrong(
+                "has no scheme: write backend://host:port/path, for instance etcd://127.0.0.1:2379"
+                    .into(),
+            ));
+        };
+        let first_is_letter = scheme.starts_with(|c: char| c.is_ascii_lowercase());
+        if !first_is_letter
+            || !scheme
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        {
+            return Err(wrong(format!(
+                "{scheme:?} is no backend name: use lower-case letters"
+            )));
+        }
+        if rest.contains('#') {
+            return Err(wrong(
+                "a fragment (#...) means nothing here; write %23 for the character".into(),
+            ));
+        }
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = rest
+            .find('/')
+            .map_or((rest, ""), |slash| rest.split_at(slash));
+        let (user, hosts) = match authority.rsplit_once('@') {
+            Some((user, hosts)) => (Some(user), hosts),
+            None => (None, authority),
+        };
+        let (username, password) = match user.map(|user| user.split_once(':').unwrap_or((user, "")))
+        {
+            None => (None, None),
+            Some((name, "")) => (Some(decode(name)?), None),
+            Some((name, password)) => (Some(decode(name)?), Some(decode(password)?)),
+        };
+        let hosts: Vec<_> = hosts
+            .split(',')
+            .filter(|_| !hosts.is_empty())
+            .map(str::to_owned)
+            .collect();
+        if let Some(bad) = hosts.iter().find(|host| !is_host(host)) {
+            return Err(wrong(format!(
+                "{bad:?} is no host: write host, host:port or [ipv6]:port"
+            )));
+        }
+        Ok(Self {
+            scheme: scheme.to_owned(),
+            username,
+            password,
+            hosts,
+            path: decode(path)?,
+            query: query.to_owned(),
+        })
+    }
+
+    /// The backend's name, for instance `etcd`.
+    pub fn scheme(&self) -> &str {
+        &self.scheme
+    }
+
+    /// The user name, decoded.
+    pub fn username(&self) -> Option<&str> {
+        self.username.as_deref()
+    }
+
+    /// The password, decoded.
+    pub fn password(&self) -> Option<&str> {
+        self.password.as_deref()
+    }
+
+    /// Hosts as written, each with or without a port.
+    pub fn hosts(&self) -> &[String] {
+        &self.hosts
+    }
+
+    /// The path with its leading slash, decoded; empty if there is none.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The keys after `?` as a struct. Use `#[serde(deny_unknown_fields)]`, and `humantime_serde` for durations.
+    ///
+    /// # Errors
+    /// `InvalidInput` names the key that is unknown or the value that cannot be read.
+    pub fn settings<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_html_form::from_str(&self.query)
+            .map_err(|error| Error::invalid_input(OP, format!("{self}: {error}")))
+    }
+
+    /// Refuses keys, for backends that have none.
+    ///
+    /// # Errors
+    /// `InvalidInput` if there is a key.
+    pub fn without_settings(&self) -> Result<()> {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Nothing {}
+        self.settings::<Nothing>().map(|Nothing {}| ())
+    }
+}
+
+fn decode(text: &str) -> Result<String> {
+    percent_decode_str(text)
+        .decode_utf8()
+        .map(Cow::into_owned)
+        .ok()
+        .filter(|text| !text.contains('\0'))
+        .ok_or_else(|| {
+            Error::invalid_input(
+                OP,
+                "user name, password and path must be UTF-8 after percent-decoding",
+            )
+        })
+}
+
+fn is_host(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let port_is_good = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0));
+    let host_is_good = match host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
+        Some(ipv6) => ipv6.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            !host.is_empty()
+                && host
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        }
+    };
+    host_is_good && port_is_good
+}
+
+impl FromStr for RegistryUrl {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::parse(text)
+    }
+}
+
+impl fmt::Display for RegistryUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://", self.scheme)?;
+        if let Some(username) = &self.username {
+            write!(f, "{username}")?;
+            if self.password.is_some() {
+                f.write_str(":***")?;
+            }
+            f.write_str("@")?;
+        }
+        write!(f, "{}{}", self.hosts.join(","), self.path)
+    }
+}
+
+impl fmt::Debug for RegistryUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Settings {
+        #[serde(default, with = "humantime_serde")]
+        ttl: Option<Duration>,
+        #[serde(default)]
+        tls: bool,
+    }
+
+    #[test]
+    fn reads_every_part() {
+        let url = RegistryUrl::parse(
+            "etcd://us%40er:p%2Fw@h1:2379,[::1]:2379,h3/services/a?ttl=10s&tls=true",
+        )
+        .unwrap();
+        assert_eq!(
+            (url.scheme(), url.username(), url.password()),
+            ("etcd", Some("us@er"), Some("p/w"))
+        );
+        assert_eq!(url.hosts(), ["h1:2379", "[::1]:2379", "h3"]);
+        assert_eq!(url.path(), "/services/a");
+        let settings: Settings = url.settings().unwrap();
+        assert_eq!(
+            (settings.ttl, settings.tls),
+            (Some(Duration::from_secs(10)), true)
+        );
+    }
+
+    #[test]
+    fn a_url_without_host_is_for_files() {
+        let url = RegistryUrl::parse("file:///etc/services.json").unwrap();
+        assert!(url.hosts().is_empty());
+        assert_eq!(url.path(), "/etc/services.json");
+        url.without_settings().unwrap();
+    }
+
+    #[test]
+    fn an_unknown_key_and_a_bad_value_are_named() {
+        for (query, hint) in [
+            ("tttl=1s", "tttl"),
+            ("tls=maybe", "maybe"),
+            ("ttl=fast", "fast"),
+        ] {
+            let url = RegistryUrl::parse(&format!("etcd://h/?{query}")).unwrap();
+            let error = url.settings::<Settings>().unwrap_err().report().to_string();
+            assert!(
+                error.contains(hint) || error.contains("expected"),
+                "{query}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn bad_urls_say_what_to_write_and_never_repeat_the_password() {
+        for (text, hint) in [
+            ("127.0.0.1:2379", "backend://"),
+            ("Etcd://h", "lower-case"),
+            ("etcd://h:0", "no host"),
+            ("etcd://h,,g", "no host"),
+            ("etcd://u:sesame@h:x", "no host"),
+            ("etcd://h#x", "fragment"),
+            ("etcd://h/ x", "white space"),
+            ("etcd://%ff:sesame@h", "UTF-8"),
+        ] {
+            let error = RegistryUrl::parse(text).unwrap_err().report().to_string();
+            assert!(
+                error.contains(hint) && !error.contains("sesame"),
+                "{text}: {error}"
+            );
+        }
+        let url = RegistryUrl::parse("etcd://u:sesame@h/p?password=sesame").unwrap();
+        assert_eq!(
+            format!("{url} {url:?}"),
+            "etcd://u:***@h/p etcd://u:***@h/p"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "\\PC{0,60}") {
+            let _ = RegistryUrl::parse(&text);
+            let _ = RegistryUrl::parse(&format!("etcd://{text}")).map(|url| url.settings::<Settings>());
+        }
+    }
+}
