@@ -109,17 +109,13 @@ impl Keeper {
             Confirm::InBackground => self.register(None).await,
             Confirm::Within(limit, confirmed) => {
                 let give_up_at = self.clock.now() + limit;
-                let stop = self.stop.clone();
-                let first = tokio::select! {
-                    biased;
-                    () = stop.cancelled() => Err(End::Stopped),
-                    first = self.register(Some(give_up_at)) => first,
+                let first = self.register(Some(give_up_at)).await;
+                // Whoever waited may have let go.
+                let _ = match &first {
+                    Ok(_) => confirmed.send(Ok(())),
+                    Err(End::Hopeless(error)) => confirmed.send(Err(error.clone())),
+                    Err(_) => Ok(()),
                 };
-                if let Err(End::Hopeless(error)) = &first {
-                    let _ = confirmed.send(Err(error.clone()));
-                } else if first.is_ok() {
-                    let _ = confirmed.send(Ok(()));
-                }
                 first
             }
         };
@@ -268,8 +264,9 @@ impl Keeper {
             } else {
                 self.emit(RegistrationEvent::AtRisk(error));
             }
-            // Whatever failed, the next step is a renewal: it tells whether the record is still ours.
+            // Whatever failed, the next step is a renewal: it tells whether the record is still ours. A wanted update follows.
             renew_at = self.clock.now() + backoff.next_delay();
+            update_at = update_at.map(|_| renew_at);
         }
     }
 

@@ -157,6 +157,9 @@ pub enum Liveness {
     },
 }
 
+/// A server that grants next to nothing must not make us spin.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(3);
+
 impl Liveness {
     /// How often to renew: three times within a time-to-live.
     pub fn renew_every(self) -> Duration {
@@ -164,5 +167,6 @@ impl Liveness {
             Self::Lease { ttl } | Self::Session { ttl } => ttl / 3,
             Self::Permanent { verify_every } => verify_every,
         }
+        .max(SHORTEST_INTERVAL)
     }
 }
