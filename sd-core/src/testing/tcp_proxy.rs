@@ -4,8 +4,8 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
@@ -187,9 +187,7 @@ async fn accept(
         }
         drop(reserved);
         if listener.is_none() {
-            listener = bind(address)
-                .and_then(|socket| socket.listen(BACKLOG))
-                .ok();
+            listener = bind(address).and_then(|socket| socket.listen(BACKLOG)).ok();
         }
     }
 }
@@ -230,39 +228,53 @@ impl Drop for Open {
 
 /// One connection, until either side or a fault ends it.
 async fn serve(
-    client: TcpStream,
+    mut client: TcpStream,
     mut settings: watch::Receiver<Settings>,
     counts: watch::Sender<ProxyCounts>,
 ) {
     let _open = Open::new(counts.clone());
-    let (cuts, target) = {
-        let settings = settings.borrow();
-        (settings.cuts, settings.target)
+    let Settings {
+        cuts,
+        target,
+        fault,
+    } = *settings.borrow_and_update();
+    let during = settings.clone();
+    let cut = async {
+        // An error means that the proxy is gone.
+        let _ = settings.wait_for(|settings| settings.cuts != cuts).await;
+        Err(io::ErrorKind::ConnectionReset.into())
     };
-    // What goes wrong without a FIN of its own must look so to both sides.
-    let _ = client.set_zero_linger();
-    let _ = client.set_nodelay(true);
-    let forwarding = settings.clone();
-    tokio::select! {
-        _ = settings.wait_for(|settings| settings.cuts != cuts) => {}
-        _ = forward(client, target, forwarding, counts) => {}
+    let mut server = None;
+    let work = async {
+        if fault == Fault::BlackHole {
+            return swallow(&mut client, during).await;
+        }
+        let server = server.insert(TcpStream::connect(target).await?);
+        client.set_nodelay(true)?;
+        server.set_nodelay(true)?;
+        forward(&mut client, server, during, counts).await
+    };
+    let ended = tokio::select! {
+        ended = cut => ended,
+        ended = work => ended,
+    };
+    if ended.is_err() {
+        // Reset: what did not end by itself must not look to the other side as if it had.
+        let _ = client.set_zero_linger();
+        if let Some(server) = server {
+            let _ = server.set_zero_linger();
+        }
     }
 }
 
 async fn forward(
-    mut client: TcpStream,
-    target: SocketAddr,
-    mut settings: watch::Receiver<Settings>,
+    client: &mut TcpStream,
+    server: &mut TcpStream,
+    settings: watch::Receiver<Settings>,
     counts: watch::Sender<ProxyCounts>,
 ) -> io::Result<()> {
-    if settings.borrow_and_update().fault == Fault::BlackHole {
-        return swallow(&mut client, settings).await;
-    }
-    let server = TcpStream::connect(target).await?;
-    server.set_zero_linger()?;
-    server.set_nodelay(true)?;
-    let (client_reads, client_writes) = client.into_split();
-    let (server_reads, server_writes) = server.into_split();
+    let (client_reads, client_writes) = client.split();
+    let (server_reads, server_writes) = server.split();
     let to_server = Pipe {
         from: client_reads,
         to: server_writes,
@@ -281,35 +293,40 @@ async fn forward(
     Ok(())
 }
 
-/// Reads and drops until the black hole ends.
+/// Reads and drops. Ends well with the stream, or with an error when the black hole does.
 async fn swallow(
-    client: &mut TcpStream,
+    from: &mut (impl AsyncRead + Unpin),
     mut settings: watch::Receiver<Settings>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         tokio::select! {
-            ended = settings.wait_for(|settings| settings.fault != Fault::BlackHole) => {
-                drop(ended);
-                return Err(io::ErrorKind::ConnectionReset.into());
-            }
-            read = client.read(&mut buffer) => if read? == 0 {
+            error = reset_after_black_hole(&mut settings) => return Err(error),
+            read = from.read(&mut buffer) => if read? == 0 {
                 return Ok(());
             }
         }
     }
 }
 
+/// What a connection that lost bytes gets when the black hole ends: anything that followed would be garbage.
+async fn reset_after_black_hole(settings: &mut watch::Receiver<Settings>) -> io::Error {
+    let _ = settings
+        .wait_for(|settings| settings.fault != Fault::BlackHole)
+        .await;
+    io::ErrorKind::ConnectionReset.into()
+}
+
 /// One direction of one connection.
-struct Pipe {
-    from: OwnedReadHalf,
-    to: OwnedWriteHalf,
+struct Pipe<'a> {
+    from: ReadHalf<'a>,
+    to: WriteHalf<'a>,
     way: Direction,
     settings: watch::Receiver<Settings>,
     counts: watch::Sender<ProxyCounts>,
 }
 
-impl Pipe {
+impl Pipe<'_> {
     async fn run(mut self) -> io::Result<()> {
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
@@ -325,14 +342,10 @@ impl Pipe {
             let fault = self.settings.borrow_and_update().fault;
             match fault {
                 Fault::BlackHole => {
-                    gone(
-                        self.settings
-                            .wait_for(|settings| settings.fault != Fault::BlackHole)
-                            .await
-                            .map(drop),
-                    )?;
-                    // Bytes or the end of the stream were lost: what followed would be garbage.
-                    return Err(io::ErrorKind::ConnectionReset.into());
+                    if read > 0 {
+                        swallow(&mut self.from, self.settings.clone()).await?;
+                    }
+                    return Err(reset_after_black_hole(&mut self.settings).await);
                 }
                 Fault::Delay(by) => tokio::time::sleep(by).await,
                 _ => {}
@@ -342,7 +355,8 @@ impl Pipe {
             }
             self.to.write_all(&buffer[..read]).await?;
             let bytes = u64::try_from(read).unwrap_or(u64::MAX);
-            self.counts.send_modify(|counts| match self.way {
+            let way = self.way;
+            self.counts.send_modify(|counts| match way {
                 Direction::ToClient => counts.bytes_to_client += bytes,
                 Direction::ToServer | Direction::Both => counts.bytes_to_server += bytes,
             });
@@ -351,20 +365,15 @@ impl Pipe {
 
     async fn not_held(&mut self) -> io::Result<()> {
         let way = self.way;
-        let held = |settings: &Settings| match settings.fault {
-            Fault::Hold(held) => held == way || held == Direction::Both,
-            _ => false,
+        let free = |settings: &Settings| match settings.fault {
+            Fault::Hold(held) => held != way && held != Direction::Both,
+            _ => true,
         };
-        gone(
-            self.settings
-                .wait_for(|settings| !held(settings))
-                .await
-                .map(drop),
-        )
+        gone(self.settings.wait_for(free).await.map(drop))
     }
 }
 
-/// The proxy itself is gone.
+/// Whether the proxy itself is gone.
 fn gone(changed: std::result::Result<(), watch::error::RecvError>) -> io::Result<()> {
     changed.map_err(|_| io::ErrorKind::ConnectionAborted.into())
 }
