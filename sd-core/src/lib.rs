@@ -3,6 +3,7 @@
 mod address;
 mod backend;
 mod backoff;
+pub mod balance;
 mod clock;
 mod delta;
 mod endpoint;
@@ -22,6 +23,8 @@ mod registry;
 mod snapshot;
 mod state;
 mod subscription;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod url;
 
 pub use async_trait::async_trait;
