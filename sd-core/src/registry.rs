@@ -129,6 +129,11 @@ impl Registry {
         &self.inner.backend
     }
 
+    /// The clock that every [`Moment`](crate::Moment) in a state of this registry is of.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.config.clock
+    }
+
     /// Subscribes to a service; joins the subscription that exists. Must be called inside a tokio runtime.
     ///
     /// # Errors
