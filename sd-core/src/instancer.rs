@@ -73,4 +73,12 @@ pub enum Feed {
     /// The feed lives but cannot be trusted now, for instance a stale read, or a list that access rights emptied. The last
     /// set stays.
     Degraded(Error),
+    /// A full set of which a part is not confirmed now: it is served, and the status says why it cannot be trusted. For sources
+    /// made of sources, when one of them is down.
+    Partial {
+        /// The best set that is known.
+        set: Snapshot,
+        /// Which part is missing or stale, and why.
+        error: Error,
+    },
 }

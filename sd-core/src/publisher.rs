@@ -49,6 +49,8 @@ pub(crate) struct Publisher {
     holder: Holder,
     last_change: Option<Instant>,
     pending: Option<Pending>,
+    /// What the source said last about itself. A set that waited, or was held, must not hide it when it is published.
+    trouble: Option<Error>,
 }
 
 impl Publisher {
@@ -65,11 +67,23 @@ impl Publisher {
             holder: Holder::new(hold),
             last_change: None,
             pending: None,
+            trouble: None,
         }
     }
 
     /// Takes a full set from the source.
     pub(crate) fn set(&mut self, listed: &Snapshot) {
+        self.trouble = None;
+        self.take(listed);
+    }
+
+    /// Takes a full set of which the source cannot vouch for all.
+    pub(crate) fn partial_set(&mut self, listed: &Snapshot, error: &Error) {
+        self.trouble(error);
+        self.take(listed);
+    }
+
+    fn take(&mut self, listed: &Snapshot) {
         for skipped in listed.skipped() {
             debug!(key = skipped.key, reason = skipped.reason, "entry skipped");
         }
@@ -80,6 +94,7 @@ impl Publisher {
 
     /// The source answered that nothing changed up to `revision`.
     pub(crate) fn alive(&mut self, revision: &Revision, as_of: Moment) {
+        self.trouble = None;
         if let Some(pending) = &mut self.pending {
             pending.snapshot = pending
                 .snapshot
@@ -98,6 +113,7 @@ impl Publisher {
 
     /// The source has trouble: the set stays, the status says why.
     pub(crate) fn trouble(&mut self, error: &Error) {
+        self.trouble = Some(error.clone());
         let now = self.clock.now();
         self.out.send_modify(|state| {
             if let Status::Live = &state.status {
@@ -176,8 +192,17 @@ impl Publisher {
 
     /// Replaces the state; wakes readers only if they would see a difference.
     fn publish(&mut self, snapshot: Snapshot) {
+        let now = self.clock.now();
         self.out.send_if_modified(|state| {
             let was_live = matches!(state.status, Status::Live);
+            let status = match &self.trouble {
+                None => Status::Live,
+                Some(error) => Status::Stale {
+                    since: state.status.since().unwrap_or(now),
+                    error: error.clone(),
+                },
+            };
+            let is_live = self.trouble.is_none();
             let changed = !state.is_known() || !state.snapshot.is_same_set(&snapshot);
             if changed {
                 info!(
@@ -187,18 +212,108 @@ impl Publisher {
                     revision = snapshot.revision().value(),
                     "set changed"
                 );
-            } else if !was_live {
+            } else if is_live && !was_live {
                 info!(
                     revision = snapshot.revision().value(),
                     "source is well again"
                 );
             }
             instrument::published(&snapshot, changed);
-            *state = State {
-                snapshot,
-                status: Status::Live,
-            };
-            changed || !was_live
+            if !is_live {
+                instrument::stale(&snapshot);
+            }
+            *state = State { snapshot, status };
+            changed || is_live != was_live
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::TokioClock;
+    use crate::instance::Instance;
+    use crate::name::ServiceName;
+
+    fn publisher() -> (Publisher, watch::Receiver<State>) {
+        let service = ServiceName::new("s").unwrap();
+        let clock = Arc::new(TokioClock);
+        let since = clock.now();
+        let (out, states) = watch::channel(State {
+            snapshot: Snapshot::unread(service, since),
+            status: Status::Initializing { since, error: None },
+        });
+        let hold = Some(MassLossHold::default());
+        (
+            Publisher::new(out, clock, Coalescing::default(), hold),
+            states,
+        )
+    }
+
+    fn set(revision: u64, ports: std::ops::Range<u16>) -> Snapshot {
+        let instances = ports
+            .map(|port| {
+                let id = crate::InstanceId::new(format!("i{port}")).unwrap();
+                let instance = Instance::new("s", format!("h:{port}")).unwrap();
+                Arc::new(
+                    instance
+                        .with_id(id)
+                        .with_incarnation(crate::Incarnation::from_u64(1)),
+                )
+            })
+            .collect();
+        let service = ServiceName::new("s").unwrap();
+        Snapshot::new(
+            service,
+            Revision::new("d", revision),
+            TokioClock.now(),
+            instances,
+        )
+    }
+
+    fn down() -> Error {
+        Error::new(ErrorKind::Unavailable, "test")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_set_that_waited_for_the_end_of_a_burst_does_not_hide_that_the_source_is_down() {
+        let (mut publisher, states) = publisher();
+        publisher.set(&set(1, 1..3));
+        publisher.set(&set(2, 1..4));
+        publisher.trouble(&down());
+        tokio::time::sleep_until(publisher.due().unwrap()).await;
+        publisher.on_timer();
+        let state = states.borrow().clone();
+        assert_eq!((state.snapshot.len(), state.status.as_str()), (3, "stale"));
+        publisher.alive(&Revision::new("d", 2), TokioClock.now());
+        assert_eq!(states.borrow().status.as_str(), "live");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn letting_go_of_held_instances_does_not_hide_that_the_source_is_down() {
+        let (mut publisher, states) = publisher();
+        publisher.set(&set(1, 1..5));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        publisher.set(&set(2, 1..2));
+        assert_eq!(states.borrow().snapshot.held().len(), 3);
+        publisher.trouble(&down());
+        tokio::time::sleep_until(publisher.due().unwrap()).await;
+        publisher.on_timer();
+        let state = states.borrow().clone();
+        assert_eq!((state.snapshot.len(), state.status.as_str()), (1, "stale"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_partial_set_is_served_and_stays_stale_since_the_trouble_began() {
+        let (mut publisher, states) = publisher();
+        publisher.partial_set(&set(1, 1..2), &down());
+        let since = states.borrow().status.since();
+        assert!(since.is_some() && states.borrow().is_known());
+        tokio::time::advance(Duration::from_secs(5)).await;
+        publisher.partial_set(&set(2, 1..3), &down());
+        let state = states.borrow().clone();
+        assert_eq!((state.snapshot.len(), state.status.since()), (2, since));
+        publisher.set(&set(3, 1..3));
+        assert_eq!(states.borrow().status.as_str(), "live");
     }
 }

@@ -414,6 +414,10 @@ impl Driver {
                 }
             }
             Feed::Degraded(error) => self.publisher.trouble(&error),
+            Feed::Partial { set, error } => {
+                self.publisher.partial_set(&set, &error);
+                self.last = Some(set);
+            }
         }
     }
 
