@@ -23,6 +23,6 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         .cargo("run")?
         .args(["--release", "--package", "bench", "--"])
         .args(&options.arguments)
-        .envs(servers::variables(&fleet.running))
+        .shared_envs(servers::variables(&fleet.running))
         .succeed()
 }

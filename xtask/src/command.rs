@@ -18,36 +18,45 @@ use crate::shell::quote;
 /// One program run to its end.
 pub(crate) struct Run {
     command: Command,
+    /// As one would type it in a shell: `cd folder && `, and the rest.
+    place: String,
+    line: String,
     limit: Option<Duration>,
 }
 
 impl Run {
     pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
+        let line = quote(&program.as_ref().to_string_lossy()).into_owned();
         let mut command = Command::new(program);
         // A group of its own: see `interrupt`. Nothing that runs here may wait for a keyboard.
         command.process_group(0).stdin(Stdio::null());
         Self {
             command,
+            place: String::new(),
+            line,
             limit: None,
         }
     }
 
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.line += " ";
+        self.line += &quote(&arg.as_ref().to_string_lossy());
         self.command.arg(arg);
         self
     }
 
-    pub(crate) fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        self.command.args(args);
-        self
+    pub(crate) fn args<S: AsRef<OsStr>>(self, args: impl IntoIterator<Item = S>) -> Self {
+        args.into_iter().fold(self, Self::arg)
     }
 
-    pub(crate) fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.line = format!("{name}={} {}", quote(value), self.line);
         self.command.env(name, value);
         self
     }
 
-    pub(crate) fn envs<K, V>(mut self, variables: impl IntoIterator<Item = (K, V)>) -> Self
+    /// Variables that many commands share. They are not shown: who finds them shows them once.
+    pub(crate) fn shared_envs<K, V>(mut self, variables: impl IntoIterator<Item = (K, V)>) -> Self
     where
         K: AsRef<OsStr>,
         V: AsRef<OsStr>,
@@ -57,6 +66,11 @@ impl Run {
     }
 
     pub(crate) fn current_dir(mut self, folder: impl AsRef<Path>) -> Self {
+        let folder = folder.as_ref();
+        if std::env::current_dir().is_ok_and(|current| current != folder) {
+            let folder = folder.to_string_lossy();
+            self.place = format!("cd {} && ", quote(&folder));
+        }
         self.command.current_dir(folder);
         self
     }
@@ -152,6 +166,12 @@ impl Run {
     }
 }
 
+impl Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.place, self.line)
+    }
+}
+
 fn wait_within(child: &mut Child, limit: Duration) -> Result<ExitStatus> {
     let deadline = Instant::now() + limit;
     while Instant::now() < deadline {
@@ -163,26 +183,6 @@ fn wait_within(child: &mut Child, limit: Duration) -> Result<ExitStatus> {
     kill_process_group(Pid::from_child(child), Signal::KILL)?;
     eprintln!("killed after {limit:?}");
     Ok(child.wait()?)
-}
-
-/// As one would type it in a shell.
-impl Display for Run {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(folder) = self.command.get_current_dir() {
-            write!(f, "cd {} && ", quote(&folder.to_string_lossy()))?;
-        }
-        for (name, value) in self.command.get_envs() {
-            if let Some(value) = value {
-                let value = value.to_string_lossy();
-                write!(f, "{}={} ", name.to_string_lossy(), quote(&value))?;
-            }
-        }
-        f.write_str(&quote(&self.command.get_program().to_string_lossy()))?;
-        for arg in self.command.get_args() {
-            write!(f, " {}", quote(&arg.to_string_lossy()))?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

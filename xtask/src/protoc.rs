@@ -55,10 +55,17 @@ fn search() -> Result<Variables> {
         .context("no working protoc on PATH and none for this platform: set PROTOC")?;
     let include = protoc_bin_vendored::include_path()
         .context("no working protoc on PATH and none for this platform: set PROTOC")?;
-    Ok(vec![
+    let variables = vec![
         ("PROTOC", protoc.into_os_string()),
         ("PROTOC_INCLUDE", include.into_os_string()),
-    ])
+    ];
+    for (name, value) in &variables {
+        eprintln!(
+            "for every cargo: {}",
+            export(name, &value.to_string_lossy())
+        );
+    }
+    Ok(variables)
 }
 
 /// It exists and finds the well-known imports, as build scripts call it.

@@ -3,6 +3,7 @@
 mod counts;
 mod executables;
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
@@ -12,6 +13,7 @@ use self::counts::Counts;
 use self::executables::{Executable, Ignored};
 use crate::interrupt;
 use crate::servers::{self, Fleet, Program, Running, Server};
+use crate::shell::export;
 use crate::workspace::Workspace;
 
 #[derive(Debug, Default, Args)]
@@ -52,11 +54,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
             with.push(format!("{} {}", running.server.backend(), running.version));
         }
         for test in &ignored {
-            if !fleet
-                .running
-                .iter()
-                .any(|running| test.needs(running.server.backend()))
-            {
+            let supplied = |server: &&dyn Server| test.needs(server.backend());
+            if !servers::ALL.iter().any(supplied) {
                 eprintln!("not run: {}: {}", test.name, test.reason);
             }
         }
@@ -109,7 +108,13 @@ fn server_tests(
     let is_wanted = |test: &Ignored<'_>| {
         test.needs(backend) && (first_of_backend || test.executable.package == own_package)
     };
+    let mut variables: BTreeMap<String, String> =
+        servers::variables(&fleet.running).into_iter().collect();
+    variables.extend(servers::plain_variables(running));
     eprintln!("\ntests that need {backend}, with {}", running.version);
+    for (name, value) in &variables {
+        eprintln!("{}", export(name, value));
+    }
     for tests in ignored.chunk_by(|a, b| std::ptr::eq(a.executable, b.executable)) {
         let wanted: Vec<&str> = tests
             .iter()
@@ -124,8 +129,7 @@ fn server_tests(
             command = command.arg("--exact").args(&wanted);
         }
         let status = command
-            .envs(servers::variables(&fleet.running))
-            .envs(servers::plain_variables(running))
+            .shared_envs(variables.clone())
             .each_line(|line| counts.add_line(line))?;
         interrupt::check()?;
         counts.add_status(status);

@@ -1,7 +1,6 @@
 //! What cargo says about this workspace, and cargo commands that find protoc.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -40,7 +39,7 @@ pub(crate) struct Target {
 impl Workspace {
     /// Asks cargo about the workspace that the current folder belongs to.
     pub(crate) fn load() -> Result<Self> {
-        let output = Command::new(cargo_program())
+        let output = Command::new("cargo")
             .args(["metadata", "--no-deps", "--format-version", "1"])
             .output()
             .context("cannot start cargo")?;
@@ -59,10 +58,10 @@ impl Workspace {
 
     /// `cargo <command>` at the root of the workspace, with protoc for the build scripts that need one.
     pub(crate) fn cargo(&self, command: &str) -> Result<Run> {
-        Ok(Run::new(cargo_program())
+        Ok(Run::new("cargo")
             .arg(command)
             .current_dir(&self.root)
-            .envs(protoc::variables()?))
+            .shared_envs(protoc::variables()?))
     }
 }
 
@@ -76,9 +75,4 @@ impl Package {
         let binaries = self.targets.iter().filter(is_binary);
         binaries.map(|target| target.name.as_str())
     }
-}
-
-fn cargo_program() -> OsString {
-    // Set by the cargo that runs us, so that it is the same tool chain.
-    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }

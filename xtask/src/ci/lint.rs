@@ -51,7 +51,7 @@ pub(crate) fn msrv(workspace: &Workspace) -> Result<Outcome> {
             "--all-targets",
             "--all-features",
         ])
-        .envs(crate::protoc::variables()?)
+        .shared_envs(crate::protoc::variables()?)
         .current_dir(&workspace.root)
         .succeed()?;
     Ok(Outcome::Done)

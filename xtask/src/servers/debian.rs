@@ -2,14 +2,19 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::geteuid;
 
 use crate::command::Run;
 
+/// apt-get refuses to work beside itself, and several servers are installed at the same time.
+static APT: Mutex<()> = Mutex::new(());
+
 /// Unpacks `package` and nothing else into `folder`: nothing is installed, no service starts, no root is needed.
 pub(crate) fn unpack(package: &str, folder: &Path) -> Result<()> {
+    let _apt = APT.lock().unwrap_or_else(PoisonError::into_inner);
     let download = || {
         Run::new("apt-get")
             .args(["download", package])
@@ -40,6 +45,7 @@ pub(crate) fn install(package: &str) -> Result<()> {
     if !geteuid().is_root() {
         bail!("{package} is missing. As root: apt-get install {package}");
     }
+    let _apt = APT.lock().unwrap_or_else(PoisonError::into_inner);
     let install = || {
         Run::new("apt-get")
             .args(["install", "--yes", "--no-install-recommends", package])

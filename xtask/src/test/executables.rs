@@ -32,9 +32,7 @@ pub(crate) struct Ignored<'a> {
 
 impl Executable {
     pub(crate) fn command(&self) -> Run {
-        Run::new(&self.path)
-            .current_dir(&self.folder)
-            .env("CARGO_MANIFEST_DIR", &self.folder)
+        Run::new(&self.path).current_dir(&self.folder)
     }
 
     /// What it prints for these arguments, which make it run no test.
