@@ -1,5 +1,6 @@
 //! The one error type of the workspace, and what a caller can do about each kind.
 
+use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
@@ -164,6 +165,13 @@ impl Error {
     /// The whole chain of causes on one line, for people.
     pub fn report(&self) -> Report<'_> {
         Report(self)
+    }
+}
+
+/// So that a value of the right type may stand where a fallible conversion is accepted.
+impl From<Infallible> for Error {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 

@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{Instance, RecordId};
 use crate::keeper::{Command, RegistrationStatus};
+use crate::registrar::RegisterOptions;
 use crate::registration_event::{RegistrationEvent, RegistrationPhase};
 
 /// How a registration is kept.
@@ -23,6 +24,8 @@ pub struct RegistrationConfig {
     pub confirm_within: Duration,
     /// How long a withdrawal is tried before the time-to-live is left to do it. Default 3 s.
     pub withdraw_within: Duration,
+    /// What [`Registry::register`](crate::Registry::register) asks for.
+    pub options: RegisterOptions,
 }
 
 impl Default for RegistrationConfig {
@@ -30,6 +33,7 @@ impl Default for RegistrationConfig {
         Self {
             confirm_within: Duration::from_secs(10),
             withdraw_within: Duration::from_secs(3),
+            options: RegisterOptions::default(),
         }
     }
 }

@@ -162,7 +162,7 @@ impl Registry {
         Ok(subscription)
     }
 
-    /// Registers `instance` with the default options and keeps it registered. Returns when the server confirmed it; tries for
+    /// Registers `instance` with the configured options and keeps it registered. Returns when the server confirmed it; tries for
     /// at most [`RegistrationConfig::confirm_within`].
     ///
     /// # Errors
@@ -172,8 +172,8 @@ impl Registry {
     /// # Cancel safety
     /// Dropping the future withdraws in the background.
     pub async fn register(&self, instance: Instance) -> Result<RegistrationGuard> {
-        self.register_with(instance, RegisterOptions::default())
-            .await
+        let options = self.inner.config.registration.options.clone();
+        self.register_with(instance, options).await
     }
 
     /// As [`register`](Self::register), with options.

@@ -1,0 +1,84 @@
+//! What a configuration opens: one cluster with its ports.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sd_core::{Backend, BootClock, Clock, Registrar, Registry, RegistryConfig, Result};
+
+use crate::client::Client;
+use crate::codec::Layout;
+use crate::config::EtcdConfig;
+use crate::credentials::Credentials;
+use crate::registrar::EtcdRegistrar;
+
+/// Opens a registry over an etcd cluster. Does not wait for the server and needs no runtime: the first use connects.
+///
+/// # Errors
+/// `InvalidInput` names the setting that is wrong, or whose file cannot be read.
+pub fn connect(config: EtcdConfig) -> Result<Registry> {
+    connect_with(config, RegistryConfig::default())
+}
+
+/// As [`connect`], with settings for subscriptions and registrations.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_with(config: EtcdConfig, mut registry: RegistryConfig) -> Result<Registry> {
+    if let Some(ttl) = config.ttl {
+        registry.registration.options.ttl = ttl;
+    }
+    let backend = EtcdBackend::new(config)?.with_clock(Arc::clone(&registry.clock));
+    Ok(Registry::with_config(Arc::new(backend), registry))
+}
+
+/// One etcd cluster, reached through one connection. Most programs hold a [`Registry`] over it, from [`connect`].
+#[derive(Debug)]
+pub struct EtcdBackend {
+    pub(crate) client: Arc<Client>,
+    pub(crate) layout: Layout,
+    pub(crate) clock: Arc<dyn Clock>,
+    registrar: Arc<EtcdRegistrar>,
+}
+
+impl EtcdBackend {
+    /// A backend over the cluster that `config` names. Reads the files that it names, but does not wait for the server.
+    ///
+    /// # Errors
+    /// `InvalidInput` names the setting that is wrong, or whose file cannot be read.
+    pub fn new(config: EtcdConfig) -> Result<Self> {
+        let config = config.checked()?;
+        Credentials::read(&config)?;
+        let layout = Layout::new(&config.prefix, config.format);
+        let client = Arc::new(Client::new(config));
+        Ok(Self {
+            registrar: Arc::new(EtcdRegistrar::new(Arc::clone(&client), layout.clone())),
+            client,
+            layout,
+            clock: Arc::new(BootClock),
+        })
+    }
+
+    /// Measures the age of sets with this clock. Default [`BootClock`].
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+}
+
+#[async_trait]
+impl Backend for EtcdBackend {
+    fn name(&self) -> &'static str {
+        "etcd"
+    }
+
+    fn registrar(self: Arc<Self>) -> Option<Arc<dyn Registrar>> {
+        let registrar: Arc<dyn Registrar> = Arc::<EtcdRegistrar>::clone(&self.registrar);
+        Some(registrar)
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.client.close();
+        Ok(())
+    }
+}

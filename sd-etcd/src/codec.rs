@@ -1,0 +1,329 @@
+//! Between an [`Instance`] and what is stored in etcd: keys and values. Pure functions.
+//!
+//! A record is kept under `<prefix>/<service>/<id>`. Its value is our JSON, or go-kit's plain `scheme://host:port`.
+
+use sd_core::{Endpoint, Incarnation, Instance, InstanceId, ServiceName};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Format;
+
+/// The metadata key of the scheme in a go-kit value.
+pub const SCHEME: &str = "scheme";
+/// The metadata key of what follows the address in a go-kit value, for instance `/api`.
+pub const PATH: &str = "path";
+/// The scheme that a go-kit value gets if the instance's metadata has none under [`SCHEME`].
+pub const DEFAULT_SCHEME: &str = "http";
+
+/// Where records are and how they are written.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    prefix: String,
+    format: Format,
+}
+
+/// A record as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// In service.
+    Live(Instance),
+    /// About to be deleted, on purpose. Whoever sees it knows that this is no loss.
+    Withdrawn(Instance),
+}
+
+/// What etcd says about a key besides its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) lease: i64,
+    pub(crate) create_revision: i64,
+}
+
+/// The mark of a record that is being withdrawn, beside the fields of the instance.
+#[derive(Serialize)]
+struct Tombstone<'a> {
+    #[serde(flatten)]
+    instance: &'a Instance,
+    withdrawn: bool,
+}
+
+#[derive(Deserialize)]
+struct Mark {
+    #[serde(default)]
+    withdrawn: bool,
+}
+
+impl Layout {
+    pub(crate) fn new(prefix: &str, format: Format) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+            format,
+        }
+    }
+
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The key of a record.
+    pub(crate) fn key(&self, service: &ServiceName, id: &InstanceId) -> String {
+        format!("{}/{service}/{id}", self.prefix)
+    }
+
+    /// The range of all records of all services, end excluded.
+    pub(crate) fn all(&self) -> (String, String) {
+        below(self.prefix.clone())
+    }
+
+    /// The range of all records of a service, end excluded.
+    pub(crate) fn service(&self, service: &ServiceName) -> (String, String) {
+        below(format!("{}/{service}", self.prefix))
+    }
+
+    /// The value of a record.
+    pub(crate) fn encode(&self, instance: &Instance) -> Result<Vec<u8>, serde_json::Error> {
+        match self.format {
+            Format::Json => serde_json::to_vec(instance),
+            Format::GoKit => Ok(plain(instance).into_bytes()),
+        }
+    }
+}
+
+/// `folder/` and everything in it: up to the byte after the slash.
+fn below(folder: String) -> (String, String) {
+    let end = format!("{folder}0");
+    (folder + "/", end)
+}
+
+/// The value of a record that is about to be deleted. Readers that do not know the mark see an instance that is not ready.
+pub(crate) fn encode_withdrawn(instance: &Instance) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(&Tombstone {
+        instance: &instance.clone().with_ready(false),
+        withdrawn: true,
+    })
+}
+
+/// What `value`, stored for `id` of `service`, says. An error says why it cannot be understood.
+pub(crate) fn decode(
+    service: &ServiceName,
+    id: &str,
+    value: &[u8],
+    origin: Origin,
+) -> Result<Record, String> {
+    if value.trim_ascii_start().starts_with(b"{") {
+        decode_json(service, id, value)
+    } else {
+        decode_plain(service, id, value, origin).map(Record::Live)
+    }
+}
+
+fn decode_json(service: &ServiceName, id: &str, value: &[u8]) -> Result<Record, String> {
+    let instance: Instance = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+    if instance.service() != service || instance.id().as_str() != id {
+        return Err(format!(
+            "is a record of {:?} of {:?}, stored in the wrong place",
+            instance.id(),
+            instance.service()
+        ));
+    }
+    let mark: Mark = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+    Ok(if mark.withdrawn {
+        Record::Withdrawn(instance)
+    } else {
+        Record::Live(instance)
+    })
+}
+
+fn plain(instance: &Instance) -> String {
+    let metadata = |key| instance.metadata().get(key).map(String::as_str);
+    let path = metadata(PATH).unwrap_or_default();
+    match metadata(SCHEME).unwrap_or(DEFAULT_SCHEME) {
+        "" => format!("{}{path}", instance.endpoint()),
+        scheme => format!("{scheme}://{}{path}", instance.endpoint()),
+    }
+}
+
+fn decode_plain(
+    service: &ServiceName,
+    id: &str,
+    value: &[u8],
+    origin: Origin,
+) -> Result<Instance, String> {
+    let text = std::str::from_utf8(value)
+        .map_err(|_| "neither JSON nor text")?
+        .trim();
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (scheme, rest),
+        None => ("", text),
+    };
+    let is_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    if !scheme.chars().all(is_scheme) {
+        return Err("neither JSON nor an address".to_owned());
+    }
+    let (address, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    if address.contains('@') {
+        // Not repeated in the reason: it may be a password.
+        return Err("an address with a user name in it".to_owned());
+    }
+    let has_port = address
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| !port.contains(']'));
+    let endpoint = match scheme {
+        "http" if !has_port => Endpoint::tcp(address, 80),
+        "https" if !has_port => Endpoint::tcp(address, 443),
+        _ => address.parse(),
+    }
+    .map_err(|error| error.report().to_string())?;
+    let id = InstanceId::new(id).map_err(|error| error.report().to_string())?;
+    // go-kit takes a new lease for each run. A key that was put by hand has none.
+    let run = if origin.lease == 0 {
+        origin.create_revision
+    } else {
+        origin.lease
+    };
+    let mut instance = Instance::new(service, endpoint)
+        .map_err(|error| error.report().to_string())?
+        .with_id(id)
+        .with_incarnation(Incarnation::from_u64(run.cast_unsigned()));
+    for (key, value) in [(SCHEME, scheme), (PATH, path)] {
+        if !value.is_empty() {
+            instance = instance.with_metadata(key, value);
+        }
+    }
+    Ok(instance)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ORIGIN: Origin = Origin {
+        lease: 7,
+        create_revision: 3,
+    };
+
+    fn service() -> ServiceName {
+        ServiceName::new("greeter").unwrap()
+    }
+
+    fn instance(id: &str, address: &str) -> Instance {
+        Instance::new("greeter", address)
+            .unwrap()
+            .with_id(InstanceId::new(id).unwrap())
+    }
+
+    #[test]
+    fn keys_lie_below_their_service_and_no_other() {
+        let layout = Layout::new("/services", Format::Json);
+        let (from, to) = layout.service(&service());
+        let key = layout.key(&service(), &InstanceId::new("http://h:1").unwrap());
+        assert_eq!(key, "/services/greeter/http://h:1");
+        assert!(from <= key && key < to);
+        for other in [
+            "/services/greeter2/a",
+            "/services/greete/a",
+            "/services/greeter-2/a",
+        ] {
+            assert!(!(from.as_str() <= other && other < to.as_str()), "{other}");
+        }
+    }
+
+    #[test]
+    fn go_kits_values_are_read_as_go_kit_means_them() {
+        for (value, address, scheme, path) in [
+            ("http://1.2.3.4:8080", "1.2.3.4:8080", Some("http"), None),
+            ("1.2.3.4:8080", "1.2.3.4:8080", None, None),
+            (
+                "https://h/api?x#y",
+                "h:443",
+                Some("https"),
+                Some("/api?x#y"),
+            ),
+            (
+                "grpc://[::1]:50051/",
+                "[::1]:50051",
+                Some("grpc"),
+                Some("/"),
+            ),
+            ("  h:1\n", "h:1", None, None),
+        ] {
+            let Record::Live(read) = decode(&service(), "k", value.as_bytes(), ORIGIN).unwrap()
+            else {
+                panic!("{value} is not withdrawn");
+            };
+            assert_eq!(read.endpoint().to_string(), address);
+            assert_eq!(read.metadata().get(SCHEME).map(String::as_str), scheme);
+            assert_eq!(read.metadata().get(PATH).map(String::as_str), path);
+            assert_eq!(read.incarnation(), Incarnation::from_u64(7));
+        }
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused_with_a_reason() {
+        let misplaced = serde_json::to_vec(&instance("other", "h:1")).unwrap();
+        for (value, reason) in [
+            (&b"hello"[..], "no port"),
+            (b"", "no port"),
+            (b"{}", "missing field"),
+            (b"{", "EOF"),
+            (b"\xff\xfe", "neither JSON nor text"),
+            (b"http://user:password@h:1", "user name"),
+            (b"h:0", "port"),
+            (&misplaced, "wrong place"),
+        ] {
+            let error = decode(&service(), "k", value, ORIGIN).unwrap_err();
+            assert!(error.contains(reason), "{error}");
+            assert!(!error.contains("password"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_withdrawn_record_is_recognised_and_looks_unready_to_others() {
+        let stored = encode_withdrawn(&instance("k", "h:1")).unwrap();
+        let read = decode(&service(), "k", &stored, ORIGIN).unwrap();
+        assert!(matches!(read, Record::Withdrawn(_)));
+        let plain: Instance = serde_json::from_slice(&stored).unwrap();
+        assert!(!plain.is_ready());
+    }
+
+    #[test]
+    fn go_kit_reads_what_we_write_for_it() {
+        let layout = Layout::new("/services", Format::GoKit);
+        let written =
+            |instance: &Instance| String::from_utf8(layout.encode(instance).unwrap()).unwrap();
+        let here = instance("k", "1.2.3.4:8080");
+        assert_eq!(written(&here), "http://1.2.3.4:8080");
+        let bare = here.clone().with_metadata(SCHEME, "");
+        assert_eq!(written(&bare), "1.2.3.4:8080");
+        let full = here
+            .with_metadata(SCHEME, "https")
+            .with_metadata(PATH, "/api");
+        assert_eq!(written(&full), "https://1.2.3.4:8080/api");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(id in "\\PC{0,20}", value in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _ = decode(&service(), &id, &value, ORIGIN);
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(value in "([a-z]{0,5}://)?\\PC{0,40}(:[0-9]{0,6})?(/\\PC{0,9})?") {
+            let _ = decode(&service(), "k", value.as_bytes(), ORIGIN);
+        }
+
+        #[test]
+        fn what_is_written_is_read_again(
+            port in 1..u16::MAX, weight: u16, ready: bool, tag in "\\PC{0,9}", value in "\\PC{0,9}",
+        ) {
+            let instance = instance("k", &format!("h:{port}"))
+                .with_weight(weight)
+                .with_ready(ready)
+                .with_tag(tag)
+                .with_metadata("key", value);
+            let stored = Layout::new("/p", Format::Json).encode(&instance).unwrap();
+            let read = decode(&service(), "k", &stored, ORIGIN);
+            prop_assert_eq!(read, Ok(Record::Live(instance)));
+        }
+    }
+}

@@ -1,0 +1,553 @@
+//! What the user may set: where etcd is, how to log in, how records are written.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sd_core::{Endpoint, Error, RegistryUrl, Result};
+use serde::Deserialize;
+
+const OP: &str = "etcd: configuration";
+
+/// What a registry URL for etcd begins with.
+pub const URL_SCHEME: &str = "etcd";
+/// Where records are kept by default: go-kit's examples use the same.
+pub const DEFAULT_PREFIX: &str = "/services";
+/// The port of an endpoint that names none.
+pub const DEFAULT_PORT: u16 = 2379;
+/// How long connecting to one endpoint may take by default.
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long one request may take by default.
+pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection in use may be silent by default before the server is asked for a sign of life.
+pub const DEFAULT_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(6);
+/// How long that sign of life may take by default.
+pub const DEFAULT_KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+const MAX_PREFIX_BYTES: usize = 512;
+const TIMEOUTS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_mins(1);
+
+/// How to reach one etcd cluster and how to write there. Checked when it is used, by [`connect`](crate::connect).
+///
+/// It can be loaded with serde, and [`from_url`](Self::from_url) takes the same keys. Unknown keys are refused.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct EtcdConfig {
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) prefix: String,
+    pub(crate) format: Format,
+    #[serde(with = "humantime_serde")]
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<Secret>,
+    pub(crate) password_file: Option<PathBuf>,
+    pub(crate) tls: Option<bool>,
+    pub(crate) ca: Option<PathBuf>,
+    pub(crate) cert: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+    pub(crate) server_name: Option<String>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) connect_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub(crate) request_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub(crate) keep_alive_interval: Duration,
+    #[serde(with = "humantime_serde")]
+    pub(crate) keep_alive_timeout: Duration,
+}
+
+/// How records are written. Both are always read, also side by side in one service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Format {
+    /// The JSON form of an [`Instance`](sd_core::Instance), with everything that it says.
+    #[default]
+    Json,
+    /// go-kit's plain value, `scheme://host:port`: an address and nothing else.
+    GoKit,
+}
+
+/// Text that is never printed.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    pub(crate) fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Default for EtcdConfig {
+    fn default() -> Self {
+        Self {
+            endpoints: Vec::new(),
+            prefix: DEFAULT_PREFIX.to_owned(),
+            format: Format::default(),
+            ttl: None,
+            user: None,
+            password: None,
+            password_file: None,
+            tls: None,
+            ca: None,
+            cert: None,
+            key: None,
+            server_name: None,
+            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            request_timeout: DEFAULT_REQUEST_TIMEOUT,
+            keep_alive_interval: DEFAULT_KEEP_ALIVE_INTERVAL,
+            keep_alive_timeout: DEFAULT_KEEP_ALIVE_TIMEOUT,
+        }
+    }
+}
+
+impl EtcdConfig {
+    /// A cluster at these endpoints: `http://host:port`, `https://host:port`, or `host:port`, which [`with_tls`](Self::with_tls)
+    /// makes the one or the other. Name all members: any one that answers is enough.
+    pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            endpoints: endpoints.into_iter().map(Into::into).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// A cluster from a URL with all its settings:
+    ///
+    /// ```text
+    /// etcd://user:password@h1:2379,h2:2379/prefix?ttl=10s&format=gokit&ca=/path/ca.pem
+    /// ```
+    ///
+    /// What stands before the `?` is `endpoints`, `user`, `password` and `prefix`; the keys after it are those of serde.
+    ///
+    /// # Errors
+    /// `InvalidInput` names what is wrong, or the key that is unknown.
+    pub fn from_url(url: &str) -> Result<Self> {
+        let url = RegistryUrl::parse(url)?;
+        if url.scheme() != URL_SCHEME {
+            return Err(invalid(
+                "url",
+                format!("begins with {URL_SCHEME}://, not {}://", url.scheme()),
+            ));
+        }
+        let mut config: Self = url.settings()?;
+        let password = url.password().map(Secret::new);
+        let prefix = Some(url.path().trim_end_matches('/')).filter(|path| !path.is_empty());
+        let twice = [
+            ("endpoints", !config.endpoints.is_empty()),
+            ("user", url.username().is_some() && config.user.is_some()),
+            ("password", password.is_some() && config.password.is_some()),
+            (
+                "prefix",
+                prefix.is_some() && config.prefix != DEFAULT_PREFIX,
+            ),
+        ];
+        if let Some((key, _)) = twice.iter().find(|(_, twice)| *twice) {
+            return Err(invalid(key, "stands before the ? of a URL, not after it"));
+        }
+        config.endpoints = url.hosts().to_vec();
+        config.user = config.user.or(url.username().map(str::to_owned));
+        config.password = config.password.or(password);
+        if let Some(prefix) = prefix {
+            prefix.clone_into(&mut config.prefix);
+        }
+        Ok(config)
+    }
+
+    /// Keeps records under this key prefix instead of [`DEFAULT_PREFIX`]: `<prefix>/<service>/<id>`. A slash at the end is
+    /// dropped.
+    #[must_use]
+    pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Sets how records are written. Default [`Format::Json`].
+    #[must_use]
+    pub fn with_format(mut self, format: Format) -> Self {
+        self.format = format;
+        self
+    }
+
+    /// Sets the time-to-live that registrations ask for if they say nothing else. Default
+    /// [`sd_core::DEFAULT_TTL`]; whole seconds, others are rounded up.
+    #[must_use]
+    pub fn with_ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Logs in with a password that never changes while the process lives.
+    #[must_use]
+    pub fn with_user(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.user = Some(user.into());
+        self.password = Some(Secret::new(&password.into()));
+        self.password_file = None;
+        self
+    }
+
+    /// Logs in with the password in a file. It is read for every login, so a changed password needs no restart. Line ends at
+    /// its end are dropped.
+    #[must_use]
+    pub fn with_password_file(
+        mut self,
+        user: impl Into<String>,
+        password_file: impl Into<PathBuf>,
+    ) -> Self {
+        self.user = Some(user.into());
+        self.password = None;
+        self.password_file = Some(password_file.into());
+        self
+    }
+
+    /// Speaks TLS to endpoints that are written without a scheme. Default: only if one of the other TLS settings is set.
+    #[must_use]
+    pub fn with_tls(mut self, tls: bool) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Trusts servers whose certificate was issued by one of these (a PEM file), and no others. Default: what the operating
+    /// system trusts.
+    #[must_use]
+    pub fn with_ca(mut self, ca: impl Into<PathBuf>) -> Self {
+        self.ca = Some(ca.into());
+        self
+    }
+
+    /// Shows this certificate (chain) and key to servers, both PEM files. They are read for every connection, so renewed ones
+    /// need no restart.
+    #[must_use]
+    pub fn with_identity(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.cert = Some(cert.into());
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Expects this name in the servers' certificates. Default: the host of each endpoint.
+    #[must_use]
+    pub fn with_server_name(mut self, server_name: impl Into<String>) -> Self {
+        self.server_name = Some(server_name.into());
+        self
+    }
+
+    /// Limits how long connecting to one endpoint may take. Default [`DEFAULT_CONNECT_TIMEOUT`], 100 ms to 1 min.
+    #[must_use]
+    pub fn with_connect_timeout(mut self, limit: Duration) -> Self {
+        self.connect_timeout = limit;
+        self
+    }
+
+    /// Limits how long one request may take, connecting included. Default [`DEFAULT_REQUEST_TIMEOUT`], 100 ms to 1 min.
+    #[must_use]
+    pub fn with_request_timeout(mut self, limit: Duration) -> Self {
+        self.request_timeout = limit;
+        self
+    }
+
+    /// Sets how soon a dead server is noticed: a connection with an open watch or request that is silent for `interval`
+    /// is probed, and given up after `timeout` more. Default [`DEFAULT_KEEP_ALIVE_INTERVAL`] and
+    /// [`DEFAULT_KEEP_ALIVE_TIMEOUT`]; intervals from 1 s.
+    #[must_use]
+    pub fn with_keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
+        self.keep_alive_interval = interval;
+        self.keep_alive_timeout = timeout;
+        self
+    }
+
+    /// Checks everything that can be known without the server and the file system, and writes it in one way.
+    pub(crate) fn checked(mut self) -> Result<Self> {
+        if self.endpoints.is_empty() {
+            return Err(invalid("endpoints", "name at least one, http://host:2379"));
+        }
+        let wants_tls = self.wants_tls();
+        for endpoint in &mut self.endpoints {
+            *endpoint = full_url(endpoint, wants_tls)?;
+        }
+        let secure = |endpoint: &String| endpoint.starts_with("https://");
+        if self.endpoints.iter().any(secure) && !self.endpoints.iter().all(secure) {
+            return Err(invalid(
+                "endpoints",
+                "either all or none of them must be https",
+            ));
+        }
+        self.prefix
+            .truncate(self.prefix.trim_end_matches('/').len());
+        if self.prefix.is_empty() || self.prefix.len() > MAX_PREFIX_BYTES {
+            return Err(invalid(
+                "prefix",
+                format!("must have 1 to {MAX_PREFIX_BYTES} bytes besides slashes at its end"),
+            ));
+        }
+        if self
+            .prefix
+            .contains(|c: char| c.is_control() || c.is_whitespace())
+        {
+            return Err(invalid(
+                "prefix",
+                "no white space or control characters, please",
+            ));
+        }
+        self.check_login()?;
+        if self.cert.is_some() != self.key.is_some() {
+            return Err(invalid(
+                "cert and key",
+                "a certificate needs its key and a key its certificate",
+            ));
+        }
+        for (name, limit) in [
+            ("connect_timeout", self.connect_timeout),
+            ("request_timeout", self.request_timeout),
+            ("keep_alive_timeout", self.keep_alive_timeout),
+        ] {
+            if !TIMEOUTS.contains(&limit) {
+                return Err(invalid(
+                    name,
+                    format!(
+                        "{limit:?} is outside of {:?} to {:?}",
+                        TIMEOUTS.start(),
+                        TIMEOUTS.end()
+                    ),
+                ));
+            }
+        }
+        if !(Duration::from_secs(1)..=Duration::from_hours(1)).contains(&self.keep_alive_interval) {
+            return Err(invalid(
+                "keep_alive_interval",
+                format!("{:?} is outside of 1s to 1h", self.keep_alive_interval),
+            ));
+        }
+        Ok(self)
+    }
+
+    fn check_login(&self) -> Result<()> {
+        match (&self.user, &self.password, &self.password_file) {
+            (None, None, None) | (Some(_), Some(_), None) | (Some(_), None, Some(_)) => Ok(()),
+            (None, ..) => Err(invalid("user", "a password needs a user")),
+            (Some(_), None, None) => Err(invalid(
+                "password",
+                "a user needs a password or a password_file",
+            )),
+            (Some(_), Some(_), Some(_)) => Err(invalid(
+                "password",
+                "give either a password or a password_file",
+            )),
+        }
+    }
+
+    /// Whether endpoints without a scheme are meant to speak TLS.
+    fn wants_tls(&self) -> Option<bool> {
+        let implied = self.ca.is_some()
+            || self.cert.is_some()
+            || self.key.is_some()
+            || self.server_name.is_some();
+        self.tls.or(implied.then_some(true))
+    }
+
+    /// Whether a [checked](Self::checked) configuration speaks TLS.
+    pub(crate) fn speaks_tls(&self) -> bool {
+        self.endpoints
+            .iter()
+            .any(|endpoint| endpoint.starts_with("https://"))
+    }
+}
+
+pub(crate) fn invalid(key: &str, rule: impl fmt::Display) -> Error {
+    Error::invalid_input(OP, format!("{key}: {rule}"))
+}
+
+/// `scheme://host:port` of an endpoint that may lack scheme and port.
+fn full_url(endpoint: &str, wants_tls: Option<bool>) -> Result<String> {
+    let (secure, address) = match endpoint.split_once("://") {
+        Some(("http", _)) if wants_tls == Some(true) => {
+            return Err(invalid(
+                "endpoints",
+                format!("{endpoint} speaks no TLS, but the configuration asks for it"),
+            ));
+        }
+        Some(("https", _)) if wants_tls == Some(false) => {
+            return Err(invalid(
+                "endpoints",
+                format!("{endpoint} speaks TLS, but tls is off"),
+            ));
+        }
+        Some(("http", address)) => (false, address),
+        Some(("https", address)) => (true, address),
+        None => (wants_tls.unwrap_or(false), endpoint),
+        Some(_) => {
+            return Err(invalid(
+                "endpoints",
+                "write http://host:port or https://host:port",
+            ));
+        }
+    };
+    let address = address.strip_suffix('/').unwrap_or(address);
+    let has_port = address
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| !port.contains(']'));
+    let parsed = if has_port {
+        address.parse::<Endpoint>()
+    } else {
+        Endpoint::tcp(address, DEFAULT_PORT)
+    };
+    // The text itself is not repeated: a password may have strayed into it.
+    let parsed = parsed.ok().filter(|parsed| parsed.port().is_some());
+    let Some(parsed) = parsed else {
+        return Err(invalid(
+            "endpoints",
+            "one of them is no host:port that can be dialled",
+        ));
+    };
+    let scheme = if secure { "https" } else { "http" };
+    Ok(format!("{scheme}://{parsed}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use sd_core::ErrorKind;
+
+    use super::*;
+
+    fn refused(config: EtcdConfig) -> String {
+        let error = config.checked().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        error.report().to_string()
+    }
+
+    #[test]
+    fn endpoints_are_completed_and_slashes_dropped() {
+        let config = EtcdConfig::new(["h1", "http://h2:1", "[::1]", "http://h3/"])
+            .with_prefix("/a/b//")
+            .checked()
+            .unwrap();
+        assert_eq!(
+            config.endpoints,
+            [
+                "http://h1:2379",
+                "http://h2:1",
+                "http://[::1]:2379",
+                "http://h3:2379"
+            ]
+        );
+        assert_eq!(config.prefix, "/a/b");
+        let secure = EtcdConfig::new(["h1"]).with_ca("/ca").checked().unwrap();
+        assert_eq!(secure.endpoints, ["https://h1:2379"]);
+    }
+
+    #[test]
+    fn a_wrong_setting_is_refused_by_its_key() {
+        let one = || EtcdConfig::new(["h:1"]);
+        for (config, key) in [
+            (EtcdConfig::default(), "endpoints"),
+            (EtcdConfig::new(["h:0"]), "endpoints"),
+            (EtcdConfig::new(["ftp://h:1"]), "endpoints"),
+            (EtcdConfig::new(["unix:/x"]), "endpoints"),
+            (EtcdConfig::new(["http://h:1", "https://i:1"]), "endpoints"),
+            (EtcdConfig::new(["http://h:1"]).with_ca("/ca"), "endpoints"),
+            (
+                EtcdConfig::new(["https://h:1"]).with_tls(false),
+                "endpoints",
+            ),
+            (one().with_prefix("//"), "prefix"),
+            (one().with_prefix("/a b"), "prefix"),
+            (
+                one().with_connect_timeout(Duration::ZERO),
+                "connect_timeout",
+            ),
+            (
+                one().with_request_timeout(Duration::from_hours(1)),
+                "request_timeout",
+            ),
+            (
+                one().with_keep_alive(Duration::ZERO, Duration::from_secs(1)),
+                "keep_alive_interval",
+            ),
+        ] {
+            let report = refused(config);
+            assert!(report.contains(key), "{report}");
+        }
+        let mut config = one().with_identity("/cert", "/key");
+        config.key = None;
+        assert!(refused(config).contains("cert and key"));
+        let mut config = one().with_user("u", "p");
+        config.user = None;
+        assert!(refused(config).contains("user"));
+    }
+
+    #[test]
+    fn a_password_shows_nowhere() {
+        let config = EtcdConfig::new(["u:hunter2@h:1"]).with_user("u", "hunter2");
+        let shown = format!("{:?}", config.password);
+        assert_eq!(shown, "Some(***)");
+        assert!(!refused(config).contains("hunter2"));
+    }
+
+    #[test]
+    fn a_url_says_the_same_as_the_setters() {
+        let url = "etcd://u:p%40ss@h1:1,h2/a/b?ttl=7s&format=gokit&tls=true&ca=/ca&cert=/cert&key=/key\
+                   &server_name=s&connect_timeout=1s&keep_alive_interval=2s";
+        let read = EtcdConfig::from_url(url).unwrap();
+        let set = EtcdConfig::new(["h1:1", "h2"])
+            .with_prefix("/a/b")
+            .with_user("u", "p@ss")
+            .with_ttl(Duration::from_secs(7))
+            .with_format(Format::GoKit)
+            .with_tls(true)
+            .with_ca("/ca")
+            .with_identity("/cert", "/key")
+            .with_server_name("s")
+            .with_connect_timeout(Duration::from_secs(1))
+            .with_keep_alive(Duration::from_secs(2), DEFAULT_KEEP_ALIVE_TIMEOUT);
+        assert_eq!(format!("{read:?}"), format!("{set:?}"));
+        assert_eq!(read.password, set.password);
+
+        let with_file = EtcdConfig::from_url("etcd://u@h?password_file=/run/secret").unwrap();
+        assert!(with_file.checked().is_ok());
+    }
+
+    #[test]
+    fn a_bad_url_is_refused_and_says_why() {
+        for (url, why) in [
+            ("consul://h", "etcd://"),
+            ("etcd:///services", "endpoints"),
+            ("etcd://h?colour=red", "colour"),
+            ("etcd://h?ttl=soon", "ttl"),
+            ("etcd://h?format=xml", "xml"),
+            ("etcd://u:p@h?user=v", "user"),
+            ("etcd://u:hunter2@h?password=hunter3", "password"),
+            ("etcd://h/a?prefix=/b", "prefix"),
+            ("etcd://h?endpoints=i", "endpoints"),
+        ] {
+            let error = EtcdConfig::from_url(url)
+                .and_then(EtcdConfig::checked)
+                .unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{url}");
+            let report = error.report().to_string();
+            assert!(report.contains(why), "{url}: {report}");
+            assert!(!report.contains("hunter"), "{report}");
+        }
+    }
+
+    #[test]
+    fn serde_takes_the_keys_and_refuses_unknown_ones() {
+        let config: EtcdConfig =
+            serde_json::from_str(r#"{"endpoints":["h"],"format":"gokit","connect_timeout":"1s"}"#)
+                .unwrap();
+        assert_eq!(config.format, Format::GoKit);
+        assert_eq!(config.connect_timeout, Duration::from_secs(1));
+        let error = serde_json::from_str::<EtcdConfig>(r#"{"endpoint":"h"}"#).unwrap_err();
+        assert!(error.to_string().contains("endpoint"), "{error}");
+    }
+}

@@ -1,0 +1,124 @@
+//! What is read from files each time a connection is made: the password, the trusted issuers, our own certificate.
+//!
+//! Reading them anew is what lets an operator replace a password or a certificate under a running process.
+
+use std::path::Path;
+
+use etcd_client::{Certificate, Identity, TlsOptions};
+use sd_core::Result;
+use tonic::transport::Endpoint;
+
+use crate::config::{EtcdConfig, Secret, invalid};
+
+/// How to prove who we are, and whom to trust, as of now.
+#[derive(Clone)]
+pub(crate) struct Credentials {
+    /// User and password.
+    pub(crate) login: Option<(String, Secret)>,
+    /// `None` without TLS.
+    pub(crate) tls: Option<TlsOptions>,
+}
+
+impl Credentials {
+    /// Reads everything that `config` names.
+    ///
+    /// # Errors
+    /// `InvalidInput` names the key whose file cannot be read or understood.
+    pub(crate) fn read(config: &EtcdConfig) -> Result<Self> {
+        Ok(Self {
+            login: login(config)?,
+            tls: tls(config)?,
+        })
+    }
+}
+
+fn login(config: &EtcdConfig) -> Result<Option<(String, Secret)>> {
+    let Some(user) = config.user.clone() else {
+        return Ok(None);
+    };
+    let password = match &config.password_file {
+        None => config.password.clone(),
+        Some(path) => {
+            let text = String::from_utf8(read("password_file", path)?)
+                .map_err(|_| invalid("password_file", "must hold UTF-8 text"))?;
+            Some(Secret::new(text.trim_end_matches(['\r', '\n'])))
+        }
+    };
+    Ok(password.map(|password| (user, password)))
+}
+
+fn tls(config: &EtcdConfig) -> Result<Option<TlsOptions>> {
+    if !config.speaks_tls() {
+        return Ok(None);
+    }
+    let mut options = TlsOptions::new();
+    options = match &config.ca {
+        // etcd's certificates mostly come from an authority of its own: then no other may vouch for it.
+        Some(path) => options.ca_certificate(Certificate::from_pem(read("ca", path)?)),
+        None => options.with_native_roots(),
+    };
+    if let Some(name) = &config.server_name {
+        options = options.domain_name(name);
+    }
+    if let (Some(cert), Some(key)) = (&config.cert, &config.key) {
+        let identity = Identity::from_pem(read("cert", cert)?, read("key", key)?);
+        options = options.identity(identity);
+    }
+    // Whether the files hold what they should is seen only when a connector is made of them.
+    Endpoint::from_static("https://localhost")
+        .tls_config(options.clone())
+        .map_err(|error| {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            invalid(
+                "ca, cert, key or server_name",
+                cause.unwrap_or_else(|| error.to_string()),
+            )
+        })?;
+    Ok(Some(options))
+}
+
+fn read(key: &str, path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path)
+        .map_err(|error| invalid(key, format!("cannot read {}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use sd_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_password_file_is_read_each_time_without_its_line_end() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let config = EtcdConfig::new(["h:1"]).with_password_file("u", file.path());
+        for password in ["first", "second"] {
+            std::fs::write(file.path(), format!("{password}\n")).unwrap();
+            let (user, read) = login(&config).unwrap().unwrap();
+            assert_eq!((user.as_str(), read.expose()), ("u", password));
+        }
+        drop(file);
+        let error = login(&config).unwrap_err().report().to_string();
+        assert!(error.contains("password_file"), "{error}");
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_there_or_is_none_is_refused_by_its_key() {
+        let checked = |config: EtcdConfig| Credentials::read(&config.checked().unwrap());
+        let error = checked(EtcdConfig::new(["h:1"]).with_ca("/does/not/exist"))
+            .err()
+            .unwrap();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        let report = error.report().to_string();
+        assert!(
+            report.contains("ca: cannot read /does/not/exist"),
+            "{report}"
+        );
+
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "no certificate").unwrap();
+        let config = EtcdConfig::new(["h:1"]).with_identity(file.path(), file.path());
+        let report = checked(config).err().unwrap().report().to_string();
+        assert!(report.contains("cert"), "{report}");
+    }
+}

@@ -1,0 +1,196 @@
+//! What etcd and its client answer when something fails, in our kinds.
+
+use sd_core::{Error, ErrorKind};
+use tonic::{Code, Status};
+
+/// An etcd error as ours.
+pub(crate) fn translate(op: &'static str, error: etcd_client::Error) -> Error {
+    Error::new(kind(&error), op).with_source(match error {
+        // The status alone: etcd-client's own text around it says nothing more.
+        etcd_client::Error::GRpcStatus(status) => explain(&status),
+        other => other.to_string(),
+    })
+}
+
+fn explain(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    if text.is_empty() {
+        status.code().description().clone_into(&mut text);
+    }
+    text
+}
+
+/// Whether the request was turned away unread because the login is no longer valid. A new one may help.
+pub(crate) fn is_login_outdated(error: &etcd_client::Error) -> bool {
+    match error {
+        etcd_client::Error::GRpcStatus(status) => match status.code() {
+            Code::Unauthenticated => true,
+            Code::InvalidArgument => {
+                let message = status.message();
+                message.contains("revision of auth store is old")
+                    || message.contains("user name is empty")
+            }
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// Whether the server does not use authentication, although we tried to log in.
+pub(crate) fn is_login_needless(error: &etcd_client::Error) -> bool {
+    matches!(error, etcd_client::Error::GRpcStatus(status)
+        if status.message().contains("authentication is not enabled"))
+}
+
+fn kind(error: &etcd_client::Error) -> ErrorKind {
+    match error {
+        etcd_client::Error::GRpcStatus(status) => status_kind(status),
+        // etcd-client's text for a keep-alive that was answered with a time-to-live of 0.
+        etcd_client::Error::LeaseKeepAliveError(text) if text.contains("lease not found") => {
+            ErrorKind::LeaseLost
+        }
+        etcd_client::Error::InvalidArgs(_)
+        | etcd_client::Error::InvalidUri(_)
+        | etcd_client::Error::InvalidMetadataValue(_) => ErrorKind::InvalidInput,
+        etcd_client::Error::Utf8Error(_) => ErrorKind::InvalidData,
+        _ => ErrorKind::Unavailable,
+    }
+}
+
+fn status_kind(status: &Status) -> ErrorKind {
+    let message = status.message();
+    match status.code() {
+        Code::DeadlineExceeded => ErrorKind::Timeout,
+        Code::OutOfRange if message.contains("compacted") => ErrorKind::Outdated,
+        // A server that lost its data, or an older member: its history does not reach as far as ours.
+        Code::OutOfRange if message.contains("future revision") => ErrorKind::Outdated,
+        Code::NotFound if message.contains("lease not found") => ErrorKind::LeaseLost,
+        Code::NotFound => ErrorKind::NotFound,
+        Code::PermissionDenied | Code::Unauthenticated => ErrorKind::Denied,
+        Code::InvalidArgument if is_about_login(message) => ErrorKind::Denied,
+        Code::InvalidArgument => ErrorKind::InvalidInput,
+        Code::ResourceExhausted => ErrorKind::RateLimited { retry_after: None },
+        Code::DataLoss => ErrorKind::InvalidData,
+        Code::Unimplemented => ErrorKind::Unsupported,
+        // Whatever else it is, the request itself was not at fault.
+        _ => ErrorKind::Unavailable,
+    }
+}
+
+/// etcd answers some refused logins as invalid arguments.
+fn is_about_login(message: &str) -> bool {
+    [
+        "authentication failed",
+        "user name is empty",
+        "auth store is old",
+        "invalid auth",
+    ]
+    .iter()
+    .any(|text| message.contains(text))
+}
+
+/// The kind of a watch that the server cancelled for this reason.
+pub(crate) fn cancel_kind(reason: &str) -> ErrorKind {
+    if is_about_login(reason) || reason.contains("permission denied") {
+        ErrorKind::Denied
+    } else if reason.contains("compacted") {
+        ErrorKind::Outdated
+    } else {
+        ErrorKind::Unavailable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answers_of_etcd_have_the_kinds_that_lead_to_the_right_next_step() {
+        for (code, message, kind) in [
+            (
+                Code::Unavailable,
+                "etcdserver: no leader",
+                ErrorKind::Unavailable,
+            ),
+            (
+                Code::Unknown,
+                "h2 protocol error: error reading a body from connection",
+                ErrorKind::Unavailable,
+            ),
+            (
+                Code::OutOfRange,
+                "etcdserver: mvcc: required revision has been compacted",
+                ErrorKind::Outdated,
+            ),
+            (
+                Code::NotFound,
+                "etcdserver: requested lease not found",
+                ErrorKind::LeaseLost,
+            ),
+            (
+                Code::Unauthenticated,
+                "etcdserver: invalid auth token",
+                ErrorKind::Denied,
+            ),
+            (
+                Code::InvalidArgument,
+                "etcdserver: authentication failed, invalid user ID or password",
+                ErrorKind::Denied,
+            ),
+            (
+                Code::InvalidArgument,
+                "etcdserver: user name is empty",
+                ErrorKind::Denied,
+            ),
+            (
+                Code::PermissionDenied,
+                "etcdserver: permission denied",
+                ErrorKind::Denied,
+            ),
+            (
+                Code::InvalidArgument,
+                "etcdserver: request is too large",
+                ErrorKind::InvalidInput,
+            ),
+            (
+                Code::ResourceExhausted,
+                "etcdserver: too many requests",
+                ErrorKind::RateLimited { retry_after: None },
+            ),
+        ] {
+            let error = translate("etcd: test", Status::new(code, message).into());
+            assert_eq!(error.kind(), kind, "{message}");
+            assert!(error.report().to_string().contains(message));
+        }
+    }
+
+    #[test]
+    fn only_an_outdated_login_is_worth_logging_in_again() {
+        let outdated = |code, message: &str| is_login_outdated(&Status::new(code, message).into());
+        assert!(outdated(
+            Code::Unauthenticated,
+            "etcdserver: invalid auth token"
+        ));
+        assert!(outdated(
+            Code::InvalidArgument,
+            "etcdserver: revision of auth store is old"
+        ));
+        assert!(!outdated(
+            Code::InvalidArgument,
+            "etcdserver: authentication failed"
+        ));
+        assert!(!outdated(
+            Code::PermissionDenied,
+            "etcdserver: permission denied"
+        ));
+    }
+}

@@ -1,0 +1,312 @@
+//! Writing: one record, one lease, and every write guarded by a comparison at the server.
+//!
+//! A record is ours if it hangs on our lease or says our incarnation. Whatever else lies under its key is somebody else's and
+//! is never touched.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use etcd_client::{
+    Compare, CompareOp, DeleteOptions, GetOptions, KeyValue, PutOptions, Txn, TxnOp, TxnOpResponse,
+    TxnResponse,
+};
+use sd_core::{
+    Error, ErrorKind, Instance, Limits, RecordId, RegisterOptions, Registrar, Registration, Result,
+};
+
+use crate::client::{Client, position};
+use crate::codec::{Layout, Origin, Record, decode, encode_withdrawn};
+use crate::config::Format;
+use crate::registration::EtcdRegistration;
+
+/// etcd raises shorter ones to this with its default election timeout of 1 s.
+const SHORTEST_TTL: Duration = Duration::from_secs(2);
+const LONGEST_TTL: Duration = Duration::from_hours(24);
+/// Far below what etcd takes in one request (1.5 MiB), and large enough for any sensible metadata.
+const MOST_RECORD_BYTES: usize = 64 * 1024;
+/// How often a write starts over because the key changed between a read and the write.
+const MOST_ROUNDS: u32 = 5;
+
+/// Writes records to one cluster.
+#[derive(Debug)]
+pub(crate) struct EtcdRegistrar {
+    client: Arc<Client>,
+    layout: Layout,
+    limits: Limits,
+    leases: Arc<Leases>,
+}
+
+/// The lease of each record that may be at the server, so that none is left behind.
+#[derive(Debug, Default)]
+pub(crate) struct Leases(Mutex<BTreeMap<RecordId, Lease>>);
+
+/// A lease. Its id is ours to choose, so it is known even if the answer to the grant is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lease {
+    pub(crate) id: i64,
+    /// `None` until the server granted it.
+    pub(crate) ttl: Option<Duration>,
+}
+
+impl Leases {
+    fn get(&self, record: &RecordId) -> Option<Lease> {
+        self.lock().get(record).copied()
+    }
+
+    fn set(&self, record: &RecordId, lease: Lease) {
+        self.lock().insert(record.clone(), lease);
+    }
+
+    /// Forgets the lease of a record if it still is this one.
+    pub(crate) fn forget(&self, record: &RecordId, id: i64) {
+        let mut leases = self.lock();
+        if leases.get(record).is_some_and(|lease| lease.id == id) {
+            leases.remove(record);
+        }
+    }
+
+    /// Each change is one insert or remove, so that a panic elsewhere cannot leave it half done.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<RecordId, Lease>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whose record lies under a key.
+#[derive(Debug)]
+enum Owner {
+    Us,
+    /// Somebody who is withdrawing it: it is free.
+    Nobody,
+    Other(String),
+}
+
+impl EtcdRegistrar {
+    pub(crate) fn new(client: Arc<Client>, layout: Layout) -> Self {
+        Self {
+            client,
+            layout,
+            limits: Limits::new(SHORTEST_TTL..=LONGEST_TTL, MOST_RECORD_BYTES),
+            leases: Arc::default(),
+        }
+    }
+
+    /// The record's lease, freshly extended, or a new one.
+    async fn lease(
+        &self,
+        op: &'static str,
+        record: &RecordId,
+        ttl: Duration,
+    ) -> Result<(i64, Duration)> {
+        match self.leases.get(record) {
+            Some(Lease { id, ttl: Some(ttl) }) => match self.client.keep_alive(op, id).await {
+                Ok(()) => return Ok((id, ttl)),
+                Err(error) if error.kind() == ErrorKind::LeaseLost => {}
+                Err(error) => return Err(error),
+            },
+            // The answer to the grant never came.
+            Some(Lease { id, ttl: None }) => self.client.revoke(op, id).await?,
+            None => {}
+        }
+        let id = fastrand::i64(1..=i64::MAX);
+        self.leases.set(record, Lease { id, ttl: None });
+        let ttl = self.client.grant(op, id, ttl).await?;
+        self.leases.set(record, Lease { id, ttl: Some(ttl) });
+        Ok((id, ttl))
+    }
+
+    /// Puts a record unless another's is there.
+    async fn put(
+        &self,
+        op: &'static str,
+        key: &str,
+        value: &[u8],
+        record: &RecordId,
+        lease: i64,
+    ) -> Result<()> {
+        // 0 stands for a key that is not there.
+        let mut expected = 0;
+        for _ in 0..MOST_ROUNDS {
+            let txn = Txn::new()
+                .when([Compare::mod_revision(key, CompareOp::Equal, expected)])
+                .and_then([TxnOp::put(
+                    key,
+                    value,
+                    Some(PutOptions::new().with_lease(lease)),
+                )])
+                .or_else([TxnOp::get(key, None)]);
+            let answer = self.client.txn(op, &txn).await?;
+            if answer.succeeded() {
+                return Ok(());
+            }
+            let Some(found) = found(&answer) else {
+                expected = 0;
+                continue;
+            };
+            if found.lease() == lease && found.value() == value {
+                return Ok(());
+            }
+            if let Owner::Other(who) = owner(&found, record, Some(lease)) {
+                return Err(Error::new(ErrorKind::Conflict, op).because(format!(
+                    "{key} is held by {who}: give this instance another id, or wait until that one is gone"
+                )));
+            }
+            expected = found.mod_revision();
+        }
+        Err(changes_too_fast(op, key))
+    }
+
+    /// Tells readers that our record goes on purpose, and deletes it unless the end of `lease` does.
+    async fn remove(&self, op: &'static str, record: &RecordId, lease: Option<i64>) -> Result<()> {
+        let key = self.layout.key(&record.service, &record.id);
+        for _ in 0..MOST_ROUNDS {
+            let answer = self
+                .client
+                .get(op, key.as_bytes(), &GetOptions::new())
+                .await?;
+            let Some(found) = answer.kvs().first() else {
+                return Ok(());
+            };
+            let stored = read(found, record);
+            match owner(found, record, lease) {
+                Owner::Us => {}
+                Owner::Nobody | Owner::Other(_) => return Ok(()),
+            }
+            let mut last = found.mod_revision();
+            if let (Format::Json, Ok(Record::Live(instance))) = (self.layout.format(), stored) {
+                let tombstone = encode_withdrawn(&instance)
+                    .map_err(|error| Error::new(ErrorKind::InvalidData, op).with_source(error))?;
+                let keep_lease = PutOptions::new().with_ignore_lease();
+                let put = TxnOp::put(key.as_str(), tombstone, Some(keep_lease));
+                match self.if_unchanged(op, &key, last, put).await? {
+                    Some(revision) => last = revision,
+                    None => continue,
+                }
+            }
+            if lease == Some(found.lease()) {
+                return Ok(());
+            }
+            let delete = TxnOp::delete(key.as_str(), Some(DeleteOptions::new()));
+            if self.if_unchanged(op, &key, last, delete).await?.is_some() {
+                return Ok(());
+            }
+        }
+        Err(changes_too_fast(op, &key))
+    }
+
+    /// Does `step` if the key was last changed at `revision`; returns the revision of the step, `None` if it was not done.
+    async fn if_unchanged(
+        &self,
+        op: &'static str,
+        key: &str,
+        revision: i64,
+        step: TxnOp,
+    ) -> Result<Option<i64>> {
+        let txn = Txn::new()
+            .when([Compare::mod_revision(key, CompareOp::Equal, revision)])
+            .and_then([step]);
+        let answer = self.client.txn(op, &txn).await?;
+        let at = position(op, answer.header())?;
+        Ok(answer.succeeded().then_some(at.revision))
+    }
+}
+
+#[async_trait]
+impl Registrar for EtcdRegistrar {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    async fn register(
+        &self,
+        record: &Instance,
+        options: &RegisterOptions,
+    ) -> Result<Box<dyn Registration>> {
+        const OP: &str = "etcd: register";
+        self.limits.check(record, options)?;
+        let value = encode(OP, &self.layout, record)?;
+        let id = record.record_id();
+        let key = self.layout.key(&id.service, &id.id);
+        let (lease, ttl) = self.lease(OP, &id, options.ttl).await?;
+        let put = self.put(OP, &key, &value, &id, lease).await;
+        if let Err(error) = put {
+            if error.kind() == ErrorKind::LeaseLost {
+                self.leases.forget(&id, lease);
+            }
+            return Err(error);
+        }
+        Ok(Box::new(EtcdRegistration {
+            client: Arc::clone(&self.client),
+            layout: self.layout.clone(),
+            leases: Arc::clone(&self.leases),
+            record: id,
+            key,
+            lease,
+            ttl,
+        }))
+    }
+
+    async fn withdraw(&self, record: &RecordId) -> Result<()> {
+        const OP: &str = "etcd: withdraw";
+        let lease = self.leases.get(record).map(|lease| lease.id);
+        self.remove(OP, record, lease).await?;
+        if let Some(lease) = lease {
+            self.client.revoke(OP, lease).await?;
+            self.leases.forget(record, lease);
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn encode(op: &'static str, layout: &Layout, record: &Instance) -> Result<Vec<u8>> {
+    layout
+        .encode(record)
+        .map_err(|error| Error::new(ErrorKind::InvalidInput, op).with_source(error))
+}
+
+/// The record that the other branch of a transaction found.
+pub(crate) fn found(answer: &TxnResponse) -> Option<KeyValue> {
+    answer
+        .op_responses()
+        .into_iter()
+        .find_map(|step| match step {
+            TxnOpResponse::Get(mut got) => Some(got.take_kvs()),
+            _ => None,
+        })?
+        .into_iter()
+        .next()
+}
+
+fn read(found: &KeyValue, record: &RecordId) -> Result<Record, String> {
+    let origin = Origin {
+        lease: found.lease(),
+        create_revision: found.create_revision(),
+    };
+    decode(&record.service, record.id.as_str(), found.value(), origin)
+}
+
+fn owner(found: &KeyValue, record: &RecordId, lease: Option<i64>) -> Owner {
+    if lease == Some(found.lease()) {
+        return Owner::Us;
+    }
+    match read(found, record) {
+        Ok(Record::Live(instance) | Record::Withdrawn(instance))
+            if instance.incarnation() == record.incarnation =>
+        {
+            Owner::Us
+        }
+        Ok(Record::Withdrawn(_)) => Owner::Nobody,
+        Ok(Record::Live(instance)) => Owner::Other(format!(
+            "the incarnation {} at {}",
+            instance.incarnation(),
+            instance.endpoint()
+        )),
+        Err(reason) => Owner::Other(format!("something that is no record ({reason})")),
+    }
+}
+
+fn changes_too_fast(op: &'static str, key: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, op)
+        .because(format!("{key} changed each time between read and write"))
+}
