@@ -1,5 +1,6 @@
 //! The records, their leases and their history, behind one lock.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub(super) struct Store {
 #[derive(Debug, Default)]
 struct State {
     revision: u64,
+    /// The revision of the last change of any service that was forgotten since.
+    forgotten: u64,
     services: BTreeMap<ServiceName, Service>,
 }
 
@@ -44,12 +47,13 @@ struct Record {
 }
 
 impl Service {
-    fn new() -> Self {
+    /// A service without records. It may have had some that were forgotten up to `revision`.
+    fn new(revision: u64) -> Self {
         Self {
-            revision: 0,
+            revision,
             records: BTreeMap::new(),
             withdrawals: VecDeque::new(),
-            changed: watch::Sender::new(0),
+            changed: watch::Sender::new(revision),
         }
     }
 
@@ -82,12 +86,11 @@ impl State {
 
     /// Forgets a service that nobody needs.
     fn tidy(&mut self, service: &ServiceName) {
-        if self
-            .services
-            .get(service)
-            .is_some_and(|s| s.records.is_empty() && s.changed.receiver_count() == 0)
+        let idle = |s: &Service| s.records.is_empty() && s.changed.receiver_count() == 0;
+        if let Entry::Occupied(entry) = self.services.entry(service.clone())
+            && idle(entry.get())
         {
-            self.services.remove(service);
+            self.forgotten = self.forgotten.max(entry.remove().revision);
         }
     }
 }
@@ -100,8 +103,9 @@ impl Store {
         }
     }
 
-    pub(super) fn domain(&self) -> &str {
-        &self.domain
+    /// Whether a set of this position is one that this store once had.
+    pub(super) fn has_been_at(&self, position: &Revision) -> bool {
+        position.domain() == &*self.domain && position.value() <= self.lock().revision
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -147,10 +151,12 @@ impl Store {
 
     /// Tells of each change of a service by the revision of the change.
     pub(super) fn changes(&self, service: &ServiceName) -> watch::Receiver<u64> {
-        self.lock()
+        let mut state = self.lock();
+        let forgotten = state.forgotten;
+        state
             .services
             .entry(service.clone())
-            .or_insert_with(Service::new)
+            .or_insert_with(|| Service::new(forgotten))
             .changed
             .subscribe()
     }
@@ -185,7 +191,7 @@ impl Store {
         let entry = state
             .services
             .entry(instance.service().clone())
-            .or_insert_with(Service::new);
+            .or_insert_with(|| Service::new(revision));
         if let Some(held) = entry.records.get(instance.id())
             && held.instance.incarnation() != instance.incarnation()
         {

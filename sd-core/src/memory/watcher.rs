@@ -36,7 +36,7 @@ impl MemoryWatcher {
     ) -> Self {
         let told = known
             .map(Snapshot::revision)
-            .filter(|at| at.domain() == store.domain())
+            .filter(|at| store.has_been_at(at))
             .map(Revision::value);
         let changes = Some(store.changes(service));
         Self {

@@ -1,17 +1,34 @@
-//! For tests of backends and of the machinery: a TCP proxy that breaks connections, and real servers that can be killed and
-//! frozen.
+//! For tests of backends and of what is built on them: what every backend must do ([`reading`], [`writing`]), sources whose
+//! answers are written in advance, a TCP proxy that breaks connections, and real servers that can be killed and frozen.
 //!
 //! Nothing here is for production. It is public so that every backend, also one outside of this workspace, can be held to the
-//! same contracts.
+//! same contracts:
+//!
+//! ```no_run
+//! # async fn example(fixture: &dyn sd_core::testing::Fixture) {
+//! use sd_core::testing::{reading, writing};
+//!
+//! reading::run_all(fixture).await.expect_passed_but_skipped(&[]);
+//! writing::run_all(fixture).await.expect_passed_but_skipped(&[]);
+//! # }
+//! ```
 
+mod case;
 mod environment;
 mod etcd_server;
+mod fixture;
+mod follower;
 mod port;
+pub mod reading;
+mod scene;
 mod server_process;
 mod tcp_proxy;
+pub mod writing;
 
+pub use self::case::{Case, Failure, Outcome, SuiteReport};
 pub use self::environment::required_env;
 pub use self::etcd_server::{EtcdProgram, EtcdServer};
+pub use self::fixture::Fixture;
 pub use self::port::free_port;
 pub use self::server_process::{ServerProcess, ServerProgram};
 pub use self::tcp_proxy::{Direction, Fault, ProxyCounts, TcpProxy};
