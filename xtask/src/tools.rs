@@ -44,16 +44,35 @@ impl Tools {
         let lock = File::create(self.folder.join(format!(".{name}.lock")))?;
         lock.lock()?;
         if !whole.is_dir() {
-            let partial = self.folder.join(format!(".{name}.partial"));
-            if partial.exists() {
-                fs::remove_dir_all(&partial)?;
-            }
+            self.remove_partial(name)?;
+            // Named after us: a build that outlived its killed xtask must not write into ours.
+            let partial = format!("{}{}", partial_prefix(name), std::process::id());
+            let partial = self.folder.join(partial);
             fs::create_dir(&partial)?;
             make(&partial).with_context(|| format!("cannot install {name}"))?;
             fs::rename(&partial, &whole)?;
         }
         Ok(whole)
     }
+
+    /// What others left half done; nobody is at it, because we hold the lock.
+    fn remove_partial(&self, name: &str) -> Result<()> {
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            if entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with(&partial_prefix(name))
+            {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn partial_prefix(name: &str) -> String {
+    format!(".{name}.partial-")
 }
 
 #[cfg(test)]
@@ -102,6 +121,9 @@ mod tests {
         assert!(failed.is_err());
         let folder = cache.tools().get("p-1", |_| Ok(())).unwrap();
         assert!(!folder.join("half").exists());
+        let left = fs::read_dir(&cache.0).unwrap();
+        let names: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 2, "the program and its lock: {names:?}");
     }
 
     #[test]

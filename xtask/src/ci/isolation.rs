@@ -12,37 +12,43 @@ const BACKENDS: &[(&str, &str)] = &[("sd-etcd", "etcd-client")];
 const HEAVY: &[&str] = &["tonic", "hyper", "h2", "rustls"];
 
 pub(crate) fn check(workspace: &Workspace) -> Result<Outcome> {
-    let clients = BACKENDS.iter().map(|(_, client)| *client);
-    let unwanted: Vec<&str> = clients.chain(HEAVY.iter().copied()).collect();
-    check_tree(workspace, "sd-core", &unwanted)?;
-    for (backend, _) in BACKENDS {
-        let others = BACKENDS.iter().filter(|(other, _)| other != backend);
-        let unwanted: Vec<&str> = others.map(|(_, client)| *client).collect();
-        check_tree(workspace, backend, &unwanted)?;
+    let clients = || BACKENDS.iter().map(|(_, client)| *client);
+    let unwanted: Vec<&str> = clients().chain(HEAVY.iter().copied()).collect();
+    alone(workspace, "sd-core", &unwanted)?;
+    for (backend, own) in BACKENDS {
+        let others: Vec<&str> = clients().filter(|client| client != own).collect();
+        alone(workspace, backend, &others)?;
     }
+    // The quickstart builds with Rust and a C compiler: no client crate, whose build may want more than that.
+    let quickstart = tree(workspace, "examples", "--no-default-features")?;
+    expect_none(&quickstart, "examples", &clients().collect::<Vec<_>>())?;
     Ok(Outcome::Done)
 }
 
-fn check_tree(workspace: &Workspace, package: &str, unwanted: &[&str]) -> Result<()> {
-    let tree = workspace
-        .cargo("tree")?
-        .args(["--package", package, "--all-features"])
-        .args([
-            "--edges",
-            "normal,build",
-            "--prefix",
-            "none",
-            "--format",
-            "{p}",
-        ])
-        .output()?;
-    let ours = workspace
-        .packages
-        .iter()
-        .map(|package| package.name.as_str());
-    let strangers = ours.filter(|name| *name != package && *name != "sd-core");
+/// With all of its features, `package` compiles none of `unwanted`, and of this workspace only itself and sd-core.
+fn alone(workspace: &Workspace, package: &str, unwanted: &[&str]) -> Result<()> {
+    let packages = workspace.packages.iter();
+    let strangers = packages
+        .map(|other| other.name.as_str())
+        .filter(|other| *other != package && *other != "sd-core");
     let unwanted: Vec<&str> = strangers.chain(unwanted.iter().copied()).collect();
-    let found = found(&tree, &unwanted);
+    expect_none(
+        &tree(workspace, package, "--all-features")?,
+        package,
+        &unwanted,
+    )
+}
+
+fn tree(workspace: &Workspace, package: &str, features: &str) -> Result<String> {
+    workspace
+        .cargo("tree")?
+        .args(["--package", package, features])
+        .args(["--edges=normal,build", "--prefix=none", "--format={p}"])
+        .output()
+}
+
+fn expect_none(tree: &str, package: &str, unwanted: &[&str]) -> Result<()> {
+    let found = found(tree, unwanted);
     if !found.is_empty() {
         bail!("{package} compiles {}", found.join(", "));
     }
