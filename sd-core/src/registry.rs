@@ -129,9 +129,9 @@ impl Registry {
         &self.inner.backend
     }
 
-    /// The clock that every [`Moment`](crate::Moment) in a state of this registry is of.
-    pub fn clock(&self) -> &Arc<dyn Clock> {
-        &self.inner.config.clock
+    /// How it deals with its backend. Every [`Moment`](crate::Moment) in a state is of the clock in here.
+    pub fn config(&self) -> &RegistryConfig {
+        &self.inner.config
     }
 
     /// Subscribes to a service; joins the subscription that exists. Must be called inside a tokio runtime.

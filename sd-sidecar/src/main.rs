@@ -1,2 +1,65 @@
-//! Crate.
-fn main() {}
+//! `sdctl`: look at and act on a service registry from a shell. The crate's documentation says how.
+
+mod cli;
+mod failure;
+mod list;
+mod output;
+mod register;
+mod services;
+mod session;
+mod signals;
+mod table;
+mod view;
+mod watch;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Cli, Command};
+use crate::failure::Failure;
+use crate::session::Session;
+
+fn main() -> ExitCode {
+    let cli = match Cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(told) => return told.tell(),
+    };
+    log_to_stderr(cli.verbose);
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::new(format!("cannot start: {error}")).exit(),
+    };
+    let done = runtime.block_on(run(cli));
+    // A look-up of a host name may still hang in a thread that nothing can end.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.exit(),
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let session = Session::open(&cli)?;
+    match cli.command {
+        Command::Services(wait) => services::run(&session, &wait).await,
+        Command::List { service, wait } => list::run(&session, &service, &wait).await,
+        Command::Watch { service } => watch::run(&session, &service).await,
+        Command::Register(wanted) => register::run(&session, &wanted).await,
+    }
+}
+
+/// Nothing unless asked for: a failure is one line.
+fn log_to_stderr(verbose: u8) {
+    let filter = match verbose {
+        0 => return,
+        1 => "sd_core=debug,sd_etcd=debug",
+        _ => "trace",
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+}

@@ -1,0 +1,48 @@
+//! `sdctl list`: the instances of a service, read once.
+
+use sd_core::{Instancer, Snapshot, Status};
+
+use crate::cli::Wait;
+use crate::failure::Failure;
+use crate::output::Style;
+use crate::session::{Session, service_name};
+use crate::table::Table;
+use crate::view::{COLUMNS, ServiceView, cells, summary};
+
+pub(crate) async fn run(session: &Session, service: &str, wait: &Wait) -> Result<(), Failure> {
+    let service = service_name(service)?;
+    let what = format!("list {service:?}");
+    let snapshot = session
+        .ask(&what, wait, session.registry.list(&service))
+        .await?;
+    if session.output.is_json() {
+        // An answer to our own question is as live as it gets.
+        let view = ServiceView::new(&snapshot, &Status::Live, session.clock());
+        return session.output.json(&view);
+    }
+    print_table(session, &snapshot)
+}
+
+fn print_table(session: &Session, snapshot: &Snapshot) -> Result<(), Failure> {
+    let output = &session.output;
+    let header = COLUMNS.map(str::to_owned);
+    let rows: Vec<_> = snapshot.instances().iter().map(|one| cells(one)).collect();
+    let mut table = Table::default();
+    table.make_room(&header);
+    for row in &rows {
+        table.make_room(row);
+    }
+    output.line(&summary(snapshot))?;
+    if !rows.is_empty() {
+        output.styled(Style::Header, &table.row(&header))?;
+    }
+    for (row, instance) in rows.iter().zip(snapshot.instances()) {
+        let style = if instance.is_ready() {
+            Style::Plain
+        } else {
+            Style::Dim
+        };
+        output.styled(style, &table.row(row))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! Aligned columns that only ever grow, so that a table without an end stays aligned.
+
+use std::fmt::Write;
+
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    widths: Vec<usize>,
+}
+
+impl Table {
+    /// Makes the columns wide enough for these cells.
+    pub(crate) fn make_room(&mut self, cells: &[String]) {
+        self.widths.resize(self.widths.len().max(cells.len()), 0);
+        for (width, cell) in self.widths.iter_mut().zip(cells) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+
+    /// One line. The last cell is not padded.
+    pub(crate) fn row(&self, cells: &[String]) -> String {
+        let mut line = String::new();
+        for (index, cell) in cells.iter().enumerate() {
+            if index > 0 {
+                line.push_str("  ");
+            }
+            let width = self.widths.get(index).copied().unwrap_or(0);
+            // Writing to a string cannot fail.
+            let _ = write!(line, "{cell:width$}");
+        }
+        line.truncate(line.trim_end().len());
+        line
+    }
+}
+
+/// Text from a registry as it may stand on a terminal: no control characters.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let escaped = c.is_control().then(|| c.escape_default());
+            let plain = escaped.is_none().then_some(c);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cells(line: &str) -> Vec<String> {
+        line.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn columns_are_aligned_and_lines_do_not_end_in_blanks() {
+        let mut table = Table::default();
+        let rows = ["ID ADDRESS ZONE", "größe h:1 b", "x h:50051 "].map(cells);
+        for row in &rows {
+            table.make_room(row);
+        }
+        let lines = rows.map(|row| table.row(&row));
+        assert_eq!(
+            lines,
+            [
+                "ID     ADDRESS  ZONE",
+                "größe  h:1      b",
+                "x      h:50051"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_registry_holds_cannot_move_the_cursor() {
+        assert_eq!(printable("a\u{1b}[2Jb\nü"), "a\\u{1b}[2Jb\\nü");
+    }
+}

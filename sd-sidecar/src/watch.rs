@@ -1,0 +1,195 @@
+//! `sdctl watch`: the instances of a service, then every change, until interrupted.
+
+use sd_core::{Delta, Retry, State, Subscription};
+
+use crate::failure::Failure;
+use crate::output::{Output, Style, reader_gone};
+use crate::session::{Session, service_name};
+use crate::table::{Table, printable};
+use crate::view::{COLUMNS, ServiceView, cells, now, summary};
+
+/// Nothing needs to be undone here, so that the signals keep their default action.
+pub(crate) async fn run(session: &Session, service: &str) -> Result<(), Failure> {
+    let service = service_name(service)?;
+    let what = format!("watch {service:?}");
+    let failure = |error| session.failure(&what, &error);
+    let subscription = session.registry.subscribe(&service).map_err(failure)?;
+    tokio::select! {
+        () = reader_gone() => Ok(()),
+        done = follow(session, subscription, &what) => done,
+    }
+}
+
+async fn follow(
+    session: &Session,
+    mut subscription: Subscription,
+    what: &str,
+) -> Result<(), Failure> {
+    let mut changes = Changes::default();
+    let mut state = subscription.state_and_mark_seen();
+    loop {
+        let error = state.status().error();
+        if let Some(error) = error.filter(|error| error.kind().retry() == Retry::Never) {
+            return Err(session.failure(what, error));
+        }
+        // Until something was read, or could not be read, there is nothing to tell.
+        if state.is_known() || error.is_some() {
+            if session.output.is_json() {
+                let clock = session.clock();
+                let view = ServiceView::new(state.snapshot(), state.status(), clock);
+                session.output.json(&view)?;
+            } else {
+                changes.print(session.output, &state, &now())?;
+            }
+        }
+        let next = subscription.changed().await;
+        state = next.map_err(|error| session.failure(what, &error))?;
+    }
+}
+
+/// Prints what a state changes about the one before.
+#[derive(Debug, Default)]
+struct Changes {
+    table: Table,
+    /// Printed with the first row, so that they are aligned.
+    has_header: bool,
+    last: Option<State>,
+}
+
+/// One line for people.
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Sentence(Style, String),
+    Row(Style, Vec<String>),
+}
+
+impl Changes {
+    fn print(&mut self, output: Output, state: &State, time: &str) -> Result<(), Failure> {
+        let lines = self.lines(state, time);
+        for line in &lines {
+            if let Line::Row(_, cells) = line {
+                self.table.make_room(cells);
+            }
+        }
+        for line in &lines {
+            match line {
+                Line::Sentence(style, text) => output.styled(*style, text)?,
+                Line::Row(style, cells) => output.styled(*style, &self.table.row(cells))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn lines(&mut self, state: &State, time: &str) -> Vec<Line> {
+        let last = self.last.replace(state.clone());
+        let mut lines = Vec::new();
+        let (status, error) = described(state);
+        if last.as_ref().map(described) != Some((status, error.clone())) {
+            let style = match status {
+                "live" => Style::Good,
+                _ => Style::Doubtful,
+            };
+            let text = match error {
+                Some(error) => format!("{time}  {status}: {error}"),
+                None => format!("{time}  {status}: {}", summary(state.snapshot())),
+            };
+            lines.push(Line::Sentence(style, text));
+        }
+        let row = |style, change: &str, instance: &_| {
+            let mut row = vec![time.to_owned(), change.to_owned()];
+            row.extend(cells(instance));
+            Line::Row(style, row)
+        };
+        let delta = match &last {
+            Some(last) => Delta::between(last.snapshot(), state.snapshot()),
+            None => Delta {
+                added: state.snapshot().instances().to_vec(),
+                ..Delta::default()
+            },
+        };
+        if !delta.is_empty() && !std::mem::replace(&mut self.has_header, true) {
+            let header = ["TIME", "CHANGE"].iter().chain(&COLUMNS);
+            let header = header.map(|&name| name.to_owned()).collect();
+            lines.push(Line::Row(Style::Header, header));
+        }
+        let removed = delta.removed.iter();
+        lines.extend(removed.map(|one| row(Style::Bad, "removed", one)));
+        let added = delta.added.iter();
+        lines.extend(added.map(|one| row(Style::Good, "added", one)));
+        let moved = delta.readdressed.iter();
+        lines.extend(moved.map(|change| row(Style::Plain, "moved", &change.to)));
+        let retuned = delta.retuned.iter();
+        lines.extend(retuned.map(|change| row(Style::Plain, "changed", &change.to)));
+        let notes = |state: &State| {
+            let snapshot = state.snapshot();
+            (snapshot.skipped().to_vec(), snapshot.held().to_vec())
+        };
+        if last.is_some_and(|last| notes(&last) != notes(state)) {
+            let text = format!("{time}  {}", summary(state.snapshot()));
+            lines.push(Line::Sentence(Style::Doubtful, text));
+        }
+        lines
+    }
+}
+
+fn described(state: &State) -> (&'static str, Option<String>) {
+    let error = state.status().error();
+    let error = error.map(|error| printable(&error.report().to_string()));
+    (state.status().as_str(), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use sd_core::memory::Memory;
+    use sd_core::{Instance, InstanceId};
+
+    use super::*;
+
+    /// What stands in the column CHANGE, with id and readiness.
+    fn rows(lines: &[Line]) -> Vec<[&str; 3]> {
+        let rows = lines.iter().filter_map(|line| match line {
+            Line::Row(_, cells) => Some([cells[1].as_str(), &cells[2], &cells[4]]),
+            Line::Sentence(..) => None,
+        });
+        rows.collect()
+    }
+
+    fn sentences(lines: &[Line]) -> usize {
+        let sentences = lines
+            .iter()
+            .filter(|line| matches!(line, Line::Sentence(..)));
+        sentences.count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_change_is_a_row_under_one_header_and_the_status_is_said_once() {
+        let registry = Memory::new().connect();
+        let mut changes = Changes::default();
+        let mut greeters = registry.subscribe("greeter").unwrap();
+        let limit = Duration::from_secs(5);
+        let state = greeters.wait_until_ready(limit).await.unwrap();
+        greeters.state_and_mark_seen();
+        let empty = changes.lines(&state, "T");
+        assert_eq!((rows(&empty).len(), sentences(&empty)), (0, 1), "{empty:?}");
+
+        let instance = Instance::new("greeter", "h:1").unwrap();
+        let instance = instance.with_id(InstanceId::new("g-1").unwrap());
+        let guard = registry.register(instance).await.unwrap();
+        let added = changes.lines(&greeters.changed().await.unwrap(), "T");
+        assert_eq!(
+            rows(&added),
+            [["CHANGE", "ID", "READY"], ["added", "g-1", "yes"]]
+        );
+        assert_eq!(sentences(&added), 0, "{added:?}");
+
+        guard.set_ready(false).await.unwrap();
+        let unready = changes.lines(&greeters.changed().await.unwrap(), "T");
+        assert_eq!(rows(&unready), [["changed", "g-1", "no"]]);
+
+        guard.deregister().await.unwrap();
+        let removed = changes.lines(&greeters.changed().await.unwrap(), "T");
+        assert_eq!(rows(&removed), [["removed", "g-1", "no"]]);
+    }
+}

@@ -1,0 +1,112 @@
+//! Runs the built `sdctl`.
+
+use std::process::{ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+/// For anything but a bug, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn command(registry: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sdctl"));
+    command
+        .env_remove("SDCTL_REGISTRY")
+        .env_remove("NO_COLOR")
+        .args(["--registry", registry])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+/// Runs to the end.
+pub(crate) async fn sdctl(registry: &str, arguments: &[&str]) -> Output {
+    let output = command(registry, arguments).output();
+    timeout(LIMIT, output).await.expect("sdctl ends").unwrap()
+}
+
+/// The one object that it prints.
+pub(crate) async fn sdctl_json(registry: &str, arguments: &[&str]) -> Value {
+    let output = sdctl(registry, arguments).await;
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+/// The one line on stderr of a command that must fail.
+pub(crate) fn failure(output: &Output) -> String {
+    assert!(!output.status.success(), "{output:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    text.trim_end().to_owned()
+}
+
+/// A command that runs until it is told to stop.
+pub(crate) struct Running {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    pub(crate) fn start(registry: &str, arguments: &[&str]) -> Self {
+        let mut command = command(registry, arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    /// The next line on stdout; `None` after the last.
+    pub(crate) async fn line(&mut self) -> Option<String> {
+        let line = timeout(LIMIT, self.lines.next_line()).await;
+        line.expect("a line").unwrap()
+    }
+
+    /// The next line on stdout for which `condition` holds, as JSON.
+    pub(crate) async fn json_where(&mut self, condition: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let line = self.line().await.expect("more lines");
+            let value = serde_json::from_str(&line).unwrap();
+            if condition(&value) {
+                return value;
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let process = i32::try_from(self.child.id().expect("a running process")).unwrap();
+        kill_process(Pid::from_raw(process).unwrap(), signal).unwrap();
+    }
+
+    /// Closes our end of its stdout.
+    pub(crate) fn stop_reading(self) -> Child {
+        self.child
+    }
+
+    /// Waits for its end; gives what it wrote to stdout since the last line read, and to stderr.
+    pub(crate) async fn end(mut self) -> (ExitStatus, Vec<String>, String) {
+        let mut out = Vec::new();
+        while let Some(line) = self.line().await {
+            out.push(line);
+        }
+        let status = ended(&mut self.child).await;
+        let mut stderr = String::new();
+        let pipe = self.child.stderr.as_mut().unwrap();
+        pipe.read_to_string(&mut stderr).await.unwrap();
+        (status, out, stderr)
+    }
+}
+
+pub(crate) async fn ended(child: &mut Child) -> ExitStatus {
+    timeout(LIMIT, child.wait())
+        .await
+        .expect("it ends")
+        .unwrap()
+}
