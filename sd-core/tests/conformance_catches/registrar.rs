@@ -1,0 +1,220 @@
+//! The writing port of the embedded registry with one deliberate flaw.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_core::{
+    Error, ErrorKind, Instance, InstanceId, Instancer, Limits, Liveness, RecordId, RegisterOptions,
+    Registrar, Registration, Result, async_trait,
+};
+use tokio::task::yield_now;
+use tokio::time::sleep;
+
+use crate::flawed::{Flaw, Flawed, limits};
+
+/// How late something is written that is written too late.
+const LATE: Duration = Duration::from_millis(20);
+
+impl Flawed {
+    /// Removes whoever has the id.
+    async fn evict(&self, record: &RecordId) -> Result<()> {
+        let listed = self.inner.list(&record.service).await?;
+        if let Some(owner) = listed.get(&record.id) {
+            self.inner.withdraw(&owner.record_id()).await?;
+        }
+        Ok(())
+    }
+
+    async fn owner_of(&self, record: &RecordId) -> Result<Option<Arc<Instance>>> {
+        let listed = self.inner.list(&record.service).await?;
+        Ok(listed.get(&record.id).cloned())
+    }
+
+    fn stored_id(&self, id: &InstanceId) -> InstanceId {
+        if self.has(Flaw::ReplacesSlashes) {
+            InstanceId::new(id.as_str().replace('/', "_")).unwrap()
+        } else {
+            id.clone()
+        }
+    }
+
+    async fn write(&self, record: &Instance, options: &RegisterOptions) -> Result<()> {
+        self.inner.register(record, options).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl Registrar for Flawed {
+    fn limits(&self) -> &Limits {
+        limits(self)
+    }
+
+    async fn register(
+        &self,
+        record: &Instance,
+        options: &RegisterOptions,
+    ) -> Result<Box<dyn Registration>> {
+        let mut record = record.clone().with_id(self.stored_id(record.id()));
+        let id = record.record_id();
+        let mut stored = options.clone();
+        match self.flaw {
+            Flaw::GrantsMoreThanItSays => stored.ttl *= 100,
+            Flaw::GrantsLessThanItSays => stored.ttl /= 2,
+            Flaw::ClampsTheTtl => {
+                let range = &self.limits().ttl;
+                stored.ttl = stored.ttl.clamp(*range.start(), *range.end());
+            }
+            Flaw::CutsOversizedRecords => {
+                let mut json = serde_json::to_value(&record).unwrap();
+                json["metadata"] = serde_json::json!({});
+                record = serde_json::from_value(json).unwrap();
+            }
+            Flaw::OverwritesOthers => self.evict(&id).await?,
+            Flaw::RefusesItsOwnRecord if self.owner_of(&id).await?.is_some() => {
+                return Err(Error::new(ErrorKind::Conflict, "register"));
+            }
+            Flaw::RemembersIdsForEver => {
+                let mut owners = self.shared.first_owners.lock().unwrap();
+                let key = (id.service.clone(), id.id.clone());
+                if *owners.entry(key).or_insert(id.incarnation) != id.incarnation {
+                    return Err(Error::new(ErrorKind::Conflict, "register"));
+                }
+            }
+            _ => {}
+        }
+        self.shared.registered.lock().unwrap().insert(id.clone());
+        let mut registration = FlawedRegistration {
+            backend: self.clone(),
+            inner: None,
+            record: id,
+            options: stored.clone(),
+            reported: options.ttl,
+        };
+        let (backend, late) = (self.clone(), record.clone());
+        let options = stored.clone();
+        let writing = async move {
+            sleep(LATE).await;
+            backend.write(&late, &options).await
+        };
+        if self.has(Flaw::ConfirmsBeforeItWrites) {
+            tokio::spawn(writing);
+            return Ok(Box::new(registration));
+        }
+        if self.has(Flaw::WritesOnWhenDropped) {
+            tokio::spawn(writing).await.unwrap()?;
+        }
+        registration.inner = Some(self.inner.register(&record, &stored).await?);
+        Ok(Box::new(registration))
+    }
+
+    async fn withdraw(&self, record: &RecordId) -> Result<()> {
+        let record = RecordId {
+            id: self.stored_id(&record.id),
+            ..record.clone()
+        };
+        match self.flaw {
+            Flaw::IgnoresWithdrawals => return Ok(()),
+            Flaw::WithdrawsWhoeverHasTheId => return self.evict(&record).await,
+            Flaw::FailsToWithdrawWhatIsAbsent if self.owner_of(&record).await?.is_none() => {
+                return Err(Error::new(ErrorKind::NotFound, "withdraw"));
+            }
+            Flaw::WithdrawsAllItsRecords => {
+                let all = std::mem::take(&mut *self.shared.registered.lock().unwrap());
+                for record in all {
+                    self.inner.withdraw(&record).await?;
+                }
+            }
+            _ => {}
+        }
+        self.inner.withdraw(&record).await
+    }
+}
+
+#[derive(Debug)]
+struct FlawedRegistration {
+    backend: Flawed,
+    /// `None` if it was confirmed before it was written.
+    inner: Option<Box<dyn Registration>>,
+    record: RecordId,
+    options: RegisterOptions,
+    reported: Duration,
+}
+
+impl FlawedRegistration {
+    fn has(&self, flaw: Flaw) -> bool {
+        self.backend.has(flaw)
+    }
+
+    fn inner(&self) -> Result<&dyn Registration> {
+        let unwritten = || Error::new(ErrorKind::LeaseLost, "registration");
+        self.inner.as_deref().ok_or_else(unwritten)
+    }
+
+    /// The record as it would be written again.
+    fn again(&self) -> Instance {
+        Instance::new(self.record.service.as_str(), "10.0.0.7:50051")
+            .unwrap()
+            .with_id(self.record.id.clone())
+            .with_incarnation(self.record.incarnation)
+    }
+}
+
+#[async_trait]
+impl Registration for FlawedRegistration {
+    fn liveness(&self) -> Liveness {
+        let ttl = if self.has(Flaw::ReportsNoTtl) {
+            Duration::ZERO
+        } else {
+            self.reported
+        };
+        Liveness::Lease { ttl }
+    }
+
+    async fn renew(&self) -> Result<Liveness> {
+        if self.has(Flaw::RenewsNothing) {
+            return Ok(self.liveness());
+        }
+        match self.inner()?.renew().await {
+            Err(_) if self.has(Flaw::RenewsWithoutLooking) => Ok(self.liveness()),
+            Err(_) if self.has(Flaw::RenewsByRegisteringAgain) => {
+                self.backend.write(&self.again(), &self.options).await?;
+                Ok(self.liveness())
+            }
+            renewed => renewed,
+        }
+    }
+
+    async fn update(&self, record: &Instance) -> Result<()> {
+        let record = record.clone().with_id(self.record.id.clone());
+        if self.has(Flaw::UpdatesByDeleteAndPut) {
+            self.backend.inner.withdraw(&self.record).await?;
+            yield_now().await;
+            return self.backend.write(&record, &self.options).await;
+        }
+        match self.inner()?.update(&record).await {
+            Err(_) if self.has(Flaw::UpdatesWhatIsGone) => {
+                self.backend.write(&record, &self.options).await
+            }
+            Err(_) if self.has(Flaw::UpdatesOthers) => {
+                self.backend.evict(&self.record).await?;
+                self.backend.write(&record, &self.options).await
+            }
+            updated => updated,
+        }
+    }
+
+    async fn lost(&self) -> Error {
+        if self.has(Flaw::TellsFalseLosses) {
+            return Error::new(ErrorKind::LeaseLost, "registration");
+        }
+        std::future::pending().await
+    }
+}
+
+impl Drop for FlawedRegistration {
+    fn drop(&mut self) {
+        if self.has(Flaw::WithdrawsWhenDropped) && self.inner.is_some() {
+            self.backend.memory.remove(&self.record);
+        }
+    }
+}
