@@ -18,6 +18,8 @@ pub const STALE: &str = "sd_stale";
 pub const CHANGES: &str = "sd_changes_total";
 /// Counter, label `service`: feeds that ended with an error.
 pub const FEED_ERRORS: &str = "sd_feed_errors_total";
+/// Gauge, label `service`: which source a `Fallback` uses, 0 for the preferred one.
+pub const FALLBACK_SOURCE: &str = "sd_fallback_source";
 /// Counter, labels `service` and `event`: events of registrations.
 pub const REGISTRATION_EVENTS: &str = "sd_registration_events_total";
 
@@ -42,6 +44,11 @@ pub(crate) fn published(snapshot: &Snapshot, changed: bool) {
 
 pub(crate) fn stale(snapshot: &Snapshot) {
     gauge!(STALE, "service" => label(snapshot.service())).set(1.0);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 sources")]
+pub(crate) fn fallback_source(service: &ServiceName, index: usize) {
+    gauge!(FALLBACK_SOURCE, "service" => label(service)).set(index as f64);
 }
 
 pub(crate) fn feed_error(service: &ServiceName) {

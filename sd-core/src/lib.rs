@@ -5,6 +5,7 @@ mod backend;
 mod backoff;
 pub mod balance;
 mod clock;
+pub mod combine;
 mod delta;
 mod endpoint;
 mod error;

@@ -1,0 +1,447 @@
+//! A JSON file as a source, read again when it changes.
+//!
+//! The file is looked at once a second, which sees a rewrite in place, a rename over it, and the swap of a symbolic link above
+//! it (as Kubernetes does for mounted config maps). Nothing is installed in the kernel, so it works on every file system.
+
+use std::hash::{DefaultHasher, Hasher};
+use std::io::{ErrorKind as IoErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use tokio::time::{Instant, sleep_until};
+
+use super::document::Document;
+use super::relay::{Relay, SILENCE_LIMIT, View};
+use crate::clock::{BootClock, Clock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::instance::Incarnation;
+use crate::instancer::{Feed, Instancer, Watcher};
+use crate::name::ServiceName;
+use crate::snapshot::{Revision, Snapshot};
+
+/// The largest file that is read.
+pub const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
+
+const OP: &str = "file: read";
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A file written less than this before it was read may be written once more without its time stamps changing.
+const STAMPS_SETTLE_AFTER: Duration = Duration::from_secs(2);
+
+/// A source that is a file: `{"services": {"greeter": [{"address": "10.0.0.7:50051", "zone": "a", "weight": 5}]}}`.
+///
+/// A record has the keys of an [`Instance`](crate::Instance)'s JSON form. Only `address` is required; `id` is the address
+/// unless stated, the service is the key it stands under. A changed file is read within a second or two. One that cannot be
+/// read (not there, not JSON, keys at the top that are none of ours, larger than [`MAX_FILE_BYTES`]) leaves the last set in
+/// place and shows as stale with path, line and column. A single bad record is skipped and named.
+#[derive(Clone, Debug)]
+pub struct File {
+    reader: Arc<Reader>,
+    domain: Arc<str>,
+    clock: Arc<dyn Clock>,
+}
+
+impl File {
+    /// The file at `path`. It need not exist yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            reader: Arc::new(Reader {
+                path: path.into(),
+                last: Mutex::default(),
+            }),
+            domain: format!("file-{}", Incarnation::random()).into(),
+            clock: Arc::new(BootClock),
+        }
+    }
+
+    /// Sets the clock that ages are measured with. Default [`BootClock`].
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Looks at the file, on a thread where that may block.
+    async fn look(&self) -> Result<Reading> {
+        let reader = Arc::clone(&self.reader);
+        tokio::task::spawn_blocking(move || reader.look())
+            .await
+            .map_err(|error| Error::new(ErrorKind::Unavailable, OP).with_source(error))
+    }
+
+    fn snapshot(&self, service: &ServiceName, document: &Document, version: u64) -> Snapshot {
+        let entries = document.entries(service);
+        let revision = Revision::new(Arc::clone(&self.domain), version);
+        Snapshot::new(
+            service.clone(),
+            revision,
+            self.clock.now(),
+            entries.instances,
+        )
+        .with_skipped(entries.skipped)
+    }
+}
+
+#[async_trait]
+impl Instancer for File {
+    async fn services(&self) -> Result<Vec<ServiceName>> {
+        Ok(self.look().await?.document?.services())
+    }
+
+    async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
+        let reading = self.look().await?;
+        Ok(self.snapshot(service, &*reading.document?, reading.version))
+    }
+
+    async fn watch(
+        &self,
+        service: &ServiceName,
+        known: Option<&Snapshot>,
+    ) -> Result<Box<dyn Watcher>> {
+        Ok(Box::new(FileWatcher {
+            file: self.clone(),
+            service: service.clone(),
+            look_at: Instant::now(),
+            seen: None,
+            relay: Relay::new(known),
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct FileWatcher {
+    file: File,
+    service: ServiceName,
+    look_at: Instant,
+    /// The version of the reading that was told last.
+    seen: Option<u64>,
+    relay: Relay,
+}
+
+#[async_trait]
+impl Watcher for FileWatcher {
+    async fn next(&mut self) -> Result<Feed> {
+        loop {
+            sleep_until(self.look_at).await;
+            let reading = self.file.look().await?;
+            let now = Instant::now();
+            self.look_at = now + LOOK_EVERY;
+            if self.seen.replace(reading.version) == Some(reading.version)
+                && now < self.relay.repeat_at()
+            {
+                continue;
+            }
+            let view = match reading.document {
+                Ok(document) => View {
+                    set: Some(
+                        self.file
+                            .snapshot(&self.service, &document, reading.version),
+                    ),
+                    trouble: None,
+                },
+                Err(error) => View {
+                    set: None,
+                    trouble: Some(error),
+                },
+            };
+            if let Some(news) = self.relay.news(view) {
+                return Ok(news);
+            }
+        }
+    }
+
+    fn silence_limit(&self) -> Duration {
+        SILENCE_LIMIT
+    }
+}
+
+/// Reads the file once for all feeds, and only when it may have changed.
+#[derive(Debug)]
+struct Reader {
+    path: PathBuf,
+    /// Locked while the file is read, on a blocking thread; never across an await.
+    last: Mutex<Option<Reading>>,
+}
+
+/// The outcome of the last time that the file was read.
+#[derive(Clone, Debug)]
+struct Reading {
+    /// Grows whenever the outcome changes.
+    version: u64,
+    document: Result<Arc<Document>>,
+    /// A hash of what was read, if it could be.
+    content: Option<u64>,
+    /// The file's marks before it was read. `None` if the same marks may come with other content.
+    marks: Option<Marks>,
+}
+
+/// What changes when a file does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Marks {
+    modified: SystemTime,
+    len: u64,
+    identity: (u64, u64),
+    changed: (i64, i64),
+}
+
+impl Marks {
+    fn of(metadata: &std::fs::Metadata) -> std::io::Result<Self> {
+        #[cfg(unix)]
+        let (identity, changed) = {
+            use std::os::unix::fs::MetadataExt;
+            (
+                (metadata.dev(), metadata.ino()),
+                (metadata.ctime(), metadata.ctime_nsec()),
+            )
+        };
+        #[cfg(not(unix))]
+        let (identity, changed) = ((0, 0), (0, 0));
+        Ok(Self {
+            modified: metadata.modified()?,
+            len: metadata.len(),
+            identity,
+            changed,
+        })
+    }
+
+    fn are_settled(&self) -> bool {
+        SystemTime::now()
+            .duration_since(self.modified)
+            .is_ok_and(|age| age > STAMPS_SETTLE_AFTER)
+    }
+}
+
+impl Reader {
+    fn look(&self) -> Reading {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let reading = self.read(last.as_ref());
+        *last = Some(reading.clone());
+        reading
+    }
+
+    fn read(&self, last: Option<&Reading>) -> Reading {
+        let version = last.map_or(1, |last| last.version + 1);
+        let failed = |error: Error| match last {
+            Some(last) if is_same_failure(&last.document, &error) => last.clone(),
+            _ => Reading {
+                version,
+                document: Err(error),
+                content: None,
+                marks: None,
+            },
+        };
+        let marks = match self.marks() {
+            Ok(marks) => marks,
+            Err(error) => return failed(error),
+        };
+        if let Some(last) = last.filter(|last| last.marks.as_ref() == Some(&marks)) {
+            return last.clone();
+        }
+        let bytes = match self.content() {
+            Ok(bytes) => bytes,
+            Err(error) => return failed(error),
+        };
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&bytes);
+        let content = Some(hasher.finish());
+        let marks = Some(marks).filter(Marks::are_settled);
+        if let Some(last) = last.filter(|last| last.content == content) {
+            return Reading {
+                marks,
+                ..last.clone()
+            };
+        }
+        let document = Document::parse(&bytes).map(Arc::new).map_err(|reason| {
+            Error::new(ErrorKind::InvalidData, OP).because(format!("{}: {reason}", self.shown()))
+        });
+        Reading {
+            version,
+            document,
+            content,
+            marks,
+        }
+    }
+
+    fn marks(&self) -> Result<Marks> {
+        let metadata = std::fs::metadata(&self.path).map_err(|error| self.io(&error))?;
+        // Opening a pipe would wait for its writer.
+        if !metadata.is_file() {
+            return Err(Error::new(ErrorKind::InvalidData, OP)
+                .because(format!("{} is not a file", self.shown())));
+        }
+        Marks::of(&metadata).map_err(|error| self.io(&error))
+    }
+
+    fn content(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        std::fs::File::open(&self.path)
+            .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
+            .map_err(|error| self.io(&error))?;
+        if bytes.len() as u64 > MAX_FILE_BYTES {
+            return Err(Error::new(ErrorKind::InvalidData, OP).because(format!(
+                "{} is larger than {MAX_FILE_BYTES} bytes",
+                self.shown()
+            )));
+        }
+        Ok(bytes)
+    }
+
+    fn io(&self, error: &std::io::Error) -> Error {
+        let kind = match error.kind() {
+            IoErrorKind::NotFound => ErrorKind::NotFound,
+            IoErrorKind::PermissionDenied => ErrorKind::Denied,
+            _ => ErrorKind::Unavailable,
+        };
+        Error::new(kind, OP).because(format!("{}: {error}", self.shown()))
+    }
+
+    fn shown(&self) -> std::path::Display<'_> {
+        Path::display(&self.path)
+    }
+}
+
+fn is_same_failure(last: &Result<Arc<Document>>, error: &Error) -> bool {
+    last.as_ref()
+        .is_err_and(|last| last.report().to_string() == error.report().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::combine::switched::{seen, service, subscribe, until};
+    use crate::subscription::Subscription;
+
+    fn content(ids: &[&str]) -> String {
+        let records: Vec<_> = ids
+            .iter()
+            .map(|id| format!(r#"{{"address": "h:1", "id": "{id}"}}"#))
+            .collect();
+        format!(r#"{{"services": {{"s": [{}]}}}}"#, records.join(","))
+    }
+
+    struct Folder {
+        folder: tempfile::TempDir,
+    }
+
+    impl Folder {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            Self { folder }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.folder.path().join("services.json")
+        }
+
+        fn write(&self, content: &str) {
+            std::fs::write(self.path(), content).unwrap();
+        }
+
+        fn watch(&self) -> Subscription {
+            subscribe(Arc::new(File::new(self.path())))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rewritten_file_is_read_again_and_what_left_it_is_not_held() {
+        let folder = Folder::new();
+        folder.write(&content(&["a", "b", "c", "d"]));
+        let mut services = folder.watch();
+        until(&mut services, "a b c d live").await;
+        let written_at = Instant::now();
+        folder.write(&content(&["a"]));
+        until(&mut services, "a live").await;
+        assert!(written_at.elapsed() <= Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rename_over_the_file_is_seen() {
+        let folder = Folder::new();
+        folder.write(&content(&["a"]));
+        let mut services = folder.watch();
+        until(&mut services, "a live").await;
+        let new = folder.folder.path().join("new.json");
+        std::fs::write(&new, content(&["b"])).unwrap();
+        std::fs::rename(&new, folder.path()).unwrap();
+        until(&mut services, "b live").await;
+    }
+
+    #[cfg(unix)]
+    #[tokio::test(start_paused = true)]
+    async fn a_swapped_link_to_the_folder_of_the_file_is_seen() {
+        use std::os::unix::fs::symlink;
+        let folder = Folder::new();
+        let root = folder.folder.path();
+        for (version, id) in [("v1", "a"), ("v2", "b")] {
+            std::fs::create_dir(root.join(version)).unwrap();
+            std::fs::write(root.join(version).join("x.json"), content(&[id])).unwrap();
+        }
+        symlink(root.join("v1"), root.join("data")).unwrap();
+        let mut services = subscribe(Arc::new(File::new(root.join("data/x.json"))));
+        until(&mut services, "a live").await;
+        symlink(root.join("v2"), root.join("data-new")).unwrap();
+        std::fs::rename(root.join("data-new"), root.join("data")).unwrap();
+        until(&mut services, "b live").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broken_file_keeps_the_last_set_and_says_where_until_it_is_mended() {
+        let folder = Folder::new();
+        folder.write(&content(&["a"]));
+        let mut services = folder.watch();
+        until(&mut services, "a live").await;
+        folder.write("{\n  \"services\": oops");
+        let state = until(&mut services, "a stale").await;
+        let reason = state.status().error().unwrap().report().to_string();
+        assert!(
+            reason.contains("services.json: ") && reason.contains("line 2 column"),
+            "{reason}"
+        );
+        std::fs::remove_file(folder.path()).unwrap();
+        let state = services.changed().await.unwrap();
+        assert_eq!(state.status().error().unwrap().kind(), ErrorKind::NotFound);
+        folder.write(&content(&["a"]));
+        until(&mut services, "a live").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_appears_later_is_read_then() {
+        let folder = Folder::new();
+        let mut services = folder.watch();
+        let state = services.changed().await.unwrap();
+        assert_eq!(seen(&state), "initializing");
+        assert_eq!(state.status().error().unwrap().kind(), ErrorKind::NotFound);
+        folder.write(&content(&["a"]));
+        until(&mut services, "a live").await;
+    }
+
+    #[tokio::test]
+    async fn an_oversized_file_and_a_folder_are_refused() {
+        let folder = Folder::new();
+        let file = std::fs::File::create(folder.path()).unwrap();
+        file.set_len(MAX_FILE_BYTES + 1).unwrap();
+        for (path, reason) in [
+            (folder.path(), "larger than"),
+            (folder.folder.path().to_owned(), "not a file"),
+        ] {
+            let error = File::new(path).list(&service()).await.unwrap_err();
+            assert!(error.report().to_string().contains(reason), "{error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unreadable_record_is_named_and_the_revision_grows_with_each_change_only() {
+        let folder = Folder::new();
+        folder.write(r#"{"services": {"s": [{"address": "h:1"}, {"address": "h"}], "empty": []}}"#);
+        let file = File::new(folder.path());
+        let first = file.list(&service()).await.unwrap();
+        assert_eq!((first.len(), first.skipped().len()), (1, 1));
+        assert_eq!(file.services().await.unwrap(), [service()]);
+        let again = file.list(&service()).await.unwrap();
+        assert_eq!(again.revision(), first.revision());
+        folder.write(&content(&["a"]));
+        let changed = file.list(&service()).await.unwrap();
+        assert!(changed.revision() > first.revision());
+    }
+}

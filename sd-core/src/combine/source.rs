@@ -1,0 +1,139 @@
+//! One of the sources that a combination is made of.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use futures_util::future::select_all;
+
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::instancer::Instancer;
+use crate::name::ServiceName;
+use crate::publisher::Coalescing;
+use crate::state::{State, Status};
+use crate::subscription::{Shared, Subscription, SubscriptionConfig};
+
+/// A named source. Each service is watched there once, however many feeds the combination has: a feed that is opened anew
+/// while the old one lives finds the last set of a source that is down.
+#[derive(Debug)]
+pub(super) struct Source {
+    name: Arc<str>,
+    instancer: Arc<dyn Instancer>,
+    subscriptions: Mutex<BTreeMap<ServiceName, Weak<Shared>>>,
+}
+
+/// A source as one feed sees it.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) name: Arc<str>,
+    pub(super) subscription: Subscription,
+}
+
+impl Source {
+    pub(super) fn new(name: &str, instancer: Arc<dyn Instancer>) -> Self {
+        Self {
+            name: name.into(),
+            instancer,
+            subscriptions: Mutex::default(),
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn instancer(&self) -> &dyn Instancer {
+        self.instancer.as_ref()
+    }
+
+    pub(super) fn subscribe(
+        &self,
+        service: &ServiceName,
+        config: &SubscriptionConfig,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Part> {
+        let mut map = self
+            .subscriptions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let shared = map.get(service).and_then(Weak::upgrade);
+        let subscription = if let Some(shared) = shared {
+            Subscription::from_shared(shared)
+        } else {
+            map.retain(|_, shared| shared.strong_count() > 0);
+            let fresh = Subscription::spawn(
+                Arc::clone(&self.instancer),
+                service.clone(),
+                config.clone(),
+                Arc::clone(clock),
+            )?;
+            map.insert(service.clone(), Arc::downgrade(fresh.shared()));
+            fresh
+        };
+        Ok(Part {
+            name: Arc::clone(&self.name),
+            subscription,
+        })
+    }
+
+    /// `error` of a request to this source.
+    pub(super) fn blame(&self, op: &'static str, error: &Error) -> Error {
+        Error::new(error.kind(), op).because(format!("{}: {}", self.name, error.report()))
+    }
+}
+
+/// How sources are watched unless told otherwise. Bursts merge once, in the subscription to the whole.
+pub(super) fn default_config() -> SubscriptionConfig {
+    SubscriptionConfig {
+        coalescing: Coalescing {
+            quiet: Duration::ZERO,
+            longest: Duration::ZERO,
+        },
+        ..SubscriptionConfig::default()
+    }
+}
+
+/// The states of all parts, which [`changed`] then no longer returns for.
+pub(super) fn states(parts: &mut [Part]) -> Vec<State> {
+    parts
+        .iter_mut()
+        .map(|part| part.subscription.state_and_mark_seen())
+        .collect()
+}
+
+/// Waits until a part has a new state. Cancel-safe.
+pub(super) async fn changed(parts: &mut [Part]) -> Result<()> {
+    let waits = parts
+        .iter_mut()
+        .map(|part| Box::pin(part.subscription.changed()));
+    select_all(waits).await.0.map(drop)
+}
+
+/// Why each of the troubled parts cannot be trusted.
+pub(super) fn trouble<'a>(
+    op: &'static str,
+    parts: impl IntoIterator<Item = (&'a Part, &'a State)>,
+) -> Option<Error> {
+    let mut kind = None;
+    let mut reasons = Vec::new();
+    for (part, state) in parts {
+        let reason = match &state.status {
+            Status::Live if state.snapshot.is_empty() => "lists no instance".to_owned(),
+            Status::Live => continue,
+            Status::Initializing { error: None, .. } => "has not answered yet".to_owned(),
+            Status::Initializing {
+                error: Some(error), ..
+            }
+            | Status::Stale { error, .. } => {
+                kind = kind.or(Some(error.kind()));
+                error.report().to_string()
+            }
+        };
+        reasons.push(format!("{}: {reason}", part.name));
+    }
+    (!reasons.is_empty()).then(|| {
+        let kind = kind.unwrap_or(crate::ErrorKind::Unavailable);
+        Error::new(kind, op).because(reasons.join("; "))
+    })
+}
