@@ -31,9 +31,9 @@ fn label(service: &ServiceName) -> String {
     clippy::cast_precision_loss,
     reason = "gauges are floating point; sets stay far below 2^52"
 )]
-pub(crate) fn published(snapshot: &Snapshot, changed: bool) {
+pub(crate) fn published(snapshot: &Snapshot, changed: bool, is_live: bool) {
     let service = snapshot.service();
-    gauge!(STALE, "service" => label(service)).set(0.0);
+    gauge!(STALE, "service" => label(service)).set(if is_live { 0.0 } else { 1.0 });
     if changed {
         counter!(CHANGES, "service" => label(service)).increment(1);
         gauge!(INSTANCES, "service" => label(service)).set(snapshot.len() as f64);

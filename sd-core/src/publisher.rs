@@ -11,9 +11,10 @@ use crate::Moment;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::instrument;
-use crate::mass_loss::{Holder, MassLossHold};
+use crate::mass_loss::Holder;
 use crate::snapshot::{Revision, Snapshot};
 use crate::state::{State, Status};
+use crate::subscription::SubscriptionConfig;
 
 /// How bursts of changes merge. The first change after quiet is published at once; its followers wait for quiet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,7 @@ pub(crate) struct Publisher {
     out: watch::Sender<State>,
     clock: Arc<dyn Clock>,
     coalescing: Coalescing,
+    metered: bool,
     holder: Holder,
     last_change: Option<Instant>,
     pending: Option<Pending>,
@@ -57,14 +59,14 @@ impl Publisher {
     pub(crate) fn new(
         out: watch::Sender<State>,
         clock: Arc<dyn Clock>,
-        coalescing: Coalescing,
-        hold: Option<MassLossHold>,
+        config: &SubscriptionConfig,
     ) -> Self {
         Self {
             out,
             clock,
-            coalescing,
-            holder: Holder::new(hold),
+            coalescing: config.coalescing,
+            metered: config.metered,
+            holder: Holder::new(config.mass_loss_hold),
             last_change: None,
             pending: None,
             trouble: None,
@@ -117,7 +119,9 @@ impl Publisher {
         let now = self.clock.now();
         self.out.send_modify(|state| {
             if let Status::Live = &state.status {
-                instrument::stale(&state.snapshot);
+                if self.metered {
+                    instrument::stale(&state.snapshot);
+                }
                 if error.kind() == ErrorKind::Outdated {
                     debug!(error = %error.report(), "feed outdated, reading everything again");
                 } else {
@@ -218,9 +222,8 @@ impl Publisher {
                     "source is well again"
                 );
             }
-            instrument::published(&snapshot, changed);
-            if !is_live {
-                instrument::stale(&snapshot);
+            if self.metered {
+                instrument::published(&snapshot, changed, is_live);
             }
             *state = State { snapshot, status };
             changed || is_live != was_live
@@ -243,11 +246,8 @@ mod tests {
             snapshot: Snapshot::unread(service, since),
             status: Status::Initializing { since, error: None },
         });
-        let hold = Some(MassLossHold::default());
-        (
-            Publisher::new(out, clock, Coalescing::default(), hold),
-            states,
-        )
+        let config = SubscriptionConfig::default();
+        (Publisher::new(out, clock, &config), states)
     }
 
     fn set(revision: u64, ports: std::ops::Range<u16>) -> Snapshot {

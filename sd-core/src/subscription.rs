@@ -43,6 +43,8 @@ pub struct SubscriptionConfig {
     pub mass_loss_hold: Option<MassLossHold>,
     /// How bursts of changes merge.
     pub coalescing: Coalescing,
+    /// Whether the set shows in the metrics of its service. The part of a combination does not: the whole does.
+    pub(crate) metered: bool,
 }
 
 impl Default for SubscriptionConfig {
@@ -55,6 +57,7 @@ impl Default for SubscriptionConfig {
             anti_entropy: Some(Duration::from_mins(5)),
             mass_loss_hold: Some(MassLossHold::default()),
             coalescing: Coalescing::default(),
+            metered: true,
         }
     }
 }
@@ -143,12 +146,7 @@ impl Subscription {
             },
         });
         let stop = stop.child_token();
-        let publisher = Publisher::new(
-            out,
-            Arc::clone(&clock),
-            config.coalescing,
-            config.mass_loss_hold,
-        );
+        let publisher = Publisher::new(out, Arc::clone(&clock), &config);
         let span = info_span!("watch", service = service.as_str());
         let driver = Driver {
             instancer,

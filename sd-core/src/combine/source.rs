@@ -65,7 +65,10 @@ impl Source {
             let fresh = Subscription::spawn(
                 Arc::clone(&self.instancer),
                 service.clone(),
-                config.clone(),
+                SubscriptionConfig {
+                    metered: false,
+                    ..config.clone()
+                },
                 Arc::clone(clock),
             )?;
             map.insert(service.clone(), Arc::downgrade(fresh.shared()));
