@@ -523,7 +523,7 @@ mod tests {
             ("consul://h", "etcd://"),
             ("etcd:///services", "endpoints"),
             ("etcd://h?colour=red", "colour"),
-            ("etcd://h?ttl=soon", "ttl"),
+            ("etcd://h?ttl=soon", "a duration"),
             ("etcd://h?format=xml", "xml"),
             ("etcd://u:p@h?user=v", "user"),
             ("etcd://u:hunter2@h?password=hunter3", "password"),

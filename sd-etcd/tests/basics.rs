@@ -1,9 +1,11 @@
 //! The whole stack over a running etcd: what one process registers, another one sees.
 
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 mod common;
 
 use common::{config, instance, keys, prefix, raw, registry, server, until};
-use sd_core::{ErrorKind, Incarnation, Instancer};
+use sd_core::{ErrorKind, Incarnation, Instance, Instancer, ServiceName, State};
 
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
@@ -11,7 +13,7 @@ async fn what_is_registered_is_seen_listed_updated_and_withdrawn() {
     let prefix = prefix();
     let (writer, reader) = (registry(&prefix), registry(&prefix));
     let mut seen = reader.subscribe("greeter").unwrap();
-    until(&mut seen, "known", |state| state.is_known()).await;
+    until(&mut seen, "known", State::is_known).await;
 
     let guard = writer
         .register(instance(1).with_zone("a").with_tag("blue"))
@@ -65,13 +67,13 @@ async fn another_incarnation_is_refused_and_told_who_holds_the_id() {
 async fn a_service_is_not_mixed_up_with_one_whose_name_begins_the_same() {
     let prefix = prefix();
     let registry = registry(&prefix);
-    let named = |name: &str| sd_core::Instance::new(name, "10.0.0.1:1").unwrap();
+    let copy_of = |name: &str| Instance::new(name, "10.0.0.1:1").unwrap();
     let mut guards = Vec::new();
     for name in ["a", "a-b", "a.b", "a0", "ab"] {
-        guards.push(registry.register(named(name)).await.unwrap());
+        guards.push(registry.register(copy_of(name)).await.unwrap());
     }
     let services = registry.services().await.unwrap();
-    let names: Vec<_> = services.iter().map(sd_core::ServiceName::as_str).collect();
+    let names: Vec<_> = services.iter().map(ServiceName::as_str).collect();
     assert_eq!(names, ["a", "a-b", "a.b", "a0", "ab"]);
     for service in services {
         assert_eq!(registry.list(&service).await.unwrap().len(), 1, "{service}");
