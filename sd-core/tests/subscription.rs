@@ -1,0 +1,665 @@
+//! What a subscription does with a source that changes, fails, hangs and comes back. The clock is paused.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_core::testing::{Answer, ScriptedBackend, ScriptedInstancer};
+use sd_core::{
+    Error, ErrorKind, Feed, Incarnation, Instance, InstanceId, Moment, Registry, RegistryConfig,
+    Revision, ServiceName, Snapshot, State, Subscription, SubscriptionConfig, TokioClock,
+};
+use tokio::time::{Instant, advance, sleep, timeout};
+
+const MILLIS: Duration = Duration::from_millis(1);
+
+fn service() -> ServiceName {
+    ServiceName::new("s").unwrap()
+}
+
+/// One run of the instance with this id, at a version of its metadata.
+fn instance(id: &str, version: u64) -> Arc<Instance> {
+    let instance = Instance::new("s", "10.0.0.7:50051").unwrap();
+    let instance = instance
+        .with_id(InstanceId::new(id).unwrap())
+        .with_incarnation(Incarnation::from_u64(1))
+        .with_metadata("version", version.to_string());
+    Arc::new(instance)
+}
+
+fn at(value: u64) -> Revision {
+    Revision::new("history", value)
+}
+
+fn set(revision: u64, ids: &[&str]) -> Snapshot {
+    let instances = ids.iter().map(|id| instance(id, 0)).collect();
+    Snapshot::new(service(), at(revision), Moment::ZERO, instances)
+}
+
+/// One instance, with the revision in its metadata.
+fn version(revision: u64) -> Snapshot {
+    set(revision, &[]).with_instances(vec![instance("a", revision)])
+}
+
+fn version_of(state: &State) -> String {
+    state.snapshot().instances()[0].metadata()["version"].clone()
+}
+
+fn alive(revision: u64) -> Feed {
+    Feed::Alive {
+        revision: at(revision),
+        as_of: Moment::ZERO,
+    }
+}
+
+fn down() -> Error {
+    Error::new(ErrorKind::Unavailable, "scripted").because("the server is down")
+}
+
+fn config() -> SubscriptionConfig {
+    let mut config = SubscriptionConfig::default();
+    config.anti_entropy = None;
+    config
+}
+
+fn subscribe_with(source: &ScriptedInstancer, config: SubscriptionConfig) -> Subscription {
+    let source = Arc::new(source.clone());
+    Subscription::spawn(source, service(), config, Arc::new(TokioClock)).unwrap()
+}
+
+fn subscribe(source: &ScriptedInstancer) -> Subscription {
+    source.set_silence_limit(Duration::from_hours(24));
+    subscribe_with(source, config())
+}
+
+/// A subscription whose source has told these.
+async fn subscribed(source: &ScriptedInstancer, ids: &[&str]) -> Subscription {
+    source.tell(Ok(Feed::Set(set(1, ids))));
+    let mut subscription = subscribe(source);
+    soon(subscription.changed()).await.unwrap();
+    subscription
+}
+
+fn registry(backend: &ScriptedBackend) -> Registry {
+    let config = RegistryConfig::default()
+        .with_clock(Arc::new(TokioClock))
+        .with_subscription(config());
+    Registry::with_config(Arc::new(backend.clone()), config)
+}
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    let limit = Duration::from_hours(1);
+    timeout(limit, what).await.expect("something never happens")
+}
+
+fn ids(state: &State) -> Vec<&str> {
+    let instances = state.snapshot().instances().iter();
+    instances.map(|instance| instance.id().as_str()).collect()
+}
+
+fn told(state: &State) -> (&'static str, Vec<&str>) {
+    (state.status().as_str(), ids(state))
+}
+
+#[tokio::test(start_paused = true)]
+async fn keeps_the_last_set_while_the_source_fails_and_comes_back_by_itself() {
+    let source = ScriptedInstancer::default();
+    let mut subscription = subscribed(&source, &["a", "b"]).await;
+    for _ in 0..3 {
+        source.answer_opening(Answer::Fail(down()));
+    }
+    let trouble_at = sd_core::Clock::now(&TokioClock);
+    source.tell(Err(down()));
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!(told(&state), ("stale", vec!["a", "b"]));
+    let error = state.status().error().unwrap().report().to_string();
+    assert!(error.contains("the server is down"), "{error}");
+
+    soon(source.opened(5)).await;
+    assert_eq!(told(&subscription.state()), ("stale", vec!["a", "b"]));
+    assert_eq!(subscription.state().status().since(), Some(trouble_at));
+    source.tell(Ok(alive(1)));
+    soon(async { while subscription.changed().await.unwrap().status().as_str() != "live" {} })
+        .await;
+    assert_eq!(told(&subscription.state()), ("live", vec!["a", "b"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn resumes_after_an_error_and_reads_everything_when_the_position_is_outdated() {
+    let source = ScriptedInstancer::default();
+    let subscription = subscribed(&source, &["a"]).await;
+    source.tell(Ok(alive(7)));
+    source.tell(Err(down()));
+    soon(source.opened(2)).await;
+    source.tell(Err(Error::new(ErrorKind::Outdated, "scripted")));
+    soon(source.opened(3)).await;
+    let known: Vec<_> = source.openings().into_iter().map(|o| o.known).collect();
+    assert_eq!(known, [None, Some(at(7)), None]);
+    assert_eq!(ids(&subscription.state()), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn delays_between_feeds_grow_to_their_cap_and_start_over_after_a_stable_feed() {
+    const FAILURES: usize = 30;
+    let source = ScriptedInstancer::default();
+    for _ in 0..FAILURES {
+        source.answer_opening(Answer::Fail(down()));
+    }
+    let _subscription = subscribe(&source);
+    soon(source.opened(FAILURES + 1)).await;
+    let openings = source.openings();
+    let mut ceiling = 100 * MILLIS;
+    for pair in openings.windows(2) {
+        let delay = pair[1].at - pair[0].at;
+        assert!(delay <= ceiling + MILLIS, "{delay:?} > {ceiling:?}");
+        ceiling = (ceiling * 2).min(Duration::from_secs(5));
+    }
+    // Without growth, 30 delays of at most 100 ms would be 3 s.
+    let all = openings[FAILURES].at - openings[0].at;
+    assert!(all > Duration::from_secs(10), "{all:?}");
+
+    sleep(Duration::from_secs(11)).await;
+    let ended_at = Instant::now();
+    source.tell(Err(down()));
+    soon(source.opened(FAILURES + 2)).await;
+    assert!(ended_at.elapsed() <= 101 * MILLIS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn feeds_that_open_and_fail_at_once_are_not_opened_in_a_hurry() {
+    const FEEDS: usize = 30;
+    let source = ScriptedInstancer::default();
+    for _ in 0..FEEDS {
+        source.tell(Err(down()));
+    }
+    let _subscription = subscribe(&source);
+    let start = Instant::now();
+    soon(source.opened(FEEDS + 1)).await;
+    assert!(start.elapsed() > Duration::from_secs(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_delay_that_a_server_asks_for_is_kept() {
+    let source = ScriptedInstancer::default();
+    let after = Duration::from_secs(42);
+    let busy = ErrorKind::RateLimited {
+        retry_after: Some(after),
+    };
+    source.answer_opening(Answer::Fail(Error::new(busy, "scripted")));
+    let _subscription = subscribe(&source);
+    soon(source.opened(2)).await;
+    let openings = source.openings();
+    let delay = openings[1].at - openings[0].at;
+    assert!((after..after + 2 * MILLIS).contains(&delay), "{delay:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_that_falls_silent_is_opened_anew() {
+    let source = ScriptedInstancer::default();
+    source.tell(Ok(Feed::Set(set(1, &["a"]))));
+    source.set_silence_limit(Duration::from_secs(30));
+    let mut subscription = subscribe_with(&source, config());
+    soon(subscription.changed()).await.unwrap();
+    let silent_since = Instant::now();
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!(told(&state), ("stale", vec!["a"]));
+    assert_eq!(state.status().error().unwrap().kind(), ErrorKind::Timeout);
+    soon(source.opened(2)).await;
+    let silence = silent_since.elapsed();
+    assert!((30..32).contains(&silence.as_secs()), "{silence:?}");
+    assert_eq!(source.open_feeds(), 1);
+    source.tell(Ok(alive(2)));
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!(told(&state), ("live", vec!["a"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn signs_of_life_keep_a_quiet_feed_open() {
+    let source = ScriptedInstancer::default();
+    source.tell(Ok(Feed::Set(set(1, &["a"]))));
+    source.set_silence_limit(Duration::from_secs(30));
+    let mut subscription = subscribe_with(&source, config());
+    soon(subscription.changed()).await.unwrap();
+    for round in 0..10 {
+        sleep(Duration::from_secs(20)).await;
+        source.tell(Ok(alive(round)));
+    }
+    assert_eq!(source.openings().len(), 1);
+    assert_eq!(subscription.state().status().as_str(), "live");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_opening_that_hangs_is_given_up() {
+    let source = ScriptedInstancer::default();
+    source.answer_opening(Answer::Hang);
+    let subscription = subscribe(&source);
+    soon(source.opened(2)).await;
+    let openings = source.openings();
+    let hung = openings[1].at - openings[0].at;
+    assert!((5000..5102).contains(&hung.as_millis()), "{hung:?}");
+    let state = subscription.state();
+    assert_eq!(told(&state), ("initializing", vec![]));
+    assert_eq!(state.status().error().unwrap().kind(), ErrorKind::Timeout);
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_is_read_again_now_and_then_and_the_difference_published_once() {
+    let source = ScriptedInstancer::default();
+    source.set_silence_limit(Duration::from_hours(24));
+    source.tell(Ok(Feed::Set(set(1, &["a"]))));
+    let mut subscription = subscribe_with(&source, SubscriptionConfig::default());
+    soon(subscription.changed()).await.unwrap();
+    let start = Instant::now();
+    soon(source.opened(2)).await;
+    let waited = start.elapsed().as_secs();
+    assert!((240..=361).contains(&waited), "{waited}");
+    assert_eq!(source.openings()[1].known, None);
+    assert_eq!(source.open_feeds(), 1);
+
+    source.tell(Ok(Feed::Set(set(2, &["a", "b"]))));
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!(told(&state), ("live", vec!["a", "b"]));
+    source.tell(Ok(Feed::Set(set(3, &["a", "b"]))));
+    assert!(
+        timeout(Duration::from_secs(10), subscription.changed())
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rereading_that_fails_leaves_the_good_feed_alone() {
+    let source = ScriptedInstancer::default();
+    source.set_silence_limit(Duration::from_hours(24));
+    source.tell(Ok(Feed::Set(set(1, &["a"]))));
+    let mut subscription = subscribe_with(&source, SubscriptionConfig::default());
+    soon(subscription.changed()).await.unwrap();
+    source.answer_opening(Answer::Fail(down()));
+    soon(source.opened(2)).await;
+    source.tell(Ok(Feed::Set(set(2, &["a", "b"]))));
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!(told(&state), ("live", vec!["a", "b"]));
+    assert_eq!(source.openings().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_skips_to_the_newest_state_and_delays_nobody() {
+    let source = ScriptedInstancer::default();
+    let mut fast = subscribed(&source, &["a"]).await;
+    let mut slow = fast.clone();
+    for revision in 2..10 {
+        source.tell(Ok(Feed::Set(version(revision))));
+        let state = soon(fast.changed()).await.unwrap();
+        assert_eq!(version_of(&state), revision.to_string());
+        sleep(Duration::from_secs(1)).await;
+    }
+    let state = soon(slow.changed()).await.unwrap();
+    assert_eq!(version_of(&state), "9");
+    assert!(
+        timeout(Duration::from_secs(10), slow.changed())
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_subscribers_of_a_registry_share_one_feed() {
+    let backend = ScriptedBackend::default();
+    let source = &backend.instancer;
+    source.set_silence_limit(Duration::from_hours(24));
+    source.tell(Ok(Feed::Set(set(1, &["a"]))));
+    let registry = registry(&backend);
+    let mut all: Vec<_> = (0..20).map(|_| registry.subscribe("s").unwrap()).collect();
+    for subscription in &all {
+        let state = subscription.wait_until_ready(Duration::from_secs(1)).await;
+        assert_eq!(ids(&state.unwrap()), ["a"]);
+    }
+    assert_eq!((source.openings().len(), source.open_feeds()), (1, 1));
+    all.truncate(1);
+    source.tell(Ok(Feed::Set(set(2, &["b"]))));
+    soon(async {
+        while ids(&all[0].state()) != ["b"] {
+            all[0].changed().await.unwrap();
+        }
+    })
+    .await;
+    all.clear();
+    soon(source.feeds_are_open(0)).await;
+    let _again = registry.subscribe("s").unwrap();
+    soon(source.opened(2)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_metadata_alone_is_published_and_an_equal_set_is_not() {
+    let source = ScriptedInstancer::default();
+    let mut subscription = subscribed(&source, &["a"]).await;
+    source.tell(Ok(Feed::Set(version(2))));
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!(version_of(&state), "2");
+    source.tell(Ok(Feed::Set(version(2).with_position(at(3), Moment::ZERO))));
+    assert!(
+        timeout(Duration::from_secs(10), subscription.changed())
+            .await
+            .is_err()
+    );
+    assert_eq!(subscription.state().snapshot().revision(), &at(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_change_after_quiet_is_published_at_once_and_its_followers_together() {
+    let source = ScriptedInstancer::default();
+    let mut subscription = subscribed(&source, &["a"]).await;
+    sleep(Duration::from_secs(1)).await;
+    let start = Instant::now();
+    source.tell(Ok(Feed::Set(version(2))));
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!(version_of(&state), "2");
+    assert_eq!(start.elapsed(), Duration::ZERO);
+
+    for revision in 3..=5 {
+        advance(3 * MILLIS).await;
+        source.tell(Ok(Feed::Set(version(revision))));
+    }
+    let last_told = Instant::now();
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!(version_of(&state), "5");
+    assert!(last_told.elapsed() <= 11 * MILLIS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_constant_change_no_change_waits_longer_than_100_ms() {
+    let source = ScriptedInstancer::default();
+    let mut subscription = subscribed(&source, &["a"]).await;
+    sleep(Duration::from_secs(1)).await;
+    let writer = source.clone();
+    let changing = tokio::spawn(async move {
+        for revision in 2..202 {
+            writer.tell(Ok(Feed::Set(version(revision))));
+            sleep(5 * MILLIS).await;
+        }
+    });
+    let mut published = vec![Instant::now()];
+    while subscription.state().snapshot().revision() != &at(201) {
+        soon(subscription.changed()).await.unwrap();
+        published.push(Instant::now());
+    }
+    changing.await.unwrap();
+    for pair in published.windows(2) {
+        assert!(pair[1] - pair[0] <= 106 * MILLIS);
+    }
+    // 200 changes in a second.
+    assert!((10..=15).contains(&published.len()), "{}", published.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_that_vanish_together_are_served_on_marked_for_a_while() {
+    let source = ScriptedInstancer::default();
+    let mut subscription = subscribed(&source, &["a", "b", "c", "d"]).await;
+    source.tell(Ok(Feed::Set(set(2, &["a"]))));
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!(told(&state), ("live", vec!["a", "b", "c", "d"]));
+    assert_eq!(state.snapshot().held().len(), 3);
+    let start = Instant::now();
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!((ids(&state), state.snapshot().held().len()), (vec!["a"], 0));
+    let held = start.elapsed();
+    assert!((29_900..30_110).contains(&held.as_millis()), "{held:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn withdrawn_instances_and_those_of_a_subscription_without_hold_go_at_once() {
+    let source = ScriptedInstancer::default();
+    let mut subscription = subscribed(&source, &["a", "b", "c"]).await;
+    let gone = ["b", "c"].map(|id| InstanceId::new(id).unwrap());
+    source.tell(Ok(Feed::Set(set(2, &["a"]).with_withdrawn(gone.into()))));
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!(ids(&state), ["a"]);
+
+    let source = ScriptedInstancer::default();
+    source.tell(Ok(Feed::Set(set(1, &["a", "b", "c"]))));
+    let mut config = config();
+    config.mass_loss_hold = None;
+    let mut subscription = subscribe_with(&source, config);
+    soon(subscription.changed()).await.unwrap();
+    source.tell(Ok(Feed::Set(set(2, &[]))));
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!(told(&state), ("live", vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_no_try_can_mend_is_shown_and_not_tried_again() {
+    let source = ScriptedInstancer::default();
+    let never = Error::new(ErrorKind::Unsupported, "scripted");
+    source.answer_opening(Answer::Fail(never));
+    let mut subscription = subscribe(&source);
+    let state = soon(subscription.changed()).await.unwrap();
+    let error = state.status().error().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    sleep(Duration::from_hours(10)).await;
+    assert_eq!(source.openings().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_set_is_ready_and_one_that_was_never_read_is_not() {
+    let source = ScriptedInstancer::default();
+    source.tell(Ok(Feed::Set(set(1, &[]))));
+    let subscription = subscribe(&source);
+    let limit = Duration::from_secs(3);
+    let state = subscription.wait_until_ready(limit).await.unwrap();
+    assert_eq!(told(&state), ("live", vec![]));
+
+    let source = ScriptedInstancer::default();
+    for _ in 0..1000 {
+        source.answer_opening(Answer::Fail(down()));
+    }
+    let subscription = subscribe(&source);
+    let start = Instant::now();
+    let error = subscription.wait_until_ready(limit).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.report().to_string().contains("the server is down"));
+    assert!((3000..3010).contains(&start.elapsed().as_millis()));
+    assert!(!subscription.state().is_known());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_that_cannot_be_trusted_keeps_the_set_and_a_partial_one_serves_what_it_has() {
+    let source = ScriptedInstancer::default();
+    let mut subscription = subscribed(&source, &["a"]).await;
+    source.tell(Ok(Feed::Degraded(down())));
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!(told(&state), ("stale", vec!["a"]));
+    source.tell(Ok(alive(2)));
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!(told(&state), ("live", vec!["a"]));
+    source.tell(Ok(Feed::Partial {
+        set: set(3, &["a", "b"]),
+        error: down(),
+    }));
+    soon(async { while ids(&subscription.changed().await.unwrap()) != ["a", "b"] {} }).await;
+    assert_eq!(told(&subscription.state()), ("stale", vec!["a", "b"]));
+    assert_eq!(source.openings().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_every_handle_ends_the_task_whatever_it_waits_for() {
+    let alive_tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let hanging = || ScriptedInstancer::default().with_opening(Answer::Hang);
+    let failing = || ScriptedInstancer::default().with_opening(Answer::Fail(down()));
+    let hopeless = Error::new(ErrorKind::Unsupported, "scripted");
+    let parked = ScriptedInstancer::default().with_opening(Answer::Fail(hopeless));
+    for source in [ScriptedInstancer::default(), hanging(), failing(), parked] {
+        assert_eq!(alive_tasks(), 0);
+        let held = Arc::new(source.clone());
+        let weak = Arc::downgrade(&held);
+        let clock = Arc::new(TokioClock);
+        let one = Subscription::spawn(held, service(), config(), clock).unwrap();
+        let two = one.clone();
+        soon(source.opened(1)).await;
+        drop(one);
+        sleep(MILLIS).await;
+        assert_eq!(alive_tasks(), 1);
+        drop(two);
+        sleep(MILLIS).await;
+        assert_eq!((alive_tasks(), source.open_feeds()), (0, 0));
+        assert!(weak.upgrade().is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_the_registry_ends_its_subscriptions_and_refuses_new_ones() {
+    let backend = ScriptedBackend::default();
+    backend.instancer.tell(Ok(Feed::Set(set(1, &["a"]))));
+    let registry = registry(&backend);
+    let mut subscription = registry.subscribe("s").unwrap();
+    soon(subscription.changed()).await.unwrap();
+    registry.close().await.unwrap();
+    registry.close().await.unwrap();
+    assert_eq!(backend.instancer.open_feeds(), 0);
+    let error = soon(subscription.changed()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    assert_eq!(ids(&subscription.state()), ["a"]);
+    let refused = registry.subscribe("s").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_dump_shows_set_state_and_reason() {
+    let backend = ScriptedBackend::default();
+    let source = &backend.instancer;
+    source.tell(Ok(Feed::Set(set(7, &["a", "b"]))));
+    let registry = registry(&backend);
+    let mut subscription = registry.subscribe("s").unwrap();
+    soon(subscription.changed()).await.unwrap();
+    source.tell(Ok(Feed::Degraded(down())));
+    soon(subscription.changed()).await.unwrap();
+    advance(Duration::from_secs(5)).await;
+    let dump = serde_json::to_value(registry.dump()).unwrap();
+    let dump = &dump["subscriptions"][0];
+    assert_eq!(
+        (
+            &dump["service"],
+            &dump["status"],
+            &dump["instances"],
+            &dump["revision"]
+        ),
+        (&"s".into(), &"stale".into(), &2.into(), &7.into())
+    );
+    assert_eq!(dump["error"], "scripted: unavailable: the server is down");
+    assert!(dump["for_seconds"].as_f64().unwrap() >= 5.0, "{dump}");
+}
+
+mod any_sequence {
+    //! Whatever a source tells in whatever order and pace, readers see whole sets and in the end the last one.
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Copy, Debug)]
+    enum News {
+        Set(u8),
+        Alive,
+        Fails,
+        Outdated,
+        Degraded,
+    }
+
+    fn news() -> impl Strategy<Value = (News, u64)> {
+        let what = prop_oneof![
+            4 => any::<u8>().prop_map(News::Set),
+            1 => Just(News::Alive),
+            1 => Just(News::Fails),
+            1 => Just(News::Outdated),
+            1 => Just(News::Degraded),
+        ];
+        (what, prop_oneof![Just(0u64), 1..30u64, 100..3000u64])
+    }
+
+    /// The instances whose bits are set, as of this revision: no two revisions have an instance in common.
+    fn subset(bits: u8, revision: u64) -> Snapshot {
+        let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+        let chosen = names
+            .iter()
+            .enumerate()
+            .filter(|(bit, _)| bits >> bit & 1 == 1);
+        let instances = chosen.map(|(_, id)| instance(id, revision)).collect();
+        Snapshot::new(service(), at(revision), Moment::ZERO, instances)
+    }
+
+    async fn run(script: Vec<(News, u64)>) {
+        let source = ScriptedInstancer::default();
+        source.set_silence_limit(Duration::from_hours(24));
+        let mut config = config();
+        config.mass_loss_hold = None;
+        let mut subscription = subscribe_with(&source, config);
+        let mut watcher = subscription.clone();
+        let seen = tokio::spawn(async move {
+            let mut seen = Vec::new();
+            while let Ok(state) = timeout(Duration::from_mins(10), watcher.changed()).await {
+                seen.push(state.unwrap());
+            }
+            seen
+        });
+        let mut sets = vec![subset(0, 0)];
+        // What the newest feed has told, and whether the source is well.
+        let (mut known, mut resumable, mut well) = (false, false, false);
+        for (revision, (news, pause)) in (1..).zip(script) {
+            match news {
+                News::Set(bits) => {
+                    sets.push(subset(bits, revision));
+                    source.tell(Ok(Feed::Set(subset(bits, revision))));
+                    (known, resumable, well) = (true, true, true);
+                }
+                News::Alive => {
+                    source.tell(Ok(alive(revision)));
+                    well = if resumable { true } else { well };
+                }
+                News::Fails => {
+                    source.tell(Err(down()));
+                    well = false;
+                }
+                News::Outdated => {
+                    source.tell(Err(Error::new(ErrorKind::Outdated, "scripted")));
+                    (resumable, well) = (false, false);
+                }
+                News::Degraded => {
+                    source.tell(Ok(Feed::Degraded(down())));
+                    well = false;
+                }
+            }
+            sleep(Duration::from_millis(pause)).await;
+        }
+        sleep(Duration::from_mins(5)).await;
+        let state = subscription.state_and_mark_seen();
+        let expected = match (known, well) {
+            (false, _) => "initializing",
+            (true, true) => "live",
+            (true, false) => "stale",
+        };
+        assert_eq!(state.status().as_str(), expected);
+        let last = sets.last().unwrap();
+        assert_eq!(state.snapshot().instances(), last.instances());
+        let mut newest = 0;
+        for state in seen.await.unwrap() {
+            let is_whole = |set: &Snapshot| set.instances() == state.snapshot().instances();
+            assert!(sets.iter().any(is_whole), "a mix: {state:?}");
+            let revision = state.snapshot().revision().value();
+            assert!(revision >= newest, "went back from {newest} to {revision}");
+            newest = revision;
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+        #[test]
+        fn ends_with_the_last_set_and_never_shows_a_mix(script in prop::collection::vec(news(), 0..40)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+            runtime.unwrap().block_on(run(script));
+        }
+    }
+}
