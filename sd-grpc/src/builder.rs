@@ -1,0 +1,207 @@
+//! Puts a channel together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Uri};
+use sd_core::balance::Rotation;
+use sd_core::{Error, Result, Subscription};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info_span};
+
+use crate::channel::BalancedChannel;
+use crate::config::{ChannelConfig, KeepAlive};
+use crate::connector::{Connector, Dial, SharedConnector};
+use crate::driver::{Driver, EVENTS, Parts};
+use crate::instrument::CallMetrics;
+use crate::ready_set::ReadySet;
+use crate::shared::{Published, Shared};
+use crate::throttle::Throttle;
+#[cfg(feature = "tls")]
+use crate::tls::{ClientTls, Tls};
+use crate::transport::Transport;
+
+const OP: &str = "build channel";
+const USER_AGENT: &str = concat!("sd-grpc/", env!("CARGO_PKG_VERSION"));
+
+/// Builds a [`BalancedChannel`].
+#[derive(Debug)]
+#[must_use = "nothing is connected before `build`"]
+pub struct ChannelBuilder {
+    subscription: Result<Subscription>,
+    config: ChannelConfig,
+    connector: SharedConnector,
+    origin: Option<Uri>,
+    user_agent: Option<String>,
+    #[cfg(feature = "tls")]
+    tls: Option<ClientTls>,
+}
+
+impl ChannelBuilder {
+    pub(crate) fn new(subscription: Result<Subscription>) -> Self {
+        Self {
+            subscription,
+            config: ChannelConfig::default(),
+            connector: SharedConnector(Arc::new(Dial)),
+            origin: None,
+            user_agent: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+
+    /// Begins a channel over a subscription that exists, for instance one with a configuration of its own.
+    pub fn over(subscription: Subscription) -> Self {
+        Self::new(Ok(subscription))
+    }
+
+    /// Replaces all settings.
+    pub fn config(mut self, config: ChannelConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets [`ChannelConfig::default_deadline`].
+    pub fn default_deadline(mut self, deadline: Duration) -> Self {
+        self.config.default_deadline = Some(deadline);
+        self
+    }
+
+    /// Sets [`ChannelConfig::attempt_timeout`].
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.config.attempt_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets [`ChannelConfig::wait_for_ready`].
+    pub fn wait_for_ready(mut self, wait: bool) -> Self {
+        self.config.wait_for_ready = wait;
+        self
+    }
+
+    /// Sets [`ChannelConfig::idempotent_methods`], for instance `["/greeter.Greeter/SayHello"]`.
+    pub fn idempotent_methods(
+        mut self,
+        paths: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        self.config.idempotent_methods = paths.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets [`ChannelConfig::keep_alive`].
+    pub fn keep_alive(mut self, keep_alive: KeepAlive) -> Self {
+        self.config.keep_alive = Some(keep_alive);
+        self
+    }
+
+    /// Dials in another way than by TCP and Unix sockets.
+    pub fn connector(mut self, connector: impl Connector) -> Self {
+        self.connector = SharedConnector(Arc::new(connector));
+        self
+    }
+
+    /// Sends this scheme and authority with every call instead of those of the endpoint, for servers behind a proxy that
+    /// routes by name.
+    pub fn origin(mut self, origin: Uri) -> Self {
+        self.origin = Some(origin);
+        self
+    }
+
+    /// Puts this before our own user agent.
+    pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
+        self.user_agent = Some(user_agent.into());
+        self
+    }
+
+    /// Speaks TLS with every endpoint.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: ClientTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Starts the channel. Returns at once; connections are opened in the background. Must be called inside a tokio runtime,
+    /// which the channel's tasks live on.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a bad service name or setting, or outside of a runtime; what the subscription failed with.
+    pub fn build(self) -> Result<BalancedChannel> {
+        let subscription = self.subscription?;
+        let runtime = Handle::try_current()
+            .map_err(|_| Error::invalid_input(OP, "must be called inside a tokio runtime"))?;
+        self.config.check()?;
+        let origin = self.origin.map(origin).transpose()?;
+        let user_agent = user_agent(self.user_agent.as_deref())?;
+        let transport = Transport {
+            connector: self.connector,
+            #[cfg(feature = "tls")]
+            tls: self.tls.map(Tls::new).transpose()?,
+        };
+
+        let service = subscription.service().clone();
+        let config = Arc::new(self.config);
+        let rotation = Rotation::new();
+        let published = Arc::new(Published::new(ReadySet::unresolved(&rotation)));
+        let (telling, events) = mpsc::channel(EVENTS);
+        let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
+        let driver = Driver::new(Parts {
+            subscription,
+            config: Arc::clone(&config),
+            transport: Arc::new(transport),
+            origin,
+            published: Arc::clone(&published),
+            rotation,
+            events,
+            telling: telling.clone(),
+            stop: stop.clone(),
+        });
+        let span = info_span!("balance", service = service.as_str());
+        let over = ended.clone().drop_guard();
+        runtime.spawn(
+            async move {
+                driver.run().await;
+                drop(over);
+            }
+            .instrument(span),
+        );
+        Ok(BalancedChannel::new(Arc::new(Shared {
+            throttle: Throttle::new(config.retry_throttle),
+            metrics: CallMetrics::new(&service),
+            service,
+            config,
+            published,
+            events: telling,
+            user_agent,
+            totals: crossbeam_utils::CachePadded::default(),
+            ended,
+            _stop_on_drop: stop.clone().drop_guard(),
+            stop,
+        })))
+    }
+}
+
+fn origin(origin: Uri) -> Result<(Scheme, Authority)> {
+    let text = origin.to_string();
+    let parts = origin.into_parts();
+    parts.scheme.zip(parts.authority).ok_or_else(|| {
+        Error::invalid_input(
+            OP,
+            format!("the origin {text:?} must have a scheme and a host: https://name"),
+        )
+    })
+}
+
+fn user_agent(prefix: Option<&str>) -> Result<HeaderValue> {
+    let Some(prefix) = prefix else {
+        return Ok(HeaderValue::from_static(USER_AGENT));
+    };
+    HeaderValue::from_str(&format!("{prefix} {USER_AGENT}")).map_err(|_| {
+        Error::invalid_input(
+            OP,
+            format!("the user agent {prefix:?} cannot stand in a header"),
+        )
+    })
+}

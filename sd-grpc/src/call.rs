@@ -1,0 +1,458 @@
+//! The path of one call: find an endpoint, send, and decide what a failure means.
+//!
+//! What may be sent again, in the order of the code (gRPC A6, with the same bounds):
+//! - *Never sent*: no connection took the request. Always, and it does not count as an attempt.
+//! - *Refused*: the server said that it did not look at the request. Once for any call, later ones count as attempts.
+//! - *Anything else that may pass*: only calls that are marked idempotent, a few times, elsewhere, after a delay, and not
+//!   while most calls fail.
+//!
+//! A response that is more than a bare status ends all that: it belongs to the caller.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::header::USER_AGENT;
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use hyper::body::Incoming;
+use sd_core::Backoff;
+use tokio::time::{Instant, sleep};
+use tonic::body::Body;
+use tonic::{Code, Status};
+
+use crate::connection::{Connection, Lease};
+use crate::deadline::{self, GRPC_TIMEOUT, earlier, until};
+use crate::driver::Event;
+use crate::instrument::Again;
+use crate::options::{AttemptInfo, Idempotent, WaitForReady};
+use crate::ready_set::{Condition, Pick, ReadySet, Tried};
+use crate::request_body::{CallBody, RequestBody};
+use crate::response_body::ResponseBody;
+use crate::shared::{Shared, Totals};
+use crate::status;
+use crate::subchannel::Subchannel;
+
+const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+/// Picks from `set`, and tells the driver of endpoints that need another connection.
+pub(crate) fn pick(shared: &Shared, set: &ReadySet, tried: &Tried) -> Pick {
+    let mut full = Vec::new();
+    let pick = set.pick(tried, &mut full);
+    for subchannel in full {
+        ask_for_more(shared, subchannel);
+    }
+    pick
+}
+
+fn ask_for_more(shared: &Shared, subchannel: Arc<Subchannel>) {
+    let again = Arc::clone(&subchannel);
+    if shared.events.try_send(Event::Grow { subchannel }).is_err() {
+        // The driver is busy: another call will ask.
+        again.may_grow();
+    }
+}
+
+/// A call under way.
+pub(crate) struct Call {
+    shared: Arc<Shared>,
+    path: PathAndQuery,
+    headers: HeaderMap,
+    began: Instant,
+    deadline: Option<Instant>,
+    wait_for_ready: bool,
+    idempotent: bool,
+    tried: Tried,
+    /// Attempts that count.
+    attempts: u32,
+    /// The server refused the call once.
+    refused: bool,
+    backoff: Backoff,
+}
+
+/// How an attempt ended.
+enum Outcome {
+    Answer(Response<Incoming>, Lease),
+    NeverSent(Lease),
+    Failed {
+        status: Status,
+        lease: Lease,
+        refused: bool,
+        pushback: Option<Pushback>,
+    },
+}
+
+/// What the server says about sending again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pushback {
+    After(Duration),
+    Never,
+}
+
+impl Call {
+    /// # Errors
+    /// INTERNAL for what is no gRPC request.
+    pub(crate) fn new(shared: Arc<Shared>, mut parts: Parts) -> Result<Self, Status> {
+        let began = Instant::now();
+        let config = &shared.config;
+        let timeout = deadline::timeout_of(&parts.headers).or(config.default_deadline);
+        let Some(path) = parts.uri.path_and_query().cloned() else {
+            return Err(Status::internal("a gRPC request must have a path"));
+        };
+        let extensions = &parts.extensions;
+        let idempotent = extensions.get::<Idempotent>().is_some()
+            || (!config.idempotent_methods.is_empty()
+                && config.idempotent_methods.contains(parts.uri.path()));
+        let wait_for_ready = extensions
+            .get::<WaitForReady>()
+            .map_or(config.wait_for_ready, |wait| wait.0);
+        add_user_agent(&mut parts.headers, &shared.user_agent);
+        Ok(Self {
+            path,
+            headers: parts.headers,
+            began,
+            deadline: timeout.and_then(|timeout| began.checked_add(timeout)),
+            wait_for_ready,
+            idempotent,
+            tried: Tried::default(),
+            attempts: 0,
+            refused: false,
+            backoff: Backoff::new(config.retry_first, config.retry_cap),
+            shared,
+        })
+    }
+
+    /// Runs the call. `first` is a place that was found already.
+    pub(crate) async fn run(
+        mut self,
+        body: Body,
+        mut first: Option<Lease>,
+    ) -> Result<Response<Body>, Status> {
+        let mut body = Some(body);
+        let body = poll_fn(|cx| match body.take() {
+            Some(body) => Poll::Ready(CallBody::read(body, cx)),
+            None => Poll::Pending,
+        })
+        .await?;
+        loop {
+            let lease = match first.take() {
+                Some(lease) => lease,
+                None => self.find_place().await?,
+            };
+            let Some(attempt) = body.attempt() else {
+                return Err(Status::internal("the request can no longer be sent again"));
+            };
+            match self.send(lease, attempt).await {
+                Outcome::Answer(response, lease) => {
+                    body.commit();
+                    self.shared.throttle.succeeded();
+                    return Ok(self.answer(response, lease));
+                }
+                Outcome::NeverSent(lease) => {
+                    self.tried.add(lease.target());
+                    self.count_again(&lease, Again::NeverSent);
+                }
+                Outcome::Failed {
+                    status,
+                    lease,
+                    refused,
+                    pushback,
+                } => {
+                    lease.failed();
+                    self.attempts += 1;
+                    self.tried.add(lease.target());
+                    if refused && !self.refused && body.can_repeat() {
+                        self.refused = true;
+                        self.attempts -= 1;
+                        self.count_again(&lease, Again::Refused);
+                        continue;
+                    }
+                    let Some(delay) = self.may_retry(&status, pushback, &body) else {
+                        return Err(status);
+                    };
+                    self.count_again(&lease, Again::Retried);
+                    drop(lease);
+                    sleep(delay).await;
+                }
+            }
+        }
+    }
+
+    fn count_again(&self, lease: &Lease, why: Again) {
+        lease.target().counters().sent_again();
+        Totals::count(&self.shared.totals.sent_again);
+        self.shared.metrics.sent_again(why);
+    }
+
+    /// The delay before another attempt, if there may be one after `status`.
+    fn may_retry(
+        &mut self,
+        status: &Status,
+        pushback: Option<Pushback>,
+        body: &CallBody,
+    ) -> Option<Duration> {
+        let code = status.code();
+        let passes = code == Code::Unavailable
+            || (code == Code::ResourceExhausted && matches!(pushback, Some(Pushback::After(_))));
+        if !passes {
+            return None;
+        }
+        // Every failure that may pass counts, also of calls that are not sent again.
+        let allowed = self.shared.throttle.failed();
+        if !allowed
+            || !self.idempotent
+            || self.attempts >= self.shared.config.max_attempts
+            || !body.can_repeat()
+        {
+            return None;
+        }
+        let delay = match pushback {
+            Some(Pushback::Never) => return None,
+            Some(Pushback::After(delay)) => delay,
+            None => self.backoff.next_delay(),
+        };
+        let in_time = self
+            .deadline
+            .is_none_or(|deadline| Instant::now() + delay < deadline);
+        in_time.then_some(delay)
+    }
+
+    // --- Finding a place ------------------------------------------------------------------------------------------------
+
+    /// Waits for an endpoint as long as its call may.
+    async fn find_place(&self) -> Result<Lease, Status> {
+        let published = &self.shared.published;
+        let wait_until = Instant::now() + self.shared.config.connect_wait;
+        loop {
+            let changed = published.changed().notified();
+            tokio::pin!(changed);
+            // From here on no publishing is missed.
+            changed.as_mut().enable();
+            let set = published.set().load_full();
+            match pick(&self.shared, &set, &self.tried) {
+                Pick::On(connection) => return Ok(self.lease(connection)),
+                Pick::Full => return self.find_freed_place().await,
+                Pick::None => {}
+            }
+            let (fails, reason) = match &set.condition {
+                Condition::Closed => (true, Some("the channel was closed")),
+                Condition::Unusable { reason } => (!self.wait_for_ready, Some(&**reason)),
+                Condition::Unresolved { reason } | Condition::Usable { reason } => {
+                    (false, reason.as_deref())
+                }
+            };
+            let service = self.shared.service.as_str();
+            if fails {
+                return Err(status::no_endpoint(
+                    service,
+                    reason.unwrap_or("none is there"),
+                ));
+            }
+            let patience = (!self.wait_for_ready).then_some(wait_until);
+            let limit = earlier(self.deadline, patience);
+            if until(limit, changed).await.is_ok() {
+                continue;
+            }
+            let unresolved = matches!(set.condition, Condition::Unresolved { .. });
+            let reason = reason.unwrap_or(if unresolved {
+                "the registry has not told its instances yet"
+            } else {
+                "it is still being connected"
+            });
+            return Err(if limit == self.deadline {
+                let when = format_args!("while no endpoint was ready: {reason}");
+                status::deadline_exceeded(when, None)
+            } else {
+                status::no_endpoint(service, reason)
+            });
+        }
+    }
+
+    /// Every connection is full: waits for a call to end. No patience but the deadline applies, the servers are there.
+    async fn find_freed_place(&self) -> Result<Lease, Status> {
+        let published = &self.shared.published;
+        let waiting = published.wait_for_place();
+        loop {
+            let freed = waiting.freed().notified();
+            let changed = published.changed().notified();
+            tokio::pin!(freed, changed);
+            freed.as_mut().enable();
+            changed.as_mut().enable();
+            let set = published.set().load_full();
+            if let Pick::On(connection) = pick(&self.shared, &set, &self.tried) {
+                return Ok(self.lease(connection));
+            }
+            if set.condition == Condition::Closed {
+                let service = self.shared.service.as_str();
+                return Err(status::no_endpoint(service, "the channel was closed"));
+            }
+            let either = async {
+                tokio::select! {
+                    () = freed => {}
+                    () = changed => {}
+                }
+            };
+            if until(self.deadline, either).await.is_err() {
+                return Err(status::deadline_exceeded(
+                    "while every connection was full",
+                    None,
+                ));
+            }
+        }
+    }
+
+    fn lease(&self, connection: Arc<Connection>) -> Lease {
+        Lease::new(connection, Arc::clone(&self.shared))
+    }
+
+    // --- One attempt ------------------------------------------------------------------------------------------------------
+
+    async fn send(&self, lease: Lease, body: RequestBody) -> Outcome {
+        let request = self.request(&lease, body);
+        lease.target().counters().call();
+        let config = &self.shared.config;
+        // The last attempt may take all the time that is left.
+        let is_last = !self.idempotent || self.attempts + 1 >= config.max_attempts;
+        let patience = config
+            .attempt_timeout
+            .filter(|_| !is_last)
+            .and_then(|timeout| Instant::now().checked_add(timeout));
+        let limit = earlier(self.deadline, patience);
+        let sent = until(limit, lease.sender().try_send_request(request)).await;
+        let attempt = || AttemptInfo {
+            endpoint: lease.target().label(),
+            attempts: self.attempts + 1,
+        };
+        match sent {
+            Ok(Ok(response)) => match bare_status(&response) {
+                Some(code) if code != Code::Ok => self.judge(code, response, lease),
+                _ => Outcome::Answer(response, lease),
+            },
+            Ok(Err(mut error)) => {
+                if error.take_message().is_some() {
+                    return Outcome::NeverSent(lease);
+                }
+                let error = error.into_error();
+                let refused = status::is_refused(&error);
+                Outcome::Failed {
+                    status: status::broken(error, lease.close_reason(), attempt()),
+                    lease,
+                    refused,
+                    pushback: None,
+                }
+            }
+            Err(deadline::Elapsed) => {
+                lease.timed_out();
+                let status = if limit == self.deadline {
+                    status::deadline_exceeded("while waiting for an answer", Some(attempt()))
+                } else {
+                    status::attempt_timed_out(attempt())
+                };
+                Outcome::Failed {
+                    status,
+                    lease,
+                    refused: false,
+                    pushback: None,
+                }
+            }
+        }
+    }
+
+    /// A bare status that is not OK: the caller's, unless the call may be sent again.
+    fn judge(&self, code: Code, response: Response<Incoming>, lease: Lease) -> Outcome {
+        let may_pass = matches!(code, Code::Unavailable | Code::ResourceExhausted);
+        if !may_pass || !self.idempotent {
+            return Outcome::Answer(response, lease);
+        }
+        let pushback = pushback(response.headers());
+        let status = Status::from_header_map(response.headers())
+            .unwrap_or_else(|| Status::new(code, format!("HTTP status {}", response.status())));
+        Outcome::Failed {
+            status,
+            lease,
+            refused: false,
+            pushback,
+        }
+    }
+
+    fn request(&self, lease: &Lease, body: RequestBody) -> Request<RequestBody> {
+        let mut headers = self.headers.clone();
+        let target = lease.target();
+        if let Some(deadline) = self.deadline {
+            let now = Instant::now();
+            // What the caller set is true for a while.
+            let fresh = now - self.began < Duration::from_millis(1);
+            if !(fresh && headers.contains_key(GRPC_TIMEOUT)) {
+                let left = deadline.saturating_duration_since(now);
+                headers.insert(GRPC_TIMEOUT, deadline::header_value(left));
+            }
+        }
+        if self.attempts > 0 {
+            headers.insert(PREVIOUS_ATTEMPTS, HeaderValue::from(self.attempts));
+        }
+        let mut uri = http::uri::Parts::default();
+        uri.scheme = Some(target.scheme());
+        uri.authority = Some(target.authority());
+        uri.path_and_query = Some(self.path.clone());
+        let mut request = Request::new(body);
+        *request.method_mut() = Method::POST;
+        // All three parts are there.
+        *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
+        *request.headers_mut() = headers;
+        request
+    }
+
+    fn answer(&self, response: Response<Incoming>, lease: Lease) -> Response<Body> {
+        let attempts = self.attempts + 1;
+        let info = AttemptInfo {
+            endpoint: lease.target().label(),
+            attempts,
+        };
+        let mut response =
+            response.map(|body| Body::new(ResponseBody::new(body, lease, self.deadline, attempts)));
+        response.extensions_mut().insert(info);
+        response
+    }
+}
+
+/// The status of a response that is nothing but a status; of one that is no gRPC at all, what gRPC makes of it.
+fn bare_status(response: &Response<Incoming>) -> Option<Code> {
+    if let Some(code) = response.headers().get(Status::GRPC_STATUS) {
+        return Some(Code::from_bytes(code.as_bytes()));
+    }
+    match response.status() {
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => Some(Code::Unavailable),
+        _ => None,
+    }
+}
+
+fn pushback(headers: &HeaderMap) -> Option<Pushback> {
+    let value = headers.get(PUSHBACK)?;
+    // Negative or malformed: never.
+    Some(
+        value
+            .to_str()
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .map_or(Pushback::Never, |millis| {
+                Pushback::After(Duration::from_millis(millis))
+            }),
+    )
+}
+
+/// Appends ours to the caller's, as tonic does.
+fn add_user_agent(headers: &mut HeaderMap, ours: &HeaderValue) {
+    let theirs = headers.insert(USER_AGENT, ours.clone());
+    if let Some(theirs) = theirs {
+        let both = [theirs.as_bytes(), b" ", ours.as_bytes()].concat();
+        if let Ok(both) = HeaderValue::from_bytes(&both) {
+            headers.insert(USER_AGENT, both);
+        }
+    }
+}

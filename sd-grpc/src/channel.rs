@@ -1,0 +1,180 @@
+//! What users hold: a channel that a generated client takes as its transport.
+
+use std::fmt;
+use std::future::Future;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Cache};
+use http::{Request, Response};
+use sd_core::{Discovery, Error, ErrorKind, Result, ServiceName};
+use tokio::time::timeout;
+use tonic::Status;
+use tonic::body::Body;
+use tower_service::Service;
+
+use crate::builder::ChannelBuilder;
+use crate::call::{self, Call};
+use crate::connection::Lease;
+use crate::dump::ChannelDump;
+use crate::ready_set::{Pick, ReadySet, Tried};
+use crate::shared::{Published, Shared, Totals};
+
+/// A gRPC channel that spreads calls over the instances of a service. Cheap to clone; clones share connections and turns.
+///
+/// Connections are opened and closed as the service changes, whether or not there are calls. When the last clone, call and
+/// response is dropped, all of them end.
+#[derive(Clone)]
+pub struct BalancedChannel {
+    shared: Arc<Shared>,
+    /// The set that this clone saw last. An idle clone may hold an old one; its endpoints then say so.
+    set: Cache<Handle, Arc<ReadySet>>,
+}
+
+/// The way to the published set, for [`Cache`].
+#[derive(Clone)]
+struct Handle(Arc<Published>);
+
+impl Deref for Handle {
+    type Target = ArcSwap<ReadySet>;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.set()
+    }
+}
+
+impl BalancedChannel {
+    /// Begins a channel to `service` as `discovery` knows it: a registry, or an instancer in an `Arc`. Must be called inside
+    /// a tokio runtime. What is wrong shows in [`ChannelBuilder::build`].
+    pub fn builder(
+        discovery: &(impl Discovery + ?Sized),
+        service: impl AsRef<str>,
+    ) -> ChannelBuilder {
+        let subscription =
+            ServiceName::new(service).and_then(|service| discovery.subscribe(&service));
+        ChannelBuilder::new(subscription)
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            set: Cache::new(Handle(Arc::clone(&shared.published))),
+            shared,
+        }
+    }
+
+    /// Waits until an endpoint takes calls. Waits at most `limit`.
+    ///
+    /// # Errors
+    /// `Timeout` with the reason why there is none; `Closed` after [`close`](Self::close).
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub async fn wait_until_ready(&self, limit: Duration) -> Result<()> {
+        const OP: &str = "wait until channel is ready";
+        let published = &self.shared.published;
+        let waiting = async {
+            loop {
+                let changed = published.changed().notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                let set = published.set().load_full();
+                if !set.ready.is_empty() {
+                    return Ok(());
+                }
+                if self.shared.stop.is_cancelled() {
+                    return Err(Error::new(ErrorKind::Closed, OP));
+                }
+                changed.await;
+            }
+        };
+        timeout(limit, waiting).await.unwrap_or_else(|_| {
+            let why = published.set().load().condition.to_string();
+            Err(Error::new(ErrorKind::Timeout, OP).because(why))
+        })
+    }
+
+    /// Closes the channel: new calls fail with UNAVAILABLE, calls in flight may go on for
+    /// [`drain_timeout`](crate::ChannelConfig::drain_timeout). Returns when all connections have ended. Idempotent.
+    ///
+    /// # Cancel safety
+    /// Dropping the future goes on closing in the background.
+    pub async fn close(&self) {
+        self.shared.stop.cancel();
+        self.shared.ended.cancelled().await;
+    }
+
+    /// What the channel holds and what happened so far.
+    pub fn dump(&self) -> ChannelDump {
+        ChannelDump::new(&self.shared)
+    }
+}
+
+impl fmt::Debug for BalancedChannel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BalancedChannel")
+            .field("service", &self.shared.service)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Service<Request<Body>> for BalancedChannel {
+    type Response = Response<Body>;
+    type Error = Status;
+    type Future = CallFuture;
+
+    /// Always ready: a call waits in its own future, where its deadline applies.
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> CallFuture {
+        let shared = Arc::clone(&self.shared);
+        let place = match call::pick(&shared, self.set.load(), &Tried::default()) {
+            Pick::On(connection) => Some(Lease::new(connection, Arc::clone(&shared))),
+            Pick::Full | Pick::None => None,
+        };
+        CallFuture(Box::pin(run(shared, request, place)))
+    }
+}
+
+async fn run(
+    shared: Arc<Shared>,
+    request: Request<Body>,
+    place: Option<Lease>,
+) -> Result<Response<Body>, Status> {
+    Totals::count(&shared.totals.calls);
+    shared.metrics.begun();
+    let (parts, body) = request.into_parts();
+    let done = match Call::new(Arc::clone(&shared), parts) {
+        Ok(call) => call.run(body, place).await,
+        Err(status) => Err(status),
+    };
+    if done.is_err() {
+        Totals::count(&shared.totals.failed);
+        shared.metrics.failed();
+    }
+    done
+}
+
+/// The future of a call.
+///
+/// # Cancel safety
+/// Dropping it gives the call up and resets its stream; the server may have executed it.
+pub struct CallFuture(Pin<Box<dyn Future<Output = Result<Response<Body>, Status>> + Send>>);
+
+impl Future for CallFuture {
+    type Output = Result<Response<Body>, Status>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for CallFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,504 @@
+//! One HTTP/2 connection: the handle that calls hold, and the task that runs it from dialling to the end.
+//!
+//! The task owns everything that hyper starts for the connection: hyper hands its futures to an [`Inbox`], and they are polled
+//! here and nowhere else. Dropping the task ends the connection, its socket and all its streams.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use futures_util::task::AtomicWaker;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use sd_core::Instance;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+use tracing::debug;
+
+use crate::config::{ChannelConfig, KeepAlive};
+use crate::driver::Event;
+use crate::request_body::RequestBody;
+use crate::shared::Shared;
+use crate::subchannel::{Subchannel, Target};
+use crate::transport::Transport;
+use crate::wire::{GoAway, WatchedIo, Wire};
+
+const OPEN: u8 = 0;
+const LEAVING: u8 = 1;
+
+/// A connection that is or was usable.
+pub(crate) struct Connection {
+    target: Arc<Target>,
+    sender: SendRequest<RequestBody>,
+    wire: Arc<Wire>,
+    max_streams: u32,
+    calls: CachePadded<AtomicU32>,
+    state: AtomicU8,
+    reason: OnceLock<Leave>,
+    /// Time-outs in a row, and how many bytes had come at the last one.
+    silence: AtomicU32,
+    silent_at: AtomicU64,
+    task: AtomicWaker,
+}
+
+/// Why a connection takes no new calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// The endpoint was removed or moved, or the channel closed.
+    Unwanted,
+    /// One more than needed.
+    Idle,
+    /// Calls timed out one after another and not a byte came.
+    Silent,
+    GoAway(GoAway),
+    /// It broke or was closed by the server.
+    Broken(String),
+}
+
+impl fmt::Display for Leave {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unwanted => f.write_str("the endpoint was removed"),
+            Self::Idle => f.write_str("the connection was not needed"),
+            Self::Silent => f.write_str("the server fell silent"),
+            Self::GoAway(go_away) => write!(f, "the server said goodbye: {go_away}"),
+            Self::Broken(why) => f.write_str(why),
+        }
+    }
+}
+
+impl Connection {
+    /// How many calls are in flight.
+    pub(crate) fn calls(&self) -> u32 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.state.load(Ordering::SeqCst) == OPEN
+    }
+
+    fn limit(&self) -> u32 {
+        self.max_streams.min(self.wire.max_streams())
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.is_open() && self.calls() < self.limit()
+    }
+
+    /// Takes a place for a call. Who gets `true` must call [`exit`](Self::exit).
+    pub(crate) fn enter(&self) -> bool {
+        let limit = self.limit();
+        let entered = self
+            .calls
+            .fetch_update(Ordering::SeqCst, Ordering::Relaxed, |calls| {
+                (calls < limit).then_some(calls + 1)
+            });
+        // The task looks at the calls after it has closed the door, and we at the door after we have counted ourselves: one
+        // of the two sees the other.
+        if entered.is_ok() && !self.is_open() {
+            self.exit();
+            return false;
+        }
+        entered.is_ok()
+    }
+
+    pub(crate) fn exit(&self) {
+        if self.calls.fetch_sub(1, Ordering::SeqCst) == 1 && !self.is_open() {
+            self.task.wake();
+        }
+    }
+
+    /// Takes no new calls from now on. The task sees to the rest.
+    pub(crate) fn leave(&self, reason: Leave) {
+        // The first reason is the one that is told.
+        let _ = self.reason.set(reason);
+        self.state.store(LEAVING, Ordering::SeqCst);
+        self.task.wake();
+    }
+
+    pub(crate) fn sender(&self) -> SendRequest<RequestBody> {
+        self.sender.clone()
+    }
+
+    /// How many bytes the server has sent; for [`timed_out`](Self::timed_out).
+    pub(crate) fn bytes(&self) -> u64 {
+        self.wire.bytes()
+    }
+
+    /// An attempt that began when `bytes` had come timed out. After `limit` of these in a row without a byte in between,
+    /// the connection counts as silent.
+    pub(crate) fn timed_out(&self, bytes: u64, limit: u32) {
+        if self.wire.bytes() != bytes || limit == 0 {
+            return;
+        }
+        if self.silent_at.swap(bytes, Ordering::Relaxed) != bytes {
+            self.silence.store(0, Ordering::Relaxed);
+        }
+        if self.silence.fetch_add(1, Ordering::Relaxed) + 1 >= limit {
+            debug!(endpoint = %self.target.label(), "server fell silent");
+            self.leave(Leave::Silent);
+        }
+    }
+
+    fn close_reason(&self) -> Option<String> {
+        match self.reason.get() {
+            Some(Leave::Broken(why)) => Some(why.clone()),
+            _ => self.wire.error().map(str::to_owned),
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("target", &self.target.label())
+            .field("calls", &self.calls())
+            .field("reason", &self.reason.get())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A call's place on a connection, from before it is sent until its response has ended.
+pub(crate) struct Lease {
+    connection: Arc<Connection>,
+    /// Keeps the driver, and with it the connection, alive.
+    shared: Arc<Shared>,
+    bytes: u64,
+}
+
+impl Lease {
+    /// For a call that has [entered](Connection::enter).
+    pub(crate) fn new(connection: Arc<Connection>, shared: Arc<Shared>) -> Self {
+        let bytes = connection.bytes();
+        Self {
+            connection,
+            shared,
+            bytes,
+        }
+    }
+
+    pub(crate) fn target(&self) -> &Arc<Target> {
+        &self.connection.target
+    }
+
+    pub(crate) fn sender(&self) -> SendRequest<RequestBody> {
+        self.connection.sender()
+    }
+
+    /// Why the connection broke, where it did.
+    pub(crate) fn close_reason(&self) -> Option<String> {
+        self.connection.close_reason()
+    }
+
+    /// The server did not answer in time.
+    pub(crate) fn timed_out(&self) {
+        self.connection
+            .timed_out(self.bytes, self.shared.config.silent_after);
+    }
+
+    /// The call got no answer here.
+    pub(crate) fn failed(&self) {
+        self.target().counters().error();
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.connection.exit();
+        self.shared.published.freed_place();
+    }
+}
+
+/// What a connection's task needs.
+pub(crate) struct Job {
+    pub(crate) subchannel: Arc<Subchannel>,
+    pub(crate) instance: Arc<Instance>,
+    pub(crate) transport: Arc<Transport>,
+    pub(crate) config: Arc<ChannelConfig>,
+    pub(crate) keep_alive: Option<KeepAlive>,
+    /// One more connection to an endpoint that has one.
+    pub(crate) extra: bool,
+    pub(crate) events: mpsc::Sender<Event>,
+}
+
+/// Opens a connection and runs it until it has ended. Tells the driver how it goes.
+pub(crate) async fn run(job: Job) {
+    let limit = job.config.connect_timeout;
+    let (connection, serve) = match timeout(limit, open(&job)).await {
+        Ok(Ok(opened)) => opened,
+        failed => {
+            let error = match failed {
+                Ok(Err(error)) => error,
+                _ => format!("not connected within {limit:?}"),
+            };
+            let event = Event::Failed {
+                subchannel: job.subchannel,
+                extra: job.extra,
+                error: error.into(),
+            };
+            // Nobody listens when the channel is gone.
+            let _ = job.events.send(event).await;
+            return;
+        }
+    };
+    let opened_at = Instant::now();
+    let event = Event::Connected {
+        subchannel: Arc::clone(&job.subchannel),
+        extra: job.extra,
+        connection: Arc::clone(&connection),
+    };
+    if job.events.send(event).await.is_err() {
+        return;
+    }
+    let mut life = Life {
+        serve,
+        connection: Arc::clone(&connection),
+        drain_timeout: job.config.drain_timeout,
+        drained_at: None,
+        idle_check: job
+            .extra
+            .then(|| IdleCheck::new(job.config.close_idle_after)),
+        told: false,
+        closing: false,
+    };
+    while let Step::Leaving = std::future::poll_fn(|cx| life.poll(cx)).await {
+        let event = Event::Leaving {
+            subchannel: Arc::clone(&job.subchannel),
+            reason: connection.reason.get().cloned().unwrap_or(Leave::Unwanted),
+            lived: opened_at.elapsed(),
+        };
+        // Telling must not stop the streams that are still in flight.
+        let telling = job.events.send(event);
+        tokio::pin!(telling);
+        std::future::poll_fn(|cx| {
+            let _ = life.serve.poll(cx);
+            telling.as_mut().poll(cx).map(drop)
+        })
+        .await;
+    }
+    drop(life);
+    let event = Event::Ended {
+        subchannel: job.subchannel,
+        connection,
+    };
+    // Nobody listens when the channel is gone.
+    let _ = job.events.send(event).await;
+}
+
+/// Dials, shakes hands and waits for the server's SETTINGS.
+async fn open(job: &Job) -> Result<(Arc<Connection>, Serve), String> {
+    let io = job
+        .transport
+        .connect(Arc::clone(&job.instance))
+        .await
+        .map_err(|error| error.to_string())?;
+    let wire = Arc::new(Wire::new());
+    let inbox = Inbox::default();
+    let mut builder = Builder::new(inbox.clone());
+    if let Some(keep_alive) = job.keep_alive {
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_interval(keep_alive.interval)
+            .keep_alive_timeout(keep_alive.timeout)
+            .keep_alive_while_idle(keep_alive.while_idle);
+    }
+    let io = TokioIo::new(WatchedIo::new(io, Arc::clone(&wire)));
+    let (sender, client) = builder
+        .handshake(io)
+        .await
+        .map_err(|error| format!("HTTP/2 handshake: {error}"))?;
+    let mut serve = Serve {
+        client: Some(client),
+        futures: FuturesUnordered::new(),
+        inbox,
+    };
+    std::future::poll_fn(|cx| {
+        let ended = serve.poll(cx).is_ready();
+        if wire.is_settled() && !ended {
+            Poll::Ready(Ok(()))
+        } else if ended {
+            let why = wire.error().unwrap_or("the server closed the connection");
+            Poll::Ready(Err(format!("no HTTP/2 settings came: {why}")))
+        } else {
+            Poll::Pending
+        }
+    })
+    .await?;
+    let connection = Connection {
+        target: Arc::clone(job.subchannel.target()),
+        sender,
+        wire,
+        max_streams: job.config.max_streams.unwrap_or(u32::MAX),
+        calls: CachePadded::default(),
+        state: AtomicU8::new(OPEN),
+        reason: OnceLock::new(),
+        silence: AtomicU32::new(0),
+        silent_at: AtomicU64::new(0),
+        task: AtomicWaker::new(),
+    };
+    Ok((Arc::new(connection), serve))
+}
+
+/// The life of an open connection, as a future with two kinds of result.
+struct Life {
+    serve: Serve,
+    connection: Arc<Connection>,
+    drain_timeout: Duration,
+    drained_at: Option<Pin<Box<Sleep>>>,
+    idle_check: Option<IdleCheck>,
+    told: bool,
+    closing: bool,
+}
+
+enum Step {
+    /// It takes no new calls from now on. Happens once.
+    Leaving,
+    /// It is over.
+    Ended,
+}
+
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+impl Life {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        let connection = &self.connection;
+        connection.task.register(cx.waker());
+        let ended = self.serve.poll(cx).is_ready();
+        if connection.is_open() {
+            if let Some(go_away) = connection.wire.go_away() {
+                connection.leave(Leave::GoAway(go_away.clone()));
+            } else if ended || self.serve.client.is_none() {
+                let why = connection.wire.error();
+                let why = why.unwrap_or("the server closed the connection");
+                connection.leave(Leave::Broken(why.to_owned()));
+            } else if self
+                .idle_check
+                .as_mut()
+                .is_some_and(|check| check.poll(cx, connection))
+            {
+                connection.leave(Leave::Idle);
+            }
+        }
+        if connection.is_open() {
+            return Poll::Pending;
+        }
+        if !self.told {
+            self.told = true;
+            return Poll::Ready(Step::Leaving);
+        }
+        if ended {
+            return Poll::Ready(Step::Ended);
+        }
+        if !self.closing && connection.calls.load(Ordering::SeqCst) == 0 {
+            self.closing = true;
+            self.drained_at = Some(Box::pin(sleep(GOODBYE)));
+            connection.wire.close();
+            // The reader is woken, and it is us.
+            let _ = self.serve.poll(cx);
+        }
+        let limit = self.drain_timeout;
+        self.drained_at
+            .get_or_insert_with(|| Box::pin(sleep(limit)))
+            .as_mut()
+            .poll(cx)
+            .map(|()| Step::Ended)
+    }
+}
+
+/// Finds out that a connection has had no call for a while.
+struct IdleCheck {
+    every: Duration,
+    next: Pin<Box<Sleep>>,
+    used: bool,
+}
+
+impl IdleCheck {
+    fn new(every: Duration) -> Self {
+        Self {
+            every,
+            next: Box::pin(sleep(every)),
+            used: true,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, connection: &Connection) -> bool {
+        self.used |= connection.calls() > 0;
+        if self.next.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        let idle = !self.used;
+        self.used = false;
+        self.next.as_mut().reset(Instant::now() + self.every);
+        // Registers the timer.
+        let _ = self.next.as_mut().poll(cx);
+        idle
+    }
+}
+
+type Client = hyper::client::conn::http2::Connection<TokioIo<WatchedIo>, RequestBody, Inbox>;
+type Spawned = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Where hyper puts the futures that it wants to run.
+#[derive(Clone, Default)]
+struct Inbox(Arc<Mutex<Vec<Spawned>>>);
+
+impl Inbox {
+    /// Only the connection's own task comes here: the lock is always free.
+    fn lock(&self) -> MutexGuard<'_, Vec<Spawned>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Inbox {
+    fn execute(&self, future: F) {
+        self.lock().push(Box::pin(future));
+    }
+}
+
+/// All of hyper's side of a connection.
+struct Serve {
+    /// Takes requests in. `None` when it has ended: then nothing new can be sent.
+    client: Option<Client>,
+    /// The connection itself and what runs for its streams.
+    futures: FuturesUnordered<Spawned>,
+    inbox: Inbox,
+}
+
+impl Serve {
+    /// Ready when the socket is closed and no stream is left.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(client) = &mut self.client
+                && let Poll::Ready(ended) = Pin::new(client).poll(cx)
+            {
+                if let Err(error) = ended {
+                    debug!(%error, "connection failed");
+                }
+                self.client = None;
+            }
+            let nothing_new = {
+                let mut spawned = self.inbox.lock();
+                let nothing_new = spawned.is_empty();
+                self.futures.extend(spawned.drain(..));
+                nothing_new
+            };
+            while let Poll::Ready(Some(())) = self.futures.poll_next_unpin(cx) {}
+            if nothing_new {
+                break;
+            }
+        }
+        if self.client.is_none() && self.futures.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+}

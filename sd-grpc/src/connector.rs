@@ -1,0 +1,79 @@
+//! How an endpoint is dialled: TCP, Unix sockets, or whatever the user brings.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use sd_core::{Address, Instance};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+/// What a connection runs on.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
+
+/// Any [`Io`].
+pub type BoxedIo = Box<dyn Io>;
+
+/// The future of [`Connector::connect`].
+pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<BoxedIo>> + Send + 'a>>;
+
+/// Opens connections to instances. Any `Fn(Arc<Instance>) -> impl Future<Output = io::Result<impl Io>>` is one.
+///
+/// TLS, where it is configured, is spoken over what this returns.
+pub trait Connector: Send + Sync + 'static {
+    /// Opens one connection. The caller limits how long it may take; it is dropped then.
+    fn connect(&self, instance: Arc<Instance>) -> Connecting<'_>;
+}
+
+impl<F, R, T> Connector for F
+where
+    F: Fn(Arc<Instance>) -> R + Send + Sync + 'static,
+    R: Future<Output = io::Result<T>> + Send + 'static,
+    T: Io,
+{
+    fn connect(&self, instance: Arc<Instance>) -> Connecting<'_> {
+        let connecting = self(instance);
+        Box::pin(async move { Ok(Box::new(connecting.await?) as BoxedIo) })
+    }
+}
+
+/// Dials TCP endpoints, with Nagle's algorithm off, and Unix sockets.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Dial;
+
+impl Connector for Dial {
+    fn connect(&self, instance: Arc<Instance>) -> Connecting<'_> {
+        Box::pin(async move {
+            match instance.endpoint().address() {
+                Address::Tcp { host, port } => {
+                    let stream = TcpStream::connect((host, port)).await?;
+                    stream.set_nodelay(true)?;
+                    Ok(Box::new(stream) as BoxedIo)
+                }
+                #[cfg(unix)]
+                Address::Unix { path } => {
+                    let stream = tokio::net::UnixStream::connect(path).await?;
+                    Ok(Box::new(stream) as BoxedIo)
+                }
+                other => Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    format!("do not know how to dial {other:?}"),
+                )),
+            }
+        })
+    }
+}
+
+/// A shared connector, for configs.
+#[derive(Clone)]
+pub(crate) struct SharedConnector(pub(crate) Arc<dyn Connector>);
+
+impl fmt::Debug for SharedConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connector")
+    }
+}

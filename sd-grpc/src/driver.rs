@@ -1,0 +1,715 @@
+//! The one task that owns a channel's set, connections and timers, and publishes the ready set.
+//!
+//! It is driven by the subscription, by its connections and by time, never by calls: an idle channel follows its service. It
+//! never waits for one of its tasks, so a stuck connection delays nothing else.
+//!
+//! An endpoint is a [`Member`]. It is connected when it appears. When its last connection breaks, it is connected again: at
+//! once if that connection was good for a while, otherwise after a growing delay. At most `connect_parallelism` connections
+//! are being opened at a time; the others queue. A member that moves keeps its old connections until the first new one.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::{Authority, Scheme};
+use sd_core::balance::{Picker, Rotation};
+use sd_core::{Backoff, Delta, Instance, InstanceId, Snapshot, State, Subscription};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use crate::config::{ChannelConfig, KeepAlive};
+use crate::connection::{self, Connection, Job, Leave};
+use crate::instrument::DriverMetrics;
+use crate::ready_set::{Condition, ReadySet};
+use crate::shared::Published;
+use crate::subchannel::{EndpointState, StateCounts, Subchannel, Target};
+use crate::transport::Transport;
+
+/// What connections and calls tell the driver.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A connection is usable.
+    Connected {
+        subchannel: Arc<Subchannel>,
+        extra: bool,
+        connection: Arc<Connection>,
+    },
+    /// A connection could not be opened.
+    Failed {
+        subchannel: Arc<Subchannel>,
+        extra: bool,
+        error: Arc<str>,
+    },
+    /// A connection takes no new calls.
+    Leaving {
+        subchannel: Arc<Subchannel>,
+        reason: Leave,
+        lived: Duration,
+    },
+    /// A connection that was usable is gone.
+    Ended {
+        subchannel: Arc<Subchannel>,
+        connection: Arc<Connection>,
+    },
+    /// A call found all connections of an endpoint full.
+    Grow { subchannel: Arc<Subchannel> },
+}
+
+/// How many events may wait. Connections wait to tell; calls do not, and ask again.
+pub(crate) const EVENTS: usize = 1024;
+
+/// The driver's state.
+pub(crate) struct Driver {
+    subscription: Subscription,
+    config: Arc<ChannelConfig>,
+    transport: Arc<Transport>,
+    origin: Option<(Scheme, Authority)>,
+    published: Arc<Published>,
+    metrics: DriverMetrics,
+    events: mpsc::Receiver<Event>,
+    /// For the tasks of connections.
+    telling: mpsc::Sender<Event>,
+    stop: CancellationToken,
+    rotation: Rotation,
+
+    snapshot: Snapshot,
+    resolved: bool,
+    /// Why the set is unknown.
+    unresolved_because: Option<Arc<str>>,
+    /// Sorted by id, as the snapshot.
+    members: Vec<Member>,
+    /// How many of them are in which state.
+    counts: StateCounts,
+    /// The newest reason why one of them could not be connected.
+    failure: Option<Arc<str>>,
+    /// The members as calls see them; made anew when one comes, goes or moves.
+    shown: Arc<[Arc<Subchannel>]>,
+    /// The weights of the members.
+    weights: Vec<u16>,
+    /// The indices of ready members, sorted.
+    ready: Vec<u32>,
+    /// Removed endpoints with connections.
+    leaving: Vec<Arc<Subchannel>>,
+    /// Something changed since the last publishing.
+    dirty: bool,
+
+    connections: JoinSet<()>,
+    /// How many of them are being opened.
+    opening: usize,
+    queue: VecDeque<Arc<Subchannel>>,
+    timers: BTreeMap<(Instant, u64), Timer>,
+    next_timer: u64,
+    keep_alive: Option<KeepAlive>,
+}
+
+/// What happens later.
+enum Timer {
+    Connect(Arc<Subchannel>),
+    MayGrow(Arc<Subchannel>),
+}
+
+/// One endpoint of the service.
+struct Member {
+    instance: Arc<Instance>,
+    state: EndpointState,
+    link: Link,
+    /// Where it was before it moved; serves on until the new place is connected.
+    previous: Option<Link>,
+}
+
+/// A subchannel and what the driver knows about it.
+struct Link {
+    subchannel: Arc<Subchannel>,
+    /// How many of its connections take new calls, as far as was told.
+    open: usize,
+    backoff: Backoff,
+    /// A connection is being opened. Aborting it gives up.
+    opening: Option<AbortHandle>,
+}
+
+impl Member {
+    /// The place that calls use.
+    fn shown(&self) -> &Link {
+        match &self.previous {
+            Some(previous) if self.link.open == 0 => previous,
+            _ => &self.link,
+        }
+    }
+
+    fn takes_calls(&self) -> bool {
+        self.instance.is_ready() && self.shown().open > 0
+    }
+}
+
+/// What a driver is made of.
+pub(crate) struct Parts {
+    pub(crate) subscription: Subscription,
+    pub(crate) config: Arc<ChannelConfig>,
+    pub(crate) transport: Arc<Transport>,
+    pub(crate) origin: Option<(Scheme, Authority)>,
+    pub(crate) published: Arc<Published>,
+    pub(crate) rotation: Rotation,
+    pub(crate) events: mpsc::Receiver<Event>,
+    pub(crate) telling: mpsc::Sender<Event>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Driver {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let state = parts.subscription.state();
+        Self {
+            metrics: DriverMetrics::new(parts.subscription.service()),
+            snapshot: Snapshot::unread(
+                parts.subscription.service().clone(),
+                state.snapshot().as_of(),
+            ),
+            subscription: parts.subscription,
+            keep_alive: parts.config.keep_alive,
+            config: parts.config,
+            transport: parts.transport,
+            origin: parts.origin,
+            published: parts.published,
+            events: parts.events,
+            telling: parts.telling,
+            stop: parts.stop,
+            rotation: parts.rotation,
+            resolved: false,
+            unresolved_because: None,
+            members: Vec::new(),
+            counts: StateCounts::default(),
+            failure: None,
+            shown: Arc::default(),
+            weights: Vec::new(),
+            ready: Vec::new(),
+            leaving: Vec::new(),
+            dirty: true,
+            connections: JoinSet::new(),
+            opening: 0,
+            queue: VecDeque::new(),
+            timers: BTreeMap::new(),
+            next_timer: 0,
+        }
+    }
+
+    /// Runs until the channel is closed or nobody holds it any more, and all connections have ended.
+    pub(crate) async fn run(mut self) {
+        let mut following = true;
+        let first = self.subscription.state_and_mark_seen();
+        self.apply(&first);
+        loop {
+            if std::mem::take(&mut self.dirty) {
+                self.publish(self.condition());
+            }
+            let timer = self.timers.first_key_value().map(|((at, _), _)| *at);
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                state = self.subscription.changed(), if following => match state {
+                    Ok(state) => self.apply(&state),
+                    // The registry was closed: what is known stays.
+                    Err(_) => following = false,
+                },
+                Some(event) = self.events.recv() => self.take_all(event),
+                () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => self.on_timer(),
+                Some(_) = self.connections.join_next() => {}
+            }
+        }
+        self.close().await;
+    }
+
+    /// Gives every connection the drain time, then ends what is left.
+    async fn close(mut self) {
+        for member in std::mem::take(&mut self.members) {
+            self.dismiss(member);
+        }
+        self.ready.clear();
+        self.shown = Arc::default();
+        self.timers.clear();
+        self.queue.clear();
+        loop {
+            self.publish(Condition::Closed);
+            tokio::select! {
+                biased;
+                Some(event) = self.events.recv() => match event {
+                    // Opened while we closed.
+                    Event::Connected { connection, .. } => connection.leave(Leave::Unwanted),
+                    Event::Ended { subchannel, connection } => self.ended(&subchannel, &connection),
+                    Event::Failed { .. } | Event::Leaving { .. } | Event::Grow { .. } => {}
+                },
+                ended = self.connections.join_next() => {
+                    if ended.is_none() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what is there before anything is published.
+    fn take_all(&mut self, first: Event) {
+        self.take(first);
+        for _ in 0..EVENTS {
+            match self.events.try_recv() {
+                Ok(event) => self.take(event),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Connected {
+                subchannel,
+                extra,
+                connection,
+            } => self.connected(&subchannel, extra, connection),
+            Event::Failed {
+                subchannel,
+                extra,
+                error,
+            } => self.failed(&subchannel, extra, &error),
+            Event::Leaving {
+                subchannel,
+                reason,
+                lived,
+            } => self.left(&subchannel, &reason, lived),
+            Event::Ended {
+                subchannel,
+                connection,
+            } => self.ended(&subchannel, &connection),
+            Event::Grow { subchannel } => self.grow(&subchannel),
+        }
+    }
+
+    // --- The set -------------------------------------------------------------------------------------------------------
+
+    fn apply(&mut self, state: &State) {
+        if !state.is_known() {
+            let error = state.status().error();
+            self.unresolved_because = error.map(|error| error.report().to_string().into());
+            self.dirty = true;
+            return;
+        }
+        let new = state.snapshot();
+        let delta = Delta::between(&self.snapshot, new);
+        let first = !std::mem::replace(&mut self.resolved, true);
+        self.snapshot = new.clone();
+        if delta.is_empty() && !first {
+            return;
+        }
+        info!(
+            service = new.service().as_str(),
+            added = delta.added.len(),
+            removed = delta.removed.len(),
+            readdressed = delta.readdressed.len(),
+            retuned = delta.retuned.len(),
+            "service changed"
+        );
+        self.dirty = true;
+        let moved =
+            !(delta.added.is_empty() && delta.removed.is_empty() && delta.readdressed.is_empty());
+        for change in delta.retuned {
+            self.retune(change.to);
+        }
+        if !moved {
+            return;
+        }
+        let mut fresh = Vec::new();
+        for change in delta.readdressed {
+            let link = self.new_link(&change.to);
+            fresh.push(Arc::clone(&link.subchannel));
+            self.readdress(change.to, link);
+        }
+        if !delta.removed.is_empty() {
+            // Both are sorted.
+            let mut gone = delta.removed.iter().peekable();
+            for member in std::mem::take(&mut self.members) {
+                let is_gone = gone.next_if(|instance| instance.id() == member.instance.id());
+                if is_gone.is_some() {
+                    self.dismiss(member);
+                } else {
+                    self.members.push(member);
+                }
+            }
+        }
+        for instance in delta.added {
+            let link = self.new_link(&instance);
+            fresh.push(Arc::clone(&link.subchannel));
+            let state = EndpointState::of(&instance, false, false);
+            link.subchannel.stand(state, None);
+            self.counts.moved(None, Some(state));
+            self.members.push(Member {
+                instance,
+                state,
+                link,
+                previous: None,
+            });
+        }
+        // Two sorted runs: cheap.
+        self.members
+            .sort_by(|a, b| a.instance.id().cmp(b.instance.id()));
+        self.reshow();
+        self.queue.extend(fresh);
+        self.open_queued();
+    }
+
+    /// Weight, readiness or anything else but the address changed: the connections stay.
+    fn retune(&mut self, to: Arc<Instance>) {
+        let Some(position) = self.position(to.id()) else {
+            return;
+        };
+        if let Some(weight) = self.weights.get_mut(position) {
+            *weight = to.weight();
+        }
+        if let Some(member) = self.members.get_mut(position) {
+            member.instance = to;
+        }
+        self.refresh(position, None);
+    }
+
+    /// The address changed: the old place serves until the new one is connected.
+    fn readdress(&mut self, to: Arc<Instance>, link: Link) {
+        let Some(member) = self
+            .position(to.id())
+            .and_then(|position| self.members.get_mut(position))
+        else {
+            return;
+        };
+        member.instance = to;
+        let old = std::mem::replace(&mut member.link, link);
+        // Of two moves in a row, the place that serves is kept.
+        let done = if old.open > 0 {
+            member.previous.replace(old)
+        } else {
+            Some(old)
+        };
+        if let Some(done) = done {
+            self.retire(done);
+        }
+    }
+
+    fn position(&self, id: &InstanceId) -> Option<usize> {
+        self.members
+            .binary_search_by(|member| member.instance.id().cmp(id))
+            .ok()
+    }
+
+    /// The link that is or was the place of a member.
+    fn link(&mut self, subchannel: &Arc<Subchannel>) -> Option<&mut Link> {
+        let position = self.position(subchannel.target().id())?;
+        let Member { link, previous, .. } = self.members.get_mut(position)?;
+        [Some(link), previous.as_mut()]
+            .into_iter()
+            .flatten()
+            .find(|link| Arc::ptr_eq(&link.subchannel, subchannel))
+    }
+
+    fn new_link(&self, instance: &Instance) -> Link {
+        let target = Target::new(instance, self.transport.is_tls(), self.origin.as_ref());
+        Link {
+            subchannel: Arc::new(Subchannel::new(target)),
+            open: 0,
+            backoff: Backoff::new(self.config.reconnect_first, self.config.reconnect_cap),
+            opening: None,
+        }
+    }
+
+    fn dismiss(&mut self, member: Member) {
+        self.counts.moved(Some(member.state), None);
+        self.retire(member.link);
+        if let Some(previous) = member.previous {
+            self.retire(previous);
+        }
+    }
+
+    /// Lets a place go: nothing new, and what is in flight may end.
+    fn retire(&mut self, link: Link) {
+        if let Some(opening) = link.opening {
+            opening.abort();
+            self.opening -= 1;
+        }
+        let connections = link.subchannel.connections();
+        for connection in connections.iter() {
+            connection.leave(Leave::Unwanted);
+        }
+        if !connections.is_empty() {
+            link.subchannel.stand(EndpointState::Draining, None);
+            self.counts.moved(None, Some(EndpointState::Draining));
+            self.leaving.push(Arc::clone(&link.subchannel));
+        }
+    }
+
+    // --- Connections ---------------------------------------------------------------------------------------------------
+
+    fn open_queued(&mut self) {
+        while self.opening < self.config.connect_parallelism {
+            let Some(subchannel) = self.queue.pop_front() else {
+                return;
+            };
+            self.open(&subchannel, false);
+        }
+    }
+
+    fn open(&mut self, subchannel: &Arc<Subchannel>, extra: bool) {
+        let Some(position) = self.position(subchannel.target().id()) else {
+            return;
+        };
+        let Some(member) = self.members.get_mut(position) else {
+            return;
+        };
+        let link = &mut member.link;
+        if !Arc::ptr_eq(&link.subchannel, subchannel)
+            || link.opening.is_some()
+            || (link.open > 0 && !extra)
+        {
+            return;
+        }
+        let job = Job {
+            subchannel: Arc::clone(subchannel),
+            instance: Arc::clone(&member.instance),
+            transport: Arc::clone(&self.transport),
+            config: Arc::clone(&self.config),
+            keep_alive: self.keep_alive,
+            extra,
+            events: self.telling.clone(),
+        };
+        link.opening = Some(self.connections.spawn(connection::run(job)));
+        self.opening += 1;
+    }
+
+    /// An attempt to open a connection is over. Gives the link if it is still wanted.
+    fn opened(&mut self, subchannel: &Arc<Subchannel>) -> Option<&mut Link> {
+        let was_opening = self.link(subchannel)?.opening.take().is_some();
+        if !was_opening {
+            return None;
+        }
+        self.opening -= 1;
+        self.open_queued();
+        self.link(subchannel)
+    }
+
+    fn connected(&mut self, subchannel: &Arc<Subchannel>, extra: bool, new: Arc<Connection>) {
+        self.metrics.connected();
+        debug!(endpoint = %subchannel.target().label(), extra, "connected");
+        let Some(link) = self.opened(subchannel) else {
+            new.leave(Leave::Unwanted);
+            return;
+        };
+        link.open += 1;
+        subchannel.add(new);
+        subchannel.may_grow();
+        let Some(position) = self.position(subchannel.target().id()) else {
+            return;
+        };
+        let previous = self
+            .members
+            .get_mut(position)
+            .filter(|member| Arc::ptr_eq(&member.link.subchannel, subchannel))
+            .and_then(|member| member.previous.take());
+        if let Some(previous) = previous {
+            self.retire(previous);
+            self.reshow();
+        }
+        self.refresh(position, None);
+    }
+
+    fn failed(&mut self, subchannel: &Arc<Subchannel>, extra: bool, error: &str) {
+        self.metrics.connect_failed();
+        let endpoint = subchannel.target().label();
+        debug!(%endpoint, extra, error, "could not connect");
+        let Some(link) = self.opened(subchannel) else {
+            return;
+        };
+        let delay = link.backoff.next_delay();
+        if link.open > 0 {
+            self.later(delay, Timer::MayGrow(Arc::clone(subchannel)));
+            return;
+        }
+        self.later(delay, Timer::Connect(Arc::clone(subchannel)));
+        if let Some(position) = self.position(subchannel.target().id()) {
+            self.refresh(position, Some(format!("{endpoint}: {error}").into()));
+        }
+    }
+
+    fn left(&mut self, subchannel: &Arc<Subchannel>, reason: &Leave, lived: Duration) {
+        let endpoint = subchannel.target().label();
+        debug!(%endpoint, %reason, "connection takes no new calls");
+        if let Leave::GoAway(go_away) = reason
+            && go_away.too_many_pings()
+            && let Some(keep_alive) = &mut self.keep_alive
+        {
+            // gRPC A8. Only new connections can have another interval.
+            keep_alive.interval = keep_alive.interval.saturating_mul(2);
+            let interval = keep_alive.interval;
+            info!(%endpoint, ?interval, "server wants fewer keep-alive pings");
+        }
+        subchannel.may_grow();
+        let good_after = self.config.good_after;
+        let Some(link) = self.link(subchannel) else {
+            return;
+        };
+        link.open = link.open.saturating_sub(1);
+        if link.open > 0 {
+            return;
+        }
+        let failure = if lived >= good_after {
+            link.backoff.reset();
+            self.queue.push_back(Arc::clone(subchannel));
+            self.open_queued();
+            None
+        } else {
+            let delay = link.backoff.next_delay();
+            // A connection that breaks soon may be bad luck; the next one decides.
+            let again = link.backoff.attempts() > 1;
+            self.later(delay, Timer::Connect(Arc::clone(subchannel)));
+            again.then(|| format!("{endpoint}: {reason}").into())
+        };
+        if let Some(position) = self.position(subchannel.target().id()) {
+            self.refresh(position, failure);
+        }
+    }
+
+    fn ended(&mut self, subchannel: &Arc<Subchannel>, connection: &Arc<Connection>) {
+        subchannel.remove(connection);
+        if subchannel.connections().is_empty() {
+            let before = self.leaving.len();
+            self.leaving.retain(|other| !Arc::ptr_eq(other, subchannel));
+            if self.leaving.len() < before {
+                self.counts.moved(Some(EndpointState::Draining), None);
+                self.dirty = true;
+            }
+        }
+    }
+
+    fn grow(&mut self, subchannel: &Arc<Subchannel>) {
+        let max = self.config.max_connections;
+        match self.link(subchannel) {
+            // At the limit the mark stays until a connection goes: nobody need ask.
+            Some(link) if link.open >= max => {}
+            Some(link) if link.open > 0 => self.open(subchannel, true),
+            _ => subchannel.may_grow(),
+        }
+    }
+
+    // --- Time ----------------------------------------------------------------------------------------------------------
+
+    fn later(&mut self, delay: Duration, timer: Timer) {
+        self.next_timer += 1;
+        self.timers
+            .insert((Instant::now() + delay, self.next_timer), timer);
+    }
+
+    fn on_timer(&mut self) {
+        let now = Instant::now();
+        while let Some(entry) = self.timers.first_entry()
+            && entry.key().0 <= now
+        {
+            match entry.remove() {
+                Timer::Connect(subchannel) => self.queue.push_back(subchannel),
+                Timer::MayGrow(subchannel) => subchannel.may_grow(),
+            }
+        }
+        self.open_queued();
+    }
+
+    // --- Publishing ----------------------------------------------------------------------------------------------------
+
+    /// Makes anew what calls see of the members.
+    fn reshow(&mut self) {
+        let members = &self.members;
+        self.shown = members
+            .iter()
+            .map(|member| Arc::clone(&member.shown().subchannel))
+            .collect();
+        self.weights = members
+            .iter()
+            .map(|member| member.instance.weight())
+            .collect();
+        self.ready = (0u32..)
+            .zip(members)
+            .filter(|(_, member)| member.takes_calls())
+            .map(|(index, _)| index)
+            .collect();
+        self.dirty = true;
+    }
+
+    /// Brings up to date what is known about one member, after its connections or its readiness changed.
+    fn refresh(&mut self, position: usize, failure: Option<Arc<str>>) {
+        self.dirty = true;
+        let Some(member) = self.members.get_mut(position) else {
+            return;
+        };
+        let connected = member.shown().open > 0;
+        // A failure stays until a connection.
+        let failing = failure.is_some() || member.state == EndpointState::Failing;
+        let state = EndpointState::of(&member.instance, connected, failing);
+        self.counts.moved(Some(member.state), Some(state));
+        member.state = state;
+        member.link.subchannel.stand(state, failure.clone());
+        self.failure = failure.or(self.failure.take());
+
+        let takes_calls = member.takes_calls();
+        let Ok(index) = u32::try_from(position) else {
+            return;
+        };
+        match (self.ready.binary_search(&index), takes_calls) {
+            (Err(at), true) => self.ready.insert(at, index),
+            (Ok(at), false) => {
+                self.ready.remove(at);
+            }
+            (Ok(_), true) | (Err(_), false) => {}
+        }
+    }
+
+    fn publish(&self, condition: Condition) {
+        let (ready, picker) = self.pickable();
+        self.metrics.endpoints(&self.counts);
+        self.published.publish(ReadySet {
+            members: Arc::clone(&self.shown),
+            leaving: self.leaving.as_slice().into(),
+            ready,
+            picker,
+            condition,
+        });
+    }
+
+    /// The ready members that may be picked, without those of weight 0 unless there are only such.
+    fn pickable(&self) -> (Box<[u32]>, Picker) {
+        let weight = |index: &u32| self.weights.get(*index as usize).copied().unwrap_or(0);
+        let first = self.ready.first().map_or(0, weight);
+        if self.ready.iter().all(|index| weight(index) == first) {
+            let picker = Picker::even(&self.rotation, self.ready.len());
+            return (self.ready.as_slice().into(), picker);
+        }
+        let weighty = |index: &u32| weight(index) > 0;
+        let ready: Box<[u32]> = self.ready.iter().copied().filter(weighty).collect();
+        let picker = Picker::new(&self.rotation, ready.iter().map(weight));
+        (ready, picker)
+    }
+
+    fn condition(&self) -> Condition {
+        if !self.resolved {
+            let reason = self.unresolved_because.clone();
+            return Condition::Unresolved { reason };
+        }
+        let all = self.members.len();
+        let failing = self.counts.of(EndpointState::Failing);
+        if failing + self.counts.of(EndpointState::NotReady) < all {
+            let reason = self.failure.clone().filter(|_| failing > 0);
+            return Condition::Usable { reason };
+        }
+        let reason = match &self.failure {
+            Some(why) if failing > 0 => {
+                format!("{failing} of {all} could not be connected, the last was {why}")
+            }
+            _ if all == 0 => "no instance is registered".to_owned(),
+            _ => format!("none of {all} wants calls"),
+        };
+        Condition::Unusable {
+            reason: reason.into(),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What a channel holds and why, for people and tests.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use sd_core::{Incarnation, InstanceId, ServiceName};
+use serde::Serialize;
+
+use crate::shared::Shared;
+use crate::subchannel::{EndpointState, Subchannel};
+
+/// A channel as a dump shows it. Serializes to JSON.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct ChannelDump {
+    /// The service.
+    pub service: ServiceName,
+    /// Whether calls find an endpoint, and if not, why.
+    pub condition: String,
+    /// Calls that were begun since the channel was built.
+    pub calls: u64,
+    /// Calls that ended without a response from a server.
+    pub failed: u64,
+    /// Attempts that were followed by another one.
+    pub sent_again: u64,
+    /// The endpoints of the service, sorted by id, then those that drain.
+    pub endpoints: Vec<EndpointDump>,
+}
+
+/// An endpoint as a dump shows it.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct EndpointDump {
+    /// The instance.
+    pub id: InstanceId,
+    /// The run of it.
+    pub incarnation: Incarnation,
+    /// Where it is.
+    pub address: Arc<str>,
+    /// Where it stands.
+    pub state: EndpointState,
+    /// For how many seconds.
+    pub for_seconds: f64,
+    /// Why it is not connected.
+    pub reason: Option<Arc<str>>,
+    /// How many connections it has.
+    pub connections: usize,
+    /// Calls in flight.
+    pub in_flight: u32,
+    /// Attempts that were given to it.
+    pub calls: u64,
+    /// Attempts that failed here and were followed by another one.
+    pub sent_again: u64,
+    /// Attempts that got no answer, or that the endpoint is unavailable.
+    pub errors: u64,
+}
+
+impl ChannelDump {
+    pub(crate) fn new(shared: &Shared) -> Self {
+        let set = shared.published.set().load();
+        let totals = &shared.totals;
+        Self {
+            service: shared.service.clone(),
+            condition: set.condition.to_string(),
+            calls: totals.calls.load(Ordering::Relaxed),
+            failed: totals.failed.load(Ordering::Relaxed),
+            sent_again: totals.sent_again.load(Ordering::Relaxed),
+            endpoints: set
+                .members
+                .iter()
+                .chain(set.leaving.iter())
+                .map(|subchannel| EndpointDump::new(subchannel))
+                .collect(),
+        }
+    }
+}
+
+impl EndpointDump {
+    fn new(subchannel: &Subchannel) -> Self {
+        let target = subchannel.target();
+        let standing = subchannel.standing();
+        let connections = subchannel.connections();
+        let (calls, sent_again, errors) = target.counters().read();
+        Self {
+            id: target.id().clone(),
+            incarnation: target.incarnation(),
+            address: target.label(),
+            state: standing.state,
+            for_seconds: standing.since.elapsed().as_secs_f64(),
+            reason: standing.reason,
+            connections: connections.len(),
+            in_flight: connections
+                .iter()
+                .map(|connection| connection.calls())
+                .sum(),
+            calls,
+            sent_again,
+            errors,
+        }
+    }
+}

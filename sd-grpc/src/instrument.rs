@@ -1,0 +1,113 @@
+//! The metrics that this crate emits through the `metrics` facade. Names and labels are stable.
+//!
+//! Handles are made when a channel is built: install the recorder before.
+
+use metrics::{Counter, Gauge, counter, gauge};
+use sd_core::ServiceName;
+
+use crate::subchannel::{EndpointState, StateCounts};
+
+/// Counter, label `service`: calls that were begun.
+pub const CALLS: &str = "sd_grpc_calls_total";
+/// Counter, label `service`: calls that ended without a response from a server.
+pub const CALLS_FAILED: &str = "sd_grpc_calls_failed_total";
+/// Counter, labels `service` and `reason` (`never_sent`, `refused`, `retried`): attempts that were followed by another one.
+pub const SENT_AGAIN: &str = "sd_grpc_calls_sent_again_total";
+/// Gauge, labels `service` and `state`: endpoints in this state.
+pub const ENDPOINTS: &str = "sd_grpc_endpoints";
+/// Counter, labels `service` and `outcome` (`connected`, `failed`): attempts to connect.
+pub const CONNECTS: &str = "sd_grpc_connects_total";
+
+/// Why an attempt was followed by another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Again {
+    NeverSent,
+    Refused,
+    Retried,
+}
+
+/// The counters of the call path.
+#[derive(Debug)]
+pub(crate) struct CallMetrics {
+    calls: Counter,
+    failed: Counter,
+    never_sent: Counter,
+    refused: Counter,
+    retried: Counter,
+}
+
+impl CallMetrics {
+    pub(crate) fn new(service: &ServiceName) -> Self {
+        let service = service.as_str();
+        let again =
+            |reason| counter!(SENT_AGAIN, "service" => service.to_owned(), "reason" => reason);
+        Self {
+            calls: counter!(CALLS, "service" => service.to_owned()),
+            failed: counter!(CALLS_FAILED, "service" => service.to_owned()),
+            never_sent: again("never_sent"),
+            refused: again("refused"),
+            retried: again("retried"),
+        }
+    }
+
+    pub(crate) fn begun(&self) {
+        self.calls.increment(1);
+    }
+
+    pub(crate) fn failed(&self) {
+        self.failed.increment(1);
+    }
+
+    pub(crate) fn sent_again(&self, why: Again) {
+        match why {
+            Again::NeverSent => self.never_sent.increment(1),
+            Again::Refused => self.refused.increment(1),
+            Again::Retried => self.retried.increment(1),
+        }
+    }
+}
+
+/// The gauges and counters of the driver.
+#[derive(Debug)]
+pub(crate) struct DriverMetrics {
+    connected: Counter,
+    failed: Counter,
+    states: [(EndpointState, Gauge); EndpointState::ALL.len()],
+}
+
+impl DriverMetrics {
+    pub(crate) fn new(service: &ServiceName) -> Self {
+        let service = service.as_str();
+        let connects =
+            |outcome| counter!(CONNECTS, "service" => service.to_owned(), "outcome" => outcome);
+        Self {
+            connected: connects("connected"),
+            failed: connects("failed"),
+            states: EndpointState::ALL.map(|state| {
+                let service = service.to_owned();
+                (
+                    state,
+                    gauge!(ENDPOINTS, "service" => service, "state" => state.as_str()),
+                )
+            }),
+        }
+    }
+
+    pub(crate) fn connected(&self) {
+        self.connected.increment(1);
+    }
+
+    pub(crate) fn connect_failed(&self) {
+        self.failed.increment(1);
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "gauges are floating point; sets stay far below 2^52"
+    )]
+    pub(crate) fn endpoints(&self, counts: &StateCounts) {
+        for (state, gauge) in &self.states {
+            gauge.set(counts.of(*state) as f64);
+        }
+    }
+}

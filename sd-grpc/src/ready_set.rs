@@ -1,0 +1,148 @@
+//! What the driver publishes and a call picks from: immutable, replaced as a whole.
+
+use std::fmt;
+use std::sync::Arc;
+
+use sd_core::balance::{Picker, Rotation};
+
+use crate::connection::Connection;
+use crate::subchannel::{Place, Subchannel, Target};
+
+/// The endpoints of a service and which of them take calls.
+///
+/// Two levels: the members change with the service, which endpoints of them are ready changes with every connection. Only
+/// numbers are copied for the latter.
+#[derive(Debug)]
+pub(crate) struct ReadySet {
+    pub(crate) members: Arc<[Arc<Subchannel>]>,
+    /// Removed endpoints with calls in flight.
+    pub(crate) leaving: Arc<[Arc<Subchannel>]>,
+    /// Indices of members that are connected and want calls.
+    pub(crate) ready: Box<[u32]>,
+    pub(crate) picker: Picker,
+    pub(crate) condition: Condition,
+}
+
+/// What a call does that finds no endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// The set is unknown: waits.
+    Unresolved { reason: Option<Arc<str>> },
+    /// Somebody takes calls, or is being connected: waits.
+    Usable { reason: Option<Arc<str>> },
+    /// Nobody is there, wants calls or can be reached: fails.
+    Unusable { reason: Arc<str> },
+    /// The channel was closed: fails.
+    Closed,
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unresolved { reason: None } => f.write_str("the instances are not known yet"),
+            Self::Unresolved { reason: Some(why) } => {
+                write!(f, "the instances are not known yet: {why}")
+            }
+            Self::Usable { reason: None } => f.write_str("usable"),
+            Self::Usable { reason: Some(why) } => write!(f, "usable in part: {why}"),
+            Self::Unusable { reason } => f.write_str(reason),
+            Self::Closed => f.write_str("the channel was closed"),
+        }
+    }
+}
+
+/// What looking for an endpoint came to.
+pub(crate) enum Pick {
+    /// A place on a connection, which must be left.
+    On(Arc<Connection>),
+    /// Every ready endpoint carries as many calls as it may.
+    Full,
+    /// No endpoint takes calls.
+    None,
+}
+
+/// The endpoints that a call has tried in vain.
+#[derive(Debug, Default)]
+pub(crate) struct Tried {
+    targets: Vec<Arc<Target>>,
+}
+
+impl Tried {
+    pub(crate) fn add(&mut self, target: &Arc<Target>) {
+        if !self.contains(target) {
+            self.targets.push(Arc::clone(target));
+        }
+    }
+
+    fn contains(&self, target: &Arc<Target>) -> bool {
+        self.targets.iter().any(|tried| Arc::ptr_eq(tried, target))
+    }
+}
+
+/// After so many picks that came to nothing, every endpoint is looked at once.
+const PICKS: usize = 4;
+
+impl ReadySet {
+    /// The set of a channel that knows nothing yet.
+    pub(crate) fn unresolved(rotation: &Rotation) -> Self {
+        Self {
+            members: Arc::default(),
+            leaving: Arc::default(),
+            ready: Box::default(),
+            picker: Picker::even(rotation, 0),
+            condition: Condition::Unresolved { reason: None },
+        }
+    }
+
+    /// Takes a place at the endpoint whose turn it is. One that was tried gets another call only if nobody else can take it.
+    /// Adds to `full` those endpoints that should get another connection.
+    pub(crate) fn pick(&self, tried: &Tried, full: &mut Vec<Arc<Subchannel>>) -> Pick {
+        for _ in 0..PICKS {
+            let Some(member) = self.picker.pick().and_then(|nth| self.nth(nth)) else {
+                return Pick::None;
+            };
+            if tried.contains(member.target()) {
+                continue;
+            }
+            match member.enter() {
+                Place::On(connection) => return Pick::On(connection),
+                Place::Full { ask: true } => full.push(Arc::clone(member)),
+                Place::Full { ask: false } | Place::None => {}
+            }
+        }
+        self.search(tried, full)
+    }
+
+    /// Looks at every ready endpoint, from a random one on; at those that were tried last.
+    fn search(&self, tried: &Tried, full: &mut Vec<Arc<Subchannel>>) -> Pick {
+        let start = fastrand::usize(..self.ready.len().max(1));
+        let mut some_full = false;
+        for again in [false, true] {
+            for nth in (start..self.ready.len()).chain(0..start) {
+                let Some(member) = self.nth(nth) else {
+                    continue;
+                };
+                if tried.contains(member.target()) != again {
+                    continue;
+                }
+                match member.enter() {
+                    Place::On(connection) => return Pick::On(connection),
+                    Place::Full { ask } => {
+                        some_full = true;
+                        if ask {
+                            full.push(Arc::clone(member));
+                        }
+                    }
+                    Place::None => {}
+                }
+            }
+        }
+        if some_full { Pick::Full } else { Pick::None }
+    }
+
+    fn nth(&self, nth: usize) -> Option<&Arc<Subchannel>> {
+        self.ready
+            .get(nth)
+            .and_then(|index| self.members.get(*index as usize))
+    }
+}

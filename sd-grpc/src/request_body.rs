@@ -1,0 +1,301 @@
+//! Request bodies that can be sent again.
+//!
+//! A unary request is read at once: its message stays as shared bytes, and sending it again copies nothing. As a side effect
+//! hyper learns with the message that it is the last, which saves a frame. A streamed request is recorded while it is sent,
+//! up to [`REPLAY_BYTES`] and until the response begins.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame};
+use tonic::Status;
+use tonic::body::Body;
+
+/// How much of a streamed request is kept for sending it again.
+const REPLAY_BYTES: usize = 64 * 1024;
+
+/// The body of a call, from which each attempt gets its own.
+#[derive(Debug)]
+pub(crate) enum CallBody {
+    /// All there is to send.
+    Whole(Option<Bytes>),
+    /// A stream, and what was taken from it so far.
+    Stream(Arc<Mutex<Tape>>),
+}
+
+impl CallBody {
+    /// Reads what is there without waiting.
+    ///
+    /// # Errors
+    /// The body's own error.
+    pub(crate) fn read(mut body: Body, cx: &mut Context<'_>) -> Result<Self, Status> {
+        let mut recorded = Vec::new();
+        // A unary body is one message and the end. One more message makes it a stream.
+        while recorded.len() < 2 {
+            match Pin::new(&mut body).poll_frame(cx) {
+                Poll::Ready(None) if recorded.len() < 2 => {
+                    return Ok(Self::Whole(recorded.pop()));
+                }
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => recorded.push(data),
+                    Err(_) => return Err(Status::internal("a gRPC request has no trailers")),
+                },
+                Poll::Ready(Some(Err(status))) => return Err(status),
+                Poll::Ready(None) | Poll::Pending => break,
+            }
+        }
+        let bytes = recorded.iter().map(Bytes::len).sum();
+        Ok(Self::Stream(Arc::new(Mutex::new(Tape {
+            source: body,
+            recorded,
+            bytes,
+            recording: bytes <= REPLAY_BYTES,
+            complete: true,
+            attempt: 0,
+        }))))
+    }
+
+    /// The body for the next attempt; `None` if what was sent before is no longer known.
+    pub(crate) fn attempt(&self) -> Option<RequestBody> {
+        match self {
+            Self::Whole(data) => Some(RequestBody::Whole(data.clone())),
+            Self::Stream(tape) => {
+                let attempt = {
+                    let mut tape = lock(tape);
+                    if !tape.complete {
+                        return None;
+                    }
+                    tape.attempt += 1;
+                    tape.attempt
+                };
+                Some(RequestBody::Stream(Replay {
+                    tape: Arc::clone(tape),
+                    attempt,
+                    position: 0,
+                }))
+            }
+        }
+    }
+
+    /// Whether another attempt is possible.
+    pub(crate) fn can_repeat(&self) -> bool {
+        match self {
+            Self::Whole(_) => true,
+            Self::Stream(tape) => lock(tape).complete,
+        }
+    }
+
+    /// The response has begun: nothing will be sent again.
+    pub(crate) fn commit(&self) {
+        if let Self::Stream(tape) = self {
+            lock(tape).recording = false;
+        }
+    }
+}
+
+/// A stream and the record of its beginning.
+#[derive(Debug)]
+pub(crate) struct Tape {
+    source: Body,
+    recorded: Vec<Bytes>,
+    bytes: usize,
+    recording: bool,
+    /// Whether `recorded` holds everything that was taken from the source.
+    complete: bool,
+    /// The attempt that may read. An abandoned one may still be polled until hyper drops it.
+    attempt: u32,
+}
+
+impl Tape {
+    fn keep(&mut self, data: &Bytes) {
+        self.bytes += data.len();
+        if self.recording && self.bytes <= REPLAY_BYTES {
+            self.recorded.push(data.clone());
+        } else {
+            self.recording = false;
+            self.complete = false;
+        }
+    }
+}
+
+/// The body of one attempt.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    Whole(Option<Bytes>),
+    Stream(Replay),
+}
+
+/// Plays the tape from its beginning, then goes on with the source.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    tape: Arc<Mutex<Tape>>,
+    attempt: u32,
+    position: usize,
+}
+
+impl Replay {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let mut tape = lock(&self.tape);
+        if tape.attempt != self.attempt {
+            let status = Status::cancelled("this attempt was abandoned");
+            return Poll::Ready(Some(Err(status)));
+        }
+        if let Some(data) = tape.recorded.get(self.position) {
+            self.position += 1;
+            return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+        }
+        if !tape.recording && !tape.recorded.is_empty() {
+            // Played to its end for the last time.
+            tape.complete = false;
+            tape.recorded = Vec::new();
+            self.position = 0;
+        }
+        let polled = Pin::new(&mut tape.source).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    tape.keep(data);
+                    self.position = tape.recorded.len();
+                }
+            }
+            // The source cannot fail twice.
+            Poll::Ready(Some(Err(_))) => tape.complete = false,
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        polled
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self.get_mut() {
+            Self::Whole(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+            Self::Stream(replay) => replay.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(None))
+    }
+}
+
+/// A panic of the user's stream poisons the lock; the tape is then as it was before.
+fn lock(tape: &Mutex<Tape>) -> MutexGuard<'_, Tape> {
+    tape.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::{StreamExt, stream};
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+
+    fn read(body: Body) -> CallBody {
+        let waker = futures_util::task::noop_waker();
+        CallBody::read(body, &mut Context::from_waker(&waker)).unwrap()
+    }
+
+    fn body(messages: Vec<Bytes>) -> Body {
+        let frames = messages
+            .into_iter()
+            .map(|m| Ok::<_, Infallible>(Frame::data(m)));
+        Body::new(StreamBody::new(stream::iter(frames)))
+    }
+
+    fn message(text: &'static str) -> Bytes {
+        Bytes::from_static(text.as_bytes())
+    }
+
+    async fn text(body: RequestBody) -> String {
+        let bytes = body.collect().await.unwrap().to_bytes();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_message_is_sent_with_its_end_and_can_be_sent_again() {
+        let call = read(body(vec![message("hello")]));
+        for _ in 0..2 {
+            let mut attempt = call.attempt().unwrap();
+            assert!(!attempt.is_end_stream());
+            let frame = attempt.frame().await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), "hello");
+            assert!(attempt.is_end_stream());
+        }
+        assert!(read(body(vec![])).attempt().unwrap().is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn a_stream_plays_again_from_its_beginning_and_goes_on() {
+        let call = read(body(vec![
+            message("a"),
+            message("b"),
+            message("c"),
+            message("d"),
+        ]));
+        let mut first = call.attempt().unwrap();
+        for _ in 0..3 {
+            first.frame().await.unwrap().unwrap();
+        }
+        let second = call.attempt().unwrap();
+        assert!(
+            first.frame().await.unwrap().is_err(),
+            "the first was abandoned"
+        );
+        assert_eq!(text(second).await, "abcd");
+        assert_eq!(text(call.attempt().unwrap()).await, "abcd");
+    }
+
+    #[tokio::test]
+    async fn a_response_that_begins_during_the_replay_loses_no_message() {
+        let call = read(body(vec![
+            message("a"),
+            message("b"),
+            message("c"),
+            message("d"),
+        ]));
+        assert_eq!(text(call.attempt().unwrap()).await, "abcd");
+        let mut second = call.attempt().unwrap();
+        second.frame().await.unwrap().unwrap();
+        call.commit();
+        assert_eq!(text(second).await, "bcd");
+        assert!(!call.can_repeat());
+    }
+
+    #[tokio::test]
+    async fn a_stream_longer_than_the_tape_cannot_be_sent_again_but_arrives_whole() {
+        let block = Bytes::from(vec![b'x'; REPLAY_BYTES / 2]);
+        let call = read(body(vec![
+            block.clone(),
+            block.clone(),
+            block.clone(),
+            block,
+        ]));
+        let sent = call.attempt().unwrap();
+        assert!(call.can_repeat());
+        assert_eq!(text(sent).await.len(), 2 * REPLAY_BYTES);
+        assert!(!call.can_repeat());
+        assert!(call.attempt().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_has_nothing_yet_is_no_whole_body() {
+        let (messages, receiver) = tokio::sync::mpsc::channel(1);
+        let stream = tokio_stream::wrappers::ReceiverStream::new(receiver)
+            .map(|data: Bytes| Ok::<_, Infallible>(Frame::data(data)));
+        let call = read(Body::new(StreamBody::new(stream)));
+        messages.send(message("late")).await.unwrap();
+        drop(messages);
+        assert_eq!(text(call.attempt().unwrap()).await, "late");
+    }
+}

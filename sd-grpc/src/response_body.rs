@@ -1,0 +1,118 @@
+//! Response bodies: hold the call's place on its connection until the end, and keep to its deadline.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::Status;
+
+use crate::connection::Lease;
+use crate::options::AttemptInfo;
+use crate::status;
+
+pub(crate) struct ResponseBody {
+    /// `None` after the end. Dropping it resets the stream.
+    open: Option<Open>,
+    deadline: Option<Instant>,
+    /// Made when the body first has to wait: a unary response is mostly there with its headers.
+    timer: Option<Pin<Box<Sleep>>>,
+    attempts: u32,
+}
+
+struct Open {
+    incoming: Incoming,
+    lease: Lease,
+}
+
+impl ResponseBody {
+    pub(crate) fn new(
+        incoming: Incoming,
+        lease: Lease,
+        deadline: Option<Instant>,
+        attempts: u32,
+    ) -> Self {
+        Self {
+            open: Some(Open { incoming, lease }),
+            deadline,
+            timer: None,
+            attempts,
+        }
+    }
+
+    fn is_late(&mut self, cx: &mut Context<'_>, must_wait: bool) -> bool {
+        match self.deadline {
+            None => false,
+            Some(deadline) if must_wait => self
+                .timer
+                .get_or_insert_with(|| Box::pin(sleep_until(deadline)))
+                .as_mut()
+                .poll(cx)
+                .is_ready(),
+            Some(deadline) => Instant::now() >= deadline,
+        }
+    }
+
+    fn end(&mut self) -> Option<(Lease, AttemptInfo)> {
+        let Open { lease, .. } = self.open.take()?;
+        let attempt = AttemptInfo {
+            endpoint: lease.target().label(),
+            attempts: self.attempts,
+        };
+        Some((lease, attempt))
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        let Some(open) = &mut this.open else {
+            return Poll::Ready(None);
+        };
+        let polled = Pin::new(&mut open.incoming).poll_frame(cx);
+        let failure = match polled {
+            Poll::Ready(None) => {
+                this.open = None;
+                return Poll::Ready(None);
+            }
+            Poll::Ready(Some(Err(error))) => Some(error),
+            Poll::Pending if !this.is_late(cx, true) => return Poll::Pending,
+            Poll::Ready(Some(Ok(frame))) if !this.is_late(cx, false) => {
+                if frame.is_trailers() {
+                    // Nothing can follow, and not everybody asks for it.
+                    this.open = None;
+                }
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            Poll::Pending | Poll::Ready(Some(Ok(_))) => None,
+        };
+        let Some((lease, attempt)) = this.end() else {
+            return Poll::Ready(None);
+        };
+        lease.failed();
+        Poll::Ready(Some(Err(match failure {
+            Some(error) => status::broken(error, lease.close_reason(), attempt),
+            None => status::deadline_exceeded("while the response was read", Some(attempt)),
+        })))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.open
+            .as_ref()
+            .is_none_or(|open| open.incoming.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.open
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), |open| open.incoming.size_hint())
+    }
+}

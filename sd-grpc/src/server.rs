@@ -1,0 +1,298 @@
+//! The server's side of discovery: serve, become healthy, register; at the end unready, drain, deregister, stop.
+//!
+//! The order is what keeps calls from failing. A server is registered only when it answers, and it goes on answering for a
+//! while after it told everybody that it wants no more calls.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use sd_core::{Error, ErrorKind, Instance, RegisterOptions, RegistrationGuard, Registry, Result};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::service::Routes;
+use tonic::transport::server::Connected;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tracing::{info, warn};
+
+use crate::cut::Cuttable;
+
+const OP: &str = "serve";
+
+/// How long a server goes on answering after it said that it wants no more calls, by default.
+pub const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
+
+/// How long calls in flight may take after that, by default.
+pub const DEFAULT_STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// Serves gRPC with `grpc.health.v1` and keeps an instance registered meanwhile.
+#[derive(Debug)]
+pub struct Server {
+    registry: Registry,
+    instance: Instance,
+    transport: tonic::transport::Server,
+    options: RegisterOptions,
+    in_background: bool,
+    drain: Duration,
+    stop_within: Duration,
+}
+
+impl Server {
+    /// A server that registers `instance` at `registry`. The instance's endpoint is what others dial; see
+    /// [`sd_core::advertised_address`].
+    pub fn new(registry: &Registry, instance: Instance) -> Self {
+        Self {
+            registry: registry.clone(),
+            instance,
+            transport: tonic::transport::Server::builder(),
+            options: RegisterOptions::default(),
+            in_background: false,
+            drain: DEFAULT_DRAIN,
+            stop_within: DEFAULT_STOP_WITHIN,
+        }
+    }
+
+    /// Sets tonic's own settings: TLS, windows, limits, keep-alive.
+    #[must_use]
+    pub fn with_transport(mut self, transport: tonic::transport::Server) -> Self {
+        self.transport = transport;
+        self
+    }
+
+    /// Sets what the registration asks for.
+    #[must_use]
+    pub fn with_register_options(mut self, options: RegisterOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Serves even while the registry is down, and registers when it is up.
+    #[must_use]
+    pub fn register_in_background(mut self) -> Self {
+        self.in_background = true;
+        self
+    }
+
+    /// Sets how long to go on answering after saying that no more calls are wanted: as long as clients take to see it.
+    /// Default 5 s.
+    #[must_use]
+    pub fn with_drain(mut self, drain: Duration) -> Self {
+        self.drain = drain;
+        self
+    }
+
+    /// Sets how long calls in flight may take once the server stops; what is left is cut. Default 10 s.
+    #[must_use]
+    pub fn with_stop_within(mut self, stop_within: Duration) -> Self {
+        self.stop_within = stop_within;
+        self
+    }
+
+    /// Serves `routes` on a TCP listener until `shutdown` completes. See [`serve_incoming`](Self::serve_incoming).
+    ///
+    /// # Errors
+    /// As [`serve_incoming`](Self::serve_incoming).
+    pub async fn serve(
+        self,
+        routes: Routes,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<()> {
+        let incoming = TcpListenerStream::new(listener).map(|accepted| {
+            accepted.inspect(|stream| {
+                // A socket that refuses it is merely slower.
+                let _ = stream.set_nodelay(true);
+            })
+        });
+        self.serve_incoming(routes, incoming, shutdown).await
+    }
+
+    /// Serves `routes` on incoming connections until `shutdown` completes. Health is `SERVING`, for the whole server and for the
+    /// service's name, before the instance is registered. At shutdown: health `NOT_SERVING` and the instance unready; the
+    /// drain; deregistered; calls in flight finish, or are cut.
+    ///
+    /// # Errors
+    /// When registering failed, when the transport failed, or when the registry did not confirm the withdrawal (the server
+    /// stopped in order nevertheless).
+    ///
+    /// # Cancel safety
+    /// Dropping the future cuts every connection at once and withdraws in the background.
+    pub async fn serve_incoming<S, IO>(
+        self,
+        routes: Routes,
+        incoming: S,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<()>
+    where
+        S: Stream<Item = io::Result<IO>> + Send + 'static,
+        IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        let service = self.instance.service().clone();
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let health = Health {
+            reporter: health,
+            service: service.as_str().to_owned(),
+        };
+        health.set(ServingStatus::Serving).await;
+        let mut serving =
+            Serving::start(self.transport, routes.add_service(health_service), incoming);
+
+        tokio::pin!(shutdown);
+        let registering = register(
+            &self.registry,
+            self.instance,
+            self.options,
+            self.in_background,
+        );
+        let guard = tokio::select! {
+            registered = registering => registered,
+            ended = serving.ended() => return Err(ended),
+            () = &mut shutdown => {
+                // Nobody was told of this server: there is nothing to drain.
+                health.clear().await;
+                return serving.stop(self.stop_within).await;
+            }
+        };
+        let guard = match guard {
+            Ok(guard) => guard,
+            Err(error) => {
+                health.clear().await;
+                // The reason why it could not register matters more than how the stop went.
+                let _ = serving.stop(self.stop_within).await;
+                return Err(error);
+            }
+        };
+        info!(service = service.as_str(), "serving");
+
+        tokio::select! {
+            () = shutdown => {}
+            ended = serving.ended() => {
+                // Nothing answers any more: withdraw at once.
+                let _ = guard.deregister().await;
+                return Err(ended);
+            }
+        }
+        info!(service = service.as_str(), "stopping");
+        health.set(ServingStatus::NotServing).await;
+        if let Err(error) = guard.set_ready(false).await {
+            warn!(error = %error.report(), "could not tell the registry that no more calls are wanted");
+        }
+        sleep(self.drain).await;
+        let withdrawn = guard.deregister().await;
+        if let Err(error) = &withdrawn {
+            warn!(error = %error.report(), "could not deregister");
+        }
+        health.clear().await;
+        serving.stop(self.stop_within).await?;
+        withdrawn
+    }
+}
+
+async fn register(
+    registry: &Registry,
+    instance: Instance,
+    options: RegisterOptions,
+    in_background: bool,
+) -> Result<RegistrationGuard> {
+    if in_background {
+        registry.register_in_background(instance, options)
+    } else {
+        registry.register_with(instance, options).await
+    }
+}
+
+/// What `grpc.health.v1` says of the whole server and of the service.
+struct Health {
+    reporter: HealthReporter,
+    service: String,
+}
+
+impl Health {
+    async fn set(&self, status: ServingStatus) {
+        for name in ["", &self.service] {
+            self.reporter.set_service_status(name, status).await;
+        }
+    }
+
+    /// Ends the streams of those who watch, which would keep their connections from closing.
+    async fn clear(mut self) {
+        for name in ["", &self.service] {
+            self.reporter.clear_service_status(name).await;
+        }
+    }
+}
+
+/// The running transport. Dropping it cuts all connections.
+struct Serving {
+    transport: JoinHandle<Result<(), tonic::transport::Error>>,
+    stop: Option<oneshot::Sender<()>>,
+    cut: DropGuard,
+}
+
+impl Serving {
+    fn start<S, IO>(mut server: tonic::transport::Server, routes: Routes, incoming: S) -> Self
+    where
+        S: Stream<Item = io::Result<IO>> + Send + 'static,
+        IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        let cut = CancellationToken::new();
+        let connection_cut = cut.clone();
+        let incoming = incoming
+            .map(move |accepted| accepted.map(|io| Cuttable::new(io, connection_cut.clone())));
+        let (stop, stopped) = oneshot::channel();
+        let serve_cut = cut.clone();
+        let transport = tokio::spawn(async move {
+            let signal = async {
+                // A dropped sender means that the owner is gone: stop as well.
+                let _ = stopped.await;
+            };
+            let running = server
+                .add_routes(routes)
+                .serve_with_incoming_shutdown(incoming, signal);
+            tokio::select! {
+                ended = running => ended,
+                () = serve_cut.cancelled() => Ok(()),
+            }
+        });
+        Self {
+            transport,
+            stop: Some(stop),
+            cut: cut.drop_guard(),
+        }
+    }
+
+    /// Waits for an end that nobody asked for. Cancel-safe.
+    async fn ended(&mut self) -> Error {
+        let error = Error::new(ErrorKind::Unavailable, OP);
+        match (&mut self.transport).await {
+            Ok(Ok(())) => error.because("the listener ended"),
+            Ok(Err(transport)) => error.with_source(transport),
+            Err(panicked) => error.with_source(panicked),
+        }
+    }
+
+    /// Takes no more connections and lets calls in flight finish; cuts what is left after `limit`.
+    async fn stop(mut self, limit: Duration) -> Result<()> {
+        drop(self.stop.take());
+        let Ok(stopped) = timeout(limit, &mut self.transport).await else {
+            warn!("calls in flight did not finish in time, cutting their connections");
+            drop(self.cut);
+            return Ok(());
+        };
+        match stopped {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(transport)) => {
+                Err(Error::new(ErrorKind::Unavailable, OP).with_source(transport))
+            }
+            Err(panicked) => Err(Error::new(ErrorKind::Unavailable, OP).with_source(panicked)),
+        }
+    }
+}

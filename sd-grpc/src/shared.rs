@@ -1,0 +1,116 @@
+//! What a channel's handles, its calls and its driver have in common.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use crossbeam_utils::CachePadded;
+use http::HeaderValue;
+use sd_core::ServiceName;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::config::ChannelConfig;
+use crate::driver::Event;
+use crate::instrument::CallMetrics;
+use crate::ready_set::ReadySet;
+use crate::throttle::Throttle;
+
+/// Held by every handle, call and response. When the last one is gone, the driver ends.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) service: ServiceName,
+    pub(crate) config: Arc<ChannelConfig>,
+    pub(crate) published: Arc<Published>,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) user_agent: HeaderValue,
+    pub(crate) throttle: Throttle,
+    pub(crate) metrics: CallMetrics,
+    pub(crate) totals: CachePadded<Totals>,
+    /// Cancelled to end the channel.
+    pub(crate) stop: CancellationToken,
+    /// Cancelled when the driver has ended.
+    pub(crate) ended: CancellationToken,
+    pub(crate) _stop_on_drop: DropGuard,
+}
+
+/// What the driver publishes, and how calls wait for it.
+#[derive(Debug)]
+pub(crate) struct Published {
+    set: ArcSwap<ReadySet>,
+    changed: Notify,
+    /// A call left a full connection.
+    freed: Notify,
+    /// How many calls wait for that. Nearly always none: a call that ends then pays one load.
+    waiting: AtomicUsize,
+}
+
+impl Published {
+    pub(crate) fn new(set: ReadySet) -> Self {
+        Self {
+            set: ArcSwap::from_pointee(set),
+            changed: Notify::new(),
+            freed: Notify::new(),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// Where the latest set is.
+    pub(crate) fn set(&self) -> &ArcSwap<ReadySet> {
+        &self.set
+    }
+
+    pub(crate) fn publish(&self, set: ReadySet) {
+        self.set.store(Arc::new(set));
+        self.changed.notify_waiters();
+    }
+
+    /// Told at each publishing.
+    pub(crate) fn changed(&self) -> &Notify {
+        &self.changed
+    }
+
+    /// Counts a call that is about to wait for a place. It must look for one once more before it waits.
+    pub(crate) fn wait_for_place(&self) -> WaitingForPlace<'_> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        WaitingForPlace(self)
+    }
+
+    /// A call has left its connection.
+    pub(crate) fn freed_place(&self) {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.freed.notify_one();
+        }
+    }
+}
+
+/// A call that waits for a place.
+#[derive(Debug)]
+pub(crate) struct WaitingForPlace<'a>(&'a Published);
+
+impl WaitingForPlace<'_> {
+    /// Told when a place was freed; one call for each place.
+    pub(crate) fn freed(&self) -> &Notify {
+        &self.0.freed
+    }
+}
+
+impl Drop for WaitingForPlace<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What happened to the calls of a channel since it was built.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) calls: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) sent_again: AtomicU64,
+}
+
+impl Totals {
+    pub(crate) fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,170 @@
+//! TLS and mutual TLS over any connection, by rustls with aws-lc-rs.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use sd_core::{Address, Error, Instance, Result};
+use tokio_rustls::TlsConnector;
+
+use crate::connector::BoxedIo;
+
+const OP: &str = "tls";
+const HTTP2: &[u8] = b"h2";
+
+/// How a channel speaks TLS.
+#[derive(Clone, Default)]
+pub struct ClientTls {
+    roots: Vec<Vec<u8>>,
+    native_roots: bool,
+    identity: Option<(Vec<u8>, Vec<u8>)>,
+    server_name: Option<String>,
+}
+
+impl ClientTls {
+    /// Trusts nobody yet: add [`with_ca`](Self::with_ca) or [`with_native_roots`](Self::with_native_roots).
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Trusts servers whose certificate one of these certificates, in PEM, vouches for.
+    #[must_use]
+    pub fn with_ca(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.roots.push(pem.into());
+        self
+    }
+
+    /// Trusts whom the operating system trusts.
+    #[must_use]
+    pub fn with_native_roots(mut self) -> Self {
+        self.native_roots = true;
+        self
+    }
+
+    /// Shows servers this certificate chain and proves it with this key, both in PEM: mutual TLS.
+    #[must_use]
+    pub fn with_identity(mut self, chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        self.identity = Some((chain.into(), key.into()));
+        self
+    }
+
+    /// Expects this name in every server's certificate instead of the host of its endpoint. Needed for Unix sockets.
+    #[must_use]
+    pub fn with_server_name(mut self, name: impl Into<String>) -> Self {
+        self.server_name = Some(name.into());
+        self
+    }
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientTls")
+            .field("roots", &self.roots.len())
+            .field("native_roots", &self.native_roots)
+            .field("identity", &self.identity.as_ref().map(|_| "***"))
+            .field("server_name", &self.server_name)
+            .finish()
+    }
+}
+
+/// A checked [`ClientTls`].
+pub(crate) struct Tls {
+    connector: TlsConnector,
+    server_name: Option<ServerName<'static>>,
+}
+
+impl Tls {
+    pub(crate) fn new(tls: ClientTls) -> Result<Self> {
+        let mut roots = RootCertStore::empty();
+        for pem in &tls.roots {
+            for certificate in certificates("CA", pem)? {
+                roots
+                    .add(certificate)
+                    .map_err(|e| Error::invalid_input(OP, format!("the CA certificate: {e}")))?;
+            }
+        }
+        if tls.native_roots {
+            // Some of a system's certificates are usually broken; none at all is an error below.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+        if roots.is_empty() {
+            return Err(Error::invalid_input(
+                OP,
+                "nobody is trusted: give a CA certificate or trust the system's",
+            ));
+        }
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|e| Error::invalid_input(OP, e.to_string()))?
+            .with_root_certificates(roots);
+        let mut config = match &tls.identity {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => {
+                let chain = certificates("client", chain)?;
+                let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| {
+                    Error::invalid_input(OP, format!("the client key is no PEM key: {e}"))
+                })?;
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|e| Error::invalid_input(OP, format!("the client certificate: {e}")))?
+            }
+        };
+        config.alpn_protocols = vec![HTTP2.to_vec()];
+        let server_name = tls.server_name.map(server_name).transpose()?;
+        Ok(Self {
+            connector: TlsConnector::from(Arc::new(config)),
+            server_name,
+        })
+    }
+
+    pub(crate) async fn connect(&self, instance: &Instance, io: BoxedIo) -> io::Result<BoxedIo> {
+        let name = match (&self.server_name, instance.endpoint().address()) {
+            (Some(name), _) => name.clone(),
+            (None, Address::Tcp { host, .. }) => {
+                server_name(host.to_owned()).map_err(io::Error::other)?
+            }
+            (None, _) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "TLS needs a server name where the endpoint has no host",
+                ));
+            }
+        };
+        let stream = self.connector.connect(name, io).await?;
+        if stream.get_ref().1.alpn_protocol() != Some(HTTP2) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the server did not agree to HTTP/2 (ALPN h2)",
+            ));
+        }
+        Ok(Box::new(stream))
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls")
+            .field("server_name", &self.server_name)
+            .finish_non_exhaustive()
+    }
+}
+
+fn certificates(whose: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
+    let broken = |why: String| Error::invalid_input(OP, format!("the {whose} certificate: {why}"));
+    let certificates = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| broken(e.to_string()))?;
+    if certificates.is_empty() {
+        return Err(broken("there is none in the PEM text".to_owned()));
+    }
+    Ok(certificates)
+}
+
+fn server_name(name: String) -> Result<ServerName<'static>> {
+    let told = format!("{name:?} can be no server name");
+    ServerName::try_from(name).map_err(|_| Error::invalid_input(OP, told))
+}

@@ -1,0 +1,199 @@
+//! The server's side: healthy before it is registered; at the end unready, drained, deregistered, stopped.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::future::pending;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use sd_core::memory::Memory;
+use sd_core::{ErrorKind, Instance, Registry, Subscription};
+use sd_grpc::Server;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tonic::service::Routes;
+use tonic::transport::Channel;
+use tonic_health::ServingStatus;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+const SOON: Duration = Duration::from_secs(10);
+
+async fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn instance(address: SocketAddr) -> Instance {
+    Instance::new("greeter", address).unwrap()
+}
+
+fn server(registry: &Registry, address: SocketAddr) -> Server {
+    Server::new(registry, instance(address))
+        .with_drain(Duration::from_millis(100))
+        .with_stop_within(Duration::from_millis(500))
+}
+
+async fn client(address: SocketAddr) -> Option<HealthClient<Channel>> {
+    let channel = Channel::from_shared(format!("http://{address}"))
+        .unwrap()
+        .connect()
+        .await;
+    channel.ok().map(HealthClient::new)
+}
+
+async fn health(address: SocketAddr, service: &str) -> Option<i32> {
+    let mut client = client(address).await?;
+    let request = HealthCheckRequest {
+        service: service.to_owned(),
+    };
+    Some(client.check(request).await.ok()?.into_inner().status)
+}
+
+/// Waits until the set looks as wanted.
+async fn wait_for(
+    greeters: &mut Subscription,
+    what: &str,
+    wanted: impl Fn(&[std::sync::Arc<Instance>]) -> bool,
+) {
+    let waiting = async {
+        let mut state = greeters.state_and_mark_seen();
+        while !(state.is_known() && wanted(state.snapshot().instances())) {
+            state = greeters.changed().await.unwrap();
+        }
+    };
+    timeout(SOON, waiting)
+        .await
+        .unwrap_or_else(|_| panic!("never saw: {what}"));
+}
+
+#[tokio::test]
+async fn is_healthy_when_registered_and_unready_then_gone_then_stopped_at_the_end() {
+    let registry = Memory::new().connect();
+    let mut greeters = registry.subscribe("greeter").unwrap();
+    let (listener, address) = listener().await;
+    let (stop, shutdown) = oneshot::channel::<()>();
+    let draining = server(&registry, address).with_drain(Duration::from_secs(2));
+    let running = tokio::spawn(draining.serve(Routes::default(), listener, async {
+        shutdown.await.unwrap();
+    }));
+
+    wait_for(&mut greeters, "registered", |set| set.len() == 1).await;
+    for service in ["", "greeter"] {
+        assert_eq!(
+            health(address, service).await,
+            Some(ServingStatus::Serving as i32)
+        );
+    }
+
+    stop.send(()).unwrap();
+    wait_for(&mut greeters, "unready", |set| {
+        set.len() == 1 && !set[0].is_ready()
+    })
+    .await;
+    assert_eq!(
+        health(address, "greeter").await,
+        Some(ServingStatus::NotServing as i32),
+        "still answers while draining"
+    );
+
+    wait_for(&mut greeters, "deregistered", <[_]>::is_empty).await;
+    timeout(SOON, running).await.unwrap().unwrap().unwrap();
+    assert!(
+        TcpStream::connect(address).await.is_err(),
+        "the listener is closed"
+    );
+}
+
+#[tokio::test]
+async fn a_watcher_of_the_health_service_does_not_hold_up_the_stop() {
+    let registry = Memory::new().connect();
+    let mut greeters = registry.subscribe("greeter").unwrap();
+    let (listener, address) = listener().await;
+    let (stop, shutdown) = oneshot::channel::<()>();
+    let patient = server(&registry, address).with_stop_within(Duration::from_mins(10));
+    let running = tokio::spawn(patient.serve(Routes::default(), listener, async {
+        shutdown.await.unwrap();
+    }));
+    wait_for(&mut greeters, "registered", |set| set.len() == 1).await;
+    let mut client = client(address).await.unwrap();
+    let request = HealthCheckRequest {
+        service: "greeter".to_owned(),
+    };
+    let mut statuses = client.watch(request).await.unwrap().into_inner();
+    assert_eq!(
+        statuses.message().await.unwrap().unwrap().status,
+        ServingStatus::Serving as i32
+    );
+
+    stop.send(()).unwrap();
+    assert_eq!(
+        statuses.message().await.unwrap().unwrap().status,
+        ServingStatus::NotServing as i32
+    );
+    timeout(SOON, running).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_register_stops_and_says_why() {
+    let registry = Memory::new().connect();
+    registry.close().await.unwrap();
+    let (listener, address) = listener().await;
+    let error = timeout(
+        SOON,
+        server(&registry, address).serve(Routes::default(), listener, pending()),
+    )
+    .await
+    .unwrap()
+    .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_shutdown_while_registering_leaves_nothing_registered() {
+    let memory = Memory::new();
+    let (taken, registry) = (memory.connect(), memory.connect());
+    let (listener, address) = listener().await;
+    let holder = taken
+        .register(instance(address).with_id("one".try_into().unwrap()))
+        .await
+        .unwrap();
+    let waiting = Server::new(
+        &registry,
+        instance(address).with_id("one".try_into().unwrap()),
+    )
+    .register_in_background();
+    let served = waiting
+        .with_drain(Duration::ZERO)
+        .serve(Routes::default(), listener, async {});
+    timeout(SOON, served).await.unwrap().unwrap();
+    holder.deregister().await.unwrap();
+    let left = sd_core::Instancer::list(&registry, &"greeter".try_into().unwrap())
+        .await
+        .unwrap();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_dropped_server_cuts_its_connections_and_withdraws() {
+    let registry = Memory::new().connect();
+    let mut greeters = registry.subscribe("greeter").unwrap();
+    let (listener, address) = listener().await;
+    let running =
+        tokio::spawn(server(&registry, address).serve(Routes::default(), listener, pending()));
+    wait_for(&mut greeters, "registered", |set| set.len() == 1).await;
+    let mut client = client(address).await.unwrap();
+    let request = HealthCheckRequest {
+        service: String::new(),
+    };
+    let mut statuses = client.watch(request).await.unwrap().into_inner();
+    statuses.message().await.unwrap();
+
+    running.abort();
+    let cut = timeout(SOON, statuses.message()).await.unwrap();
+    assert!(!matches!(cut, Ok(Some(_))), "{cut:?}");
+    wait_for(&mut greeters, "withdrawn", <[_]>::is_empty).await;
+}
