@@ -43,13 +43,13 @@ pub(crate) struct Client {
 }
 
 /// A connection, once somebody has needed it.
-type Slot = OnceCell<etcd_client::Client>;
+type Slot = OnceCell<Arc<etcd_client::Client>>;
 
 /// The connection that a request went out on.
 #[derive(Clone)]
 pub(crate) struct Connection {
     slot: Arc<Slot>,
-    etcd: etcd_client::Client,
+    etcd: Arc<etcd_client::Client>,
 }
 
 /// Whether a request may be sent a second time when its outcome is unknown.
@@ -229,7 +229,10 @@ impl Client {
 
     async fn connection(&self, op: &'static str) -> Result<Connection> {
         let slot = Arc::clone(&lock(&self.slot));
-        let etcd = slot.get_or_try_init(|| self.open(op)).await?.clone();
+        let etcd = slot
+            .get_or_try_init(|| async { self.open(op).await.map(Arc::new) })
+            .await?;
+        let etcd = Arc::clone(etcd);
         Ok(Connection { slot, etcd })
     }
 

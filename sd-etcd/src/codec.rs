@@ -2,6 +2,7 @@
 //!
 //! A record is kept under `<prefix>/<service>/<id>`. Its value is our JSON, or go-kit's plain `scheme://host:port`.
 
+use etcd_client::KeyValue;
 use sd_core::{Endpoint, Incarnation, Instance, InstanceId, ServiceName};
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,15 @@ pub(crate) enum Record {
 pub(crate) struct Origin {
     pub(crate) lease: i64,
     pub(crate) create_revision: i64,
+}
+
+impl From<&KeyValue> for Origin {
+    fn from(entry: &KeyValue) -> Self {
+        Self {
+            lease: entry.lease(),
+            create_revision: entry.create_revision(),
+        }
+    }
 }
 
 /// The mark of a record that is being withdrawn, beside the fields of the instance.

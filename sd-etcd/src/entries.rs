@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use etcd_client::KeyValue;
 use sd_core::{Instance, InstanceId, Moment, Revision, ServiceName, Skipped, Snapshot};
 
 use crate::client::Position;
@@ -37,20 +36,22 @@ impl Entries {
     }
 
     /// Takes an entry as it is now. Instances equal to one of `known` share its memory.
-    pub(crate) fn put(&mut self, entry: &KeyValue, known: Option<&Snapshot>) {
-        let origin = Origin {
-            lease: entry.lease(),
-            create_revision: entry.create_revision(),
-        };
-        let read = match self.id_of(entry.key()) {
-            Some(id) => decode(&self.service, id, entry.value(), origin),
+    pub(crate) fn put(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        origin: Origin,
+        known: Option<&Snapshot>,
+    ) {
+        let read = match self.id_of(key) {
+            Some(id) => decode(&self.service, id, value, origin),
             None => Err("the key is not UTF-8".to_owned()),
         };
         let record = match read {
             Ok(record) => record,
-            Err(reason) => return self.skip(entry.key(), reason),
+            Err(reason) => return self.skip(key, reason),
         };
-        self.changed |= self.skipped.remove(&*text(entry.key())).is_some();
+        self.changed |= self.skipped.remove(&*text(key)).is_some();
         match record {
             Record::Live(instance) => self.insert(instance, known),
             Record::Withdrawn(instance) => {
@@ -132,4 +133,111 @@ pub(crate) fn revision(position: Position) -> Revision {
 
 fn text(key: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: Position = Position {
+        cluster: 1,
+        revision: 7,
+    };
+
+    fn entries() -> Entries {
+        Entries::new(ServiceName::new("s").unwrap(), "/p/s/".to_owned())
+    }
+
+    fn put(entries: &mut Entries, key: &[u8], value: &[u8], known: Option<&Snapshot>) {
+        let origin = Origin {
+            lease: 1,
+            create_revision: 1,
+        };
+        entries.put(key, value, origin, known);
+    }
+
+    fn taken(entries: &mut Entries) -> Snapshot {
+        entries.snapshot(AT, Moment::ZERO)
+    }
+
+    #[test]
+    fn what_did_not_change_stays_the_same_arc_also_across_feeds() {
+        let mut first = entries();
+        put(&mut first, b"/p/s/a", b"h:1", None);
+        put(&mut first, b"/p/s/b", b"h:2", None);
+        let before = taken(&mut first);
+        assert!(!first.is_changed());
+        put(&mut first, b"/p/s/a", b"h:1", None);
+        assert!(!first.is_changed());
+        put(&mut first, b"/p/s/b", b"h:3", None);
+        assert!(first.is_changed());
+        let after = taken(&mut first);
+        let same = |a: &Snapshot, b: &Snapshot, at: usize| {
+            Arc::ptr_eq(&a.instances()[at], &b.instances()[at])
+        };
+        assert!(same(&before, &after, 0) && !same(&before, &after, 1));
+
+        let mut second = entries();
+        put(&mut second, b"/p/s/a", b"h:1", Some(&after));
+        put(&mut second, b"/p/s/b", b"h:4", Some(&after));
+        let anew = taken(&mut second);
+        assert!(same(&after, &anew, 0) && !same(&after, &anew, 1));
+    }
+
+    #[test]
+    fn an_entry_that_breaks_leaves_the_set_and_comes_back_when_it_is_mended() {
+        let mut entries = entries();
+        put(&mut entries, b"/p/s/a", b"h:1", None);
+        put(&mut entries, b"/p/s/b", b"h:2", None);
+        taken(&mut entries);
+        put(&mut entries, b"/p/s/a", b"nonsense", None);
+        let broken = taken(&mut entries);
+        assert_eq!((broken.len(), broken.skipped().len()), (1, 1));
+        assert_eq!(broken.skipped()[0].key, "/p/s/a");
+        put(&mut entries, b"/p/s/a", b"nonsense", None);
+        assert!(!entries.is_changed());
+        put(&mut entries, b"/p/s/a", b"h:1", None);
+        let mended = taken(&mut entries);
+        assert_eq!((mended.len(), mended.skipped().len()), (2, 0));
+    }
+
+    #[test]
+    fn a_key_that_is_not_text_is_skipped_until_it_is_deleted() {
+        let mut entries = entries();
+        put(&mut entries, b"/p/s/\xff", b"h:1", None);
+        assert_eq!(taken(&mut entries).skipped().len(), 1);
+        entries.delete(b"/p/s/\xff");
+        assert!(entries.is_changed());
+        assert!(taken(&mut entries).skipped().is_empty());
+        entries.delete(b"/p/s/never-seen");
+        assert!(!entries.is_changed());
+    }
+
+    #[test]
+    fn what_is_withdrawn_is_named_once_and_its_deletion_changes_nothing() {
+        let mut entries = entries();
+        let instance = Instance::new("s", "h:1").unwrap();
+        let key = format!("/p/s/{}", instance.id()).into_bytes();
+        put(
+            &mut entries,
+            &key,
+            &serde_json::to_vec(&instance).unwrap(),
+            None,
+        );
+        assert_eq!(taken(&mut entries).len(), 1);
+        put(
+            &mut entries,
+            &key,
+            &crate::codec::encode_withdrawn(&instance).unwrap(),
+            None,
+        );
+        let gone = taken(&mut entries);
+        assert_eq!(
+            (gone.len(), gone.withdrawn()),
+            (0, &[instance.id().clone()][..])
+        );
+        entries.delete(&key);
+        assert!(!entries.is_changed());
+        assert!(taken(&mut entries).withdrawn().is_empty());
+    }
 }

@@ -111,7 +111,7 @@ async fn read_at_one_revision(
                 .because("the pages of one read came from different clusters"));
         }
         for entry in page.kvs() {
-            entries.put(entry, known);
+            entries.put(entry.key(), entry.value(), entry.into(), known);
         }
         let Some(last) = page.kvs().last().filter(|_| page.more()) else {
             return Ok((entries, first));

@@ -17,7 +17,7 @@ use sd_core::{
 };
 
 use crate::client::{Client, position};
-use crate::codec::{Layout, Origin, Record, decode, encode_withdrawn};
+use crate::codec::{Layout, Record, decode, encode_withdrawn};
 use crate::config::Format;
 use crate::registration::EtcdRegistration;
 
@@ -92,7 +92,8 @@ impl EtcdRegistrar {
         }
     }
 
-    /// The record's lease, freshly extended, or a new one.
+    /// The record's lease, freshly extended, or a new one. A record keeps its lease, and so the time-to-live that was granted
+    /// for it first.
     async fn lease(
         &self,
         op: &'static str,
@@ -279,11 +280,8 @@ pub(crate) fn found(answer: &TxnResponse) -> Option<KeyValue> {
 }
 
 fn read(found: &KeyValue, record: &RecordId) -> Result<Record, String> {
-    let origin = Origin {
-        lease: found.lease(),
-        create_revision: found.create_revision(),
-    };
-    decode(&record.service, record.id.as_str(), found.value(), origin)
+    let id = record.id.as_str();
+    decode(&record.service, id, found.value(), found.into())
 }
 
 fn owner(found: &KeyValue, record: &RecordId, lease: Option<i64>) -> Owner {

@@ -107,7 +107,8 @@ impl EtcdWatcher {
         if entry.version() == 0 {
             self.entries.delete(entry.key());
         } else {
-            self.entries.put(entry, None);
+            self.entries
+                .put(entry.key(), entry.value(), entry.into(), None);
         }
         self.position.revision = self.position.revision.max(entry.mod_revision());
     }
