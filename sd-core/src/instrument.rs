@@ -20,6 +20,8 @@ pub const CHANGES: &str = "sd_changes_total";
 pub const FEED_ERRORS: &str = "sd_feed_errors_total";
 /// Gauge, label `service`: which source a `Fallback` uses, 0 for the preferred one.
 pub const FALLBACK_SOURCE: &str = "sd_fallback_source";
+/// Counter, label `service`: attempts of endpoint caches to make a value that failed.
+pub const ENDPOINT_FAILURES: &str = "sd_endpoint_failures_total";
 /// Counter, labels `service` and `event`: events of registrations.
 pub const REGISTRATION_EVENTS: &str = "sd_registration_events_total";
 
@@ -49,6 +51,10 @@ pub(crate) fn stale(snapshot: &Snapshot) {
 #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 sources")]
 pub(crate) fn fallback_source(service: &ServiceName, index: usize) {
     gauge!(FALLBACK_SOURCE, "service" => label(service)).set(index as f64);
+}
+
+pub(crate) fn endpoint_failure(service: &ServiceName) {
+    counter!(ENDPOINT_FAILURES, "service" => label(service)).increment(1);
 }
 
 pub(crate) fn feed_error(service: &ServiceName) {

@@ -8,6 +8,7 @@ mod clock;
 pub mod combine;
 mod delta;
 mod endpoint;
+mod endpoints;
 mod error;
 mod guard;
 mod instance;
@@ -36,6 +37,10 @@ pub use crate::backoff::Backoff;
 pub use crate::clock::{BootClock, Clock, Moment, Sleep, TokioClock};
 pub use crate::delta::{Change, Delta};
 pub use crate::endpoint::{Address, Endpoint};
+pub use crate::endpoints::{
+    CachedEndpoint, EndpointCache, EndpointCacheBuilder, EndpointCacheDump, EndpointDump,
+    EndpointSet, MissingEndpoint,
+};
 pub use crate::error::{Error, ErrorKind, Report, Result, Retry};
 pub use crate::guard::{RegistrationConfig, RegistrationDump, RegistrationGuard};
 pub use crate::instance::{DEFAULT_WEIGHT, Incarnation, Instance, RecordId};

@@ -13,7 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument, debug, info_span};
 
 use crate::backoff::{Backoff, jittered};
-use crate::clock::{BootClock, Clock};
+use crate::clock::{BootClock, Clock, Moment};
 use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::instancer::{Feed, Instancer, Watcher};
 use crate::instrument;
@@ -184,6 +184,11 @@ impl Subscription {
     /// The service.
     pub fn service(&self) -> &ServiceName {
         &self.shared.service
+    }
+
+    /// How long ago a moment of this subscription's clock was.
+    pub(crate) fn age(&self, moment: Moment) -> Duration {
+        self.shared.clock.now().since(moment)
     }
 
     /// The latest state.
@@ -435,7 +440,7 @@ impl Driver {
 }
 
 /// Returns at `at`; never if there is no such time.
-async fn until(at: Option<Instant>) {
+pub(crate) async fn until(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info};
 
+use super::chooser::{Chooser, Policy};
 use super::relay::{Relay, SILENCE_LIMIT, View};
 use super::source::{Part, Source, changed, default_config, states, trouble};
 use crate::clock::{BootClock, Clock};
@@ -15,7 +16,7 @@ use crate::instancer::{Feed, Instancer, Watcher};
 use crate::instrument;
 use crate::name::ServiceName;
 use crate::snapshot::Snapshot;
-use crate::state::{State, Status};
+use crate::state::State;
 use crate::subscription::SubscriptionConfig;
 
 /// The first healthy one of several sources, in the order given. Falls back when the source in use fails, and returns to a
@@ -33,19 +34,6 @@ pub struct Fallback {
     config: SubscriptionConfig,
     clock: Arc<dyn Clock>,
     policy: Policy,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Policy {
-    fall_back_after: Duration,
-    return_after: Duration,
-    skip_empty: bool,
-}
-
-impl Policy {
-    fn is_healthy(&self, state: &State) -> bool {
-        matches!(state.status, Status::Live) && !(self.skip_empty && state.snapshot.is_empty())
-    }
 }
 
 impl Fallback {
@@ -165,103 +153,10 @@ impl Instancer for Fallback {
         let parts: Vec<_> = parts.collect::<Result<_>>()?;
         Ok(Box::new(FallbackWatcher {
             service: service.clone(),
-            chooser: Chooser::new(parts.len(), self.policy),
+            chooser: Chooser::new(Instant::now(), parts.len(), self.policy),
             parts,
             relay: Relay::new(known),
         }))
-    }
-}
-
-/// Decides which source is in use. Knows only how long each has been well or not.
-#[derive(Debug)]
-struct Chooser {
-    policy: Policy,
-    sources: Vec<Health>,
-    current: Option<usize>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Health {
-    healthy: bool,
-    since: Instant,
-}
-
-impl Chooser {
-    fn new(sources: usize, policy: Policy) -> Self {
-        let health = Health {
-            healthy: false,
-            since: Instant::now(),
-        };
-        Self {
-            policy,
-            sources: vec![health; sources],
-            current: None,
-        }
-    }
-
-    fn observe(&mut self, now: Instant, healthy: impl IntoIterator<Item = bool>) {
-        for (source, healthy) in self.sources.iter_mut().zip(healthy) {
-            if source.healthy != healthy {
-                *source = Health {
-                    healthy,
-                    since: now,
-                };
-            }
-        }
-    }
-
-    fn is_healthy(&self, index: usize) -> bool {
-        self.sources.get(index).is_some_and(|source| source.healthy)
-    }
-
-    /// When the source counts as failed if it does not get well; `None` while it is healthy.
-    fn fails_at(&self, index: usize) -> Option<Instant> {
-        let source = self.sources.get(index)?;
-        (!source.healthy).then(|| source.since + self.policy.fall_back_after)
-    }
-
-    fn has_failed(&self, now: Instant, index: usize) -> bool {
-        self.fails_at(index).is_some_and(|at| at <= now)
-    }
-
-    fn all_have_failed(&self, now: Instant) -> bool {
-        (0..self.sources.len()).all(|index| self.has_failed(now, index))
-    }
-
-    /// Chooses anew. Without a healthy source the choice stays.
-    fn choose(&mut self, now: Instant) {
-        let wanted = match self.current {
-            None => self.first_choice(now),
-            Some(current) => self.better_than(now, current),
-        };
-        self.current = wanted.or(self.current);
-    }
-
-    /// The first healthy source, unless one before it may still answer in time.
-    fn first_choice(&self, now: Instant) -> Option<usize> {
-        let candidate = (0..self.sources.len()).find(|index| !self.has_failed(now, *index))?;
-        self.is_healthy(candidate).then_some(candidate)
-    }
-
-    fn better_than(&self, now: Instant, current: usize) -> Option<usize> {
-        let is_stable =
-            |source: &Health| source.healthy && source.since + self.policy.return_after <= now;
-        let preferred = self.sources.iter().take(current).position(is_stable);
-        preferred.or_else(|| {
-            self.has_failed(now, current)
-                .then(|| self.sources.iter().position(|source| source.healthy))
-                .flatten()
-        })
-    }
-
-    /// When time alone may change the choice.
-    fn due(&self, now: Instant) -> Option<Instant> {
-        let fails = (0..self.sources.len()).filter_map(|index| self.fails_at(index));
-        let preferred = self.sources.iter().take(self.current.unwrap_or(0));
-        let returns = preferred
-            .filter(|source| source.healthy)
-            .map(|source| source.since + self.policy.return_after);
-        fails.chain(returns).filter(|at| *at > now).min()
     }
 }
 
@@ -276,15 +171,15 @@ struct FallbackWatcher {
 impl FallbackWatcher {
     fn view(&mut self, now: Instant) -> View {
         let states = states(&mut self.parts);
-        let policy = self.chooser.policy;
+        let policy = self.chooser.policy();
         self.chooser
             .observe(now, states.iter().map(|state| policy.is_healthy(state)));
-        let before = self.chooser.current;
+        let before = self.chooser.current();
         self.chooser.choose(now);
-        if before != self.chooser.current {
+        if before != self.chooser.current() {
             self.tell_switch(before);
         }
-        match self.chooser.current {
+        match self.chooser.current() {
             Some(current) => self.view_of(current, &states),
             None => self.view_of_none(now, &states),
         }
@@ -307,7 +202,7 @@ impl FallbackWatcher {
             .map(|(_, pair)| pair);
         View {
             // An empty set that is not believed must not replace one that was.
-            set: (!state.snapshot.is_empty() || !self.chooser.policy.skip_empty)
+            set: (!state.snapshot.is_empty() || !self.chooser.policy().skip_empty)
                 .then(|| state.snapshot.clone()),
             trouble: trouble("fallback", blamed),
         }
@@ -336,13 +231,13 @@ impl FallbackWatcher {
                 .and_then(|index| self.parts.get(index))
                 .map(|part| part.name.as_ref())
         };
-        let (from, to) = (name(before), name(self.chooser.current));
+        let (from, to) = (name(before), name(self.chooser.current()));
         if before.is_some() {
             info!(from, to, "fallback uses another source");
         } else {
             debug!(to, "fallback uses its first source");
         }
-        if let Some(index) = self.chooser.current {
+        if let Some(index) = self.chooser.current() {
             instrument::fallback_source(&self.service, index);
         }
     }
@@ -529,24 +424,5 @@ mod tests {
         until(&mut one, "a x y z live").await;
         first.turn(false);
         until(&mut one, "b live").await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_source_without_an_answer_is_waited_for_no_longer_than_the_grace() {
-        let grace = Duration::from_secs(3);
-        let policy = fallback_of(&Switched::down(), &Switched::down()).policy;
-        let mut chooser = Chooser::new(3, policy);
-        let start = Instant::now();
-        chooser.observe(start, [false, false, true]);
-        chooser.choose(start);
-        assert_eq!(
-            (chooser.current, chooser.due(start)),
-            (None, Some(start + grace))
-        );
-        chooser.choose(start + grace);
-        assert_eq!(
-            (chooser.current, chooser.due(start + grace)),
-            (Some(2), None)
-        );
     }
 }

@@ -3,16 +3,15 @@
 //! The file is looked at once a second, which sees a rewrite in place, a rename over it, and the swap of a symbolic link above
 //! it (as Kubernetes does for mounted config maps). Nothing is installed in the kernel, so it works on every file system.
 
-use std::hash::{DefaultHasher, Hasher};
-use std::io::{ErrorKind as IoErrorKind, Read};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep_until};
 
 use super::document::Document;
+use super::file_reader::{OP, Reader, Reading};
 use super::relay::{Relay, SILENCE_LIMIT, View};
 use crate::clock::{BootClock, Clock};
 use crate::error::{Error, ErrorKind, Result};
@@ -21,19 +20,13 @@ use crate::instancer::{Feed, Instancer, Watcher};
 use crate::name::ServiceName;
 use crate::snapshot::{Revision, Snapshot};
 
-/// The largest file that is read.
-pub const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
-
-const OP: &str = "file: read";
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A file written less than this before it was read may be written once more without its time stamps changing.
-const STAMPS_SETTLE_AFTER: Duration = Duration::from_secs(2);
 
 /// A source that is a file: `{"services": {"greeter": [{"address": "10.0.0.7:50051", "zone": "a", "weight": 5}]}}`.
 ///
 /// A record has the keys of an [`Instance`](crate::Instance)'s JSON form. Only `address` is required; `id` is the address
 /// unless stated, the service is the key it stands under. A changed file is read within a second or two. One that cannot be
-/// read (not there, not JSON, keys at the top that are none of ours, larger than [`MAX_FILE_BYTES`]) leaves the last set in
+/// read (not there, not JSON, keys at the top that are none of ours, larger than [`MAX_FILE_BYTES`](super::MAX_FILE_BYTES)) leaves the last set in
 /// place and shows as stale with path, line and column. A single bad record is skipped and named.
 #[derive(Clone, Debug)]
 pub struct File {
@@ -46,10 +39,7 @@ impl File {
     /// The file at `path`. It need not exist yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
-            reader: Arc::new(Reader {
-                path: path.into(),
-                last: Mutex::default(),
-            }),
+            reader: Arc::new(Reader::new(path.into())),
             domain: format!("file-{}", Incarnation::random()).into(),
             clock: Arc::new(BootClock),
         }
@@ -156,159 +146,10 @@ impl Watcher for FileWatcher {
     }
 }
 
-/// Reads the file once for all feeds, and only when it may have changed.
-#[derive(Debug)]
-struct Reader {
-    path: PathBuf,
-    /// Locked while the file is read, on a blocking thread; never across an await.
-    last: Mutex<Option<Reading>>,
-}
-
-/// The outcome of the last time that the file was read.
-#[derive(Clone, Debug)]
-struct Reading {
-    /// Grows whenever the outcome changes.
-    version: u64,
-    document: Result<Arc<Document>>,
-    /// A hash of what was read, if it could be.
-    content: Option<u64>,
-    /// The file's marks before it was read. `None` if the same marks may come with other content.
-    marks: Option<Marks>,
-}
-
-/// What changes when a file does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Marks {
-    modified: SystemTime,
-    len: u64,
-    identity: (u64, u64),
-    changed: (i64, i64),
-}
-
-impl Marks {
-    fn of(metadata: &std::fs::Metadata) -> std::io::Result<Self> {
-        #[cfg(unix)]
-        let (identity, changed) = {
-            use std::os::unix::fs::MetadataExt;
-            (
-                (metadata.dev(), metadata.ino()),
-                (metadata.ctime(), metadata.ctime_nsec()),
-            )
-        };
-        #[cfg(not(unix))]
-        let (identity, changed) = ((0, 0), (0, 0));
-        Ok(Self {
-            modified: metadata.modified()?,
-            len: metadata.len(),
-            identity,
-            changed,
-        })
-    }
-
-    fn are_settled(&self) -> bool {
-        SystemTime::now()
-            .duration_since(self.modified)
-            .is_ok_and(|age| age > STAMPS_SETTLE_AFTER)
-    }
-}
-
-impl Reader {
-    fn look(&self) -> Reading {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let reading = self.read(last.as_ref());
-        *last = Some(reading.clone());
-        reading
-    }
-
-    fn read(&self, last: Option<&Reading>) -> Reading {
-        let version = last.map_or(1, |last| last.version + 1);
-        let failed = |error: Error| match last {
-            Some(last) if is_same_failure(&last.document, &error) => last.clone(),
-            _ => Reading {
-                version,
-                document: Err(error),
-                content: None,
-                marks: None,
-            },
-        };
-        let marks = match self.marks() {
-            Ok(marks) => marks,
-            Err(error) => return failed(error),
-        };
-        if let Some(last) = last.filter(|last| last.marks.as_ref() == Some(&marks)) {
-            return last.clone();
-        }
-        let bytes = match self.content() {
-            Ok(bytes) => bytes,
-            Err(error) => return failed(error),
-        };
-        let mut hasher = DefaultHasher::new();
-        hasher.write(&bytes);
-        let content = Some(hasher.finish());
-        let marks = Some(marks).filter(Marks::are_settled);
-        if let Some(last) = last.filter(|last| last.content == content) {
-            return Reading {
-                marks,
-                ..last.clone()
-            };
-        }
-        let document = Document::parse(&bytes).map(Arc::new).map_err(|reason| {
-            Error::new(ErrorKind::InvalidData, OP).because(format!("{}: {reason}", self.shown()))
-        });
-        Reading {
-            version,
-            document,
-            content,
-            marks,
-        }
-    }
-
-    fn marks(&self) -> Result<Marks> {
-        let metadata = std::fs::metadata(&self.path).map_err(|error| self.io(&error))?;
-        // Opening a pipe would wait for its writer.
-        if !metadata.is_file() {
-            return Err(Error::new(ErrorKind::InvalidData, OP)
-                .because(format!("{} is not a file", self.shown())));
-        }
-        Marks::of(&metadata).map_err(|error| self.io(&error))
-    }
-
-    fn content(&self) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        std::fs::File::open(&self.path)
-            .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
-            .map_err(|error| self.io(&error))?;
-        if bytes.len() as u64 > MAX_FILE_BYTES {
-            return Err(Error::new(ErrorKind::InvalidData, OP).because(format!(
-                "{} is larger than {MAX_FILE_BYTES} bytes",
-                self.shown()
-            )));
-        }
-        Ok(bytes)
-    }
-
-    fn io(&self, error: &std::io::Error) -> Error {
-        let kind = match error.kind() {
-            IoErrorKind::NotFound => ErrorKind::NotFound,
-            IoErrorKind::PermissionDenied => ErrorKind::Denied,
-            _ => ErrorKind::Unavailable,
-        };
-        Error::new(kind, OP).because(format!("{}: {error}", self.shown()))
-    }
-
-    fn shown(&self) -> std::path::Display<'_> {
-        Path::display(&self.path)
-    }
-}
-
-fn is_same_failure(last: &Result<Arc<Document>>, error: &Error) -> bool {
-    last.as_ref()
-        .is_err_and(|last| last.report().to_string() == error.report().to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::combine::MAX_FILE_BYTES;
     use crate::combine::switched::{seen, service, subscribe, until};
     use crate::subscription::Subscription;
 

@@ -408,12 +408,7 @@ mod tests {
         until(&mut all, "a b live").await;
         assert_eq!((eu.feeds(), us.feeds()), (1, 1));
         drop(all);
-        tokio::time::timeout(Duration::from_secs(1), async {
-            while eu.feeds() + us.feeds() > 0 {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await
-        .unwrap();
+        eu.feeds_end().await;
+        us.feeds_end().await;
     }
 }

@@ -31,9 +31,11 @@
 //! # }
 //! ```
 
+mod chooser;
 mod document;
 mod fallback;
 mod file;
+mod file_reader;
 mod filter;
 mod fixed;
 mod merge;
@@ -43,7 +45,8 @@ mod source;
 pub(crate) mod switched;
 
 pub use self::fallback::Fallback;
-pub use self::file::{File, MAX_FILE_BYTES};
+pub use self::file::File;
+pub use self::file_reader::MAX_FILE_BYTES;
 pub use self::filter::Filter;
 pub use self::fixed::Static;
 pub use self::merge::Merge;

@@ -1,7 +1,6 @@
 //! For tests: a source that is turned on and off.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,7 +19,7 @@ use crate::subscription::{Subscription, SubscriptionConfig};
 #[derive(Debug)]
 pub(crate) struct Switched {
     turns: watch::Sender<Turn>,
-    feeds: Arc<AtomicUsize>,
+    feeds: watch::Sender<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -46,7 +45,7 @@ impl Switched {
                 revision: 1,
                 instances: instances.into_iter().map(Arc::new).collect(),
             }),
-            feeds: Arc::default(),
+            feeds: watch::Sender::new(0),
         })
     }
 
@@ -63,7 +62,15 @@ impl Switched {
 
     /// How many feeds are open.
     pub(crate) fn feeds(&self) -> usize {
-        self.feeds.load(Ordering::SeqCst)
+        *self.feeds.borrow()
+    }
+
+    /// Waits until no feed is open.
+    pub(crate) async fn feeds_end(&self) {
+        let mut feeds = self.feeds.subscribe();
+        let ended = feeds.wait_for(|open| *open == 0);
+        let limit = Duration::from_secs(1);
+        tokio::time::timeout(limit, ended).await.unwrap().unwrap();
     }
 
     fn check(turn: &Turn) -> Result<()> {
@@ -103,11 +110,11 @@ impl Instancer for Switched {
         let mut turns = self.turns.subscribe();
         Self::check(&turns.borrow())?;
         turns.mark_changed();
-        self.feeds.fetch_add(1, Ordering::SeqCst);
+        self.feeds.send_modify(|open| *open += 1);
         Ok(Box::new(SwitchedFeed {
             service: service.clone(),
             turns,
-            feeds: Arc::clone(&self.feeds),
+            feeds: self.feeds.clone(),
         }))
     }
 }
@@ -116,7 +123,7 @@ impl Instancer for Switched {
 struct SwitchedFeed {
     service: ServiceName,
     turns: watch::Receiver<Turn>,
-    feeds: Arc<AtomicUsize>,
+    feeds: watch::Sender<usize>,
 }
 
 #[async_trait]
@@ -137,7 +144,7 @@ impl Watcher for SwitchedFeed {
 
 impl Drop for SwitchedFeed {
     fn drop(&mut self) {
-        self.feeds.fetch_sub(1, Ordering::SeqCst);
+        self.feeds.send_modify(|open| *open -= 1);
     }
 }
 

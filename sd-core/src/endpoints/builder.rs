@@ -1,0 +1,162 @@
+//! What can be chosen about an endpoint cache.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info_span};
+
+use super::EndpointCache;
+use super::driver::Driver;
+use super::set::EndpointSet;
+use crate::balance::Rotation;
+use crate::error::{Error, ErrorKind, Result};
+use crate::instance::Instance;
+use crate::subscription::{Subscription, runtime};
+
+/// Makes a value of an instance.
+pub(super) type Make<T> = Arc<dyn Fn(Arc<Instance>) -> BoxFuture<'static, Result<T>> + Send + Sync>;
+/// Closes a value.
+pub(super) type Close<T> = Arc<dyn Fn(Arc<T>) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// Times and limits.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) made_at_once: usize,
+    pub(super) make_within: Duration,
+    pub(super) retry_first: Duration,
+    pub(super) retry_cap: Duration,
+    pub(super) drain: Duration,
+    pub(super) close_within: Duration,
+    pub(super) invalidate_after: Option<Duration>,
+}
+
+/// Builds an [`EndpointCache`].
+#[must_use]
+pub struct EndpointCacheBuilder<T> {
+    pub(super) subscription: Subscription,
+    pub(super) make: Make<T>,
+    pub(super) close: Option<Close<T>>,
+    pub(super) settings: Settings,
+}
+
+impl<T: Send + Sync + 'static> EndpointCacheBuilder<T> {
+    pub(super) fn new<F, E>(
+        subscription: Subscription,
+        make: impl Fn(Arc<Instance>) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    {
+        let make: Make<T> = Arc::new(move |instance| {
+            let making = make(instance);
+            Box::pin(async move {
+                making.await.map_err(|error| {
+                    Error::new(ErrorKind::Unavailable, "make endpoint").with_source(error)
+                })
+            })
+        });
+        Self {
+            subscription,
+            make,
+            close: None,
+            settings: Settings {
+                made_at_once: 16,
+                make_within: Duration::from_secs(10),
+                retry_first: Duration::from_millis(200),
+                retry_cap: Duration::from_secs(10),
+                drain: Duration::from_secs(30),
+                close_within: Duration::from_secs(5),
+                invalidate_after: None,
+            },
+        }
+    }
+
+    /// Sets what is done with a value that has left the set, once for each value that was made. Without it a value is dropped
+    /// when the last one who picked it lets go.
+    pub fn with_closer<F>(mut self, close: impl Fn(Arc<T>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.close = Some(Arc::new(move |value| Box::pin(close(value))));
+        self
+    }
+
+    /// Sets how many values are made at the same time, at least 1. Default 16.
+    pub fn with_made_at_once(mut self, limit: usize) -> Self {
+        self.settings.made_at_once = limit.max(1);
+        self
+    }
+
+    /// Sets how long making one value may take. Default 10 s.
+    pub fn with_make_within(mut self, limit: Duration) -> Self {
+        self.settings.make_within = limit;
+        self
+    }
+
+    /// Sets the delays after failures to make a value: up to `first`, doubling up to `cap`, with full jitter. Default 200 ms
+    /// and 10 s.
+    pub fn with_retry(mut self, first: Duration, cap: Duration) -> Self {
+        self.settings.retry_first = first;
+        self.settings.retry_cap = cap;
+        self
+    }
+
+    /// Sets how long after it has left the set a value is closed. Default 30 s.
+    pub fn with_drain(mut self, drain: Duration) -> Self {
+        self.settings.drain = drain;
+        self
+    }
+
+    /// Sets how long closing one value may take, also at shutdown. Default 5 s.
+    pub fn with_close_within(mut self, limit: Duration) -> Self {
+        self.settings.close_within = limit;
+        self
+    }
+
+    /// Empties the set when its source has been failing for this long, until the source is well again. By default the last set
+    /// is served however old it is.
+    pub fn with_invalidate_after(mut self, limit: Duration) -> Self {
+        self.settings.invalidate_after = Some(limit);
+        self
+    }
+
+    /// Starts the cache. Does not wait for anything to be made.
+    ///
+    /// # Errors
+    /// `InvalidInput` outside of a tokio runtime.
+    pub fn spawn(self) -> Result<EndpointCache<T>> {
+        let runtime = runtime("endpoint cache")?;
+        let empty = EndpointSet::new(Vec::new(), Vec::new(), &Rotation::new());
+        let sets = Arc::new(ArcSwap::from_pointee(empty));
+        let (told, news) = watch::channel(());
+        let stop = CancellationToken::new();
+        let subscription = self.subscription.clone();
+        let span = info_span!("endpoints", service = subscription.service().as_str());
+        let driver = Driver::new(self, Arc::clone(&sets), told, stop.clone());
+        runtime.spawn(driver.run().instrument(span));
+        Ok(EndpointCache {
+            sets,
+            news,
+            subscription,
+            stop: stop.clone(),
+            _stop_on_drop: stop.drop_guard(),
+        })
+    }
+}
+
+impl<T> fmt::Debug for EndpointCacheBuilder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointCacheBuilder")
+            .field("service", self.subscription.service())
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}

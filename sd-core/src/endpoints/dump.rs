@@ -1,0 +1,76 @@
+//! An endpoint cache as people see it.
+
+use serde::Serialize;
+
+use super::set::EndpointSet;
+use crate::instance::Instance;
+use crate::name::InstanceId;
+use crate::subscription::SubscriptionDump;
+
+/// What an endpoint cache holds and why. Serializes to JSON.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct EndpointCacheDump {
+    /// The set that it follows.
+    pub subscription: SubscriptionDump,
+    /// One for each instance, sorted by id.
+    pub endpoints: Vec<EndpointDump>,
+    /// How many values have left the set and wait to be closed.
+    pub draining: usize,
+    /// Whether the set was emptied because its source has been failing for too long.
+    pub invalidated: bool,
+}
+
+/// One instance in a dump.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct EndpointDump {
+    /// The instance's id.
+    pub id: InstanceId,
+    /// Its address.
+    pub address: String,
+    /// Whether it wants calls.
+    pub ready: bool,
+    /// Whether its value is there.
+    pub made: bool,
+    /// How many attempts to make it have failed.
+    pub failures: u32,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
+}
+
+impl EndpointDump {
+    fn new(instance: &Instance) -> Self {
+        Self {
+            id: instance.id().clone(),
+            address: instance.endpoint().to_string(),
+            ready: instance.is_ready(),
+            made: true,
+            failures: 0,
+            error: None,
+        }
+    }
+}
+
+impl EndpointCacheDump {
+    pub(super) fn new<T>(subscription: SubscriptionDump, set: &EndpointSet<T>) -> Self {
+        let made = set
+            .endpoints()
+            .iter()
+            .map(|endpoint| EndpointDump::new(endpoint.instance()));
+        let missing = set.missing().iter().map(|missing| EndpointDump {
+            made: false,
+            failures: missing.failures(),
+            error: missing.error().map(|error| error.report().to_string()),
+            ..EndpointDump::new(missing.instance())
+        });
+        let mut endpoints: Vec<_> = made.chain(missing).collect();
+        endpoints.sort_by(|a, b| a.id.cmp(&b.id));
+        Self {
+            subscription,
+            endpoints,
+            draining: set.draining(),
+            invalidated: set.is_invalidated(),
+        }
+    }
+}
