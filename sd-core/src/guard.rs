@@ -89,7 +89,8 @@ impl RegistrationGuard {
     ///
     /// # Errors
     /// `InvalidInput` if the change touches service, id or incarnation, or makes the record too large: nothing changes then.
-    /// `Timeout` if the server did not confirm in time: the change stays wanted and is applied when the server answers.
+    /// `Timeout` if the server did not confirm in time, with the reason where one is known: the change stays wanted and is
+    /// applied when the server answers.
     pub async fn update(
         &self,
         change: impl FnOnce(Instance) -> Instance + Send + 'static,
@@ -105,13 +106,17 @@ impl RegistrationGuard {
             self.commands.send(command).await.map_err(|_| closed())?;
             confirmed.await.map_err(|_| closed())?
         };
-        match timeout(self.confirm_within, asking).await {
-            Ok(done) => done,
-            Err(_) => Err(Error::new(ErrorKind::Timeout, OP).because(format!(
+        if let Ok(done) = timeout(self.confirm_within, asking).await {
+            return done;
+        }
+        let error = Error::new(ErrorKind::Timeout, OP);
+        Err(match self.status.borrow().error.clone() {
+            Some(reason) => error.with_source(reason),
+            None => error.because(format!(
                 "not confirmed within {:?}; it stays wanted",
                 self.confirm_within
-            ))),
-        }
+            )),
+        })
     }
 
     /// Tells readers whether this instance wants calls.

@@ -198,10 +198,13 @@ impl Keeper {
             confirmed_at,
         } = held;
         let mut every = registration.liveness().renew_every();
-        let mut backoff = Backoff::new(
-            Duration::from_millis(100),
-            every.min(Duration::from_secs(2)),
-        );
+        let pace = || {
+            Backoff::new(
+                Duration::from_millis(100),
+                every.min(Duration::from_secs(2)),
+            )
+        };
+        let (mut renewals, mut updates) = (pace(), pace());
         let mut renew_at = confirmed_at + jittered(every, 0.1);
         let mut update_at: Option<Moment> = None;
         let mut at_risk = false;
@@ -222,6 +225,7 @@ impl Keeper {
             let sent = self.clock.now();
             // A renewal that is due goes first: no stream of updates may starve it.
             let wanted = (renew_at > sent).then(|| Arc::clone(&self.status.borrow().wanted));
+            let is_update = wanted.is_some();
             let step = async {
                 match wanted {
                     Some(wanted) => registration.update(&wanted).await.map(|()| None),
@@ -239,6 +243,7 @@ impl Keeper {
             let error = match done {
                 Ok(None) => {
                     update_at = None;
+                    updates.reset();
                     self.confirm_updates();
                     continue;
                 }
@@ -248,7 +253,7 @@ impl Keeper {
                     if std::mem::take(&mut at_risk) {
                         self.emit(RegistrationEvent::Recovered);
                     }
-                    backoff.reset();
+                    renewals.reset();
                     continue;
                 }
                 Err(error) => error,
@@ -259,14 +264,19 @@ impl Keeper {
             ) {
                 return End::Lost(error);
             }
+            if is_update {
+                // It stays wanted. Renewals go on as they would: they tell whether the record is still ours.
+                debug!(error = %error.report(), "update failed");
+                self.status.send_modify(|status| status.error = Some(error));
+                update_at = Some(self.clock.now() + updates.next_delay());
+                continue;
+            }
             if std::mem::replace(&mut at_risk, true) {
                 debug!(error = %error.report(), "renewal still fails");
             } else {
                 self.emit(RegistrationEvent::AtRisk(error));
             }
-            // Whatever failed, the next step is a renewal: it tells whether the record is still ours. A wanted update follows.
-            renew_at = self.clock.now() + backoff.next_delay();
-            update_at = update_at.map(|_| renew_at);
+            renew_at = self.clock.now() + renewals.next_delay();
         }
     }
 

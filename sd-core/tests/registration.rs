@@ -1,0 +1,505 @@
+//! What a registration guard does while its server refuses, fails, hangs, forgets and comes back. The clock is paused.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_core::memory::Memory;
+use sd_core::testing::{Answer, Op, ScriptedBackend, ScriptedRegistrar};
+use sd_core::{
+    Error, ErrorKind, Incarnation, Instance, InstanceId, RegisterOptions, RegistrationEvent,
+    RegistrationGuard, RegistrationPhase, Registry, RegistryConfig, TokioClock,
+};
+use tokio::time::{Instant, sleep, timeout};
+
+const TTL: Duration = sd_core::DEFAULT_TTL;
+const MILLIS: Duration = Duration::from_millis(1);
+
+fn instance(id: &str) -> Instance {
+    let instance = Instance::new("s", "10.0.0.7:50051").unwrap();
+    instance.with_id(InstanceId::new(id).unwrap())
+}
+
+fn registry() -> (Registry, ScriptedRegistrar) {
+    let backend = ScriptedBackend::default();
+    let registrar = backend.registrar.clone();
+    let config = RegistryConfig::default().with_clock(Arc::new(TokioClock));
+    (Registry::with_config(Arc::new(backend), config), registrar)
+}
+
+async fn registered() -> (Registry, ScriptedRegistrar, RegistrationGuard) {
+    let (registry, registrar) = registry();
+    let mut guard = registry.register(instance("a")).await.unwrap();
+    assert_eq!(event(&mut guard).await, "registered");
+    (registry, registrar, guard)
+}
+
+fn fail(kind: ErrorKind) -> Answer {
+    Answer::Fail(Error::new(kind, "scripted").because("it was written so"))
+}
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    let limit = Duration::from_hours(1);
+    timeout(limit, what).await.expect("something never happens")
+}
+
+async fn event(guard: &mut RegistrationGuard) -> &'static str {
+    let event = soon(guard.next_event()).await;
+    event.map_or("none", |event| event.as_str())
+}
+
+/// Reads events until one of this name.
+async fn event_named(guard: &mut RegistrationGuard, name: &str) -> RegistrationEvent {
+    soon(async {
+        loop {
+            let event = guard.next_event().await.unwrap();
+            if event.as_str() == name {
+                return event;
+            }
+        }
+    })
+    .await
+}
+
+async fn nothing_is_kept(registry: &Registry) {
+    soon(async {
+        while !registry.dump().registrations.is_empty() {
+            sleep(MILLIS).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn register_returns_when_the_server_has_confirmed() {
+    let (registry, registrar) = registry();
+    registrar.answer_next(Op::Register, Answer::SucceedAfter(Duration::from_secs(1)));
+    let start = Instant::now();
+    let mut guard = registry.register(instance("a")).await.unwrap();
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    assert_eq!(guard.phase(), RegistrationPhase::Registered);
+    assert_eq!(event(&mut guard).await, "registered");
+    let calls = registrar.calls();
+    assert_eq!(calls.len(), 1);
+    assert_eq!(calls[0].instance.as_ref(), Some(&*guard.instance()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_is_told_at_once_and_leaves_nothing_behind() {
+    let (registry, registrar) = registry();
+    registrar.answer_next(Op::Register, fail(ErrorKind::Conflict));
+    let start = Instant::now();
+    let error = registry.register(instance("a")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    // The outcome of an attempt is never certain: it is cleaned up, conditionally.
+    soon(registrar.called(Op::Withdraw, 1)).await;
+    nothing_is_kept(&registry).await;
+    assert_eq!(registrar.calls_of(Op::Register).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn register_tries_again_while_the_server_is_unavailable() {
+    let (registry, registrar) = registry();
+    for _ in 0..4 {
+        registrar.answer_next(Op::Register, fail(ErrorKind::Unavailable));
+    }
+    let mut guard = registry.register(instance("a")).await.unwrap();
+    for _ in 0..4 {
+        assert_eq!(event(&mut guard).await, "retrying");
+    }
+    assert_eq!(event(&mut guard).await, "registered");
+    assert_eq!(registrar.calls_of(Op::Register).len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn register_gives_up_within_its_bound_and_cleans_up() {
+    for (answer, kind) in [
+        (fail(ErrorKind::Unavailable), ErrorKind::Unavailable),
+        (Answer::Hang, ErrorKind::Timeout),
+    ] {
+        let (registry, registrar) = registry();
+        registrar.answer_all(Op::Register, answer);
+        let start = Instant::now();
+        let error = registry.register(instance("a")).await.unwrap_err();
+        assert_eq!(error.kind(), kind);
+        let took = start.elapsed();
+        assert!(took <= Duration::from_secs(10) + 10 * MILLIS, "{took:?}");
+        soon(registrar.called(Op::Withdraw, 1)).await;
+        nothing_is_kept(&registry).await;
+        let attempts = registrar.calls_of(Op::Register).len();
+        sleep(Duration::from_mins(1)).await;
+        assert_eq!(registrar.calls_of(Op::Register).len(), attempts);
+
+        registrar.answer_all(Op::Register, Answer::Succeed);
+        registry.register(instance("a")).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_register_that_is_dropped_withdraws() {
+    let (registry, registrar) = registry();
+    registrar.answer_all(Op::Register, Answer::Hang);
+    let dropped = timeout(Duration::from_secs(1), registry.register(instance("a"))).await;
+    assert!(dropped.is_err());
+    soon(registrar.called(Op::Withdraw, 1)).await;
+    nothing_is_kept(&registry).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_background_registration_outlives_a_registry_that_is_down() {
+    let (registry, registrar) = registry();
+    registrar.answer_all(Op::Register, fail(ErrorKind::Unavailable));
+    let options = RegisterOptions::default();
+    let mut guard = registry
+        .register_in_background(instance("a"), options)
+        .unwrap();
+    let first = event_named(&mut guard, "retrying").await;
+    assert_eq!(first.error().unwrap().kind(), ErrorKind::Unavailable);
+    sleep(Duration::from_hours(1)).await;
+    assert_eq!(guard.phase(), RegistrationPhase::Registering);
+    guard_wants(&registry, "unavailable");
+
+    registrar.answer_all(Op::Register, Answer::Succeed);
+    let back_at = Instant::now();
+    event_named(&mut guard, "registered").await;
+    assert!(back_at.elapsed() <= TTL / 3 + 10 * MILLIS);
+}
+
+fn guard_wants(registry: &Registry, error: &str) {
+    let dump = serde_json::to_value(registry.dump()).unwrap();
+    let registration = &dump["registrations"][0];
+    assert_eq!(registration["instance"]["id"], "a");
+    assert_eq!(registration["phase"], "registering");
+    assert!(registration["for_seconds"].as_f64().unwrap() >= 3599.0);
+    let text = registration["error"].as_str().unwrap();
+    assert!(
+        text.contains(error) && text.contains("it was written so"),
+        "{text}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_hangs_in_the_background_is_given_up() {
+    let (registry, registrar) = registry();
+    registrar.answer_next(Op::Register, Answer::Hang);
+    let options = RegisterOptions::default();
+    let mut guard = registry
+        .register_in_background(instance("a"), options)
+        .unwrap();
+    let event = event_named(&mut guard, "retrying").await;
+    assert_eq!(event.error().unwrap().kind(), ErrorKind::Timeout);
+    event_named(&mut guard, "registered").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_can_never_succeed_ends_with_the_reason() {
+    let (registry, registrar) = registry();
+    registrar.answer_all(Op::Register, fail(ErrorKind::Unsupported));
+    let options = RegisterOptions::default();
+    let mut guard = registry
+        .register_in_background(instance("a"), options)
+        .unwrap();
+    let last = event_named(&mut guard, "failed").await;
+    assert_eq!(last.error().unwrap().kind(), ErrorKind::Unsupported);
+    assert_eq!(event(&mut guard).await, "none");
+    assert_eq!(guard.phase(), RegistrationPhase::Ended);
+    let error = guard.deregister().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+}
+
+/// Fails unless the record is renewed three times within its time-to-live.
+fn renewals_are_in_time(registrar: &ScriptedRegistrar, slack: Duration) {
+    let renewals = registrar.calls_of(Op::Renew);
+    assert!(renewals.len() >= 10, "{}", renewals.len());
+    for pair in renewals.windows(2) {
+        let gap = pair[1].at - pair[0].at;
+        assert!(gap <= TTL / 3 * 11 / 10 + slack, "{gap:?}");
+        assert!(gap + slack >= TTL / 3 * 9 / 10, "{gap:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_is_renewed_three_times_within_its_ttl() {
+    let (_registry, registrar, guard) = registered().await;
+    soon(registrar.called(Op::Renew, 30)).await;
+    renewals_are_in_time(&registrar, 5 * MILLIS);
+    assert_eq!(guard.phase(), RegistrationPhase::Registered);
+    assert_eq!(registrar.calls_of(Op::Register).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn constant_updates_do_not_starve_renewals() {
+    let (_registry, registrar, guard) = registered().await;
+    let slow = Duration::from_millis(200);
+    registrar.answer_all(Op::Update, Answer::SucceedAfter(slow));
+    let updating = async {
+        for round in 0u64.. {
+            let change = move |i: Instance| i.with_metadata("round", round.to_string());
+            guard.update(change).await.unwrap();
+        }
+    };
+    tokio::select! {
+        () = updating => {}
+        _ = soon(registrar.called(Op::Renew, 30)) => {}
+    }
+    renewals_are_in_time(&registrar, slow + 5 * MILLIS);
+    assert!(registrar.calls_of(Op::Update).len() > 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn updates_that_fail_do_not_starve_renewals_and_do_not_hurry() {
+    let (_registry, registrar, guard) = registered().await;
+    registrar.answer_all(Op::Update, fail(ErrorKind::Denied));
+    let error = guard.set_ready(false).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    let why = error.report().to_string();
+    assert!(why.contains("denied: it was written so"), "{why}");
+    soon(registrar.called(Op::Renew, 30)).await;
+    renewals_are_in_time(&registrar, 5 * MILLIS);
+    let updates = registrar.calls_of(Op::Update).len();
+    assert!((30..200).contains(&updates), "{updates} in 100 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_survived_failed_renewals_is_not_registered_again() {
+    for answer in [fail(ErrorKind::Unavailable), Answer::Hang] {
+        let (_registry, registrar, mut guard) = registered().await;
+        for _ in 0..3 {
+            registrar.answer_next(Op::Renew, answer.clone());
+        }
+        let risk = event_named(&mut guard, "at_risk").await;
+        assert!(risk.error().is_some());
+        assert_eq!(guard.phase(), RegistrationPhase::AtRisk);
+        assert_eq!(event(&mut guard).await, "recovered");
+        assert_eq!(guard.phase(), RegistrationPhase::Registered);
+        soon(registrar.called(Op::Renew, 10)).await;
+        assert_eq!(registrar.calls_of(Op::Register).len(), 1);
+        assert!(registrar.calls_of(Op::Withdraw).is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_record_is_registered_again_with_what_is_wanted_by_then() {
+    for kind in [
+        ErrorKind::LeaseLost,
+        ErrorKind::NotFound,
+        ErrorKind::Conflict,
+    ] {
+        let (_registry, registrar, mut guard) = registered().await;
+        registrar.answer_all(Op::Update, fail(ErrorKind::Unavailable));
+        registrar.answer_next(Op::Renew, fail(kind));
+        registrar.answer_next(Op::Register, fail(ErrorKind::Unavailable));
+        let wanted = guard.update(|i| i.with_metadata("k", "newest"));
+        soon(wanted).await.unwrap();
+        let lost = event_named(&mut guard, "lost").await;
+        assert_eq!(lost.error().unwrap().kind(), kind);
+        assert_eq!(event(&mut guard).await, "retrying");
+        assert_eq!(event(&mut guard).await, "registered");
+        assert_eq!(event(&mut guard).await, "updated");
+        let again = registrar.calls_of(Op::Register).pop().unwrap();
+        assert_eq!(again.instance.as_ref(), Some(&*guard.instance()));
+        assert_eq!(guard.instance().metadata()["k"], "newest");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loss_that_the_server_tells_is_mended_at_once() {
+    let (_registry, registrar, mut guard) = registered().await;
+    let told_at = Instant::now();
+    registrar.lose(Error::new(ErrorKind::LeaseLost, "scripted"));
+    assert_eq!(event(&mut guard).await, "lost");
+    assert_eq!(event(&mut guard).await, "registered");
+    // Not together with all others that lost theirs, but soon.
+    assert!(told_at.elapsed() <= Duration::from_secs(1) + MILLIS);
+    assert_eq!(registrar.calls_of(Op::Register).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_returns_when_it_is_confirmed() {
+    let (_registry, registrar, mut guard) = registered().await;
+    registrar.answer_next(Op::Update, Answer::SucceedAfter(Duration::from_secs(1)));
+    let start = Instant::now();
+    guard.update(|i| i.with_weight(7)).await.unwrap();
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    assert_eq!(event(&mut guard).await, "updated");
+    let call = registrar.calls_of(Op::Update).pop().unwrap();
+    assert_eq!(call.instance.unwrap().weight(), 7);
+    assert_eq!(registrar.calls_of(Op::Register).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_stays_wanted_during_an_outage_and_is_applied_after_it() {
+    let (_registry, registrar, mut guard) = registered().await;
+    for op in [Op::Update, Op::Renew] {
+        registrar.answer_all(op, fail(ErrorKind::Unavailable));
+    }
+    let start = Instant::now();
+    let error = guard.set_ready(false).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(start.elapsed() <= Duration::from_secs(10) + 10 * MILLIS);
+    assert!(!guard.instance().is_ready());
+
+    sleep(Duration::from_mins(5)).await;
+    for op in [Op::Update, Op::Renew] {
+        registrar.answer_all(op, Answer::Succeed);
+    }
+    let back_at = Instant::now();
+    event_named(&mut guard, "updated").await;
+    assert!(back_at.elapsed() <= TTL / 3 + Duration::from_secs(2));
+    let call = registrar.calls_of(Op::Update).pop().unwrap();
+    assert!(!call.instance.unwrap().is_ready());
+    assert_eq!(registrar.calls_of(Op::Register).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_of_the_identity_or_beyond_the_limits_is_refused_and_not_sent() {
+    let (_registry, registrar, guard) = registered().await;
+    let before = guard.instance();
+    let large = "x".repeat(ScriptedRegistrar::RECORD_BYTES);
+    let other_run = guard.update(|i| i.with_incarnation(Incarnation::random()));
+    let kind = |result: sd_core::Result<()>| result.unwrap_err().kind();
+    assert_eq!(kind(other_run.await), ErrorKind::InvalidInput);
+    let other_id = guard.update(|i| i.with_id(InstanceId::new("b").unwrap()));
+    assert_eq!(kind(other_id.await), ErrorKind::InvalidInput);
+    let too_large = guard.update(move |i| i.with_metadata("k", large));
+    assert_eq!(kind(too_large.await), ErrorKind::InvalidInput);
+    assert_eq!(guard.instance(), before);
+    assert!(registrar.calls_of(Op::Update).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_says_not_ready_waits_and_withdraws_in_this_order() {
+    let wait = Duration::from_secs(5);
+    for answer in [Answer::Succeed, fail(ErrorKind::Unavailable)] {
+        let (registry, registrar, guard) = registered().await;
+        registrar.answer_all(Op::Update, answer.clone());
+        guard.drain(wait).await.unwrap();
+        let update = &registrar.calls_of(Op::Update)[0];
+        let withdrawal = &registrar.calls_of(Op::Withdraw)[0];
+        assert!(!update.instance.as_ref().unwrap().is_ready());
+        assert!(withdrawal.at - update.at >= wait, "{answer:?}");
+        nothing_is_kept(&registry).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_guard_withdraws_and_ends_the_task() {
+    let alive_tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let (registry, registrar, guard) = registered().await;
+    assert_eq!(alive_tasks(), 1);
+    drop(guard);
+    soon(registrar.called(Op::Withdraw, 1)).await;
+    nothing_is_kept(&registry).await;
+    sleep(MILLIS).await;
+    assert_eq!(alive_tasks(), 0);
+    sleep(Duration::from_mins(1)).await;
+    assert!(registrar.calls_of(Op::Renew).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hanging_renewal_does_not_keep_a_dropped_guard_registered() {
+    let (registry, registrar, guard) = registered().await;
+    registrar.answer_all(Op::Renew, Answer::Hang);
+    soon(registrar.called(Op::Renew, 1)).await;
+    let dropped_at = Instant::now();
+    drop(guard);
+    soon(registrar.called(Op::Withdraw, 1)).await;
+    assert!(dropped_at.elapsed() <= MILLIS);
+    nothing_is_kept(&registry).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn deregistering_waits_for_the_confirmation_and_tries_again() {
+    let (registry, registrar, guard) = registered().await;
+    for _ in 0..2 {
+        registrar.answer_next(Op::Withdraw, fail(ErrorKind::Unavailable));
+    }
+    guard.deregister().await.unwrap();
+    assert_eq!(registrar.calls_of(Op::Withdraw).len(), 3);
+    nothing_is_kept(&registry).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn deregistering_from_a_silent_server_is_an_error_within_its_bound() {
+    for answer in [Answer::Hang, fail(ErrorKind::Unavailable)] {
+        let (registry, registrar, guard) = registered().await;
+        registrar.answer_all(Op::Withdraw, answer);
+        let start = Instant::now();
+        let error = guard.deregister().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        let took = start.elapsed();
+        assert!(took <= Duration::from_secs(3) + 10 * MILLIS, "{took:?}");
+        nothing_is_kept(&registry).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_instance_with_an_id_of_this_process_is_refused_and_not_sent() {
+    let (registry, registrar, guard) = registered().await;
+    let error = registry.register(instance("a")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(registrar.calls_of(Op::Register).len(), 1);
+    registry.register(instance("b")).await.unwrap();
+
+    guard.deregister().await.unwrap();
+    registry.register(instance("a")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_never_work_is_refused_before_anything_is_sent() {
+    let (registry, registrar) = registry();
+    let large = "x".repeat(ScriptedRegistrar::RECORD_BYTES);
+    let oversized = instance("a").with_metadata("k", large);
+    let error = registry.register(oversized).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    for ttl in [Duration::ZERO, Duration::from_hours(1)] {
+        let options = RegisterOptions::default().with_ttl(ttl);
+        let result = registry.register_with(instance("a"), options.clone()).await;
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidInput);
+        let result = registry.register_in_background(instance("a"), options);
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+    sleep(Duration::from_mins(1)).await;
+    assert!(registrar.calls().is_empty());
+    nothing_is_kept(&registry).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_the_registry_withdraws_everything_and_refuses_more() {
+    let (registry, registrar, mut guard) = registered().await;
+    let _other = registry.register(instance("b")).await.unwrap();
+    registry.close().await.unwrap();
+    assert_eq!(registrar.calls_of(Op::Withdraw).len(), 2);
+    assert_eq!(event(&mut guard).await, "withdrawn");
+    assert_eq!(event(&mut guard).await, "none");
+    let error = guard.set_ready(false).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    let error = registry.register(instance("c")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    assert_eq!(registrar.calls_of(Op::Register).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_an_operator_deleted_is_back_in_time() {
+    let memory = Memory::new();
+    let registry = memory.connect();
+    let mut guard = registry.register(instance("a")).await.unwrap();
+    let mut readers = memory.connect().subscribe("s").unwrap();
+    soon(readers.changed()).await.unwrap();
+    sleep(Duration::from_mins(1)).await;
+
+    assert!(memory.remove(guard.record_id()));
+    let removed_at = Instant::now();
+    let state = soon(readers.changed()).await.unwrap();
+    assert!(state.snapshot().is_empty());
+    event_named(&mut guard, "lost").await;
+    let state = soon(readers.changed()).await.unwrap();
+    assert_eq!(state.snapshot().instances()[0], guard.instance());
+    assert!(removed_at.elapsed() <= TTL / 3 + Duration::from_secs(2));
+}
