@@ -43,6 +43,8 @@ impl Delta {
                 (None, None) => return delta,
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
+                // Sets share what did not change: nearly always there is no need to look into it.
+                (Some(from), Some(to)) if Arc::ptr_eq(from, to) => Ordering::Equal,
                 (Some(from), Some(to)) => from.id().cmp(to.id()),
             };
             match order {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::delta::Delta;
 use crate::instance::Instance;
 use crate::name::InstanceId;
 use crate::snapshot::Snapshot;
@@ -64,17 +65,13 @@ impl Holder {
     pub(crate) fn take(&mut self, now: Instant, listed: &Snapshot) -> Snapshot {
         let before = self.listed.replace(listed.clone());
         if let (Some(_), Some(before)) = (self.policy, before) {
-            for instance in before.instances() {
+            // Of these, the ones whose id is still there only began a new run.
+            for instance in Delta::between(&before, listed).removed {
                 let id = instance.id();
                 let on_purpose = !instance.is_ready() || listed.withdrawn().contains(id);
                 if !on_purpose && listed.get(id).is_none() {
-                    self.vanished.insert(
-                        id.clone(),
-                        Vanished {
-                            instance: Arc::clone(instance),
-                            at: now,
-                        },
-                    );
+                    self.vanished
+                        .insert(id.clone(), Vanished { instance, at: now });
                 }
             }
             self.vanished
