@@ -1,2 +1,7 @@
-//! Crate.
-fn main() {}
+//! `cargo xtask bench` runs this in release mode.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bench::main()
+}

@@ -1,0 +1,136 @@
+//! Contenders side by side, and a report. `cargo xtask bench --help` says how to run it.
+
+mod allocations;
+mod calls;
+mod channels;
+mod cores;
+mod environment;
+mod fault;
+mod harness;
+mod memory;
+mod pick;
+mod plot;
+mod register;
+mod report;
+mod rpc;
+mod server;
+mod source;
+mod stats;
+mod update;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+use crate::report::Section;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Measures contenders side by side and writes a report.
+#[derive(Debug, Parser)]
+struct Options {
+    /// What to measure; everything by default
+    benches: Vec<Bench>,
+    /// Few and short rounds: shows that everything runs, and no more
+    #[arg(long)]
+    quick: bool,
+    /// How many rounds, 12 by default
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Where to write bench.md and its charts
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+    /// What the memory bench starts this program again for
+    #[arg(long, hide = true)]
+    probe_memory: Option<usize>,
+    /// What benches of calls start this program again for
+    #[arg(long, hide = true)]
+    serve: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Bench {
+    /// Nanoseconds and allocations for each pick
+    Pick,
+    /// Processor time and throughput of unary calls
+    Rpc,
+    /// Failed calls with one of two endpoints broken
+    Fault,
+    /// Milliseconds until one change among 10 000 endpoints is published
+    Update,
+    /// Milliseconds from register to seen, beside the raw client
+    Register,
+    /// Memory and time for 100 000 instances
+    Memory,
+}
+
+/// How much to measure.
+#[derive(Clone, Copy, Debug)]
+struct Effort {
+    quick: bool,
+    rounds: usize,
+}
+
+impl Effort {
+    /// `full`, or `quick` in a quick run.
+    fn pick<T>(self, full: T, quick: T) -> T {
+        if self.quick { quick } else { full }
+    }
+}
+
+/// The program `bench`.
+pub fn main() -> ExitCode {
+    status(run(&Options::parse()))
+}
+
+/// The program `count-allocations`, given the number of allocations so far in this process.
+pub fn count_allocations(counted: fn() -> usize) -> ExitCode {
+    status(allocations::main(counted))
+}
+
+fn status(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    if let Some(size) = options.probe_memory {
+        return memory::probe(size);
+    }
+    if let Some(listeners) = options.serve {
+        return server::serve(listeners);
+    }
+    let effort = Effort {
+        quick: options.quick,
+        rounds: options.rounds.unwrap_or(if options.quick { 3 } else { 12 }),
+    };
+    let conditions = environment::conditions(options.quick);
+    let mut sections = Vec::new();
+    for bench in Bench::value_variants() {
+        if options.benches.is_empty() || options.benches.contains(bench) {
+            eprintln!("measuring {bench:?}");
+            sections.push(bench.measure(effort)?);
+        }
+    }
+    report::write(&options.out, &conditions, &sections)
+}
+
+impl Bench {
+    fn measure(self, effort: Effort) -> Result<Section> {
+        match self {
+            Self::Pick => pick::measure(effort),
+            Self::Rpc => rpc::measure(effort),
+            Self::Fault => fault::measure(effort),
+            Self::Update => update::measure(effort),
+            Self::Register => register::measure(effort),
+            Self::Memory => memory::measure(effort),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Who picks: each keeps a set of servers in its own way and hands out one after the other.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::{Ready, ready};
+use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll, Waker};
+
+use arc_swap::ArcSwap;
+use sd_core::balance::{Picker, Rotation};
+use tower::Service;
+use tower::balance::p2c::Balance;
+use tower::discover::ServiceList;
+use tower::load::Load;
+
+/// Picks so many times, on one thread.
+pub(super) type Picks = Box<dyn FnMut(u32) + Send>;
+
+/// One way to pick from one set.
+pub(super) struct Contender {
+    pub(super) name: &'static str,
+    pub(super) ours: bool,
+    /// What a pick gives back, and what else it does.
+    pub(super) gives: &'static str,
+    /// Whether threads may share the set.
+    pub(super) shared: bool,
+    /// A picker for one more thread.
+    pub(super) picks: Box<dyn Fn() -> Picks>,
+    /// Publishes the set anew while others pick, where that can be.
+    pub(super) publish: Option<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl fmt::Debug for Contender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Contender")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// All of them, for a set of this size.
+pub(super) fn all(size: usize) -> Vec<Contender> {
+    let servers: Arc<[Arc<Server>]> = (0..size).map(|nth| Arc::new(Server::new(nth))).collect();
+    vec![
+        rotation("sd-core round robin", vec![1; size]),
+        rotation("sd-core weighted", (1..=5).cycle().take(size).collect()),
+        swapped(Arc::clone(&servers)),
+        locked(servers),
+        tower_p2c(size),
+    ]
+}
+
+/// What is picked. As large as what a balancer keeps for a server, so that picks touch as much memory.
+#[derive(Debug)]
+struct Server {
+    name: String,
+}
+
+impl Server {
+    fn new(nth: usize) -> Self {
+        Self {
+            name: format!("10.0.{}.{}:50051", nth / 256, nth % 256),
+        }
+    }
+}
+
+fn repeat(mut pick: impl FnMut() + Send + 'static) -> Picks {
+    Box::new(move |times| {
+        for _ in 0..times {
+            pick();
+        }
+    })
+}
+
+fn rotation(name: &'static str, weights: Vec<u16>) -> Contender {
+    let picker = Arc::new(Picker::new(&Rotation::new(), weights));
+    Contender {
+        name,
+        ours: true,
+        gives: "an index",
+        shared: true,
+        picks: Box::new(move || {
+            let picker = Arc::clone(&picker);
+            repeat(move || {
+                black_box(picker.pick());
+            })
+        }),
+        publish: None,
+    }
+}
+
+fn swapped(servers: Arc<[Arc<Server>]>) -> Contender {
+    let state = Arc::new((
+        ArcSwap::from_pointee(Arc::clone(&servers)),
+        AtomicUsize::new(0),
+    ));
+    let writer = Arc::clone(&state);
+    Contender {
+        name: "arc_swap round robin",
+        ours: false,
+        gives: "an owned `Arc`",
+        shared: true,
+        picks: Box::new(move || {
+            let state = Arc::clone(&state);
+            repeat(move || {
+                let (set, turn) = &*state;
+                let set = set.load();
+                let nth = turn.fetch_add(1, Ordering::Relaxed) % set.len();
+                black_box(set.get(nth).cloned());
+            })
+        }),
+        publish: Some(Box::new(move || {
+            writer.0.store(Arc::new(Arc::clone(&servers)));
+        })),
+    }
+}
+
+fn locked(servers: Arc<[Arc<Server>]>) -> Contender {
+    let state = Arc::new((RwLock::new(Arc::clone(&servers)), AtomicUsize::new(0)));
+    let writer = Arc::clone(&state);
+    Contender {
+        name: "RwLock round robin",
+        ours: false,
+        gives: "an owned `Arc`",
+        shared: true,
+        picks: Box::new(move || {
+            let state = Arc::clone(&state);
+            repeat(move || {
+                let (set, turn) = &*state;
+                let set = set.read().unwrap_or_else(PoisonError::into_inner);
+                let nth = turn.fetch_add(1, Ordering::Relaxed) % set.len();
+                black_box(set.get(nth).cloned());
+            })
+        }),
+        publish: Some(Box::new(move || {
+            *writer.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&servers);
+        })),
+    }
+}
+
+/// Answers at once and bears no load, as the services that tonic gives to tower's balancer say of themselves.
+#[derive(Debug)]
+struct Idle(Server);
+
+impl Service<()> for Idle {
+    type Response = ();
+    type Error = Infallible;
+    type Future = Ready<Result<(), Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        black_box(&self.0.name);
+        ready(Ok(()))
+    }
+}
+
+impl Load for Idle {
+    type Metric = u32;
+
+    fn load(&self) -> u32 {
+        0
+    }
+}
+
+fn tower_p2c(size: usize) -> Contender {
+    Contender {
+        name: "tower P2C",
+        ours: false,
+        gives: "readiness, and a call that does nothing",
+        shared: false,
+        picks: Box::new(move || {
+            let servers: Vec<Idle> = (0..size).map(|nth| Idle(Server::new(nth))).collect();
+            let mut balance = Balance::new(ServiceList::new(servers));
+            repeat(move || {
+                let mut context = Context::from_waker(Waker::noop());
+                // A set that was just made becomes ready within a few polls.
+                while balance.poll_ready(&mut context).is_pending() {}
+                drop(black_box(balance.call(())));
+            })
+        }),
+        publish: None,
+    }
+}
