@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::echo::{EchoClient, Text, texts};
-use common::{SOON, Set, TestServer};
+use common::{SOON, Set, TestServer, eventually, ready};
 use futures_util::stream;
 use sd_grpc::{AttemptInfo, BalancedChannel};
 use tonic::Request;
@@ -17,17 +17,8 @@ async fn channel(servers: &[TestServer]) -> BalancedChannel {
         .channel()
         .build()
         .unwrap();
-    all_ready(&channel, servers.len()).await;
+    ready(&channel, servers.len()).await;
     channel
-}
-
-async fn all_ready(channel: &BalancedChannel, count: usize) {
-    common::eventually("all endpoints are ready", || {
-        let ready = |state: &str| state == "ready";
-        let endpoints = channel.dump().endpoints;
-        endpoints.len() == count && endpoints.iter().all(|e| ready(e.state.as_str()))
-    })
-    .await;
 }
 
 #[tokio::test]
@@ -69,7 +60,7 @@ async fn weights_share_the_calls_and_weight_zero_gets_none() {
     let instances = servers.iter().zip(weights);
     let set = Set::of(instances.map(|(server, weight)| server.instance().with_weight(weight)));
     let channel = set.channel().build().unwrap();
-    all_ready(&channel, 3).await;
+    ready(&channel, 3).await;
     let mut client = EchoClient::new(channel);
     for _ in 0..400 {
         client.say("hello").await.unwrap();
@@ -109,7 +100,7 @@ async fn a_conversation_can_go_back_and_forth_for_long() {
     assert_eq!(channel.dump().endpoints[0].in_flight, 1);
     drop(say);
     assert!(chat.message().await.unwrap().is_none());
-    common::eventually("the stream is no longer in flight", || {
+    eventually("the stream is no longer in flight", || {
         channel.dump().endpoints[0].in_flight == 0
     })
     .await;

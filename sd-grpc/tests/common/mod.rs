@@ -17,9 +17,10 @@ mod source;
 use std::future::Future;
 use std::time::Duration;
 
+use sd_grpc::{BalancedChannel, EndpointState};
 use tokio::time::{sleep, timeout};
 
-pub use self::server::{Answer, TestServer};
+pub use self::server::{Seen, TestServer, instance_at};
 pub use self::source::{Set, Silent};
 
 /// Longer than anything takes on a busy machine.
@@ -39,4 +40,13 @@ pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
     let done = timeout(SOON, work).await;
     done.unwrap_or_else(|_| panic!("not in time: {what}"))
+}
+
+/// Waits until the channel has this many endpoints and all of them take calls.
+pub async fn ready(channel: &BalancedChannel, count: usize) {
+    eventually("all endpoints are ready", || {
+        let endpoints = channel.dump().endpoints;
+        endpoints.len() == count && endpoints.iter().all(|e| e.state == EndpointState::Ready)
+    })
+    .await;
 }

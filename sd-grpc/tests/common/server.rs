@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use sd_core::{Instance, InstanceId};
+use sd_core::{Incarnation, Instance, InstanceId};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
@@ -199,11 +199,12 @@ impl Drop for TestServer {
     }
 }
 
-/// An instance of the service `echo` at this address, with the port as its id.
+/// An instance of the service `echo` at this address, with the port as its id; always the same run.
 pub fn instance_at(address: SocketAddr) -> Instance {
     Instance::new("echo", address)
         .unwrap()
         .with_id(InstanceId::new(format!("{:05}", address.port())).unwrap())
+        .with_incarnation(Incarnation::from_u64(1))
 }
 
 fn listen(address: SocketAddr) -> std::net::TcpListener {

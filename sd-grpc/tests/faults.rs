@@ -1,0 +1,410 @@
+//! Servers that are dead, mute, broken or restarting, and what callers see of it.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::echo::{EchoClient, Text, UNARY};
+use common::{Set, TestServer, eventually, instance_at, ready, within};
+use futures_util::future::join_all;
+use sd_core::testing::{Direction, Fault, TcpProxy};
+use sd_grpc::{BalancedChannel, ChannelConfig, EndpointState};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep};
+use tonic::Code;
+
+/// Calls one after another; says how many failed and how long the longest took.
+async fn burst(channel: &BalancedChannel, calls: usize) -> (usize, Duration) {
+    let mut client = EchoClient::new(channel.clone());
+    let (mut failed, mut longest) = (0, Duration::ZERO);
+    for _ in 0..calls {
+        let before = Instant::now();
+        failed += usize::from(client.say("hello").await.is_err());
+        longest = longest.max(before.elapsed());
+    }
+    (failed, longest)
+}
+
+/// Listens and does with each connection what it is told, at once.
+struct Rogue {
+    address: SocketAddr,
+    accepted: Arc<AtomicUsize>,
+    task: AbortHandle,
+}
+
+impl Rogue {
+    /// Sends `greeting` and closes.
+    async fn sending(greeting: &'static [u8]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&accepted);
+        let task = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                counter.fetch_add(1, Ordering::SeqCst);
+                // The client may be gone.
+                let _ = stream.write_all(greeting).await;
+            }
+        });
+        Self {
+            address,
+            accepted,
+            task: task.abort_handle(),
+        }
+    }
+}
+
+impl Drop for Rogue {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[tokio::test]
+async fn one_of_two_refuses_and_no_call_fails() {
+    let server = TestServer::start();
+    let nobody = sd_core::testing::free_port().unwrap();
+    let nobody = SocketAddr::from(([127, 0, 0, 1], nobody));
+    let set = Set::of([server.instance(), instance_at(nobody)]);
+    let channel = set.channel().build().unwrap();
+    assert_eq!(burst(&channel, 2_000).await.0, 0);
+    assert_eq!(channel.dump().sent_again, 0);
+    eventually("it is known to fail", || {
+        let endpoints = channel.dump().endpoints;
+        endpoints
+            .iter()
+            .any(|e| e.state == EndpointState::Failing && e.reason.is_some())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_of_two_swallows_everything_and_no_call_waits_for_it() {
+    let (server, behind) = (TestServer::start(), TestServer::start());
+    let proxy = TcpProxy::start(behind.address).await.unwrap();
+    proxy.set(Fault::BlackHole);
+    let set = Set::of([server.instance(), instance_at(proxy.address())]);
+    let channel = set.channel().build().unwrap();
+    let (failed, longest) = burst(&channel, 2_000).await;
+    assert_eq!(failed, 0);
+    assert!(longest < Duration::from_secs(2), "{longest:?}");
+    assert_eq!(behind.calls(), 0);
+}
+
+#[tokio::test]
+async fn one_of_two_accepts_and_closes_and_is_not_flooded() {
+    let server = TestServer::start();
+    let rogue = Rogue::sending(b"").await;
+    let set = Set::of([server.instance(), instance_at(rogue.address)]);
+    let channel = set.channel().build().unwrap();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        assert_eq!(burst(&channel, 200).await.0, 0);
+    }
+    let connects = rogue.accepted.load(Ordering::SeqCst);
+    assert!((1..40).contains(&connects), "{connects} connects");
+}
+
+#[tokio::test]
+async fn one_of_two_greets_and_closes_and_is_not_flooded() {
+    // An empty SETTINGS frame: to us it looks connected for a moment.
+    let server = TestServer::start();
+    let rogue = Rogue::sending(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
+    let set = Set::of([server.instance(), instance_at(rogue.address)]);
+    let channel = set.channel().idempotent_methods([UNARY]).build().unwrap();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        assert_eq!(burst(&channel, 200).await.0, 0);
+    }
+    let connects = rogue.accepted.load(Ordering::SeqCst);
+    assert!((1..40).contains(&connects), "{connects} connects");
+}
+
+#[tokio::test]
+async fn what_is_no_http2_is_named() {
+    let rogue = Rogue::sending(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    let channel = Set::of([instance_at(rogue.address)])
+        .channel()
+        .build()
+        .unwrap();
+    let mut client = EchoClient::new(channel);
+    let status = within("an answer", client.say("hello")).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    let address = rogue.address.to_string();
+    assert!(status.message().contains(&address), "{status}");
+    assert!(status.message().contains("1 of 1"), "{status}");
+}
+
+#[tokio::test]
+async fn after_a_restart_of_all_no_old_error_shows() {
+    let mut servers = [
+        TestServer::start(),
+        TestServer::start(),
+        TestServer::start(),
+        TestServer::start(),
+    ];
+    let set = Set::of(servers.iter().map(TestServer::instance));
+    let channel = set.channel().build().unwrap();
+    ready(&channel, 4).await;
+    assert_eq!(burst(&channel, 100).await.0, 0);
+    servers.iter_mut().for_each(TestServer::kill);
+    eventually("nobody is ready", || {
+        let endpoints = channel.dump().endpoints;
+        endpoints.iter().all(|e| e.state == EndpointState::Failing)
+    })
+    .await;
+    let mut client = EchoClient::new(channel.clone());
+    let before = Instant::now();
+    let status = client.say("hello").await.unwrap_err();
+    assert!(before.elapsed() < Duration::from_secs(1), "fails at once");
+    assert!(status.message().contains("4 of 4"), "{status}");
+
+    let again = servers.map(|server| TestServer::restart_at(server.address));
+    ready(&channel, 4).await;
+    assert_eq!(burst(&channel, 200).await.0, 0);
+    assert!(again.iter().all(|server| server.calls() > 0));
+}
+
+#[tokio::test]
+async fn a_restart_of_the_only_server_is_waited_for() {
+    let server = TestServer::start();
+    let proxy = TcpProxy::start(server.address).await.unwrap();
+    let set = Set::of([instance_at(proxy.address())]);
+    let channel = set.channel().build().unwrap();
+    ready(&channel, 1).await;
+    for _ in 0..3 {
+        proxy.cut_connections();
+        eventually("the loss is seen", || {
+            channel.dump().endpoints[0].state != EndpointState::Ready
+        })
+        .await;
+        let mut client = EchoClient::new(channel.clone());
+        let mut request = tonic::Request::new(Text::new("hello"));
+        request.extensions_mut().insert(sd_grpc::WaitForReady(true));
+        client.unary(request).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_goodbye_in_mid_burst_fails_no_call() {
+    let mut leaver = TestServer::answering(|_| async {
+        sleep(Duration::from_millis(3)).await;
+        Ok(Text::new("leaver"))
+    });
+    let stayer = TestServer::start();
+    let set = Set::of([leaver.instance(), stayer.instance()]);
+    let channel = set.channel().build().unwrap();
+    ready(&channel, 2).await;
+    let callers = (0..32).map(|_| {
+        let mut client = EchoClient::new(channel.clone());
+        tokio::spawn(async move {
+            for _ in 0..100 {
+                client.say("hello").await.unwrap();
+            }
+        })
+    });
+    let callers: Vec<_> = callers.collect();
+    eventually("calls are in flight", || leaver.calls() > 200).await;
+    leaver.stop_gracefully();
+    for caller in callers {
+        within("a caller", caller).await.unwrap();
+    }
+    let dump = channel.dump();
+    assert_eq!((dump.calls, dump.failed), (3_200, 0));
+    let executed = leaver.calls() + stayer.calls();
+    assert_eq!(executed, 3_200, "none was executed twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_is_not_idempotent_is_executed_twice_when_connections_break() {
+    let servers = [0, 1].map(|_| {
+        TestServer::answering(|_| async {
+            sleep(Duration::from_millis(1)).await;
+            Ok(Text::new("done"))
+        })
+    });
+    let mut proxies = Vec::new();
+    for server in &servers {
+        proxies.push(TcpProxy::start(server.address).await.unwrap());
+    }
+    let set = Set::of(proxies.iter().map(|proxy| instance_at(proxy.address())));
+    let mut config = ChannelConfig::default();
+    config.wait_for_ready = true;
+    // Connections break all the time here: come back quickly nevertheless.
+    config.reconnect_cap = Duration::from_millis(10);
+    let channel = set.channel().config(config).build().unwrap();
+    ready(&channel, 2).await;
+    let callers = (0..16).map(|caller| {
+        let mut client = EchoClient::new(channel.clone());
+        tokio::spawn(async move {
+            let mut done = 0;
+            for call in 0..200 {
+                done += usize::from(client.say(&format!("{caller}/{call}")).await.is_ok());
+            }
+            done
+        })
+    });
+    let callers = join_all(callers.collect::<Vec<_>>());
+    let breaking = async {
+        for round in 0.. {
+            sleep(Duration::from_millis(40)).await;
+            let proxy: &TcpProxy = &proxies[round % 2];
+            proxy.cut_connections();
+        }
+    };
+    let done = tokio::select! {
+        done = within("the callers", callers) => done,
+        () = breaking => unreachable!("it never ends"),
+    };
+    let done: usize = done.into_iter().map(Result::unwrap).sum();
+    let executed = servers.each_ref().map(TestServer::executed);
+    let mut distinct = std::collections::BTreeSet::new();
+    for (text, times) in executed.iter().flatten() {
+        assert!(
+            *times == 1 && distinct.insert(text),
+            "{text} was executed twice"
+        );
+    }
+    assert!(distinct.len() >= done, "each answer was executed");
+    assert!(done < 3_200 && done > 1_000, "{done} of 3200 were answered");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idempotent_calls_survive_a_killed_server() {
+    let slow = |_| async {
+        sleep(Duration::from_millis(5)).await;
+        Ok(Text::new("done"))
+    };
+    let mut victim = TestServer::answering(slow);
+    let others = [TestServer::answering(slow), TestServer::answering(slow)];
+    let set = Set::of([
+        victim.instance(),
+        others[0].instance(),
+        others[1].instance(),
+    ]);
+    let channel = set.channel().idempotent_methods([UNARY]).build().unwrap();
+    ready(&channel, 3).await;
+    let callers = (0..32).map(|_| {
+        let mut client = EchoClient::new(channel.clone());
+        tokio::spawn(async move {
+            for _ in 0..50 {
+                client.say("hello").await.unwrap();
+            }
+        })
+    });
+    let callers: Vec<_> = callers.collect();
+    eventually("calls are in flight", || victim.calls() > 100).await;
+    victim.kill();
+    for caller in callers {
+        within("a caller", caller).await.unwrap();
+    }
+    let dump = channel.dump();
+    assert_eq!(dump.failed, 0);
+    assert!(dump.sent_again > 0, "calls were in flight");
+}
+
+/// Two servers, one behind a proxy that can freeze it.
+async fn frozen_pair() -> (TestServer, TestServer, TcpProxy, Set) {
+    let (server, behind) = (TestServer::start(), TestServer::start());
+    let proxy = TcpProxy::start(behind.address).await.unwrap();
+    let set = Set::of([server.instance(), instance_at(proxy.address())]);
+    (server, behind, proxy, set)
+}
+
+#[tokio::test]
+async fn a_frozen_server_leaves_the_set_and_returns_when_it_thaws() {
+    let (_server, behind, proxy, set) = frozen_pair().await;
+    let channel = set
+        .channel()
+        .idempotent_methods([UNARY])
+        .attempt_timeout(Duration::from_millis(50))
+        .default_deadline(Duration::from_secs(10))
+        .build()
+        .unwrap();
+    ready(&channel, 2).await;
+    proxy.set(Fault::Hold(Direction::Both));
+    assert_eq!(burst(&channel, 20).await.0, 0);
+    let slow_calls = channel.dump().sent_again;
+    assert!(
+        (3..=4).contains(&slow_calls),
+        "{slow_calls} calls were moved"
+    );
+    let frozen = |state: EndpointState| {
+        let endpoints = channel.dump().endpoints;
+        endpoints.iter().any(|e| e.state == state)
+    };
+    assert!(frozen(EndpointState::Connecting) || frozen(EndpointState::Failing));
+    let (failed, longest) = burst(&channel, 100).await;
+    assert_eq!((failed, channel.dump().sent_again), (0, slow_calls));
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
+
+    let before = behind.calls();
+    proxy.set(Fault::Pass);
+    ready(&channel, 2).await;
+    assert_eq!(burst(&channel, 20).await.0, 0);
+    assert!(behind.calls() > before, "it gets calls again");
+}
+
+#[tokio::test]
+async fn a_slow_call_on_a_connection_that_counts_as_silent_still_gets_its_answer() {
+    let server = TestServer::answering(|seen| async move {
+        let millis = seen.text.parse().unwrap();
+        sleep(Duration::from_millis(millis)).await;
+        Ok(Text::new("done"))
+    });
+    let channel = Set::of([server.instance()])
+        .channel()
+        .attempt_timeout(Duration::from_millis(100))
+        .build()
+        .unwrap();
+    ready(&channel, 1).await;
+    let mut client = EchoClient::new(channel.clone());
+    let slow = tokio::spawn(async move { client.say("1500").await });
+    eventually("the slow call arrives", || server.calls() == 1).await;
+    let mut client = EchoClient::new(channel.clone());
+    let mut request = tonic::Request::new(Text::new("60000"));
+    request.extensions_mut().insert(sd_grpc::Idempotent);
+    let slower = tokio::spawn(async move { client.unary(request).await });
+    eventually("the connection was replaced", || server.accepted() == 2).await;
+    assert_eq!(
+        within("the slow call", slow).await.unwrap().unwrap(),
+        "done"
+    );
+    slower.abort();
+    eventually("the old one is closed", || server.open() == 1).await;
+}
+
+#[tokio::test]
+async fn keep_alive_finds_a_dead_connection_without_calls() {
+    let (_server, _behind, proxy, set) = frozen_pair().await;
+    let keep_alive = sd_grpc::KeepAlive {
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_millis(200),
+        while_idle: true,
+    };
+    let mut config = ChannelConfig::default();
+    config.connect_timeout = Duration::from_millis(500);
+    let channel = set
+        .channel()
+        .config(config)
+        .keep_alive(keep_alive)
+        .build()
+        .unwrap();
+    ready(&channel, 2).await;
+    proxy.set(Fault::Hold(Direction::Both));
+    eventually("the dead connection is found", || {
+        let endpoints = channel.dump().endpoints;
+        endpoints.iter().any(|e| e.state == EndpointState::Failing)
+    })
+    .await;
+    proxy.set(Fault::Pass);
+    ready(&channel, 2).await;
+}

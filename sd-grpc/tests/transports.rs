@@ -1,0 +1,226 @@
+//! What connections run on: TCP, Unix sockets, own connectors, TLS and mutual TLS.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::io;
+use std::sync::Arc;
+
+use common::echo::EchoClient;
+use common::{Set, TestServer, ready};
+use sd_core::{Endpoint, Instance};
+use sd_grpc::{BalancedChannel, ChannelBuilder};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
+
+#[tokio::test]
+async fn unix_sockets_are_dialled() {
+    let server = TestServer::start();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("echo.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let address = server.address;
+    let forwarding = tokio::spawn(async move {
+        let (mut from, _) = listener.accept().await.unwrap();
+        let mut to = TcpStream::connect(address).await.unwrap();
+        // The end of either side is the end of the test.
+        let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+    });
+    let endpoint = Endpoint::unix(path).unwrap();
+    let set = Set::of([server.instance().with_endpoint(endpoint)]);
+    let channel = set.channel().build().unwrap();
+    ready(&channel, 1).await;
+    let mut client = EchoClient::new(channel);
+    assert_eq!(client.say("hello").await.unwrap(), address.to_string());
+    forwarding.abort();
+}
+
+#[tokio::test]
+async fn a_connector_of_ones_own_sees_the_instance() {
+    let server = TestServer::start();
+    let real = server.address;
+    let connector = move |instance: Arc<Instance>| async move {
+        match instance.metadata().get("tunnel") {
+            Some(_) => TcpStream::connect(real).await,
+            None => Err(io::Error::other("no tunnel")),
+        }
+    };
+    let elsewhere = Instance::new("echo", "unreachable.invalid:1").unwrap();
+    let set = Set::of([elsewhere.clone().with_metadata("tunnel", "a")]);
+    let channel = set.channel().connector(connector).build().unwrap();
+    ready(&channel, 1).await;
+    EchoClient::new(channel).say("hello").await.unwrap();
+
+    let set = Set::of([elsewhere]);
+    let channel = set.channel().connector(connector).build().unwrap();
+    let status = EchoClient::new(channel).say("hello").await.unwrap_err();
+    assert!(status.message().contains("no tunnel"), "{status}");
+}
+
+#[tokio::test]
+async fn a_connector_may_be_made_of_any_stream() {
+    let server = TestServer::start();
+    let address = server.address;
+    let connector = move |_: Arc<Instance>| async move {
+        let (ours, mut theirs) = UnixStream::pair()?;
+        let mut stream = TcpStream::connect(address).await?;
+        tokio::spawn(async move {
+            // Ends with the connection.
+            let _ = tokio::io::copy_bidirectional(&mut theirs, &mut stream).await;
+        });
+        Ok::<_, io::Error>(ours)
+    };
+    let set = Set::of([server.instance()]);
+    let channel = set.channel().connector(connector).build().unwrap();
+    ready(&channel, 1).await;
+    EchoClient::new(channel).say("hello").await.unwrap();
+}
+
+#[tokio::test]
+async fn settings_that_cannot_work_are_refused_with_a_reason() {
+    let set = Set::of([]);
+    let reason = |builder: ChannelBuilder| builder.build().unwrap_err().report().to_string();
+    assert!(reason(set.channel().user_agent("a\nb")).contains("user agent"));
+    assert!(reason(set.channel().origin("/path".parse().unwrap())).contains("origin"));
+    let zero = set.channel().attempt_timeout(std::time::Duration::ZERO);
+    assert!(reason(zero).contains("attempt_timeout"));
+    assert!(reason(set.channel().idempotent_methods(["Method"])).contains("idempotent_methods"));
+    let memory = sd_core::memory::Memory::new().connect();
+    assert!(reason(BalancedChannel::builder(&memory, "bad name")).contains("service name"));
+}
+
+#[cfg(feature = "tls")]
+mod tls {
+    use std::time::Duration;
+
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use sd_grpc::ClientTls;
+    use tonic::transport::{Certificate, Identity, ServerTlsConfig};
+
+    use super::*;
+    use crate::common::echo::Text;
+    use crate::common::eventually;
+
+    struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+    impl Authority {
+        fn new() -> Self {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let key = KeyPair::generate().unwrap();
+            Self(CertifiedIssuer::self_signed(params, key).unwrap())
+        }
+
+        fn pem(&self) -> String {
+            self.0.pem()
+        }
+
+        /// Chain and key in PEM.
+        fn issue(&self, name: &str) -> (String, String) {
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new([name.to_owned()]).unwrap();
+            let certificate = params.signed_by(&key, &self.0).unwrap();
+            (certificate.pem(), key.serialize_pem())
+        }
+    }
+
+    fn server(tls: ServerTlsConfig) -> TestServer {
+        TestServer::configured(
+            |_| async { Ok(Text::new("done")) },
+            |server| server.tls_config(tls).unwrap(),
+        )
+    }
+
+    fn identity((chain, key): (String, String)) -> Identity {
+        Identity::from_pem(chain, key)
+    }
+
+    async fn failure(server: &TestServer, tls: ClientTls) -> String {
+        let set = Set::of([server.instance()]);
+        let channel = set.channel().tls(tls).build().unwrap();
+        let status = EchoClient::new(channel).say("hello").await.unwrap_err();
+        status.message().to_owned()
+    }
+
+    #[tokio::test]
+    async fn tls_checks_the_server_by_its_host_or_by_a_given_name() {
+        let authority = Authority::new();
+        let by_host =
+            server(ServerTlsConfig::new().identity(identity(authority.issue("127.0.0.1"))));
+        let by_name =
+            server(ServerTlsConfig::new().identity(identity(authority.issue("echo.test"))));
+        let trusting = || ClientTls::new().with_ca(authority.pem());
+        for (server, tls) in [
+            (&by_host, trusting()),
+            (&by_name, trusting().with_server_name("echo.test")),
+        ] {
+            let set = Set::of([server.instance()]);
+            let channel = set.channel().tls(tls).build().unwrap();
+            ready(&channel, 1).await;
+            EchoClient::new(channel.clone()).say("hello").await.unwrap();
+            drop(channel);
+            eventually("it says goodbye", || server.open() == 0).await;
+        }
+        let why = failure(&by_name, trusting()).await;
+        assert!(why.contains("certificate"), "{why}");
+        let other = ClientTls::new().with_ca(Authority::new().pem());
+        let why = failure(&by_host, other).await;
+        assert!(why.contains("certificate"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn mutual_tls_shows_our_certificate() {
+        let authority = Authority::new();
+        let server = server(
+            ServerTlsConfig::new()
+                .identity(identity(authority.issue("127.0.0.1")))
+                .client_ca_root(Certificate::from_pem(authority.pem())),
+        );
+        let trusting = ClientTls::new().with_ca(authority.pem());
+        let (chain, key) = authority.issue("client");
+        let set = Set::of([server.instance()]);
+        let tls = trusting.clone().with_identity(chain, key);
+        assert!(!format!("{tls:?}").contains("PRIVATE"), "{tls:?}");
+        let channel = set.channel().tls(tls).build().unwrap();
+        ready(&channel, 1).await;
+        EchoClient::new(channel).say("hello").await.unwrap();
+        let why = failure(&server, trusting).await;
+        assert!(why.contains("ertificate"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn a_server_without_tls_is_not_waited_for() {
+        let server = TestServer::start();
+        let tls = ClientTls::new().with_ca(Authority::new().pem());
+        let before = tokio::time::Instant::now();
+        let why = failure(&server, tls).await;
+        assert!(before.elapsed() < Duration::from_secs(5), "{why}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_certificate_is_refused_before_anything_is_sent() {
+        let set = Set::of([]);
+        let authority = Authority::new();
+        let (chain, _) = authority.issue("client");
+        for (tls, hint) in [
+            (ClientTls::new(), "nobody is trusted"),
+            (ClientTls::new().with_ca("not PEM"), "none in the PEM text"),
+            (
+                ClientTls::new()
+                    .with_ca(authority.pem())
+                    .with_identity(chain, "no key"),
+                "client key",
+            ),
+            (
+                ClientTls::new()
+                    .with_ca(authority.pem())
+                    .with_server_name("a b"),
+                "no server name",
+            ),
+        ] {
+            let error = set.channel().tls(tls).build().unwrap_err();
+            let report = error.report().to_string();
+            assert!(report.contains(hint), "{report}");
+        }
+    }
+}
