@@ -59,6 +59,9 @@ pub(crate) struct Keeper {
     pub(crate) status: watch::Sender<RegistrationStatus>,
     pub(crate) events: broadcast::Sender<RegistrationEvent>,
     pub(crate) stop: CancellationToken,
+    /// Tells that an earlier registration under this id has withdrawn. Until then its record is a conflict, or its clean-up
+    /// would remove ours.
+    pub(crate) predecessor: Option<CancellationToken>,
     /// Updates that wait for the server.
     pub(crate) unconfirmed: Vec<oneshot::Sender<Result<()>>>,
     /// Whether the record may be at the server.
@@ -144,6 +147,9 @@ impl Keeper {
 
     /// Attempts to register until the server confirms; until `give_up_at`, if there is such a time.
     async fn register(&mut self, give_up_at: Option<Moment>) -> Result<Held, End> {
+        if let Some(left) = self.predecessor.take() {
+            self.wait_for(left, give_up_at).await?;
+        }
         let mut backoff = Backoff::new(Duration::from_millis(100), self.options.ttl / 3);
         loop {
             let wanted = Arc::clone(&self.status.borrow().wanted);
@@ -188,6 +194,29 @@ impl Keeper {
             }
             self.emit(RegistrationEvent::Retrying { error, delay });
             self.pause(delay).await?;
+        }
+    }
+
+    /// Waits until an earlier registration has left, at most until `give_up_at`.
+    async fn wait_for(
+        &self,
+        left: CancellationToken,
+        give_up_at: Option<Moment>,
+    ) -> Result<(), End> {
+        let too_late = async {
+            match give_up_at {
+                Some(at) => self.clock.sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(End::Stopped),
+            () = left.cancelled() => Ok(()),
+            () = too_late => Err(End::Hopeless(
+                Error::new(ErrorKind::Timeout, "register")
+                    .because("the registration before it under this id still withdraws"),
+            )),
         }
     }
 

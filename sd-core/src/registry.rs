@@ -17,7 +17,7 @@ use crate::backend::Backend;
 use crate::clock::{BootClock, Clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{RegistrationConfig, RegistrationDump, RegistrationGuard};
-use crate::instance::{Incarnation, Instance};
+use crate::instance::{Instance, RecordId};
 use crate::instancer::{Instancer, Watcher};
 use crate::keeper::{Confirm, Keeper, RegistrationStatus};
 use crate::name::{InstanceId, ServiceName};
@@ -96,9 +96,11 @@ struct Inner {
 struct Registrations(Mutex<BTreeMap<(ServiceName, InstanceId), Kept>>);
 
 struct Kept {
-    incarnation: Incarnation,
     status: watch::Receiver<RegistrationStatus>,
+    /// Told to withdraw.
     stop: CancellationToken,
+    /// Has withdrawn, or given up doing so.
+    left: CancellationToken,
 }
 
 /// How long [`Registry::close`] waits for tasks beyond what a withdrawal may take.
@@ -241,12 +243,13 @@ impl Registry {
         let (end, ended) = oneshot::channel();
         let stop = self.inner.stop.child_token();
 
+        let left = CancellationToken::new();
         let kept = Kept {
-            incarnation: record.incarnation,
             status: status_seen.clone(),
             stop: stop.clone(),
+            left: left.clone(),
         };
-        self.inner.registrations.enter(&record, kept)?;
+        let predecessor = self.inner.registrations.enter(&record, kept)?;
         let confirm_within = config.confirm_within;
         let keeper = Keeper {
             registrar,
@@ -257,6 +260,7 @@ impl Registry {
             status,
             events,
             stop: stop.clone(),
+            predecessor,
             unconfirmed: Vec::new(),
             attempted: false,
         };
@@ -266,9 +270,12 @@ impl Registry {
             instance = record.id.as_str()
         );
         let (registrations, id) = (Arc::clone(&self.inner.registrations), record.clone());
+        // Tells so even if the task panics.
+        let left = left.drop_guard();
         let task = async move {
             let done = keeper.run(confirm).await;
-            registrations.leave(&id);
+            drop(left);
+            registrations.tidy(&id);
             // The owner may have let go.
             let _ = end.send(done);
         };
@@ -326,7 +333,8 @@ impl Registry {
 }
 
 impl Registrations {
-    fn enter(&self, record: &crate::RecordId, kept: Kept) -> Result<()> {
+    /// Enters a registration. Returns what tells that the one before it under this id has left, if that still withdraws.
+    fn enter(&self, record: &RecordId, kept: Kept) -> Result<Option<CancellationToken>> {
         let mut map = lock(&self.0);
         let key = (record.service.clone(), record.id.clone());
         if map
@@ -338,17 +346,14 @@ impl Registrations {
                 record.id, record.service
             )));
         }
-        map.insert(key, kept);
-        Ok(())
+        Ok(map.insert(key, kept).map(|before| before.left))
     }
 
-    fn leave(&self, record: &crate::RecordId) {
+    /// Forgets the registration under this id, unless it is a later one than the one that left.
+    fn tidy(&self, record: &RecordId) {
         let mut map = lock(&self.0);
         let key = (record.service.clone(), record.id.clone());
-        if map
-            .get(&key)
-            .is_some_and(|kept| kept.incarnation == record.incarnation)
-        {
+        if map.get(&key).is_some_and(|kept| kept.left.is_cancelled()) {
             map.remove(&key);
         }
     }

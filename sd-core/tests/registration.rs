@@ -452,6 +452,37 @@ async fn a_second_instance_with_an_id_of_this_process_is_refused_and_not_sent() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_registration_waits_until_its_predecessor_has_withdrawn() {
+    let slowly = Answer::SucceedAfter(Duration::from_secs(1));
+    let (registry, registrar, guard) = registered().await;
+    registrar.answer_all(Op::Withdraw, slowly.clone());
+    drop(guard);
+    // Until then its record would be a conflict.
+    let guard = registry.register(instance("a")).await.unwrap();
+    let withdrawn_at = registrar.calls_of(Op::Withdraw)[0].at;
+    let registered_at = registrar.calls_of(Op::Register)[1].at;
+    assert!(registered_at >= withdrawn_at + Duration::from_secs(1));
+    assert_eq!(registry.dump().registrations.len(), 1);
+    drop(guard);
+
+    let (registry, registrar) = self::registry();
+    registrar.answer_all(Op::Withdraw, slowly);
+    registrar.answer_next(Op::Register, fail(ErrorKind::Denied));
+    let same_run = instance("a");
+    registry.register(same_run.clone()).await.unwrap_err();
+    // What cleans up after the first attempt must not remove the second one's record.
+    let _guard = registry.register(same_run).await.unwrap();
+    sleep(Duration::from_mins(1)).await;
+    let (last, before) = (
+        registrar.calls_of(Op::Register)[1].at,
+        registrar.calls_of(Op::Withdraw),
+    );
+    assert_eq!(before.len(), 1);
+    assert!(last >= before[0].at + Duration::from_secs(1));
+    assert_eq!(registry.dump().registrations.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_can_never_work_is_refused_before_anything_is_sent() {
     let (registry, registrar) = registry();
     let large = "x".repeat(ScriptedRegistrar::RECORD_BYTES);
