@@ -1,4 +1,4 @@
-//! Service discovery: the vocabulary, the ports and the machinery that every backend shares.
+#![doc = include_str!("../README.md")]
 
 mod address;
 mod backend;
