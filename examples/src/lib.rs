@@ -4,5 +4,5 @@ pub mod greeter;
 mod hello;
 mod open;
 
-pub use hello::Hello;
+pub use hello::{Hello, HelloServer};
 pub use open::{registry, registry_from_arguments};

@@ -1,0 +1,61 @@
+//! One copy of the service: what a server of yours does to be found, and to leave without a failed call.
+
+use std::future::Future;
+use std::net::Ipv4Addr;
+use std::time::{Duration, SystemTime};
+
+use examples::Hello;
+use examples::greeter::{Greeter, GreeterServer, HelloReply, HelloRequest};
+use sd_core::{Instance, InstanceId, RegisterOptions, Registry};
+use sd_grpc::Server;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
+
+use crate::Result;
+
+/// How long the registry remembers a server that it no longer hears of. Longer than the pause of `story.rs`, which a server
+/// survives.
+pub(crate) const TTL: Duration = Duration::from_secs(5);
+
+/// How long a server goes on answering after it said that it wants no more calls.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// How long a call takes, so that some are in flight when a server dies.
+const WORK: Duration = Duration::from_millis(20);
+
+/// Serves until `drain` completes. Tells when it began to register.
+pub(crate) async fn serve(
+    registry: &Registry,
+    service: &str,
+    name: &str,
+    began: oneshot::Sender<SystemTime>,
+    drain: impl Future<Output = ()>,
+) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let instance = Instance::new(service, listener.local_addr()?)?.with_id(InstanceId::new(name)?);
+    let greeter = GreeterServer::new(HardWorking(Hello::from(name)));
+    // Nobody need be interested.
+    let _ = began.send(SystemTime::now());
+    Server::new(registry, instance)
+        .with_register_options(RegisterOptions::default().with_ttl(TTL))
+        .with_drain(DRAIN)
+        .serve(Routes::new(greeter), listener, drain)
+        .await?;
+    Ok(())
+}
+
+/// Takes its time.
+struct HardWorking(Hello);
+
+#[tonic::async_trait]
+impl Greeter for HardWorking {
+    async fn say_hello(
+        &self,
+        request: Request<HelloRequest>,
+    ) -> Result<Response<HelloReply>, Status> {
+        tokio::time::sleep(WORK).await;
+        self.0.say_hello(request).await
+    }
+}

@@ -1,0 +1,223 @@
+//! What happens, in order.
+
+use std::time::Duration;
+
+use sd_core::Registry;
+use sd_grpc::{BalancedChannel, ChannelDump, EndpointDump, EndpointState};
+use tokio::time::{Instant, sleep};
+
+use crate::Result;
+use crate::calls::{self, AT_A_TIME, Calls, DEADLINE};
+use crate::fleet::{Fleet, Running};
+use crate::screen::Screen;
+use crate::server::TTL;
+
+/// Between two looks at the channel.
+const TICK: Duration = Duration::from_millis(50);
+
+/// For calls to go on undisturbed between two events.
+const BREATH: Duration = Duration::from_millis(1500);
+
+/// How long a server stops answering.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// For anything that is waited for, on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) async fn tell(fleet: Fleet) -> Result<()> {
+    let registry = fleet.registry().await?;
+    let service = fleet.service();
+    let mut screen = Screen::new();
+    screen.say(&format!("three servers of {service} start: a, b and c"));
+    let a = fleet.start(&service, "a").await?;
+    let b = fleet.start(&service, "b").await?;
+    let c = fleet.start(&service, "c").await?;
+
+    let mut story = Story {
+        channel: calls::channel(&registry, &service)?,
+        fleet,
+        registry,
+        service,
+        calls: Calls::default(),
+        screen,
+    };
+    story.three_serve().await?;
+    let d = story.a_fourth_joins().await?;
+    story.one_is_drained(a).await?;
+    let killed_at = story.one_is_killed(b).await?;
+    let c = story.one_falls_silent(c).await?;
+    story.the_dead_one_is_forgotten(killed_at).await?;
+    story.end(c, d).await
+}
+
+struct Story {
+    fleet: Fleet,
+    registry: Registry,
+    service: String,
+    channel: BalancedChannel,
+    calls: Calls,
+    screen: Screen,
+}
+
+impl Story {
+    async fn three_serve(&mut self) -> Result<()> {
+        self.until("three endpoints are ready", |dump| {
+            ["a", "b", "c"].iter().all(|name| is_ready(dump, name))
+        })
+        .await?;
+        self.calls.begin(&self.channel);
+        self.screen.say(&format!(
+            "all three are in use: {AT_A_TIME} calls at a time, each with a deadline of {DEADLINE:?}"
+        ));
+        self.breathe().await
+    }
+
+    /// It gets calls as soon as it is connected, without a pause for anybody.
+    async fn a_fourth_joins(&mut self) -> Result<Running> {
+        let d = self.fleet.start(&self.service, "d").await?;
+        let calls = &self.calls;
+        let first = |dump: &ChannelDump| calls.first_answer(&endpoint(dump, "d")?.address);
+        let mut answered = None;
+        wait(
+            &self.channel,
+            calls,
+            &mut self.screen,
+            "a call of d",
+            |dump| {
+                answered = first(dump);
+                answered.is_some()
+            },
+        )
+        .await?;
+        let took = answered.unwrap_or(d.began).duration_since(d.began)?;
+        self.screen.first_call_after(took);
+        self.screen.say(&format!(
+            "a fourth joins, d, and answers {} ms after it began to register",
+            took.as_millis()
+        ));
+        self.breathe().await?;
+        Ok(d)
+    }
+
+    /// It says that it wants no more calls, goes on answering for a while, deregisters and stops.
+    async fn one_is_drained(&mut self, a: Running) -> Result<()> {
+        self.screen.say("a is told to stop: it drains, then leaves");
+        let drain = tokio::spawn(a.drain());
+        self.until("a has left", |dump| endpoint(dump, "a").is_none())
+            .await?;
+        drain.await??;
+        self.breathe().await
+    }
+
+    /// Its calls in flight are sent again to others; its record stays until its time-to-live has passed.
+    async fn one_is_killed(&mut self, b: Running) -> Result<Instant> {
+        let in_flight = |dump: &ChannelDump| endpoint(dump, "b").map_or(0, |b| b.in_flight);
+        self.until("calls are in flight", |dump| in_flight(dump) > 0)
+            .await?;
+        let in_flight = in_flight(&self.channel.dump());
+        self.screen.say(&format!(
+            "b is killed without notice, with {in_flight} calls in flight"
+        ));
+        b.kill().await?;
+        let killed_at = Instant::now();
+        self.until("b is not used any more", |dump| !is_ready(dump, "b"))
+            .await?;
+        self.breathe().await?;
+        Ok(killed_at)
+    }
+
+    /// Its sockets stay open, so that only unanswered calls tell.
+    async fn one_falls_silent(&mut self, mut c: Running) -> Result<Running> {
+        self.screen.say(&format!(
+            "c stops answering for {PAUSE:?}: its calls move on"
+        ));
+        c.freeze().await?;
+        let frozen_at = Instant::now();
+        self.until("c is not used any more", |dump| !is_ready(dump, "c"))
+            .await?;
+        let noticed = frozen_at.elapsed().as_millis();
+        self.screen.say(&format!(
+            "c is out of the set, {noticed} ms after it fell silent"
+        ));
+        self.for_a_while(PAUSE.saturating_sub(frozen_at.elapsed()))
+            .await?;
+        c.thaw()?;
+        self.until("c is used again", |dump| is_ready(dump, "c"))
+            .await?;
+        self.screen.say("c answers again and is in use again");
+        self.breathe().await?;
+        Ok(c)
+    }
+
+    async fn the_dead_one_is_forgotten(&mut self, killed_at: Instant) -> Result<()> {
+        self.until("b is forgotten", |dump| endpoint(dump, "b").is_none())
+            .await?;
+        self.screen.say(&format!(
+            "the registry has forgotten b, {:.1} s after its end: its time-to-live was {TTL:?}",
+            killed_at.elapsed().as_secs_f64()
+        ));
+        Ok(())
+    }
+
+    async fn end(mut self, c: Running, d: Running) -> Result<()> {
+        self.calls.stop().await;
+        let dump = self.channel.dump();
+        self.screen.draw(&dump, &self.calls);
+        let (c, d) = tokio::join!(c.drain(), d.drain());
+        c.and(d)?;
+        self.channel.close().await;
+        self.registry.close().await?;
+        self.screen.sum_up(&dump, &self.calls);
+        match self.calls.failed() {
+            0 => Ok(()),
+            failed => Err(format!("{failed} calls failed").into()),
+        }
+    }
+
+    async fn breathe(&mut self) -> Result<()> {
+        self.for_a_while(BREATH).await
+    }
+
+    async fn for_a_while(&mut self, time: Duration) -> Result<()> {
+        let end = Instant::now() + time;
+        self.until("time passes", |_| Instant::now() >= end).await
+    }
+
+    /// Draws the table until something has happened.
+    async fn until(
+        &mut self,
+        what: &str,
+        happened: impl FnMut(&ChannelDump) -> bool,
+    ) -> Result<()> {
+        wait(&self.channel, &self.calls, &mut self.screen, what, happened).await
+    }
+}
+
+async fn wait(
+    channel: &BalancedChannel,
+    calls: &Calls,
+    screen: &mut Screen,
+    what: &str,
+    mut happened: impl FnMut(&ChannelDump) -> bool,
+) -> Result<()> {
+    let give_up_at = Instant::now() + PATIENCE;
+    loop {
+        let dump = channel.dump();
+        screen.draw(&dump, calls);
+        if happened(&dump) {
+            return Ok(());
+        }
+        if Instant::now() >= give_up_at {
+            return Err(format!("{what:?} did not come true within {PATIENCE:?}").into());
+        }
+        sleep(TICK).await;
+    }
+}
+
+fn endpoint<'a>(dump: &'a ChannelDump, name: &str) -> Option<&'a EndpointDump> {
+    dump.endpoints.iter().find(|one| one.id.as_str() == name)
+}
+
+fn is_ready(dump: &ChannelDump, name: &str) -> bool {
+    endpoint(dump, name).is_some_and(|one| one.state == EndpointState::Ready)
+}

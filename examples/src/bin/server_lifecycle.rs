@@ -1,0 +1,73 @@
+//! How does my tonic server become found, and stop without a failed call?
+//!
+//! ```text
+//! cargo run -p examples --bin server_lifecycle
+//! cargo run -p examples --bin server_lifecycle --features etcd -- etcd://127.0.0.1:2379/services
+//! ```
+//!
+//! Prints what others see of the server: nothing, ready, not ready while it drains, nothing.
+#![expect(clippy::print_stdout, reason = "shows what it does")]
+
+use std::error::Error;
+use std::time::Duration;
+
+use examples::Hello;
+use examples::greeter::GreeterServer;
+use sd_core::{Instance, Subscription, advertised_address};
+use sd_grpc::Server;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tonic::service::Routes;
+
+const SERVICE: &str = "example-lifecycle";
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let registry = examples::registry_from_arguments()?;
+    let others = registry.subscribe(SERVICE)?;
+    others.wait_until_ready(Duration::from_secs(10)).await?;
+    let (stop, stopped) = oneshot::channel();
+    let others = tokio::spawn(watch(others, stop));
+
+    // Port 0 is any free port; on 0.0.0.0, `advertised_address` finds an address that others can dial.
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let instance = Instance::new(SERVICE, advertised_address(listener.local_addr()?)?)?;
+    // Serves, with `grpc.health.v1` beside your routes; becomes healthy; registers. Once told to stop: not ready, drains,
+    // deregisters, and stops when the calls in flight have ended.
+    Server::new(&registry, instance)
+        .with_drain(Duration::from_millis(500))
+        .serve(
+            Routes::new(GreeterServer::new(Hello::from("me"))),
+            listener,
+            async {
+                // In a server of yours: the signals that ask it to stop.
+                let _ = stopped.await;
+            },
+        )
+        .await?;
+
+    others.await??;
+    registry.close().await?;
+    Ok(())
+}
+
+/// What a client sees. Tells the server to stop when it has seen it ready.
+async fn watch(mut instances: Subscription, stop: oneshot::Sender<()>) -> sd_core::Result<()> {
+    let mut stop = Some(stop);
+    println!("others see: nothing");
+    loop {
+        let state = instances.changed().await?;
+        match state.snapshot().instances().first() {
+            Some(server) if server.is_ready() => {
+                println!("others see: ready at {}", server.endpoint());
+                drop(stop.take());
+            }
+            Some(_) => println!("others see: not ready"),
+            None if stop.is_none() => {
+                println!("others see: nothing");
+                return Ok(());
+            }
+            None => {}
+        }
+    }
+}
