@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{TTL, event, instance, is_live_with, own_server, prefix, raw, server, ttl, until};
+use common::{TTL, event, instance, is_live_with, own_server, prefix, server, ttl, until};
 use sd_core::testing::{Fault, TcpProxy, free_port};
 use sd_core::{ErrorKind, Instancer, Registry, ServiceName};
 use sd_etcd::EtcdConfig;
@@ -79,16 +79,13 @@ async fn an_endpoint_that_falls_silent_in_use_is_left_for_the_other() {
 
     let used = usize::from(proxies[0].counts().open == 0);
     proxies[used].set(Fault::BlackHole);
-    event(&mut guard, "at_risk").await;
-    let events = event(&mut guard, "recovered").await;
-    assert_eq!(events.len(), 1, "{events:?}");
-    // The feed, too, found another way.
-    let there = sd_etcd::connect(EtcdConfig::new([server.program().url()])).unwrap();
-    drop(there);
-    let mut operator = raw(&server.program().url()).await;
-    let key = format!("/elsewhere/{}", instance(1).id());
-    operator.put(key, "x", None).await.unwrap();
+    // Writes and the feed both find the other way, before the lease ends. Whether a renewal fails first is chance.
     guard.set_ready(false).await.unwrap();
+    let events = event(&mut guard, "updated").await;
+    assert!(
+        events.iter().all(|event| event.as_str() != "lost"),
+        "{events:?}"
+    );
     until(&mut seen, "unready", |state| {
         state.status().as_str() == "live"
             && state.snapshot().instances().iter().all(|i| !i.is_ready())
