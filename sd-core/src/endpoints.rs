@@ -405,6 +405,50 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_value_that_is_finished_when_its_run_has_ended_is_closed_and_never_shown() {
+        let run = |run| instance("a").with_incarnation(Incarnation::from_u64(run));
+        // Whether the driver sees the end of the run or the value first differs from round to round.
+        for _ in 0..32 {
+            let source = Switched::up([run(1)]);
+            let (gate, opened) = watch::channel(false);
+            let journal = Journal::default();
+            let (makes, closes) = (journal.clone(), journal.clone());
+            let make = move |instance: Arc<Instance>| {
+                let (mut opened, makes) = (opened.clone(), makes.clone());
+                async move {
+                    let run = instance.incarnation();
+                    if run == Incarnation::from_u64(1) {
+                        opened.wait_for(|open| *open).await?;
+                    }
+                    makes.write(format!("make {run}"));
+                    Ok::<_, watch::error::RecvError>(run)
+                }
+            };
+            let cache = EndpointCache::builder(subscribe(Arc::<Switched>::clone(&source)), make)
+                .with_closer(move |run: Arc<Incarnation>| {
+                    closes.write(format!("close {run}"));
+                    std::future::ready(())
+                })
+                .spawn()
+                .unwrap();
+            until(&cache, |set| set.missing().len() == 1).await;
+            // After quiet the change passes the subscription at once, so that both reach the driver together.
+            sleep(Duration::from_secs(1)).await;
+            source.set([run(2)]);
+            gate.send_replace(true);
+            let set = until(&cache, |set| {
+                let shown = set.endpoints().first();
+                shown
+                    .is_some_and(|shown| shown.instance().incarnation() == Incarnation::from_u64(2))
+            })
+            .await;
+            assert_eq!(**set.endpoints()[0].value(), Incarnation::from_u64(2));
+            cache.shutdown().await;
+            assert_eq!(journal.count("close"), journal.count("make"));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_source_that_fails_for_too_long_empties_the_set_without_a_reader_until_it_is_well() {
         let journal = Journal::default();
         let source = Switched::up(["a", "b"].map(instance));

@@ -38,14 +38,19 @@ struct Health {
 }
 
 impl Chooser {
-    pub(super) fn new(now: Instant, sources: usize, policy: Policy) -> Self {
-        let health = Health {
+    /// None of the sources is known to be healthy; each has not been for this long.
+    pub(super) fn new(
+        now: Instant,
+        failing_for: impl IntoIterator<Item = Duration>,
+        policy: Policy,
+    ) -> Self {
+        let sources = failing_for.into_iter().map(|span| Health {
             healthy: false,
-            since: now,
-        };
+            since: now.checked_sub(span).unwrap_or(now),
+        });
         Self {
             policy,
-            sources: vec![health; sources],
+            sources: sources.collect(),
             current: None,
         }
     }
@@ -139,7 +144,8 @@ mod tests {
             skip_empty: false,
         };
         let now = Instant::now();
-        (Chooser::new(now, sources, policy), now)
+        let failing_for = vec![Duration::ZERO; sources];
+        (Chooser::new(now, failing_for, policy), now)
     }
 
     #[test]

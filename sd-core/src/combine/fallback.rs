@@ -153,7 +153,11 @@ impl Instancer for Fallback {
         let parts: Vec<_> = parts.collect::<Result<_>>()?;
         Ok(Box::new(FallbackWatcher {
             service: service.clone(),
-            chooser: Chooser::new(Instant::now(), parts.len(), self.policy),
+            chooser: Chooser::new(
+                Instant::now(),
+                parts.iter().map(Part::failing_for),
+                self.policy,
+            ),
             parts,
             relay: Relay::new(known),
         }))
@@ -208,9 +212,11 @@ impl FallbackWatcher {
         }
     }
 
-    /// No source was ever healthy. Once all have failed, a set that somebody knows is better than none.
+    /// No source is chosen yet. While one is healthy, it waits for those before it. Once all have failed, a set that somebody
+    /// knows is better than none.
     fn view_of_none(&self, now: Instant, states: &[State]) -> View {
         let all_have_failed = self.chooser.all_have_failed(now);
+        let none_is_well = (0..states.len()).all(|index| !self.chooser.is_healthy(index));
         let all_have_spoken = states
             .iter()
             .all(|state| state.is_known() || state.status.error().is_some());
@@ -219,7 +225,7 @@ impl FallbackWatcher {
             set: known
                 .filter(|_| all_have_failed)
                 .map(|state| state.snapshot.clone()),
-            trouble: (all_have_failed || all_have_spoken)
+            trouble: (all_have_failed || none_is_well && all_have_spoken)
                 .then(|| trouble("fallback", self.parts.iter().zip(states)))
                 .flatten(),
         }
@@ -368,6 +374,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_feed_opened_anew_during_an_outage_goes_on_with_the_spare_source_at_once() {
+        let (first, second) = pair();
+        let one = fallback_of(&first, &second);
+        let mut old = one.watch(&service(), None).await.unwrap();
+        assert!(matches!(old.next().await.unwrap(), Feed::Set(_)));
+        first.turn(false);
+        while !matches!(old.next().await.unwrap(), Feed::Set(_)) {}
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        let opened_at = Instant::now();
+        let mut new = one.watch(&service(), None).await.unwrap();
+        let Feed::Set(set) = new.next().await.unwrap() else {
+            panic!("no set");
+        };
+        assert!(set.get(instance("b").id()).is_some());
+        assert_eq!(opened_at.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn while_no_source_is_well_the_last_set_stays_and_every_source_is_blamed() {
         let (first, second) = pair();
         let mut one = subscribe(Arc::new(fallback_of(&first, &second)));
@@ -409,11 +433,24 @@ mod tests {
         until(&mut skipping, "b live").await;
         first.set([instance("a")]);
         until(&mut skipping, "a live").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_empty_set_that_is_to_be_skipped_replaces_no_other_during_the_grace() {
+        let (first, second) = pair();
+        let skipping = fallback_of(&first, &second).skip_empty();
+        let mut feed = skipping.watch(&service(), None).await.unwrap();
+        assert!(matches!(feed.next().await.unwrap(), Feed::Set(_)));
         first.set([]);
-        let state = until(&mut skipping, "a stale").await;
-        let reason = state.status().error().unwrap().report().to_string();
+        let Feed::Degraded(error) = feed.next().await.unwrap() else {
+            panic!("the empty set was believed");
+        };
+        let reason = error.report().to_string();
         assert!(reason.contains("first: lists no instance"), "{reason}");
-        until(&mut skipping, "b live").await;
+        let Feed::Set(set) = feed.next().await.unwrap() else {
+            panic!("no fall-back");
+        };
+        assert!(set.get(instance("b").id()).is_some());
     }
 
     #[tokio::test(start_paused = true)]

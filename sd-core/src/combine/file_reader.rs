@@ -173,3 +173,28 @@ fn is_same_failure(last: &Result<Arc<Document>>, error: &Error) -> bool {
     last.as_ref()
         .is_err_and(|last| last.report().to_string() == error.report().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_again_unless_it_has_been_left_alone_for_a_while() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("services.json");
+        std::fs::write(&path, r#"{"services": {}}"#).unwrap();
+        let reader = Reader::new(path.clone());
+        // A second write within the same tick of the kernel's clock would leave all marks alike.
+        assert_eq!(reader.look().marks, None);
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        let hour = Duration::from_hours(1);
+        for (modified, is_settled) in [
+            (SystemTime::now() - hour, true),
+            (SystemTime::now() + hour, false),
+        ] {
+            file.set_modified(modified).unwrap();
+            let reading = reader.look();
+            assert_eq!((reading.marks.is_some(), reading.version), (is_settled, 1));
+        }
+    }
+}

@@ -30,6 +30,14 @@ pub(super) struct Part {
     pub(super) subscription: Subscription,
 }
 
+impl Part {
+    /// For how long it has not been live.
+    pub(super) fn failing_for(&self) -> Duration {
+        let since = self.subscription.state().status.since();
+        since.map_or(Duration::ZERO, |since| self.subscription.age(since))
+    }
+}
+
 impl Source {
     pub(super) fn new(name: &str, instancer: Arc<dyn Instancer>) -> Self {
         Self {
