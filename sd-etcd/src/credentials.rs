@@ -8,7 +8,8 @@ use etcd_client::{Certificate, Identity, TlsOptions};
 use sd_core::Result;
 use tonic::transport::Endpoint;
 
-use crate::config::{EtcdConfig, Secret, invalid};
+use crate::check::invalid;
+use crate::config::{EtcdConfig, Secret};
 
 /// How to prove who we are, and whom to trust, as of now.
 #[derive(Clone)]

@@ -29,6 +29,11 @@ fn explain(status: &Status) -> String {
     text
 }
 
+/// Whether another endpoint may do better.
+pub(crate) fn is_unreachable(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
+}
+
 /// Whether the request was turned away unread because the login is no longer valid. A new one may help.
 pub(crate) fn is_login_outdated(error: &etcd_client::Error) -> bool {
     match error {

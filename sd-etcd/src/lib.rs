@@ -1,9 +1,11 @@
 #![doc = include_str!("../README.md")]
 
 mod backend;
+mod check;
 mod client;
 mod codec;
 mod config;
+mod connection;
 mod credentials;
 mod entries;
 mod error;

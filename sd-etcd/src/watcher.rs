@@ -14,7 +14,8 @@ use sd_core::{Clock, Error, ErrorKind, Feed, Result, ServiceName, Snapshot, Watc
 use tokio::time::{Instant, sleep_until};
 
 use crate::backend::EtcdBackend;
-use crate::client::{Client, Connection, Position, position};
+use crate::client::{Client, Position, position};
+use crate::connection::Connection;
 use crate::entries::{Entries, revision};
 use crate::error::{cancel_kind, translate};
 use crate::instancer::read;
