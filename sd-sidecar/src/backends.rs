@@ -1,5 +1,7 @@
 //! From a registry URL to a registry: the one place that knows every backend.
 
+mod file;
+
 use std::sync::Arc;
 
 use sd_core::memory::Memory;
@@ -21,6 +23,11 @@ const SCHEMES: &[Scheme] = &[
         compiled_in: cfg!(feature = "etcd"),
     },
     Scheme {
+        name: "file",
+        feature: None,
+        compiled_in: true,
+    },
+    Scheme {
         name: "memory",
         feature: None,
         compiled_in: true,
@@ -29,7 +36,8 @@ const SCHEMES: &[Scheme] = &[
 
 /// Opens the registry that `url` names, with the default configuration. Does not wait for a server.
 ///
-/// `memory://` opens a new and empty embedded registry: for examples and tests, since it lives in this process alone.
+/// `file:///path/services.json` opens a file that a [`File`](sd_core::combine::File) can read. `memory://` opens a new and
+/// empty embedded registry: for examples and tests, since it lives in this process alone.
 ///
 /// # Errors
 /// `InvalidInput` for what the backend does not accept in a URL, and for an unknown scheme. `Unsupported` names the cargo
@@ -47,6 +55,7 @@ pub fn open_with(url: &str, config: RegistryConfig) -> Result<Registry> {
     match parts.scheme() {
         #[cfg(feature = "etcd")]
         "etcd" => sd_etcd::connect_with(sd_etcd::EtcdConfig::from_url(url)?, config),
+        "file" => file::open(&parts, config),
         "memory" => open_memory(&parts, config),
         other => Err(cannot_open(other)),
     }
@@ -111,6 +120,14 @@ mod tests {
             error.report().to_string().ends_with("--features etcd"),
             "{error:?}"
         );
+    }
+
+    #[test]
+    fn a_file_is_named_by_its_absolute_path_alone() {
+        open("file:///etc/services.json").unwrap();
+        for url in ["file://services.json", "file:///", "file:///a?ttl=1s"] {
+            assert_eq!(refusal(url).kind(), ErrorKind::InvalidInput, "{url}");
+        }
     }
 
     #[test]

@@ -15,6 +15,13 @@ async fn a_mistake_is_answered_with_one_line_that_says_what_to_write() {
         ("127.0.0.1:2379", &list, "backend://"),
         ("consul-rs://h", &list, "no backend"),
         ("memory://?ttl=1s", &list, "ttl"),
+        ("file://services.json", &list, "file:///"),
+        ("file:///nonexistent/x.json", &list, "/nonexistent/x.json"),
+        (
+            "file:///nonexistent/x.json",
+            &register("10.0.0.7:80"),
+            "only be read",
+        ),
         ("memory://", &["list", ""], "empty"),
         ("memory://", &["list", "a/b"], "'/'"),
         ("memory://", &["lits", "a"], "sdctl --help"),
@@ -57,6 +64,24 @@ async fn an_empty_registry_has_no_services_and_an_unknown_service_no_instances()
     let greeter = sdctl_json(MEMORY, &["list", "greeter", "--json"]).await;
     assert_eq!(greeter["status"], "live");
     assert_eq!(greeter["instances"], serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn a_file_is_listed_with_what_could_not_be_read_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("services.json");
+    let content =
+        r#"{"services": {"greeter": [{"address": "10.0.0.7:80", "zone": "a"}, {"zone": "b"}]}}"#;
+    std::fs::write(&path, content).unwrap();
+    let registry = format!("file://{}", path.display());
+    let greeter = sdctl_json(&registry, &["list", "greeter", "--json"]).await;
+    assert_eq!(greeter["instances"][0]["address"], "10.0.0.7:80");
+    assert_eq!(greeter["instances"][0]["zone"], "a");
+    let reason = greeter["skipped"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("address"), "{reason}");
+    let mut watch = Running::start(&registry, &["watch", "greeter", "--json"]);
+    let seen = watch.json_where(|_| true).await;
+    assert_eq!(seen["instances"], greeter["instances"]);
 }
 
 #[tokio::test]
