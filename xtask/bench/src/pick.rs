@@ -224,5 +224,7 @@ pub(crate) fn count(counted: fn() -> usize) -> Counts {
 const METHOD: &str = "\
 The bar holds for the pick alone, on one thread. The rows do not all do the same: *gives* says what a pick hands out. tower's
 balancer also asks the chosen service whether it is ready, calls it, and takes it back into its ready set, which is what one
-request through it costs; it cannot be shared by threads without a queue in front of it.
+request through it costs; it cannot be shared by threads without a queue in front of it. *Published set* is laid out as the set
+that sd-grpc publishes, read through a cache of its pointer; what sd-grpc does beside, counting the call on its connection, shows
+under *Unary calls*.
 ";

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll, Waker};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 use sd_core::balance::{Picker, Rotation};
 use tower::Service;
 use tower::balance::p2c::Balance;
@@ -46,6 +46,7 @@ pub(super) fn all(size: usize) -> Vec<Contender> {
     vec![
         rotation("sd-core round robin", vec![1; size]),
         rotation("sd-core weighted", (1..=5).cycle().take(size).collect()),
+        published(&servers),
         swapped(Arc::clone(&servers)),
         locked(servers),
         tower_p2c(size),
@@ -88,6 +89,50 @@ fn rotation(name: &'static str, weights: Vec<u16>) -> Contender {
             })
         }),
         publish: None,
+    }
+}
+
+/// What sd-grpc publishes, as far as a pick reads it: members, which of them are ready, and whose turn it is.
+#[derive(Debug)]
+struct Set {
+    members: Arc<[Arc<Server>]>,
+    ready: Box<[u32]>,
+    picker: Picker,
+}
+
+impl Set {
+    fn new(members: &Arc<[Arc<Server>]>, rotation: &Rotation) -> Self {
+        Self {
+            members: Arc::clone(members),
+            ready: (0..).take(members.len()).collect(),
+            picker: Picker::even(rotation, members.len()),
+        }
+    }
+
+    fn pick(&self) -> Option<Arc<Server>> {
+        let index = self.ready.get(self.picker.pick()?)?;
+        self.members.get(*index as usize).cloned()
+    }
+}
+
+fn published(members: &Arc<[Arc<Server>]>) -> Contender {
+    let rotation = Rotation::new();
+    let state = Arc::new(ArcSwap::from_pointee(Set::new(members, &rotation)));
+    let (writer, members) = (Arc::clone(&state), Arc::clone(members));
+    Contender {
+        name: "published set, sd-core round robin",
+        ours: true,
+        gives: "an owned `Arc`",
+        shared: true,
+        picks: Box::new(move || {
+            let mut set = Cache::new(Arc::clone(&state));
+            repeat(move || {
+                black_box(set.load().pick());
+            })
+        }),
+        publish: Some(Box::new(move || {
+            writer.store(Arc::new(Set::new(&members, &rotation)));
+        })),
     }
 }
 
