@@ -138,6 +138,10 @@ impl ChannelBuilder {
         let transport = Transport {
             connector: self.connector,
             #[cfg(feature = "tls")]
+            scheme: self.tls.as_ref().map_or(Scheme::HTTP, |_| Scheme::HTTPS),
+            #[cfg(not(feature = "tls"))]
+            scheme: Scheme::HTTP,
+            #[cfg(feature = "tls")]
             tls: self.tls.map(Tls::new).transpose()?,
         };
 

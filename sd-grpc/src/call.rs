@@ -78,11 +78,28 @@ enum Outcome {
     Answer(Response<Incoming>, Lease),
     NeverSent(Lease),
     Failed {
-        status: Status,
+        failure: Failure,
         lease: Lease,
+        /// The server said that it did not look at the request.
         refused: bool,
         pushback: Option<Pushback>,
     },
+}
+
+/// What the caller gets if the call is not sent again.
+enum Failure {
+    /// The server's own answer.
+    Answer(Code, Response<Incoming>),
+    Status(Status),
+}
+
+impl Failure {
+    fn code(&self) -> Code {
+        match self {
+            Self::Answer(code, _) => *code,
+            Self::Status(status) => status.code(),
+        }
+    }
 }
 
 /// What the server says about sending again.
@@ -148,30 +165,35 @@ impl Call {
             match self.send(lease, attempt).await {
                 Outcome::Answer(response, lease) => {
                     body.commit();
-                    self.shared.throttle.succeeded();
-                    return Ok(self.answer(response, lease));
+                    return Ok(self.answer(response, lease, self.attempts + 1));
                 }
                 Outcome::NeverSent(lease) => {
+                    lease.closed();
                     self.tried.add(lease.target());
                     self.count_again(&lease, Again::NeverSent);
                 }
                 Outcome::Failed {
-                    status,
+                    failure,
                     lease,
                     refused,
                     pushback,
                 } => {
                     lease.failed();
-                    self.attempts += 1;
                     self.tried.add(lease.target());
                     if refused && !self.refused && body.can_repeat() {
                         self.refused = true;
-                        self.attempts -= 1;
                         self.count_again(&lease, Again::Refused);
                         continue;
                     }
-                    let Some(delay) = self.may_retry(&status, pushback, &body) else {
-                        return Err(status);
+                    self.attempts += 1;
+                    let Some(delay) = self.may_retry(failure.code(), pushback, &body) else {
+                        body.commit();
+                        return match failure {
+                            Failure::Answer(_, response) => {
+                                Ok(self.answer(response, lease, self.attempts))
+                            }
+                            Failure::Status(status) => Err(status),
+                        };
                     };
                     self.count_again(&lease, Again::Retried);
                     drop(lease);
@@ -187,14 +209,13 @@ impl Call {
         self.shared.metrics.sent_again(why);
     }
 
-    /// The delay before another attempt, if there may be one after `status`.
+    /// The delay before another attempt, if there may be one after `code`.
     fn may_retry(
         &mut self,
-        status: &Status,
+        code: Code,
         pushback: Option<Pushback>,
         body: &CallBody,
     ) -> Option<Duration> {
-        let code = status.code();
         let passes = code == Code::Unavailable
             || (code == Code::ResourceExhausted && matches!(pushback, Some(Pushback::After(_))));
         if !passes {
@@ -328,8 +349,16 @@ impl Call {
         };
         match sent {
             Ok(Ok(response)) => match bare_status(&response) {
-                Some(code) if code != Code::Ok => self.judge(code, response, lease),
-                _ => Outcome::Answer(response, lease),
+                Some(code @ (Code::Unavailable | Code::ResourceExhausted)) => Outcome::Failed {
+                    pushback: pushback(response.headers()),
+                    failure: Failure::Answer(code, response),
+                    lease,
+                    refused: false,
+                },
+                _ => {
+                    self.shared.throttle.succeeded();
+                    Outcome::Answer(response, lease)
+                }
             },
             Ok(Err(mut error)) => {
                 if error.take_message().is_some() {
@@ -337,8 +366,9 @@ impl Call {
                 }
                 let error = error.into_error();
                 let refused = status::is_refused(&error);
+                let status = status::broken(error, lease.close_reason(), attempt());
                 Outcome::Failed {
-                    status: status::broken(error, lease.close_reason(), attempt()),
+                    failure: Failure::Status(status),
                     lease,
                     refused,
                     pushback: None,
@@ -352,29 +382,12 @@ impl Call {
                     status::attempt_timed_out(attempt())
                 };
                 Outcome::Failed {
-                    status,
+                    failure: Failure::Status(status),
                     lease,
                     refused: false,
                     pushback: None,
                 }
             }
-        }
-    }
-
-    /// A bare status that is not OK: the caller's, unless the call may be sent again.
-    fn judge(&self, code: Code, response: Response<Incoming>, lease: Lease) -> Outcome {
-        let may_pass = matches!(code, Code::Unavailable | Code::ResourceExhausted);
-        if !may_pass || !self.idempotent {
-            return Outcome::Answer(response, lease);
-        }
-        let pushback = pushback(response.headers());
-        let status = Status::from_header_map(response.headers())
-            .unwrap_or_else(|| Status::new(code, format!("HTTP status {}", response.status())));
-        Outcome::Failed {
-            status,
-            lease,
-            refused: false,
-            pushback,
         }
     }
 
@@ -405,8 +418,7 @@ impl Call {
         request
     }
 
-    fn answer(&self, response: Response<Incoming>, lease: Lease) -> Response<Body> {
-        let attempts = self.attempts + 1;
+    fn answer(&self, response: Response<Incoming>, lease: Lease, attempts: u32) -> Response<Body> {
         let info = AttemptInfo {
             endpoint: lease.target().label(),
             attempts,

@@ -197,6 +197,14 @@ impl Lease {
         self.connection.close_reason()
     }
 
+    /// The connection takes nothing any more. Its task is about to find out.
+    pub(crate) fn closed(&self) {
+        if self.connection.is_open() {
+            let why = "the connection was closed".to_owned();
+            self.connection.leave(Leave::Broken(why));
+        }
+    }
+
     /// The server did not answer in time.
     pub(crate) fn timed_out(&self) {
         self.connection

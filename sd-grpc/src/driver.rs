@@ -408,7 +408,7 @@ impl Driver {
     }
 
     fn new_link(&self, instance: &Instance) -> Link {
-        let target = Target::new(instance, self.transport.is_tls(), self.origin.as_ref());
+        let target = Target::new(instance, &self.transport.scheme, self.origin.as_ref());
         Link {
             subchannel: Arc::new(Subchannel::new(target)),
             open: 0,

@@ -1,4 +1,4 @@
-//! Crate.
+#![doc = include_str!("../README.md")]
 
 mod builder;
 mod call;

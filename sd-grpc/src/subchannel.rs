@@ -36,18 +36,17 @@ impl Target {
     /// `origin` replaces the scheme and authority that calls carry.
     pub(crate) fn new(
         instance: &Instance,
-        tls: bool,
+        scheme: &Scheme,
         origin: Option<&(Scheme, Authority)>,
     ) -> Self {
         let (scheme, authority) = origin.cloned().unwrap_or_else(|| {
-            let scheme = if tls { Scheme::HTTPS } else { Scheme::HTTP };
             let authority = match instance.endpoint().address() {
                 Address::Tcp { .. } => instance.endpoint().to_string().parse().ok(),
                 // What gRPC sends where there is no host.
                 _ => None,
             };
             let localhost = Authority::from_static("localhost");
-            (scheme, authority.unwrap_or(localhost))
+            (scheme.clone(), authority.unwrap_or(localhost))
         });
         Self {
             id: instance.id().clone(),

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use http::uri::Scheme;
 use sd_core::Instance;
 
 use crate::connector::{BoxedIo, SharedConnector};
@@ -13,20 +14,13 @@ use crate::tls::Tls;
 #[derive(Debug)]
 pub(crate) struct Transport {
     pub(crate) connector: SharedConnector,
+    /// What calls say they run on.
+    pub(crate) scheme: Scheme,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Tls>,
 }
 
 impl Transport {
-    /// Whether TLS is spoken.
-    pub(crate) fn is_tls(&self) -> bool {
-        #[cfg(feature = "tls")]
-        let tls = self.tls.is_some();
-        #[cfg(not(feature = "tls"))]
-        let tls = false;
-        tls
-    }
-
     pub(crate) async fn connect(&self, instance: Arc<Instance>) -> io::Result<BoxedIo> {
         let io = self.connector.0.connect(Arc::clone(&instance)).await?;
         #[cfg(feature = "tls")]
