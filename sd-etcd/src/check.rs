@@ -20,7 +20,7 @@ impl EtcdConfig {
             return Err(invalid("endpoints", "name at least one, http://host:2379"));
         }
         let wants_tls = self.wants_tls();
-        for endpoint in &mut self.endpoints {
+        for endpoint in self.endpoints.iter_mut() {
             *endpoint = full_url(endpoint, wants_tls)?;
         }
         let secure = |endpoint: &String| endpoint.starts_with("https://");
@@ -180,7 +180,7 @@ mod tests {
             .checked()
             .unwrap();
         assert_eq!(
-            config.endpoints,
+            *config.endpoints,
             [
                 "http://h1:2379",
                 "http://h2:1",
@@ -190,7 +190,7 @@ mod tests {
         );
         assert_eq!(config.prefix, "/a/b");
         let secure = EtcdConfig::new(["h1"]).with_ca("/ca").checked().unwrap();
-        assert_eq!(secure.endpoints, ["https://h1:2379"]);
+        assert_eq!(*secure.endpoints, ["https://h1:2379"]);
     }
 
     #[test]

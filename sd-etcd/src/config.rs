@@ -1,6 +1,7 @@
 //! What the user may set: where etcd is, how to log in, how records are written.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ pub const DEFAULT_KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct EtcdConfig {
-    pub(crate) endpoints: Vec<String>,
+    pub(crate) endpoints: Endpoints,
     pub(crate) prefix: String,
     pub(crate) format: Format,
     #[serde(with = "humantime_serde")]
@@ -66,6 +67,38 @@ pub enum Format {
     GoKit,
 }
 
+/// Endpoints as they were given. What stands before an `@` is not printed: a password does not belong there, but may be.
+#[derive(Clone, Default, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Endpoints(Vec<String>);
+
+impl Deref for Endpoints {
+    type Target = Vec<String>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Endpoints {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl fmt::Debug for Endpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self
+            .0
+            .iter()
+            .map(|endpoint| match endpoint.rsplit_once('@') {
+                Some((_, host)) => format!("***@{host}"),
+                None => endpoint.clone(),
+            });
+        f.debug_list().entries(shown).finish()
+    }
+}
+
 /// Text that is never printed.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -90,7 +123,7 @@ impl fmt::Debug for Secret {
 impl Default for EtcdConfig {
     fn default() -> Self {
         Self {
-            endpoints: Vec::new(),
+            endpoints: Endpoints::default(),
             prefix: DEFAULT_PREFIX.to_owned(),
             format: Format::default(),
             ttl: None,
@@ -115,7 +148,7 @@ impl EtcdConfig {
     /// makes the one or the other. Name all members: any one that answers is enough.
     pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
-            endpoints: endpoints.into_iter().map(Into::into).collect(),
+            endpoints: Endpoints(endpoints.into_iter().map(Into::into).collect()),
             ..Self::default()
         }
     }
@@ -153,7 +186,7 @@ impl EtcdConfig {
         if let Some((key, _)) = twice.iter().find(|(_, twice)| *twice) {
             return Err(invalid(key, "stands before the ? of a URL, not after it"));
         }
-        config.endpoints = url.hosts().to_vec();
+        config.endpoints = Endpoints(url.hosts().to_vec());
         config.user = config.user.or(url.username().map(str::to_owned));
         config.password = config.password.or(password);
         if let Some(prefix) = prefix {
@@ -323,6 +356,16 @@ mod tests {
             assert!(report.contains(why), "{url}: {report}");
             assert!(!report.contains("hunter"), "{report}");
         }
+    }
+
+    #[test]
+    fn a_password_that_was_put_into_an_endpoint_is_not_printed() {
+        let config = EtcdConfig::new(["http://user:sesame@h:1", "i:2"]);
+        let text = format!("{config:?}");
+        assert!(
+            !text.contains("sesame") && text.contains("***@h:1") && text.contains("i:2"),
+            "{text}"
+        );
     }
 
     #[test]
