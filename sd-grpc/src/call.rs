@@ -348,18 +348,19 @@ impl Call {
             attempts: self.attempts + 1,
         };
         match sent {
-            Ok(Ok(response)) => match bare_status(&response) {
-                Some(code @ (Code::Unavailable | Code::ResourceExhausted)) => Outcome::Failed {
+            Ok(Ok(response)) => {
+                let code = bare_status(&response).unwrap_or(Code::Ok);
+                if !matches!(code, Code::Unavailable | Code::ResourceExhausted) {
+                    self.shared.throttle.succeeded();
+                    return Outcome::Answer(response, lease);
+                }
+                Outcome::Failed {
                     pushback: pushback(response.headers()),
                     failure: Failure::Answer(code, response),
                     lease,
                     refused: false,
-                },
-                _ => {
-                    self.shared.throttle.succeeded();
-                    Outcome::Answer(response, lease)
                 }
-            },
+            }
             Ok(Err(mut error)) => {
                 if error.take_message().is_some() {
                     return Outcome::NeverSent(lease);

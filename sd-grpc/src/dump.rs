@@ -51,7 +51,7 @@ pub struct EndpointDump {
     pub calls: u64,
     /// Attempts that failed here and were followed by another one.
     pub sent_again: u64,
-    /// Attempts that got no answer, or that the endpoint is unavailable.
+    /// Attempts that got no answer, or UNAVAILABLE or `RESOURCE_EXHAUSTED`.
     pub errors: u64,
 }
 

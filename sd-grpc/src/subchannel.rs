@@ -95,7 +95,7 @@ impl Counters {
         self.sent_again.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// An attempt got no answer, or that the server is unavailable.
+    /// An attempt got no answer, or that the server cannot take it now.
     pub(crate) fn error(&self) {
         self.errors.fetch_add(1, Ordering::Relaxed);
     }
