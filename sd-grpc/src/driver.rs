@@ -61,6 +61,9 @@ pub(crate) enum Event {
 /// How many events may wait. Connections wait to tell; calls do not, and ask again.
 pub(crate) const EVENTS: usize = 1024;
 
+/// So many members are put in or taken out one by one; more of them in one pass over all.
+const FEW: usize = 64;
+
 /// The driver's state.
 pub(crate) struct Driver {
     subscription: Subscription,
@@ -114,10 +117,12 @@ enum Timer {
 /// One endpoint of the service.
 struct Member {
     instance: Arc<Instance>,
+    /// The instance's, at hand for going through all members.
+    weight: u16,
     state: EndpointState,
     link: Link,
-    /// Where it was before it moved; serves on until the new place is connected.
-    previous: Option<Link>,
+    /// Where it was before it moved; serves on until the new place is connected. Rare, hence boxed.
+    previous: Option<Box<Link>>,
 }
 
 /// A subchannel and what the driver knows about it.
@@ -131,16 +136,27 @@ struct Link {
 }
 
 impl Member {
+    fn new(instance: Arc<Instance>, link: Link) -> Self {
+        Self {
+            weight: instance.weight(),
+            state: EndpointState::of(&instance, false, false),
+            instance,
+            link,
+            previous: None,
+        }
+    }
+
+    fn change(&mut self, to: Arc<Instance>) {
+        self.weight = to.weight();
+        self.instance = to;
+    }
+
     /// The place that calls use.
     fn shown(&self) -> &Link {
         match &self.previous {
             Some(previous) if self.link.open == 0 => previous,
             _ => &self.link,
         }
-    }
-
-    fn takes_calls(&self) -> bool {
-        self.instance.is_ready() && self.shown().open > 0
     }
 }
 
@@ -323,37 +339,59 @@ impl Driver {
             fresh.push(Arc::clone(&link.subchannel));
             self.readdress(change.to, link);
         }
-        if !delta.removed.is_empty() {
-            // Both are sorted.
-            let mut gone = delta.removed.iter().peekable();
-            for member in std::mem::take(&mut self.members) {
-                let is_gone = gone.next_if(|instance| instance.id() == member.instance.id());
-                if is_gone.is_some() {
-                    self.dismiss(member);
-                } else {
-                    self.members.push(member);
-                }
-            }
-        }
+        self.remove(&delta.removed);
+        let mut added = Vec::with_capacity(delta.added.len());
         for instance in delta.added {
             let link = self.new_link(&instance);
             fresh.push(Arc::clone(&link.subchannel));
-            let state = EndpointState::of(&instance, false, false);
-            link.subchannel.stand(state, None);
-            self.counts.moved(None, Some(state));
-            self.members.push(Member {
-                instance,
-                state,
-                link,
-                previous: None,
-            });
+            let member = Member::new(instance, link);
+            member.link.subchannel.stand(member.state, None);
+            self.counts.moved(None, Some(member.state));
+            added.push(member);
         }
-        // Two sorted runs: cheap.
-        self.members
-            .sort_by(|a, b| a.instance.id().cmp(b.instance.id()));
+        self.insert(added);
         self.reshow();
         self.queue.extend(fresh);
         self.open_queued();
+    }
+
+    /// Takes members out; `gone` is sorted.
+    fn remove(&mut self, gone: &[Arc<Instance>]) {
+        if gone.len() <= FEW {
+            for instance in gone {
+                if let Some(position) = self.position(instance.id()) {
+                    let member = self.members.remove(position);
+                    self.dismiss(member);
+                }
+            }
+            return;
+        }
+        let mut gone = gone.iter().peekable();
+        for member in std::mem::take(&mut self.members) {
+            let is_gone = gone.next_if(|instance| instance.id() == member.instance.id());
+            if is_gone.is_some() {
+                self.dismiss(member);
+            } else {
+                self.members.push(member);
+            }
+        }
+    }
+
+    /// Puts members in; `new` is sorted.
+    fn insert(&mut self, new: Vec<Member>) {
+        if new.len() > FEW {
+            self.members.extend(new);
+            self.members
+                .sort_by(|a, b| a.instance.id().cmp(b.instance.id()));
+            return;
+        }
+        for member in new {
+            let id = member.instance.id();
+            let place = self
+                .members
+                .partition_point(|other| other.instance.id() < id);
+            self.members.insert(place, member);
+        }
     }
 
     /// Weight, readiness or anything else but the address changed: the connections stay.
@@ -365,30 +403,31 @@ impl Driver {
             *weight = to.weight();
         }
         if let Some(member) = self.members.get_mut(position) {
-            member.instance = to;
+            member.change(to);
         }
         self.refresh(position, None);
     }
 
     /// The address changed: the old place serves until the new one is connected.
     fn readdress(&mut self, to: Arc<Instance>, link: Link) {
-        let Some(member) = self
-            .position(to.id())
-            .and_then(|position| self.members.get_mut(position))
-        else {
+        let Some(position) = self.position(to.id()) else {
             return;
         };
-        member.instance = to;
+        let Some(member) = self.members.get_mut(position) else {
+            return;
+        };
+        member.change(to);
         let old = std::mem::replace(&mut member.link, link);
         // Of two moves in a row, the place that serves is kept.
         let done = if old.open > 0 {
-            member.previous.replace(old)
+            member.previous.replace(Box::new(old)).map(|older| *older)
         } else {
             Some(old)
         };
         if let Some(done) = done {
             self.retire(done);
         }
+        self.refresh(position, None);
     }
 
     fn position(&self, id: &InstanceId) -> Option<usize> {
@@ -401,7 +440,7 @@ impl Driver {
     fn link(&mut self, subchannel: &Arc<Subchannel>) -> Option<&mut Link> {
         let position = self.position(subchannel.target().id())?;
         let Member { link, previous, .. } = self.members.get_mut(position)?;
-        [Some(link), previous.as_mut()]
+        [Some(link), previous.as_deref_mut()]
             .into_iter()
             .flatten()
             .find(|link| Arc::ptr_eq(&link.subchannel, subchannel))
@@ -421,7 +460,7 @@ impl Driver {
         self.counts.moved(Some(member.state), None);
         self.retire(member.link);
         if let Some(previous) = member.previous {
-            self.retire(previous);
+            self.retire(*previous);
         }
     }
 
@@ -509,11 +548,11 @@ impl Driver {
             .get_mut(position)
             .filter(|member| Arc::ptr_eq(&member.link.subchannel, subchannel))
             .and_then(|member| member.previous.take());
+        self.refresh(position, None);
         if let Some(previous) = previous {
-            self.retire(previous);
+            self.retire(*previous);
             self.reshow();
         }
-        self.refresh(position, None);
     }
 
     fn failed(&mut self, subchannel: &Arc<Subchannel>, extra: bool, error: &str) {
@@ -624,13 +663,10 @@ impl Driver {
             .iter()
             .map(|member| Arc::clone(&member.shown().subchannel))
             .collect();
-        self.weights = members
-            .iter()
-            .map(|member| member.instance.weight())
-            .collect();
+        self.weights = members.iter().map(|member| member.weight).collect();
         self.ready = (0u32..)
             .zip(members)
-            .filter(|(_, member)| member.takes_calls())
+            .filter(|(_, member)| member.state == EndpointState::Ready)
             .map(|(index, _)| index)
             .collect();
         self.dirty = true;
@@ -651,11 +687,13 @@ impl Driver {
         member.link.subchannel.stand(state, failure.clone());
         self.failure = failure.or(self.failure.take());
 
-        let takes_calls = member.takes_calls();
         let Ok(index) = u32::try_from(position) else {
             return;
         };
-        match (self.ready.binary_search(&index), takes_calls) {
+        match (
+            self.ready.binary_search(&index),
+            state == EndpointState::Ready,
+        ) {
             (Err(at), true) => self.ready.insert(at, index),
             (Ok(at), false) => {
                 self.ready.remove(at);
