@@ -36,7 +36,7 @@ struct Options {
     /// Few and short rounds: shows that everything runs, and no more
     #[arg(long)]
     quick: bool,
-    /// How many rounds, 12 by default
+    /// How many rounds, 24 by default
     #[arg(long)]
     rounds: Option<usize>,
     /// Where to write bench.md and its charts
@@ -109,7 +109,7 @@ fn run(options: &Options) -> Result<()> {
     }
     let effort = Effort {
         quick: options.quick,
-        rounds: options.rounds.unwrap_or(if options.quick { 3 } else { 12 }),
+        rounds: options.rounds.unwrap_or(if options.quick { 3 } else { 24 }),
     };
     let conditions = environment::conditions(options.quick);
     let mut sections = Vec::new();

@@ -19,7 +19,7 @@ use crate::{Effort, Result};
 
 const ENDPOINTS: usize = 3;
 /// Calls in flight, and how many calls one round makes.
-const LOADS: [(usize, usize); 3] = [(1, 5_000), (16, 20_000), (64, 30_000)];
+const LOADS: [(usize, usize); 3] = [(1, 3_000), (16, 10_000), (64, 20_000)];
 const LIMIT_BALANCED: f64 = 0.95;
 const LIMIT_PLAIN: f64 = 1.0;
 const DEADLINE: Duration = Duration::from_secs(5);
