@@ -1,6 +1,15 @@
-//! Growing, jittered delays between attempts.
+//! Growing, jittered delays between attempts, and sums of times and spans that cannot overflow.
 
 use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A delay whose bound is shorter would keep a processor busy with attempts.
+const SHORTEST: Duration = Duration::from_millis(1);
+/// Spans from configuration are cut to 30 years, as tokio does it: what is later never comes.
+const FAR: Duration = Duration::from_hours(24 * 365 * 30);
+/// What a server asks to wait for is cut to this, so that one wrong answer parks nobody for ever.
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 /// Exponential delays with full jitter: attempt `n` waits between zero and `min(cap, first * 2^n)`, at random, so that many
 /// clients that failed together do not come back together.
@@ -14,11 +23,11 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Delays that start at up to `first` and never exceed `cap`.
+    /// Delays that start at up to `first` and never exceed `cap`. Both are at least 1 ms.
     pub fn new(first: Duration, cap: Duration) -> Self {
         Self {
-            first,
-            cap,
+            first: first.max(SHORTEST),
+            cap: cap.max(SHORTEST),
             attempt: 0,
         }
     }
@@ -42,8 +51,19 @@ impl Backoff {
     }
 }
 
+/// How long to wait when a server asked for `asked`: that, but no less than the next delay and no more than five minutes.
+pub(crate) fn paced(asked: Duration, backoff: &mut Backoff) -> Duration {
+    asked.max(backoff.next_delay()).min(LONGEST_PAUSE)
+}
+
+/// `span` after `at`, or a time that never comes.
+pub(crate) fn later(at: Instant, span: Duration) -> Instant {
+    at + span.min(FAR)
+}
+
 /// `span` changed by up to ± `share` of itself, at random.
 pub(crate) fn jittered(span: Duration, share: f64) -> Duration {
+    let span = span.min(FAR);
     span.mul_f64(1.0 + share * (2.0 * fastrand::f64() - 1.0))
 }
 
@@ -65,6 +85,35 @@ mod tests {
             backoff.reset();
             prop_assert!(backoff.next_delay() <= first);
         }
+    }
+
+    #[test]
+    fn what_a_server_asks_for_is_kept_within_bounds() {
+        let second = Duration::from_secs(1);
+        let mut backoff = Backoff::new(second, second);
+        let mut at_once = Duration::ZERO;
+        for _ in 0..100 {
+            at_once += paced(Duration::ZERO, &mut backoff);
+        }
+        assert!(at_once > 20 * second, "{at_once:?}");
+        assert_eq!(paced(42 * second, &mut backoff), 42 * second);
+        assert_eq!(paced(Duration::MAX, &mut backoff), LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn a_backoff_of_nothing_still_pauses() {
+        let mut backoff = Backoff::new(Duration::ZERO, Duration::ZERO);
+        let paused: Duration = (0..1000).map(|_| backoff.next_delay()).sum();
+        assert!(paused > Duration::from_millis(200), "{paused:?}");
+    }
+
+    #[test]
+    fn absurd_spans_do_not_overflow() {
+        let now = Instant::now();
+        assert!(later(now, Duration::MAX) > now + FAR / 2);
+        assert!(jittered(Duration::MAX, 0.2) > FAR / 2);
+        let mut backoff = Backoff::new(Duration::MAX, Duration::MAX);
+        later(now, backoff.next_delay());
     }
 
     #[test]

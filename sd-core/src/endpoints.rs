@@ -495,6 +495,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_drain_and_a_patience_without_end_end_with_the_cache() {
+        let journal = Journal::default();
+        let source = Switched::up(["a", "b"].map(instance));
+        let cache = journal.cache(Arc::clone(&source));
+        let cache = cache
+            .with_drain(Duration::MAX)
+            .with_invalidate_after(Duration::MAX)
+            .spawn()
+            .unwrap();
+        until(&cache, |set| set.len() == 2).await;
+        source.set([instance("b")]);
+        until(&cache, |set| set.draining() == 1).await;
+        source.turn(false);
+        sleep(Duration::from_hours(24)).await;
+        assert_eq!((cache.endpoints().len(), journal.count("close")), (1, 0));
+        cache.shutdown().await;
+        assert_eq!(journal.count("close"), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn dropping_the_cache_closes_all_values_without_drain_and_ends_task_and_feed() {
         let journal = Journal::default();
         let source = Switched::up(["a", "b"].map(instance));

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::backoff::later;
 use crate::delta::Delta;
 use crate::instance::Instance;
 use crate::name::InstanceId;
@@ -122,7 +123,7 @@ impl Holder {
         let policy = self.policy.filter(|_| self.holding)?;
         self.vanished
             .values()
-            .map(|lost| lost.at + policy.hold)
+            .map(|lost| later(lost.at, policy.hold))
             .min()
     }
 }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::Moment;
+use crate::backoff::later;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::instrument;
@@ -152,8 +153,8 @@ impl Publisher {
         let burst_ends = self.pending.as_ref().map(|pending| {
             let quiet = self
                 .last_change
-                .map_or(pending.since, |at| at + self.coalescing.quiet);
-            quiet.min(pending.since + self.coalescing.longest)
+                .map_or(pending.since, |at| later(at, self.coalescing.quiet));
+            quiet.min(later(pending.since, self.coalescing.longest))
         });
         [burst_ends, self.holder.due()].into_iter().flatten().min()
     }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument, debug, info_span};
 
-use crate::backoff::{Backoff, jittered};
+use crate::backoff::{Backoff, jittered, later, paced};
 use crate::clock::{BootClock, Clock, Moment};
 use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::instancer::{Feed, Instancer, Watcher};
@@ -24,6 +24,8 @@ use crate::snapshot::Snapshot;
 use crate::state::{State, Status};
 
 const OP: &str = "subscription";
+/// Reading everything more often than this would be polling.
+const SHORTEST_ANTI_ENTROPY: Duration = Duration::from_secs(1);
 
 /// How a subscription deals with its source.
 #[derive(Clone, Debug)]
@@ -37,7 +39,8 @@ pub struct SubscriptionConfig {
     pub backoff_cap: Duration,
     /// A feed that lived this long resets the delay. Default 10 s.
     pub stable_after: Duration,
-    /// How often everything is read again however well the feed looks, ± 20 %. Default 5 min; `None` for never.
+    /// How often everything is read again however well the feed looks, ± 20 %. Default 5 min; less than
+    /// 1 s counts as 1 s; `None` for never.
     pub anti_entropy: Option<Duration>,
     /// Whether instances that vanish together are served on for a while. `None` obeys the source at once.
     pub mass_loss_hold: Option<MassLossHold>,
@@ -336,7 +339,7 @@ impl Driver {
             }
             let delay = match error.kind().retry() {
                 Retry::Backoff => backoff.next_delay(),
-                Retry::After(delay) => delay,
+                Retry::After(asked) => paced(asked, &mut backoff),
                 Retry::Resync => {
                     self.last = None;
                     backoff.next_delay()
@@ -397,9 +400,10 @@ impl Driver {
     }
 
     fn next_reread(&self) -> Option<Instant> {
-        self.config
-            .anti_entropy
-            .map(|every| Instant::now() + jittered(every, 0.2))
+        self.config.anti_entropy.map(|every| {
+            let every = every.max(SHORTEST_ANTI_ENTROPY);
+            later(Instant::now(), jittered(every, 0.2))
+        })
     }
 
     fn take(&mut self, feed: Feed) {

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use sd_core::testing::{Answer, ScriptedBackend, ScriptedInstancer};
 use sd_core::{
-    Error, ErrorKind, Feed, Incarnation, Instance, InstanceId, Moment, Registry, RegistryConfig,
-    Revision, ServiceName, Snapshot, State, Subscription, SubscriptionConfig, TokioClock,
+    Error, ErrorKind, Feed, Incarnation, Instance, InstanceId, MassLossHold, Moment, Registry,
+    RegistryConfig, Revision, ServiceName, Snapshot, State, Subscription, SubscriptionConfig,
+    TokioClock,
 };
 use tokio::time::{Instant, advance, sleep, timeout};
 
@@ -195,6 +196,30 @@ async fn the_delay_that_a_server_asks_for_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_asks_for_no_delay_or_an_absurd_one_gets_a_sensible_one() {
+    const TRIES: usize = 30;
+    let busy = |after| {
+        let retry_after = Some(after);
+        Answer::Fail(Error::new(
+            ErrorKind::RateLimited { retry_after },
+            "scripted",
+        ))
+    };
+    let source = ScriptedInstancer::default();
+    for _ in 0..TRIES {
+        source.answer_opening(busy(Duration::ZERO));
+    }
+    source.answer_opening(busy(Duration::MAX));
+    let _subscription = subscribe(&source);
+    soon(source.opened(TRIES + 2)).await;
+    let openings = source.openings();
+    let pace = openings[TRIES].at - openings[0].at;
+    assert!(pace > Duration::from_secs(10), "{pace:?}");
+    let pause = (openings[TRIES + 1].at - openings[TRIES].at).as_secs();
+    assert!((299..=301).contains(&pause), "{pause}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_feed_that_falls_silent_is_opened_anew() {
     let source = ScriptedInstancer::default();
     source.tell(Ok(Feed::Set(set(1, &["a"]))));
@@ -281,6 +306,54 @@ async fn a_rereading_that_fails_leaves_the_good_feed_alone() {
     let state = soon(subscription.changed()).await.unwrap();
     assert_eq!(told(&state), ("live", vec!["a", "b"]));
     assert_eq!(source.openings().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_anti_entropy_of_nothing_reads_once_a_second() {
+    let source = ScriptedInstancer::default();
+    source.set_silence_limit(Duration::from_hours(24));
+    source.tell(Ok(Feed::Set(set(1, &["a"]))));
+    let mut config = config();
+    config.anti_entropy = Some(Duration::ZERO);
+    let _subscription = subscribe_with(&source, config);
+    let start = Instant::now();
+    soon(source.opened(11)).await;
+    let waited = start.elapsed();
+    assert!((8..=13).contains(&waited.as_secs()), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn spans_without_end_in_the_configuration_are_spans_without_end() {
+    let source = ScriptedInstancer::default();
+    source.set_silence_limit(Duration::MAX);
+    let mut config = config();
+    config.open_timeout = Duration::MAX;
+    config.stable_after = Duration::MAX;
+    config.anti_entropy = Some(Duration::MAX);
+    config.mass_loss_hold = Some(MassLossHold {
+        window: Duration::MAX,
+        hold: Duration::MAX,
+    });
+    config.coalescing.longest = Duration::MAX;
+    let mut subscription = subscribe_with(&source, config);
+    source.tell(Ok(Feed::Set(set(1, &["a", "b", "c"]))));
+    soon(subscription.changed()).await.unwrap();
+    source.tell(Ok(Feed::Set(set(2, &[]))));
+    let held = soon(subscription.changed()).await.unwrap();
+    assert_eq!(held.snapshot().held().len(), 3);
+    sleep(Duration::from_hours(24)).await;
+    assert_eq!(told(&subscription.state()), ("live", vec!["a", "b", "c"]));
+
+    let mut config = self::config();
+    config.coalescing.quiet = Duration::MAX;
+    config.coalescing.longest = Duration::MAX;
+    let mut subscription = subscribe_with(&source, config);
+    for revision in 3..6 {
+        source.tell(Ok(Feed::Set(version(revision))));
+    }
+    soon(subscription.changed()).await.unwrap();
+    let day = Duration::from_hours(24);
+    assert!(timeout(day, subscription.changed()).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]

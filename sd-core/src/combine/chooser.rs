@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::backoff::later;
 use crate::state::{State, Status};
 
 /// When a source is healthy, and for how long it must be so.
@@ -82,7 +83,7 @@ impl Chooser {
     /// When the source counts as failed if it does not get well; `None` while it is healthy.
     fn fails_at(&self, index: usize) -> Option<Instant> {
         let source = self.sources.get(index)?;
-        (!source.healthy).then(|| source.since + self.policy.fall_back_after)
+        (!source.healthy).then(|| later(source.since, self.policy.fall_back_after))
     }
 
     fn has_failed(&self, now: Instant, index: usize) -> bool {
@@ -109,8 +110,9 @@ impl Chooser {
     }
 
     fn better_than(&self, now: Instant, current: usize) -> Option<usize> {
-        let is_stable =
-            |source: &Health| source.healthy && source.since + self.policy.return_after <= now;
+        let is_stable = |source: &Health| {
+            source.healthy && later(source.since, self.policy.return_after) <= now
+        };
         let preferred = self.sources.iter().take(current).position(is_stable);
         preferred.or_else(|| {
             self.has_failed(now, current)
@@ -125,7 +127,7 @@ impl Chooser {
         let preferred = self.sources.iter().take(self.current.unwrap_or(0));
         let returns = preferred
             .filter(|source| source.healthy)
-            .map(|source| source.since + self.policy.return_after);
+            .map(|source| later(source.since, self.policy.return_after));
         fails.chain(returns).filter(|at| *at > now).min()
     }
 }

@@ -327,6 +327,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_grace_without_end_never_falls_back_and_one_of_being_well_never_returns() {
+        let (first, second) = pair();
+        let patient = fallback_of(&first, &second).with_fall_back_after(Duration::MAX);
+        let settled = fallback_of(&first, &second).with_return_after(Duration::MAX);
+        let mut one = subscribe(Arc::new(patient));
+        let mut two = subscribe(Arc::new(settled));
+        until(&mut one, "a live").await;
+        first.turn(false);
+        until(&mut two, "b live").await;
+        first.turn(true);
+        tokio::time::sleep(Duration::from_mins(3)).await;
+        assert_eq!(
+            (seen(&one.state()), seen(&two.state())),
+            ("a live".into(), "b live".into())
+        );
+        first.turn(false);
+        tokio::time::sleep(Duration::from_mins(3)).await;
+        assert_eq!(seen(&one.state()), "a stale");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_source_that_flickers_faster_than_the_grace_changes_no_set() {
         let (first, second) = pair();
         let config = SubscriptionConfig {

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::relay::{Relay, SILENCE_LIMIT, View};
 use super::source::{Part, Source, changed, default_config, states, trouble};
+use crate::backoff::later;
 use crate::clock::{BootClock, Clock};
 use crate::error::Result;
 use crate::instance::{Incarnation, Instance};
@@ -145,7 +146,7 @@ impl Instancer for Merge {
             service: service.clone(),
             parts: parts.collect::<Result<_>>()?,
             clock: Arc::clone(&self.clock),
-            first_by: Instant::now() + self.wait_for_all,
+            first_by: later(Instant::now(), self.wait_for_all),
             position: self.position.clone(),
             relay: Relay::new(known),
         }))
@@ -334,6 +335,17 @@ mod tests {
         us.set([instance("b")]);
         us.turn(true);
         until(&mut all, "a b live").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_for_all_without_end_still_ends_when_all_have_answered_or_failed() {
+        let (eu, us) = (Switched::up([instance("a")]), Switched::down());
+        let eu: Arc<Switched> = Arc::clone(&eu);
+        let merge = Merge::new("eu", eu).and("us", us);
+        let merge = merge
+            .with_wait_for_all(Duration::MAX)
+            .with_clock(Arc::new(TokioClock));
+        until(&mut subscribe(Arc::new(merge)), "a stale").await;
     }
 
     #[tokio::test(start_paused = true)]

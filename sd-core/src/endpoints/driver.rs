@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 
 use super::builder::{Close, EndpointCacheBuilder, Make, Settings};
 use super::set::{CachedEndpoint, EndpointSet, MissingEndpoint};
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, later};
 use crate::balance::Rotation;
 use crate::delta::Delta;
 use crate::error::{Error, ErrorKind, Result};
@@ -147,7 +147,7 @@ impl<T: Send + Sync + 'static> Driver<T> {
                     .settings
                     .invalidate_after
                     .filter(|_| !self.invalidated)
-                    .map(|after| Instant::now() + after.saturating_sub(stale_for));
+                    .map(|after| later(Instant::now(), after.saturating_sub(stale_for)));
             }
         }
         if !self.invalidated {
@@ -160,7 +160,8 @@ impl<T: Send + Sync + 'static> Driver<T> {
         self.source_lives = false;
         let after = self.settings.invalidate_after;
         if let Some(after) = after.filter(|_| !self.invalidated) {
-            self.invalid_at.get_or_insert(Instant::now() + after);
+            self.invalid_at
+                .get_or_insert_with(|| later(Instant::now(), after));
         }
     }
 
@@ -298,7 +299,7 @@ impl<T: Send + Sync + 'static> Driver<T> {
                     debug!(instance = made.id.as_str(), attempt = slot.failures, ?delay, error = %error.report(), "endpoint could not be made again");
                 }
                 slot.error = Some(error);
-                let until = Instant::now() + delay;
+                let until = later(Instant::now(), delay);
                 slot.stage = Stage::Waiting { until };
                 self.queue.insert((until, made.ticket, made.id));
             }
@@ -332,7 +333,7 @@ impl<T: Send + Sync + 'static> Driver<T> {
 
     fn drain(&mut self, value: Arc<T>) {
         if self.close.is_some() {
-            let close_at = Instant::now() + self.settings.drain;
+            let close_at = later(Instant::now(), self.settings.drain);
             self.draining.push_back((close_at, value));
         }
     }
