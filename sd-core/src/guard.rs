@@ -53,6 +53,7 @@ pub struct RegistrationGuard {
     pub(crate) _stop_on_drop: DropGuard,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) confirm_within: Duration,
+    pub(crate) withdraw_within: Duration,
 }
 
 impl RegistrationGuard {
@@ -143,7 +144,8 @@ impl RegistrationGuard {
         })
     }
 
-    /// Tells readers that this instance wants no more calls, waits until they have stopped sending any, then withdraws.
+    /// Tells readers that this instance wants no more calls, waits until they have stopped sending any, then withdraws. At a
+    /// server that does not answer, each of the two steps takes at most [`RegistrationConfig::withdraw_within`].
     ///
     /// # Errors
     /// As [`deregister`](Self::deregister). A server that does not confirm the first step does not stop the second.
@@ -151,7 +153,9 @@ impl RegistrationGuard {
     /// # Cancel safety
     /// Dropping the future withdraws at once, in the background.
     pub async fn drain(self, wait: Duration) -> Result<()> {
-        if let Err(error) = self.set_ready(false).await {
+        let told = timeout(self.withdraw_within, self.set_ready(false)).await;
+        let told = told.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "drain")));
+        if let Err(error) = told {
             tracing::warn!(error = %error.report(), "could not mark the instance as not ready before withdrawing it");
         }
         self.clock.sleep_until(self.clock.now() + wait).await;

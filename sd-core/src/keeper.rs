@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::backoff::{Backoff, jittered};
+use crate::backoff::{Backoff, jittered, paced};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::guard::RegistrationConfig;
@@ -66,6 +67,8 @@ pub(crate) struct Keeper {
     pub(crate) unconfirmed: Vec<oneshot::Sender<Result<()>>>,
     /// Whether the record may be at the server.
     pub(crate) attempted: bool,
+    /// The record that the server confirmed last.
+    pub(crate) confirmed: Option<Arc<Instance>>,
 }
 
 /// Why a loop of the keeper ended.
@@ -91,8 +94,10 @@ impl Keeper {
         } else {
             Ok(())
         };
-        for reply in self.unconfirmed.drain(..) {
-            let _ = reply.send(Err(Error::new(ErrorKind::Closed, "update registration")));
+        self.answer_updates(&Err(Error::new(ErrorKind::Closed, "update registration")));
+        if let Some(left) = self.predecessor.take() {
+            // Whoever comes after us waits for us alone, so we leave no sooner than the one that we waited for.
+            left.cancelled().await;
         }
         match (hopeless, withdrawn) {
             (Some(error), _) | (None, Err(error)) => {
@@ -147,8 +152,9 @@ impl Keeper {
 
     /// Attempts to register until the server confirms; until `give_up_at`, if there is such a time.
     async fn register(&mut self, give_up_at: Option<Moment>) -> Result<Held, End> {
-        if let Some(left) = self.predecessor.take() {
+        if let Some(left) = self.predecessor.clone() {
             self.wait_for(left, give_up_at).await?;
+            self.predecessor = None;
         }
         let mut backoff = Backoff::new(Duration::from_millis(100), self.options.ttl / 3);
         loop {
@@ -176,8 +182,10 @@ impl Keeper {
                 Err(error) => error,
             };
             let delay = match error.kind().retry() {
+                // Without the changes since the last confirmation it may succeed.
+                Retry::Never if self.refuse_updates(&error) => continue,
                 Retry::Never => return Err(End::Hopeless(error)),
-                Retry::After(delay) => delay,
+                Retry::After(asked) => paced(asked, &mut backoff),
                 Retry::Backoff | Retry::Resync => backoff.next_delay(),
             };
             if let Some(at) = give_up_at {
@@ -242,14 +250,14 @@ impl Keeper {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return End::Stopped,
+                error = registration.lost() => return End::Lost(error),
+                () = self.clock.sleep_until(next) => {}
                 Some(command) = self.commands.recv() => {
                     if self.accept(command) {
                         update_at = Some(self.clock.now());
                     }
                     continue;
                 }
-                error = registration.lost() => return End::Lost(error),
-                () = self.clock.sleep_until(next) => {}
             }
             let sent = self.clock.now();
             // A renewal that is due goes first: no stream of updates may starve it.
@@ -292,6 +300,11 @@ impl Keeper {
                 ErrorKind::LeaseLost | ErrorKind::NotFound | ErrorKind::Conflict
             ) {
                 return End::Lost(error);
+            }
+            if is_update && error.kind().retry() == Retry::Never {
+                self.refuse_updates(&error);
+                update_at = None;
+                continue;
             }
             if is_update {
                 // It stays wanted. Renewals go on as they would: they tell whether the record is still ours.
@@ -345,11 +358,21 @@ impl Keeper {
     /// Takes a wanted change; says whether there is something to send.
     fn accept(&mut self, command: Command) -> bool {
         let before = Arc::clone(&self.status.borrow().wanted);
-        let after = (command.change)(before.as_ref().clone());
-        if let Err(error) = self.check(&before, &after) {
-            let _ = command.reply.send(Err(error));
-            return false;
-        }
+        let change = AssertUnwindSafe(|| (command.change)(before.as_ref().clone()));
+        // Somebody else's code must not end the registration.
+        let after = catch_unwind(change).map_err(|_| {
+            Error::invalid_input(
+                "update registration",
+                "the change panicked, nothing was changed",
+            )
+        });
+        let after = match after.and_then(|after| self.check(&before, &after).map(|()| after)) {
+            Ok(after) => after,
+            Err(error) => {
+                let _ = command.reply.send(Err(error));
+                return false;
+            }
+        };
         if self.unconfirmed.len() >= MOST_UNCONFIRMED {
             let full = Error::new(
                 ErrorKind::RateLimited { retry_after: None },
@@ -377,14 +400,31 @@ impl Keeper {
         self.registrar.limits().check_size(OP, after)
     }
 
+    /// The server confirmed the wanted record.
     fn confirm_updates(&mut self) {
-        if self.unconfirmed.is_empty() {
-            return;
+        self.confirmed = Some(Arc::clone(&self.status.borrow().wanted));
+        if !self.unconfirmed.is_empty() {
+            self.answer_updates(&Ok(()));
+            self.emit(RegistrationEvent::Updated);
         }
+    }
+
+    /// The server will never take the wanted record: goes back to the one that it confirmed. Says whether there is another one.
+    fn refuse_updates(&mut self, error: &Error) -> bool {
+        let Some(confirmed) = self.confirmed.clone() else {
+            return false;
+        };
+        self.answer_updates(&Err(error.clone()));
+        let refused = self.status.borrow().wanted != confirmed;
+        self.status.send_modify(|status| status.wanted = confirmed);
+        refused
+    }
+
+    fn answer_updates(&mut self, answer: &Result<()>) {
         for reply in self.unconfirmed.drain(..) {
-            let _ = reply.send(Ok(()));
+            // Whoever asked may have let go.
+            let _ = reply.send(answer.clone());
         }
-        self.emit(RegistrationEvent::Updated);
     }
 
     /// How long one request may take: short enough that several fit into a time-to-live.
@@ -420,6 +460,12 @@ impl Keeper {
         let now = self.clock.now();
         self.status.send_modify(|status| {
             let phase = event.phase();
+            if status.phase == RegistrationPhase::AtRisk
+                && matches!(event, RegistrationEvent::Updated)
+            {
+                // Only a renewal proves that the record stays.
+                return;
+            }
             if status.phase != phase {
                 status.phase = phase;
                 status.since = now;

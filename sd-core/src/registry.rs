@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use async_trait::async_trait;
+use futures_util::FutureExt;
 use serde::Serialize;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -18,11 +19,11 @@ use crate::clock::{BootClock, Clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{RegistrationConfig, RegistrationDump, RegistrationGuard};
 use crate::instance::{Instance, RecordId};
-use crate::instancer::{Instancer, Watcher};
+use crate::instancer::Instancer;
 use crate::keeper::{Confirm, Keeper, RegistrationStatus};
 use crate::name::{InstanceId, ServiceName};
 use crate::registrar::RegisterOptions;
-use crate::registration_event::RegistrationPhase;
+use crate::registration_event::{RegistrationEvent, RegistrationPhase};
 use crate::snapshot::Snapshot;
 use crate::subscription::{
     Discovery, Shared, Subscription, SubscriptionConfig, SubscriptionDump, runtime,
@@ -136,6 +137,30 @@ impl Registry {
         &self.inner.config
     }
 
+    /// The backend's reading port, so that a registry can be filtered, merged or be a fallback. What reads it does not share
+    /// this registry's subscriptions.
+    pub fn instancer(&self) -> Arc<dyn Instancer> {
+        Arc::<dyn Backend>::clone(&self.inner.backend)
+    }
+
+    /// The names of all services that have an instance, sorted. One read, not a subscription.
+    ///
+    /// # Errors
+    /// `Unsupported` where the server cannot say; otherwise what kept the server from answering.
+    pub async fn services(&self) -> Result<Vec<ServiceName>> {
+        self.check_open("list services")?;
+        self.inner.backend.services().await
+    }
+
+    /// A service as the server knows it now. One read, not a subscription.
+    ///
+    /// # Errors
+    /// What kept the server from answering.
+    pub async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
+        self.check_open("list service")?;
+        self.inner.backend.list(service).await
+    }
+
     /// Subscribes to a service; joins the subscription that exists. Must be called inside a tokio runtime.
     ///
     /// # Errors
@@ -150,7 +175,7 @@ impl Registry {
             return Ok(Subscription::from_shared(shared));
         }
         subscriptions.retain(|_, shared| shared.strong_count() > 0);
-        let instancer: Arc<dyn Instancer> = Arc::<dyn Backend>::clone(&self.inner.backend);
+        let instancer = self.instancer();
         let config = &self.inner.config;
         let (subscription, task) = Subscription::prepare(
             instancer,
@@ -250,7 +275,8 @@ impl Registry {
             left: left.clone(),
         };
         let predecessor = self.inner.registrations.enter(&record, kept)?;
-        let confirm_within = config.confirm_within;
+        let (confirm_within, withdraw_within) = (config.confirm_within, config.withdraw_within);
+        let (last_status, last_event) = (status.clone(), events.clone());
         let keeper = Keeper {
             registrar,
             options,
@@ -263,6 +289,7 @@ impl Registry {
             predecessor,
             unconfirmed: Vec::new(),
             attempted: false,
+            confirmed: None,
         };
         let span = info_span!(
             "heartbeat",
@@ -273,7 +300,18 @@ impl Registry {
         // Tells so even if the task panics.
         let left = left.drop_guard();
         let task = async move {
-            let done = keeper.run(confirm).await;
+            let done = AssertUnwindSafe(keeper.run(confirm)).catch_unwind().await;
+            // A backend's mistake must not leave a guard behind that says it is registered.
+            let done = done.unwrap_or_else(|_| {
+                let error = Error::new(ErrorKind::Closed, OP).because("the heartbeat panicked");
+                last_status.send_modify(|status| {
+                    status.phase = RegistrationPhase::Ended;
+                    status.error = Some(error.clone());
+                });
+                // Nobody need listen.
+                let _ = last_event.send(RegistrationEvent::Failed(error.clone()));
+                Err(error)
+            });
             drop(left);
             registrations.tidy(&id);
             // The owner may have let go.
@@ -290,6 +328,7 @@ impl Registry {
             _stop_on_drop: stop.drop_guard(),
             clock,
             confirm_within,
+            withdraw_within,
         })
     }
 
@@ -369,29 +408,6 @@ impl Registrations {
 impl Discovery for Registry {
     fn subscribe(&self, service: &ServiceName) -> Result<Subscription> {
         Self::subscribe(self, service)
-    }
-}
-
-/// The backend's reading port, so that a registry can be merged, filtered or be a fallback.
-#[async_trait]
-impl Instancer for Registry {
-    async fn services(&self) -> Result<Vec<ServiceName>> {
-        self.check_open("list services")?;
-        self.inner.backend.services().await
-    }
-
-    async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
-        self.check_open("list service")?;
-        self.inner.backend.list(service).await
-    }
-
-    async fn watch(
-        &self,
-        service: &ServiceName,
-        known: Option<&Snapshot>,
-    ) -> Result<Box<dyn Watcher>> {
-        self.check_open("watch service")?;
-        self.inner.backend.watch(service, known).await
     }
 }
 

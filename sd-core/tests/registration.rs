@@ -483,6 +483,72 @@ async fn a_registration_waits_until_its_predecessor_has_withdrawn() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_registration_waits_for_the_predecessor_of_one_that_gave_up() {
+    let (registry, registrar, guard) = registered().await;
+    let slowly = Duration::from_secs(2);
+    registrar.answer_all(Op::Withdraw, Answer::SucceedAfter(slowly));
+    drop(guard);
+    let impatient = timeout(Duration::from_millis(500), registry.register(instance("a")));
+    assert!(impatient.await.is_err());
+    let _guard = registry.register(instance("a")).await.unwrap();
+    let withdrawn_at = registrar.calls_of(Op::Withdraw)[0].at + slowly;
+    assert!(registrar.calls_of(Op::Register)[1].at >= withdrawn_at);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_that_the_server_refuses_for_good_is_told_and_given_up() {
+    let (_registry, registrar, mut guard) = registered().await;
+    registrar.answer_next(Op::Update, fail(ErrorKind::InvalidInput));
+    let error = guard.set_ready(false).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(guard.instance().is_ready());
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(registrar.calls_of(Op::Update).len(), 1);
+
+    // Refused only when it is registered again: the record that was confirmed comes back.
+    registrar.answer_all(Op::Update, fail(ErrorKind::Unavailable));
+    guard.set_ready(false).await.unwrap_err();
+    registrar.answer_next(Op::Register, fail(ErrorKind::InvalidInput));
+    registrar.lose(Error::new(ErrorKind::LeaseLost, "scripted"));
+    event_named(&mut guard, "lost").await;
+    event_named(&mut guard, "registered").await;
+    assert!(guard.instance().is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_does_not_hide_that_renewals_fail() {
+    let (_registry, registrar, mut guard) = registered().await;
+    registrar.answer_all(Op::Renew, fail(ErrorKind::Unavailable));
+    event_named(&mut guard, "at_risk").await;
+    guard.set_ready(false).await.unwrap();
+    assert_eq!(guard.phase(), RegistrationPhase::AtRisk);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_panics_changes_nothing() {
+    let (_registry, registrar, guard) = registered().await;
+    let error = guard.update(|_| panic!("on purpose")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    guard.set_ready(false).await.unwrap();
+    soon(registrar.called(Op::Renew, 3)).await;
+    assert_eq!(guard.phase(), RegistrationPhase::Registered);
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_at_a_server_that_does_not_answer_is_bounded() {
+    let (_registry, registrar, guard) = registered().await;
+    registrar.answer_all(Op::Update, Answer::Hang);
+    registrar.answer_all(Op::Withdraw, Answer::Hang);
+    let start = Instant::now();
+    guard.drain(Duration::from_secs(5)).await.unwrap_err();
+    assert!(
+        start.elapsed() < Duration::from_secs(12),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_can_never_work_is_refused_before_anything_is_sent() {
     let (registry, registrar) = registry();
     let large = "x".repeat(ScriptedRegistrar::RECORD_BYTES);

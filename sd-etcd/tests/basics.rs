@@ -5,7 +5,7 @@
 mod common;
 
 use common::{config, instance, keys, prefix, raw, registry, server, until};
-use sd_core::{ErrorKind, Incarnation, Instance, Instancer, ServiceName, State};
+use sd_core::{ErrorKind, Incarnation, Instance, ServiceName, State};
 
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::{TTL, event, instance, is_live_with, own_server, prefix, server, ttl, until};
 use sd_core::testing::{Fault, TcpProxy, free_port};
-use sd_core::{ErrorKind, Instancer, Registry, ServiceName};
+use sd_core::{ErrorKind, Registry, ServiceName};
 use sd_etcd::EtcdConfig;
 use tokio::time::Instant;
 

@@ -12,7 +12,7 @@ use common::{LONG, event, instance, is_live_with, own_server, prefix, ttl, until
 use etcd_client::{Client, ConnectOptions, Permission, PermissionType};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use sd_core::testing::{EtcdProgram, EtcdServer};
-use sd_core::{ErrorKind, Instancer, RegistrationEvent, ServiceName};
+use sd_core::{ErrorKind, RegistrationEvent, ServiceName};
 use sd_etcd::EtcdConfig;
 use tempfile::TempDir;
 use tokio::time::timeout;

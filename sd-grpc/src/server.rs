@@ -8,12 +8,15 @@ use std::io;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use sd_core::{Error, ErrorKind, Instance, RegisterOptions, RegistrationGuard, Registry, Result};
+use sd_core::{
+    Error, ErrorKind, Instance, RegisterOptions, RegistrationGuard, RegistrationPhase, Registry,
+    Result,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -182,11 +185,11 @@ impl Server {
         }
         info!(service = service.as_str(), "stopping");
         health.set(ServingStatus::NotServing).await;
-        if let Err(error) = guard.set_ready(false).await {
-            warn!(error = %error.report(), "could not tell the registry that no more calls are wanted");
-        }
-        sleep(self.drain).await;
-        let withdrawn = guard.deregister().await;
+        // Nobody calls a server that the registry does not know: there is nothing to drain.
+        let withdrawn = match guard.phase() {
+            RegistrationPhase::Registering => guard.deregister().await,
+            _ => guard.drain(self.drain).await,
+        };
         if let Err(error) = &withdrawn {
             warn!(error = %error.report(), "could not deregister");
         }

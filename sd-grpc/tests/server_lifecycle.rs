@@ -171,9 +171,7 @@ async fn a_shutdown_while_registering_leaves_nothing_registered() {
         .serve(Routes::default(), listener, async {});
     timeout(SOON, served).await.unwrap().unwrap();
     holder.deregister().await.unwrap();
-    let left = sd_core::Instancer::list(&registry, &"greeter".try_into().unwrap())
-        .await
-        .unwrap();
+    let left = registry.list(&"greeter".try_into().unwrap()).await.unwrap();
     assert!(left.is_empty(), "{left:?}");
 }
 

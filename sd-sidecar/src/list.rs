@@ -1,6 +1,6 @@
 //! `sdctl list`: the instances of a service, read once.
 
-use sd_core::{Instancer, Snapshot, Status};
+use sd_core::{Snapshot, Status};
 
 use crate::cli::Wait;
 use crate::failure::Failure;

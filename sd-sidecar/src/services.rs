@@ -1,6 +1,6 @@
 //! `sdctl services`: the names of all services.
 
-use sd_core::{Instancer, ServiceName};
+use sd_core::ServiceName;
 use serde::Serialize;
 
 use crate::cli::Wait;

@@ -25,7 +25,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let fixed = Static::new([Instance::new(&service, FIXED)?])?;
 
     // Sources compose: each of these could be a filter, a merge of datacenters, a file.
-    let source = Fallback::new("registry", Arc::new(registry.clone()))
+    let source = Fallback::new("registry", registry.instancer())
         .or("fixed", Arc::new(fixed))
         // By default only a source that fails is left; an empty set is obeyed.
         .skip_empty()

@@ -11,7 +11,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use sd_core::{Instance, Instancer, RegisterOptions, RegistrationEvent};
+use sd_core::{Instance, RegisterOptions, RegistrationEvent};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -20,7 +20,7 @@
 //! let _here = registry.register(Instance::new("greeter", "10.0.0.7:50051")?.with_zone("a")).await?;
 //! let _there = registry.register(Instance::new("greeter", "10.9.0.7:50051")?.with_zone("b")).await?;
 //!
-//! let near = Arc::new(Filter::new(Arc::new(registry)).zone("a"));
+//! let near = Arc::new(Filter::new(registry.instancer()).zone("a"));
 //! let spare = Static::new([Instance::new("greeter", "10.1.0.1:50051")?])?;
 //! let source = Arc::new(Fallback::new("near", near).or("spare", Arc::new(spare)));
 //!

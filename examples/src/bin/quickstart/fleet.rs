@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use sd_core::memory::Memory;
-use sd_core::{Instancer, Registry};
+use sd_core::Registry;
 
 use crate::Result;
 use crate::process::ServerProcess;
