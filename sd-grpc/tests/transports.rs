@@ -184,8 +184,10 @@ mod tls {
         let channel = set.channel().tls(tls).build().unwrap();
         ready(&channel, 1).await;
         EchoClient::new(channel).say("hello").await.unwrap();
+        // The server's alert may be lost with the connection: it closes while our greeting is on its way.
         let why = failure(&server, trusting).await;
-        assert!(why.contains("ertificate"), "{why}");
+        assert!(why.contains("1 of 1 could not be connected"), "{why}");
+        assert_eq!(server.calls(), 1);
     }
 
     #[tokio::test]
