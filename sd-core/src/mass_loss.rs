@@ -4,7 +4,7 @@
 //! So when at least half of three or more instances vanish within a window, without having been withdrawn on purpose, the
 //! hold adds them back for a while and marks them. What was withdrawn, or had said that it is not ready, is never held.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ const SMALLEST_SET: usize = 3;
 struct Vanished {
     instance: Arc<Instance>,
     at: Instant,
+    /// Until when it is served on; `None` while its loss is not part of a mass loss.
+    held_until: Option<Instant>,
 }
 
 /// Remembers what vanished lately and decides what is served on.
@@ -49,7 +51,6 @@ pub(crate) struct Holder {
     policy: Option<MassLossHold>,
     listed: Option<Snapshot>,
     vanished: BTreeMap<InstanceId, Vanished>,
-    holding: bool,
 }
 
 impl Holder {
@@ -58,7 +59,6 @@ impl Holder {
             policy,
             listed: None,
             vanished: BTreeMap::new(),
-            holding: false,
         }
     }
 
@@ -66,17 +66,20 @@ impl Holder {
     pub(crate) fn take(&mut self, now: Instant, listed: &Snapshot) -> Snapshot {
         let before = self.listed.replace(listed.clone());
         if let (Some(_), Some(before)) = (self.policy, before) {
+            let withdrawn: HashSet<_> = listed.withdrawn().iter().collect();
+            let is_lost = |id: &InstanceId| listed.get(id).is_none() && !withdrawn.contains(id);
             // Of these, the ones whose id is still there only began a new run.
             for instance in Delta::between(&before, listed).removed {
-                let id = instance.id();
-                let on_purpose = !instance.is_ready() || listed.withdrawn().contains(id);
-                if !on_purpose && listed.get(id).is_none() {
-                    self.vanished
-                        .insert(id.clone(), Vanished { instance, at: now });
+                if instance.is_ready() && is_lost(instance.id()) {
+                    let lost = Vanished {
+                        at: now,
+                        held_until: None,
+                        instance,
+                    };
+                    self.vanished.insert(lost.instance.id().clone(), lost);
                 }
             }
-            self.vanished
-                .retain(|id, _| listed.get(id).is_none() && !listed.withdrawn().contains(id));
+            self.vanished.retain(|id, _| is_lost(id));
         }
         self.serve(now, listed.clone())
     }
@@ -91,40 +94,40 @@ impl Holder {
         let Some(policy) = self.policy else {
             return listed;
         };
-        let keep = if self.holding {
-            policy.hold
-        } else {
-            policy.window
-        };
-        self.vanished
-            .retain(|_, lost| now.saturating_duration_since(lost.at) < keep);
-        if !self.holding {
-            let all = listed.len() + self.vanished.len();
-            self.holding = all >= SMALLEST_SET && self.vanished.len() * 2 >= all;
+        let is_recent = |lost: &Vanished| now.saturating_duration_since(lost.at) < policy.window;
+        // Each loss is judged among those of its own window only: what is held from an earlier one is no reason to hold more.
+        let recent = self
+            .vanished
+            .values()
+            .filter(|lost| is_recent(lost))
+            .count();
+        let all = listed.len() + recent;
+        if all >= SMALLEST_SET && recent * 2 >= all {
+            for lost in self.vanished.values_mut().filter(|lost| is_recent(lost)) {
+                lost.held_until = Some(later(lost.at, policy.hold));
+            }
         }
-        if self.vanished.is_empty() {
-            self.holding = false;
-        }
-        if !self.holding {
+        self.vanished.retain(|_, lost| match lost.held_until {
+            Some(until) => now < until,
+            None => is_recent(lost),
+        });
+        let held = self
+            .vanished
+            .values()
+            .filter(|lost| lost.held_until.is_some());
+        let held: Vec<_> = held.map(|lost| Arc::clone(&lost.instance)).collect();
+        if held.is_empty() {
             return listed;
         }
-        let held = self.vanished.keys().cloned().collect();
-        let mut served = listed.instances().to_vec();
-        served.extend(
-            self.vanished
-                .values()
-                .map(|lost| Arc::clone(&lost.instance)),
-        );
-        listed.with_instances(served).with_held(held)
+        let ids = held.iter().map(|instance| instance.id().clone()).collect();
+        let served = [listed.instances(), &held].concat();
+        listed.with_instances(served).with_held(ids)
     }
 
     /// When [`release`](Self::release) would next let go of something.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let policy = self.policy.filter(|_| self.holding)?;
-        self.vanished
-            .values()
-            .map(|lost| later(lost.at, policy.hold))
-            .min()
+        let held = self.vanished.values();
+        held.filter_map(|lost| lost.held_until).min()
     }
 }
 
@@ -243,5 +246,39 @@ mod tests {
         let mut off = Holder::new(None);
         off.take(now, &set(&["a", "b", "c"]));
         assert_eq!(off.take(now, &set(&[])).len(), 0);
+    }
+
+    #[test]
+    fn after_a_mass_loss_those_that_crash_one_by_one_are_obeyed_at_once() {
+        let names: Vec<_> = (0..100).map(|n| format!("i{n:02}")).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let (mut holder, start) = holder(&names);
+        assert_eq!(holder.take(start, &set(&names[..50])).held().len(), 50);
+        for crashed in 1..20 {
+            let now = start + crashed * Duration::from_secs(20);
+            let left = 50 - crashed as usize;
+            let served = holder.take(now, &set(&names[..left]));
+            // Those of the mass loss are held for the first of these only.
+            let held = if crashed == 1 { 50 } else { 0 };
+            assert_eq!((served.held().len(), served.len()), (held, left + held));
+            assert!(served.get(&ids(&names[left..=left])[0]).is_none());
+        }
+    }
+
+    #[test]
+    fn a_hold_shorter_than_the_window_is_kept_to() {
+        let mut holder = Holder::new(Some(MassLossHold {
+            window: Duration::from_mins(1),
+            hold: Duration::from_secs(1),
+        }));
+        let start = Instant::now();
+        holder.take(start, &set(&["a", "b", "c"]));
+        holder.take(start, &set(&["a", "b"]));
+        let now = start + Duration::from_secs(5);
+        assert_eq!(holder.take(now, &set(&["a"])).held(), ids(&["b"]));
+        let due = holder.due().unwrap();
+        assert_eq!(due, now + Duration::from_secs(1));
+        assert_eq!(holder.release(due).unwrap().len(), 1);
+        assert_eq!(holder.due(), None);
     }
 }
