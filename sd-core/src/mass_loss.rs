@@ -266,6 +266,23 @@ mod tests {
     }
 
     #[test]
+    fn many_withdrawn_at_once_are_let_go_in_no_time() {
+        let names: Vec<_> = (0..50_000).map(|n| format!("i{n:05}")).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let (all, none) = (set(&names), set(&[]).with_withdrawn(ids(&names)));
+        let mut holder = Holder::new(Some(MassLossHold::default()));
+        let start = std::time::Instant::now();
+        holder.take(Instant::now(), &all);
+        assert!(holder.take(Instant::now(), &none).is_empty());
+        // Time that grows with the square of their number would be many times this.
+        assert!(
+            start.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+
+    #[test]
     fn a_hold_shorter_than_the_window_is_kept_to() {
         let mut holder = Holder::new(Some(MassLossHold {
             window: Duration::from_mins(1),

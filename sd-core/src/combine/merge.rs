@@ -1,6 +1,6 @@
 //! Several sources as one set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -250,12 +250,13 @@ fn merge<'a>(
             key: format!("{source}: {}", entry.key),
             reason: entry.reason.clone(),
         }));
+        let held_there: HashSet<_> = set.held().iter().collect();
         for instance in set.instances() {
             let id = instance.id();
             match chosen.get(id) {
                 None => {
                     chosen.insert(id, (source, instance));
-                    if set.held().contains(id) {
+                    if held_there.contains(id) {
                         held.push(id.clone());
                     }
                 }
@@ -377,6 +378,26 @@ mod tests {
         );
         until(&mut all, "a live").await;
         assert!(lost_at.elapsed() < Duration::from_secs(31));
+    }
+
+    #[test]
+    fn many_held_instances_are_merged_in_no_time() {
+        let many: Vec<_> = (0..50_000)
+            .map(|n| Arc::new(instance(&format!("i{n:05}"))))
+            .collect();
+        let ids = many.iter().map(|instance| instance.id().clone()).collect();
+        let set = Snapshot::unread(service(), TokioClock.now())
+            .with_instances(many)
+            .with_held(ids);
+        let start = std::time::Instant::now();
+        let merged = merge(&service(), [("eu", &set)].into_iter(), &TokioClock);
+        assert_eq!(merged.held().len(), 50_000);
+        // Time that grows with the square of their number would be many times this.
+        assert!(
+            start.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            start.elapsed()
+        );
     }
 
     #[tokio::test(start_paused = true)]
