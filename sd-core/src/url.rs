@@ -26,7 +26,7 @@ pub struct RegistryUrl {
 
 impl RegistryUrl {
     /// Reads a URL. Hosts are separated by commas and may lack a port; an IPv6 address is written in brackets. User name,
-    /// password and path may be percent-encoded.
+    /// password and path may be percent-encoded; `/`, `?` and `#` in user name or password, and `@` after the hosts, must be.
     ///
     /// # Errors
     /// `InvalidInput` names what is wrong, without repeating the password.
@@ -59,10 +59,17 @@ impl RegistryUrl {
                 "a fragment (#...) means nothing here; write %23 for the character".into(),
             ));
         }
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, path) = rest
-            .find('/')
-            .map_or((rest, ""), |slash| rest.split_at(slash));
+        let (authority, after) = rest
+            .find(['/', '?'])
+            .map_or((rest, ""), |end| rest.split_at(end));
+        // A password that is cut at its `/` or `?` would show up in what is taken for hosts and path.
+        if !authority.is_empty() && after.contains('@') {
+            return Err(wrong(
+                "percent-encode '/', '?' and '@' in user name and password (and '@' elsewhere)"
+                    .into(),
+            ));
+        }
+        let (path, query) = after.split_once('?').unwrap_or((after, ""));
         let (user, hosts) = match authority.rsplit_once('@') {
             Some((user, hosts)) => (Some(user), hosts),
             None => (None, authority),
@@ -250,9 +257,9 @@ mod tests {
 
     #[test]
     fn a_url_without_host_is_for_files() {
-        let url = RegistryUrl::parse("file:///etc/services.json").unwrap();
+        let url = RegistryUrl::parse("file:///etc/services@home.json").unwrap();
         assert!(url.hosts().is_empty());
-        assert_eq!(url.path(), "/etc/services.json");
+        assert_eq!(url.path(), "/etc/services@home.json");
         url.without_settings().unwrap();
     }
 
@@ -278,12 +285,16 @@ mod tests {
             ("etcd://h,,g", "no host"),
             ("etcd://u:sesame@h:x", "no host"),
             ("etcd://h#x", "fragment"),
+            ("etcd://root:ses/ame@h:2379/p", "percent-encode"),
+            ("etcd://root:ses?ame@h:2379/p", "percent-encode"),
+            ("etcd://root:1234/sesame@h/p", "percent-encode"),
+            ("etcd://root:1@2/sesame@h/p", "percent-encode"),
             ("etcd://h/ x", "white space"),
             ("etcd://%ff:sesame@h", "UTF-8"),
         ] {
             let error = RegistryUrl::parse(text).unwrap_err().report().to_string();
             assert!(
-                error.contains(hint) && !error.contains("sesame"),
+                error.contains(hint) && !error.contains("ses"),
                 "{text}: {error}"
             );
         }
