@@ -1,4 +1,8 @@
 //! The metrics that this crate emits through the `metrics` facade. Names and labels are stable.
+//!
+//! Gauges of a subscription go to zero when its last handle is dropped. Two subscriptions of one service in one process, for
+//! instance at two registries, share the label and hence the gauges: the last one to say something is seen. Make them one
+//! subscription, a [`Merge`](crate::combine::Merge) for instance, where that matters.
 
 use metrics::{counter, gauge};
 
@@ -12,7 +16,7 @@ pub const INSTANCES: &str = "sd_instances";
 pub const INSTANCES_HELD: &str = "sd_instances_held";
 /// Gauge, label `service`: entries that could not be read.
 pub const INSTANCES_SKIPPED: &str = "sd_instances_skipped";
-/// Gauge, label `service`: 1 while the set is stale, else 0.
+/// Gauge, label `service`: 1 while the set is stale or could not be read yet, else 0.
 pub const STALE: &str = "sd_stale";
 /// Counter, label `service`: published sets that differ from the one before.
 pub const CHANGES: &str = "sd_changes_total";
@@ -35,12 +39,20 @@ fn label(service: &ServiceName) -> String {
 )]
 pub(crate) fn published(snapshot: &Snapshot, changed: bool, is_live: bool) {
     let service = snapshot.service();
-    gauge!(STALE, "service" => label(service)).set(if is_live { 0.0 } else { 1.0 });
     if changed {
         counter!(CHANGES, "service" => label(service)).increment(1);
-        gauge!(INSTANCES, "service" => label(service)).set(snapshot.len() as f64);
-        gauge!(INSTANCES_HELD, "service" => label(service)).set(snapshot.held().len() as f64);
-        gauge!(INSTANCES_SKIPPED, "service" => label(service)).set(snapshot.skipped().len() as f64);
+    }
+    // Without a change too: a subscription that ended just now may have set them to zero.
+    gauge!(STALE, "service" => label(service)).set(if is_live { 0.0 } else { 1.0 });
+    gauge!(INSTANCES, "service" => label(service)).set(snapshot.len() as f64);
+    gauge!(INSTANCES_HELD, "service" => label(service)).set(snapshot.held().len() as f64);
+    gauge!(INSTANCES_SKIPPED, "service" => label(service)).set(snapshot.skipped().len() as f64);
+}
+
+/// Nobody reads the service any more.
+pub(crate) fn ended(service: &ServiceName) {
+    for name in [STALE, INSTANCES, INSTANCES_HELD, INSTANCES_SKIPPED] {
+        gauge!(name, "service" => label(service)).set(0.0);
     }
 }
 

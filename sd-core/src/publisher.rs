@@ -119,14 +119,18 @@ impl Publisher {
         self.trouble = Some(error.clone());
         let now = self.clock.now();
         self.out.send_modify(|state| {
-            if let Status::Live = &state.status {
+            let was_well = matches!(
+                state.status,
+                Status::Live | Status::Initializing { error: None, .. }
+            );
+            if was_well {
                 if self.metered {
                     instrument::stale(&state.snapshot);
                 }
                 if error.kind() == ErrorKind::Outdated {
                     debug!(error = %error.report(), "feed outdated, reading everything again");
                 } else {
-                    warn!(error = %error.report(), "source has trouble, keeping the last set");
+                    warn!(error = %error.report(), "source has trouble, keeping what is known");
                 }
             } else {
                 debug!(error = %error.report(), "source still has trouble");
@@ -232,8 +236,24 @@ impl Publisher {
     }
 }
 
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        if self.metered {
+            instrument::ended(self.out.borrow().snapshot.service());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use metrics::{
+        Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    };
+
     use super::*;
     use crate::clock::TokioClock;
     use crate::instance::Instance;
@@ -270,6 +290,62 @@ mod tests {
             TokioClock.now(),
             instances,
         )
+    }
+
+    /// The gauges by their names, as the bits of their values.
+    #[derive(Debug, Default)]
+    struct Gauges(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
+
+    impl Gauges {
+        /// The values of these.
+        fn show(&self, names: &[&str]) -> String {
+            let gauges = self.0.lock().unwrap();
+            let show = |name: &&str| f64::from_bits(gauges[*name].load(Ordering::Relaxed));
+            let shown: Vec<_> = names.iter().map(|name| show(name).to_string()).collect();
+            shown.join(" ")
+        }
+    }
+
+    impl Recorder for Gauges {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::noop()
+        }
+
+        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+            let mut gauges = self.0.lock().unwrap();
+            let gauge = gauges.entry(key.name().to_owned()).or_default();
+            Gauge::from_arc(Arc::clone(gauge))
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gauges_show_a_source_that_was_never_read_and_go_to_zero_in_the_end() {
+        let gauges = Gauges::default();
+        let _recording = metrics::set_default_local_recorder(&gauges);
+        let (mut publisher, _states) = publisher();
+        publisher.trouble(&down());
+        assert_eq!(gauges.show(&[instrument::STALE]), "1");
+        publisher.set(&set(1, 1..5));
+        assert_eq!(gauges.show(&[instrument::STALE]), "0");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        publisher.set(&set(2, 1..2));
+        publisher.trouble(&down());
+        let all = [
+            instrument::STALE,
+            instrument::INSTANCES,
+            instrument::INSTANCES_HELD,
+        ];
+        assert_eq!(gauges.show(&all), "1 4 3");
+        drop(publisher);
+        assert_eq!(gauges.show(&all), "0 0 0");
     }
 
     fn down() -> Error {
