@@ -102,6 +102,9 @@ impl Failure {
     }
 }
 
+/// A server that asks for more patience than this gets no further attempt.
+const LONGEST_PUSHBACK: Duration = Duration::from_mins(1);
+
 /// What the server says about sending again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pushback {
@@ -235,49 +238,84 @@ impl Call {
             Some(Pushback::After(delay)) => delay,
             None => self.backoff.next_delay(),
         };
-        let in_time = self
-            .deadline
-            .is_none_or(|deadline| Instant::now() + delay < deadline);
+        let retry_at = Instant::now().checked_add(delay)?;
+        let in_time = self.deadline.is_none_or(|deadline| retry_at < deadline);
         in_time.then_some(delay)
     }
 
     // --- Finding a place ------------------------------------------------------------------------------------------------
 
-    /// Waits for an endpoint as long as its call may.
+    /// Waits for an endpoint as long as its call may: for one that is full until the deadline, for one that is not there
+    /// only as long as [`connect_wait`](crate::ChannelConfig::connect_wait).
     async fn find_place(&self) -> Result<Lease, Status> {
-        let published = &self.shared.published;
-        let wait_until = Instant::now() + self.shared.config.connect_wait;
+        let (shared, config) = (&self.shared, &self.shared.config);
+        let service = shared.service.as_str();
+        let mut waiting = None;
+        let mut nobody_since = None;
         loop {
-            let changed = published.changed().notified();
-            tokio::pin!(changed);
-            // From here on no publishing is missed.
+            let changed = shared.published.changed().notified();
+            let freed = shared.published.freed().notified();
+            tokio::pin!(changed, freed);
+            // From here on no publishing and no place is missed.
             changed.as_mut().enable();
-            let set = published.set().load_full();
-            match pick(&self.shared, &set, &self.tried) {
+            freed.as_mut().enable();
+            let set = shared.published.set().load_full();
+            let full = match pick(shared, &set, &self.tried) {
                 Pick::On(connection) => return Ok(self.lease(connection)),
-                Pick::Full => return self.find_freed_place().await,
-                Pick::None => {}
-            }
-            let (fails, reason) = match &set.condition {
-                Condition::Closed => (true, Some("the channel was closed")),
-                Condition::Unusable { reason } => (!self.wait_for_ready, Some(&**reason)),
+                Pick::Full => true,
+                Pick::None => false,
+            };
+            let unresolved = matches!(set.condition, Condition::Unresolved { .. });
+            let reason = match &set.condition {
+                Condition::Closed => Some("the channel was closed"),
+                Condition::Unusable { reason } => Some(&**reason),
                 Condition::Unresolved { reason } | Condition::Usable { reason } => {
-                    (false, reason.as_deref())
+                    reason.as_deref()
                 }
             };
-            let service = self.shared.service.as_str();
+            let fails = match &set.condition {
+                Condition::Closed => true,
+                Condition::Unusable { .. } => !self.wait_for_ready && !full,
+                Condition::Unresolved { .. } | Condition::Usable { .. } => false,
+            };
             if fails {
-                return Err(status::no_endpoint(
-                    service,
-                    reason.unwrap_or("none is there"),
-                ));
+                // Who calls in a loop must not keep the driver from its turn.
+                tokio::task::coop::consume_budget().await;
+                let reason = reason.unwrap_or("none is there");
+                return Err(status::no_endpoint(service, reason));
             }
-            let patience = (!self.wait_for_ready).then_some(wait_until);
-            let limit = earlier(self.deadline, patience);
-            if until(limit, changed).await.is_ok() {
+            if waiting.is_none() {
+                let Some(place) = shared.published.wait_for_place(config.max_waiting) else {
+                    tokio::task::coop::consume_budget().await;
+                    return Err(status::too_many_wait(service, config.max_waiting));
+                };
+                waiting = Some(place);
+                // What was freed before we were counted was not told: look once more.
                 continue;
             }
-            let unresolved = matches!(set.condition, Condition::Unresolved { .. });
+            let patience = if full {
+                nobody_since = None;
+                None
+            } else {
+                let since = *nobody_since.get_or_insert_with(Instant::now);
+                since
+                    .checked_add(config.connect_wait)
+                    .filter(|_| !self.wait_for_ready)
+            };
+            let either = async {
+                tokio::select! {
+                    () = changed => {}
+                    () = freed => {}
+                }
+            };
+            let limit = earlier(self.deadline, patience);
+            if until(limit, either).await.is_ok() {
+                continue;
+            }
+            if full {
+                let when = "while every connection was full";
+                return Err(status::deadline_exceeded(when, None));
+            }
             let reason = reason.unwrap_or(if unresolved {
                 "the registry has not told its instances yet"
             } else {
@@ -289,39 +327,6 @@ impl Call {
             } else {
                 status::no_endpoint(service, reason)
             });
-        }
-    }
-
-    /// Every connection is full: waits for a call to end. No patience but the deadline applies, the servers are there.
-    async fn find_freed_place(&self) -> Result<Lease, Status> {
-        let published = &self.shared.published;
-        let waiting = published.wait_for_place();
-        loop {
-            let freed = waiting.freed().notified();
-            let changed = published.changed().notified();
-            tokio::pin!(freed, changed);
-            freed.as_mut().enable();
-            changed.as_mut().enable();
-            let set = published.set().load_full();
-            if let Pick::On(connection) = pick(&self.shared, &set, &self.tried) {
-                return Ok(self.lease(connection));
-            }
-            if set.condition == Condition::Closed {
-                let service = self.shared.service.as_str();
-                return Err(status::no_endpoint(service, "the channel was closed"));
-            }
-            let either = async {
-                tokio::select! {
-                    () = freed => {}
-                    () = changed => {}
-                }
-            };
-            if until(self.deadline, either).await.is_err() {
-                return Err(status::deadline_exceeded(
-                    "while every connection was full",
-                    None,
-                ));
-            }
         }
     }
 
@@ -448,14 +453,12 @@ fn bare_status(response: &Response<Incoming>) -> Option<Code> {
 fn pushback(headers: &HeaderMap) -> Option<Pushback> {
     let value = headers.get(PUSHBACK)?;
     // Negative or malformed: never.
+    let millis = value.to_str().ok().and_then(|text| text.parse().ok());
+    let delay = millis.map(Duration::from_millis);
     Some(
-        value
-            .to_str()
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .map_or(Pushback::Never, |millis| {
-                Pushback::After(Duration::from_millis(millis))
-            }),
+        delay
+            .filter(|delay| *delay <= LONGEST_PUSHBACK)
+            .map_or(Pushback::Never, Pushback::After),
     )
 }
 

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -35,6 +35,9 @@ pub const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
 
 /// How long calls in flight may take after that, by default.
 pub const DEFAULT_STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long accepting pauses after it failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves gRPC with `grpc.health.v1` and keeps an instance registered meanwhile.
 #[derive(Debug)]
@@ -109,11 +112,17 @@ impl Server {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> Result<()> {
-        let incoming = TcpListenerStream::new(listener).map(|accepted| {
-            accepted.inspect(|stream| {
+        let incoming = TcpListenerStream::new(listener).then(|accepted| async {
+            match &accepted {
                 // A socket that refuses it is merely slower.
-                let _ = stream.set_nodelay(true);
-            })
+                Ok(stream) => drop(stream.set_nodelay(true)),
+                Err(error) => {
+                    // Out of file descriptors, most likely. The transport would try again at once, and say nothing.
+                    warn!(%error, "could not accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+            accepted
         });
         self.serve_incoming(routes, incoming, shutdown).await
     }
@@ -155,13 +164,21 @@ impl Server {
             self.options,
             self.in_background,
         );
+        tokio::pin!(registering);
         let guard = tokio::select! {
-            registered = registering => registered,
+            registered = &mut registering => registered,
             ended = serving.ended() => return Err(ended),
             () = &mut shutdown => {
-                // Nobody was told of this server: there is nothing to drain.
+                // Hardly anybody was told of this server: there is nothing to drain. But what was begun is undone before we
+                // return, if the registry answers in time.
+                let begun = timeout(self.stop_within, registering).await;
+                let withdrawn = match begun {
+                    Ok(Ok(guard)) => guard.deregister().await,
+                    _ => Ok(()),
+                };
                 health.clear().await;
-                return serving.stop(self.stop_within).await;
+                serving.stop(self.stop_within).await?;
+                return withdrawn;
             }
         };
         let guard = match guard {

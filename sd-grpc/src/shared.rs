@@ -1,7 +1,7 @@
 //! What a channel's handles, its calls and its driver have in common.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
@@ -41,7 +41,7 @@ pub(crate) struct Published {
     changed: Notify,
     /// A call left a full connection.
     freed: Notify,
-    /// How many calls wait for that. Nearly always none: a call that ends then pays one load.
+    /// How many calls wait. Nearly always none: a call that ends then pays one load.
     waiting: AtomicUsize,
 }
 
@@ -72,34 +72,36 @@ impl Published {
         &self.changed
     }
 
-    /// Counts a call that is about to wait for a place. It must look for one once more before it waits.
-    pub(crate) fn wait_for_place(&self) -> WaitingForPlace<'_> {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        WaitingForPlace(self)
+    /// A call left a full connection. Told to one of those that wait.
+    pub(crate) fn freed(&self) -> &Notify {
+        &self.freed
+    }
+
+    /// Counts a call that is about to wait, unless `most` do already. It must look for a place once more before it waits.
+    pub(crate) fn wait_for_place(&self, most: usize) -> Option<Waiting<'_>> {
+        let waiting = self.waiting.fetch_add(1, Ordering::SeqCst);
+        let counted = Waiting(&self.waiting);
+        // Either this look at the connections sees the place that a call leaves, or that call sees us: see `freed_place`.
+        fence(Ordering::SeqCst);
+        (waiting < most).then_some(counted)
     }
 
     /// A call has left its connection.
     pub(crate) fn freed_place(&self) {
+        fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.freed.notify_one();
         }
     }
 }
 
-/// A call that waits for a place.
+/// A call that waits.
 #[derive(Debug)]
-pub(crate) struct WaitingForPlace<'a>(&'a Published);
+pub(crate) struct Waiting<'a>(&'a AtomicUsize);
 
-impl WaitingForPlace<'_> {
-    /// Told when a place was freed; one call for each place.
-    pub(crate) fn freed(&self) -> &Notify {
-        &self.0.freed
-    }
-}
-
-impl Drop for WaitingForPlace<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

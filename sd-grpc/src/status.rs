@@ -25,6 +25,13 @@ pub(crate) fn no_endpoint(service: &str, reason: impl Display) -> Status {
     Status::unavailable(format!("no endpoint of {service:?} can be used: {reason}"))
 }
 
+/// The bound on waiting calls is reached.
+pub(crate) fn too_many_wait(service: &str, most: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "{most} calls wait for an endpoint of {service:?} already"
+    ))
+}
+
 /// The call's deadline passed.
 pub(crate) fn deadline_exceeded(when: impl Display, attempt: Option<AttemptInfo>) -> Status {
     match attempt {
