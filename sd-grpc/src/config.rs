@@ -25,7 +25,7 @@ pub struct ChannelConfig {
     /// How long a call waits while the set is unknown or its endpoints are being connected. A deadline may be shorter.
     /// Default 3 s.
     pub connect_wait: Duration,
-    /// How many calls may wait for an endpoint at once; further ones fail with RESOURCE_EXHAUSTED. Default 10 000.
+    /// How many calls may wait for an endpoint at once; further ones fail with `RESOURCE_EXHAUSTED`. Default 10 000.
     pub max_waiting: usize,
     /// Whether calls wait until their deadline for an endpoint instead of failing when there is none. Default false;
     /// [`WaitForReady`](crate::WaitForReady) sets it for one call.
