@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use sd_core::memory::Memory;
 use sd_core::Registry;
+use sd_core::memory::Memory;
 
 use crate::Result;
 use crate::process::ServerProcess;
