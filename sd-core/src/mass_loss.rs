@@ -17,6 +17,10 @@ use crate::name::InstanceId;
 use crate::snapshot::Snapshot;
 
 /// When and for how long vanished instances are served on.
+///
+/// A source can tell only while a feed is open that an instance was withdrawn. After a feed has ended, those that withdrew
+/// before the next one was open count as losses, unless they had said first that they are not ready, as a server that drains
+/// does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MassLossHold {
     /// Losses within this time are counted together. Default 10 s.
@@ -271,7 +275,7 @@ mod tests {
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         let (all, none) = (set(&names), set(&[]).with_withdrawn(ids(&names)));
         let mut holder = Holder::new(Some(MassLossHold::default()));
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         holder.take(Instant::now(), &all);
         assert!(holder.take(Instant::now(), &none).is_empty());
         // Time that grows with the square of their number would be many times this.

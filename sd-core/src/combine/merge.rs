@@ -389,7 +389,7 @@ mod tests {
         let set = Snapshot::unread(service(), TokioClock.now())
             .with_instances(many)
             .with_held(ids);
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         let merged = merge(&service(), [("eu", &set)].into_iter(), &TokioClock);
         assert_eq!(merged.held().len(), 50_000);
         // Time that grows with the square of their number would be many times this.
