@@ -3,6 +3,7 @@
 //! The task opens a feed, publishes what it tells, and opens a new one when it ends. Errors become status, never data.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::instrument;
 use crate::mass_loss::MassLossHold;
 use crate::name::ServiceName;
 use crate::publisher::{Coalescing, Publisher};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Revision, Snapshot};
 use crate::state::{State, Status};
 
 const OP: &str = "subscription";
@@ -317,6 +318,17 @@ struct Driver {
 /// The subscription is to end.
 struct Stopped;
 
+/// A feed on its way.
+type Opening = Pin<Box<dyn Future<Output = Result<Box<dyn Watcher>>> + Send>>;
+
+/// What can happen while a feed is followed.
+enum Event {
+    Told(Result<Feed>),
+    RereadDue,
+    Opened(Result<Box<dyn Watcher>>),
+    Silent,
+}
+
 impl Driver {
     async fn run(mut self) {
         // Ends with `Stopped`, there is nothing else to tell.
@@ -328,7 +340,8 @@ impl Driver {
         let mut backoff = Backoff::new(self.config.backoff_first, self.config.backoff_cap);
         loop {
             let opened_at = Instant::now();
-            let error = match self.open(self.last.clone()).await? {
+            let opening = self.open(self.last.clone());
+            let error = match self.attend(opening).await? {
                 Ok(watcher) => self.follow(watcher).await?,
                 Err(error) => error,
             };
@@ -354,46 +367,73 @@ impl Driver {
         }
     }
 
-    async fn open(&mut self, known: Option<Snapshot>) -> Result<Result<Box<dyn Watcher>>, Stopped> {
+    fn open(&self, known: Option<Snapshot>) -> Opening {
         let (instancer, service) = (Arc::clone(&self.instancer), self.service.clone());
         let limit = self.config.open_timeout;
-        let opening = async move {
+        Box::pin(async move {
             match timeout(limit, instancer.watch(&service, known.as_ref())).await {
                 Ok(opened) => opened,
                 Err(_) => Err(Error::new(ErrorKind::Timeout, "open feed")
                     .because(format!("no answer within {limit:?}"))),
             }
-        };
-        self.attend(opening).await
+        })
     }
 
-    /// Publishes what a feed tells until it ends. Replaces it now and then by one that reads everything again.
+    /// Publishes what a feed tells until it ends. Replaces it now and then by one that reads everything again, and follows the
+    /// old one until the new one is open.
     async fn follow(&mut self, mut watcher: Box<dyn Watcher>) -> Result<Error, Stopped> {
         let mut reread_at = self.next_reread();
+        let mut fresh: Option<Opening> = None;
+        // How far the old feed got while the new one was being opened, which may have read before that.
+        let mut passed: Option<Revision> = None;
+        let mut limit = watcher.silence_limit();
+        let mut silent_at = later(Instant::now(), limit);
         loop {
-            let limit = watcher.silence_limit();
-            let told = self.attend(async {
+            let event = self.attend(async {
                 tokio::select! {
-                    told = timeout(limit, watcher.next()) => Some(told),
-                    () = until(reread_at) => None,
+                    // What the old feed has told already comes before the new one.
+                    biased;
+                    told = watcher.next() => Event::Told(told),
+                    opened = opened(&mut fresh) => Event::Opened(opened),
+                    () = until(reread_at) => Event::RereadDue,
+                    () = sleep_until(silent_at) => Event::Silent,
                 }
             });
-            match told.await? {
-                Some(Ok(Ok(feed))) => self.take(feed),
-                Some(Ok(Err(error))) => return Ok(error),
-                Some(Err(_)) => {
-                    return Ok(Error::new(ErrorKind::Timeout, "feed")
-                        .because(format!("silent for {limit:?}")));
+            match event.await? {
+                Event::Told(Ok(feed)) => {
+                    silent_at = later(Instant::now(), limit);
+                    if fresh.is_some() {
+                        passed = set_of(&feed).map(|set| set.revision().clone()).or(passed);
+                    } else if is_before(&feed, passed.as_ref()) {
+                        debug!("new feed is not yet as far as the old one was");
+                        continue;
+                    } else {
+                        passed = None;
+                    }
+                    self.take(feed);
                 }
-                None => {
-                    // The old feed stays until the new one is open.
-                    match self.open(None).await? {
-                        Ok(fresh) => watcher = fresh,
+                Event::Told(Err(error)) => return Ok(error),
+                Event::Opened(opened) => {
+                    (fresh, reread_at) = (None, self.next_reread());
+                    match opened {
+                        Ok(opened) => {
+                            watcher = opened;
+                            limit = watcher.silence_limit();
+                            silent_at = later(Instant::now(), limit);
+                        }
                         Err(error) => {
+                            passed = None;
                             debug!(error = %error.report(), "could not read everything again");
                         }
                     }
-                    reread_at = self.next_reread();
+                }
+                Event::RereadDue => {
+                    (fresh, reread_at) = (Some(self.open(None)), None);
+                    passed = None;
+                }
+                Event::Silent => {
+                    return Ok(Error::new(ErrorKind::Timeout, "feed")
+                        .because(format!("silent for {limit:?}")));
                 }
             }
         }
@@ -441,6 +481,31 @@ impl Driver {
             }
         }
     }
+}
+
+/// Returns the feed when it is open; never if none is on its way.
+async fn opened(fresh: &mut Option<Opening>) -> Result<Box<dyn Watcher>> {
+    match fresh {
+        Some(opening) => opening.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn set_of(feed: &Feed) -> Option<&Snapshot> {
+    match feed {
+        Feed::Set(set) | Feed::Partial { set, .. } => Some(set),
+        Feed::Alive { .. } | Feed::Degraded(_) => None,
+    }
+}
+
+fn is_before(feed: &Feed, passed: Option<&Revision>) -> bool {
+    let position = match feed {
+        Feed::Alive { revision, .. } => Some(revision),
+        feed => set_of(feed).map(Snapshot::revision),
+    };
+    position
+        .zip(passed)
+        .is_some_and(|(position, passed)| position < passed)
 }
 
 /// Returns at `at`; never if there is no such time.

@@ -309,6 +309,55 @@ async fn a_rereading_that_fails_leaves_the_good_feed_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_old_feed_is_followed_until_the_one_that_reads_everything_is_open() {
+    let source = ScriptedInstancer::default();
+    source.set_silence_limit(Duration::from_hours(24));
+    source.tell(Ok(Feed::Set(set(1, &["a", "b", "c"]))));
+    let mut subscription = subscribe_with(&source, SubscriptionConfig::default());
+    soon(subscription.changed()).await.unwrap();
+    let slow = Duration::from_secs(4);
+    source.answer_opening(Answer::SucceedAfter(slow));
+    soon(source.opened(2)).await;
+
+    let asked_at = Instant::now();
+    let withdrawn = ["b", "c"].map(|id| InstanceId::new(id).unwrap());
+    let told_by_old = set(3, &["a"]).with_withdrawn(withdrawn.into());
+    source.tell(Ok(Feed::Set(told_by_old)));
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!(told(&state), ("live", vec!["a"]));
+    assert!(asked_at.elapsed() < slow, "{:?}", asked_at.elapsed());
+
+    sleep(slow + Duration::from_secs(1)).await;
+    // What the new feed read before that is no news.
+    source.tell(Ok(Feed::Set(set(2, &["a", "b", "c"]))));
+    source.tell(Ok(Feed::Set(set(4, &["a", "d"]))));
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!(told(&state), ("live", vec!["a", "d"]));
+    // The next one may tell what it likes.
+    source.tell(Ok(Feed::Set(set(1, &["a"]))));
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!(ids(&state), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_noticed_however_often_reading_everything_again_fails() {
+    let source = ScriptedInstancer::default();
+    source.set_silence_limit(Duration::from_secs(30));
+    source.tell(Ok(Feed::Set(set(1, &["a"]))));
+    let mut config = config();
+    config.anti_entropy = Some(Duration::from_secs(5));
+    let mut subscription = subscribe_with(&source, config);
+    soon(subscription.changed()).await.unwrap();
+    for _ in 0..20 {
+        source.answer_opening(Answer::Fail(down()));
+    }
+    let start = Instant::now();
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!(told(&state), ("stale", vec!["a"]));
+    assert!(start.elapsed() < Duration::from_secs(31));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_anti_entropy_of_nothing_reads_once_a_second() {
     let source = ScriptedInstancer::default();
     source.set_silence_limit(Duration::from_hours(24));
@@ -664,6 +713,66 @@ mod any_sequence {
         Snapshot::new(service(), at(revision), Moment::ZERO, instances)
     }
 
+    /// Each step is a set, whether those that are missing in it have withdrawn, and the pause after it.
+    async fn run_with_hold(script: Vec<(u8, bool, u64)>) {
+        let source = ScriptedInstancer::default();
+        source.set_silence_limit(Duration::from_hours(24));
+        let mut subscription = subscribe(&source);
+        let mut watcher = subscription.clone();
+        let seen = tokio::spawn(async move {
+            let mut seen = Vec::new();
+            while let Ok(state) = timeout(Duration::from_mins(10), watcher.changed()).await {
+                seen.push(state.unwrap());
+            }
+            seen
+        });
+        let mut sets = vec![subset(0, 0)];
+        for (revision, (bits, on_purpose, pause)) in (1..).zip(script) {
+            let mut set = subset(bits, revision);
+            if on_purpose {
+                let missing = subset(!bits, revision);
+                let ids = missing.instances().iter().map(|gone| gone.id().clone());
+                set = set.with_withdrawn(ids.collect());
+            }
+            source.tell(Ok(Feed::Set(set.clone())));
+            sets.push(set);
+            sleep(Duration::from_millis(pause)).await;
+        }
+        let end = MassLossHold::default().hold + Duration::from_secs(1);
+        sleep(end).await;
+        let state = subscription.state_and_mark_seen();
+        let last = sets.last().unwrap();
+        assert_eq!(state.snapshot().instances(), last.instances());
+        assert!(state.snapshot().held().is_empty());
+        for state in seen.await.unwrap() {
+            let served = state.snapshot();
+            let revision = served.revision().value();
+            let listed = &sets[usize::try_from(revision).unwrap()];
+            for instance in listed.instances() {
+                assert_eq!(served.get(instance.id()), Some(instance));
+            }
+            for extra in served.instances() {
+                let id = extra.id();
+                if listed.get(id).is_some() {
+                    continue;
+                }
+                assert!(served.held().contains(id), "{id} was made up");
+                // It is as the last set before this one listed it that had it, and none since has said that it withdrew.
+                let earlier = sets[..=usize::try_from(revision).unwrap()].iter().rev();
+                let absent: Vec<_> = earlier
+                    .clone()
+                    .take_while(|set| set.get(id).is_none())
+                    .collect();
+                assert!(
+                    absent.iter().all(|set| !set.withdrawn().contains(id)),
+                    "{id} had withdrawn"
+                );
+                let listing = earlier.map(|set| set.get(id)).find(Option::is_some);
+                assert_eq!(listing, Some(Some(extra)));
+            }
+        }
+    }
+
     async fn run(script: Vec<(News, u64)>) {
         let source = ScriptedInstancer::default();
         source.set_silence_limit(Duration::from_hours(24));
@@ -733,6 +842,14 @@ mod any_sequence {
         fn ends_with_the_last_set_and_never_shows_a_mix(script in prop::collection::vec(news(), 0..40)) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
             runtime.unwrap().block_on(run(script));
+        }
+
+        #[test]
+        fn with_a_hold_ends_with_the_last_set_and_never_serves_what_has_withdrawn(
+            script in prop::collection::vec((any::<u8>(), any::<bool>(), prop_oneof![Just(0u64), 1..30u64, 100..40_000u64]), 0..40)
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+            runtime.unwrap().block_on(run_with_hold(script));
         }
     }
 }
