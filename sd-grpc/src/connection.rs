@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -12,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use futures_util::stream::FuturesUnordered;
 use futures_util::task::AtomicWaker;
 use hyper::client::conn::http2::{Builder, SendRequest};
@@ -26,6 +27,7 @@ use crate::config::{ChannelConfig, KeepAlive};
 use crate::driver::Event;
 use crate::request_body::RequestBody;
 use crate::shared::Shared;
+use crate::status;
 use crate::subchannel::{Subchannel, Target};
 use crate::transport::Transport;
 use crate::wire::{GoAway, WatchedIo, Wire};
@@ -239,12 +241,15 @@ pub(crate) struct Job {
 /// Opens a connection and runs it until it has ended. Tells the driver how it goes.
 pub(crate) async fn run(job: Job) {
     let limit = job.config.connect_timeout;
-    let (connection, serve) = match timeout(limit, open(&job)).await {
-        Ok(Ok(opened)) => opened,
+    // The driver hears of the end in any case: a connector's panic is a failure to connect.
+    let opening = AssertUnwindSafe(timeout(limit, open(&job))).catch_unwind();
+    let (connection, serve) = match opening.await {
+        Ok(Ok(Ok(opened))) => opened,
         failed => {
             let error = match failed {
-                Ok(Err(error)) => error,
-                _ => format!("not connected within {limit:?}"),
+                Ok(Ok(Err(error))) => error,
+                Ok(_) => format!("not connected within {limit:?}"),
+                Err(_) => "opening the connection panicked".to_owned(),
             };
             let event = Event::Failed {
                 subchannel: job.subchannel,
@@ -326,13 +331,14 @@ async fn open(job: &Job) -> Result<(Arc<Connection>, Serve), String> {
         client: Some(client),
         futures: FuturesUnordered::new(),
         inbox,
+        failure: None,
     };
     std::future::poll_fn(|cx| {
         let ended = serve.poll(cx).is_ready();
         if wire.is_settled() && !ended {
             Poll::Ready(Ok(()))
         } else if ended {
-            let why = wire.error().unwrap_or("the server closed the connection");
+            let why = serve.why_ended(&wire);
             Poll::Ready(Err(format!("no HTTP/2 settings came: {why}")))
         } else {
             Poll::Pending
@@ -384,9 +390,8 @@ impl Life {
             if let Some(go_away) = connection.wire.go_away() {
                 connection.leave(Leave::GoAway(go_away.clone()));
             } else if ended || self.serve.client.is_none() {
-                let why = connection.wire.error();
-                let why = why.unwrap_or("the server closed the connection");
-                connection.leave(Leave::Broken(why.to_owned()));
+                let why = self.serve.why_ended(&connection.wire);
+                connection.leave(Leave::Broken(why));
             } else if self
                 .idle_check
                 .as_mut()
@@ -478,17 +483,37 @@ struct Serve {
     /// The connection itself and what runs for its streams.
     futures: FuturesUnordered<Spawned>,
     inbox: Inbox,
+    /// What ended it, where the socket has nothing to say.
+    failure: Option<String>,
 }
 
 impl Serve {
-    /// Ready when the socket is closed and no stream is left.
+    /// Ready when the socket is closed and no stream is left. A panic in there, where users' code runs too, breaks this
+    /// connection and nothing else.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = catch_unwind(AssertUnwindSafe(|| self.poll_futures(cx)));
+        polled.unwrap_or_else(|_| {
+            self.client = None;
+            self.futures.clear();
+            self.inbox.lock().clear();
+            self.failure = Some("something on the connection panicked".to_owned());
+            Poll::Ready(())
+        })
+    }
+
+    fn why_ended(&self, wire: &Wire) -> String {
+        let why = wire.error().or(self.failure.as_deref());
+        why.unwrap_or("the server closed the connection").to_owned()
+    }
+
+    fn poll_futures(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if let Some(client) = &mut self.client
                 && let Poll::Ready(ended) = Pin::new(client).poll(cx)
             {
                 if let Err(error) = ended {
                     debug!(%error, "connection failed");
+                    self.failure = Some(status::root_cause(&error).to_string());
                 }
                 self.client = None;
             }

@@ -4,6 +4,7 @@
 //! hyper learns with the message that it is the last, which saves a frame. A streamed request is recorded while it is sent,
 //! up to [`REPLAY_BYTES`] and until the response begins.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -152,7 +153,14 @@ impl Replay {
             tape.recorded = Vec::new();
             self.position = 0;
         }
-        let polled = Pin::new(&mut tape.source).poll_frame(cx);
+        let source = &mut tape.source;
+        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(source).poll_frame(cx)));
+        let polled = polled.unwrap_or_else(|_| {
+            // Hyper polls this in the connection's task: the panic must cost this call alone.
+            tape.source = Body::empty();
+            let status = Status::internal("the request stream panicked");
+            Poll::Ready(Some(Err(status)))
+        });
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
@@ -187,7 +195,7 @@ impl http_body::Body for RequestBody {
     }
 }
 
-/// A panic of the user's stream poisons the lock; the tape is then as it was before.
+/// The user's stream is the only foreign code under the lock, and its panics are caught: nothing poisons the lock.
 fn lock(tape: &Mutex<Tape>) -> MutexGuard<'_, Tape> {
     tape.lock().unwrap_or_else(PoisonError::into_inner)
 }

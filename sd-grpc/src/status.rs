@@ -103,7 +103,8 @@ fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
     None
 }
 
-fn root_cause(error: &hyper::Error) -> &(dyn Error + 'static) {
+/// The innermost error: the one that says what happened.
+pub(crate) fn root_cause(error: &hyper::Error) -> &(dyn Error + 'static) {
     let mut cause: &(dyn Error + 'static) = error;
     while let Some(next) = cause.source() {
         cause = next;
