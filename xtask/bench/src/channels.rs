@@ -13,8 +13,9 @@ use crate::Result;
 use crate::calls::Client;
 
 pub(crate) const OURS: &str = "sd-grpc BalancedChannel";
+pub(crate) const OURS_ALONE: &str = "sd-grpc, one endpoint";
 pub(crate) const TONIC_BALANCED: &str = "tonic balance_channel";
-pub(crate) const TONIC: &str = "tonic Channel";
+pub(crate) const TONIC: &str = "tonic Channel, one endpoint";
 
 const SERVICE: &str = "greeter";
 

@@ -8,7 +8,7 @@ use tokio::runtime;
 
 use crate::allocations::{self, Counts, Subject};
 use crate::calls::{Client, Load, Outcome};
-use crate::channels::{self, OURS, TONIC, TONIC_BALANCED};
+use crate::channels::{self, OURS, OURS_ALONE};
 use crate::cores::Halves;
 use crate::harness::interleave;
 use crate::plot::{Chart, Group, PlotBar, Scale, short};
@@ -20,10 +20,44 @@ use crate::{Effort, Result};
 const ENDPOINTS: usize = 3;
 /// Calls in flight, and how many calls one round makes.
 const LOADS: [(usize, usize); 3] = [(1, 3_000), (16, 10_000), (64, 20_000)];
-const LIMIT_BALANCED: f64 = 0.95;
-const LIMIT_PLAIN: f64 = 1.0;
 const DEADLINE: Duration = Duration::from_secs(5);
 const COUNTED: usize = 2_000;
+
+/// Which contenders are compared, by their places in [`contenders`].
+const PAIRS: [Pair; 3] = [
+    Pair {
+        ours: 0,
+        theirs: 1,
+        bar: Some(Limit::Processor(0.95)),
+    },
+    Pair {
+        ours: 2,
+        theirs: 3,
+        bar: Some(Limit::Calls(1.0)),
+    },
+    // Three connections against one: not the same work.
+    Pair {
+        ours: 0,
+        theirs: 3,
+        bar: None,
+    },
+];
+
+#[derive(Clone, Copy, Debug)]
+struct Pair {
+    ours: usize,
+    theirs: usize,
+    bar: Option<Limit>,
+}
+
+/// What was promised.
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    /// At most so much of the other's processor time.
+    Processor(f64),
+    /// At least so much of the other's calls in a second.
+    Calls(f64),
+}
 
 /// What one round of one contender came to.
 #[derive(Debug)]
@@ -60,6 +94,7 @@ async fn contenders(addresses: &[SocketAddr]) -> Result<Vec<Client>> {
     Ok(vec![
         channels::ours(OURS, addresses, ChannelConfig::default()).await?,
         channels::tonic_balanced(addresses).await?,
+        channels::ours(OURS_ALONE, &[first], ChannelConfig::default()).await?,
         channels::tonic(first)?,
     ])
 }
@@ -108,7 +143,7 @@ fn section(
     ]);
     let mut ratios = Table::new([
         "in flight",
-        "ours ÷",
+        "ours ÷ theirs",
         "processor time for each call",
         "calls/s",
         "p99",
@@ -127,34 +162,33 @@ fn section(
                 short(allocations),
             ]);
         }
-        let limits = [(1, TONIC_BALANCED, LIMIT_BALANCED), (2, TONIC, LIMIT_PLAIN)];
-        for (nth, name, limit) in limits {
-            let against =
-                |figure: fn(&Figures) -> f64| Ratio::of(&figures[0], &figures[nth], figure);
-            let micros = against(|f| f.micros);
-            let per_second = against(|f| f.per_second);
+        for pair in PAIRS {
+            let against = |figure: fn(&Figures) -> f64| {
+                Ratio::of(&figures[pair.ours], &figures[pair.theirs], figure)
+            };
+            let (micros, per_second) = (against(|f| f.micros), against(|f| f.per_second));
+            let names = [pair.ours, pair.theirs].map(|nth| clients[nth].name);
             ratios.row([
                 in_flight.to_string(),
-                name.to_owned(),
+                names.join(" ÷ "),
                 micros.to_string(),
                 per_second.to_string(),
                 against(|f| f.p99).to_string(),
             ]);
-            bars.push(if nth == 1 {
-                Bar::at_most(
-                    format!("processor time for each call, {in_flight} in flight, beside {name}"),
-                    micros.median(),
-                    limit,
-                    |ratio| format!("{ratio:.2}×"),
-                )
-            } else {
-                Bar::at_least(
-                    format!("calls/s, {in_flight} in flight, beside {name}"),
-                    per_second.median(),
-                    limit,
-                    |ratio| format!("{ratio:.2}×"),
-                )
-            });
+            bars.extend(pair.bar.map(|limit| {
+                let what =
+                    |figure| format!("{figure}, {in_flight} in flight, {}", names.join(" ÷ "));
+                let show = |ratio| format!("{ratio:.2}×");
+                match limit {
+                    Limit::Processor(limit) => {
+                        let what = what("processor time for each call");
+                        Bar::at_most(what, micros.median(), limit, show)
+                    }
+                    Limit::Calls(limit) => {
+                        Bar::at_least(what("calls/s"), per_second.median(), limit, show)
+                    }
+                }
+            }));
         }
     }
     let groups = by_load
@@ -218,8 +252,9 @@ pub(crate) fn count(counted: fn() -> usize, addresses: &[String]) -> Result<Coun
 }
 
 const METHOD: &str = "\
-Unary calls of 16 bytes to three tonic servers on loopback; the plain channel has one of them. The servers are one other process
-on the other half of the cores, the clients have one worker thread for each core of their half. Each call has a deadline of 5 s,
+Unary calls of 16 bytes to three tonic servers on loopback. A plain channel has but one endpoint, and is compared with ours over
+that one: several connections spread what one connection would send in a single write. The servers are one other process on the
+other half of the cores, the clients have one worker thread for each core of their half. Each call has a deadline of 5 s,
 which every contender enforces; each sends a user agent, obeys flow control, and decodes the same message. Ours runs with its
 default settings: retries of what was never sent, deadlines over the whole call, silent endpoints found by time-outs. Processor
 time is that of the whole client process, by its clock; allocations are counted in a program of its own, one call at a time, and
