@@ -7,15 +7,15 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
-use futures_util::{FutureExt, StreamExt};
 use futures_util::stream::FuturesUnordered;
 use futures_util::task::AtomicWaker;
+use futures_util::{FutureExt, StreamExt};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sd_core::Instance;
@@ -44,6 +44,8 @@ pub(crate) struct Connection {
     calls: CachePadded<AtomicU32>,
     state: AtomicU8,
     reason: OnceLock<Leave>,
+    /// The calls in flight have the drain time left. After a goodbye they may take theirs, until the endpoint is removed.
+    drain: AtomicBool,
     /// Time-outs in a row, and how many bytes had come at the last one.
     silence: AtomicU32,
     silent_at: AtomicU64,
@@ -119,6 +121,9 @@ impl Connection {
 
     /// Takes no new calls from now on. The task sees to the rest.
     pub(crate) fn leave(&self, reason: Leave) {
+        if matches!(reason, Leave::Unwanted | Leave::Silent) {
+            self.drain.store(true, Ordering::SeqCst);
+        }
         // The first reason is the one that is told.
         let _ = self.reason.set(reason);
         self.state.store(LEAVING, Ordering::SeqCst);
@@ -278,14 +283,19 @@ pub(crate) async fn run(job: Job) {
         idle_check: job
             .extra
             .then(|| IdleCheck::new(job.config.close_idle_after)),
+        max_streams: connection.wire.max_streams(),
         told: false,
         closing: false,
     };
-    while let Step::Leaving = std::future::poll_fn(|cx| life.poll(cx)).await {
-        let event = Event::Leaving {
-            subchannel: Arc::clone(&job.subchannel),
-            reason: connection.reason.get().cloned().unwrap_or(Leave::Unwanted),
-            lived: opened_at.elapsed(),
+    loop {
+        let event = match std::future::poll_fn(|cx| life.poll(cx)).await {
+            Step::Roomier => Event::Roomier,
+            Step::Leaving => Event::Leaving {
+                subchannel: Arc::clone(&job.subchannel),
+                reason: connection.reason.get().cloned().unwrap_or(Leave::Unwanted),
+                lived: opened_at.elapsed(),
+            },
+            Step::Ended => break,
         };
         // Telling must not stop the streams that are still in flight.
         let telling = job.events.send(event);
@@ -353,6 +363,7 @@ async fn open(job: &Job) -> Result<(Arc<Connection>, Serve), String> {
         calls: CachePadded::default(),
         state: AtomicU8::new(OPEN),
         reason: OnceLock::new(),
+        drain: AtomicBool::new(false),
         silence: AtomicU32::new(0),
         silent_at: AtomicU64::new(0),
         task: AtomicWaker::new(),
@@ -367,11 +378,15 @@ struct Life {
     drain_timeout: Duration,
     drained_at: Option<Pin<Box<Sleep>>>,
     idle_check: Option<IdleCheck>,
+    /// How many streams the server allowed when last looked at.
+    max_streams: u32,
     told: bool,
     closing: bool,
 }
 
 enum Step {
+    /// The server allows more streams than before.
+    Roomier,
     /// It takes no new calls from now on. Happens once.
     Leaving,
     /// It is over.
@@ -401,6 +416,10 @@ impl Life {
             }
         }
         if connection.is_open() {
+            let before = std::mem::replace(&mut self.max_streams, connection.wire.max_streams());
+            if self.max_streams > before {
+                return Poll::Ready(Step::Roomier);
+            }
             return Poll::Pending;
         }
         if !self.told {
@@ -416,6 +435,9 @@ impl Life {
             connection.wire.close();
             // The reader is woken, and it is us.
             let _ = self.serve.poll(cx);
+        }
+        if !self.closing && !connection.drain.load(Ordering::SeqCst) {
+            return Poll::Pending;
         }
         let limit = self.drain_timeout;
         self.drained_at

@@ -5,7 +5,7 @@
 //!
 //! An endpoint is a [`Member`]. It is connected when it appears. When its last connection breaks, it is connected again: at
 //! once if that connection was good for a while, otherwise after a growing delay. At most `connect_parallelism` connections
-//! are being opened at a time; the others queue. A member that moves keeps its old connections until the first new one.
+//! are being opened at a time, at most half of the places for retries; the others queue. A member that moves keeps its old connections until the first new one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -54,6 +54,8 @@ pub(crate) enum Event {
         subchannel: Arc<Subchannel>,
         connection: Arc<Connection>,
     },
+    /// A connection takes more calls than before.
+    Roomier,
     /// A call found all connections of an endpoint full.
     Grow { subchannel: Arc<Subchannel> },
 }
@@ -102,7 +104,10 @@ pub(crate) struct Driver {
     connections: JoinSet<()>,
     /// How many of them are being opened.
     opening: usize,
+    /// To be connected: new places, and those whose good connection broke.
     queue: VecDeque<Arc<Subchannel>>,
+    /// To be tried again.
+    retries: VecDeque<Arc<Subchannel>>,
     timers: BTreeMap<(Instant, u64), Timer>,
     next_timer: u64,
     keep_alive: Option<KeepAlive>,
@@ -131,6 +136,8 @@ struct Link {
     /// How many of its connections take new calls, as far as was told.
     open: usize,
     backoff: Backoff,
+    /// For extra connections that break soon.
+    growth: Backoff,
     /// A connection is being opened. Aborting it gives up.
     opening: Option<AbortHandle>,
 }
@@ -205,6 +212,7 @@ impl Driver {
             connections: JoinSet::new(),
             opening: 0,
             queue: VecDeque::new(),
+            retries: VecDeque::new(),
             timers: BTreeMap::new(),
             next_timer: 0,
         }
@@ -245,6 +253,7 @@ impl Driver {
         self.shown = Arc::default();
         self.timers.clear();
         self.queue.clear();
+        self.retries.clear();
         loop {
             self.publish(Condition::Closed);
             tokio::select! {
@@ -253,7 +262,7 @@ impl Driver {
                     // Opened while we closed.
                     Event::Connected { connection, .. } => connection.leave(Leave::Unwanted),
                     Event::Ended { subchannel, connection } => self.ended(&subchannel, &connection),
-                    Event::Failed { .. } | Event::Leaving { .. } | Event::Grow { .. } => {}
+                    Event::Failed { .. } | Event::Leaving { .. } | Event::Roomier | Event::Grow { .. } => {}
                 },
                 ended = self.connections.join_next() => {
                     if ended.is_none() {
@@ -296,6 +305,8 @@ impl Driver {
                 subchannel,
                 connection,
             } => self.ended(&subchannel, &connection),
+            // Publishing has every call that waits look again.
+            Event::Roomier => self.dirty = true,
             Event::Grow { subchannel } => self.grow(&subchannel),
         }
     }
@@ -452,6 +463,7 @@ impl Driver {
             subchannel: Arc::new(Subchannel::new(target)),
             open: 0,
             backoff: Backoff::new(self.config.reconnect_first, self.config.reconnect_cap),
+            growth: Backoff::new(self.config.reconnect_first, self.config.reconnect_cap),
             opening: None,
         }
     }
@@ -485,7 +497,13 @@ impl Driver {
 
     fn open_queued(&mut self) {
         while self.opening < self.config.connect_parallelism {
-            let Some(subchannel) = self.queue.pop_front() else {
+            // What failed before may well hang: it never takes the half that is kept for what is new.
+            let may_retry = self.opening < self.config.connect_parallelism.div_ceil(2);
+            let next = match self.queue.pop_front() {
+                None if may_retry => self.retries.pop_front(),
+                next => next,
+            };
+            let Some(subchannel) = next else {
                 return;
             };
             self.open(&subchannel, false);
@@ -585,15 +603,23 @@ impl Driver {
             let interval = keep_alive.interval;
             info!(%endpoint, ?interval, "server wants fewer keep-alive pings");
         }
-        subchannel.may_grow();
         let good_after = self.config.good_after;
         let Some(link) = self.link(subchannel) else {
             return;
         };
         link.open = link.open.saturating_sub(1);
         if link.open > 0 {
+            if *reason == Leave::Idle || lived >= good_after {
+                link.growth.reset();
+                subchannel.may_grow();
+            } else {
+                let delay = link.growth.next_delay();
+                subchannel.may_not_grow();
+                self.later(delay, Timer::MayGrow(Arc::clone(subchannel)));
+            }
             return;
         }
+        subchannel.may_grow();
         let failure = if lived >= good_after {
             link.backoff.reset();
             self.queue.push_back(Arc::clone(subchannel));
@@ -625,10 +651,11 @@ impl Driver {
 
     fn grow(&mut self, subchannel: &Arc<Subchannel>) {
         let max = self.config.max_connections;
+        let all_busy = self.opening >= self.config.connect_parallelism;
         match self.link(subchannel) {
             // At the limit the mark stays until a connection goes: nobody need ask.
             Some(link) if link.open >= max => {}
-            Some(link) if link.open > 0 => self.open(subchannel, true),
+            Some(link) if link.open > 0 && !all_busy => self.open(subchannel, true),
             _ => subchannel.may_grow(),
         }
     }
@@ -636,9 +663,11 @@ impl Driver {
     // --- Time ----------------------------------------------------------------------------------------------------------
 
     fn later(&mut self, delay: Duration, timer: Timer) {
-        self.next_timer += 1;
-        self.timers
-            .insert((Instant::now() + delay, self.next_timer), timer);
+        // What is later than time itself never comes.
+        if let Some(at) = Instant::now().checked_add(delay) {
+            self.next_timer += 1;
+            self.timers.insert((at, self.next_timer), timer);
+        }
     }
 
     fn on_timer(&mut self) {
@@ -647,7 +676,7 @@ impl Driver {
             && entry.key().0 <= now
         {
             match entry.remove() {
-                Timer::Connect(subchannel) => self.queue.push_back(subchannel),
+                Timer::Connect(subchannel) => self.retries.push_back(subchannel),
                 Timer::MayGrow(subchannel) => subchannel.may_grow(),
             }
         }

@@ -266,6 +266,11 @@ impl Subchannel {
         self.growing.store(false, Ordering::Relaxed);
     }
 
+    /// Keeps calls from asking until [`may_grow`](Self::may_grow).
+    pub(crate) fn may_not_grow(&self) {
+        self.growing.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn connections(&self) -> arc_swap::Guard<Arc<Vec<Arc<Connection>>>> {
         self.connections.load()
     }
