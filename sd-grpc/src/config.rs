@@ -46,8 +46,9 @@ pub struct ChannelConfig {
     /// Paths of methods that may be executed twice, such as `/greeter.Greeter/SayHello`.
     /// [`Idempotent`](crate::Idempotent) marks one call. Default none.
     pub idempotent_methods: BTreeSet<String>,
-    /// After how many time-outs in a row without a single byte from the server its connection counts as silent: it is
-    /// replaced and gets no more calls. 0 for never. Default 3.
+    /// After how many time-outs one after another, without a single byte from the server, its connection counts as silent:
+    /// it is replaced and gets no more calls. Attempts that time out together count as one, and those that waited less than
+    /// 100 ms not at all. 0 for never. Default 3.
     pub silent_after: u32,
     /// HTTP/2 pings that find dead connections. Default none, because many servers answer pings more frequent than their
     /// policy, often 5 minutes, by closing the connection.

@@ -7,7 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -46,10 +46,38 @@ pub(crate) struct Connection {
     reason: OnceLock<Leave>,
     /// The calls in flight have the drain time left. After a goodbye they may take theirs, until the endpoint is removed.
     drain: AtomicBool,
-    /// Time-outs in a row, and how many bytes had come at the last one.
-    silence: AtomicU32,
-    silent_at: AtomicU64,
+    silence: Mutex<Silence>,
     task: AtomicWaker,
+}
+
+/// Time-outs in a row.
+#[derive(Debug, Default)]
+struct Silence {
+    count: u32,
+    /// How many bytes had come when they were counted.
+    bytes: u64,
+    /// When the last one was counted.
+    last: Option<Instant>,
+}
+
+/// Who waited less knows nothing about the server.
+const SILENCE_FLOOR: Duration = Duration::from_millis(100);
+
+impl Silence {
+    /// Counts an attempt that got nothing from `began` until `now`, while `bytes` had come. Says how many there were one
+    /// after another: attempts that waited together found out the same thing, and count as one.
+    fn count(&mut self, began: Instant, now: Instant, bytes: u64) -> u32 {
+        if self.bytes != bytes {
+            *self = Self::default();
+        }
+        let is_next = self.last.is_none_or(|last| began >= last);
+        if is_next && now.duration_since(began) >= SILENCE_FLOOR {
+            self.count += 1;
+            self.bytes = bytes;
+            self.last = Some(now);
+        }
+        self.count
+    }
 }
 
 /// Why a connection takes no new calls.
@@ -135,20 +163,22 @@ impl Connection {
     }
 
     /// How many bytes the server has sent; for [`timed_out`](Self::timed_out).
-    pub(crate) fn bytes(&self) -> u64 {
+    fn bytes(&self) -> u64 {
         self.wire.bytes()
     }
 
-    /// An attempt that began when `bytes` had come timed out. After `limit` of these in a row without a byte in between,
-    /// the connection counts as silent.
-    pub(crate) fn timed_out(&self, bytes: u64, limit: u32) {
+    /// An attempt that `began` when `bytes` had come timed out. After `limit` of these, one after another and without a byte
+    /// in between, the connection counts as silent.
+    fn timed_out(&self, began: Instant, bytes: u64, limit: u32) {
         if self.wire.bytes() != bytes || limit == 0 {
             return;
         }
-        if self.silent_at.swap(bytes, Ordering::Relaxed) != bytes {
-            self.silence.store(0, Ordering::Relaxed);
-        }
-        if self.silence.fetch_add(1, Ordering::Relaxed) + 1 >= limit {
+        let silence = self.silence.lock();
+        let count =
+            silence
+                .unwrap_or_else(PoisonError::into_inner)
+                .count(began, Instant::now(), bytes);
+        if count >= limit {
             debug!(endpoint = %self.target.label(), "server fell silent");
             self.leave(Leave::Silent);
         }
@@ -177,6 +207,8 @@ pub(crate) struct Lease {
     connection: Arc<Connection>,
     /// Keeps the driver, and with it the connection, alive.
     shared: Arc<Shared>,
+    began: Instant,
+    /// How many bytes had come by then.
     bytes: u64,
 }
 
@@ -187,6 +219,7 @@ impl Lease {
         Self {
             connection,
             shared,
+            began: Instant::now(),
             bytes,
         }
     }
@@ -215,7 +248,7 @@ impl Lease {
     /// The server did not answer in time.
     pub(crate) fn timed_out(&self) {
         self.connection
-            .timed_out(self.bytes, self.shared.config.silent_after);
+            .timed_out(self.began, self.bytes, self.shared.config.silent_after);
     }
 
     /// The call got no answer here.
@@ -364,8 +397,7 @@ async fn open(job: &Job) -> Result<(Arc<Connection>, Serve), String> {
         state: AtomicU8::new(OPEN),
         reason: OnceLock::new(),
         drain: AtomicBool::new(false),
-        silence: AtomicU32::new(0),
-        silent_at: AtomicU64::new(0),
+        silence: Mutex::default(),
         task: AtomicWaker::new(),
     };
     Ok((Arc::new(connection), serve))
@@ -555,5 +587,32 @@ impl Serve {
         } else {
             Poll::Pending
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_time_outs_one_after_another_and_without_a_byte_in_between_count() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut silence = Silence::default();
+        assert_eq!(silence.count(at(0), at(99), 7), 0, "too short");
+        assert_eq!(silence.count(at(0), at(100), 7), 1);
+        assert_eq!(
+            silence.count(at(0), at(101), 7),
+            1,
+            "together with the first"
+        );
+        assert_eq!(
+            silence.count(at(50), at(300), 7),
+            1,
+            "together with the first"
+        );
+        assert_eq!(silence.count(at(100), at(300), 7), 2);
+        assert_eq!(silence.count(at(300), at(400), 8), 1, "a byte came");
+        assert_eq!(silence.count(at(400), at(500), 8), 2);
     }
 }

@@ -628,7 +628,8 @@ impl Driver {
         } else {
             let delay = link.backoff.next_delay();
             // A connection that breaks soon may be bad luck; the next one decides.
-            let again = link.backoff.attempts() > 1;
+            // Of a silent server, only a new connection shows whether it is dead or slow.
+            let again = link.backoff.attempts() > 1 && *reason != Leave::Silent;
             self.later(delay, Timer::Connect(Arc::clone(subchannel)));
             again.then(|| format!("{endpoint}: {reason}").into())
         };

@@ -1,0 +1,68 @@
+//! Calls that are given up, one at a time or many at once, and what is left for the others.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::echo::{EchoClient, Text};
+use common::{Set, TestServer, ready, within};
+use futures_util::future::join_all;
+use sd_grpc::{ChannelConfig, EndpointState};
+use tonic::Request;
+
+/// A call that gives up after `millis`.
+fn impatient(millis: u64) -> Request<Text> {
+    let mut request = Request::new(Text::new("never"));
+    request.set_timeout(Duration::from_millis(millis));
+    request
+}
+
+/// A server that answers no call but `hello`.
+fn choosy() -> TestServer {
+    TestServer::answering(|seen| async move {
+        if seen.text != "hello" {
+            std::future::pending::<()>().await;
+        }
+        Ok(Text::new("done"))
+    })
+}
+
+#[tokio::test]
+async fn calls_with_short_deadlines_take_a_slow_endpoint_from_nobody() {
+    let server = choosy();
+    let channel = Set::of([server.instance()]).channel().build().unwrap();
+    ready(&channel, 1).await;
+    let mut client = EchoClient::new(channel.clone());
+    for millis in [5, 5, 150] {
+        let calls = (0..8).map(|_| {
+            let mut client = client.clone();
+            async move { client.unary(impatient(millis)).await.unwrap_err() }
+        });
+        join_all(calls).await;
+        assert_eq!(channel.dump().endpoints[0].state, EndpointState::Ready);
+    }
+    client.say("hello").await.unwrap();
+    assert_eq!(server.accepted(), 1, "the connection was kept");
+}
+
+#[tokio::test]
+async fn an_endpoint_whose_silent_connection_is_replaced_fails_nobody() {
+    let server = choosy();
+    let mut config = ChannelConfig::default();
+    config.silent_after = 1;
+    // Every connection is one that did not last.
+    config.good_after = Duration::from_hours(1);
+    config.reconnect_cap = Duration::from_millis(200);
+    let set = Set::of([server.instance()]);
+    let channel = set.channel().config(config).build().unwrap();
+    let mut client = EchoClient::new(channel.clone());
+    for nth in 1..=3 {
+        ready(&channel, 1).await;
+        assert_eq!(server.accepted(), nth);
+        client.unary(impatient(150)).await.unwrap_err();
+        within("an answer", client.say("hello")).await.unwrap();
+        assert_eq!(server.accepted(), nth + 1, "the connection was replaced");
+    }
+}
