@@ -323,6 +323,10 @@ pub(crate) async fn run(job: Job) {
     loop {
         let event = match std::future::poll_fn(|cx| life.poll(cx)).await {
             Step::Roomier => Event::Roomier,
+            Step::Idle => Event::Idle {
+                subchannel: Arc::clone(&job.subchannel),
+                connection: Arc::clone(&connection),
+            },
             Step::Leaving => Event::Leaving {
                 subchannel: Arc::clone(&job.subchannel),
                 reason: connection.reason.get().cloned().unwrap_or(Leave::Unwanted),
@@ -403,7 +407,7 @@ async fn open(job: &Job) -> Result<(Arc<Connection>, Serve), String> {
     Ok((Arc::new(connection), serve))
 }
 
-/// The life of an open connection, as a future with two kinds of result.
+/// The life of an open connection, as a future with several results.
 struct Life {
     serve: Serve,
     connection: Arc<Connection>,
@@ -419,6 +423,8 @@ struct Life {
 enum Step {
     /// The server allows more streams than before.
     Roomier,
+    /// It had no call for a while.
+    Idle,
     /// It takes no new calls from now on. Happens once.
     Leaving,
     /// It is over.
@@ -444,7 +450,8 @@ impl Life {
                 .as_mut()
                 .is_some_and(|check| check.poll(cx, connection))
             {
-                connection.leave(Leave::Idle);
+                // Whether it is one too many is for the driver to say: another one may have broken since.
+                return Poll::Ready(Step::Idle);
             }
         }
         if connection.is_open() {

@@ -56,6 +56,11 @@ pub(crate) enum Event {
     },
     /// A connection takes more calls than before.
     Roomier,
+    /// An extra connection had no call for a while.
+    Idle {
+        subchannel: Arc<Subchannel>,
+        connection: Arc<Connection>,
+    },
     /// A call found all connections of an endpoint full.
     Grow { subchannel: Arc<Subchannel> },
 }
@@ -262,7 +267,7 @@ impl Driver {
                     // Opened while we closed.
                     Event::Connected { connection, .. } => connection.leave(Leave::Unwanted),
                     Event::Ended { subchannel, connection } => self.ended(&subchannel, &connection),
-                    Event::Failed { .. } | Event::Leaving { .. } | Event::Roomier | Event::Grow { .. } => {}
+                    Event::Failed { .. } | Event::Leaving { .. } | Event::Roomier | Event::Idle { .. } | Event::Grow { .. } => {}
                 },
                 ended = self.connections.join_next() => {
                     if ended.is_none() {
@@ -307,6 +312,15 @@ impl Driver {
             } => self.ended(&subchannel, &connection),
             // Publishing has every call that waits look again.
             Event::Roomier => self.dirty = true,
+            Event::Idle {
+                subchannel,
+                connection,
+            } => {
+                let connections = subchannel.connections();
+                if connections.iter().filter(|other| other.is_open()).count() > 1 {
+                    connection.leave(Leave::Idle);
+                }
+            }
             Event::Grow { subchannel } => self.grow(&subchannel),
         }
     }
