@@ -168,7 +168,7 @@ impl Call {
             match self.send(lease, attempt).await {
                 Outcome::Answer(response, lease) => {
                     body.commit();
-                    return Ok(self.answer(response, lease, self.attempts + 1));
+                    return Ok(self.answer(response, &body, lease, self.attempts + 1));
                 }
                 Outcome::NeverSent(lease) => {
                     lease.closed();
@@ -193,12 +193,14 @@ impl Call {
                         body.commit();
                         return match failure {
                             Failure::Answer(_, response) => {
-                                Ok(self.answer(response, lease, self.attempts))
+                                Ok(self.answer(response, &body, lease, self.attempts))
                             }
                             Failure::Status(status) => Err(status),
                         };
                     };
                     self.count_again(&lease, Again::Retried);
+                    // The server may have answered without having read it all.
+                    body.abandon();
                     drop(lease);
                     sleep(delay).await;
                 }
@@ -424,13 +426,20 @@ impl Call {
         request
     }
 
-    fn answer(&self, response: Response<Incoming>, lease: Lease, attempts: u32) -> Response<Body> {
+    fn answer(
+        &self,
+        response: Response<Incoming>,
+        body: &CallBody,
+        lease: Lease,
+        attempts: u32,
+    ) -> Response<Body> {
         let info = AttemptInfo {
             endpoint: lease.target().label(),
             attempts,
         };
-        let mut response =
-            response.map(|body| Body::new(ResponseBody::new(body, lease, self.deadline, attempts)));
+        let (sending, deadline) = (body.sending(), self.deadline);
+        let mut response = response
+            .map(|body| Body::new(ResponseBody::new(body, sending, lease, deadline, attempts)));
         response.extensions_mut().insert(info);
         response
     }

@@ -3,13 +3,18 @@
 //! A unary request is read at once: its message stays as shared bytes, and sending it again copies nothing. As a side effect
 //! hyper learns with the message that it is the last, which saves a frame. A streamed request is recorded while it is sent,
 //! up to [`REPLAY_BYTES`] and until the response begins.
+//!
+//! Once the response has begun, hyper goes on sending a stream even if nobody reads the response any more. A [`Sending`]
+//! ends that.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use http_body::{Body as _, Frame};
 use tonic::Status;
 use tonic::body::Body;
@@ -23,7 +28,7 @@ pub(crate) enum CallBody {
     /// All there is to send.
     Whole(Option<Bytes>),
     /// A stream, and what was taken from it so far.
-    Stream(Arc<Mutex<Tape>>),
+    Stream(Arc<Tape>),
 }
 
 impl CallBody {
@@ -48,14 +53,18 @@ impl CallBody {
             }
         }
         let bytes = recorded.iter().map(Bytes::len).sum();
-        Ok(Self::Stream(Arc::new(Mutex::new(Tape {
+        let reel = Reel {
             source: body,
             recorded,
             bytes,
             recording: bytes <= REPLAY_BYTES,
             complete: true,
-            attempt: 0,
-        }))))
+        };
+        Ok(Self::Stream(Arc::new(Tape {
+            attempt: AtomicU32::new(0),
+            reader: AtomicWaker::new(),
+            reel: Mutex::new(reel),
+        })))
     }
 
     /// The body for the next attempt; `None` if what was sent before is no longer known.
@@ -63,20 +72,30 @@ impl CallBody {
         match self {
             Self::Whole(data) => Some(RequestBody::Whole(data.clone())),
             Self::Stream(tape) => {
-                let attempt = {
-                    let mut tape = lock(tape);
-                    if !tape.complete {
-                        return None;
-                    }
-                    tape.attempt += 1;
-                    tape.attempt
-                };
+                if !tape.reel().complete {
+                    return None;
+                }
                 Some(RequestBody::Stream(Replay {
                     tape: Arc::clone(tape),
-                    attempt,
+                    attempt: tape.next_attempt(),
                     position: 0,
                 }))
             }
+        }
+    }
+
+    /// What ends the sending with the response. `None` where all is sent.
+    pub(crate) fn sending(&self) -> Option<Sending> {
+        match self {
+            Self::Whole(_) => None,
+            Self::Stream(tape) => Some(Sending(Arc::clone(tape))),
+        }
+    }
+
+    /// Ends the sending of the attempt that was made last. There may be another one.
+    pub(crate) fn abandon(&self) {
+        if let Self::Stream(tape) = self {
+            tape.next_attempt();
         }
     }
 
@@ -84,32 +103,65 @@ impl CallBody {
     pub(crate) fn can_repeat(&self) -> bool {
         match self {
             Self::Whole(_) => true,
-            Self::Stream(tape) => lock(tape).complete,
+            Self::Stream(tape) => tape.reel().complete,
         }
     }
 
     /// The response has begun: nothing will be sent again.
     pub(crate) fn commit(&self) {
         if let Self::Stream(tape) = self {
-            lock(tape).recording = false;
+            tape.reel().recording = false;
         }
     }
 }
 
-/// A stream and the record of its beginning.
+/// A stream and the record of its beginning, of which the latest attempt reads.
 #[derive(Debug)]
 pub(crate) struct Tape {
+    /// The attempt that may read. An abandoned one may still be polled until hyper drops it. Not under the lock, because the
+    /// user's stream may hold the response, and let it go while it is polled.
+    attempt: AtomicU32,
+    /// Waits for the next frame.
+    reader: AtomicWaker,
+    reel: Mutex<Reel>,
+}
+
+#[derive(Debug)]
+struct Reel {
     source: Body,
     recorded: Vec<Bytes>,
     bytes: usize,
     recording: bool,
     /// Whether `recorded` holds everything that was taken from the source.
     complete: bool,
-    /// The attempt that may read. An abandoned one may still be polled until hyper drops it.
-    attempt: u32,
+}
+
+/// The sending of a call's stream. Ends when this is dropped: a request that nobody waits for would keep its place at the
+/// server.
+#[derive(Debug)]
+pub(crate) struct Sending(Arc<Tape>);
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.0.next_attempt();
+    }
 }
 
 impl Tape {
+    /// The user's stream is the only foreign code under the lock, and its panics are caught: nothing poisons the lock.
+    fn reel(&self) -> MutexGuard<'_, Reel> {
+        self.reel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the sending of the attempt before.
+    fn next_attempt(&self) -> u32 {
+        let attempt = self.attempt.fetch_add(1, Ordering::SeqCst) + 1;
+        self.reader.wake();
+        attempt
+    }
+}
+
+impl Reel {
     fn keep(&mut self, data: &Bytes) {
         self.bytes += data.len();
         if self.recording && self.bytes <= REPLAY_BYTES {
@@ -131,45 +183,55 @@ pub(crate) enum RequestBody {
 /// Plays the tape from its beginning, then goes on with the source.
 #[derive(Debug)]
 pub(crate) struct Replay {
-    tape: Arc<Mutex<Tape>>,
+    tape: Arc<Tape>,
     attempt: u32,
     position: usize,
 }
 
 impl Replay {
+    fn is_abandoned(&self) -> bool {
+        self.tape.attempt.load(Ordering::SeqCst) != self.attempt
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let mut tape = lock(&self.tape);
-        if tape.attempt != self.attempt {
-            let status = Status::cancelled("this attempt was abandoned");
-            return Poll::Ready(Some(Err(status)));
+        let tape = Arc::clone(&self.tape);
+        let mut reel = tape.reel();
+        if !self.is_abandoned() {
+            tape.reader.register(cx.waker());
         }
-        if let Some(data) = tape.recorded.get(self.position) {
+        // Looked at after the waker is there: it is not abandoned unseen.
+        if self.is_abandoned() {
+            // Hyper resets the stream with the reason that it finds in an error.
+            let cancelled = h2::Error::from(h2::Reason::CANCEL);
+            return Poll::Ready(Some(Err(Status::from_error(Box::new(cancelled)))));
+        }
+        if let Some(data) = reel.recorded.get(self.position) {
             self.position += 1;
             return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
         }
-        if !tape.recording && !tape.recorded.is_empty() {
+        if !reel.recording && !reel.recorded.is_empty() {
             // Played to its end for the last time.
-            tape.complete = false;
-            tape.recorded = Vec::new();
+            reel.complete = false;
+            reel.recorded = Vec::new();
             self.position = 0;
         }
-        let source = &mut tape.source;
+        let source = &mut reel.source;
         let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(source).poll_frame(cx)));
         let polled = polled.unwrap_or_else(|_| {
             // Hyper polls this in the connection's task: the panic must cost this call alone.
-            tape.source = Body::empty();
+            reel.source = Body::empty();
             let status = Status::internal("the request stream panicked");
             Poll::Ready(Some(Err(status)))
         });
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
-                    tape.keep(data);
-                    self.position = tape.recorded.len();
+                    reel.keep(data);
+                    self.position = reel.recorded.len();
                 }
             }
             // The source cannot fail twice.
-            Poll::Ready(Some(Err(_))) => tape.complete = false,
+            Poll::Ready(Some(Err(_))) => reel.complete = false,
             Poll::Ready(None) | Poll::Pending => {}
         }
         polled
@@ -193,11 +255,6 @@ impl http_body::Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         matches!(self, Self::Whole(None))
     }
-}
-
-/// The user's stream is the only foreign code under the lock, and its panics are caught: nothing poisons the lock.
-fn lock(tape: &Mutex<Tape>) -> MutexGuard<'_, Tape> {
-    tape.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use tonic::Status;
 
 use crate::connection::Lease;
 use crate::options::AttemptInfo;
+use crate::request_body::Sending;
 use crate::status;
 
 pub(crate) struct ResponseBody {
@@ -24,18 +25,25 @@ pub(crate) struct ResponseBody {
 
 struct Open {
     incoming: Incoming,
+    /// Where the request is a stream: ends with the response, and before the place is free.
+    _sending: Option<Sending>,
     lease: Lease,
 }
 
 impl ResponseBody {
     pub(crate) fn new(
         incoming: Incoming,
+        sending: Option<Sending>,
         lease: Lease,
         deadline: Option<Instant>,
         attempts: u32,
     ) -> Self {
         Self {
-            open: Some(Open { incoming, lease }),
+            open: Some(Open {
+                incoming,
+                _sending: sending,
+                lease,
+            }),
             deadline,
             timer: None,
             attempts,

@@ -9,8 +9,10 @@ use std::time::Duration;
 use common::echo::{EchoClient, Text};
 use common::{Set, TestServer, ready, within};
 use futures_util::future::join_all;
-use sd_grpc::{ChannelConfig, EndpointState};
-use tonic::Request;
+use sd_grpc::{BalancedChannel, ChannelConfig, EndpointState};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request};
 
 /// A call that gives up after `millis`.
 fn impatient(millis: u64) -> Request<Text> {
@@ -65,4 +67,54 @@ async fn an_endpoint_whose_silent_connection_is_replaced_fails_nobody() {
         within("an answer", client.say("hello")).await.unwrap();
         assert_eq!(server.accepted(), nth + 1, "the connection was replaced");
     }
+}
+
+/// A channel with one connection to a server that takes one call at a time.
+async fn narrow(server: &TestServer) -> BalancedChannel {
+    let mut config = ChannelConfig::default();
+    config.max_connections = 1;
+    let set = Set::of([server.instance()]);
+    let channel = set.channel().config(config).build().unwrap();
+    ready(&channel, 1).await;
+    channel
+}
+
+fn one_at_a_time() -> TestServer {
+    TestServer::configured(
+        |_| async { Ok(Text::new("done")) },
+        |server| server.max_concurrent_streams(1),
+    )
+}
+
+#[tokio::test]
+async fn a_dropped_response_ends_its_request_and_frees_the_place() {
+    let server = one_at_a_time();
+    let channel = narrow(&server).await;
+    let mut client = EchoClient::new(channel.clone());
+    let (say, said) = mpsc::channel(1);
+    say.send(Text::new("a")).await.unwrap();
+    let mut chat = client.chat(ReceiverStream::new(said)).await.unwrap();
+    within("an echo", chat.message()).await.unwrap().unwrap();
+    drop(chat);
+    within("the end of the request", say.closed()).await;
+    within("the next call", client.say("b")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_deadline_in_the_middle_of_a_stream_ends_its_request_and_frees_the_place() {
+    let server = one_at_a_time();
+    let channel = narrow(&server).await;
+    let mut client = EchoClient::new(channel.clone());
+    let (say, said) = mpsc::channel(1);
+    say.send(Text::new("a")).await.unwrap();
+    let mut request = Request::new(ReceiverStream::new(said));
+    request.set_timeout(Duration::from_millis(300));
+    let mut chat = client.chat_with(request).await.unwrap();
+    within("an echo", chat.message()).await.unwrap().unwrap();
+    let status = within("the deadline", chat.message()).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    // The response is still held, and has ended nevertheless.
+    within("the end of the request", say.closed()).await;
+    within("the next call", client.say("b")).await.unwrap();
+    drop(chat);
 }

@@ -87,9 +87,16 @@ where
         &mut self,
         texts: impl Stream<Item = Text> + Send + 'static,
     ) -> Result<Streaming<Text>, Status> {
+        self.chat_with(Request::new(texts)).await
+    }
+
+    pub async fn chat_with(
+        &mut self,
+        request: Request<impl Stream<Item = Text> + Send + 'static>,
+    ) -> Result<Streaming<Text>, Status> {
         self.ready().await?;
         let path = PathAndQuery::from_static("/test.Echo/Chat");
-        let (request, codec) = (Request::new(texts), ProstCodec::default());
+        let codec = ProstCodec::default();
         let response = self.inner.streaming(request, path, codec).await?;
         Ok(response.into_inner())
     }
