@@ -18,6 +18,7 @@ use crate::connector::{Connector, Dial, SharedConnector};
 use crate::driver::{Driver, EVENTS, Parts};
 use crate::instrument::CallMetrics;
 use crate::ready_set::ReadySet;
+use crate::replay_budget::ReplayBudget;
 use crate::shared::{Published, Shared};
 use crate::throttle::Throttle;
 #[cfg(feature = "tls")]
@@ -173,6 +174,7 @@ impl ChannelBuilder {
         );
         Ok(BalancedChannel::new(Arc::new(Shared {
             throttle: Throttle::new(config.retry_throttle),
+            replay_budget: Arc::new(ReplayBudget::new(config.replay_budget)),
             metrics: CallMetrics::new(&service),
             service,
             config,

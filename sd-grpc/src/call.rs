@@ -153,7 +153,7 @@ impl Call {
     ) -> Result<Response<Body>, Status> {
         let mut body = Some(body);
         let body = poll_fn(|cx| match body.take() {
-            Some(body) => Poll::Ready(CallBody::read(body, cx)),
+            Some(body) => Poll::Ready(CallBody::read(body, &self.shared.replay_budget, cx)),
             None => Poll::Pending,
         })
         .await?;

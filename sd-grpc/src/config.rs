@@ -43,6 +43,9 @@ pub struct ChannelConfig {
     pub retry_cap: Duration,
     /// What stops retries while most calls fail.
     pub retry_throttle: RetryThrottle,
+    /// How many bytes of all streamed requests together are kept for sending them again, of one at most 64 KiB. Beyond that
+    /// they are sent once. Default 16 MiB.
+    pub replay_budget: usize,
     /// Paths of methods that may be executed twice, such as `/greeter.Greeter/SayHello`.
     /// [`Idempotent`](crate::Idempotent) marks one call. Default none.
     pub idempotent_methods: BTreeSet<String>,
@@ -91,6 +94,7 @@ impl Default for ChannelConfig {
             retry_first: Duration::from_millis(50),
             retry_cap: Duration::from_secs(1),
             retry_throttle: RetryThrottle::default(),
+            replay_budget: 16 * 1024 * 1024,
             idempotent_methods: BTreeSet::new(),
             silent_after: 3,
             keep_alive: None,

@@ -14,6 +14,7 @@ mod dump;
 pub mod instrument;
 mod options;
 mod ready_set;
+mod replay_budget;
 mod request_body;
 mod response_body;
 mod server;

@@ -2,7 +2,7 @@
 //!
 //! A unary request is read at once: its message stays as shared bytes, and sending it again copies nothing. As a side effect
 //! hyper learns with the message that it is the last, which saves a frame. A streamed request is recorded while it is sent,
-//! up to [`REPLAY_BYTES`] and until the response begins.
+//! up to [`REPLAY_BYTES`](crate::replay_budget::REPLAY_BYTES), as far as the channel's budget goes, and until the response begins.
 //!
 //! Once the response has begun, hyper goes on sending a stream even if nobody reads the response any more. A [`Sending`]
 //! ends that.
@@ -19,8 +19,7 @@ use http_body::{Body as _, Frame};
 use tonic::Status;
 use tonic::body::Body;
 
-/// How much of a streamed request is kept for sending it again.
-const REPLAY_BYTES: usize = 64 * 1024;
+use crate::replay_budget::{ReplayBudget, ReplayShare};
 
 /// The body of a call, from which each attempt gets its own.
 #[derive(Debug)]
@@ -36,7 +35,11 @@ impl CallBody {
     ///
     /// # Errors
     /// The body's own error.
-    pub(crate) fn read(mut body: Body, cx: &mut Context<'_>) -> Result<Self, Status> {
+    pub(crate) fn read(
+        mut body: Body,
+        budget: &Arc<ReplayBudget>,
+        cx: &mut Context<'_>,
+    ) -> Result<Self, Status> {
         let mut recorded = Vec::new();
         // A unary body is one message and the end. One more message makes it a stream.
         while recorded.len() < 2 {
@@ -52,12 +55,13 @@ impl CallBody {
                 Poll::Ready(None) | Poll::Pending => break,
             }
         }
-        let bytes = recorded.iter().map(Bytes::len).sum();
+        let mut share = ReplayShare::of(budget);
         let reel = Reel {
             source: body,
+            recording: share.take(recorded.iter().map(Bytes::len).sum()),
             recorded,
-            bytes,
-            recording: bytes <= REPLAY_BYTES,
+            position: 0,
+            share,
             complete: true,
         };
         Ok(Self::Stream(Arc::new(Tape {
@@ -72,13 +76,14 @@ impl CallBody {
         match self {
             Self::Whole(data) => Some(RequestBody::Whole(data.clone())),
             Self::Stream(tape) => {
-                if !tape.reel().complete {
+                let mut reel = tape.reel();
+                if !reel.complete {
                     return None;
                 }
+                reel.position = 0;
                 Some(RequestBody::Stream(Replay {
                     tape: Arc::clone(tape),
                     attempt: tape.next_attempt(),
-                    position: 0,
                 }))
             }
         }
@@ -110,7 +115,7 @@ impl CallBody {
     /// The response has begun: nothing will be sent again.
     pub(crate) fn commit(&self) {
         if let Self::Stream(tape) = self {
-            tape.reel().recording = false;
+            tape.reel().commit();
         }
     }
 }
@@ -130,7 +135,10 @@ pub(crate) struct Tape {
 struct Reel {
     source: Body,
     recorded: Vec<Bytes>,
-    bytes: usize,
+    /// How many of them the latest attempt has read.
+    position: usize,
+    /// What they take from the channel's budget.
+    share: ReplayShare,
     recording: bool,
     /// Whether `recorded` holds everything that was taken from the source.
     complete: bool,
@@ -163,13 +171,28 @@ impl Tape {
 
 impl Reel {
     fn keep(&mut self, data: &Bytes) {
-        self.bytes += data.len();
-        if self.recording && self.bytes <= REPLAY_BYTES {
+        if self.recording && self.share.take(data.len()) {
             self.recorded.push(data.clone());
+            self.position = self.recorded.len();
         } else {
             self.recording = false;
-            self.complete = false;
+            self.forget();
         }
+    }
+
+    /// Lets go what was read: it will not be played again.
+    fn forget(&mut self) {
+        self.recorded = self.recorded.split_off(self.position);
+        self.position = 0;
+        self.complete = false;
+        if self.recorded.is_empty() {
+            self.share.give_back();
+        }
+    }
+
+    fn commit(&mut self) {
+        self.recording = false;
+        self.forget();
     }
 }
 
@@ -185,7 +208,6 @@ pub(crate) enum RequestBody {
 pub(crate) struct Replay {
     tape: Arc<Tape>,
     attempt: u32,
-    position: usize,
 }
 
 impl Replay {
@@ -205,15 +227,13 @@ impl Replay {
             let cancelled = h2::Error::from(h2::Reason::CANCEL);
             return Poll::Ready(Some(Err(Status::from_error(Box::new(cancelled)))));
         }
-        if let Some(data) = reel.recorded.get(self.position) {
-            self.position += 1;
-            return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+        if let Some(data) = reel.recorded.get(reel.position).cloned() {
+            reel.position += 1;
+            return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         if !reel.recording && !reel.recorded.is_empty() {
             // Played to its end for the last time.
-            reel.complete = false;
-            reel.recorded = Vec::new();
-            self.position = 0;
+            reel.forget();
         }
         let source = &mut reel.source;
         let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(source).poll_frame(cx)));
@@ -227,7 +247,6 @@ impl Replay {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     reel.keep(data);
-                    self.position = reel.recorded.len();
                 }
             }
             // The source cannot fail twice.
@@ -265,10 +284,21 @@ mod tests {
     use http_body_util::{BodyExt, StreamBody};
 
     use super::*;
+    use crate::replay_budget::REPLAY_BYTES;
 
     fn read(body: Body) -> CallBody {
+        read_within(&Arc::new(ReplayBudget::new(usize::MAX)), body)
+    }
+
+    fn read_within(budget: &Arc<ReplayBudget>, body: Body) -> CallBody {
         let waker = futures_util::task::noop_waker();
-        CallBody::read(body, &mut Context::from_waker(&waker)).unwrap()
+        CallBody::read(body, budget, &mut Context::from_waker(&waker)).unwrap()
+    }
+
+    /// Whether the budget has exactly this much left.
+    fn has_left(budget: &Arc<ReplayBudget>, bytes: usize) -> bool {
+        let mut all = ReplayShare::of(budget);
+        all.take(bytes) && !ReplayShare::of(budget).take(1)
     }
 
     fn body(messages: Vec<Bytes>) -> Body {
@@ -351,6 +381,40 @@ mod tests {
         assert_eq!(text(sent).await.len(), 2 * REPLAY_BYTES);
         assert!(!call.can_repeat());
         assert!(call.attempt().is_none());
+    }
+
+    #[tokio::test]
+    async fn streams_share_a_budget_and_give_back_what_they_took() {
+        let budget = Arc::new(ReplayBudget::new(5));
+        let four = || body(["a", "b", "c", "d"].map(message).to_vec());
+        let (first, second) = (read_within(&budget, four()), read_within(&budget, four()));
+        assert_eq!(text(first.attempt().unwrap()).await, "abcd");
+        assert!(!first.can_repeat(), "three were all that was left for it");
+        assert!(
+            has_left(&budget, 3),
+            "the first gave back what it cannot use"
+        );
+        assert_eq!(text(second.attempt().unwrap()).await, "abcd");
+        assert!(second.can_repeat());
+        assert!(has_left(&budget, 1));
+        drop(second);
+        assert!(has_left(&budget, 5));
+    }
+
+    #[tokio::test]
+    async fn a_quiet_stream_keeps_nothing_once_its_response_has_begun() {
+        let budget = Arc::new(ReplayBudget::new(5));
+        let quiet = stream::iter(["a", "b", "c"])
+            .map(|text| Ok::<_, Infallible>(Frame::data(message(text))))
+            .chain(stream::pending());
+        let call = read_within(&budget, Body::new(StreamBody::new(quiet)));
+        let mut sent = call.attempt().unwrap();
+        for _ in 0..3 {
+            sent.frame().await.unwrap().unwrap();
+        }
+        assert!(has_left(&budget, 2));
+        call.commit();
+        assert!(has_left(&budget, 5));
     }
 
     #[tokio::test]

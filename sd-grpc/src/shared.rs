@@ -14,6 +14,7 @@ use crate::config::ChannelConfig;
 use crate::driver::Event;
 use crate::instrument::CallMetrics;
 use crate::ready_set::ReadySet;
+use crate::replay_budget::ReplayBudget;
 use crate::throttle::Throttle;
 
 /// Held by every handle, call and response. When the last one is gone, the driver ends.
@@ -25,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) user_agent: HeaderValue,
     pub(crate) throttle: Throttle,
+    pub(crate) replay_budget: Arc<ReplayBudget>,
     pub(crate) metrics: CallMetrics,
     pub(crate) totals: CachePadded<Totals>,
     /// Cancelled to end the channel.
