@@ -209,5 +209,6 @@ many calls fail.
 ";
 const FROZEN: &str = "\
 Frozen is another thing: both endpoints are connected and have answered calls when the process of one is stopped (SIGSTOP). What
-was sent to it may have been executed, so that only calls marked idempotent may move elsewhere, after an attempt time-out.
+was sent to it may have been executed, so that only calls marked idempotent may move elsewhere, after an attempt time-out. Of the
+others, about as many fail as were in flight: each caller meets the frozen endpoint once before it is found silent.
 ";
