@@ -14,8 +14,8 @@ use common::{Set, TestServer, eventually, instance_at, ready, within};
 use futures_util::future::join_all;
 use sd_core::testing::{Direction, Fault, TcpProxy};
 use sd_grpc::{BalancedChannel, ChannelConfig, EndpointState};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 use tonic::Code;
@@ -404,4 +404,48 @@ async fn keep_alive_finds_a_dead_connection_without_calls() {
     .await;
     proxy.set(Fault::Pass);
     ready(&channel, 2).await;
+}
+
+/// Reads what a client sends until it pings.
+async fn until_ping(stream: &mut TcpStream) {
+    const PREFACE: usize = 24;
+    const PING: u8 = 6;
+    stream.read_exact(&mut [0; PREFACE]).await.unwrap();
+    loop {
+        let mut header = [0; 9];
+        stream.read_exact(&mut header).await.unwrap();
+        let [a, b, c, kind, ..] = header;
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        stream.read_exact(&mut vec![0; length]).await.unwrap();
+        if kind == PING {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_complains_about_pings_gets_half_as_many() {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let keep_alive = sd_grpc::KeepAlive {
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_secs(10),
+        while_idle: true,
+    };
+    let set = Set::of([instance_at(listener.local_addr().unwrap())]);
+    let _channel = set.channel().keep_alive(keep_alive).build().unwrap();
+    let (mut stream, _) = within("a connection", listener.accept()).await.unwrap();
+    stream.write_all(&SETTINGS).await.unwrap();
+    within("a ping", until_ping(&mut stream)).await;
+    // GOAWAY with ENHANCE_YOUR_CALM.
+    let mut go_away = vec![0, 0, 22, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xb];
+    go_away.extend(b"too_many_pings");
+    stream.write_all(&go_away).await.unwrap();
+
+    let (mut stream, _) = within("another one", listener.accept()).await.unwrap();
+    let connected = Instant::now();
+    stream.write_all(&SETTINGS).await.unwrap();
+    within("a ping", until_ping(&mut stream)).await;
+    let waited = connected.elapsed();
+    assert!(waited > Duration::from_millis(1_900), "{waited:?}");
 }

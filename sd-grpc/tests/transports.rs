@@ -77,6 +77,24 @@ async fn a_connector_may_be_made_of_any_stream() {
 }
 
 #[tokio::test]
+async fn calls_carry_the_origin_instead_of_the_endpoint() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let set = Set::of([common::instance_at(listener.local_addr().unwrap())]);
+    let origin = "https://echo.example:8443".parse().unwrap();
+    let channel = set.channel().origin(origin).build().unwrap();
+    let call = tokio::spawn(async move { EchoClient::new(channel).say("hello").await });
+    let carried = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let (request, _) = connection.accept().await.unwrap().unwrap();
+        request.uri().to_string()
+    };
+    let carried = common::within("the call", carried).await;
+    assert_eq!(carried, "https://echo.example:8443/test.Echo/Unary");
+    call.abort();
+}
+
+#[tokio::test]
 async fn settings_that_cannot_work_are_refused_with_a_reason() {
     let set = Set::of([]);
     let reason = |builder: ChannelBuilder| builder.build().unwrap_err().report().to_string();
