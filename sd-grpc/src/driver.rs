@@ -5,7 +5,8 @@
 //!
 //! An endpoint is a [`Member`]. It is connected when it appears. When its last connection breaks, it is connected again: at
 //! once if that connection was good for a while, otherwise after a growing delay. At most `connect_parallelism` connections
-//! are being opened at a time, at most half of the places for retries; the others queue. A member that moves keeps its old connections until the first new one.
+//! are being opened at a time; the others queue, and retries take at most half of the places. A member that moves keeps its
+//! old connections until the first new one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
