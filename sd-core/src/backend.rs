@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::elector::AnyElector;
 use crate::error::Result;
 use crate::instancer::Instancer;
 use crate::registrar::Registrar;
@@ -17,6 +18,9 @@ pub trait Backend: Instancer {
 
     /// The writing port; `None` for a source that can only be read.
     fn registrar(self: Arc<Self>) -> Option<Arc<dyn Registrar>>;
+
+    /// The ownership port, with a connection of its own for each call; `None` where there are no elections.
+    fn elector(self: Arc<Self>) -> Option<AnyElector>;
 
     /// Ends session, sockets and tasks. Idempotent. Later calls answer [`Closed`](crate::ErrorKind::Closed).
     ///

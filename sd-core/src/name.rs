@@ -27,6 +27,16 @@ pub struct ServiceName(Arc<str>);
 #[serde(try_from = "String", into = "String")]
 pub struct InstanceId(Arc<str>);
 
+/// The longest election name, in bytes.
+pub const MAX_ELECTION_NAME_BYTES: usize = 255;
+
+/// The name of an election: one or more segments between slashes, as in `reports/nightly`. Each is made of ASCII letters, digits,
+/// `-`, `_` and `.`, and begins and ends with a letter or a digit; all together have at most [`MAX_ELECTION_NAME_BYTES`]. Cheap to
+/// clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ElectionName(Arc<str>);
+
 impl ServiceName {
     /// Checks a service name.
     ///
@@ -36,22 +46,30 @@ impl ServiceName {
         const OP: &str = "service name";
         let name = name.as_ref();
         check_length(OP, name, MAX_SERVICE_NAME_BYTES)?;
-        if let Some(odd) = name
-            .chars()
-            .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')))
-        {
-            return Err(Error::invalid_input(
-                OP,
-                format!("{name:?} contains {odd:?}: use ASCII letters, digits, '-', '_' and '.'"),
-            ));
-        }
-        if !(name.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && name.ends_with(|c: char| c.is_ascii_alphanumeric()))
-        {
-            return Err(Error::invalid_input(
-                OP,
-                format!("{name:?} must begin and end with a letter or a digit"),
-            ));
+        check_word(OP, name)?;
+        Ok(Self(name.into()))
+    }
+}
+
+impl ElectionName {
+    /// Checks an election name.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) names the rule that `name` breaks.
+    pub fn new(name: impl AsRef<str>) -> Result<Self> {
+        const OP: &str = "election name";
+        let name = name.as_ref();
+        check_length(OP, name, MAX_ELECTION_NAME_BYTES)?;
+        for segment in name.split('/') {
+            if segment.is_empty() {
+                return Err(Error::invalid_input(
+                    OP,
+                    format!(
+                        "{name:?} has nothing before, after or between its slashes: write for instance reports/nightly"
+                    ),
+                ));
+            }
+            check_word(OP, segment)?;
         }
         Ok(Self(name.into()))
     }
@@ -80,6 +98,28 @@ impl InstanceId {
         }
         Ok(Self(id.into()))
     }
+}
+
+/// A service's name, or one segment of an election's.
+fn check_word(op: &'static str, word: &str) -> Result<()> {
+    if let Some(odd) = word
+        .chars()
+        .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')))
+    {
+        return Err(Error::invalid_input(
+            op,
+            format!("{word:?} contains {odd:?}: use ASCII letters, digits, '-', '_' and '.'"),
+        ));
+    }
+    if !(word.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && word.ends_with(|c: char| c.is_ascii_alphanumeric()))
+    {
+        return Err(Error::invalid_input(
+            op,
+            format!("{word:?} must begin and end with a letter or a digit"),
+        ));
+    }
+    Ok(())
 }
 
 fn check_length(op: &'static str, text: &str, max: usize) -> Result<()> {
@@ -166,11 +206,39 @@ macro_rules! checked_name {
 
 checked_name!(ServiceName);
 checked_name!(InstanceId);
+checked_name!(ElectionName);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ErrorKind;
+
+    #[test]
+    fn an_election_name_is_words_between_slashes() {
+        for good in [
+            "nightly",
+            "reports/nightly",
+            "a/b-1/c_2.d",
+            &"a".repeat(255),
+        ] {
+            assert_eq!(ElectionName::new(good).unwrap().as_str(), good);
+        }
+        let long = "a".repeat(256);
+        for bad in [
+            "",
+            "/",
+            "/a",
+            "a/",
+            "a//b",
+            "a b",
+            "a/.b",
+            "a/é",
+            long.as_str(),
+        ] {
+            let error = ElectionName::new(bad).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{bad}");
+        }
+    }
 
     #[test]
     fn accepts_the_names_of_grpc_services_and_go_kit_keys() {

@@ -18,7 +18,7 @@ pub const DEFAULT_TTL: Duration = Duration::from_secs(10);
 pub struct Limits {
     /// The times-to-live that may be asked for.
     pub ttl: RangeInclusive<Duration>,
-    /// The largest record in bytes, as the backend writes it.
+    /// The largest record, or value of a candidate, in bytes as the backend writes it.
     pub record_bytes: usize,
 }
 
@@ -34,18 +34,19 @@ impl Limits {
     /// `InvalidInput` with the limit.
     pub fn check(&self, instance: &Instance, options: &RegisterOptions) -> Result<()> {
         const OP: &str = "register";
-        if !self.ttl.contains(&options.ttl) {
-            return Err(Error::invalid_input(
-                OP,
-                format!(
-                    "a ttl of {:?} is outside of {:?} to {:?}",
-                    options.ttl,
-                    self.ttl.start(),
-                    self.ttl.end()
-                ),
-            ));
-        }
+        self.check_ttl(OP, options.ttl)?;
         self.check_size(OP, instance)
+    }
+
+    pub(crate) fn check_ttl(&self, op: &'static str, ttl: Duration) -> Result<()> {
+        if self.ttl.contains(&ttl) {
+            return Ok(());
+        }
+        let (shortest, longest) = (self.ttl.start(), self.ttl.end());
+        Err(Error::invalid_input(
+            op,
+            format!("a ttl of {ttl:?} is outside of {shortest:?} to {longest:?}"),
+        ))
     }
 
     pub(crate) fn check_size(&self, op: &'static str, instance: &Instance) -> Result<()> {

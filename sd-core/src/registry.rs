@@ -12,10 +12,12 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{Instrument, info_span};
 
 use crate::backend::Backend;
 use crate::clock::{BootClock, Clock};
+use crate::elector::AnyElector;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{RegistrationConfig, RegistrationDump, RegistrationGuard};
 use crate::instance::{Instance, RecordId};
@@ -332,6 +334,29 @@ impl Registry {
         })
     }
 
+    /// An elector with a connection of its own. Most programs hand the registry to a `Candidate` of `sd-election` instead.
+    ///
+    /// # Errors
+    /// `Unsupported` where the server has no elections, `Closed` after [`close`](Self::close).
+    pub fn elector(&self) -> Result<AnyElector> {
+        const OP: &str = "elect";
+        self.check_open(OP)?;
+        Arc::clone(&self.inner.backend).elector().ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, OP).because(format!(
+                "{} has no elections that can be trusted",
+                self.inner.backend.name()
+            ))
+        })
+    }
+
+    /// For what is built beside the registry and has something to give back at the server before it closes.
+    pub fn closing(&self) -> Closing {
+        Closing {
+            stop: self.inner.stop.clone(),
+            _wait_for_us: self.inner.tasks.token(),
+        }
+    }
+
     /// Ends everything: withdraws all registrations, ends all subscriptions, closes the backend. Idempotent. Later calls answer
     /// `Closed`.
     ///
@@ -368,6 +393,28 @@ impl Registry {
             return Err(Error::new(ErrorKind::Closed, op).because("the registry was closed"));
         }
         Ok(())
+    }
+}
+
+/// Tells when a registry is being closed. [`Registry::close`] waits until it is dropped, for a bounded time.
+#[derive(Clone)]
+pub struct Closing {
+    stop: CancellationToken,
+    _wait_for_us: TaskTrackerToken,
+}
+
+impl Closing {
+    /// Returns when the registry's owner closes it. Cancel-safe.
+    pub async fn requested(&self) {
+        self.stop.cancelled().await;
+    }
+}
+
+impl fmt::Debug for Closing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Closing")
+            .field("requested", &self.stop.is_cancelled())
+            .finish_non_exhaustive()
     }
 }
 

@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 const OP: &str = "registry url";
 const MAX_URL_BYTES: usize = 8 * 1024;
 
-/// A registry URL in its parts. `Display` and `Debug` hide the password and everything after `?`.
+/// A registry URL in its parts. `Display` and `Debug` hide the password, a user name without one, which may be a token, and
+/// everything after `?`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RegistryUrl {
     scheme: String,
@@ -201,12 +202,11 @@ impl FromStr for RegistryUrl {
 impl fmt::Display for RegistryUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://", self.scheme)?;
-        if let Some(username) = &self.username {
-            write!(f, "{username}")?;
-            if self.password.is_some() {
-                f.write_str(":***")?;
-            }
-            f.write_str("@")?;
+        match (&self.username, &self.password) {
+            (Some(username), Some(_)) => write!(f, "{username}:***@")?,
+            // Alone before the hosts it may be a token.
+            (Some(_), None) => f.write_str("***@")?,
+            (None, _) => {}
         }
         write!(f, "{}{}", self.hosts.join(","), self.path)
     }
@@ -303,6 +303,8 @@ mod tests {
             format!("{url} {url:?}"),
             "etcd://u:***@h/p etcd://u:***@h/p"
         );
+        let token = RegistryUrl::parse("consul://sesame@h").unwrap();
+        assert_eq!(format!("{token}"), "consul://***@h");
     }
 
     proptest! {

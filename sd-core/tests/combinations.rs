@@ -64,6 +64,10 @@ impl Backend for Client {
         Arc::clone(&self.written).registrar()
     }
 
+    fn elector(self: Arc<Self>) -> Option<sd_core::AnyElector> {
+        None
+    }
+
     async fn close(&self) -> Result<()> {
         self.closed.store(true, Ordering::SeqCst);
         self.written.close().await

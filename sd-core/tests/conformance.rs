@@ -1,11 +1,11 @@
-//! The embedded registry passes both conformance suites.
+//! The embedded registry passes all conformance suites.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use sd_core::memory::Memory;
-use sd_core::testing::{Fixture, reading, writing};
-use sd_core::{Backend, RecordId, Result, async_trait};
+use sd_core::testing::{Fixture, electing, reading, writing};
+use sd_core::{Backend, ElectionName, RecordId, Result, Ticket, async_trait};
 
 #[derive(Default)]
 struct Embedded(Memory);
@@ -24,6 +24,15 @@ impl Fixture for Embedded {
         self.0.remove(record);
         Ok(())
     }
+
+    async fn remove_entry(&self, ticket: &Ticket) -> Result<()> {
+        self.0.remove_entry(&ticket.name, ticket.id);
+        Ok(())
+    }
+
+    async fn entries(&self, election: &ElectionName) -> Result<usize> {
+        Ok(self.0.entries(election).len())
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -38,6 +47,13 @@ async fn the_embedded_registry_passes_all_reading_cases() {
 #[tokio::test(start_paused = true)]
 async fn the_embedded_registry_passes_all_writing_cases() {
     writing::run_all(&Embedded::default())
+        .await
+        .expect_passed_but_skipped(&[]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_embedded_registry_passes_all_electing_cases() {
+    electing::run_all(&Embedded::default())
         .await
         .expect_passed_but_skipped(&[]);
 }

@@ -1,14 +1,15 @@
 //! What a configuration opens: one cluster with its ports.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
-use sd_core::{Backend, BootClock, Clock, Registrar, Registry, RegistryConfig, Result};
+use sd_core::{AnyElector, Backend, BootClock, Clock, Registrar, Registry, RegistryConfig, Result};
 
 use crate::client::Client;
 use crate::codec::Layout;
 use crate::config::EtcdConfig;
 use crate::credentials::Credentials;
+use crate::elector::EtcdElector;
 use crate::registrar::EtcdRegistrar;
 
 /// Opens a registry over an etcd cluster. Does not wait for the server and needs no runtime: the first use connects.
@@ -38,6 +39,8 @@ pub struct EtcdBackend {
     pub(crate) layout: Layout,
     pub(crate) clock: Arc<dyn Clock>,
     registrar: Arc<EtcdRegistrar>,
+    /// The clients that have connections of their own.
+    siblings: Mutex<Vec<Weak<Client>>>,
 }
 
 impl EtcdBackend {
@@ -55,6 +58,7 @@ impl EtcdBackend {
             client,
             layout,
             clock: Arc::new(BootClock),
+            siblings: Mutex::default(),
         })
     }
 
@@ -63,6 +67,15 @@ impl EtcdBackend {
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
+    }
+
+    /// A client with a connection of its own, which closes with the backend.
+    pub(crate) fn sibling(&self) -> Arc<Client> {
+        let sibling = Arc::new(self.client.beside());
+        let mut siblings = lock(&self.siblings);
+        siblings.retain(|other| other.strong_count() > 0);
+        siblings.push(Arc::downgrade(&sibling));
+        sibling
     }
 }
 
@@ -77,8 +90,20 @@ impl Backend for EtcdBackend {
         Some(registrar)
     }
 
+    fn elector(self: Arc<Self>) -> Option<AnyElector> {
+        Some(AnyElector::Strict(Arc::new(EtcdElector::new(self))))
+    }
+
     async fn close(&self) -> Result<()> {
         self.client.close();
+        for sibling in lock(&self.siblings).iter().filter_map(Weak::upgrade) {
+            sibling.close();
+        }
         Ok(())
     }
+}
+
+/// The list stays consistent even if a panic poisoned its lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -30,21 +30,21 @@ impl EtcdConfig {
                 "either all or none of them must be https",
             ));
         }
-        self.prefix
-            .truncate(self.prefix.trim_end_matches('/').len());
-        if self.prefix.is_empty() || self.prefix.len() > MAX_PREFIX_BYTES {
-            return Err(invalid(
-                "prefix",
-                format!("must have 1 to {MAX_PREFIX_BYTES} bytes besides slashes at its end"),
-            ));
+        for (key, prefix) in [
+            ("prefix", &mut self.prefix),
+            ("election_prefix", &mut self.election_prefix),
+        ] {
+            check_prefix(key, prefix)?;
         }
-        if self
-            .prefix
-            .contains(|c: char| c.is_control() || c.is_whitespace())
+        if is_inside(&self.prefix, &self.election_prefix)
+            || is_inside(&self.election_prefix, &self.prefix)
         {
             return Err(invalid(
-                "prefix",
-                "no white space or control characters, please",
+                "election_prefix",
+                format!(
+                    "{} and the prefix of services, {}, must lie beside each other, not one inside the other",
+                    self.election_prefix, self.prefix
+                ),
             ));
         }
         self.check_login()?;
@@ -113,6 +113,28 @@ impl EtcdConfig {
 
 pub(crate) fn invalid(key: &str, rule: impl fmt::Display) -> Error {
     Error::invalid_input(OP, format!("{key}: {rule}"))
+}
+
+/// Drops slashes at the end of a prefix.
+fn check_prefix(key: &str, prefix: &mut String) -> Result<()> {
+    prefix.truncate(prefix.trim_end_matches('/').len());
+    if prefix.is_empty() || prefix.len() > MAX_PREFIX_BYTES {
+        return Err(invalid(
+            key,
+            format!("must have 1 to {MAX_PREFIX_BYTES} bytes besides slashes at its end"),
+        ));
+    }
+    if prefix.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        return Err(invalid(key, "no white space or control characters, please"));
+    }
+    Ok(())
+}
+
+/// Whether the folder `inner` is `outer` or lies in it.
+fn is_inside(inner: &str, outer: &str) -> bool {
+    inner
+        .strip_prefix(outer)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// `scheme://host:port` of an endpoint that may lack scheme and port.
@@ -189,6 +211,11 @@ mod tests {
             ]
         );
         assert_eq!(config.prefix, "/a/b");
+        let beside = EtcdConfig::new(["h1"]).with_election_prefix("/services-elections/");
+        assert_eq!(
+            beside.checked().unwrap().election_prefix,
+            "/services-elections"
+        );
         let secure = EtcdConfig::new(["h1"]).with_ca("/ca").checked().unwrap();
         assert_eq!(*secure.endpoints, ["https://h1:2379"]);
     }
@@ -209,6 +236,13 @@ mod tests {
             ),
             (one().with_prefix("//"), "prefix"),
             (one().with_prefix("/a b"), "prefix"),
+            (one().with_election_prefix(""), "election_prefix"),
+            (one().with_prefix("/elections"), "election_prefix"),
+            (one().with_prefix("/elections/a"), "election_prefix"),
+            (
+                one().with_election_prefix("/services/e/"),
+                "election_prefix",
+            ),
             (
                 one().with_connect_timeout(Duration::ZERO),
                 "connect_timeout",

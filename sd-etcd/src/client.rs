@@ -5,17 +5,24 @@ use std::future::Future;
 use std::time::Duration;
 
 use etcd_client::{
-    GetOptions, GetResponse, LeaseGrantOptions, ResponseHeader, Txn, TxnResponse, WatchOptions,
-    WatchResponse, WatchStream,
+    GetOptions, GetResponse, KeyValue, LeaseGrantOptions, ResponseHeader, Txn, TxnOpResponse,
+    TxnResponse, WatchFilterType, WatchOptions, WatchResponse, WatchStream,
 };
+use futures_util::future::join_all;
 use sd_core::{Error, ErrorKind, Result};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::config::EtcdConfig;
+use crate::config::{DEFAULT_KEEP_ALIVE_INTERVAL, EtcdConfig};
 use crate::connection::{Connection, Connector, Unanswered};
-use crate::error::{is_login_outdated, is_unreachable, translate};
+use crate::error::{cancel_kind, is_login_outdated, is_unreachable, translate};
+
+/// etcd hangs up on a connection that is pinged more often than every 5 s and has nothing else to say.
+const SHORTEST_QUIET_INTERVAL: Duration = DEFAULT_KEEP_ALIVE_INTERVAL;
+
+/// How long members may take to tell their version that nothing else is asked of.
+const OTHERS_WITHIN: Duration = Duration::from_millis(500);
 
 /// One cluster, reached through one connection at a time. Does nothing until it is used.
 pub(crate) struct Client {
@@ -37,12 +44,29 @@ pub(crate) struct Position {
     pub(crate) revision: i64,
 }
 
+/// What a member says when it is asked for its version.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) endpoint: String,
+    pub(crate) version: Result<String>,
+}
+
 impl Client {
     /// A client for a [checked](EtcdConfig::checked) configuration.
     pub(crate) fn new(config: EtcdConfig) -> Self {
         Self {
             connector: Connector::new(config),
             closed: CancellationToken::new(),
+        }
+    }
+
+    /// A client of the same cluster with a connection of its own, which is closed with this one. The connection may be quiet.
+    pub(crate) fn beside(&self) -> Self {
+        let mut config = self.config().clone();
+        config.keep_alive_interval = config.keep_alive_interval.max(SHORTEST_QUIET_INTERVAL);
+        Self {
+            connector: Connector::new(config),
+            closed: self.closed.child_token(),
         }
     }
 
@@ -66,6 +90,14 @@ impl Client {
     /// Runs a transaction, once.
     pub(crate) async fn txn(&self, op: &'static str, txn: &Txn) -> Result<TxnResponse> {
         self.call(op, Repeat::Never, |connection| async move {
+            connection.kv().txn(txn.clone()).await
+        })
+        .await
+    }
+
+    /// Runs a transaction that does no more when it is run again, because it only reads for instance. Linearizable.
+    pub(crate) async fn repeatable_txn(&self, op: &'static str, txn: &Txn) -> Result<TxnResponse> {
+        self.call(op, Repeat::Harmless, |connection| async move {
             connection.kv().txn(txn.clone()).await
         })
         .await
@@ -112,21 +144,122 @@ impl Client {
         }
     }
 
+    /// How many members the cluster has. Whoever may not be told counts those that are configured.
+    pub(crate) async fn members(&self, op: &'static str) -> usize {
+        let listed = self.call(op, Repeat::Harmless, |connection| async move {
+            Ok(connection.cluster().member_list().await?.members().len())
+        });
+        listed.await.unwrap_or(self.config().endpoints.len())
+    }
+
+    /// Which version each member runs, as far as the members tell.
+    pub(crate) async fn versions(&self, op: &'static str) -> Result<Vec<Told>> {
+        let asked = self
+            .call(op, Repeat::Harmless, |connection| async move {
+                let status = connection.maintenance().status().await?;
+                let version = Ok(status.version().to_owned());
+                let endpoint = connection.endpoint().to_owned();
+                Ok(Told { endpoint, version })
+            })
+            .await;
+        let endpoints = &self.config().endpoints;
+        let first = match asked {
+            Ok(told) => told,
+            // The others would say the same.
+            Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::Unsupported) => {
+                let (endpoint, version) = (endpoints.join(", "), Err(error));
+                return Ok(vec![Told { endpoint, version }]);
+            }
+            Err(error) => return Err(error),
+        };
+        let others = endpoints
+            .iter()
+            .filter(|endpoint| **endpoint != first.endpoint)
+            .map(async |endpoint| {
+                let asked = timeout(OTHERS_WITHIN, self.connector.version_at(op, endpoint)).await;
+                let endpoint = endpoint.clone();
+                let version = asked.unwrap_or_else(|_| Err(no_answer(op, OTHERS_WITHIN)));
+                Told { endpoint, version }
+            });
+        let mut told = join_all(others).await;
+        told.push(first);
+        Ok(told)
+    }
+
     /// Opens a watch of `range` from now on; its first answer tells what "now" is.
     pub(crate) async fn watch(
         &self,
         op: &'static str,
         (key, end): (&str, &str),
     ) -> Result<(Connection, WatchStream, WatchResponse)> {
-        self.call(op, Repeat::Harmless, |connection| async move {
-            let options = WatchOptions::new().with_range(end).with_progress_notify();
-            let mut stream = connection.watch().watch(key, Some(options)).await?;
-            let created = stream.message().await?.ok_or_else(|| {
-                etcd_client::Error::WatchError("the stream ended before the watch was made".into())
-            })?;
-            Ok((connection, stream, created))
-        })
-        .await
+        let (connection, stream, created) = self
+            .call(op, Repeat::Harmless, |connection| async move {
+                let options = WatchOptions::new().with_range(end).with_progress_notify();
+                let mut stream = connection.watch().watch(key, Some(options)).await?;
+                let created = stream.message().await?.ok_or_else(stream_ended)?;
+                Ok((connection, stream, created))
+            })
+            .await?;
+        self.check_watch(op, &connection, &created)?;
+        Ok((connection, stream, created))
+    }
+
+    /// Watches for the deletion of each of these keys, from now on, on one stream. Returns when all watches stand; a deletion
+    /// that is told before that is dropped.
+    pub(crate) async fn watch_deletions(
+        &self,
+        op: &'static str,
+        keys: &[&[u8]],
+    ) -> Result<(Connection, WatchStream)> {
+        let (connection, stream, refusal) = self
+            .call(op, Repeat::Harmless, |connection| async move {
+                let options = WatchOptions::new().with_filters([WatchFilterType::NoPut]);
+                let (first, others) = keys.split_first().ok_or_else(stream_ended)?;
+                let mut stream = connection
+                    .watch()
+                    .watch(*first, Some(options.clone()))
+                    .await?;
+                for key in others {
+                    stream.watch(*key, Some(options.clone())).await?;
+                }
+                let mut missing = keys.len();
+                while missing > 0 {
+                    let answer = stream.message().await?.ok_or_else(stream_ended)?;
+                    if answer.canceled() {
+                        return Ok((connection, stream, Some(answer)));
+                    }
+                    missing -= usize::from(answer.created());
+                }
+                Ok((connection, stream, None))
+            })
+            .await?;
+        if let Some(refusal) = refusal {
+            self.check_watch(op, &connection, &refusal)?;
+        }
+        Ok((connection, stream))
+    }
+
+    /// An error if the server cancelled the watch that answers.
+    pub(crate) fn check_watch(
+        &self,
+        op: &'static str,
+        connection: &Connection,
+        answer: &WatchResponse,
+    ) -> Result<()> {
+        if !answer.canceled() {
+            return Ok(());
+        }
+        if answer.compact_revision() > 0 {
+            return Err(Error::new(ErrorKind::Outdated, op).because(format!(
+                "the server has forgotten everything before revision {}",
+                answer.compact_revision()
+            )));
+        }
+        // Perhaps the login has become outdated: the next watch logs in anew.
+        self.retire(connection);
+        let reason = answer.cancel_reason();
+        Err(Error::new(cancel_kind(reason), op)
+            .because(format!("the server cancelled the watch: {reason}")))
     }
 
     /// Uses `connection` for nothing new.
@@ -140,10 +273,18 @@ impl Client {
         self.connector.let_go();
     }
 
+    /// `Closed` if the client is.
+    pub(crate) fn check_open(&self, op: &'static str) -> Result<()> {
+        if self.closed.is_cancelled() {
+            return Err(closed(op));
+        }
+        Ok(())
+    }
+
     /// Returns when the client is closed. Cancel-safe.
-    pub(crate) async fn closed(&self) -> Error {
+    pub(crate) async fn closed(&self, op: &'static str) -> Error {
         self.closed.cancelled().await;
-        closed("etcd: watch service")
+        closed(op)
     }
 
     async fn call<T, F, Fut>(&self, op: &'static str, repeat: Repeat, request: F) -> Result<T>
@@ -156,7 +297,7 @@ impl Client {
             biased;
             () = self.closed.cancelled() => Err(closed(op)),
             done = timeout(limit, self.attempt(op, repeat, request)) => done.unwrap_or_else(|_| {
-                Err(Error::new(ErrorKind::Timeout, op).because(format!("no answer within {limit:?}")))
+                Err(no_answer(op, limit))
             }),
         }
     }
@@ -210,6 +351,31 @@ pub(crate) fn position(op: &'static str, header: Option<&ResponseHeader>) -> Res
         cluster: header.cluster_id(),
         revision: header.revision(),
     })
+}
+
+/// What each read of a transaction found, in their order.
+pub(crate) fn found_sets(answer: &TxnResponse) -> Vec<Vec<KeyValue>> {
+    let steps = answer.op_responses().into_iter();
+    steps
+        .filter_map(|step| match step {
+            TxnOpResponse::Get(mut got) => Some(got.take_kvs()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// What the only read of a transaction found.
+pub(crate) fn found(answer: &TxnResponse) -> Option<KeyValue> {
+    found_sets(answer).into_iter().flatten().next()
+}
+
+/// The error of a stream that the server ended without one.
+pub(crate) fn stream_ended() -> etcd_client::Error {
+    etcd_client::Error::WatchError("the server ended the stream".into())
+}
+
+fn no_answer(op: &'static str, limit: Duration) -> Error {
+    Error::new(ErrorKind::Timeout, op).because(format!("no answer within {limit:?}"))
 }
 
 fn closed(op: &'static str) -> Error {

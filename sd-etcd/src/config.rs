@@ -14,6 +14,8 @@ use crate::check::invalid;
 pub const URL_SCHEME: &str = "etcd";
 /// Where records are kept by default: go-kit's examples use the same.
 pub const DEFAULT_PREFIX: &str = "/services";
+/// Where elections are held by default.
+pub const DEFAULT_ELECTION_PREFIX: &str = "/elections";
 /// The port of an endpoint that names none.
 pub const DEFAULT_PORT: u16 = 2379;
 /// How long connecting to one endpoint may take by default.
@@ -34,6 +36,7 @@ pub const DEFAULT_KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct EtcdConfig {
     pub(crate) endpoints: Endpoints,
     pub(crate) prefix: String,
+    pub(crate) election_prefix: String,
     pub(crate) format: Format,
     #[serde(with = "humantime_serde")]
     pub(crate) ttl: Option<Duration>,
@@ -125,6 +128,7 @@ impl Default for EtcdConfig {
         Self {
             endpoints: Endpoints::default(),
             prefix: DEFAULT_PREFIX.to_owned(),
+            election_prefix: DEFAULT_ELECTION_PREFIX.to_owned(),
             format: Format::default(),
             ttl: None,
             user: None,
@@ -200,6 +204,14 @@ impl EtcdConfig {
     #[must_use]
     pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
+        self
+    }
+
+    /// Holds elections under this key prefix instead of [`DEFAULT_ELECTION_PREFIX`]: `<election_prefix>/<name>/`. Neither of the
+    /// two prefixes may lie inside the other. A slash at the end is dropped.
+    #[must_use]
+    pub fn with_election_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.election_prefix = prefix.into();
         self
     }
 
@@ -288,7 +300,8 @@ impl EtcdConfig {
 
     /// Sets how soon a dead server is noticed: a connection with an open watch or request that is silent for `interval`
     /// is probed, and given up after `timeout` more. Default [`DEFAULT_KEEP_ALIVE_INTERVAL`] and
-    /// [`DEFAULT_KEEP_ALIVE_TIMEOUT`]; intervals from 1 s.
+    /// [`DEFAULT_KEEP_ALIVE_TIMEOUT`]; intervals from 1 s. The connections of electors, which are quiet, are probed no more often
+    /// than by default, since etcd hangs up on who pings without need.
     #[must_use]
     pub fn with_keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
         self.keep_alive_interval = interval;
@@ -314,11 +327,12 @@ mod tests {
 
     #[test]
     fn a_url_says_the_same_as_the_setters() {
-        let url = "etcd://u:p%40ss@h1:1,h2/a/b?ttl=7s&format=gokit&tls=true&ca=/ca&cert=/cert&key=/key\
-                   &server_name=s&connect_timeout=1s&keep_alive_interval=2s";
+        let url = "etcd://u:p%40ss@h1:1,h2/a/b?election_prefix=/a/e&ttl=7s&format=gokit&tls=true&ca=/ca&cert=/cert\
+                   &key=/key&server_name=s&connect_timeout=1s&keep_alive_interval=2s";
         let read = EtcdConfig::from_url(url).unwrap();
         let set = EtcdConfig::new(["h1:1", "h2"])
             .with_prefix("/a/b")
+            .with_election_prefix("/a/e")
             .with_user("u", "p@ss")
             .with_ttl(Duration::from_secs(7))
             .with_format(Format::GoKit)

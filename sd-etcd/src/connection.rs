@@ -9,11 +9,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use etcd_client::{ConnectOptions, GetOptions, KvClient, LeaseClient, WatchClient};
+use etcd_client::{
+    ClusterClient, ConnectOptions, GetOptions, KvClient, LeaseClient, MaintenanceClient,
+    WatchClient,
+};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use sd_core::{Error, ErrorKind, Result};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::EtcdConfig;
 use crate::credentials::Credentials;
@@ -35,13 +39,23 @@ pub(crate) struct Connector {
 }
 
 /// A connection, once somebody has needed it.
-type Slot = OnceCell<Arc<etcd_client::Client>>;
+#[derive(Default)]
+struct Slot {
+    member: OnceCell<Arc<Member>>,
+    retired: CancellationToken,
+}
 
 /// The connection that a request went out on.
 #[derive(Clone)]
 pub(crate) struct Connection {
     slot: Arc<Slot>,
-    etcd: Arc<etcd_client::Client>,
+    member: Arc<Member>,
+}
+
+/// An endpoint that was connected to.
+struct Member {
+    endpoint: String,
+    etcd: etcd_client::Client,
 }
 
 impl Connector {
@@ -63,7 +77,7 @@ impl Connector {
     pub(crate) fn retire(&self, connection: &Connection) {
         let mut slot = lock(&self.slot);
         if Arc::ptr_eq(&slot, &connection.slot) {
-            *slot = Arc::default();
+            std::mem::take(&mut *slot).retired.cancel();
             self.turn.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -76,21 +90,36 @@ impl Connector {
     /// The connection to use now; connects if there is none.
     pub(crate) async fn connection(&self, op: &'static str) -> Result<Connection> {
         let slot = Arc::clone(&lock(&self.slot));
-        let etcd = slot
+        let member = slot
+            .member
             .get_or_try_init(|| async { self.open(op).await.map(Arc::new) })
             .await?;
-        let etcd = Arc::clone(etcd);
-        Ok(Connection { slot, etcd })
+        let member = Arc::clone(member);
+        Ok(Connection { slot, member })
     }
 
-    /// Connects to the first endpoint that answers.
-    async fn open(&self, op: &'static str) -> Result<etcd_client::Client> {
+    /// The version that the member at one of the endpoints runs, asked for on a connection of its own.
+    pub(crate) async fn version_at(&self, op: &'static str, endpoint: &str) -> Result<String> {
+        let credentials = self.credentials(op).await?;
+        let opened = self.open_endpoint(op, endpoint, &credentials).await;
+        let mut etcd = opened.map_err(|(_, error)| error)?.etcd;
+        let status = etcd.status().await.map_err(|error| translate(op, error))?;
+        Ok(status.version().to_owned())
+    }
+
+    /// Reads the files anew.
+    async fn credentials(&self, op: &'static str) -> Result<Credentials> {
         let config = self.config.clone();
-        let credentials = tokio::task::spawn_blocking(move || Credentials::read(&config))
+        tokio::task::spawn_blocking(move || Credentials::read(&config))
             .await
             .map_err(|error| Error::new(ErrorKind::Unavailable, op).with_source(error))?
             // It was fine at the start, so it may be mended.
-            .map_err(|error| Error::new(ErrorKind::Denied, op).with_source(error))?;
+            .map_err(|error| Error::new(ErrorKind::Denied, op).with_source(error))
+    }
+
+    /// Connects to the first endpoint that answers.
+    async fn open(&self, op: &'static str) -> Result<Member> {
+        let credentials = self.credentials(op).await?;
         let endpoints = &self.config.endpoints;
         let first = self.turn.load(Ordering::Relaxed) % endpoints.len().max(1);
         let mut waiting = endpoints.iter().cycle().skip(first).take(endpoints.len());
@@ -104,7 +133,7 @@ impl Connector {
             }
             tokio::select! {
                 done = running.next() => match done {
-                    Some(Ok(client)) => return Ok(client),
+                    Some(Ok(member)) => return Ok(member),
                     Some(Err((endpoint, error))) if is_unreachable(&error) => {
                         failed.push(format!("{endpoint}: {}", cause(&error)));
                     }
@@ -125,7 +154,7 @@ impl Connector {
         op: &'static str,
         endpoint: &'a str,
         credentials: &Credentials,
-    ) -> Result<etcd_client::Client, (&'a str, Error)> {
+    ) -> Result<Member, (&'a str, Error)> {
         let connect = |options| etcd_client::Client::connect([endpoint], Some(options));
         let mut options = ConnectOptions::new()
             .with_connect_timeout(self.config.connect_timeout)
@@ -151,31 +180,59 @@ impl Connector {
             }
         };
         let failed = |error| (endpoint, translate(op, error));
-        let mut client = connected.map_err(failed)?;
+        let mut etcd = connected.map_err(failed)?;
         let probe = GetOptions::new().with_count_only();
-        match client
+        match etcd
             .get(self.config.prefix.as_str(), Some(probe))
             .await
             .map_err(failed)
         {
             Err((_, error)) if is_unreachable(&error) => Err((endpoint, error)),
             // Even a refusal is an answer.
-            _ => Ok(client),
+            _ => Ok(Member {
+                endpoint: endpoint.to_owned(),
+                etcd,
+            }),
         }
     }
 }
 
 impl Connection {
+    /// Returns when it is used for nothing new any more, perhaps because it is dead. Cancel-safe.
+    pub(crate) async fn retired(&self) {
+        self.slot.retired.cancelled().await;
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.slot.retired.is_cancelled()
+    }
+
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.member.endpoint
+    }
+
+    pub(crate) fn cluster(&self) -> ClusterClient {
+        self.member.etcd.cluster_client()
+    }
+
+    pub(crate) fn maintenance(&self) -> MaintenanceClient {
+        self.member.etcd.maintenance_client()
+    }
+
     pub(crate) fn kv(&self) -> KvClient {
-        self.etcd.kv_client().max_decoding_message_size(MOST_BYTES)
+        self.member
+            .etcd
+            .kv_client()
+            .max_decoding_message_size(MOST_BYTES)
     }
 
     pub(crate) fn lease(&self) -> LeaseClient {
-        self.etcd.lease_client()
+        self.member.etcd.lease_client()
     }
 
     pub(crate) fn watch(&self) -> WatchClient {
-        self.etcd
+        self.member
+            .etcd
             .watch_client()
             .max_decoding_message_size(MOST_BYTES)
     }

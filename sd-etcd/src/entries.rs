@@ -125,10 +125,12 @@ impl Entries {
 
 /// A position as core sees it: revisions are ordered within one cluster.
 pub(crate) fn revision(position: Position) -> Revision {
-    Revision::new(
-        format!("{:016x}", position.cluster),
-        position.revision.max(0).cast_unsigned(),
-    )
+    Revision::new(domain(position), position.revision.max(0).cast_unsigned())
+}
+
+/// The history that a position is of, as core sees it.
+pub(crate) fn domain(position: Position) -> String {
+    format!("{:016x}", position.cluster)
 }
 
 fn text(key: &[u8]) -> Cow<'_, str> {

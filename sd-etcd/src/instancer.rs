@@ -2,18 +2,14 @@
 
 use async_trait::async_trait;
 use etcd_client::GetOptions;
-use sd_core::{Error, ErrorKind, Instancer, Result, ServiceName, Snapshot, Watcher};
+use sd_core::{Instancer, Result, ServiceName, Snapshot, Watcher};
 
 use crate::backend::EtcdBackend;
-use crate::client::{Client, Position, position};
+use crate::client::{Client, Position};
 use crate::codec::Layout;
 use crate::entries::Entries;
+use crate::range::{after_key, read_range};
 use crate::watcher::EtcdWatcher;
-
-/// Records that are read in one request.
-const PAGE: i64 = 1000;
-/// How often a read starts over because its revision was compacted between two pages.
-const MOST_STARTS: u32 = 3;
 
 #[async_trait]
 impl Instancer for EtcdBackend {
@@ -80,51 +76,12 @@ pub(crate) async fn read(
     service: &ServiceName,
     known: Option<&Snapshot>,
 ) -> Result<(Entries, Position)> {
-    let mut starts = 0;
-    loop {
-        starts += 1;
-        match read_at_one_revision(client, layout, op, service, known).await {
-            Err(error) if error.kind() == ErrorKind::Outdated && starts < MOST_STARTS => {}
-            done => return done,
-        }
-    }
-}
-
-async fn read_at_one_revision(
-    client: &Client,
-    layout: &Layout,
-    op: &'static str,
-    service: &ServiceName,
-    known: Option<&Snapshot>,
-) -> Result<(Entries, Position)> {
     let (prefix, end) = layout.service(service);
-    let mut entries = Entries::new(service.clone(), prefix.clone());
-    let mut options = GetOptions::new().with_range(end).with_limit(PAGE);
-    let mut from = prefix.into_bytes();
-    let mut first: Option<Position> = None;
-    loop {
-        let page = client.get(op, &from, &options).await?;
-        let at = position(op, page.header())?;
-        let first = *first.get_or_insert(at);
-        if first.cluster != at.cluster {
-            return Err(Error::new(ErrorKind::Outdated, op)
-                .because("the pages of one read came from different clusters"));
-        }
-        for entry in page.kvs() {
-            entries.put(entry.key(), entry.value(), entry.into(), known);
-        }
-        let Some(last) = page.kvs().last().filter(|_| page.more()) else {
-            return Ok((entries, first));
-        };
-        from = after_key(last.key().to_vec());
-        options = options.with_revision(first.revision);
-    }
-}
-
-/// The first key that may follow `key`.
-fn after_key(mut key: Vec<u8>) -> Vec<u8> {
-    key.push(0);
-    key
+    let new = || Entries::new(service.clone(), prefix.clone());
+    read_range(client, op, (&prefix, &end), new, |entries, entry| {
+        entries.put(entry.key(), entry.value(), entry.into(), known);
+    })
+    .await
 }
 
 /// The first key that may follow all keys below `folder/`.

@@ -3,27 +3,22 @@
 //! A record is ours if it hangs on our lease or says our incarnation. Whatever else lies under its key is somebody else's and
 //! is never touched.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use etcd_client::{
-    Compare, CompareOp, DeleteOptions, GetOptions, KeyValue, PutOptions, Txn, TxnOp, TxnOpResponse,
-    TxnResponse,
+    Compare, CompareOp, DeleteOptions, GetOptions, KeyValue, PutOptions, Txn, TxnOp,
 };
 use sd_core::{
     Error, ErrorKind, Instance, Limits, RecordId, RegisterOptions, Registrar, Registration, Result,
 };
 
-use crate::client::{Client, position};
+use crate::client::{Client, found, position};
 use crate::codec::{Layout, Record, decode, encode_withdrawn};
 use crate::config::Format;
+use crate::leases::{LONGEST_TTL, Leases, SHORTEST_TTL};
 use crate::registration::EtcdRegistration;
 
-/// etcd raises shorter ones to this with its default election timeout of 1 s.
-const SHORTEST_TTL: Duration = Duration::from_secs(2);
-const LONGEST_TTL: Duration = Duration::from_hours(24);
 /// Far below what etcd takes in one request (1.5 MiB), and large enough for any sensible metadata.
 const MOST_RECORD_BYTES: usize = 64 * 1024;
 /// How often a write starts over because the key changed between a read and the write.
@@ -35,42 +30,7 @@ pub(crate) struct EtcdRegistrar {
     client: Arc<Client>,
     layout: Layout,
     limits: Limits,
-    leases: Arc<Leases>,
-}
-
-/// The lease of each record that may be at the server, so that none is left behind.
-#[derive(Debug, Default)]
-pub(crate) struct Leases(Mutex<BTreeMap<RecordId, Lease>>);
-
-/// A lease. Its id is ours to choose, so it is known even if the answer to the grant is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lease {
-    pub(crate) id: i64,
-    /// `None` until the server granted it.
-    pub(crate) ttl: Option<Duration>,
-}
-
-impl Leases {
-    fn get(&self, record: &RecordId) -> Option<Lease> {
-        self.lock().get(record).copied()
-    }
-
-    fn set(&self, record: &RecordId, lease: Lease) {
-        self.lock().insert(record.clone(), lease);
-    }
-
-    /// Forgets the lease of a record if it still is this one.
-    pub(crate) fn forget(&self, record: &RecordId, id: i64) {
-        let mut leases = self.lock();
-        if leases.get(record).is_some_and(|lease| lease.id == id) {
-            leases.remove(record);
-        }
-    }
-
-    /// Each change is one insert or remove, so that a panic elsewhere cannot leave it half done.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<RecordId, Lease>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    leases: Arc<Leases<RecordId>>,
 }
 
 /// Whose record lies under a key.
@@ -90,31 +50,6 @@ impl EtcdRegistrar {
             limits: Limits::new(SHORTEST_TTL..=LONGEST_TTL, MOST_RECORD_BYTES),
             leases: Arc::default(),
         }
-    }
-
-    /// The record's lease, freshly extended, or a new one. A record keeps its lease, and so the time-to-live that was granted
-    /// for it first.
-    async fn lease(
-        &self,
-        op: &'static str,
-        record: &RecordId,
-        ttl: Duration,
-    ) -> Result<(i64, Duration)> {
-        match self.leases.get(record) {
-            Some(Lease { id, ttl: Some(ttl) }) => match self.client.keep_alive(op, id).await {
-                Ok(()) => return Ok((id, ttl)),
-                Err(error) if error.kind() == ErrorKind::LeaseLost => {}
-                Err(error) => return Err(error),
-            },
-            // The answer to the grant never came.
-            Some(Lease { id, ttl: None }) => self.client.revoke(op, id).await?,
-            None => {}
-        }
-        let id = fastrand::i64(1..=i64::MAX);
-        self.leases.set(record, Lease { id, ttl: None });
-        let ttl = self.client.grant(op, id, ttl).await?;
-        self.leases.set(record, Lease { id, ttl: Some(ttl) });
-        Ok((id, ttl))
     }
 
     /// Puts a record unless another's is there.
@@ -229,7 +164,10 @@ impl Registrar for EtcdRegistrar {
         let value = encode(OP, &self.layout, record)?;
         let id = record.record_id();
         let key = self.layout.key(&id.service, &id.id);
-        let (lease, ttl) = self.lease(OP, &id, options.ttl).await?;
+        let (lease, ttl) = self
+            .leases
+            .acquire(&self.client, OP, &id, options.ttl)
+            .await?;
         let put = self.put(OP, &key, &value, &id, lease).await;
         if let Err(error) = put {
             if error.kind() == ErrorKind::LeaseLost {
@@ -250,13 +188,9 @@ impl Registrar for EtcdRegistrar {
 
     async fn withdraw(&self, record: &RecordId) -> Result<()> {
         const OP: &str = "etcd: withdraw";
-        let lease = self.leases.get(record).map(|lease| lease.id);
+        let lease = self.leases.id(record);
         self.remove(OP, record, lease).await?;
-        if let Some(lease) = lease {
-            self.client.revoke(OP, lease).await?;
-            self.leases.forget(record, lease);
-        }
-        Ok(())
+        self.leases.release(&self.client, OP, record).await
     }
 }
 
@@ -264,19 +198,6 @@ pub(crate) fn encode(op: &'static str, layout: &Layout, record: &Instance) -> Re
     layout
         .encode(record)
         .map_err(|error| Error::new(ErrorKind::InvalidInput, op).with_source(error))
-}
-
-/// The record that the other branch of a transaction found.
-pub(crate) fn found(answer: &TxnResponse) -> Option<KeyValue> {
-    answer
-        .op_responses()
-        .into_iter()
-        .find_map(|step| match step {
-            TxnOpResponse::Get(mut got) => Some(got.take_kvs()),
-            _ => None,
-        })?
-        .into_iter()
-        .next()
 }
 
 fn read(found: &KeyValue, record: &RecordId) -> Result<Record, String> {

@@ -7,16 +7,17 @@ use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, PutOptions, Txn, TxnOp};
 use sd_core::{Error, ErrorKind, Instance, Liveness, RecordId, Registration, Result};
 
-use crate::client::Client;
+use crate::client::{Client, found};
 use crate::codec::Layout;
-use crate::registrar::{Leases, encode, found};
+use crate::leases::Leases;
+use crate::registrar::encode;
 
 /// A record under one key, attached to one lease.
 #[derive(Debug)]
 pub(crate) struct EtcdRegistration {
     pub(crate) client: Arc<Client>,
     pub(crate) layout: Layout,
-    pub(crate) leases: Arc<Leases>,
+    pub(crate) leases: Arc<Leases<RecordId>>,
     pub(crate) record: RecordId,
     pub(crate) key: String,
     pub(crate) lease: i64,

@@ -7,10 +7,12 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{TTL, config, prefix, raw, server};
+use common::{TTL, config, keys, prefix, raw, server};
 use etcd_client::Client;
-use sd_core::testing::{Fixture, reading, writing};
-use sd_core::{Backend, Error, ErrorKind, RecordId, Result, ServiceName, async_trait};
+use sd_core::testing::{Fixture, electing, reading, writing};
+use sd_core::{
+    Backend, ElectionName, Error, ErrorKind, RecordId, Result, ServiceName, Ticket, async_trait,
+};
 use sd_etcd::EtcdBackend;
 
 /// A prefix of its own in the running etcd, and an operator beside the library.
@@ -30,6 +32,34 @@ impl Prefix {
     fn key(&self, record: &RecordId) -> String {
         format!("{}/{}/{}", self.prefix, record.service, record.id)
     }
+
+    fn elections(&self) -> String {
+        format!("{}-elections", self.prefix)
+    }
+
+    fn entry(&self, ticket: &Ticket) -> String {
+        format!(
+            "{}/{}/.entries/{}",
+            self.elections(),
+            ticket.name,
+            ticket.id
+        )
+    }
+
+    async fn delete(&self, key: String) -> Result<()> {
+        let deleted = self.operator.clone().delete(key, None).await;
+        deleted.map(drop).map_err(failed)
+    }
+
+    async fn revoke_lease_of(&self, key: String) -> Result<()> {
+        let mut operator = self.operator.clone();
+        let found = operator.get(key, None).await.map_err(failed)?;
+        for entry in found.kvs() {
+            let revoked = operator.lease_revoke(entry.lease()).await;
+            revoked.map_err(failed)?;
+        }
+        Ok(())
+    }
 }
 
 fn failed(error: etcd_client::Error) -> Error {
@@ -39,7 +69,8 @@ fn failed(error: etcd_client::Error) -> Error {
 #[async_trait]
 impl Fixture for Prefix {
     async fn backend(&self) -> Result<Arc<dyn Backend>> {
-        Ok(Arc::new(EtcdBackend::new(config(&self.prefix))?))
+        let config = config(&self.prefix).with_election_prefix(self.elections());
+        Ok(Arc::new(EtcdBackend::new(config)?))
     }
 
     fn ttl(&self) -> Duration {
@@ -53,21 +84,24 @@ impl Fixture for Prefix {
     }
 
     async fn remove_record(&self, record: &RecordId) -> Result<()> {
-        let key = self.key(record);
-        let deleted = self.operator.clone().delete(key, None).await;
-        deleted.map(drop).map_err(failed)
+        self.delete(self.key(record)).await
     }
 
     async fn expire(&self, record: &RecordId) -> Result<()> {
-        let mut operator = self.operator.clone();
-        let found = operator.get(self.key(record), None).await.map_err(failed)?;
-        for record in found.kvs() {
-            operator
-                .lease_revoke(record.lease())
-                .await
-                .map_err(failed)?;
-        }
-        Ok(())
+        self.revoke_lease_of(self.key(record)).await
+    }
+
+    async fn remove_entry(&self, ticket: &Ticket) -> Result<()> {
+        self.delete(self.entry(ticket)).await
+    }
+
+    async fn expire_entry(&self, ticket: &Ticket) -> Result<()> {
+        self.revoke_lease_of(self.entry(ticket)).await
+    }
+
+    async fn entries(&self, election: &ElectionName) -> Result<usize> {
+        let folder = format!("{}/{election}/.entries", self.elections());
+        Ok(keys(&mut self.operator.clone(), &folder).await.len())
     }
 }
 
@@ -83,6 +117,14 @@ async fn passes_all_reading_cases() {
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn passes_all_writing_cases() {
     writing::run_all(&Prefix::new().await)
+        .await
+        .expect_passed_but_skipped(&[]);
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn passes_all_electing_cases() {
+    electing::run_all(&Prefix::new().await)
         .await
         .expect_passed_but_skipped(&[]);
 }

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use common::election::{Booth, after, first, leads, name, ticket, waits};
 use common::{LONG, event, instance, is_live_with, own_server, prefix, ttl, until};
 use etcd_client::{Client, ConnectOptions, Permission, PermissionType};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -121,6 +122,39 @@ async fn a_wrong_or_missing_login_is_denied_and_a_needless_one_ignored() {
         let error = registry.register(instance(1)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied, "{}", error.report());
     }
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn a_candidate_needs_rights_below_its_prefix_and_no_others() {
+    let server = own_server().await;
+    let (url, prefix) = (server.program().url(), prefix());
+    with_users(&url, &prefix, "hunter2").await;
+    let log_in = |config: EtcdConfig| config.with_user("svc", "hunter2");
+    let booth = Booth::with(&url, &prefix, log_in);
+    let (one, two) = (booth.elector(), booth.elector());
+    assert!(one.safety().await.unwrap().fair);
+    let (a, b) = (ticket("a").with_term_record(), ticket("b"));
+    let leader = one.join(&a).await.unwrap();
+    leads(&*leader).await;
+    let next = two.join(&b).await.unwrap();
+    let waiting = waits(&*next).await;
+    let mut feed = one.observe(&name()).await.unwrap();
+    feed.next().await.unwrap();
+    let leaving = async {
+        leader.proclaim(b"still me").await.unwrap();
+        leader.confirm().await.unwrap();
+        one.leave(&a).await.unwrap();
+    };
+    let (told, ()) = tokio::join!(after(&*next, &waiting), leaving);
+    first(told);
+
+    let elsewhere = Booth::with(&url, "/not-ours", log_in).elector();
+    let error = elsewhere.join(&a).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{}", error.report());
+    elsewhere.leave(&a).await.unwrap();
+    let error = elsewhere.observe(&name()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{}", error.report());
 }
 
 /// An authority with certificates of its making, as files.

@@ -24,6 +24,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use tracing::debug;
 
 use crate::config::{ChannelConfig, KeepAlive};
+use crate::cork::Cork;
 use crate::driver::Event;
 use crate::request_body::RequestBody;
 use crate::shared::Shared;
@@ -369,7 +370,8 @@ async fn open(job: &Job) -> Result<(Arc<Connection>, Serve), String> {
             .keep_alive_timeout(keep_alive.timeout)
             .keep_alive_while_idle(keep_alive.while_idle);
     }
-    let io = TokioIo::new(WatchedIo::new(io, Arc::clone(&wire)));
+    let cork = Cork::new(io);
+    let io = TokioIo::new(WatchedIo::new(cork.clone(), Arc::clone(&wire)));
     let (sender, client) = builder
         .handshake(io)
         .await
@@ -379,6 +381,8 @@ async fn open(job: &Job) -> Result<(Arc<Connection>, Serve), String> {
         futures: FuturesUnordered::new(),
         inbox,
         failure: None,
+        cork,
+        wire: Arc::clone(&wire),
     };
     std::future::poll_fn(|cx| {
         let ended = serve.poll(cx).is_ready();
@@ -546,6 +550,9 @@ struct Serve {
     inbox: Inbox,
     /// What ended it, where the socket has nothing to say.
     failure: Option<String>,
+    /// Where they write.
+    cork: Cork,
+    wire: Arc<Wire>,
 }
 
 impl Serve {
@@ -588,6 +595,9 @@ impl Serve {
             if nothing_new {
                 break;
             }
+        }
+        if let Poll::Ready(false) = self.cork.poll_send(cx) {
+            self.wire.wake_reader();
         }
         if self.client.is_none() && self.futures.is_empty() {
             Poll::Ready(())

@@ -6,6 +6,7 @@ mod channel;
 mod config;
 mod connection;
 mod connector;
+mod cork;
 mod cut;
 mod deadline;
 mod discover;

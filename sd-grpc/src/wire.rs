@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::connector::BoxedIo;
+use crate::cork::Cork;
 
 /// What was seen on a connection, and the switch that ends it.
 #[derive(Debug)]
@@ -94,19 +94,24 @@ impl Wire {
     /// Ends the connection as if the server had closed it: hyper says goodbye and closes the socket.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
+        self.wake_reader();
+    }
+
+    /// Lets whoever reads look again.
+    pub(crate) fn wake_reader(&self) {
         self.reader.wake();
     }
 }
 
 /// Passes bytes through and notes what they tell.
 pub(crate) struct WatchedIo {
-    io: BoxedIo,
+    io: Cork,
     wire: Arc<Wire>,
     frames: Frames,
 }
 
 impl WatchedIo {
-    pub(crate) fn new(io: BoxedIo, wire: Arc<Wire>) -> Self {
+    pub(crate) fn new(io: Cork, wire: Arc<Wire>) -> Self {
         Self {
             io,
             wire,

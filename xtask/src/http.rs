@@ -13,6 +13,18 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// # Errors
 /// The URL is not `http://host:port/path`, nobody answers within two seconds, or the status is not 200.
 pub(crate) fn get(url: &str) -> Result<String> {
+    ask("GET", url)
+}
+
+/// The body of the answer to `DELETE url`.
+///
+/// # Errors
+/// As [`get`].
+pub(crate) fn delete(url: &str) -> Result<String> {
+    ask("DELETE", url)
+}
+
+fn ask(method: &str, url: &str) -> Result<String> {
     let rest = url
         .strip_prefix("http://")
         .with_context(|| format!("only http:// can be asked here, not {url}"))?;
@@ -30,7 +42,10 @@ pub(crate) fn get(url: &str) -> Result<String> {
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     // HTTP/1.0: the answer comes in one piece and ends with the connection.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {authority}\r\n\r\n")?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.0\r\nHost: {authority}\r\n\r\n"
+    )?;
     let mut answer = String::new();
     stream
         .read_to_string(&mut answer)

@@ -2,9 +2,10 @@
 //!
 //! To add one: a file beside `etcd.rs` with an `impl Server`, and its name in [`ALL`].
 
+mod consul;
 mod debian;
 mod etcd;
-mod go;
+pub(crate) mod go;
 mod program;
 mod python;
 mod record;
@@ -20,7 +21,9 @@ use clap::Subcommand;
 
 pub(crate) use self::program::{Program, provide_all};
 pub(crate) use self::running::{Fleet, Running};
-pub(crate) use self::variables::{of as variables, plain as plain_variables};
+pub(crate) use self::variables::{
+    of as variables, of_programs as program_variables, plain as plain_variables,
+};
 
 use crate::command::Run;
 use crate::shell::export;
@@ -29,7 +32,7 @@ use crate::version::Version;
 use crate::workspace::Workspace;
 
 /// Every server. The first of a backend is the one that its plain variables name: `SD_TEST_ETCD` is the 3.6.
-pub(crate) const ALL: &[&dyn Server] = &[&etcd::ETCD_3_6, &etcd::ETCD_3_4];
+pub(crate) const ALL: &[&dyn Server] = &[&etcd::ETCD_3_6, &etcd::ETCD_3_4, &consul::CONSUL_1_20];
 
 /// One kind of server in one release line.
 pub(crate) trait Server: Debug + Sync {

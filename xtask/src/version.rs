@@ -54,6 +54,7 @@ mod tests {
             ("etcd Version: 3.4.23\nGit SHA: Not provided", "3.4.23"),
             ("go version go1.26.8 linux/amd64", "1.26.8"),
             ("go version go1.27 linux/amd64", "1.27.0"),
+            ("Consul v1.20.6\nBuild Date 2025-04-25T10:07:00Z", "1.20.6"),
             ("v=7.0.15 sha=00000000:0", "7.0.15"),
             (r#"{"etcdserver":"3.6.16","etcdcluster":"3.6.0"}"#, "3.6.16"),
         ];

@@ -1,13 +1,14 @@
 //! The reading port of the embedded registry.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 
 use super::MemoryBackend;
+use super::elector::MemoryElector;
 use super::watcher::MemoryWatcher;
 use crate::backend::Backend;
+use crate::elector::AnyElector;
 use crate::error::Result;
 use crate::instancer::{Instancer, Watcher};
 use crate::name::ServiceName;
@@ -51,8 +52,12 @@ impl Backend for MemoryBackend {
         Some(self)
     }
 
+    fn elector(self: Arc<Self>) -> Option<AnyElector> {
+        Some(AnyElector::Strict(Arc::new(MemoryElector::new(&self))))
+    }
+
     async fn close(&self) -> Result<()> {
-        self.closed.store(true, Ordering::Release);
+        self.closed.cancel();
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The embedded registry: leases, revisions and watches in this process, without a server.
+//! The embedded registry: leases, revisions, watches and elections in this process, without a server.
 //!
 //! For services of one process, for programs that must run without a registry, and for tests. Everything that holds for a
 //! server holds here: records expire unless they are renewed, deletes are conditional, feeds have no gap. Time is tokio's, so
@@ -19,32 +19,42 @@
 //! # }
 //! ```
 
+mod elections;
+mod elector;
 mod instancer;
+mod leader_watcher;
 mod registrar;
 mod store;
 mod watcher;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::clock::{Clock, TokioClock};
+use crate::elector::CandidateId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::RecordId;
+use crate::name::ElectionName;
 use crate::registrar::Limits;
 use crate::registry::{Registry, RegistryConfig};
+use elections::{Elections, End};
 use store::Store;
 
-/// The largest record, in bytes of JSON.
+/// The largest record, in bytes of JSON, and the largest value of a candidate.
 const MAX_RECORD_BYTES: usize = 64 * 1024;
 const SHORTEST_TTL: Duration = Duration::from_millis(10);
 const LONGEST_TTL: Duration = Duration::from_hours(24);
+/// How often a feed without changes says that it is alive.
+const ALIVE_EVERY: Duration = Duration::from_secs(10);
 
 /// The data of an embedded registry. Cheap to clone; clones share it. Each [`connect`](Self::connect) is a client of its own,
 /// as if it were another process.
 #[derive(Clone, Debug)]
 pub struct Memory {
     store: Arc<Store>,
+    elections: Arc<Elections>,
     clock: Arc<dyn Clock>,
 }
 
@@ -62,8 +72,11 @@ impl Memory {
 
     /// An empty registry on `clock`.
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        let store = Store::new();
+        let elections = Elections::new(store.domain());
         Self {
-            store: Arc::new(Store::new()),
+            store: Arc::new(store),
+            elections: Arc::new(elections),
             clock,
         }
     }
@@ -82,9 +95,10 @@ impl Memory {
     pub fn backend(&self) -> MemoryBackend {
         MemoryBackend {
             store: Arc::clone(&self.store),
+            elections: Arc::clone(&self.elections),
             clock: Arc::clone(&self.clock),
             limits: Limits::new(SHORTEST_TTL..=LONGEST_TTL, MAX_RECORD_BYTES),
-            closed: AtomicBool::new(false),
+            closed: CancellationToken::new(),
         }
     }
 
@@ -92,23 +106,50 @@ impl Memory {
     pub fn remove(&self, record: &RecordId) -> bool {
         self.store.remove(record)
     }
+
+    /// Who takes part in an election, in the order in which they joined.
+    pub fn entries(&self, election: &ElectionName) -> Vec<CandidateId> {
+        self.elections.entries(election, self.clock.now())
+    }
+
+    /// Removes a candidate's entry as an operator would, whoever owns it. Says whether it was there.
+    pub fn remove_entry(&self, election: &ElectionName, id: CandidateId) -> bool {
+        let now = self.clock.now();
+        self.elections.end(election, id, End::Removed, now)
+    }
+
+    /// Ends the lease of a candidate's entry at once. Says whether it was there.
+    pub fn expire_entry(&self, election: &ElectionName, id: CandidateId) -> bool {
+        let now = self.clock.now();
+        self.elections.end(election, id, End::Expired, now)
+    }
+
+    /// Gives the entries of all candidates their full time-to-live again, as a server does that was started anew.
+    pub fn restart_leases(&self) {
+        self.elections.restart_leases(self.clock.now());
+    }
 }
 
 /// One client of a [`Memory`].
 #[derive(Debug)]
 pub struct MemoryBackend {
     store: Arc<Store>,
+    elections: Arc<Elections>,
     clock: Arc<dyn Clock>,
     limits: Limits,
-    closed: AtomicBool,
+    closed: CancellationToken,
 }
 
 impl MemoryBackend {
     fn check_open(&self, op: &'static str) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) {
-            Err(Error::new(ErrorKind::Closed, op))
-        } else {
-            Ok(())
-        }
+        check_open(&self.closed, op)
+    }
+}
+
+fn check_open(closed: &CancellationToken, op: &'static str) -> Result<()> {
+    if closed.is_cancelled() {
+        Err(Error::new(ErrorKind::Closed, op))
+    } else {
+        Ok(())
     }
 }

@@ -103,6 +103,10 @@ impl Store {
         }
     }
 
+    pub(super) fn domain(&self) -> Arc<str> {
+        Arc::clone(&self.domain)
+    }
+
     /// Whether a set of this position is one that this store once had.
     pub(super) fn has_been_at(&self, position: &Revision) -> bool {
         position.domain() == &*self.domain && position.value() <= self.lock().revision

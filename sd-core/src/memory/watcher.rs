@@ -6,15 +6,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use super::ALIVE_EVERY;
 use super::store::Store;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::instancer::{Feed, Watcher};
 use crate::name::ServiceName;
 use crate::snapshot::{Revision, Snapshot};
-
-/// How often a feed without changes says that it is alive.
-const ALIVE_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct MemoryWatcher {

@@ -6,9 +6,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::backend::Backend;
+use crate::elector::Ticket;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{Incarnation, RecordId};
-use crate::name::ServiceName;
+use crate::name::{ElectionName, ServiceName};
 
 /// One store, its clients, and what only somebody beside the library can do to it.
 ///
@@ -30,7 +31,21 @@ pub trait Fixture: Send + Sync {
         }
     }
 
-    /// How long after the end of its time-to-live a record may still be seen. Default 5 s.
+    /// The name of an election that nobody else uses.
+    fn election(&self) -> ElectionName {
+        let name = format!("conformance/{}", Incarnation::random());
+        match ElectionName::new(name) {
+            Ok(name) => name,
+            Err(error) => unreachable!("letters, digits and a slash are a name: {error:?}"),
+        }
+    }
+
+    /// A time-to-live of a candidate's entry that a case can wait for to pass, within the elector's limits. Default [`ttl`](Self::ttl).
+    fn election_ttl(&self) -> Duration {
+        self.ttl()
+    }
+
+    /// How long after the end of its time-to-live a record or an entry may still be seen. Default 5 s.
     fn expiry_slack(&self) -> Duration {
         Duration::from_secs(5)
     }
@@ -67,5 +82,23 @@ pub trait Fixture: Send + Sync {
     async fn expire(&self, record: &RecordId) -> Result<()> {
         let _ = record;
         Err(Error::new(ErrorKind::Unsupported, "expire record"))
+    }
+
+    /// Deletes a candidate's entry behind its owner's back, as an operator would.
+    async fn remove_entry(&self, ticket: &Ticket) -> Result<()> {
+        let _ = ticket;
+        Err(Error::new(ErrorKind::Unsupported, "remove entry"))
+    }
+
+    /// Ends the lease or session under a candidate's entry. Where it is `Unsupported`, cases wait for the time-to-live to pass.
+    async fn expire_entry(&self, ticket: &Ticket) -> Result<()> {
+        let _ = ticket;
+        Err(Error::new(ErrorKind::Unsupported, "expire entry"))
+    }
+
+    /// How many entries an election has at the server, of whatever client.
+    async fn entries(&self, election: &ElectionName) -> Result<usize> {
+        let _ = election;
+        Err(Error::new(ErrorKind::Unsupported, "count entries"))
     }
 }

@@ -1,23 +1,29 @@
-//! For tests of backends and of what is built on them: what every backend must do ([`reading`], [`writing`]), sources whose
-//! answers are written in advance, a TCP proxy that breaks connections, and real servers that can be killed and frozen.
+//! For tests of backends and of what is built on them: what every backend must do ([`reading`], [`writing`], [`electing`]),
+//! sources whose answers are written in advance, a TCP proxy that breaks connections, an HTTP proxy that answers for its server,
+//! and real servers that can be killed and frozen.
 //!
 //! Nothing here is for production. It is public so that every backend, also one outside of this workspace, can be held to the
 //! same contracts:
 //!
 //! ```no_run
 //! # async fn example(fixture: &dyn sd_core::testing::Fixture) {
-//! use sd_core::testing::{reading, writing};
+//! use sd_core::testing::{electing, reading, writing};
 //!
 //! reading::run_all(fixture).await.expect_passed_but_skipped(&[]);
 //! writing::run_all(fixture).await.expect_passed_but_skipped(&[]);
+//! electing::run_all(fixture).await.expect_passed_but_skipped(&[]);
 //! # }
 //! ```
 
 mod case;
+mod consul_server;
+pub mod electing;
 mod environment;
 mod etcd_server;
 mod fixture;
 mod follower;
+mod http_message;
+mod http_proxy;
 mod port;
 pub mod reading;
 mod scene;
@@ -29,9 +35,11 @@ mod tcp_proxy;
 pub mod writing;
 
 pub use self::case::{Case, Failure, Outcome, SuiteReport};
+pub use self::consul_server::{ConsulProgram, ConsulServer};
 pub use self::environment::required_env;
 pub use self::etcd_server::{EtcdProgram, EtcdServer};
 pub use self::fixture::Fixture;
+pub use self::http_proxy::{HttpProxy, HttpRequest, HttpRule, HttpState};
 pub use self::port::free_port;
 pub use self::scripted_backend::ScriptedBackend;
 pub use self::scripted_instancer::{Opening, ScriptedInstancer};

@@ -51,6 +51,10 @@ impl Backend for ScriptedBackend {
         Some(Arc::new(self.registrar.clone()))
     }
 
+    fn elector(self: Arc<Self>) -> Option<crate::elector::AnyElector> {
+        None
+    }
+
     async fn close(&self) -> Result<()> {
         Ok(())
     }

@@ -16,6 +16,8 @@ use crate::error::{Error, ErrorKind, Result};
 const OP: &str = "test server";
 /// From start to ready. A JVM on a busy machine takes long.
 const READY_WITHIN: Duration = Duration::from_mins(1);
+/// From a polite request to the end.
+const STOPPED_WITHIN: Duration = Duration::from_secs(30);
 const PROBE_WITHIN: Duration = Duration::from_secs(2);
 const PROBE_EVERY: Duration = Duration::from_millis(20);
 /// How much of a log an error shows.
@@ -96,6 +98,28 @@ impl<P: ServerProgram> ServerProcess<P> {
         if let Some(mut child) = self.child.take() {
             child.kill().map_err(unavailable)?;
             child.wait().map_err(unavailable)?;
+        }
+        Ok(())
+    }
+
+    /// Asks the process to end, as SIGTERM does, so that it can say goodbye to others. Returns when it is gone.
+    ///
+    /// # Errors
+    /// When it does not run, or does not end within half a minute.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves a process that may or may not end.
+    pub async fn stop(&mut self) -> Result<()> {
+        self.signal(Signal::TERM)?;
+        let give_up_at = Instant::now() + STOPPED_WITHIN;
+        while let Some(child) = &mut self.child {
+            if child.try_wait().map_err(unavailable)?.is_some() {
+                self.child = None;
+            } else if Instant::now() >= give_up_at {
+                return Err(self.failed(&format!("still runs {STOPPED_WITHIN:?} after SIGTERM")));
+            } else {
+                sleep(PROBE_EVERY).await;
+            }
         }
         Ok(())
     }
@@ -298,6 +322,20 @@ mod tests {
         let folder = server.data();
         drop(server);
         assert_eq!((state_of(last), folder.exists()), (None, false));
+    }
+
+    #[tokio::test]
+    async fn is_stopped_politely_and_started_again() {
+        let says_goodbye =
+            "trap 'touch goodbye; exit' TERM; touch \"$MARK\"; while :; do sleep 0.05; done";
+        let (program, _folder) = shell(says_goodbye);
+        let mut server = ServerProcess::launch(program).await.unwrap();
+        let process = server.id().unwrap();
+        server.stop().await.unwrap();
+        assert_eq!((server.id(), state_of(process)), (None, None));
+        assert!(server.data().join("goodbye").exists());
+        assert_eq!(server.stop().await.unwrap_err().kind(), ErrorKind::NotFound);
+        server.restart().await.unwrap();
     }
 
     #[tokio::test]

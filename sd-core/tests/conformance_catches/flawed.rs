@@ -243,6 +243,10 @@ impl Backend for Flawed {
         Some(self)
     }
 
+    fn elector(self: Arc<Self>) -> Option<sd_core::AnyElector> {
+        None
+    }
+
     async fn close(&self) -> Result<()> {
         if self.has(Flaw::IgnoresClose) {
             return Ok(());

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
+pub(crate) mod election;
+
 use std::future::Future;
 use std::time::Duration;
 

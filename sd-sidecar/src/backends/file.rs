@@ -54,6 +54,10 @@ impl Backend for FileBackend {
         None
     }
 
+    fn elector(self: Arc<Self>) -> Option<sd_core::AnyElector> {
+        None
+    }
+
     async fn close(&self) -> Result<()> {
         Ok(())
     }

@@ -176,7 +176,7 @@ pub(crate) fn print_status(workspace: &Workspace) -> Result<()> {
             Some(owner) => format!("of run {}", owner.pid),
         };
         println!(
-            "{:<10} {:<8} pid {:<8} {:<24} {state}, {owner}",
+            "{:<12} {:<8} pid {:<8} {:<24} {state}, {owner}",
             record.server, record.version, record.process.pid, record.url
         );
     }

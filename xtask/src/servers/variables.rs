@@ -3,7 +3,7 @@
 //! `SD_TEST_ETCD_3_6` is the URL of a running server, `SD_TEST_ETCD_3_6_BIN` its program, for tests that start, kill and
 //! freeze servers of their own, and `SD_TEST_ETCD_3_6_VERSION` its version. The same without `_3_6` is what tests read.
 
-use crate::servers::{Running, Server};
+use crate::servers::{Program, Running, Server};
 
 /// The variables of all of `running`: those with a release line in their name, and plain ones for the first of each backend.
 pub(crate) fn of(running: &[Running]) -> Vec<(String, String)> {
@@ -14,6 +14,21 @@ pub(crate) fn of(running: &[Running]) -> Vec<(String, String)> {
         if !backends.contains(&one.server.backend()) {
             backends.push(one.server.backend());
             all.extend(plain(one));
+        }
+    }
+    all
+}
+
+/// Those of `programs`, which belong to `servers` in this order, for who starts all servers by itself.
+pub(crate) fn of_programs(servers: &[&dyn Server], programs: &[Program]) -> Vec<(String, String)> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    for (server, program) in servers.iter().zip(programs) {
+        let path = program.path.to_string_lossy();
+        for name in program_names(*server) {
+            // The plain name is that of the first of its backend.
+            if !all.iter().any(|(known, _)| *known == name) {
+                all.push((name, path.to_string()));
+            }
         }
     }
     all
@@ -55,7 +70,7 @@ fn without_line(server: &dyn Server) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::servers::{ALL, Program};
+    use crate::servers::ALL;
     use crate::version::Version;
 
     fn running(name: &str, url: &str, version: &str) -> Running {
@@ -90,6 +105,27 @@ mod tests {
                 "SD_TEST_ETCD_3_4=http://a:2",
                 "SD_TEST_ETCD_3_4_BIN=/bin/etcd",
                 "SD_TEST_ETCD_3_4_VERSION=3.4.23",
+            ]
+        );
+    }
+
+    #[test]
+    fn programs_are_named_as_those_of_running_servers_are() {
+        let program = |path: &str| Program {
+            path: path.into(),
+            version: Version::find("3.6.16").unwrap(),
+        };
+        let named = of_programs(ALL, &[program("/6"), program("/4")]);
+        let shown: Vec<_> = named
+            .iter()
+            .map(|(name, path)| format!("{name}={path}"))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "SD_TEST_ETCD_3_6_BIN=/6",
+                "SD_TEST_ETCD_BIN=/6",
+                "SD_TEST_ETCD_3_4_BIN=/4",
             ]
         );
     }

@@ -1,0 +1,176 @@
+//! Elections: one key for each candidate, on a lease of its own; the oldest key leads.
+//!
+//! The id of a ticket decides the key. The lease is random: it is what proves that a key is ours, so that two candidates with one
+//! id are told apart, also when answers are lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
+use sd_core::{
+    CandidateId, ElectionName, Elector, Entry, Error, ErrorKind, LeaderWatcher, Limits, Result,
+    Safety, StrictElector, Ticket,
+};
+use tokio::time::sleep;
+use tracing::debug;
+
+use crate::backend::EtcdBackend;
+use crate::client::{Client, Position, found, position};
+use crate::election_keys::ElectionKeys;
+use crate::entry::EtcdEntry;
+use crate::error::is_unreachable;
+use crate::leader_watcher::EtcdLeaderWatcher;
+use crate::leases::{LONGEST_TTL, Leases, SHORTEST_TTL};
+use crate::safety::safety;
+use crate::seat::Seat;
+use crate::term;
+
+/// Far below what etcd takes in one request (1.5 MiB).
+const MOST_VALUE_BYTES: usize = 64 * 1024;
+
+/// From the deletion of an entry to the end of its lease: time for whoever is next to read that it is first. etcd commits to disk
+/// while it ends a lease, and that read would wait for it: a hand-over would take half as long again.
+const BEFORE_LEASE_ENDS: Duration = Duration::from_millis(10);
+
+/// What a lease is held for.
+type Participation = (ElectionName, CandidateId);
+
+/// The elections of one cluster, over a connection of its own.
+#[derive(Debug)]
+pub(crate) struct EtcdElector {
+    /// Its connection is for reading only, and everybody's.
+    backend: Arc<EtcdBackend>,
+    client: Arc<Client>,
+    limits: Limits,
+    leases: Leases<Participation>,
+}
+
+impl EtcdElector {
+    /// An elector that connects when it is first used, and closes with the backend.
+    pub(crate) fn new(backend: Arc<EtcdBackend>) -> Self {
+        Self {
+            client: backend.sibling(),
+            backend,
+            limits: Limits::new(SHORTEST_TTL..=LONGEST_TTL, MOST_VALUE_BYTES),
+            leases: Leases::default(),
+        }
+    }
+
+    fn keys(&self, name: &ElectionName) -> ElectionKeys {
+        ElectionKeys::new(&self.client.config().election_prefix, name)
+    }
+
+    pub(crate) async fn enter(&self, ticket: &Ticket) -> Result<EtcdEntry> {
+        const OP: &str = "etcd: join election";
+        ticket.check(&self.limits)?;
+        let owner = (ticket.name.clone(), ticket.id);
+        let keys = self.keys(&ticket.name);
+        let (lease, ttl) = self
+            .leases
+            .acquire(&self.client, OP, &owner, ticket.ttl)
+            .await?;
+        let key = keys.entry(ticket.id);
+        let created = match self.put(OP, &key, &ticket.value, lease).await {
+            Ok(created) => created,
+            Err(error) => {
+                if error.kind() == ErrorKind::Conflict {
+                    // Nothing is attached to our lease, and it ends by itself if this fails.
+                    let _ = self.leases.release(&self.client, OP, &owner).await;
+                }
+                return Err(error);
+            }
+        };
+        let seat = Seat {
+            client: Arc::clone(&self.client),
+            keys,
+            key,
+            lease,
+            ttl,
+            created,
+        };
+        Ok(EtcdEntry::new(seat, ticket, self.limits.clone()))
+    }
+
+    /// Puts the entry unless it is there already; returns when it was created.
+    async fn put(&self, op: &'static str, key: &str, value: &[u8], lease: i64) -> Result<Position> {
+        let on_lease = PutOptions::new().with_lease(lease);
+        let key_only = GetOptions::new().with_keys_only();
+        let txn = Txn::new()
+            .when([Compare::create_revision(key, CompareOp::Equal, 0)])
+            .and_then([TxnOp::put(key, value, Some(on_lease))])
+            .or_else([TxnOp::get(key, Some(key_only))]);
+        let answer = self.client.txn(op, &txn).await?;
+        let at = position(op, answer.header())?;
+        if answer.succeeded() {
+            return Ok(at);
+        }
+        // Put by an attempt whose answer was lost, or by an earlier call.
+        match found(&answer) {
+            Some(entry) if entry.lease() == lease => Ok(Position {
+                revision: entry.create_revision(),
+                ..at
+            }),
+            _ => Err(Error::new(ErrorKind::Conflict, op).because(format!(
+                "{key} is the entry of another participation: each needs an id of its own"
+            ))),
+        }
+    }
+}
+
+#[async_trait]
+impl Elector for EtcdElector {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    async fn safety(&self) -> Result<Safety> {
+        safety(&self.client).await
+    }
+
+    async fn join(&self, ticket: &Ticket) -> Result<Box<dyn Entry>> {
+        Ok(Box::new(self.enter(ticket).await?))
+    }
+
+    /// Deletes our entry, which tells whoever is next, and then ends our lease. Neither touches what is another's: the lease is ours
+    /// alone, and what hangs on it is our entry. A ticket that this elector did not begin has none.
+    async fn leave(&self, ticket: &Ticket) -> Result<()> {
+        const OP: &str = "etcd: leave election";
+        let owner = (ticket.name.clone(), ticket.id);
+        let Some(lease) = self.leases.id(&owner) else {
+            return Ok(());
+        };
+        let keys = self.keys(&ticket.name);
+        let entry = keys.entry(ticket.id);
+        let told = if ticket.records_term {
+            term::end(&self.client, &keys, &entry, lease).await
+        } else {
+            let txn = delete(&entry, lease);
+            self.client.repeatable_txn(OP, &txn).await.map(drop)
+        };
+        match told {
+            Ok(()) => sleep(BEFORE_LEASE_ENDS).await,
+            // Then our lease cannot be ended now, either.
+            Err(error) if is_unreachable(&error) => return Err(error),
+            // It goes with the lease. Without a mark the next leader may wait for nothing, but with the lease it would not be next.
+            Err(error) => {
+                debug!(error = %error.report(), "an entry was not deleted before its lease");
+            }
+        }
+        self.leases.release(&self.client, OP, &owner).await
+    }
+
+    async fn observe(&self, name: &ElectionName) -> Result<Box<dyn LeaderWatcher>> {
+        let watcher = EtcdLeaderWatcher::open(&self.backend, self.keys(name)).await?;
+        Ok(Box::new(watcher))
+    }
+}
+
+impl StrictElector for EtcdElector {}
+
+/// Deletes an entry if it hangs on this lease.
+pub(crate) fn delete(entry: &str, lease: i64) -> Txn {
+    Txn::new()
+        .when([Compare::lease(entry, CompareOp::Equal, lease)])
+        .and_then([TxnOp::delete(entry, None)])
+}

@@ -1,0 +1,119 @@
+//! The feed of who leads an election: watch from now on, read all candidates, then apply what the watch tells.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use etcd_client::KeyValue;
+use sd_core::{Clock, FencingToken, Leader, LeaderFeed, LeaderWatcher, Result};
+
+use crate::backend::EtcdBackend;
+use crate::change_feed::ChangeFeed;
+use crate::election_keys::ElectionKeys;
+use crate::entries::domain;
+use crate::range::read_range;
+
+const OP: &str = "etcd: observe election";
+
+/// One election, followed.
+#[derive(Debug)]
+pub(crate) struct EtcdLeaderWatcher {
+    clock: Arc<dyn Clock>,
+    keys: ElectionKeys,
+    feed: ChangeFeed,
+    queue: Queue,
+    /// What was told last.
+    told: Option<Leader>,
+    first: Option<LeaderFeed>,
+}
+
+/// The candidates by their keys.
+#[derive(Debug, Default)]
+struct Queue(BTreeMap<Vec<u8>, Queued>);
+
+#[derive(Debug)]
+struct Queued {
+    created: i64,
+    value: Arc<[u8]>,
+}
+
+impl Queue {
+    /// Takes an entry as it is now.
+    fn put(&mut self, entry: &KeyValue) {
+        let queued = Queued {
+            created: entry.create_revision(),
+            value: entry.value().into(),
+        };
+        self.0.insert(entry.key().to_vec(), queued);
+    }
+
+    fn delete(&mut self, key: &[u8]) {
+        self.0.remove(key);
+    }
+
+    /// The oldest candidate leads.
+    fn leader(&self, keys: &ElectionKeys, domain: String) -> Option<Leader> {
+        let (key, oldest) = self.0.iter().min_by_key(|(_, queued)| queued.created)?;
+        Some(Leader {
+            id: keys.id_of(key),
+            value: Arc::clone(&oldest.value),
+            token: FencingToken::new(domain, oldest.created.max(0).cast_unsigned()),
+        })
+    }
+}
+
+impl EtcdLeaderWatcher {
+    pub(crate) async fn open(backend: &EtcdBackend, keys: ElectionKeys) -> Result<Self> {
+        let mut feed = ChangeFeed::open(&backend.client, OP, keys.entries()).await?;
+        let as_of = backend.clock.now();
+        let (queue, position) = read_range(
+            &backend.client,
+            OP,
+            keys.entries(),
+            Queue::default,
+            Queue::put,
+        )
+        .await?;
+        feed.skip_to(position)?;
+        let leader = queue.leader(&keys, domain(position));
+        Ok(Self {
+            clock: Arc::clone(&backend.clock),
+            keys,
+            feed,
+            queue,
+            told: leader.clone(),
+            first: Some(LeaderFeed::Leader { leader, as_of }),
+        })
+    }
+}
+
+#[async_trait]
+impl LeaderWatcher for EtcdLeaderWatcher {
+    async fn next(&mut self) -> Result<LeaderFeed> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
+        let answer = self.feed.next().await?;
+        let queue = &mut self.queue;
+        self.feed.take(&answer, |entry| {
+            // `Event::event_type` would panic on a type that it does not know.
+            if entry.version() == 0 {
+                queue.delete(entry.key());
+            } else {
+                queue.put(entry);
+            }
+        })?;
+        let as_of = self.clock.now();
+        let leader = self.queue.leader(&self.keys, domain(self.feed.position()));
+        if leader == self.told {
+            return Ok(LeaderFeed::Alive { as_of });
+        }
+        self.told.clone_from(&leader);
+        Ok(LeaderFeed::Leader { leader, as_of })
+    }
+
+    fn silence_limit(&self) -> Duration {
+        self.feed.silence_limit()
+    }
+}

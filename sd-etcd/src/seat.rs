@@ -1,0 +1,136 @@
+//! A candidate's place at the server: what is under its key, and what is before it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, SortOrder, SortTarget, Txn, TxnOp};
+use sd_core::{Error, ErrorKind, FencingToken, Result};
+
+use crate::client::{Client, Position, found_sets, position};
+use crate::election_keys::ElectionKeys;
+use crate::entries::domain;
+
+/// A key that was put on a lease of ours.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) client: Arc<Client>,
+    pub(crate) keys: ElectionKeys,
+    pub(crate) key: String,
+    pub(crate) lease: i64,
+    pub(crate) ttl: Duration,
+    /// Where in the cluster's history the key begins.
+    pub(crate) created: Position,
+}
+
+/// Where an entry stands in the queue.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// Behind the entry with this key.
+    Behind(Vec<u8>),
+    First,
+    /// Not there any more.
+    Gone(Error),
+}
+
+impl Seat {
+    /// The token of the term, if there will be one: who joins later has a later revision, and leads later.
+    pub(crate) fn token(&self) -> FencingToken {
+        let revision = self.created.revision.max(0).cast_unsigned();
+        FencingToken::new(domain(self.created), revision)
+    }
+
+    /// True in a transaction while the entry is there and ours.
+    pub(crate) fn is_there(&self) -> [Compare; 2] {
+        let key = self.key.as_str();
+        [
+            Compare::create_revision(key, CompareOp::Equal, self.created.revision),
+            Compare::lease(key, CompareOp::Equal, self.lease),
+        ]
+    }
+
+    /// Why the entry is gone, if what was found under its key is not it.
+    pub(crate) fn loss(
+        &self,
+        op: &'static str,
+        at: Position,
+        found: Option<&KeyValue>,
+    ) -> Option<Error> {
+        let (kind, what) = match found {
+            _ if at.cluster != self.created.cluster => (
+                ErrorKind::Conflict,
+                "belongs to another cluster than the one that answers now",
+            ),
+            None => (ErrorKind::NotFound, "was deleted, or its lease has ended"),
+            Some(found) if found.create_revision() != self.created.revision => {
+                (ErrorKind::Conflict, "was deleted and made anew")
+            }
+            Some(found) if found.lease() != self.lease => {
+                (ErrorKind::Conflict, "was taken over by another lease")
+            }
+            Some(_) => return None,
+        };
+        Some(Error::new(kind, op).because(format!("{} {what}", self.key)))
+    }
+
+    /// Reads whether the entry is there and which one is before it. The server looks through all candidates for that.
+    pub(crate) async fn look(&self, op: &'static str) -> Result<Place> {
+        let (start, end) = self.keys.entries();
+        let one_before = GetOptions::new()
+            .with_range(end)
+            .with_max_create_revision(self.created.revision - 1)
+            .with_sort(SortTarget::Create, SortOrder::Descend)
+            .with_limit(1)
+            .with_keys_only();
+        let one_before = TxnOp::get(start, Some(one_before));
+        let (loss, [before]) = self.read_with_own(op, [one_before]).await?;
+        Ok(match (loss, before) {
+            (Some(loss), _) => Place::Gone(loss),
+            (None, Some(before)) => Place::Behind(before.key().to_vec()),
+            (None, None) => Place::First,
+        })
+    }
+
+    /// Reads whether the entry is there: `Some` says why not.
+    pub(crate) async fn check(&self, op: &'static str) -> Result<Option<Error>> {
+        let (loss, []) = self.read_with_own(op, []).await?;
+        Ok(loss)
+    }
+
+    /// As [`check`](Self::check), and whether the entry with the key `other` is there and before ours. It may have left, and have
+    /// joined again behind us.
+    pub(crate) async fn check_both(
+        &self,
+        op: &'static str,
+        other: Vec<u8>,
+    ) -> Result<(Option<Error>, bool)> {
+        let other = TxnOp::get(other, Some(key_only()));
+        let (loss, [other]) = self.read_with_own(op, [other]).await?;
+        let is_before = |other: KeyValue| other.create_revision() < self.created.revision;
+        Ok((loss, other.is_some_and(is_before)))
+    }
+
+    pub(crate) fn get_own(&self) -> TxnOp {
+        TxnOp::get(self.key.as_str(), Some(key_only()))
+    }
+
+    /// What each read finds first, and why the entry is gone if it is: linearizable, and as of one moment.
+    async fn read_with_own<const N: usize>(
+        &self,
+        op: &'static str,
+        reads: [TxnOp; N],
+    ) -> Result<(Option<Error>, [Option<KeyValue>; N])> {
+        let all: Vec<TxnOp> = std::iter::once(self.get_own()).chain(reads).collect();
+        let txn = Txn::new().and_then(all);
+        let answer = self.client.repeatable_txn(op, &txn).await?;
+        let mut found = found_sets(&answer)
+            .into_iter()
+            .map(|set| set.into_iter().next());
+        let own = found.next().flatten();
+        let loss = self.loss(op, position(op, answer.header())?, own.as_ref());
+        Ok((loss, std::array::from_fn(|_| found.next().flatten())))
+    }
+}
+
+fn key_only() -> GetOptions {
+    GetOptions::new().with_keys_only()
+}

@@ -1,0 +1,78 @@
+//! What wakes a candidate: watches of its own entry and of the one before it, for their deletion, on one stream.
+//!
+//! It begins now, not at a position, so nothing that etcd compacts can break it; and it asks nothing of the server while all is
+//! quiet. A connection that died is found out by HTTP/2 pings, or sooner by confirmations, which also look at the same two keys.
+
+use etcd_client::WatchStream;
+use sd_core::Result;
+
+use crate::client::{Client, stream_ended};
+use crate::connection::Connection;
+use crate::error::translate;
+
+/// A stream with one or two watches.
+#[derive(Debug)]
+pub(crate) struct Vigil {
+    connection: Connection,
+    stream: WatchStream,
+    /// The key of the entry before ours that it watches.
+    behind: Option<Vec<u8>>,
+}
+
+impl Vigil {
+    /// Watches from now on: read where the entry stands only after this has returned.
+    pub(crate) async fn open(
+        client: &Client,
+        op: &'static str,
+        own: &str,
+        behind: Option<Vec<u8>>,
+    ) -> Result<Self> {
+        let keys: Vec<&[u8]> = std::iter::once(own.as_bytes())
+            .chain(behind.as_deref())
+            .collect();
+        let (connection, stream) = client.watch_deletions(op, &keys).await?;
+        Ok(Self {
+            connection,
+            stream,
+            behind,
+        })
+    }
+
+    /// Whether it wakes an entry that stands behind this one, or is first.
+    pub(crate) fn covers(&self, behind: Option<&[u8]>) -> bool {
+        !self.connection.is_retired() && (behind.is_none() || behind == self.behind.as_deref())
+    }
+
+    /// Returns when one of the keys was deleted, or may have been. An error ends it. Cancel-safe.
+    pub(crate) async fn woken(&mut self, client: &Client, op: &'static str) -> Result<()> {
+        loop {
+            let answer = tokio::select! {
+                biased;
+                closed = client.closed(op) => return Err(closed),
+                answer = self.stream.message() => answer,
+                () = self.connection.retired() => return Ok(()),
+            };
+            match answer.and_then(|answer| answer.ok_or_else(stream_ended)) {
+                Ok(answer) => {
+                    client.check_watch(op, &self.connection, &answer)?;
+                    if !answer.events().is_empty() {
+                        return Ok(());
+                    }
+                }
+                Err(error) => {
+                    client.retire(&self.connection);
+                    return Err(translate(op, error));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl Vigil {
+    /// One that seems to watch `behind`, but will never hear of it.
+    pub(crate) fn deaf_to(mut self, behind: Vec<u8>) -> Self {
+        self.behind = Some(behind);
+        self
+    }
+}

@@ -1,0 +1,260 @@
+//! What elections cost, counted at the server, and how fast they are.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::election::{Booth, after, first, leads, now, ticket_for, waits};
+use common::{LONG, TTL, own_server, prefix, server};
+use futures_util::future::select_all;
+use futures_util::stream::{StreamExt, iter};
+use sd_core::{ElectionName, Elector, Entry, Standing, Ticket};
+use sd_etcd::EtcdConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+/// So that nothing expires while a test runs.
+const LASTING: Duration = Duration::from_mins(10);
+
+/// Calls that a server has begun to serve and messages that it has sent on streams, by method. What nobody asked for is left out.
+async fn served(address: SocketAddr) -> BTreeMap<String, u64> {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // The answer to a newer version would come in chunks.
+    let request = b"GET /metrics HTTP/1.0\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let mut counts = BTreeMap::new();
+    for line in answer.lines() {
+        let Some((series, count)) = line.rsplit_once(' ') else {
+            continue;
+        };
+        let method = series.split("grpc_method=\"").nth(1).unwrap_or_default();
+        let method = method.split('"').next().unwrap_or_default();
+        let kind = match series.split('{').next() {
+            Some("grpc_server_started_total") => "begun",
+            Some("grpc_server_msg_sent_total") if series.contains("bidi_stream") => "sent",
+            _ => continue,
+        };
+        let count: f64 = count.parse().unwrap();
+        if count > 0.0 {
+            #[expect(clippy::cast_possible_truncation, reason = "a small count")]
+            #[expect(clippy::cast_sign_loss, reason = "a count")]
+            counts.insert(format!("{method} {kind}"), count as u64);
+        }
+    }
+    counts
+}
+
+/// What came on top.
+fn since(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let more = |(what, count): (&String, &u64)| {
+        let more = count - before.get(what).unwrap_or(&0);
+        (more > 0).then(|| (what.clone(), more))
+    };
+    after.iter().filter_map(more).collect()
+}
+
+fn counts(expected: &[(&str, u64)]) -> BTreeMap<String, u64> {
+    let count = |(what, count): &(&str, u64)| ((*what).to_owned(), *count);
+    expected.iter().map(count).collect()
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn a_confirmation_costs_a_keep_alive_and_a_check_and_waiting_costs_nothing() {
+    const ROUNDS: u64 = 10;
+    let server = own_server().await;
+    let booth = Booth::at(&server.program().url());
+    let (one, two) = (booth.elector(), booth.elector());
+    let leader = one.join(&ticket_for("a", LASTING)).await.unwrap();
+    let next = two.join(&ticket_for("b", LASTING)).await.unwrap();
+    let (leading, waiting) = (now(&*leader).await, waits(&*next).await);
+    let address = server.program().address();
+    let watching = async {
+        let settled = Duration::from_secs(1);
+        sleep(settled).await;
+        let before = served(address).await;
+        // Longer than any interval at which something might be asked, pings apart.
+        sleep(Duration::from_secs(8)).await;
+        assert_eq!(since(&before, &served(address).await), counts(&[]));
+        for _ in 0..ROUNDS {
+            leader.confirm().await.unwrap();
+            next.confirm().await.unwrap();
+        }
+        let more = since(&before, &served(address).await);
+        let expected = counts(&[
+            ("LeaseKeepAlive begun", 2 * ROUNDS),
+            ("LeaseKeepAlive sent", 2 * ROUNDS),
+            ("Txn begun", 2 * ROUNDS),
+        ]);
+        assert_eq!(more, expected);
+    };
+    tokio::select! {
+        () = watching => {}
+        told = leader.standing(Some(&leading)) => panic!("told {told:?}"),
+        told = next.standing(Some(&waiting)) => panic!("told {told:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn of_a_thousand_candidates_an_exit_wakes_one() {
+    const CANDIDATES: usize = 1000;
+    const ELECTORS: usize = 8;
+    let server = own_server().await;
+    // All begin to wait at the same moment, which takes a busy machine a while.
+    let patience = Duration::from_mins(1);
+    let patient = |config: EtcdConfig| config.with_request_timeout(patience);
+    let booth = Booth::with(&server.program().url(), &prefix(), patient);
+    let electors: Vec<Arc<dyn Elector>> = (0..ELECTORS).map(|_| booth.elector()).collect();
+    let tickets: Vec<Ticket> = (0..CANDIDATES)
+        .map(|index| ticket_for(&index.to_string(), LASTING))
+        .collect();
+    let elector = |index: usize| &electors[index % ELECTORS];
+    // The first alone, so that it is known who leads; the others in any order.
+    let leader = elector(0).join(&tickets[0]).await.unwrap();
+    leads(&*leader).await;
+    let entries: Vec<Box<dyn Entry>> = iter(1..CANDIDATES)
+        .map(|index| elector(index).join(&tickets[index]))
+        .buffered(64)
+        .map(Result::unwrap)
+        .collect()
+        .await;
+    let address = server.program().address();
+    let watched = || async {
+        let counts = served(address).await;
+        counts.get("Watch sent").copied().unwrap_or_default()
+    };
+    let waiting = Standing::Waiting { ahead: None };
+    let told = select_all(
+        entries
+            .iter()
+            .map(|entry| Box::pin(entry.standing(Some(&waiting)))),
+    );
+    let exit = async {
+        // Each but the leader watches two keys.
+        let all = 2 * (CANDIDATES as u64 - 1);
+        while watched().await < all {
+            sleep(Duration::from_millis(50)).await;
+        }
+        // And reads once more.
+        let mut before = served(address).await;
+        loop {
+            sleep(Duration::from_millis(500)).await;
+            let now = served(address).await;
+            if now == before {
+                break;
+            }
+            before = now;
+        }
+        assert_eq!(before["Watch sent"], all);
+        elector(0).leave(&tickets[0]).await.unwrap();
+        before
+    };
+    let ((told, _, others), before) = timeout(LONG * 4, async { tokio::join!(told, exit) })
+        .await
+        .unwrap();
+    first(told.unwrap());
+    // Long enough for the others to be woken, if they were.
+    let quiet = timeout(Duration::from_secs(1), select_all(others)).await;
+    assert!(quiet.is_err());
+    let more = since(&before, &served(address).await);
+    let expected = counts(&[
+        ("LeaseRevoke begun", 1),
+        ("Watch sent", 1),
+        // The deletion, and the question of the one that was woken.
+        ("Txn begun", 2),
+    ]);
+    assert_eq!(more, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn after_a_resignation_the_next_one_leads_within_two_round_trips() {
+    const SAMPLES: usize = 200;
+    let booth = Booth::at(&server());
+    let (one, two) = (booth.elector(), booth.elector());
+    let (mut took, mut round_trips) = (Vec::new(), Vec::new());
+    let mut leader = ticket_for("a", LASTING);
+    leads(&*one.join(&leader).await.unwrap()).await;
+    let mut electors = [&one, &two];
+    for _ in 0..SAMPLES {
+        let ticket = ticket_for("b", LASTING);
+        let next = electors[1].join(&ticket).await.unwrap();
+        let waiting = waits(&*next).await;
+        let exit = async {
+            // Until the other one waits for events.
+            sleep(Duration::from_millis(30)).await;
+            let since = Instant::now();
+            electors[0].leave(&leader).await.unwrap();
+            (since, since.elapsed())
+        };
+        let next_one = async {
+            first(after(&*next, &waiting).await);
+            Instant::now()
+        };
+        let ((since, round_trip), led) = tokio::join!(exit, next_one);
+        took.push(led - since);
+        round_trips.push(round_trip);
+        leader = ticket;
+        electors.swap(0, 1);
+    }
+    electors[0].leave(&leader).await.unwrap();
+    let [took, round_trip] = [took, round_trips].map(|mut samples| {
+        samples.sort();
+        samples[samples.len() / 2]
+    });
+    println!("resign to first, median of {SAMPLES}: {took:?}; one write {round_trip:?}");
+    assert!(took < round_trip * 4, "{took:?}, one write {round_trip:?}");
+}
+
+/// From the last confirmation of a leader that then falls silent to the next one.
+async fn silence_to_next(booth: &Booth, name: &str, offset: Duration) -> Duration {
+    let (one, two) = (booth.elector(), booth.elector());
+    let ticket = |value| {
+        let mut ticket = ticket_for(value, TTL);
+        ticket.name = ElectionName::new(name).unwrap();
+        ticket
+    };
+    let leader = one.join(&ticket("a")).await.unwrap();
+    let mut lasting = ticket("b");
+    lasting.ttl = LASTING;
+    let next = two.join(&lasting).await.unwrap();
+    let waiting = waits(&*next).await;
+    // At different moments of the server's own rhythm.
+    sleep(offset).await;
+    let since = Instant::now();
+    let confirmed = leader.confirm().await.unwrap();
+    let told = timeout(LONG, next.standing(Some(&waiting))).await;
+    first(told.unwrap().unwrap());
+    let took = since.elapsed();
+    two.leave(&lasting).await.unwrap();
+    took.checked_sub(confirmed.ttl)
+        .unwrap_or_else(|| panic!("replaced after {took:?} of {:?}", confirmed.ttl))
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn a_leader_that_falls_silent_is_replaced_as_soon_as_promised_and_no_sooner() {
+    const ELECTIONS: u32 = 20;
+    let server = own_server().await;
+    let booth = Booth::at(&server.program().url());
+    let promised = booth.elector().safety().await.unwrap().failover_extra;
+    let measuring = (0..ELECTIONS).map(async |index| {
+        let offset = Duration::from_millis(500) * index / ELECTIONS;
+        silence_to_next(&booth, &format!("silent/{index}"), offset).await
+    });
+    let mut late = futures_util::future::join_all(measuring).await;
+    late.sort();
+    let (soonest, latest) = (late[0], late[late.len() - 1]);
+    println!("replaced {soonest:?} to {latest:?} after the time-to-live, promised {promised:?}");
+    // A busy machine may take longer.
+    assert!(latest < promised * 3, "{latest:?}");
+}
