@@ -1,0 +1,363 @@
+//! Who wants to lead.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_core::{
+    BootClock, Clock, ElectionName, Elector, Error, ErrorKind, Moment, Registry, Result, Safety,
+    StrictElector, Ticket,
+};
+use tokio::sync::{broadcast, oneshot, watch};
+use tracing::warn;
+
+use crate::campaign::Campaign;
+use crate::config::{DEFAULT_TTL, StepDown, TermConfig};
+use crate::event::{CandidatePhase, CandidateState, ElectionEvent};
+use crate::flaw::{Flaw, unless};
+use crate::leadership::{Leadership, Term};
+use crate::runtime::{ElectionThread, Spawn};
+
+/// Events that wait for a slow listener; older ones are dropped.
+const EVENTS_KEPT: usize = 256;
+
+/// A candidate of one election. Does nothing until it campaigns, and may do so again and again.
+#[derive(Debug)]
+pub struct Candidate {
+    campaign: Campaign,
+    registry: Option<Registry>,
+    place: Arc<dyn Spawn>,
+}
+
+/// Builds a [`Candidate`].
+#[derive(Debug)]
+#[must_use = "build it"]
+pub struct CandidateBuilder {
+    source: Source,
+    name: Result<ElectionName>,
+    value: Option<Arc<[u8]>>,
+    ttl: Duration,
+    config: TermConfig,
+    clock: Option<Arc<dyn Clock>>,
+    place: Option<Arc<dyn Spawn>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Registry {
+        registry: Registry,
+        best_effort: bool,
+    },
+    Elector(Arc<dyn Elector>),
+}
+
+impl Candidate {
+    /// A candidate of the election `name` at `registry`, which must grant at most one valid term at a time: others are refused when
+    /// the candidate is built.
+    pub fn builder(registry: &Registry, name: impl AsRef<str>) -> CandidateBuilder {
+        let source = Source::Registry {
+            registry: registry.clone(),
+            best_effort: false,
+        };
+        CandidateBuilder::new(source, name.as_ref())
+    }
+
+    /// As [`builder`](Self::builder), at an elector that is strict by its type. The elector should be this candidate's alone.
+    pub fn with_elector(
+        elector: Arc<dyn StrictElector>,
+        name: impl AsRef<str>,
+    ) -> CandidateBuilder {
+        CandidateBuilder::new(Source::Elector(elector), name.as_ref())
+    }
+
+    /// As [`builder`](Self::builder), also at a registry that may have two leaders at once. Only for work that is merely wasteful
+    /// when it is done twice.
+    pub fn best_effort(registry: &Registry, name: impl AsRef<str>) -> CandidateBuilder {
+        let source = Source::Registry {
+            registry: registry.clone(),
+            best_effort: true,
+        };
+        CandidateBuilder::new(source, name.as_ref())
+    }
+
+    /// The election.
+    pub fn name(&self) -> &ElectionName {
+        &self.campaign.name
+    }
+
+    /// What observers are told of it.
+    pub fn value(&self) -> &[u8] {
+        &self.campaign.value
+    }
+
+    /// Waits until this candidate leads. Trouble on the way, a server that is down for instance, is waited out and shown in
+    /// [`state`](Self::state) and [`events`](Self::events).
+    ///
+    /// # Errors
+    /// What no later try can mend: `Denied`, `InvalidInput`, `Unsupported`, `Closed`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the election in the background.
+    pub async fn campaign(&self) -> Result<Leadership> {
+        let closing = self.registry.as_ref().map(Registry::closing);
+        let (begun, driven) = self.campaign.clone().begin(closing);
+        let cancel_on_drop = begun.cancel.drop_guard();
+        self.place.spawn(Box::pin(driven));
+        let leadership = begun
+            .winning
+            .await
+            .unwrap_or_else(|_| Err(thread_ended("campaign")))?;
+        // From here on the leadership does that.
+        cancel_on_drop.disarm();
+        Ok(leadership)
+    }
+
+    /// Leads and works, again and again until the work is done: campaigns, runs `work`, resigns when it returns and gives its
+    /// result. If the term ends before, [`Term::lost`] tells the work; it then has the stop margin to return before it is dropped,
+    /// and the next campaign begins. What it returns after the term is over is thrown away, so the work may be done more than once.
+    ///
+    /// Only the future is dropped. Tasks and threads that it has spawned go on unless it ends them itself, and so does a future that
+    /// never yields: against these, only [fencing](crate::Fence) helps.
+    ///
+    /// # Errors
+    /// As [`campaign`](Self::campaign).
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the work, then leaves the election in the background.
+    pub async fn run_while_leader<F, Fut>(&self, mut work: F) -> Result<Fut::Output>
+    where
+        F: FnMut(Term) -> Fut,
+        Fut: Future,
+    {
+        loop {
+            let leadership = self.campaign().await?;
+            if let Some(output) = self.work_while(&leadership, work(leadership.term())).await {
+                if let Err(error) = leadership.resign().await {
+                    // The work is done, and the lease ends by itself.
+                    warn!(name = %self.name(), error = %error.report(), "could not resign");
+                }
+                return Ok(output);
+            }
+        }
+    }
+
+    /// The work's result if it came while the term went on.
+    async fn work_while<Fut: Future>(&self, term: &Term, work: Fut) -> Option<Fut::Output> {
+        let mut work = pin!(work);
+        tokio::select! {
+            biased;
+            output = &mut work => return Some(output).filter(|_| term.is_leader()),
+            _ = term.lost() => {}
+        }
+        // It may have been taken from us long before the deadline. That is no reason to go on longer than it takes to stop.
+        let clock = &self.campaign.clock;
+        let stop_by = term.hand_over().min(clock.now() + term.shared.stop_margin);
+        let stop_by = unless(Flaw::WorkNotStopped, stop_by, Moment::ZERO + Duration::MAX);
+        tokio::select! {
+            biased;
+            _ = &mut work => {}
+            () = clock.sleep_until(stop_by) => {}
+        }
+        None
+    }
+
+    /// What happens from now on, of all campaigns of this candidate.
+    pub fn events(&self) -> ElectionEvents {
+        ElectionEvents(self.campaign.events.subscribe())
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> CandidateState {
+        self.campaign.state.borrow().clone()
+    }
+
+    /// What this candidate's server promises.
+    ///
+    /// # Errors
+    /// What kept the server from answering.
+    pub async fn safety(&self) -> Result<Safety> {
+        // Where the elections run, because whoever asks first opens the connection.
+        let (told, promise) = oneshot::channel();
+        let elector = Arc::clone(&self.campaign.elector);
+        self.place.spawn(Box::pin(async move {
+            // Whoever asked may have gone.
+            let _ = told.send(elector.safety().await);
+        }));
+        promise
+            .await
+            .unwrap_or_else(|_| Err(thread_ended("tell safety")))
+    }
+}
+
+fn thread_ended(op: &'static str) -> Error {
+    Error::new(ErrorKind::Closed, op).because("what drives it has ended")
+}
+
+impl CandidateBuilder {
+    fn new(source: Source, name: &str) -> Self {
+        Self {
+            source,
+            name: ElectionName::new(name),
+            value: None,
+            ttl: DEFAULT_TTL,
+            config: TermConfig::default(),
+            clock: None,
+            place: None,
+        }
+    }
+
+    /// What observers are told of this candidate. Default: the host's name and the process's id.
+    pub fn value(mut self, value: impl AsRef<[u8]>) -> Self {
+        self.value = Some(value.as_ref().into());
+        self
+    }
+
+    /// How long the term outlives its last confirmation. Default [`DEFAULT_TTL`]. What the server grants rules.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// Sets everything about how the term is kept.
+    pub fn config(mut self, config: TermConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// See [`TermConfig::clock_error`].
+    pub fn clock_error(mut self, share: f64) -> Self {
+        self.config.clock_error = share;
+        self
+    }
+
+    /// See [`TermConfig::stop_margin`].
+    pub fn stop_margin(mut self, margin: Duration) -> Self {
+        self.config.stop_margin = Some(margin);
+        self
+    }
+
+    /// See [`TermConfig::takeover_delay`].
+    pub fn takeover_delay(mut self, delay: Duration) -> Self {
+        self.config.takeover_delay = delay;
+        self
+    }
+
+    /// See [`TermConfig::step_down`].
+    pub fn step_down(mut self, step_down: StepDown) -> Self {
+        self.config.step_down = step_down;
+        self
+    }
+
+    /// See [`TermConfig::progress_within`].
+    pub fn progress_within(mut self, within: Duration) -> Self {
+        self.config.progress_within = Some(within);
+        self
+    }
+
+    /// The clock of deadlines. Default: the registry's, which is the boot clock for a server and tokio's for the embedded registry.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Runs on this runtime instead of the thread that all elections of the process share: for tests whose clock is paused. A
+    /// runtime that the application can block does not renew while it is blocked.
+    pub fn on_runtime(mut self, runtime: tokio::runtime::Handle) -> Self {
+        self.place = Some(Arc::new(runtime));
+        self
+    }
+
+    #[cfg(feature = "simulation")]
+    pub(crate) fn place(mut self, place: Arc<dyn Spawn>) -> Self {
+        self.place = Some(place);
+        self
+    }
+
+    /// Checks everything and makes the candidate. Sends nothing.
+    ///
+    /// # Errors
+    /// `InvalidInput` says what is wrong; `Unsupported` if the registry has no elections, or none that are strict.
+    pub fn build(self) -> Result<Candidate> {
+        let (elector, registry) = match self.source {
+            Source::Elector(elector) => (elector, None),
+            Source::Registry {
+                registry,
+                best_effort,
+            } => {
+                let elector = registry.elector()?;
+                let elector: Arc<dyn Elector> = if best_effort {
+                    elector.into_any()
+                } else {
+                    elector.into_strict()?
+                };
+                (elector, Some(registry))
+            }
+        };
+        let name = self.name?;
+        let value = self.value.unwrap_or_else(default_value);
+        self.config.check(self.ttl)?;
+        Ticket::new(name.clone(), Arc::clone(&value), self.ttl).check(elector.limits())?;
+        let clock = match (self.clock, &registry) {
+            (Some(clock), _) => clock,
+            (None, Some(registry)) => Arc::clone(&registry.config().clock),
+            (None, None) => Arc::new(BootClock),
+        };
+        let place = match self.place {
+            Some(place) => place,
+            None => Arc::new(ElectionThread::shared()?),
+        };
+        let (state, _) = watch::channel(CandidateState {
+            phase: CandidatePhase::Idle,
+            since: clock.now(),
+            error: None,
+        });
+        let campaign = Campaign {
+            elector,
+            clock,
+            name,
+            value,
+            ttl: self.ttl,
+            config: self.config,
+            was_admitted: Arc::default(),
+            number: 0,
+            last_number: Arc::default(),
+            state,
+            events: broadcast::Sender::new(EVENTS_KEPT),
+        };
+        Ok(Candidate {
+            campaign,
+            registry,
+            place,
+        })
+    }
+}
+
+fn default_value() -> Arc<[u8]> {
+    let host = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    format!("{host}/{}", std::process::id()).into_bytes().into()
+}
+
+/// What happens to a candidate.
+#[derive(Debug)]
+pub struct ElectionEvents(broadcast::Receiver<ElectionEvent>);
+
+impl ElectionEvents {
+    /// The next event; `None` when the candidate is gone. A listener that is more than 256 events behind misses the oldest, and is told
+    /// so.
+    ///
+    /// # Cancel safety
+    /// A dropped call loses nothing.
+    pub async fn next(&mut self) -> Option<ElectionEvent> {
+        match self.0.recv().await {
+            Ok(event) => Some(event),
+            Err(broadcast::error::RecvError::Lagged(count)) => {
+                Some(ElectionEvent::Missed { count })
+            }
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}

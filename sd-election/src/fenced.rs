@@ -1,0 +1,166 @@
+//! Refusing the writes of leaders of the past.
+//!
+//! A leader can be paused between asking whether it leads and writing, and wake when somebody else leads. No lease prevents that;
+//! only whoever stores the write can, by comparing tokens.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use sd_core::FencingToken;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::flaw::{Flaw, flawed};
+
+/// Why a write was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refused {
+    /// A later term has written.
+    #[error("the term {token} is over: {highest} has written since")]
+    Stale {
+        /// The writer's.
+        token: FencingToken,
+        /// The greatest that was admitted.
+        highest: FencingToken,
+    },
+    /// The writer's token cannot be compared: the registry was restored from a backup, or replaced. Somebody must decide, and then
+    /// call [`Fence::begin_anew`].
+    #[error(
+        "the token {token:?} is of another history than {highest:?}: was the registry replaced?"
+    )]
+    OtherDomain {
+        /// The writer's.
+        token: FencingToken,
+        /// The greatest that was admitted.
+        highest: FencingToken,
+    },
+}
+
+/// What a store keeps beside its data: the greatest token that it has seen. Store it with the data, and change both in one step.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fence {
+    highest: Option<FencingToken>,
+}
+
+impl Fence {
+    /// A fence that has seen no token.
+    pub const fn new() -> Self {
+        Self { highest: None }
+    }
+
+    /// The greatest token that was admitted.
+    pub fn highest(&self) -> Option<&FencingToken> {
+        self.highest.as_ref()
+    }
+
+    /// Admits a write of the term `token`, unless a later term has written.
+    ///
+    /// # Errors
+    /// Why it is refused. The data must then stay as it is.
+    pub fn admit(&mut self, token: &FencingToken) -> Result<(), Refused> {
+        if let Some(highest) = &self.highest {
+            let (token, highest) = (token.clone(), highest.clone());
+            match token.partial_cmp(&highest) {
+                None => return Err(Refused::OtherDomain { token, highest }),
+                Some(order) if order.is_lt() && !flawed(Flaw::FenceOpen) => {
+                    return Err(Refused::Stale { token, highest });
+                }
+                Some(_) => {}
+            }
+        }
+        self.highest = Some(token.clone());
+        Ok(())
+    }
+
+    /// Forgets every token, after the registry was replaced and it is certain that no leader of its past is alive.
+    pub fn begin_anew(&mut self) {
+        self.highest = None;
+    }
+}
+
+/// A value behind a fence, for a store in this process.
+///
+/// ```
+/// use sd_core::FencingToken;
+/// use sd_election::Fenced;
+///
+/// let report = Fenced::new(String::new());
+/// let [first, second] = [1, 2].map(|term| FencingToken::new("cluster", term));
+/// report.write(&first, |report| report.push_str("one")).unwrap();
+/// report.write(&second, |report| report.push_str(" two")).unwrap();
+/// // The first leader was paused all the while and still believes that it leads.
+/// assert!(report.write(&first, |report| report.clear()).is_err());
+/// assert_eq!(report.read(String::clone), "one two");
+/// ```
+pub struct Fenced<T>(Mutex<(Fence, T)>);
+
+impl<T> Fenced<T> {
+    /// A value that no leader has written yet.
+    pub const fn new(value: T) -> Self {
+        Self(Mutex::new((Fence::new(), value)))
+    }
+
+    /// Changes the value on behalf of the term `token`, unless a later term has.
+    ///
+    /// # Errors
+    /// Why it is refused. `change` was then not called.
+    pub fn write<R>(
+        &self,
+        token: &FencingToken,
+        change: impl FnOnce(&mut T) -> R,
+    ) -> Result<R, Refused> {
+        let mut held = self.lock();
+        let (fence, value) = &mut *held;
+        fence.admit(token)?;
+        Ok(change(value))
+    }
+
+    /// Looks at the value.
+    pub fn read<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        look(&self.lock().1)
+    }
+
+    /// A change that panicked has been admitted, and left the value as far as it came.
+    fn lock(&self) -> MutexGuard<'_, (Fence, T)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> fmt::Debug for Fenced<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fenced")
+            .field("highest", &self.lock().0.highest)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_latest_term_writes_and_as_often_as_it_likes() {
+        let mut fence = Fence::new();
+        let [old, new] = [3, 8].map(|value| FencingToken::new("a", value));
+        assert_eq!(fence.admit(&old), Ok(()));
+        assert_eq!(fence.admit(&new), Ok(()));
+        assert_eq!(fence.admit(&new), Ok(()));
+        let refused = fence.admit(&old).unwrap_err();
+        assert!(matches!(&refused, Refused::Stale { highest, .. } if *highest == new));
+        assert_eq!(fence.highest(), Some(&new));
+    }
+
+    #[test]
+    fn a_token_of_another_history_is_refused_until_somebody_decides() {
+        let mut fence = Fence::new();
+        fence.admit(&FencingToken::new("a", 8)).unwrap();
+        let restored = FencingToken::new("b", 9);
+        assert!(matches!(
+            fence.admit(&restored),
+            Err(Refused::OtherDomain { .. })
+        ));
+        fence.begin_anew();
+        assert_eq!(fence.admit(&restored), Ok(()));
+    }
+}

@@ -1,0 +1,229 @@
+//! What a leader holds.
+
+use std::fmt;
+use std::future::pending;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use sd_core::{CandidateId, Clock, ElectionName, Error, ErrorKind, FencingToken, Moment, Result};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::flaw::{Flaw, flawed};
+use crate::reason::EndReason;
+use crate::validity::Validity;
+
+/// A new value for observers, and who waits for it.
+pub(crate) struct Proclamation {
+    pub(crate) value: Arc<[u8]>,
+    pub(crate) done: oneshot::Sender<Result<()>>,
+}
+
+/// What a term's readers and its driver share.
+pub(crate) struct Shared {
+    pub(crate) name: ElectionName,
+    pub(crate) id: CandidateId,
+    pub(crate) token: FencingToken,
+    pub(crate) validity: Validity,
+    pub(crate) stop_margin: Duration,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// When the application last said that it makes progress, in nanoseconds from the clock's start.
+    pub(crate) alive_at: Arc<AtomicU64>,
+    pub(crate) proclaim: mpsc::Sender<Proclamation>,
+}
+
+/// One term, to look at. Cheap to clone; clones may go wherever the leader's work is done. Holding one keeps nothing alive.
+#[derive(Clone)]
+pub struct Term {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) extended: watch::Receiver<Moment>,
+    pub(crate) ended: watch::Receiver<Option<EndReason>>,
+}
+
+impl Term {
+    /// The election.
+    pub fn name(&self) -> &ElectionName {
+        &self.shared.name
+    }
+
+    /// The participation that won.
+    pub fn id(&self) -> CandidateId {
+        self.shared.id
+    }
+
+    /// The fencing token: send it along with every write, and let the store refuse lower ones.
+    pub fn token(&self) -> &FencingToken {
+        &self.shared.token
+    }
+
+    /// Whether the term may be believed in now. Reads the clock and compares; no timer takes part, so a process that was paused is
+    /// not fooled. Once false, it stays false.
+    ///
+    /// Between this answer and what is done because of it the process may be paused. Only a store that compares
+    /// [`token`](Self::token) is safe from that.
+    pub fn is_leader(&self) -> bool {
+        self.shared.validity.holds(self.shared.clock.now())
+    }
+
+    /// How long the term may be believed in unless it is confirmed again; zero when it is over.
+    pub fn remaining(&self) -> Duration {
+        let now = self.shared.clock.now();
+        if self.shared.validity.holds(now) {
+            self.deadline().since(now)
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// When belief ends unless the term is confirmed again, or when it would have if the term is over; on the registry's clock.
+    pub fn deadline(&self) -> Moment {
+        self.shared.validity.deadline()
+    }
+
+    /// Returns the [deadline](Self::deadline) when it is later than `known`, for whoever has to pass each one on. Pending for ever if
+    /// the term ends before.
+    ///
+    /// # Cancel safety
+    /// A dropped call loses nothing.
+    pub async fn extended(&self, known: Moment) -> Moment {
+        let mut extended = self.extended.clone();
+        match extended.wait_for(|deadline| *deadline > known).await {
+            Ok(deadline) => *deadline,
+            Err(_) => pending().await,
+        }
+    }
+
+    /// When the server may hand the term to somebody else: the [stop margin](crate::TermConfig::stop_margin) after the deadline.
+    /// What the leader does must have stopped by then.
+    pub fn hand_over(&self) -> Moment {
+        self.deadline() + self.shared.stop_margin
+    }
+
+    /// Returns when the term has ended, and why. This is a notification: ask [`is_leader`](Self::is_leader) before you act.
+    ///
+    /// # Cancel safety
+    /// A dropped call loses nothing.
+    pub async fn lost(&self) -> EndReason {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or(EndReason::Cancelled),
+            Err(_) => EndReason::Cancelled,
+        }
+    }
+
+    /// Why the term ended; `None` while it has not, as far as was told.
+    pub fn ended(&self) -> Option<EndReason> {
+        self.ended.borrow().clone()
+    }
+
+    /// Says that the application makes progress, for [`progress_within`](crate::TermConfig::progress_within). Cheap.
+    pub fn alive(&self) {
+        let now = self.shared.clock.now().since_start();
+        let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        self.shared.alive_at.fetch_max(nanos, Ordering::Relaxed);
+    }
+
+    /// Replaces the value that observers are told.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the server does not take it; `Closed` if the term is over; otherwise what kept the server from doing it.
+    ///
+    /// # Cancel safety
+    /// A dropped call may be carried out nevertheless, as long as the term goes on.
+    pub async fn proclaim(&self, value: impl AsRef<[u8]>) -> Result<()> {
+        let over = || Error::new(ErrorKind::Closed, "proclaim").because("the term is over");
+        let (done, confirmed) = oneshot::channel();
+        let proclamation = Proclamation {
+            value: value.as_ref().into(),
+            done,
+        };
+        if !self.is_leader() {
+            return Err(over());
+        }
+        tokio::select! {
+            biased;
+            sent = self.shared.proclaim.send(proclamation) => sent.map_err(|_| over())?,
+            _ = self.lost() => return Err(over()),
+        }
+        tokio::select! {
+            biased;
+            confirmed = confirmed => confirmed.unwrap_or_else(|_| Err(over())),
+            _ = self.lost() => Err(over()),
+        }
+    }
+}
+
+impl fmt::Debug for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Term")
+            .field("name", &self.shared.name)
+            .field("id", &self.shared.id)
+            .field("token", &self.shared.token)
+            .field("remaining", &self.remaining())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a leadership's owner tells its driver to stop, and learns that it has.
+#[derive(Clone, Debug)]
+pub(crate) struct Control {
+    pub(crate) resign: CancellationToken,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) left: watch::Receiver<Option<Result<()>>>,
+}
+
+/// A term that was won. Dropping it ends the term at once and leaves in the background, so that the next leader need not wait for
+/// the time-to-live; if the process ends before that is done, it must. So drop it after the work has stopped: what the work has
+/// spawned goes on, and only [fencing](crate::Fence) stands between that and the next leader.
+///
+/// Everything that can be read of the term is in [`Term`], which this dereferences to.
+#[derive(Debug)]
+#[must_use = "dropping a leadership ends it"]
+pub struct Leadership {
+    pub(crate) term: Term,
+    pub(crate) control: Control,
+}
+
+impl Leadership {
+    /// The term, for parts of the application that must ask whether it goes on.
+    pub fn term(&self) -> Term {
+        self.term.clone()
+    }
+
+    /// Ends the term at once and returns when the server has confirmed that the entry is gone and whoever is next was told. Call it
+    /// when the leader's work has stopped.
+    ///
+    /// # Errors
+    /// What kept the server from confirming until the lease must have ended by itself.
+    ///
+    /// # Cancel safety
+    /// The term is over with the first poll, and leaving goes on in the background.
+    pub async fn resign(mut self) -> Result<()> {
+        if !flawed(Flaw::BeliefWhileLeaving) {
+            self.term.shared.validity.end();
+        }
+        self.control.resign.cancel();
+        let gone = || Error::new(ErrorKind::Closed, "resign").because("what drives it has ended");
+        match self.control.left.wait_for(Option::is_some).await {
+            Ok(left) => left.clone().unwrap_or_else(|| Err(gone())),
+            Err(_) => Err(gone()),
+        }
+    }
+}
+
+impl Deref for Leadership {
+    type Target = Term;
+
+    fn deref(&self) -> &Term {
+        &self.term
+    }
+}
+
+impl Drop for Leadership {
+    fn drop(&mut self) {
+        self.term.shared.validity.end();
+        self.control.cancel.cancel();
+    }
+}

@@ -1,0 +1,368 @@
+//! One participation in an election: carries out what the [machine](crate::term) decides, from joining to having left.
+
+use std::future::{Future, pending};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use sd_core::{
+    Clock, Closing, Entry, Error, ErrorKind, FencingToken, Moment, Result, Safety, Ticket,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::calls::{Calls, outcome};
+use crate::campaign::Campaign;
+use crate::event::{CandidatePhase, ElectionEvent};
+use crate::flaw::{Flaw, flawed};
+use crate::leadership::{Control, Leadership, Proclamation, Shared, Term};
+use crate::reason::EndReason;
+use crate::rules::Rules;
+use crate::term::{Action, Call, Event, Machine, Notice};
+use crate::validity::{Over, Validity};
+
+/// How a participation ended.
+pub(crate) struct Outcome {
+    pub(crate) reason: Option<EndReason>,
+    /// Whether it had come to a term.
+    pub(crate) led: bool,
+    /// Whether the server has confirmed that nothing of it is left.
+    pub(crate) left: Result<()>,
+}
+
+/// Who is told of the victory.
+pub(crate) type Won = Option<oneshot::Sender<Result<Leadership>>>;
+
+pub(crate) struct Participation<'a> {
+    campaign: &'a Campaign,
+    control: &'a Control,
+    closing: Option<&'a Closing>,
+    won: &'a mut Won,
+    promise: &'a mut Option<Safety>,
+    ticket: Ticket,
+    machine: Machine,
+    calls: Calls,
+    entry: Option<Arc<dyn Entry>>,
+    running: Option<Running>,
+    told_to_stop: bool,
+    told_to_close: bool,
+    /// When the application last said that it makes progress, in nanoseconds from the clock's start.
+    alive_at: Arc<AtomicU64>,
+}
+
+/// A term that was told to its owner. Belief ends with this, whatever becomes of the driver.
+struct Running {
+    campaign: Campaign,
+    term: Arc<Shared>,
+    extended: watch::Sender<Moment>,
+    ended: watch::Sender<Option<EndReason>>,
+    proclamations: mpsc::Receiver<Proclamation>,
+}
+
+impl Running {
+    fn end(&self, reason: EndReason) {
+        if !flawed(Flaw::BeliefWhileLeaving) {
+            self.term.validity.end();
+        }
+        if self.ended.borrow().is_some() {
+            return;
+        }
+        self.ended.send_replace(Some(reason.clone()));
+        let (name, token) = (&self.term.name, self.term.token.clone());
+        info!(%name, %token, %reason, "term ended");
+        if flawed(Flaw::EndNotTold) {
+            return;
+        }
+        self.campaign.set_phase(CandidatePhase::Leaving);
+        let ended = ElectionEvent::Ended { token, reason };
+        if flawed(Flaw::EndToldTwice) {
+            self.campaign.emit(ended.clone());
+        }
+        self.campaign.emit(ended);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let error = Error::new(ErrorKind::Closed, "lead").because("what drives it has ended");
+        self.end(EndReason::Fatal(error));
+    }
+}
+
+impl<'a> Participation<'a> {
+    pub(crate) fn new(
+        campaign: &'a Campaign,
+        control: &'a Control,
+        closing: Option<&'a Closing>,
+        won: &'a mut Won,
+        promise: &'a mut Option<Safety>,
+    ) -> Self {
+        let rules = Rules {
+            ttl: campaign.ttl,
+            config: campaign.config.clone(),
+            promise: promise.clone(),
+            was_admitted: campaign.was_admitted.load(Ordering::Relaxed),
+        };
+        Self {
+            ticket: campaign.ticket(),
+            machine: Machine::new(rules),
+            campaign,
+            control,
+            closing,
+            won,
+            promise,
+            calls: Calls::default(),
+            entry: None,
+            running: None,
+            told_to_stop: false,
+            told_to_close: false,
+            alive_at: Arc::default(),
+        }
+    }
+
+    pub(crate) async fn run(mut self) -> Outcome {
+        self.campaign.set_phase(CandidatePhase::Joining);
+        let mut event = Event::Tick;
+        loop {
+            let now = self.campaign.clock.now();
+            let alive_at =
+                Moment::from_start(Duration::from_nanos(self.alive_at.load(Ordering::Relaxed)));
+            let actions = self.machine.step(now, event, alive_at);
+            let at_once = self.carry_out(actions);
+            if self.machine.is_done() {
+                break;
+            }
+            event = match at_once {
+                Some(event) => event,
+                None => self.next_event(now).await,
+            };
+        }
+        let led = self.running.is_some();
+        let (reason, left) = self.machine.into_end();
+        if let (false, Some(reason)) = (led, &reason) {
+            debug!(name = %self.ticket.name, id = %self.ticket.id, reason = %reason, "participation ended");
+            self.campaign.emit(ElectionEvent::Lost {
+                reason: reason.clone(),
+            });
+        }
+        if let Err(error) = &left {
+            warn!(name = %self.ticket.name, id = %self.ticket.id, error = %error.report(), "could not leave the election");
+        }
+        Outcome { reason, led, left }
+    }
+
+    async fn next_event(&mut self, now: Moment) -> Event {
+        let clock = self.campaign.clock.as_ref();
+        let may_proclaim = self.calls.proclaim.is_none();
+        tokio::select! {
+            biased;
+            () = stop_requested(self.control), if !self.told_to_stop => {
+                self.told_to_stop = true;
+                if self.control.resign.is_cancelled() { Event::Resign } else { Event::Cancel }
+            }
+            () = close_requested(self.closing), if !self.told_to_close => {
+                self.told_to_close = true;
+                Event::Close
+            }
+            joined = outcome(&mut self.calls.join) => Event::Joined(joined.map(|(entry, promise)| {
+                *self.promise = Some(promise.clone());
+                self.machine.set_promise(promise);
+                self.entry = Some(entry);
+                self.campaign.was_admitted.store(true, Ordering::Relaxed);
+            })),
+            confirmed = outcome(&mut self.calls.confirm) => Event::Confirmed(confirmed),
+            standing = outcome(&mut self.calls.standing) => Event::Standing(standing),
+            left = outcome(&mut self.calls.leave) => Event::Left(left),
+            () = outcome(&mut self.calls.proclaim) => Event::Tick,
+            Some(proclamation) = next_proclamation(self.running.as_mut()), if may_proclaim => {
+                if let Some(entry) = &self.entry {
+                    self.calls.proclaim(Arc::clone(entry), proclamation, clock);
+                }
+                Event::Tick
+            }
+            () = sleep_until(clock, self.machine.wake_at(now)) => Event::Tick,
+        }
+    }
+
+    /// Does what was decided. Returns what has to be decided before anything else happens.
+    fn carry_out(&mut self, actions: Vec<Action>) -> Option<Event> {
+        let mut at_once = None;
+        for action in actions {
+            match action {
+                Action::Begin(call) => self.begin(call),
+                Action::Abandon(call) => self.calls.abandon(call),
+                Action::Tell(Notice::Elected { token, deadline }) => self.elected(token, deadline),
+                Action::Tell(Notice::Extended { deadline }) => {
+                    if self.extend(deadline) == Err(Over::Expired) {
+                        at_once = Some(Event::Expired);
+                    }
+                }
+                Action::Tell(Notice::Ended(reason)) => {
+                    if let Some(running) = &self.running {
+                        running.end(reason);
+                    }
+                    if self.told_to_close {
+                        at_once = Some(Event::Close);
+                    }
+                }
+                Action::Tell(notice) => self.tell(notice),
+            }
+        }
+        at_once
+    }
+
+    fn begin(&mut self, call: Call) {
+        let elector = || Arc::clone(&self.campaign.elector);
+        match (call, &self.entry) {
+            (Call::Join, _) => {
+                let (ticket, promise) = (self.ticket.clone(), self.promise.clone());
+                self.calls.join(elector(), ticket, promise);
+            }
+            (Call::Leave, _) => {
+                let mut ticket = self.ticket.clone();
+                ticket.records_term &= self.machine.is_settled() || flawed(Flaw::GraceTakenForTerm);
+                self.calls.leave(elector(), ticket);
+            }
+            (Call::Standing, Some(entry)) => {
+                self.calls.standing(Arc::clone(entry), self.machine.seen());
+            }
+            (Call::Confirm, Some(entry)) => self.calls.confirm(Arc::clone(entry)),
+            // The machine asks for these only once it has joined.
+            (Call::Standing | Call::Confirm, None) => {}
+        }
+    }
+
+    fn elected(&mut self, token: FencingToken, deadline: Moment) {
+        let (name, id) = (self.ticket.name.clone(), self.ticket.id);
+        info!(%name, %id, %token, "elected");
+        self.campaign.set_phase(CandidatePhase::Leading {
+            token: token.clone(),
+        });
+        let elected = ElectionEvent::Elected {
+            id,
+            token: token.clone(),
+            deadline,
+        };
+        let (proclaim, proclamations) = mpsc::channel(1);
+        let (extended, extended_seen) = watch::channel(deadline);
+        let (ended, ended_seen) = watch::channel(None);
+        let shared = Arc::new(Shared {
+            name,
+            id,
+            token,
+            validity: Validity::until(deadline),
+            stop_margin: self.machine.stop_margin(),
+            clock: Arc::clone(&self.campaign.clock),
+            alive_at: Arc::clone(&self.alive_at),
+            proclaim,
+        });
+        let term = Term {
+            shared: Arc::clone(&shared),
+            extended: extended_seen,
+            ended: ended_seen,
+        };
+        self.running = Some(Running {
+            campaign: self.campaign.clone(),
+            term: shared,
+            extended,
+            ended,
+            proclamations,
+        });
+        if let Some(won) = self.won.take() {
+            // If nobody waits any more, the leadership is dropped here, and that cancels.
+            let _ = won.send(Ok(Leadership {
+                term,
+                control: self.control.clone(),
+            }));
+        }
+        // Whoever hears of it finds that the owner has the leadership.
+        self.campaign.emit(elected);
+    }
+
+    fn extend(&self, deadline: Moment) -> Result<(), Over> {
+        if let Some(running) = &self.running {
+            running.term.validity.extend(deadline)?;
+            running.extended.send_replace(deadline);
+        }
+        Ok(())
+    }
+
+    /// What changes neither belief nor the calls.
+    fn tell(&self, notice: Notice) {
+        let token = self
+            .running
+            .as_ref()
+            .map(|running| running.term.token.clone());
+        match (notice, token) {
+            (Notice::Waiting { ahead }, _) => {
+                self.campaign.set_phase(CandidatePhase::Waiting { ahead });
+                self.campaign
+                    .emit(ElectionEvent::Waiting { ahead, error: None });
+            }
+            (Notice::Taking, _) => {
+                self.campaign.set_phase(CandidatePhase::Taking);
+                self.campaign.emit(ElectionEvent::Taking);
+            }
+            (Notice::Trouble(error), _) => {
+                if let Some(error) = &error {
+                    debug!(name = %self.ticket.name, error = %error.report(), "cannot get on");
+                }
+                let ahead = self.campaign.set_error(error.clone());
+                self.campaign.emit(ElectionEvent::Waiting { ahead, error });
+            }
+            (Notice::AtRisk(error), Some(token)) => {
+                warn!(name = %self.ticket.name, %token, error = %error.report(), "leadership at risk");
+                self.campaign.set_error(Some(error.clone()));
+                self.campaign.emit(ElectionEvent::AtRisk { token, error });
+            }
+            (Notice::Recovered, Some(token)) => {
+                info!(name = %self.ticket.name, %token, "leadership confirmed again");
+                self.campaign.set_error(None);
+                self.campaign.emit(ElectionEvent::Recovered { token });
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn stop_requested(control: &Control) {
+    tokio::select! {
+        biased;
+        () = control.resign.cancelled() => {}
+        () = control.cancel.cancelled() => {}
+    }
+}
+
+async fn close_requested(closing: Option<&Closing>) {
+    match closing {
+        Some(closing) => closing.requested().await,
+        None => pending().await,
+    }
+}
+
+/// Returns when nobody wants the campaign any more.
+pub(crate) async fn cancelled(cancel: &CancellationToken, closing: Option<&Closing>) {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => {}
+        () = close_requested(closing) => {}
+    }
+}
+
+async fn next_proclamation(running: Option<&mut Running>) -> Option<Proclamation> {
+    match running {
+        Some(running) if running.ended.borrow().is_none() => running.proclamations.recv().await,
+        _ => pending().await,
+    }
+}
+
+fn sleep_until(clock: &dyn Clock, at: Option<Moment>) -> impl Future<Output = ()> + use<> {
+    let sleep = at.map(|at| clock.sleep_until(at));
+    async move {
+        match sleep {
+            Some(sleep) => sleep.await,
+            None => pending().await,
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! I2, I8 and I9: tokens, what observers see of them, and the order of the queue.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Found, Story};
+use crate::simulation::history::What;
+
+pub(super) fn check(story: &Story<'_>, found: &mut Found) {
+    tokens_grow(story, found);
+    terms_come_in_the_order_of_joining(story, found);
+    observers_see_tokens_grow(story, found);
+}
+
+fn tokens_grow(story: &Story<'_>, found: &mut Found) {
+    let mut given = BTreeSet::new();
+    for term in &story.terms {
+        if !given.insert(term.token) {
+            found.add(
+                "I2",
+                term.elected,
+                format!("the token of {term} was given before"),
+            );
+        }
+    }
+    if !story.schedule.class.separates_beliefs() {
+        return;
+    }
+    let mut highest = 0;
+    for term in story.terms.iter().filter(|term| term.was_in_time()) {
+        if term.token < highest {
+            found.add(
+                "I2",
+                term.elected,
+                format!("{term} comes after one with a greater token"),
+            );
+        }
+        highest = highest.max(term.token);
+    }
+}
+
+fn terms_come_in_the_order_of_joining(story: &Story<'_>, found: &mut Found) {
+    if !story.schedule.class.separates_beliefs() {
+        return;
+    }
+    let mut last = None;
+    for term in story.terms.iter().filter(|term| term.was_in_time()) {
+        let place = term.place;
+        if place.is_none() || place < last {
+            found.add("I9", term.elected, format!("{term} comes before its turn"));
+        }
+        last = last.max(place);
+    }
+}
+
+fn observers_see_tokens_grow(story: &Story<'_>, found: &mut Found) {
+    // By observer: the greatest token, and what was seen last.
+    let mut seen = BTreeMap::new();
+    for record in story.records {
+        if let What::Saw {
+            token,
+            lineage,
+            live,
+        } = record.what
+        {
+            let (greatest, last) = seen.entry(record.node).or_insert((None, None));
+            *last = Some((token, live));
+            if token.is_some() && token < *greatest || lineage > 0 {
+                let text = format!("observer {} sees an older term again", record.node.0);
+                found.add("I8", record.at, text);
+            }
+            *greatest = (*greatest).max(token);
+        }
+    }
+    for (node, (_, last)) in seen {
+        if last != Some((None, true)) {
+            let text = format!(
+                "nobody leads in the end, and observer {} sees {last:?}",
+                node.0
+            );
+            found.add("I8", story.end, text);
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! The server: the embedded registry, and what a real server may do beyond it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sd_core::memory::Memory;
+use sd_core::{
+    AnyElector, Backend, CandidateId, Clock, Confirmation, CountsFrom, ElectionName, Elector,
+    Entry, Error, ErrorKind, LeaderFeed, LeaderWatcher, Limits, Moment, Result, Safety, Standing,
+    StrictElector, Ticket,
+};
+use tokio::sync::mpsc;
+
+use super::clock::NodeClock;
+use super::executor::{Node, World};
+use super::history::{Answer, What};
+use super::network::{Network, Request};
+use super::schedule::Schedule;
+use crate::term::{Call, is_lost};
+
+#[derive(Debug)]
+pub(super) struct Server {
+    world: World,
+    memory: Memory,
+    clock: NodeClock,
+    pub(super) name: ElectionName,
+    granted: Duration,
+    counts_from: CountsFrom,
+    early_expiry: Duration,
+    expires_early_by: Duration,
+    entries: Mutex<BTreeMap<CandidateId, Kept>>,
+}
+
+/// What is known of an entry beside what the embedded registry knows.
+#[derive(Debug)]
+struct Kept {
+    node: Node,
+    /// When its lease ends, on the server's clock. The embedded registry ends it then or later.
+    expires: Moment,
+    touched: Moment,
+    /// It may be there though nobody wants it: a late message made it anew, or a restart of the server gave it more time.
+    excused: bool,
+    left: bool,
+}
+
+impl Server {
+    pub(super) fn new(world: World, schedule: &Schedule) -> Result<Arc<Self>> {
+        let clock = NodeClock::new(
+            world.clone(),
+            Node::SERVER,
+            schedule.server_pace,
+            Duration::ZERO,
+        );
+        Ok(Arc::new(Self {
+            memory: Memory::with_clock(Arc::new(clock.clone())),
+            world,
+            clock,
+            name: ElectionName::new("simulated")?,
+            granted: schedule.granted,
+            counts_from: schedule.counts_from,
+            early_expiry: schedule.early_expiry,
+            expires_early_by: schedule.expires_early_by,
+            entries: Mutex::default(),
+        }))
+    }
+
+    fn kept(&self) -> MutexGuard<'_, BTreeMap<CandidateId, Kept>> {
+        // Every change is complete when it can panic no more.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who takes part, first to last.
+    pub(super) fn queue(&self) -> Vec<CandidateId> {
+        self.memory.entries(&self.name)
+    }
+
+    /// Whose entry it is.
+    pub(super) fn owner(&self, id: CandidateId) -> Option<Node> {
+        self.kept().get(&id).map(|kept| kept.node)
+    }
+
+    /// Whether the entry may be there though nobody wants it.
+    pub(super) fn is_excused(&self, id: CandidateId) -> bool {
+        self.kept().get(&id).is_none_or(|kept| kept.excused)
+    }
+
+    pub(super) fn remove(&self, id: CandidateId) {
+        if self.memory.remove_entry(&self.name, id) {
+            self.world.record(Node::SERVER, What::EntryRemoved { id });
+        }
+    }
+
+    pub(super) fn end_lease(&self, id: CandidateId) {
+        if self.memory.expire_entry(&self.name, id) {
+            self.world.record(Node::SERVER, What::LeaseEnded { id });
+        }
+    }
+
+    /// Gives every lease its full time again.
+    pub(super) fn restart_leases(&self) {
+        let now = self.clock.now();
+        let present = self.queue();
+        self.memory.restart_leases();
+        for (id, kept) in self.kept().iter_mut() {
+            if present.contains(id) {
+                kept.expires = kept.expires.max(now + self.span());
+                kept.touched = now;
+                kept.excused = true;
+            }
+        }
+    }
+
+    fn span(&self) -> Duration {
+        self.granted.saturating_sub(self.expires_early_by)
+    }
+
+    async fn join(
+        self: Arc<Self>,
+        node: Node,
+        elector: Arc<dyn Elector>,
+        ticket: Ticket,
+    ) -> Result<Box<dyn Entry>> {
+        let known = self.queue().contains(&ticket.id);
+        let entry = elector.join(&ticket).await?;
+        if !known {
+            let id = ticket.id;
+            let now = self.clock.now();
+            let expires = now + self.span();
+            let again = {
+                let mut all = self.kept();
+                let again = all.contains_key(&id);
+                let kept = all.entry(id).or_insert(Kept {
+                    node,
+                    expires,
+                    touched: now,
+                    excused: false,
+                    left: false,
+                });
+                kept.excused |= again || kept.left;
+                kept.expires = expires;
+                kept.touched = now;
+                again
+            };
+            self.world.record(node, What::Joined { id });
+            let may_end_sooner = !self.expires_early_by.is_zero();
+            if !again && (may_end_sooner || self.counts_from == CountsFrom::PreviousSend) {
+                let server = Arc::clone(&self);
+                self.world
+                    .spawn(Node::SERVER, Box::pin(server.end_in_time(id)));
+            }
+        }
+        Ok(entry)
+    }
+
+    /// Ends the lease when it ends here, which is before the embedded registry would.
+    async fn end_in_time(self: Arc<Self>, id: CandidateId) {
+        loop {
+            let Some(expires) = self.kept().get(&id).map(|kept| kept.expires) else {
+                return;
+            };
+            self.clock.sleep_until(expires).await;
+            let is_over = self
+                .kept()
+                .get(&id)
+                .is_none_or(|kept| kept.expires <= expires);
+            if is_over && self.memory.expire_entry(&self.name, id) {
+                self.world.record(Node::SERVER, What::Expired { id });
+            }
+            // A late message may have made it anew: then it lives as long as the embedded registry lets it.
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    async fn confirm(
+        self: Arc<Self>,
+        id: CandidateId,
+        entry: Arc<dyn Entry>,
+    ) -> Result<Confirmation> {
+        let confirmation = entry.confirm().await?;
+        let now = self.clock.now();
+        if let Some(kept) = self.kept().get_mut(&id) {
+            let from = match self.counts_from {
+                CountsFrom::ThisSend => now,
+                CountsFrom::PreviousSend => kept.touched,
+            };
+            kept.expires = kept.expires.max(from + self.span());
+            kept.touched = now;
+        }
+        Ok(Confirmation {
+            counts_from: self.counts_from,
+            ..confirmation
+        })
+    }
+
+    async fn leave(
+        self: Arc<Self>,
+        node: Node,
+        elector: Arc<dyn Elector>,
+        ticket: Ticket,
+    ) -> Result<()> {
+        elector.leave(&ticket).await?;
+        let now = self.clock.now();
+        let id = ticket.id;
+        self.kept()
+            .entry(id)
+            .or_insert(Kept {
+                node,
+                expires: now,
+                touched: now,
+                excused: false,
+                left: true,
+            })
+            .left = true;
+        self.world.record(node, What::Left { id });
+        Ok(())
+    }
+}
+
+/// One client of the server.
+#[derive(Debug)]
+pub(super) struct SimulatedElector {
+    server: Arc<Server>,
+    network: Network,
+    node: Node,
+    inner: Arc<dyn Elector>,
+}
+
+impl SimulatedElector {
+    pub(super) fn connect(
+        server: &Arc<Server>,
+        network: &Network,
+        node: Node,
+    ) -> Result<Arc<Self>> {
+        let inner = Arc::new(server.memory.backend()).elector();
+        let inner = inner.map(AnyElector::into_any);
+        Ok(Arc::new(Self {
+            server: Arc::clone(server),
+            network: network.clone(),
+            node,
+            inner: inner.ok_or_else(|| Error::new(ErrorKind::Unsupported, "simulate"))?,
+        }))
+    }
+
+    fn granted(&self, ticket: &Ticket) -> Ticket {
+        let mut granted = ticket.clone();
+        granted.ttl = self.server.granted;
+        granted
+    }
+}
+
+#[async_trait]
+impl Elector for SimulatedElector {
+    fn limits(&self) -> &Limits {
+        self.inner.limits()
+    }
+
+    async fn safety(&self) -> Result<Safety> {
+        let mut safety = Safety::strict();
+        safety.early_expiry = self.server.early_expiry;
+        let request: Request<Safety> = Arc::new(move || {
+            let safety = safety.clone();
+            Box::pin(async move { Ok(safety) })
+        });
+        self.network.call(self.node, false, request).await
+    }
+
+    async fn join(&self, ticket: &Ticket) -> Result<Box<dyn Entry>> {
+        let (server, node) = (Arc::clone(&self.server), self.node);
+        server.world.record(node, What::Joins { id: ticket.id });
+        let (inner, granted) = (Arc::clone(&self.inner), self.granted(ticket));
+        let request: Request<Box<dyn Entry>> = Arc::new(move || {
+            let joined = Arc::clone(&server).join(node, Arc::clone(&inner), granted.clone());
+            Box::pin(joined)
+        });
+        let entry = self.network.call(node, false, request).await?;
+        Ok(Box::new(SimulatedEntry {
+            server: Arc::clone(&self.server),
+            network: self.network.clone(),
+            node,
+            id: ticket.id,
+            inner: entry.into(),
+        }))
+    }
+
+    async fn leave(&self, ticket: &Ticket) -> Result<()> {
+        let (server, node) = (Arc::clone(&self.server), self.node);
+        let (inner, granted) = (Arc::clone(&self.inner), self.granted(ticket));
+        let request: Request<()> = Arc::new(move || {
+            let left = Arc::clone(&server).leave(node, Arc::clone(&inner), granted.clone());
+            Box::pin(left)
+        });
+        self.network.call(node, false, request).await
+    }
+
+    async fn observe(&self, name: &ElectionName) -> Result<Box<dyn LeaderWatcher>> {
+        let (inner, name) = (Arc::clone(&self.inner), name.clone());
+        let request: Request<Box<dyn LeaderWatcher>> = Arc::new(move || {
+            let (inner, name) = (Arc::clone(&inner), name.clone());
+            Box::pin(async move { inner.observe(&name).await })
+        });
+        let watcher = self.network.call(self.node, false, request).await?;
+        let silence_limit = watcher.silence_limit();
+        let (sender, told) = mpsc::channel(8);
+        let (network, node) = (self.network.clone(), self.node);
+        let world = self.server.world.clone();
+        self.server.world.spawn(
+            Node::SERVER,
+            Box::pin(tell(world, network, node, watcher, sender)),
+        );
+        Ok(Box::new(SimulatedWatcher {
+            told,
+            silence_limit,
+        }))
+    }
+}
+
+impl StrictElector for SimulatedElector {}
+
+#[derive(Debug)]
+struct SimulatedEntry {
+    server: Arc<Server>,
+    network: Network,
+    node: Node,
+    id: CandidateId,
+    inner: Arc<dyn Entry>,
+}
+
+impl SimulatedEntry {
+    fn answered<T>(
+        &self,
+        call: Call,
+        answer: Result<T>,
+        is_fine: impl Fn(&T) -> bool,
+    ) -> Result<T> {
+        let told = match &answer {
+            Ok(answer) if is_fine(answer) => Answer::Fine,
+            Err(error) if !is_lost(error) => Answer::Failed,
+            _ => Answer::Gone,
+        };
+        let (id, answer_told) = (self.id, told);
+        self.server.world.record(
+            self.node,
+            What::Answered {
+                id,
+                call,
+                answer: answer_told,
+            },
+        );
+        answer
+    }
+}
+
+#[async_trait]
+impl Entry for SimulatedEntry {
+    async fn standing(&self, seen: Option<&Standing>) -> Result<Standing> {
+        let (inner, seen) = (Arc::clone(&self.inner), seen.cloned());
+        let request: Request<Standing> = Arc::new(move || {
+            let (inner, seen) = (Arc::clone(&inner), seen.clone());
+            Box::pin(async move { inner.standing(seen.as_ref()).await })
+        });
+        let standing = self.network.call(self.node, true, request).await;
+        self.answered(Call::Standing, standing, |standing| {
+            !matches!(standing, Standing::Gone(_))
+        })
+    }
+
+    async fn confirm(&self) -> Result<Confirmation> {
+        let (server, id) = (Arc::clone(&self.server), self.id);
+        let inner = Arc::clone(&self.inner);
+        let request: Request<Confirmation> =
+            Arc::new(move || Box::pin(Arc::clone(&server).confirm(id, Arc::clone(&inner))));
+        let confirmed = self.network.call(self.node, false, request).await;
+        self.answered(Call::Confirm, confirmed, |_| true)
+    }
+
+    async fn proclaim(&self, value: &[u8]) -> Result<()> {
+        let (inner, value) = (Arc::clone(&self.inner), Arc::<[u8]>::from(value));
+        let request: Request<()> = Arc::new(move || {
+            let (inner, value) = (Arc::clone(&inner), Arc::clone(&value));
+            Box::pin(async move { inner.proclaim(&value).await })
+        });
+        self.network.call(self.node, false, request).await
+    }
+}
+
+/// Tells an observer what the server tells, until a message does not get through: then the feed is silent for good.
+async fn tell(
+    world: World,
+    network: Network,
+    node: Node,
+    mut watcher: Box<dyn LeaderWatcher>,
+    told: mpsc::Sender<Result<LeaderFeed>>,
+) {
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = told.closed() => return,
+            next = watcher.next() => next,
+        };
+        world.sleep(network.delay()).await;
+        if !network.reaches(node) {
+            return told.closed().await;
+        }
+        if told.send(next).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[derive(Debug)]
+struct SimulatedWatcher {
+    told: mpsc::Receiver<Result<LeaderFeed>>,
+    silence_limit: Duration,
+}
+
+#[async_trait]
+impl LeaderWatcher for SimulatedWatcher {
+    async fn next(&mut self) -> Result<LeaderFeed> {
+        let gone = || Error::new(ErrorKind::Unavailable, "simulated feed");
+        self.told.recv().await.unwrap_or_else(|| Err(gone()))
+    }
+
+    fn silence_limit(&self) -> Duration {
+        self.silence_limit
+    }
+}

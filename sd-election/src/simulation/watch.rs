@@ -1,0 +1,140 @@
+//! Looks at every node after each step that it took: what it was told, and in what it believes now. Changes nothing by looking.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use sd_core::{CandidateId, Moment};
+
+use super::clock::Pace;
+use super::executor::{Inspect, Node, World};
+use super::history::What;
+use crate::candidate::{Candidate, ElectionEvents};
+use crate::event::ElectionEvent;
+use crate::leadership::Term;
+
+#[derive(Debug)]
+pub(super) struct Watch {
+    world: World,
+    stop_margin: Duration,
+    nodes: Mutex<BTreeMap<usize, Watched>>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    events: ElectionEvents,
+    pace: Pace,
+    /// The participations whose terms were told, by token.
+    elected: BTreeMap<u64, CandidateId>,
+    beliefs: Vec<Belief>,
+}
+
+#[derive(Debug)]
+struct Belief {
+    term: Term,
+    told: Option<(Option<Moment>, Moment)>,
+}
+
+impl Watch {
+    pub(super) fn new(world: World, stop_margin: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            world,
+            stop_margin,
+            nodes: Mutex::default(),
+        })
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, BTreeMap<usize, Watched>> {
+        // Whatever is missed by a panic is missed after the panic was reported.
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn add(&self, node: Node, pace: Pace, candidate: &Candidate) {
+        let watched = Watched {
+            events: candidate.events(),
+            pace,
+            elected: BTreeMap::new(),
+            beliefs: Vec::new(),
+        };
+        self.nodes().insert(node.0, watched);
+    }
+
+    /// The application holds this term from now on.
+    pub(super) fn won(&self, node: Node, term: &Term) {
+        let id = term.id();
+        self.world.record(node, What::Won { id });
+        if let Some(watched) = self.nodes().get_mut(&node.0) {
+            // The last one may still be extended by a driver that was stopped.
+            let over = watched.beliefs.len().saturating_sub(1);
+            watched.beliefs.drain(..over);
+            watched.beliefs.push(Belief {
+                term: term.clone(),
+                told: None,
+            });
+        }
+        self.look_at(node);
+    }
+}
+
+impl Inspect for Watch {
+    fn look_at(&self, node: Node) {
+        let mut nodes = self.nodes();
+        let Some(watched) = nodes.get_mut(&node.0) else {
+            return;
+        };
+        while let Some(Some(event)) = watched.events.next().now_or_never() {
+            if let Some(what) = told(&event, watched, self.stop_margin) {
+                self.world.record(node, what);
+            }
+        }
+        let pace = watched.pace;
+        for belief in &mut watched.beliefs {
+            let until = belief.term.shared.validity.holds_until();
+            let now = (until, belief.term.hand_over());
+            if belief.told != Some(now) {
+                belief.told = Some(now);
+                let (until, hand_over) = now;
+                self.world.record(
+                    node,
+                    What::Belief {
+                        id: belief.term.id(),
+                        until: until.map(|until| pace.when(until)),
+                        hand_over: pace.when(hand_over),
+                    },
+                );
+            }
+        }
+    }
+}
+
+fn told(event: &ElectionEvent, watched: &mut Watched, stop_margin: Duration) -> Option<What> {
+    Some(match event {
+        ElectionEvent::Elected {
+            id,
+            token,
+            deadline,
+        } => {
+            watched.elected.insert(token.value(), *id);
+            What::Elected {
+                id: *id,
+                token: token.value(),
+                deadline: watched.pace.when(*deadline),
+                hand_over: watched.pace.when(*deadline + stop_margin),
+            }
+        }
+        ElectionEvent::Ended { token, reason } => What::Ended {
+            id: watched.elected.get(&token.value()).copied(),
+            token: token.value(),
+            reason: reason.as_str(),
+        },
+        ElectionEvent::Lost { reason } => What::Lost {
+            reason: reason.as_str(),
+        },
+        ElectionEvent::AtRisk { .. } => What::AtRisk,
+        ElectionEvent::Recovered { .. } => What::Recovered,
+        ElectionEvent::Waiting { .. } | ElectionEvent::Taking | ElectionEvent::Missed { .. } => {
+            return None;
+        }
+    })
+}
