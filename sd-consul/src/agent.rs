@@ -1,0 +1,90 @@
+//! What the agent itself keeps: services with their checks, which it brings into the catalog a moment later.
+
+use reqwest::Method;
+use sd_core::{ErrorKind, Result};
+use serde::Deserialize;
+
+use crate::client::Client;
+use crate::codec::{Service, ServiceDefinition};
+use crate::health_check::{Check, check_id};
+
+/// A service of the agent.
+#[derive(Debug)]
+pub(crate) struct AgentService {
+    pub(crate) service: Service,
+    pub(crate) checks: Vec<Check>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ServiceHealth {
+    service: Option<Service>,
+    checks: Option<Vec<Check>>,
+}
+
+impl Client {
+    /// The service with this id; `None` if the agent has none.
+    pub(crate) async fn agent_service(
+        &self,
+        op: &'static str,
+        id: &str,
+    ) -> Result<Option<AgentService>> {
+        let path = ["agent", "health", "service", "id", id];
+        let answer = self.send(self.local(op, Method::GET, &path)).await?;
+        // The status says how well the service is. Refusals have the same ones, but are text.
+        let is_told = matches!(answer.status, 200 | 404 | 429 | 503);
+        if is_told && let Ok(told) = answer.json::<ServiceHealth>(op) {
+            return Ok(told.service.map(|service| AgentService {
+                service,
+                checks: told.checks.unwrap_or_default(),
+            }));
+        }
+        answer.success(op)?.json::<ServiceHealth>(op)?;
+        Ok(None)
+    }
+
+    /// Puts a service with its check, or replaces it.
+    pub(crate) async fn put_service(
+        &self,
+        op: &'static str,
+        definition: &ServiceDefinition,
+    ) -> Result<()> {
+        let path = ["agent", "service", "register"];
+        let request = self.local(op, Method::PUT, &path).json(definition)?;
+        self.call(request).await.map(drop)
+    }
+
+    /// Removes a service. Fine if it is not there.
+    pub(crate) async fn remove_service(&self, op: &'static str, id: &str) -> Result<()> {
+        let path = ["agent", "service", "deregister", id];
+        match self.call(self.local(op, Method::PUT, &path)).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed.map(drop),
+        }
+    }
+
+    /// Puts a service into maintenance mode for this reason, or ends it with `None`.
+    pub(crate) async fn set_maintenance(
+        &self,
+        op: &'static str,
+        id: &str,
+        reason: Option<&str>,
+    ) -> Result<()> {
+        let path = ["agent", "service", "maintenance", id];
+        let mut request = self.local(op, Method::PUT, &path);
+        request = request.with("enable", reason.is_some().to_string());
+        if let Some(reason) = reason {
+            request = request.with("reason", reason);
+        }
+        self.call(request).await.map(drop)
+    }
+
+    /// Says that a service is well, for another time-to-live. `NotFound` if its check is not there.
+    pub(crate) async fn pass_check(&self, op: &'static str, service_id: &str) -> Result<()> {
+        let check = check_id(service_id);
+        let path = ["agent", "check", "pass", &check];
+        self.call(self.local(op, Method::PUT, &path))
+            .await
+            .map(drop)
+    }
+}

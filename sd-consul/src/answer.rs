@@ -1,0 +1,187 @@
+//! One answer of Consul's HTTP interface: status, what its headers tell, and a body of bounded size.
+
+use std::time::Duration;
+
+use reqwest::Response;
+use reqwest::header::{AGE, HeaderMap, RETRY_AFTER};
+use sd_core::{Error, ErrorKind, Result};
+use serde::de::DeserializeOwned;
+
+use crate::error::{refused, unanswered};
+
+/// The largest answer that is read: 100 000 instances with all that Consul says of them.
+const MOST_BYTES: usize = 256 * 1024 * 1024;
+
+/// What Consul answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) meta: Meta,
+    retry_after: Option<Duration>,
+    body: Vec<u8>,
+}
+
+/// What the headers tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Meta {
+    /// The position to wait from. Never 0, which would not wait.
+    pub(crate) index: u64,
+    /// Whether the server that answered knows one that leads.
+    pub(crate) known_leader: bool,
+    /// For how long the server, or the agent's cache, has been out of touch.
+    pub(crate) staleness: Duration,
+    /// Whether entries were left out because the token may not read them.
+    filtered: bool,
+    /// Whether what no rule allows is forbidden.
+    default_deny: bool,
+}
+
+impl Meta {
+    fn read(headers: &HeaderMap) -> Self {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let number = |name: &str| text(name).and_then(|text| text.parse::<u64>().ok());
+        let contact = Duration::from_millis(number("x-consul-lastcontact").unwrap_or(0));
+        let age = Duration::from_secs(number(AGE.as_str()).unwrap_or(0));
+        Self {
+            index: number("x-consul-index").unwrap_or(1).max(1),
+            // An agent that streams changes to itself always says that it knows none.
+            known_leader: text("x-consul-knownleader") != Some("false")
+                || text("x-consul-query-backend") == Some("streaming"),
+            staleness: contact.max(age),
+            filtered: text("x-consul-results-filtered-by-acls") == Some("true"),
+            default_deny: text("x-consul-default-acl-policy") == Some("deny"),
+        }
+    }
+}
+
+impl Answer {
+    /// Reads an answer to its end.
+    pub(crate) async fn read(op: &'static str, mut response: Response) -> Result<Self> {
+        let status = response.status().as_u16();
+        let meta = Meta::read(response.headers());
+        let seconds = response.headers().get(RETRY_AFTER);
+        let seconds = seconds.and_then(|value| value.to_str().ok()?.parse().ok());
+        let expected = response
+            .content_length()
+            .and_then(|length| usize::try_from(length).ok())
+            .unwrap_or(0);
+        let mut body = Vec::with_capacity(expected.min(MOST_BYTES));
+        while let Some(chunk) = response.chunk().await.map_err(|e| unanswered(op, e))? {
+            if body.len() + chunk.len() > MOST_BYTES {
+                return Err(Error::new(ErrorKind::InvalidData, op)
+                    .because(format!("the answer has more than {MOST_BYTES} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Self {
+            status,
+            meta,
+            retry_after: seconds.map(Duration::from_secs),
+            body,
+        })
+    }
+
+    /// Itself, if it says that the request succeeded.
+    ///
+    /// # Errors
+    /// What it says otherwise.
+    pub(crate) fn success(self, op: &'static str) -> Result<Self> {
+        if (200..300).contains(&self.status) {
+            return Ok(self);
+        }
+        Err(refused(op, self.status, self.retry_after, &self.text()))
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// `InvalidData` says where it is not as expected.
+    pub(crate) fn json<T: DeserializeOwned>(&self, op: &'static str) -> Result<T> {
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Error::new(ErrorKind::InvalidData, op).with_source(error))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// Replaces the text of a refusal.
+    pub(crate) fn edit_refusal(&mut self, edit: impl FnOnce(&str) -> String) {
+        if self.status >= 400 {
+            self.body = edit(&self.text()).into_bytes();
+        }
+    }
+
+    /// How many bytes the body has.
+    pub(crate) fn len(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Whether it lacks what we may not read, so that it must not be taken for everything. To somebody without a token Consul does
+    /// not say so: an empty list may then be anything.
+    pub(crate) fn hides(&self, has_token: bool) -> bool {
+        let empty = matches!(self.body.trim_ascii(), b"[]" | b"{}" | b"null");
+        self.meta.filtered || (!has_token && self.meta.default_deny && empty)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.insert(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn answer(pairs: &[(&'static str, &'static str)], body: &str) -> Answer {
+        Answer {
+            status: 200,
+            meta: Meta::read(&headers(pairs)),
+            retry_after: None,
+            body: body.as_bytes().to_vec(),
+        }
+    }
+
+    #[test]
+    fn an_index_is_never_zero_whatever_the_header_says() {
+        for (header, index) in [("7", 7), ("0", 1), ("-1", 1), ("x", 1)] {
+            let meta = Meta::read(&headers(&[("x-consul-index", header)]));
+            assert_eq!(meta.index, index, "{header}");
+        }
+        assert_eq!(Meta::read(&headers(&[])).index, 1);
+    }
+
+    #[test]
+    fn the_age_of_a_stale_or_cached_answer_is_told() {
+        let stale = Meta::read(&headers(&[
+            ("x-consul-lastcontact", "1500"),
+            ("x-consul-knownleader", "false"),
+        ]));
+        assert_eq!(stale.staleness, Duration::from_millis(1500));
+        assert!(!stale.known_leader);
+        let streamed = Meta::read(&headers(&[
+            ("x-consul-query-backend", "streaming"),
+            ("x-consul-knownleader", "false"),
+        ]));
+        assert!(streamed.known_leader);
+        let cached = Meta::read(&headers(&[("age", "3"), ("x-cache", "HIT")]));
+        assert_eq!(cached.staleness, Duration::from_secs(3));
+        assert!(cached.known_leader);
+    }
+
+    #[test]
+    fn a_list_that_rights_emptied_is_told_from_an_empty_one() {
+        let deny = [("x-consul-default-acl-policy", "deny")];
+        assert!(answer(&deny, "[]\n").hides(false));
+        assert!(!answer(&deny, "[]").hides(true));
+        assert!(!answer(&deny, "[{}]").hides(false));
+        let allow = [("x-consul-default-acl-policy", "allow")];
+        assert!(!answer(&allow, "[]").hides(false));
+        let filtered = [("x-consul-results-filtered-by-acls", "true")];
+        assert!(answer(&filtered, "[{}]").hides(true));
+    }
+}

@@ -1,0 +1,114 @@
+//! What a configuration opens: one Consul with its ports.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use async_trait::async_trait;
+use sd_core::{AnyElector, Backend, BootClock, Clock, Registrar, Registry, RegistryConfig, Result};
+
+use crate::client::{Client, Room};
+use crate::config::ConsulConfig;
+use crate::credentials::Credentials;
+use crate::elector::ConsulElector;
+use crate::history::History;
+use crate::registrar::ConsulRegistrar;
+
+/// An agent allows 200 connections for each address. This leaves some for elections and other programs.
+const ROOM: Room = Room {
+    waiting: 128,
+    asking: 32,
+};
+
+/// Opens a registry over Consul. Does not wait for the agent and needs no runtime: the first use connects.
+///
+/// # Errors
+/// `InvalidInput` names the setting that is wrong, or whose file cannot be read.
+pub fn connect(config: ConsulConfig) -> Result<Registry> {
+    connect_with(config, RegistryConfig::default())
+}
+
+/// As [`connect`], with settings for subscriptions and registrations.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_with(config: ConsulConfig, mut registry: RegistryConfig) -> Result<Registry> {
+    if let Some(ttl) = config.ttl {
+        registry.registration.options.ttl = ttl;
+    }
+    let backend = ConsulBackend::new(config)?.with_clock(Arc::clone(&registry.clock));
+    Ok(Registry::with_config(Arc::new(backend), registry))
+}
+
+/// One Consul, reached through one agent. Most programs hold a [`Registry`] over it, from [`connect`].
+#[derive(Debug)]
+pub struct ConsulBackend {
+    pub(crate) client: Arc<Client>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) history: Arc<History>,
+    registrar: Arc<ConsulRegistrar>,
+    /// The clients of electors, for as long as anybody uses them.
+    siblings: Mutex<Vec<Weak<Client>>>,
+}
+
+impl ConsulBackend {
+    /// A backend over the Consul that `config` names. Reads the files that it names, but does not wait for the agent.
+    ///
+    /// # Errors
+    /// `InvalidInput` names the setting that is wrong, or whose file cannot be read.
+    pub fn new(config: ConsulConfig) -> Result<Self> {
+        let config = config.checked()?;
+        Credentials::read(&config)?;
+        let client = Arc::new(Client::new(config, ROOM));
+        Ok(Self {
+            registrar: Arc::new(ConsulRegistrar::new(Arc::clone(&client))),
+            client,
+            clock: Arc::new(BootClock),
+            history: Arc::default(),
+            siblings: Mutex::default(),
+        })
+    }
+
+    /// Measures the age of sets with this clock. Default [`BootClock`].
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// A client with connections of its own, which closes with the backend.
+    pub(crate) fn sibling(&self, room: Room) -> Arc<Client> {
+        let sibling = Arc::new(self.client.beside(room));
+        let mut siblings = lock(&self.siblings);
+        siblings.retain(|other| other.strong_count() > 0);
+        siblings.push(Arc::downgrade(&sibling));
+        sibling
+    }
+}
+
+#[async_trait]
+impl Backend for ConsulBackend {
+    fn name(&self) -> &'static str {
+        "consul"
+    }
+
+    fn registrar(self: Arc<Self>) -> Option<Arc<dyn Registrar>> {
+        let registrar: Arc<dyn Registrar> = Arc::<ConsulRegistrar>::clone(&self.registrar);
+        Some(registrar)
+    }
+
+    fn elector(self: Arc<Self>) -> Option<AnyElector> {
+        Some(AnyElector::Strict(Arc::new(ConsulElector::new(self))))
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.client.close();
+        for sibling in lock(&self.siblings).iter().filter_map(Weak::upgrade) {
+            sibling.close();
+        }
+        Ok(())
+    }
+}
+
+/// The list stays consistent even if a panic poisoned its lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,333 @@
+//! Requests to Consul's HTTP interface and their answers. Knows nothing of discovery.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use reqwest::Method;
+use sd_core::{Error, ErrorKind, Result};
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::answer::Answer;
+use crate::config::ConsulConfig;
+use crate::connection::{Connection, Connector, Unanswered};
+use crate::error::{is_unreachable, unanswered};
+use crate::turns::{Turn, Turns};
+
+/// How many requests of one client may be under way at a time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// Blocking queries. Beyond this they take turns.
+    pub(crate) waiting: usize,
+    /// All others. Beyond this they queue.
+    pub(crate) asking: usize,
+}
+
+/// One Consul, reached through one agent at a time. Does nothing until it is used.
+pub(crate) struct Client {
+    connector: Connector,
+    turns: Turns,
+    asking: Semaphore,
+    closed: CancellationToken,
+}
+
+/// Whether a request may be sent a second time when its outcome is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeat {
+    Harmless,
+    Never,
+}
+
+/// One request.
+#[derive(Clone, Debug)]
+pub(crate) struct Request<'a> {
+    op: &'static str,
+    method: Method,
+    path: &'a [&'a str],
+    query: Vec<(&'static str, Cow<'a, str>)>,
+    body: Option<Vec<u8>>,
+    repeat: Repeat,
+    wait: Option<Duration>,
+}
+
+impl<'a> Request<'a> {
+    fn new(op: &'static str, method: Method, path: &'a [&'a str]) -> Self {
+        Self {
+            op,
+            method,
+            path,
+            query: Vec::new(),
+            body: None,
+            repeat: Repeat::Harmless,
+            wait: None,
+        }
+    }
+
+    /// Adds `key=value`.
+    pub(crate) fn with(mut self, key: &'static str, value: impl Into<Cow<'a, str>>) -> Self {
+        self.query.push((key, value.into()));
+        self
+    }
+
+    /// Sends this as JSON.
+    ///
+    /// # Errors
+    /// `InvalidInput` if it cannot be written so.
+    pub(crate) fn json(mut self, body: &impl Serialize) -> Result<Self> {
+        let json = serde_json::to_vec(body)
+            .map_err(|error| Error::new(ErrorKind::InvalidInput, self.op).with_source(error))?;
+        self.body = Some(json);
+        Ok(self)
+    }
+
+    /// It would do something else if it were carried out twice.
+    pub(crate) fn once(mut self) -> Self {
+        self.repeat = Repeat::Never;
+        self
+    }
+
+    /// Waits for a change since `index`.
+    fn blocking(mut self, index: u64, wait: Duration) -> Self {
+        self.wait = Some(wait);
+        self.with("index", index.to_string())
+            .with("wait", format!("{}ms", wait.as_millis()))
+    }
+}
+
+impl Client {
+    /// A client for a [checked](ConsulConfig::checked) configuration.
+    pub(crate) fn new(config: ConsulConfig, room: Room) -> Self {
+        Self {
+            connector: Connector::new(config),
+            turns: Turns::new(room.waiting),
+            asking: Semaphore::new(room.asking),
+            closed: CancellationToken::new(),
+        }
+    }
+
+    /// A client of the same Consul with connections of its own, which is closed with this one.
+    pub(crate) fn beside(&self, room: Room) -> Self {
+        Self {
+            closed: self.closed.child_token(),
+            ..Self::new(self.config().clone(), room)
+        }
+    }
+
+    pub(crate) fn config(&self) -> &ConsulConfig {
+        self.connector.config()
+    }
+
+    /// Whether requests show a token, now.
+    pub(crate) fn has_token(&self) -> bool {
+        let config = self.config();
+        config.token.is_some() || config.token_file.is_some() || config.token_env.is_some()
+    }
+
+    /// How long a blocking query may take before the agent must be taken for dead.
+    pub(crate) fn longest_query(&self) -> Duration {
+        let config = self.config();
+        config.request_timeout + slack(config.wait)
+    }
+
+    /// Asks the agent itself.
+    pub(crate) fn local<'a>(
+        &'a self,
+        op: &'static str,
+        method: Method,
+        path: &'a [&'a str],
+    ) -> Request<'a> {
+        let config = self.config();
+        let mut request = Request::new(op, method, path);
+        for (key, value) in [("ns", &config.namespace), ("partition", &config.partition)] {
+            if let Some(value) = value {
+                request = request.with(key, value);
+            }
+        }
+        request
+    }
+
+    /// Asks the servers of the configured datacenter.
+    pub(crate) fn remote<'a>(
+        &'a self,
+        op: &'static str,
+        method: Method,
+        path: &'a [&'a str],
+    ) -> Request<'a> {
+        let request = self.local(op, method, path);
+        match &self.config().dc {
+            Some(dc) => request.with("dc", dc),
+            None => request,
+        }
+    }
+
+    /// Takes part in the blocking queries for as long as it is held.
+    pub(crate) fn turn(&self) -> Turn {
+        self.turns.turn()
+    }
+
+    /// Waits for a change since `index`; for the configured time, for `most`, or less while others wait for their turn.
+    /// Cancel-safe.
+    pub(crate) async fn wait(
+        &self,
+        turn: &Turn,
+        request: &Request<'_>,
+        index: u64,
+        most: Duration,
+    ) -> Result<Answer> {
+        let (op, long) = (request.op, self.config().wait.min(most));
+        let waiting = turn.wait(long, |wait| {
+            let request = request.clone().blocking(index, wait);
+            async move { self.attempts(&request, self.limit(&request)).await }
+        });
+        tokio::select! {
+            biased;
+            closed = self.closed(op) => Err(closed),
+            answer = waiting => answer,
+        }
+    }
+
+    /// Sends a request and reads its answer, whatever it says. Cancel-safe as far as Consul is.
+    pub(crate) async fn send(&self, request: Request<'_>) -> Result<Answer> {
+        let op = request.op;
+        let asking = async {
+            // Fails only if the semaphore is closed, which nobody does.
+            let _permit = self.asking.acquire().await;
+            self.attempts(&request, self.limit(&request)).await
+        };
+        tokio::select! {
+            biased;
+            closed = self.closed(op) => Err(closed),
+            answer = asking => answer,
+        }
+    }
+
+    /// Sends a request and expects success.
+    pub(crate) async fn call(&self, request: Request<'_>) -> Result<Answer> {
+        let op = request.op;
+        self.send(request).await?.success(op)
+    }
+
+    /// Answers every request from now on, also those under way, with `Closed`, and lets go of the connections.
+    pub(crate) fn close(&self) {
+        self.closed.cancel();
+        self.connector.let_go();
+    }
+
+    /// `Closed` if the client is.
+    pub(crate) fn check_open(&self, op: &'static str) -> Result<()> {
+        if self.closed.is_cancelled() {
+            return Err(closed(op));
+        }
+        Ok(())
+    }
+
+    /// Returns when the client is closed. Cancel-safe.
+    pub(crate) async fn closed(&self, op: &'static str) -> Error {
+        self.closed.cancelled().await;
+        closed(op)
+    }
+
+    fn limit(&self, request: &Request<'_>) -> Duration {
+        self.config().request_timeout + request.wait.map_or(Duration::ZERO, slack)
+    }
+
+    async fn attempts(&self, request: &Request<'_>, limit: Duration) -> Result<Answer> {
+        let (mut another_agent, mut another_token) = (true, true);
+        loop {
+            let connection = self.connector.connection(request.op)?;
+            match self.attempt(&connection, request, limit).await {
+                Ok(answer) => {
+                    let denied =
+                        matches!(answer.status, 401 | 403) || answer.hides(connection.has_token());
+                    // A request that was denied was not carried out.
+                    if denied
+                        && std::mem::take(&mut another_token)
+                        && self.connector.renew_token(&connection)
+                    {
+                        debug!("consul token read again");
+                        continue;
+                    }
+                    return Ok(answer);
+                }
+                Err(error) => {
+                    let unreachable = is_unreachable(&error);
+                    if unreachable {
+                        debug!(error = %error.report(), "consul did not answer");
+                        self.connector.retire(&connection);
+                    }
+                    // The same agent would only take as long again.
+                    let hopeless =
+                        error.kind() == ErrorKind::Timeout && !self.connector.has_choice();
+                    // What was waited for is asked for anew by whoever waits.
+                    another_agent &= unreachable
+                        && !hopeless
+                        && request.repeat == Repeat::Harmless
+                        && request.wait.is_none();
+                    if !std::mem::take(&mut another_agent) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        connection: &Connection,
+        request: &Request<'_>,
+        limit: Duration,
+    ) -> Result<Answer> {
+        let op = request.op;
+        let query = request.query.iter();
+        let query = query.map(|(key, value)| (*key, value.as_ref()));
+        let mut sending = connection.request(request.method.clone(), request.path, query);
+        if let Some(body) = &request.body {
+            sending = sending.body(body.clone());
+        }
+        // How long a blocking query may be silent is known; it is dropped for many good reasons.
+        let suspicion = request
+            .wait
+            .is_none()
+            .then(|| Unanswered::new(&self.connector, connection));
+        let answering = async {
+            let response = sending
+                .send()
+                .await
+                .map_err(|error| unanswered(op, error))?;
+            Answer::read(op, response).await
+        };
+        let mut answer = timeout(limit, answering)
+            .await
+            .unwrap_or_else(|_| Err(no_answer(op, limit)));
+        if let Some(suspicion) = suspicion {
+            suspicion.done();
+        }
+        if let Ok(answer) = &mut answer {
+            answer.edit_refusal(|text| connection.redact(text));
+        }
+        answer
+    }
+}
+
+/// How much longer than the request timeout a blocking query may take. Consul adds up to a sixteenth to what it is asked to wait.
+fn slack(wait: Duration) -> Duration {
+    wait + wait / 16
+}
+
+fn no_answer(op: &'static str, limit: Duration) -> Error {
+    Error::new(ErrorKind::Timeout, op).because(format!("no answer within {limit:?}"))
+}
+
+fn closed(op: &'static str) -> Error {
+    Error::new(ErrorKind::Closed, op).because("the registry was closed")
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Client").field(&self.connector).finish()
+    }
+}

@@ -1,0 +1,581 @@
+//! What the user may set: where Consul is, how to log in, what is read and how it is checked.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sd_core::{RegistryUrl, Result};
+use serde::Deserialize;
+
+use crate::check::invalid;
+
+/// What a registry URL for Consul begins with.
+pub const URL_SCHEME: &str = "consul";
+/// The agent that is spoken to if none is named: the one on this machine.
+pub const DEFAULT_ENDPOINT: &str = "127.0.0.1:8500";
+/// The port of an endpoint that names none and speaks no TLS.
+pub const DEFAULT_PORT: u16 = 8500;
+/// The port of an endpoint that names none and speaks TLS.
+pub const DEFAULT_TLS_PORT: u16 = 8501;
+/// How long connecting to one endpoint may take by default.
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long one request may take by default, and a blocking query beyond the time that it was asked to wait.
+pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the server is asked by default to wait for a change.
+pub const DEFAULT_WAIT: Duration = Duration::from_secs(55);
+/// How old an answer of a server or cache that does not lead may be by default.
+pub const DEFAULT_MAX_STALE: Duration = Duration::from_secs(10);
+/// After how long in a critical state Consul is asked by default to remove a registration.
+pub const DEFAULT_DEREGISTER_CRITICAL_AFTER: Duration = Duration::from_mins(1);
+/// The key of a node's metadata that names its zone by default.
+pub const DEFAULT_ZONE_META: &str = "zone";
+/// Under which key elections are held by default.
+pub const DEFAULT_ELECTION_PREFIX: &str = "elections";
+/// How long by default nobody may lead after a leader was lost: Consul's own default.
+pub const DEFAULT_LOCK_DELAY: Duration = Duration::from_secs(15);
+
+/// How to reach Consul, what to read there and how to register. Checked when it is used, by [`connect`](crate::connect).
+///
+/// It can be loaded with serde, and [`from_url`](Self::from_url) takes the same keys. Unknown keys are refused.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ConsulConfig {
+    pub(crate) endpoints: Endpoints,
+    pub(crate) token: Option<Secret>,
+    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) token_env: Option<String>,
+    pub(crate) tls: Option<bool>,
+    pub(crate) ca: Option<PathBuf>,
+    pub(crate) cert: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+    pub(crate) server_name: Option<String>,
+    pub(crate) dc: Option<String>,
+    pub(crate) namespace: Option<String>,
+    pub(crate) partition: Option<String>,
+    pub(crate) consistency: Consistency,
+    #[serde(with = "humantime_serde")]
+    pub(crate) max_stale: Duration,
+    pub(crate) warnings: bool,
+    pub(crate) tag: Vec<String>,
+    pub(crate) filter: Option<String>,
+    pub(crate) near: Option<String>,
+    pub(crate) nearest: Option<usize>,
+    pub(crate) zone_meta: String,
+    pub(crate) zone_tag: Option<String>,
+    #[serde(with = "humantime_serde")]
+    pub(crate) wait: Duration,
+    pub(crate) check: CheckKind,
+    pub(crate) check_path: Option<String>,
+    pub(crate) check_tls: bool,
+    #[serde(with = "humantime_serde")]
+    pub(crate) deregister_critical_after: Duration,
+    #[serde(with = "humantime_serde")]
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) election_prefix: String,
+    #[serde(with = "humantime_serde")]
+    pub(crate) lock_delay: Duration,
+    #[serde(with = "humantime_serde")]
+    pub(crate) connect_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub(crate) request_timeout: Duration,
+}
+
+/// How up to date an answer must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Consistency {
+    /// The server that leads answers the first read of a feed, and everything is read again every few minutes. The changes between
+    /// come as the agent gets them: mostly as a stream from any server, which stands still while that one is cut off.
+    #[default]
+    Default,
+    /// Any server answers, also one that is cut off from the others. [`ConsulConfig::with_max_stale`] bounds its age.
+    Stale,
+    /// The server that leads answers everything, and asks the others first whether it still does.
+    Consistent,
+    /// The agent answers from its own cache. [`ConsulConfig::with_max_stale`] bounds its age.
+    Cached,
+}
+
+/// How Consul learns whether an instance is well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum CheckKind {
+    /// We say so before the time-to-live is over.
+    #[default]
+    Ttl,
+    /// The agent asks the instance by gRPC's health protocol.
+    Grpc,
+    /// The agent asks the instance by HTTP.
+    Http,
+    /// The agent connects to the instance.
+    Tcp,
+}
+
+/// Endpoints as they were given. What stands before an `@` is not printed: a token does not belong there, but may be.
+#[derive(Clone, Default, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Endpoints(Vec<String>);
+
+impl Deref for Endpoints {
+    type Target = Vec<String>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Endpoints {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl fmt::Debug for Endpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self
+            .0
+            .iter()
+            .map(|endpoint| match endpoint.rsplit_once('@') {
+                Some((_, host)) => format!("***@{host}"),
+                None => endpoint.clone(),
+            });
+        f.debug_list().entries(shown).finish()
+    }
+}
+
+/// Text that is never printed.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    pub(crate) fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Default for ConsulConfig {
+    fn default() -> Self {
+        Self {
+            endpoints: Endpoints::default(),
+            token: None,
+            token_file: None,
+            token_env: None,
+            tls: None,
+            ca: None,
+            cert: None,
+            key: None,
+            server_name: None,
+            dc: None,
+            namespace: None,
+            partition: None,
+            consistency: Consistency::default(),
+            max_stale: DEFAULT_MAX_STALE,
+            warnings: false,
+            tag: Vec::new(),
+            filter: None,
+            near: None,
+            nearest: None,
+            zone_meta: DEFAULT_ZONE_META.to_owned(),
+            zone_tag: None,
+            wait: DEFAULT_WAIT,
+            check: CheckKind::default(),
+            check_path: None,
+            check_tls: false,
+            deregister_critical_after: DEFAULT_DEREGISTER_CRITICAL_AFTER,
+            ttl: None,
+            election_prefix: DEFAULT_ELECTION_PREFIX.to_owned(),
+            lock_delay: DEFAULT_LOCK_DELAY,
+            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            request_timeout: DEFAULT_REQUEST_TIMEOUT,
+        }
+    }
+}
+
+impl ConsulConfig {
+    /// Consul behind these agents: `http://host:port`, `https://host:port`, or `host:port`, which [`with_tls`](Self::with_tls)
+    /// makes the one or the other. One is the rule, the agent on the same machine ([`DEFAULT_ENDPOINT`] if none is named): what is
+    /// registered is registered at that agent. The others are used while those before them do not answer.
+    pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            endpoints: Endpoints(endpoints.into_iter().map(Into::into).collect()),
+            ..Self::default()
+        }
+    }
+
+    /// Consul from a URL with all its settings:
+    ///
+    /// ```text
+    /// consul://token@h1:8500/?dc=eu-1&ttl=10s&ca=/path/ca.pem
+    /// ```
+    ///
+    /// What stands before the `/` is `endpoints` and `token`; the keys after the `?` are those of serde, `tag` as often as wanted.
+    ///
+    /// # Errors
+    /// `InvalidInput` names what is wrong, or the key that is unknown.
+    pub fn from_url(url: &str) -> Result<Self> {
+        let url = RegistryUrl::parse(url)?;
+        if url.scheme() != URL_SCHEME {
+            return Err(invalid(
+                "url",
+                format!("begins with {URL_SCHEME}://, not {}://", url.scheme()),
+            ));
+        }
+        let mut config: Self = url.settings()?;
+        if !matches!(url.path(), "" | "/") {
+            return Err(invalid(
+                "url",
+                "Consul has no folders of services: nothing stands between the hosts and the ?",
+            ));
+        }
+        if url.password().is_some() {
+            return Err(invalid(
+                "token",
+                "stands alone before the @ of a URL, without a colon",
+            ));
+        }
+        let token = url.username().map(Secret::new);
+        let twice = [
+            ("endpoints", !config.endpoints.is_empty()),
+            ("token", token.is_some() && config.token.is_some()),
+        ];
+        if let Some((key, _)) = twice.iter().find(|(_, twice)| *twice) {
+            return Err(invalid(key, "stands before the ? of a URL, not after it"));
+        }
+        config.endpoints = Endpoints(url.hosts().to_vec());
+        config.token = config.token.or(token);
+        Ok(config)
+    }
+
+    /// Shows this ACL token with every request. Default: none, which Consul takes for its anonymous token.
+    #[must_use]
+    pub fn with_token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(Secret::new(&token.into()));
+        (self.token_file, self.token_env) = (None, None);
+        self
+    }
+
+    /// Shows the ACL token in this file. It is read again for each connection and when the token is refused, so a new one needs no
+    /// restart. Line ends at its end are dropped.
+    #[must_use]
+    pub fn with_token_file(mut self, token_file: impl Into<PathBuf>) -> Self {
+        self.token_file = Some(token_file.into());
+        (self.token, self.token_env) = (None, None);
+        self
+    }
+
+    /// Shows the ACL token in the environment variable of this name, `CONSUL_HTTP_TOKEN` for instance. The environment is looked
+    /// at for nothing else, and not without this.
+    #[must_use]
+    pub fn with_token_env(mut self, variable: impl Into<String>) -> Self {
+        self.token_env = Some(variable.into());
+        (self.token, self.token_file) = (None, None);
+        self
+    }
+
+    /// Speaks TLS to endpoints that are written without a scheme. Default: only if one of the other TLS settings is set.
+    #[must_use]
+    pub fn with_tls(mut self, tls: bool) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Trusts agents whose certificate was issued by one of these (a PEM file), and no others. Default: what the operating system
+    /// trusts.
+    #[must_use]
+    pub fn with_ca(mut self, ca: impl Into<PathBuf>) -> Self {
+        self.ca = Some(ca.into());
+        self
+    }
+
+    /// Shows this certificate (chain) and key to agents, both PEM files. They are read again when a connection fails, so renewed ones
+    /// need no restart.
+    #[must_use]
+    pub fn with_identity(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.cert = Some(cert.into());
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Expects this name in the agents' certificates, `server.dc1.consul` for instance. Default: the host of each endpoint.
+    #[must_use]
+    pub fn with_server_name(mut self, server_name: impl Into<String>) -> Self {
+        self.server_name = Some(server_name.into());
+        self
+    }
+
+    /// Reads services of this datacenter, and holds elections there. Registrations are the agent's, hence of its own. Default: the
+    /// agent's own. For several, make a registry for each and a [`Merge`](sd_core::combine::Merge) of them.
+    #[must_use]
+    pub fn with_datacenter(mut self, datacenter: impl Into<String>) -> Self {
+        self.dc = Some(datacenter.into());
+        self
+    }
+
+    /// Works in this namespace, which only Consul Enterprise has. Default: that of the token.
+    #[must_use]
+    pub fn with_namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = Some(namespace.into());
+        self
+    }
+
+    /// Works in this admin partition, which only Consul Enterprise has. Default: the agent's own.
+    #[must_use]
+    pub fn with_partition(mut self, partition: impl Into<String>) -> Self {
+        self.partition = Some(partition.into());
+        self
+    }
+
+    /// Sets how up to date sets must be. Default [`Consistency::Default`]. Registrations and elections do not depend on it.
+    #[must_use]
+    pub fn with_consistency(mut self, consistency: Consistency) -> Self {
+        self.consistency = consistency;
+        self
+    }
+
+    /// A set from a server or cache that has been out of touch for longer than this is served, but shows as stale. Default
+    /// [`DEFAULT_MAX_STALE`], 100 ms to 1 day. The age is also in [`Snapshot::as_of`](sd_core::Snapshot::as_of).
+    #[must_use]
+    pub fn with_max_stale(mut self, max_stale: Duration) -> Self {
+        self.max_stale = max_stale;
+        self
+    }
+
+    /// Takes instances with a check in the state *warning* for well, too. Default: only those whose checks all pass.
+    #[must_use]
+    pub fn with_warnings(mut self, warnings: bool) -> Self {
+        self.warnings = warnings;
+        self
+    }
+
+    /// Reads only instances with this tag, and with every other that is added so.
+    #[must_use]
+    pub fn with_tag(mut self, tag: impl Into<String>) -> Self {
+        self.tag.push(tag.into());
+        self
+    }
+
+    /// Reads only instances for which this expression holds, in Consul's filter language:
+    /// `Service.Meta.team == "red" and "blue" in Service.Tags`. One that Consul does not understand is a lasting error of each
+    /// subscription.
+    #[must_use]
+    pub fn with_filter(mut self, filter: impl Into<String>) -> Self {
+        self.filter = Some(filter.into());
+        self
+    }
+
+    /// Keeps only the `nearest` instances by Consul's estimate of the round-trip time from the node `near`, where `_agent` stands
+    /// for the agent's own. The estimate moves all the time; what is kept changes only when the service does.
+    #[must_use]
+    pub fn with_nearest(mut self, near: impl Into<String>, nearest: usize) -> Self {
+        self.near = Some(near.into());
+        self.nearest = Some(nearest);
+        self
+    }
+
+    /// Takes an instance's zone from this key of its node's metadata if it does not state one itself. Default
+    /// [`DEFAULT_ZONE_META`].
+    #[must_use]
+    pub fn with_zone_from_node_meta(mut self, key: impl Into<String>) -> Self {
+        self.zone_meta = key.into();
+        self
+    }
+
+    /// Takes an instance's zone from the tag that begins so, `zone=` for instance, if it does not state one itself. Goes before the
+    /// node's metadata. Default: from no tag.
+    #[must_use]
+    pub fn with_zone_from_tag(mut self, prefix: impl Into<String>) -> Self {
+        self.zone_tag = Some(prefix.into());
+        self
+    }
+
+    /// Sets for how long the server is asked to wait for a change. Default [`DEFAULT_WAIT`], 1 s to 10 min. This long, a sixteenth
+    /// more and the request timeout is how late a feed notices that an agent is frozen.
+    #[must_use]
+    pub fn with_wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// Sets how Consul learns that an instance of ours is well. Default [`CheckKind::Ttl`]. Others are asked every time-to-live.
+    #[must_use]
+    pub fn with_check(mut self, check: CheckKind) -> Self {
+        self.check = check;
+        self
+    }
+
+    /// Sets what the agent asks for: the path of an HTTP check, default `/`, or the service of a gRPC check, default the whole
+    /// server.
+    #[must_use]
+    pub fn with_check_path(mut self, path: impl Into<String>) -> Self {
+        self.check_path = Some(path.into());
+        self
+    }
+
+    /// Lets the agent speak TLS when it checks an instance. Default false.
+    #[must_use]
+    pub fn with_check_tls(mut self, tls: bool) -> Self {
+        self.check_tls = tls;
+        self
+    }
+
+    /// Sets after how long in a critical state Consul removes what an instance that crashed has left. Default
+    /// [`DEFAULT_DEREGISTER_CRITICAL_AFTER`], which is also the least; at most 7 days. Consul looks every 30 s. Readers do not see
+    /// it since its time-to-live passed.
+    #[must_use]
+    pub fn with_deregister_critical_after(mut self, after: Duration) -> Self {
+        self.deregister_critical_after = after;
+        self
+    }
+
+    /// Sets the time-to-live that registrations ask for if they say nothing else. Default [`sd_core::DEFAULT_TTL`].
+    #[must_use]
+    pub fn with_ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Holds elections under this key instead of [`DEFAULT_ELECTION_PREFIX`]: `<election_prefix>/<name>/`. Letters, digits, `-`,
+    /// `_`, `.` and slashes between them.
+    #[must_use]
+    pub fn with_election_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.election_prefix = prefix.into();
+        self
+    }
+
+    /// Sets how long nobody may lead after a leader was lost, counted from when Consul ended its session. Default
+    /// [`DEFAULT_LOCK_DELAY`], at most 60 s, which is Consul's limit. One that resigned is replaced at once.
+    #[must_use]
+    pub fn with_lock_delay(mut self, lock_delay: Duration) -> Self {
+        self.lock_delay = lock_delay;
+        self
+    }
+
+    /// Limits how long connecting to one endpoint may take. Default [`DEFAULT_CONNECT_TIMEOUT`], 100 ms to 1 min.
+    #[must_use]
+    pub fn with_connect_timeout(mut self, limit: Duration) -> Self {
+        self.connect_timeout = limit;
+        self
+    }
+
+    /// Limits how long one request may take, connecting included, and a blocking query beyond the time that it was asked to wait.
+    /// Default [`DEFAULT_REQUEST_TIMEOUT`], 100 ms to 1 min.
+    #[must_use]
+    pub fn with_request_timeout(mut self, limit: Duration) -> Self {
+        self.request_timeout = limit;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sd_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_token_shows_nowhere() {
+        let config = ConsulConfig::new(["hunter2@h:1"]).with_token("hunter2");
+        assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
+        let refused = config.checked().unwrap_err().report().to_string();
+        assert!(!refused.contains("hunter2"), "{refused}");
+        let url = "consul://hunter2@h?colour=red";
+        let refused = ConsulConfig::from_url(url)
+            .unwrap_err()
+            .report()
+            .to_string();
+        assert!(
+            refused.contains("colour") && !refused.contains("hunter2"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn a_url_says_the_same_as_the_setters() {
+        let url = "consul://to%40ken@h1:1,h2/?tls=true&ca=/ca&cert=/cert&key=/key&server_name=s&dc=eu&namespace=n&partition=p\
+                   &consistency=stale&max_stale=3s&warnings=true&tag=a&tag=b&filter=x&near=_agent&nearest=3&zone_meta=az\
+                   &zone_tag=zone%3D&wait=10s&check=grpc&check_path=svc&check_tls=true&deregister_critical_after=2m&ttl=7s\
+                   &election_prefix=a/b&lock_delay=1s&connect_timeout=1s&request_timeout=2s";
+        let read = ConsulConfig::from_url(url).unwrap();
+        let set = ConsulConfig::new(["h1:1", "h2"])
+            .with_token("to@ken")
+            .with_tls(true)
+            .with_ca("/ca")
+            .with_identity("/cert", "/key")
+            .with_server_name("s")
+            .with_datacenter("eu")
+            .with_namespace("n")
+            .with_partition("p")
+            .with_consistency(Consistency::Stale)
+            .with_max_stale(Duration::from_secs(3))
+            .with_warnings(true)
+            .with_tag("a")
+            .with_tag("b")
+            .with_filter("x")
+            .with_nearest("_agent", 3)
+            .with_zone_from_node_meta("az")
+            .with_zone_from_tag("zone=")
+            .with_wait(Duration::from_secs(10))
+            .with_check(CheckKind::Grpc)
+            .with_check_path("svc")
+            .with_check_tls(true)
+            .with_deregister_critical_after(Duration::from_mins(2))
+            .with_ttl(Duration::from_secs(7))
+            .with_election_prefix("a/b")
+            .with_lock_delay(Duration::from_secs(1))
+            .with_connect_timeout(Duration::from_secs(1))
+            .with_request_timeout(Duration::from_secs(2));
+        assert_eq!(format!("{read:?}"), format!("{set:?}"));
+        assert_eq!(read.token, set.token);
+
+        for url in [
+            "consul://h?token_file=/run/secret",
+            "consul://?token_env=TOKEN",
+            "consul://",
+        ] {
+            assert!(
+                ConsulConfig::from_url(url).unwrap().checked().is_ok(),
+                "{url}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bad_url_is_refused_and_says_why() {
+        for (url, why) in [
+            ("etcd://h", "consul://"),
+            ("consul://h/services", "folders"),
+            ("consul://h?colour=red", "colour"),
+            ("consul://h?ttl=soon", "a duration"),
+            ("consul://h?consistency=strong", "strong"),
+            ("consul://h?check=ping", "ping"),
+            ("consul://:hunter2@h", "colon"),
+            ("consul://hunter2@h?token=hunter3", "token"),
+            ("consul://h?endpoints=i", "endpoints"),
+        ] {
+            let error = ConsulConfig::from_url(url)
+                .and_then(ConsulConfig::checked)
+                .unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{url}");
+            let report = error.report().to_string();
+            assert!(
+                report.contains(why) && !report.contains("hunter"),
+                "{report}"
+            );
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The connections to one endpoint at a time: made when first needed, given up when the endpoint does not answer.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::redirect::Policy;
+use reqwest::{Client, RequestBuilder, Url};
+use sd_core::{Error, ErrorKind, Result};
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::check::invalid;
+use crate::config::{ConsulConfig, Secret};
+use crate::credentials::{Credentials, token};
+
+/// The header that carries the ACL token.
+const TOKEN_HEADER: &str = "x-consul-token";
+/// How long a connection that was not used is kept.
+const IDLE_FOR: Duration = Duration::from_mins(1);
+/// How many of these there may be.
+const MOST_IDLE: usize = 16;
+/// How soon the operating system asks whether a quiet connection still has another end.
+const TCP_KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A request that was dropped unanswered after this long puts its connection under suspicion.
+const SUSPECT_AFTER: Duration = Duration::from_secs(1);
+
+/// Makes connections with what files say at that time.
+pub(crate) struct Connector {
+    config: ConsulConfig,
+    slot: Mutex<Slot>,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// The endpoint in use, or to be tried next.
+    endpoint: usize,
+    connection: Option<Connection>,
+}
+
+/// A pool of connections to one endpoint, with the token of that time. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Connection(Arc<Parts>);
+
+struct Parts {
+    base: Url,
+    http: Client,
+    token: Option<Secret>,
+}
+
+impl Connector {
+    /// For a [checked](ConsulConfig::checked) configuration.
+    pub(crate) fn new(config: ConsulConfig) -> Self {
+        Self {
+            config,
+            slot: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn config(&self) -> &ConsulConfig {
+        &self.config
+    }
+
+    /// Whether there is another endpoint to turn to.
+    pub(crate) fn has_choice(&self) -> bool {
+        self.config.endpoints.len() > 1
+    }
+
+    /// The connection in use.
+    ///
+    /// # Errors
+    /// `Unavailable` names the key whose file cannot be read or understood any more.
+    pub(crate) fn connection(&self, op: &'static str) -> Result<Connection> {
+        let mut slot = lock(&self.slot);
+        if let Some(connection) = &slot.connection {
+            return Ok(connection.clone());
+        }
+        let connection = self
+            .connect(slot.endpoint)
+            // It could be read at the start, so somebody is at work on it.
+            .map_err(|error| Error::new(ErrorKind::Unavailable, op).with_source(error))?;
+        slot.connection = Some(connection.clone());
+        Ok(connection)
+    }
+
+    /// Uses `connection` for nothing new, and another endpoint if there is one.
+    pub(crate) fn retire(&self, connection: &Connection) {
+        let mut slot = lock(&self.slot);
+        let current = slot.connection.as_ref();
+        if current.is_some_and(|current| Arc::ptr_eq(&current.0, &connection.0)) {
+            debug!(endpoint = %connection.0.base, "consul connection given up");
+            slot.connection = None;
+            slot.endpoint = (slot.endpoint + 1) % self.config.endpoints.len().max(1);
+        }
+    }
+
+    /// Drops the connections that are not in use by a request.
+    pub(crate) fn let_go(&self) {
+        lock(&self.slot).connection = None;
+    }
+
+    /// Reads the token again. If it is another than that of `connection`, the next connection has it.
+    pub(crate) fn renew_token(&self, connection: &Connection) -> bool {
+        // One that cannot be read is no better.
+        let renewed = token(&self.config).is_ok_and(|token| token != connection.0.token);
+        if renewed {
+            let mut slot = lock(&self.slot);
+            let current = slot.connection.as_ref();
+            if current.is_some_and(|current| Arc::ptr_eq(&current.0, &connection.0)) {
+                slot.connection = None;
+            }
+        }
+        renewed
+    }
+
+    fn connect(&self, endpoint: usize) -> Result<Connection> {
+        let config = &self.config;
+        let credentials = Credentials::read(config)?;
+        let endpoint = config.endpoints.get(endpoint).map_or("", String::as_str);
+        let wrong = |error: &dyn fmt::Display| invalid("endpoints", error);
+        let mut base: Url = endpoint.parse().map_err(|error| wrong(&error))?;
+        let mut builder = Client::builder()
+            // The agent is asked directly, whatever the environment says of proxies.
+            .no_proxy()
+            .redirect(Policy::none())
+            .http1_only()
+            .connect_timeout(config.connect_timeout)
+            .tcp_nodelay(true)
+            .tcp_keepalive(TCP_KEEP_ALIVE)
+            .pool_idle_timeout(IDLE_FOR)
+            .pool_max_idle_per_host(MOST_IDLE)
+            .user_agent(concat!("sd-consul/", env!("CARGO_PKG_VERSION")));
+        if let Some(name) = &config.server_name {
+            let host = base.host_str().unwrap_or_default().to_owned();
+            base.set_host(Some(name)).map_err(|error| wrong(&error))?;
+            builder = builder.dns_resolver(Arc::new(OneHost(host)));
+        }
+        let http = credentials.apply(builder).build().map_err(|error| {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            let cause = cause.unwrap_or_else(|| error.to_string());
+            invalid("ca, cert, key or server_name", cause)
+        })?;
+        Ok(Connection(Arc::new(Parts {
+            base,
+            http,
+            token: credentials.token,
+        })))
+    }
+}
+
+impl Connection {
+    /// Whether requests show a token.
+    pub(crate) fn has_token(&self) -> bool {
+        self.0.token.is_some()
+    }
+
+    /// `text` without our token, should that be in it.
+    pub(crate) fn redact(&self, text: &str) -> String {
+        match &self.0.token {
+            Some(token) => text.replace(token.expose(), "***"),
+            None => text.to_owned(),
+        }
+    }
+
+    /// A request with our token. Every segment of the path and every value is encoded.
+    pub(crate) fn request<'a>(
+        &self,
+        method: reqwest::Method,
+        path: &[&str],
+        query: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> RequestBuilder {
+        let mut url = self.0.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().push("v1").extend(path);
+        }
+        for (key, value) in query {
+            url.query_pairs_mut().append_pair(key, value);
+        }
+        let request = self.0.http.request(method, url);
+        match &self.0.token {
+            Some(token) => request.header(TOKEN_HEADER, token.expose()),
+            None => request,
+        }
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Connector")
+            .field(&self.config.endpoints)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Connection({})", self.0.base)
+    }
+}
+
+/// Finds one host, whatever name is asked for: certificates may name another than the one that is dialled.
+struct OneHost(String);
+
+impl Resolve for OneHost {
+    fn resolve(&self, _name: Name) -> Resolving {
+        let host = self.0.trim_matches(['[', ']']).to_owned();
+        Box::pin(async move {
+            // The port is that of the URL.
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((host, 0)).await?.collect();
+            let addresses: Addrs = Box::new(found.into_iter());
+            Ok(addresses)
+        })
+    }
+}
+
+/// Retires the connection of a request that was dropped before its answer came: core gives up sooner than our own limit, and
+/// an agent that does not answer must not be asked for ever.
+pub(crate) struct Unanswered<'a> {
+    connector: &'a Connector,
+    connection: Option<&'a Connection>,
+    since: Instant,
+}
+
+impl<'a> Unanswered<'a> {
+    pub(crate) fn new(connector: &'a Connector, connection: &'a Connection) -> Self {
+        Self {
+            connector,
+            connection: Some(connection),
+            since: Instant::now(),
+        }
+    }
+
+    pub(crate) fn done(mut self) {
+        self.connection = None;
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection
+            && self.since.elapsed() >= SUSPECT_AFTER
+        {
+            self.connector.retire(connection);
+        }
+    }
+}
+
+/// What the lock guards is replaced as a whole, so that a panic elsewhere cannot leave it half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

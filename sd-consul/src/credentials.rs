@@ -1,0 +1,169 @@
+//! What is read from files and the environment each time a connection is made: the token, the trusted issuers, our own certificate.
+//!
+//! Reading them anew is what lets an operator replace a token or a certificate under a running process.
+
+use std::path::Path;
+
+use reqwest::{Certificate, ClientBuilder, Identity};
+use sd_core::Result;
+
+use crate::check::{check_token, invalid};
+use crate::config::{ConsulConfig, Secret};
+
+/// How to prove who we are, and whom to trust, as of now.
+#[derive(Debug)]
+pub(crate) struct Credentials {
+    pub(crate) token: Option<Secret>,
+    tls: Tls,
+}
+
+#[derive(Debug, Default)]
+struct Tls {
+    /// `None` for those whom the operating system trusts.
+    issuers: Option<Vec<Certificate>>,
+    identity: Option<Identity>,
+}
+
+impl Credentials {
+    /// Reads everything that `config` names.
+    ///
+    /// # Errors
+    /// `InvalidInput` names the key whose file cannot be read or understood.
+    pub(crate) fn read(config: &ConsulConfig) -> Result<Self> {
+        Ok(Self {
+            token: token(config)?,
+            tls: tls(config)?,
+        })
+    }
+
+    /// A client that trusts and shows what was read.
+    pub(crate) fn apply(&self, builder: ClientBuilder) -> ClientBuilder {
+        let builder = match &self.tls.issuers {
+            // Consul's certificates mostly come from an authority of its own: then no other may vouch for it.
+            Some(issuers) => builder.tls_certs_only(issuers.iter().cloned()),
+            None => builder,
+        };
+        match &self.tls.identity {
+            Some(identity) => builder.identity(identity.clone()),
+            None => builder,
+        }
+    }
+}
+
+/// The token as of now.
+///
+/// # Errors
+/// `InvalidInput` names the key whose file or variable cannot be read, or holds no token.
+pub(crate) fn token(config: &ConsulConfig) -> Result<Option<Secret>> {
+    let (key, text) = if let Some(path) = &config.token_file {
+        let text = String::from_utf8(read("token_file", path)?)
+            .map_err(|_| invalid("token_file", "must hold UTF-8 text"))?;
+        ("token_file", text)
+    } else if let Some(variable) = &config.token_env {
+        let text = std::env::var(variable)
+            .map_err(|_| invalid("token_env", format!("{variable} is not set to UTF-8 text")))?;
+        ("token_env", text)
+    } else {
+        return Ok(config.token.clone());
+    };
+    let token = text.trim_end_matches(['\r', '\n']);
+    check_token(key, token)?;
+    Ok(Some(Secret::new(token)))
+}
+
+fn tls(config: &ConsulConfig) -> Result<Tls> {
+    if !config.speaks_tls() {
+        return Ok(Tls::default());
+    }
+    let issuers = match &config.ca {
+        Some(path) => {
+            let issuers = Certificate::from_pem_bundle(&read("ca", path)?)
+                .map_err(|error| invalid("ca", error))?;
+            if issuers.is_empty() {
+                return Err(invalid("ca", "holds no certificate in PEM form"));
+            }
+            Some(issuers)
+        }
+        None => None,
+    };
+    let identity = match (&config.cert, &config.key) {
+        (Some(cert), Some(key)) => {
+            let mut pem = read("cert", cert)?;
+            pem.push(b'\n');
+            pem.extend(read("key", key)?);
+            let identity = Identity::from_pem(&pem)
+                .map_err(|_| invalid("cert and key", "are no certificate and key in PEM form"))?;
+            Some(identity)
+        }
+        _ => None,
+    };
+    Ok(Tls { issuers, identity })
+}
+
+fn read(key: &str, path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path)
+        .map_err(|error| invalid(key, format!("cannot read {}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use sd_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_token_file_is_read_each_time_without_its_line_end() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let config = ConsulConfig::default().with_token_file(file.path());
+        for expected in ["first", "second"] {
+            std::fs::write(file.path(), format!("{expected}\n")).unwrap();
+            let read = token(&config).unwrap().unwrap();
+            assert_eq!(read.expose(), expected);
+        }
+        std::fs::write(file.path(), "no token").unwrap();
+        let error = token(&config).unwrap_err().report().to_string();
+        assert!(
+            error.contains("token_file") && !error.contains("no token"),
+            "{error}"
+        );
+        drop(file);
+        let error = token(&config).unwrap_err().report().to_string();
+        assert!(error.contains("token_file"), "{error}");
+    }
+
+    #[test]
+    fn the_environment_is_looked_at_only_when_that_is_asked_for() {
+        // Set by cargo for every test.
+        let asked = ConsulConfig::default().with_token_env("CARGO_PKG_NAME");
+        assert_eq!(token(&asked).unwrap(), Some(Secret::new("sd-consul")));
+        assert_eq!(token(&ConsulConfig::default()).unwrap(), None);
+        let unset = ConsulConfig::default().with_token_env("SD_TEST_NOT_SET");
+        let error = token(&unset).unwrap_err().report().to_string();
+        assert!(error.contains("SD_TEST_NOT_SET"), "{error}");
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_there_or_is_none_is_refused_by_its_key() {
+        let checked = |config: ConsulConfig| Credentials::read(&config.checked().unwrap());
+        let error = checked(ConsulConfig::default().with_ca("/does/not/exist")).unwrap_err();
+        // The default endpoint has no scheme, so it speaks TLS now.
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        let report = error.report().to_string();
+        assert!(
+            report.contains("ca: cannot read /does/not/exist"),
+            "{report}"
+        );
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "no certificate").unwrap();
+        for (config, key) in [
+            (ConsulConfig::default().with_ca(file.path()), "ca"),
+            (
+                ConsulConfig::default().with_identity(file.path(), file.path()),
+                "cert",
+            ),
+        ] {
+            let report = checked(config).unwrap_err().report().to_string();
+            assert!(report.contains(key), "{report}");
+        }
+    }
+}

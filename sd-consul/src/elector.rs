@@ -1,0 +1,212 @@
+//! Elections: a session for each candidate, and a key for each election; who has the lock on it leads.
+//!
+//! The server chooses the ids of sessions. So that a session is found again though the answer to its making was lost, its name holds
+//! the id of the ticket, and a nonce that tells it from the session of another client with that id.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sd_core::{
+    ElectionName, Elector, Entry, Error, ErrorKind, LeaderWatcher, Limits, Result, Safety,
+    StrictElector, Ticket,
+};
+
+use crate::backend::ConsulBackend;
+use crate::client::{Client, Room};
+use crate::election_keys::ElectionKeys;
+use crate::entry::{ConsulEntry, Place};
+use crate::kv::KvOp;
+use crate::leader_watcher::ConsulLeaderWatcher;
+use crate::safety::safety;
+use crate::seat::{Participation, Seat, Seats};
+use crate::serial::Serial;
+use crate::sessions::{LONGEST_TTL, SHORTEST_TTL};
+use crate::term;
+
+/// Encoded twice, far below what Consul takes as a value (512 KiB).
+const MOST_VALUE_BYTES: usize = 64 * 1024;
+/// Beside those of the backend, within what an agent allows for each address.
+const ROOM: Room = Room {
+    waiting: 28,
+    asking: 8,
+};
+
+/// The elections of one datacenter, over connections of its own.
+#[derive(Debug)]
+pub(crate) struct ConsulElector {
+    /// Its connections are for reading only, and everybody's.
+    backend: Arc<ConsulBackend>,
+    client: Arc<Client>,
+    limits: Limits,
+    seats: Arc<Seats>,
+    steps: Arc<Serial<Participation>>,
+}
+
+impl ConsulElector {
+    /// An elector that connects when it is first used, and closes with the backend.
+    pub(crate) fn new(backend: Arc<ConsulBackend>) -> Self {
+        Self {
+            client: backend.sibling(ROOM),
+            backend,
+            limits: Limits::new(SHORTEST_TTL..=LONGEST_TTL, MOST_VALUE_BYTES),
+            seats: Arc::default(),
+            steps: Arc::default(),
+        }
+    }
+}
+
+/// What is done to the sessions of one participation.
+struct Sessions<'a> {
+    client: &'a Client,
+    op: &'static str,
+    keys: &'a ElectionKeys,
+    ticket: &'a Ticket,
+    seat: &'a Seat,
+}
+
+impl Sessions<'_> {
+    /// The participation's session, freshly renewed, or a new one.
+    async fn acquire(&self) -> Result<String> {
+        if let Some(session) = self.seat.session() {
+            match self.client.renew_session(self.op, &session).await {
+                Ok(()) => return Ok(session),
+                Err(error) if error.kind() == ErrorKind::LeaseLost => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let (ours, others) = self.find().await?;
+        if others {
+            return Err(Error::new(ErrorKind::Conflict, self.op).because(format!(
+                "another participation in {} has the id {}: each needs an id of its own",
+                self.ticket.name, self.ticket.id
+            )));
+        }
+        let session = if let Some(session) = ours.into_iter().next() {
+            session
+        } else {
+            let (name, ttl) = (self.name(), self.ticket.ttl);
+            self.client.create_session(self.op, &name, ttl).await?
+        };
+        self.seat.set_session(Some(session.clone()));
+        Ok(session)
+    }
+
+    /// Gives up the lead if it is held, so that no lock-delay applies, and ends all sessions.
+    async fn end(&self) -> Result<()> {
+        let sessions = match self.seat.session() {
+            Some(session) => vec![session],
+            None => self.find().await?.0,
+        };
+        for session in sessions {
+            let recorded =
+                self.ticket.records_term && term::end(self.client, self.keys, &session).await?;
+            if !recorded {
+                // Refused if we do not lead.
+                let release = KvOp::unlock(self.keys.leader(), &session, Vec::new());
+                self.client.txn(self.op, &[release]).await?;
+            }
+            self.client.destroy_session(self.op, &session).await?;
+        }
+        Ok(())
+    }
+
+    /// The sessions of this participation, and whether another one with its id has any.
+    async fn find(&self) -> Result<(Vec<String>, bool)> {
+        let candidate = self.keys.candidate(self.ticket.id);
+        let all = self.client.list_sessions(self.op).await?.into_iter();
+        let (ours, others): (Vec<_>, Vec<_>) = all
+            .filter(|session| session.name.starts_with(&candidate))
+            .partition(|session| session.name == self.name());
+        let ours = ours.into_iter().map(|session| session.id).collect();
+        Ok((ours, !others.is_empty()))
+    }
+
+    fn name(&self) -> String {
+        format!("{}{}", self.keys.candidate(self.ticket.id), self.seat.nonce)
+    }
+}
+
+#[async_trait]
+impl Elector for ConsulElector {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    async fn safety(&self) -> Result<Safety> {
+        self.client.check_open("consul: safety")?;
+        Ok(safety(self.client.config()))
+    }
+
+    async fn join(&self, ticket: &Ticket) -> Result<Box<dyn Entry>> {
+        const OP: &str = "consul: join election";
+        self.client.check_open(OP)?;
+        ticket.check(&self.limits)?;
+        let owner = (ticket.name.clone(), ticket.id);
+        let keys = ElectionKeys::new(&self.client.config().election_prefix, &ticket.name);
+        let place = Place {
+            client: Arc::clone(&self.client),
+            steps: Arc::clone(&self.steps),
+            owner: owner.clone(),
+            keys,
+        };
+        let (seats, wanted) = (Arc::clone(&self.seats), ticket.clone());
+        let (client, keys) = (Arc::clone(&self.client), place.keys.clone());
+        let joining = async move {
+            let seat = seats.take(&owner, &wanted.value);
+            let sessions = Sessions {
+                client: &client,
+                op: OP,
+                keys: &keys,
+                ticket: &wanted,
+                seat: &seat,
+            };
+            match sessions.acquire().await {
+                Ok(session) => Ok((seat, session)),
+                Err(error) => {
+                    if error.kind() == ErrorKind::Conflict {
+                        seats.leave(&owner);
+                    }
+                    Err(error)
+                }
+            }
+        };
+        let (seat, session) = self.steps.run(OP, &place.owner, joining).await?;
+        let entry = ConsulEntry::new(place, ticket, &self.limits, seat, session);
+        entry.begin(OP).await?;
+        Ok(Box::new(entry))
+    }
+
+    async fn leave(&self, ticket: &Ticket) -> Result<()> {
+        const OP: &str = "consul: leave election";
+        self.client.check_open(OP)?;
+        let owner = (ticket.name.clone(), ticket.id);
+        let (client, seats) = (Arc::clone(&self.client), Arc::clone(&self.seats));
+        let (wanted, participation) = (ticket.clone(), owner.clone());
+        let leaving = async move {
+            // A ticket that this elector did not begin has none.
+            let Some(seat) = seats.find(&participation) else {
+                return Ok(());
+            };
+            let keys = ElectionKeys::new(&client.config().election_prefix, &wanted.name);
+            let sessions = Sessions {
+                client: &client,
+                op: OP,
+                keys: &keys,
+                ticket: &wanted,
+                seat: &seat,
+            };
+            sessions.end().await?;
+            seats.leave(&participation);
+            Ok(())
+        };
+        self.steps.run(OP, &owner, leaving).await
+    }
+
+    async fn observe(&self, name: &ElectionName) -> Result<Box<dyn LeaderWatcher>> {
+        let keys = ElectionKeys::new(&self.client.config().election_prefix, name);
+        let watcher = ConsulLeaderWatcher::open(&self.backend, keys).await?;
+        Ok(Box::new(watcher))
+    }
+}
+
+impl StrictElector for ConsulElector {}

@@ -1,0 +1,266 @@
+//! From the entries of one service, as Consul lists them, to its set.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use sd_core::{Instance, InstanceId, Moment, Revision, ServiceName, Skipped, Snapshot};
+
+use crate::codec::{Codec, HealthEntry};
+
+/// The sets of one service.
+#[derive(Debug)]
+pub(crate) struct Entries {
+    service: ServiceName,
+    codec: Codec,
+    /// How many are wanted, nearest first.
+    nearest: Option<usize>,
+}
+
+/// An instance with what decides between two of one id.
+struct Candidate {
+    instance: Arc<Instance>,
+    created: u64,
+    modified: u64,
+    node: String,
+}
+
+impl Candidate {
+    /// The run that was there first holds the id. One that was moved to another agent is read where it was written last.
+    fn goes_before(&self, other: &Self) -> bool {
+        if self.instance.incarnation() == other.instance.incarnation() {
+            self.modified > other.modified
+        } else {
+            self.created < other.created
+        }
+    }
+}
+
+impl Entries {
+    pub(crate) fn new(service: ServiceName, codec: Codec, nearest: Option<usize>) -> Self {
+        Self {
+            service,
+            codec,
+            nearest,
+        }
+    }
+
+    /// The set as of `revision`. Instances equal to one of `known` share its memory.
+    ///
+    /// `before` is the set that this one follows without a gap. Whoever crashes is listed on, in a critical state; so what is not
+    /// listed at all any more was removed on purpose.
+    pub(crate) fn snapshot(
+        &self,
+        entries: Vec<HealthEntry>,
+        (revision, as_of): (Revision, Moment),
+        known: Option<&Snapshot>,
+        before: Option<&Snapshot>,
+    ) -> Snapshot {
+        let mut found: BTreeMap<InstanceId, Candidate> = BTreeMap::new();
+        let mut skipped = Vec::new();
+        let mut listed = Vec::with_capacity(entries.len());
+        let most = self.nearest.unwrap_or(usize::MAX);
+        for entry in entries {
+            let key = format!("{}@{}", entry.service.id, entry.node.name);
+            let (created, modified) = (entry.service.create_index, entry.service.modify_index);
+            let node = entry.node.name.clone();
+            if before.is_some() {
+                listed.extend(Codec::id(&self.service, &entry));
+            }
+            let instance = match self.codec.decode(&self.service, entry) {
+                Ok(Some(instance)) if found.len() < most => shared(instance, known),
+                Ok(_) => continue,
+                Err(reason) => {
+                    skipped.push(Skipped { key, reason });
+                    continue;
+                }
+            };
+            let candidate = Candidate {
+                instance,
+                created,
+                modified,
+                node,
+            };
+            match found.entry(candidate.instance.id().clone()) {
+                Entry::Vacant(place) => {
+                    place.insert(candidate);
+                }
+                Entry::Occupied(mut place) => {
+                    let loses = if candidate.goes_before(place.get()) {
+                        place.insert(candidate)
+                    } else {
+                        candidate
+                    };
+                    skipped.extend(outdone(&loses, place.get()));
+                }
+            }
+        }
+        listed.sort();
+        let withdrawn = before.map_or(Vec::new(), |before| {
+            let ids = before.instances().iter().map(|instance| instance.id());
+            let missing = ids.filter(|id| listed.binary_search(id).is_err());
+            missing.cloned().collect()
+        });
+        let instances = found.into_values().map(|one| one.instance).collect();
+        skipped.sort_by(|a, b| a.key.cmp(&b.key));
+        Snapshot::new(self.service.clone(), revision, as_of, instances)
+            .with_withdrawn(withdrawn)
+            .with_skipped(skipped)
+    }
+}
+
+fn shared(instance: Instance, known: Option<&Snapshot>) -> Arc<Instance> {
+    let known = known.and_then(|known| known.get(instance.id()));
+    match known.filter(|known| ***known == instance) {
+        Some(known) => Arc::clone(known),
+        None => Arc::new(instance),
+    }
+}
+
+/// What to tell of a run whose id another one holds.
+fn outdone(loser: &Candidate, winner: &Candidate) -> Option<Skipped> {
+    let id = loser.instance.id();
+    (!loser.instance.is_same_run(&winner.instance)).then(|| Skipped {
+        key: format!("{id}@{}", loser.node),
+        reason: format!(
+            "the incarnation {} at {} holds this id, too, and was there first",
+            winner.instance.incarnation(),
+            winner.node
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::config::ConsulConfig;
+
+    fn entries(nearest: Option<usize>) -> Entries {
+        let codec = Codec::new(&ConsulConfig::default());
+        Entries::new(ServiceName::new("s").unwrap(), codec, nearest)
+    }
+
+    fn own(id: &str, node: &str, run: &str, created: u64, modified: u64) -> Value {
+        json!({
+            "Node": {"Node": node, "Address": "10.1.1.1", "Datacenter": "dc1"},
+            "Service": {"ID": format!("s:{id}"), "Address": "h", "Port": modified, "Meta": {"sd-incarnation": run},
+                "CreateIndex": created, "ModifyIndex": modified},
+            "Checks": [{"CheckID": "serfHealth", "Status": "passing"}],
+        })
+    }
+
+    fn critical(mut entry: Value) -> Value {
+        entry["Checks"][0]["Status"] = "critical".into();
+        entry
+    }
+
+    fn set(
+        entries: &Entries,
+        list: &[Value],
+        known: Option<&Snapshot>,
+        before: Option<&Snapshot>,
+    ) -> Snapshot {
+        let list = serde_json::from_value(list.into()).unwrap();
+        let at = (Revision::new("d", 1), Moment::ZERO);
+        entries.snapshot(list, at, known, before)
+    }
+
+    fn ids(set: &Snapshot) -> Vec<&str> {
+        let ids = set
+            .instances()
+            .iter()
+            .map(|instance| instance.id().as_str());
+        ids.collect()
+    }
+
+    #[test]
+    fn what_did_not_change_stays_the_same_arc() {
+        let entries = entries(None);
+        let first = set(
+            &entries,
+            &[own("a", "n", "1", 1, 1), own("b", "n", "2", 1, 1)],
+            None,
+            None,
+        );
+        let second = set(
+            &entries,
+            &[own("a", "n", "1", 1, 1), own("b", "n", "2", 1, 9)],
+            Some(&first),
+            None,
+        );
+        let same = |at: usize| Arc::ptr_eq(&first.instances()[at], &second.instances()[at]);
+        assert!(same(0) && !same(1));
+    }
+
+    #[test]
+    fn whoever_is_not_listed_any_more_was_withdrawn_and_whoever_is_critical_was_lost() {
+        let entries = entries(None);
+        let [a, b, c] = ["a", "b", "c"].map(|id| own(id, "n", "1", 1, 1));
+        let before = set(&entries, &[a.clone(), b.clone(), c], None, None);
+        let after = set(
+            &entries,
+            &[a.clone(), critical(b.clone())],
+            Some(&before),
+            Some(&before),
+        );
+        assert_eq!(ids(&after), ["a"]);
+        assert_eq!(after.withdrawn(), [InstanceId::new("c").unwrap()]);
+        // After a gap nobody knows.
+        let anew = set(&entries, &[a], Some(&before), None);
+        assert_eq!(anew.withdrawn(), []);
+    }
+
+    #[test]
+    fn of_two_runs_with_one_id_the_first_stays_and_the_other_is_named() {
+        let entries = entries(None);
+        let (old, new) = (own("a", "n", "1", 5, 50), own("a", "m", "2", 9, 9));
+        for list in [[old.clone(), new.clone()], [new.clone(), old.clone()]] {
+            let set = set(&entries, &list, None, None);
+            assert_eq!(set.instances()[0].incarnation().as_u64(), 1);
+            let [skipped] = set.skipped() else {
+                panic!("{set:?}");
+            };
+            assert_eq!(skipped.key, "a@m");
+        }
+        let left = set(&entries, &[critical(old), new], None, None);
+        assert_eq!(left.instances()[0].incarnation().as_u64(), 2);
+        assert_eq!(left.skipped(), []);
+    }
+
+    #[test]
+    fn a_run_that_moved_to_another_agent_is_read_where_it_was_written_last() {
+        let entries = entries(None);
+        let (here, there) = (own("a", "n", "1", 5, 6), own("a", "m", "1", 8, 8));
+        for list in [[here.clone(), there.clone()], [there, here]] {
+            let set = set(&entries, &list, None, None);
+            assert_eq!((set.len(), set.skipped()), (1, &[][..]));
+            assert_eq!(set.instances()[0].endpoint().port(), Some(8));
+        }
+    }
+
+    #[test]
+    fn the_nearest_are_kept_and_the_farther_ones_are_not_withdrawn() {
+        let [a, b, c] = ["a", "b", "c"].map(|id| own(id, "n", "1", 1, 1));
+        let entries = entries(Some(2));
+        let before = set(
+            &entries,
+            &[c.clone(), critical(b.clone()), a.clone()],
+            None,
+            None,
+        );
+        assert_eq!(ids(&before), ["a", "c"]);
+        let after = set(&entries, &[b, c, a], Some(&before), Some(&before));
+        assert_eq!((ids(&after), after.withdrawn()), (vec!["b", "c"], &[][..]));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_skipped_with_where_it_is() {
+        let mut bad = own("b", "n", "1", 1, 1);
+        bad["Service"]["Port"] = 0.into();
+        let set = set(&entries(None), &[own("a", "n", "1", 1, 1), bad], None, None);
+        assert_eq!(ids(&set), ["a"]);
+        assert_eq!(set.skipped()[0].key, "s:b@n");
+    }
+}

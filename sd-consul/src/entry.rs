@@ -1,0 +1,436 @@
+//! One candidate's entry: where it stands, kept alive, proved to be ours.
+//!
+//! There is no queue. Who finds the lock free takes it, by a transaction that the servers put in order, and whoever is refused waits
+//! for the next change. Everything is decided by reading: a wait only says when to read again. So a dropped call is made good by the
+//! next one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sd_core::{
+    Confirmation, CountsFrom, Entry, Error, ErrorKind, FencingToken, Limits, Predecessor, Result,
+    Standing, Ticket, check_value,
+};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::client::Client;
+use crate::domain;
+use crate::election_keys::ElectionKeys;
+use crate::kv::{KvEntry, KvOp, Txn};
+use crate::lead;
+use crate::seat::{Participation, Seat};
+use crate::serial::Serial;
+use crate::sessions::ended;
+use crate::term::TermRecorder;
+use crate::turns::Turn;
+
+/// How soon to try again while a lock-delay lasts, which the server does not say. It grows to the second.
+pub(crate) const DELAY_POLLS: [Duration; 2] =
+    [Duration::from_millis(100), Duration::from_millis(800)];
+/// Whoever was too late once tries again within this time, not all at the same moment.
+const LATE: Duration = Duration::from_millis(20);
+/// How often a value is written again because somebody else wrote it at the same time.
+const MOST_ROUNDS: u32 = 5;
+
+/// Where an entry is at the server.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) client: Arc<Client>,
+    pub(crate) steps: Arc<Serial<Participation>>,
+    pub(crate) owner: Participation,
+    pub(crate) keys: ElectionKeys,
+}
+
+/// An entry on one session.
+#[derive(Debug)]
+pub(crate) struct ConsulEntry {
+    place: Place,
+    limits: Limits,
+    seat: Arc<Seat>,
+    session: String,
+    ttl: Duration,
+    recorder: Option<TermRecorder>,
+    turn: Turn,
+    known: watch::Sender<Known>,
+}
+
+/// What is known for good.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    /// The token of its term, once it has led.
+    token: Option<FencingToken>,
+    gone: Option<Error>,
+}
+
+/// What was read of an election.
+#[derive(Debug)]
+struct Look {
+    leader: Option<KvEntry>,
+    /// Where to wait from.
+    index: u64,
+}
+
+/// Whether an entry may try again to take the lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entered {
+    /// Not now, or never.
+    Settled,
+    /// At once.
+    Late,
+    /// In a while.
+    Delayed,
+}
+
+/// What became of an attempt to take the lock.
+#[derive(Debug)]
+enum Attempt {
+    Won(FencingToken),
+    /// Somebody else was faster, or something else has changed.
+    Late,
+    /// Nobody may have it for a while, because whoever had it was lost.
+    Delayed,
+    Gone(Error),
+}
+
+impl ConsulEntry {
+    pub(crate) fn new(
+        place: Place,
+        ticket: &Ticket,
+        limits: &Limits,
+        seat: Arc<Seat>,
+        session: String,
+    ) -> Self {
+        let recorder = || TermRecorder::new(ticket.id, &session, ticket.ttl);
+        Self {
+            recorder: ticket.records_term.then(recorder),
+            turn: place.client.turn(),
+            place,
+            limits: limits.clone(),
+            seat,
+            session,
+            ttl: ticket.ttl,
+            known: watch::Sender::default(),
+        }
+    }
+
+    fn known(&self) -> Known {
+        self.known.borrow().clone()
+    }
+
+    /// It will never be there again. Whoever waits is told.
+    fn lose(&self, error: Error) -> Error {
+        self.known.send_modify(|known| {
+            known.gone.get_or_insert(error.clone());
+        });
+        error
+    }
+
+    /// Returns when it is known to be gone. Cancel-safe.
+    async fn lost(&self) {
+        let mut known = self.known.subscribe();
+        // Cannot fail: `self` holds the sender.
+        let _ = known.wait_for(|known| known.gone.is_some()).await;
+    }
+
+    /// Whether our session has the lock.
+    fn holds(&self, leader: Option<&KvEntry>) -> bool {
+        leader.is_some_and(|leader| leader.session == self.session)
+    }
+
+    /// Why the term is over, if what was read is not it.
+    fn end_of_term(
+        &self,
+        op: &'static str,
+        token: &FencingToken,
+        leader: Option<&KvEntry>,
+    ) -> Option<Error> {
+        let key = self.place.keys.leader();
+        let (kind, what) = match leader {
+            None => (ErrorKind::NotFound, "was deleted"),
+            Some(leader) if leader.session.is_empty() => (
+                ErrorKind::LeaseLost,
+                "was released: our session has ended, or somebody did it",
+            ),
+            Some(leader) if leader.session != self.session => {
+                (ErrorKind::Conflict, "is locked by another session")
+            }
+            Some(leader) if lead::token(leader) != token.value() => {
+                (ErrorKind::Conflict, "was deleted and made anew")
+            }
+            Some(_) => return None,
+        };
+        Some(Error::new(kind, op).because(format!("{key} {what}")))
+    }
+
+    /// Reads who leads and whether our session is there. What that settles for good is then known.
+    async fn look(&self, op: &'static str) -> Result<Look> {
+        let Place { client, keys, .. } = &self.place;
+        let (read, alive) = tokio::join!(
+            client.kv_get(op, keys.leader()),
+            client.session_exists(op, &self.session),
+        );
+        let (leader, meta) = read?;
+        let Known { token, .. } = self.known();
+        match token {
+            Some(token) => {
+                if let Some(over) = self.end_of_term(op, &token, leader.as_ref()) {
+                    self.lose(over);
+                }
+            }
+            None if !alive? => {
+                self.lose(ended(op));
+            }
+            // By a call that was dropped, or by an earlier entry of this ticket.
+            None if self.holds(leader.as_ref()) => {
+                let value = leader.as_ref().map_or(0, lead::token);
+                let domain = domain::ensure(client, op, keys).await?;
+                self.lead(FencingToken::new(domain, value));
+            }
+            None => {}
+        }
+        let index = meta.index;
+        Ok(Look { leader, index })
+    }
+
+    fn lead(&self, token: FencingToken) {
+        self.known.send_modify(|known| known.token = Some(token));
+    }
+
+    /// Takes the lock if it still is as it was found, free.
+    async fn attempt(&self, op: &'static str, found: Option<KvEntry>) -> Result<Attempt> {
+        let Place {
+            client,
+            steps,
+            owner,
+            keys,
+        } = &self.place;
+        let (client, keys, id) = (Arc::clone(client), keys.clone(), owner.1);
+        let (seat, session) = (Arc::clone(&self.seat), self.session.clone());
+        let taking = async move {
+            // Whoever has left meanwhile takes no lock any more.
+            if seat.session().as_deref() != Some(&*session) {
+                return Ok(Attempt::Gone(ended(op)));
+            }
+            let lead = lead::encode(id, None, &seat.value());
+            let lock = [
+                KvOp::get(keys.history()),
+                // A second attempt of ours would move the index that is our token.
+                KvOp::check_unchanged(keys.leader(), found.as_ref()),
+                KvOp::lock(keys.leader(), &session, lead),
+            ];
+            let taken = match client.txn(op, &lock).await? {
+                // The first election here, or the servers have lost their data.
+                Txn::Refused(refusals) if refusals.iter().any(|refusal| refusal.step == 0) => {
+                    domain::ensure(&client, op, &keys).await?;
+                    client.txn(op, &lock).await?
+                }
+                txn => txn,
+            };
+            let refusals = match taken {
+                Txn::Done(done) => {
+                    let (Some(history), Some(leader)) = (done.first(), done.last()) else {
+                        return Err(Error::new(ErrorKind::InvalidData, op)
+                            .because("the transaction gave no results"));
+                    };
+                    let domain = domain::read(history);
+                    return Ok(Attempt::Won(FencingToken::new(domain, leader.modify_index)));
+                }
+                Txn::Refused(refusals) => refusals,
+            };
+            let says = |text| refusals.iter().any(|refusal| refusal.what.contains(text));
+            if says("invalid session") {
+                return Ok(Attempt::Gone(ended(op)));
+            }
+            Ok(if says("lock delay") {
+                Attempt::Delayed
+            } else {
+                Attempt::Late
+            })
+        };
+        steps.run(op, owner, taking).await
+    }
+
+    fn may_lead(&self) -> bool {
+        let Known { token, gone } = self.known();
+        token.is_none() && gone.is_none()
+    }
+
+    /// Takes the lock if it was found free and the entry has neither led nor gone.
+    async fn enter(&self, op: &'static str, found: Option<KvEntry>) -> Result<Entered> {
+        if !self.may_lead() || !is_free(found.as_ref()) {
+            return Ok(Entered::Settled);
+        }
+        Ok(match self.attempt(op, found).await? {
+            Attempt::Won(token) => {
+                self.lead(token);
+                Entered::Settled
+            }
+            Attempt::Gone(error) => {
+                self.lose(error);
+                Entered::Settled
+            }
+            Attempt::Late => Entered::Late,
+            Attempt::Delayed => Entered::Delayed,
+        })
+    }
+
+    /// Takes the lock if it is free now: an entry may lead before anybody has asked where it stands.
+    pub(crate) async fn begin(&self, op: &'static str) -> Result<()> {
+        let look = self.look(op).await?;
+        self.enter(op, look.leader).await.map(drop)
+    }
+
+    /// What to tell of what is known; `None` if it changed meanwhile.
+    async fn tell(&self) -> Result<Option<Standing>> {
+        let Known { token, gone } = self.known();
+        let token = match (gone, token) {
+            (Some(gone), _) => return Ok(Some(Standing::Gone(gone))),
+            (None, None) => return Ok(Some(Standing::Waiting { ahead: None })),
+            (None, Some(token)) => token,
+        };
+        let Place { client, keys, .. } = &self.place;
+        let before = match &self.recorder {
+            None => Some(Predecessor::None),
+            Some(recorder) => recorder.begin(client, keys, token.value()).await?,
+        };
+        Ok(before.map(|before| Standing::First { token, before }))
+    }
+
+    /// Waits until something may have changed since it was read.
+    async fn changed(&self, op: &'static str, index: u64, most: Duration) -> Result<Option<Look>> {
+        let Place { client, keys, .. } = &self.place;
+        tokio::select! {
+            biased;
+            () = self.lost() => Ok(None),
+            waited = client.kv_wait(op, &self.turn, keys.leader(), index, most) => {
+                let (leader, meta) = waited?;
+                let index = meta.index;
+                Ok(Some(Look { leader, index }))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Entry for ConsulEntry {
+    async fn standing(&self, seen: Option<&Standing>) -> Result<Standing> {
+        const OP: &str = "consul: standing";
+        self.place.client.check_open(OP)?;
+        let mut delay: Option<Duration> = None;
+        let mut woken: Option<Look> = None;
+        loop {
+            // Who was woken because the lock is free tries at once: the attempt itself finds out what else has changed.
+            let look = match woken.take() {
+                Some(look) => look,
+                None => self.look(OP).await?,
+            };
+            let mut most = self.ttl / 3;
+            match self.enter(OP, look.leader).await? {
+                Entered::Settled => {}
+                Entered::Late => {
+                    sleep(LATE.mul_f64(fastrand::f64())).await;
+                    continue;
+                }
+                Entered::Delayed => {
+                    let [first, longest] = DELAY_POLLS;
+                    let pause = delay.map_or(first, |delay| (delay * 2).min(longest));
+                    delay = Some(pause);
+                    // Not all at the same time.
+                    most = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+                }
+            }
+            let Some(standing) = self.tell().await? else {
+                continue;
+            };
+            if !seen.is_some_and(|seen| seen.is_same(&standing)) {
+                return Ok(standing);
+            }
+            if matches!(standing, Standing::Gone(_)) {
+                return Err(self.place.client.closed(OP).await);
+            }
+            woken = self.changed(OP, look.index, most).await?;
+            woken = woken.filter(|look| self.may_lead() && is_free(look.leader.as_ref()));
+        }
+    }
+
+    async fn confirm(&self) -> Result<Confirmation> {
+        const OP: &str = "consul: confirm entry";
+        let Place { client, keys, .. } = &self.place;
+        client.check_open(OP)?;
+        let Known { token, gone } = self.known();
+        if let Some(gone) = gone {
+            return Err(gone);
+        }
+        let (renewed, read) = tokio::join!(
+            client.renew_session(OP, &self.session),
+            client.kv_get(OP, keys.leader()),
+        );
+        // What is known for good says more than what could not be asked.
+        if let (Some(token), Ok((leader, _))) = (&token, &read)
+            && let Some(over) = self.end_of_term(OP, token, leader.as_ref())
+        {
+            return Err(self.lose(over));
+        }
+        match renewed {
+            Err(error) if error.kind() == ErrorKind::LeaseLost => return Err(self.lose(error)),
+            renewed => renewed?,
+        }
+        read?;
+        Ok(Confirmation {
+            // Consul grants what it is asked for, and ends the session after twice as long.
+            ttl: self.ttl,
+            counts_from: CountsFrom::ThisSend,
+        })
+    }
+
+    async fn proclaim(&self, value: &[u8]) -> Result<()> {
+        const OP: &str = "consul: proclaim";
+        check_value(OP, value, &self.limits)?;
+        let Place {
+            client,
+            steps,
+            owner,
+            keys,
+        } = &self.place;
+        client.check_open(OP)?;
+        for _ in 0..MOST_ROUNDS {
+            let look = self.look(OP).await?;
+            let Known { token, gone } = self.known();
+            if let Some(gone) = gone {
+                return Err(gone);
+            }
+            let (client, keys, id) = (Arc::clone(client), keys.clone(), owner.1);
+            let (seat, value) = (Arc::clone(&self.seat), value.to_owned());
+            let session = self.session.clone();
+            // No attempt to take the lock is under way then that would write the old value.
+            let writing = async move {
+                if let (Some(token), Some(leader)) = (token, look.leader) {
+                    let lead = lead::encode(id, Some(token.value()), &value);
+                    let put = [
+                        KvOp::check_unchanged(keys.leader(), Some(&leader)),
+                        // A plain write would reset what the key says of how often it was locked.
+                        KvOp::lock(keys.leader(), &session, lead),
+                    ];
+                    if let Txn::Refused(_) = client.txn(OP, &put).await? {
+                        return Ok(false);
+                    }
+                }
+                seat.set_value(&value);
+                Ok(true)
+            };
+            if steps.run(OP, owner, writing).await? {
+                return Ok(());
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, OP).because(format!(
+            "{} changed each time before it was written",
+            keys.leader()
+        )))
+    }
+}
+
+fn is_free(leader: Option<&KvEntry>) -> bool {
+    leader.is_none_or(|leader| leader.session.is_empty())
+}

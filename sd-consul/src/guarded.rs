@@ -1,0 +1,91 @@
+//! Writes to Consul that only the current leader can make.
+
+use sd_core::{CandidateId, ElectionName, Error, ErrorKind, FencingToken, Result};
+use serde::Serialize;
+
+use crate::backend::ConsulBackend;
+use crate::election_keys::ElectionKeys;
+use crate::kv::KvOp;
+use crate::{domain, lead};
+
+/// A step for a transaction of one's own, which then fails as a whole unless a certain term lasts. It is written as what
+/// `PUT /v1/txn` takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leads {
+    key: String,
+    session: String,
+}
+
+impl Leads {
+    /// The key that the leader has locked.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The session that it is locked by.
+    pub fn session(&self) -> &str {
+        &self.session
+    }
+}
+
+impl Serialize for Leads {
+    fn serialize<S: serde::Serializer>(
+        &self,
+        serializer: S,
+    ) -> std::result::Result<S::Ok, S::Error> {
+        KvOp::check_session(&self.key, &self.session).serialize(serializer)
+    }
+}
+
+impl ConsulBackend {
+    /// A step for transactions of one's own in the same datacenter: it succeeds as long as the term lasts that the candidate `id` won
+    /// with `token` in the election `name`. Consul checks it and writes in one step, so what a leader of the past sends is refused,
+    /// whatever it believes. Ask once for each term.
+    ///
+    /// ```no_run
+    /// use sd_consul::{ConsulBackend, ConsulConfig};
+    /// use sd_core::{CandidateId, ElectionName, FencingToken, Result};
+    /// use serde_json::json;
+    ///
+    /// # async fn example(name: ElectionName, id: CandidateId, token: FencingToken) -> Result<()> {
+    /// let consul = ConsulBackend::new(ConsulConfig::new(["10.0.0.1:8500"]))?;
+    /// let leads = consul.leads(&name, id, &token).await?;
+    /// let write = json!({"KV": {"Verb": "set", "Key": "reports/nightly/last", "Value": "MjAzMS0wMi0wMw=="}});
+    /// // The body of a `PUT /v1/txn`. An answer with status 409 says that the term is over, and nothing was written.
+    /// let body = json!([leads, write]);
+    /// # drop(body);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `Conflict` if the term is over. What kept Consul from answering.
+    pub async fn leads(
+        &self,
+        name: &ElectionName,
+        id: CandidateId,
+        token: &FencingToken,
+    ) -> Result<Leads> {
+        const OP: &str = "consul: guard write";
+        let client = &self.client;
+        let keys = ElectionKeys::new(&client.config().election_prefix, name);
+        let (domain, read) = tokio::join!(
+            domain::find(client, OP, &keys),
+            client.kv_get(OP, keys.leader()),
+        );
+        let domain = domain?.unwrap_or_default();
+        let leader = read?.0;
+        let current = leader.filter(|leader| {
+            lead::leader(leader, &domain)
+                .is_some_and(|leader| leader.id == Some(id) && leader.token == *token)
+        });
+        match current {
+            Some(leader) => Ok(Leads {
+                key: keys.leader().to_owned(),
+                session: leader.session,
+            }),
+            None => Err(Error::new(ErrorKind::Conflict, OP)
+                .because(format!("the term {token} of {id} in {name} is over"))),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Reading services from the servers: which there are, and the entries of one, with what their checks say.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use reqwest::Method;
+use sd_core::{Error, ErrorKind, Result, ServiceName};
+
+use crate::answer::{Answer, Meta};
+use crate::client::{Client, Request};
+use crate::codec::HealthEntry;
+use crate::config::{Consistency, ConsulConfig};
+use crate::turns::Turn;
+
+/// The node of the agent that is asked.
+const THIS_AGENT: &str = "_agent";
+
+/// The entries of a service, well or not, with the position that they were read at.
+#[derive(Debug)]
+pub(crate) struct Read {
+    pub(crate) entries: Vec<HealthEntry>,
+    pub(crate) meta: Meta,
+    /// How large the answer was.
+    pub(crate) bytes: usize,
+}
+
+impl Client {
+    /// The names of all services.
+    pub(crate) async fn services(&self, op: &'static str) -> Result<Vec<ServiceName>> {
+        let request = self.remote(op, Method::GET, &["catalog", "services"]);
+        let answer = self.call(self.as_fresh_as_wanted(request)).await?;
+        self.check_rights(op, &answer)?;
+        let tags: BTreeMap<String, Vec<String>> = answer.json(op)?;
+        // Other programs' services may have names that we do not allow.
+        let names = tags
+            .into_keys()
+            .filter_map(|name| ServiceName::new(name).ok());
+        Ok(names.collect())
+    }
+
+    /// The entries of a service, as those who configured this client want to see them.
+    pub(crate) async fn entries(&self, op: &'static str, service: &ServiceName) -> Result<Read> {
+        let path = ["health", "service", service.as_str()];
+        let answer = self.call(self.wanted(op, &path)).await?;
+        self.read(op, &answer)
+    }
+
+    /// Waits until the entries of a service may have changed since `index`. Cancel-safe.
+    pub(crate) async fn changed_entries(
+        &self,
+        op: &'static str,
+        turn: &Turn,
+        service: &ServiceName,
+        index: u64,
+    ) -> Result<Read> {
+        let path = ["health", "service", service.as_str()];
+        let request = self.wanted(op, &path);
+        let answer = self.wait(turn, &request, index, Duration::MAX).await?;
+        self.read(op, &answer.success(op)?)
+    }
+
+    /// The entries with this id in the agent's own datacenter, at whatever node. `None` if we may not see them.
+    pub(crate) async fn entries_of(
+        &self,
+        op: &'static str,
+        service: &ServiceName,
+        service_id: &str,
+    ) -> Result<Option<Read>> {
+        let path = ["health", "service", service.as_str()];
+        let request = self
+            .local(op, Method::GET, &path)
+            .with("filter", format!("Service.ID == {}", quoted(service_id)));
+        let answer = self.call(request).await?;
+        match self.read(op, &answer) {
+            Err(error) if error.kind() == ErrorKind::Denied => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    fn wanted<'a>(&'a self, op: &'static str, path: &'a [&'a str]) -> Request<'a> {
+        let config = self.config();
+        let mut request = self.as_fresh_as_wanted(self.remote(op, Method::GET, path));
+        if let Some(filter) = filter(config) {
+            request = request.with("filter", filter);
+        }
+        match (&config.near, config.consistency) {
+            (Some(near), _) => request.with("near", near),
+            (None, Consistency::Default) => request,
+            // An agent that streams changes to itself heeds none of the others, nor tells how old its answers are. It has no stream
+            // that is sorted, and so asks the servers.
+            (None, _) => request.with("near", THIS_AGENT),
+        }
+    }
+
+    fn as_fresh_as_wanted<'a>(&self, request: Request<'a>) -> Request<'a> {
+        match self.config().consistency {
+            Consistency::Default => request,
+            Consistency::Stale => request.with("stale", ""),
+            Consistency::Consistent => request.with("consistent", ""),
+            Consistency::Cached => request.with("cached", ""),
+        }
+    }
+
+    fn read(&self, op: &'static str, answer: &Answer) -> Result<Read> {
+        self.check_rights(op, answer)?;
+        let entries: Option<Vec<HealthEntry>> = answer.json(op)?;
+        Ok(Read {
+            entries: entries.unwrap_or_default(),
+            meta: answer.meta,
+            bytes: answer.len(),
+        })
+    }
+
+    /// A list that lacks what we may not read says nothing of what there is.
+    fn check_rights(&self, op: &'static str, answer: &Answer) -> Result<()> {
+        if !answer.hides(self.has_token()) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Denied, op).because(if self.has_token() {
+            "Consul left out what the token may not read: it needs service:read for the service and node:read for its nodes"
+        } else {
+            "Consul answers with nothing, perhaps because everything is forbidden to somebody without a token"
+        }))
+    }
+}
+
+/// What all wanted entries satisfy.
+fn filter(config: &ConsulConfig) -> Option<String> {
+    let given = config.filter.iter().map(|filter| format!("({filter})"));
+    let tags = config.tag.iter();
+    let tags = tags.map(|tag| format!("{} in Service.Tags", quoted(tag)));
+    let all: Vec<String> = given.chain(tags).collect();
+    (!all.is_empty()).then(|| all.join(" and "))
+}
+
+/// Text as Consul's filter language has it. What holds both kinds of quotes cannot be written, and is refused in a configuration.
+fn quoted(text: &str) -> String {
+    if text.contains('"') {
+        format!("`{text}`")
+    } else {
+        format!("\"{}\"", text.replace('\\', "\\\\"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filter_and_tags_hold_together() {
+        let config = ConsulConfig::default();
+        assert_eq!(filter(&config), None);
+        let tagged = config.clone().with_tag(r"a\").with_tag(r#"b"\"#);
+        assert_eq!(
+            filter(&tagged).unwrap(),
+            r#""a\\" in Service.Tags and `b"\` in Service.Tags"#
+        );
+        let both = config.with_filter("A == 1 or B == 2").with_tag("a");
+        assert_eq!(
+            filter(&both).unwrap(),
+            r#"(A == 1 or B == 2) and "a" in Service.Tags"#
+        );
+    }
+}

@@ -1,0 +1,299 @@
+//! How Consul learns that an instance is well: the check that is registered with it, and what checks say when it is read.
+
+use std::time::Duration;
+
+use sd_core::{Address, Error, Instance, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{CheckKind, ConsulConfig};
+
+/// No single check takes longer.
+const LONGEST_CHECK: Duration = Duration::from_secs(10);
+/// How the checks of maintenance mode are called: of a node, and before the id of a service.
+const NODE_MAINTENANCE: &str = "_node_maintenance";
+const SERVICE_MAINTENANCE: &str = "_service_maintenance:";
+
+/// The id that Consul gives the one check of a service.
+pub(crate) fn check_id(service_id: &str) -> String {
+    format!("service:{service_id}")
+}
+
+/// The id of the check that stands for the maintenance mode of a service.
+pub(crate) fn maintenance_id(service_id: &str) -> String {
+    format!("{SERVICE_MAINTENANCE}{service_id}")
+}
+
+/// A check as it is registered with a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct CheckDefinition {
+    status: &'static str,
+    deregister_critical_service_after: String,
+    #[serde(flatten)]
+    probe: Probe,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+enum Probe {
+    Ttl {
+        #[serde(rename = "TTL")]
+        ttl: String,
+    },
+    Grpc {
+        #[serde(rename = "GRPC")]
+        target: String,
+        #[serde(rename = "GRPCUseTLS")]
+        tls: bool,
+        #[serde(flatten)]
+        pace: Pace,
+    },
+    Http {
+        #[serde(rename = "HTTP")]
+        url: String,
+        #[serde(flatten)]
+        pace: Pace,
+    },
+    Tcp {
+        #[serde(rename = "TCP")]
+        target: String,
+        #[serde(rename = "TCPUseTLS")]
+        tls: bool,
+        #[serde(flatten)]
+        pace: Pace,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Pace {
+    interval: String,
+    timeout: String,
+}
+
+impl CheckDefinition {
+    /// The check of an instance, made or waited for every `ttl`.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the agent cannot make it.
+    pub(crate) fn new(
+        op: &'static str,
+        config: &ConsulConfig,
+        instance: &Instance,
+        ttl: Duration,
+    ) -> Result<Self> {
+        let endpoint = instance.endpoint();
+        if config.check != CheckKind::Ttl && matches!(endpoint.address(), Address::Unix { .. }) {
+            return Err(Error::invalid_input(
+                op,
+                format!("the agent cannot check {endpoint}: use check=ttl for Unix sockets"),
+            ));
+        }
+        let pace = Pace {
+            interval: written(ttl),
+            timeout: written(ttl.min(LONGEST_CHECK)),
+        };
+        let (path, tls) = (config.check_path.as_deref(), config.check_tls);
+        let probe = match config.check {
+            CheckKind::Ttl => Probe::Ttl { ttl: written(ttl) },
+            CheckKind::Grpc => Probe::Grpc {
+                target: match path {
+                    Some(service) => format!("{endpoint}/{service}"),
+                    None => endpoint.to_string(),
+                },
+                tls,
+                pace,
+            },
+            CheckKind::Http => Probe::Http {
+                url: format!(
+                    "{}://{endpoint}/{}",
+                    if tls { "https" } else { "http" },
+                    path.unwrap_or_default().trim_start_matches('/')
+                ),
+                pace,
+            },
+            CheckKind::Tcp => Probe::Tcp {
+                target: endpoint.to_string(),
+                tls,
+                pace,
+            },
+        };
+        Ok(Self {
+            // One that is not ready begins where nobody calls it: it has no maintenance mode before it is registered.
+            status: if instance.is_ready() {
+                "passing"
+            } else {
+                "critical"
+            },
+            deregister_critical_service_after: written(config.deregister_critical_after),
+            probe,
+        })
+    }
+}
+
+/// A duration as Go reads it.
+pub(crate) fn written(duration: Duration) -> String {
+    format!("{}ms", duration.as_millis())
+}
+
+/// A check as it is read.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Check {
+    #[serde(rename = "CheckID")]
+    pub(crate) id: String,
+    #[serde(rename = "Status")]
+    status: String,
+    #[serde(rename = "Notes", default)]
+    pub(crate) notes: String,
+}
+
+/// What all checks of an instance and of its node say together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Health {
+    /// The worst state, maintenance mode left aside.
+    pub(crate) state: State,
+    /// Whether somebody put the instance or its node into maintenance mode.
+    pub(crate) maintenance: bool,
+}
+
+/// The state of one or more checks, the worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum State {
+    Passing,
+    Warning,
+    Critical,
+}
+
+impl Check {
+    fn state(&self) -> State {
+        match self.status.as_str() {
+            "passing" => State::Passing,
+            "warning" => State::Warning,
+            _ => State::Critical,
+        }
+    }
+
+    fn is_maintenance(&self) -> bool {
+        self.id == NODE_MAINTENANCE || self.id.starts_with(SERVICE_MAINTENANCE)
+    }
+}
+
+impl Health {
+    pub(crate) fn of(checks: &[Check]) -> Self {
+        let others = checks.iter().filter(|check| !check.is_maintenance());
+        Self {
+            state: others.map(Check::state).max().unwrap_or(State::Passing),
+            maintenance: checks
+                .iter()
+                .any(|check| check.is_maintenance() && check.state() != State::Passing),
+        }
+    }
+
+    /// The state of one check; `None` if there is none with this id.
+    pub(crate) fn of_check(checks: &[Check], id: &str) -> Option<State> {
+        let found = checks.iter().find(|check| check.id == id);
+        found.map(Check::state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sd_core::ErrorKind;
+
+    use super::*;
+
+    const TTL: Duration = Duration::from_millis(1500);
+
+    fn check(id: &str, status: &str) -> Check {
+        Check {
+            id: id.to_owned(),
+            status: status.to_owned(),
+            notes: String::new(),
+        }
+    }
+
+    fn json(config: &ConsulConfig, address: &str) -> String {
+        let instance = Instance::new("s", address).unwrap();
+        let definition = CheckDefinition::new("test", config, &instance, TTL).unwrap();
+        serde_json::to_string(&definition).unwrap()
+    }
+
+    #[test]
+    fn each_kind_of_check_is_written_as_the_agent_reads_it() {
+        let begin = r#"{"Status":"passing","DeregisterCriticalServiceAfter":"60000ms","#;
+        let pace = r#""Interval":"1500ms","Timeout":"1500ms"}"#;
+        let of = |kind| ConsulConfig::default().with_check(kind);
+        for (config, rest) in [
+            (of(CheckKind::Ttl), r#""TTL":"1500ms"}"#.to_owned()),
+            (
+                of(CheckKind::Grpc)
+                    .with_check_path("pkg.Svc")
+                    .with_check_tls(true),
+                format!(r#""GRPC":"[::1]:7/pkg.Svc","GRPCUseTLS":true,{pace}"#),
+            ),
+            (
+                of(CheckKind::Grpc),
+                format!(r#""GRPC":"[::1]:7","GRPCUseTLS":false,{pace}"#),
+            ),
+            (
+                of(CheckKind::Http).with_check_path("/health"),
+                format!(r#""HTTP":"http://[::1]:7/health",{pace}"#),
+            ),
+            (
+                of(CheckKind::Http).with_check_tls(true),
+                format!(r#""HTTP":"https://[::1]:7/",{pace}"#),
+            ),
+            (
+                of(CheckKind::Tcp),
+                format!(r#""TCP":"[::1]:7","TCPUseTLS":false,{pace}"#),
+            ),
+        ] {
+            assert_eq!(json(&config, "[::1]:7"), format!("{begin}{rest}"));
+        }
+        let unready = Instance::new("s", "h:1").unwrap().with_ready(false);
+        let config = of(CheckKind::Ttl);
+        let definition = CheckDefinition::new("test", &config, &unready, TTL).unwrap();
+        assert_eq!(definition.status, "critical");
+    }
+
+    #[test]
+    fn the_agent_is_not_asked_to_check_a_unix_socket() {
+        let socket = Instance::new("s", "unix:/run/s").unwrap();
+        let config = ConsulConfig::default().with_check(CheckKind::Tcp);
+        let error = CheckDefinition::new("test", &config, &socket, TTL).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(CheckDefinition::new("test", &ConsulConfig::default(), &socket, TTL).is_ok());
+    }
+
+    #[test]
+    fn the_worst_check_counts_and_maintenance_is_no_illness() {
+        let health = |checks: &[(&str, &str)]| {
+            let checks: Vec<_> = checks
+                .iter()
+                .map(|(id, status)| check(id, status))
+                .collect();
+            let Health { state, maintenance } = Health::of(&checks);
+            (state, maintenance)
+        };
+        assert_eq!(health(&[]), (State::Passing, false));
+        assert_eq!(
+            health(&[("serfHealth", "passing"), ("service:a", "warning")]),
+            (State::Warning, false)
+        );
+        assert_eq!(
+            health(&[("a", "warning"), ("b", "what is this")]),
+            (State::Critical, false)
+        );
+        assert_eq!(
+            health(&[
+                ("service:a", "passing"),
+                ("_service_maintenance:a", "critical")
+            ]),
+            (State::Passing, true)
+        );
+        assert_eq!(
+            health(&[("_node_maintenance", "critical"), ("service:a", "critical")]),
+            (State::Critical, true)
+        );
+    }
+}

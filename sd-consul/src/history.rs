@@ -1,0 +1,51 @@
+//! Which history of the servers the positions of one client are of.
+//!
+//! Consul's index counts what was written. It goes back when data is lost or restored, and then another history has begun: Consul
+//! has no name for it, so they are counted here.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sd_core::Revision;
+
+/// The history as far as it is known.
+#[derive(Debug, Default)]
+pub(crate) struct History(AtomicU64);
+
+impl History {
+    /// A position in the history of now.
+    pub(crate) fn revision(&self, index: u64) -> Revision {
+        Revision::new(self.domain(), index)
+    }
+
+    /// Whether `index` was read after `before`. If not, another history has begun.
+    pub(crate) fn goes_on(&self, before: &Revision, index: u64) -> bool {
+        let goes_on = before.domain() == self.domain() && before.value() <= index;
+        if before.domain() == self.domain() && !goes_on {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        goes_on
+    }
+
+    fn domain(&self) -> String {
+        format!("consul-{}", self.0.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_that_goes_back_begins_another_history() {
+        let history = History::default();
+        let seven = history.revision(7);
+        assert!(history.goes_on(&seven, 7) && history.goes_on(&seven, 8));
+        assert_eq!(history.revision(7), seven);
+        assert!(!history.goes_on(&seven, 6));
+        let six = history.revision(6);
+        assert_eq!(six.partial_cmp(&seven), None);
+        // Another feed tells of the same.
+        assert!(!history.goes_on(&seven, 6));
+        assert_eq!(history.revision(6), six);
+    }
+}

@@ -1,0 +1,101 @@
+//! The feed of who leads an election: read its key, then ask again and again, each time waiting until it may have changed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sd_core::{Clock, Error, ErrorKind, Leader, LeaderFeed, LeaderWatcher, Result};
+
+use crate::backend::ConsulBackend;
+use crate::client::Client;
+use crate::domain;
+use crate::election_keys::ElectionKeys;
+use crate::kv::KvEntry;
+use crate::lead::leader;
+use crate::turns::Turn;
+
+const OP: &str = "consul: observe election";
+/// How much longer than the longest query a feed may be silent: until it is its turn.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// One election, followed.
+#[derive(Debug)]
+pub(crate) struct ConsulLeaderWatcher {
+    client: Arc<Client>,
+    clock: Arc<dyn Clock>,
+    keys: ElectionKeys,
+    turn: Turn,
+    /// `None` until there was an election.
+    domain: Option<String>,
+    /// Where to wait from.
+    index: u64,
+    /// What was told last.
+    told: Option<Leader>,
+    first: Option<LeaderFeed>,
+}
+
+impl ConsulLeaderWatcher {
+    pub(crate) async fn open(backend: &ConsulBackend, keys: ElectionKeys) -> Result<Self> {
+        let client = Arc::clone(&backend.client);
+        let as_of = backend.clock.now();
+        let (found, meta) = client.kv_get(OP, keys.leader()).await?;
+        let mut watcher = Self {
+            turn: client.turn(),
+            client,
+            clock: Arc::clone(&backend.clock),
+            keys,
+            domain: None,
+            index: meta.index,
+            told: None,
+            first: None,
+        };
+        let leader = watcher.read(found.as_ref()).await?;
+        watcher.told.clone_from(&leader);
+        watcher.first = Some(LeaderFeed::Leader { leader, as_of });
+        Ok(watcher)
+    }
+
+    async fn read(&mut self, found: Option<&KvEntry>) -> Result<Option<Leader>> {
+        let Some(found) = found.filter(|found| !found.session.is_empty()) else {
+            return Ok(None);
+        };
+        if self.domain.is_none() {
+            self.domain = domain::find(&self.client, OP, &self.keys).await?;
+        }
+        // Whoever leads in another program's way may have been the first.
+        Ok(leader(found, self.domain.as_deref().unwrap_or_default()))
+    }
+}
+
+#[async_trait]
+impl LeaderWatcher for ConsulLeaderWatcher {
+    async fn next(&mut self) -> Result<LeaderFeed> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
+        let waiting = self.client.kv_wait(
+            OP,
+            &self.turn,
+            self.keys.leader(),
+            self.index,
+            Duration::MAX,
+        );
+        let (found, meta) = waiting.await?;
+        if meta.index < self.index {
+            return Err(Error::new(ErrorKind::Outdated, OP)
+                .because("the servers went back to an earlier state"));
+        }
+        let leader = self.read(found.as_ref()).await?;
+        self.index = meta.index;
+        let as_of = self.clock.now();
+        if leader == self.told {
+            return Ok(LeaderFeed::Alive { as_of });
+        }
+        self.told.clone_from(&leader);
+        Ok(LeaderFeed::Leader { leader, as_of })
+    }
+
+    fn silence_limit(&self) -> Duration {
+        self.client.longest_query() + SLACK
+    }
+}

@@ -1,0 +1,247 @@
+//! Our records at the agent: whose a record is, how it is written, and when readers see that.
+//!
+//! The agent writes what it is told, whoever held the id before, and brings it into the catalog a moment later. So whose a record is
+//! is looked up before each write, and each write waits until the catalog shows it.
+
+use std::time::Duration;
+
+use sd_core::{Error, ErrorKind, Incarnation, Instance, InstanceId, RecordId, Result};
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use crate::client::Client;
+use crate::codec::{Codec, HealthEntry, ServiceDefinition, service_id};
+use crate::config::CheckKind;
+use crate::health_check::{Check, Health, State, check_id, maintenance_id};
+
+/// Why one of our instances is in maintenance mode. Another reason is an operator's, who also ends it.
+const NOT_READY: &str = "sd: not ready";
+
+/// The catalog takes a few milliseconds, so it is looked at soon, and then less and less often.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// Who holds an id at the agent.
+#[derive(Debug)]
+pub(crate) enum Holder {
+    Nobody,
+    Us(Standing),
+    /// Another run, or something that is no record of ours.
+    Other {
+        who: String,
+        alive: bool,
+    },
+}
+
+/// How our record is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    /// What its check says; `None` without one.
+    check: Option<State>,
+    /// Whether we put it into maintenance mode.
+    unready: bool,
+}
+
+/// The agent's records.
+#[derive(Debug)]
+pub(crate) struct Records<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) op: &'static str,
+}
+
+impl Records<'_> {
+    /// Looks up who holds the record's id.
+    pub(crate) async fn holder(&self, record: &RecordId) -> Result<Holder> {
+        let id = service_id(&record.service, &record.id);
+        let Some(found) = self.client.agent_service(self.op, &id).await? else {
+            return Ok(Holder::Nobody);
+        };
+        let run = found.service.run_of(&record.service);
+        if run.as_ref().is_some_and(|run| is_of(record, run)) {
+            return Ok(Holder::Us(Standing {
+                check: Health::of_check(&found.checks, &check_id(&id)),
+                unready: is_unready(&found.checks, &id),
+            }));
+        }
+        Ok(Holder::Other {
+            who: match run {
+                Some((_, incarnation)) => format!("the incarnation {incarnation}"),
+                None => "something that is no record of ours".to_owned(),
+            },
+            alive: Health::of(&found.checks).state < State::Critical,
+        })
+    }
+
+    /// Our record, if it is there and alive.
+    ///
+    /// # Errors
+    /// `NotFound`, `LeaseLost` or `Conflict` if not.
+    pub(crate) async fn ours(&self, record: &RecordId) -> Result<Standing> {
+        let lost = |kind, why: String| Err(Error::new(kind, self.op).because(why));
+        let id = &record.id;
+        match self.holder(record).await? {
+            Holder::Nobody => lost(
+                ErrorKind::NotFound,
+                format!("{id} was removed from the agent, or the agent forgot it"),
+            ),
+            Holder::Other { who, .. } => {
+                lost(ErrorKind::Conflict, format!("{id} was taken over by {who}"))
+            }
+            Holder::Us(Standing { check: None, .. }) => lost(
+                ErrorKind::NotFound,
+                format!("the check of {id} was removed"),
+            ),
+            Holder::Us(Standing {
+                check: Some(State::Critical),
+                ..
+            }) if self.is_kept_by_us() => lost(
+                ErrorKind::LeaseLost,
+                format!(
+                    "the check of {id} is critical: it was not renewed in time, or somebody said so"
+                ),
+            ),
+            Holder::Us(standing) => Ok(standing),
+        }
+    }
+
+    /// Whether the record lives on our renewals, and not on what the agent finds out by itself.
+    pub(crate) fn is_kept_by_us(&self) -> bool {
+        self.client.config().check == CheckKind::Ttl
+    }
+
+    /// Writes the record over what is there.
+    pub(crate) async fn write(
+        &self,
+        definition: &ServiceDefinition,
+        instance: &Instance,
+        before: &Holder,
+    ) -> Result<()> {
+        let (client, op, id) = (self.client, self.op, definition.id.as_str());
+        let unready = matches!(before, Holder::Us(Standing { unready: true, .. }));
+        let is_known = matches!(before, Holder::Us(_));
+        // Nobody is to call it any more before it looks different, nor before it looks as it should.
+        if is_known && !instance.is_ready() && !unready {
+            client.set_maintenance(op, id, Some(NOT_READY)).await?;
+        }
+        client.put_service(op, definition).await?;
+        match (instance.is_ready(), unready) {
+            (true, true) => client.set_maintenance(op, id, None).await?,
+            (false, false) if !is_known => client.set_maintenance(op, id, Some(NOT_READY)).await?,
+            _ => {}
+        }
+        // A check that was there before goes on as it was, and that of one that is not ready begins as critical. Also, an agent that is
+        // restarted knows of a pass, but not how a check began.
+        if self.is_kept_by_us() {
+            client.pass_check(op, id).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns when the catalog shows the record.
+    ///
+    /// # Errors
+    /// `Conflict` if it shows that another run held the id before, at another agent.
+    pub(crate) async fn until_visible(&self, instance: &Instance) -> Result<()> {
+        let record = instance.record_id();
+        self.until(&record, |entries| {
+            // More than one if the process spoke to another agent before.
+            let ours = || entries.iter().filter(|entry| is_ours(&record, entry));
+            let since = ours().map(|entry| entry.service.create_index).min();
+            let other = entries.iter().find(|entry| {
+                !is_ours(&record, entry)
+                    && entry.service.create_index < since.unwrap_or(u64::MAX)
+                    && is_alive(entry)
+            });
+            if let Some(other) = other {
+                return Err(Error::new(ErrorKind::Conflict, self.op).because(format!(
+                    "{} is held at the node {}: give this instance another id, or wait until that one is gone",
+                    record.id, other.node.name
+                )));
+            }
+            Ok(ours().any(|entry| self.shows(entry, instance)))
+        })
+        .await
+    }
+
+    /// Returns when the catalog does not show the record as alive.
+    pub(crate) async fn until_gone(&self, record: &RecordId) -> Result<()> {
+        self.until(record, |entries| {
+            let mut ours = entries.iter().filter(|entry| is_ours(record, entry));
+            Ok(!ours.any(is_alive))
+        })
+        .await
+    }
+
+    /// Reads the entries with the record's id until they are as wanted. Without the right to see them, the agent's word must do.
+    async fn until(
+        &self,
+        record: &RecordId,
+        wanted: impl Fn(&[HealthEntry]) -> Result<bool>,
+    ) -> Result<()> {
+        let id = service_id(&record.service, &record.id);
+        let reading = async {
+            // A blocking query would wake up for every other instance of the service, too.
+            let mut pause = FIRST_PAUSE;
+            loop {
+                let read = self.client.entries_of(self.op, &record.service, &id);
+                let Some(read) = read.await? else {
+                    debug!("the token may not read what was written");
+                    return Ok(());
+                };
+                if wanted(&read.entries)? {
+                    return Ok(());
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        };
+        let limit = self.client.config().request_timeout;
+        timeout(limit, reading).await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Timeout, self.op).because(format!(
+                "the agent took it, but it was not in the catalog within {limit:?}"
+            )))
+        })
+    }
+
+    fn shows(&self, entry: &HealthEntry, instance: &Instance) -> bool {
+        let health = Health::of(&entry.checks);
+        if self.is_kept_by_us()
+            && Health::of_check(&entry.checks, &check_id(&entry.service.id)) != Some(State::Passing)
+        {
+            return false;
+        }
+        let unready = is_unready(&entry.checks, &entry.service.id);
+        let readiness = if instance.is_ready() {
+            !unready
+        } else {
+            health.maintenance
+        };
+        let read = Codec::verbatim().decode(instance.service(), entry.clone());
+        // An operator's maintenance mode is none of ours.
+        let read = read
+            .ok()
+            .flatten()
+            .map(|read| read.with_ready(instance.is_ready()));
+        readiness && read.as_ref() == Some(instance)
+    }
+}
+
+fn is_of(record: &RecordId, (id, incarnation): &(InstanceId, Incarnation)) -> bool {
+    *id == record.id && *incarnation == record.incarnation
+}
+
+fn is_ours(record: &RecordId, entry: &HealthEntry) -> bool {
+    let run = entry.service.run_of(&record.service);
+    run.is_some_and(|run| is_of(record, &run))
+}
+
+fn is_alive(entry: &HealthEntry) -> bool {
+    Health::of(&entry.checks).state < State::Critical
+}
+
+fn is_unready(checks: &[Check], service_id: &str) -> bool {
+    let id = maintenance_id(service_id);
+    checks
+        .iter()
+        .any(|check| check.id == id && check.notes == NOT_READY)
+}

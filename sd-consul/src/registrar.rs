@@ -1,0 +1,115 @@
+//! Writing: one service of the agent for each record, with a check that ends it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sd_core::{
+    Error, ErrorKind, Instance, Limits, RecordId, RegisterOptions, Registrar, Registration, Result,
+};
+
+use crate::client::Client;
+use crate::codec::{encode, service_id};
+use crate::health_check::CheckDefinition;
+use crate::records::{Holder, Records};
+use crate::registration::ConsulRegistration;
+use crate::serial::Serial;
+
+/// An agent's answer on a busy machine takes a while, and three renewals should fit.
+const SHORTEST_TTL: Duration = Duration::from_secs(1);
+/// Longer ones would not be leases.
+const LONGEST_TTL: Duration = Duration::from_hours(24);
+/// What fits into the metadata of a service, 64 times 640 bytes, and as much again in tags.
+const MOST_RECORD_BYTES: usize = 80 * 1024;
+
+/// Writes records to one agent.
+#[derive(Debug)]
+pub(crate) struct ConsulRegistrar {
+    client: Arc<Client>,
+    limits: Limits,
+    writes: Arc<Serial<RecordId>>,
+}
+
+impl ConsulRegistrar {
+    pub(crate) fn new(client: Arc<Client>) -> Self {
+        Self {
+            client,
+            limits: Limits::new(SHORTEST_TTL..=LONGEST_TTL, MOST_RECORD_BYTES),
+            writes: Arc::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl Registrar for ConsulRegistrar {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    async fn register(
+        &self,
+        record: &Instance,
+        options: &RegisterOptions,
+    ) -> Result<Box<dyn Registration>> {
+        const OP: &str = "consul: register";
+        self.client.check_open(OP)?;
+        self.limits.check(record, options)?;
+        let check = CheckDefinition::new(OP, self.client.config(), record, options.ttl)?;
+        let definition = encode(OP, record, check)?;
+        let (client, instance, id) = (Arc::clone(&self.client), record.clone(), record.record_id());
+        let writing = async move {
+            let records = Records {
+                client: &client,
+                op: OP,
+            };
+            let record = instance.record_id();
+            let before = match records.holder(&record).await? {
+                Holder::Other { who, alive: true } => {
+                    return Err(Error::new(ErrorKind::Conflict, OP).because(format!(
+                        "{} is held by {who}: give this instance another id, or wait until that one is gone",
+                        record.id
+                    )));
+                }
+                // What is left of it, its maintenance mode for instance, is not ours.
+                Holder::Other { alive: false, .. } => {
+                    client.remove_service(OP, &definition.id).await?;
+                    Holder::Nobody
+                }
+                free_or_ours => free_or_ours,
+            };
+            records.write(&definition, &instance, &before).await?;
+            let visible = records.until_visible(&instance).await;
+            if let Err(error) = &visible
+                && error.kind() == ErrorKind::Conflict
+            {
+                client.remove_service(OP, &definition.id).await?;
+            }
+            visible
+        };
+        self.writes.run(OP, &id, writing).await?;
+        Ok(Box::new(ConsulRegistration {
+            client: Arc::clone(&self.client),
+            writes: Arc::clone(&self.writes),
+            record: id,
+            ttl: options.ttl,
+        }))
+    }
+
+    async fn withdraw(&self, record: &RecordId) -> Result<()> {
+        const OP: &str = "consul: withdraw";
+        self.client.check_open(OP)?;
+        let (client, id) = (Arc::clone(&self.client), record.clone());
+        let removing = async move {
+            let records = Records {
+                client: &client,
+                op: OP,
+            };
+            if let Holder::Us(_) = records.holder(&id).await? {
+                let service = service_id(&id.service, &id.id);
+                client.remove_service(OP, &service).await?;
+            }
+            records.until_gone(&id).await
+        };
+        self.writes.run(OP, record, removing).await
+    }
+}

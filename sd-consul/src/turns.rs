@@ -1,0 +1,142 @@
+//! A bound on the blocking queries that are open at a time.
+//!
+//! Each takes a connection of its own, and an agent allows 200 for each address that it is called from. While there are more
+//! queries than that allows, they take turns, each for a short while.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+
+/// How long a query waits while others wait for their turn.
+pub(crate) const SHORT_WAIT: Duration = Duration::from_millis(500);
+
+/// The queries of one client.
+#[derive(Debug)]
+pub(crate) struct Turns(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// Hands permits out in the order in which they were asked for.
+    permits: Semaphore,
+    most: usize,
+    holders: watch::Sender<usize>,
+}
+
+/// The right to take turns with the others.
+#[derive(Debug)]
+pub(crate) struct Turn(Arc<Shared>);
+
+impl Turns {
+    /// At most this many queries at a time.
+    pub(crate) fn new(most: usize) -> Self {
+        Self(Arc::new(Shared {
+            permits: Semaphore::new(most),
+            most,
+            holders: watch::Sender::new(0),
+        }))
+    }
+
+    /// Joins those who take turns, for as long as the returned is held.
+    pub(crate) fn turn(&self) -> Turn {
+        self.0.holders.send_modify(|holders| *holders += 1);
+        Turn(Arc::clone(&self.0))
+    }
+}
+
+impl Turn {
+    /// Runs a query that waits for `long`, or shorter ones in turn with the others while there are too many. One that waits for long
+    /// when the others come is dropped and begun again.
+    ///
+    /// # Cancel safety
+    /// As that of the query.
+    pub(crate) async fn wait<T, Q: Future<Output = T>>(
+        &self,
+        long: Duration,
+        query: impl Fn(Duration) -> Q,
+    ) -> T {
+        let shared = &self.0;
+        let mut holders = shared.holders.subscribe();
+        let is_crowded = |holders: &usize| *holders > shared.most;
+        loop {
+            // Fails only if the semaphore is closed, which nobody does.
+            let _permit = shared.permits.acquire().await;
+            if is_crowded(&holders.borrow_and_update()) {
+                return query(long.min(SHORT_WAIT)).await;
+            }
+            tokio::select! {
+                biased;
+                answer = query(long) => return answer,
+                // Cannot fail: `self` holds the sender.
+                _ = holders.wait_for(is_crowded) => {}
+            }
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.holders.send_modify(|holders| *holders -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::future::join_all;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(55);
+
+    #[tokio::test(start_paused = true)]
+    async fn queries_that_fit_wait_for_long() {
+        let turns = Turns::new(3);
+        let holders: Vec<Turn> = (0..3).map(|_| turns.turn()).collect();
+        let start = Instant::now();
+        join_all(holders.iter().map(|turn| turn.wait(LONG, sleep))).await;
+        assert_eq!(start.elapsed(), LONG);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_wait_for_long_make_room_when_there_are_too_many() {
+        let turns = Turns::new(2);
+        let first: Vec<Turn> = (0..2).map(|_| turns.turn()).collect();
+        let start = Instant::now();
+        let crowd = async {
+            sleep(Duration::from_secs(1)).await;
+            let late = turns.turn();
+            late.wait(LONG, sleep).await;
+            (start.elapsed(), late)
+        };
+        let early = join_all(first.iter().map(|turn| turn.wait(LONG, sleep)));
+        let ((after, _late), _) = tokio::join!(crowd, early);
+        assert!(
+            after <= Duration::from_secs(1) + 2 * SHORT_WAIT,
+            "{after:?}"
+        );
+        assert!(start.elapsed() <= Duration::from_secs(1) + 3 * SHORT_WAIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn everybody_gets_a_turn_and_never_too_many_at_once() {
+        const MOST: usize = 4;
+        let turns = Turns::new(MOST);
+        let holders: Vec<Turn> = (0..20).map(|_| turns.turn()).collect();
+        let (open, peak) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let start = Instant::now();
+        let query = async |wait: Duration| {
+            peak.fetch_max(open.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            sleep(wait).await;
+            open.fetch_sub(1, Ordering::Relaxed);
+        };
+        for _ in 0..2 {
+            join_all(holders.iter().map(|turn| turn.wait(LONG, &query))).await;
+        }
+        assert_eq!(peak.into_inner(), MOST);
+        assert_eq!(start.elapsed(), SHORT_WAIT * 10);
+    }
+}

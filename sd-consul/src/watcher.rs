@@ -1,0 +1,157 @@
+//! The feed of one service: read everything, then ask again and again, each time waiting until something may have changed.
+//!
+//! An answer is no proof of a change, so its content is compared with the last set. And an index may go back: then the servers are
+//! asked again, without waiting, for what the agent said is not to be trusted.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sd_core::{Clock, Error, ErrorKind, Feed, Moment, Result, ServiceName, Snapshot, Watcher};
+use tracing::debug;
+
+use crate::answer::Meta;
+use crate::backend::ConsulBackend;
+use crate::client::Client;
+use crate::entries::Entries;
+use crate::health::Read;
+use crate::history::History;
+use crate::pace::Pace;
+use crate::turns::Turn;
+
+const OP: &str = "consul: watch service";
+/// How much longer than the longest query a feed may be silent: until it is its turn, and for its pace.
+const SLACK: Duration = Duration::from_secs(10);
+
+/// One service, followed.
+#[derive(Debug)]
+pub(crate) struct ConsulWatcher {
+    client: Arc<Client>,
+    clock: Arc<dyn Clock>,
+    history: Arc<History>,
+    service: ServiceName,
+    entries: Entries,
+    turn: Turn,
+    pace: Pace,
+    /// Where to wait from.
+    index: u64,
+    last: Snapshot,
+    first: Option<Feed>,
+}
+
+impl ConsulWatcher {
+    pub(crate) async fn open(
+        backend: &ConsulBackend,
+        service: &ServiceName,
+        known: Option<&Snapshot>,
+    ) -> Result<Self> {
+        let entries = backend.entries(service);
+        let sent = backend.clock.now();
+        let read = backend.client.entries(OP, service).await?;
+        if let Some(known) = known {
+            backend.history.goes_on(known.revision(), read.meta.index);
+        }
+        let at = backend.position(&read.meta, sent);
+        let last = entries.snapshot(read.entries, at, known, None);
+        let mut pace = Pace::new();
+        pace.spend(read.bytes);
+        let mut watcher = Self {
+            client: Arc::clone(&backend.client),
+            clock: Arc::clone(&backend.clock),
+            history: Arc::clone(&backend.history),
+            service: service.clone(),
+            entries,
+            turn: backend.client.turn(),
+            pace,
+            index: read.meta.index,
+            last,
+            first: None,
+        };
+        let first = Feed::Set(watcher.last.clone());
+        watcher.first = Some(watcher.unless_stale(&read.meta, first));
+        Ok(watcher)
+    }
+
+    /// The source answered and nothing changed.
+    fn alive(&mut self, meta: &Meta) -> Feed {
+        let revision = self.last.revision().clone();
+        let as_of = self.clock.now() - meta.staleness;
+        self.last = self.last.clone().with_position(revision.clone(), as_of);
+        self.unless_stale(meta, Feed::Alive { revision, as_of })
+    }
+
+    /// A set that was read now. It follows the last one without a gap if `goes_on`.
+    fn take(&mut self, read: Read, as_of: Moment, goes_on: bool) -> Feed {
+        let Read { entries, meta, .. } = read;
+        self.index = meta.index;
+        let revision = self.history.revision(meta.index);
+        let as_of = as_of - meta.staleness;
+        let at = (revision.clone(), as_of);
+        let before = goes_on.then_some(&self.last);
+        let set = self.entries.snapshot(entries, at, Some(&self.last), before);
+        let feed = if set.is_same_set(&self.last) {
+            Feed::Alive { revision, as_of }
+        } else {
+            Feed::Set(set.clone())
+        };
+        self.last = set;
+        self.unless_stale(&meta, feed)
+    }
+
+    /// Reads everything again, after an answer from before the last set. Either the servers went back, or the agent has lost its view
+    /// of the service and answers with an empty one.
+    async fn reread(&mut self, told: u64) -> Result<Feed> {
+        debug!(from = self.index, to = told, "index went back");
+        let sent = self.clock.now();
+        let read = self.client.entries(OP, &self.service).await?;
+        self.pace.spend(read.bytes);
+        self.history.goes_on(self.last.revision(), read.meta.index);
+        Ok(self.take(read, sent, false))
+    }
+
+    /// What an answer tells, unless whoever gave it has been out of touch for too long.
+    fn unless_stale(&self, meta: &Meta, feed: Feed) -> Feed {
+        let most = self.client.config().max_stale;
+        let why = if !meta.known_leader {
+            "the server that answers knows none that leads".to_owned()
+        } else if meta.staleness > most {
+            format!(
+                "the answer is {:?} old, more than max_stale, {most:?}",
+                meta.staleness
+            )
+        } else {
+            return feed;
+        };
+        Feed::Partial {
+            set: self.last.clone(),
+            error: Error::new(ErrorKind::Unavailable, OP).because(why),
+        }
+    }
+}
+
+#[async_trait]
+impl Watcher for ConsulWatcher {
+    async fn next(&mut self) -> Result<Feed> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
+        self.pace.ready().await;
+        let read = self
+            .client
+            .changed_entries(OP, &self.turn, &self.service, self.index)
+            .await?;
+        self.pace.spend(read.bytes);
+        match read.meta.index.cmp(&self.index) {
+            Ordering::Less => self.reread(read.meta.index).await,
+            // It waited in vain. What it lists is not even looked at: it may be the empty view of an agent that is about to read it
+            // again.
+            Ordering::Equal => Ok(self.alive(&read.meta)),
+            Ordering::Greater => Ok(self.take(read, self.clock.now(), true)),
+        }
+    }
+
+    fn silence_limit(&self) -> Duration {
+        self.client.longest_query() + SLACK
+    }
+}

@@ -1,0 +1,233 @@
+//! What operators and other programs do to our records, over a running Consul.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod common;
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::operator::service_id;
+use common::{
+    BACK_WITHIN, LONG, Operator, TTL, config_at, event, eventually, instance, is_live_with,
+    own_server, own_server_with, registry_at, server, service, ttl, until,
+};
+use sd_consul::{CheckKind, ConsulBackend, ConsulConfig};
+use sd_core::{Backend, ErrorKind, Incarnation, Instance, Liveness, Registrar, RegistrationGuard};
+use tokio::net::TcpListener;
+use tokio::time::{Instant, timeout};
+
+fn registrar(config: ConsulConfig) -> Arc<dyn Registrar> {
+    let backend = Arc::new(ConsulBackend::new(config).unwrap());
+    backend.registrar().unwrap()
+}
+
+/// A registration that notices a loss and is soon there again.
+async fn comes_back(guard: &mut RegistrationGuard, operator: &Operator, since: Instant) {
+    event(guard, "lost").await;
+    event(guard, "registered").await;
+    assert!(since.elapsed() < BACK_WITHIN, "{:?}", since.elapsed());
+    assert_eq!(operator.passing(&guard.record_id().service).await.len(), 1);
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn whatever_an_operator_removes_is_there_again() {
+    let (service, operator) = (service(), Operator::at(&server()));
+    let registry = registry_at(&server());
+    let one = instance(&service, 1);
+    let mut guard = registry.register_with(one, ttl(TTL)).await.unwrap();
+    event(&mut guard, "registered").await;
+    let id = service_id(guard.record_id());
+    for target in [
+        format!("/v1/agent/service/deregister/{id}"),
+        format!("/v1/agent/check/deregister/service:{id}"),
+        format!("/v1/agent/check/fail/service:{id}"),
+    ] {
+        let since = Instant::now();
+        operator.put(&target, "").await;
+        comes_back(&mut guard, &operator, since).await;
+    }
+    guard.deregister().await.unwrap();
+    assert!(operator.entries(&service).await.is_empty());
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn a_successors_record_is_never_touched() {
+    let (service, operator) = (service(), Operator::at(&server()));
+    let registrar = registrar(config_at(&server()));
+    let ours = instance(&service, 1);
+    let held = registrar.register(&ours, &ttl(TTL)).await.unwrap();
+    // As after a pause in which our check ended and another took the id.
+    let body = serde_json::json!({
+        "Name": service.as_str(), "ID": service_id(&ours.record_id()), "Address": "10.0.0.9", "Port": 9,
+        "Meta": {"sd-incarnation": "2a"}, "Check": {"TTL": "300s", "Status": "passing"},
+    });
+    operator
+        .put("/v1/agent/service/register", &body.to_string())
+        .await;
+    operator
+        .until(&service, |entries| {
+            entries[0]["Service"]["Address"] == "10.0.0.9"
+        })
+        .await;
+    let before = operator.entries(&service).await;
+
+    let lost = [
+        held.renew().await.unwrap_err(),
+        held.update(&ours.clone().with_weight(7)).await.unwrap_err(),
+        registrar.register(&ours, &ttl(TTL)).await.unwrap_err(),
+    ];
+    for error in lost {
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{}", error.report());
+    }
+    registrar.withdraw(&ours.record_id()).await.unwrap();
+    assert_eq!(operator.entries(&service).await, before);
+    operator
+        .remove(&service, &service_id(&ours.record_id()))
+        .await;
+}
+
+/// Ids are one space for each agent, so the second one overwrites nothing; and readers see the one that was there first.
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn an_id_that_lives_at_another_agent_is_a_conflict() {
+    let server = own_server().await;
+    let program = server.program().clone();
+    let agent = own_server_with(|mine| mine.client_of(&program)).await;
+    let service = service();
+    let operator = Operator::at(&program.url());
+    let here = registrar(config_at(&program.url()));
+    let there = registrar(config_at(&agent.program().url()));
+    let first = instance(&service, 1);
+    here.register(&first, &ttl(TTL)).await.unwrap();
+    let second = first.clone().with_incarnation(Incarnation::random());
+    let refused = there.register(&second, &ttl(TTL)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict, "{}", refused.report());
+    let report = refused.report().to_string();
+    assert!(report.contains(program.node()), "{report}");
+    operator.until(&service, |entries| entries.len() == 1).await;
+    // What has ended is in nobody's way, though it is still listed.
+    operator.fail(&first.record_id()).await;
+    there.register(&second, &ttl(TTL)).await.unwrap();
+    let found = registry_at(&program.url()).list(&service).await.unwrap();
+    assert_eq!(found.instances()[0].incarnation(), second.incarnation());
+}
+
+/// The record moves when the process speaks to another agent, and is one for those who read it.
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn a_registration_that_moves_to_another_agent_is_one_instance() {
+    let server = own_server().await;
+    let program = server.program().clone();
+    let agent = own_server_with(|mine| mine.client_of(&program)).await;
+    let service = service();
+    let one = instance(&service, 1);
+    let old = registrar(config_at(&program.url()));
+    old.register(&one, &ttl(TTL)).await.unwrap();
+    let new = registrar(config_at(&agent.program().url()));
+    let moved = one.clone().with_weight(7);
+    new.register(&moved, &ttl(TTL * 10)).await.unwrap();
+    let registry = registry_at(&program.url());
+    let found = registry.list(&service).await.unwrap();
+    assert_eq!(
+        (found.instances()[0].weight(), found.skipped()),
+        (7, &[][..])
+    );
+    assert_eq!(
+        Operator::at(&program.url()).entries(&service).await.len(),
+        2
+    );
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn what_is_left_of_a_run_that_crashed_is_taken_over_clean() {
+    let (service, operator) = (service(), Operator::at(&server()));
+    let registrar = registrar(config_at(&server()));
+    let crashed = instance(&service, 1).with_ready(false).with_tag("old");
+    registrar.register(&crashed, &ttl(TTL)).await.unwrap();
+    operator.fail(&crashed.record_id()).await;
+    let next = instance(&service, 2).with_id(crashed.id().clone());
+    registrar.register(&next, &ttl(TTL)).await.unwrap();
+    let entries = operator.passing(&service).await;
+    assert_eq!(entries[0]["Service"]["Tags"], serde_json::json!([]));
+    registrar.withdraw(&next.record_id()).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn the_agent_itself_checks_instances_when_it_is_told_to() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let service = service();
+    let config = config_at(&server()).with_check(CheckKind::Tcp);
+    let registrar = registrar(config);
+    let address = listener.local_addr().unwrap().to_string();
+    let one = Instance::new(&service, address.as_str()).unwrap();
+    let held = registrar
+        .register(&one, &ttl(Duration::from_secs(1)))
+        .await
+        .unwrap();
+    assert!(matches!(held.liveness(), Liveness::Permanent { .. }));
+    let registry = registry_at(&server());
+    let mut seen = registry.subscribe(&service).unwrap();
+    until(&mut seen, "there", is_live_with(1)).await;
+    timeout(LONG, listener.accept()).await.unwrap().unwrap();
+    // Nobody answers any more. Its owner, who is there, loses nothing by that.
+    drop(listener);
+    until(&mut seen, "unwell", is_live_with(0)).await;
+    assert!(seen.state().snapshot().withdrawn().is_empty());
+    held.renew().await.unwrap();
+    held.update(&one.clone().with_weight(7)).await.unwrap();
+    registrar.withdraw(&one.record_id()).await.unwrap();
+    assert!(Operator::at(&server()).entries(&service).await.is_empty());
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn what_consul_would_refuse_is_refused_before_it_is_sent() {
+    let service = service();
+    let registrar = registrar(config_at(&server()));
+    let long = instance(&service, 1).with_metadata("k", "v".repeat(513));
+    let refused = registrar.register(&long, &ttl(TTL)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    assert!(
+        refused.report().to_string().contains("512"),
+        "{}",
+        refused.report()
+    );
+    // And the largest that we send is taken.
+    let mut full = instance(&service, 1)
+        .with_zone("z".repeat(512))
+        .with_version("v".repeat(512));
+    for number in 0..61 {
+        let key = format!("{number:0>128}");
+        full = full.with_metadata(key, "v".repeat(512));
+    }
+    registrar.register(&full, &ttl(TTL)).await.unwrap();
+    let found = registry_at(&server()).list(&service).await.unwrap();
+    assert_eq!(*found.instances()[0], full);
+    registrar.withdraw(&full.record_id()).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn consul_removes_by_itself_what_nobody_renews() {
+    // Consul takes a minute at least, and looks every 30 s.
+    let limit = Duration::from_mins(3);
+    let (service, operator) = (service(), Operator::at(&server()));
+    let registrar = registrar(config_at(&server()));
+    let one = instance(&service, 1);
+    registrar
+        .register(&one, &ttl(Duration::from_secs(1)))
+        .await
+        .unwrap();
+    let took = eventually("removed", limit, async || {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        operator.entries(&service).await.is_empty()
+    })
+    .await;
+    assert!(took > Duration::from_mins(1), "{took:?}");
+}
