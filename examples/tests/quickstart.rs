@@ -35,6 +35,9 @@ async fn tells_its_story(arguments: &[&str]) {
         "c is out of the set",
         "c answers again",
         "the registry has forgotten b",
+        "x is elected",
+        "y is elected",
+        "x wakes and its write is refused: the term",
         "ms from register to first call",
     ] {
         assert!(text.contains(part), "{part}: {text}");

@@ -18,6 +18,11 @@ struct Scheme {
 
 const SCHEMES: &[Scheme] = &[
     Scheme {
+        name: "consul",
+        feature: Some("consul"),
+        compiled_in: cfg!(feature = "consul"),
+    },
+    Scheme {
         name: "etcd",
         feature: Some("etcd"),
         compiled_in: cfg!(feature = "etcd"),
@@ -53,6 +58,8 @@ pub fn open(url: &str) -> Result<Registry> {
 pub fn open_with(url: &str, config: RegistryConfig) -> Result<Registry> {
     let parts = RegistryUrl::parse(url)?;
     match parts.scheme() {
+        #[cfg(feature = "consul")]
+        "consul" => sd_consul::connect_with(sd_consul::ConsulConfig::from_url(url)?, config),
         #[cfg(feature = "etcd")]
         "etcd" => sd_etcd::connect_with(sd_etcd::EtcdConfig::from_url(url)?, config),
         "file" => file::open(&parts, config),

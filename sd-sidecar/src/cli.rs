@@ -57,6 +57,18 @@ pub(crate) enum Command {
     },
     /// Keep an instance registered until Ctrl-C or SIGTERM, then withdraw it
     Register(Wanted),
+    /// Campaign until Ctrl-C or SIGTERM, and run a command while leader
+    Elect(Candidacy),
+    /// Tell who leads an election
+    Leader {
+        /// The election's name
+        name: String,
+        /// Print every change until interrupted
+        #[arg(long)]
+        watch: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -101,6 +113,34 @@ pub(crate) struct Wanted {
     /// How long the record outlives its last renewal, for instance 10s
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) ttl: Option<Duration>,
+}
+
+/// What to campaign for, and how.
+#[derive(Debug, Args)]
+pub(crate) struct Candidacy {
+    /// The election's name, for instance reports/nightly
+    pub(crate) name: String,
+    /// What observers are told of this candidate [default: host name and process id]
+    #[arg(long)]
+    pub(crate) value: Option<String>,
+    /// How long the term outlives its last confirmation
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub(crate) ttl: Duration,
+    /// How long before the hand-over the command is told to stop [default: a quarter of the ttl, which is the most]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) stop_margin: Option<Duration>,
+    /// How long to wait before leading after a term whose leader did not resign
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub(crate) takeover_delay: Duration,
+    /// Accept a registry that may have two leaders at once
+    #[arg(long)]
+    pub(crate) best_effort: bool,
+    /// Exit when the first term has ended
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// What to run while leader
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
 }
 
 impl Wanted {

@@ -29,12 +29,17 @@ impl Failure {
     }
 
     pub(crate) fn exit_with(self, status: u8) -> ExitCode {
+        self.tell();
         match self {
             Self::ReaderGone => ExitCode::SUCCESS,
-            Self::Line(line) => {
-                eprintln!("sdctl: {line}");
-                ExitCode::from(status)
-            }
+            Self::Line(_) => ExitCode::from(status),
+        }
+    }
+
+    /// Tells it, where that does not decide on the exit status.
+    pub(crate) fn tell(&self) {
+        if let Self::Line(line) = self {
+            eprintln!("sdctl: {line}");
         }
     }
 }

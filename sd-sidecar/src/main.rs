@@ -1,8 +1,13 @@
 //! `sdctl`: look at and act on a service registry from a shell. The crate's documentation says how.
 
 mod cli;
+mod elect;
 mod failure;
+#[cfg(target_os = "linux")]
+mod guard;
+mod leader;
 mod list;
+mod narrator;
 mod output;
 mod register;
 mod services;
@@ -22,7 +27,12 @@ use crate::failure::Failure;
 use crate::session::Session;
 
 fn main() -> ExitCode {
-    let cli = match Cli::read(std::env::args_os()) {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    #[cfg(target_os = "linux")]
+    if let Some(stage) = guard::Stage::from_arguments(&arguments) {
+        return stage.run();
+    }
+    let cli = match Cli::read(arguments) {
         Ok(cli) => cli,
         Err(told) => return told.tell(),
     };
@@ -35,26 +45,31 @@ fn main() -> ExitCode {
     // A look-up of a host name may still hang in a thread that nothing can end.
     runtime.shutdown_background();
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(failure) => failure.exit(),
     }
 }
 
-async fn run(cli: Cli) -> Result<(), Failure> {
+async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let session = Session::open(&cli)?;
     match cli.command {
-        Command::Services(wait) => services::run(&session, &wait).await,
-        Command::List { service, wait } => list::run(&session, &service, &wait).await,
-        Command::Watch { service } => watch::run(&session, &service).await,
-        Command::Register(wanted) => register::run(&session, &wanted).await,
+        Command::Services(wait) => services::run(&session, &wait).await?,
+        Command::List { service, wait } => list::run(&session, &service, &wait).await?,
+        Command::Watch { service } => watch::run(&session, &service).await?,
+        Command::Register(wanted) => register::run(&session, &wanted).await?,
+        Command::Elect(candidacy) => return elect::run(&session, &candidacy).await,
+        Command::Leader { name, watch, wait } => {
+            return leader::run(&session, &name, watch, &wait).await;
+        }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Nothing unless asked for: a failure is one line.
 fn log_to_stderr(verbose: u8) {
     let filter = match verbose {
         0 => return,
-        1 => "sd_core=debug,sd_etcd=debug",
+        1 => "sd_core=debug,sd_consul=debug,sd_etcd=debug,sd_election=debug",
         _ => "trace",
     };
     tracing_subscriber::fmt()

@@ -45,7 +45,7 @@ pub(crate) fn now() -> String {
     humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }
 
-fn time_of(moment: Moment, clock: &dyn Clock) -> String {
+pub(crate) fn time_of(moment: Moment, clock: &dyn Clock) -> String {
     let age = clock.now().since(moment);
     let time = SystemTime::now()
         .checked_sub(age)

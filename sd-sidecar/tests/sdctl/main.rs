@@ -4,9 +4,17 @@
     reason = "a test that cannot go on has failed, in its helpers as well"
 )]
 
+#[cfg(target_os = "linux")]
+mod beating;
 mod command_line;
 #[cfg(feature = "etcd")]
 mod dead_etcd;
+#[cfg(target_os = "linux")]
+mod elect;
+#[cfg(all(feature = "etcd", target_os = "linux"))]
+mod elect_etcd;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod running;
+#[cfg(target_os = "linux")]
+mod watchdog;

@@ -1,5 +1,6 @@
 //! Runs the built `sdctl`.
 
+use std::ffi::OsStr;
 use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
@@ -10,9 +11,9 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
 /// For anything but a bug, on a busy machine.
-const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
-fn command(registry: &str, arguments: &[&str]) -> Command {
+pub(crate) fn command(registry: &str, arguments: &[impl AsRef<OsStr>]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sdctl"));
     command
         .env_remove("SDCTL_REGISTRY")
@@ -25,13 +26,13 @@ fn command(registry: &str, arguments: &[&str]) -> Command {
 }
 
 /// Runs to the end.
-pub(crate) async fn sdctl(registry: &str, arguments: &[&str]) -> Output {
+pub(crate) async fn sdctl(registry: &str, arguments: &[impl AsRef<OsStr>]) -> Output {
     let output = command(registry, arguments).output();
     timeout(LIMIT, output).await.expect("sdctl ends").unwrap()
 }
 
 /// The one object that it prints.
-pub(crate) async fn sdctl_json(registry: &str, arguments: &[&str]) -> Value {
+pub(crate) async fn sdctl_json(registry: &str, arguments: &[impl AsRef<OsStr>]) -> Value {
     let output = sdctl(registry, arguments).await;
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
@@ -55,7 +56,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn start(registry: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn start(registry: &str, arguments: &[impl AsRef<OsStr>]) -> Self {
         let mut command = command(registry, arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -81,13 +82,22 @@ impl Running {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        let process = i32::try_from(self.child.id().expect("a running process")).unwrap();
-        kill_process(Pid::from_raw(process).unwrap(), signal).unwrap();
+        send(&self.child, signal);
     }
 
     /// Closes our end of its stdout.
     pub(crate) fn stop_reading(self) -> Child {
         self.child
+    }
+
+    /// Waits for its end, though the command that it ran may still hold its output open; gives what it wrote to stderr.
+    pub(crate) async fn end_without_output(mut self) -> (ExitStatus, String) {
+        let status = ended(&mut self.child).await;
+        let mut stderr = BufReader::new(self.child.stderr.take().unwrap());
+        let mut line = String::new();
+        let read = timeout(LIMIT, stderr.read_line(&mut line));
+        read.await.expect("a line").unwrap();
+        (status, line)
     }
 
     /// Waits for its end; gives what it wrote to stdout since the last line read, and to stderr.
@@ -99,9 +109,15 @@ impl Running {
         let status = ended(&mut self.child).await;
         let mut stderr = String::new();
         let pipe = self.child.stderr.as_mut().unwrap();
-        pipe.read_to_string(&mut stderr).await.unwrap();
+        let read = timeout(LIMIT, pipe.read_to_string(&mut stderr)).await;
+        read.expect("all that holds its stderr ends").unwrap();
         (status, out, stderr)
     }
+}
+
+pub(crate) fn send(child: &Child, signal: Signal) {
+    let process = i32::try_from(child.id().expect("a running process")).unwrap();
+    kill_process(Pid::from_raw(process).unwrap(), signal).unwrap();
 }
 
 pub(crate) async fn ended(child: &mut Child) -> ExitStatus {

@@ -9,6 +9,7 @@ use crate::Result;
 use crate::process::ServerProcess;
 use crate::thread::ServerThread;
 
+#[derive(Clone)]
 pub(crate) enum Fleet {
     /// Each in a thread of this process, with this embedded registry.
     Threads(Memory),

@@ -1,5 +1,5 @@
 //! What this workspace does, in about fifteen seconds: a balanced gRPC channel keeps every call alive while servers come, go,
-//! die and fall silent.
+//! die and fall silent; and of two workers one is elected, freezes, is replaced, and can do no harm when it wakes.
 //!
 //! ```text
 //! cargo run -p examples --bin quickstart
@@ -7,13 +7,15 @@
 //! ```
 //!
 //! The first line needs nothing: the registry is embedded and each server has a thread of its own. The second does the same
-//! through a real etcd, with each server in a process of its own, a real kill -9 and a real SIGSTOP.
+//! through a real etcd, with each server in a process of its own, a real kill -9 and a real SIGSTOP. The workers are threads in
+//! both, and are frozen by blocking them.
 //!
 //! It shows a table of the channel's endpoints and tells what happens to them. The last lines say how many calls there were,
-//! how many failed and how many were sent again to another endpoint. The exit status is 0 only if none failed.
+//! how many failed and how many were sent again to another endpoint. The exit status is 0 only if none failed, and if the write
+//! of the leader that froze was refused.
 //!
-//! Where to read on: `story.rs` is what happens, in order. `calls.rs` is the client, `server.rs` the server, and both are what
-//! yours would look like. The rest is stage machinery: `fleet.rs` starts servers, as a `thread.rs` or a `process.rs`, and
+//! Where to read on: `story.rs` is what happens, in order. `calls.rs` is the client, `server.rs` the server, `worker.rs` begins
+//! with what an elected worker does, and all three are what yours would look like. The rest is stage machinery: `fleet.rs` starts servers, as a `thread.rs` or a `process.rs`, and
 //! `screen.rs` draws the table.
 #![expect(clippy::print_stdout, reason = "talks to whoever runs it")]
 
@@ -24,6 +26,7 @@ mod screen;
 mod server;
 mod story;
 mod thread;
+mod worker;
 
 use std::error::Error;
 use std::process::ExitCode;

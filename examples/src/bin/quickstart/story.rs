@@ -1,8 +1,9 @@
 //! What happens, in order.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use sd_core::Registry;
+use sd_core::{FencingToken, Registry};
 use sd_grpc::{BalancedChannel, ChannelDump, EndpointDump, EndpointState};
 use tokio::time::{Instant, sleep};
 
@@ -11,6 +12,7 @@ use crate::calls::{self, AT_A_TIME, Calls, DEADLINE};
 use crate::fleet::{Fleet, Running};
 use crate::screen::Screen;
 use crate::server::TTL;
+use crate::worker::{LEASE, Ledger, Progress, Worker};
 
 /// Between two looks at the channel.
 const TICK: Duration = Duration::from_millis(50);
@@ -47,6 +49,7 @@ pub(crate) async fn tell(fleet: Fleet) -> Result<()> {
     let killed_at = story.one_is_killed(b).await?;
     let c = story.one_falls_silent(c).await?;
     story.the_dead_one_is_forgotten(killed_at).await?;
+    story.a_leader_is_frozen().await?;
     story.end(c, d).await
 }
 
@@ -157,6 +160,68 @@ impl Story {
             killed_at.elapsed().as_secs_f64()
         ));
         Ok(())
+    }
+
+    /// Only one of two workers may write. No lease keeps it from stopping at the worst moment; the token in the ledger makes that
+    /// harmless.
+    async fn a_leader_is_frozen(&mut self) -> Result<()> {
+        let ledger = Arc::new(Ledger::new(Vec::new()));
+        let election = format!("{}/ledger", self.service);
+        let mut x = Worker::start(&self.fleet, &election, "x", &ledger)?;
+        let (token, _) = self.until_it_works("x", &x).await?;
+        let y = Worker::start(&self.fleet, &election, "y", &ledger)?;
+        self.screen.say(&format!(
+            "worker x is elected and writes to a ledger with token {token}; y waits"
+        ));
+        self.breathe().await?;
+
+        x.freeze()?;
+        self.until("x is frozen", |_| matches!(x.progress(), Progress::Frozen))
+            .await?;
+        let frozen_at = Instant::now();
+        self.screen
+            .say("x is frozen: it has just seen that it leads, and is about to write");
+        let (token, since) = self.until_it_works("y", &y).await?;
+        self.screen.say(&format!(
+            "y is elected {:.1} s later (x had a lease of {LEASE:?}) and writes with token {token}",
+            since.duration_since(frozen_at).as_secs_f64()
+        ));
+        self.for_a_while(BREATH / 2).await?;
+
+        x.thaw();
+        let mut refused = None;
+        self.until("x tries to write", |_| {
+            if let Progress::Refused { why, leads } = x.progress() {
+                refused = Some((why, leads));
+            }
+            refused.is_some()
+        })
+        .await?;
+        let Some((why, false)) = refused else {
+            return Err("a leader that was frozen still believes that it leads".into());
+        };
+        self.screen.say(&format!(
+            "x wakes and its write is refused: {why}. Asked again, x knows that it leads no more"
+        ));
+        x.stop().await?;
+        y.stop().await
+    }
+
+    /// Returns the token and when it was elected.
+    async fn until_it_works(
+        &mut self,
+        name: &str,
+        worker: &Worker,
+    ) -> Result<(FencingToken, Instant)> {
+        let mut works = None;
+        self.until(&format!("{name} works"), |_| {
+            if let Progress::Works { token, since } = worker.progress() {
+                works = Some((token, since));
+            }
+            works.is_some()
+        })
+        .await?;
+        works.ok_or_else(|| "it does not work".into())
     }
 
     async fn end(mut self, c: Running, d: Running) -> Result<()> {

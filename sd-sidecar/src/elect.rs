@@ -1,0 +1,363 @@
+//! `sdctl elect`: campaigns until it is asked to stop, and runs a command while it leads.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::future::pending;
+use std::mem;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_core::{AnyElector, BootClock, Registry};
+use sd_election::{Candidate, CandidatePhase, Leadership, Term};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::Candidacy;
+use crate::failure::Failure;
+use crate::narrator::Narrator;
+use crate::session::Session;
+use crate::signals::Signals;
+
+/// Whoever pressed Ctrl-C waits for it.
+const RESIGN_WITHIN: Duration = Duration::from_millis(1500);
+/// For what the backend still has to tell its server after that.
+const CLOSE_WITHIN: Duration = Duration::from_millis(500);
+
+pub(crate) async fn run(session: &Session, candidacy: &Candidacy) -> Result<ExitCode, Failure> {
+    let mut signals = Signals::listen()?;
+    let candidate = candidate(&session.registry, candidacy)
+        .map_err(|error| error.explain(session, &candidacy.name))?;
+    let narrator = Narrator::start(session.output, &candidate);
+    let stop = CancellationToken::new();
+    let elect = Elect {
+        session,
+        candidacy,
+        candidate,
+        stop: stop.clone(),
+        warned: Cell::new(false),
+    };
+    let mut done = Box::pin(elect.until_done());
+    let ended = tokio::select! {
+        ended = &mut done => Some(ended),
+        () = signals.next() => {
+            stop.cancel();
+            tokio::select! {
+                ended = &mut done => Some(ended),
+                () = signals.next() => None,
+            }
+        }
+    };
+    let Some(ended) = ended else {
+        // Dropping it would leave the election at once, while the command still has its time to stop.
+        mem::forget(done);
+        return Err(Failure::new(
+            "interrupted before it had resigned; the term, if there is one, ends when its ttl has passed",
+        ));
+    };
+    narrator.finish().await;
+    ended
+}
+
+/// Why there is no candidate.
+enum Refused {
+    BestEffort,
+    Error(sd_core::Error),
+}
+
+impl Refused {
+    fn explain(self, session: &Session, name: &str) -> Failure {
+        match self {
+            Self::Error(error) => session.failure(&format!("campaign for {name:?}"), &error),
+            Self::BestEffort => Failure::new(format!(
+                "elections at {} are best effort, two may lead at once; try: --best-effort, if that will do",
+                session.url
+            )),
+        }
+    }
+}
+
+impl From<sd_core::Error> for Refused {
+    fn from(error: sd_core::Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+fn candidate(registry: &Registry, candidacy: &Candidacy) -> Result<Candidate, Refused> {
+    let builder = if candidacy.best_effort {
+        Candidate::best_effort(registry, &candidacy.name)
+    } else if let AnyElector::BestEffort(_) = registry.elector()? {
+        return Err(Refused::BestEffort);
+    } else {
+        Candidate::builder(registry, &candidacy.name)
+    };
+    let ttl = candidacy.ttl;
+    let builder = builder
+        .ttl(ttl)
+        .stop_margin(candidacy.stop_margin.unwrap_or(ttl / 4))
+        .takeover_delay(candidacy.takeover_delay)
+        // Whatever the registry's clock is: processes compare what they print.
+        .clock(Arc::new(BootClock));
+    let builder = match &candidacy.value {
+        Some(value) => builder.value(value),
+        None => builder,
+    };
+    Ok(builder.build()?)
+}
+
+struct Elect<'a> {
+    session: &'a Session,
+    candidacy: &'a Candidacy,
+    candidate: Candidate,
+    /// We were asked to stop.
+    stop: CancellationToken,
+    /// Whether it was told what this registry's elections are not worth.
+    warned: Cell<bool>,
+}
+
+/// Why there is nothing more to do in a term.
+enum Led {
+    /// The term is over, or the command was stopped for another reason.
+    NoLonger,
+    /// The command has ended by itself.
+    Finished(u8),
+}
+
+impl Elect<'_> {
+    async fn until_done(self) -> Result<ExitCode, Failure> {
+        let done = self.campaign().await;
+        // What matters at the server is done; a server that is slow to hear the rest is not worth waiting for.
+        let _ = timeout(CLOSE_WITHIN, self.session.registry.close()).await;
+        done
+    }
+
+    async fn campaign(&self) -> Result<ExitCode, Failure> {
+        loop {
+            let won = tokio::select! {
+                biased;
+                won = self.candidate.campaign() => Some(won),
+                () = self.stop.cancelled() => None,
+            };
+            let Some(won) = won else {
+                return self.leave().await;
+            };
+            let leadership = won.map_err(|error| self.failure("campaign for", &error))?;
+            let led = tokio::select! {
+                led = self.lead(&leadership) => led,
+                never = self.warn() => match never {},
+            };
+            match led {
+                Err(failure) => {
+                    let _ = self.resign(leadership).await;
+                    return Err(failure);
+                }
+                Ok(Led::Finished(status)) if leadership.is_leader() => {
+                    if let Err(failure) = self.resign(leadership).await {
+                        failure.tell();
+                    }
+                    return Ok(ExitCode::from(status));
+                }
+                Ok(_) if self.stop.is_cancelled() => {
+                    self.resign(leadership).await?;
+                    return Ok(ExitCode::SUCCESS);
+                }
+                Ok(_) if self.candidacy.once => {
+                    let why = leadership.ended().map_or_else(
+                        || "its command was stopped".to_owned(),
+                        |why| why.to_string(),
+                    );
+                    return Err(Failure::new(format!(
+                        "the term of {} at {} is over: {why}",
+                        self.candidacy.name, self.session.url
+                    )));
+                }
+                // Dropping the leadership leaves in the background.
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Leads until there is nothing more to do in this term.
+    async fn lead(&self, term: &Term) -> Result<Led, Failure> {
+        if !self.candidacy.command.is_empty() {
+            return self.run_command(term).await;
+        }
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            _ = term.lost() => {}
+        }
+        Ok(Led::NoLonger)
+    }
+
+    #[cfg(target_os = "linux")]
+    async fn run_command(&self, term: &Term) -> Result<Led, Failure> {
+        use crate::guard::{CommandOutput, Ended, run_while_leading};
+
+        // A program that reads our output must not find the command's in it.
+        let output = if self.session.output.is_json() {
+            CommandOutput::ToStderr
+        } else {
+            CommandOutput::ToStdout
+        };
+        let command = &self.candidacy.command;
+        let variables = self.variables(term);
+        let ended = run_while_leading(command, variables, output, term, &self.stop).await?;
+        Ok(match ended {
+            Ended::Exited(status) => Led::Finished(status),
+            Ended::Stopped => Led::NoLonger,
+        })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    #[expect(clippy::unused_async, reason = "as where it can be done")]
+    async fn run_command(&self, _term: &Term) -> Result<Led, Failure> {
+        Err(Failure::new(
+            "only Linux stops a command in time whatever becomes of sdctl, so it is not run here; try: without a command",
+        ))
+    }
+
+    /// What the command finds in its environment.
+    #[cfg(target_os = "linux")]
+    fn variables(&self, term: &Term) -> Vec<(&'static str, OsString)> {
+        use std::os::unix::ffi::OsStrExt;
+
+        let token = term.token();
+        let value = std::ffi::OsStr::from_bytes(self.candidate.value());
+        vec![
+            ("SD_ELECTION_NAME", term.name().as_str().into()),
+            ("SD_ELECTION_ID", term.id().to_string().into()),
+            ("SD_ELECTION_VALUE", value.to_owned()),
+            ("SD_ELECTION_TOKEN", token.value().to_string().into()),
+            ("SD_ELECTION_TOKEN_DOMAIN", token.domain().into()),
+        ]
+    }
+
+    /// Says once, without holding anything up, how this registry weakens what an election promises.
+    async fn warn(&self) -> Infallible {
+        if !self.warned.replace(true)
+            && let Ok(safety) = self.candidate.safety().await
+        {
+            for note in safety.warnings() {
+                eprintln!("sdctl: warning: {}", note.text);
+            }
+        }
+        pending().await
+    }
+
+    /// Gives the term up, of which nothing is done any more.
+    async fn resign(&self, leadership: Leadership) -> Result<(), Failure> {
+        let why = match timeout(RESIGN_WITHIN, leadership.resign()).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.report().to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        Err(Failure::new(format!(
+            "cannot resign from {} at {}: {why}; the term ends when its ttl has passed",
+            self.candidacy.name, self.session.url
+        )))
+    }
+
+    /// Waits until a campaign that was dropped has left nothing behind.
+    async fn leave(&self) -> Result<ExitCode, Failure> {
+        let _ = timeout(RESIGN_WITHIN, self.session.registry.close()).await;
+        if self.candidate.state().phase == CandidatePhase::Idle {
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(Failure::new(format!(
+            "cannot leave {} at {}: no answer; the entry, if there is one, goes when its ttl has passed",
+            self.candidacy.name, self.session.url
+        )))
+    }
+
+    fn failure(&self, what: &str, error: &sd_core::Error) -> Failure {
+        let what = format!("{what} {:?}", self.candidacy.name);
+        self.session.failure(&what, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sd_core::memory::Memory;
+    use sd_core::{
+        Backend, ErrorKind, Instancer, Registrar, Result, ServiceName, Snapshot, Watcher,
+        async_trait,
+    };
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    /// The embedded registry as if its elections were best effort.
+    #[derive(Debug)]
+    struct Loose(Arc<dyn Backend>);
+
+    #[async_trait]
+    impl Instancer for Loose {
+        async fn services(&self) -> Result<Vec<ServiceName>> {
+            self.0.services().await
+        }
+
+        async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
+            self.0.list(service).await
+        }
+
+        async fn watch(
+            &self,
+            service: &ServiceName,
+            known: Option<&Snapshot>,
+        ) -> Result<Box<dyn Watcher>> {
+            self.0.watch(service, known).await
+        }
+    }
+
+    #[async_trait]
+    impl Backend for Loose {
+        fn name(&self) -> &'static str {
+            "loose"
+        }
+
+        fn registrar(self: Arc<Self>) -> Option<Arc<dyn Registrar>> {
+            Arc::clone(&self.0).registrar()
+        }
+
+        fn elector(self: Arc<Self>) -> Option<AnyElector> {
+            let elector = Arc::clone(&self.0).elector()?.into_any();
+            Some(AnyElector::BestEffort(elector))
+        }
+
+        async fn close(&self) -> Result<()> {
+            self.0.close().await
+        }
+    }
+
+    fn candidacy(line: &str) -> Candidacy {
+        let arguments = line.split(' ').map(OsString::from);
+        match Cli::read(arguments).unwrap().command {
+            Command::Elect(candidacy) => candidacy,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn best_effort_elections_are_refused_unless_asked_for() {
+        let backend = Arc::clone(Memory::new().connect().backend());
+        let loose = Registry::new(Arc::new(Loose(backend)));
+        let refused = candidate(&loose, &candidacy("sdctl elect a"));
+        assert!(matches!(refused, Err(Refused::BestEffort)));
+        assert!(candidate(&loose, &candidacy("sdctl elect a --best-effort")).is_ok());
+    }
+
+    #[test]
+    fn the_stop_margin_is_at_most_a_quarter_of_the_ttl() {
+        let registry = Memory::new().connect();
+        for good in ["--ttl 8s", "--ttl 8s --stop-margin 2s", "--stop-margin 0s"] {
+            let candidacy = candidacy(&format!("sdctl elect a {good}"));
+            assert!(candidate(&registry, &candidacy).is_ok(), "{good}");
+        }
+        let candidacy = candidacy("sdctl elect a --ttl 8s --stop-margin 3s");
+        match candidate(&registry, &candidacy) {
+            Err(Refused::Error(error)) => assert_eq!(error.kind(), ErrorKind::InvalidInput),
+            _ => panic!("it was not refused"),
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Elections that one process can hold with itself.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::io::dup;
+use rustix::pipe::{fcntl_setpipe_size, pipe};
+use rustix::process::Signal;
+use sd_core::{BootClock, Clock};
+use serde_json::Value;
+
+use crate::beating::{Beating, is_dead, signal};
+use crate::running::{Running, command, ended, failure, sdctl, send};
+
+const MEMORY: &str = "memory://";
+
+fn events(lines: &[String]) -> Vec<Value> {
+    let events = lines.iter().map(|line| serde_json::from_str(line).unwrap());
+    events.collect()
+}
+
+#[tokio::test]
+async fn a_mistake_is_answered_before_anything_is_sent() {
+    for (arguments, hint) in [
+        ("elect", "<NAME>"),
+        ("elect /a", "election name"),
+        ("elect a --ttl 0s", "ttl"),
+        ("elect a --ttl 4s --stop-margin 2s", "stop margin"),
+        ("elect a --value=", "value"),
+        ("elect a sleep 1", "sdctl --help"),
+        ("leader a//b", "election name"),
+    ] {
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        let line = failure(&sdctl(MEMORY, &arguments).await);
+        assert!(line.contains(hint), "{arguments:?}: {line}");
+    }
+    for command in ["elect", "leader"] {
+        let line = failure(&sdctl("file:///nonexistent/x.json", &[command, "a"]).await);
+        assert!(line.contains("no elections"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn each_signal_resigns_and_ends_with_success() {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let mut elect = Running::start(MEMORY, &["elect", "reports/nightly", "--json"]);
+        let elected = elect.json_where(|_| true).await;
+        assert_eq!(elected["event"], "elected");
+        assert_eq!(elected["name"], "reports/nightly");
+        assert!(elected["token"].is_u64() && elected["id"].is_string());
+        let now = u64::try_from(BootClock.now().since_start().as_nanos()).unwrap();
+        let then = elected["t_boottime_ns"].as_u64().unwrap();
+        assert!((1..now).contains(&then), "{then} {now}");
+
+        elect.signal(signal);
+        let (status, rest, stderr) = elect.end().await;
+        assert!(status.success(), "{stderr}");
+        let [ended] = events(&rest).try_into().unwrap();
+        assert_eq!(
+            (&ended["event"], &ended["reason"]),
+            (&"ended".into(), &"resigned".into())
+        );
+        for field in ["name", "id", "token", "token_domain"] {
+            assert_eq!(ended[field], elected[field]);
+        }
+        assert!(ended["error"].is_null() && ended["t_boottime_ns"].as_u64() > Some(then));
+        assert_eq!(stderr, "");
+    }
+}
+
+#[tokio::test]
+async fn a_command_knows_its_term_and_its_status_is_the_commands() {
+    let script = r#"echo "$SD_ELECTION_NAME $SD_ELECTION_VALUE $SD_ELECTION_ID $SD_ELECTION_TOKEN $SD_ELECTION_TOKEN_DOMAIN" >&2
+                    cat; echo to stdout; exit 7"#;
+    let arguments = [
+        "elect", "a", "--value", "host 7", "--json", "--", "sh", "-c", script,
+    ];
+    let elect = Running::start(MEMORY, &arguments);
+    let (status, lines, stderr) = elect.end().await;
+    assert_eq!(status.code(), Some(7));
+    let events = events(&lines);
+    let [elected, ended] = events.as_slice() else {
+        panic!("{lines:?}");
+    };
+    assert_eq!(ended["reason"], "resigned");
+    let text = |field: &str| elected[field].as_str().unwrap();
+    let expected = format!(
+        "a host 7 {} {} {}\nto stdout\n",
+        text("id"),
+        elected["token"],
+        text("token_domain")
+    );
+    assert_eq!(stderr, expected);
+}
+
+#[tokio::test]
+async fn people_see_the_commands_output_between_the_steps() {
+    let output = sdctl(MEMORY, &["elect", "a", "--", "echo", "hello"]).await;
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in [
+        "elected    a, token 1",
+        "hello",
+        "ended      a, token 1: resigned",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!(text.lines().count(), 3, "{text}");
+}
+
+#[tokio::test]
+async fn the_exit_status_is_as_in_a_shell() {
+    for (command, status) in [
+        (&["true"][..], 0),
+        (&["false"], 1),
+        (&["sh", "-c", "kill -9 $$"], 128 + 9),
+        (&["/nonexistent"], 127),
+        (&["/"], 126),
+    ] {
+        let arguments: Vec<_> = ["elect", "a", "--"].iter().chain(command).collect();
+        let output = sdctl(MEMORY, &arguments).await;
+        assert_eq!(output.status.code(), Some(status), "{command:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_signal_stops_the_command_before_the_term_ends() {
+    for beating in [Beating::docile(), Beating::stubborn()] {
+        let arguments = beating.after(&["elect", "a", "--json", "--ttl", "3s", "--"]);
+        let mut elect = Running::start(MEMORY, &arguments);
+        elect.json_where(|event| event["event"] == "elected").await;
+        let run = beating.run(1).await;
+        elect.signal(Signal::TERM);
+        let ended = elect.json_where(|event| event["event"] == "ended").await;
+        assert_eq!(ended["reason"], "resigned");
+        let last = beating.last_sign().since_start().as_nanos();
+        assert!(last < u128::from(ended["t_boottime_ns"].as_u64().unwrap()));
+        run.is_over().await;
+        let (status, _, stderr) = elect.end().await;
+        assert!(status.success(), "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_at_once_and_the_watchdog_ends_the_command() {
+    let beating = Beating::stubborn();
+    let arguments = beating.after(&["elect", "a", "--ttl", "20s", "--"]);
+    let elect = Running::start(MEMORY, &arguments);
+    let run = beating.run(1).await;
+    elect.signal(Signal::INT);
+    beating.lives().await;
+    elect.signal(Signal::INT);
+    let (status, stderr) = elect.end_without_output().await;
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.contains("interrupted"), "{stderr}");
+    run.is_over().await;
+}
+
+#[tokio::test]
+async fn whoever_dies_first_the_command_does_not_go_on() {
+    // Who is killed, in this order.
+    #[derive(Clone, Copy, Debug)]
+    enum Victim {
+        Sdctl,
+        Watchdog,
+    }
+    use Victim::{Sdctl, Watchdog};
+
+    for victims in [
+        &[Sdctl][..],
+        &[Watchdog],
+        &[Sdctl, Watchdog],
+        &[Watchdog, Sdctl],
+    ] {
+        let beating = Beating::stubborn();
+        let elect = Running::start(MEMORY, &beating.after(&["elect", "a", "--ttl", "8s", "--"]));
+        let run = beating.run(1).await;
+        for victim in victims {
+            match victim {
+                Sdctl => elect.signal(Signal::KILL),
+                Watchdog => signal(run.watchdog, Signal::KILL),
+            }
+        }
+        is_dead(run.command).await;
+        if victims.len() == 1 {
+            run.is_over().await;
+        } else {
+            // What it started is killed by one of them, as long as that one lives.
+            let _ = rustix::process::kill_process(run.child, Signal::KILL);
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_its_watchdog_a_command_is_killed_and_the_term_given_up() {
+    let beating = Beating::stubborn();
+    let arguments = beating.after(&["elect", "a", "--json", "--"]);
+    let elect = Running::start(MEMORY, &arguments);
+    let run = beating.run(1).await;
+    signal(run.watchdog, Signal::KILL);
+    let (status, lines, stderr) = elect.end().await;
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.contains("the watchdog has died"), "{stderr}");
+    assert_eq!(events(&lines).last().unwrap()["reason"], "resigned");
+    run.is_over().await;
+}
+
+#[tokio::test]
+async fn a_frozen_watchdog_is_not_waited_for() {
+    let beating = Beating::stubborn();
+    let elect = Running::start(MEMORY, &beating.after(&["elect", "a", "--ttl", "2s", "--"]));
+    let run = beating.run(1).await;
+    signal(run.watchdog, Signal::STOP);
+    elect.signal(Signal::TERM);
+    let (status, _, stderr) = elect.end().await;
+    assert!(status.success(), "{stderr}");
+    run.is_over().await;
+}
+
+#[tokio::test]
+async fn a_frozen_sdctl_loses_term_and_command_and_campaigns_again_when_it_wakes() {
+    let beating = Beating::stubborn();
+    let mut elect = Running::start(
+        MEMORY,
+        &beating.after(&["elect", "a", "--json", "--ttl", "2s", "--"]),
+    );
+    let first = elect.json_where(|event| event["event"] == "elected").await;
+    let run = beating.run(1).await;
+    elect.signal(Signal::STOP);
+    is_dead(run.command).await;
+    is_dead(run.child).await;
+    elect.signal(Signal::CONT);
+    let ended = elect.json_where(|event| event["event"] == "ended").await;
+    assert_eq!(ended["token"], first["token"]);
+    assert_ne!(ended["reason"], "resigned");
+    let again = elect.json_where(|event| event["event"] == "elected").await;
+    assert!(again["token"].as_u64() > first["token"].as_u64());
+    let run = beating.run(2).await;
+    assert_eq!(run.token, again["token"].as_u64());
+    elect.signal(Signal::TERM);
+    let (status, _, stderr) = elect.end().await;
+    assert!(status.success(), "{stderr}");
+    run.is_over().await;
+}
+
+#[tokio::test]
+async fn a_reader_who_does_not_read_holds_nothing_up() {
+    let (_unread, write) = pipe().unwrap();
+    let capacity = fcntl_setpipe_size(&write, 4096).unwrap();
+    rustix::io::write(&write, &vec![b'\n'; capacity]).unwrap();
+    let beating = Beating::docile();
+    let ttl = Duration::from_secs(4);
+    let mut elect = command(MEMORY, &beating.after(&["elect", "a", "--ttl", "4s", "--"]))
+        .stdout(Stdio::from(dup(&write).unwrap()))
+        .spawn()
+        .unwrap();
+    let run = beating.run(1).await;
+    beating.lives_after(BootClock.now() + ttl * 2).await;
+    assert_eq!(beating.runs(), 1, "its term went on");
+    send(&elect, Signal::TERM);
+    assert!(ended(&mut elect).await.success());
+    run.is_over().await;
+}
+
+#[tokio::test]
+async fn nobody_leading_is_told_and_a_status_of_its_own() {
+    let nobody = sdctl(MEMORY, &["leader", "a"]).await;
+    assert_eq!(nobody.status.code(), Some(1));
+    assert_eq!(nobody.stdout, b"a: nobody leads\n");
+    let output = sdctl(MEMORY, &["leader", "a", "--json"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told["name"], "a");
+    assert_eq!(
+        (&told["leader"], &told["status"]),
+        (&Value::Null, &"live".into())
+    );
+    let mut watch = Running::start(MEMORY, &["leader", "a", "--watch", "--json"]);
+    assert_eq!(watch.json_where(|_| true).await, told);
+}

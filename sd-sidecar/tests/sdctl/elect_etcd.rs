@@ -1,0 +1,304 @@
+//! Against a real etcd: two of them want to lead, and the command of one is dead before the other leads.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use sd_core::testing::{EtcdProgram, EtcdServer, required_env};
+use sd_core::{BootClock, Clock, Incarnation, Moment};
+use serde_json::{Value, json};
+
+use crate::beating::{Beating, signal};
+use crate::running::{Running, sdctl, sdctl_json};
+
+const NAME: &str = "reports/nightly";
+const TTL: Duration = Duration::from_secs(3);
+/// What a server may take beyond the time-to-live, on a busy machine.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// A corner of the shared server for one test.
+fn registry() -> String {
+    let server = required_env("SD_TEST_ETCD").unwrap();
+    let server = server.replacen("http://", "etcd://", 1);
+    let corner = Incarnation::random();
+    format!("{server}/sdctl-{corner}?election_prefix=/sdctl-elections-{corner}")
+}
+
+fn elect(registry: &str, value: &str, beating: &Beating) -> Running {
+    let elect = [
+        "elect", NAME, "--value", value, "--ttl", "3s", "--json", "--",
+    ];
+    Running::start(registry, &beating.after(&elect))
+}
+
+fn is(event: &'static str) -> impl Fn(&Value) -> bool {
+    move |told| told["event"] == event
+}
+
+fn time(told: &Value) -> Moment {
+    let nanos = told["t_boottime_ns"].as_u64().unwrap();
+    Moment::from_start(Duration::from_nanos(nanos))
+}
+
+/// Two candidates with stubborn commands, of which the first leads.
+struct Pair {
+    first: Running,
+    first_beating: Beating,
+    first_elected: Value,
+    second: Running,
+    second_beating: Beating,
+}
+
+impl Pair {
+    async fn start() -> Self {
+        let registry = registry();
+        let [first_beating, second_beating] = [Beating::stubborn(), Beating::stubborn()];
+        let mut first = elect(&registry, "first", &first_beating);
+        let first_elected = first.json_where(is("elected")).await;
+        let mut second = elect(&registry, "second", &second_beating);
+        let waiting = second.json_where(|_| true).await;
+        assert_eq!(
+            (&waiting["event"], &waiting["error"]),
+            (&"waiting".into(), &Value::Null)
+        );
+        first_beating.run(1).await;
+        Self {
+            first,
+            first_beating,
+            first_elected,
+            second,
+            second_beating,
+        }
+    }
+
+    /// Waits until the second leads, within `limit` from `since`. Nothing of the first one's command may have lived until then.
+    async fn second_takes_over(&mut self, since: Moment, limit: Duration) {
+        let elected = self.second.json_where(is("elected")).await;
+        let took = time(&elected).since(since);
+        assert!(took < limit, "{took:?}");
+        assert!(elected["token"].as_u64() > self.first_elected["token"].as_u64());
+        let run = self.second_beating.run(1).await;
+        assert_eq!(run.token, elected["token"].as_u64());
+        let last = self.first_beating.last_sign();
+        assert!(last < time(&elected), "{last:?} {elected}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn the_command_of_a_leader_that_is_killed_is_dead_before_the_next_one_leads() {
+    let mut pair = Pair::start().await;
+    let run = pair.first_beating.run(1).await;
+    let now = BootClock.now();
+    pair.first.signal(Signal::KILL);
+    pair.second_takes_over(now, TTL + SLACK).await;
+    run.is_over().await;
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn the_command_of_a_leader_that_is_frozen_is_dead_before_the_next_one_leads() {
+    let mut pair = Pair::start().await;
+    let run = pair.first_beating.run(1).await;
+    let now = BootClock.now();
+    pair.first.signal(Signal::STOP);
+    pair.second_takes_over(now, TTL + SLACK).await;
+    run.is_over().await;
+
+    pair.first.signal(Signal::CONT);
+    let ended = pair.first.json_where(is("ended")).await;
+    assert_eq!(ended["token"], pair.first_elected["token"]);
+    assert_ne!(ended["reason"], "resigned");
+    pair.first.json_where(is("waiting")).await;
+
+    // And back, with the next term.
+    pair.second.signal(Signal::TERM);
+    let elected = pair.first.json_where(is("elected")).await;
+    assert!(elected["token"].as_u64() > pair.first_elected["token"].as_u64());
+    assert!(pair.second_beating.last_sign() < time(&elected));
+    let run = pair.first_beating.run(2).await;
+    assert_eq!(run.token, elected["token"].as_u64());
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn a_leader_that_is_asked_to_stop_hands_over_without_waiting_for_the_time_to_live() {
+    let registry = registry();
+    let [docile, next] = [Beating::docile(), Beating::docile()];
+    let elect = |beating: &Beating| {
+        let arguments = beating.after(&["elect", NAME, "--ttl", "60s", "--json", "--"]);
+        Running::start(&registry, &arguments)
+    };
+    let mut first = elect(&docile);
+    first.json_where(is("elected")).await;
+    let mut second = elect(&next);
+    second.json_where(is("waiting")).await;
+    let run = docile.run(1).await;
+    let now = BootClock.now();
+    first.signal(Signal::TERM);
+    let elected = second.json_where(is("elected")).await;
+    assert!(docile.last_sign() < time(&elected));
+    assert!(time(&elected).since(now) < SLACK, "{elected}");
+    run.is_over().await;
+    let (status, lines, _) = first.end().await;
+    assert!(status.success(), "{lines:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn a_leader_whose_watchdog_is_killed_hands_over() {
+    let mut pair = Pair::start().await;
+    let run = pair.first_beating.run(1).await;
+    let now = BootClock.now();
+    signal(run.watchdog, Signal::KILL);
+    pair.second_takes_over(now, SLACK).await;
+    run.is_over().await;
+    let (status, _, stderr) = pair.first.end().await;
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.contains("the watchdog has died"), "{stderr}");
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn a_leader_is_seen_and_so_is_that_nobody_leads() {
+    let registry = registry();
+    let mut watch = Running::start(&registry, &["leader", NAME, "--watch", "--json"]);
+    let nobody = json!({
+        "name": NAME, "leader": null, "status": "live", "since": null, "error": null, "lineage": 0,
+    });
+    assert_eq!(watch.json_where(|_| true).await, nobody);
+    let asked = sdctl(&registry, &["leader", NAME, "--json"]).await;
+    assert_eq!(asked.status.code(), Some(1));
+
+    let elect = ["elect", NAME, "--value", "host-7", "--json"];
+    let mut first = Running::start(&registry, &elect);
+    let elected = first.json_where(is("elected")).await;
+    let seen = watch.json_where(|_| true).await;
+    let mut leader = elected.clone();
+    leader
+        .as_object_mut()
+        .unwrap()
+        .retain(|field, _| ["id", "token", "token_domain"].contains(&field.as_str()));
+    leader["value"] = "host-7".into();
+    assert_eq!(seen["leader"], leader);
+    assert_eq!(
+        sdctl_json(&registry, &["leader", NAME, "--json"]).await,
+        seen
+    );
+    let text = sdctl(&registry, &["leader", NAME]).await;
+    let text = String::from_utf8(text.stdout).unwrap();
+    let expected = format!("{NAME} is led by host-7, token {}", elected["token"]);
+    assert!(text.starts_with(&expected), "{text}");
+
+    first.signal(Signal::INT);
+    assert_eq!(watch.json_where(|_| true).await, nobody);
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn a_leader_without_its_registry_is_at_risk_then_stops_its_command_and_later_leads_again() {
+    let program = EtcdProgram::from_env().unwrap();
+    let registry = program.url().replacen("http://", "etcd://", 1) + "/services";
+    let mut server = EtcdServer::launch(program).await.unwrap();
+    let beating = Beating::stubborn();
+    let mut first = elect(&registry, "first", &beating);
+    let elected = first.json_where(is("elected")).await;
+    let run = beating.run(1).await;
+    let mut watch = Running::start(&registry, &["leader", NAME, "--watch", "--json"]);
+    watch
+        .json_where(|told| told["leader"]["token"] == elected["token"])
+        .await;
+
+    server.kill().unwrap();
+    let killed = BootClock.now();
+    let at_risk = first.json_where(is("at_risk")).await;
+    assert!(at_risk["error"].is_string(), "{at_risk}");
+    let stale = watch.json_where(|told| told["status"] == "stale").await;
+    assert_eq!(stale["leader"]["token"], elected["token"]);
+    let ended = first.json_where(is("ended")).await;
+    assert_eq!(ended["reason"], "lease_expired");
+    assert!(
+        time(&ended) > time(&at_risk) && ended["error"].is_string(),
+        "{ended}"
+    );
+    let waiting = first.json_where(is("waiting")).await;
+    assert!(waiting["error"].is_string(), "{waiting}");
+    run.is_over().await;
+    // The server could have handed over a time-to-live after it was asked last, at the earliest.
+    let last = beating.last_sign();
+    assert!(last > time(&ended), "it took no notice of being asked");
+    assert!(last < killed + TTL, "{last:?} {killed:?}");
+
+    server.restart_empty().await.unwrap();
+    let again = first.json_where(is("elected")).await;
+    let run = beating.run(2).await;
+    assert_eq!(run.token, again["token"].as_u64());
+    watch
+        .json_where(|told| told["leader"]["id"] == again["id"])
+        .await;
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn whoever_wants_one_term_only_is_told_how_it_ended() {
+    let program = EtcdProgram::from_env().unwrap();
+    let registry = program.url().replacen("http://", "etcd://", 1) + "/services";
+    let mut server = EtcdServer::launch(program).await.unwrap();
+    let once = ["elect", NAME, "--once", "--ttl", "3s", "--json"];
+    let mut elect = Running::start(&registry, &once);
+    elect.json_where(is("elected")).await;
+    server.kill().unwrap();
+    elect.json_where(is("ended")).await;
+    let (status, _, stderr) = elect.end().await;
+    assert_eq!(status.code(), Some(1));
+    let line = stderr.lines().last().unwrap();
+    assert!(
+        line.contains("is over: not confirmed before its deadline"),
+        "{stderr}"
+    );
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn whoever_cannot_tell_the_registry_that_it_leaves_says_so() {
+    let program = EtcdProgram::from_env().unwrap();
+    let registry = program.url().replacen("http://", "etcd://", 1) + "/services";
+    let mut server = EtcdServer::launch(program).await.unwrap();
+    let start = || Running::start(&registry, &["elect", NAME, "--ttl", "60s", "--json"]);
+    let mut leader = start();
+    leader.json_where(is("elected")).await;
+    let mut waiting = start();
+    waiting.json_where(is("waiting")).await;
+    server.kill().unwrap();
+    for (elect, what) in [(waiting, "cannot leave"), (leader, "cannot resign")] {
+        let asked = BootClock.now();
+        elect.signal(Signal::INT);
+        let (status, _, stderr) = elect.end().await;
+        let took = BootClock.now().since(asked);
+        assert!(took < SLACK, "{took:?}");
+        assert_eq!(status.code(), Some(1));
+        let line = stderr.lines().last().unwrap();
+        assert!(line.contains(what), "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn a_candidate_without_a_registry_says_why_it_waits_and_ends_when_it_is_told_to() {
+    let port = sd_core::testing::free_port().unwrap();
+    let registry = format!("etcd://u:sesame@127.0.0.1:{port}/services");
+    let mut elect = Running::start(&registry, &["elect", NAME, "--json"]);
+    let waiting = elect.json_where(|_| true).await;
+    assert_eq!(waiting["event"], "waiting");
+    let error = waiting["error"].as_str().unwrap();
+    assert!(!error.contains("sesame"), "{error}");
+    assert!(waiting["id"].is_null() && waiting["token"].is_null());
+    elect.signal(Signal::INT);
+    let (status, _, stderr) = elect.end().await;
+    assert!(status.success(), "{stderr}");
+    assert_eq!(stderr, "");
+    let asked = sdctl(&registry, &["leader", NAME, "--timeout", "1s"]).await;
+    let line = crate::running::failure(&asked);
+    assert!(
+        line.contains("who leads") && line.contains("try: "),
+        "{line}"
+    );
+}
