@@ -8,6 +8,7 @@
 )]
 
 mod bench;
+mod chaos;
 mod ci;
 mod command;
 mod http;
@@ -45,6 +46,8 @@ enum Task {
     Test(test::Options),
     /// Run the contenders side by side, in release mode
     Bench(bench::Options),
+    /// Hold elections under faults, and check what their candidates did
+    Chaos(chaos::Options),
     #[command(flatten)]
     Ci(ci::Command),
     /// Print what a shell has to set for building sd-etcd where no protoc is installed
@@ -71,6 +74,7 @@ fn run(task: &Task) -> Result<bool> {
         Task::Servers(command) => command.run(&workspace)?,
         Task::Test(options) => return test::run(&workspace, options),
         Task::Bench(options) => bench::run(&workspace, options)?,
+        Task::Chaos(options) => chaos::run(&workspace, options)?,
         Task::Ci(command) => return command.run(&workspace),
         Task::Protoc => protoc::print()?,
     }

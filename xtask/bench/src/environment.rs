@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use crate::report::Table;
 
 /// The crates whose versions matter to a figure.
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 11] = [
     "tonic",
     "hyper",
     "h2",
@@ -16,29 +16,21 @@ const CRATES: [&str; 10] = [
     "arc-swap",
     "etcd-client",
     "sd-core",
+    "sd-election",
     "sd-etcd",
     "sd-grpc",
 ];
 const LOCK: &str = include_str!("../../../Cargo.lock");
 
-pub(crate) fn conditions(quick: bool) -> Table {
+/// What hardly changes from one run to the next.
+pub(crate) fn conditions() -> Table {
     let mut table = Table::new(["condition", "value"]);
     let system = rustix::system::uname();
     let versions: Vec<String> = CRATES
         .iter()
         .filter_map(|name| Some(format!("{name} {}", version(LOCK, name)?)))
         .collect();
-    let mode = if quick {
-        "quick: too short for conclusions"
-    } else {
-        "full"
-    };
     let rows = [
-        ("run", mode.to_owned()),
-        (
-            "when",
-            humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-        ),
         ("processor", processor()),
         (
             "kernel",
@@ -48,7 +40,6 @@ pub(crate) fn conditions(quick: bool) -> Table {
                 system.release().to_string_lossy()
             ),
         ),
-        ("load average at the start", load()),
         ("compiler", compiler()),
         (
             "profile",
@@ -60,6 +51,20 @@ pub(crate) fn conditions(quick: bool) -> Table {
         table.row([condition, &value]);
     }
     table
+}
+
+/// When a run begins and how, in a sentence.
+pub(crate) fn moment(quick: bool) -> String {
+    let mode = if quick {
+        "a quick run, too short for conclusions"
+    } else {
+        "a full run"
+    };
+    let now = humantime::format_rfc3339_seconds(SystemTime::now());
+    format!(
+        "Measured {now}, in {mode}; load average before it {}.",
+        load()
+    )
 }
 
 /// The version of a crate in the lock file; the highest, if there are several.

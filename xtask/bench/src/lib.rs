@@ -4,6 +4,8 @@ mod allocations;
 mod calls;
 mod channels;
 mod cores;
+mod earlier;
+mod election;
 mod environment;
 mod fault;
 mod harness;
@@ -31,7 +33,7 @@ type Result<T, E = Error> = std::result::Result<T, E>;
 /// Measures contenders side by side and writes a report.
 #[derive(Debug, Parser)]
 struct Options {
-    /// What to measure; everything by default
+    /// What to measure; everything by default. What an earlier report says of others is kept
     benches: Vec<Bench>,
     /// Few and short rounds: shows that everything runs, and no more
     #[arg(long)]
@@ -48,6 +50,9 @@ struct Options {
     /// What benches of calls start this program again for
     #[arg(long, hide = true)]
     serve: Option<usize>,
+    /// What the election bench starts this program again for
+    #[arg(long, hide = true)]
+    lead: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -62,6 +67,8 @@ enum Bench {
     Update,
     /// Milliseconds from register to seen, beside the raw client
     Register,
+    /// From one leader to the next, beside the Go client; a thousand candidates
+    Election,
     /// Memory and time for 100 000 instances
     Memory,
 }
@@ -107,11 +114,14 @@ fn run(options: &Options) -> Result<()> {
     if let Some(listeners) = options.serve {
         return server::serve(listeners);
     }
+    if let Some(address) = &options.lead {
+        return election::lead(address);
+    }
     let effort = Effort {
         quick: options.quick,
         rounds: options.rounds.unwrap_or(if options.quick { 3 } else { 24 }),
     };
-    let conditions = environment::conditions(options.quick);
+    let measured = environment::moment(options.quick);
     let mut sections = Vec::new();
     for bench in Bench::value_variants() {
         if options.benches.is_empty() || options.benches.contains(bench) {
@@ -119,7 +129,9 @@ fn run(options: &Options) -> Result<()> {
             sections.push(bench.measure(effort)?);
         }
     }
-    report::write(&options.out, &conditions, &sections)
+    let conditions = environment::conditions();
+    let anew = options.benches.is_empty();
+    report::write(&options.out, anew, &conditions, &measured, &sections)
 }
 
 impl Bench {
@@ -130,6 +142,7 @@ impl Bench {
             Self::Fault => fault::measure(effort),
             Self::Update => update::measure(effort),
             Self::Register => register::measure(effort),
+            Self::Election => election::measure(effort),
             Self::Memory => memory::measure(effort),
         }
     }

@@ -194,7 +194,7 @@ pub(crate) fn probe(size: usize) -> Result<()> {
 }
 
 /// A size of this process, in bytes.
-fn resident(field: &str) -> Result<f64> {
+pub(crate) fn resident(field: &str) -> Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     let kib = line

@@ -24,9 +24,7 @@ const TTL: i64 = 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) fn measure(effort: Effort) -> Result<Section> {
-    let address = std::env::var("SD_TEST_ETCD").map_err(
-        |_| "SD_TEST_ETCD must say where an etcd is: `cargo xtask bench` starts one and sets it",
-    )?;
+    let address = address()?;
     let samples = effort.pick(1_000, 30);
     let runtime = Runtime::new()?;
     let mut contenders = runtime.block_on(async {
@@ -108,7 +106,15 @@ fn median(times: &[Duration]) -> f64 {
     Spread::of(times.iter().map(Duration::as_secs_f64)).median
 }
 
-async fn version(address: &str) -> Result<String> {
+/// Where etcd is.
+pub(crate) fn address() -> Result<String> {
+    let named = std::env::var("SD_TEST_ETCD");
+    let missing =
+        "SD_TEST_ETCD must say where an etcd is: `cargo xtask bench` starts one and sets it";
+    Ok(named.map_err(|_| missing)?)
+}
+
+pub(crate) async fn version(address: &str) -> Result<String> {
     let mut client = Client::connect([address], None).await?;
     Ok(client.status().await?.version().to_owned())
 }

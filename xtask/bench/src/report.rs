@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::Result;
+use crate::earlier::{Earlier, Written};
 use crate::plot::Chart;
 
 /// What one bench has to say.
@@ -15,6 +16,26 @@ pub(crate) struct Section {
     pub(crate) text: String,
     pub(crate) bars: Vec<Bar>,
     pub(crate) charts: Vec<Chart>,
+}
+
+impl Section {
+    /// As it stands in the report.
+    fn written(&self, measured: &str) -> Written {
+        let mut bars = Table::default();
+        for bar in &self.bars {
+            let met = if bar.met { "yes" } else { "**no**" };
+            bars.row([self.title, &bar.what, &bar.limit, &bar.measured, met]);
+        }
+        let mut text = format!("{measured}\n\n{}", self.text.trim());
+        for chart in &self.charts {
+            let _ = write!(text, "\n\n![{}]({})", chart.title, chart.file());
+        }
+        Written {
+            title: self.title.to_owned(),
+            bars: bars.to_string(),
+            text,
+        }
+    }
 }
 
 /// A figure that was promised, and what came of it.
@@ -59,7 +80,7 @@ impl Bar {
 }
 
 /// A Markdown table, built row by row.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Table(String);
 
 impl Table {
@@ -88,31 +109,62 @@ impl Display for Table {
     }
 }
 
-/// Writes `bench.md` and its charts into `folder`.
-pub(crate) fn write(folder: &Path, conditions: &Table, sections: &[Section]) -> Result<()> {
+/// The heading of the table of all bars.
+pub(crate) const BARS: &str = "The bars";
+const BARS_HEAD: &str = "\
+| bench | what | bar | measured | met |
+| --- | --- | ---: | ---: | ---: |
+";
+/// The heading of what the figures depend on.
+pub(crate) const CONDITIONS: &str = "Conditions";
+
+/// Writes `bench.md` and its charts into `folder`. Keeps what an earlier report there says of benches that were not measured now,
+/// unless `anew`. `measured` says when and how the sections were measured.
+pub(crate) fn write(
+    folder: &Path,
+    anew: bool,
+    conditions: &Table,
+    measured: &str,
+    sections: &[Section],
+) -> Result<()> {
     fs::create_dir_all(folder)?;
     for chart in sections.iter().flat_map(|section| &section.charts) {
         fs::write(folder.join(chart.file()), chart.to_svg())?;
     }
     let report = folder.join("bench.md");
-    fs::write(&report, markdown(conditions, sections))?;
+    let earlier = if anew {
+        Earlier::default()
+    } else {
+        Earlier::read(&report)?
+    };
+    let written = sections.iter().map(|section| section.written(measured));
+    let text = markdown(conditions, merged(earlier, written));
+    fs::write(&report, text)?;
     eprintln!("wrote {}", report.display());
     Ok(())
 }
 
-fn markdown(conditions: &Table, sections: &[Section]) -> String {
-    let mut bars = Table::new(["what", "bar", "measured", "met"]);
-    for bar in sections.iter().flat_map(|section| &section.bars) {
-        let met = if bar.met { "yes" } else { "**no**" };
-        bars.row([&bar.what, &bar.limit, &bar.measured, met]);
-    }
-    let mut text = format!("{INTRODUCTION}\n## The bars\n\n{bars}\n## Conditions\n\n{conditions}");
-    for section in sections {
-        let _ = write!(text, "\n## {}\n\n{}", section.title, section.text.trim());
-        for chart in &section.charts {
-            let _ = write!(text, "\n\n![{}]({})", chart.title, chart.file());
+/// The sections of `earlier`, each replaced by the new one of its title, and the new ones that have none there.
+fn merged(earlier: Earlier, new: impl IntoIterator<Item = Written>) -> Vec<Written> {
+    let mut sections = earlier.sections;
+    for new in new {
+        match sections.iter_mut().find(|held| held.title == new.title) {
+            Some(held) => *held = new,
+            None => sections.push(new),
         }
-        text.push('\n');
+    }
+    sections
+}
+
+fn markdown(conditions: &Table, sections: Vec<Written>) -> String {
+    let bars: String = sections.iter().map(|section| &*section.bars).collect();
+    let mut text =
+        format!("{INTRODUCTION}\n## {BARS}\n\n{BARS_HEAD}{bars}\n## {CONDITIONS}\n\n{conditions}");
+    for Written {
+        title, text: body, ..
+    } in sections
+    {
+        let _ = write!(text, "\n## {title}\n\n{body}\n");
     }
     text
 }
@@ -123,7 +175,8 @@ const INTRODUCTION: &str = "\
 Written by `cargo xtask bench --out docs`; do not edit. All contenders of a bench run in one program and one run. Each is
 measured once in each round, in an order that is shuffled anew, after one round to warm up. A ratio compares two contenders
 round by round: the median of the rounds' ratios, in parentheses the smallest and the largest, and in how many rounds it was
-below 1. Absolute figures belong to this machine and this hour; compare ratios.
+below 1. Absolute figures belong to this machine and this hour; compare ratios. Benches can be run one by one: each says when it
+was, and the conditions are those of the last run.
 ";
 
 #[cfg(test)]
@@ -137,19 +190,39 @@ mod tests {
         assert_eq!(table.to_string(), "| a | b |\n| --- | ---: |\n| 1 | 2 |\n");
     }
 
+    fn section(title: &'static str, measured: f64) -> Section {
+        Section {
+            title,
+            text: format!("Took {measured}."),
+            bars: vec![Bar::at_most(title.to_lowercase(), measured, 40.0, |ns| {
+                format!("{ns} ns")
+            })],
+            charts: Vec::new(),
+        }
+    }
+
+    fn report(earlier: &str, sections: &[Section]) -> String {
+        let written = sections.iter().map(|section| section.written("Now."));
+        let sections = merged(Earlier::parse(earlier), written);
+        markdown(&Table::new(["condition", "value"]), sections)
+    }
+
     #[test]
     fn the_report_names_bars_that_were_missed() {
-        let section = Section {
-            title: "Pick",
-            text: "Text.".into(),
-            bars: vec![Bar::at_most("pick", 50.0, 40.0, |ns| format!("{ns} ns"))],
-            charts: Vec::new(),
-        };
-        let text = markdown(&Table::new(["condition", "value"]), &[section]);
+        let text = report("", &[section("Pick", 50.0)]);
         assert!(
-            text.contains("| pick | ≤ 40 ns | 50 ns | **no** |"),
+            text.contains("| Pick | pick | ≤ 40 ns | 50 ns | **no** |"),
             "{text}"
         );
-        assert!(text.contains("## Pick\n\nText."));
+        assert!(text.contains("\n## Pick\n\nNow.\n\nTook 50.\n"));
+    }
+
+    #[test]
+    fn what_is_not_measured_anew_stays_as_it_was() {
+        let both = report("", &[section("Pick", 50.0), section("Rpc", 30.0)]);
+        assert_eq!(report(&both, &[section("Pick", 50.0)]), both);
+        let mended = report(&both, &[section("Pick", 10.0)]);
+        let at_once = report("", &[section("Pick", 10.0), section("Rpc", 30.0)]);
+        assert_eq!(mended, at_once);
     }
 }

@@ -1,0 +1,80 @@
+//! One process with a candidate in each election.
+
+use std::time::Duration;
+use std::{io, thread};
+
+use sd_core::Registry;
+use sd_etcd::EtcdConfig;
+use tokio::sync::watch;
+
+use crate::Result;
+use crate::child::journal::Journal;
+use crate::child::{Brief, Order, die_with, naive, ours};
+use crate::history::{Election, Event};
+use crate::operator::PREFIX;
+
+/// Runs until its standard input ends, which means that it is not needed any more.
+pub(crate) fn run(brief: &Brief) -> Result<()> {
+    die_with(brief.parent)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(stand(brief))
+}
+
+async fn stand(brief: &Brief) -> Result<()> {
+    let journal = Journal::new(&brief.name);
+    let registry = registry(brief)?;
+    let orders = orders();
+    let ours = |election| {
+        let stand = ours::Stand::new(brief, &registry, election, &journal)?;
+        Ok::<_, crate::Error>(stand.run(orders.clone()))
+    };
+    let elections = async {
+        tokio::try_join!(
+            ours(Election::Plain)?,
+            ours(Election::Delayed)?,
+            naive::run(brief, &journal, orders.clone()),
+        )?;
+        journal.tell(Event::Idle);
+        std::future::pending::<Result<()>>().await
+    };
+    tokio::select! {
+        ended = elections => ended,
+        () = dismissed(orders.clone()) => Ok(()),
+    }
+}
+
+/// As a service would connect that wants to notice soon when its server is gone.
+pub(super) fn registry(brief: &Brief) -> Result<Registry> {
+    const PING: Duration = Duration::from_secs(1);
+    let config = EtcdConfig::new(brief.endpoints.iter().cloned())
+        .with_election_prefix(PREFIX)
+        .with_connect_timeout(PING)
+        .with_keep_alive(PING, PING);
+    Ok(sd_etcd::connect(config)?)
+}
+
+/// The orders that come on standard input, read by a thread that may wait there for as long as the process lives. The channel is
+/// closed when they end.
+pub(super) fn orders() -> watch::Receiver<Order> {
+    let (order, orders) = watch::channel(Order::Wander);
+    thread::spawn(move || {
+        for line in io::stdin().lines() {
+            let read = line.map_err(crate::Error::from);
+            match read.and_then(|line| Ok(serde_json::from_str(&line)?)) {
+                Ok(next) => drop(order.send_replace(next)),
+                Err(error) => {
+                    tracing::error!(%error, "not an order");
+                    return;
+                }
+            }
+        }
+    });
+    orders
+}
+
+/// Returns when there are no more orders.
+pub(super) async fn dismissed(mut orders: watch::Receiver<Order>) {
+    while orders.changed().await.is_ok() {}
+}

@@ -1,0 +1,118 @@
+//! The kinds of fault.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What a round does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Kind {
+    /// kill -9 of a candidate's process, which is then started anew.
+    KillCandidate,
+    /// SIGSTOP of a candidate's process, SIGCONT well before its time-to-live is over.
+    FreezeBelowTtl,
+    /// SIGCONT when the time-to-live may be over or not.
+    FreezeAroundTtl,
+    /// SIGCONT after two or three times-to-live.
+    FreezeAboveTtl,
+    /// A candidate's connections are reset and new ones refused.
+    Cut,
+    /// What is sent is lost, both ways; nobody is told.
+    BlackHole,
+    /// Only requests, or only answers, are held back.
+    OneWay,
+    /// Existing connections are dead without a sign, new ones work.
+    HalfOpen,
+    /// A server gets SIGTERM and is started again with its data.
+    RestartServer,
+    /// A server is killed and started again with its data.
+    KillServer,
+    /// SIGSTOP of a server, SIGCONT before or after the time-to-live.
+    FreezeServer,
+    /// The leader's lease is revoked by an operator.
+    RevokeLease,
+    /// The leader's entry is deleted by an operator; its lease lives on.
+    DeleteEntry,
+    /// History is compacted while the observers and a candidate are disconnected.
+    Compact,
+    /// The raft leader of several members is killed.
+    KillRaftLeader,
+    /// It is frozen.
+    FreezeRaftLeader,
+    /// It cannot reach the other members nor be reached by them, but its clients still can.
+    CutOffRaftLeader,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 17] = [
+        Self::KillCandidate,
+        Self::FreezeBelowTtl,
+        Self::FreezeAroundTtl,
+        Self::FreezeAboveTtl,
+        Self::Cut,
+        Self::BlackHole,
+        Self::OneWay,
+        Self::HalfOpen,
+        Self::RestartServer,
+        Self::KillServer,
+        Self::FreezeServer,
+        Self::RevokeLease,
+        Self::DeleteEntry,
+        Self::Compact,
+        Self::KillRaftLeader,
+        Self::FreezeRaftLeader,
+        Self::CutOffRaftLeader,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::KillCandidate => "candidate killed",
+            Self::FreezeBelowTtl => "candidate frozen, below the TTL",
+            Self::FreezeAroundTtl => "candidate frozen, around the TTL",
+            Self::FreezeAboveTtl => "candidate frozen, far above the TTL",
+            Self::Cut => "candidate cut off, connections reset",
+            Self::BlackHole => "candidate cut off, everything swallowed",
+            Self::OneWay => "candidate cut off one way",
+            Self::HalfOpen => "connections half-open",
+            Self::RestartServer => "etcd restarted",
+            Self::KillServer => "etcd killed and restarted",
+            Self::FreezeServer => "etcd frozen",
+            Self::RevokeLease => "leader's lease revoked",
+            Self::DeleteEntry => "leader's entry deleted",
+            Self::Compact => "compaction while observing",
+            Self::KillRaftLeader => "raft leader killed and restarted",
+            Self::FreezeRaftLeader => "raft leader frozen",
+            Self::CutOffRaftLeader => "raft leader cut off from its peers",
+        }
+    }
+
+    /// Whether it needs more than one member.
+    pub(crate) fn is_of_raft(self) -> bool {
+        matches!(
+            self,
+            Self::KillRaftLeader | Self::FreezeRaftLeader | Self::CutOffRaftLeader
+        )
+    }
+
+    /// Whether a server is stopped and goes on as if nothing had been: what servers with the bugs that `Safety` warns of do not
+    /// survive without harm.
+    pub(crate) fn freezes_a_server(self) -> bool {
+        matches!(self, Self::FreezeServer | Self::FreezeRaftLeader)
+    }
+
+    /// Whether candidates without a fault of their own may be without a working server meanwhile.
+    pub(crate) fn impairs_servers(self) -> bool {
+        self.is_of_raft()
+            || matches!(
+                self,
+                Self::RestartServer | Self::KillServer | Self::FreezeServer
+            )
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,150 @@
+//! Elections under faults, in processes of their own over real servers, and whether they kept what they promise.
+//! `cargo xtask chaos --help` says how to run it.
+
+mod check;
+mod child;
+mod deck;
+mod history;
+mod kind;
+mod link;
+mod operator;
+mod peers;
+mod process;
+mod pulse;
+mod register;
+mod report;
+mod round;
+mod run;
+mod scene;
+mod servers;
+mod simulate;
+mod site;
+mod story;
+mod table;
+mod verdict;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use clap::{Parser, ValueEnum};
+
+use crate::child::Brief;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Runs elections under faults and checks what their candidates did
+#[derive(Debug, Parser)]
+struct Options {
+    /// Whose servers
+    #[arg(long)]
+    backend: Option<Backend>,
+    /// For how many minutes faults are made; what a run needs in order to count grows with it
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    minutes: u32,
+    /// Less than a minute, on one release of the server: shows that everything runs
+    #[arg(long)]
+    quick: bool,
+    /// In virtual time, without servers: many schedules, and every known mistake put in and noticed
+    #[arg(long, conflicts_with = "backend")]
+    simulate: bool,
+    /// How many schedules are simulated; 100 000 by default
+    #[arg(long, requires = "simulate")]
+    schedules: Option<u64>,
+    /// What is random follows from this; a new one by default. With --simulate the first schedule, 0 by default; if it is given without
+    /// --schedules, this one alone, and all that happens in it
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Writes the report there as chaos.md, too
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Where histories and logs are kept of a run that failed
+    #[arg(long, default_value = "target/chaos")]
+    histories: PathBuf,
+    /// Keeps them of a good run, too
+    #[arg(long)]
+    keep: bool,
+    /// Be a candidate of a run
+    #[arg(long, hide = true)]
+    as_node: Option<String>,
+    /// Be an observer of a run
+    #[arg(long, hide = true)]
+    as_observer: Option<String>,
+    /// Be killed when this process ends, and become the program that follows
+    #[arg(long, hide = true)]
+    exec_for: Option<u32>,
+    #[arg(last = true, hide = true)]
+    program: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Backend {
+    Etcd,
+}
+
+/// The program `chaos`.
+pub fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {}", chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error with everything behind it.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    text
+}
+
+/// False if a promise was broken or the run does not count, which was said then.
+fn run(options: &Options) -> Result<bool> {
+    if let Some(parent) = options.exec_for {
+        child::exec(parent, &options.program)?;
+    }
+    if let Some(brief) = &options.as_node {
+        log_to_stderr();
+        return child::run_node(&read(brief)?).map(|()| true);
+    }
+    if let Some(brief) = &options.as_observer {
+        log_to_stderr();
+        return child::run_observer(&read(brief)?).map(|()| true);
+    }
+    if options.simulate {
+        return Ok(simulate::run(options.seed, options.schedules));
+    }
+    match options.backend {
+        Some(Backend::Etcd) => run::run(options),
+        None => Err("say over which servers, --backend etcd, or --simulate".into()),
+    }
+}
+
+fn read(brief: &str) -> Result<Brief> {
+    Ok(serde_json::from_str(brief)?)
+}
+
+fn log_to_stderr() {
+    tracing_subscriber::fmt()
+        .with_env_filter("info,sd_election=debug,sd_etcd=debug")
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+}
+
+/// A command for `program` that is killed when this process ends, however it ends.
+fn guarded(program: &Path) -> Command {
+    // Of this very file, even if it has been replaced since.
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .args(["--exec-for", &std::process::id().to_string(), "--"])
+        .arg(program);
+    command
+}

@@ -1,0 +1,102 @@
+//! What an operator does at the servers, past the proxies, with a plain client.
+
+use std::time::Duration;
+
+use etcd_client::{Client, CompactionOptions, ConnectOptions, GetOptions, SortOrder, SortTarget};
+use tokio::time::timeout;
+
+use crate::Result;
+use crate::history::Election;
+
+/// Where the elections of a run are kept.
+pub(crate) const PREFIX: &str = "/chaos";
+
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// The keys of an election's candidates begin so, and end with the id of their lease, in hexadecimal.
+pub(crate) fn entries_of(election: Election) -> String {
+    format!("{PREFIX}/{election}/.entries/")
+}
+
+/// The entry that leads, as it is at the server.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    key: Vec<u8>,
+    lease: i64,
+    pub(crate) token: u64,
+}
+
+/// A client with a connection of its own to some servers.
+pub(crate) struct Operator {
+    client: Client,
+}
+
+impl Operator {
+    pub(crate) async fn connect(urls: &[String]) -> Result<Self> {
+        let options = ConnectOptions::new()
+            .with_connect_timeout(ANSWER_WITHIN)
+            .with_timeout(ANSWER_WITHIN);
+        let client = timeout(ANSWER_WITHIN, Client::connect(urls, Some(options))).await??;
+        Ok(Self { client })
+    }
+
+    /// Who leads; `None` while nobody stands in line.
+    pub(crate) async fn leader(&mut self, election: Election) -> Result<Option<Entry>> {
+        let oldest = GetOptions::new()
+            .with_prefix()
+            .with_sort(SortTarget::Create, SortOrder::Ascend)
+            .with_limit(1);
+        let answer = self.client.get(entries_of(election), Some(oldest)).await?;
+        Ok(answer.kvs().first().map(|entry| Entry {
+            key: entry.key().to_vec(),
+            lease: entry.lease(),
+            token: entry.create_revision().cast_unsigned(),
+        }))
+    }
+
+    pub(crate) async fn count(&mut self, election: Election) -> Result<usize> {
+        let count = GetOptions::new().with_prefix().with_count_only();
+        let answer = self.client.get(entries_of(election), Some(count)).await?;
+        Ok(usize::try_from(answer.count())?)
+    }
+
+    pub(crate) async fn revoke_lease(&mut self, entry: &Entry) -> Result<()> {
+        self.client.lease_revoke(entry.lease).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn delete(&mut self, entry: &Entry) -> Result<()> {
+        self.client.delete(entry.key.clone(), None).await?;
+        Ok(())
+    }
+
+    /// Forgets all history up to now, after making some.
+    pub(crate) async fn compact(&mut self) -> Result<()> {
+        const WRITES: usize = 20;
+        let mut revision = 0;
+        for _ in 0..WRITES {
+            let put = self
+                .client
+                .put(format!("{PREFIX}/.history"), "", None)
+                .await?;
+            revision = put
+                .header()
+                .map_or(revision, etcd_client::ResponseHeader::revision);
+        }
+        let physically = CompactionOptions::new().with_physical();
+        self.client.compact(revision, Some(physically)).await?;
+        Ok(())
+    }
+
+    /// What the server that is asked says of itself.
+    pub(crate) async fn version(&mut self) -> Result<String> {
+        Ok(self.client.status().await?.version().to_owned())
+    }
+
+    /// Whether the server that is asked is its cluster's raft leader.
+    pub(crate) async fn is_raft_leader(&mut self) -> Result<bool> {
+        let status = self.client.status().await?;
+        let member = status.header().map(etcd_client::ResponseHeader::member_id);
+        Ok(member == Some(status.leader()))
+    }
+}

@@ -1,0 +1,128 @@
+//! A candidate's or observer's process, as seen by whoever runs it.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::child::{Brief, Order};
+use crate::history::Line;
+use crate::{Error, Result};
+
+const EXIT_WITHIN: Duration = Duration::from_secs(10);
+
+/// What a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Node,
+    Observer,
+}
+
+/// A running process. Dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    orders: ChildStdin,
+    /// Reads what it tells, to the end.
+    reader: JoinHandle<Result<()>>,
+}
+
+impl Process {
+    /// Starts it; what it tells goes to `lines`, what it logs to the file `log`.
+    pub(crate) fn start(
+        role: Role,
+        brief: &Brief,
+        lines: mpsc::Sender<Line>,
+        log: std::fs::File,
+    ) -> Result<Self> {
+        let role = match role {
+            Role::Node => "--as-node",
+            Role::Observer => "--as-observer",
+        };
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg(role)
+            .arg(serde_json::to_string(brief)?)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()?;
+        let orders = child.stdin.take().ok_or("no standard input")?;
+        let told = child.stdout.take().ok_or("no standard output")?;
+        let name = brief.name.clone();
+        let reader = tokio::spawn(async move {
+            let mut told = BufReader::new(told).lines();
+            while let Some(line) = told.next_line().await? {
+                // Written in one piece: kill -9 leaves no half lines.
+                let line = serde_json::from_str(&line)
+                    .map_err(|error| format!("{name} wrote {line:?}: {error}"))?;
+                lines.send(line).await?;
+            }
+            Ok(())
+        });
+        Ok(Self {
+            name: brief.name.clone(),
+            child,
+            orders,
+            reader,
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) async fn order(&mut self, order: Order) -> Result<()> {
+        let mut line = serde_json::to_vec(&order)?;
+        line.push(b'\n');
+        self.orders.write_all(&line).await?;
+        Ok(self.orders.flush().await?)
+    }
+
+    pub(crate) fn freeze(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    pub(crate) fn thaw(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    /// kill -9. Returns when it is gone and all that it told was read.
+    pub(crate) async fn kill(&mut self) -> Result<()> {
+        self.child.kill().await?;
+        timeout(EXIT_WITHIN, &mut self.reader).await??
+    }
+
+    /// Lets it end by itself, as one that is not needed any more.
+    pub(crate) async fn finish(mut self) -> Result<()> {
+        self.check_runs()?;
+        drop(self.orders);
+        let status = timeout(EXIT_WITHIN, self.child.wait())
+            .await
+            .map_err(|_| format!("{} does not end", self.name))??;
+        if !status.success() {
+            return Err(Error::from(format!("{} ended with {status}", self.name)));
+        }
+        timeout(EXIT_WITHIN, self.reader).await??
+    }
+
+    /// A process that ended by itself told nothing since.
+    pub(crate) fn check_runs(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(format!("{} ended by itself: {status}", self.name).into()),
+        }
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let id = self.child.id().and_then(|id| i32::try_from(id).ok());
+        let process = id.and_then(Pid::from_raw).ok_or("the process has ended")?;
+        Ok(kill_process(process, signal)?)
+    }
+}

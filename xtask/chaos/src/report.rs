@@ -1,0 +1,302 @@
+//! The report of a run, as Markdown.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use crate::check::{Gap, Handover, Invariant, Violation, Way};
+use crate::history::Election;
+use crate::kind::Kind;
+use crate::site::TTL;
+use crate::table::{Table, show};
+use crate::verdict::{Bar, Class, Verdict, Visit};
+
+/// How many violations are written out.
+const SHOWN: usize = 30;
+
+/// Everything that there is to say about a run.
+#[derive(Debug)]
+pub(crate) struct Report<'a> {
+    pub(crate) verdict: &'a Verdict,
+    pub(crate) lasts: Duration,
+    pub(crate) seed: u64,
+}
+
+impl Report<'_> {
+    pub(crate) fn markdown(&self) -> String {
+        let mut bars = Table::new(["what", "bar", "measured", "met"]);
+        for Bar {
+            what,
+            limit,
+            measured,
+            met,
+        } in self.verdict.bars()
+        {
+            bars.row([
+                what,
+                limit,
+                measured,
+                if met { "yes" } else { "**no**" }.to_owned(),
+            ]);
+        }
+        let mut text = format!(
+            "{INTRODUCTION}\n{bars}\n## Conditions\n\n{}",
+            self.conditions()
+        );
+        let _ = write!(text, "\n## Measured\n\n{MEASURED}\n{}", self.measured());
+        let _ = write!(text, "\n## Faults\n\n{FAULTS}\n{}", self.faults_table());
+        let _ = write!(
+            text,
+            "\n## Invariants\n\n{INVARIANTS}\n{}",
+            self.invariants()
+        );
+        text += &self.warnings();
+        text += &self.listed();
+        text
+    }
+
+    fn conditions(&self) -> Table {
+        let mut table = Table::new(["condition", "value"]);
+        let minutes = format!("{} s of faults", self.lasts.as_secs());
+        let profile = if cfg!(debug_assertions) {
+            "debug"
+        } else {
+            "release"
+        };
+        for (condition, value) in [
+            ("run", minutes),
+            ("seed", self.seed.to_string()),
+            (
+                "when",
+                humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            ),
+            (
+                "processors",
+                std::thread::available_parallelism()
+                    .map_or(1, usize::from)
+                    .to_string(),
+            ),
+            ("load average at the end", load()),
+            ("profile", profile.to_owned()),
+            ("time-to-live", show(TTL)),
+            (
+                "candidates",
+                "3 processes at each site, each in every election".to_owned(),
+            ),
+        ] {
+            table.row([condition, &value]);
+        }
+        table
+    }
+
+    fn measured(&self) -> Table {
+        let heads = self.verdict.visits.iter().map(|visit| visit.label.clone());
+        let mut table = Table::new([String::new()].into_iter().chain(heads));
+        let mut row = |what: &str, cell: &dyn Fn(&Visit) -> String| {
+            let cells = self.verdict.visits.iter().map(cell);
+            table.row([what.to_owned()].into_iter().chain(cells));
+        };
+        let optional = |span: Option<Duration>| span.map_or("–".to_owned(), show);
+        row("terms", &|visit| visit.terms().to_string());
+        row("smallest gap between two beliefs", &|visit| {
+            optional(visit.findings.smallest_gap)
+        });
+        row(
+            "… where the first leader had not ended its term itself",
+            &|visit| optional(visit.findings.smallest_gap_lost),
+        );
+        for election in Election::OURS {
+            row(&format!("longest without a leader, {election}"), &|visit| {
+                optional(longest(
+                    &visit.findings.leaderless,
+                    election,
+                    |_| true,
+                    |gap| gap.span.until.since(gap.span.since),
+                ))
+            });
+            row(
+                &format!("… not counting server faults, {election}"),
+                &|visit| {
+                    optional(longest(
+                        &visit.findings.leaderless,
+                        election,
+                        |_| true,
+                        |gap| gap.with_servers,
+                    ))
+                },
+            );
+        }
+        for (way, what) in [(Way::Killed, "kill -9"), (Way::Resigned, "resign")] {
+            for election in Election::OURS {
+                row(
+                    &format!("{what} → next leader, {election}: median, longest, times"),
+                    &|visit| handovers(&visit.findings.handovers, way, election),
+                );
+            }
+        }
+        row("the machine stood still: times, longest", &|visit| {
+            let still = visit.story.still.iter();
+            let longest = still.map(|span| span.until.since(span.since)).max();
+            format!("{}, {}", visit.story.still.len(), optional(longest))
+        });
+        row("writes taken by the register", &|visit| {
+            visit.findings.writes.accepted.to_string()
+        });
+        row("writes refused for their token", &|visit| {
+            visit.findings.writes.refused.to_string()
+        });
+        table
+    }
+
+    fn faults_table(&self) -> Table {
+        let sites = self.verdict.visits.iter().map(|visit| visit.label.clone());
+        let heads = ["fault".to_owned()].into_iter().chain(sites);
+        let lasts = Election::OURS.map(|election| format!("longest without a leader, {election}"));
+        let mut table = Table::new(heads.chain(["all".to_owned()]).chain(lasts));
+        for kind in Kind::ALL {
+            let counts = self
+                .verdict
+                .visits
+                .iter()
+                .map(|visit| visit.faults(kind).to_string());
+            let longest_of = |election| {
+                let of_visit = |visit: &Visit| {
+                    let is_of = |gap: &Gap| {
+                        let round = visit.story.round_at(gap.span.since);
+                        round.is_some_and(|round| round.kind == kind)
+                    };
+                    longest(&visit.findings.leaderless, election, is_of, |gap| {
+                        gap.span.until.since(gap.span.since)
+                    })
+                };
+                let all = self.verdict.visits.iter().filter_map(of_visit).max();
+                all.map_or("–".to_owned(), show)
+            };
+            let row = [kind.to_string()].into_iter().chain(counts);
+            let row = row.chain([self.verdict.faults(kind).to_string()]);
+            table.row(row.chain(Election::OURS.map(longest_of)));
+        }
+        table
+    }
+
+    fn invariants(&self) -> Table {
+        let mut table = Table::new(["", "invariant", "violations", "apart", "naive"]);
+        for invariant in Invariant::ALL {
+            let count = |class| {
+                self.verdict
+                    .count(class, |violation| violation.invariant == invariant)
+            };
+            table.row([
+                invariant.to_string(),
+                invariant.says().to_owned(),
+                count(Class::Ours).to_string(),
+                count(Class::Frozen).to_string(),
+                count(Class::Naive).to_string(),
+            ]);
+        }
+        table
+    }
+
+    fn warnings(&self) -> String {
+        let mut text = String::new();
+        for visit in &self.verdict.visits {
+            for note in visit.safety.warnings() {
+                let _ = writeln!(text, "- {}: `{}`. {}", visit.label, note.code, note.text);
+            }
+        }
+        if text.is_empty() {
+            return text;
+        }
+        format!("\n`Safety` warned:\n\n{text}")
+    }
+
+    /// The violations that must not be, with the rounds that they belong to.
+    fn listed(&self) -> String {
+        let mut text = String::new();
+        let wrong = self
+            .verdict
+            .violations()
+            .filter(|(.., class)| *class != Class::Naive);
+        for (visit, violation, class) in wrong.take(SHOWN) {
+            let round = visit.story.round_at(violation.at);
+            let round = round.map_or("before the first round".to_owned(), |round| {
+                format!("round {}, {}, {}", round.number, round.kind, round.target)
+            });
+            let Violation {
+                invariant,
+                election,
+                at,
+                text: what,
+            } = violation;
+            let apart = if class == Class::Frozen {
+                " (apart)"
+            } else {
+                ""
+            };
+            let _ = writeln!(
+                text,
+                "- {invariant}{apart}, {}, {election}, at {at}, {round}: {what}",
+                visit.label
+            );
+        }
+        if text.is_empty() {
+            return text;
+        }
+        format!("\n## Violations\n\n{text}")
+    }
+}
+
+fn longest(
+    gaps: &[Gap],
+    election: Election,
+    is: impl Fn(&Gap) -> bool,
+    length: impl Fn(&Gap) -> Duration,
+) -> Option<Duration> {
+    let of = gaps
+        .iter()
+        .filter(|gap| gap.election == election && is(gap));
+    of.map(length).max()
+}
+
+fn handovers(handovers: &[Handover], way: Way, election: Election) -> String {
+    let of = handovers
+        .iter()
+        .filter(|one| one.way == way && one.election == election);
+    let mut times: Vec<Duration> = of.map(|one| one.took).collect();
+    times.sort_unstable();
+    let (Some(median), Some(longest)) = (times.get(times.len() / 2), times.last()) else {
+        return "–".to_owned();
+    };
+    format!("{}, {}, {}", show(*median), show(*longest), times.len())
+}
+
+fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
+const INTRODUCTION: &str = "\
+# Chaos
+
+Written by `cargo xtask chaos --backend etcd --out docs`; do not edit. Candidates in processes of their own stand in three elections
+over real etcd, while one fault after the other is made: to the processes, to their connections, to the servers, by an operator. Each
+process writes down what it sees, a thousand times a second whether it believes to lead; one clock of the machine orders it all, and
+the merged history is checked. A candidate that does what most programs do stands beside ours under the same faults: the run counts
+only if the checks catch it.
+";
+
+const MEASURED: &str = "\
+A belief goes from the first time that `is_leader()` said yes to the last, asked every millisecond. The candidates of *delayed* wait one
+time-to-live before they believe in a term whose predecessor did not resign; only they, and the naive ones, are exposed to operators.
+The machine stood still when a thread that slept for 20 ms was woken more than 200 ms late; I5 and I10 do not count such times.
+";
+
+const FAULTS: &str = "\
+The time without a leader belongs to the fault that was made last before it began, and includes the fault itself.
+";
+
+const INVARIANTS: &str = "\
+*Apart* are violations of I1, and of I4 that follows from it, after a server was frozen of which `Safety` warns. I4 does not count
+writes of a process that was frozen in its term: only a fence keeps those out. I5, I8, I9 and I10 are promises, of which the naive
+candidate makes none.
+";

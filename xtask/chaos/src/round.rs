@@ -1,0 +1,207 @@
+//! One round: a fault is made, lasts, and is healed; then every election has to have a leader again.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::time::{Instant, sleep};
+
+use crate::Result;
+use crate::history::{Election, Event};
+use crate::kind::Kind;
+use crate::link::Break;
+use crate::site::{Site, TTL};
+
+/// How long an election may be empty before a round is given up.
+const SOMEBODY_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a candidate's fault of this kind lasts, in hundredths of the time-to-live.
+fn duration(kind: Kind, rng: &mut Rng) -> Duration {
+    let hundredths = match kind {
+        Kind::FreezeBelowTtl => 20..70,
+        Kind::FreezeAroundTtl => 85..115,
+        Kind::FreezeAboveTtl => 200..300,
+        Kind::RestartServer | Kind::KillServer => 0..120,
+        Kind::Compact => 10..40,
+        Kind::KillCandidate | Kind::RevokeLease | Kind::DeleteEntry => 0..1,
+        Kind::KillRaftLeader => 20..150,
+        _ => 40..250,
+    };
+    TTL * rng.u32(hundredths) / 100
+}
+
+/// Before the next round. Now and then so long that hand-overs can be measured which nothing has disturbed.
+fn pause(rng: &mut Rng) -> Duration {
+    Duration::from_millis(match rng.u8(..4) {
+        0 => rng.u64(5_000..8_000),
+        _ => rng.u64(300..2_500),
+    })
+}
+
+/// Plays one round. All that is random follows from `seed` and from who leads.
+///
+/// # Errors
+/// The run itself is broken.
+pub(crate) async fn play(site: &mut Site, number: u32, kind: Kind, seed: u64) -> Result<()> {
+    let mut rng = Rng::with_seed(seed);
+    let lasts = duration(kind, &mut rng);
+    let aim = Aim::take(site, kind, &mut rng).await?;
+    let target = aim.describe(site);
+    eprintln!(
+        "{}: round {number}, seed {seed:016x}: {kind}, {target}, {lasts:?}",
+        site.label
+    );
+    site.tell(Event::Fault {
+        round: number,
+        kind,
+        target,
+    });
+    aim.hit(site, kind, lasts, &mut rng).await?;
+    site.tell(Event::Healed { round: number });
+    site.wait_for_leaders().await;
+    sleep(pause(&mut rng)).await;
+    site.check_processes()
+}
+
+/// What a fault is aimed at.
+#[derive(Clone, Copy, Debug)]
+enum Aim {
+    /// The process in this seat.
+    Candidate(usize),
+    Member(usize),
+    /// The leader of this election, as the server has it.
+    Entry(Election),
+}
+
+impl Aim {
+    async fn take(site: &Site, kind: Kind, rng: &mut Rng) -> Result<Self> {
+        Ok(match kind {
+            Kind::RestartServer | Kind::KillServer | Kind::FreezeServer => {
+                Self::Member(rng.usize(..site.servers.len()))
+            }
+            Kind::KillRaftLeader | Kind::FreezeRaftLeader | Kind::CutOffRaftLeader => {
+                Self::Member(site.servers.raft_leader().await?)
+            }
+            // An operator ends a term that its leader still believes in. Only who waits long enough can be safe from that.
+            Kind::RevokeLease | Kind::DeleteEntry => Self::Entry(if rng.bool() {
+                Election::Delayed
+            } else {
+                Election::Naive
+            }),
+            _ => {
+                let election = Election::ALL[rng.usize(..Election::ALL.len())];
+                let anybody = rng.usize(..site.nodes.len());
+                let leader = site.leader(election).filter(|_| rng.u8(..4) > 0);
+                Self::Candidate(leader.unwrap_or(anybody))
+            }
+        })
+    }
+
+    fn describe(self, site: &Site) -> String {
+        match self {
+            Self::Candidate(seat) => {
+                let leads: Vec<&str> = Election::ALL
+                    .into_iter()
+                    .filter(|election| site.leader(*election) == Some(seat))
+                    .map(Election::name)
+                    .collect();
+                let name = site.nodes[seat].process.name();
+                if leads.is_empty() {
+                    name.to_owned()
+                } else {
+                    format!("{name} (leads {})", leads.join(", "))
+                }
+            }
+            Self::Member(member) => site.servers.name(member),
+            Self::Entry(election) => format!("the leader of {election}"),
+        }
+    }
+
+    /// Makes the fault, waits, and heals it.
+    async fn hit(self, site: &mut Site, kind: Kind, lasts: Duration, rng: &mut Rng) -> Result<()> {
+        match self {
+            Self::Candidate(seat) => hit_candidate(site, seat, kind, lasts, rng).await,
+            Self::Member(member) => hit_member(site, member, kind, lasts).await,
+            Self::Entry(election) => hit_entry(site, election, kind).await,
+        }
+    }
+}
+
+async fn hit_entry(site: &Site, election: Election, kind: Kind) -> Result<()> {
+    let mut operator = site.servers.operator().await?;
+    let give_up_at = Instant::now() + SOMEBODY_WITHIN;
+    // For a moment there may be nobody in line.
+    let leader = loop {
+        match operator.leader(election).await? {
+            Some(leader) => break leader,
+            None if Instant::now() >= give_up_at => {
+                return Err(format!("nobody stands in line of {election}").into());
+            }
+            None => sleep(Duration::from_millis(20)).await,
+        }
+    };
+    match kind {
+        Kind::RevokeLease => operator.revoke_lease(&leader).await,
+        _ => operator.delete(&leader).await,
+    }
+}
+
+async fn hit_candidate(
+    site: &mut Site,
+    seat: usize,
+    kind: Kind,
+    lasts: Duration,
+    rng: &mut Rng,
+) -> Result<()> {
+    let how = match kind {
+        Kind::KillCandidate => return site.replace(seat, rng.u64(..)).await,
+        Kind::FreezeBelowTtl | Kind::FreezeAroundTtl | Kind::FreezeAboveTtl => {
+            site.freeze(seat)?;
+            sleep(lasts).await;
+            return site.thaw(seat);
+        }
+        Kind::Compact => {
+            site.observer.break_links(Break::Cut).await?;
+            site.nodes[seat].break_links(Break::Cut).await?;
+            site.servers.operator().await?.compact().await?;
+            sleep(lasts).await;
+            site.observer.heal_links();
+            site.nodes[seat].heal_links();
+            return Ok(());
+        }
+        Kind::BlackHole => Break::BlackHole,
+        Kind::OneWay if rng.bool() => Break::NoRequests,
+        Kind::OneWay => Break::NoAnswers,
+        Kind::HalfOpen => Break::HalfOpen,
+        _ => Break::Cut,
+    };
+    site.nodes[seat].break_links(how).await?;
+    sleep(lasts).await;
+    site.nodes[seat].heal_links();
+    Ok(())
+}
+
+async fn hit_member(site: &mut Site, member: usize, kind: Kind, lasts: Duration) -> Result<()> {
+    match kind {
+        Kind::RestartServer => {
+            site.servers.terminate(member).await?;
+            sleep(lasts).await;
+            site.servers.start(member).await
+        }
+        Kind::FreezeServer | Kind::FreezeRaftLeader => {
+            site.servers.freeze(member)?;
+            sleep(lasts).await;
+            site.servers.thaw(member)
+        }
+        Kind::CutOffRaftLeader => {
+            site.servers.cut_off(member);
+            sleep(lasts).await;
+            site.servers.heal(member);
+            Ok(())
+        }
+        _ => {
+            site.servers.kill(member)?;
+            sleep(lasts).await;
+            site.servers.start(member).await
+        }
+    }
+}

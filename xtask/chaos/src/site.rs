@@ -1,0 +1,234 @@
+//! One etcd with its candidates, observers and everything between them.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fastrand::Rng;
+use sd_core::Safety;
+use sd_etcd::EtcdConfig;
+
+use crate::Result;
+use crate::child::{Brief, Order};
+use crate::history::{At, Election, Event};
+use crate::link::{Break, Link};
+use crate::process::{Process, Role};
+use crate::pulse::Pulse;
+use crate::register::Register;
+use crate::scene::{Chronicle, Scene};
+use crate::servers::Servers;
+
+/// Whole seconds, as etcd grants them.
+pub(crate) const TTL: Duration = Duration::from_secs(3);
+/// Enough that one of them can be disturbed while another one takes over from the leader.
+const NODES: usize = 3;
+/// In lines about the run itself.
+pub(crate) const RUN: &str = "run";
+
+/// Which etcd a site has.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) program: PathBuf,
+    pub(crate) members: usize,
+}
+
+/// A running site. Dropping it kills everything.
+pub(crate) struct Site {
+    /// For the report: `etcd 3.6.16, 3 members`.
+    pub(crate) label: String,
+    pub(crate) servers: Servers,
+    pub(crate) nodes: Vec<Seat>,
+    pub(crate) observer: Seat,
+    pub(crate) chronicle: Chronicle,
+    pub(crate) safety: Safety,
+    register: Register,
+    _pulse: Pulse,
+    /// Where the processes log.
+    folder: PathBuf,
+}
+
+/// Where one process after the other sits: its links stay.
+pub(crate) struct Seat {
+    pub(crate) process: Process,
+    links: Vec<Link>,
+    name: String,
+    role: Role,
+    starts: u32,
+}
+
+impl Site {
+    pub(crate) async fn open(plan: &Plan, folder: &Path, rng: &mut Rng) -> Result<Self> {
+        fs::create_dir_all(folder)?;
+        let servers = Servers::launch(&plan.program, plan.members).await?;
+        let addresses = servers.addresses();
+        let urls = addresses.iter().map(|address| format!("http://{address}"));
+        let registry = sd_etcd::connect(EtcdConfig::new(urls))?;
+        let safety = registry.elector()?.into_any().safety().await?;
+        registry.close().await?;
+        let mut label = format!("etcd {}", servers.operator().await?.version().await?);
+        if plan.members > 1 {
+            label = format!("{label}, {} members", plan.members);
+        }
+        let register = Register::start().await?;
+        let chronicle = Chronicle::begin();
+        let mut seats = Vec::new();
+        for (name, role) in seats_of(NODES) {
+            let mut links = Vec::new();
+            for address in &addresses {
+                links.push(Link::to(*address).await?);
+            }
+            let starter = Starter {
+                register: &register,
+                chronicle: &chronicle,
+                folder,
+            };
+            seats.push(Seat {
+                process: starter.start(&name, role, &links, 1, rng.u64(..))?,
+                links,
+                name,
+                role,
+                starts: 1,
+            });
+        }
+        let observer = seats.pop().ok_or("no observer")?;
+        chronicle.tell(RUN, Event::Begun);
+        Ok(Self {
+            label,
+            servers,
+            nodes: seats,
+            observer,
+            safety,
+            register,
+            _pulse: Pulse::start(chronicle.clone()),
+            chronicle,
+            folder: folder.to_owned(),
+        })
+    }
+
+    pub(crate) fn tell(&self, event: Event) {
+        self.chronicle.tell(RUN, event);
+    }
+
+    /// The seat of the process that leads the election now.
+    pub(crate) fn leader(&self, election: Election) -> Option<usize> {
+        let scene = self.chronicle.scene();
+        let leader = scene.leader(election)?;
+        self.nodes
+            .iter()
+            .position(|seat| seat.process.name() == leader)
+    }
+
+    /// Waits until each of our elections has a leader, after this moment; gives up after a while, which the checks will notice.
+    pub(crate) async fn wait_for_leaders(&self) {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let since = At::now();
+        for election in Election::OURS {
+            let is_led = |scene: &Scene| scene.is_led_since(election, since);
+            self.chronicle.wait_until(PATIENCE, is_led).await;
+        }
+    }
+
+    /// kill -9, and a new process in its place.
+    pub(crate) async fn replace(&mut self, seat: usize, seed: u64) -> Result<()> {
+        let starter = Starter {
+            register: &self.register,
+            chronicle: &self.chronicle,
+            folder: &self.folder,
+        };
+        let seat = &mut self.nodes[seat];
+        seat.process.kill().await?;
+        self.chronicle.tell(seat.process.name(), Event::Killed);
+        seat.starts += 1;
+        seat.process = starter.start(&seat.name, seat.role, &seat.links, seat.starts, seed)?;
+        Ok(())
+    }
+
+    pub(crate) fn freeze(&self, seat: usize) -> Result<()> {
+        let process = &self.nodes[seat].process;
+        // Before and after, so that nothing of the pause is outside.
+        self.chronicle.tell(process.name(), Event::Frozen);
+        process.freeze()
+    }
+
+    pub(crate) fn thaw(&self, seat: usize) -> Result<()> {
+        let process = &self.nodes[seat].process;
+        process.thaw()?;
+        self.chronicle.tell(process.name(), Event::Thawed);
+        Ok(())
+    }
+
+    /// A candidate or observer that ended by itself makes the run worthless.
+    pub(crate) fn check_processes(&mut self) -> Result<()> {
+        for seat in self.nodes.iter_mut().chain([&mut self.observer]) {
+            seat.process.check_runs()?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn order(&mut self, order: Order) -> Result<()> {
+        for seat in &mut self.nodes {
+            seat.process.order(order).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes what the register has seen and lets all processes end.
+    pub(crate) async fn close(self) -> Result<(Chronicle, Servers)> {
+        for seat in self.nodes.into_iter().chain([self.observer]) {
+            seat.process.finish().await?;
+        }
+        self.chronicle.extend(self.register.take_lines());
+        Ok((self.chronicle, self.servers))
+    }
+}
+
+impl Seat {
+    pub(crate) async fn break_links(&mut self, how: Break) -> Result<()> {
+        for link in &mut self.links {
+            link.break_it(how).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn heal_links(&mut self) {
+        for link in &mut self.links {
+            link.heal();
+        }
+    }
+}
+
+/// The candidates, then the observer.
+fn seats_of(nodes: usize) -> impl Iterator<Item = (String, Role)> {
+    let nodes = (1..=nodes).map(|seat| (format!("n{seat}"), Role::Node));
+    nodes.chain([("observer".to_owned(), Role::Observer)])
+}
+
+/// What starting a process takes.
+struct Starter<'a> {
+    register: &'a Register,
+    chronicle: &'a Chronicle,
+    folder: &'a Path,
+}
+
+impl Starter<'_> {
+    fn start(
+        &self,
+        name: &str,
+        role: Role,
+        links: &[Link],
+        nth: u32,
+        seed: u64,
+    ) -> Result<Process> {
+        let name = format!("{name}.{nth}");
+        let log = File::create(self.folder.join(format!("{name}.log")))?;
+        let brief = Brief {
+            name,
+            parent: std::process::id(),
+            endpoints: links.iter().map(Link::url).collect(),
+            register: self.register.address(),
+            ttl: TTL,
+            seed,
+        };
+        Process::start(role, &brief, self.chronicle.sender(), log)
+    }
+}

@@ -1,0 +1,301 @@
+//! Whether a run counts, and whether it kept what was promised.
+
+use std::time::Duration;
+
+use sd_core::Safety;
+
+use crate::check::{Findings, Invariant, Violation};
+use crate::history::{At, Election, Event};
+use crate::kind::Kind;
+use crate::story::Story;
+
+/// For how long what a server does is put down to its having been frozen.
+const AFTER_FREEZING: Duration = Duration::from_secs(2);
+
+/// What happened at one site.
+#[derive(Debug)]
+pub(crate) struct Visit {
+    pub(crate) label: String,
+    pub(crate) safety: Safety,
+    pub(crate) story: Story,
+    pub(crate) findings: Findings,
+}
+
+/// How much has to happen for a run to count.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bars {
+    faults: usize,
+    each_kind: usize,
+    terms: usize,
+}
+
+impl Bars {
+    /// In 20 minutes 200 faults, each kind 10 times, and 100 terms.
+    pub(crate) fn of_minutes(minutes: u32) -> Self {
+        let minutes = usize::try_from(minutes).unwrap_or(usize::MAX);
+        Self {
+            faults: 10 * minutes,
+            each_kind: minutes / 2,
+            terms: 5 * minutes,
+        }
+    }
+
+    pub(crate) fn quick() -> Self {
+        Self {
+            faults: 8,
+            each_kind: 0,
+            terms: 10,
+        }
+    }
+}
+
+/// All that was seen in a run, held against the bars.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) visits: Vec<Visit>,
+    bars: Bars,
+}
+
+/// Where a violation belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// It must not be.
+    Ours,
+    /// A server was frozen that does not survive this without harm.
+    Frozen,
+    /// It was made by the candidate that must be caught.
+    Naive,
+}
+
+/// A figure that must be reached, or not be.
+#[derive(Clone, Debug)]
+pub(crate) struct Bar {
+    pub(crate) what: String,
+    pub(crate) limit: String,
+    pub(crate) measured: String,
+    pub(crate) met: bool,
+}
+
+impl Bar {
+    fn exactly(what: &str, wanted: usize, measured: usize) -> Self {
+        Self {
+            what: what.to_owned(),
+            limit: wanted.to_string(),
+            measured: measured.to_string(),
+            met: measured == wanted,
+        }
+    }
+
+    fn at_least(what: &str, wanted: usize, measured: usize) -> Self {
+        Self {
+            what: what.to_owned(),
+            limit: format!("≥ {wanted}"),
+            measured: measured.to_string(),
+            met: measured >= wanted,
+        }
+    }
+}
+
+impl Visit {
+    fn class(&self, violation: &Violation) -> Class {
+        let follows = matches!(violation.invariant, Invariant::I1 | Invariant::I4);
+        match violation.election {
+            Election::Naive => Class::Naive,
+            _ if follows && self.is_harmed_by_freezing() && self.was_frozen(violation.at) => {
+                Class::Frozen
+            }
+            _ => Class::Ours,
+        }
+    }
+
+    /// Whether `Safety` warns of what a frozen server does when it goes on.
+    fn is_harmed_by_freezing(&self) -> bool {
+        self.safety.warnings().next().is_some()
+    }
+
+    fn was_frozen(&self, at: At) -> bool {
+        self.story.rounds.iter().any(|round| {
+            round.kind.freezes_a_server()
+                && round.span.since <= at
+                && at <= round.span.until.plus(AFTER_FREEZING)
+        })
+    }
+
+    pub(crate) fn terms(&self) -> usize {
+        let elected = |election| self.story.elected_of(election).len();
+        Election::OURS.into_iter().map(elected).sum()
+    }
+
+    pub(crate) fn faults(&self, kind: Kind) -> usize {
+        self.story
+            .rounds
+            .iter()
+            .filter(|round| round.kind == kind)
+            .count()
+    }
+}
+
+impl Verdict {
+    pub(crate) fn new(visits: Vec<Visit>, bars: Bars) -> Self {
+        Self { visits, bars }
+    }
+
+    /// Whether nothing was violated and the run counts.
+    pub(crate) fn is_good(&self) -> bool {
+        self.bars().iter().all(|bar| bar.met)
+    }
+
+    pub(crate) fn bars(&self) -> Vec<Bar> {
+        let faults: usize = self
+            .visits
+            .iter()
+            .map(|visit| visit.story.rounds.len())
+            .sum();
+        let terms = self.visits.iter().map(Visit::terms).sum();
+        let rarest = Kind::ALL
+            .into_iter()
+            .map(|kind| self.faults(kind))
+            .min()
+            .unwrap_or(0);
+        let ours = self.count(Class::Ours, |_| true);
+        let failed = self.visits.iter().flat_map(|visit| &visit.story.lines);
+        let failed = failed
+            .filter(|line| matches!(line.event, Event::Failed { .. }))
+            .count();
+        let never = |violation: &Violation| {
+            matches!(
+                violation.invariant,
+                Invariant::I2 | Invariant::I3 | Invariant::I7
+            )
+        };
+        vec![
+            Bar::exactly(
+                "violations of I2, I3 and I7",
+                0,
+                self.count(Class::Ours, never),
+            ),
+            Bar::exactly("violations of all invariants", 0, ours),
+            Bar::at_least(
+                "violations of I1 by the naive candidate",
+                1,
+                self.count(Class::Naive, |violation| {
+                    violation.invariant == Invariant::I1
+                }),
+            ),
+            Bar::exactly("campaigns that failed instead of waiting", 0, failed),
+            Bar::at_least("faults", self.bars.faults, faults),
+            Bar::at_least("faults of the rarest kind", self.bars.each_kind, rarest),
+            Bar::at_least(
+                "terms, without those of the naive candidate",
+                self.bars.terms,
+                terms,
+            ),
+        ]
+    }
+
+    pub(crate) fn faults(&self, kind: Kind) -> usize {
+        self.visits.iter().map(|visit| visit.faults(kind)).sum()
+    }
+
+    pub(crate) fn violations(&self) -> impl Iterator<Item = (&Visit, &Violation, Class)> {
+        self.visits.iter().flat_map(|visit| {
+            let violations = visit.findings.violations.iter();
+            violations.map(move |violation| (visit, violation, visit.class(violation)))
+        })
+    }
+
+    pub(crate) fn count(&self, class: Class, is: impl Fn(&Violation) -> bool) -> usize {
+        self.violations()
+            .filter(|(_, violation, of)| *of == class && is(violation))
+            .count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::script::Script;
+    use crate::check::{Invariant, check};
+
+    /// Beliefs that overlap at 5 s, after a server that is warned of, or not, was frozen until `healed`.
+    fn visit(warned: bool, healed: u64) -> Visit {
+        let mut script = Script::default();
+        script.fault(Kind::FreezeRaftLeader, 1_000, healed);
+        script
+            .believed("a", 1, 1_000, 5_001)
+            .believed("b", 2, 5_000, 6_000);
+        let story = script.story();
+        let mut safety = Safety::strict();
+        safety.notes.extend(warned.then_some(sd_core::SafetyNote {
+            code: "flaw",
+            warning: true,
+            text: "it is broken".into(),
+        }));
+        Visit {
+            label: "etcd".to_owned(),
+            safety,
+            findings: check(&story),
+            story,
+        }
+    }
+
+    fn classes(visit: &Visit) -> Vec<(Invariant, Class)> {
+        let violations = visit.findings.violations.iter();
+        violations
+            .map(|violation| (violation.invariant, visit.class(violation)))
+            .collect()
+    }
+
+    #[test]
+    fn an_overlap_is_put_apart_only_soon_after_a_server_that_is_warned_of_was_frozen() {
+        assert_eq!(
+            classes(&visit(true, 4_900)),
+            [(Invariant::I1, Class::Frozen)]
+        );
+        assert_eq!(classes(&visit(true, 2_900)), [(Invariant::I1, Class::Ours)]);
+        assert_eq!(
+            classes(&visit(false, 4_900)),
+            [(Invariant::I1, Class::Ours)]
+        );
+    }
+
+    #[test]
+    fn nothing_but_an_overlap_is_put_apart() {
+        let mut script = Script::default();
+        script.fault(Kind::FreezeServer, 1_000, 4_900);
+        script
+            .elected("a", 2, 4_000)
+            .elected("b", 1, 5_000)
+            .ended_all();
+        let story = script.story();
+        let findings = check(&story);
+        let visit = Visit {
+            story,
+            findings,
+            ..visit(true, 4_900)
+        };
+        assert_eq!(classes(&visit), [(Invariant::I2, Class::Ours)]);
+    }
+
+    #[test]
+    fn a_run_counts_only_if_the_naive_candidate_was_caught() {
+        let bars = Bars {
+            faults: 0,
+            each_kind: 0,
+            terms: 0,
+        };
+        let verdict = Verdict::new(vec![visit(true, 4_900)], bars);
+        let missed: Vec<_> = verdict.bars().into_iter().filter(|bar| !bar.met).collect();
+        let [missed] = &missed[..] else {
+            panic!("{missed:?}");
+        };
+        assert!(missed.what.contains("naive"), "{missed:?}");
+        assert!(!verdict.is_good());
+    }
+
+    #[test]
+    fn a_run_has_to_be_as_full_as_it_is_long() {
+        let bars = Bars::of_minutes(20);
+        assert_eq!((bars.faults, bars.each_kind, bars.terms), (200, 10, 100));
+    }
+}
