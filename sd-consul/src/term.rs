@@ -19,9 +19,39 @@ struct Term {
     id: CandidateId,
     /// Tells the term from one of another participation with the same id.
     session: String,
+    /// For how long somebody may believe in it, or in one before it, if it does not end well.
     ttl_ms: u64,
     /// Whether its leader has stopped.
     ended: bool,
+}
+
+impl Term {
+    /// Whether both are of one entry and neither has ended.
+    fn is(&self, other: &Self) -> bool {
+        let (one, two) = (self, other);
+        (one.token, one.id, &one.session, one.ended) == (two.token, two.id, &two.session, two.ended)
+    }
+
+    /// As it is recorded when the one before ended like this.
+    fn after(self, before: Predecessor) -> Self {
+        Self {
+            ttl_ms: millis(before.recorded_ttl(self.ttl())),
+            ..self
+        }
+    }
+
+    /// What the next leader is told if this one does not end well.
+    fn unknown(&self) -> Predecessor {
+        Predecessor::Unknown { ttl: self.ttl() }
+    }
+
+    fn ttl(&self) -> Duration {
+        Duration::from_millis(self.ttl_ms)
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Records the term of one entry.
@@ -71,26 +101,27 @@ impl TermRecorder {
             token,
             id: self.id,
             session: self.session.clone(),
-            ttl_ms: u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX),
+            ttl_ms: millis(self.ttl),
             ended: false,
         };
-        let unknown = Predecessor::Unknown { ttl: self.ttl };
         let (found, _) = client.kv_get(OP, keys.term()).await?;
         let term = found.as_ref().map(decode);
         let before = match &term {
             None => Predecessor::None,
-            // From an attempt whose outcome was unknown. The ttl is the best guess if that was of another entry of this ticket.
-            Some(Some(term)) if *term == mine => progress.before.unwrap_or(unknown),
+            // From an attempt whose outcome was unknown.
+            Some(Some(term)) if term.is(&mine) => progress.before.unwrap_or(term.unknown()),
             Some(Some(term)) if term.ended => Predecessor::Resigned,
-            Some(Some(term)) => Predecessor::Unknown {
-                ttl: Duration::from_millis(term.ttl_ms),
-            },
+            Some(Some(term)) => term.unknown(),
             // Another program wrote something else there.
-            Some(None) => unknown,
+            Some(None) => mine.unknown(),
         };
         self.progress().before = Some(before);
-        if term.flatten().as_ref() != Some(&mine) {
-            let put = KvOp::cas(keys.term(), index(found.as_ref()), encode(&mine));
+        if !term.flatten().is_some_and(|term| term.is(&mine)) {
+            let put = KvOp::cas(
+                keys.term(),
+                index(found.as_ref()),
+                encode(&mine.after(before)),
+            );
             let steps = [KvOp::check_session(keys.leader(), &self.session), put];
             if let Txn::Refused(_) = client.txn(OP, &steps).await? {
                 return Ok(None);

@@ -4,19 +4,17 @@
 
 mod common;
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::operator::service_id;
 use common::{
-    BACK_WITHIN, LONG, Operator, TTL, config_at, event, eventually, instance, is_live_with,
-    own_server, own_server_with, registry_at, server, service, ttl, until,
+    BACK_WITHIN, Operator, TTL, config_at, event, eventually, instance, own_server,
+    own_server_with, registry_at, server, service, ttl,
 };
-use sd_consul::{CheckKind, ConsulBackend, ConsulConfig};
-use sd_core::{Backend, ErrorKind, Incarnation, Instance, Liveness, Registrar, RegistrationGuard};
-use tokio::net::TcpListener;
-use tokio::time::{Instant, timeout};
+use sd_consul::{ConsulBackend, ConsulConfig};
+use sd_core::{Backend, ErrorKind, Incarnation, Registrar, RegistrationGuard};
+use tokio::time::Instant;
 
 fn registrar(config: ConsulConfig) -> Arc<dyn Registrar> {
     let backend = Arc::new(ConsulBackend::new(config).unwrap());
@@ -155,34 +153,6 @@ async fn what_is_left_of_a_run_that_crashed_is_taken_over_clean() {
     let entries = operator.passing(&service).await;
     assert_eq!(entries[0]["Service"]["Tags"], serde_json::json!([]));
     registrar.withdraw(&next.record_id()).await.unwrap();
-}
-
-#[tokio::test]
-#[ignore = "needs consul: cargo xtask test --backend consul"]
-async fn the_agent_itself_checks_instances_when_it_is_told_to() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let service = service();
-    let config = config_at(&server()).with_check(CheckKind::Tcp);
-    let registrar = registrar(config);
-    let address = listener.local_addr().unwrap().to_string();
-    let one = Instance::new(&service, address.as_str()).unwrap();
-    let held = registrar
-        .register(&one, &ttl(Duration::from_secs(1)))
-        .await
-        .unwrap();
-    assert!(matches!(held.liveness(), Liveness::Permanent { .. }));
-    let registry = registry_at(&server());
-    let mut seen = registry.subscribe(&service).unwrap();
-    until(&mut seen, "there", is_live_with(1)).await;
-    timeout(LONG, listener.accept()).await.unwrap().unwrap();
-    // Nobody answers any more. Its owner, who is there, loses nothing by that.
-    drop(listener);
-    until(&mut seen, "unwell", is_live_with(0)).await;
-    assert!(seen.state().snapshot().withdrawn().is_empty());
-    held.renew().await.unwrap();
-    held.update(&one.clone().with_weight(7)).await.unwrap();
-    registrar.withdraw(&one.record_id()).await.unwrap();
-    assert!(Operator::at(&server()).entries(&service).await.is_empty());
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use common::{
     LONG, Operator, config_at, eventually, instance, is_live_with, own_server_with, registry_at,
     server, service, until,
 };
+use futures_util::FutureExt;
 use sd_consul::{Consistency, ConsulBackend, ConsulConfig};
 use sd_core::combine::Merge;
 use sd_core::testing::{ConsulProgram, HttpProxy, HttpRule};
@@ -160,6 +161,37 @@ async fn one_query_waits_for_a_service_however_many_subscribe() {
         .await
         .unwrap();
     assert_eq!((requests.len(), waiting(&requests)), (2, 1), "{requests:?}");
+}
+
+/// Consul wakes up whoever waits for a service when anything is written to it.
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn a_wake_up_without_a_change_publishes_nothing() {
+    let (service, operator) = (service(), Operator::at(&server()));
+    operator.register(&service, "a", PASSING).await;
+    let (proxy, config) = behind_http_proxy().await;
+    let registry = sd_consul::connect(config.with_wait(LONG)).unwrap();
+    let mut seen = registry.subscribe(&service).unwrap();
+    let before = until(&mut seen, "there", is_live_with(1)).await;
+    let waits_from = |requests: &[sd_core::testing::HttpRequest]| {
+        let waits = requests.iter().rev();
+        let mut indices = waits.filter_map(|one| {
+            let (_, index) = one.query.split_once("index=")?;
+            index.split('&').next()?.parse::<u64>().ok()
+        });
+        indices.next().unwrap_or(0)
+    };
+    let first = timeout(LONG, proxy.seen(|requests| waits_from(requests) > 0));
+    let first = waits_from(&first.await.unwrap());
+    // It means nothing to us.
+    let rest = format!(r#"{PASSING},"EnableTagOverride":true"#);
+    operator.register(&service, "a", &rest).await;
+    let woken = timeout(LONG, proxy.seen(|requests| waits_from(requests) > first));
+    woken.await.unwrap();
+    assert!(seen.changed().now_or_never().is_none());
+    let after = seen.state();
+    let [before, after] = [&before, &after].map(|state| &state.snapshot().instances()[0]);
+    assert!(Arc::ptr_eq(before, after));
 }
 
 #[tokio::test]
