@@ -19,21 +19,18 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    let run = workspace.cargo("run")?;
+    let run = run.args(["--release", "--package", "chaos", "--"]);
+    let run = run.args(&options.arguments);
     if options
         .arguments
         .iter()
         .any(|argument| argument == SIMULATE)
     {
-        let run = workspace.cargo("run")?;
-        let run = run.args(["--release", "--package", "chaos", "--"]);
-        return run.args(&options.arguments).succeed();
+        return run.succeed();
     }
     let servers = servers::chosen(&["etcd".to_owned()])?;
     let programs = servers::provide_all(workspace, &servers)?;
-    workspace
-        .cargo("run")?
-        .args(["--package", "chaos", "--"])
-        .args(&options.arguments)
-        .shared_envs(servers::program_variables(&servers, &programs))
+    run.shared_envs(servers::program_variables(&servers, &programs))
         .succeed()
 }

@@ -178,7 +178,13 @@ pub(crate) enum Event {
         round: u32,
         kind: Kind,
         target: String,
+        /// Whether it is done to the server that leads its cluster: the raft leader, or the only one.
+        leads_raft: bool,
     },
+    /// An operator ended the term or the place of whoever had this token, which the server has confirmed.
+    Removed { election: Election, token: u64 },
+    /// Nobody has led since `since` though nothing was broken any more, and this was waited for no longer.
+    NobodyLeads { election: Election, since: At },
     /// Everything is as before the round.
     Healed { round: u32 },
     /// A thread that sleeps for a moment was not woken from `since` to now: the machine had no time for us.
@@ -221,6 +227,8 @@ impl Event {
             | Self::Ended { election, .. }
             | Self::Accepted { election, .. }
             | Self::Refused { election, .. }
+            | Self::Removed { election, .. }
+            | Self::NobodyLeads { election, .. }
             | Self::Observed { election, .. }
             | Self::Backend { election, .. }
             | Self::Remaining { election, .. } => Some(*election),

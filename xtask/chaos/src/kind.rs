@@ -95,6 +95,11 @@ impl Kind {
         )
     }
 
+    /// Whether an operator ends what a candidate has at the server.
+    pub(crate) fn is_of_operator(self) -> bool {
+        matches!(self, Self::RevokeLease | Self::DeleteEntry)
+    }
+
     /// Whether a server is stopped and goes on as if nothing had been: what servers with the bugs that `Safety` warns of do not
     /// survive without harm.
     pub(crate) fn freezes_a_server(self) -> bool {

@@ -22,6 +22,7 @@ mod site;
 mod story;
 mod table;
 mod verdict;
+mod witness;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use sd_core::testing::{Direction, Fault, TcpProxy};
 
 use crate::Result;
+use crate::witness::{Sees, Witness};
 
 /// Two proxies in a row: the first stays where the process connects to, the second can be replaced under it, so that old
 /// connections die and new ones do not.
@@ -13,6 +14,9 @@ pub(crate) struct Link {
     front: TcpProxy,
     back: TcpProxy,
     server: SocketAddr,
+    /// What any client may ask the server for.
+    question: &'static str,
+    witness: Option<(Witness, Sees)>,
     /// Carries the connections from before it became half-open.
     dead: Option<TcpProxy>,
 }
@@ -33,13 +37,15 @@ pub(crate) enum Break {
 }
 
 impl Link {
-    pub(crate) async fn to(server: SocketAddr) -> Result<Self> {
+    pub(crate) async fn to(server: SocketAddr, question: &'static str) -> Result<Self> {
         let back = TcpProxy::start(server).await?;
         let front = TcpProxy::start(back.address()).await?;
         Ok(Self {
             front,
             back,
             server,
+            question,
+            witness: None,
             dead: None,
         })
     }
@@ -49,7 +55,9 @@ impl Link {
         format!("http://{}", self.front.address())
     }
 
+    /// The server has to work: whether the fault does is asked there.
     pub(crate) async fn break_it(&mut self, how: Break) -> Result<()> {
+        let mut witness = Witness::connect(self.front.address(), self.question).await?;
         match how {
             Break::Cut => self.front.set(Fault::Cut),
             Break::BlackHole => self.front.set(Fault::BlackHole),
@@ -61,15 +69,34 @@ impl Link {
                 let old = std::mem::replace(&mut self.back, fresh);
                 old.set(Fault::BlackHole);
                 self.dead = Some(old);
+                Witness::connect(self.front.address(), self.question).await?;
             }
         }
+        witness.ask().await;
+        self.witness = Some((witness, how.seen()));
         Ok(())
     }
 
-    pub(crate) fn heal(&mut self) {
+    /// # Errors
+    /// The fault did not do what it should have done.
+    pub(crate) async fn heal(&mut self) -> Result<()> {
+        let was_broken = match self.witness.take() {
+            Some((mut witness, sees)) => witness.check(sees).await,
+            None => Ok(()),
+        };
         self.front.set(Fault::Pass);
         // Dropping it ends what nobody noticed to be dead.
         self.dead = None;
+        was_broken
+    }
+}
+
+impl Break {
+    fn seen(self) -> Sees {
+        match self {
+            Self::Cut => Sees::Reset,
+            Self::BlackHole | Self::NoRequests | Self::NoAnswers | Self::HalfOpen => Sees::Silence,
+        }
     }
 }
 
@@ -78,70 +105,91 @@ mod tests {
     use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpStream;
     use tokio::time::timeout;
 
     use super::*;
+    use crate::witness::tests::{ANSWER, REQUEST, server};
 
     const SOON: Duration = Duration::from_secs(10);
     const SILENT: Duration = Duration::from_millis(200);
 
-    /// Sends everything back.
-    async fn echo() -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            while let Ok((mut connection, _)) = listener.accept().await {
-                tokio::spawn(async move {
-                    let (mut from, mut to) = connection.split();
-                    let _ = tokio::io::copy(&mut from, &mut to).await;
-                });
-            }
-        });
-        address
-    }
-
+    /// After a cut the proxy takes a moment to listen again.
     async fn connect(link: &Link) -> TcpStream {
-        TcpStream::connect(link.front.address()).await.unwrap()
+        let connected = async {
+            loop {
+                match TcpStream::connect(link.front.address()).await {
+                    Ok(connection) => return connection,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        timeout(SOON, connected).await.unwrap()
     }
 
-    async fn answers(connection: &mut TcpStream) -> bool {
-        connection.write_all(b"x").await.unwrap();
-        timeout(SOON, connection.read_u8()).await.unwrap().is_ok()
+    async fn ask(connection: &mut TcpStream) {
+        connection.write_all(REQUEST).await.unwrap();
+    }
+
+    async fn is_answered(connection: &mut TcpStream) -> bool {
+        let mut answer = [0; ANSWER.len()];
+        let read = timeout(SOON, connection.read_exact(&mut answer)).await;
+        read.unwrap().is_ok() && answer == ANSWER.as_bytes()
     }
 
     #[tokio::test]
     async fn half_open_kills_old_connections_in_silence_and_lets_new_ones_through() {
-        let mut link = Link::to(echo().await).await.unwrap();
+        let mut link = Link::to(server().await, "/x").await.unwrap();
         let mut old = connect(&link).await;
-        assert!(answers(&mut old).await);
+        ask(&mut old).await;
+        assert!(is_answered(&mut old).await);
         link.break_it(Break::HalfOpen).await.unwrap();
 
         let mut new = connect(&link).await;
-        assert!(answers(&mut new).await);
-        old.write_all(b"x").await.unwrap();
+        ask(&mut new).await;
+        assert!(is_answered(&mut new).await);
+        ask(&mut old).await;
         let silent = timeout(SILENT, old.read_u8()).await;
         assert!(silent.is_err(), "{silent:?}");
 
-        link.heal();
+        link.heal().await.unwrap();
         let ended = timeout(SOON, old.read_u8()).await.unwrap();
         assert!(ended.is_err(), "{ended:?}");
-        assert!(answers(&mut new).await);
+        ask(&mut new).await;
+        assert!(is_answered(&mut new).await);
     }
 
     #[tokio::test]
     async fn what_does_not_arrive_one_way_arrives_after_healing() {
-        let mut link = Link::to(echo().await).await.unwrap();
+        let mut link = Link::to(server().await, "/x").await.unwrap();
         let mut connection = connect(&link).await;
-        assert!(answers(&mut connection).await);
+        ask(&mut connection).await;
+        assert!(is_answered(&mut connection).await);
         for how in [Break::NoRequests, Break::NoAnswers] {
             link.break_it(how).await.unwrap();
-            connection.write_all(b"x").await.unwrap();
+            ask(&mut connection).await;
             let silent = timeout(SILENT, connection.read_u8()).await;
             assert!(silent.is_err(), "{how:?}: {silent:?}");
-            link.heal();
-            let answer = timeout(SOON, connection.read_u8()).await.unwrap();
-            assert_eq!(answer.unwrap(), b'x', "{how:?}");
+            link.heal().await.unwrap();
+            assert!(is_answered(&mut connection).await, "{how:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_way_of_breaking_takes_effect_and_is_healed() {
+        let mut link = Link::to(server().await, "/x").await.unwrap();
+        for how in [
+            Break::Cut,
+            Break::BlackHole,
+            Break::NoRequests,
+            Break::NoAnswers,
+            Break::HalfOpen,
+        ] {
+            link.break_it(how).await.unwrap();
+            link.heal().await.unwrap();
+            let mut connection = connect(&link).await;
+            ask(&mut connection).await;
+            assert!(is_answered(&mut connection).await, "{how:?}");
         }
     }
 }

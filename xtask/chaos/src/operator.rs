@@ -60,17 +60,25 @@ impl Operator {
         Ok(usize::try_from(answer.count())?)
     }
 
-    pub(crate) async fn revoke_lease(&mut self, entry: &Entry) -> Result<()> {
-        self.client.lease_revoke(entry.lease).await?;
-        Ok(())
+    /// False if it had gone already.
+    pub(crate) async fn revoke_lease(&mut self, entry: &Entry) -> Result<bool> {
+        match self.client.lease_revoke(entry.lease).await {
+            Ok(_) => Ok(true),
+            Err(error) if says(&error, "lease not found") => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    pub(crate) async fn delete(&mut self, entry: &Entry) -> Result<()> {
-        self.client.delete(entry.key.clone(), None).await?;
-        Ok(())
+    /// False if it had gone already.
+    pub(crate) async fn delete(&mut self, entry: &Entry) -> Result<bool> {
+        let answer = self.client.delete(entry.key.clone(), None).await?;
+        Ok(answer.deleted() > 0)
     }
 
     /// Forgets all history up to now, after making some.
+    ///
+    /// # Errors
+    /// It can still be read, too.
     pub(crate) async fn compact(&mut self) -> Result<()> {
         const WRITES: usize = 20;
         let mut revision = 0;
@@ -85,7 +93,12 @@ impl Operator {
         }
         let physically = CompactionOptions::new().with_physical();
         self.client.compact(revision, Some(physically)).await?;
-        Ok(())
+        let before = GetOptions::new().with_revision(revision - 1);
+        match self.client.get(PREFIX, Some(before)).await {
+            Err(error) if says(&error, "has been compacted") => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(_) => Err("history was compacted and can still be read".into()),
+        }
     }
 
     /// What the server that is asked says of itself.
@@ -99,4 +112,9 @@ impl Operator {
         let member = status.header().map(etcd_client::ResponseHeader::member_id);
         Ok(member == Some(status.leader()))
     }
+}
+
+/// Whether the server answered with an error that says this.
+fn says(error: &etcd_client::Error, what: &str) -> bool {
+    matches!(error, etcd_client::Error::GRpcStatus(status) if status.message().contains(what))
 }

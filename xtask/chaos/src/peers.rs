@@ -13,6 +13,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 
 use crate::Result;
+use crate::witness::{Sees, Witness};
+
+/// What members answer each other, whatever their state.
+const QUESTION: &str = "/version";
 
 /// Dropping it ends all connections between members.
 #[derive(Debug)]
@@ -21,6 +25,8 @@ pub(crate) struct Peers {
     addresses: Vec<SocketAddr>,
     /// By the member that connects, then the one that it connects to.
     pairs: Arc<Vec<Vec<TcpProxy>>>,
+    /// Between the member that is cut off and all others.
+    witnesses: Vec<Witness>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -38,6 +44,7 @@ impl Peers {
         let mut peers = Self {
             addresses: Vec::new(),
             pairs: Arc::new(pairs),
+            witnesses: Vec::new(),
             tasks: Vec::new(),
         };
         for target in 0..listening.len() {
@@ -55,22 +62,42 @@ impl Peers {
     }
 
     /// Loses everything that this member and the others send to each other.
-    pub(crate) fn cut_off(&self, member: usize) {
-        self.set(member, Fault::BlackHole);
-    }
-
-    pub(crate) fn heal(&self, member: usize) {
-        self.set(member, Fault::Pass);
-    }
-
-    fn set(&self, member: usize, fault: Fault) {
-        for (source, to_all) in self.pairs.iter().enumerate() {
-            for (target, proxy) in to_all.iter().enumerate() {
-                if source == member || target == member {
-                    proxy.set(fault);
-                }
-            }
+    pub(crate) async fn cut_off(&mut self, member: usize) -> Result<()> {
+        let mut witnesses = Vec::new();
+        for proxy in self.pairs_of(member) {
+            witnesses.push(Witness::connect(proxy.address(), QUESTION).await?);
         }
+        for proxy in self.pairs_of(member) {
+            proxy.set(Fault::BlackHole);
+        }
+        for witness in &mut witnesses {
+            witness.ask().await;
+        }
+        self.witnesses = witnesses;
+        Ok(())
+    }
+
+    /// # Errors
+    /// Something came through.
+    pub(crate) async fn heal(&mut self, member: usize) -> Result<()> {
+        let mut was_cut_off = Ok(());
+        for mut witness in self.witnesses.drain(..) {
+            was_cut_off = was_cut_off.and(witness.check(Sees::Silence).await);
+        }
+        for proxy in self.pairs_of(member) {
+            proxy.set(Fault::Pass);
+        }
+        was_cut_off
+    }
+
+    /// The proxies from this member to the others, and from them to it.
+    fn pairs_of(&self, member: usize) -> impl Iterator<Item = &TcpProxy> {
+        let pairs = self.pairs.iter().enumerate();
+        pairs.flat_map(move |(source, to_all)| {
+            let is_of = move |target| (source == member) != (target == member);
+            let to_all = to_all.iter().enumerate();
+            to_all.filter_map(move |(target, proxy)| is_of(target).then_some(proxy))
+        })
     }
 }
 

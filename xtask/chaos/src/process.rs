@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
@@ -85,12 +85,22 @@ impl Process {
         Ok(self.orders.flush().await?)
     }
 
+    /// SIGSTOP. Returns when it has stopped.
     pub(crate) fn freeze(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+        let process = self.signal(Signal::STOP)?;
+        let seen = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(process), seen)?;
+        check_stopped(self.child.id())
     }
 
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// It has not been stopped until now.
     pub(crate) fn thaw(&self) -> Result<()> {
-        self.signal(Signal::CONT)
+        let was_stopped = check_stopped(self.child.id());
+        self.signal(Signal::CONT)?;
+        was_stopped
     }
 
     /// kill -9. Returns when it is gone and all that it told was read.
@@ -120,9 +130,45 @@ impl Process {
         }
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
-        let id = self.child.id().and_then(|id| i32::try_from(id).ok());
-        let process = id.and_then(Pid::from_raw).ok_or("the process has ended")?;
-        Ok(kill_process(process, signal)?)
+    fn signal(&self, signal: Signal) -> Result<Pid> {
+        let process = pid(self.child.id())?;
+        kill_process(process, signal)?;
+        Ok(process)
+    }
+}
+
+/// The process with this id, which is a child of ours.
+pub(crate) fn pid(id: Option<u32>) -> Result<Pid> {
+    let id = id.and_then(|id| i32::try_from(id).ok());
+    Ok(id.and_then(Pid::from_raw).ok_or("the process has ended")?)
+}
+
+/// Whether a child of ours is stopped by a signal now: otherwise a fault did not take effect.
+pub(crate) fn check_stopped(id: Option<u32>) -> Result<()> {
+    // Leaves what it sees for others to see.
+    let now = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let is_stopped = waitid(WaitId::Pid(pid(id)?), now)?.is_some_and(|status| status.stopped());
+    is_stopped
+        .then_some(())
+        .ok_or_else(|| "a frozen process is not stopped".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_process_that_is_stopped_passes_for_one() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let process = pid(child.id()).unwrap();
+        assert!(check_stopped(child.id()).is_err());
+        kill_process(process, Signal::STOP).unwrap();
+        let stopped = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(process), stopped).unwrap();
+        check_stopped(child.id()).unwrap();
+        kill_process(process, Signal::CONT).unwrap();
+        assert!(check_stopped(child.id()).is_err());
+        child.kill().await.unwrap();
+        assert!(check_stopped(child.id()).is_err());
     }
 }

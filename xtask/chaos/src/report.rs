@@ -8,6 +8,7 @@ use crate::check::{Gap, Handover, Invariant, Violation, Way};
 use crate::history::Election;
 use crate::kind::Kind;
 use crate::site::TTL;
+use crate::story::Span;
 use crate::table::{Table, show};
 use crate::verdict::{Bar, Class, Verdict, Visit};
 
@@ -18,7 +19,6 @@ const SHOWN: usize = 30;
 #[derive(Debug)]
 pub(crate) struct Report<'a> {
     pub(crate) verdict: &'a Verdict,
-    pub(crate) lasts: Duration,
     pub(crate) seed: u64,
 }
 
@@ -57,14 +57,20 @@ impl Report<'_> {
 
     fn conditions(&self) -> Table {
         let mut table = Table::new(["condition", "value"]);
-        let minutes = format!("{} s of faults", self.lasts.as_secs());
+        let windows = self
+            .verdict
+            .visits
+            .iter()
+            .filter_map(|visit| visit.story.window());
+        let lasted = windows.map(Span::length).max().unwrap_or_default();
+        let lasted = format!("{} s of faults", lasted.as_secs());
         let profile = if cfg!(debug_assertions) {
             "debug"
         } else {
             "release"
         };
         for (condition, value) in [
-            ("run", minutes),
+            ("run", lasted),
             ("seed", self.seed.to_string()),
             (
                 "when",
@@ -111,11 +117,11 @@ impl Report<'_> {
                     &visit.findings.leaderless,
                     election,
                     |_| true,
-                    |gap| gap.span.until.since(gap.span.since),
+                    |gap| gap.span.length(),
                 ))
             });
             row(
-                &format!("… not counting server faults, {election}"),
+                &format!("… of it with servers and a machine that worked, {election}"),
                 &|visit| {
                     optional(longest(
                         &visit.findings.leaderless,
@@ -136,7 +142,7 @@ impl Report<'_> {
         }
         row("the machine stood still: times, longest", &|visit| {
             let still = visit.story.still.iter();
-            let longest = still.map(|span| span.until.since(span.since)).max();
+            let longest = still.copied().map(Span::length).max();
             format!("{}, {}", visit.story.still.len(), optional(longest))
         });
         row("writes taken by the register", &|visit| {
@@ -166,7 +172,7 @@ impl Report<'_> {
                         round.is_some_and(|round| round.kind == kind)
                     };
                     longest(&visit.findings.leaderless, election, is_of, |gap| {
-                        gap.span.until.since(gap.span.since)
+                        gap.span.length()
                     })
                 };
                 let all = self.verdict.visits.iter().filter_map(of_visit).max();
@@ -289,14 +295,17 @@ const MEASURED: &str = "\
 A belief goes from the first time that `is_leader()` said yes to the last, asked every millisecond. The candidates of *delayed* wait one
 time-to-live before they believe in a term whose predecessor did not resign; only they, and the naive ones, are exposed to operators.
 The machine stood still when a thread that slept for 20 ms was woken more than 200 ms late; I5 and I10 do not count such times.
+Each fault is seen to take effect, or the run is given up: a frozen process is stopped by the signal from the beginning of the fault to
+its end, a connection of the run's own over each broken link is reset or gets no answer, and a server confirms what an operator removes.
 ";
 
 const FAULTS: &str = "\
-The time without a leader belongs to the fault that was made last before it began, and includes the fault itself.
+The time without a leader belongs to the fault that was made last before it began, and includes the fault itself. What an operator
+does is counted where one of our candidates was removed.
 ";
 
 const INVARIANTS: &str = "\
-*Apart* are violations of I1, and of I4 that follows from it, after a server was frozen of which `Safety` warns. I4 does not count
-writes of a process that was frozen in its term: only a fence keeps those out. I5, I8, I9 and I10 are promises, of which the naive
+*Apart* are violations of I1, and of I4 that follows from it, while or soon after the server was frozen that leads its cluster, where
+`Safety` warns of that. I5 judges each stretch between two server faults by itself. I4 does not count writes of a process that was frozen in its term: only a fence keeps those out. I5, I8, I9 and I10 are promises, of which the naive
 candidate makes none.
 ";

@@ -37,15 +37,38 @@ fn pause(rng: &mut Rng) -> Duration {
     })
 }
 
+/// What a round is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub(crate) kind: Kind,
+    /// If it is done to a candidate: to the leader of this election, or to any candidate if there is none. By default it is drawn.
+    pub(crate) leads: Option<Election>,
+}
+
+impl Step {
+    /// Whoever it hits.
+    pub(crate) const fn of(kind: Kind) -> Self {
+        Self { kind, leads: None }
+    }
+
+    /// It hits the leader of this election.
+    pub(crate) const fn at(kind: Kind, election: Election) -> Self {
+        let leads = Some(election);
+        Self { kind, leads }
+    }
+}
+
 /// Plays one round. All that is random follows from `seed` and from who leads.
 ///
 /// # Errors
-/// The run itself is broken.
-pub(crate) async fn play(site: &mut Site, number: u32, kind: Kind, seed: u64) -> Result<()> {
+/// The run itself is broken, for instance because a fault did not take effect.
+pub(crate) async fn play(site: &mut Site, number: u32, step: Step, seed: u64) -> Result<()> {
     let mut rng = Rng::with_seed(seed);
+    let kind = step.kind;
     let lasts = duration(kind, &mut rng);
-    let aim = Aim::take(site, kind, &mut rng).await?;
+    let aim = Aim::take(site, step, &mut rng).await?;
     let target = aim.describe(site);
+    let leads_raft = aim.leads_raft(site).await?;
     eprintln!(
         "{}: round {number}, seed {seed:016x}: {kind}, {target}, {lasts:?}",
         site.label
@@ -54,6 +77,7 @@ pub(crate) async fn play(site: &mut Site, number: u32, kind: Kind, seed: u64) ->
         round: number,
         kind,
         target,
+        leads_raft,
     });
     aim.hit(site, kind, lasts, &mut rng).await?;
     site.tell(Event::Healed { round: number });
@@ -68,31 +92,39 @@ enum Aim {
     /// The process in this seat.
     Candidate(usize),
     Member(usize),
-    /// The leader of this election, as the server has it.
-    Entry(Election),
+    /// The leaders of the elections that are exposed to operators, as the server has them.
+    Entries,
 }
 
+/// An operator ends a term that its leader still believes in. Only who waits long enough can be safe from that.
+const EXPOSED: [Election; 2] = [Election::Delayed, Election::Naive];
+
 impl Aim {
-    async fn take(site: &Site, kind: Kind, rng: &mut Rng) -> Result<Self> {
-        Ok(match kind {
+    async fn take(site: &Site, step: Step, rng: &mut Rng) -> Result<Self> {
+        Ok(match step.kind {
             Kind::RestartServer | Kind::KillServer | Kind::FreezeServer => {
                 Self::Member(rng.usize(..site.servers.len()))
             }
             Kind::KillRaftLeader | Kind::FreezeRaftLeader | Kind::CutOffRaftLeader => {
                 Self::Member(site.servers.raft_leader().await?)
             }
-            // An operator ends a term that its leader still believes in. Only who waits long enough can be safe from that.
-            Kind::RevokeLease | Kind::DeleteEntry => Self::Entry(if rng.bool() {
-                Election::Delayed
-            } else {
-                Election::Naive
-            }),
+            Kind::RevokeLease | Kind::DeleteEntry => Self::Entries,
             _ => {
-                let election = Election::ALL[rng.usize(..Election::ALL.len())];
                 let anybody = rng.usize(..site.nodes.len());
-                let leader = site.leader(election).filter(|_| rng.u8(..4) > 0);
+                let any = Election::ALL[rng.usize(..Election::ALL.len())];
+                let drawn = (rng.u8(..4) > 0).then_some(any);
+                let leader = step.leads.or(drawn).and_then(|of| site.leader(of));
                 Self::Candidate(leader.unwrap_or(anybody))
             }
+        })
+    }
+
+    /// Whether it is done to the server that leads its cluster.
+    async fn leads_raft(self, site: &Site) -> Result<bool> {
+        Ok(match self {
+            Self::Member(_) if site.servers.len() == 1 => true,
+            Self::Member(member) => site.servers.raft_leader().await? == member,
+            Self::Candidate(_) | Self::Entries => false,
         })
     }
 
@@ -112,7 +144,7 @@ impl Aim {
                 }
             }
             Self::Member(member) => site.servers.name(member),
-            Self::Entry(election) => format!("the leader of {election}"),
+            Self::Entries => EXPOSED.map(|of| format!("the leader of {of}")).join(", "),
         }
     }
 
@@ -121,7 +153,12 @@ impl Aim {
         match self {
             Self::Candidate(seat) => hit_candidate(site, seat, kind, lasts, rng).await,
             Self::Member(member) => hit_member(site, member, kind, lasts).await,
-            Self::Entry(election) => hit_entry(site, election, kind).await,
+            Self::Entries => {
+                for election in EXPOSED {
+                    hit_entry(site, election, kind).await?;
+                }
+                Ok(())
+            }
         }
     }
 }
@@ -129,20 +166,22 @@ impl Aim {
 async fn hit_entry(site: &Site, election: Election, kind: Kind) -> Result<()> {
     let mut operator = site.servers.operator().await?;
     let give_up_at = Instant::now() + SOMEBODY_WITHIN;
-    // For a moment there may be nobody in line.
-    let leader = loop {
-        match operator.leader(election).await? {
-            Some(leader) => break leader,
-            None if Instant::now() >= give_up_at => {
-                return Err(format!("nobody stands in line of {election}").into());
+    while Instant::now() < give_up_at {
+        // For a moment there may be nobody in line, and who leads may leave by itself.
+        if let Some(leader) = operator.leader(election).await? {
+            let removed = match kind {
+                Kind::RevokeLease => operator.revoke_lease(&leader).await?,
+                _ => operator.delete(&leader).await?,
+            };
+            if removed {
+                let token = leader.token;
+                site.tell(Event::Removed { election, token });
+                return Ok(());
             }
-            None => sleep(Duration::from_millis(20)).await,
         }
-    };
-    match kind {
-        Kind::RevokeLease => operator.revoke_lease(&leader).await,
-        _ => operator.delete(&leader).await,
+        sleep(Duration::from_millis(20)).await;
     }
+    Err(format!("nobody stands in line of {election}").into())
 }
 
 async fn hit_candidate(
@@ -164,9 +203,8 @@ async fn hit_candidate(
             site.nodes[seat].break_links(Break::Cut).await?;
             site.servers.operator().await?.compact().await?;
             sleep(lasts).await;
-            site.observer.heal_links();
-            site.nodes[seat].heal_links();
-            return Ok(());
+            site.observer.heal_links().await?;
+            return site.nodes[seat].heal_links().await;
         }
         Kind::BlackHole => Break::BlackHole,
         Kind::OneWay if rng.bool() => Break::NoRequests,
@@ -176,8 +214,7 @@ async fn hit_candidate(
     };
     site.nodes[seat].break_links(how).await?;
     sleep(lasts).await;
-    site.nodes[seat].heal_links();
-    Ok(())
+    site.nodes[seat].heal_links().await
 }
 
 async fn hit_member(site: &mut Site, member: usize, kind: Kind, lasts: Duration) -> Result<()> {
@@ -193,10 +230,9 @@ async fn hit_member(site: &mut Site, member: usize, kind: Kind, lasts: Duration)
             site.servers.thaw(member)
         }
         Kind::CutOffRaftLeader => {
-            site.servers.cut_off(member);
+            site.servers.cut_off(member).await?;
             sleep(lasts).await;
-            site.servers.heal(member);
-            Ok(())
+            site.servers.heal(member).await
         }
         _ => {
             site.servers.kill(member)?;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,15 +16,32 @@ use crate::check::check;
 use crate::child::Order;
 use crate::deck::Deck;
 use crate::history::{Election, Event, Line};
+use crate::kind::Kind;
 use crate::report::Report;
+use crate::round::Step;
 use crate::scene::Scene;
 use crate::site::{Plan, Site, TTL};
-use crate::story::{Promise, Story};
+use crate::story::Story;
 use crate::verdict::{Bars, Verdict, Visit};
 use crate::{Error, Options, Result, chain, round};
 
-/// How long a quick run makes faults.
-const QUICK: Duration = Duration::from_secs(50);
+/// What is played at the sites of a quick run, which shows that everything works together: nothing of it is left to chance.
+const QUICK: [&[Step]; 2] = [
+    &[
+        Step::at(Kind::FreezeAboveTtl, Election::Plain),
+        Step::at(Kind::KillCandidate, Election::Delayed),
+        Step::of(Kind::DeleteEntry),
+        Step::at(Kind::HalfOpen, Election::Plain),
+        Step::of(Kind::KillServer),
+    ],
+    &[
+        Step::at(Kind::FreezeAboveTtl, Election::Naive),
+        Step::of(Kind::RevokeLease),
+        Step::of(Kind::CutOffRaftLeader),
+        Step::at(Kind::BlackHole, Election::Plain),
+        Step::of(Kind::Compact),
+    ],
+];
 /// From when all are asked to leave to when they have.
 const LEFT_WITHIN: Duration = Duration::from_secs(30);
 /// From a change at the server to when observers know.
@@ -34,11 +52,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let seed = options
         .seed
         .unwrap_or_else(|| fastrand::u64(..u64::from(u32::MAX)));
-    let lasts = if options.quick {
-        QUICK
-    } else {
-        Duration::from_mins(options.minutes.into())
-    };
+    let lasts = Duration::from_mins(options.minutes.into());
     let plans = plans(options.quick)?;
     let folder = options.histories.join(format!("seed-{seed}"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -46,7 +60,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         .build()?;
     let played = runtime.block_on(async {
         tokio::select! {
-            played = play_all(&plans, lasts, seed, &folder) => played,
+            played = play_all(&plans, options.quick, lasts, seed, &folder) => played,
             name = interrupted() => Err(format!("stopped by {}", name?).into()),
         }
     });
@@ -68,7 +82,6 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     }
     let report = Report {
         verdict: &verdict,
-        lasts,
         seed,
     };
     let report = report.markdown();
@@ -118,14 +131,25 @@ async fn interrupted() -> Result<&'static str> {
 }
 
 /// Plays all sites side by side, so that little of the time is spent waiting.
-async fn play_all(plans: &[Plan], lasts: Duration, seed: u64, folder: &Path) -> Result<Vec<Visit>> {
+async fn play_all(
+    plans: &[Plan],
+    quick: bool,
+    lasts: Duration,
+    seed: u64,
+    folder: &Path,
+) -> Result<Vec<Visit>> {
     let deck = Arc::new(Deck::default());
     let until = Instant::now() + lasts;
     let mut playing = Vec::new();
     for (nth, plan) in plans.iter().enumerate() {
         let rng = Rng::with_seed(seed.wrapping_add(nth as u64));
         let folder = folder.join(format!("site-{}", nth + 1));
-        let visit = visit(plan.clone(), until, Arc::clone(&deck), rng, folder);
+        let rounds = if quick {
+            Rounds::Fixed(QUICK[nth].iter())
+        } else {
+            Rounds::Drawn(Arc::clone(&deck), until)
+        };
+        let visit = visit(plan.clone(), rounds, rng, folder);
         playing.push(tokio::spawn(visit));
     }
     let mut visits = Vec::new();
@@ -135,33 +159,45 @@ async fn play_all(plans: &[Plan], lasts: Duration, seed: u64, folder: &Path) -> 
     Ok(visits)
 }
 
-async fn visit(
-    plan: Plan,
-    until: Instant,
-    deck: Arc<Deck>,
-    mut rng: Rng,
-    folder: PathBuf,
-) -> Result<Visit> {
+/// The rounds of one site.
+#[derive(Debug)]
+enum Rounds {
+    /// Until this moment, always what was played least often.
+    Drawn(Arc<Deck>, Instant),
+    /// These.
+    Fixed(slice::Iter<'static, Step>),
+}
+
+impl Rounds {
+    fn next(&mut self, members: usize, rng: &mut Rng) -> Option<Step> {
+        match self {
+            Self::Drawn(_, until) if Instant::now() >= *until => None,
+            Self::Drawn(deck, _) => Some(Step::of(deck.draw(members, rng))),
+            Self::Fixed(steps) => steps.next().copied(),
+        }
+    }
+}
+
+async fn visit(plan: Plan, mut rounds: Rounds, mut rng: Rng, folder: PathBuf) -> Result<Visit> {
     let mut site = Site::open(&plan, &folder, &mut rng).await?;
     let (label, safety) = (site.label.clone(), site.safety.clone());
     site.wait_for_leaders().await;
     let mut number = 0;
-    while Instant::now() < until {
+    while let Some(step) = rounds.next(plan.members, &mut rng) {
         number += 1;
-        let kind = deck.draw(plan.members, &mut rng);
-        let played = round::play(&mut site, number, kind, rng.u64(..)).await;
-        played.map_err(|error| format!("{label}: round {number}, {kind}: {}", chain(&error)))?;
+        let played = round::play(&mut site, number, step, rng.u64(..)).await;
+        played.map_err(|error| {
+            let kind = step.kind;
+            format!("{label}: round {number}, {kind}: {}", chain(&error))
+        })?;
     }
     let ended = end(&mut site).await;
     ended.map_err(|error| format!("{label}: at the end: {}", chain(&error)))?;
+    let promise = site.promise();
     let (chronicle, servers) = site.close().await?;
     for (name, log) in servers.logs() {
         fs::write(folder.join(format!("etcd-{name}.log")), log)?;
     }
-    let promise = Promise {
-        failover_within: safety.failover_within(TTL),
-        takeover_delay: TTL,
-    };
     let story = Story::new(promise, chronicle.lines());
     write(&folder.join("history.jsonl"), &story.lines)?;
     Ok(Visit {

@@ -6,14 +6,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use sd_core::testing::{ServerProcess, ServerProgram, free_port};
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use crate::Result;
 use crate::operator::Operator;
 use crate::peers::Peers;
+use crate::process::check_stopped;
 
 /// How long a cluster may take to agree on a raft leader.
 const RAFT_LEADER_WITHIN: Duration = Duration::from_secs(30);
@@ -132,17 +131,7 @@ impl Servers {
 
     /// SIGTERM; returns when the process has ended.
     pub(crate) async fn terminate(&mut self, member: usize) -> Result<()> {
-        let id = self.members[member]
-            .id()
-            .and_then(|id| i32::try_from(id).ok());
-        let process = id
-            .and_then(Pid::from_raw)
-            .ok_or("the server does not run")?;
-        kill_process(process, Signal::TERM)?;
-        let exited = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        spawn_blocking(move || waitid(WaitId::Pid(process), exited)).await??;
-        // Nothing is left to kill: this collects the process.
-        self.kill(member)
+        Ok(self.members[member].stop().await?)
     }
 
     /// Starts it with its data and waits until it serves.
@@ -154,17 +143,23 @@ impl Servers {
         Ok(self.members[member].freeze()?)
     }
 
+    /// # Errors
+    /// It was not frozen until now, too.
     pub(crate) fn thaw(&self, member: usize) -> Result<()> {
-        Ok(self.members[member].thaw()?)
+        let was_stopped = check_stopped(self.members[member].id());
+        self.members[member].thaw()?;
+        was_stopped
     }
 
     /// Cuts it off from the other members, not from its clients.
-    pub(crate) fn cut_off(&self, member: usize) {
-        self.peers.cut_off(member);
+    pub(crate) async fn cut_off(&mut self, member: usize) -> Result<()> {
+        self.peers.cut_off(member).await
     }
 
-    pub(crate) fn heal(&self, member: usize) {
-        self.peers.heal(member);
+    /// # Errors
+    /// It was not cut off until now, too.
+    pub(crate) async fn heal(&mut self, member: usize) -> Result<()> {
+        self.peers.heal(member).await
     }
 }
 

@@ -17,11 +17,14 @@ use crate::pulse::Pulse;
 use crate::register::Register;
 use crate::scene::{Chronicle, Scene};
 use crate::servers::Servers;
+use crate::story::Promise;
 
 /// Whole seconds, as etcd grants them.
 pub(crate) const TTL: Duration = Duration::from_secs(3);
 /// Enough that one of them can be disturbed while another one takes over from the leader.
 const NODES: usize = 3;
+/// What etcd answers any client, whatever its state.
+const QUESTION: &str = "/version";
 /// In lines about the run itself.
 pub(crate) const RUN: &str = "run";
 
@@ -75,7 +78,7 @@ impl Site {
         for (name, role) in seats_of(NODES) {
             let mut links = Vec::new();
             for address in &addresses {
-                links.push(Link::to(*address).await?);
+                links.push(Link::to(*address, QUESTION).await?);
             }
             let starter = Starter {
                 register: &register,
@@ -118,13 +121,23 @@ impl Site {
             .position(|seat| seat.process.name() == leader)
     }
 
-    /// Waits until each of our elections has a leader, after this moment; gives up after a while, which the checks will notice.
+    /// Waits until each of our elections has a leader, after this moment. Gives up long after there should have been one, and tells.
     pub(crate) async fn wait_for_leaders(&self) {
-        const PATIENCE: Duration = Duration::from_secs(30);
         let since = At::now();
         for election in Election::OURS {
+            let patience = self.promise().led_within(election) * 2;
             let is_led = |scene: &Scene| scene.is_led_since(election, since);
-            self.chronicle.wait_until(PATIENCE, is_led).await;
+            if !self.chronicle.wait_until(patience, is_led).await {
+                self.tell(Event::NobodyLeads { election, since });
+            }
+        }
+    }
+
+    /// What its candidates may rely on.
+    pub(crate) fn promise(&self) -> Promise {
+        Promise {
+            failover_within: self.safety.failover_within(TTL),
+            takeover_delay: TTL,
         }
     }
 
@@ -190,10 +203,14 @@ impl Seat {
         Ok(())
     }
 
-    pub(crate) fn heal_links(&mut self) {
+    /// # Errors
+    /// They were not broken until now.
+    pub(crate) async fn heal_links(&mut self) -> Result<()> {
+        let mut were_broken = Ok(());
         for link in &mut self.links {
-            link.heal();
+            were_broken = were_broken.and(link.heal().await);
         }
+        were_broken
     }
 }
 

@@ -6,6 +6,9 @@ use std::time::Duration;
 use crate::history::{At, Election, Event, Line, merged};
 use crate::kind::Kind;
 
+/// What noticing, reconnecting and a busy machine may add to what the server promises.
+const DETECTION: Duration = Duration::from_secs(5);
+
 /// What a site's candidates have been promised, and what may be expected of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Promise {
@@ -24,6 +27,11 @@ impl Promise {
         };
         self.failover_within + delay
     }
+
+    /// How long nobody may lead while there are servers and a machine that work.
+    pub(crate) fn led_within(&self, election: Election) -> Duration {
+        self.succeeded_within(election) + DETECTION
+    }
 }
 
 /// A span of time.
@@ -36,6 +44,29 @@ pub(crate) struct Span {
 impl Span {
     pub(crate) fn overlaps(self, other: Self) -> bool {
         self.since <= other.until && other.since <= self.until
+    }
+
+    pub(crate) fn length(self) -> Duration {
+        self.until.since(self.since)
+    }
+
+    /// What is left of it without these.
+    pub(crate) fn without(self, mut others: Vec<Self>) -> Vec<Self> {
+        others.sort_by_key(|other| other.since);
+        let mut left = Vec::new();
+        let mut since = self.since;
+        for other in others.into_iter().filter(|other| other.overlaps(self)) {
+            if other.since > since {
+                let until = other.since;
+                left.push(Self { since, until });
+            }
+            since = since.max(other.until);
+        }
+        if self.until > since {
+            let until = self.until;
+            left.push(Self { since, until });
+        }
+        left
     }
 }
 
@@ -58,13 +89,35 @@ pub(crate) struct Term {
     pub(crate) dropping: Option<At>,
 }
 
+impl Term {
+    /// When it was last heard that the process lives in this term or has just left it.
+    pub(crate) fn last_sign(&self) -> Option<At> {
+        let moments = self.elected.iter().chain(&self.elected_late).copied();
+        let moments = moments.chain(self.beliefs.iter().map(|belief| belief.until));
+        let steps = [self.resigning, self.resigned, self.dropping];
+        moments.chain(steps.into_iter().flatten()).max()
+    }
+}
+
 /// One fault, from when it begins to when everything is as before.
 #[derive(Clone, Debug)]
 pub(crate) struct Round {
     pub(crate) number: u32,
     pub(crate) kind: Kind,
     pub(crate) target: String,
+    /// Whether it was done to the server that led its cluster.
+    pub(crate) leads_raft: bool,
+    /// The elections in which an operator removed somebody.
+    pub(crate) removed_in: Vec<Election>,
     pub(crate) span: Span,
+}
+
+impl Round {
+    /// Whether our candidates were exposed to it, or only the naive one.
+    pub(crate) fn is_ours(&self) -> bool {
+        let mut removed_in = self.removed_in.iter();
+        !self.kind.is_of_operator() || removed_in.any(|election| *election != Election::Naive)
+    }
 }
 
 /// What was done to a process from outside.
@@ -118,12 +171,6 @@ impl Story {
     pub(crate) fn lines_of(&self, election: Election) -> impl Iterator<Item = &Line> {
         let is_of = move |line: &&Line| line.event.election() == Some(election);
         self.lines.iter().filter(is_of)
-    }
-
-    pub(crate) fn was_killed(&self, node: &str) -> bool {
-        self.fates
-            .get(node)
-            .is_some_and(|fate| fate.killed.is_some())
     }
 
     pub(crate) fn was_frozen(&self, node: &str, during: Span) -> bool {
@@ -242,10 +289,13 @@ fn rounds(lines: &[Line]) -> Vec<Round> {
                 round,
                 kind,
                 target,
+                leads_raft,
             } => rounds.push(Round {
                 number: *round,
                 kind: *kind,
                 target: target.clone(),
+                leads_raft: *leads_raft,
+                removed_in: Vec::new(),
                 span: Span {
                     since: *at,
                     until: end.unwrap_or(*at),
@@ -254,6 +304,11 @@ fn rounds(lines: &[Line]) -> Vec<Round> {
             Event::Healed { round } => {
                 if let Some(known) = rounds.iter_mut().find(|known| known.number == *round) {
                     known.span.until = *at;
+                }
+            }
+            Event::Removed { election, .. } => {
+                if let Some(last) = rounds.last_mut() {
+                    last.removed_in.push(*election);
                 }
             }
             _ => {}

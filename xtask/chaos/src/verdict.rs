@@ -42,7 +42,7 @@ impl Bars {
 
     pub(crate) fn quick() -> Self {
         Self {
-            faults: 8,
+            faults: 10,
             each_kind: 0,
             terms: 10,
         }
@@ -113,9 +113,11 @@ impl Visit {
         self.safety.warnings().next().is_some()
     }
 
+    /// Whether the server that led its cluster was frozen until then or shortly before: no other one ends leases.
     fn was_frozen(&self, at: At) -> bool {
         self.story.rounds.iter().any(|round| {
             round.kind.freezes_a_server()
+                && round.leads_raft
                 && round.span.since <= at
                 && at <= round.span.until.plus(AFTER_FREEZING)
         })
@@ -126,11 +128,11 @@ impl Visit {
         Election::OURS.into_iter().map(elected).sum()
     }
 
+    /// How often our candidates were exposed to it.
     pub(crate) fn faults(&self, kind: Kind) -> usize {
-        self.story
-            .rounds
-            .iter()
-            .filter(|round| round.kind == kind)
+        let rounds = self.story.rounds.iter();
+        rounds
+            .filter(|round| round.kind == kind && round.is_ours())
             .count()
     }
 }
@@ -146,11 +148,7 @@ impl Verdict {
     }
 
     pub(crate) fn bars(&self) -> Vec<Bar> {
-        let faults: usize = self
-            .visits
-            .iter()
-            .map(|visit| visit.story.rounds.len())
-            .sum();
+        let faults = Kind::ALL.into_iter().map(|kind| self.faults(kind)).sum();
         let terms = self.visits.iter().map(Visit::terms).sum();
         let rarest = Kind::ALL
             .into_iter()
@@ -224,6 +222,10 @@ mod tests {
         script
             .believed("a", 1, 1_000, 5_001)
             .believed("b", 2, 5_000, 6_000);
+        visit_of(&script, warned)
+    }
+
+    fn visit_of(script: &Script, warned: bool) -> Visit {
         let story = script.story();
         let mut safety = Safety::strict();
         safety.notes.extend(warned.then_some(sd_core::SafetyNote {
@@ -260,6 +262,38 @@ mod tests {
     }
 
     #[test]
+    fn an_overlap_is_not_put_apart_if_the_frozen_server_did_not_lead_its_cluster() {
+        for (leads_raft, class) in [(true, Class::Frozen), (false, Class::Ours)] {
+            let mut script = Script::default();
+            script.fault_of(leads_raft, Kind::FreezeServer, 1_000, 4_900);
+            script
+                .believed("a", 1, 1_000, 5_001)
+                .believed("b", 2, 5_000, 6_000);
+            let visit = visit_of(&script, true);
+            assert_eq!(classes(&visit), [(Invariant::I1, class)]);
+        }
+    }
+
+    #[test]
+    fn what_an_operator_does_to_the_naive_candidate_alone_is_no_fault_of_ours() {
+        let mut script = Script::default();
+        script.fault(Kind::DeleteEntry, 1_000, 1_100);
+        script.removed(Election::Naive, 7, 1_050);
+        script.fault(Kind::DeleteEntry, 2_000, 2_100);
+        script.removed(Election::Naive, 9, 2_040);
+        script.removed(Election::Delayed, 8, 2_050);
+        script.fault(Kind::RevokeLease, 3_000, 3_100);
+        script.fault(Kind::KillCandidate, 4_000, 4_100);
+        let visit = visit_of(&script, false);
+        let counted = [Kind::DeleteEntry, Kind::RevokeLease, Kind::KillCandidate]
+            .map(|kind| visit.faults(kind));
+        assert_eq!(counted, [1, 0, 1]);
+        let bars = Verdict::new(vec![visit], Bars::quick()).bars();
+        let faults = bars.iter().find(|bar| bar.what == "faults");
+        assert_eq!(faults.map(|bar| bar.measured.as_str()), Some("2"));
+    }
+
+    #[test]
     fn nothing_but_an_overlap_is_put_apart() {
         let mut script = Script::default();
         script.fault(Kind::FreezeServer, 1_000, 4_900);
@@ -267,13 +301,7 @@ mod tests {
             .elected("a", 2, 4_000)
             .elected("b", 1, 5_000)
             .ended_all();
-        let story = script.story();
-        let findings = check(&story);
-        let visit = Visit {
-            story,
-            findings,
-            ..visit(true, 4_900)
-        };
+        let visit = visit_of(&script, true);
         assert_eq!(classes(&visit), [(Invariant::I2, Class::Ours)]);
     }
 

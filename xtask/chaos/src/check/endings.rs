@@ -1,8 +1,13 @@
 //! I7: a term ends exactly once, and nothing of it comes after. I6: who has left leaves nothing behind.
 
+use std::time::Duration;
+
 use crate::check::{Findings, Invariant};
-use crate::history::{Election, Event, Line};
-use crate::story::{Story, Term};
+use crate::history::{At, Election, Event, Line};
+use crate::story::{Span, Story, Term};
+
+/// A process that runs tells the end of a term at once. This is for a busy machine.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
 pub(super) fn check(story: &Story, election: Election, findings: &mut Findings) {
     for Line { at, event, .. } in story.lines_of(election) {
@@ -22,7 +27,7 @@ pub(super) fn check(story: &Story, election: Election, findings: &mut Findings) 
 }
 
 /// The first thing that is wrong with the term's end.
-fn wrong(story: &Story, term: &Term) -> Option<(crate::history::At, String)> {
+fn wrong(story: &Story, term: &Term) -> Option<(At, String)> {
     let told = term.elected.iter().chain(&term.elected_late);
     let last_told = told.clone().max().copied();
     if told.count() > 1 {
@@ -31,10 +36,9 @@ fn wrong(story: &Story, term: &Term) -> Option<(crate::history::At, String)> {
     if let Some(again) = term.ended.get(1) {
         return Some((*again, format!("ended {} times", term.ended.len())));
     }
-    // Who was killed cannot tell.
     if let Some(won) = last_told
         && term.ended.is_empty()
-        && !story.was_killed(&term.node)
+        && !was_killed_before_it_could_tell(story, term)
     {
         return Some((won, "never ended".to_owned()));
     }
@@ -63,6 +67,19 @@ fn wrong(story: &Story, term: &Term) -> Option<(crate::history::At, String)> {
         })
 }
 
+/// Whether its process was killed in the term, or had no time to tell the end of it.
+fn was_killed_before_it_could_tell(story: &Story, term: &Term) -> bool {
+    let Some(fate) = story.fates.get(&term.node) else {
+        return false;
+    };
+    let (Some(until), Some(since)) = (fate.killed, term.last_sign()) else {
+        return false;
+    };
+    let without_time = fate.frozen.iter().chain(&story.still).copied().collect();
+    let had_time = Span { since, until }.without(without_time);
+    had_time.into_iter().map(Span::length).sum::<Duration>() <= TOLD_WITHIN
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,12 +97,40 @@ mod tests {
     }
 
     #[test]
-    fn a_term_that_never_ends_is_found_unless_its_process_was_killed() {
+    fn a_term_that_never_ends_is_found_unless_its_process_was_killed_in_it() {
         let mut script = Script::default();
-        script.elected("a", 1, 100);
+        script.elected("a", 1, 100).believed("a", 1, 100, 9_000);
         assert_eq!(found(&script.check()), [Invariant::I7]);
-        script.killed("a", 200);
+        script.killed("a", 9_100);
         assert_eq!(found(&script.check()), []);
+    }
+
+    #[test]
+    fn being_killed_later_excuses_no_term_whose_end_could_have_been_told() {
+        let mut script = Script::default();
+        script.elected("a", 1, 100).believed("a", 1, 100, 9_000);
+        script.killed("a", 10_100);
+        assert_eq!(found(&script.check()), [Invariant::I7]);
+    }
+
+    #[test]
+    fn a_process_that_was_frozen_in_its_term_and_killed_could_not_tell() {
+        let mut script = Script::default();
+        script.elected("a", 1, 100).believed("a", 1, 100, 9_000);
+        script.frozen("a", 9_010, 30_000).killed("a", 30_500);
+        assert_eq!(found(&script.check()), []);
+        let mut script = Script::default();
+        script.elected("a", 1, 100).believed("a", 1, 100, 9_000);
+        script.frozen("a", 9_010, 30_000).killed("a", 31_100);
+        assert_eq!(found(&script.check()), [Invariant::I7]);
+    }
+
+    #[test]
+    fn another_processs_being_killed_excuses_nothing() {
+        let mut script = Script::default();
+        script.elected("a", 1, 100).believed("a", 1, 100, 9_000);
+        script.killed("b", 9_100);
+        assert_eq!(found(&script.check()), [Invariant::I7]);
     }
 
     #[test]

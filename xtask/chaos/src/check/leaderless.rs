@@ -1,21 +1,19 @@
 //! I5: there is a leader again within the bound. Time in which there is no working server, or in which the machine stands still, does
-//! not count; a fault of one candidate is no excuse for the others.
+//! not count and splits what is before from what is after, of which each has to be within the bound; a fault of one candidate is no
+//! excuse for the others.
 
 use std::time::Duration;
 
 use crate::check::{Findings, Invariant};
-use crate::history::Election;
+use crate::history::{Election, Event, Line};
 use crate::story::{Span, Story};
-
-/// What noticing, reconnecting and a busy machine may add to what the server promises.
-const DETECTION: Duration = Duration::from_secs(5);
 
 /// A span in which nobody believed to lead.
 #[derive(Clone, Debug)]
 pub(crate) struct Gap {
     pub(crate) election: Election,
     pub(crate) span: Span,
-    /// How much of it was after the last excuse within.
+    /// The longest part of it in which servers and machine worked.
     pub(crate) with_servers: Duration,
 }
 
@@ -23,27 +21,44 @@ pub(super) fn check(story: &Story, election: Election, findings: &mut Findings) 
     let Some(window) = story.window() else {
         return;
     };
-    let bound = story.promise.succeeded_within(election) + DETECTION;
+    let bound = story.promise.led_within(election);
     for span in gaps(story, election, window) {
-        let faults = story.rounds.iter();
-        let faults = faults.filter(|round| round.kind.impairs_servers());
-        let excuses = faults
-            .map(|round| round.span)
-            .chain(story.still.iter().copied());
-        let within = excuses.filter(|excuse| excuse.overlaps(span));
-        let healed = within.map(|excuse| excuse.until).max();
-        let counts_from = healed.map_or(span.since, |healed| healed.max(span.since));
-        let with_servers = span.until.since(counts_from);
-        if with_servers > bound {
-            let text = format!("nobody led for {with_servers:?}, at most {bound:?} were promised");
-            findings.violate(Invariant::I5, election, counts_from, text);
+        let counted = span.without(impaired(story));
+        for part in counted.iter().filter(|part| part.length() > bound) {
+            let took = part.length();
+            let text = format!("nobody led for {took:?}, at most {bound:?} were promised");
+            findings.violate(Invariant::I5, election, part.since, text);
         }
         findings.leaderless.push(Gap {
             election,
             span,
-            with_servers,
+            with_servers: counted
+                .into_iter()
+                .map(Span::length)
+                .max()
+                .unwrap_or_default(),
         });
     }
+    for Line { at, event, .. } in story.lines_of(election) {
+        if let Event::NobodyLeads { since, .. } = event {
+            let (since, until) = (*since, *at);
+            let counted = Span { since, until }.without(impaired(story));
+            // In parts that are short each, too: whoever waited began when everything was well.
+            let waited: Duration = counted.into_iter().map(Span::length).sum();
+            if waited > bound {
+                let text = format!("nobody led for {waited:?}, and it was waited no longer");
+                findings.violate(Invariant::I5, election, since, text);
+            }
+        }
+    }
+}
+
+/// When there was no working server, or no machine.
+fn impaired(story: &Story) -> Vec<Span> {
+    let faults = story.rounds.iter();
+    let faults = faults.filter(|round| round.kind.impairs_servers());
+    let spans = faults.map(|round| round.span);
+    spans.chain(story.still.iter().copied()).collect()
 }
 
 fn gaps(story: &Story, election: Election, window: Span) -> Vec<Span> {
@@ -153,8 +168,72 @@ mod tests {
         script
             .begun(0)
             .believed("a", 1, 1_000, 2_000)
-            .believed("b", 2, 15_000, 20_000);
-        script.ending(20_000).stood_still(9_000, 9_500);
+            .believed("b", 2, 13_500, 20_000);
+        script.ending(20_000).stood_still(7_900, 8_000);
+        let findings = script.check();
+        assert_eq!(found(&findings), []);
+        let plain = |gap: &&Gap| gap.election == Election::Plain;
+        let longest = findings.leaderless.iter().filter(plain);
+        let longest = longest.map(|gap| gap.with_servers).max();
+        assert_eq!(longest, Some(Duration::from_millis(5_900)));
+    }
+
+    #[test]
+    fn a_fault_at_the_end_of_a_gap_excuses_nothing_before_it() {
+        let mut script = Script::default();
+        script
+            .begun(0)
+            .believed("a", 1, 1_000, 2_000)
+            .believed("b", 2, 12_000, 20_000);
+        script.ending(20_000).fault(Kind::KillServer, 8_100, 11_000);
+        assert_eq!(found(&script.check()), [Invariant::I5]);
+        let mut script = Script::default();
+        script
+            .begun(0)
+            .believed("a", 1, 1_000, 2_000)
+            .believed("b", 2, 12_000, 20_000);
+        script.ending(20_000).stood_still(11_000, 11_900);
+        assert_eq!(found(&script.check()), [Invariant::I5]);
+    }
+
+    #[test]
+    fn each_part_between_two_faults_has_to_be_within_the_bound() {
+        let with_a_part_of = |length: u64| {
+            let again = 5_000 + length;
+            let mut script = Script::default();
+            script
+                .begun(0)
+                .believed("a", 1, 1_000, 2_000)
+                .believed("b", 2, 20_000, 21_000);
+            script.fault(Kind::FreezeServer, 3_000, 5_000);
+            script.fault(Kind::RestartServer, again, 15_000);
+            script.ending(21_000).check()
+        };
+        assert_eq!(found(&with_a_part_of(5_900)), []);
+        assert_eq!(found(&with_a_part_of(6_100)), [Invariant::I5]);
+    }
+
+    #[test]
+    fn a_round_whose_patience_ran_out_is_found_whatever_comes_after() {
+        let mut script = Script::default();
+        script
+            .begun(0)
+            .believed("a", 1, 0, 10_000)
+            .nobody_leads(10_000, 22_000);
+        script.fault(Kind::KillServer, 15_500, 16_000);
+        script.believed("b", 2, 22_000, 30_000).ending(30_000);
+        assert_eq!(found(&script.check()), [Invariant::I5]);
+    }
+
+    #[test]
+    fn patience_that_ran_out_with_a_machine_that_stood_still_says_nothing() {
+        let mut script = Script::default();
+        script
+            .begun(0)
+            .believed("a", 1, 0, 10_000)
+            .nobody_leads(10_000, 22_000);
+        script.stood_still(13_000, 21_000);
+        script.believed("b", 2, 22_000, 30_000).ending(30_000);
         assert_eq!(found(&script.check()), []);
     }
 }

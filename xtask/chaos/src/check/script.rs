@@ -248,6 +248,17 @@ impl Script {
     }
 
     pub(crate) fn fault(&mut self, kind: Kind, since: u64, until: u64) -> &mut Self {
+        self.fault_of(true, kind, since, until)
+    }
+
+    /// A fault of the server that leads its cluster, or of one that does not.
+    pub(crate) fn fault_of(
+        &mut self,
+        leads_raft: bool,
+        kind: Kind,
+        since: u64,
+        until: u64,
+    ) -> &mut Self {
         self.rounds += 1;
         let round = self.rounds;
         let target = String::new();
@@ -258,9 +269,20 @@ impl Script {
                 round,
                 kind,
                 target,
+                leads_raft,
             },
         );
         self.add(until, "run", Event::Healed { round })
+    }
+
+    pub(crate) fn removed(&mut self, election: Election, token: u64, ms: u64) -> &mut Self {
+        self.add(ms, "run", Event::Removed { election, token })
+    }
+
+    pub(crate) fn nobody_leads(&mut self, since: u64, ms: u64) -> &mut Self {
+        let since = at(since);
+        let election = PLAIN;
+        self.add(ms, "run", Event::NobodyLeads { election, since })
     }
 
     pub(crate) fn stood_still(&mut self, since: u64, until: u64) -> &mut Self {

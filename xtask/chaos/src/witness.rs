@@ -1,0 +1,145 @@
+//! A connection that shows whether what was broken is broken: it asks before the fault, and again in it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::Result;
+
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Asks with HTTP/1.1 for something small that any state of the server has.
+#[derive(Debug)]
+pub(crate) struct Witness {
+    connection: TcpStream,
+    request: String,
+}
+
+/// What a fault does to connections that were there before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sees {
+    /// They end.
+    Reset,
+    /// They say nothing any more.
+    Silence,
+}
+
+impl Witness {
+    /// Connects and waits for an answer.
+    pub(crate) async fn connect(address: SocketAddr, path: &str) -> Result<Self> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+        let answered = async {
+            let mut connection = TcpStream::connect(address).await?;
+            connection.write_all(request.as_bytes()).await?;
+            read_answer(&mut connection).await?;
+            Ok::<_, io::Error>(connection)
+        };
+        let connection = timeout(ANSWER_WITHIN, answered)
+            .await
+            .map_err(|_| format!("no answer through {address} before it is broken"))??;
+        Ok(Self {
+            connection,
+            request,
+        })
+    }
+
+    /// Asks once more, after the fault has begun.
+    pub(crate) async fn ask(&mut self) {
+        // An error is what a reset connection gives.
+        let _ = self.connection.write_all(self.request.as_bytes()).await;
+    }
+
+    /// Whether the connection has been treated as the fault should, told before it is healed.
+    pub(crate) async fn check(&mut self, sees: Sees) -> Result<()> {
+        let mut buffer = [0; 1024];
+        let read = match sees {
+            Sees::Reset => timeout(ANSWER_WITHIN, self.connection.read(&mut buffer))
+                .await
+                .unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into())),
+            Sees::Silence => self.connection.try_read(&mut buffer),
+        };
+        let silent = matches!(&read, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        let reset = matches!(read, Ok(0)) || (read.is_err() && !silent);
+        if (sees == Sees::Reset && reset) || (sees == Sees::Silence && silent) {
+            return Ok(());
+        }
+        Err(format!("the fault did not take effect: {sees:?} was expected, {read:?} came").into())
+    }
+}
+
+/// Reads one answer to the end, as its length says.
+async fn read_answer(connection: &mut TcpStream) -> io::Result<()> {
+    let mut answer = Vec::new();
+    loop {
+        if connection.read_buf(&mut answer).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let text = String::from_utf8_lossy(&answer);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let lengths = head.lines().filter_map(|line| line.split_once(": "));
+        let length = lengths
+            .filter(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+            .find_map(|(_, length)| length.parse::<usize>().ok())
+            .ok_or(io::ErrorKind::InvalidData)?;
+        if body.len() >= length {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    pub(crate) const REQUEST: &[u8] = b"GET /x HTTP/1.1\r\n\r\n";
+    pub(crate) const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
+
+    /// Answers each request in two pieces.
+    pub(crate) async fn server() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (from, mut to) = connection.split();
+                    let mut lines = BufReader::new(from).lines();
+                    while let Ok(Some(line)) = lines.next_line().await {
+                        if line.is_empty() {
+                            let (first, second) = ANSWER.split_at(ANSWER.len() - 2);
+                            to.write_all(first.as_bytes()).await?;
+                            to.write_all(second.as_bytes()).await?;
+                        }
+                    }
+                    Ok::<_, io::Error>(())
+                });
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_fault_that_does_nothing_is_noticed() {
+        let mut witness = Witness::connect(server().await, "/x").await.unwrap();
+        witness.check(Sees::Silence).await.unwrap();
+        witness.ask().await;
+        witness.connection.readable().await.unwrap();
+        let error = witness.check(Sees::Silence).await.unwrap_err().to_string();
+        assert!(error.contains("did not take effect"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_no_reset() {
+        let mut witness = Witness::connect(server().await, "/x").await.unwrap();
+        witness.ask().await;
+        assert!(witness.check(Sees::Reset).await.is_err());
+    }
+}
