@@ -310,11 +310,22 @@ pub enum Predecessor {
     None,
     /// Its leader had stopped before it left.
     Resigned,
-    /// It ended by itself, or it was ended by somebody else: its leader may believe in it for up to `ttl` more.
+    /// It ended by itself, or it was ended by somebody else: its leader, or that of a term before it, may believe for up to `ttl` more.
     Unknown {
-        /// The time-to-live of its lease.
+        /// The time-to-live that was [recorded](Self::recorded_ttl) for it.
         ttl: Duration,
     },
+}
+
+impl Predecessor {
+    /// What a backend records for a term with this time-to-live that follows: if it ends before its leader has waited out the one
+    /// before, whoever is next must still do so.
+    pub fn recorded_ttl(self, ttl: Duration) -> Duration {
+        match self {
+            Self::None | Self::Resigned => ttl,
+            Self::Unknown { ttl: before } => ttl.max(before),
+        }
+    }
 }
 
 /// A server's answer to [`Entry::confirm`].

@@ -48,6 +48,8 @@ flaws! {
     TermUnconfirmed,
     /// A term begins at once after one whose leader may still believe.
     TakeoverDelayIgnored,
+    /// The own takeover delay is waited for, though the leader before may believe for longer.
+    PredecessorTtlIgnored,
     /// Who leaves within the takeover delay is taken for a leader that has stopped.
     GraceTakenForTerm,
     /// A confirmation that failed is taken for one that succeeded.

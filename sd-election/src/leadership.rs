@@ -38,7 +38,7 @@ pub(crate) struct Shared {
 #[derive(Clone)]
 pub struct Term {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) extended: watch::Receiver<Moment>,
+    pub(crate) told_deadline: watch::Receiver<Moment>,
     pub(crate) ended: watch::Receiver<Option<EndReason>>,
 }
 
@@ -82,14 +82,14 @@ impl Term {
         self.shared.validity.deadline()
     }
 
-    /// Returns the [deadline](Self::deadline) when it is later than `known`, for whoever has to pass each one on. Pending for ever if
-    /// the term ends before.
+    /// Returns the [deadline](Self::deadline) when it is another than `known`, for whoever has to pass each one on. It moves to an
+    /// earlier moment if the server grants less than before. Pending for ever if the term ends first.
     ///
     /// # Cancel safety
     /// A dropped call loses nothing.
-    pub async fn extended(&self, known: Moment) -> Moment {
-        let mut extended = self.extended.clone();
-        match extended.wait_for(|deadline| *deadline > known).await {
+    pub async fn deadline_moved(&self, known: Moment) -> Moment {
+        let mut deadline = self.told_deadline.clone();
+        match deadline.wait_for(|deadline| *deadline != known).await {
             Ok(deadline) => *deadline,
             Err(_) => pending().await,
         }
@@ -225,5 +225,38 @@ impl Drop for Leadership {
     fn drop(&mut self) {
         self.term.shared.validity.end();
         self.control.cancel.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use sd_core::BootClock;
+
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_told_also_when_the_server_grants_less_than_before() {
+        let [earlier, later] =
+            [10, 20].map(|seconds| Moment::from_start(Duration::from_secs(seconds)));
+        let (told, told_deadline) = watch::channel(later);
+        let (_ended, ended) = watch::channel(None);
+        let term = Term {
+            shared: Arc::new(Shared {
+                name: ElectionName::new("reports").unwrap(),
+                id: CandidateId::random(),
+                token: FencingToken::new("a", 1),
+                validity: Validity::until(later),
+                stop_margin: Duration::from_secs(1),
+                clock: Arc::new(BootClock),
+                alive_at: Arc::default(),
+                proclaim: mpsc::channel(1).0,
+            }),
+            told_deadline,
+            ended,
+        };
+        assert_eq!(term.deadline_moved(later).now_or_never(), None);
+        told.send_replace(earlier);
+        assert_eq!(term.deadline_moved(later).now_or_never(), Some(earlier));
     }
 }

@@ -55,7 +55,7 @@ pub(crate) struct Participation<'a> {
 struct Running {
     campaign: Campaign,
     term: Arc<Shared>,
-    extended: watch::Sender<Moment>,
+    deadline_told: watch::Sender<Moment>,
     ended: watch::Sender<Option<EndReason>>,
     proclamations: mpsc::Receiver<Proclamation>,
 }
@@ -245,7 +245,7 @@ impl<'a> Participation<'a> {
             deadline,
         };
         let (proclaim, proclamations) = mpsc::channel(1);
-        let (extended, extended_seen) = watch::channel(deadline);
+        let (deadline_told, told_deadline) = watch::channel(deadline);
         let (ended, ended_seen) = watch::channel(None);
         let shared = Arc::new(Shared {
             name,
@@ -259,13 +259,13 @@ impl<'a> Participation<'a> {
         });
         let term = Term {
             shared: Arc::clone(&shared),
-            extended: extended_seen,
+            told_deadline,
             ended: ended_seen,
         };
         self.running = Some(Running {
             campaign: self.campaign.clone(),
             term: shared,
-            extended,
+            deadline_told,
             ended,
             proclamations,
         });
@@ -283,7 +283,7 @@ impl<'a> Participation<'a> {
     fn extend(&self, deadline: Moment) -> Result<(), Over> {
         if let Some(running) = &self.running {
             running.term.validity.extend(deadline)?;
-            running.extended.send_replace(deadline);
+            running.deadline_told.send_replace(deadline);
         }
         Ok(())
     }

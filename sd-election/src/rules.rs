@@ -126,7 +126,8 @@ impl Rules {
         let delay = self.config.takeover_delay;
         match before {
             Predecessor::Unknown { ttl } if !delay.is_zero() => {
-                unless(Flaw::TakeoverDelayIgnored, delay.max(ttl), Duration::ZERO)
+                let delay = unless(Flaw::PredecessorTtlIgnored, delay.max(ttl), delay);
+                unless(Flaw::TakeoverDelayIgnored, delay, Duration::ZERO)
             }
             _ => Duration::ZERO,
         }

@@ -65,7 +65,6 @@ impl Validity {
     /// Moves the deadline, unless the term is over. Mostly to a later moment; to an earlier one if the server grants less than before.
     pub(crate) fn extend(&self, to: Moment) -> Result<(), Over> {
         let to = nanos(to);
-        self.latest.store(to, Ordering::Release);
         let mut deadline = self.deadline.load(Ordering::Acquire);
         loop {
             if let Some(over) = over(deadline)
@@ -74,7 +73,10 @@ impl Validity {
                 return Err(over);
             }
             match self.replace(deadline, to) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.latest.store(to, Ordering::Release);
+                    return Ok(());
+                }
                 Err(found) => deadline = found,
             }
         }
@@ -141,6 +143,7 @@ mod tests {
         assert!(!validity.holds(at(10)));
         assert_eq!(validity.extend(at(20)), Err(Over::Expired));
         assert!(!validity.holds(at(5)), "not even by a clock that lags");
+        assert_eq!(validity.deadline(), at(10), "it would have ended then");
 
         let ended = Validity::until(at(10));
         ended.end();

@@ -124,12 +124,12 @@ async fn each_later_deadline_is_told_until_the_term_ends() {
     let term = leadership.term();
     let mut deadline = term.deadline();
     for _ in 0..5 {
-        let later = timeout(TTL, term.extended(deadline)).await.unwrap();
+        let later = timeout(TTL, term.deadline_moved(deadline)).await.unwrap();
         assert!(later > deadline);
         deadline = later;
     }
     leadership.resign().await.unwrap();
-    let told = timeout(TTL * 3, term.extended(term.deadline())).await;
+    let told = timeout(TTL * 3, term.deadline_moved(term.deadline())).await;
     assert!(told.is_err(), "{told:?}");
 }
 

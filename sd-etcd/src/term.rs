@@ -21,9 +21,39 @@ struct Term {
     id: CandidateId,
     /// Tells the term from one of another participation with the same id.
     lease: i64,
+    /// For how long somebody may believe in it, or in one before it, if it does not end well.
     ttl_ms: u64,
     /// Whether its leader has stopped.
     ended: bool,
+}
+
+impl Term {
+    /// Whether both are of one entry and neither has ended.
+    fn is(&self, other: &Self) -> bool {
+        let entry = |term: &Self| (term.token, term.id, term.lease, term.ended);
+        entry(self) == entry(other)
+    }
+
+    /// As it is recorded when the one before ended like this.
+    fn after(&self, before: Predecessor) -> Self {
+        Self {
+            ttl_ms: millis(before.recorded_ttl(self.ttl())),
+            ..self.clone()
+        }
+    }
+
+    /// What the next leader is told if this one does not end well.
+    fn unknown(&self) -> Predecessor {
+        Predecessor::Unknown { ttl: self.ttl() }
+    }
+
+    fn ttl(&self) -> Duration {
+        Duration::from_millis(self.ttl_ms)
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Records the term of one entry.
@@ -47,7 +77,7 @@ impl TermRecorder {
                 token: created.max(0).cast_unsigned(),
                 id,
                 lease,
-                ttl_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+                ttl_ms: millis(ttl),
                 ended: false,
             },
             progress: Mutex::default(),
@@ -71,35 +101,28 @@ impl TermRecorder {
         let term = found.as_ref().map(decode);
         let before = match &term {
             None => Predecessor::None,
-            // From an attempt whose outcome was unknown. The ttl is the best guess if that was of another entry of this ticket.
-            Some(Some(term)) if *term == self.mine => progress.before.unwrap_or(self.unknown()),
+            // From an attempt whose outcome was unknown.
+            Some(Some(term)) if term.is(&self.mine) => progress.before.unwrap_or(term.unknown()),
             Some(Some(term)) if term.ended => Predecessor::Resigned,
-            Some(Some(term)) => Predecessor::Unknown {
-                ttl: Duration::from_millis(term.ttl_ms),
-            },
-            Some(None) => self.unknown(),
+            Some(Some(term)) => term.unknown(),
+            Some(None) => self.mine.unknown(),
         };
-        let is_mine = term.flatten().as_ref() == Some(&self.mine);
+        let is_mine = term.flatten().is_some_and(|term| term.is(&self.mine));
         self.progress().before = Some(before);
         if !is_mine {
             let unchanged = found.map_or(0, |found| found.mod_revision());
             let unchanged = Compare::mod_revision(keys.term(), CompareOp::Equal, unchanged);
             let conditions: Vec<Compare> = seat.is_there().into_iter().chain([unchanged]).collect();
-            let txn = Txn::new()
-                .when(conditions)
-                .and_then([put(OP, keys, &self.mine)?]);
+            let txn =
+                Txn::new()
+                    .when(conditions)
+                    .and_then([put(OP, keys, &self.mine.after(before))?]);
             if !client.txn(OP, &txn).await?.succeeded() {
                 return Ok(None);
             }
         }
         self.progress().recorded = true;
         Ok(Some(before))
-    }
-
-    fn unknown(&self) -> Predecessor {
-        Predecessor::Unknown {
-            ttl: Duration::from_millis(self.mine.ttl_ms),
-        }
     }
 
     /// Nothing that panics is done under the lock.

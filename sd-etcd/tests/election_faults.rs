@@ -364,7 +364,6 @@ async fn what_was_before_a_term_is_told_right_when_the_answer_to_its_record_was_
 
     // Found again without the memory of the first attempt.
     let again = elector.join(&ticket).await.unwrap();
-    let expected = Predecessor::Unknown { ttl: LASTING };
     assert_eq!(first(now(&*again).await).1, expected);
     elector.leave(&ticket).await.unwrap();
     let next = ticket_for("next", LASTING).with_term_record();

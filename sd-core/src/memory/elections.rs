@@ -161,16 +161,18 @@ impl State {
     fn begin_term(&mut self, name: &ElectionName, token: u64) -> Option<Predecessor> {
         let own = self.elections.get_mut(name)?.queue.get_mut(&token)?;
         let before = if own.records_term {
-            let term = Term {
-                token,
-                ttl: own.ttl,
-                resigned: false,
-            };
-            match self.terms.insert(name.clone(), term) {
+            let before = match self.terms.get(name) {
                 None => Predecessor::None,
                 Some(term) if term.resigned => Predecessor::Resigned,
                 Some(term) => Predecessor::Unknown { ttl: term.ttl },
-            }
+            };
+            let term = Term {
+                token,
+                ttl: before.recorded_ttl(own.ttl),
+                resigned: false,
+            };
+            self.terms.insert(name.clone(), term);
+            before
         } else {
             // What an older term left behind says nothing of the one before the next.
             self.terms.remove(name);

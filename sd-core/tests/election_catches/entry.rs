@@ -118,6 +118,11 @@ impl FlawedEntry {
                 | (Flaw::RecordsOnlyResignations, Predecessor::Unknown { .. }) => {
                     Predecessor::Resigned
                 }
+                (Flaw::TellsTheShorterTtl, Predecessor::Unknown { ttl: before }) => {
+                    Predecessor::Unknown {
+                        ttl: before.min(ttl),
+                    }
+                }
                 (Flaw::ForgetsWhatItFound, _) if found_before => Predecessor::Unknown { ttl },
                 (_, before) => before,
             },

@@ -69,6 +69,7 @@ pub(crate) enum Flaw {
     MakesUpATerm,
     RecordsNoResignation,
     RecordsOnlyResignations,
+    TellsTheShorterTtl,
     RecordsUnasked,
     RecordsEveryEnd,
     ForgetsWhatItFound,

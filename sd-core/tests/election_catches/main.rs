@@ -238,6 +238,10 @@ const CATCHES: &[(Flaw, &[&str])] = &[
         &["the_next_leader_learns_that_the_one_before_may_still_believe"],
     ),
     (
+        Flaw::TellsTheShorterTtl,
+        &["a_term_that_ends_early_does_not_hide_a_longer_one_before_it"],
+    ),
+    (
         Flaw::RecordsUnasked,
         &["without_records_nothing_is_known_of_the_term_before"],
     ),

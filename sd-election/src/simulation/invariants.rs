@@ -80,6 +80,8 @@ pub(super) struct Term {
     pub(super) deadline: Moment,
     /// Until when its application may act on it.
     pub(super) hand_over: Moment,
+    /// How long its application has to stop.
+    stop_margin: Duration,
     /// Whether it reached its application. It does not if that drops its campaign at this very moment.
     won: bool,
     /// When its application gave it up.
@@ -199,6 +201,7 @@ impl<'a> Story<'a> {
                 elected: *at,
                 deadline: *deadline,
                 hand_over: *hand_over,
+                stop_margin: hand_over.since(*deadline),
                 won: false,
                 stopped: None,
                 beliefs: Vec::new(),
@@ -230,21 +233,20 @@ impl<'a> Story<'a> {
                 }
             }
             What::Ended { id: Some(id), .. } => {
-                let closes = self.closed.contains(node).then(|| *at + self.stop_margin());
+                let closes = self.closed.contains(node);
                 if let Some(term) = self.term_mut(*id) {
                     term.ended.push(*at);
                     // There is the stop margin from here on, and no more.
-                    if let Some(by) = closes {
-                        term.stop_by(by);
+                    if closes {
+                        term.stop_by(*at + term.stop_margin);
                     }
                 }
             }
             What::Closes => {
                 self.closed.insert(*node);
-                let by = *at + self.stop_margin();
                 let own = self.terms.iter_mut().filter(|term| term.node == *node);
                 for term in own.filter(|term| !term.ended.is_empty()) {
-                    term.stop_by(by);
+                    term.stop_by(*at + term.stop_margin);
                 }
             }
             What::Killed => {
@@ -254,11 +256,6 @@ impl<'a> Story<'a> {
             What::Stopped { until } => self.stopped(*node, *at, *until),
             _ => {}
         }
-    }
-
-    /// What candidates have of it at least, in true time.
-    fn stop_margin(&self) -> Duration {
-        self.schedule.stop_margin().div_f64(self.schedule.fastest)
     }
 
     fn stopped(&mut self, node: Node, since: Moment, until: Moment) {

@@ -140,7 +140,7 @@ impl<'a> Run<'a> {
         world.set_stalls(schedule.stalls);
         let network = Network::new(world.clone(), schedule.network);
         let server = Server::new(world.clone(), schedule)?;
-        let watch = Watch::new(world.clone(), schedule.stop_margin());
+        let watch = Watch::new(world.clone());
         world.inspect_with(Arc::clone(&watch) as _);
         for _ in 0..schedule.observers {
             let pace = schedule.draw_pace(&mut rng);
@@ -229,7 +229,9 @@ impl Candidates {
         let node = self.world.add_node();
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
         let pace = self.schedule.draw_pace(&mut rng);
+        let ttl = self.schedule.draw_ttl(&mut rng);
         drop(rng);
+        let stop_margin = self.schedule.stop_margin(ttl);
         let lateness = self.schedule.lateness;
         let clock = NodeClock::new(self.world.clone(), node, pace, lateness);
         let elector = SimulatedElector::connect(&self.server, &self.network, node)?;
@@ -238,14 +240,14 @@ impl Candidates {
         let registry = Registry::with_config(backend, config);
         let candidate = Candidate::builder(&registry, &self.server.name)
             .value(format!("node {}", node.0))
-            .ttl(self.schedule.ttl)
+            .ttl(ttl)
             .config(self.schedule.config.clone())
             .place(Arc::new(Place {
                 world: self.world.clone(),
                 node,
             }))
             .build()?;
-        self.watch.add(node, pace, &candidate);
+        self.watch.add(node, pace, stop_margin, &candidate);
         let application = Application {
             world: self.world.clone(),
             network: self.network.clone(),
@@ -257,8 +259,8 @@ impl Candidates {
             candidate,
             registry,
             idle: self.idle.handle().clone(),
-            ttl: self.schedule.ttl,
-            stop_margin: self.schedule.stop_margin(),
+            ttl,
+            stop_margin,
             certainty: self.schedule.certainty,
             calm_at: Moment::ZERO + self.schedule.chaos,
         };

@@ -16,7 +16,7 @@ use crate::config::{StepDown, TermConfig};
 pub(super) enum Class {
     /// Clocks run alike within the clock error, and nobody ends the lease of a leader earlier than was declared.
     Promised,
-    /// Operators delete entries and end leases; all candidates have a takeover delay of a time-to-live.
+    /// Operators delete entries and end leases; all candidates have a takeover delay.
     Delayed,
     /// The same without a takeover delay, and with clocks whose rates are far off. Beliefs may overlap; tokens still fence.
     Unguarded,
@@ -46,9 +46,13 @@ pub(super) struct Schedule {
     pub(super) class: Class,
     pub(super) candidates: usize,
     pub(super) observers: usize,
-    /// What candidates ask for.
+    /// The longest that candidates ask for.
     pub(super) ttl: Duration,
-    /// What the server grants.
+    /// What share of it some of them ask for.
+    pub(super) shorter: f64,
+    /// By what factor the server grants more or less than it is asked for.
+    pub(super) granted_share: f64,
+    /// The longest that the server grants.
     pub(super) granted: Duration,
     pub(super) config: TermConfig,
     pub(super) counts_from: CountsFrom,
@@ -78,7 +82,9 @@ impl Schedule {
             _ => Class::Unguarded,
         };
         let ttl = Duration::from_secs(pick(rng, &[1, 3, 10, 30]));
-        let granted = ttl.mul_f64(pick(rng, &[1.0, 1.0, 1.0, 0.8, 1.3, 2.0]));
+        let shorter = pick(rng, &[1.0, 1.0, 0.5]);
+        let granted_share = pick(rng, &[1.0, 1.0, 1.0, 0.8, 1.3, 2.0]);
+        let granted = ttl.mul_f64(granted_share);
         let clock_error = pick(rng, &[0.0, 0.01, 0.01, 0.05, 0.1]);
         let early_expiry = granted.mul_f64(pick(rng, &[0.0, 0.0, 0.02, 0.08]));
         let config = TermConfig {
@@ -86,7 +92,7 @@ impl Schedule {
             stop_margin: pick(rng, &[Some(Duration::ZERO), Some(ttl / 20), None, None]),
             // In time of the candidate's own clock, which may be the faster one.
             takeover_delay: match class {
-                Class::Delayed => granted,
+                Class::Delayed => granted.mul_f64(pick(rng, &[1.0, 0.1])),
                 Class::Promised | Class::Unguarded => Duration::ZERO,
             },
             step_down: match rng.u8(..4) {
@@ -116,6 +122,8 @@ impl Schedule {
             },
             observers: rng.usize(..=1),
             ttl,
+            shorter,
+            granted_share,
             granted,
             config,
             counts_from,
@@ -153,8 +161,14 @@ impl Schedule {
         Pace::of_rate(rate + inside, start)
     }
 
-    pub(super) fn stop_margin(&self) -> Duration {
-        self.config.stop_margin.unwrap_or(self.ttl / 10)
+    /// What a candidate asks for.
+    pub(super) fn draw_ttl(&self, rng: &mut Rng) -> Duration {
+        self.ttl.mul_f64(pick(rng, &[1.0, self.shorter]))
+    }
+
+    /// How long the application of a candidate with this time-to-live has to stop.
+    pub(super) fn stop_margin(&self, ttl: Duration) -> Duration {
+        self.config.stop_margin.unwrap_or(ttl / 10)
     }
 }
 
@@ -166,18 +180,19 @@ impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}: {} candidates, ttl {:?} (granted {:?}, counts from {:?}, declared early {:?}, early by {:?}), clock error {}, \
-             stop margin {:?}, takeover delay {:?}, {:?}, progress within {:?}, clocks {:.3} to {:.3} of true time and the server's \
+            "{}: {} candidates, ttl {:?} (some ask for {} of it, granted {:?}, counts from {:?}, declared early {:?}, early by {:?}), clock error {}, \
+             stop margin {:?} at most, takeover delay {:?}, {:?}, progress within {:?}, clocks {:.3} to {:.3} of true time and the server's \
              {:.3}, {:?}, {:?}, a fault every {:?} for {:?}",
             self.class.as_str(),
             self.candidates,
             self.ttl,
+            self.shorter,
             self.granted,
             self.counts_from,
             self.early_expiry,
             self.expires_early_by,
             self.config.clock_error,
-            self.stop_margin(),
+            self.stop_margin(self.ttl),
             self.config.takeover_delay,
             self.config.step_down,
             self.config.progress_within,

@@ -26,7 +26,8 @@ pub(super) struct Server {
     memory: Memory,
     clock: NodeClock,
     pub(super) name: ElectionName,
-    granted: Duration,
+    /// By what factor the server grants more or less than it is asked for.
+    granted_share: f64,
     counts_from: CountsFrom,
     early_expiry: Duration,
     expires_early_by: Duration,
@@ -37,6 +38,8 @@ pub(super) struct Server {
 #[derive(Debug)]
 struct Kept {
     node: Node,
+    /// After how long without a confirmation its lease ends.
+    span: Duration,
     /// When its lease ends, on the server's clock. The embedded registry ends it then or later.
     expires: Moment,
     touched: Moment,
@@ -58,7 +61,7 @@ impl Server {
             world,
             clock,
             name: ElectionName::new("simulated")?,
-            granted: schedule.granted,
+            granted_share: schedule.granted_share,
             counts_from: schedule.counts_from,
             early_expiry: schedule.early_expiry,
             expires_early_by: schedule.expires_early_by,
@@ -105,15 +108,11 @@ impl Server {
         self.memory.restart_leases();
         for (id, kept) in self.kept().iter_mut() {
             if present.contains(id) {
-                kept.expires = kept.expires.max(now + self.span());
+                kept.expires = kept.expires.max(now + kept.span);
                 kept.touched = now;
                 kept.excused = true;
             }
         }
-    }
-
-    fn span(&self) -> Duration {
-        self.granted.saturating_sub(self.expires_early_by)
     }
 
     async fn join(
@@ -127,12 +126,14 @@ impl Server {
         if !known {
             let id = ticket.id;
             let now = self.clock.now();
-            let expires = now + self.span();
+            let span = ticket.ttl.saturating_sub(self.expires_early_by);
+            let expires = now + span;
             let again = {
                 let mut all = self.kept();
                 let again = all.contains_key(&id);
                 let kept = all.entry(id).or_insert(Kept {
                     node,
+                    span,
                     expires,
                     touched: now,
                     excused: false,
@@ -187,7 +188,7 @@ impl Server {
                 CountsFrom::ThisSend => now,
                 CountsFrom::PreviousSend => kept.touched,
             };
-            kept.expires = kept.expires.max(from + self.span());
+            kept.expires = kept.expires.max(from + kept.span);
             kept.touched = now;
         }
         Ok(Confirmation {
@@ -209,6 +210,7 @@ impl Server {
             .entry(id)
             .or_insert(Kept {
                 node,
+                span: Duration::ZERO,
                 expires: now,
                 touched: now,
                 excused: false,
@@ -247,7 +249,7 @@ impl SimulatedElector {
 
     fn granted(&self, ticket: &Ticket) -> Ticket {
         let mut granted = ticket.clone();
-        granted.ttl = self.server.granted;
+        granted.ttl = ticket.ttl.mul_f64(self.server.granted_share);
         granted
     }
 }

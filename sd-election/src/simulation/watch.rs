@@ -17,7 +17,6 @@ use crate::leadership::Term;
 #[derive(Debug)]
 pub(super) struct Watch {
     world: World,
-    stop_margin: Duration,
     nodes: Mutex<BTreeMap<usize, Watched>>,
 }
 
@@ -25,6 +24,7 @@ pub(super) struct Watch {
 struct Watched {
     events: ElectionEvents,
     pace: Pace,
+    stop_margin: Duration,
     /// The participations whose terms were told, by token.
     elected: BTreeMap<u64, CandidateId>,
     beliefs: Vec<Belief>,
@@ -37,10 +37,9 @@ struct Belief {
 }
 
 impl Watch {
-    pub(super) fn new(world: World, stop_margin: Duration) -> Arc<Self> {
+    pub(super) fn new(world: World) -> Arc<Self> {
         Arc::new(Self {
             world,
-            stop_margin,
             nodes: Mutex::default(),
         })
     }
@@ -50,10 +49,11 @@ impl Watch {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn add(&self, node: Node, pace: Pace, candidate: &Candidate) {
+    pub(super) fn add(&self, node: Node, pace: Pace, stop_margin: Duration, candidate: &Candidate) {
         let watched = Watched {
             events: candidate.events(),
             pace,
+            stop_margin,
             elected: BTreeMap::new(),
             beliefs: Vec::new(),
         };
@@ -84,7 +84,7 @@ impl Inspect for Watch {
             return;
         };
         while let Some(Some(event)) = watched.events.next().now_or_never() {
-            if let Some(what) = told(&event, watched, self.stop_margin) {
+            if let Some(what) = told(&event, watched) {
                 self.world.record(node, what);
             }
         }
@@ -108,7 +108,7 @@ impl Inspect for Watch {
     }
 }
 
-fn told(event: &ElectionEvent, watched: &mut Watched, stop_margin: Duration) -> Option<What> {
+fn told(event: &ElectionEvent, watched: &mut Watched) -> Option<What> {
     Some(match event {
         ElectionEvent::Elected {
             id,
@@ -120,7 +120,7 @@ fn told(event: &ElectionEvent, watched: &mut Watched, stop_margin: Duration) -> 
                 id: *id,
                 token: token.value(),
                 deadline: watched.pace.when(*deadline),
-                hand_over: watched.pace.when(*deadline + stop_margin),
+                hand_over: watched.pace.when(*deadline + watched.stop_margin),
             }
         }
         ElectionEvent::Ended { token, reason } => What::Ended {

@@ -9,12 +9,19 @@ pub(super) const CASES: &[Case] = &[
     case!(the_first_recorded_term_has_none_before_it),
     case!(the_next_leader_learns_that_the_one_before_had_stopped),
     case!(the_next_leader_learns_that_the_one_before_may_still_believe),
+    case!(a_term_that_ends_early_does_not_hide_a_longer_one_before_it),
     case!(the_next_leader_may_be_left_to_think_that_the_one_before_still_believes),
     case!(without_records_nothing_is_known_of_the_term_before),
 ];
 
 fn recorded(ticket: Ticket) -> Ticket {
     ticket.with_term_record()
+}
+
+fn without_record(ticket: &Ticket) -> Ticket {
+    let mut ticket = ticket.clone();
+    ticket.records_term = false;
+    ticket
 }
 
 /// Fails unless the candidate is told so, also when it asks again.
@@ -70,6 +77,22 @@ async fn the_next_leader_learns_that_the_one_before_may_still_believe(
     finds(&second, "behind one whose lease ended", unknown).await
 }
 
+async fn a_term_that_ends_early_does_not_hide_a_longer_one_before_it(
+    fixture: &dyn Fixture,
+) -> Outcome {
+    let stage = Stage::open(fixture).await?;
+    let first = stage.join(recorded(stage.ticket())).await?;
+    first.leads("alone").await?;
+    let longest = first.entry.confirm().await?.ttl;
+    let second = stage.join_by(1, recorded(stage.short_ticket())).await?;
+    stage.leave_by(0, &without_record(&first.ticket)).await?;
+    let unknown = |before| before == Predecessor::Unknown { ttl: longest };
+    finds(&second, "behind one that left without a record", unknown).await?;
+    stage.leave_by(1, &without_record(&second.ticket)).await?;
+    let third = stage.join(recorded(stage.short_ticket())).await?;
+    finds(&third, "behind two that left without a record", unknown).await
+}
+
 async fn the_next_leader_may_be_left_to_think_that_the_one_before_still_believes(
     fixture: &dyn Fixture,
 ) -> Outcome {
@@ -77,9 +100,7 @@ async fn the_next_leader_may_be_left_to_think_that_the_one_before_still_believes
     let first = stage.join(recorded(stage.ticket())).await?;
     first.leads("alone").await?;
     let second = stage.join_by(1, recorded(stage.ticket())).await?;
-    let mut without_end = first.ticket.clone();
-    without_end.records_term = false;
-    stage.leave_by(0, &without_end).await?;
+    stage.leave_by(0, &without_record(&first.ticket)).await?;
     let unknown = |before| matches!(before, Predecessor::Unknown { .. });
     finds(&second, "behind one that left without a record", unknown).await
 }
