@@ -72,6 +72,21 @@ async fn misuse_is_answered_with_the_usage() {
     assert_eq!(stderr, "quickstart: usage: quickstart [--registry URL]\n");
 }
 
+#[cfg(feature = "consul")]
+mod consul {
+    use sd_core::testing::required_env;
+
+    use super::*;
+
+    #[tokio::test]
+    #[ignore = "needs consul: cargo xtask test --backend consul"]
+    async fn no_call_fails_with_processes_that_are_killed_and_frozen() {
+        let server = required_env("SD_TEST_CONSUL").unwrap();
+        let registry = server.replacen("http://", "consul://", 1) + "?lock_delay=1s";
+        tells_its_story(&["--registry", &registry]).await;
+    }
+}
+
 #[cfg(feature = "etcd")]
 mod etcd {
     use std::collections::BTreeSet;

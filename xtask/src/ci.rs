@@ -25,7 +25,7 @@ pub(crate) enum Command {
     Doc,
     /// Each crate alone with no feature and with each one; what a backend must not compile
     Features,
-    /// The quickstart, embedded and over etcd, and every other example
+    /// The quickstart, embedded and over etcd and Consul, and every other example
     Examples,
     /// Whether the oldest supported Rust still compiles everything; needs rustup
     Msrv,

@@ -57,7 +57,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 async fn node(registry: Registry, name: &'static str, report: Arc<Report>) -> sd_core::Result<()> {
     let candidate = Candidate::builder(&registry, ELECTION)
         .value(name)
-        .ttl(Duration::from_secs(5))
+        // No registry needs more to grant it. Whoever is done resigns, so nobody waits for so long.
+        .ttl(Duration::from_secs(10))
         .build()?;
     // Begins again if the term is lost before the work is done, and resigns when it is. To hold a term for longer, see
     // `Candidate::campaign`.

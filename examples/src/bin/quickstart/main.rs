@@ -4,11 +4,13 @@
 //! ```text
 //! cargo run -p examples --bin quickstart
 //! cargo run -p examples --bin quickstart --features etcd -- --registry etcd://127.0.0.1:2379/services
+//! cargo run -p examples --bin quickstart --features consul -- --registry 'consul://127.0.0.1:8500?lock_delay=1s'
 //! ```
 //!
-//! The first line needs nothing: the registry is embedded and each server has a thread of its own. The second does the same
-//! through a real etcd, with each server in a process of its own, a real kill -9 and a real SIGSTOP. The workers are threads in
-//! both, and are frozen by blocking them.
+//! The first line needs nothing: the registry is embedded and each server has a thread of its own. The others do the same
+//! through a real etcd or Consul, with each server in a process of its own, a real kill -9 and a real SIGSTOP. The workers are
+//! threads in all of them, and are frozen by blocking them. Consul takes its time to replace a leader that is lost: twice the
+//! shortest time-to-live that it grants is 20 s, and then comes the lock-delay, 15 s by default.
 //!
 //! It shows a table of the channel's endpoints and tells what happens to them. The last lines say how many calls there were,
 //! how many failed and how many were sent again to another endpoint. The exit status is 0 only if none failed, and if the write

@@ -86,6 +86,7 @@ impl Story {
             calls,
             &mut self.screen,
             "a call of d",
+            PATIENCE,
             |dump| {
                 answered = first(dump);
                 answered.is_some()
@@ -166,10 +167,14 @@ impl Story {
     /// harmless.
     async fn a_leader_is_frozen(&mut self) -> Result<()> {
         let ledger = Arc::new(Ledger::new(Vec::new()));
+        let elector = self.registry.elector()?.into_strict()?;
+        let lease = LEASE.max(*elector.limits().ttl.start());
+        let replaced_within = elector.safety().await?.failover_within(lease);
         let election = format!("{}/ledger", self.service);
-        let mut x = Worker::start(&self.fleet, &election, "x", &ledger)?;
-        let (token, _) = self.until_it_works("x", &x).await?;
-        let y = Worker::start(&self.fleet, &election, "y", &ledger)?;
+        let election = (&*election, lease);
+        let mut x = Worker::start(&self.fleet, election, "x", &ledger)?;
+        let (token, _) = self.until_it_works("x", &x, Duration::ZERO).await?;
+        let y = Worker::start(&self.fleet, election, "y", &ledger)?;
         self.screen.say(&format!(
             "worker x is elected and writes to a ledger with token {token}; y waits"
         ));
@@ -179,11 +184,12 @@ impl Story {
         self.until("x is frozen", |_| matches!(x.progress(), Progress::Frozen))
             .await?;
         let frozen_at = Instant::now();
-        self.screen
-            .say("x is frozen: it has just seen that it leads, and is about to write");
-        let (token, since) = self.until_it_works("y", &y).await?;
         self.screen.say(&format!(
-            "y is elected {:.1} s later (x had a lease of {LEASE:?}) and writes with token {token}",
+            "x is frozen: it has just seen that it leads, and is about to write; the registry replaces it within {replaced_within:?}"
+        ));
+        let (token, since) = self.until_it_works("y", &y, replaced_within).await?;
+        self.screen.say(&format!(
+            "y is elected {:.1} s later (x had a lease of {lease:?}) and writes with token {token}",
             since.duration_since(frozen_at).as_secs_f64()
         ));
         self.for_a_while(BREATH / 2).await?;
@@ -212,15 +218,23 @@ impl Story {
         &mut self,
         name: &str,
         worker: &Worker,
+        within: Duration,
     ) -> Result<(FencingToken, Instant)> {
         let mut works = None;
-        self.until(&format!("{name} works"), |_| {
+        let happened = |_: &ChannelDump| {
             if let Progress::Works { token, since } = worker.progress() {
                 works = Some((token, since));
             }
             works.is_some()
-        })
-        .await?;
+        };
+        let Self {
+            channel,
+            calls,
+            screen,
+            ..
+        } = self;
+        let what = format!("{name} works");
+        wait(channel, calls, screen, &what, within + PATIENCE, happened).await?;
         works.ok_or_else(|| "it does not work".into())
     }
 
@@ -254,7 +268,13 @@ impl Story {
         what: &str,
         happened: impl FnMut(&ChannelDump) -> bool,
     ) -> Result<()> {
-        wait(&self.channel, &self.calls, &mut self.screen, what, happened).await
+        let Self {
+            channel,
+            calls,
+            screen,
+            ..
+        } = self;
+        wait(channel, calls, screen, what, PATIENCE, happened).await
     }
 }
 
@@ -263,9 +283,10 @@ async fn wait(
     calls: &Calls,
     screen: &mut Screen,
     what: &str,
+    patience: Duration,
     mut happened: impl FnMut(&ChannelDump) -> bool,
 ) -> Result<()> {
-    let give_up_at = Instant::now() + PATIENCE;
+    let give_up_at = Instant::now() + patience;
     loop {
         let dump = channel.dump();
         screen.draw(&dump, calls);
@@ -273,7 +294,7 @@ async fn wait(
             return Ok(());
         }
         if Instant::now() >= give_up_at {
-            return Err(format!("{what:?} did not come true within {PATIENCE:?}").into());
+            return Err(format!("{what:?} did not come true within {patience:?}").into());
         }
         sleep(TICK).await;
     }

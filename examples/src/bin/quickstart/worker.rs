@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use crate::Result;
 use crate::fleet::Fleet;
 
-/// How long a worker leads after the registry last heard of it.
+/// How long a worker leads after the registry last heard of it, if the registry grants leases that are so short.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
 
 /// Between two writes.
@@ -45,7 +45,7 @@ pub(crate) enum Progress {
 /// Works for as long as it leads and nobody tells it to stop.
 async fn work(
     registry: &Registry,
-    election: &str,
+    (election, lease): (&str, Duration),
     name: &str,
     ledger: &Ledger,
     progress: &watch::Sender<Progress>,
@@ -53,7 +53,7 @@ async fn work(
 ) -> Result<()> {
     let candidate = Candidate::builder(registry, election)
         .value(name)
-        .ttl(LEASE)
+        .ttl(lease)
         // Left out, the term is kept by a thread that the worker cannot block. This one is to freeze with the worker.
         .on_runtime(Handle::current())
         .build()?;
@@ -114,7 +114,7 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn start(
         fleet: &Fleet,
-        election: &str,
+        (election, lease): (&str, Duration),
         name: &str,
         ledger: &Arc<Ledger>,
     ) -> Result<Self> {
@@ -129,7 +129,8 @@ impl Worker {
             .spawn(move || {
                 let done = runtime.block_on(async {
                     let registry = fleet.registry().await?;
-                    work(&registry, &election, &name, &ledger, &progress, &ordered).await?;
+                    let election = (&*election, lease);
+                    work(&registry, election, &name, &ledger, &progress, &ordered).await?;
                     Ok(registry.close().await?)
                 });
                 // The story may have ended.
