@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::future::pending;
-use std::mem;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +29,7 @@ pub(crate) async fn run(session: &Session, candidacy: &Candidacy) -> Result<Exit
     let candidate = candidate(&session.registry, candidacy)
         .map_err(|error| error.explain(session, &candidacy.name))?;
     let narrator = Narrator::start(session.output, &candidate);
-    let stop = CancellationToken::new();
+    let stop = Stop::default();
     let elect = Elect {
         session,
         candidacy,
@@ -38,26 +37,27 @@ pub(crate) async fn run(session: &Session, candidacy: &Candidacy) -> Result<Exit
         stop: stop.clone(),
         warned: Cell::new(false),
     };
-    let mut done = Box::pin(elect.until_done());
-    let ended = tokio::select! {
-        ended = &mut done => Some(ended),
-        () = signals.next() => {
-            stop.cancel();
-            tokio::select! {
-                ended = &mut done => Some(ended),
-                () = signals.next() => None,
-            }
-        }
+    let pass_on = async {
+        signals.next().await;
+        stop.asked.cancel();
+        signals.insisted().await;
+        stop.insisted.cancel();
+        pending().await
     };
-    let Some(ended) = ended else {
-        // Dropping it would leave the election at once, while the command still has its time to stop.
-        mem::forget(done);
-        return Err(Failure::new(
-            "interrupted before it had resigned; the term, if there is one, ends when its ttl has passed",
-        ));
+    let ended = tokio::select! {
+        ended = elect.until_done() => ended,
+        never = pass_on => never,
     };
     narrator.finish().await;
     ended
+}
+
+/// Whether we are to stop.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stop {
+    pub(crate) asked: CancellationToken,
+    /// It was not quick enough: the command need not be given time any more.
+    pub(crate) insisted: CancellationToken,
 }
 
 /// Why there is no candidate.
@@ -110,17 +110,16 @@ struct Elect<'a> {
     session: &'a Session,
     candidacy: &'a Candidacy,
     candidate: Candidate,
-    /// We were asked to stop.
-    stop: CancellationToken,
+    stop: Stop,
     /// Whether it was told what this registry's elections are not worth.
     warned: Cell<bool>,
 }
 
 /// Why there is nothing more to do in a term.
 enum Led {
-    /// The term is over, or the command was stopped for another reason.
+    /// The term is over, or there is no command and we are to stop.
     NoLonger,
-    /// The command has ended by itself.
+    /// The command has ended, by itself or because we are to stop.
     Finished(u8),
 }
 
@@ -137,7 +136,7 @@ impl Elect<'_> {
             let won = tokio::select! {
                 biased;
                 won = self.candidate.campaign() => Some(won),
-                () = self.stop.cancelled() => None,
+                () = self.stop.asked.cancelled() => None,
             };
             let Some(won) = won else {
                 return self.leave().await;
@@ -152,13 +151,15 @@ impl Elect<'_> {
                     let _ = self.resign(leadership).await;
                     return Err(failure);
                 }
-                Ok(Led::Finished(status)) if leadership.is_leader() => {
+                Ok(Led::Finished(status))
+                    if leadership.is_leader() || self.stop.asked.is_cancelled() =>
+                {
                     if let Err(failure) = self.resign(leadership).await {
                         failure.tell();
                     }
                     return Ok(ExitCode::from(status));
                 }
-                Ok(_) if self.stop.is_cancelled() => {
+                Ok(_) if self.stop.asked.is_cancelled() => {
                     self.resign(leadership).await?;
                     return Ok(ExitCode::SUCCESS);
                 }
@@ -184,7 +185,7 @@ impl Elect<'_> {
             return self.run_command(term).await;
         }
         tokio::select! {
-            () = self.stop.cancelled() => {}
+            () = self.stop.asked.cancelled() => {}
             _ = term.lost() => {}
         }
         Ok(Led::NoLonger)
@@ -192,7 +193,7 @@ impl Elect<'_> {
 
     #[cfg(target_os = "linux")]
     async fn run_command(&self, term: &Term) -> Result<Led, Failure> {
-        use crate::guard::{CommandOutput, Ended, run_while_leading};
+        use crate::guard::{CommandOutput, run_while_leading};
 
         // A program that reads our output must not find the command's in it.
         let output = if self.session.output.is_json() {
@@ -202,11 +203,8 @@ impl Elect<'_> {
         };
         let command = &self.candidacy.command;
         let variables = self.variables(term);
-        let ended = run_while_leading(command, variables, output, term, &self.stop).await?;
-        Ok(match ended {
-            Ended::Exited(status) => Led::Finished(status),
-            Ended::Stopped => Led::NoLonger,
-        })
+        let status = run_while_leading(command, variables, output, term, &self.stop).await?;
+        Ok(status.map_or(Led::NoLonger, Led::Finished))
     }
 
     #[cfg(not(target_os = "linux"))]

@@ -2,16 +2,17 @@
 //!
 //! ```text
 //!            orders: until when            starts, stops, kills, waits for
-//!   sdctl ───────────────────► watchdog ───────────────────────────────────► the command, in a process group of its own
+//!   sdctl ───────────────────► watchdog ───────────────────────────────────► the command and all that it starts
 //!         ◄───────────────────
-//!            reports: started, ended
+//!            report: ended
 //! ```
 //!
 //! The [watchdog] is this program once more, as a process that does nothing else. It has the deadline and a boot-time timer of its
 //! own, so the command is stopped in time if `sdctl` is frozen, and at once if `sdctl` dies: the socket between them then ends. If
-//! the watchdog dies, the kernel kills the command, because the [launcher] asked for that, and `sdctl` kills the rest of the
-//! group. Both adopt orphans, so that each can wait until really nothing of the group is left.
+//! the watchdog dies, the kernel kills the command, because the [launcher] asked for that, and `sdctl` kills the rest. Both adopt
+//! orphans, so that all that the command has started [descends](descent) from them until it has ended.
 
+mod descent;
 mod guarded;
 mod launcher;
 mod leading;
@@ -23,13 +24,9 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use rustix::io::Errno;
-use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, waitid, waitpgid,
-};
 use sd_core::Moment;
 
-pub(crate) use self::guarded::{CommandOutput, Ended};
+pub(crate) use self::guarded::CommandOutput;
 pub(crate) use self::leading::run_while_leading;
 
 /// This very program, also if its file was replaced or deleted since it was started.
@@ -65,9 +62,9 @@ impl Stage {
 /// Until when the command may run, on the boot clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Orders {
-    /// When its process group gets SIGTERM.
+    /// When it and all that it has started get SIGTERM.
     stop_at: Moment,
-    /// When what is left of the group gets SIGKILL.
+    /// When what is left of these gets SIGKILL.
     kill_at: Moment,
 }
 
@@ -75,9 +72,24 @@ impl Orders {
     /// Stop now, with as much time for it as was meant, but not beyond what was ordered.
     fn at_once(self, now: Moment) -> Self {
         let grace = self.kill_at.since(self.stop_at);
+        self.or_sooner(Self {
+            stop_at: now,
+            kill_at: now + grace,
+        })
+    }
+
+    /// Die now.
+    fn without_grace(self, now: Moment) -> Self {
+        self.or_sooner(Self {
+            stop_at: now,
+            kill_at: now,
+        })
+    }
+
+    fn or_sooner(self, other: Self) -> Self {
         Self {
-            stop_at: self.stop_at.min(now),
-            kill_at: self.kill_at.min(now + grace),
+            stop_at: self.stop_at.min(other.stop_at),
+            kill_at: self.kill_at.min(other.kill_at),
         }
     }
 }
@@ -110,60 +122,34 @@ impl FromStr for Orders {
     }
 }
 
-/// What the watchdog has to say.
+/// How a command ended, of which nothing is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Report {
-    /// The command runs, in this process group.
-    Started(Pid),
-    /// Nothing is left of it.
-    Ended(Ended),
+struct Ended {
+    /// Its exit status.
+    status: u8,
+    /// Whether the watchdog told it to stop, and it did not end by itself.
+    stopped: bool,
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Started(group) => write!(f, "started {}", group.as_raw_pid()),
-            Self::Ended(Ended::Exited(status)) => write!(f, "exited {status}"),
-            Self::Ended(Ended::Stopped) => f.write_str("stopped"),
-        }
+        let how = if self.stopped { "stopped" } else { "exited" };
+        write!(f, "{how} {}", self.status)
     }
 }
 
-impl FromStr for Report {
+impl FromStr for Ended {
     type Err = Garbled;
 
     fn from_str(line: &str) -> Result<Self, Garbled> {
-        let report = match line.split_once(' ') {
-            Some(("started", group)) => {
-                let group = group.parse().ok().and_then(Pid::from_raw);
-                group.map(Self::Started)
-            }
-            Some(("exited", status)) => {
-                let status = status.parse().ok();
-                status.map(|status| Self::Ended(Ended::Exited(status)))
-            }
-            None if line == "stopped" => Some(Self::Ended(Ended::Stopped)),
-            _ => None,
+        let (stopped, status) = match line.split_once(' ').ok_or(Garbled)? {
+            ("stopped", status) => (true, status),
+            ("exited", status) => (false, status),
+            _ => return Err(Garbled),
         };
-        report.ok_or(Garbled)
+        let status = status.parse().map_err(|_| Garbled)?;
+        Ok(Self { status, stopped })
     }
-}
-
-/// Kills what is left of a process group whose members are or become our children, and waits until all of them are dead. That
-/// may take for ever if the kernel does not let go of one.
-fn end_group(group: Pid) {
-    // As long as one of them was not waited for, the number cannot have become another group's.
-    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    if waitid(WaitId::Pgid(Some(group)), look).is_err() {
-        return;
-    }
-    // It fails if all are dead.
-    let _ = kill_process_group(group, Signal::KILL);
-    // A member's children are ours before the member can be waited for.
-    while matches!(
-        waitpgid(group, WaitOptions::empty()),
-        Ok(_) | Err(Errno::INTR)
-    ) {}
 }
 
 #[cfg(test)]
@@ -183,6 +169,8 @@ mod tests {
         assert_eq!(ordered.at_once(at(50)), orders(50, 54));
         assert_eq!(ordered.at_once(at(102)), orders(100, 104));
         assert_eq!(ordered.at_once(at(50)).at_once(at(51)), orders(50, 54));
+        assert_eq!(ordered.without_grace(at(50)), orders(50, 50));
+        assert_eq!(ordered.without_grace(at(102)), orders(100, 102));
     }
 
     #[test]
@@ -195,13 +183,12 @@ mod tests {
         for garbled in ["", "1", "1 ", "1 -2", "1 2 3", "a b"] {
             assert!(garbled.parse::<Orders>().is_err(), "{garbled:?}");
         }
-        let group = Pid::from_raw(77).unwrap();
-        let ends = [Ended::Exited(3), Ended::Stopped].map(Report::Ended);
-        for said in [Report::Started(group), ends[0], ends[1]] {
-            assert_eq!(said.to_string().parse::<Report>().unwrap(), said);
+        for stopped in [false, true] {
+            let said = Ended { status: 3, stopped };
+            assert_eq!(said.to_string().parse::<Ended>().unwrap(), said);
         }
-        for garbled in ["", "started", "started 0", "exited 256", "stopped 1"] {
-            assert!(garbled.parse::<Report>().is_err(), "{garbled:?}");
+        for garbled in ["", "exited", "exited 256", "started 1"] {
+            assert!(garbled.parse::<Ended>().is_err(), "{garbled:?}");
         }
     }
 }

@@ -6,30 +6,24 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process::Stdio;
 
-use rustix::process::{Pid, getpid, set_child_subreaper};
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitOptions, getpid, set_child_subreaper, wait};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
+use tokio::time::sleep;
 
-use super::{Orders, Report, THIS_PROGRAM, WATCHDOG, end_group};
+use super::descent::{self, LOOK_AGAIN};
+use super::{Ended, Orders, THIS_PROGRAM, WATCHDOG};
 
 /// A command under a watchdog. Dropping it stops the command, in the time that it was given for that.
 #[derive(Debug)]
 pub(super) struct Guarded {
     watchdog: Child,
     orders: StdUnixStream,
-    reports: Lines<BufReader<UnixStream>>,
-    /// Once it runs.
-    group: Option<Pid>,
-}
-
-/// How a command ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// By itself, with this status; 128 and the signal's number if by a signal.
-    Exited(u8),
-    /// Because it was told to.
-    Stopped,
+    report: Lines<BufReader<UnixStream>>,
+    /// Children that this process had before, as one that a script became.
+    strangers: Vec<Pid>,
 }
 
 /// Where the command's standard output goes.
@@ -49,10 +43,11 @@ impl Guarded {
     ) -> io::Result<Self> {
         // If the watchdog dies, what it guards is ours.
         set_child_subreaper(Some(getpid()))?;
+        let strangers = descent::children()?;
         let (ours, its) = StdUnixStream::pair()?;
         writeln!(&ours, "{orders}")?;
         ours.set_nonblocking(true)?;
-        let reports = UnixStream::from_std(ours.try_clone()?)?;
+        let report = UnixStream::from_std(ours.try_clone()?)?;
         let stdout = match output {
             CommandOutput::ToStdout => Stdio::inherit(),
             CommandOutput::ToStderr => io::stderr().as_fd().try_clone_to_owned()?.into(),
@@ -70,8 +65,8 @@ impl Guarded {
         Ok(Self {
             watchdog,
             orders: ours,
-            reports: BufReader::new(reports).lines(),
-            group: None,
+            report: BufReader::new(report).lines(),
+            strangers,
         })
     }
 
@@ -83,26 +78,21 @@ impl Guarded {
 
     /// Waits until nothing is left of the command; `None` if the watchdog has died before it could say so. Cancel-safe.
     pub(super) async fn ended(&mut self) -> Option<Ended> {
-        loop {
-            let line = self.reports.next_line().await.ok()??;
-            match line.parse() {
-                Ok(Report::Started(group)) => self.group = Some(group),
-                Ok(Report::Ended(ended)) => return Some(ended),
-                Err(_) => return None,
-            }
-        }
+        let line = self.report.next_line().await.ok()??;
+        line.parse().ok()
     }
 
-    /// Kills the watchdog and what is left of the command, and waits until they are dead.
-    pub(super) async fn kill(&mut self) {
+    /// Kills the watchdog and what is left of the command, and waits until they are dead. That may take for ever if the kernel does
+    /// not let go of one.
+    pub(super) async fn kill(&mut self) -> io::Result<()> {
         // It fails if the watchdog is dead already.
         let _ = self.watchdog.start_kill();
-        let _ = self.watchdog.wait().await;
-        // What it said last.
-        let _ = self.ended().await;
-        if let Some(group) = self.group.take() {
-            // Only fails if it panics.
-            let _ = tokio::task::spawn_blocking(move || end_group(group)).await;
+        self.watchdog.wait().await?;
+        // Now all are our children, or descend from these.
+        while descent::kill(&self.strangers)? {
+            sleep(LOOK_AGAIN).await;
+            while matches!(wait(WaitOptions::NOHANG), Ok(Some(_)) | Err(Errno::INTR)) {}
         }
+        Ok(())
     }
 }

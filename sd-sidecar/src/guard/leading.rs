@@ -1,15 +1,19 @@
 //! One command for the time of one term.
 
 use std::ffi::OsString;
+use std::future::pending;
 use std::time::Duration;
 
 use sd_core::{BootClock, Clock, Moment};
-use sd_election::Term;
-use tokio_util::sync::CancellationToken;
+use sd_election::{EndReason, Term};
 
-use super::Orders;
-use super::guarded::{CommandOutput, Ended, Guarded};
+use super::guarded::{CommandOutput, Guarded};
+use super::{Ended, Orders};
+use crate::elect::Stop;
 use crate::failure::Failure;
+
+/// The exit status of what was killed, as shells tell it.
+const KILLED: u8 = 128 + 9;
 
 /// When the command gets its signals, given how long before the hand-over belief ends.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +36,8 @@ impl Timing {
     }
 }
 
-/// Runs a command until it ends, the term does, or `stop`. When this returns, nothing of the command's process group is left.
+/// Runs a command until it ends, the term does, or it is to `stop`. When this returns, nothing is left of the command and of what it
+/// has started. Returns its exit status, or `None` if it was stopped because the term is over, so that its status means nothing.
 ///
 /// The term must be on the boot clock.
 pub(crate) async fn run_while_leading(
@@ -40,46 +45,96 @@ pub(crate) async fn run_while_leading(
     variables: Vec<(&'static str, OsString)>,
     output: CommandOutput,
     term: &Term,
-    stop: &CancellationToken,
-) -> Result<Ended, Failure> {
+    stop: &Stop,
+) -> Result<Option<u8>, Failure> {
     let mut deadline = term.deadline();
     let timing = Timing {
         stop_margin: term.hand_over().since(deadline),
     };
     let mut guarded = Guarded::start(command, variables, output, timing.orders(deadline))
         .map_err(|error| Failure::new(format!("cannot start the watchdog: {error}")))?;
-    loop {
+    let asked = loop {
         tokio::select! {
             biased;
-            ended = guarded.ended() => return settle(guarded, ended).await,
-            () = stop.cancelled() => break,
-            _ = term.lost() => break,
-            later = term.extended(deadline) => {
-                deadline = later;
+            ended = guarded.ended() => {
+                let ended = settle(guarded, ended).await?;
+                return Ok((!ended.stopped).then_some(ended.status));
+            }
+            () = stop.asked.cancelled() => break true,
+            _ = term.lost() => break false,
+            moved = term.deadline_moved(deadline) => {
+                deadline = moved;
                 guarded.order(timing.orders(deadline));
             }
         }
-    }
+    };
     let last = timing.orders(deadline).at_once(BootClock.now());
-    guarded.order(last);
-    tokio::select! {
-        biased;
-        ended = guarded.ended() => settle(guarded, ended).await,
-        () = BootClock.sleep_until(timing.give_up_at(last)) => {
-            guarded.kill().await;
-            Ok(Ended::Stopped)
+    let status = finish(guarded, timing, last, term, stop).await?;
+    Ok(asked.then_some(status))
+}
+
+/// Stops the command: with the time that is meant for that, or at once when that is insisted on or another may lead.
+async fn finish(
+    mut guarded: Guarded,
+    timing: Timing,
+    mut last: Orders,
+    term: &Term,
+    stop: &Stop,
+) -> Result<u8, Failure> {
+    let mut deadline = term.deadline();
+    let mut has_grace = true;
+    loop {
+        guarded.order(last);
+        tokio::select! {
+            biased;
+            ended = guarded.ended() => return Ok(settle(guarded, ended).await?.status),
+            () = no_grace(term, stop), if has_grace => {
+                has_grace = false;
+                last = last.without_grace(BootClock.now());
+            }
+            moved = term.deadline_moved(deadline) => {
+                deadline = moved;
+                last = last.or_sooner(timing.orders(deadline));
+            }
+            () = BootClock.sleep_until(timing.give_up_at(last)) => {
+                kill(guarded).await?;
+                return Ok(KILLED);
+            }
         }
     }
 }
 
-async fn settle(mut guarded: Guarded, ended: Option<Ended>) -> Result<Ended, Failure> {
+/// Returns when the command must not have time to stop.
+async fn no_grace(term: &Term, stop: &Stop) {
+    tokio::select! {
+        () = stop.insisted.cancelled() => {}
+        () = another_may_lead(term) => {}
+    }
+}
+
+/// Returns when somebody else may lead before the hand-over, because our entry is gone.
+async fn another_may_lead(term: &Term) {
+    match term.lost().await {
+        EndReason::EntryGone(_) | EndReason::SessionLost(_) => {}
+        _ => pending().await,
+    }
+}
+
+async fn settle(guarded: Guarded, ended: Option<Ended>) -> Result<Ended, Failure> {
     if let Some(ended) = ended {
         return Ok(ended);
     }
-    guarded.kill().await;
+    kill(guarded).await?;
     Err(Failure::new(
         "the watchdog has died, so the command was killed; try: again",
     ))
+}
+
+async fn kill(mut guarded: Guarded) -> Result<(), Failure> {
+    guarded.kill().await.map_err(|error| {
+        let line = format!("cannot tell what is left of the command: {error}");
+        Failure::new(line)
+    })
 }
 
 #[cfg(test)]

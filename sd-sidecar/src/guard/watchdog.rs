@@ -7,11 +7,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process_group, set_child_subreaper, waitpgid,
+    Pid, Signal, WaitOptions, WaitStatus, getpgid, getpid, kill_process_group, set_child_subreaper,
+    wait,
 };
 use rustix::thread::set_name;
 use rustix::time::{
@@ -20,12 +22,15 @@ use rustix::time::{
 };
 use sd_core::{BootClock, Clock, Moment};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
-use super::{Ended, LAUNCHER, Orders, Report, THIS_PROGRAM, end_group};
+use super::descent::{self, LOOK_AGAIN};
+use super::{Ended, LAUNCHER, Orders, THIS_PROGRAM};
 use crate::failure::Failure;
+use crate::signals::hang_up_is_ignored;
 
-/// Runs the command until its end or until it has to end. What orders and reports go through is standard input.
+/// Runs the command until its end or until it has to end. What orders and the report go through is standard input.
 pub(super) fn run(command: &[OsString]) -> ExitCode {
     match Watchdog::new().and_then(|watchdog| watchdog.guard(command)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,8 +40,8 @@ pub(super) fn run(command: &[OsString]) -> ExitCode {
 
 struct Watchdog {
     socket: BufReader<UnixStream>,
-    /// Readable after a signal that asks us to stop.
-    stop: UnixStream,
+    /// Whether nobody gives orders any more.
+    deserted: bool,
     /// Readable after a child has ended.
     children: UnixStream,
     /// Counts the time that the machine sleeps, too.
@@ -45,14 +50,21 @@ struct Watchdog {
 
 /// What is known of the command.
 struct Guarding {
-    group: Pid,
+    command: Pid,
     orders: Orders,
-    /// How the command itself ended; others of its group may be left.
+    step: Step,
+    /// How the command itself ended; what it has started may be left.
     status: Option<WaitStatus>,
-    /// Whether it was told to stop, so that its status means nothing.
+    /// Whether it was still running when it was told to stop.
     stopped: bool,
-    /// Whether the group was told.
-    asked: bool,
+}
+
+/// What was done to end it.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Nothing,
+    Asked,
+    Killed { look_again_at: Moment },
 }
 
 impl Watchdog {
@@ -60,11 +72,17 @@ impl Watchdog {
         // How it is listed by ps. Nothing depends on it.
         let _ = set_name(c"sdctl-watchdog");
         set_child_subreaper(Some(getpid()))?;
+        let not_told = |error| io::Error::other(format!("/proc does not list children: {error}"));
+        descent::children().map_err(not_told)?;
         let socket = io::stdin().as_fd().try_clone_to_owned()?;
+        stay_through_signals()?;
+        let (children, child_has_ended) = UnixStream::pair()?;
+        children.set_nonblocking(true)?;
+        pipe::register(SIGCHLD, child_has_ended)?;
         Ok(Self {
             socket: BufReader::new(UnixStream::from(socket)),
-            stop: signals(&[SIGTERM, SIGINT, SIGHUP, SIGQUIT])?,
-            children: signals(&[SIGCHLD])?,
+            deserted: false,
+            children,
             timer: timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC)?,
         })
     }
@@ -73,75 +91,64 @@ impl Watchdog {
         let Some(orders) = self.next_orders() else {
             return Err(io::Error::other("sdctl starts this itself"));
         };
-        if BootClock.now() >= orders.stop_at {
-            self.report(Report::Ended(Ended::Stopped));
-            return Ok(());
-        }
-        let group = start(command)?;
-        self.report(Report::Started(group));
-        let mut guarding = Guarding {
-            group,
-            orders,
-            status: None,
-            stopped: false,
-            asked: false,
+        let ended = if BootClock.now() < orders.stop_at {
+            let mut guarding = Guarding::new(start(command)?, orders);
+            self.watch(&mut guarding)?;
+            guarding.ended()
+        } else {
+            Ended {
+                status: 0,
+                stopped: true,
+            }
         };
-        let watched = self.watch(&mut guarding);
-        end_group(group);
-        watched?;
-        self.report(Report::Ended(guarding.ended()));
+        // `sdctl` may have died.
+        let _ = writeln!(self.socket.get_ref(), "{ended}");
         Ok(())
     }
 
-    /// Returns when nothing is left of the group, or when that has to be brought about.
+    /// Returns when nothing is left of the command.
     fn watch(&mut self, guarding: &mut Guarding) -> io::Result<()> {
         loop {
             self.set_timer(guarding.next())?;
-            let [orders, stop, children] = self.wait()?;
+            let [orders, children] = self.wait()?;
             // Before the clock is looked at: new orders may have come in time.
             if orders {
                 self.take_orders(guarding);
             }
-            if stop {
-                drain(&mut self.stop);
-                guarding.stop(BootClock.now());
-            }
             if children {
                 drain(&mut self.children);
-                if guarding.reap() {
-                    return Ok(());
-                }
             }
-            let now = BootClock.now();
-            if now >= guarding.orders.kill_at {
-                guarding.stopped |= guarding.status.is_none();
+            if guarding.reap() {
                 return Ok(());
             }
-            if now >= guarding.orders.stop_at {
-                guarding.ask();
-            }
+            guarding.act(BootClock.now())?;
         }
     }
 
-    /// Waits until there is something to do. Tells whether there are orders, whether we are to stop, and whether a child has ended.
-    fn wait(&self) -> io::Result<[bool; 3]> {
-        let [socket, stop, children, timer] = [
+    /// Waits until there is something to do. Tells whether there are orders, and whether a child has ended.
+    fn wait(&self) -> io::Result<[bool; 2]> {
+        let [socket, children, timer] = [
             self.socket.get_ref().as_fd(),
-            self.stop.as_fd(),
             self.children.as_fd(),
             self.timer.as_fd(),
         ]
         .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-        let mut fds = [socket, stop, children, timer];
+        let mut fds = [children, timer, socket];
+        // A socket that has ended would be ready for ever.
+        let listened = if self.deserted {
+            &mut fds[..2]
+        } else {
+            &mut fds[..]
+        };
         loop {
-            match poll(&mut fds, None) {
+            match poll(listened, None) {
                 Ok(_) => break,
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        let [socket, stop, children, _] = fds;
-        Ok([socket, stop, children].map(|fd| !fd.revents().is_empty()))
+        let [children, _, socket] = fds;
+        Ok([socket, children].map(|fd| !fd.revents().is_empty()))
     }
 
     fn set_timer(&self, at: Moment) -> io::Result<()> {
@@ -162,9 +169,12 @@ impl Watchdog {
     /// Takes all orders that have come.
     fn take_orders(&mut self, guarding: &mut Guarding) {
         loop {
-            match self.next_orders() {
-                Some(orders) => guarding.obey(orders),
-                None => return guarding.stop(BootClock.now()),
+            if let Some(orders) = self.next_orders() {
+                guarding.obey(orders);
+            } else {
+                self.deserted = true;
+                guarding.stop(BootClock.now());
+                return;
             }
             if self.socket.buffer().is_empty() {
                 return;
@@ -178,29 +188,34 @@ impl Watchdog {
         self.socket.read_line(&mut line).ok()?;
         line.strip_suffix('\n')?.parse().ok()
     }
-
-    fn report(&self, report: Report) {
-        // `sdctl` may have died.
-        let _ = writeln!(self.socket.get_ref(), "{report}");
-    }
 }
 
 impl Guarding {
+    fn new(command: Pid, orders: Orders) -> Self {
+        Self {
+            command,
+            orders,
+            step: Step::Nothing,
+            status: None,
+            stopped: false,
+        }
+    }
+
     /// The next moment at which something has to be done.
     fn next(&self) -> Moment {
-        if self.asked {
-            self.orders.kill_at
-        } else {
-            self.orders.stop_at
+        match self.step {
+            Step::Nothing => self.orders.stop_at,
+            Step::Asked => self.orders.kill_at,
+            Step::Killed { look_again_at } => look_again_at,
         }
     }
 
     /// Once the command has to stop, the time for that only gets shorter.
     fn obey(&mut self, orders: Orders) {
-        if self.asked {
-            self.orders.kill_at = self.orders.kill_at.min(orders.kill_at);
-        } else {
+        if matches!(self.step, Step::Nothing) {
             self.orders = orders;
+        } else {
+            self.orders.kill_at = self.orders.kill_at.min(orders.kill_at);
         }
     }
 
@@ -208,21 +223,46 @@ impl Guarding {
         self.orders = self.orders.at_once(now);
     }
 
-    /// Asks the group to stop.
-    fn ask(&mut self) {
-        if !self.asked {
-            self.asked = true;
-            self.stopped |= self.status.is_none();
-            // It fails if all are dead, and then that is about to be noticed.
-            let _ = kill_process_group(self.group, Signal::TERM);
+    /// Does what is due.
+    fn act(&mut self, now: Moment) -> io::Result<()> {
+        let untold = matches!(self.step, Step::Nothing);
+        let step = if now >= self.orders.kill_at {
+            descent::kill(&[])?;
+            Step::Killed {
+                look_again_at: now + LOOK_AGAIN,
+            }
+        } else if now >= self.orders.stop_at && untold {
+            self.ask()?;
+            Step::Asked
+        } else {
+            return Ok(());
+        };
+        if untold {
+            self.stopped = self.status.is_none();
         }
+        self.step = step;
+        Ok(())
     }
 
-    /// Takes note of those that have died. Returns whether nothing is left of the group.
+    /// Asks the command and all that it has started to stop.
+    fn ask(&self) -> io::Result<()> {
+        // Found before anything is sent: who loses its parent meanwhile would have moved.
+        let mut apart = descent::descendants(&[])?;
+        apart.retain(|process| getpgid(Some(*process)) != Ok(self.command));
+        // One that is stopped hears it when it goes on.
+        for signal in [Signal::TERM, Signal::CONT] {
+            // All of the group at once, so that none is forked past it. It fails if all are dead.
+            let _ = kill_process_group(self.command, signal);
+            descent::signal(&apart, signal);
+        }
+        Ok(())
+    }
+
+    /// Takes note of those that have died. Returns whether nothing is left.
     fn reap(&mut self) -> bool {
         loop {
-            match waitpgid(self.group, WaitOptions::NOHANG) {
-                Ok(Some((process, status))) if process == self.group => {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((process, status))) if process == self.command => {
                     self.status = Some(status);
                     // What the command leaves behind has no business without it.
                     self.stop(BootClock.now());
@@ -235,17 +275,20 @@ impl Guarding {
     }
 
     fn ended(&self) -> Ended {
-        match self.status {
-            Some(status) if !self.stopped => Ended::Exited(exit_status(status)),
-            _ => Ended::Stopped,
+        Ended {
+            status: self.status.map_or(u8::MAX, exit_status),
+            stopped: self.stopped,
         }
     }
 }
 
-/// As shells tell it.
+/// As shells tell it; but a command that dies of being asked to stop has done so, whoever asked.
 fn exit_status(status: WaitStatus) -> u8 {
-    let code = status.exit_status();
-    let code = code.or_else(|| status.terminating_signal().map(|signal| 128 + signal));
+    let code = match status.terminating_signal() {
+        Some(SIGTERM | SIGINT | SIGHUP) => Some(0),
+        Some(signal) => Some(128 + signal),
+        None => status.exit_status(),
+    };
     code.and_then(|code| u8::try_from(code).ok())
         .unwrap_or(u8::MAX)
 }
@@ -264,14 +307,15 @@ fn start(command: &[OsString]) -> io::Result<Pid> {
     Ok(Pid::from_child(&child))
 }
 
-/// A socket that can be read after any of these signals, which no longer end the process.
-fn signals(signals: &[i32]) -> io::Result<UnixStream> {
-    let (read, write) = UnixStream::pair()?;
-    for signal in signals {
-        pipe::register(*signal, write.try_clone()?)?;
+/// What is sent to all processes of a service or of a terminal must not end this one before the command.
+fn stay_through_signals() -> io::Result<()> {
+    for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT] {
+        // One that is ignored is left alone, so that the command ignores it, too.
+        if signal != SIGHUP || !hang_up_is_ignored() {
+            flag::register(signal, Arc::default())?;
+        }
     }
-    read.set_nonblocking(true)?;
-    Ok(read)
+    Ok(())
 }
 
 fn drain(socket: &mut UnixStream) {

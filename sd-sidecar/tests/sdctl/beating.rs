@@ -1,28 +1,38 @@
-//! A command that shows signs of life, with a child in its process group that does so, too.
+//! A command that shows signs of life, by a child of it that writes them down.
 
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use sd_core::{BootClock, Clock, Moment};
+use sd_core::Moment;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
 use crate::running::LIMIT;
 
-/// Its first line tells its process and its watchdog's, then come its child's process and the times at which that lived. It
-/// ends with the folder that it writes to.
-const SCRIPT: &str = r#"
+/// Its first line tells its process and its watchdog's. `$3` is what to start the child with, if anything.
+const COMMAND: &str = r#"
 echo "start $$ $PPID $SD_ELECTION_TOKEN" >> "$1"
-(while :; do read -r up rest < /proc/uptime; echo "$up" >> "$1" || exit; sleep 0.01; done) &
-echo "child $!" >> "$1"
+$3 sh -c "$2" sh "$1" &
 wait
+exec sleep 1000
 "#;
+
+/// Tells its process and the times at which it lived. It ends with the folder that it writes to.
+const CHILD: &str = r#"
+echo "child $$" >> "$1"
+while :; do read -r up rest < /proc/uptime; echo "$up" >> "$1" || exit; sleep 0.01; done
+"#;
+
+/// How a child leaves the process group of its parent: by a program that has one of its own, by a session of its own, and by one whose
+/// parent ends at once.
+pub(crate) const WAYS_OUT: [&str; 3] = ["timeout 1000", "setsid", "setsid --fork"];
 
 pub(crate) struct Beating {
     folder: TempDir,
     stubborn: bool,
+    way_out: &'static str,
 }
 
 /// One run of the command.
@@ -40,6 +50,7 @@ impl Beating {
         Self {
             folder: tempfile::tempdir().unwrap(),
             stubborn: false,
+            way_out: "",
         }
     }
 
@@ -51,6 +62,11 @@ impl Beating {
         }
     }
 
+    /// With its child somewhere else than in its process group.
+    pub(crate) fn by(self, way_out: &'static str) -> Self {
+        Self { way_out, ..self }
+    }
+
     fn file(&self) -> PathBuf {
         self.folder.path().join("signs")
     }
@@ -58,9 +74,11 @@ impl Beating {
     /// Its command line.
     pub(crate) fn command(&self) -> Vec<String> {
         let trap = if self.stubborn { "trap '' TERM" } else { "" };
+        let [command, child] = [COMMAND, CHILD].map(|script| format!("{trap}{script}"));
         let file = self.file().display().to_string();
-        let script = format!("{trap}{SCRIPT}");
-        ["sh", "-c", &script, "sh", &file].map(str::to_owned).into()
+        ["sh", "-c", &command, "sh", &file, &child, self.way_out]
+            .map(str::to_owned)
+            .into()
     }
 
     /// `first`, then the command line.
@@ -111,10 +129,6 @@ impl Beating {
         within_limit(async || (self.last_sign() > moment).then_some(())).await;
     }
 
-    pub(crate) async fn lives(&self) {
-        self.lives_after(BootClock.now()).await;
-    }
-
     fn read(&self) -> String {
         fs::read_to_string(self.file()).unwrap_or_default()
     }
@@ -137,13 +151,22 @@ fn sign(line: &str) -> Option<Moment> {
 
 /// Waits until a process has ended; whether somebody has asked how does not matter.
 pub(crate) async fn is_dead(process: Pid) {
-    let path = format!("/proc/{}/stat", process.as_raw_pid());
-    within_limit(async || match fs::read_to_string(&path) {
-        // After the name, which is between parentheses, comes the state.
-        Ok(stat) => stat.rsplit_once(") ")?.1.starts_with('Z').then_some(()),
-        Err(_) => Some(()),
-    })
-    .await;
+    within_limit(async || (!is_alive(process)).then_some(())).await;
+}
+
+pub(crate) fn is_alive(process: Pid) -> bool {
+    !matches!(state(process), None | Some('Z'))
+}
+
+/// Waits until a process is stopped.
+pub(crate) async fn is_stopped(process: Pid) {
+    within_limit(async || (state(process) == Some('T')).then_some(())).await;
+}
+
+fn state(process: Pid) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_pid())).ok()?;
+    // It comes after the name, which is between parentheses.
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 pub(crate) fn signal(process: Pid, signal: Signal) {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use rustix::io::dup;
 use rustix::pipe::{fcntl_setpipe_size, pipe};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use sd_core::{BootClock, Clock};
 use serde_json::Value;
 
-use crate::beating::{Beating, is_dead, signal};
+use crate::beating::{Beating, WAYS_OUT, is_alive, is_dead, signal};
 use crate::running::{Running, command, ended, failure, sdctl, send};
 
 const MEMORY: &str = "memory://";
@@ -114,6 +114,8 @@ async fn the_exit_status_is_as_in_a_shell() {
         (&["true"][..], 0),
         (&["false"], 1),
         (&["sh", "-c", "kill -9 $$"], 128 + 9),
+        // It was asked to stop, and did.
+        (&["sh", "-c", "kill -TERM $$"], 0),
         (&["/nonexistent"], 127),
         (&["/"], 126),
     ] {
@@ -125,7 +127,7 @@ async fn the_exit_status_is_as_in_a_shell() {
 
 #[tokio::test]
 async fn a_signal_stops_the_command_before_the_term_ends() {
-    for beating in [Beating::docile(), Beating::stubborn()] {
+    for (beating, expected) in [(Beating::docile(), 0), (Beating::stubborn(), 128 + 9)] {
         let arguments = beating.after(&["elect", "a", "--json", "--ttl", "3s", "--"]);
         let mut elect = Running::start(MEMORY, &arguments);
         elect.json_where(|event| event["event"] == "elected").await;
@@ -137,22 +139,118 @@ async fn a_signal_stops_the_command_before_the_term_ends() {
         assert!(last < u128::from(ended["t_boottime_ns"].as_u64().unwrap()));
         run.is_over().await;
         let (status, _, stderr) = elect.end().await;
-        assert!(status.success(), "{stderr}");
+        assert_eq!(status.code(), Some(expected), "{stderr}");
     }
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_at_once_and_the_watchdog_ends_the_command() {
+async fn a_second_signal_kills_the_command_at_once_and_resigns() {
+    for (first, second) in [
+        (Signal::INT, Signal::INT),
+        (Signal::TERM, Signal::INT),
+        (Signal::HUP, Signal::TERM),
+    ] {
+        let beating = Beating::stubborn();
+        // It would have 20 s to stop.
+        let arguments = beating.after(&["elect", "a", "--json", "--ttl", "100s", "--"]);
+        let elect = Running::start(MEMORY, &arguments);
+        let run = beating.run(1).await;
+        elect.signal(first);
+        // Long enough for nobody to take the two for one.
+        let asked = BootClock.now();
+        beating.lives_after(asked + Duration::from_secs(1)).await;
+        elect.signal(second);
+        let (status, lines, stderr) = elect.end().await;
+        assert_eq!(status.code(), Some(128 + 9), "{stderr}");
+        assert_eq!(events(&lines).last().unwrap()["reason"], "resigned");
+        let last = beating.last_sign().since(asked);
+        assert!(last < Duration::from_secs(10), "{last:?}");
+        run.is_over().await;
+    }
+}
+
+#[tokio::test]
+async fn a_signal_that_comes_twice_at_once_leaves_the_command_its_time() {
     let beating = Beating::stubborn();
-    let arguments = beating.after(&["elect", "a", "--ttl", "20s", "--"]);
+    let arguments = beating.after(&["elect", "a", "--ttl", "12s", "--"]);
     let elect = Running::start(MEMORY, &arguments);
     let run = beating.run(1).await;
-    elect.signal(Signal::INT);
-    beating.lives().await;
-    elect.signal(Signal::INT);
-    let (status, stderr) = elect.end_without_output().await;
-    assert_eq!(status.code(), Some(1));
-    assert!(stderr.contains("interrupted"), "{stderr}");
+    let asked = BootClock.now();
+    for signal in [Signal::TERM, Signal::TERM, Signal::HUP] {
+        elect.signal(signal);
+    }
+    beating.lives_after(asked + Duration::from_secs(1)).await;
+    // A terminal may say so late.
+    elect.signal(Signal::HUP);
+    beating
+        .lives_after(asked + Duration::from_millis(1400))
+        .await;
+    let (status, _, stderr) = elect.end().await;
+    assert_eq!(status.code(), Some(128 + 9), "{stderr}");
+    run.is_over().await;
+}
+
+#[tokio::test]
+async fn whoever_is_told_to_stop_first_the_exit_status_is_the_commands() {
+    // Whom SIGTERM reaches, in this order: what is sent to a whole service has none.
+    #[derive(Clone, Copy, Debug)]
+    enum Whom {
+        Sdctl,
+        Watchdog,
+        Command,
+    }
+    use Whom::{Command, Sdctl, Watchdog};
+
+    for (on_term, expected) in [("", 0), ("trap 'exit 3' TERM", 3)] {
+        for order in [
+            &[Sdctl, Watchdog, Command][..],
+            &[Command, Watchdog, Sdctl],
+            &[Watchdog, Command, Sdctl],
+            &[Sdctl],
+            &[Command],
+        ] {
+            let script = format!("{on_term}\necho $$ $PPID; while :; do sleep 0.01; done");
+            let arguments = ["elect", "a", "--ttl", "60s", "--", "sh", "-c", &script];
+            let mut elect = Running::start(MEMORY, &arguments);
+            elect.line().await.expect("that it leads");
+            let line = elect.line().await.expect("its processes");
+            let (command, watchdog) = line.split_once(' ').unwrap();
+            let pid = |text: &str| Pid::from_raw(text.parse().unwrap()).unwrap();
+            for whom in order {
+                match whom {
+                    Sdctl => elect.signal(Signal::TERM),
+                    Watchdog => send_if_alive(pid(watchdog)),
+                    Command => send_if_alive(pid(command)),
+                }
+            }
+            let (status, _, stderr) = elect.end().await;
+            assert_eq!(status.code(), Some(expected), "{order:?}: {stderr}");
+        }
+    }
+}
+
+/// The signal before may have ended it already.
+fn send_if_alive(process: Pid) {
+    let _ = kill_process(process, Signal::TERM);
+}
+
+#[tokio::test]
+async fn under_nohup_nobody_hears_that_the_terminal_was_closed() {
+    let beating = Beating::docile();
+    let arguments = beating.after(&["elect", "a", "--"]);
+    let elect = Running::start_by(&["nohup"], MEMORY, &arguments);
+    let run = beating.run(1).await;
+    elect.signal(Signal::HUP);
+    for process in [run.watchdog, run.command, run.child] {
+        signal(process, Signal::HUP);
+    }
+    beating
+        .lives_after(BootClock.now() + Duration::from_millis(500))
+        .await;
+    elect.signal(Signal::TERM);
+    let (status, _, stderr) = elect.end().await;
+    assert!(status.success(), "{stderr}");
+    assert_eq!(beating.runs(), 1);
     run.is_over().await;
 }
 
@@ -166,13 +264,12 @@ async fn whoever_dies_first_the_command_does_not_go_on() {
     }
     use Victim::{Sdctl, Watchdog};
 
-    for victims in [
-        &[Sdctl][..],
-        &[Watchdog],
-        &[Sdctl, Watchdog],
-        &[Watchdog, Sdctl],
-    ] {
-        let beating = Beating::stubborn();
+    let alone = [&[Sdctl][..], &[Watchdog]];
+    let both = [&[Sdctl, Watchdog][..], &[Watchdog, Sdctl]];
+    let ways_out = WAYS_OUT.into_iter().chain([""]);
+    let alone = ways_out.flat_map(|way_out| alone.map(|victims| (way_out, victims)));
+    for (way_out, victims) in alone.chain(both.map(|victims| ("", victims))) {
+        let beating = Beating::stubborn().by(way_out);
         let elect = Running::start(MEMORY, &beating.after(&["elect", "a", "--ttl", "8s", "--"]));
         let run = beating.run(1).await;
         for victim in victims {
@@ -186,9 +283,26 @@ async fn whoever_dies_first_the_command_does_not_go_on() {
             run.is_over().await;
         } else {
             // What it started is killed by one of them, as long as that one lives.
-            let _ = rustix::process::kill_process(run.child, Signal::KILL);
+            let _ = kill_process(run.child, Signal::KILL);
         }
     }
+}
+
+#[tokio::test]
+async fn children_that_sdctl_had_before_are_none_of_its_business() {
+    let beating = Beating::stubborn().by("setsid");
+    let script = r#"sleep 1000 > /dev/null 2>&1 & echo $!; exec "$@""#;
+    let arguments = beating.after(&["elect", "a", "--"]);
+    let mut elect = Running::start_by(&["sh", "-c", script, "sh"], MEMORY, &arguments);
+    let stranger = elect.line().await.expect("the stranger");
+    let stranger = Pid::from_raw(stranger.parse().unwrap()).unwrap();
+    let run = beating.run(1).await;
+    signal(run.watchdog, Signal::KILL);
+    let (status, _, stderr) = elect.end().await;
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    run.is_over().await;
+    assert!(is_alive(stranger));
+    signal(stranger, Signal::KILL);
 }
 
 #[tokio::test]
@@ -213,7 +327,7 @@ async fn a_frozen_watchdog_is_not_waited_for() {
     signal(run.watchdog, Signal::STOP);
     elect.signal(Signal::TERM);
     let (status, _, stderr) = elect.end().await;
-    assert!(status.success(), "{stderr}");
+    assert_eq!(status.code(), Some(128 + 9), "{stderr}");
     run.is_over().await;
 }
 
@@ -239,7 +353,7 @@ async fn a_frozen_sdctl_loses_term_and_command_and_campaigns_again_when_it_wakes
     assert_eq!(run.token, again["token"].as_u64());
     elect.signal(Signal::TERM);
     let (status, _, stderr) = elect.end().await;
-    assert!(status.success(), "{stderr}");
+    assert_eq!(status.code(), Some(128 + 9), "{stderr}");
     run.is_over().await;
 }
 

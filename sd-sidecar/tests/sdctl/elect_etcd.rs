@@ -1,11 +1,14 @@
 //! Against a real etcd: two of them want to lead, and the command of one is dead before the other leads.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use sd_core::testing::{EtcdProgram, EtcdServer, required_env};
 use sd_core::{BootClock, Clock, Incarnation, Moment};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::beating::{Beating, signal};
 use crate::running::{Running, sdctl, sdctl_json};
@@ -235,6 +238,60 @@ async fn a_leader_without_its_registry_is_at_risk_then_stops_its_command_and_lat
     watch
         .json_where(|told| told["leader"]["id"] == again["id"])
         .await;
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn a_command_has_no_time_to_stop_once_another_may_lead() {
+    let program = EtcdProgram::from_env().unwrap();
+    let server = program.address();
+    let registry = program.url().replacen("http://", "etcd://", 1) + "/services";
+    let _server = EtcdServer::launch(program).await.unwrap();
+    for deleted in [true, false] {
+        let beating = Beating::stubborn();
+        // It would have 12 s.
+        let elect = ["elect", NAME, "--once", "--ttl", "60s", "--json", "--"];
+        let mut first = Running::start(&registry, &beating.after(&elect));
+        let elected = first.json_where(is("elected")).await;
+        let run = beating.run(1).await;
+        if deleted {
+            // All keys.
+            let all = json!({ "key": "AA==", "range_end": "AA==" });
+            ask(server, "kv/deleterange", &all).await;
+        } else {
+            let leases = ask(server, "lease/leases", &json!({})).await;
+            for lease in leases["leases"].as_array().unwrap() {
+                ask(server, "lease/revoke", lease).await;
+            }
+        }
+        let ended = first.json_where(is("ended")).await;
+        assert_eq!(ended["token"], elected["token"]);
+        // A lease that is revoked takes its key along.
+        let reason = ended["reason"].as_str().unwrap();
+        assert!(["entry_gone", "session_lost"].contains(&reason), "{ended}");
+        run.is_over().await;
+        let took = beating.last_sign().since(time(&ended));
+        assert!(took < SLACK, "{took:?}");
+        let (status, _, stderr) = first.end().await;
+        assert_eq!(status.code(), Some(1), "{stderr}");
+    }
+}
+
+/// Asks etcd's JSON gateway, as an operator would.
+async fn ask(server: SocketAddr, what: &str, request: &Value) -> Value {
+    let mut stream = TcpStream::connect(server).await.unwrap();
+    let body = request.to_string();
+    let head = format!(
+        "POST /v3/{what} HTTP/1.0\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let request = head + &body;
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains(" 200 OK"), "{answer}");
+    serde_json::from_str(body).unwrap()
 }
 
 #[tokio::test]

@@ -57,7 +57,28 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(registry: &str, arguments: &[impl AsRef<OsStr>]) -> Self {
-        let mut command = command(registry, arguments);
+        Self::spawn(command(registry, arguments))
+    }
+
+    /// As [`start`](Self::start), by a program that is given the command line and becomes it.
+    pub(crate) fn start_by(
+        program: &[&str],
+        registry: &str,
+        arguments: &[impl AsRef<OsStr>],
+    ) -> Self {
+        let sdctl = command(registry, arguments);
+        let mut command = Command::new(program[0]);
+        command
+            .args(&program[1..])
+            .arg(sdctl.as_std().get_program())
+            .args(sdctl.as_std().get_args())
+            .env_remove("SDCTL_REGISTRY")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -88,16 +109,6 @@ impl Running {
     /// Closes our end of its stdout.
     pub(crate) fn stop_reading(self) -> Child {
         self.child
-    }
-
-    /// Waits for its end, though the command that it ran may still hold its output open; gives what it wrote to stderr.
-    pub(crate) async fn end_without_output(mut self) -> (ExitStatus, String) {
-        let status = ended(&mut self.child).await;
-        let mut stderr = BufReader::new(self.child.stderr.take().unwrap());
-        let mut line = String::new();
-        let read = timeout(LIMIT, stderr.read_line(&mut line));
-        read.await.expect("a line").unwrap();
-        (status, line)
     }
 
     /// Waits for its end; gives what it wrote to stdout since the last line read, and to stderr.

@@ -1,17 +1,18 @@
 //! The watchdog alone, with the test in the place of `sdctl`.
 
 use std::os::fd::OwnedFd;
+use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use sd_core::{BootClock, Clock, Moment};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::beating::{Beating, is_dead, within_limit};
+use crate::beating::{Beating, WAYS_OUT, is_dead, is_stopped, signal, within_limit};
 use crate::running::{LIMIT, ended, send};
 
 const FAR: Duration = Duration::from_secs(100);
@@ -21,7 +22,7 @@ const SLACK: Duration = Duration::from_secs(2);
 struct Watchdog {
     child: Child,
     orders: OwnedWriteHalf,
-    reports: Lines<BufReader<OwnedReadHalf>>,
+    report: Lines<BufReader<OwnedReadHalf>>,
 }
 
 impl Watchdog {
@@ -33,15 +34,16 @@ impl Watchdog {
             .arg("__watchdog")
             .args(command)
             .stdin(OwnedFd::from(its))
+            .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let (reports, orders) = ours.into_split();
-        let reports = BufReader::new(reports).lines();
+        let (report, orders) = ours.into_split();
+        let report = BufReader::new(report).lines();
         let mut watchdog = Self {
             child,
             orders,
-            reports,
+            report,
         };
         watchdog.order(stop_at, kill_at).await;
         watchdog
@@ -56,20 +58,17 @@ impl Watchdog {
         self.orders.write_all(line.as_bytes()).await.unwrap();
     }
 
-    async fn report(&mut self) -> Option<String> {
-        let line = timeout(LIMIT, self.reports.next_line()).await;
-        line.expect("a report").unwrap()
-    }
-
-    /// Its reports from the start of the command to its own end.
-    async fn reports(&mut self) -> Vec<String> {
-        let mut reports = Vec::new();
-        while let Some(report) = self.report().await {
-            reports.push(report);
-        }
+    /// What it says last, once it has ended and nobody holds the output any more that it shares with the command.
+    async fn report(&mut self) -> String {
+        let report = timeout(LIMIT, self.report.next_line()).await;
+        let report = report.expect("a report").unwrap().expect("a report");
+        assert_eq!(self.report.next_line().await.unwrap(), None);
         assert!(ended(&mut self.child).await.success());
-        assert!(reports.remove(0).starts_with("started "), "{reports:?}");
-        reports
+        let mut output = String::new();
+        let mut pipe = self.child.stdout.take().unwrap();
+        let read = timeout(LIMIT, pipe.read_to_string(&mut output)).await;
+        read.expect("nothing is left of the command").unwrap();
+        report
     }
 }
 
@@ -90,9 +89,11 @@ async fn a_command_that_ends_by_itself_is_reported_with_its_status() {
         // What it leaves behind ends with it.
         ("sleep 1000 & exit 4", "exited 4"),
         ("exec /nonexistent/command", "exited 127"),
+        // It was asked to stop, and did.
+        ("kill -TERM $$", "exited 0"),
     ] {
         let mut watchdog = Watchdog::start(&shell(script), after(100.0), after(101.0)).await;
-        assert_eq!(watchdog.reports().await, [report], "{script}");
+        assert_eq!(watchdog.report().await, report, "{script}");
     }
 }
 
@@ -101,7 +102,7 @@ async fn a_command_that_cannot_be_run_ends_as_in_a_shell() {
     for (program, report) in [("/nonexistent", "exited 127"), ("/", "exited 126")] {
         let command = [program.to_owned()];
         let mut watchdog = Watchdog::start(&command, after(100.0), after(101.0)).await;
-        assert_eq!(watchdog.reports().await, [report], "{program}");
+        assert_eq!(watchdog.report().await, report, "{program}");
     }
 }
 
@@ -111,7 +112,7 @@ async fn without_new_orders_a_command_is_asked_at_its_deadline_and_then_killed()
     let (stop_at, kill_at) = (after(3.0), after(4.0));
     let mut watchdog = Watchdog::start(&stubborn.command(), stop_at, kill_at).await;
     let run = stubborn.run(1).await;
-    assert_eq!(watchdog.reports().await, ["stopped"]);
+    assert_eq!(watchdog.report().await, "stopped 137");
     run.is_over().await;
     let last = stubborn.last_sign();
     assert!(last > stop_at, "it took no notice of being asked");
@@ -121,7 +122,7 @@ async fn without_new_orders_a_command_is_asked_at_its_deadline_and_then_killed()
     let (stop_at, kill_at) = (after(3.0), after(3.0) + FAR);
     let mut watchdog = Watchdog::start(&docile.command(), stop_at, kill_at).await;
     docile.run(1).await;
-    assert_eq!(watchdog.reports().await, ["stopped"]);
+    assert_eq!(watchdog.report().await, "stopped 0");
     let last = docile.last_sign();
     assert!(last < stop_at + SLACK, "{last:?} {stop_at:?}");
 }
@@ -135,7 +136,7 @@ async fn new_orders_keep_a_command_running_until_they_are_over_too() {
     let second = after(6.0);
     watchdog.order(second, second + FAR).await;
     docile.lives_after(first + Duration::from_millis(100)).await;
-    assert_eq!(watchdog.reports().await, ["stopped"]);
+    assert_eq!(watchdog.report().await, "stopped 0");
     assert!(docile.last_sign() < second + SLACK);
 }
 
@@ -153,7 +154,7 @@ async fn once_it_was_asked_to_stop_no_orders_help_a_command() {
     watchdog.order(now, after(1.0)).await;
     told.hear("asked").await;
     watchdog.order(now + FAR, now + FAR * 2).await;
-    assert_eq!(watchdog.reports().await, ["stopped"]);
+    assert_eq!(watchdog.report().await, "stopped 137");
 }
 
 #[tokio::test]
@@ -161,9 +162,8 @@ async fn a_command_whose_time_is_over_is_not_started() {
     let docile = Beating::docile();
     let past = BootClock.now();
     let mut watchdog = Watchdog::start(&docile.command(), past, past + FAR).await;
-    assert_eq!(watchdog.report().await.as_deref(), Some("stopped"));
-    assert_eq!(watchdog.report().await, None);
-    assert!(ended(&mut watchdog.child).await.success());
+    assert_eq!(watchdog.report().await, "stopped 0");
+    assert_eq!(docile.runs(), 0);
 }
 
 #[tokio::test]
@@ -185,15 +185,127 @@ async fn a_command_is_stopped_at_once_when_nobody_gives_orders_any_more() {
 }
 
 #[tokio::test]
-async fn each_signal_to_the_watchdog_stops_the_command_before_it() {
+async fn no_signal_takes_the_watchdog_from_its_command() {
+    let docile = Beating::docile();
+    let now = BootClock.now();
+    let mut watchdog = Watchdog::start(&docile.command(), now + FAR, now + FAR * 2).await;
+    let run = docile.run(1).await;
     for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
-        let docile = Beating::docile();
+        send(&watchdog.child, signal);
+    }
+    docile
+        .lives_after(BootClock.now() + Duration::from_millis(100))
+        .await;
+    signal(run.command, Signal::KILL);
+    assert_eq!(watchdog.report().await, "exited 137");
+}
+
+#[tokio::test]
+async fn what_has_left_the_process_group_is_asked_and_killed_like_the_rest() {
+    for way_out in WAYS_OUT {
+        let docile = Beating::docile().by(way_out);
         let now = BootClock.now();
         let mut watchdog = Watchdog::start(&docile.command(), now + FAR, now + FAR * 2).await;
-        docile.run(1).await;
-        send(&watchdog.child, signal);
-        assert_eq!(watchdog.reports().await, ["stopped"], "{signal:?}");
+        let run = docile.run(1).await;
+        watchdog.order(now, now + FAR).await;
+        assert_eq!(watchdog.report().await, "stopped 0", "{way_out}");
+        run.is_over().await;
+        assert!(docile.last_sign() < now + LIMIT, "{way_out}");
+
+        let stubborn = Beating::stubborn().by(way_out);
+        let now = BootClock.now();
+        let mut watchdog = Watchdog::start(&stubborn.command(), now + FAR, now + FAR * 2).await;
+        let run = stubborn.run(1).await;
+        watchdog.order(now, after(0.5)).await;
+        assert_eq!(watchdog.report().await, "stopped 137", "{way_out}");
+        run.is_over().await;
     }
+}
+
+#[tokio::test]
+async fn what_has_left_the_process_group_ends_with_the_command() {
+    for way_out in WAYS_OUT {
+        let docile = Beating::docile().by(way_out);
+        let now = BootClock.now();
+        let mut watchdog = Watchdog::start(&docile.command(), now + FAR, now + FAR * 2).await;
+        let run = docile.run(1).await;
+        signal(run.command, Signal::KILL);
+        assert_eq!(watchdog.report().await, "exited 137", "{way_out}");
+        run.is_over().await;
+    }
+}
+
+#[tokio::test]
+async fn what_starts_itself_again_and_again_in_new_sessions_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("again");
+    let told = Told::new();
+    let again = format!(
+        "trap '' TERM; {}; setsid --fork sh {}",
+        told.tell("alive"),
+        file.display()
+    );
+    std::fs::write(&file, again).unwrap();
+    let script = format!("sh {}; exec sleep 1000", file.display());
+    let now = BootClock.now();
+    let mut watchdog = Watchdog::start(&shell(&script), now + FAR, now + FAR * 2).await;
+    told.hear("alive").await;
+    watchdog.order(now, now).await;
+    assert_eq!(watchdog.report().await, "stopped 137");
+}
+
+#[tokio::test]
+async fn a_command_that_is_stopped_is_woken_to_hear_that_it_has_to_end() {
+    for (beating, grace, report) in [
+        (Beating::docile(), FAR, "stopped 0"),
+        (
+            Beating::stubborn(),
+            Duration::from_millis(500),
+            "stopped 137",
+        ),
+    ] {
+        let now = BootClock.now();
+        let mut watchdog = Watchdog::start(&beating.command(), now + FAR, now + FAR * 2).await;
+        let run = beating.run(1).await;
+        for process in [run.command, run.child] {
+            signal(process, Signal::STOP);
+            is_stopped(process).await;
+        }
+        let now = BootClock.now();
+        watchdog.order(now, now + grace).await;
+        assert_eq!(watchdog.report().await, report);
+        run.is_over().await;
+    }
+}
+
+#[tokio::test]
+async fn a_watchdog_that_nobody_orders_sleeps_until_the_command_has_to_die() {
+    let stubborn = Beating::stubborn();
+    let now = BootClock.now();
+    let watchdog = Watchdog::start(&stubborn.command(), now + FAR, now + FAR * 2).await;
+    let run = stubborn.run(1).await;
+    let before = processor_time(run.watchdog);
+    drop(watchdog.orders);
+    drop(watchdog.report);
+    let deserted = BootClock.now();
+    stubborn
+        .lives_after(deserted + Duration::from_secs(2))
+        .await;
+    let took = processor_time(run.watchdog).saturating_sub(before);
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    signal(run.child, Signal::KILL);
+    signal(run.command, Signal::KILL);
+    run.is_over().await;
+}
+
+/// What a process has computed so far.
+fn processor_time(process: Pid) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.as_raw_pid())).unwrap();
+    // The state is the third field, after a name in parentheses.
+    let (_, rest) = stat.rsplit_once(") ").unwrap();
+    let times = rest.split(' ').skip(11).take(2);
+    let ticks: u64 = times.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * 10)
 }
 
 #[tokio::test]
@@ -205,7 +317,7 @@ async fn the_kernel_kills_the_command_of_a_watchdog_that_is_killed() {
     send(&watchdog.child, Signal::KILL);
     is_dead(run.command).await;
     // Only `sdctl` kills the others.
-    crate::beating::signal(run.child, Signal::KILL);
+    signal(run.child, Signal::KILL);
 }
 
 #[tokio::test]
@@ -220,8 +332,8 @@ async fn all_of_the_group_have_the_time_to_stop_that_one_of_them_needs() {
     let now = BootClock.now();
     let mut watchdog = Watchdog::start(&shell(&script), now + FAR, now + FAR * 2).await;
     told.hear("ready").await;
-    send(&watchdog.child, Signal::TERM);
-    assert_eq!(watchdog.reports().await, ["stopped"]);
+    watchdog.order(now, now + FAR).await;
+    assert_eq!(watchdog.report().await, "stopped 0");
     told.hear("tidied").await;
 }
 
