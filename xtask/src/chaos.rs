@@ -1,5 +1,5 @@
-//! `cargo xtask chaos`: runs the package `chaos`, with the programs of both etcd releases, which it starts and breaks itself, or
-//! in virtual time.
+//! `cargo xtask chaos`: runs the package `chaos`, with the programs of all releases of one server, which it starts and breaks itself,
+//! or in virtual time.
 
 use anyhow::Result;
 use clap::Args;
@@ -7,8 +7,8 @@ use clap::Args;
 use crate::servers;
 use crate::workspace::Workspace;
 
-/// Needs no server, but a compiler that takes its time.
-const SIMULATE: &str = "--simulate";
+/// Whose servers. Without it no server is needed.
+const BACKEND: &str = "--backend";
 
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
@@ -22,15 +22,41 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let run = workspace.cargo("run")?;
     let run = run.args(["--release", "--package", "chaos", "--"]);
     let run = run.args(&options.arguments);
-    if options
-        .arguments
-        .iter()
-        .any(|argument| argument == SIMULATE)
-    {
+    let Some(backend) = backend(&options.arguments) else {
         return run.succeed();
-    }
-    let servers = servers::chosen(&["etcd".to_owned()])?;
+    };
+    let servers = servers::chosen(&[backend.to_owned()])?;
     let programs = servers::provide_all(workspace, &servers)?;
     run.shared_envs(servers::program_variables(&servers, &programs))
         .succeed()
+}
+
+/// What follows `--backend`, or stands behind its `=`.
+fn backend(arguments: &[String]) -> Option<&str> {
+    let mut arguments = arguments.iter().map(String::as_str);
+    while let Some(argument) = arguments.next() {
+        match argument.strip_prefix(BACKEND) {
+            Some("") => return arguments.next(),
+            Some(rest) if rest.starts_with('=') => return Some(&rest[1..]),
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_backend_is_found_however_it_is_written() {
+        let found = |line: &str| {
+            let arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            backend(&arguments).map(str::to_owned)
+        };
+        assert_eq!(found("--minutes 3 --backend etcd").as_deref(), Some("etcd"));
+        assert_eq!(found("--backend=consul --quick").as_deref(), Some("consul"));
+        assert_eq!(found("--simulate --seed 4"), None);
+        assert_eq!(found("--backend"), None);
+    }
 }

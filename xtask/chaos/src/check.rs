@@ -57,7 +57,9 @@ impl Invariant {
             Self::I6 => "who has left leaves no entry behind",
             Self::I7 => "a term ends exactly once, and nothing of it comes after",
             Self::I8 => "observers never go back, and end with what the server says",
-            Self::I9 => "candidates are elected in the order in which they joined",
+            Self::I9 => {
+                "candidates are elected in the order in which they joined, if that is promised"
+            }
             Self::I10 => "a killed or resigned leader is succeeded within the bound",
         }
     }

@@ -17,9 +17,10 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
+use crate::backend::Backend;
 use crate::{Error, Result};
 
-pub(crate) use self::node::run as run_node;
+pub(crate) use self::node::{connect, run as run_node};
 pub(crate) use self::observer::run as run_observer;
 
 /// What a child is told when it is started.
@@ -29,11 +30,14 @@ pub(crate) struct Brief {
     pub(crate) name: String,
     /// Who started it. It ends when that process does.
     pub(crate) parent: u32,
+    pub(crate) backend: Backend,
     /// Where it reaches the servers.
     pub(crate) endpoints: Vec<String>,
     /// Where the register is.
     pub(crate) register: SocketAddr,
     pub(crate) ttl: Duration,
+    /// Where the server has such a thing.
+    pub(crate) lock_delay: Duration,
     /// What it does of its own accord follows from this.
     pub(crate) seed: u64,
 }

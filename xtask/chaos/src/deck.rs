@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use fastrand::Rng;
 
+use crate::backend::Backend;
 use crate::kind::Kind;
 
 /// Shared by all sites of a run.
@@ -14,12 +15,9 @@ pub(crate) struct Deck(Mutex<BTreeMap<Kind, u32>>);
 
 impl Deck {
     /// The next kind for a site with this many members.
-    pub(crate) fn draw(&self, members: usize, rng: &mut Rng) -> Kind {
+    pub(crate) fn draw(&self, backend: Backend, members: usize, rng: &mut Rng) -> Kind {
         let mut drawn = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut kinds: Vec<Kind> = Kind::ALL
-            .into_iter()
-            .filter(|kind| members > 1 || !kind.is_of_raft())
-            .collect();
+        let mut kinds = Kind::of_site(backend, members);
         rng.shuffle(&mut kinds);
         let times = |kind: &Kind| drawn.get(kind).copied().unwrap_or(0);
         let kind = kinds
@@ -42,11 +40,11 @@ mod tests {
         let mut counts: BTreeMap<Kind, u32> = BTreeMap::new();
         for turn in 0..17 * 6 {
             let members = if turn % 3 == 0 { 3 } else { 1 };
-            let kind = deck.draw(members, &mut rng);
-            assert!(members > 1 || !kind.is_of_raft());
+            let kind = deck.draw(Backend::Etcd, members, &mut rng);
+            assert!(Kind::of_site(Backend::Etcd, members).contains(&kind));
             *counts.entry(kind).or_default() += 1;
         }
-        assert_eq!(counts.len(), Kind::ALL.len());
+        assert_eq!(counts.len(), Kind::of_backend(Backend::Etcd).len());
         assert!(
             counts.values().all(|count| (5..=7).contains(count)),
             "{counts:?}"

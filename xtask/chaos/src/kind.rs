@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::Backend;
+
 /// What a round does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -24,15 +26,17 @@ pub(crate) enum Kind {
     OneWay,
     /// Existing connections are dead without a sign, new ones work.
     HalfOpen,
+    /// Every request of a candidate is answered with an error of the server.
+    Errors,
     /// A server gets SIGTERM and is started again with its data.
     RestartServer,
     /// A server is killed and started again with its data.
     KillServer,
     /// SIGSTOP of a server, SIGCONT before or after the time-to-live.
     FreezeServer,
-    /// The leader's lease is revoked by an operator.
+    /// The leader's lease or session is ended by an operator.
     RevokeLease,
-    /// The leader's entry is deleted by an operator; its lease lives on.
+    /// The leader's entry is deleted by an operator; its lease or session lives on.
     DeleteEntry,
     /// History is compacted while the observers and a candidate are disconnected.
     Compact,
@@ -45,7 +49,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::KillCandidate,
         Self::FreezeBelowTtl,
         Self::FreezeAroundTtl,
@@ -54,6 +58,7 @@ impl Kind {
         Self::BlackHole,
         Self::OneWay,
         Self::HalfOpen,
+        Self::Errors,
         Self::RestartServer,
         Self::KillServer,
         Self::FreezeServer,
@@ -65,6 +70,21 @@ impl Kind {
         Self::CutOffRaftLeader,
     ];
 
+    /// Those that a run over these servers has.
+    pub(crate) fn of_backend(backend: Backend) -> Vec<Self> {
+        Self::of_site(backend, usize::MAX)
+    }
+
+    /// Those that a site with this many servers can have.
+    pub(crate) fn of_site(backend: Backend, members: usize) -> Vec<Self> {
+        let is_possible = |kind: &Self| match (backend, kind) {
+            (Backend::Etcd, Self::Errors) => false,
+            (Backend::Etcd, kind) => members > 1 || !kind.is_of_raft(),
+            (Backend::Consul, kind) => !kind.is_of_raft() && *kind != Self::Compact,
+        };
+        Self::ALL.into_iter().filter(is_possible).collect()
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::KillCandidate => "candidate killed",
@@ -75,10 +95,11 @@ impl Kind {
             Self::BlackHole => "candidate cut off, everything swallowed",
             Self::OneWay => "candidate cut off one way",
             Self::HalfOpen => "connections half-open",
-            Self::RestartServer => "etcd restarted",
-            Self::KillServer => "etcd killed and restarted",
-            Self::FreezeServer => "etcd frozen",
-            Self::RevokeLease => "leader's lease revoked",
+            Self::Errors => "candidate answered with errors",
+            Self::RestartServer => "server restarted",
+            Self::KillServer => "server killed and restarted",
+            Self::FreezeServer => "server frozen",
+            Self::RevokeLease => "leader's lease or session ended",
             Self::DeleteEntry => "leader's entry deleted",
             Self::Compact => "compaction while observing",
             Self::KillRaftLeader => "raft leader killed and restarted",
@@ -88,7 +109,7 @@ impl Kind {
     }
 
     /// Whether it needs more than one member.
-    pub(crate) fn is_of_raft(self) -> bool {
+    fn is_of_raft(self) -> bool {
         matches!(
             self,
             Self::KillRaftLeader | Self::FreezeRaftLeader | Self::CutOffRaftLeader

@@ -1,14 +1,17 @@
 //! Elections under faults, in processes of their own over real servers, and whether they kept what they promise.
 //! `cargo xtask chaos --help` says how to run it.
 
+mod backend;
 mod check;
 mod child;
 mod deck;
 mod history;
+mod http;
 mod kind;
 mod link;
 mod operator;
 mod peers;
+mod plan;
 mod process;
 mod pulse;
 mod register;
@@ -27,8 +30,9 @@ mod witness;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 
+use crate::backend::Backend;
 use crate::child::Brief;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -43,7 +47,7 @@ struct Options {
     /// For how many minutes faults are made; what a run needs in order to count grows with it
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     minutes: u32,
-    /// Less than a minute, on one release of the server: shows that everything runs
+    /// About a minute, with fixed faults on one release of the server: shows that everything runs
     #[arg(long)]
     quick: bool,
     /// In virtual time, without servers: many schedules, and every known mistake put in and noticed
@@ -56,7 +60,7 @@ struct Options {
     /// --schedules, this one alone, and all that happens in it
     #[arg(long)]
     seed: Option<u64>,
-    /// Writes the report there as chaos.md, too
+    /// Writes the report there, too, as chaos-etcd.md or chaos-consul.md
     #[arg(long)]
     out: Option<PathBuf>,
     /// Where histories and logs are kept of a run that failed
@@ -76,11 +80,6 @@ struct Options {
     exec_for: Option<u32>,
     #[arg(last = true, hide = true)]
     program: Vec<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Backend {
-    Etcd,
 }
 
 /// The program `chaos`.
@@ -123,8 +122,8 @@ fn run(options: &Options) -> Result<bool> {
         return Ok(simulate::run(options.seed, options.schedules));
     }
     match options.backend {
-        Some(Backend::Etcd) => run::run(options),
-        None => Err("say over which servers, --backend etcd, or --simulate".into()),
+        Some(backend) => run::run(backend, options),
+        None => Err("say over which servers, --backend etcd or consul, or --simulate".into()),
     }
 }
 
@@ -134,7 +133,7 @@ fn read(brief: &str) -> Result<Brief> {
 
 fn log_to_stderr() {
     tracing_subscriber::fmt()
-        .with_env_filter("info,sd_election=debug,sd_etcd=debug")
+        .with_env_filter("info,sd_election=debug,sd_etcd=debug,sd_consul=debug")
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use sd_core::testing::{Direction, Fault, TcpProxy};
+use sd_core::testing::{Direction, Fault, HttpProxy, HttpRule, TcpProxy};
 
 use crate::Result;
 use crate::witness::{Sees, Witness};
@@ -19,6 +19,8 @@ pub(crate) struct Link {
     witness: Option<(Witness, Sees)>,
     /// Carries the connections from before it became half-open.
     dead: Option<TcpProxy>,
+    /// Answers instead of the server.
+    refusing: Option<HttpProxy>,
 }
 
 /// What is done to a link.
@@ -34,6 +36,8 @@ pub(crate) enum Break {
     NoAnswers,
     /// What is connected is dead without a sign; new connections work.
     HalfOpen,
+    /// Connections are reset, and each request over new ones gets an error of the server. Only for servers that speak HTTP/1.
+    Errors,
 }
 
 impl Link {
@@ -47,6 +51,7 @@ impl Link {
             question,
             witness: None,
             dead: None,
+            refusing: None,
         })
     }
 
@@ -71,6 +76,18 @@ impl Link {
                 self.dead = Some(old);
                 Witness::connect(self.front.address(), self.question).await?;
             }
+            Break::Errors => {
+                const STATUS: u16 = 500;
+                let proxy = HttpProxy::start(self.server).await?;
+                proxy.set_rules([HttpRule::new("", "/").answer(STATUS, "No cluster leader")]);
+                self.front.set_target(proxy.address());
+                self.front.cut_connections();
+                self.refusing = Some(proxy);
+                let refused = Witness::connect(self.front.address(), self.question).await?;
+                if refused.status() != STATUS {
+                    return Err("the server still answers".into());
+                }
+            }
         }
         witness.ask().await;
         self.witness = Some((witness, how.seen()));
@@ -87,6 +104,10 @@ impl Link {
         self.front.set(Fault::Pass);
         // Dropping it ends what nobody noticed to be dead.
         self.dead = None;
+        if self.refusing.take().is_some() {
+            self.front.set_target(self.back.address());
+            self.front.cut_connections();
+        }
         was_broken
     }
 }
@@ -94,7 +115,7 @@ impl Link {
 impl Break {
     fn seen(self) -> Sees {
         match self {
-            Self::Cut => Sees::Reset,
+            Self::Cut | Self::Errors => Sees::Reset,
             Self::BlackHole | Self::NoRequests | Self::NoAnswers | Self::HalfOpen => Sees::Silence,
         }
     }
@@ -184,6 +205,7 @@ mod tests {
             Break::NoRequests,
             Break::NoAnswers,
             Break::HalfOpen,
+            Break::Errors,
         ] {
             link.break_it(how).await.unwrap();
             link.heal().await.unwrap();

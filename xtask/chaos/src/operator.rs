@@ -1,120 +1,40 @@
 //! What an operator does at the servers, past the proxies, with a plain client.
 
-use std::time::Duration;
+mod consul;
+mod etcd;
 
-use etcd_client::{Client, CompactionOptions, ConnectOptions, GetOptions, SortOrder, SortTarget};
-use tokio::time::timeout;
+use async_trait::async_trait;
 
 use crate::Result;
 use crate::history::Election;
 
-/// Where the elections of a run are kept.
-pub(crate) const PREFIX: &str = "/chaos";
-
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-
-/// The keys of an election's candidates begin so, and end with the id of their lease, in hexadecimal.
-pub(crate) fn entries_of(election: Election) -> String {
-    format!("{PREFIX}/{election}/.entries/")
-}
+pub(crate) use self::consul::{ConsulKv, ConsulOperator, ConsulSession, PREFIX as CONSUL_PREFIX};
+pub(crate) use self::etcd::{EtcdOperator, PREFIX as ETCD_PREFIX, entries_of as etcd_entries_of};
 
 /// The entry that leads, as it is at the server.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    key: Vec<u8>,
-    lease: i64,
+    key: String,
+    /// The lease or session that keeps it.
+    lease: String,
     pub(crate) token: u64,
 }
 
-/// A client with a connection of its own to some servers.
-pub(crate) struct Operator {
-    client: Client,
-}
+/// Who may do everything at a server.
+#[async_trait]
+pub(crate) trait Operator: Send {
+    /// Who leads; `None` while nobody does.
+    async fn leader(&mut self, election: Election) -> Result<Option<Entry>>;
 
-impl Operator {
-    pub(crate) async fn connect(urls: &[String]) -> Result<Self> {
-        let options = ConnectOptions::new()
-            .with_connect_timeout(ANSWER_WITHIN)
-            .with_timeout(ANSWER_WITHIN);
-        let client = timeout(ANSWER_WITHIN, Client::connect(urls, Some(options))).await??;
-        Ok(Self { client })
-    }
+    /// How many candidates have something at the server.
+    async fn count(&mut self, election: Election) -> Result<usize>;
 
-    /// Who leads; `None` while nobody stands in line.
-    pub(crate) async fn leader(&mut self, election: Election) -> Result<Option<Entry>> {
-        let oldest = GetOptions::new()
-            .with_prefix()
-            .with_sort(SortTarget::Create, SortOrder::Ascend)
-            .with_limit(1);
-        let answer = self.client.get(entries_of(election), Some(oldest)).await?;
-        Ok(answer.kvs().first().map(|entry| Entry {
-            key: entry.key().to_vec(),
-            lease: entry.lease(),
-            token: entry.create_revision().cast_unsigned(),
-        }))
-    }
+    /// Ends what keeps the entry. False if that had ended already.
+    async fn end_lease(&mut self, entry: &Entry) -> Result<bool>;
 
-    pub(crate) async fn count(&mut self, election: Election) -> Result<usize> {
-        let count = GetOptions::new().with_prefix().with_count_only();
-        let answer = self.client.get(entries_of(election), Some(count)).await?;
-        Ok(usize::try_from(answer.count())?)
-    }
+    /// Deletes the entry; what keeps it lives on. False if it had gone already.
+    async fn delete(&mut self, entry: &Entry) -> Result<bool>;
 
-    /// False if it had gone already.
-    pub(crate) async fn revoke_lease(&mut self, entry: &Entry) -> Result<bool> {
-        match self.client.lease_revoke(entry.lease).await {
-            Ok(_) => Ok(true),
-            Err(error) if says(&error, "lease not found") => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// False if it had gone already.
-    pub(crate) async fn delete(&mut self, entry: &Entry) -> Result<bool> {
-        let answer = self.client.delete(entry.key.clone(), None).await?;
-        Ok(answer.deleted() > 0)
-    }
-
-    /// Forgets all history up to now, after making some.
-    ///
-    /// # Errors
-    /// It can still be read, too.
-    pub(crate) async fn compact(&mut self) -> Result<()> {
-        const WRITES: usize = 20;
-        let mut revision = 0;
-        for _ in 0..WRITES {
-            let put = self
-                .client
-                .put(format!("{PREFIX}/.history"), "", None)
-                .await?;
-            revision = put
-                .header()
-                .map_or(revision, etcd_client::ResponseHeader::revision);
-        }
-        let physically = CompactionOptions::new().with_physical();
-        self.client.compact(revision, Some(physically)).await?;
-        let before = GetOptions::new().with_revision(revision - 1);
-        match self.client.get(PREFIX, Some(before)).await {
-            Err(error) if says(&error, "has been compacted") => Ok(()),
-            Err(error) => Err(error.into()),
-            Ok(_) => Err("history was compacted and can still be read".into()),
-        }
-    }
-
-    /// What the server that is asked says of itself.
-    pub(crate) async fn version(&mut self) -> Result<String> {
-        Ok(self.client.status().await?.version().to_owned())
-    }
-
-    /// Whether the server that is asked is its cluster's raft leader.
-    pub(crate) async fn is_raft_leader(&mut self) -> Result<bool> {
-        let status = self.client.status().await?;
-        let member = status.header().map(etcd_client::ResponseHeader::member_id);
-        Ok(member == Some(status.leader()))
-    }
-}
-
-/// Whether the server answered with an error that says this.
-fn says(error: &etcd_client::Error, what: &str) -> bool {
-    matches!(error, etcd_client::Error::GRpcStatus(status) if status.message().contains(what))
+    /// What the server says of itself.
+    async fn version(&mut self) -> Result<String>;
 }

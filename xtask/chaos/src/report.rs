@@ -4,10 +4,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::time::{Duration, SystemTime};
 
+use crate::backend::Backend;
 use crate::check::{Gap, Handover, Invariant, Violation, Way};
 use crate::history::Election;
-use crate::kind::Kind;
-use crate::site::TTL;
 use crate::story::Span;
 use crate::table::{Table, show};
 use crate::verdict::{Bar, Class, Verdict, Visit};
@@ -40,7 +39,8 @@ impl Report<'_> {
             ]);
         }
         let mut text = format!(
-            "{INTRODUCTION}\n{bars}\n## Conditions\n\n{}",
+            "{}\n{bars}\n## Conditions\n\n{}",
+            introduction(self.verdict.backend),
             self.conditions()
         );
         let _ = write!(text, "\n## Measured\n\n{MEASURED}\n{}", self.measured());
@@ -84,7 +84,7 @@ impl Report<'_> {
             ),
             ("load average at the end", load()),
             ("profile", profile.to_owned()),
-            ("time-to-live", show(TTL)),
+            ("time-to-live", show(self.verdict.backend.ttl())),
             (
                 "candidates",
                 "3 processes at each site, each in every election".to_owned(),
@@ -159,7 +159,7 @@ impl Report<'_> {
         let heads = ["fault".to_owned()].into_iter().chain(sites);
         let lasts = Election::OURS.map(|election| format!("longest without a leader, {election}"));
         let mut table = Table::new(heads.chain(["all".to_owned()]).chain(lasts));
-        for kind in Kind::ALL {
+        for kind in self.verdict.kinds() {
             let counts = self
                 .verdict
                 .visits
@@ -281,19 +281,24 @@ fn load() -> String {
     text.split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
-const INTRODUCTION: &str = "\
-# Chaos
+fn introduction(backend: Backend) -> String {
+    let name = backend.name();
+    format!(
+        "# Chaos over {name}\n\nWritten by `cargo xtask chaos --backend {name} --out docs`; do not edit.\n\n{INTRODUCTION}"
+    )
+}
 
-Written by `cargo xtask chaos --backend etcd --out docs`; do not edit. Candidates in processes of their own stand in three elections
-over real etcd, while one fault after the other is made: to the processes, to their connections, to the servers, by an operator. Each
-process writes down what it sees, a thousand times a second whether it believes to lead; one clock of the machine orders it all, and
-the merged history is checked. A candidate that does what most programs do stands beside ours under the same faults: the run counts
-only if the checks catch it.
+const INTRODUCTION: &str = "\
+Candidates in processes of their own stand in three elections over real servers, while one fault after the other is made: to the
+processes, to their connections, to the servers, by an operator. Each process writes down what it sees, a thousand times a second
+whether it believes to lead; one clock of the machine orders it all, and the merged history is checked. A candidate that does what most
+programs do stands beside ours under the same faults: the run counts only if the checks catch it.
 ";
 
 const MEASURED: &str = "\
 A belief goes from the first time that `is_leader()` said yes to the last, asked every millisecond. The candidates of *delayed* wait one
-time-to-live before they believe in a term whose predecessor did not resign; only they, and the naive ones, are exposed to operators.
+time-to-live before they believe in a term whose predecessor did not resign; only they, and the naive ones, are exposed to operators,
+and those of *plain* where the server itself has the next leader wait for longer than a term is believed in.
 The machine stood still when a thread that slept for 20 ms was woken more than 200 ms late; I5 and I10 do not count such times.
 Each fault is seen to take effect, or the run is given up: a frozen process is stopped by the signal from the beginning of the fault to
 its end, a connection of the run's own over each broken link is reset or gets no answer, and a server confirms what an operator removes.
@@ -306,6 +311,6 @@ does is counted where one of our candidates was removed.
 
 const INVARIANTS: &str = "\
 *Apart* are violations of I1, and of I4 that follows from it, while or soon after the server was frozen that leads its cluster, where
-`Safety` warns of that. I5 judges each stretch between two server faults by itself. I4 does not count writes of a process that was frozen in its term: only a fence keeps those out. I5, I8, I9 and I10 are promises, of which the naive
-candidate makes none.
+`Safety` warns of that. I5 judges each stretch between two server faults by itself; it, I8, I9 and I10 are promises, of which the naive
+candidate makes none. I4 does not count writes of a process that was frozen in its term: only a fence keeps those out.
 ";

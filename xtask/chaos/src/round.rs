@@ -6,27 +6,34 @@ use fastrand::Rng;
 use tokio::time::{Instant, sleep};
 
 use crate::Result;
+use crate::backend::Backend;
 use crate::history::{Election, Event};
 use crate::kind::Kind;
 use crate::link::Break;
-use crate::site::{Site, TTL};
+use crate::plan::Plan;
+use crate::site::Site;
 
 /// How long an election may be empty before a round is given up.
 const SOMEBODY_WITHIN: Duration = Duration::from_secs(30);
+const NAIVE_WITHIN: Duration = Duration::from_secs(1);
 
-/// How long a candidate's fault of this kind lasts, in hundredths of the time-to-live.
-fn duration(kind: Kind, rng: &mut Rng) -> Duration {
+/// How long a fault of this kind lasts, most of them in hundredths of the time-to-live.
+fn duration(kind: Kind, backend: Backend, rng: &mut Rng) -> Duration {
     let hundredths = match kind {
         Kind::FreezeBelowTtl => 20..70,
-        Kind::FreezeAroundTtl => 85..115,
-        Kind::FreezeAboveTtl => 200..300,
+        // Around when belief has to end, or when the server ends what was not renewed.
+        Kind::FreezeAroundTtl => {
+            let expiry = 100 * rng.u32(1..=backend.ttls_until_expiry());
+            expiry - 15..expiry + 15
+        }
+        Kind::FreezeAboveTtl => 210..300,
         Kind::RestartServer | Kind::KillServer => 0..120,
         Kind::Compact => 10..40,
         Kind::KillCandidate | Kind::RevokeLease | Kind::DeleteEntry => 0..1,
         Kind::KillRaftLeader => 20..150,
         _ => 40..250,
     };
-    TTL * rng.u32(hundredths) / 100
+    backend.ttl() * rng.u32(hundredths) / 100
 }
 
 /// Before the next round. Now and then so long that hand-overs can be measured which nothing has disturbed.
@@ -65,7 +72,7 @@ impl Step {
 pub(crate) async fn play(site: &mut Site, number: u32, step: Step, seed: u64) -> Result<()> {
     let mut rng = Rng::with_seed(seed);
     let kind = step.kind;
-    let lasts = duration(kind, &mut rng);
+    let lasts = duration(kind, site.plan.backend, &mut rng);
     let aim = Aim::take(site, step, &mut rng).await?;
     let target = aim.describe(site);
     let leads_raft = aim.leads_raft(site).await?;
@@ -96,8 +103,14 @@ enum Aim {
     Entries,
 }
 
-/// An operator ends a term that its leader still believes in. Only who waits long enough can be safe from that.
-const EXPOSED: [Election; 2] = [Election::Delayed, Election::Naive];
+/// In which of our elections an operator ends a term that its leader still believes in. Only who waits long enough can be safe from
+/// that, be it because the server has it wait; who deletes an entry takes the server's reason to do so away.
+fn exposed(kind: Kind, plan: &Plan) -> Vec<Election> {
+    let waits = plan.lock_delay >= plan.backend.ttl() && kind == Kind::RevokeLease;
+    let ours = Election::OURS.into_iter();
+    ours.filter(|election| *election == Election::Delayed || waits)
+        .collect()
+}
 
 impl Aim {
     async fn take(site: &Site, step: Step, rng: &mut Rng) -> Result<Self> {
@@ -144,7 +157,7 @@ impl Aim {
                 }
             }
             Self::Member(member) => site.servers.name(member),
-            Self::Entries => EXPOSED.map(|of| format!("the leader of {of}")).join(", "),
+            Self::Entries => "the leaders of all that are exposed".to_owned(),
         }
     }
 
@@ -154,34 +167,39 @@ impl Aim {
             Self::Candidate(seat) => hit_candidate(site, seat, kind, lasts, rng).await,
             Self::Member(member) => hit_member(site, member, kind, lasts).await,
             Self::Entries => {
-                for election in EXPOSED {
-                    hit_entry(site, election, kind).await?;
+                for election in exposed(kind, &site.plan) {
+                    if !hit_entry(site, election, kind, SOMEBODY_WITHIN).await? {
+                        return Err(format!("nobody leads {election}").into());
+                    }
                 }
+                // Nobody may be in line because all of them believe that they lead.
+                hit_entry(site, Election::Naive, kind, NAIVE_WITHIN).await?;
                 Ok(())
             }
         }
     }
 }
 
-async fn hit_entry(site: &Site, election: Election, kind: Kind) -> Result<()> {
+/// False if there is nobody to be hit for so long.
+async fn hit_entry(site: &Site, election: Election, kind: Kind, limit: Duration) -> Result<bool> {
     let mut operator = site.servers.operator().await?;
-    let give_up_at = Instant::now() + SOMEBODY_WITHIN;
+    let give_up_at = Instant::now() + limit;
     while Instant::now() < give_up_at {
         // For a moment there may be nobody in line, and who leads may leave by itself.
         if let Some(leader) = operator.leader(election).await? {
             let removed = match kind {
-                Kind::RevokeLease => operator.revoke_lease(&leader).await?,
+                Kind::RevokeLease => operator.end_lease(&leader).await?,
                 _ => operator.delete(&leader).await?,
             };
             if removed {
                 let token = leader.token;
                 site.tell(Event::Removed { election, token });
-                return Ok(());
+                return Ok(true);
             }
         }
         sleep(Duration::from_millis(20)).await;
     }
-    Err(format!("nobody stands in line of {election}").into())
+    Ok(false)
 }
 
 async fn hit_candidate(
@@ -201,7 +219,7 @@ async fn hit_candidate(
         Kind::Compact => {
             site.observer.break_links(Break::Cut).await?;
             site.nodes[seat].break_links(Break::Cut).await?;
-            site.servers.operator().await?.compact().await?;
+            site.servers.etcd_operator().await?.compact().await?;
             sleep(lasts).await;
             site.observer.heal_links().await?;
             return site.nodes[seat].heal_links().await;
@@ -210,6 +228,7 @@ async fn hit_candidate(
         Kind::OneWay if rng.bool() => Break::NoRequests,
         Kind::OneWay => Break::NoAnswers,
         Kind::HalfOpen => Break::HalfOpen,
+        Kind::Errors => Break::Errors,
         _ => Break::Cut,
     };
     site.nodes[seat].break_links(how).await?;

@@ -8,59 +8,43 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use sd_core::testing::required_env;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
+use crate::backend::Backend;
 use crate::check::check;
 use crate::child::Order;
 use crate::deck::Deck;
 use crate::history::{Election, Event, Line};
-use crate::kind::Kind;
+use crate::plan::{Plan, plans};
 use crate::report::Report;
 use crate::round::Step;
 use crate::scene::Scene;
-use crate::site::{Plan, Site, TTL};
+use crate::site::Site;
 use crate::story::Story;
 use crate::verdict::{Bars, Verdict, Visit};
-use crate::{Error, Options, Result, chain, round};
+use crate::{Options, Result, chain, round};
 
-/// What is played at the sites of a quick run, which shows that everything works together: nothing of it is left to chance.
-const QUICK: [&[Step]; 2] = [
-    &[
-        Step::at(Kind::FreezeAboveTtl, Election::Plain),
-        Step::at(Kind::KillCandidate, Election::Delayed),
-        Step::of(Kind::DeleteEntry),
-        Step::at(Kind::HalfOpen, Election::Plain),
-        Step::of(Kind::KillServer),
-    ],
-    &[
-        Step::at(Kind::FreezeAboveTtl, Election::Naive),
-        Step::of(Kind::RevokeLease),
-        Step::of(Kind::CutOffRaftLeader),
-        Step::at(Kind::BlackHole, Election::Plain),
-        Step::of(Kind::Compact),
-    ],
-];
 /// From when all are asked to leave to when they have.
 const LEFT_WITHIN: Duration = Duration::from_secs(30);
+const COUNT_EVERY: Duration = Duration::from_millis(100);
 /// From a change at the server to when observers know.
 const OBSERVED_WITHIN: Duration = Duration::from_secs(20);
 
 /// False if a promise was broken or the run does not count.
-pub(crate) fn run(options: &Options) -> Result<bool> {
+pub(crate) fn run(backend: Backend, options: &Options) -> Result<bool> {
     let seed = options
         .seed
         .unwrap_or_else(|| fastrand::u64(..u64::from(u32::MAX)));
     let lasts = Duration::from_mins(options.minutes.into());
-    let plans = plans(options.quick)?;
+    let plans = plans(backend, options.quick)?;
     let folder = options.histories.join(format!("seed-{seed}"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     let played = runtime.block_on(async {
         tokio::select! {
-            played = play_all(&plans, options.quick, lasts, seed, &folder) => played,
+            played = play_all(plans, lasts, seed, &folder) => played,
             name = interrupted() => Err(format!("stopped by {}", name?).into()),
         }
     });
@@ -69,11 +53,11 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let played =
         played.map_err(|error| format!("{}; logs are in {}", chain(&error), folder.display()))?;
     let bars = if options.quick {
-        Bars::quick()
+        Bars::quick(backend)
     } else {
-        Bars::of_minutes(options.minutes)
+        Bars::of_minutes(backend, options.minutes)
     };
-    let verdict = Verdict::new(played, bars);
+    let verdict = Verdict::new(backend, played, bars);
     let good = verdict.is_good();
     if good && !options.keep {
         fs::remove_dir_all(&folder)?;
@@ -88,7 +72,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     print(&report);
     if let Some(out) = &options.out {
         fs::create_dir_all(out)?;
-        let path = out.join("chaos.md");
+        let path = out.join(format!("chaos-{}.md", backend.name()));
         fs::write(&path, &report)?;
         eprintln!("wrote {}", path.display());
     }
@@ -98,25 +82,6 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
 #[expect(clippy::print_stdout, reason = "what the command is for")]
 pub(crate) fn print(text: &str) {
     println!("{text}");
-}
-
-/// The sites of a run: each release of the server alone, and the newest with three members.
-fn plans(quick: bool) -> Result<Vec<Plan>> {
-    let plan = |variable: &str, members: usize| {
-        let program = PathBuf::from(required_env(variable)?);
-        Ok::<_, Error>(Plan { program, members })
-    };
-    if quick {
-        return Ok(vec![
-            plan("SD_TEST_ETCD_BIN", 1)?,
-            plan("SD_TEST_ETCD_BIN", 3)?,
-        ]);
-    }
-    Ok(vec![
-        plan("SD_TEST_ETCD_3_4_BIN", 1)?,
-        plan("SD_TEST_ETCD_3_6_BIN", 1)?,
-        plan("SD_TEST_ETCD_3_6_BIN", 3)?,
-    ])
 }
 
 async fn interrupted() -> Result<&'static str> {
@@ -132,8 +97,7 @@ async fn interrupted() -> Result<&'static str> {
 
 /// Plays all sites side by side, so that little of the time is spent waiting.
 async fn play_all(
-    plans: &[Plan],
-    quick: bool,
+    plans: Vec<Plan>,
     lasts: Duration,
     seed: u64,
     folder: &Path,
@@ -141,15 +105,14 @@ async fn play_all(
     let deck = Arc::new(Deck::default());
     let until = Instant::now() + lasts;
     let mut playing = Vec::new();
-    for (nth, plan) in plans.iter().enumerate() {
+    for (nth, plan) in plans.into_iter().enumerate() {
         let rng = Rng::with_seed(seed.wrapping_add(nth as u64));
         let folder = folder.join(format!("site-{}", nth + 1));
-        let rounds = if quick {
-            Rounds::Fixed(QUICK[nth].iter())
-        } else {
-            Rounds::Drawn(Arc::clone(&deck), until)
+        let rounds = match plan.steps {
+            Some(steps) => Rounds::Fixed(steps.iter()),
+            None => Rounds::Drawn(Arc::clone(&deck), until),
         };
-        let visit = visit(plan.clone(), rounds, rng, folder);
+        let visit = visit(plan, rounds, rng, folder);
         playing.push(tokio::spawn(visit));
     }
     let mut visits = Vec::new();
@@ -169,10 +132,10 @@ enum Rounds {
 }
 
 impl Rounds {
-    fn next(&mut self, members: usize, rng: &mut Rng) -> Option<Step> {
+    fn next(&mut self, plan: &Plan, rng: &mut Rng) -> Option<Step> {
         match self {
             Self::Drawn(_, until) if Instant::now() >= *until => None,
-            Self::Drawn(deck, _) => Some(Step::of(deck.draw(members, rng))),
+            Self::Drawn(deck, _) => Some(Step::of(deck.draw(plan.backend, plan.members, rng))),
             Self::Fixed(steps) => steps.next().copied(),
         }
     }
@@ -183,7 +146,7 @@ async fn visit(plan: Plan, mut rounds: Rounds, mut rng: Rng, folder: PathBuf) ->
     let (label, safety) = (site.label.clone(), site.safety.clone());
     site.wait_for_leaders().await;
     let mut number = 0;
-    while let Some(step) = rounds.next(plan.members, &mut rng) {
+    while let Some(step) = rounds.next(&plan, &mut rng) {
         number += 1;
         let played = round::play(&mut site, number, step, rng.u64(..)).await;
         played.map_err(|error| {
@@ -196,7 +159,7 @@ async fn visit(plan: Plan, mut rounds: Rounds, mut rng: Rng, folder: PathBuf) ->
     let promise = site.promise();
     let (chronicle, servers) = site.close().await?;
     for (name, log) in servers.logs() {
-        fs::write(folder.join(format!("etcd-{name}.log")), log)?;
+        fs::write(folder.join(format!("server-{name}.log")), log)?;
     }
     let story = Story::new(promise, chronicle.lines());
     write(&folder.join("history.jsonl"), &story.lines)?;
@@ -228,10 +191,17 @@ async fn end(site: &mut Site) -> Result<()> {
         return Err(format!("not all of {nodes} candidates left").into());
     }
     // What killed processes left goes with its time-to-live, and the server looks for it now and then.
-    sleep(site.safety.failover_within(TTL) + Duration::from_secs(1)).await;
+    let limit = site.safety.failover_within(site.ttl()) + Duration::from_secs(1);
+    let give_up_at = Instant::now() + limit;
     let mut operator = site.servers.operator().await?;
     for election in Election::OURS {
-        let entries = operator.count(election).await?;
+        let entries = loop {
+            let entries = operator.count(election).await?;
+            if entries == 0 || Instant::now() >= give_up_at {
+                break entries;
+            }
+            sleep(COUNT_EVERY).await;
+        };
         site.tell(Event::Remaining { election, entries });
         tell_backend(site, election).await?;
     }

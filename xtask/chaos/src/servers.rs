@@ -1,17 +1,22 @@
-//! The etcd of a site: one server, or three members with a network between them that can be broken.
+//! The servers of a site: one, or three members of etcd with a network between them that can be broken.
+
+mod etcd;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sd_core::testing::{ServerProcess, ServerProgram, free_port};
+use sd_core::testing::{ConsulProgram, ServerProcess, ServerProgram, free_port};
 use tokio::time::{Instant, sleep};
 
+use self::etcd::EtcdMember;
 use crate::Result;
-use crate::operator::Operator;
+use crate::backend::Backend;
+use crate::operator::{ConsulOperator, EtcdOperator, Operator};
 use crate::peers::Peers;
+use crate::plan::Plan;
 use crate::process::check_stopped;
 
 /// How long a cluster may take to agree on a raft leader.
@@ -24,18 +29,10 @@ pub(crate) struct Servers {
     peers: Peers,
 }
 
-/// How one member is started.
-#[derive(Debug)]
-struct Member {
-    program: PathBuf,
-    name: String,
-    client: SocketAddr,
-    /// Where it listens to other members.
-    peer: SocketAddr,
-    /// Where they reach it.
-    peer_address: SocketAddr,
-    /// `--initial-cluster`.
-    cluster: String,
+/// How one server is started.
+enum Member {
+    Etcd(EtcdMember),
+    Consul(ConsulProgram),
 }
 
 fn free_address() -> Result<SocketAddr> {
@@ -43,36 +40,22 @@ fn free_address() -> Result<SocketAddr> {
 }
 
 impl Servers {
-    /// Starts this many members and waits until they serve.
-    pub(crate) async fn launch(program: &Path, members: usize) -> Result<Self> {
-        let listening = (0..members)
-            .map(|_| free_address())
-            .collect::<Result<Vec<_>>>()?;
-        let peers = Peers::between(&listening).await?;
-        let names = (0..members).map(|member| format!("m{}", member + 1));
-        let cluster: Vec<String> = names
-            .enumerate()
-            .map(|(member, name)| format!("{name}=http://{}", peers.address(member)))
-            .collect();
-        let mut starting = Vec::new();
-        for (member, peer) in listening.into_iter().enumerate() {
-            starting.push(tokio::spawn(ServerProcess::launch(Member {
-                program: program.to_owned(),
-                name: format!("m{}", member + 1),
-                client: free_address()?,
-                peer,
-                peer_address: peers.address(member),
-                cluster: cluster.join(","),
-            })));
-        }
-        let mut servers = Self {
-            members: Vec::new(),
-            peers,
+    /// Starts them and waits until they serve.
+    pub(crate) async fn launch(plan: &Plan) -> Result<Self> {
+        let (members, peers) = match plan.backend {
+            Backend::Etcd => etcd_members(plan).await?,
+            Backend::Consul => {
+                let agent = Member::Consul(ConsulProgram::new(&plan.program)?);
+                (vec![agent], Peers::between(&[]).await?)
+            }
         };
+        let launch = |member| tokio::spawn(ServerProcess::launch(member));
+        let starting: Vec<_> = members.into_iter().map(launch).collect();
+        let mut members = Vec::new();
         for started in starting {
-            servers.members.push(started.await??);
+            members.push(started.await??);
         }
-        Ok(servers)
+        Ok(Self { members, peers })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -83,37 +66,51 @@ impl Servers {
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.members
             .iter()
-            .map(|member| member.program().client)
+            .map(|member| member.program().address())
             .collect()
     }
 
     pub(crate) fn name(&self, member: usize) -> String {
-        self.members[member].program().name.clone()
+        self.members[member].program().name().to_owned()
     }
 
     /// What the servers have written, for whoever looks for the cause of a failure.
     pub(crate) fn logs(&self) -> Vec<(String, String)> {
-        let log = |member: &ServerProcess<Member>| (member.program().name.clone(), member.log());
+        let log =
+            |member: &ServerProcess<Member>| (member.program().name().to_owned(), member.log());
         self.members.iter().map(log).collect()
     }
 
     /// A client past all proxies.
-    pub(crate) async fn operator(&self) -> Result<Operator> {
-        let urls: Vec<String> = self
-            .members
-            .iter()
-            .map(|member| member.program().url())
-            .collect();
-        Operator::connect(&urls).await
+    pub(crate) async fn operator(&self) -> Result<Box<dyn Operator>> {
+        match self.members.first().map(ServerProcess::program) {
+            Some(Member::Consul(agent)) => Ok(Box::new(ConsulOperator::new(agent.address()))),
+            _ => Ok(Box::new(self.etcd_operator().await?)),
+        }
     }
 
-    /// Waits until there is a raft leader.
+    /// The same for what only etcd can do.
+    pub(crate) async fn etcd_operator(&self) -> Result<EtcdOperator> {
+        EtcdOperator::connect(&self.etcd_urls()).await
+    }
+
+    fn etcd_urls(&self) -> Vec<String> {
+        let members = self.members.iter().map(ServerProcess::program);
+        members
+            .filter_map(|member| match member {
+                Member::Etcd(member) => Some(member.url()),
+                Member::Consul(_) => None,
+            })
+            .collect()
+    }
+
+    /// Waits until members of etcd have a raft leader.
     pub(crate) async fn raft_leader(&self) -> Result<usize> {
         let give_up_at = Instant::now() + RAFT_LEADER_WITHIN;
         while Instant::now() < give_up_at {
-            for (index, member) in self.members.iter().enumerate() {
+            for (index, url) in self.etcd_urls().into_iter().enumerate() {
                 let asked = async {
-                    let mut operator = Operator::connect(&[member.program().url()]).await?;
+                    let mut operator = EtcdOperator::connect(&[url]).await?;
                     operator.is_raft_leader().await
                 };
                 if matches!(asked.await, Ok(true)) {
@@ -163,48 +160,67 @@ impl Servers {
     }
 }
 
+async fn etcd_members(plan: &Plan) -> Result<(Vec<Member>, Peers)> {
+    let listening = (0..plan.members)
+        .map(|_| free_address())
+        .collect::<Result<Vec<_>>>()?;
+    let peers = Peers::between(&listening).await?;
+    let name = |member: usize| format!("m{}", member + 1);
+    let cluster: Vec<String> = (0..plan.members)
+        .map(|member| format!("{}=http://{}", name(member), peers.address(member)))
+        .collect();
+    let mut members = Vec::new();
+    for (member, peer) in listening.into_iter().enumerate() {
+        members.push(Member::Etcd(EtcdMember {
+            program: plan.program.clone(),
+            name: name(member),
+            client: free_address()?,
+            peer,
+            peer_address: peers.address(member),
+            cluster: cluster.join(","),
+        }));
+    }
+    Ok((members, peers))
+}
+
 impl Member {
-    fn url(&self) -> String {
-        format!("http://{}", self.client)
+    fn address(&self) -> SocketAddr {
+        match self {
+            Self::Etcd(member) => member.client,
+            Self::Consul(agent) => agent.address(),
+        }
     }
 }
 
 #[async_trait]
 impl ServerProgram for Member {
     fn name(&self) -> &str {
-        &self.name
+        match self {
+            Self::Etcd(member) => &member.name,
+            Self::Consul(_) => "agent",
+        }
     }
 
+    /// By way of this program, so that it is killed when we are.
     fn command(&self, data: &Path) -> Command {
-        let peer = format!("http://{}", self.peer);
-        // By way of this program, so that it is killed when we are.
-        let mut command = crate::guarded(&self.program);
-        command
-            .args(["--name", &self.name, "--data-dir"])
-            .arg(data)
-            .args(["--listen-client-urls", &self.url()])
-            .args(["--advertise-client-urls", &self.url()])
-            .args(["--listen-peer-urls", &peer])
-            .args([
-                "--initial-advertise-peer-urls",
-                &format!("http://{}", self.peer_address),
-            ])
-            .args(["--initial-cluster", &self.cluster]);
-        command
+        match self {
+            Self::Etcd(member) => member.command(data),
+            Self::Consul(agent) => {
+                let agent = agent.command(data);
+                let mut command = crate::guarded(Path::new(agent.get_program()));
+                command.args(agent.get_args());
+                command
+            }
+        }
     }
 
     async fn ready(&self) -> sd_core::Result<()> {
-        // A linearizable read: it serves, and has a leader.
-        let served = async {
-            let mut operator = Operator::connect(&[self.url()]).await?;
-            operator.count(crate::history::Election::Plain).await
-        };
-        match served.await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(
+        match self {
+            Self::Etcd(member) => member.ready().await.map_err(|error| {
                 sd_core::Error::new(sd_core::ErrorKind::Unavailable, "etcd member")
-                    .because(crate::chain(&error)),
-            ),
+                    .because(crate::chain(&error))
+            }),
+            Self::Consul(agent) => agent.ready().await,
         }
     }
 }

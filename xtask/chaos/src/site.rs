@@ -1,4 +1,4 @@
-//! One etcd with its candidates, observers and everything between them.
+//! One server or cluster with its candidates, observers and everything between them.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use sd_core::Safety;
-use sd_etcd::EtcdConfig;
 
 use crate::Result;
-use crate::child::{Brief, Order};
+use crate::child::{Brief, Order, connect};
 use crate::history::{At, Election, Event};
 use crate::link::{Break, Link};
+use crate::plan::Plan;
 use crate::process::{Process, Role};
 use crate::pulse::Pulse;
 use crate::register::Register;
@@ -19,26 +19,16 @@ use crate::scene::{Chronicle, Scene};
 use crate::servers::Servers;
 use crate::story::Promise;
 
-/// Whole seconds, as etcd grants them.
-pub(crate) const TTL: Duration = Duration::from_secs(3);
 /// Enough that one of them can be disturbed while another one takes over from the leader.
 const NODES: usize = 3;
-/// What etcd answers any client, whatever its state.
-const QUESTION: &str = "/version";
 /// In lines about the run itself.
 pub(crate) const RUN: &str = "run";
-
-/// Which etcd a site has.
-#[derive(Clone, Debug)]
-pub(crate) struct Plan {
-    pub(crate) program: PathBuf,
-    pub(crate) members: usize,
-}
 
 /// A running site. Dropping it kills everything.
 pub(crate) struct Site {
     /// For the report: `etcd 3.6.16, 3 members`.
     pub(crate) label: String,
+    pub(crate) plan: Plan,
     pub(crate) servers: Servers,
     pub(crate) nodes: Vec<Seat>,
     pub(crate) observer: Seat,
@@ -62,25 +52,20 @@ pub(crate) struct Seat {
 impl Site {
     pub(crate) async fn open(plan: &Plan, folder: &Path, rng: &mut Rng) -> Result<Self> {
         fs::create_dir_all(folder)?;
-        let servers = Servers::launch(&plan.program, plan.members).await?;
+        let servers = Servers::launch(plan).await?;
         let addresses = servers.addresses();
-        let urls = addresses.iter().map(|address| format!("http://{address}"));
-        let registry = sd_etcd::connect(EtcdConfig::new(urls))?;
-        let safety = registry.elector()?.into_any().safety().await?;
-        registry.close().await?;
-        let mut label = format!("etcd {}", servers.operator().await?.version().await?);
-        if plan.members > 1 {
-            label = format!("{label}, {} members", plan.members);
-        }
+        let version = servers.operator().await?.version().await?;
+        let label = plan.label(&version);
         let register = Register::start().await?;
         let chronicle = Chronicle::begin();
         let mut seats = Vec::new();
         for (name, role) in seats_of(NODES) {
             let mut links = Vec::new();
             for address in &addresses {
-                links.push(Link::to(*address, QUESTION).await?);
+                links.push(Link::to(*address, plan.backend.question()).await?);
             }
             let starter = Starter {
+                plan,
                 register: &register,
                 chronicle: &chronicle,
                 folder,
@@ -94,9 +79,14 @@ impl Site {
             });
         }
         let observer = seats.pop().ok_or("no observer")?;
+        let endpoints = addresses.iter().map(|address| format!("http://{address}"));
+        let registry = connect(plan.backend, endpoints.collect(), plan.lock_delay)?;
+        let safety = registry.elector()?.into_any().safety().await?;
+        registry.close().await?;
         chronicle.tell(RUN, Event::Begun);
         Ok(Self {
             label,
+            plan: plan.clone(),
             servers,
             nodes: seats,
             observer,
@@ -106,6 +96,10 @@ impl Site {
             chronicle,
             folder: folder.to_owned(),
         })
+    }
+
+    pub(crate) fn ttl(&self) -> Duration {
+        self.plan.backend.ttl()
     }
 
     pub(crate) fn tell(&self, event: Event) {
@@ -136,14 +130,16 @@ impl Site {
     /// What its candidates may rely on.
     pub(crate) fn promise(&self) -> Promise {
         Promise {
-            failover_within: self.safety.failover_within(TTL),
-            takeover_delay: TTL,
+            failover_within: self.safety.failover_within(self.ttl()),
+            takeover_delay: self.ttl(),
+            fair: self.safety.fair,
         }
     }
 
     /// kill -9, and a new process in its place.
     pub(crate) async fn replace(&mut self, seat: usize, seed: u64) -> Result<()> {
         let starter = Starter {
+            plan: &self.plan,
             register: &self.register,
             chronicle: &self.chronicle,
             folder: &self.folder,
@@ -222,6 +218,7 @@ fn seats_of(nodes: usize) -> impl Iterator<Item = (String, Role)> {
 
 /// What starting a process takes.
 struct Starter<'a> {
+    plan: &'a Plan,
     register: &'a Register,
     chronicle: &'a Chronicle,
     folder: &'a Path,
@@ -241,9 +238,11 @@ impl Starter<'_> {
         let brief = Brief {
             name,
             parent: std::process::id(),
+            backend: self.plan.backend,
             endpoints: links.iter().map(Link::url).collect(),
             register: self.register.address(),
-            ttl: TTL,
+            ttl: self.plan.backend.ttl(),
+            lock_delay: self.plan.lock_delay,
             seed,
         };
         Process::start(role, &brief, self.chronicle.sender(), log)

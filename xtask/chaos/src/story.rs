@@ -16,6 +16,8 @@ pub(crate) struct Promise {
     pub(crate) failover_within: Duration,
     /// How long who leads the election after a term that did not end by resigning waits.
     pub(crate) takeover_delay: Duration,
+    /// Whether candidates are elected in the order in which they joined.
+    pub(crate) fair: bool,
 }
 
 impl Promise {

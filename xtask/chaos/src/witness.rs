@@ -17,6 +17,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 pub(crate) struct Witness {
     connection: TcpStream,
     request: String,
+    status: u16,
 }
 
 /// What a fault does to connections that were there before it.
@@ -35,16 +36,22 @@ impl Witness {
         let answered = async {
             let mut connection = TcpStream::connect(address).await?;
             connection.write_all(request.as_bytes()).await?;
-            read_answer(&mut connection).await?;
-            Ok::<_, io::Error>(connection)
+            let status = read_answer(&mut connection).await?;
+            Ok::<_, io::Error>((connection, status))
         };
-        let connection = timeout(ANSWER_WITHIN, answered)
+        let (connection, status) = timeout(ANSWER_WITHIN, answered)
             .await
             .map_err(|_| format!("no answer through {address} before it is broken"))??;
         Ok(Self {
             connection,
             request,
+            status,
         })
+    }
+
+    /// Of the first answer.
+    pub(crate) fn status(&self) -> u16 {
+        self.status
     }
 
     /// Asks once more, after the fault has begun.
@@ -71,8 +78,8 @@ impl Witness {
     }
 }
 
-/// Reads one answer to the end, as its length says.
-async fn read_answer(connection: &mut TcpStream) -> io::Result<()> {
+/// Reads one answer to the end, as its length says. Returns its status.
+async fn read_answer(connection: &mut TcpStream) -> io::Result<u16> {
     let mut answer = Vec::new();
     loop {
         if connection.read_buf(&mut answer).await? == 0 {
@@ -88,7 +95,8 @@ async fn read_answer(connection: &mut TcpStream) -> io::Result<()> {
             .find_map(|(_, length)| length.parse::<usize>().ok())
             .ok_or(io::ErrorKind::InvalidData)?;
         if body.len() >= length {
-            return Ok(());
+            let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
+            return status.ok_or_else(|| io::ErrorKind::InvalidData.into());
         }
     }
 }

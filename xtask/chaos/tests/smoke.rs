@@ -1,18 +1,32 @@
-//! A short run with fixed choices: that everything works together, and that nothing is broken that breaks at once.
+//! A short run with fixed choices over each backend: that everything works together, and that nothing is broken that breaks at once.
 
+use std::io;
 use std::path::Path;
 use std::process::Command;
+
+/// Whether the run was good, and all that it said.
+fn quick_run(backend: &str) -> io::Result<(bool, String)> {
+    let histories = Path::new(env!("CARGO_TARGET_TMPDIR")).join("chaos");
+    let output = Command::new(env!("CARGO_BIN_EXE_chaos"))
+        .args(["--backend", backend, "--quick", "--seed", "1"])
+        .arg("--histories")
+        .arg(histories.join(backend))
+        .output()?;
+    let rounds = String::from_utf8_lossy(&output.stderr);
+    let report = String::from_utf8_lossy(&output.stdout);
+    Ok((output.status.success(), format!("{rounds}\n{report}")))
+}
 
 #[test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 fn a_quick_run_breaks_no_promise_and_catches_the_naive_candidate() {
-    let histories = Path::new(env!("CARGO_TARGET_TMPDIR")).join("chaos");
-    let output = Command::new(env!("CARGO_BIN_EXE_chaos"))
-        .args(["--backend", "etcd", "--quick", "--seed", "1", "--histories"])
-        .arg(&histories)
-        .output()
-        .unwrap();
-    let report = String::from_utf8_lossy(&output.stdout);
-    let rounds = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{rounds}\n{report}");
+    let (good, said) = quick_run("etcd").unwrap();
+    assert!(good, "{said}");
+}
+
+#[test]
+#[ignore = "needs Consul: cargo xtask test --backend consul"]
+fn a_quick_run_over_consul_breaks_no_promise_and_catches_the_naive_candidate() {
+    let (good, said) = quick_run("consul").unwrap();
+    assert!(good, "{said}");
 }

@@ -61,8 +61,11 @@ struct Place<'a> {
 }
 
 /// Who stood in line before another one began to campaign had joined before. If both are elected from these places, it has to be
-/// first.
+/// first, where that is promised.
 pub(super) fn check_queue(story: &Story, election: Election, findings: &mut Findings) {
+    if !story.promise.fair {
+        return;
+    }
     let mut outside: BTreeMap<&str, At> = BTreeMap::new();
     let mut places: BTreeMap<&str, Place<'_>> = BTreeMap::new();
     let mut elected: Vec<(Place<'_>, u64, At)> = Vec::new();
@@ -168,6 +171,8 @@ mod tests {
         script.elected("b", 5, 50).elected("a", 6, 60);
         script.ended_all();
         assert_eq!(found(&script.check()), [Invariant::I9]);
+        script.unfair();
+        assert_eq!(found(&script.check()), []);
     }
 
     #[test]

@@ -13,6 +13,7 @@ const PLAIN: Election = Election::Plain;
 pub(crate) struct Script {
     lines: Vec<Line>,
     rounds: u32,
+    unfair: bool,
 }
 
 /// Which invariants were violated in the plain election, in order of time.
@@ -37,8 +38,15 @@ impl Script {
         let promise = Promise {
             failover_within: Duration::from_secs(1),
             takeover_delay: Duration::from_secs(1),
+            fair: !self.unfair,
         };
         Story::new(promise, self.lines.clone())
+    }
+
+    /// Over servers that promise no order.
+    pub(crate) fn unfair(&mut self) -> &mut Self {
+        self.unfair = true;
+        self
     }
 
     fn add(&mut self, ms: u64, node: &str, event: Event) -> &mut Self {

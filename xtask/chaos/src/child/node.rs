@@ -3,15 +3,17 @@
 use std::time::Duration;
 use std::{io, thread};
 
+use sd_consul::ConsulConfig;
 use sd_core::Registry;
 use sd_etcd::EtcdConfig;
 use tokio::sync::watch;
 
 use crate::Result;
+use crate::backend::Backend;
 use crate::child::journal::Journal;
 use crate::child::{Brief, Order, die_with, naive, ours};
 use crate::history::{Election, Event};
-use crate::operator::PREFIX;
+use crate::operator::{CONSUL_PREFIX, ETCD_PREFIX};
 
 /// Runs until its standard input ends, which means that it is not needed any more.
 pub(crate) fn run(brief: &Brief) -> Result<()> {
@@ -45,14 +47,34 @@ async fn stand(brief: &Brief) -> Result<()> {
     }
 }
 
-/// As a service would connect that wants to notice soon when its server is gone.
 pub(super) fn registry(brief: &Brief) -> Result<Registry> {
+    connect(brief.backend, brief.endpoints.clone(), brief.lock_delay)
+}
+
+/// As a service would that wants to notice soon when its server is gone.
+pub(crate) fn connect(
+    backend: Backend,
+    endpoints: Vec<String>,
+    lock_delay: Duration,
+) -> Result<Registry> {
     const PING: Duration = Duration::from_secs(1);
-    let config = EtcdConfig::new(brief.endpoints.iter().cloned())
-        .with_election_prefix(PREFIX)
-        .with_connect_timeout(PING)
-        .with_keep_alive(PING, PING);
-    Ok(sd_etcd::connect(config)?)
+    Ok(match backend {
+        Backend::Etcd => sd_etcd::connect(
+            EtcdConfig::new(endpoints)
+                .with_election_prefix(ETCD_PREFIX)
+                .with_connect_timeout(PING)
+                .with_keep_alive(PING, PING),
+        )?,
+        Backend::Consul => sd_consul::connect(
+            ConsulConfig::new(endpoints)
+                .with_election_prefix(CONSUL_PREFIX)
+                .with_lock_delay(lock_delay)
+                .with_connect_timeout(PING)
+                .with_request_timeout(2 * PING)
+                // So is a feed known to be dead after some seconds.
+                .with_wait(5 * PING),
+        )?,
+    })
 }
 
 /// The orders that come on standard input, read by a thread that may wait there for as long as the process lives. The channel is

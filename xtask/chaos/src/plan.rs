@@ -1,0 +1,154 @@
+//! What a run consists of: its sites, and for a quick one every round.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sd_core::testing::required_env;
+
+use crate::Result;
+use crate::backend::Backend;
+use crate::history::Election;
+use crate::kind::Kind;
+use crate::round::Step;
+
+/// What one site has.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) backend: Backend,
+    pub(crate) program: PathBuf,
+    pub(crate) members: usize,
+    /// How long nobody may lead after a leader's lease has ended, by the server. Zero if there is no such thing.
+    pub(crate) lock_delay: Duration,
+    /// Tells it from others that are alike.
+    pub(crate) number: usize,
+    /// In a quick run its rounds.
+    pub(crate) steps: Option<&'static [Step]>,
+}
+
+impl Plan {
+    /// What the site is called in the report, with servers of this version.
+    pub(crate) fn label(&self, version: &str) -> String {
+        match self.backend {
+            Backend::Etcd if self.members > 1 => {
+                format!("etcd {version}, {} members", self.members)
+            }
+            Backend::Etcd => format!("etcd {version}"),
+            Backend::Consul => {
+                let delay = match self.lock_delay {
+                    Duration::ZERO => "no lock-delay".to_owned(),
+                    delay => format!("lock-delay {delay:?}"),
+                };
+                format!("Consul {version} no. {}, {delay}", self.number)
+            }
+        }
+    }
+}
+
+/// The sites of a run.
+///
+/// # Errors
+/// A server's program is not named.
+pub(crate) fn plans(backend: Backend, quick: bool) -> Result<Vec<Plan>> {
+    match (backend, quick) {
+        (Backend::Etcd, true) => [("SD_TEST_ETCD_BIN", 1), ("SD_TEST_ETCD_BIN", 3)]
+            .into_iter()
+            .zip(QUICK_ETCD)
+            .map(|((program, members), steps)| etcd(program, members, Some(steps)))
+            .collect(),
+        // Each release alone, and the newest with three members.
+        (Backend::Etcd, false) => [
+            ("SD_TEST_ETCD_3_4_BIN", 1),
+            ("SD_TEST_ETCD_3_6_BIN", 1),
+            ("SD_TEST_ETCD_3_6_BIN", 3),
+        ]
+        .into_iter()
+        .map(|(program, members)| etcd(program, members, None))
+        .collect(),
+        (Backend::Consul, true) => [NO_DELAY, NO_DELAY, DELAY]
+            .into_iter()
+            .zip(QUICK_CONSUL)
+            .zip(1..)
+            .map(|((delay, steps), number)| consul(delay, number, Some(steps)))
+            .collect(),
+        // A round takes half a minute and more, so there are many. With a lock-delay Consul keeps the next leader waiting for longer
+        // than any term is believed in; without, our candidates have to know by themselves when to stop.
+        (Backend::Consul, false) => [NO_DELAY, NO_DELAY, NO_DELAY, DELAY, DELAY, DELAY]
+            .into_iter()
+            .zip(1..)
+            .map(|(delay, number)| consul(delay, number, None))
+            .collect(),
+    }
+}
+
+fn etcd(program: &str, members: usize, steps: Option<&'static [Step]>) -> Result<Plan> {
+    Ok(Plan {
+        backend: Backend::Etcd,
+        program: required_env(program)?.into(),
+        members,
+        lock_delay: Duration::ZERO,
+        number: 1,
+        steps,
+    })
+}
+
+const NO_DELAY: Duration = Duration::ZERO;
+const DELAY: Duration = sd_consul::DEFAULT_LOCK_DELAY;
+
+fn consul(lock_delay: Duration, number: usize, steps: Option<&'static [Step]>) -> Result<Plan> {
+    Ok(Plan {
+        backend: Backend::Consul,
+        program: required_env("SD_TEST_CONSUL_BIN")?.into(),
+        members: 1,
+        lock_delay,
+        number,
+        steps,
+    })
+}
+
+// Quick runs show that everything works together. Nothing of what they play is left to chance but how long it lasts.
+
+const QUICK_ETCD: [&[Step]; 2] = [
+    &[
+        Step::at(Kind::FreezeAboveTtl, Election::Plain),
+        Step::at(Kind::KillCandidate, Election::Delayed),
+        Step::of(Kind::DeleteEntry),
+        Step::at(Kind::HalfOpen, Election::Plain),
+        Step::of(Kind::KillServer),
+    ],
+    &[
+        Step::at(Kind::FreezeAboveTtl, Election::Naive),
+        Step::of(Kind::RevokeLease),
+        Step::of(Kind::CutOffRaftLeader),
+        Step::at(Kind::BlackHole, Election::Plain),
+        Step::of(Kind::Compact),
+    ],
+];
+
+const QUICK_CONSUL: [&[Step]; 3] = [
+    &[Step::at(Kind::FreezeAboveTtl, Election::Plain)],
+    &[
+        Step::of(Kind::DeleteEntry),
+        Step::at(Kind::KillCandidate, Election::Plain),
+    ],
+    &[Step::of(Kind::RevokeLease), Step::of(Kind::KillServer)],
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quick_run_plays_only_what_its_sites_can_and_freezes_somebody_for_longer_than_a_term() {
+        let etcd = QUICK_ETCD.into_iter().zip([1, 3]);
+        let etcd = etcd.map(|(steps, members)| (Backend::Etcd, members, steps));
+        let consul = QUICK_CONSUL.map(|steps| (Backend::Consul, 1, steps));
+        for (backend, members, steps) in etcd.chain(consul) {
+            let possible = Kind::of_site(backend, members);
+            assert!(steps.iter().all(|step| possible.contains(&step.kind)));
+        }
+        for sites in [&QUICK_ETCD[..], &QUICK_CONSUL[..]] {
+            let mut steps = sites.iter().copied().flatten();
+            assert!(steps.any(|step| step.kind == Kind::FreezeAboveTtl));
+        }
+    }
+}
