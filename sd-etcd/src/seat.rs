@@ -75,14 +75,8 @@ impl Seat {
     /// Reads whether the entry is there and which one is before it. The server looks through all candidates for that.
     pub(crate) async fn look(&self, op: &'static str) -> Result<Place> {
         let (start, end) = self.keys.entries();
-        let one_before = GetOptions::new()
-            .with_range(end)
-            .with_max_create_revision(self.created.revision - 1)
-            .with_sort(SortTarget::Create, SortOrder::Descend)
-            .with_limit(1)
-            .with_keys_only();
-        let one_before = TxnOp::get(start, Some(one_before));
-        let (loss, [before]) = self.read_with_own(op, [one_before]).await?;
+        let one_before = TxnOp::get(start, Some(self.one_before().with_range(end)));
+        let (loss, [before]) = self.read_with_own(op, self.get_own(), [one_before]).await?;
         Ok(match (loss, before) {
             (Some(loss), _) => Place::Gone(loss),
             (None, Some(before)) => Place::Behind(before.key().to_vec()),
@@ -90,9 +84,29 @@ impl Seat {
         })
     }
 
+    /// Whether the entry is the first, as one member knows, which may be behind the others. If so it is true: nobody comes before
+    /// an entry once it is there, so it is the first until it is gone; and for how long it may not be gone, confirmations say. That it
+    /// is not the first, or not there, may be outdated.
+    pub(crate) async fn is_known_as_first(&self, op: &'static str) -> Result<bool> {
+        let (start, end) = self.keys.entries();
+        let one_before = self.one_before().with_range(end).with_serializable();
+        let one_before = TxnOp::get(start, Some(one_before));
+        let own = TxnOp::get(self.key.as_str(), Some(key_only().with_serializable()));
+        let (loss, [before]) = self.read_with_own(op, own, [one_before]).await?;
+        Ok(loss.is_none() && before.is_none())
+    }
+
+    fn one_before(&self) -> GetOptions {
+        GetOptions::new()
+            .with_max_create_revision(self.created.revision - 1)
+            .with_sort(SortTarget::Create, SortOrder::Descend)
+            .with_limit(1)
+            .with_keys_only()
+    }
+
     /// Reads whether the entry is there: `Some` says why not.
     pub(crate) async fn check(&self, op: &'static str) -> Result<Option<Error>> {
-        let (loss, []) = self.read_with_own(op, []).await?;
+        let (loss, []) = self.read_with_own(op, self.get_own(), []).await?;
         Ok(loss)
     }
 
@@ -104,7 +118,7 @@ impl Seat {
         other: Vec<u8>,
     ) -> Result<(Option<Error>, bool)> {
         let other = TxnOp::get(other, Some(key_only()));
-        let (loss, [other]) = self.read_with_own(op, [other]).await?;
+        let (loss, [other]) = self.read_with_own(op, self.get_own(), [other]).await?;
         let is_before = |other: KeyValue| other.create_revision() < self.created.revision;
         Ok((loss, other.is_some_and(is_before)))
     }
@@ -113,13 +127,15 @@ impl Seat {
         TxnOp::get(self.key.as_str(), Some(key_only()))
     }
 
-    /// What each read finds first, and why the entry is gone if it is: linearizable, and as of one moment.
+    /// Why the entry is gone, if it is, and what each further read finds first: as of one moment, and linearizable unless each read
+    /// is serializable.
     async fn read_with_own<const N: usize>(
         &self,
         op: &'static str,
+        own: TxnOp,
         reads: [TxnOp; N],
     ) -> Result<(Option<Error>, [Option<KeyValue>; N])> {
-        let all: Vec<TxnOp> = std::iter::once(self.get_own()).chain(reads).collect();
+        let all: Vec<TxnOp> = std::iter::once(own).chain(reads).collect();
         let txn = Txn::new().and_then(all);
         let answer = self.client.repeatable_txn(op, &txn).await?;
         let mut found = found_sets(&answer)

@@ -3,7 +3,7 @@
 //! It begins now, not at a position, so nothing that etcd compacts can break it; and it asks nothing of the server while all is
 //! quiet. A connection that died is found out by HTTP/2 pings, or sooner by confirmations, which also look at the same two keys.
 
-use etcd_client::WatchStream;
+use etcd_client::{Event, KeyValue, WatchStream};
 use sd_core::Result;
 
 use crate::client::{Client, stream_ended};
@@ -43,20 +43,23 @@ impl Vigil {
         !self.connection.is_retired() && (behind.is_none() || behind == self.behind.as_deref())
     }
 
-    /// Returns when one of the keys was deleted, or may have been. An error ends it. Cancel-safe.
-    pub(crate) async fn woken(&mut self, client: &Client, op: &'static str) -> Result<()> {
+    /// Returns when one of the keys was deleted, or may have been; true if it is known to be that of the entry before ours alone. An
+    /// error ends it. Cancel-safe.
+    pub(crate) async fn woken(&mut self, client: &Client, op: &'static str) -> Result<bool> {
         loop {
             let answer = tokio::select! {
                 biased;
                 closed = client.closed(op) => return Err(closed),
                 answer = self.stream.message() => answer,
-                () = self.connection.retired() => return Ok(()),
+                () = self.connection.retired() => return Ok(false),
             };
             match answer.and_then(|answer| answer.ok_or_else(stream_ended)) {
                 Ok(answer) => {
                     client.check_watch(op, &self.connection, &answer)?;
-                    if !answer.events().is_empty() {
-                        return Ok(());
+                    let mut deleted = answer.events().iter().map(Event::kv).peekable();
+                    if deleted.peek().is_some() {
+                        let before = self.behind.as_deref();
+                        return Ok(deleted.all(|kv| kv.map(KeyValue::key) == before));
                     }
                 }
                 Err(error) => {
