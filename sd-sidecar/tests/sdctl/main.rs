@@ -7,6 +7,8 @@
 #[cfg(target_os = "linux")]
 mod beating;
 mod command_line;
+#[cfg(all(feature = "consul", target_os = "linux"))]
+mod consul;
 #[cfg(feature = "etcd")]
 mod dead_etcd;
 #[cfg(target_os = "linux")]
