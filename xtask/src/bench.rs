@@ -1,6 +1,4 @@
-//! `cargo xtask bench`: runs the package `bench` in release mode, with an etcd of its own.
-
-use std::path::PathBuf;
+//! `cargo xtask bench`: runs the package `bench` in release mode, with an etcd and a Consul of its own.
 
 use anyhow::Result;
 use clap::Args;
@@ -9,10 +7,11 @@ use crate::servers::{self, Fleet, go};
 use crate::tools::Tools;
 use crate::workspace::Workspace;
 
-/// The Go that `bench/go-election/go.mod` asks for.
-const OLDEST_GO: &str = "1.26.0";
-/// Where the bench program finds the Go client's election.
-const GO_ELECTION: &str = "SD_BENCH_GO_ELECTION";
+/// The elections of Go clients: the folder and program, the Go that its go.mod asks for, and where the bench program finds it.
+const GO_PROGRAMS: [(&str, &str, &str); 2] = [
+    ("go-election", "1.26.0", "SD_BENCH_GO_ELECTION"),
+    ("go-lock", "1.23.8", "SD_BENCH_GO_LOCK"),
+];
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -22,27 +21,33 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    let servers = servers::chosen(&["etcd-3.6".to_owned()])?;
+    let servers = servers::chosen(&["etcd-3.6".to_owned(), "consul".to_owned()])?;
     let programs = servers::provide_all(workspace, &servers)?;
     let build = workspace.cargo("build")?;
     build.args(["--release", "--package", "bench"]).succeed()?;
-    let go_election = build_go_election(workspace)?;
+    let go_programs = build_go_programs(workspace)?;
     let fleet = Fleet::start(workspace, &servers, &programs)?;
     workspace
         .cargo("run")?
         .args(["--release", "--package", "bench", "--"])
         .args(&options.arguments)
-        .env(GO_ELECTION, &go_election.to_string_lossy())
+        .shared_envs(go_programs)
         .shared_envs(servers::variables(&fleet.running))
         .succeed()
 }
 
-/// Built each time: Go's own cache makes that quick.
-fn build_go_election(workspace: &Workspace) -> Result<PathBuf> {
-    let source = workspace.root.join("xtask/bench/go-election");
-    let program = workspace.target.join("go-election");
-    go::build(&Tools::open(workspace)?, &source, OLDEST_GO, &program)?;
-    Ok(program)
+/// Built each time: Go's own cache makes that quick. Returns the variables that name them.
+fn build_go_programs(workspace: &Workspace) -> Result<Vec<(String, String)>> {
+    let tools = Tools::open(workspace)?;
+    let mut variables = Vec::new();
+    for (name, oldest_go, variable) in GO_PROGRAMS {
+        let source = workspace.root.join("xtask/bench").join(name);
+        let program = workspace.target.join(name);
+        go::build(&tools, &source, oldest_go, &program)?;
+        let program = program.to_string_lossy().into_owned();
+        variables.push((variable.to_owned(), program));
+    }
+    Ok(variables)
 }
 
 #[cfg(test)]
@@ -50,8 +55,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_wrapper_module_asks_for_the_same_go() {
-        let go_mod = include_str!("../bench/go-election/go.mod");
-        assert!(go_mod.contains(&format!("\ngo {OLDEST_GO}\n")));
+    fn the_wrapper_modules_ask_for_the_same_go() {
+        let modules = [
+            include_str!("../bench/go-election/go.mod"),
+            include_str!("../bench/go-lock/go.mod"),
+        ];
+        for ((name, oldest_go, _), go_mod) in GO_PROGRAMS.into_iter().zip(modules) {
+            assert!(go_mod.contains(&format!("\ngo {oldest_go}\n")), "{name}");
+        }
     }
 }

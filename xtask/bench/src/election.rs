@@ -4,7 +4,6 @@ mod belief;
 mod counters;
 mod crowd;
 mod failover;
-mod go;
 mod handover;
 
 use std::time::Duration;
@@ -61,7 +60,7 @@ fn candidate(registry: &Registry, election: &str, ttl: Duration) -> CandidateBui
 }
 
 /// Returns when the server has told the candidate that others are before it.
-async fn until_it_waits(candidate: &Candidate) -> Result<()> {
+pub(crate) async fn until_it_waits(candidate: &Candidate) -> Result<()> {
     let waits = async {
         while !matches!(candidate.state().phase, CandidatePhase::Waiting { .. }) {
             sleep(Duration::from_millis(1)).await;
@@ -71,7 +70,7 @@ async fn until_it_waits(candidate: &Candidate) -> Result<()> {
 }
 
 /// What comes of `what`, unless it takes far too long.
-async fn within<T>(what: &str, comes: impl Future<Output = T>) -> Result<T> {
+pub(crate) async fn within<T>(what: &str, comes: impl Future<Output = T>) -> Result<T> {
     let timed = timeout(PATIENCE, comes).await;
     timed.map_err(|_| format!("{what}: not within {PATIENCE:?}").into())
 }

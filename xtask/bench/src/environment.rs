@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use crate::report::Table;
 
 /// The crates whose versions matter to a figure.
-const CRATES: [&str; 11] = [
+const CRATES: [&str; 13] = [
     "tonic",
     "hyper",
     "h2",
@@ -15,6 +15,8 @@ const CRATES: [&str; 11] = [
     "tokio",
     "arc-swap",
     "etcd-client",
+    "reqwest",
+    "sd-consul",
     "sd-core",
     "sd-election",
     "sd-etcd",

@@ -3,11 +3,13 @@
 mod allocations;
 mod calls;
 mod channels;
+mod consul;
 mod cores;
 mod earlier;
 mod election;
 mod environment;
 mod fault;
+mod go;
 mod harness;
 mod memory;
 mod pick;
@@ -69,6 +71,8 @@ enum Bench {
     Register,
     /// From one leader to the next, beside the Go client; a thousand candidates
     Election,
+    /// Consul: register to seen, one leader to the next, large services and many
+    Consul,
     /// Memory and time for 100 000 instances
     Memory,
 }
@@ -143,6 +147,7 @@ impl Bench {
             Self::Update => update::measure(effort),
             Self::Register => register::measure(effort),
             Self::Election => election::measure(effort),
+            Self::Consul => consul::measure(effort),
             Self::Memory => memory::measure(effort),
         }
     }

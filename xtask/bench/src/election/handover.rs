@@ -8,8 +8,8 @@ use sd_election::{Candidate, Leadership};
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep};
 
-use super::go::{GoElection, client_version};
 use super::{Part, candidate, connect, until_it_waits, within};
+use crate::go::{ETCD_ELECTION, GoElection};
 use crate::harness::interleave;
 use crate::plot::{Chart, Group, PlotBar, Scale};
 use crate::report::{Bar, Table};
@@ -34,7 +34,7 @@ pub(super) fn measure(
     let mut contenders = runtime.block_on(async {
         Ok::<_, Error>([
             Contender::Ours(Box::new(Ours::connect(address).await?)),
-            Contender::Go(GoElection::start(address)?),
+            Contender::Go(ETCD_ELECTION.start(address, "/bench/go-elections")?),
             Contender::Write(Client::connect([address], None).await?),
             Contender::Read(Client::connect([address], None).await?),
         ])
@@ -124,7 +124,7 @@ pub(super) fn measure(
 fn names() -> [String; 4] {
     [
         "sd-election".to_owned(),
-        format!("Go client {}", client_version()),
+        format!("Go client {}", ETCD_ELECTION.client_version()),
         "one write: a key is deleted".to_owned(),
         "one linearizable read".to_owned(),
     ]

@@ -1,0 +1,164 @@
+//! From register to seen: sd-consul beside an HTTP client that sends what it takes at least.
+
+use std::time::Duration;
+
+use sd_core::{Instance, Registry, Subscription};
+use tokio::runtime::Runtime;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::agent::{Agent, Listed};
+use super::{PATIENCE, Part, connect, group_of, spread, table_of};
+use crate::harness::interleave;
+use crate::report::Bar;
+use crate::source::PAUSE;
+use crate::stats::Ratio;
+use crate::{Effort, Error, Result};
+
+const LIMIT: f64 = 1.1;
+const NAMES: [&str; 2] = ["sd-consul", "raw reqwest"];
+
+pub(super) fn measure(effort: Effort, runtime: &Runtime, address: &str) -> Result<Part> {
+    let samples = effort.pick(400, 20);
+    let mut contenders = runtime.block_on(async {
+        Ok::<_, Error>([
+            Contender::Ours(Box::new(Ours::connect(address).await?)),
+            Contender::Raw(Box::new(Raw::connect(address).await?)),
+        ])
+    })?;
+    let figures = interleave(&mut contenders, samples, |contender| {
+        runtime.block_on(async {
+            let sample = async {
+                match contender {
+                    Contender::Ours(ours) => ours.sample().await,
+                    Contender::Raw(raw) => raw.sample().await,
+                }
+            };
+            timeout(PATIENCE, sample).await?
+        })
+    })?;
+    let rows = || NAMES.into_iter().zip(figures.iter().map(Vec::as_slice));
+    let (ours, raw) = (&figures[0], &figures[1]);
+    let ratio = Ratio::of(ours, raw, Duration::as_secs_f64);
+    let medians = spread(ours).median / spread(raw).median;
+    let text = format!(
+        "{METHOD}\n{samples} samples of each, from the call to the moment at which the reader has the instance:\n\n{}\nRatio of \
+         the medians: {medians:.2}. Median of the paired ratios: {:.2} (quartiles {:.2}–{:.2}), below 1 in {} of {}.\n",
+        table_of(rows()),
+        ratio.median(),
+        ratio.spread.quarter,
+        ratio.spread.three_quarters,
+        ratio.less,
+        ratio.rounds
+    );
+    Ok(Part {
+        text,
+        bars: vec![Bar::at_most(
+            "register → seen by a watcher, beside a raw HTTP client, ratio of medians",
+            medians,
+            LIMIT,
+            |ratio| format!("{ratio:.2}×"),
+        )],
+        groups: vec![group_of("register → seen", rows())],
+    })
+}
+
+enum Contender {
+    Ours(Box<Ours>),
+    Raw(Box<Raw>),
+}
+
+/// Two registries, as in two processes: one registers, the other one watches.
+struct Ours {
+    writer: Registry,
+    _reader: Registry,
+    subscription: Subscription,
+}
+
+impl Ours {
+    const SERVICE: &str = "bench-ours";
+
+    async fn connect(address: &str) -> Result<Self> {
+        let (writer, reader) = (connect(address)?, connect(address)?);
+        let subscription = reader.subscribe(Self::SERVICE)?;
+        subscription.wait_until_ready(PATIENCE).await?;
+        Ok(Self {
+            writer,
+            _reader: reader,
+            subscription,
+        })
+    }
+
+    async fn sample(&mut self) -> Result<Duration> {
+        sleep(PAUSE).await;
+        let instance = Instance::new(Self::SERVICE, "127.0.0.1:50051")?;
+        let id = instance.id().clone();
+        self.subscription.state_and_mark_seen();
+        let started = Instant::now();
+        let seen = async {
+            loop {
+                let state = self.subscription.changed().await?;
+                if state.snapshot().get(&id).is_some() {
+                    return Ok::<_, Error>(started.elapsed());
+                }
+            }
+        };
+        let register = async { Ok::<_, Error>(self.writer.register(instance).await?) };
+        let (guard, seen) = tokio::try_join!(register, seen)?;
+        guard.deregister().await?;
+        while !self.subscription.state().snapshot().is_empty() {
+            self.subscription.changed().await?;
+        }
+        Ok(seen)
+    }
+}
+
+/// One registration, and a blocking query of another client that waits for it.
+struct Raw {
+    writer: Agent,
+    reader: Agent,
+    index: u64,
+}
+
+impl Raw {
+    const SERVICE: &str = "bench-raw";
+
+    async fn connect(address: &str) -> Result<Self> {
+        let (writer, reader) = (Agent::at(address)?, Agent::at(address)?);
+        let target = format!("/v1/health/service/{}?passing", Self::SERVICE);
+        let (_, index) = reader.get::<Vec<Listed>>(&target).await?;
+        Ok(Self {
+            writer,
+            reader,
+            index,
+        })
+    }
+
+    async fn sample(&mut self) -> Result<Duration> {
+        let id = format!("{}:{:016x}", Self::SERVICE, fastrand::u64(..));
+        let has_it = |listed: &[Listed]| listed.iter().any(|one| one.id() == id);
+        let seen = async {
+            let listed = self.reader.until_listed(Self::SERVICE, self.index, has_it);
+            Ok::<_, Error>((listed.await?, Instant::now()))
+        };
+        let register = async {
+            // The query is under way by then, as it always is in ours.
+            sleep(PAUSE).await;
+            let started = Instant::now();
+            self.writer.register(Self::SERVICE, &id).await?;
+            Ok(started)
+        };
+        let ((index, at), started) = tokio::try_join!(seen, register)?;
+        let gone = self
+            .reader
+            .until_listed(Self::SERVICE, index, |listed| !has_it(listed));
+        (self.index, ()) = tokio::try_join!(gone, self.writer.deregister(&id))?;
+        Ok(at - started)
+    }
+}
+
+const METHOD: &str = "\
+**Register to seen.** One client puts a service with a check that passes, another one has a blocking query on it under way. Ours
+goes all the way: `Registry::register`, which first looks up who holds the id, and a `Subscription` that publishes a complete
+set. Between samples the record is removed and 15 ms pass, so that each is a first change after quiet, which a subscription
+publishes at once. Most of the time is Consul's: the agent brings what it is told into the catalog a moment later.
+";
