@@ -18,6 +18,9 @@ pub(crate) struct AgentService {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct ServiceHealth {
+    /// In every such answer of Consul, and in none of a gateway.
+    #[expect(dead_code, reason = "only that it is there matters")]
+    aggregated_status: String,
     service: Option<Service>,
     checks: Option<Vec<Check>>,
 }

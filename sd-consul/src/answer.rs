@@ -7,7 +7,7 @@ use reqwest::header::{AGE, HeaderMap, RETRY_AFTER};
 use sd_core::{Error, ErrorKind, Result};
 use serde::de::DeserializeOwned;
 
-use crate::error::{refused, unanswered};
+use crate::error::{refused, says_denied, unanswered};
 
 /// The largest answer that is read: 100 000 instances with all that Consul says of them.
 const MOST_BYTES: usize = 256 * 1024 * 1024;
@@ -117,6 +117,16 @@ impl Answer {
         self.body.len()
     }
 
+    /// Whether it says that the token does not allow what was asked for.
+    pub(crate) fn denies(&self) -> bool {
+        match self.status {
+            401 | 403 => true,
+            // A transaction, and what a server answered to the agent.
+            409 | 500 => says_denied(&self.text()),
+            _ => false,
+        }
+    }
+
     /// Whether it lacks what we may not read, so that it must not be taken for everything. To somebody without a token Consul does
     /// not say so: an empty list may then be anything.
     pub(crate) fn hides(&self, has_token: bool) -> bool {
@@ -171,6 +181,30 @@ mod tests {
         let cached = Meta::read(&headers(&[("age", "3"), ("x-cache", "HIT")]));
         assert_eq!(cached.staleness, Duration::from_secs(3));
         assert!(cached.known_leader);
+    }
+
+    #[test]
+    fn a_denial_is_known_by_its_status_or_its_words() {
+        let refused =
+            r#"{"Errors":[{"OpIndex":0,"What":"Permission denied: token lacks key:write"}]}"#;
+        for (status, body, denies) in [
+            (403, "", true),
+            (409, refused, true),
+            (
+                409,
+                r#"{"Errors":[{"OpIndex":0,"What":"lock is held"}]}"#,
+                false,
+            ),
+            (500, "rpc error making call: ACL not found", true),
+            (500, "No cluster leader", false),
+            (200, "Permission denied", false),
+        ] {
+            let answer = Answer {
+                status,
+                ..answer(&[], body)
+            };
+            assert_eq!(answer.denies(), denies, "{status} {body}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::answer::Answer;
-use crate::config::ConsulConfig;
+use crate::config::{ConsulConfig, Secret};
 use crate::connection::{Connection, Connector, Unanswered};
 use crate::error::{is_unreachable, unanswered};
 use crate::turns::{Turn, Turns};
@@ -125,6 +125,11 @@ impl Client {
     pub(crate) fn has_token(&self) -> bool {
         let config = self.config();
         config.token.is_some() || config.token_file.is_some() || config.token_env.is_some()
+    }
+
+    /// The token that requests show at present.
+    pub(crate) fn token(&self, op: &'static str) -> Result<Option<Secret>> {
+        Ok(self.connector.connection(op)?.token().cloned())
     }
 
     /// How long a blocking query may take before the agent must be taken for dead.
@@ -241,8 +246,7 @@ impl Client {
             let connection = self.connector.connection(request.op)?;
             match self.attempt(&connection, request, limit).await {
                 Ok(answer) => {
-                    let denied =
-                        matches!(answer.status, 401 | 403) || answer.hides(connection.has_token());
+                    let denied = answer.denies() || answer.hides(connection.token().is_some());
                     // A request that was denied was not carried out.
                     if denied
                         && std::mem::take(&mut another_token)

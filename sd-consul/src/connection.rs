@@ -151,9 +151,9 @@ impl Connector {
 }
 
 impl Connection {
-    /// Whether requests show a token.
-    pub(crate) fn has_token(&self) -> bool {
-        self.0.token.is_some()
+    /// What requests show.
+    pub(crate) fn token(&self) -> Option<&Secret> {
+        self.0.token.as_ref()
     }
 
     /// `text` without our token, should that be in it.

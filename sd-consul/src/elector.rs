@@ -70,7 +70,8 @@ impl Sessions<'_> {
         if let Some(session) = self.seat.session() {
             match self.client.renew_session(self.op, &session).await {
                 Ok(()) => return Ok(session),
-                Err(error) if error.kind() == ErrorKind::LeaseLost => {}
+                // So that whoever leaves looks for the one that is made now.
+                Err(error) if error.kind() == ErrorKind::LeaseLost => self.seat.set_session(None),
                 Err(error) => return Err(error),
             }
         }

@@ -167,12 +167,13 @@ impl ConsulEntry {
     /// Reads who leads and whether our session is there. What that settles for good is then known.
     async fn look(&self, op: &'static str) -> Result<Look> {
         let Place { client, keys, .. } = &self.place;
+        // Before what is read: a token of later is not in it.
+        let Known { token, .. } = self.known();
         let (read, alive) = tokio::join!(
             client.kv_get(op, keys.leader()),
             client.session_exists(op, &self.session),
         );
         let (leader, meta) = read?;
-        let Known { token, .. } = self.known();
         match token {
             Some(token) => {
                 if let Some(over) = self.end_of_term(op, &token, leader.as_ref()) {
@@ -234,6 +235,11 @@ impl ConsulEntry {
                         return Err(Error::new(ErrorKind::InvalidData, op)
                             .because("the transaction gave no results"));
                     };
+                    // What may not be read is left out.
+                    if history.key != keys.history() {
+                        return Err(Error::new(ErrorKind::Denied, op)
+                            .because(format!("the token may not read {}", keys.history())));
+                    }
                     let domain = domain::read(history);
                     return Ok(Attempt::Won(FencingToken::new(domain, leader.modify_index)));
                 }
@@ -278,7 +284,9 @@ impl ConsulEntry {
 
     /// Takes the lock if it is free now: an entry may lead before anybody has asked where it stands.
     pub(crate) async fn begin(&self, op: &'static str) -> Result<()> {
-        let look = self.look(op).await?;
+        let Place { client, keys, .. } = &self.place;
+        // Who may not read the history of tokens must not take the lock.
+        let (look, _) = tokio::try_join!(self.look(op), domain::find(client, op, keys))?;
         self.enter(op, look.leader).await.map(drop)
     }
 

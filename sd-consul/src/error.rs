@@ -39,6 +39,13 @@ pub(crate) fn refused(
         .because(format!("Consul answers {status}: {shown}"))
 }
 
+/// Whether Consul says that a token does not allow something, or that there is none such.
+pub(crate) fn says_denied(text: &str) -> bool {
+    ["ACL not found", "Permission denied"]
+        .iter()
+        .any(|words| text.contains(words))
+}
+
 fn kind(status: u16, retry_after: Option<Duration>, text: &str) -> ErrorKind {
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
     match status {
@@ -51,7 +58,7 @@ fn kind(status: u16, retry_after: Option<Duration>, text: &str) -> ErrorKind {
         503 if retry_after.is_some() || says(&["rate limit"]) => {
             ErrorKind::RateLimited { retry_after }
         }
-        500 if says(&["ACL not found", "Permission denied"]) => ErrorKind::Denied,
+        500 if says_denied(text) => ErrorKind::Denied,
         500 if says(&["invalid session"]) => ErrorKind::LeaseLost,
         // Consul has no 400 for these.
         500 if says(&["Invalid Session TTL", "boolean expression"]) => ErrorKind::InvalidInput,

@@ -11,12 +11,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::answer::{Answer, Meta};
 use crate::client::{Client, Request};
+use crate::error::says_denied;
 use crate::turns::Turn;
 
 /// A key as it is stored.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct KvEntry {
+    pub(crate) key: String,
     #[serde(default, deserialize_with = "from_base64")]
     pub(crate) value: Vec<u8>,
     /// Which session holds the lock; empty if none does.
@@ -178,12 +180,7 @@ impl Client {
         }
         let refused: TxnAnswer = answer.json(op)?;
         let refusals = refused.errors.unwrap_or_default();
-        let denied = |refusal: &&Refusal| {
-            ["Permission denied", "ACL not found"]
-                .iter()
-                .any(|text| refusal.what.contains(text))
-        };
-        if let Some(denied) = refusals.iter().find(denied) {
+        if let Some(denied) = refusals.iter().find(|refusal| says_denied(&refusal.what)) {
             return Err(Error::new(ErrorKind::Denied, op).because(denied.what.clone()));
         }
         Ok(Txn::Refused(refusals))
@@ -241,7 +238,8 @@ mod tests {
             (entry.value.as_slice(), entry.modify_index),
             (&[0, 255][..], 7)
         );
-        let empty: KvEntry = serde_json::from_str(r#"{"Value":null,"ModifyIndex":7}"#).unwrap();
+        let empty: KvEntry =
+            serde_json::from_str(r#"{"Key":"k","Value":null,"ModifyIndex":7}"#).unwrap();
         assert!(empty.value.is_empty() && empty.session.is_empty());
         let steps = [
             KvOp::get("k"),

@@ -79,6 +79,7 @@ mod tests {
 
     fn entry(value: &[u8], session: &str) -> KvEntry {
         KvEntry {
+            key: String::new(),
             value: value.to_vec(),
             session: session.to_owned(),
             modify_index: 7,

@@ -40,6 +40,8 @@ pub(crate) struct Standing {
     check: Option<State>,
     /// Whether we put it into maintenance mode.
     unready: bool,
+    /// Whether anybody did.
+    pub(crate) maintained: bool,
 }
 
 /// The agent's records.
@@ -61,6 +63,7 @@ impl Records<'_> {
             return Ok(Holder::Us(Standing {
                 check: Health::of_check(&found.checks, &check_id(&id)),
                 unready: is_unready(&found.checks, &id),
+                maintained: maintenance(&found.checks, &id).is_some(),
             }));
         }
         Ok(Holder::Other {
@@ -147,9 +150,10 @@ impl Records<'_> {
             // More than one if the process spoke to another agent before.
             let ours = || entries.iter().filter(|entry| is_ours(&record, entry));
             let since = ours().map(|entry| entry.service.create_index).min();
+            // While ours is not listed, another one may be what it replaces.
             let other = entries.iter().find(|entry| {
                 !is_ours(&record, entry)
-                    && entry.service.create_index < since.unwrap_or(u64::MAX)
+                    && since.is_some_and(|since| entry.service.create_index < since)
                     && is_alive(entry)
             });
             if let Some(other) = other {
@@ -240,8 +244,10 @@ fn is_alive(entry: &HealthEntry) -> bool {
 }
 
 fn is_unready(checks: &[Check], service_id: &str) -> bool {
+    maintenance(checks, service_id).is_some_and(|check| check.notes == NOT_READY)
+}
+
+fn maintenance<'a>(checks: &'a [Check], service_id: &str) -> Option<&'a Check> {
     let id = maintenance_id(service_id);
-    checks
-        .iter()
-        .any(|check| check.id == id && check.notes == NOT_READY)
+    checks.iter().find(|check| check.id == id)
 }

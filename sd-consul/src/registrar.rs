@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::codec::{encode, service_id};
 use crate::health_check::CheckDefinition;
 use crate::records::{Holder, Records};
-use crate::registration::ConsulRegistration;
+use crate::registration::{ConsulRegistration, Written};
 use crate::serial::Serial;
 
 /// An agent's answer on a busy machine takes a while, and three renewals should fit.
@@ -57,6 +57,8 @@ impl Registrar for ConsulRegistrar {
         let check = CheckDefinition::new(OP, self.client.config(), record, options.ttl)?;
         let definition = encode(OP, record, check)?;
         let (client, instance, id) = (Arc::clone(&self.client), record.clone(), record.record_id());
+        // Before it is used: one that is replaced meanwhile is noticed then.
+        let written = Written::new(record.clone(), client.token(OP)?);
         let writing = async move {
             let records = Records {
                 client: &client,
@@ -92,6 +94,7 @@ impl Registrar for ConsulRegistrar {
             writes: Arc::clone(&self.writes),
             record: id,
             ttl: options.ttl,
+            written: Arc::new(written),
         }))
     }
 

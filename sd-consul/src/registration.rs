@@ -1,6 +1,6 @@
 //! One record at the agent: renewed, updated, proved to be ours.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,8 +8,9 @@ use sd_core::{Error, Instance, Liveness, RecordId, Registration, Result};
 
 use crate::client::Client;
 use crate::codec::{encode, service_id};
+use crate::config::Secret;
 use crate::health_check::CheckDefinition;
-use crate::records::{Holder, Records};
+use crate::records::{Holder, Records, Standing};
 use crate::serial::Serial;
 
 /// A record under one id.
@@ -19,6 +20,27 @@ pub(crate) struct ConsulRegistration {
     pub(crate) writes: Arc<Serial<RecordId>>,
     pub(crate) record: RecordId,
     pub(crate) ttl: Duration,
+    pub(crate) written: Arc<Written>,
+}
+
+/// What was written last.
+#[derive(Debug)]
+pub(crate) struct Written(Mutex<(Instance, Option<Secret>)>);
+
+impl Written {
+    /// With this token. The agent brings later changes of the record into the catalog with it, too.
+    pub(crate) fn new(instance: Instance, token: Option<Secret>) -> Self {
+        Self(Mutex::new((instance, token)))
+    }
+
+    fn set(&self, instance: Instance, token: Option<Secret>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (instance, token);
+    }
+
+    fn get(&self) -> (Instance, Option<Secret>) {
+        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        written.clone()
+    }
 }
 
 impl ConsulRegistration {
@@ -27,6 +49,27 @@ impl ConsulRegistration {
             client: &self.client,
             op,
         }
+    }
+
+    /// Writes the record over ours.
+    async fn put(&self, op: &'static str, instance: &Instance) -> Result<()> {
+        let check = CheckDefinition::new(op, self.client.config(), instance, self.ttl)?;
+        let definition = encode(op, instance, check)?;
+        let (client, written) = (Arc::clone(&self.client), Arc::clone(&self.written));
+        let instance = instance.clone();
+        let writing = async move {
+            let records = Records {
+                client: &client,
+                op,
+            };
+            // Before it is used: one that is replaced meanwhile is noticed then.
+            let token = client.token(op)?;
+            let before = Holder::Us(records.ours(&instance.record_id()).await?);
+            records.write(&definition, &instance, &before).await?;
+            written.set(instance.clone(), token);
+            records.until_visible(&instance).await
+        };
+        self.writes.run(op, &self.record, writing).await
     }
 }
 
@@ -41,12 +84,16 @@ impl Registration for ConsulRegistration {
         }
     }
 
-    /// The agent takes a pass for a record that was lost meanwhile as a rescue. So whether it is there comes first.
+    /// The agent takes a pass for a record that was lost meanwhile as a rescue. So whether it is there comes first. It is written again
+    /// if the token is another one now, or an operator has ended the maintenance mode that it should be in.
     async fn renew(&self) -> Result<Liveness> {
         const OP: &str = "consul: renew";
         let records = self.records(OP);
-        records.ours(&self.record).await?;
-        if records.is_kept_by_us() {
+        let Standing { maintained, .. } = records.ours(&self.record).await?;
+        let (instance, token) = self.written.get();
+        if token != self.client.token(OP)? || !(instance.is_ready() || maintained) {
+            self.put(OP, &instance).await?;
+        } else if records.is_kept_by_us() {
             let id = service_id(&self.record.service, &self.record.id);
             self.client.pass_check(OP, &id).await?;
         }
@@ -61,19 +108,7 @@ impl Registration for ConsulRegistration {
                 "service, id and incarnation cannot change: register another instance",
             ));
         }
-        let check = CheckDefinition::new(OP, self.client.config(), record, self.ttl)?;
-        let definition = encode(OP, record, check)?;
-        let (client, instance) = (Arc::clone(&self.client), record.clone());
-        let writing = async move {
-            let records = Records {
-                client: &client,
-                op: OP,
-            };
-            let before = Holder::Us(records.ours(&instance.record_id()).await?);
-            records.write(&definition, &instance, &before).await?;
-            records.until_visible(&instance).await
-        };
-        self.writes.run(OP, &self.record, writing).await
+        self.put(OP, record).await
     }
 
     /// Consul tells nobody that an agent forgot something. The next renewal does.

@@ -342,6 +342,13 @@ async fn refusals_are_told_as_what_they_are_and_passed_over() {
             None,
             limited(None),
         ),
+        // Of a gateway. The agent itself answers 429 with JSON for an instance that is not quite well.
+        (
+            429,
+            r#"{"error": "too many requests"}"#,
+            None,
+            limited(None),
+        ),
         (
             503,
             "rate limit exceeded, try again later",

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use common::operator::plain_id;
 use common::{
-    LONG, Operator, config_at, eventually, instance, is_live_with, own_server_with, registry_at,
-    server, service, until,
+    LONG, Operator, TTL, config_at, eventually, instance, is_live_with, own_server_with,
+    registry_at, server, service, ttl, until,
 };
 use futures_util::FutureExt;
 use sd_consul::{Consistency, ConsulBackend, ConsulConfig};
@@ -103,6 +103,24 @@ async fn maintenance_by_an_operator_makes_an_instance_unready_and_ends_nothing()
     assert!(is_ready(false)(&state));
     maintenance(false).await;
     until(&mut seen, "ready again", is_ready(true)).await;
+    guard.deregister().await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn one_that_is_not_ready_is_so_again_after_an_operator_ended_its_maintenance() {
+    let (service, operator) = (service(), Operator::at(&server()));
+    let registry = registry_at(&server());
+    let unready = instance(&service, 1).with_ready(false);
+    let guard = registry.register_with(unready, ttl(TTL)).await.unwrap();
+    let id = common::operator::service_id(guard.record_id());
+    let target = format!("/v1/agent/service/maintenance/{id}?enable=false");
+    operator.put(&target, "").await;
+    eventually("in maintenance again", LONG, async || {
+        let checks = operator.get("/v1/agent/checks").await;
+        checks.get(format!("_service_maintenance:{id}")).is_some()
+    })
+    .await;
     guard.deregister().await.unwrap();
 }
 

@@ -86,6 +86,10 @@ async fn a_token_that_is_replaced_under_a_running_process_needs_no_restart() {
     let events = event(&mut guard, "recovered").await;
     assert_eq!(events.len(), 1, "{events:?}");
     until(&mut seen, "live", is_live_with(1)).await;
+    // What the agent finds out from now on, it brings into the catalog with the new token.
+    operator.fail(guard.record_id()).await;
+    event(&mut guard, "registered").await;
+    until(&mut seen, "live again", is_live_with(1)).await;
     guard.deregister().await.unwrap();
     until(&mut seen, "gone", is_live_with(0)).await;
 }
@@ -169,10 +173,17 @@ async fn a_candidate_needs_its_keys_and_sessions_and_nothing_else() {
     delete_token(&operator, &accessor).await;
     // Nobody knows whether it still is there.
     assert_eq!(entry.confirm().await.unwrap_err().kind(), ErrorKind::Denied);
+    let name = &ticket.name;
     for (rules, what) in [
         (
             format!(r#"key_prefix "{prefix}/" {{ policy = "write" }}"#),
             "sessions",
+        ),
+        (
+            format!(
+                r#"key_prefix "{prefix}/{name}/" {{ policy = "write" }} session_prefix "" {{ policy = "write" }}"#
+            ),
+            "the history of tokens",
         ),
         (
             r#"session_prefix "" { policy = "write" }"#.to_owned(),
@@ -181,11 +192,8 @@ async fn a_candidate_needs_its_keys_and_sessions_and_nothing_else() {
     ] {
         let (secret, _) = token(&operator, &rules).await;
         let booth = Booth::with(&url, &prefix, |config| config.with_token(secret));
-        let refused = booth
-            .elector()
-            .join(&common::election::ticket("b"))
-            .await
-            .unwrap_err();
+        let ticket = common::election::ticket("b");
+        let refused = booth.elector().join(&ticket).await.unwrap_err();
         assert_eq!(
             refused.kind(),
             ErrorKind::Denied,
