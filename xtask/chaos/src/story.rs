@@ -7,7 +7,7 @@ use crate::history::{At, Election, Event, Line, merged};
 use crate::kind::Kind;
 
 /// What noticing, reconnecting and a busy machine may add to what the server promises.
-const DETECTION: Duration = Duration::from_secs(5);
+pub(crate) const DETECTION: Duration = Duration::from_secs(5);
 
 /// What a site's candidates have been promised, and what may be expected of it.
 #[derive(Clone, Debug)]

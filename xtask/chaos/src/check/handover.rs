@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::check::{Findings, Invariant};
 use crate::history::{At, Election, Event, Line};
-use crate::story::{Span, Story, Term};
+use crate::story::{DETECTION, Span, Story, Term};
 
 /// What a busy machine may add to the bound, and to the two round trips on loopback that resigning takes. The figures themselves are
 /// in the report.
@@ -88,10 +88,16 @@ fn killed(story: &Story, term: &Term) -> Option<At> {
     led.then_some(at)
 }
 
-/// Whether a fault was at work around a resignation, or so shortly before that the entry of a dead candidate may stand in between.
+/// Whether a fault was at work around a resignation, or so shortly before that not all who wait are back, or that the entry of a dead
+/// candidate may stand in between where there is a queue.
 fn is_disturbed(story: &Story, at: At, next: At) -> bool {
+    let aftermath = if story.promise.fair {
+        story.promise.failover_within
+    } else {
+        DETECTION
+    };
     let around = Span {
-        since: at.minus(story.promise.failover_within),
+        since: at.minus(aftermath),
         until: next.min(at.plus(EPSILON)),
     };
     story.rounds.iter().any(|round| round.span.overlaps(around))
@@ -215,5 +221,16 @@ mod tests {
         script.resigning("a", 1, 5_001).ended("a", 1, 5_002);
         script.elected("b", 2, 7_100).ended("b", 2, 7_200);
         assert_eq!(found(&script.check()), []);
+    }
+
+    #[test]
+    fn without_a_queue_a_fault_disturbs_only_until_those_who_wait_are_back() {
+        for (healed, violations) in [(100, vec![]), (20, vec![Invariant::I10])] {
+            let mut script = with_a_waiter();
+            script.unfair().fault(Kind::BlackHole, 10, healed);
+            script.resigning("a", 1, 5_050).ended("a", 1, 5_051);
+            script.elected("b", 2, 7_100).ended("b", 2, 7_200);
+            assert_eq!(found(&script.check()), violations, "{healed}");
+        }
     }
 }
