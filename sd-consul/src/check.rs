@@ -1,14 +1,14 @@
 //! What a configuration must satisfy before it is used.
 
-use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use sd_core::{ElectionName, Endpoint, Error, Result};
+use sd_core::config::{Rules, Servers, TlsSettings};
+use sd_core::{ElectionName, Endpoint, Result};
 
 use crate::config::{CheckKind, ConsulConfig, DEFAULT_ENDPOINT, DEFAULT_PORT, DEFAULT_TLS_PORT};
 
-const OP: &str = "consul: configuration";
+pub(crate) const RULES: Rules = Rules::new("consul: configuration");
 
 const MAX_TEXT_BYTES: usize = 512;
 const MAX_FILTER_BYTES: usize = 4096;
@@ -25,30 +25,24 @@ impl ConsulConfig {
     /// Checks everything that can be known without the server and the file system, and writes it in one way.
     pub(crate) fn checked(mut self) -> Result<Self> {
         if self.endpoints.is_empty() {
-            self.endpoints.push(DEFAULT_ENDPOINT.to_owned());
+            self.endpoints = Servers::from_iter([DEFAULT_ENDPOINT]);
         }
-        let wants_tls = self.wants_tls();
-        for endpoint in self.endpoints.iter_mut() {
-            *endpoint = full_url(endpoint, wants_tls)?;
-        }
-        let secure = |endpoint: &String| endpoint.starts_with("https://");
-        if self.endpoints.iter().any(secure) && !self.endpoints.iter().all(secure) {
-            return Err(invalid(
-                "endpoints",
-                "either all or none of them must be https",
-            ));
-        }
+        let wants_tls = self.tls().wanted();
+        self.endpoints.complete(RULES, wants_tls, |tls| {
+            if tls { DEFAULT_TLS_PORT } else { DEFAULT_PORT }
+        })?;
         self.check_login()?;
         self.check_reading()?;
         self.check_writing()?;
         let prefix = self.election_prefix.trim_matches('/').to_owned();
-        ElectionName::new(&prefix).map_err(|error| invalid("election_prefix", error.report()))?;
+        ElectionName::new(&prefix)
+            .map_err(|error| RULES.broken("election_prefix", error.report()))?;
         self.election_prefix = prefix;
         for (key, limit) in [
             ("connect_timeout", self.connect_timeout),
             ("request_timeout", self.request_timeout),
         ] {
-            check_range(key, limit, &TIMEOUTS)?;
+            RULES.range(key, limit, &TIMEOUTS)?;
         }
         Ok(self)
     }
@@ -60,24 +54,16 @@ impl ConsulConfig {
             self.token_env.is_some(),
         ];
         if ways.into_iter().filter(|way| *way).count() > 1 {
-            return Err(invalid(
-                "token",
-                "give one of token, token_file and token_env",
-            ));
+            return Err(RULES.broken("token", "give one of token, token_file and token_env"));
         }
         if let Some(token) = &self.token {
             check_token("token", token.expose())?;
         }
-        if self.cert.is_some() != self.key.is_some() {
-            return Err(invalid(
-                "cert and key",
-                "a certificate needs its key and a key its certificate",
-            ));
-        }
+        self.tls().check(RULES)?;
         if let Some(name) = &self.server_name
             && Endpoint::tcp(name, DEFAULT_TLS_PORT).is_err()
         {
-            return Err(invalid("server_name", "is no host name"));
+            return Err(RULES.broken("server_name", "is no host name"));
         }
         Ok(())
     }
@@ -97,7 +83,7 @@ impl ConsulConfig {
         for tag in &self.tag {
             check_text("tag", tag, MAX_TEXT_BYTES)?;
             if tag.contains('"') && tag.contains('`') {
-                return Err(invalid(
+                return Err(RULES.broken(
                     "tag",
                     "Consul's filters have no way to write both \" and ` in one text",
                 ));
@@ -108,13 +94,13 @@ impl ConsulConfig {
         }
         check_text("zone_meta", &self.zone_meta, MAX_TEXT_BYTES)?;
         if self.near.is_some() != self.nearest.is_some() || self.nearest == Some(0) {
-            return Err(invalid(
+            return Err(RULES.broken(
                 "near and nearest",
                 "say from which node (_agent for the agent's own) and how many instances, 1 or more",
             ));
         }
-        check_range("max_stale", self.max_stale, &AGES)?;
-        check_range("wait", self.wait, &WAITS)
+        RULES.range("max_stale", self.max_stale, &AGES)?;
+        RULES.range("wait", self.wait, &WAITS)
     }
 
     fn check_writing(&self) -> Result<()> {
@@ -123,49 +109,40 @@ impl ConsulConfig {
                 check_text("check_path", path, MAX_TEXT_BYTES)?;
             }
             (CheckKind::Ttl | CheckKind::Tcp, Some(_)) => {
-                return Err(invalid("check_path", "is for check=http and check=grpc"));
+                return Err(RULES.broken("check_path", "is for check=http and check=grpc"));
             }
             (_, None) => {}
         }
         if self.check_tls && self.check == CheckKind::Ttl {
-            return Err(invalid(
+            return Err(RULES.broken(
                 "check_tls",
                 "is for checks that the agent makes, not for check=ttl",
             ));
         }
-        check_range(
+        RULES.range(
             "deregister_critical_after",
             self.deregister_critical_after,
             &DEREGISTER_AFTER,
         )?;
-        check_range("lock_delay", self.lock_delay, &LOCK_DELAYS)
+        RULES.range("lock_delay", self.lock_delay, &LOCK_DELAYS)
     }
 
-    /// Whether endpoints without a scheme are meant to speak TLS.
-    fn wants_tls(&self) -> Option<bool> {
-        let implied = self.ca.is_some()
-            || self.cert.is_some()
-            || self.key.is_some()
-            || self.server_name.is_some();
-        self.tls.or(implied.then_some(true))
+    /// What is said of TLS.
+    pub(crate) fn tls(&self) -> TlsSettings<'_> {
+        TlsSettings {
+            tls: self.tls,
+            ca: self.ca.as_deref(),
+            cert: self.cert.as_deref(),
+            key: self.key.as_deref(),
+            server_name: self.server_name.as_deref(),
+        }
     }
-
-    /// Whether a [checked](Self::checked) configuration speaks TLS.
-    pub(crate) fn speaks_tls(&self) -> bool {
-        self.endpoints
-            .iter()
-            .any(|endpoint| endpoint.starts_with("https://"))
-    }
-}
-
-pub(crate) fn invalid(key: &str, rule: impl fmt::Display) -> Error {
-    Error::invalid_input(OP, format!("{key}: {rule}"))
 }
 
 /// A token goes into a header. It is not repeated when it is refused.
 pub(crate) fn check_token(key: &str, token: &str) -> Result<()> {
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(invalid(
+        return Err(RULES.broken(
             key,
             "must be printable ASCII characters without white space",
         ));
@@ -175,74 +152,12 @@ pub(crate) fn check_token(key: &str, token: &str) -> Result<()> {
 
 fn check_text(key: &str, text: &str, most: usize) -> Result<()> {
     if text.is_empty() || text.len() > most {
-        return Err(invalid(key, format!("must have 1 to {most} bytes")));
+        return Err(RULES.broken(key, format!("must have 1 to {most} bytes")));
     }
     if text.contains(char::is_control) {
-        return Err(invalid(key, "no control characters, please"));
+        return Err(RULES.broken(key, "no control characters, please"));
     }
     Ok(())
-}
-
-fn check_range(key: &str, value: Duration, range: &RangeInclusive<Duration>) -> Result<()> {
-    if range.contains(&value) {
-        return Ok(());
-    }
-    Err(invalid(
-        key,
-        format!(
-            "{value:?} is outside of {:?} to {:?}",
-            range.start(),
-            range.end()
-        ),
-    ))
-}
-
-/// `scheme://host:port` of an endpoint that may lack scheme and port.
-fn full_url(endpoint: &str, wants_tls: Option<bool>) -> Result<String> {
-    let (secure, address) = match endpoint.split_once("://") {
-        Some(("http", _)) if wants_tls == Some(true) => {
-            return Err(invalid(
-                "endpoints",
-                "one of them is http://, but the configuration asks for TLS",
-            ));
-        }
-        Some(("https", _)) if wants_tls == Some(false) => {
-            return Err(invalid(
-                "endpoints",
-                "one of them is https://, but tls is off",
-            ));
-        }
-        Some(("http", address)) => (false, address),
-        Some(("https", address)) => (true, address),
-        None => (wants_tls.unwrap_or(false), endpoint),
-        Some(_) => {
-            return Err(invalid(
-                "endpoints",
-                "write http://host:port or https://host:port",
-            ));
-        }
-    };
-    let address = address.strip_suffix('/').unwrap_or(address);
-    let has_port = address
-        .rsplit_once(':')
-        .is_some_and(|(_, port)| !port.contains(']'));
-    let parsed = if has_port {
-        address.parse::<Endpoint>()
-    } else if secure {
-        Endpoint::tcp(address, DEFAULT_TLS_PORT)
-    } else {
-        Endpoint::tcp(address, DEFAULT_PORT)
-    };
-    // The text itself is not repeated: a token may have strayed into it.
-    let parsed = parsed.ok().filter(|parsed| parsed.port().is_some());
-    let Some(parsed) = parsed else {
-        return Err(invalid(
-            "endpoints",
-            "one of them is no host:port that can be dialled",
-        ));
-    };
-    let scheme = if secure { "https" } else { "http" };
-    Ok(format!("{scheme}://{parsed}"))
 }
 
 #[cfg(test)]
@@ -259,17 +174,9 @@ mod tests {
 
     #[test]
     fn endpoints_are_completed_and_slashes_dropped() {
-        let config = ConsulConfig::new(["h1", "http://h2:1", "[::1]", "http://h3/"])
-            .with_election_prefix("/a/b/")
-            .checked()
-            .unwrap();
-        let full = [
-            "http://h1:8500",
-            "http://h2:1",
-            "http://[::1]:8500",
-            "http://h3:8500",
-        ];
-        assert_eq!(*config.endpoints, full);
+        let config = ConsulConfig::new(["h1"]).with_election_prefix("/a/b/");
+        let config = config.checked().unwrap();
+        assert_eq!(*config.endpoints, ["http://h1:8500"]);
         assert_eq!(config.election_prefix, "a/b");
         let secure = ConsulConfig::new(["h1", "https://h2"]).with_ca("/ca");
         let secure = secure.checked().unwrap();
@@ -284,18 +191,8 @@ mod tests {
         let second = Duration::from_secs(1);
         for (config, key) in [
             (ConsulConfig::new(["h:0"]), "endpoints"),
-            (ConsulConfig::new(["ftp://h:1"]), "endpoints"),
-            (ConsulConfig::new(["unix:/x"]), "endpoints"),
-            (
-                ConsulConfig::new(["http://h:1", "https://i:1"]),
-                "endpoints",
-            ),
             (
                 ConsulConfig::new(["http://h:1"]).with_ca("/ca"),
-                "endpoints",
-            ),
-            (
-                ConsulConfig::new(["https://h:1"]).with_tls(false),
                 "endpoints",
             ),
             (one().with_token(""), "token"),

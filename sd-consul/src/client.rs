@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use reqwest::Method;
+use sd_core::config::Secret;
 use sd_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::answer::Answer;
-use crate::config::{ConsulConfig, Secret};
+use crate::config::ConsulConfig;
 use crate::connection::{Connection, Connector, Unanswered};
 use crate::error::{is_unreachable, unanswered};
 use crate::turns::{Turn, Turns};

@@ -1,14 +1,13 @@
 //! What the user may set: where Consul is, how to log in, what is read and how it is checked.
 
-use std::fmt;
-use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sd_core::{RegistryUrl, Result};
+use sd_core::Result;
+use sd_core::config::{Secret, Servers};
 use serde::Deserialize;
 
-use crate::check::invalid;
+use crate::check::RULES;
 
 /// What a registry URL for Consul begins with.
 pub const URL_SCHEME: &str = "consul";
@@ -42,7 +41,7 @@ pub const DEFAULT_LOCK_DELAY: Duration = Duration::from_secs(15);
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ConsulConfig {
-    pub(crate) endpoints: Endpoints,
+    pub(crate) endpoints: Servers,
     pub(crate) token: Option<Secret>,
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) token_env: Option<String>,
@@ -115,63 +114,10 @@ pub enum CheckKind {
     Tcp,
 }
 
-/// Endpoints as they were given. What stands before an `@` is not printed: a token does not belong there, but may be.
-#[derive(Clone, Default, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Endpoints(Vec<String>);
-
-impl Deref for Endpoints {
-    type Target = Vec<String>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-impl DerefMut for Endpoints {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.0
-    }
-}
-
-impl fmt::Debug for Endpoints {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self
-            .0
-            .iter()
-            .map(|endpoint| match endpoint.rsplit_once('@') {
-                Some((_, host)) => format!("***@{host}"),
-                None => endpoint.clone(),
-            });
-        f.debug_list().entries(shown).finish()
-    }
-}
-
-/// Text that is never printed.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Secret(String);
-
-impl Secret {
-    pub(crate) fn new(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-
-    pub(crate) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
 impl Default for ConsulConfig {
     fn default() -> Self {
         Self {
-            endpoints: Endpoints::default(),
+            endpoints: Servers::default(),
             token: None,
             token_file: None,
             token_env: None,
@@ -212,7 +158,7 @@ impl ConsulConfig {
     /// registered is registered at that agent. The others are used while those before them do not answer.
     pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
-            endpoints: Endpoints(endpoints.into_iter().map(Into::into).collect()),
+            endpoints: endpoints.into_iter().collect(),
             ..Self::default()
         }
     }
@@ -228,35 +174,26 @@ impl ConsulConfig {
     /// # Errors
     /// `InvalidInput` names what is wrong, or the key that is unknown.
     pub fn from_url(url: &str) -> Result<Self> {
-        let url = RegistryUrl::parse(url)?;
-        if url.scheme() != URL_SCHEME {
-            return Err(invalid(
-                "url",
-                format!("begins with {URL_SCHEME}://, not {}://", url.scheme()),
-            ));
-        }
+        let url = RULES.url(url, URL_SCHEME)?;
         let mut config: Self = url.settings()?;
         if !matches!(url.path(), "" | "/") {
-            return Err(invalid(
+            return Err(RULES.broken(
                 "url",
                 "Consul has no folders of services: nothing stands between the hosts and the ?",
             ));
         }
         if url.password().is_some() {
-            return Err(invalid(
+            return Err(RULES.broken(
                 "token",
                 "stands alone before the @ of a URL, without a colon",
             ));
         }
         let token = url.username().map(Secret::new);
-        let twice = [
+        RULES.given_once(&[
             ("endpoints", !config.endpoints.is_empty()),
             ("token", token.is_some() && config.token.is_some()),
-        ];
-        if let Some((key, _)) = twice.iter().find(|(_, twice)| *twice) {
-            return Err(invalid(key, "stands before the ? of a URL, not after it"));
-        }
-        config.endpoints = Endpoints(url.hosts().to_vec());
+        ])?;
+        config.endpoints = url.hosts().iter().collect();
         config.token = config.token.or(token);
         Ok(config)
     }
@@ -264,7 +201,7 @@ impl ConsulConfig {
     /// Shows this ACL token with every request. Default: none, which Consul takes for its anonymous token.
     #[must_use]
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
-        self.token = Some(Secret::new(&token.into()));
+        self.token = Some(Secret::new(token));
         (self.token_file, self.token_env) = (None, None);
         self
     }

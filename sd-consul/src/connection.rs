@@ -8,12 +8,13 @@ use std::time::Duration;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Url};
+use sd_core::config::Secret;
 use sd_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::check::invalid;
-use crate::config::{ConsulConfig, Secret};
+use crate::check::RULES;
+use crate::config::ConsulConfig;
 use crate::credentials::{Credentials, token};
 
 /// The header that carries the ACL token.
@@ -119,7 +120,7 @@ impl Connector {
         let config = &self.config;
         let credentials = Credentials::read(config)?;
         let endpoint = config.endpoints.get(endpoint).map_or("", String::as_str);
-        let wrong = |error: &dyn fmt::Display| invalid("endpoints", error);
+        let wrong = |error: &dyn fmt::Display| RULES.broken("endpoints", error);
         let mut base: Url = endpoint.parse().map_err(|error| wrong(&error))?;
         let mut builder = Client::builder()
             // The agent is asked directly, whatever the environment says of proxies.
@@ -140,7 +141,7 @@ impl Connector {
         let http = credentials.apply(builder).build().map_err(|error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             let cause = cause.unwrap_or_else(|| error.to_string());
-            invalid("ca, cert, key or server_name", cause)
+            RULES.broken("ca, cert, key or server_name", cause)
         })?;
         Ok(Connection(Arc::new(Parts {
             base,

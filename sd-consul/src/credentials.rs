@@ -2,13 +2,12 @@
 //!
 //! Reading them anew is what lets an operator replace a token or a certificate under a running process.
 
-use std::path::Path;
-
 use reqwest::{Certificate, ClientBuilder, Identity};
 use sd_core::Result;
+use sd_core::config::Secret;
 
-use crate::check::{check_token, invalid};
-use crate::config::{ConsulConfig, Secret};
+use crate::check::{RULES, check_token};
+use crate::config::ConsulConfig;
 
 /// How to prove who we are, and whom to trust, as of now.
 #[derive(Debug)]
@@ -55,54 +54,50 @@ impl Credentials {
 /// # Errors
 /// `InvalidInput` names the key whose file or variable cannot be read, or holds no token.
 pub(crate) fn token(config: &ConsulConfig) -> Result<Option<Secret>> {
-    let (key, text) = if let Some(path) = &config.token_file {
-        let text = String::from_utf8(read("token_file", path)?)
-            .map_err(|_| invalid("token_file", "must hold UTF-8 text"))?;
-        ("token_file", text)
+    let (key, token) = if let Some(path) = &config.token_file {
+        ("token_file", RULES.read_secret("token_file", path)?)
     } else if let Some(variable) = &config.token_env {
-        let text = std::env::var(variable)
-            .map_err(|_| invalid("token_env", format!("{variable} is not set to UTF-8 text")))?;
-        ("token_env", text)
+        let text = std::env::var(variable).map_err(|_| {
+            RULES.broken("token_env", format!("{variable} is not set to UTF-8 text"))
+        })?;
+        (
+            "token_env",
+            Secret::new(text.trim_end_matches(['\r', '\n'])),
+        )
     } else {
         return Ok(config.token.clone());
     };
-    let token = text.trim_end_matches(['\r', '\n']);
-    check_token(key, token)?;
-    Ok(Some(Secret::new(token)))
+    check_token(key, token.expose())?;
+    Ok(Some(token))
 }
 
 fn tls(config: &ConsulConfig) -> Result<Tls> {
-    if !config.speaks_tls() {
+    if !config.endpoints.speak_tls() {
         return Ok(Tls::default());
     }
-    let issuers = match &config.ca {
-        Some(path) => {
-            let issuers = Certificate::from_pem_bundle(&read("ca", path)?)
-                .map_err(|error| invalid("ca", error))?;
+    let issuers = match config.tls().read_ca(RULES)? {
+        Some(pem) => {
+            let issuers =
+                Certificate::from_pem_bundle(&pem).map_err(|error| RULES.broken("ca", error))?;
             if issuers.is_empty() {
-                return Err(invalid("ca", "holds no certificate in PEM form"));
+                return Err(RULES.broken("ca", "holds no certificate in PEM form"));
             }
             Some(issuers)
         }
         None => None,
     };
-    let identity = match (&config.cert, &config.key) {
-        (Some(cert), Some(key)) => {
-            let mut pem = read("cert", cert)?;
+    let identity = match config.tls().read_identity(RULES)? {
+        Some((mut pem, key)) => {
             pem.push(b'\n');
-            pem.extend(read("key", key)?);
-            let identity = Identity::from_pem(&pem)
-                .map_err(|_| invalid("cert and key", "are no certificate and key in PEM form"))?;
+            pem.extend(key);
+            let identity = Identity::from_pem(&pem).map_err(|_| {
+                RULES.broken("cert and key", "are no certificate and key in PEM form")
+            })?;
             Some(identity)
         }
-        _ => None,
+        None => None,
     };
     Ok(Tls { issuers, identity })
-}
-
-fn read(key: &str, path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path)
-        .map_err(|error| invalid(key, format!("cannot read {}: {error}", path.display())))
 }
 
 #[cfg(test)]

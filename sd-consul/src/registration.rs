@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sd_core::config::Secret;
 use sd_core::{Error, Instance, Liveness, RecordId, Registration, Result};
 
 use crate::client::Client;
 use crate::codec::{encode, service_id};
-use crate::config::Secret;
 use crate::health_check::CheckDefinition;
 use crate::records::{Holder, Records, Standing};
 use crate::serial::Serial;

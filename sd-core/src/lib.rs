@@ -6,6 +6,7 @@ mod backoff;
 pub mod balance;
 mod clock;
 pub mod combine;
+pub mod config;
 mod delta;
 mod elector;
 mod endpoint;

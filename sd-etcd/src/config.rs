@@ -1,14 +1,13 @@
 //! What the user may set: where etcd is, how to log in, how records are written.
 
-use std::fmt;
-use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sd_core::{RegistryUrl, Result};
+use sd_core::Result;
+use sd_core::config::{Secret, Servers};
 use serde::Deserialize;
 
-use crate::check::invalid;
+use crate::check::RULES;
 
 /// What a registry URL for etcd begins with.
 pub const URL_SCHEME: &str = "etcd";
@@ -34,7 +33,7 @@ pub const DEFAULT_KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct EtcdConfig {
-    pub(crate) endpoints: Endpoints,
+    pub(crate) endpoints: Servers,
     pub(crate) prefix: String,
     pub(crate) election_prefix: String,
     pub(crate) format: Format,
@@ -70,63 +69,10 @@ pub enum Format {
     GoKit,
 }
 
-/// Endpoints as they were given. What stands before an `@` is not printed: a password does not belong there, but may be.
-#[derive(Clone, Default, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Endpoints(Vec<String>);
-
-impl Deref for Endpoints {
-    type Target = Vec<String>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-impl DerefMut for Endpoints {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.0
-    }
-}
-
-impl fmt::Debug for Endpoints {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self
-            .0
-            .iter()
-            .map(|endpoint| match endpoint.rsplit_once('@') {
-                Some((_, host)) => format!("***@{host}"),
-                None => endpoint.clone(),
-            });
-        f.debug_list().entries(shown).finish()
-    }
-}
-
-/// Text that is never printed.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Secret(String);
-
-impl Secret {
-    pub(crate) fn new(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-
-    pub(crate) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
 impl Default for EtcdConfig {
     fn default() -> Self {
         Self {
-            endpoints: Endpoints::default(),
+            endpoints: Servers::default(),
             prefix: DEFAULT_PREFIX.to_owned(),
             election_prefix: DEFAULT_ELECTION_PREFIX.to_owned(),
             format: Format::default(),
@@ -152,7 +98,7 @@ impl EtcdConfig {
     /// makes the one or the other. Name all members: any one that answers is enough.
     pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
-            endpoints: Endpoints(endpoints.into_iter().map(Into::into).collect()),
+            endpoints: endpoints.into_iter().collect(),
             ..Self::default()
         }
     }
@@ -168,17 +114,11 @@ impl EtcdConfig {
     /// # Errors
     /// `InvalidInput` names what is wrong, or the key that is unknown.
     pub fn from_url(url: &str) -> Result<Self> {
-        let url = RegistryUrl::parse(url)?;
-        if url.scheme() != URL_SCHEME {
-            return Err(invalid(
-                "url",
-                format!("begins with {URL_SCHEME}://, not {}://", url.scheme()),
-            ));
-        }
+        let url = RULES.url(url, URL_SCHEME)?;
         let mut config: Self = url.settings()?;
         let password = url.password().map(Secret::new);
         let prefix = Some(url.path().trim_end_matches('/')).filter(|path| !path.is_empty());
-        let twice = [
+        RULES.given_once(&[
             ("endpoints", !config.endpoints.is_empty()),
             ("user", url.username().is_some() && config.user.is_some()),
             ("password", password.is_some() && config.password.is_some()),
@@ -186,11 +126,8 @@ impl EtcdConfig {
                 "prefix",
                 prefix.is_some() && config.prefix != DEFAULT_PREFIX,
             ),
-        ];
-        if let Some((key, _)) = twice.iter().find(|(_, twice)| *twice) {
-            return Err(invalid(key, "stands before the ? of a URL, not after it"));
-        }
-        config.endpoints = Endpoints(url.hosts().to_vec());
+        ])?;
+        config.endpoints = url.hosts().iter().collect();
         config.user = config.user.or(url.username().map(str::to_owned));
         config.password = config.password.or(password);
         if let Some(prefix) = prefix {
@@ -234,7 +171,7 @@ impl EtcdConfig {
     #[must_use]
     pub fn with_user(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.user = Some(user.into());
-        self.password = Some(Secret::new(&password.into()));
+        self.password = Some(Secret::new(password));
         self.password_file = None;
         self
     }
@@ -370,16 +307,6 @@ mod tests {
             assert!(report.contains(why), "{url}: {report}");
             assert!(!report.contains("hunter"), "{report}");
         }
-    }
-
-    #[test]
-    fn a_password_that_was_put_into_an_endpoint_is_not_printed() {
-        let config = EtcdConfig::new(["http://user:sesame@h:1", "i:2"]);
-        let text = format!("{config:?}");
-        assert!(
-            !text.contains("sesame") && text.contains("***@h:1") && text.contains("i:2"),
-            "{text}"
-        );
     }
 
     #[test]

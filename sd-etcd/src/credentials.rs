@@ -2,14 +2,13 @@
 //!
 //! Reading them anew is what lets an operator replace a password or a certificate under a running process.
 
-use std::path::Path;
-
 use etcd_client::{Certificate, Identity, TlsOptions};
 use sd_core::Result;
+use sd_core::config::Secret;
 use tonic::transport::Endpoint;
 
-use crate::check::invalid;
-use crate::config::{EtcdConfig, Secret};
+use crate::check::RULES;
+use crate::config::EtcdConfig;
 
 /// How to prove who we are, and whom to trust, as of now.
 #[derive(Clone)]
@@ -39,48 +38,38 @@ fn login(config: &EtcdConfig) -> Result<Option<(String, Secret)>> {
     };
     let password = match &config.password_file {
         None => config.password.clone(),
-        Some(path) => {
-            let text = String::from_utf8(read("password_file", path)?)
-                .map_err(|_| invalid("password_file", "must hold UTF-8 text"))?;
-            Some(Secret::new(text.trim_end_matches(['\r', '\n'])))
-        }
+        Some(path) => Some(RULES.read_secret("password_file", path)?),
     };
     Ok(password.map(|password| (user, password)))
 }
 
 fn tls(config: &EtcdConfig) -> Result<Option<TlsOptions>> {
-    if !config.speaks_tls() {
+    if !config.endpoints.speak_tls() {
         return Ok(None);
     }
     let mut options = TlsOptions::new();
-    options = match &config.ca {
+    options = match config.tls().read_ca(RULES)? {
         // etcd's certificates mostly come from an authority of its own: then no other may vouch for it.
-        Some(path) => options.ca_certificate(Certificate::from_pem(read("ca", path)?)),
+        Some(pem) => options.ca_certificate(Certificate::from_pem(pem)),
         None => options.with_native_roots(),
     };
     if let Some(name) = &config.server_name {
         options = options.domain_name(name);
     }
-    if let (Some(cert), Some(key)) = (&config.cert, &config.key) {
-        let identity = Identity::from_pem(read("cert", cert)?, read("key", key)?);
-        options = options.identity(identity);
+    if let Some((cert, key)) = config.tls().read_identity(RULES)? {
+        options = options.identity(Identity::from_pem(cert, key));
     }
     // Whether the files hold what they should is seen only when a connector is made of them.
     Endpoint::from_static("https://localhost")
         .tls_config(options.clone())
         .map_err(|error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
-            invalid(
+            RULES.broken(
                 "ca, cert, key or server_name",
                 cause.unwrap_or_else(|| error.to_string()),
             )
         })?;
     Ok(Some(options))
-}
-
-fn read(key: &str, path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path)
-        .map_err(|error| invalid(key, format!("cannot read {}: {error}", path.display())))
 }
 
 #[cfg(test)]

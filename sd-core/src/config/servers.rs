@@ -1,0 +1,169 @@
+//! Where servers are.
+
+use std::fmt;
+use std::ops::Deref;
+
+use serde::Deserialize;
+
+use super::Rules;
+use crate::endpoint::Endpoint;
+use crate::error::Result;
+
+const KEY: &str = "endpoints";
+
+/// The servers of a registry, as the setting `endpoints` names them. `Debug` does not show what stands before an `@`: a password or
+/// a token does not belong there, but may be.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Servers(Vec<String>);
+
+impl Servers {
+    /// Writes each server as `http://host:port` or `https://host:port`. Users may leave out both: a missing scheme is what
+    /// `wants_tls` says, `http` if it says nothing, and a missing port is `default_port(tls)`.
+    ///
+    /// # Errors
+    /// `InvalidInput` if one of them cannot be dialled, contradicts `wants_tls`, or speaks TLS while another does not. None is
+    /// repeated, for what may stand before an `@`.
+    pub fn complete(
+        &mut self,
+        rules: Rules,
+        wants_tls: Option<bool>,
+        default_port: impl Fn(bool) -> u16,
+    ) -> Result<()> {
+        for server in &mut self.0 {
+            *server = full_url(server, wants_tls, &default_port)
+                .map_err(|rule| rules.broken(KEY, rule))?;
+        }
+        if self.speak_tls() && !self.iter().all(|server| is_secure(server)) {
+            return Err(rules.broken(KEY, "either all or none of them must be https"));
+        }
+        Ok(())
+    }
+
+    /// Whether [complete](Self::complete) servers speak TLS.
+    pub fn speak_tls(&self) -> bool {
+        self.iter().any(|server| is_secure(server))
+    }
+}
+
+fn is_secure(server: &str) -> bool {
+    server.starts_with("https://")
+}
+
+/// Or what is wrong with it, without repeating it.
+fn full_url(
+    server: &str,
+    wants_tls: Option<bool>,
+    default_port: &impl Fn(bool) -> u16,
+) -> Result<String, &'static str> {
+    let (secure, address) = match server.split_once("://") {
+        Some(("http", _)) if wants_tls == Some(true) => {
+            return Err("one of them is http://, but the configuration asks for TLS");
+        }
+        Some(("https", _)) if wants_tls == Some(false) => {
+            return Err("one of them is https://, but tls is off");
+        }
+        Some(("http", address)) => (false, address),
+        Some(("https", address)) => (true, address),
+        None => (wants_tls.unwrap_or(false), server),
+        Some(_) => return Err("write http://host:port or https://host:port"),
+    };
+    let address = address.strip_suffix('/').unwrap_or(address);
+    let has_port = address
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| !port.contains(']'));
+    let parsed = if has_port {
+        address.parse::<Endpoint>()
+    } else {
+        Endpoint::tcp(address, default_port(secure))
+    };
+    let scheme = if secure { "https" } else { "http" };
+    match parsed {
+        Ok(parsed) if parsed.port().is_some() => Ok(format!("{scheme}://{parsed}")),
+        _ => Err("one of them is no host:port that can be dialled"),
+    }
+}
+
+impl<S: Into<String>> FromIterator<S> for Servers {
+    fn from_iter<I: IntoIterator<Item = S>>(servers: I) -> Self {
+        Self(servers.into_iter().map(Into::into).collect())
+    }
+}
+
+impl Deref for Servers {
+    type Target = [String];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.iter().map(|server| match server.rsplit_once('@') {
+            Some((_, host)) => format!("***@{host}"),
+            None => server.clone(),
+        });
+        f.debug_list().entries(shown).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    const RULES: Rules = Rules::new("newdb: configuration");
+
+    fn complete<const N: usize>(servers: [&str; N], wants_tls: Option<bool>) -> Result<Servers> {
+        let mut servers = Servers::from_iter(servers);
+        let default_port = |tls| if tls { 8501 } else { 8500 };
+        servers.complete(RULES, wants_tls, default_port)?;
+        Ok(servers)
+    }
+
+    #[test]
+    fn scheme_and_port_are_completed_and_slashes_dropped() {
+        let plain = complete(["h1", "http://h2:1", "[::1]", "http://h3/"], None).unwrap();
+        let full = [
+            "http://h1:8500",
+            "http://h2:1",
+            "http://[::1]:8500",
+            "http://h3:8500",
+        ];
+        assert_eq!(*plain, full);
+        assert!(!plain.speak_tls());
+        let secure = complete(["h1", "https://h2", "h3:1"], Some(true)).unwrap();
+        let full = ["https://h1:8501", "https://h2:8501", "https://h3:1"];
+        assert_eq!(*secure, full);
+        assert!(secure.speak_tls());
+    }
+
+    #[test]
+    fn what_cannot_be_dialled_or_contradicts_itself_is_refused_and_not_repeated() {
+        for (servers, wants_tls, why) in [
+            (["h", "sesame@h:1"], None, "dialled"),
+            (["h", "sesame:0"], None, "dialled"),
+            (["h", "unix:/sesame"], None, "dialled"),
+            (["h", "ftp://sesame:1"], None, "write http://"),
+            (["http://sesame:1", "https://i:1"], None, "all or none"),
+            (["h", "http://u:sesame@h:1"], Some(true), "asks for TLS"),
+            (["h", "https://u:sesame@h:1"], Some(false), "tls is off"),
+        ] {
+            let error = complete(servers, wants_tls).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            let report = error.report().to_string();
+            assert!(
+                report.contains("endpoints: ") && report.contains(why),
+                "{report}"
+            );
+            assert!(!report.contains("sesame"), "{report}");
+        }
+    }
+
+    #[test]
+    fn a_password_that_was_put_into_a_server_is_not_shown() {
+        let servers = Servers::from_iter(["http://user:sesame@h:1", "i:2"]);
+        assert_eq!(format!("{servers:?}"), r#"["***@h:1", "i:2"]"#);
+    }
+}

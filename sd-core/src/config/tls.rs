@@ -1,0 +1,110 @@
+//! How TLS is set up.
+
+use std::path::Path;
+
+use super::Rules;
+use crate::error::Result;
+
+/// The settings of TLS, under the keys that every backend has for them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TlsSettings<'a> {
+    /// `tls`: whether servers that are written without a scheme speak it.
+    pub tls: Option<bool>,
+    /// `ca`: a PEM file of issuers that are trusted.
+    pub ca: Option<&'a Path>,
+    /// `cert`: a PEM file of our own certificate (chain).
+    pub cert: Option<&'a Path>,
+    /// `key`: a PEM file of its key.
+    pub key: Option<&'a Path>,
+    /// `server_name`: what servers' certificates are for.
+    pub server_name: Option<&'a str>,
+}
+
+impl TlsSettings<'_> {
+    /// Whether TLS is asked for: by `tls`, or by any of the others if that is not set.
+    pub fn wanted(&self) -> Option<bool> {
+        let implied = self.ca.is_some()
+            || self.cert.is_some()
+            || self.key.is_some()
+            || self.server_name.is_some();
+        self.tls.or(implied.then_some(true))
+    }
+
+    /// Refuses a certificate without its key and the other way round.
+    ///
+    /// # Errors
+    /// `InvalidInput` for `cert and key`.
+    pub fn check(&self, rules: Rules) -> Result<()> {
+        if self.cert.is_some() != self.key.is_some() {
+            return Err(rules.broken(
+                "cert and key",
+                "a certificate needs its key and a key its certificate",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The issuers that are trusted, as of now; `None` for those that the operating system trusts. Blocks.
+    ///
+    /// # Errors
+    /// `InvalidInput` names the file that cannot be read.
+    pub fn read_ca(&self, rules: Rules) -> Result<Option<Vec<u8>>> {
+        self.ca.map(|path| rules.read("ca", path)).transpose()
+    }
+
+    /// Our own certificate (chain) and its key, as of now. Blocks.
+    ///
+    /// # Errors
+    /// `InvalidInput` names the file that cannot be read.
+    pub fn read_identity(&self, rules: Rules) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+        match (self.cert, self.key) {
+            (Some(cert), Some(key)) => {
+                Ok(Some((rules.read("cert", cert)?, rules.read("key", key)?)))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: Rules = Rules::new("newdb: configuration");
+
+    #[test]
+    fn any_setting_asks_for_tls_unless_it_is_off() {
+        let none = TlsSettings::default();
+        assert_eq!(none.wanted(), None);
+        let ca = TlsSettings {
+            ca: Some(Path::new("/ca")),
+            ..none
+        };
+        assert_eq!(ca.wanted(), Some(true));
+        let off = TlsSettings {
+            tls: Some(false),
+            ..ca
+        };
+        assert_eq!(off.wanted(), Some(false));
+    }
+
+    #[test]
+    fn certificate_and_key_are_given_and_read_together() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "pem").unwrap();
+        let mut tls = TlsSettings {
+            cert: Some(file.path()),
+            ..TlsSettings::default()
+        };
+        let report = tls.check(RULES).unwrap_err().report().to_string();
+        assert!(report.contains("cert and key"), "{report}");
+        tls.key = Some(Path::new("/does/not/exist"));
+        tls.check(RULES).unwrap();
+        let report = tls.read_identity(RULES).unwrap_err().report().to_string();
+        assert!(report.contains("key: cannot read"), "{report}");
+        tls.key = tls.cert;
+        let pem = b"pem".to_vec();
+        assert_eq!(tls.read_identity(RULES).unwrap(), Some((pem.clone(), pem)));
+        assert_eq!(tls.read_ca(RULES).unwrap(), None);
+    }
+}
