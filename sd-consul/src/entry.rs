@@ -403,32 +403,36 @@ impl Entry for ConsulEntry {
             keys,
         } = &self.place;
         client.check_open(OP)?;
+        let (seat, session) = (Arc::clone(&self.seat), self.session.clone());
+        let value = value.to_owned();
+        // Whatever attempt to take the lock was under way has ended then, and later ones write this value.
+        let setting = async move {
+            if seat.session().as_deref() == Some(&*session) {
+                seat.set_value(&value);
+            }
+            Ok(())
+        };
+        steps.run(OP, owner, setting).await?;
         for _ in 0..MOST_ROUNDS {
             let look = self.look(OP).await?;
             let Known { token, gone } = self.known();
             if let Some(gone) = gone {
                 return Err(gone);
             }
-            let (client, keys, id) = (Arc::clone(client), keys.clone(), owner.1);
-            let (seat, value) = (Arc::clone(&self.seat), value.to_owned());
-            let session = self.session.clone();
-            // No attempt to take the lock is under way then that would write the old value.
-            let writing = async move {
-                if let (Some(token), Some(leader)) = (token, look.leader) {
-                    let lead = lead::encode(id, Some(token.value()), &value);
-                    let put = [
-                        KvOp::check_unchanged(keys.leader(), Some(&leader)),
-                        // A plain write would reset what the key says of how often it was locked.
-                        KvOp::lock(keys.leader(), &session, lead),
-                    ];
-                    if let Txn::Refused(_) = client.txn(OP, &put).await? {
-                        return Ok(false);
-                    }
-                }
-                seat.set_value(&value);
-                Ok(true)
+            let (Some(token), Some(leader)) = (token, look.leader) else {
+                return Ok(());
             };
-            if steps.run(OP, owner, writing).await? {
+            let (client, keys, session) = (Arc::clone(client), keys.clone(), self.session.clone());
+            let lead = lead::encode(owner.1, Some(token.value()), &self.seat.value());
+            let writing = async move {
+                let put = [
+                    KvOp::check_unchanged(keys.leader(), Some(&leader)),
+                    // A plain write would reset what the key says of how often it was locked.
+                    KvOp::lock(keys.leader(), &session, lead),
+                ];
+                client.txn(OP, &put).await
+            };
+            if let Txn::Done(_) = steps.run(OP, owner, writing).await? {
                 return Ok(());
             }
         }

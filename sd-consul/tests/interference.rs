@@ -13,6 +13,7 @@ use common::{
     own_server_with, registry_at, server, service, ttl,
 };
 use sd_consul::{ConsulBackend, ConsulConfig};
+use sd_core::testing::{HttpProxy, HttpRule};
 use sd_core::{Backend, ErrorKind, Incarnation, Registrar, RegistrationGuard};
 use tokio::time::Instant;
 
@@ -153,6 +154,34 @@ async fn what_is_left_of_a_run_that_crashed_is_taken_over_clean() {
     let entries = operator.passing(&service).await;
     assert_eq!(entries[0]["Service"]["Tags"], serde_json::json!([]));
     registrar.withdraw(&next.record_id()).await.unwrap();
+}
+
+/// The agent has replaced what was left, and the catalog shows it a moment longer, as it was when it lived.
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn a_catalog_that_does_not_show_our_record_yet_proves_no_conflict() {
+    let (service, operator) = (service(), Operator::at(&server()));
+    let crashed = instance(&service, 1);
+    let options = ttl(TTL);
+    let old = registrar(config_at(&server()));
+    old.register(&crashed, &options).await.unwrap();
+    let listing = format!("/v1/health/service/{service}");
+    let alive = operator.get(&listing).await.to_string();
+    operator.fail(&crashed.record_id()).await;
+
+    let target = server().strip_prefix("http://").unwrap().parse().unwrap();
+    let proxy = HttpProxy::start(target).await.unwrap();
+    let late = HttpRule::new("GET", &listing).answer(200, alive);
+    proxy.set_rules([late.times(1)]);
+    let new = registrar(config_at(&proxy.url()));
+    let next = crashed.with_incarnation(Incarnation::random());
+    new.register(&next, &options).await.unwrap();
+    let requests = proxy.requests();
+    let looks = requests.iter().filter(|request| request.path == listing);
+    assert!(looks.count() > 1, "{requests:?}");
+    let found = registry_at(&server()).list(&service).await.unwrap();
+    assert_eq!(found.instances()[0].incarnation(), next.incarnation());
+    new.withdraw(&next.record_id()).await.unwrap();
 }
 
 #[tokio::test]

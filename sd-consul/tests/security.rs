@@ -20,7 +20,7 @@ use rcgen::{
     KeyPair,
 };
 use sd_consul::ConsulConfig;
-use sd_core::testing::{ConsulProgram, ConsulServer};
+use sd_core::testing::{ConsulProgram, ConsulServer, HttpProxy, HttpState};
 use sd_core::{ErrorKind, RegistrationEvent, ServiceName};
 use tempfile::{NamedTempFile, TempDir};
 use tracing_subscriber::fmt::MakeWriter;
@@ -201,6 +201,40 @@ async fn a_candidate_needs_its_keys_and_sessions_and_nothing_else() {
             refused.report()
         );
     }
+}
+
+/// Consul refuses a transaction with another status than all else.
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn an_election_goes_on_with_a_new_token_though_only_transactions_are_denied() {
+    let (server, operator) = denying().await;
+    let proxy = HttpProxy::start(server.program().address()).await.unwrap();
+    let prefix = prefix();
+    let rules = |keys: &str| {
+        format!(
+            r#"key_prefix "{prefix}/" {{ policy = "{keys}" }} session_prefix "" {{ policy = "write" }}"#
+        )
+    };
+    let (first, _) = token(&operator, &rules("read")).await;
+    let (second, _) = token(&operator, &rules("write")).await;
+    let file = NamedTempFile::new().unwrap();
+    fs::write(file.path(), first).unwrap();
+    let booth = Booth::with(&proxy.url(), &prefix, |config| {
+        config.with_token_file(file.path())
+    });
+    let (elector, ticket) = (booth.elector(), ticket("a"));
+    let denied = elector.join(&ticket).await.unwrap_err();
+    assert_eq!(denied.kind(), ErrorKind::Denied, "{}", denied.report());
+    fs::write(file.path(), second).unwrap();
+    let entry = elector.join(&ticket).await.unwrap();
+    leads(&*entry).await;
+    elector.leave(&ticket).await.unwrap();
+    let requests = proxy.requests();
+    let is_ok = |state| [200, 404, 409].map(HttpState::Answered).contains(&state);
+    assert!(
+        requests.iter().all(|request| is_ok(request.state)),
+        "{requests:?}"
+    );
 }
 
 /// Everything that is logged, down to the last detail.
