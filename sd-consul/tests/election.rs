@@ -11,13 +11,13 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::election::{
-    Booth, LASTING, SESSION_TTL, after, first, gone, leads, name, now, prefix, ticket, ticket_for,
-    waits,
+    Booth, LASTING, SESSION_TTL, after, first, gone, leader_told, leads, name, now, prefix, ticket,
+    ticket_for, waits,
 };
-use common::{LONG, Operator, server, service};
+use common::{Operator, server, service};
 use reqwest::Method;
 use sd_consul::DEFAULT_LOCK_DELAY;
-use sd_core::{ErrorKind, Instancer, Leader, LeaderFeed, LeaderWatcher, Predecessor, Standing};
+use sd_core::{ErrorKind, Instancer, Predecessor, Standing};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
@@ -173,15 +173,6 @@ async fn a_guarded_write_succeeds_while_the_term_lasts_and_never_after() {
     assert_eq!(transact(&operator, &json!([while_b, write])).await, 409);
 }
 
-async fn told(feed: &mut dyn LeaderWatcher) -> Option<Leader> {
-    loop {
-        let told = timeout(LONG, feed.next()).await.unwrap().unwrap();
-        if let LeaderFeed::Leader { leader, .. } = told {
-            return leader;
-        }
-    }
-}
-
 /// Consul's own clients take such a lock with a value of their own.
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
@@ -189,7 +180,7 @@ async fn other_programs_locks_are_waited_for_and_told_to_observers() {
     let (booth, operator) = (Booth::at(&server()), Operator::at(&server()));
     let elector = booth.elector();
     let mut feed = elector.observe(&name()).await.unwrap();
-    assert_eq!(told(feed.as_mut()).await, None);
+    assert_eq!(leader_told(feed.as_mut()).await, None);
     let session = operator
         .put("/v1/session/create", r#"{"TTL":"300s","NodeChecks":[]}"#)
         .await;
@@ -201,7 +192,7 @@ async fn other_programs_locks_are_waited_for_and_told_to_observers() {
             .await,
         true
     );
-    let leader = told(feed.as_mut()).await.unwrap();
+    let leader = leader_told(feed.as_mut()).await.unwrap();
     assert_eq!((leader.id, &*leader.value), (None, &b"go"[..]));
     let ours = ticket("ours");
     let entry = elector.join(&ours).await.unwrap();
@@ -212,13 +203,13 @@ async fn other_programs_locks_are_waited_for_and_told_to_observers() {
     let token = first(standing).0;
     let leader = loop {
         // That nobody led for a moment may be told, or not.
-        if let Some(leader) = told(feed.as_mut()).await {
+        if let Some(leader) = leader_told(feed.as_mut()).await {
             break leader;
         }
     };
     assert_eq!((leader.id, leader.token), (Some(ours.id), token));
     elector.leave(&ours).await.unwrap();
-    assert_eq!(told(feed.as_mut()).await, None);
+    assert_eq!(leader_told(feed.as_mut()).await, None);
     operator.destroy_session(session).await;
 }
 

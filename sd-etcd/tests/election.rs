@@ -7,14 +7,11 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::election::{Booth, after, first, gone, leads, name, now, ticket, waits};
+use common::election::{Booth, after, first, gone, leader_told, leads, name, now, ticket, waits};
 use common::{LONG, prefix, raw, server};
 use etcd_client::{Client, Compare, PutOptions, Txn, TxnOp};
 use sd_core::testing::{Fault, TcpProxy, required_env};
-use sd_core::{
-    Backend, CandidateId, ErrorKind, FencingToken, Instancer, LeaderFeed, LeaderWatcher,
-};
-use sd_core::{Leader, ServiceName};
+use sd_core::{Backend, CandidateId, ErrorKind, FencingToken, Instancer, ServiceName};
 use sd_etcd::{EtcdBackend, EtcdConfig};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -131,15 +128,6 @@ async fn a_token_is_the_create_revision_in_the_cluster_that_its_domain_names() {
     elector.leave(&ticket).await.unwrap();
 }
 
-async fn told(feed: &mut dyn LeaderWatcher) -> Option<Leader> {
-    loop {
-        let told = timeout(LONG, feed.next()).await.unwrap().unwrap();
-        if let LeaderFeed::Leader { leader, .. } = told {
-            return leader;
-        }
-    }
-}
-
 /// Go's `concurrency.Election` writes the id of its lease without leading zeros; others may write anything.
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
@@ -148,14 +136,14 @@ async fn other_programs_candidates_queue_with_ours_and_are_told_to_observers() {
     let elector = booth.elector();
     let mut client = raw(&server()).await;
     let mut feed = elector.observe(&name()).await.unwrap();
-    assert_eq!(told(feed.as_mut()).await, None);
+    assert_eq!(leader_told(feed.as_mut()).await, None);
 
     let lease = client.lease_grant(60, None).await.unwrap().id();
     let go = format!("{}/{}/.entries/{lease:x}", booth.prefix, name());
     let odd = format!("{}/{}/.entries/host-7", booth.prefix, name());
     let attached = PutOptions::new().with_lease(lease);
     client.put(&*go, "go", Some(attached)).await.unwrap();
-    let leader = told(feed.as_mut()).await.unwrap();
+    let leader = leader_told(feed.as_mut()).await.unwrap();
     assert_eq!(leader.id, CandidateId::from_u64(lease.cast_unsigned()));
     assert_eq!(&*leader.value, b"go");
 
@@ -164,14 +152,14 @@ async fn other_programs_candidates_queue_with_ours_and_are_told_to_observers() {
     let entry = elector.join(&ours).await.unwrap();
     let waiting = waits(&*entry).await;
     client.lease_revoke(lease).await.unwrap();
-    let leader = told(feed.as_mut()).await.unwrap();
+    let leader = leader_told(feed.as_mut()).await.unwrap();
     assert_eq!((leader.id, &*leader.value), (None, &b"odd"[..]));
     client.delete(odd, None).await.unwrap();
     let (token, _) = first(after(&*entry, &waiting).await);
-    let leader = told(feed.as_mut()).await.unwrap();
+    let leader = leader_told(feed.as_mut()).await.unwrap();
     assert_eq!((leader.id, leader.token), (Some(ours.id), token));
     elector.leave(&ours).await.unwrap();
-    assert_eq!(told(feed.as_mut()).await, None);
+    assert_eq!(leader_told(feed.as_mut()).await, None);
 }
 
 #[tokio::test]

@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sd_consul::{ConsulBackend, ConsulConfig};
-use sd_core::{
-    Backend, ElectionName, Elector, Entry, Error, ErrorKind, FencingToken, Predecessor, Standing,
-    Ticket,
+pub(crate) use sd_core::testing::standings::{
+    after, first, gone, leader_told, leads, now, told_at_last, waits,
 };
+use sd_core::{Backend, ElectionName, Elector, Ticket};
 use serde_json::Value;
-use tokio::time::timeout;
 
-use super::{LONG, Operator, config_at};
+use super::{Operator, config_at};
 
 /// The shortest that Consul grants.
 pub(crate) const SESSION_TTL: Duration = Duration::from_secs(10);
@@ -95,58 +94,4 @@ pub(crate) fn ticket(value: &str) -> Ticket {
 
 pub(crate) fn ticket_for(value: &str, ttl: Duration) -> Ticket {
     Ticket::new(name(), value.as_bytes(), ttl)
-}
-
-/// The token and what was before, of an entry that is first.
-pub(crate) fn first(standing: Standing) -> (FencingToken, Predecessor) {
-    match standing {
-        Standing::First { token, before } => (token, before),
-        other => panic!("not first: {other:?}"),
-    }
-}
-
-pub(crate) fn gone(standing: Standing) -> Error {
-    match standing {
-        Standing::Gone(error) => error,
-        other => panic!("not gone: {other:?}"),
-    }
-}
-
-/// What an entry says at once.
-pub(crate) async fn now(entry: &dyn Entry) -> Standing {
-    timeout(LONG, entry.standing(None)).await.unwrap().unwrap()
-}
-
-pub(crate) async fn after(entry: &dyn Entry, seen: &Standing) -> Standing {
-    let told = timeout(LONG, entry.standing(Some(seen))).await;
-    told.unwrap().unwrap()
-}
-
-/// What an entry says in the end, whatever kept it from being known meanwhile.
-pub(crate) async fn told_at_last(entry: &dyn Entry, seen: &Standing) -> Standing {
-    let asking = async {
-        loop {
-            match entry.standing(Some(seen)).await {
-                Ok(standing) => return standing,
-                Err(error) => assert!(
-                    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout),
-                    "{}",
-                    error.report()
-                ),
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(LONG, asking).await.unwrap()
-}
-
-/// The token of an entry that leads.
-pub(crate) async fn leads(entry: &dyn Entry) -> FencingToken {
-    first(now(entry).await).0
-}
-
-pub(crate) async fn waits(entry: &dyn Entry) -> Standing {
-    let standing = now(entry).await;
-    assert!(matches!(standing, Standing::Waiting { .. }), "{standing:?}");
-    standing
 }

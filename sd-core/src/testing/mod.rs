@@ -31,7 +31,9 @@ mod scripted_backend;
 mod scripted_instancer;
 mod scripted_registrar;
 mod server_process;
+pub mod standings;
 mod tcp_proxy;
+mod waiting;
 pub mod writing;
 
 pub use self::case::{Case, Failure, Outcome, SuiteReport};
@@ -46,3 +48,4 @@ pub use self::scripted_instancer::{Opening, ScriptedInstancer};
 pub use self::scripted_registrar::{Answer, Call, Op, ScriptedRegistrar};
 pub use self::server_process::{ServerProcess, ServerProgram};
 pub use self::tcp_proxy::{Direction, Fault, ProxyCounts, TcpProxy};
+pub use self::waiting::{LONG, event, eventually, is_live_with, is_stale, until};

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sd_core::{
-    Backend, ElectionName, Elector, Entry, Error, ErrorKind, FencingToken, Predecessor, Standing,
-    Ticket,
+pub(crate) use sd_core::testing::standings::{
+    after, first, gone, leader_told, leads, now, told_at_last, waits,
 };
+use sd_core::{Backend, ElectionName, Elector, Ticket};
 use sd_etcd::{EtcdBackend, EtcdConfig};
-use tokio::time::timeout;
 
-use super::{LONG, TTL, config_at, prefix};
+use super::{TTL, config_at, prefix};
 
 /// One election prefix at one server, and electors that come and go.
 pub(crate) struct Booth {
@@ -59,57 +58,4 @@ pub(crate) fn ticket(value: &str) -> Ticket {
 
 pub(crate) fn ticket_for(value: &str, ttl: Duration) -> Ticket {
     Ticket::new(name(), value.as_bytes(), ttl)
-}
-
-/// The token and what was before, of an entry that is first.
-pub(crate) fn first(standing: Standing) -> (FencingToken, Predecessor) {
-    match standing {
-        Standing::First { token, before } => (token, before),
-        other => panic!("not first: {other:?}"),
-    }
-}
-
-pub(crate) fn gone(standing: Standing) -> Error {
-    match standing {
-        Standing::Gone(error) => error,
-        other => panic!("not gone: {other:?}"),
-    }
-}
-
-/// What an entry says at once.
-pub(crate) async fn now(entry: &dyn Entry) -> Standing {
-    timeout(LONG, entry.standing(None)).await.unwrap().unwrap()
-}
-
-pub(crate) async fn after(entry: &dyn Entry, seen: &Standing) -> Standing {
-    timeout(LONG, entry.standing(Some(seen)))
-        .await
-        .unwrap()
-        .unwrap()
-}
-
-/// The token of an entry that leads.
-pub(crate) async fn leads(entry: &dyn Entry) -> FencingToken {
-    first(now(entry).await).0
-}
-
-/// The standing of an entry that waits.
-pub(crate) async fn waits(entry: &dyn Entry) -> Standing {
-    let standing = now(entry).await;
-    assert!(matches!(standing, Standing::Waiting { .. }), "{standing:?}");
-    standing
-}
-
-/// Asks again after each error until the standing is another one, as the library's caller does.
-pub(crate) async fn told_at_last(entry: &dyn Entry, seen: &Standing) -> Standing {
-    loop {
-        match entry.standing(Some(seen)).await {
-            Ok(standing) => return standing,
-            Err(error) => {
-                let is_open = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout);
-                assert!(is_open, "{}", error.report());
-            }
-        }
-        tokio::task::yield_now().await;
-    }
 }

@@ -1,22 +1,21 @@
 //! What the test files share: the servers that were asked for, a prefix of one's own, and a raw client beside ours.
 
-#![allow(dead_code, reason = "each test file uses a part of this")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test file uses a part of this"
+)]
 
 pub(crate) mod election;
 
-use std::future::Future;
 use std::time::Duration;
 
 use etcd_client::{Client, EventType, GetOptions, KeyValue, WatchOptions};
 use sd_core::testing::{EtcdProgram, EtcdServer, TcpProxy, required_env};
-use sd_core::{
-    Instance, RegisterOptions, RegistrationEvent, RegistrationGuard, Registry, State, Subscription,
-};
+pub(crate) use sd_core::testing::{LONG, event, eventually, is_live_with, is_stale, until};
+use sd_core::{Instance, RegisterOptions, Registry};
 use sd_etcd::EtcdConfig;
-use tokio::time::{Instant, timeout};
 
-/// Longer than anything takes on a busy machine.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
 /// Short, but longer than the shortest that etcd grants.
 pub(crate) const TTL: Duration = Duration::from_secs(3);
 /// How soon a registration must be back once the server answers, by contract TTL/3 + 2 s, with a second for a busy machine.
@@ -128,62 +127,4 @@ pub(crate) async fn events_after(
             seen.push((event.event_type(), key));
         }
     }
-}
-
-/// Waits until a subscription's state is as wanted.
-pub(crate) async fn until(
-    subscription: &mut Subscription,
-    what: &str,
-    wanted: impl Fn(&State) -> bool,
-) -> State {
-    let waiting = async {
-        let mut state = subscription.state_and_mark_seen();
-        while !wanted(&state) {
-            state = subscription.changed().await.unwrap();
-        }
-        state
-    };
-    timeout(LONG, waiting)
-        .await
-        .unwrap_or_else(|_| panic!("not {what} within {LONG:?}: {:?}", subscription.state()))
-}
-
-pub(crate) fn is_live_with(count: usize) -> impl Fn(&State) -> bool {
-    move |state| state.status().as_str() == "live" && state.snapshot().len() == count
-}
-
-pub(crate) fn is_stale(state: &State) -> bool {
-    state.status().as_str() == "stale"
-}
-
-/// Waits for an event of this name, and returns all until then.
-pub(crate) async fn event(guard: &mut RegistrationGuard, name: &str) -> Vec<RegistrationEvent> {
-    let mut seen = Vec::new();
-    let waiting = async {
-        while let Some(event) = guard.next_event().await {
-            let found = event.as_str() == name;
-            seen.push(event);
-            if found {
-                return true;
-            }
-        }
-        false
-    };
-    let found = timeout(LONG, waiting).await;
-    assert_eq!(found, Ok(true), "no {name} event, but {seen:?}");
-    seen
-}
-
-/// Asks again until it is so.
-pub(crate) async fn eventually<F: Future<Output = bool>>(
-    what: &str,
-    limit: Duration,
-    mut is_so: impl FnMut() -> F,
-) -> Duration {
-    let start = Instant::now();
-    while !is_so().await {
-        assert!(start.elapsed() < limit, "not {what} within {limit:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    start.elapsed()
 }
