@@ -14,10 +14,11 @@ use common::election::{
     Booth, LASTING, SESSION_TTL, after, first, gone, leader_told, leads, name, now, prefix, ticket,
     ticket_for, waits,
 };
-use common::{Operator, server, service};
+use common::{Operator, server};
 use reqwest::Method;
 use sd_consul::DEFAULT_LOCK_DELAY;
-use sd_core::{ErrorKind, Instancer, Predecessor, Standing};
+use sd_core::testing::faults;
+use sd_core::{Backend, ErrorKind, Predecessor, Standing};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
@@ -319,28 +320,11 @@ async fn a_ttl_that_consul_would_refuse_is_refused_before_it_is_sent() {
     elector.leave(&long).await.unwrap();
 }
 
-/// The application's runtime is not driven, as if something blocked it.
 #[test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 fn an_election_goes_on_while_the_application_is_blocked() {
-    let runtime = || {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        builder.enable_all().build().unwrap()
-    };
-    let (application, elections) = (runtime(), runtime());
-    let (booth, service) = (Booth::at(&server()), service());
-    application.block_on(booth.backend.list(&service)).unwrap();
-    let elector = booth.elector();
-    elections.block_on(async {
-        let ticket = ticket("a");
-        let entry = elector.join(&ticket).await.unwrap();
-        leads(&*entry).await;
-        entry.confirm().await.unwrap();
-        elector.leave(&ticket).await.unwrap();
-    });
-    drop(elections);
-    // Nor is anything of it left behind that only its runtime could have moved.
-    application.block_on(booth.backend.list(&service)).unwrap();
+    let backend = Booth::at(&server()).backend;
+    faults::an_election_goes_on_while_the_application_is_blocked(&(backend as Arc<dyn Backend>));
 }
 
 #[tokio::test]

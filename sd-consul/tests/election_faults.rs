@@ -11,7 +11,9 @@ use common::election::{
     Booth, SESSION_TTL, after, first, gone, leads, name, now, ticket, ticket_for, told_at_last,
     waits,
 };
+use common::faults::OwnAgent;
 use common::{LONG, Operator, eventually, own_server, own_server_behind_proxy, server};
+use sd_core::testing::faults;
 use sd_core::testing::{ConsulServer, Direction, Fault, TcpProxy};
 use sd_core::{Elector, Entry, ErrorKind, LeaderFeed, Ticket};
 use tokio::time::{Instant, timeout};
@@ -114,33 +116,7 @@ async fn leaving_after_a_join_whose_answer_was_lost_leaves_nothing() {
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn killed_and_restarted_the_server_still_has_the_leader() {
-    let mut server = own_server().await;
-    let booth = Booth::at(&server.program().url());
-    let (one, two) = (booth.elector(), booth.elector());
-    let (a, b) = (ticket("a"), ticket("b"));
-    let (leader, next) = (one.join(&a).await.unwrap(), two.join(&b).await.unwrap());
-    let token = leads(&*leader).await;
-    let waiting = waits(&*next).await;
-    let killing = async {
-        // Long enough for the other to wait for a change.
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        server.kill().unwrap();
-    };
-    let (told, ()) = tokio::join!(timeout(LONG, next.standing(Some(&waiting))), killing);
-    assert_eq!(told.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
-    assert_eq!(
-        leader.confirm().await.unwrap_err().kind(),
-        ErrorKind::Unavailable
-    );
-
-    server.restart().await.unwrap();
-    leader.confirm().await.unwrap();
-    next.confirm().await.unwrap();
-    assert_eq!(leads(&*leader).await, token);
-    waits(&*next).await;
-    let (standing, left) = tokio::join!(after(&*next, &waiting), one.leave(&a));
-    left.unwrap();
-    assert!(first(standing).0 > token);
+    faults::killed_and_restarted_the_server_still_has_the_candidates(OwnAgent::start().await).await;
 }
 
 #[tokio::test]
@@ -183,20 +159,8 @@ async fn final_error(entry: &dyn Entry) -> ErrorKind {
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn a_candidate_that_was_cut_off_sees_what_happened_meanwhile() {
-    let scene = Scene::new().await;
-    let (near, far) = (scene.near.elector(), scene.far.elector());
-    let (a, b) = (ticket("a"), ticket("b"));
-    let leader = near.join(&a).await.unwrap();
-    let token = leads(&*leader).await;
-    let next = far.join(&b).await.unwrap();
-    let waiting = waits(&*next).await;
-    scene.proxy.set(Fault::Cut);
-    let told = timeout(LONG, next.standing(Some(&waiting))).await.unwrap();
-    assert_eq!(told.unwrap_err().kind(), ErrorKind::Unavailable);
-    near.leave(&a).await.unwrap();
-    scene.proxy.set(Fault::Pass);
-    assert!(first(told_at_last(&*next, &waiting).await).0 > token);
-    next.confirm().await.unwrap();
+    faults::a_candidate_that_was_cut_off_sees_what_happened_meanwhile(OwnAgent::start().await)
+        .await;
 }
 
 #[tokio::test]

@@ -10,8 +10,9 @@ use std::time::Duration;
 use common::election::{Booth, after, first, gone, leader_told, leads, name, now, ticket, waits};
 use common::{LONG, prefix, raw, server};
 use etcd_client::{Client, Compare, PutOptions, Txn, TxnOp};
+use sd_core::testing::faults;
 use sd_core::testing::{Fault, TcpProxy, required_env};
-use sd_core::{Backend, CandidateId, ErrorKind, FencingToken, Instancer, ServiceName};
+use sd_core::{Backend, CandidateId, ErrorKind, FencingToken, Instancer};
 use sd_etcd::{EtcdBackend, EtcdConfig};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -225,29 +226,11 @@ async fn a_member_that_tells_no_version_is_named_and_delays_nothing() {
     assert!(note.text.contains(&silent), "{}", note.text);
 }
 
-/// The application's runtime is not driven, as if something blocked it.
 #[test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 fn an_election_goes_on_while_the_application_is_blocked() {
-    let runtime = || {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        builder.enable_all().build().unwrap()
-    };
-    let (application, elections) = (runtime(), runtime());
-    let booth = Booth::at(&server());
-    let service = ServiceName::new("greeter").unwrap();
-    application.block_on(booth.backend.list(&service)).unwrap();
-    let elector = booth.elector();
-    elections.block_on(async {
-        let ticket = ticket("a");
-        let entry = elector.join(&ticket).await.unwrap();
-        leads(&*entry).await;
-        entry.confirm().await.unwrap();
-        elector.leave(&ticket).await.unwrap();
-    });
-    drop(elections);
-    // Nor is anything of it left behind that only its runtime could have moved.
-    application.block_on(booth.backend.list(&service)).unwrap();
+    let backend = Booth::at(&server()).backend;
+    faults::an_election_goes_on_while_the_application_is_blocked(&(backend as Arc<dyn Backend>));
 }
 
 #[tokio::test]

@@ -10,10 +10,12 @@ use common::election::{
     Booth, after, first, gone, leader_told, leads, name, now, ticket, ticket_for, told_at_last,
     waits,
 };
+use common::faults::OwnServer;
 use common::{
     LONG, entries, eventually, keys, leases, own_server, own_server_behind_proxy, raw, revision,
 };
 use etcd_client::{Client, KeyValue};
+use sd_core::testing::faults;
 use sd_core::testing::{EtcdServer, Fault, TcpProxy};
 use sd_core::{Elector, Entry, ErrorKind, Predecessor, Ticket};
 use tokio::time::{Instant, timeout};
@@ -149,32 +151,8 @@ async fn a_second_candidate_with_one_id_is_refused_also_when_its_answers_were_lo
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn killed_and_restarted_the_server_still_has_the_queue() {
-    let mut server = own_server().await;
-    let booth = Booth::at(&server.program().url());
-    let (one, two) = (booth.elector(), booth.elector());
-    let (a, b) = (ticket_for("a", LASTING), ticket_for("b", LASTING));
-    let (leader, next) = (one.join(&a).await.unwrap(), two.join(&b).await.unwrap());
-    let token = leads(&*leader).await;
-    let waiting = waits(&*next).await;
-    let killing = async {
-        // Long enough for both to wait for events.
-        let early = timeout(Duration::from_millis(300), std::future::pending::<()>()).await;
-        assert!(early.is_err());
-        server.kill().unwrap();
-    };
-    let (told, ()) = tokio::join!(timeout(LONG, next.standing(Some(&waiting))), killing);
-    let error = told.unwrap().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
-    let error = leader.confirm().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
-
-    server.restart().await.unwrap();
-    leader.confirm().await.unwrap();
-    next.confirm().await.unwrap();
-    assert_eq!(leads(&*leader).await, token);
-    waits(&*next).await;
-    one.leave(&a).await.unwrap();
-    assert!(first(after(&*next, &waiting).await).0 > token);
+    faults::killed_and_restarted_the_server_still_has_the_candidates(OwnServer::start().await)
+        .await;
 }
 
 #[tokio::test]
@@ -212,24 +190,8 @@ async fn eventually_final(entry: &dyn Entry) -> ErrorKind {
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn a_candidate_that_was_cut_off_sees_what_happened_meanwhile() {
-    let scene = Scene::new().await;
-    let (near, far) = (scene.near.elector(), scene.far.elector());
-    let (a, b) = (ticket_for("a", LASTING), ticket_for("b", LASTING));
-    let leader = near.join(&a).await.unwrap();
-    let token = leads(&*leader).await;
-    let next = far.join(&b).await.unwrap();
-    let waiting = waits(&*next).await;
-    let early = timeout(Duration::from_millis(300), next.standing(Some(&waiting))).await;
-    assert!(early.is_err(), "{early:?}");
-
-    scene.proxy.set(Fault::Cut);
-    let told = timeout(LONG, next.standing(Some(&waiting))).await.unwrap();
-    assert_eq!(told.unwrap_err().kind(), ErrorKind::Unavailable);
-    near.leave(&a).await.unwrap();
-    scene.proxy.set(Fault::Pass);
-    let standing = told_at_last(&*next, &waiting).await;
-    assert!(first(standing).0 > token);
-    next.confirm().await.unwrap();
+    faults::a_candidate_that_was_cut_off_sees_what_happened_meanwhile(OwnServer::start().await)
+        .await;
 }
 
 #[tokio::test]

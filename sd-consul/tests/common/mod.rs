@@ -7,6 +7,7 @@
 )]
 
 pub(crate) mod election;
+pub(crate) mod faults;
 pub(crate) mod operator;
 
 use std::time::Duration;

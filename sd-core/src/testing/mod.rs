@@ -20,6 +20,7 @@ mod consul_server;
 pub mod electing;
 mod environment;
 mod etcd_server;
+pub mod faults;
 mod fixture;
 mod follower;
 mod http_message;

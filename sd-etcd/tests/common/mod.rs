@@ -7,12 +7,13 @@
 )]
 
 pub(crate) mod election;
+pub(crate) mod faults;
 
 use std::time::Duration;
 
 use etcd_client::{Client, EventType, GetOptions, KeyValue, WatchOptions};
 use sd_core::testing::{EtcdProgram, EtcdServer, TcpProxy, required_env};
-pub(crate) use sd_core::testing::{LONG, event, eventually, is_live_with, is_stale, until};
+pub(crate) use sd_core::testing::{LONG, event, eventually, is_live_with, until};
 use sd_core::{Instance, RegisterOptions, Registry};
 use sd_etcd::EtcdConfig;
 

@@ -1,0 +1,60 @@
+//! An agent of one's own for the faults that every backend must survive.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sd_consul::ConsulBackend;
+use sd_core::testing::faults::FaultFixture;
+use sd_core::testing::{ConsulProgram, ConsulServer};
+use sd_core::{Backend, ServiceName};
+use serde_json::Value;
+
+use super::{Operator, config_at, own_server};
+
+pub(crate) struct OwnAgent(ConsulServer);
+
+impl OwnAgent {
+    pub(crate) async fn start() -> Self {
+        Self(own_server().await)
+    }
+
+    fn operator(&self) -> Operator {
+        Operator::at(&self.0.program().url())
+    }
+}
+
+#[async_trait]
+impl FaultFixture for OwnAgent {
+    type Program = ConsulProgram;
+
+    fn server(&mut self) -> &mut ConsulServer {
+        &mut self.0
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.0.program().address()
+    }
+
+    fn backend(&self, address: SocketAddr) -> Arc<dyn Backend> {
+        let config = config_at(&format!("http://{address}"));
+        Arc::new(ConsulBackend::new(config).unwrap())
+    }
+
+    async fn shown(&self, service: &ServiceName) -> usize {
+        self.operator().passing(service).await.len()
+    }
+
+    async fn stored(&self, service: &ServiceName) -> Vec<String> {
+        let mut written = Vec::new();
+        for entry in self.operator().entries(service).await {
+            let index = |value: &Value| value["ModifyIndex"].to_string();
+            let checks = entry["Checks"].as_array().unwrap().iter();
+            // The others are the node's.
+            let checks = checks.filter(|check| check["ServiceID"] != "");
+            written.push(index(&entry["Service"]));
+            written.extend(checks.map(index));
+        }
+        written
+    }
+}
