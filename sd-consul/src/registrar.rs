@@ -57,6 +57,7 @@ impl Registrar for ConsulRegistrar {
         let check = CheckDefinition::new(OP, self.client.config(), record, options.ttl)?;
         let definition = encode(OP, record, check)?;
         let (client, instance, id) = (Arc::clone(&self.client), record.clone(), record.record_id());
+        let id_is_new = options.id_is_new;
         // Before it is used: one that is replaced meanwhile is noticed then.
         let written = Written::new(record.clone(), client.token(OP)?);
         let writing = async move {
@@ -65,7 +66,12 @@ impl Registrar for ConsulRegistrar {
                 op: OP,
             };
             let record = instance.record_id();
-            let before = match records.holder(&record).await? {
+            let holder = if id_is_new {
+                Holder::Nobody
+            } else {
+                records.holder(&record).await?
+            };
+            let before = match holder {
                 Holder::Other { who, alive: true } => {
                     return Err(Error::new(ErrorKind::Conflict, OP).because(format!(
                         "{} is held by {who}: give this instance another id, or wait until that one is gone",

@@ -14,7 +14,9 @@ use common::{
 };
 use sd_consul::{ConsulBackend, ConsulConfig};
 use sd_core::testing::{HttpProxy, HttpRule};
-use sd_core::{Backend, ErrorKind, Incarnation, Registrar, RegistrationGuard};
+use sd_core::{
+    Backend, ErrorKind, Incarnation, Instance, InstanceId, Registrar, RegistrationGuard,
+};
 use tokio::time::Instant;
 
 fn registrar(config: ConsulConfig) -> Arc<dyn Registrar> {
@@ -182,6 +184,45 @@ async fn a_catalog_that_does_not_show_our_record_yet_proves_no_conflict() {
     let found = registry_at(&server()).list(&service).await.unwrap();
     assert_eq!(found.instances()[0].incarnation(), next.incarnation());
     new.withdraw(&next.record_id()).await.unwrap();
+}
+
+/// How often a registry asks who holds the id, until the instance is registered.
+async fn look_ups(instance: Instance) -> usize {
+    let target = server().strip_prefix("http://").unwrap().parse().unwrap();
+    let proxy = HttpProxy::start(target).await.unwrap();
+    let guard = registry_at(&proxy.url()).register(instance).await.unwrap();
+    let requests = proxy.requests();
+    guard.deregister().await.unwrap();
+    let look_up = "/v1/agent/health/service/id/";
+    let look_ups = requests.iter().filter(|r| r.path.starts_with(look_up));
+    look_ups.count()
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn who_holds_an_id_is_asked_only_if_somebody_else_could() {
+    let random = instance(&service(), 1);
+    let chosen = random.clone().with_id(InstanceId::new("a").unwrap());
+    assert_eq!(look_ups(random).await, 0);
+    assert_eq!(look_ups(chosen).await, 1);
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn what_an_earlier_registration_left_under_a_new_id_is_mended_by_the_second_attempt() {
+    let (service, operator) = (service(), Operator::at(&server()));
+    let config = config_at(&server()).with_request_timeout(Duration::from_secs(1));
+    let (registrar, ready) = (registrar(config), instance(&service, 1));
+    let left = ready.clone().with_ready(false);
+    registrar.register(&left, &ttl(TTL)).await.unwrap();
+    let mut options = ttl(TTL);
+    options.id_is_new = true;
+    let first = registrar.register(&ready, &options).await.unwrap_err();
+    assert_eq!(first.kind(), ErrorKind::Timeout, "{}", first.report());
+    options.id_is_new = false;
+    registrar.register(&ready, &options).await.unwrap();
+    assert_eq!(operator.passing(&service).await.len(), 1);
+    registrar.withdraw(&ready.record_id()).await.unwrap();
 }
 
 #[tokio::test]

@@ -34,6 +34,11 @@ impl Incarnation {
     pub const fn as_u64(self) -> u64 {
         self.0
     }
+
+    /// How an id ends that was made together with it.
+    fn id_ending(self) -> String {
+        format!("-{:08x}", self.0 >> 32)
+    }
 }
 
 impl fmt::Display for Incarnation {
@@ -137,11 +142,8 @@ impl Instance {
         let endpoint = endpoint.try_into().map_err(Into::into)?;
         let incarnation = Incarnation::random();
         let address = endpoint.to_string();
-        let id = InstanceId::new(format!(
-            "{}-{:08x}",
-            address.trim_start_matches("unix:/"),
-            incarnation.0 >> 32
-        ))?;
+        let address = address.trim_start_matches("unix:/");
+        let id = InstanceId::new(format!("{address}{}", incarnation.id_ending()))?;
         Ok(Self {
             service,
             id,
@@ -240,6 +242,11 @@ impl Instance {
     /// Which run of it this is.
     pub fn incarnation(&self) -> Incarnation {
         self.incarnation
+    }
+
+    /// Whether the id ends as one that was [made](Self::new) together with the incarnation, so that no other run has it.
+    pub fn id_holds_incarnation(&self) -> bool {
+        self.id.as_str().ends_with(&self.incarnation.id_ending())
     }
 
     /// What identifies its record at the server.

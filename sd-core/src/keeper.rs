@@ -163,8 +163,12 @@ impl Keeper {
                 at.since(self.clock.now()).min(self.attempt_limit())
             });
             let sent = self.clock.now();
-            self.attempted = true;
-            let (registrar, options) = (Arc::clone(&self.registrar), self.options.clone());
+            let is_first = !std::mem::replace(&mut self.attempted, true);
+            let registrar = Arc::clone(&self.registrar);
+            let options = RegisterOptions {
+                id_is_new: is_first && wanted.id_holds_incarnation(),
+                ..self.options.clone()
+            };
             let attempt = async move { registrar.register(&wanted, &options).await };
             let error = match self
                 .unless_stopped(within("register", limit, attempt))

@@ -167,6 +167,23 @@ async fn a_background_registration_outlives_a_registry_that_is_down() {
     assert!(back_at.elapsed() <= TTL / 3 + 10 * MILLIS);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_id_is_new_for_the_first_attempt_alone_and_only_if_it_holds_the_incarnation() {
+    let (registry, registrar) = registry();
+    let random = Instance::new("svc", "10.0.0.1:8080").unwrap();
+    let chosen = random.clone().with_id(InstanceId::new("a").unwrap());
+    let another_run = random.clone().with_incarnation(Incarnation::random());
+    for (instance, first) in [(random, true), (chosen, false), (another_run, false)] {
+        let before = registrar.calls_of(Op::Register).len();
+        registrar.answer_next(Op::Register, fail(ErrorKind::Timeout));
+        let guard = registry.register(instance).await.unwrap();
+        let calls = registrar.calls_of(Op::Register).into_iter().skip(before);
+        let new: Vec<bool> = calls.map(|call| call.options.unwrap().id_is_new).collect();
+        assert_eq!(new, [first, false]);
+        guard.deregister().await.unwrap();
+    }
+}
+
 fn guard_wants(registry: &Registry, error: &str) {
     let dump = serde_json::to_value(registry.dump()).unwrap();
     let registration = &dump["registrations"][0];

@@ -64,6 +64,8 @@ pub struct Call {
     pub op: Op,
     /// The record that was to be written, for `register` and `update`.
     pub instance: Option<Instance>,
+    /// What `register` was asked for.
+    pub options: Option<RegisterOptions>,
 }
 
 /// A [`Registrar`] whose answers are written in advance. Cheap to clone; clones share everything.
@@ -140,11 +142,17 @@ impl ScriptedRegistrar {
         self.calls_of(op)
     }
 
-    async fn call(&self, op: Op, instance: Option<&Instance>) -> Result<()> {
+    async fn call(
+        &self,
+        op: Op,
+        instance: Option<&Instance>,
+        options: Option<&RegisterOptions>,
+    ) -> Result<()> {
         let call = Call {
             at: Instant::now(),
             op,
             instance: instance.cloned(),
+            options: options.cloned(),
         };
         self.shared.calls.send_modify(|calls| calls.push(call));
         let answer = {
@@ -174,7 +182,7 @@ impl Registrar for ScriptedRegistrar {
         record: &Instance,
         options: &RegisterOptions,
     ) -> Result<Box<dyn Registration>> {
-        self.call(Op::Register, Some(record)).await?;
+        self.call(Op::Register, Some(record), Some(options)).await?;
         Ok(Box::new(ScriptedRegistration {
             registrar: self.clone(),
             liveness: Liveness::Lease { ttl: options.ttl },
@@ -182,7 +190,7 @@ impl Registrar for ScriptedRegistrar {
     }
 
     async fn withdraw(&self, _record: &RecordId) -> Result<()> {
-        self.call(Op::Withdraw, None).await
+        self.call(Op::Withdraw, None, None).await
     }
 }
 
@@ -199,12 +207,12 @@ impl Registration for ScriptedRegistration {
     }
 
     async fn renew(&self) -> Result<Liveness> {
-        self.registrar.call(Op::Renew, None).await?;
+        self.registrar.call(Op::Renew, None, None).await?;
         Ok(self.liveness)
     }
 
     async fn update(&self, record: &Instance) -> Result<()> {
-        self.registrar.call(Op::Update, Some(record)).await
+        self.registrar.call(Op::Update, Some(record), None).await
     }
 
     async fn lost(&self) -> Error {
