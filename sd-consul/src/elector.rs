@@ -4,18 +4,19 @@
 //! the id of the ticket, and a nonce that tells it from the session of another client with that id.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sd_core::{
     ElectionName, Elector, Entry, Error, ErrorKind, LeaderWatcher, Limits, Result, Safety,
     StrictElector, Ticket,
 };
+use tokio::time::sleep;
 
 use crate::backend::ConsulBackend;
 use crate::client::{Client, Room};
 use crate::election_keys::ElectionKeys;
 use crate::entry::{ConsulEntry, Place};
-use crate::kv::KvOp;
 use crate::leader_watcher::ConsulLeaderWatcher;
 use crate::safety::safety;
 use crate::seat::{Participation, Seat, Seats};
@@ -30,6 +31,9 @@ const ROOM: Room = Room {
     waiting: 28,
     asking: 8,
 };
+
+/// The servers write one thing after the other: first that the next leader has the lock, then that our session has ended.
+const GIVE_WAY: Duration = Duration::from_millis(5);
 
 /// The elections of one datacenter, over connections of its own.
 #[derive(Debug)]
@@ -99,14 +103,15 @@ impl Sessions<'_> {
             None => self.find().await?.0,
         };
         for session in sessions {
-            let recorded =
-                self.ticket.records_term && term::end(self.client, self.keys, &session).await?;
-            if !recorded {
-                // Refused if we do not lead.
-                let release = KvOp::unlock(self.keys.leader(), &session, Vec::new());
-                self.client.txn(self.op, &[release]).await?;
+            let Self {
+                client, keys, op, ..
+            } = self;
+            let led = (self.ticket.records_term && term::end(client, keys, &session).await?)
+                || client.kv_release(op, keys.leader(), &session).await?;
+            if led {
+                sleep(GIVE_WAY).await;
             }
-            self.client.destroy_session(self.op, &session).await?;
+            client.destroy_session(op, &session).await?;
         }
         Ok(())
     }

@@ -167,6 +167,18 @@ impl Client {
         read(op, self.wait(turn, &request, index, most).await?)
     }
 
+    /// Empties a key and gives up the lock on it, if this session has it; says whether it had.
+    pub(crate) async fn kv_release(
+        &self,
+        op: &'static str,
+        key: &str,
+        session: &str,
+    ) -> Result<bool> {
+        let path = kv_path(key);
+        let request = self.remote(op, Method::PUT, &path).with("release", session);
+        self.call(request).await?.json(op)
+    }
+
     /// Runs a transaction, once.
     pub(crate) async fn txn(&self, op: &'static str, steps: &[KvOp<'_>]) -> Result<Txn> {
         let request = self.remote(op, Method::PUT, &["txn"]).json(&steps)?.once();
