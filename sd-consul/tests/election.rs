@@ -11,7 +11,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::election::{
-    Booth, LASTING, SESSION_TTL, after, first, gone, leader_told, leads, name, now, prefix, ticket,
+    Booth, SESSION_TTL, after, first, gone, leader_told, leads, name, now, prefix, ticket,
     ticket_for, waits,
 };
 use common::{Operator, server};
@@ -330,23 +330,9 @@ fn an_election_goes_on_while_the_application_is_blocked() {
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn an_elector_outlives_the_runtime_that_it_was_first_used_on() {
-    let booth = Booth::at(&server());
-    let elector = booth.elector();
-    let first_use = Arc::clone(&elector);
-    let gone = tokio::task::spawn_blocking(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let other = ticket_for("other", LASTING);
-            first_use.join(&other).await.unwrap();
-            first_use.leave(&other).await
-        })
-    });
-    gone.await.unwrap().unwrap();
-    let ticket = ticket("a");
-    let entry = elector.join(&ticket).await.unwrap();
-    leads(&*entry).await;
-    elector.leave(&ticket).await.unwrap();
+    let backend = Booth::at(&server()).backend;
+    faults::an_elector_outlives_the_runtime_that_it_was_first_used_on(
+        &(backend as Arc<dyn Backend>),
+    )
+    .await;
 }

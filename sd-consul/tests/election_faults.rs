@@ -12,10 +12,9 @@ use common::election::{
     waits,
 };
 use common::faults::OwnAgent;
-use common::{LONG, Operator, eventually, own_server, own_server_behind_proxy, server};
-use sd_core::testing::faults;
-use sd_core::testing::{ConsulServer, Direction, Fault, TcpProxy};
-use sd_core::{Elector, Entry, ErrorKind, LeaderFeed, Ticket};
+use common::{LONG, Operator, eventually, own_server_behind_proxy};
+use sd_core::testing::{ConsulServer, Direction, Fault, TcpProxy, faults};
+use sd_core::{Elector, ErrorKind, LeaderFeed, Ticket};
 use tokio::time::{Instant, timeout};
 
 /// How soon a candidate whose line is dead must know it: a third of the time-to-live, the request timeout, and slack for a busy
@@ -24,7 +23,7 @@ const KNOWN_WITHIN: Duration = Duration::from_secs(12);
 
 /// Two ways to one Consul: `far` goes through a proxy.
 struct Scene {
-    server: ConsulServer,
+    _server: ConsulServer,
     proxy: TcpProxy,
     near: Booth,
     far: Booth,
@@ -39,7 +38,7 @@ impl Scene {
             far: Booth::again(&far, &near.prefix),
             operator: Operator::at(&server.program().url()),
             near,
-            server,
+            _server: server,
             proxy,
         }
     }
@@ -122,38 +121,9 @@ async fn killed_and_restarted_the_server_still_has_the_leader() {
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn restarted_without_its_data_the_server_has_nobody_and_its_tokens_are_of_another_history() {
-    let mut server = own_server().await;
-    let booth = Booth::at(&server.program().url());
-    let elector = booth.elector();
-    let ticket = ticket("a");
-    let entry = elector.join(&ticket).await.unwrap();
-    let token = leads(&*entry).await;
-    let mut feed = elector.observe(&name()).await.unwrap();
-    feed.next().await.unwrap();
-    server.restart_empty().await.unwrap();
-    let error = final_error(&*entry).await;
-    assert!(
-        matches!(error, ErrorKind::NotFound | ErrorKind::LeaseLost),
-        "{error:?}"
-    );
-    gone(now(&*entry).await);
-    let ended = timeout(LONG, async { while feed.next().await.is_ok() {} }).await;
-    assert!(ended.is_ok());
-    let again = elector.join(&ticket).await.unwrap();
-    let after = leads(&*again).await;
-    assert_eq!(after.partial_cmp(&token), None, "{after:?} {token:?}");
-}
-
-/// What a confirmation says once the server answers.
-async fn final_error(entry: &dyn Entry) -> ErrorKind {
-    let since = Instant::now();
-    loop {
-        let error = entry.confirm().await.unwrap_err();
-        if error.kind() != ErrorKind::Unavailable {
-            return error.kind();
-        }
-        assert!(since.elapsed() < LONG, "{}", error.report());
-    }
+    let agent = OwnAgent::start().await;
+    let [before, after] = faults::restarted_without_its_data_the_server_has_nobody(agent).await;
+    assert_eq!(after.partial_cmp(&before), None, "{after:?} {before:?}");
 }
 
 #[tokio::test]
@@ -274,30 +244,11 @@ async fn observers_are_told_of_every_handover_also_after_they_were_cut_off() {
         panic!("somebody leads");
     };
     assert_eq!(leader.id, Some(b.id));
-    drop(scene.server);
 }
 
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn a_closed_backend_lets_go_of_the_connections_of_its_electors() {
-    let target = server().strip_prefix("http://").unwrap().parse().unwrap();
-    let proxy = TcpProxy::start(target).await.unwrap();
-    let booth = Booth::at(&format!("http://{}", proxy.address()));
-    let (one, two) = (booth.elector(), booth.elector());
-    let (a, b) = (ticket("a"), ticket("b"));
-    one.join(&a).await.unwrap();
-    let waiter = two.join(&b).await.unwrap();
-    waits(&*waiter).await;
-    one.leave(&a).await.unwrap();
-    two.leave(&b).await.unwrap();
-    assert!(proxy.counts().open >= 2);
-    sd_core::Backend::close(&*booth.backend).await.unwrap();
-    let closed = timeout(LONG, proxy.counted(|counts| counts.open == 0)).await;
-    closed.unwrap();
-    for elector in [one, two, booth.elector()] {
-        assert_eq!(
-            elector.safety().await.unwrap_err().kind(),
-            ErrorKind::Closed
-        );
-    }
+    faults::a_closed_backend_lets_go_of_the_connections_of_its_electors(OwnAgent::start().await)
+        .await;
 }

@@ -10,8 +10,7 @@ use std::time::Duration;
 use common::election::{Booth, after, first, gone, leader_told, leads, name, now, ticket, waits};
 use common::{LONG, prefix, raw, server};
 use etcd_client::{Client, Compare, PutOptions, Txn, TxnOp};
-use sd_core::testing::faults;
-use sd_core::testing::{Fault, TcpProxy, required_env};
+use sd_core::testing::{Fault, TcpProxy, faults, required_env};
 use sd_core::{Backend, CandidateId, ErrorKind, FencingToken, Instancer};
 use sd_etcd::{EtcdBackend, EtcdConfig};
 use tokio::time::{Instant, sleep, timeout};
@@ -236,28 +235,11 @@ fn an_election_goes_on_while_the_application_is_blocked() {
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn an_elector_outlives_the_runtime_that_it_was_first_used_on() {
-    let booth = Booth::at(&server());
-    let elector = booth.elector();
-    let first_use = Arc::clone(&elector);
-    let gone = tokio::task::spawn_blocking(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(first_use.safety()).map(drop)
-    });
-    gone.await.unwrap().unwrap();
-    let ticket = ticket("a");
-    // What is not safe to send twice may fail once.
-    let entry = match elector.join(&ticket).await {
-        Ok(entry) => entry,
-        Err(error) => {
-            assert_eq!(error.kind(), ErrorKind::Unavailable);
-            elector.join(&ticket).await.unwrap()
-        }
-    };
-    leads(&*entry).await;
-    elector.leave(&ticket).await.unwrap();
+    let backend = Booth::at(&server()).backend;
+    faults::an_elector_outlives_the_runtime_that_it_was_first_used_on(
+        &(backend as Arc<dyn Backend>),
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -7,17 +7,13 @@ mod common;
 use std::time::Duration;
 
 use common::election::{
-    Booth, after, first, gone, leader_told, leads, name, now, ticket, ticket_for, told_at_last,
-    waits,
+    Booth, after, first, leader_told, leads, name, now, ticket, ticket_for, told_at_last, waits,
 };
 use common::faults::OwnServer;
-use common::{
-    LONG, entries, eventually, keys, leases, own_server, own_server_behind_proxy, raw, revision,
-};
+use common::{LONG, entries, eventually, keys, leases, own_server_behind_proxy, raw, revision};
 use etcd_client::{Client, KeyValue};
-use sd_core::testing::faults;
-use sd_core::testing::{EtcdServer, Fault, TcpProxy};
-use sd_core::{Elector, Entry, ErrorKind, Predecessor, Ticket};
+use sd_core::testing::{EtcdServer, Fault, TcpProxy, faults};
+use sd_core::{Elector, ErrorKind, Predecessor, Ticket};
 use tokio::time::{Instant, timeout};
 
 /// So that nothing expires while a test runs.
@@ -29,7 +25,7 @@ const KNOWN_WITHIN: Duration = Duration::from_secs(12);
 
 /// Two ways to one server: `far` goes through a proxy.
 struct Scene {
-    server: EtcdServer,
+    _server: EtcdServer,
     proxy: TcpProxy,
     near: Booth,
     far: Booth,
@@ -44,7 +40,7 @@ impl Scene {
             far: Booth::again(&far, &near.prefix),
             raw: raw(&server.program().url()).await,
             near,
-            server,
+            _server: server,
             proxy,
         }
     }
@@ -158,33 +154,7 @@ async fn killed_and_restarted_the_server_still_has_the_queue() {
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn restarted_without_its_data_the_server_has_nobody() {
-    let mut server = own_server().await;
-    let booth = Booth::at(&server.program().url());
-    let elector = booth.elector();
-    let ticket = ticket_for("a", LASTING);
-    let entry = elector.join(&ticket).await.unwrap();
-    leads(&*entry).await;
-    server.restart_empty().await.unwrap();
-    let error = eventually_final(&*entry).await;
-    assert!(
-        matches!(error, ErrorKind::NotFound | ErrorKind::LeaseLost),
-        "{error:?}"
-    );
-    gone(now(&*entry).await);
-    let again = elector.join(&ticket).await.unwrap();
-    leads(&*again).await;
-}
-
-/// What a confirmation says once the new server answers.
-async fn eventually_final(entry: &dyn Entry) -> ErrorKind {
-    let since = Instant::now();
-    loop {
-        let error = entry.confirm().await.unwrap_err();
-        if error.kind() != ErrorKind::Unavailable {
-            return error.kind();
-        }
-        assert!(since.elapsed() < LONG, "{}", error.report());
-    }
+    faults::restarted_without_its_data_the_server_has_nobody(OwnServer::start().await).await;
 }
 
 #[tokio::test]
@@ -347,18 +317,6 @@ async fn a_leader_that_stopped_says_so_also_after_its_lease_has_ended() {
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn a_closed_backend_lets_go_of_the_connections_of_its_electors() {
-    let scene = Scene::new().await;
-    let (one, two) = (scene.far.elector(), scene.far.elector());
-    one.safety().await.unwrap();
-    two.safety().await.unwrap();
-    assert_eq!(scene.proxy.counts().open, 2);
-    sd_core::Backend::close(&*scene.far.backend).await.unwrap();
-    timeout(LONG, scene.proxy.counted(|counts| counts.open == 0))
-        .await
-        .unwrap();
-    for elector in [one, two, scene.far.elector()] {
-        let error = elector.safety().await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Closed);
-    }
-    drop(scene.server);
+    faults::a_closed_backend_lets_go_of_the_connections_of_its_electors(OwnServer::start().await)
+        .await;
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use super::FaultFixture;
@@ -11,8 +12,9 @@ use crate::backend::Backend;
 use crate::elector::{Elector, Ticket};
 use crate::error::ErrorKind;
 use crate::name::ElectionName;
-use crate::testing::standings::{after, first, leads, told_at_last, waits};
+use crate::testing::standings::{after, first, gone, leads, now, told_at_last, waits};
 use crate::testing::{Fault, LONG};
+use crate::token::FencingToken;
 
 /// So that nothing expires meanwhile.
 const LASTING: Duration = Duration::from_mins(5);
@@ -71,12 +73,88 @@ pub async fn a_candidate_that_was_cut_off_sees_what_happened_meanwhile(fixture: 
     next.confirm().await.unwrap();
 }
 
+/// The entry is gone, whoever watched is told that its feed has ended, and there can be a leader again. Returns the tokens of before
+/// and after.
+pub async fn restarted_without_its_data_the_server_has_nobody(
+    mut fixture: impl FaultFixture,
+) -> [FencingToken; 2] {
+    let elector = elector(&fixture.backend(fixture.address()));
+    let [ticket, _] = tickets();
+    let entry = elector.join(&ticket).await.unwrap();
+    let before = leads(&*entry).await;
+    let mut feed = elector.observe(&ticket.name).await.unwrap();
+    feed.next().await.unwrap();
+    fixture.server().restart_empty().await.unwrap();
+    let answering = async {
+        loop {
+            let error = entry.confirm().await.unwrap_err();
+            if error.kind() != ErrorKind::Unavailable {
+                return error.kind();
+            }
+        }
+    };
+    let lost = timeout(LONG, answering).await.unwrap();
+    assert!(
+        matches!(lost, ErrorKind::NotFound | ErrorKind::LeaseLost),
+        "{lost:?}"
+    );
+    gone(now(&*entry).await);
+    let ended = timeout(LONG, async { while feed.next().await.is_ok() {} }).await;
+    assert!(ended.is_ok());
+    let again = elector.join(&ticket).await.unwrap();
+    [before, leads(&*again).await]
+}
+
+/// Also those of electors that are still held. They answer `Closed`.
+pub async fn a_closed_backend_lets_go_of_the_connections_of_its_electors(
+    fixture: impl FaultFixture,
+) {
+    let proxy = proxy(&fixture).await;
+    let backend = fixture.backend(proxy.address());
+    let electors = [elector(&backend), elector(&backend)];
+    let tickets = tickets();
+    for (elector, ticket) in electors.iter().zip(&tickets) {
+        now(&*elector.join(ticket).await.unwrap()).await;
+    }
+    for (elector, ticket) in electors.iter().zip(&tickets) {
+        elector.leave(ticket).await.unwrap();
+    }
+    let open = proxy.counts().open;
+    assert!(open >= electors.len(), "{open}");
+    backend.close().await.unwrap();
+    let closed = timeout(LONG, proxy.counted(|counts| counts.open == 0)).await;
+    closed.unwrap();
+    let [one, two] = electors;
+    for elector in [one, two, elector(&backend)] {
+        let error = elector.safety().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Closed);
+    }
+}
+
+/// The runtime ends that drove the elector's connections, as when an application makes one for each election.
+pub async fn an_elector_outlives_the_runtime_that_it_was_first_used_on(backend: &Arc<dyn Backend>) {
+    let elector = elector(backend);
+    let first_use = Arc::clone(&elector);
+    let gone = tokio::task::spawn_blocking(move || {
+        runtime().block_on(async {
+            let [other, _] = tickets();
+            first_use.join(&other).await?;
+            first_use.leave(&other).await
+        })
+    });
+    gone.await.unwrap().unwrap();
+    let [ticket, _] = tickets();
+    // What is not safe to send twice may fail once.
+    let entry = match elector.join(&ticket).await {
+        Err(error) if error.kind() == ErrorKind::Unavailable => elector.join(&ticket).await,
+        joined => joined,
+    };
+    leads(&*entry.unwrap()).await;
+    elector.leave(&ticket).await.unwrap();
+}
+
 /// The application's runtime is not driven, as if something blocked it. Not for a test that runs on a runtime itself.
 pub fn an_election_goes_on_while_the_application_is_blocked(backend: &Arc<dyn Backend>) {
-    let runtime = || {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        builder.enable_all().build().unwrap()
-    };
     let (application, elections) = (runtime(), runtime());
     let service = unused_service();
     application.block_on(backend.list(&service)).unwrap();
@@ -91,6 +169,11 @@ pub fn an_election_goes_on_while_the_application_is_blocked(backend: &Arc<dyn Ba
     drop(elections);
     // Nor is anything of it left behind that only its runtime could have moved.
     application.block_on(backend.list(&service)).unwrap();
+}
+
+fn runtime() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap()
 }
 
 fn elector(backend: &Arc<dyn Backend>) -> Arc<dyn Elector> {

@@ -20,8 +20,11 @@ use async_trait::async_trait;
 
 pub use self::electing::{
     a_candidate_that_was_cut_off_sees_what_happened_meanwhile,
+    a_closed_backend_lets_go_of_the_connections_of_its_electors,
     an_election_goes_on_while_the_application_is_blocked,
+    an_elector_outlives_the_runtime_that_it_was_first_used_on,
     killed_and_restarted_the_server_still_has_the_candidates,
+    restarted_without_its_data_the_server_has_nobody,
 };
 pub use self::registering::{
     a_registry_that_is_down_at_the_start_delays_nobody,
