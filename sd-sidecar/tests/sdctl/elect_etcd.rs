@@ -11,9 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::beating::{Beating, signal};
+use crate::electing::{ELECTION, elect, is, time};
 use crate::running::{Running, sdctl, sdctl_json};
 
-const NAME: &str = "reports/nightly";
 const TTL: Duration = Duration::from_secs(3);
 /// What a server may take beyond the time-to-live, on a busy machine.
 const SLACK: Duration = Duration::from_secs(5);
@@ -24,22 +24,6 @@ fn registry() -> String {
     let server = server.replacen("http://", "etcd://", 1);
     let corner = Incarnation::random();
     format!("{server}/sdctl-{corner}?election_prefix=/sdctl-elections-{corner}")
-}
-
-fn elect(registry: &str, value: &str, beating: &Beating) -> Running {
-    let elect = [
-        "elect", NAME, "--value", value, "--ttl", "3s", "--json", "--",
-    ];
-    Running::start(registry, &beating.after(&elect))
-}
-
-fn is(event: &'static str) -> impl Fn(&Value) -> bool {
-    move |told| told["event"] == event
-}
-
-fn time(told: &Value) -> Moment {
-    let nanos = told["t_boottime_ns"].as_u64().unwrap();
-    Moment::from_start(Duration::from_nanos(nanos))
 }
 
 /// Two candidates with stubborn commands, of which the first leads.
@@ -55,9 +39,9 @@ impl Pair {
     async fn start() -> Self {
         let registry = registry();
         let [first_beating, second_beating] = [Beating::stubborn(), Beating::stubborn()];
-        let mut first = elect(&registry, "first", &first_beating);
+        let mut first = elect(&registry, "first", TTL, &first_beating);
         let first_elected = first.json_where(is("elected")).await;
-        let mut second = elect(&registry, "second", &second_beating);
+        let mut second = elect(&registry, "second", TTL, &second_beating);
         let waiting = second.json_where(|_| true).await;
         assert_eq!(
             (&waiting["event"], &waiting["error"]),
@@ -128,7 +112,7 @@ async fn a_leader_that_is_asked_to_stop_hands_over_without_waiting_for_the_time_
     let registry = registry();
     let [docile, next] = [Beating::docile(), Beating::docile()];
     let elect = |beating: &Beating| {
-        let arguments = beating.after(&["elect", NAME, "--ttl", "60s", "--json", "--"]);
+        let arguments = beating.after(&["elect", ELECTION, "--ttl", "60s", "--json", "--"]);
         Running::start(&registry, &arguments)
     };
     let mut first = elect(&docile);
@@ -164,15 +148,15 @@ async fn a_leader_whose_watchdog_is_killed_hands_over() {
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn a_leader_is_seen_and_so_is_that_nobody_leads() {
     let registry = registry();
-    let mut watch = Running::start(&registry, &["leader", NAME, "--watch", "--json"]);
+    let mut watch = Running::start(&registry, &["leader", ELECTION, "--watch", "--json"]);
     let nobody = json!({
-        "name": NAME, "leader": null, "status": "live", "since": null, "error": null, "lineage": 0,
+        "name": ELECTION, "leader": null, "status": "live", "since": null, "error": null, "lineage": 0,
     });
     assert_eq!(watch.json_where(|_| true).await, nobody);
-    let asked = sdctl(&registry, &["leader", NAME, "--json"]).await;
+    let asked = sdctl(&registry, &["leader", ELECTION, "--json"]).await;
     assert_eq!(asked.status.code(), Some(1));
 
-    let elect = ["elect", NAME, "--value", "host-7", "--json"];
+    let elect = ["elect", ELECTION, "--value", "host-7", "--json"];
     let mut first = Running::start(&registry, &elect);
     let elected = first.json_where(is("elected")).await;
     let seen = watch.json_where(|_| true).await;
@@ -184,12 +168,12 @@ async fn a_leader_is_seen_and_so_is_that_nobody_leads() {
     leader["value"] = "host-7".into();
     assert_eq!(seen["leader"], leader);
     assert_eq!(
-        sdctl_json(&registry, &["leader", NAME, "--json"]).await,
+        sdctl_json(&registry, &["leader", ELECTION, "--json"]).await,
         seen
     );
-    let text = sdctl(&registry, &["leader", NAME]).await;
+    let text = sdctl(&registry, &["leader", ELECTION]).await;
     let text = String::from_utf8(text.stdout).unwrap();
-    let expected = format!("{NAME} is led by host-7, token {}", elected["token"]);
+    let expected = format!("{ELECTION} is led by host-7, token {}", elected["token"]);
     assert!(text.starts_with(&expected), "{text}");
 
     first.signal(Signal::INT);
@@ -203,10 +187,10 @@ async fn a_leader_without_its_registry_is_at_risk_then_stops_its_command_and_lat
     let registry = program.url().replacen("http://", "etcd://", 1) + "/services";
     let mut server = EtcdServer::launch(program).await.unwrap();
     let beating = Beating::stubborn();
-    let mut first = elect(&registry, "first", &beating);
+    let mut first = elect(&registry, "first", TTL, &beating);
     let elected = first.json_where(is("elected")).await;
     let run = beating.run(1).await;
-    let mut watch = Running::start(&registry, &["leader", NAME, "--watch", "--json"]);
+    let mut watch = Running::start(&registry, &["leader", ELECTION, "--watch", "--json"]);
     watch
         .json_where(|told| told["leader"]["token"] == elected["token"])
         .await;
@@ -250,7 +234,7 @@ async fn a_command_has_no_time_to_stop_once_another_may_lead() {
     for deleted in [true, false] {
         let beating = Beating::stubborn();
         // It would have 12 s.
-        let elect = ["elect", NAME, "--once", "--ttl", "60s", "--json", "--"];
+        let elect = ["elect", ELECTION, "--once", "--ttl", "60s", "--json", "--"];
         let mut first = Running::start(&registry, &beating.after(&elect));
         let elected = first.json_where(is("elected")).await;
         let run = beating.run(1).await;
@@ -300,7 +284,7 @@ async fn whoever_wants_one_term_only_is_told_how_it_ended() {
     let program = EtcdProgram::from_env().unwrap();
     let registry = program.url().replacen("http://", "etcd://", 1) + "/services";
     let mut server = EtcdServer::launch(program).await.unwrap();
-    let once = ["elect", NAME, "--once", "--ttl", "3s", "--json"];
+    let once = ["elect", ELECTION, "--once", "--ttl", "3s", "--json"];
     let mut elect = Running::start(&registry, &once);
     elect.json_where(is("elected")).await;
     server.kill().unwrap();
@@ -320,7 +304,7 @@ async fn whoever_cannot_tell_the_registry_that_it_leaves_says_so() {
     let program = EtcdProgram::from_env().unwrap();
     let registry = program.url().replacen("http://", "etcd://", 1) + "/services";
     let mut server = EtcdServer::launch(program).await.unwrap();
-    let start = || Running::start(&registry, &["elect", NAME, "--ttl", "60s", "--json"]);
+    let start = || Running::start(&registry, &["elect", ELECTION, "--ttl", "60s", "--json"]);
     let mut leader = start();
     leader.json_where(is("elected")).await;
     let mut waiting = start();
@@ -342,7 +326,7 @@ async fn whoever_cannot_tell_the_registry_that_it_leaves_says_so() {
 async fn a_candidate_without_a_registry_says_why_it_waits_and_ends_when_it_is_told_to() {
     let port = sd_core::testing::free_port().unwrap();
     let registry = format!("etcd://u:sesame@127.0.0.1:{port}/services");
-    let mut elect = Running::start(&registry, &["elect", NAME, "--json"]);
+    let mut elect = Running::start(&registry, &["elect", ELECTION, "--json"]);
     let waiting = elect.json_where(|_| true).await;
     assert_eq!(waiting["event"], "waiting");
     let error = waiting["error"].as_str().unwrap();
@@ -352,7 +336,7 @@ async fn a_candidate_without_a_registry_says_why_it_waits_and_ends_when_it_is_to
     let (status, _, stderr) = elect.end().await;
     assert!(status.success(), "{stderr}");
     assert_eq!(stderr, "");
-    let asked = sdctl(&registry, &["leader", NAME, "--timeout", "1s"]).await;
+    let asked = sdctl(&registry, &["leader", ELECTION, "--timeout", "1s"]).await;
     let line = crate::running::failure(&asked);
     assert!(
         line.contains("who leads") && line.contains("try: "),

@@ -15,8 +15,12 @@ mod dead_etcd;
 mod elect;
 #[cfg(all(feature = "etcd", target_os = "linux"))]
 mod elect_etcd;
+#[cfg(all(any(feature = "etcd", feature = "consul"), target_os = "linux"))]
+mod electing;
 #[cfg(feature = "etcd")]
 mod etcd;
+#[cfg(any(feature = "etcd", feature = "consul"))]
+mod registering;
 mod running;
 #[cfg(target_os = "linux")]
 mod watchdog;

@@ -1,0 +1,65 @@
+//! What every backend must do: what one `sdctl` registers, another sees.
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::running::{Running, sdctl_json};
+
+/// What others were told: by a watch before, by a list meanwhile, and the services meanwhile.
+pub(crate) struct Seen {
+    pub(crate) empty: Value,
+    pub(crate) listed: Value,
+    pub(crate) services: Value,
+}
+
+/// The ids of the instances in a state.
+pub(crate) fn ids(state: &Value) -> Vec<&str> {
+    let instances = state["instances"].as_array().unwrap();
+    let ids = instances.iter().map(|one| one["id"].as_str().unwrap());
+    ids.collect()
+}
+
+/// Registers an instance of a service that nobody else uses, and asks the process to stop.
+pub(crate) async fn is_seen_until_it_is_told_to_stop(registry: &str, service: &str) -> Seen {
+    let mut watch = Running::start(registry, &["watch", service, "--json"]);
+    let empty = watch.json_where(|state| state["status"] == "live").await;
+    assert_eq!(ids(&empty), [""; 0]);
+
+    let arguments = format!(
+        "register {service} 10.0.0.7:50051 --id g-1 --meta k=v --tag blue --zone a --version 1.2 --weight 3 --priority 4 --ttl 5s \
+         --json"
+    );
+    let arguments: Vec<_> = arguments.split_whitespace().collect();
+    let mut register = Running::start(registry, &arguments);
+    let registered = register.json_where(|_| true).await;
+    assert_eq!(registered["event"], "registered");
+    assert_eq!(registered["ttl_seconds"], 5.0);
+
+    let seen = watch.json_where(|state| ids(state) == ["g-1"]).await;
+    let listed = sdctl_json(registry, &["list", service, "--json"]).await;
+    assert_eq!(seen["instances"], listed["instances"]);
+    assert_eq!(listed["status"], "live");
+    let mut instance = listed["instances"][0].clone();
+    assert_eq!(instance["incarnation"].take(), registered["incarnation"]);
+    assert_eq!(
+        instance,
+        json!({
+            "service": service, "id": "g-1", "incarnation": null, "address": "10.0.0.7:50051",
+            "ready": true, "version": "1.2", "zone": "a", "weight": 3, "priority": 4,
+            "tags": ["blue"], "metadata": {"k": "v"},
+        })
+    );
+    let services = sdctl_json(registry, &["services", "--json"]).await;
+
+    register.signal(Signal::TERM);
+    let (status, events, stderr) = register.end().await;
+    assert!(status.success(), "{stderr}");
+    let last: Value = serde_json::from_str(events.last().unwrap()).unwrap();
+    assert_eq!(last["event"], "withdrawn");
+    watch.json_where(|state| ids(state).is_empty()).await;
+    Seen {
+        empty,
+        listed,
+        services,
+    }
+}
