@@ -1,99 +1,137 @@
-//! Side by side with go-kit's consul package: its entries are read, and ours are where it looks.
+//! Side by side with go-kit's consul package: it sees what we register and no longer than it should, and we what it registers.
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod common;
 
-use common::{Operator, instance, is_live_with, registry_at, server, service, until};
-use sd_core::ServiceName;
-use serde_json::Value;
+use std::sync::Arc;
 
-/// The addresses that go-kit's Instancer has: the entries that pass, with the first tag filtered by the server and the others by
-/// itself, the service's address or that of the node.
-async fn as_go_kit_reads(operator: &Operator, service: &ServiceName, tags: &[&str]) -> Vec<String> {
-    let tag = tags
-        .first()
-        .map_or(String::new(), |tag| format!("&tag={tag}"));
-    let target = format!("/v1/health/service/{service}?passing=1{tag}");
-    let found = operator.get(&target).await;
-    let has_all = |entry: &&Value| {
-        let found = entry["Service"]["Tags"].as_array().unwrap();
-        tags.iter()
-            .all(|tag| found.iter().any(|found| found == tag))
+use common::{
+    LONG, Operator, config_at, instance, is_live_with, registry_at, server, service, ttl, until,
+};
+use sd_consul::ConsulBackend;
+use sd_core::testing::Peer;
+use sd_core::{Backend, ServiceName};
+use serde_json::Value;
+use tokio::time::timeout;
+
+/// go-kit doing this, at the agent that all share.
+fn go_kit(action: &str, service: &ServiceName, rest: &[&str]) -> Peer {
+    let (server, service) = (server(), service.as_str());
+    let arguments = [&["consul", action, &server, service], rest].concat();
+    Peer::start("SD_TEST_CONSUL_GO_KIT", &arguments).unwrap()
+}
+
+fn json(line: &str) -> Value {
+    serde_json::from_str(line).unwrap()
+}
+
+/// The next set that an Instancer of go-kit has.
+async fn next(instancer: &mut Peer) -> Vec<String> {
+    let line = timeout(LONG, instancer.line()).await.unwrap().unwrap();
+    let seen = json(&line)["instances"].take();
+    serde_json::from_value(seen).unwrap_or_else(|_| panic!("{line}"))
+}
+
+/// What a Registrar of go-kit has done, which also logs why it could not.
+async fn done(registrar: &mut Peer) -> Value {
+    let line = timeout(LONG, registrar.line()).await.unwrap().unwrap();
+    json(&line)["action"].take()
+}
+
+async fn deregister(registrar: Peer) {
+    let left = timeout(LONG, registrar.dismiss()).await.unwrap().unwrap();
+    let [line] = &left[..] else {
+        panic!("{left:?}");
     };
-    let address = |entry: &Value| {
-        let own = entry["Service"]["Address"].as_str().unwrap();
-        let node = entry["Node"]["Address"].as_str().unwrap();
-        let host = if own.is_empty() { node } else { own };
-        format!("{host}:{}", entry["Service"]["Port"])
-    };
-    let entries = found.as_array().unwrap().iter();
-    entries.filter(has_all).map(address).collect()
+    assert_eq!(json(line)["action"], "deregister", "{line}");
 }
 
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
-async fn go_kit_reads_what_we_register_and_stops_calling_what_is_drained() {
-    let (service, operator) = (service(), Operator::at(&server()));
-    let registry = registry_at(&server());
-    let guard = registry
-        .register(instance(&service, 8080).with_tag("v2").with_tag("blue"))
-        .await
-        .unwrap();
-    let ours = ["10.0.0.1:8080".to_owned()];
-    assert_eq!(as_go_kit_reads(&operator, &service, &[]).await, ours);
-    assert_eq!(
-        as_go_kit_reads(&operator, &service, &["blue", "v2"]).await,
-        ours
-    );
-    assert!(
-        as_go_kit_reads(&operator, &service, &["blue", "v3"])
-            .await
-            .is_empty()
-    );
-    guard
-        .update(|instance| instance.with_ready(false))
-        .await
-        .unwrap();
-    assert!(as_go_kit_reads(&operator, &service, &[]).await.is_empty());
-    guard
-        .update(|instance| instance.with_ready(true))
-        .await
-        .unwrap();
-    assert_eq!(as_go_kit_reads(&operator, &service, &[]).await, ours);
+async fn go_kit_sees_what_we_register_while_it_is_ready() {
+    let (service, registry) = (service(), registry_at(&server()));
+    let mut all = go_kit("watch", &service, &[]);
+    // The first is looked for by Consul, the others by go-kit.
+    let mut tagged = go_kit("watch", &service, &["blue", "v2"]);
+    let mut other = go_kit("watch", &service, &["blue", "v3"]);
+    for instancer in [&mut all, &mut tagged, &mut other] {
+        assert!(next(instancer).await.is_empty());
+    }
+    let ours = instance(&service, 8080).with_tag("v2").with_tag("blue");
+    let ours = ours.with_weight(7).with_zone("a").with_metadata("k", "v");
+    let guard = registry.register(ours).await.unwrap();
+    for instancer in [&mut all, &mut tagged] {
+        assert_eq!(next(instancer).await, ["10.0.0.1:8080"]);
+    }
+    for ready in [false, true] {
+        let update = guard.update(move |instance| instance.with_ready(ready));
+        update.await.unwrap();
+        let expected: &[&str] = if ready { &["10.0.0.1:8080"] } else { &[] };
+        for instancer in [&mut all, &mut tagged] {
+            assert_eq!(next(instancer).await, expected);
+        }
+    }
     guard.deregister().await.unwrap();
-    assert!(as_go_kit_reads(&operator, &service, &[]).await.is_empty());
+    for mut instancer in [all, tagged] {
+        assert!(next(&mut instancer).await.is_empty());
+    }
+    assert!(other.dismiss().await.unwrap().is_empty());
 }
 
-/// go-kit's Registrar hands `api.AgentServiceRegistration` to the agent as it is; this is the one of its documentation.
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn what_crashed_vanishes_from_go_kit() {
+    let (service, registry) = (service(), registry_at(&server()));
+    let _alive = registry.register(instance(&service, 1)).await.unwrap();
+    let backend = Arc::new(ConsulBackend::new(config_at(&server())).unwrap());
+    let (registrar, crashed) = (backend.registrar().unwrap(), instance(&service, 2));
+    registrar.register(&crashed, &ttl(LONG)).await.unwrap();
+    let mut instancer = go_kit("watch", &service, &[]);
+    let mut seen = next(&mut instancer).await;
+    seen.sort();
+    assert_eq!(seen, ["10.0.0.1:1", "10.0.0.1:2"]);
+    // As its time-to-live does, since nobody renews it.
+    Operator::at(&server()).fail(&crashed.record_id()).await;
+    assert_eq!(next(&mut instancer).await, ["10.0.0.1:1"]);
+    registrar.withdraw(&crashed.record_id()).await.unwrap();
+}
+
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn what_go_kit_registers_is_read_beside_our_own() {
-    let (service, operator) = (service(), Operator::at(&server()));
-    let registry = registry_at(&server());
+    let (service, registry) = (service(), registry_at(&server()));
+    let operator = Operator::at(&server());
     let ours = registry.register(instance(&service, 1)).await.unwrap();
     let mut seen = registry.subscribe(&service).unwrap();
     until(&mut seen, "ours", is_live_with(1)).await;
-    let rest =
-        r#","Tags":["alpha","beta"],"Port":12345,"Address":"10.0.0.3","EnableTagOverride":false"#;
-    operator.register(&service, "unique-ID-1", rest).await;
-    let state = until(&mut seen, "both", is_live_with(2)).await;
-    let mut both = state.snapshot().instances().iter();
-    let theirs = both.find(|one| one.id() != &ours.record_id().id).unwrap();
-    assert_eq!(theirs.endpoint().to_string(), "10.0.0.3:12345");
-    assert!(
-        theirs
-            .tags()
-            .iter()
-            .map(String::as_str)
-            .eq(["alpha", "beta"])
-    );
-    assert!(
-        theirs.id().as_str().starts_with("unique-ID-1-of-"),
-        "{theirs:?}"
-    );
-    operator.deregister(&service, "unique-ID-1").await;
+    let ids = ["with-address", "without"].map(|id| format!("{id}-of-{service}"));
+    let [with, without] = &ids;
+    let tagged = [with, "10.0.0.3", "12345", "alpha", "beta"];
+    let mut tagged = go_kit("register", &service, &tagged);
+    // Then it is at the node's.
+    let mut plain = go_kit("register", &service, &[without, "", "12346"]);
+    for registrar in [&mut tagged, &mut plain] {
+        assert_eq!(done(registrar).await, "register");
+    }
+    let state = until(&mut seen, "all", is_live_with(3)).await;
+    let read = |id: &str| {
+        let mut all = state.snapshot().instances().iter();
+        let found = all.find(|one| one.id().as_str().starts_with(id)).unwrap();
+        let tags: Vec<String> = found.tags().iter().cloned().collect();
+        (found.endpoint().to_string(), tags, found.is_ready())
+    };
+    let tags = ["alpha", "beta"].map(str::to_owned).to_vec();
+    assert_eq!(read(with), ("10.0.0.3:12345".to_owned(), tags, true));
+    let node = operator.entries(&service).await[0]["Node"]["Address"].clone();
+    let at_node = format!("{}:12346", node.as_str().unwrap());
+    assert_eq!(read(without), (at_node, Vec::new(), true));
+
+    for registrar in [tagged, plain] {
+        deregister(registrar).await;
+    }
     let state = until(&mut seen, "ours alone", is_live_with(1)).await;
-    // It was removed on purpose, whoever did it.
+    // They were removed on purpose, whoever did it.
     assert_eq!(state.snapshot().held(), []);
+    assert!(state.snapshot().get(&ours.record_id().id).is_some());
 }

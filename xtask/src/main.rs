@@ -13,6 +13,7 @@ mod ci;
 mod command;
 mod http;
 mod interrupt;
+mod peers;
 mod process;
 mod protoc;
 mod servers;

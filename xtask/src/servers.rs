@@ -13,6 +13,7 @@ mod running;
 mod start;
 mod variables;
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,7 @@ pub(crate) use self::variables::{
 };
 
 use crate::command::Run;
+use crate::peers;
 use crate::shell::export;
 use crate::tools::Tools;
 use crate::version::Version;
@@ -101,14 +103,18 @@ impl Command {
     pub(crate) fn run(&self, workspace: &Workspace) -> Result<()> {
         match self {
             Self::Up { names } => {
-                let running = running::up(workspace, &chosen(names)?)?;
-                for (name, value) in variables(&running) {
+                let servers = chosen(names)?;
+                let running = running::up(workspace, &servers)?;
+                let peers = peers::provide(workspace, &servers)?;
+                for (name, value) in variables(&running).into_iter().chain(peers) {
                     println!("{}", export(&name, &value));
                 }
             }
             Self::Down => {
                 let stopped = running::down(workspace)?;
-                for (name, _) in variables(&stopped) {
+                let peers = stopped.iter().map(|one| peers::variable(one.server));
+                let names = variables(&stopped).into_iter().map(|(name, _)| name);
+                for name in names.chain(peers.collect::<BTreeSet<_>>()) {
                     println!("unset {name}");
                 }
             }

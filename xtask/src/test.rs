@@ -11,10 +11,10 @@ use clap::Args;
 
 use self::counts::Counts;
 use self::executables::{Executable, Ignored};
-use crate::interrupt;
 use crate::servers::{self, Fleet, Program, Running, Server};
 use crate::shell::export;
 use crate::workspace::Workspace;
+use crate::{interrupt, peers};
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct Options {
@@ -37,7 +37,11 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
         None => servers::ALL.to_vec(),
         Some(backend) => servers::chosen(std::slice::from_ref(backend))?,
     };
-    let (executables, programs) = prepare(workspace, &servers)?;
+    let Prepared {
+        executables,
+        programs,
+        peers,
+    } = prepare(workspace, &servers)?;
     let mut counts = Counts::default();
     if options.backend.is_none() {
         plain_tests(workspace, &mut counts)?;
@@ -50,7 +54,10 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
             let first_of_backend = !fleet.running[..index]
                 .iter()
                 .any(|earlier| earlier.server.backend() == running.server.backend());
-            server_tests(&ignored, &fleet, running, first_of_backend, &mut counts)?;
+            let mut variables = peers.clone();
+            variables.extend(servers::variables(&fleet.running));
+            variables.extend(servers::plain_variables(running));
+            server_tests(&ignored, &variables, running, first_of_backend, &mut counts)?;
             with.push(format!("{} {}", running.server.backend(), running.version));
         }
         for test in &ignored {
@@ -70,18 +77,26 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
     Ok(counts.is_success())
 }
 
-/// Builds the tests and, beside that, finds or installs the servers.
-fn prepare(
-    workspace: &Workspace,
-    servers: &[&'static dyn Server],
-) -> Result<(Vec<Executable>, Vec<Program>)> {
+/// What the tests with servers need.
+struct Prepared {
+    executables: Vec<Executable>,
+    programs: Vec<Program>,
+    /// The variables that name the programs of other projects.
+    peers: BTreeMap<String, String>,
+}
+
+/// Builds the tests and, beside that, finds or installs the servers and what runs beside ours.
+fn prepare(workspace: &Workspace, servers: &[&'static dyn Server]) -> Result<Prepared> {
     std::thread::scope(|scope| {
         let programs = scope.spawn(|| servers::provide_all(workspace, servers));
+        let peers = scope.spawn(|| peers::provide(workspace, servers));
         let executables = executables::build(workspace)?;
-        let programs = programs
-            .join()
-            .map_err(|_| anyhow!("an installation panicked"))??;
-        Ok((executables, programs))
+        let panicked = |_| anyhow!("an installation panicked");
+        Ok(Prepared {
+            executables,
+            programs: programs.join().map_err(panicked)??,
+            peers: peers.join().map_err(panicked)??,
+        })
     })
 }
 
@@ -98,7 +113,7 @@ fn plain_tests(workspace: &Workspace, counts: &mut Counts) -> Result<()> {
 /// The ignored tests that need this server. Another version than the first is the business of the backend's own package.
 fn server_tests(
     ignored: &[Ignored<'_>],
-    fleet: &Fleet,
+    variables: &BTreeMap<String, String>,
     running: &Running,
     first_of_backend: bool,
     counts: &mut Counts,
@@ -108,11 +123,8 @@ fn server_tests(
     let is_wanted = |test: &Ignored<'_>| {
         test.needs(backend) && (first_of_backend || test.executable.package == own_package)
     };
-    let mut variables: BTreeMap<String, String> =
-        servers::variables(&fleet.running).into_iter().collect();
-    variables.extend(servers::plain_variables(running));
     eprintln!("\ntests that need {backend}, with {}", running.version);
-    for (name, value) in &variables {
+    for (name, value) in variables {
         eprintln!("{}", export(name, value));
     }
     for tests in ignored.chunk_by(|a, b| std::ptr::eq(a.executable, b.executable)) {

@@ -1,6 +1,6 @@
 //! For tests of backends and of what is built on them: what every backend must do ([`reading`], [`writing`], [`electing`]),
 //! sources whose answers are written in advance, a TCP proxy that breaks connections, an HTTP proxy that answers for its server,
-//! and real servers that can be killed and frozen.
+//! real servers that can be killed and frozen, and programs of other projects.
 //!
 //! Nothing here is for production. It is public so that every backend, also one outside of this workspace, can be held to the
 //! same contracts:
@@ -25,6 +25,7 @@ mod fixture;
 mod follower;
 mod http_message;
 mod http_proxy;
+mod peer;
 mod port;
 pub mod reading;
 mod scene;
@@ -43,6 +44,7 @@ pub use self::environment::required_env;
 pub use self::etcd_server::{EtcdProgram, EtcdServer};
 pub use self::fixture::Fixture;
 pub use self::http_proxy::{HttpProxy, HttpRequest, HttpRule, HttpState};
+pub use self::peer::Peer;
 pub use self::port::free_port;
 pub use self::scripted_backend::ScriptedBackend;
 pub use self::scripted_instancer::{Opening, ScriptedInstancer};
