@@ -1,35 +1,60 @@
-//! go-kit's registrars and instancers, and ours, see each other. The entries are those of go-kit's own examples and tests.
+//! Side by side with go-kit's etcdv3 package: its registrars and instancers and ours see each other.
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod common;
 
-use common::{
-    TTL, config, entries, event, instance, is_live_with, prefix, raw, registry, server, ttl, until,
-};
-use etcd_client::PutOptions;
-use sd_core::{Incarnation, InstanceId};
-use sd_etcd::{Format, SCHEME};
+use std::sync::Arc;
 
-/// go-kit's Registrar: a lease, then an unconditional put of `<prefix><service>/<address>` = `http://<address>`.
+use common::{
+    LONG, TTL, config, entries, event, instance, is_live_with, prefix, raw, registry, server, ttl,
+    until,
+};
+use etcd_client::KeyValue;
+use sd_core::testing::Peer;
+use sd_core::{Backend, Incarnation, Instance, InstanceId};
+use sd_etcd::{EtcdBackend, Format, SCHEME};
+use serde_json::Value;
+use tokio::time::timeout;
+
+/// go-kit doing this, at the server that all share.
+fn go_kit(action: &str, rest: &[&str]) -> Peer {
+    let server = server();
+    let arguments = [&["etcd", action, &server], rest].concat();
+    Peer::start("SD_TEST_ETCD_GO_KIT", &arguments).unwrap()
+}
+
+/// The next set that an Instancer of go-kit has.
+async fn next(instancer: &mut Peer) -> Vec<String> {
+    let line = timeout(LONG, instancer.line()).await.unwrap().unwrap();
+    let mut told: Value = serde_json::from_str(&line).unwrap();
+    serde_json::from_value(told["instances"].take()).unwrap_or_else(|_| panic!("{line}"))
+}
+
+/// A Registrar of go-kit that has done its part.
+async fn registered(prefix: &str, key: &str, value: &str) -> Peer {
+    let mut registrar = go_kit("register", &[&format!("{prefix}/{key}"), value]);
+    let line = timeout(LONG, registrar.line()).await.unwrap().unwrap();
+    assert!(line.contains(r#""action":"register""#), "{line}");
+    registrar
+}
+
+fn foo() -> Instance {
+    let id = InstanceId::new("1.2.3.4:8080").unwrap();
+    Instance::new("foosvc", "1.2.3.4:8080").unwrap().with_id(id)
+}
+
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn what_go_kit_registers_is_read_beside_our_own_records() {
-    let (prefix, mut gokit) = (prefix(), raw(&server()).await);
+    let (prefix, mut raw) = (prefix(), raw(&server()).await);
     let registry = registry(&prefix);
     let _ours = registry.register(instance(1)).await.unwrap();
     let mut seen = registry.subscribe("greeter").unwrap();
     until(&mut seen, "there", is_live_with(1)).await;
 
-    let lease = gokit.lease_grant(10, None).await.unwrap().id();
-    let attached = PutOptions::new().with_lease(lease);
-    for (key, value) in [
-        ("1.2.3.4:8080", "http://1.2.3.4:8080"),
-        ("5.6.7.8:9090", "5.6.7.8:9090"),
-    ] {
-        let key = format!("{prefix}/greeter/{key}");
-        gokit.put(key, value, Some(attached.clone())).await.unwrap();
-    }
+    let with_scheme = registered(&prefix, "greeter/1.2.3.4:8080", "http://1.2.3.4:8080").await;
+    let _without = registered(&prefix, "greeter/5.6.7.8:9090", "5.6.7.8:9090").await;
     let state = until(&mut seen, "all there", is_live_with(3)).await;
     let read = |id: &str| {
         let id = InstanceId::new(id).unwrap();
@@ -43,32 +68,50 @@ async fn what_go_kit_registers_is_read_beside_our_own_records() {
     );
     assert_eq!(second.endpoint().to_string(), "5.6.7.8:9090");
     assert!(second.metadata().is_empty() && second.is_ready());
+    let stored = entries(&mut raw, &format!("{prefix}/greeter")).await;
+    let kept = |kv: &&KeyValue| kv.value_str().unwrap() == "5.6.7.8:9090";
+    let lease = stored.iter().find(kept).unwrap().lease();
     assert_eq!(
         second.incarnation(),
         Incarnation::from_u64(lease.cast_unsigned())
     );
-
-    // go-kit's Deregister: an unconditional delete.
-    gokit
-        .delete(format!("{prefix}/greeter/1.2.3.4:8080"), None)
-        .await
-        .unwrap();
+    timeout(LONG, with_scheme.dismiss()).await.unwrap().unwrap();
     until(&mut seen, "gone", is_live_with(2)).await;
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn go_kit_sees_what_we_register_for_it_until_it_is_withdrawn_or_its_lease_ends() {
+    let (prefix, mut raw) = (prefix(), raw(&server()).await);
+    let config = config(&prefix).with_format(Format::GoKit);
+    let mut instancer = go_kit("watch", &[&format!("{prefix}/foosvc/")]);
+    assert!(next(&mut instancer).await.is_empty());
+    let registrar = Arc::new(EtcdBackend::new(config).unwrap())
+        .registrar()
+        .unwrap();
+    for crashes in [false, true] {
+        let ours = foo();
+        registrar.register(&ours, &ttl(LONG)).await.unwrap();
+        assert_eq!(next(&mut instancer).await, ["http://1.2.3.4:8080"]);
+        if crashes {
+            let stored = entries(&mut raw, &prefix).await.remove(0);
+            raw.lease_revoke(stored.lease()).await.unwrap();
+        } else {
+            registrar.withdraw(&ours.record_id()).await.unwrap();
+        }
+        assert!(next(&mut instancer).await.is_empty());
+    }
 }
 
 /// go-kit's Instancer reads the values of all keys under a prefix and nothing else.
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn what_we_register_for_go_kit_is_a_plain_value_on_a_lease() {
-    let (prefix, mut gokit) = (prefix(), raw(&server()).await);
+    let (prefix, mut raw) = (prefix(), raw(&server()).await);
     let registry = sd_etcd::connect(config(&prefix).with_format(Format::GoKit)).unwrap();
-    let id = InstanceId::new("1.2.3.4:8080").unwrap();
-    let ours = sd_core::Instance::new("foosvc", "1.2.3.4:8080")
-        .unwrap()
-        .with_id(id);
-    let mut guard = registry.register_with(ours, ttl(TTL)).await.unwrap();
+    let mut guard = registry.register_with(foo(), ttl(TTL)).await.unwrap();
 
-    let stored = entries(&mut gokit, &prefix).await.remove(0);
+    let stored = entries(&mut raw, &prefix).await.remove(0);
     assert_eq!(
         stored.key_str().unwrap(),
         format!("{prefix}/foosvc/1.2.3.4:8080")
@@ -78,33 +121,25 @@ async fn what_we_register_for_go_kit_is_a_plain_value_on_a_lease() {
 
     // Deleted by an operator, it comes back; withdrawn, it goes.
     event(&mut guard, "registered").await;
-    gokit.delete(stored.key(), None).await.unwrap();
+    raw.delete(stored.key(), None).await.unwrap();
     event(&mut guard, "lost").await;
     event(&mut guard, "registered").await;
-    assert_eq!(entries(&mut gokit, &prefix).await.len(), 1);
+    assert_eq!(entries(&mut raw, &prefix).await.len(), 1);
     guard.deregister().await.unwrap();
-    assert!(entries(&mut gokit, &prefix).await.is_empty());
+    assert!(entries(&mut raw, &prefix).await.is_empty());
 }
 
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn an_entry_of_go_kit_is_never_taken_over_or_deleted() {
-    let (prefix, mut gokit) = (prefix(), raw(&server()).await);
-    let key = format!("{prefix}/foosvc/1.2.3.4:8080");
-    gokit
-        .put(key.as_str(), "http://1.2.3.4:8080", None)
-        .await
-        .unwrap();
+    let (prefix, mut raw) = (prefix(), raw(&server()).await);
+    let _theirs = registered(&prefix, "foosvc/1.2.3.4:8080", "http://1.2.3.4:8080").await;
     for format in [Format::GoKit, Format::Json] {
         let registry = sd_etcd::connect(config(&prefix).with_format(format)).unwrap();
-        let id = InstanceId::new("1.2.3.4:8080").unwrap();
-        let ours = sd_core::Instance::new("foosvc", "1.2.3.4:8080")
-            .unwrap()
-            .with_id(id);
-        let error = registry.register(ours).await.unwrap_err();
+        let error = registry.register(foo()).await.unwrap_err();
         assert_eq!(error.kind(), sd_core::ErrorKind::Conflict);
     }
-    let left = entries(&mut gokit, &prefix).await.remove(0);
+    let left = entries(&mut raw, &prefix).await.remove(0);
     assert_eq!(
         (left.value_str().unwrap(), left.version()),
         ("http://1.2.3.4:8080", 1)
