@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sd_core::{
     Confirmation, CountsFrom, Entry, Error, ErrorKind, FencingToken, Limits, Predecessor, Result,
-    Standing, Ticket, check_value,
+    Standing, TermRecorder, Ticket, check_value,
 };
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -23,7 +23,7 @@ use crate::lead;
 use crate::seat::{Participation, Seat};
 use crate::serial::Serial;
 use crate::sessions::ended;
-use crate::term::TermRecorder;
+use crate::term;
 use crate::turns::Turn;
 
 /// How soon to try again while a lock-delay lasts, which the server does not say. It grows to the second.
@@ -301,7 +301,9 @@ impl ConsulEntry {
         let Place { client, keys, .. } = &self.place;
         let before = match &self.recorder {
             None => Some(Predecessor::None),
-            Some(recorder) => recorder.begin(client, keys, token.value()).await?,
+            Some(recorder) => {
+                term::begin(recorder, client, keys, &self.session, token.value()).await?
+            }
         };
         Ok(before.map(|before| Standing::First { token, before }))
     }

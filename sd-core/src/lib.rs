@@ -28,6 +28,7 @@ mod safety;
 mod snapshot;
 mod state;
 mod subscription;
+mod term_recorder;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
@@ -68,5 +69,6 @@ pub use crate::safety::{Guarantee, Safety, SafetyNote};
 pub use crate::snapshot::{Revision, Skipped, Snapshot};
 pub use crate::state::{State, Status};
 pub use crate::subscription::{Discovery, Subscription, SubscriptionConfig, SubscriptionDump};
+pub use crate::term_recorder::TermRecorder;
 pub use crate::token::FencingToken;
 pub use crate::url::RegistryUrl;

@@ -9,13 +9,13 @@ use async_trait::async_trait;
 use etcd_client::{PutOptions, Txn, TxnOp};
 use sd_core::{
     Confirmation, CountsFrom, Entry, Error, ErrorKind, Limits, Predecessor, Result, Standing,
-    Ticket, check_value,
+    TermRecorder, Ticket, check_value,
 };
 use tokio::sync::watch;
 
 use crate::client::{Client, found, position};
 use crate::seat::{Place, Seat};
-use crate::term::TermRecorder;
+use crate::term;
 use crate::vigil::Vigil;
 
 /// An entry under one key, attached to one lease.
@@ -41,7 +41,7 @@ struct Known {
 impl EtcdEntry {
     /// The entry of `ticket` at `seat`.
     pub(crate) fn new(seat: Seat, ticket: &Ticket, limits: Limits) -> Self {
-        let recorder = || TermRecorder::new(ticket.id, seat.lease, seat.created.revision, seat.ttl);
+        let recorder = || TermRecorder::new(ticket.id, term::entry_on(seat.lease), seat.ttl);
         Self {
             term: ticket.records_term.then(recorder),
             seat,
@@ -114,7 +114,7 @@ impl EtcdEntry {
             (Place::Behind(_), _) => return Ok(Some(Standing::Waiting { ahead: None })),
             (Place::Gone(why), _) => return Ok(Some(Standing::Gone(why.clone()))),
             (Place::First, None) => Predecessor::None,
-            (Place::First, Some(term)) => match term.begin(&self.seat).await? {
+            (Place::First, Some(recorder)) => match term::begin(recorder, &self.seat).await? {
                 Some(before) => before,
                 None => return Ok(None),
             },

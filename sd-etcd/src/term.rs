@@ -1,134 +1,40 @@
-//! The record of an election's last term, from which the next leader learns how that one ended.
-//!
-//! It is written when a term begins and marked when its leader has stopped. It hangs on no lease, so it outlives both.
-
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+//! Records a term under a key that hangs on no lease, so that the record outlives the entry.
 
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, Txn, TxnOp};
-use sd_core::{CandidateId, Error, ErrorKind, Predecessor, Result};
-use serde::{Deserialize, Serialize};
+use sd_core::{Predecessor, Result, TermRecorder};
 
 use crate::client::Client;
 use crate::election_keys::ElectionKeys;
 use crate::elector::delete;
 use crate::seat::Seat;
 
-/// A term as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Term {
-    token: u64,
-    id: CandidateId,
-    /// Tells the term from one of another participation with the same id.
-    lease: i64,
-    /// For how long somebody may believe in it, or in one before it, if it does not end well.
-    ttl_ms: u64,
-    /// Whether its leader has stopped.
-    ended: bool,
+/// How a record names the entry on this lease.
+pub(crate) fn entry_on(lease: i64) -> String {
+    format!("{lease:x}")
 }
 
-impl Term {
-    /// Whether both are of one entry and neither has ended.
-    fn is(&self, other: &Self) -> bool {
-        let entry = |term: &Self| (term.token, term.id, term.lease, term.ended);
-        entry(self) == entry(other)
+/// Records that the term has begun, once; tells how the one before it ended. `None` if the record changed meanwhile, or the entry is
+/// gone.
+pub(crate) async fn begin(recorder: &TermRecorder, seat: &Seat) -> Result<Option<Predecessor>> {
+    const OP: &str = "etcd: record term";
+    let Seat { client, keys, .. } = seat;
+    if let Some(before) = recorder.recorded() {
+        return Ok(Some(before));
     }
-
-    /// As it is recorded when the one before ended like this.
-    fn after(&self, before: Predecessor) -> Self {
-        Self {
-            ttl_ms: millis(before.recorded_ttl(self.ttl())),
-            ..self.clone()
+    let found = read(client, OP, keys).await?;
+    let stored = found.as_ref().map(KeyValue::value);
+    let (before, record) = recorder.attempt(seat.token().value(), stored);
+    if let Some(record) = record {
+        let unchanged = unchanged_since(found.as_ref(), keys);
+        let conditions: Vec<Compare> = seat.is_there().into_iter().chain([unchanged]).collect();
+        let put = TxnOp::put(keys.term(), record, None);
+        let txn = Txn::new().when(conditions).and_then([put]);
+        if !client.txn(OP, &txn).await?.succeeded() {
+            return Ok(None);
         }
     }
-
-    /// What the next leader is told if this one does not end well.
-    fn unknown(&self) -> Predecessor {
-        Predecessor::Unknown { ttl: self.ttl() }
-    }
-
-    fn ttl(&self) -> Duration {
-        Duration::from_millis(self.ttl_ms)
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Records the term of one entry.
-#[derive(Debug)]
-pub(crate) struct TermRecorder {
-    mine: Term,
-    progress: Mutex<Progress>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Progress {
-    /// What was found before the first attempt to write, whose outcome may be unknown.
-    before: Option<Predecessor>,
-    recorded: bool,
-}
-
-impl TermRecorder {
-    pub(crate) fn new(id: CandidateId, lease: i64, created: i64, ttl: Duration) -> Self {
-        Self {
-            mine: Term {
-                token: created.max(0).cast_unsigned(),
-                id,
-                lease,
-                ttl_ms: millis(ttl),
-                ended: false,
-            },
-            progress: Mutex::default(),
-        }
-    }
-
-    /// Records that the term has begun, once; tells how the one before it ended. `None` if the record changed meanwhile, or the
-    /// entry is gone.
-    pub(crate) async fn begin(&self, seat: &Seat) -> Result<Option<Predecessor>> {
-        const OP: &str = "etcd: record term";
-        let Seat { client, keys, .. } = seat;
-        let progress = *self.progress();
-        if let Progress {
-            before: Some(before),
-            recorded: true,
-        } = progress
-        {
-            return Ok(Some(before));
-        }
-        let found = read(client, OP, keys).await?;
-        let term = found.as_ref().map(decode);
-        let before = match &term {
-            None => Predecessor::None,
-            // From an attempt whose outcome was unknown.
-            Some(Some(term)) if term.is(&self.mine) => progress.before.unwrap_or(term.unknown()),
-            Some(Some(term)) if term.ended => Predecessor::Resigned,
-            Some(Some(term)) => term.unknown(),
-            Some(None) => self.mine.unknown(),
-        };
-        let is_mine = term.flatten().is_some_and(|term| term.is(&self.mine));
-        self.progress().before = Some(before);
-        if !is_mine {
-            let unchanged = found.map_or(0, |found| found.mod_revision());
-            let unchanged = Compare::mod_revision(keys.term(), CompareOp::Equal, unchanged);
-            let conditions: Vec<Compare> = seat.is_there().into_iter().chain([unchanged]).collect();
-            let txn =
-                Txn::new()
-                    .when(conditions)
-                    .and_then([put(OP, keys, &self.mine.after(before))?]);
-            if !client.txn(OP, &txn).await?.succeeded() {
-                return Ok(None);
-            }
-        }
-        self.progress().recorded = true;
-        Ok(Some(before))
-    }
-
-    /// Nothing that panics is done under the lock.
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    recorder.succeeded();
+    Ok(Some(before))
 }
 
 /// Marks the last term as ended if it is that of this lease, and deletes its entry in the same step.
@@ -139,23 +45,16 @@ pub(crate) async fn end(
     lease: i64,
 ) -> Result<()> {
     const OP: &str = "etcd: end term";
-    let Some(found) = read(client, OP, keys).await? else {
+    let found = read(client, OP, keys).await?;
+    let stored = found.as_ref().map(KeyValue::value);
+    let Some(ended) = stored.and_then(|stored| TermRecorder::ended(stored, &entry_on(lease)))
+    else {
         return Ok(());
     };
-    let Some(term) = decode(&found).filter(|term| term.lease == lease && !term.ended) else {
-        return Ok(());
-    };
-    let ended = Term {
-        ended: true,
-        ..term
-    };
+    let put = TxnOp::put(keys.term(), ended, None);
     let txn = Txn::new()
-        .when([Compare::mod_revision(
-            keys.term(),
-            CompareOp::Equal,
-            found.mod_revision(),
-        )])
-        .and_then([put(OP, keys, &ended)?, TxnOp::txn(delete(entry, lease))]);
+        .when([unchanged_since(found.as_ref(), keys)])
+        .and_then([put, TxnOp::txn(delete(entry, lease))]);
     // If it was changed since, another term has begun, and nobody asks how ours ended.
     client.txn(OP, &txn).await.map(drop)
 }
@@ -167,13 +66,7 @@ async fn read(client: &Client, op: &'static str, keys: &ElectionKeys) -> Result<
     Ok(answer.take_kvs().pop())
 }
 
-/// `None` if another program wrote something else there.
-fn decode(found: &KeyValue) -> Option<Term> {
-    serde_json::from_slice(found.value()).ok()
-}
-
-fn put(op: &'static str, keys: &ElectionKeys, term: &Term) -> Result<TxnOp> {
-    let value = serde_json::to_vec(term)
-        .map_err(|error| Error::new(ErrorKind::InvalidData, op).with_source(error))?;
-    Ok(TxnOp::put(keys.term(), value, None))
+fn unchanged_since(found: Option<&KeyValue>, keys: &ElectionKeys) -> Compare {
+    let revision = found.map_or(0, KeyValue::mod_revision);
+    Compare::mod_revision(keys.term(), CompareOp::Equal, revision)
 }

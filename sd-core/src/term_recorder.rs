@@ -1,0 +1,196 @@
+//! The record of an election's last term, from which the next leader learns how that one ended.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::elector::{CandidateId, Predecessor};
+
+/// A term as it is stored.
+#[derive(Debug, Serialize, Deserialize)]
+struct Term {
+    token: u64,
+    id: CandidateId,
+    /// Tells the term from one of another participation with the same id.
+    entry: String,
+    /// For how long somebody may believe in it, or in one before it, if it does not end well.
+    ttl_ms: u64,
+    /// Whether its leader has stopped.
+    ended: bool,
+}
+
+impl Term {
+    /// `None` if another program wrote something else there.
+    fn decode(stored: &[u8]) -> Option<Self> {
+        serde_json::from_slice(stored).ok()
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        // Text and numbers can always be written as JSON.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// What the next leader is told if this one does not end well.
+    fn unknown(&self) -> Predecessor {
+        Predecessor::Unknown {
+            ttl: Duration::from_millis(self.ttl_ms),
+        }
+    }
+}
+
+/// For electors whose server stores the [record](crate::Ticket::records_term) of a term: decides what is recorded of the term of one
+/// entry and what was before it, whatever becomes of the answers to single attempts.
+///
+/// A backend keeps one record for each election, under a key of its own that hangs on no lease or session, so that it outlives
+/// them. When the entry is first, it reads the record, asks [`attempt`](Self::attempt) what to write, writes that in one step with
+/// the proof that the record is unchanged and the entry still first, and says so by [`succeeded`](Self::succeeded). When its leader
+/// has stopped, it writes what [`ended`](Self::ended) makes of the record, if that is unchanged.
+#[derive(Debug)]
+pub struct TermRecorder {
+    id: CandidateId,
+    entry: String,
+    ttl: Duration,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    /// What was found before the first attempt to write, whose outcome may be unknown.
+    before: Option<Predecessor>,
+    recorded: bool,
+}
+
+impl TermRecorder {
+    /// For the candidate with this id, whose terms last as long as `ttl` unless they are confirmed. `entry` tells its entry from those of
+    /// other participations with the same id: its lease or session, for instance.
+    pub fn new(id: CandidateId, entry: impl Into<String>, ttl: Duration) -> Self {
+        Self {
+            id,
+            entry: entry.into(),
+            ttl,
+            progress: Mutex::default(),
+        }
+    }
+
+    /// How the term before ended, once this one is recorded.
+    pub fn recorded(&self) -> Option<Predecessor> {
+        let progress = self.progress();
+        progress.before.filter(|_| progress.recorded)
+    }
+
+    /// How the term before this one ended, given what is stored now, and what to store. There is nothing to store if an earlier
+    /// attempt has done it, whose answer was lost.
+    pub fn attempt(&self, token: u64, stored: Option<&[u8]>) -> (Predecessor, Option<Vec<u8>>) {
+        let mine = |ttl: Duration| Term {
+            token,
+            id: self.id,
+            entry: self.entry.clone(),
+            ttl_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+            ended: false,
+        };
+        let is_mine = |term: &Term| {
+            (term.token, term.id, &term.entry, term.ended) == (token, self.id, &self.entry, false)
+        };
+        let mut progress = self.progress();
+        let (before, is_done) = match stored.map(Term::decode) {
+            None => (Predecessor::None, false),
+            Some(Some(term)) if is_mine(&term) => (progress.before.unwrap_or(term.unknown()), true),
+            Some(Some(term)) if term.ended => (Predecessor::Resigned, false),
+            Some(Some(term)) => (term.unknown(), false),
+            Some(None) => (mine(self.ttl).unknown(), false),
+        };
+        progress.before = Some(before);
+        let record = || mine(before.recorded_ttl(self.ttl)).encode();
+        (before, (!is_done).then(record))
+    }
+
+    /// The term is recorded as the last [`attempt`](Self::attempt) said.
+    pub fn succeeded(&self) {
+        self.progress().recorded = true;
+    }
+
+    /// What to store when the leader with this entry has stopped; `None` if another term is stored, or this one has ended already.
+    pub fn ended(stored: &[u8], entry: &str) -> Option<Vec<u8>> {
+        let term = Term::decode(stored).filter(|term| term.entry == entry && !term.ended)?;
+        let ended = Term {
+            ended: true,
+            ..term
+        };
+        Some(ended.encode())
+    }
+
+    /// Nothing that panics is done under the lock.
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_secs(5);
+    const LONG: Duration = Duration::from_mins(1);
+
+    fn recorder(entry: &str, ttl: Duration) -> TermRecorder {
+        TermRecorder::new(CandidateId::from_u64(7).unwrap(), entry, ttl)
+    }
+
+    fn unknown(ttl: Duration) -> Predecessor {
+        Predecessor::Unknown { ttl }
+    }
+
+    /// What is stored once a term was recorded.
+    fn stored(entry: &str, ttl: Duration) -> Vec<u8> {
+        recorder(entry, ttl).attempt(1, None).1.unwrap()
+    }
+
+    #[test]
+    fn the_next_leader_learns_how_the_term_before_ended() {
+        let next = recorder("b", SHORT);
+        assert_eq!(next.attempt(2, None).0, Predecessor::None);
+        let before = stored("a", LONG);
+        assert_eq!(next.attempt(2, Some(&before)).0, unknown(LONG));
+        let before = TermRecorder::ended(&before, "a").unwrap();
+        assert_eq!(next.attempt(2, Some(&before)).0, Predecessor::Resigned);
+        assert_eq!(next.attempt(2, Some(b"?")).0, unknown(SHORT));
+    }
+
+    #[test]
+    fn a_term_carries_the_longer_time_to_live_before_it() {
+        let before = stored("a", LONG);
+        let (_, short) = recorder("b", SHORT).attempt(2, Some(&before));
+        let (told, _) = recorder("c", SHORT).attempt(3, short.as_deref());
+        assert_eq!(told, unknown(LONG));
+    }
+
+    #[test]
+    fn an_attempt_whose_answer_was_lost_is_found_and_not_repeated() {
+        let before = TermRecorder::ended(&stored("a", LONG), "a").unwrap();
+        let mine = recorder("b", SHORT);
+        let (_, written) = mine.attempt(2, Some(&before));
+        assert_eq!(mine.recorded(), None);
+        let found = mine.attempt(2, written.as_deref());
+        assert_eq!(found, (Predecessor::Resigned, None));
+        mine.succeeded();
+        assert_eq!(mine.recorded(), Some(Predecessor::Resigned));
+        // Without the memory of the first attempt it is not known any more.
+        let again = recorder("b", SHORT).attempt(2, written.as_deref());
+        assert_eq!(again, (unknown(SHORT), None));
+        // Another participation, or a later term of this one, is none of that.
+        for (entry, token) in [("c", 2), ("b", 3)] {
+            let (told, record) = recorder(entry, SHORT).attempt(token, written.as_deref());
+            assert!(told == unknown(SHORT) && record.is_some());
+        }
+    }
+
+    #[test]
+    fn only_the_own_term_is_marked_as_ended_and_once() {
+        let stored = stored("a", LONG);
+        assert_eq!(TermRecorder::ended(&stored, "b"), None);
+        assert_eq!(TermRecorder::ended(b"?", "a"), None);
+        let ended = TermRecorder::ended(&stored, "a").unwrap();
+        assert_eq!(TermRecorder::ended(&ended, "a"), None);
+    }
+}
