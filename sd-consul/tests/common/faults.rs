@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sd_consul::ConsulBackend;
@@ -10,7 +11,7 @@ use sd_core::testing::{ConsulProgram, ConsulServer};
 use sd_core::{Backend, ServiceName};
 use serde_json::Value;
 
-use super::{Operator, config_at, own_server};
+use super::{BACK_WITHIN, Operator, config_at, own_server};
 
 pub(crate) struct OwnAgent(ConsulServer);
 
@@ -56,5 +57,9 @@ impl FaultFixture for OwnAgent {
             written.extend(checks.map(index));
         }
         written
+    }
+
+    fn back_within(&self) -> Duration {
+        BACK_WITHIN
     }
 }

@@ -69,8 +69,8 @@ pub trait FaultFixture: Send + Sync {
     }
 
     /// How soon a registration of this time-to-live must be back once the server answers: by contract a third of it and 2 s. Default
-    /// that and 2 s more for a busy machine.
+    /// that and 1 s more for a busy machine.
     fn back_within(&self) -> Duration {
-        self.ttl() / 3 + Duration::from_secs(4)
+        self.ttl() / 3 + Duration::from_secs(3)
     }
 }

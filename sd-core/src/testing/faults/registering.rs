@@ -156,6 +156,10 @@ async fn behind_proxy(fixture: &impl FaultFixture, ttls: u32) -> (TcpProxy, Stag
 async fn comes_back(fixture: &impl FaultFixture, stage: &mut Stage) {
     let service = &stage.service;
     let is_back = || async { fixture.shown(service).await == 1 };
-    eventually("registered again", fixture.back_within(), is_back).await;
+    let took = eventually("registered again", LONG, is_back).await;
+    assert!(
+        took < fixture.back_within(),
+        "registered again after {took:?}"
+    );
     stage.is_live().await;
 }
