@@ -1,6 +1,6 @@
-//! For tests of backends and of what is built on them: what every backend must do ([`reading`], [`writing`], [`electing`]),
-//! sources whose answers are written in advance, a TCP proxy that breaks connections, an HTTP proxy that answers for its server,
-//! real servers that can be killed and frozen, and programs of other projects.
+//! For tests of backends and of what is built on them: what every backend must do ([`reading`], [`writing`], [`electing`]) and
+//! survive ([`faults`]), sources whose answers are written in advance, a TCP proxy that breaks connections, an HTTP proxy that
+//! answers for its server, real servers that can be killed and frozen, and programs of other projects.
 //!
 //! Nothing here is for production. It is public so that every backend, also one outside of this workspace, can be held to the
 //! same contracts:
