@@ -305,6 +305,14 @@ impl Service {
     }
 }
 
+impl HealthEntry {
+    /// The id of what another program registered: at each node there may be one with the same.
+    fn foreign_id(&self) -> Result<InstanceId, String> {
+        InstanceId::new(format!("{}@{}", self.service.id, self.node.name))
+            .map_err(|error| report(&error))
+    }
+}
+
 impl ReadWeights {
     fn in_state(self, state: State) -> u16 {
         let weight = match state {
@@ -339,15 +347,9 @@ impl Codec {
 
     /// The id of an entry, whatever else it holds. What others registered is only unique together with its node.
     pub(crate) fn id(service: &ServiceName, entry: &HealthEntry) -> Result<InstanceId, String> {
-        let HealthEntry {
-            service: read,
-            node,
-            ..
-        } = entry;
-        match read.run_of(service) {
+        match entry.service.run_of(service) {
             Some((id, _)) => Ok(id),
-            None => InstanceId::new(format!("{}@{}", read.id, node.name))
-                .map_err(|error| report(&error)),
+            None => entry.foreign_id(),
         }
     }
 
@@ -361,32 +363,32 @@ impl Codec {
         if health.state > self.tolerated {
             return Ok(None);
         }
-        let id = Self::id(service, &entry)?;
+        let run = entry.service.run_of(service);
+        let is_ours = run.is_some();
+        let (id, incarnation) = match run {
+            Some(run) => run,
+            None => (
+                entry.foreign_id()?,
+                Incarnation::from_u64(entry.service.create_index),
+            ),
+        };
         let HealthEntry {
             node,
             service: read,
             ..
         } = entry;
         let endpoint = read.endpoint(&node).map_err(|error| report(&error))?;
-        let run = read.run_of(service).map(|(_, incarnation)| incarnation);
         let meta = read.meta.unwrap_or_default();
         let tags = read.tags.unwrap_or_default();
         let number = |key: &str| meta.get(key).and_then(|text| text.parse::<u16>().ok());
         let consuls = read
             .weights
             .map_or(DEFAULT_WEIGHT, |w| w.in_state(health.state));
-        let mut instance = Instance::new(service, endpoint)
-            .map_err(|error| report(&error))?
-            .with_id(id)
-            .with_incarnation(run.unwrap_or(Incarnation::from_u64(read.create_index)))
+        let mut instance = Instance::of_run(service.clone(), id, incarnation, endpoint)
             .with_ready(!health.maintenance)
             .with_weight(number(WEIGHT).unwrap_or(consuls))
             .with_priority(number(PRIORITY).unwrap_or(0));
-        let version = if run.is_some() {
-            VERSION
-        } else {
-            THEIR_VERSION
-        };
+        let version = if is_ours { VERSION } else { THEIR_VERSION };
         if let Some(version) = meta.get(version) {
             instance = instance.with_version(version);
         }
@@ -402,7 +404,7 @@ impl Codec {
                 instance = instance.with_metadata(key, value);
             }
         }
-        if run.is_none() {
+        if !is_ours {
             instance = instance
                 .with_metadata(NODE, node.name)
                 .with_metadata(DATACENTER, node.datacenter);

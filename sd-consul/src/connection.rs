@@ -126,6 +126,8 @@ impl Connector {
             // The agent is asked directly, whatever the environment says of proxies.
             .no_proxy()
             .redirect(Policy::none())
+            // What may be sent a second time is decided by whoever asks.
+            .retry(reqwest::retry::never())
             .http1_only()
             .connect_timeout(config.connect_timeout)
             .tcp_nodelay(true)
@@ -176,8 +178,9 @@ impl Connection {
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().push("v1").extend(path);
         }
-        for (key, value) in query {
-            url.query_pairs_mut().append_pair(key, value);
+        let mut query = query.peekable();
+        if query.peek().is_some() {
+            url.query_pairs_mut().extend_pairs(query);
         }
         let request = self.0.http.request(method, url);
         match &self.0.token {

@@ -63,7 +63,6 @@ impl ConsulElector {
 struct Sessions<'a> {
     client: &'a Client,
     op: &'static str,
-    keys: &'a ElectionKeys,
     ticket: &'a Ticket,
     seat: &'a Seat,
 }
@@ -103,9 +102,8 @@ impl Sessions<'_> {
             None => self.find().await?.0,
         };
         for session in sessions {
-            let Self {
-                client, keys, op, ..
-            } = self;
+            let Self { client, op, .. } = self;
+            let keys = &self.seat.keys;
             let led = (self.ticket.records_term && term::end(client, keys, &session).await?)
                 || client.kv_release(op, keys.leader(), &session).await?;
             if led {
@@ -118,7 +116,7 @@ impl Sessions<'_> {
 
     /// The sessions of this participation, and whether another one with its id has any.
     async fn find(&self) -> Result<(Vec<String>, bool)> {
-        let candidate = self.keys.candidate(self.ticket.id);
+        let candidate = self.seat.keys.candidate(self.ticket.id);
         let all = self.client.list_sessions(self.op).await?.into_iter();
         let (ours, others): (Vec<_>, Vec<_>) = all
             .filter(|session| session.name.starts_with(&candidate))
@@ -128,7 +126,11 @@ impl Sessions<'_> {
     }
 
     fn name(&self) -> String {
-        format!("{}{}", self.keys.candidate(self.ticket.id), self.seat.nonce)
+        format!(
+            "{}{}",
+            self.seat.keys.candidate(self.ticket.id),
+            self.seat.nonce
+        )
     }
 }
 
@@ -158,11 +160,10 @@ impl Elector for ConsulElector {
         let (seats, wanted) = (Arc::clone(&self.seats), ticket.clone());
         let (client, keys) = (Arc::clone(&self.client), place.keys.clone());
         let joining = async move {
-            let seat = seats.take(&owner, &wanted.value);
+            let seat = seats.take(&owner, &keys, &wanted.value);
             let sessions = Sessions {
                 client: &client,
                 op: OP,
-                keys: &keys,
                 ticket: &wanted,
                 seat: &seat,
             };
@@ -193,11 +194,9 @@ impl Elector for ConsulElector {
             let Some(seat) = seats.find(&participation) else {
                 return Ok(());
             };
-            let keys = ElectionKeys::new(&client.config().election_prefix, &wanted.name);
             let sessions = Sessions {
                 client: &client,
                 op: OP,
-                keys: &keys,
                 ticket: &wanted,
                 seat: &seat,
             };

@@ -1,7 +1,7 @@
 //! Our records at the agent: whose a record is, how it is written, and when readers see that.
 //!
 //! The agent writes what it is told, whoever held the id before, and brings it into the catalog a moment later. So whose a record is
-//! is looked up before each write, and each write waits until the catalog shows it.
+//! is looked up before each write, unless only ours can be there, and each write waits until the catalog shows it.
 
 use std::time::Duration;
 
@@ -187,6 +187,8 @@ impl Records<'_> {
             // A blocking query would wake up for every other instance of the service, too.
             let mut pause = FIRST_PAUSE;
             loop {
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
                 let read = self.client.entries_of(self.op, &record.service, &id);
                 let Some(read) = read.await? else {
                     debug!("the token may not read what was written");
@@ -195,8 +197,6 @@ impl Records<'_> {
                 if wanted(&read.entries)? {
                     return Ok(());
                 }
-                sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         };
         let limit = self.client.config().request_timeout;

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sd_core::{CandidateId, ElectionName};
 
+use crate::election_keys::ElectionKeys;
+
 /// One candidate in one election.
 pub(crate) type Participation = (ElectionName, CandidateId);
 
@@ -17,6 +19,7 @@ pub(crate) struct Seats(Mutex<BTreeMap<Participation, Arc<Seat>>>);
 pub(crate) struct Seat {
     /// In the names of its sessions. The server chooses their ids, so this is how one is found whose making was not answered.
     pub(crate) nonce: String,
+    pub(crate) keys: ElectionKeys,
     now: Mutex<Now>,
 }
 
@@ -28,11 +31,17 @@ struct Now {
 
 impl Seats {
     /// The seat of a participation, a new one if it has none.
-    pub(crate) fn take(&self, owner: &Participation, value: &Arc<[u8]>) -> Arc<Seat> {
+    pub(crate) fn take(
+        &self,
+        owner: &Participation,
+        keys: &ElectionKeys,
+        value: &Arc<[u8]>,
+    ) -> Arc<Seat> {
         let mut seats = lock(&self.0);
         let seat = seats.entry(owner.clone()).or_insert_with(|| {
             Arc::new(Seat {
                 nonce: format!("{:016x}", fastrand::u64(..)),
+                keys: keys.clone(),
                 now: Mutex::new(Now {
                     session: None,
                     value: Arc::clone(value),

@@ -144,7 +144,17 @@ impl Instance {
         let address = endpoint.to_string();
         let address = address.trim_start_matches("unix:/");
         let id = InstanceId::new(format!("{address}{}", incarnation.id_ending()))?;
-        Ok(Self {
+        Ok(Self::of_run(service, id, incarnation, endpoint))
+    }
+
+    /// One run of an instance that is known already, for backends that read it from the server. Otherwise as from [`new`](Self::new).
+    pub fn of_run(
+        service: ServiceName,
+        id: InstanceId,
+        incarnation: Incarnation,
+        endpoint: Endpoint,
+    ) -> Self {
+        Self {
             service,
             id,
             incarnation,
@@ -156,7 +166,7 @@ impl Instance {
             priority: 0,
             tags: BTreeSet::new(),
             metadata: BTreeMap::new(),
-        })
+        }
     }
 
     /// Sets an id that stays the same across restarts. A second live instance with this id is refused by the registry.
@@ -166,7 +176,7 @@ impl Instance {
         self
     }
 
-    /// Sets the incarnation: for backends that read it from the server.
+    /// Sets the incarnation, for one that is known from elsewhere.
     #[must_use]
     pub fn with_incarnation(mut self, incarnation: Incarnation) -> Self {
         self.incarnation = incarnation;

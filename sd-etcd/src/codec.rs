@@ -189,10 +189,8 @@ fn decode_plain(
     } else {
         origin.lease
     };
-    let mut instance = Instance::new(service, endpoint)
-        .map_err(|error| error.report().to_string())?
-        .with_id(id)
-        .with_incarnation(Incarnation::from_u64(run.cast_unsigned()));
+    let run = Incarnation::from_u64(run.cast_unsigned());
+    let mut instance = Instance::of_run(service.clone(), id, run, endpoint);
     for (key, value) in [(SCHEME, scheme), (PATH, path)] {
         if !value.is_empty() {
             instance = instance.with_metadata(key, value);
