@@ -20,8 +20,9 @@ fn registry() -> String {
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn a_registration_is_seen_by_others_until_it_is_told_to_stop() {
     let seen = is_seen_until_it_is_told_to_stop(&registry(), "greeter").await;
-    assert!(seen.listed["revision"].as_u64() > seen.empty["revision"].as_u64());
-    assert_eq!(seen.services, json!({"services": ["greeter"]}));
+    let [empty, listed, services] = seen;
+    assert!(listed["revision"].as_u64() > empty["revision"].as_u64());
+    assert_eq!(services, json!({"services": ["greeter"]}));
 }
 
 #[tokio::test]

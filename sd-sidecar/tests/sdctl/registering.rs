@@ -5,13 +5,6 @@ use serde_json::{Value, json};
 
 use crate::running::{Running, sdctl_json};
 
-/// What others were told: by a watch before, by a list meanwhile, and the services meanwhile.
-pub(crate) struct Seen {
-    pub(crate) empty: Value,
-    pub(crate) listed: Value,
-    pub(crate) services: Value,
-}
-
 /// The ids of the instances in a state.
 pub(crate) fn ids(state: &Value) -> Vec<&str> {
     let instances = state["instances"].as_array().unwrap();
@@ -19,8 +12,9 @@ pub(crate) fn ids(state: &Value) -> Vec<&str> {
     ids.collect()
 }
 
-/// Registers an instance of a service that nobody else uses, and asks the process to stop.
-pub(crate) async fn is_seen_until_it_is_told_to_stop(registry: &str, service: &str) -> Seen {
+/// Registers an instance of a service that nobody else uses, and asks the process to stop. Returns what others were told: by a watch
+/// before, by a list meanwhile, and the services meanwhile.
+pub(crate) async fn is_seen_until_it_is_told_to_stop(registry: &str, service: &str) -> [Value; 3] {
     let mut watch = Running::start(registry, &["watch", service, "--json"]);
     let empty = watch.json_where(|state| state["status"] == "live").await;
     assert_eq!(ids(&empty), [""; 0]);
@@ -57,9 +51,5 @@ pub(crate) async fn is_seen_until_it_is_told_to_stop(registry: &str, service: &s
     let last: Value = serde_json::from_str(events.last().unwrap()).unwrap();
     assert_eq!(last["event"], "withdrawn");
     watch.json_where(|state| ids(state).is_empty()).await;
-    Seen {
-        empty,
-        listed,
-        services,
-    }
+    [empty, listed, services]
 }
