@@ -34,11 +34,6 @@ impl Incarnation {
     pub const fn as_u64(self) -> u64 {
         self.0
     }
-
-    /// How an id ends that was made together with it.
-    fn id_ending(self) -> String {
-        format!("-{:08x}", self.0 >> 32)
-    }
 }
 
 impl fmt::Display for Incarnation {
@@ -120,6 +115,13 @@ pub struct Instance {
     metadata: BTreeMap<String, String>,
 }
 
+/// The id of a run for which none was chosen.
+fn id_of_run(endpoint: &Endpoint, incarnation: Incarnation) -> String {
+    let address = endpoint.to_string();
+    let address = address.trim_start_matches("unix:/");
+    format!("{address}-{:08x}", incarnation.0 >> 32)
+}
+
 fn ready_by_default() -> bool {
     true
 }
@@ -141,9 +143,7 @@ impl Instance {
         let service = ServiceName::new(service)?;
         let endpoint = endpoint.try_into().map_err(Into::into)?;
         let incarnation = Incarnation::random();
-        let address = endpoint.to_string();
-        let address = address.trim_start_matches("unix:/");
-        let id = InstanceId::new(format!("{address}{}", incarnation.id_ending()))?;
+        let id = InstanceId::new(id_of_run(&endpoint, incarnation))?;
         Ok(Self::of_run(service, id, incarnation, endpoint))
     }
 
@@ -254,9 +254,11 @@ impl Instance {
         self.incarnation
     }
 
-    /// Whether the id ends as one that was [made](Self::new) together with the incarnation, so that no other run has it.
+    /// Whether the id is the one that was [made](Self::new) of address and random incarnation, so that no other run has it.
     pub fn id_holds_incarnation(&self) -> bool {
-        self.id.as_str().ends_with(&self.incarnation.id_ending())
+        // A number that somebody counts up leaves the half that is in the id as it is.
+        self.incarnation.0 >> 32 != 0
+            && self.id.as_str() == id_of_run(&self.endpoint, self.incarnation)
     }
 
     /// What identifies its record at the server.

@@ -73,9 +73,9 @@ pub struct RegisterOptions {
     /// How long the record outlives its last renewal. Default [`DEFAULT_TTL`]; what the server grants rules.
     pub ttl: Duration,
     /// Whether nobody else can hold the id, since it [holds the incarnation](Instance::id_holds_incarnation), and this is the first
-    /// attempt to write it. A registrar that has to look up who holds an id may then leave that out; should an earlier registration of
-    /// the same instance have left something behind, the next attempt is not the first. A registry sets this for each attempt,
-    /// whatever it was. Default false.
+    /// attempt to write it: a registrar that has to look up who holds an id may then leave that out. If an earlier registration of the
+    /// same instance has left a record, this attempt may fail; the next one says false here and must succeed. A registry sets this
+    /// for each attempt, whatever it was. Default false.
     pub id_is_new: bool,
 }
 

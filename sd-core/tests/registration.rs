@@ -173,7 +173,20 @@ async fn an_id_is_new_for_the_first_attempt_alone_and_only_if_it_holds_the_incar
     let random = Instance::new("svc", "10.0.0.1:8080").unwrap();
     let chosen = random.clone().with_id(InstanceId::new("a").unwrap());
     let another_run = random.clone().with_incarnation(Incarnation::random());
-    for (instance, first) in [(random, true), (chosen, false), (another_run, false)] {
+    let moved = random
+        .clone()
+        .with_endpoint("10.0.0.2:8080".parse().unwrap());
+    let counted = random
+        .clone()
+        .with_incarnation(Incarnation::from_u64(2))
+        .with_id(InstanceId::new("10.0.0.1:8080-00000000").unwrap());
+    for (instance, first) in [
+        (random, true),
+        (chosen, false),
+        (another_run, false),
+        (moved, false),
+        (counted, false),
+    ] {
         let before = registrar.calls_of(Op::Register).len();
         registrar.answer_next(Op::Register, fail(ErrorKind::Timeout));
         let guard = registry.register(instance).await.unwrap();

@@ -1,7 +1,7 @@
 //! Programs of other projects beside which ours are tested: built from the modules in `xtask/peers/`, and named by a variable for each
 //! backend, as servers are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::Result;
@@ -20,13 +20,24 @@ const SOURCES: [&str; 3] = [
     include_str!("../peers/go-kit/go.sum"),
 ];
 
-/// Builds those that the tests with `servers` need, unless that was done before. Returns the variables that name them.
+/// The variables that name those which the tests with `servers` need. Builds what none names yet, unless that was done before.
 pub(crate) fn provide(
     workspace: &Workspace,
     servers: &[&'static dyn Server],
 ) -> Result<BTreeMap<String, String>> {
-    if servers.is_empty() {
-        return Ok(BTreeMap::new());
+    let wanted: BTreeSet<String> = servers.iter().map(|server| variable(*server)).collect();
+    let mut variables = BTreeMap::new();
+    let mut missing = Vec::new();
+    for name in wanted {
+        match std::env::var(&name) {
+            Ok(program) => {
+                variables.insert(name, program);
+            }
+            Err(_) => missing.push(name),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(variables);
     }
     let source = workspace.root.join("xtask/peers").join(GO_KIT);
     let tools = Tools::open(workspace)?;
@@ -38,10 +49,8 @@ pub(crate) fn provide(
         go::build(&tools, &source, OLDEST_GO, &folder.join(GO_KIT))
     })?;
     let program = folder.join(GO_KIT).to_string_lossy().into_owned();
-    let variables = servers.iter().map(|server| variable(*server));
-    Ok(variables
-        .map(|variable| (variable, program.clone()))
-        .collect())
+    variables.extend(missing.into_iter().map(|name| (name, program.clone())));
+    Ok(variables)
 }
 
 /// Where tests of this server's backend find go-kit.

@@ -104,8 +104,8 @@ impl Command {
         match self {
             Self::Up { names } => {
                 let servers = chosen(names)?;
-                let running = running::up(workspace, &servers)?;
                 let peers = peers::provide(workspace, &servers)?;
+                let running = running::up(workspace, &servers)?;
                 for (name, value) in variables(&running).into_iter().chain(peers) {
                     println!("{}", export(&name, &value));
                 }

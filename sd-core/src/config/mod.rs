@@ -12,21 +12,32 @@
 //!
 //! const RULES: Rules = Rules::new("newdb: configuration");
 //!
-//! #[derive(Clone, Debug, Default, serde::Deserialize)]
+//! #[derive(Clone, Debug, serde::Deserialize)]
 //! #[serde(default, deny_unknown_fields)]
 //! struct NewDbConfig {
 //!     endpoints: Servers,
-//!     password: Option<Secret>,
+//!     token: Option<Secret>,
+//!     #[serde(with = "humantime_serde")]
 //!     request_timeout: Duration,
+//! }
+//!
+//! impl Default for NewDbConfig {
+//!     fn default() -> Self {
+//!         let request_timeout = Duration::from_secs(5);
+//!         Self { endpoints: Servers::default(), token: None, request_timeout }
+//!     }
 //! }
 //!
 //! impl NewDbConfig {
 //!     fn from_url(url: &str) -> Result<Self> {
 //!         let url = RULES.url(url, "newdb")?;
 //!         let mut config: Self = url.settings()?;
+//!         if url.password().is_some() || !url.path().is_empty() {
+//!             return Err(RULES.broken("url", "is newdb://token@host:port, without password and path"));
+//!         }
 //!         RULES.given_once(&[("endpoints", !config.endpoints.is_empty())])?;
 //!         config.endpoints = url.hosts().iter().collect();
-//!         config.password = url.password().map(Secret::new);
+//!         config.token = url.username().map(Secret::new);
 //!         Ok(config)
 //!     }
 //!
@@ -38,9 +49,9 @@
 //!     }
 //! }
 //!
-//! let mut config = NewDbConfig::from_url("newdb://:sesame@h1,h2:1234").unwrap();
+//! let config = NewDbConfig::from_url("newdb://sesame@h1,h2:1234?request_timeout=2s").unwrap();
 //! assert!(!format!("{config:?}").contains("sesame"));
-//! config.request_timeout = Duration::from_secs(1);
+//! assert_eq!(config.request_timeout, Duration::from_secs(2));
 //! assert_eq!(*config.checked().unwrap().endpoints, ["http://h1:7777", "http://h2:1234"]);
 //! ```
 

@@ -11,7 +11,7 @@ use crate::error::Result;
 
 const KEY: &str = "endpoints";
 
-/// The servers of a registry, as the setting `endpoints` names them. `Debug` does not show what stands before an `@`: a password or
+/// The servers of a registry that is spoken to over HTTP, gRPC included, as the setting `endpoints` names them. `Debug` does not show what stands before an `@`: a password or
 /// a token does not belong there, but may be.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -19,11 +19,12 @@ pub struct Servers(Vec<String>);
 
 impl Servers {
     /// Writes each server as `http://host:port` or `https://host:port`. Users may leave out both: a missing scheme is what
-    /// `wants_tls` says, `http` if it says nothing, and a missing port is `default_port(tls)`.
+    /// `wants_tls` says, `http` if it says nothing, and a missing port is `default_port(tls)`. Whether there must be one at all is for
+    /// the caller to check.
     ///
     /// # Errors
-    /// `InvalidInput` if one of them cannot be dialled, contradicts `wants_tls`, or speaks TLS while another does not. None is
-    /// repeated, for what may stand before an `@`.
+    /// `InvalidInput` if one of them cannot be dialled, contradicts `wants_tls`, or speaks TLS while another does not: what was
+    /// completed until then is of no use. None is repeated, for what may stand before an `@`.
     pub fn complete(
         &mut self,
         rules: Rules,

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Rules;
 use crate::error::Result;
 
-/// The settings of TLS, under the keys that every backend has for them.
+/// The settings of TLS, under the keys that every backend has for them. Make it with `..TlsSettings::default()`: there may be more.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TlsSettings<'a> {
     /// `tls`: whether servers that are written without a scheme speak it.
