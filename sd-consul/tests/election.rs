@@ -330,9 +330,8 @@ fn an_election_goes_on_while_the_application_is_blocked() {
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn an_elector_outlives_the_runtime_that_it_was_first_used_on() {
-    let backend = Booth::at(&server()).backend;
-    faults::an_elector_outlives_the_runtime_that_it_was_first_used_on(
-        &(backend as Arc<dyn Backend>),
-    )
-    .await;
+    let backend: Arc<dyn Backend> = Booth::at(&server()).backend;
+    let failed = faults::an_elector_outlives_the_runtime_that_it_was_first_used_on(&backend).await;
+    // What a candidate sends first is a read, which is safe to send twice.
+    assert!(!failed);
 }

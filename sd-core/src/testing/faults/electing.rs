@@ -11,6 +11,7 @@ use super::stage::{proxy, unused_service};
 use crate::backend::Backend;
 use crate::elector::{Elector, Ticket};
 use crate::error::ErrorKind;
+use crate::instance::Incarnation;
 use crate::name::ElectionName;
 use crate::testing::standings::{after, first, gone, leads, now, told_at_last, waits};
 use crate::testing::{Fault, LONG};
@@ -27,7 +28,7 @@ pub async fn killed_and_restarted_the_server_still_has_the_candidates(
 ) {
     let backend = fixture.backend(fixture.address());
     let (one, two) = (elector(&backend), elector(&backend));
-    let [a, b] = tickets();
+    let [a, b] = tickets(&*one);
     let (leader, next) = (one.join(&a).await.unwrap(), two.join(&b).await.unwrap());
     let token = leads(&*leader).await;
     let waiting = waits(&*next).await;
@@ -55,7 +56,7 @@ pub async fn a_candidate_that_was_cut_off_sees_what_happened_meanwhile(fixture: 
     let proxy = proxy(&fixture).await;
     let near = elector(&fixture.backend(fixture.address()));
     let far = elector(&fixture.backend(proxy.address()));
-    let [a, b] = tickets();
+    let [a, b] = tickets(&*near);
     let leader = near.join(&a).await.unwrap();
     let token = leads(&*leader).await;
     let next = far.join(&b).await.unwrap();
@@ -79,7 +80,7 @@ pub async fn restarted_without_its_data_the_server_has_nobody(
     mut fixture: impl FaultFixture,
 ) -> [FencingToken; 2] {
     let elector = elector(&fixture.backend(fixture.address()));
-    let [ticket, _] = tickets();
+    let [ticket, _] = tickets(&*elector);
     let entry = elector.join(&ticket).await.unwrap();
     let before = leads(&*entry).await;
     let mut feed = elector.observe(&ticket.name).await.unwrap();
@@ -112,7 +113,7 @@ pub async fn a_closed_backend_lets_go_of_the_connections_of_its_electors(
     let proxy = proxy(&fixture).await;
     let backend = fixture.backend(proxy.address());
     let electors = [elector(&backend), elector(&backend)];
-    let tickets = tickets();
+    let tickets = tickets(&*electors[0]);
     for (elector, ticket) in electors.iter().zip(&tickets) {
         now(&*elector.join(ticket).await.unwrap()).await;
     }
@@ -131,26 +132,32 @@ pub async fn a_closed_backend_lets_go_of_the_connections_of_its_electors(
     }
 }
 
-/// The runtime ends that drove the elector's connections, as when an application makes one for each election.
-pub async fn an_elector_outlives_the_runtime_that_it_was_first_used_on(backend: &Arc<dyn Backend>) {
+/// The runtime ends that drove the elector's connections, as when an application makes one for each election. Returns whether the
+/// first call after that failed: what is not safe to send twice may do so once.
+pub async fn an_elector_outlives_the_runtime_that_it_was_first_used_on(
+    backend: &Arc<dyn Backend>,
+) -> bool {
     let elector = elector(backend);
     let first_use = Arc::clone(&elector);
     let gone = tokio::task::spawn_blocking(move || {
         runtime().block_on(async {
-            let [other, _] = tickets();
+            let [other, _] = tickets(&*first_use);
             first_use.join(&other).await?;
             first_use.leave(&other).await
         })
     });
     gone.await.unwrap().unwrap();
-    let [ticket, _] = tickets();
-    // What is not safe to send twice may fail once.
-    let entry = match elector.join(&ticket).await {
-        Err(error) if error.kind() == ErrorKind::Unavailable => elector.join(&ticket).await,
-        joined => joined,
+    let [ticket, _] = tickets(&*elector);
+    let joined = elector.join(&ticket).await;
+    let failed = matches!(&joined, Err(error) if error.kind() == ErrorKind::Unavailable);
+    let entry = if failed {
+        elector.join(&ticket).await
+    } else {
+        joined
     };
     leads(&*entry.unwrap()).await;
     elector.leave(&ticket).await.unwrap();
+    failed
 }
 
 /// The application's runtime is not driven, as if something blocked it. Not for a test that runs on a runtime itself.
@@ -160,7 +167,7 @@ pub fn an_election_goes_on_while_the_application_is_blocked(backend: &Arc<dyn Ba
     application.block_on(backend.list(&service)).unwrap();
     let elector = elector(backend);
     elections.block_on(async {
-        let [ticket, _] = tickets();
+        let [ticket, _] = tickets(&*elector);
         let entry = elector.join(&ticket).await.unwrap();
         leads(&*entry).await;
         entry.confirm().await.unwrap();
@@ -180,7 +187,10 @@ fn elector(backend: &Arc<dyn Backend>) -> Arc<dyn Elector> {
     Arc::clone(backend).elector().unwrap().into_any()
 }
 
-fn tickets() -> [Ticket; 2] {
-    let name = ElectionName::new("faults").unwrap();
-    ["a", "b"].map(|value| Ticket::new(name.clone(), value.as_bytes(), LASTING))
+/// Two candidates of one election that nobody else takes part in.
+fn tickets(elector: &dyn Elector) -> [Ticket; 2] {
+    let name = ElectionName::new(format!("faults-{}", Incarnation::random())).unwrap();
+    let range = &elector.limits().ttl;
+    let ttl = LASTING.clamp(*range.start(), *range.end());
+    ["a", "b"].map(|value| Ticket::new(name.clone(), value.as_bytes(), ttl))
 }
