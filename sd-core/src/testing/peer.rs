@@ -50,7 +50,8 @@ impl Peer {
         line.ok_or_else(|| unavailable().because("the program has ended"))
     }
 
-    /// Ends its standard input, and waits until it has ended by itself. Returns the lines that were left.
+    /// Ends its standard input, and waits until it has ended by itself. Returns the lines that were left. Has no
+    /// deadline of its own.
     ///
     /// # Errors
     /// `Unavailable` if it says that it failed.
