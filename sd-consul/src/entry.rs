@@ -135,8 +135,8 @@ impl ConsulEntry {
     }
 
     /// Whether our session has the lock.
-    fn holds(&self, leader: Option<&KvEntry>) -> bool {
-        leader.is_some_and(|leader| leader.session == self.session)
+    fn holds(&self, leader: &KvEntry) -> bool {
+        leader.session == self.session
     }
 
     /// Why the term is over, if what was read is not it.
@@ -183,16 +183,50 @@ impl ConsulEntry {
             None if !alive? => {
                 self.lose(ended(op));
             }
-            // By a call that was dropped, or by an earlier entry of this ticket.
-            None if self.holds(leader.as_ref()) => {
-                let value = leader.as_ref().map_or(0, lead::token);
-                let domain = domain::ensure(client, op, keys).await?;
-                self.lead(FencingToken::new(domain, value));
+            None => {
+                if let Some(leader) = leader.as_ref().filter(|leader| self.holds(leader)) {
+                    self.adopt(op, leader).await?;
+                }
             }
-            None => {}
         }
         let index = meta.index;
         Ok(Look { leader, index })
+    }
+
+    /// Leads by a lock that was not seen to be taken: by a call that was dropped or not answered, or by an earlier entry of this
+    /// ticket. Does not if that changes meanwhile.
+    async fn adopt(&self, op: &'static str, found: &KvEntry) -> Result<()> {
+        let Place { client, keys, .. } = &self.place;
+        let domain = domain::ensure(client, op, keys).await?;
+        let value = lead::leader(found, &domain).map(|leader| leader.value);
+        // Another one may have been proclaimed after the lock was asked for.
+        if value.as_deref() == Some(&*self.seat.value()) || self.write(op, found).await? {
+            self.lead(FencingToken::new(domain, lead::token(found)));
+        }
+        Ok(())
+    }
+
+    /// Writes the seat's value for the term of this entry if it still is as it was found, and says whether it was.
+    async fn write(&self, op: &'static str, found: &KvEntry) -> Result<bool> {
+        let Place {
+            client,
+            steps,
+            owner,
+            keys,
+        } = &self.place;
+        let (client, keys, id) = (Arc::clone(client), keys.clone(), owner.1);
+        let (seat, session) = (Arc::clone(&self.seat), self.session.clone());
+        let found = found.clone();
+        let writing = async move {
+            let lead = lead::encode(id, Some(lead::token(&found)), &seat.value());
+            let put = [
+                KvOp::check_unchanged(keys.leader(), Some(&found)),
+                // A plain write would reset what the key says of how often it was locked.
+                KvOp::lock(keys.leader(), &session, lead),
+            ];
+            client.txn(op, &put).await
+        };
+        Ok(matches!(steps.run(op, owner, writing).await?, Txn::Done(_)))
     }
 
     fn lead(&self, token: FencingToken) {
@@ -407,7 +441,8 @@ impl Entry for ConsulEntry {
         client.check_open(OP)?;
         let (seat, session) = (Arc::clone(&self.seat), self.session.clone());
         let value = value.to_owned();
-        // Whatever attempt to take the lock was under way has ended then, and later ones write this value.
+        // Whatever attempts to take the lock follow write this value. If an earlier one that was not answered takes it still, the
+        // value is written when that is seen.
         let setting = async move {
             if seat.session().as_deref() == Some(&*session) {
                 seat.set_value(&value);
@@ -421,20 +456,10 @@ impl Entry for ConsulEntry {
             if let Some(gone) = gone {
                 return Err(gone);
             }
-            let (Some(token), Some(leader)) = (token, look.leader) else {
+            let Some(leader) = look.leader.filter(|leader| self.holds(leader)) else {
                 return Ok(());
             };
-            let (client, keys, session) = (Arc::clone(client), keys.clone(), self.session.clone());
-            let lead = lead::encode(owner.1, Some(token.value()), &self.seat.value());
-            let writing = async move {
-                let put = [
-                    KvOp::check_unchanged(keys.leader(), Some(&leader)),
-                    // A plain write would reset what the key says of how often it was locked.
-                    KvOp::lock(keys.leader(), &session, lead),
-                ];
-                client.txn(OP, &put).await
-            };
-            if let Txn::Done(_) = steps.run(OP, owner, writing).await? {
+            if token.is_some() && self.write(OP, &leader).await? {
                 return Ok(());
             }
         }
