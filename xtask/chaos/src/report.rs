@@ -310,7 +310,7 @@ does is counted where one of our candidates was removed.
 ";
 
 const INVARIANTS: &str = "\
-*Apart* are violations of I1, and of I4 that follows from it, while or soon after the server was frozen that leads its cluster, where
-`Safety` warns of that. I5 judges each stretch between two server faults by itself; it, I8, I9 and I10 are promises, of which the naive
+*Apart* are violations of I1, and of I4 that follows from it, while the server was frozen that leads its cluster or within 9 s after,
+where `Safety` warns of that. I5 judges each stretch between two server faults by itself; it, I8, I9 and I10 are promises, of which the naive
 candidate makes none. I4 does not count writes of a process that was frozen in its term: only a fence keeps those out.
 ";
