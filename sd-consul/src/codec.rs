@@ -306,10 +306,13 @@ impl Service {
 }
 
 impl HealthEntry {
-    /// The id of what another program registered: at each node there may be one with the same.
-    fn foreign_id(&self) -> Result<InstanceId, String> {
-        InstanceId::new(format!("{}@{}", self.service.id, self.node.name))
-            .map_err(|error| report(&error))
+    /// The id, and the incarnation of a record of ours. What others registered is only unique together with its node.
+    fn identity(&self, service: &ServiceName) -> Result<(InstanceId, Option<Incarnation>), String> {
+        if let Some((id, incarnation)) = self.service.run_of(service) {
+            return Ok((id, Some(incarnation)));
+        }
+        let id = InstanceId::new(format!("{}@{}", self.service.id, self.node.name));
+        Ok((id.map_err(|error| report(&error))?, None))
     }
 }
 
@@ -345,12 +348,9 @@ impl Codec {
         }
     }
 
-    /// The id of an entry, whatever else it holds. What others registered is only unique together with its node.
+    /// The id of an entry, whatever else it holds.
     pub(crate) fn id(service: &ServiceName, entry: &HealthEntry) -> Result<InstanceId, String> {
-        match entry.service.run_of(service) {
-            Some((id, _)) => Ok(id),
-            None => entry.foreign_id(),
-        }
+        entry.identity(service).map(|(id, _)| id)
     }
 
     /// The instance that an entry stands for; `None` while it is not well. An error says why it cannot be understood.
@@ -363,15 +363,9 @@ impl Codec {
         if health.state > self.tolerated {
             return Ok(None);
         }
-        let run = entry.service.run_of(service);
-        let is_ours = run.is_some();
-        let (id, incarnation) = match run {
-            Some(run) => run,
-            None => (
-                entry.foreign_id()?,
-                Incarnation::from_u64(entry.service.create_index),
-            ),
-        };
+        let (id, ours) = entry.identity(service)?;
+        let is_ours = ours.is_some();
+        let incarnation = ours.unwrap_or(Incarnation::from_u64(entry.service.create_index));
         let HealthEntry {
             node,
             service: read,

@@ -126,7 +126,7 @@ impl Connector {
             // The agent is asked directly, whatever the environment says of proxies.
             .no_proxy()
             .redirect(Policy::none())
-            // It would only see to refusals that HTTP/1 does not have.
+            // Spares a copy of each request. It would only see to refusals that HTTP/1 does not have.
             .retry(reqwest::retry::never())
             .http1_only()
             .connect_timeout(config.connect_timeout)
