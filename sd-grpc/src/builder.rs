@@ -17,6 +17,7 @@ use crate::config::{ChannelConfig, KeepAlive};
 use crate::connector::{Connector, Dial, SharedConnector};
 use crate::driver::{Driver, EVENTS, Parts};
 use crate::instrument::CallMetrics;
+use crate::options::AnsweredBy;
 use crate::ready_set::ReadySet;
 use crate::replay_budget::ReplayBudget;
 use crate::shared::{Published, Shared};
@@ -89,6 +90,18 @@ impl ChannelBuilder {
         paths: impl IntoIterator<Item = impl Into<String>>,
     ) -> Self {
         self.config.idempotent_methods = paths.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Adds methods to [`ChannelConfig::answered_by`], for instance
+    /// `(AnsweredBy::Headers, ["/grpc.health.v1.Health/Watch"])`.
+    pub fn answered_by(
+        mut self,
+        by: AnsweredBy,
+        paths: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        let paths = paths.into_iter().map(|path| (path.into(), by));
+        self.config.answered_by.extend(paths);
         self
     }
 

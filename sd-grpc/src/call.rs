@@ -6,7 +6,8 @@
 //! - *Anything else that may pass*: only calls that are marked idempotent, a few times, elsewhere, after a delay, and not
 //!   while most calls fail.
 //!
-//! A response that is more than a bare status ends all that: it belongs to the caller.
+//! An answer that is more than a bare status ends all that: it belongs to the caller. Its headers are one, or, as long as the
+//! call may be sent again, what [`AnsweredBy`] says.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -16,27 +17,27 @@ use std::time::Duration;
 use http::header::USER_AGENT;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use hyper::client::conn::TrySendError;
 use sd_core::Backoff;
 use tokio::time::{Instant, sleep};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
+use crate::answer::{Answer, Pushback};
+use crate::config::ChannelConfig;
 use crate::connection::{Connection, Lease};
 use crate::deadline::{self, GRPC_TIMEOUT, earlier, until};
 use crate::driver::Event;
 use crate::instrument::Again;
-use crate::options::{AttemptInfo, Idempotent, WaitForReady};
+use crate::options::{AnsweredBy, Idempotent, WaitForReady};
 use crate::ready_set::{Condition, Pick, ReadySet, Tried};
 use crate::request_body::{CallBody, RequestBody};
-use crate::response_body::ResponseBody;
 use crate::shared::{Shared, Totals};
 use crate::status;
 use crate::subchannel::Subchannel;
 
 const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
-const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// Picks from `set`, and tells the driver of endpoints that need another connection.
 pub(crate) fn pick(shared: &Shared, set: &ReadySet, tried: &Tried) -> Pick {
@@ -64,7 +65,8 @@ pub(crate) struct Call {
     began: Instant,
     deadline: Option<Instant>,
     wait_for_ready: bool,
-    idempotent: bool,
+    /// Until when it may be sent again although a server has looked at it; `None` where it may not.
+    answered_by: Option<AnsweredBy>,
     tried: Tried,
     /// Attempts that count.
     attempts: u32,
@@ -73,9 +75,22 @@ pub(crate) struct Call {
     backoff: Backoff,
 }
 
+/// What answers an idempotent call; `None` for one that is not.
+fn answered_by(parts: &Parts, config: &ChannelConfig) -> Option<AnsweredBy> {
+    let (extensions, path) = (&parts.extensions, parts.uri.path());
+    let idempotent = extensions.get::<Idempotent>().is_some()
+        || (!config.idempotent_methods.is_empty() && config.idempotent_methods.contains(path));
+    if !idempotent {
+        return None;
+    }
+    let said = extensions.get().copied();
+    let method = || config.answered_by.get(path).copied();
+    Some(said.or_else(method).unwrap_or_default())
+}
+
 /// How an attempt ended.
 enum Outcome {
-    Answer(Response<Incoming>, Lease),
+    Answer(Answer, Lease),
     NeverSent(Lease),
     Failed {
         failure: Failure,
@@ -87,29 +102,23 @@ enum Outcome {
 }
 
 /// What the caller gets if the call is not sent again.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an answer is moved twice, which is cheaper than to allocate it"
+)]
 enum Failure {
     /// The server's own answer.
-    Answer(Code, Response<Incoming>),
+    Answer(Answer),
     Status(Status),
 }
 
 impl Failure {
     fn code(&self) -> Code {
         match self {
-            Self::Answer(code, _) => *code,
+            Self::Answer(answer) => answer.code(),
             Self::Status(status) => status.code(),
         }
     }
-}
-
-/// A server that asks for more patience than this gets no further attempt.
-const LONGEST_PUSHBACK: Duration = Duration::from_mins(1);
-
-/// What the server says about sending again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pushback {
-    After(Duration),
-    Never,
 }
 
 impl Call {
@@ -122,11 +131,9 @@ impl Call {
         let Some(path) = parts.uri.path_and_query().cloned() else {
             return Err(Status::internal("a gRPC request must have a path"));
         };
-        let extensions = &parts.extensions;
-        let idempotent = extensions.get::<Idempotent>().is_some()
-            || (!config.idempotent_methods.is_empty()
-                && config.idempotent_methods.contains(parts.uri.path()));
-        let wait_for_ready = extensions
+        let answered_by = answered_by(&parts, config);
+        let wait_for_ready = parts
+            .extensions
             .get::<WaitForReady>()
             .map_or(config.wait_for_ready, |wait| wait.0);
         add_user_agent(&mut parts.headers, &shared.user_agent);
@@ -136,7 +143,7 @@ impl Call {
             began,
             deadline: timeout.and_then(|timeout| began.checked_add(timeout)),
             wait_for_ready,
-            idempotent,
+            answered_by,
             tried: Tried::default(),
             attempts: 0,
             refused: false,
@@ -165,10 +172,10 @@ impl Call {
             let Some(attempt) = body.attempt() else {
                 return Err(Status::internal("the request can no longer be sent again"));
             };
-            match self.send(lease, attempt).await {
-                Outcome::Answer(response, lease) => {
+            match self.send(lease, attempt, &body).await {
+                Outcome::Answer(answer, lease) => {
                     body.commit();
-                    return Ok(self.answer(response, &body, lease, self.attempts + 1));
+                    return Ok(answer.into_response(lease, self.deadline, self.attempts + 1));
                 }
                 Outcome::NeverSent(lease) => {
                     lease.closed();
@@ -192,8 +199,8 @@ impl Call {
                     let Some(delay) = self.may_retry(failure.code(), pushback, &body) else {
                         body.commit();
                         return match failure {
-                            Failure::Answer(_, response) => {
-                                Ok(self.answer(response, &body, lease, self.attempts))
+                            Failure::Answer(answer) => {
+                                Ok(answer.into_response(lease, self.deadline, self.attempts))
                             }
                             Failure::Status(status) => Err(status),
                         };
@@ -201,7 +208,7 @@ impl Call {
                     self.count_again(&lease, Again::Retried);
                     // The server may have answered without having read it all.
                     body.abandon();
-                    drop(lease);
+                    drop((failure, lease));
                     sleep(delay).await;
                 }
             }
@@ -229,7 +236,7 @@ impl Call {
         // Every failure that may pass counts, also of calls that are not sent again.
         let allowed = self.shared.throttle.failed();
         if !allowed
-            || !self.idempotent
+            || self.answered_by.is_none()
             || self.attempts >= self.shared.config.max_attempts
             || !body.can_repeat()
         {
@@ -338,64 +345,78 @@ impl Call {
 
     // --- One attempt ------------------------------------------------------------------------------------------------------
 
-    async fn send(&self, lease: Lease, body: RequestBody) -> Outcome {
-        let request = self.request(&lease, body);
+    async fn send(&self, mut lease: Lease, attempt: RequestBody, body: &CallBody) -> Outcome {
+        let request = self.request(&lease, attempt);
         lease.target().counters().call();
         let config = &self.shared.config;
         // The last attempt may take all the time that is left.
-        let is_last = !self.idempotent || self.attempts + 1 >= config.max_attempts;
+        let is_last = self.answered_by.is_none() || self.attempts + 1 >= config.max_attempts;
         let patience = config
             .attempt_timeout
             .filter(|_| !is_last)
             .and_then(|timeout| Instant::now().checked_add(timeout));
         let limit = earlier(self.deadline, patience);
-        let sent = until(limit, lease.sender().try_send_request(request)).await;
-        let attempt = || AttemptInfo {
-            endpoint: lease.target().label(),
-            attempts: self.attempts + 1,
-        };
-        match sent {
-            Ok(Ok(response)) => {
-                let code = bare_status(&response).unwrap_or(Code::Ok);
-                if !matches!(code, Code::Unavailable | Code::ResourceExhausted) {
-                    self.shared.throttle.succeeded();
-                    return Outcome::Answer(response, lease);
+        let answer = until(limit, async {
+            let response = lease.sender().try_send_request(request).await?;
+            let mut answer = Answer::new(response, body.sending());
+            // A server that has not got the whole request may be waiting for the rest of it.
+            let read = match self.answered_by {
+                Some(until) if !is_last && body.is_known() => {
+                    answer.read(until, || lease.heard()).await
                 }
-                Outcome::Failed {
-                    pushback: pushback(response.headers()),
-                    failure: Failure::Answer(code, response),
-                    lease,
-                    refused: false,
-                }
-            }
+                _ => Ok(()),
+            };
+            Ok::<_, TrySendError<_>>(read.map(|()| answer))
+        })
+        .await;
+        let (error, refused) = match answer {
+            Ok(Ok(Ok(answer))) => return self.answered(answer, lease),
+            // After headers it was looked at.
+            Ok(Ok(Err(error))) => (error, false),
             Ok(Err(mut error)) => {
                 if error.take_message().is_some() {
                     return Outcome::NeverSent(lease);
                 }
                 let error = error.into_error();
                 let refused = status::is_refused(&error);
-                let status = status::broken(error, lease.close_reason(), attempt());
-                Outcome::Failed {
-                    failure: Failure::Status(status),
-                    lease,
-                    refused,
-                    pushback: None,
-                }
+                (error, refused)
             }
             Err(deadline::Elapsed) => {
                 lease.timed_out();
+                let info = lease.info(self.attempts + 1);
                 let status = if limit == self.deadline {
-                    status::deadline_exceeded("while waiting for an answer", Some(attempt()))
+                    status::deadline_exceeded("while waiting for an answer", Some(info))
                 } else {
-                    status::attempt_timed_out(attempt())
+                    status::attempt_timed_out(info)
                 };
-                Outcome::Failed {
+                return Outcome::Failed {
                     failure: Failure::Status(status),
                     lease,
                     refused: false,
                     pushback: None,
-                }
+                };
             }
+        };
+        let info = lease.info(self.attempts + 1);
+        let status = status::broken(error, lease.close_reason(), info);
+        Outcome::Failed {
+            failure: Failure::Status(status),
+            lease,
+            refused,
+            pushback: None,
+        }
+    }
+
+    fn answered(&self, answer: Answer, lease: Lease) -> Outcome {
+        if !matches!(answer.code(), Code::Unavailable | Code::ResourceExhausted) {
+            self.shared.throttle.succeeded();
+            return Outcome::Answer(answer, lease);
+        }
+        Outcome::Failed {
+            pushback: answer.pushback(),
+            failure: Failure::Answer(answer),
+            lease,
+            refused: false,
         }
     }
 
@@ -425,50 +446,6 @@ impl Call {
         *request.headers_mut() = headers;
         request
     }
-
-    fn answer(
-        &self,
-        response: Response<Incoming>,
-        body: &CallBody,
-        lease: Lease,
-        attempts: u32,
-    ) -> Response<Body> {
-        let info = AttemptInfo {
-            endpoint: lease.target().label(),
-            attempts,
-        };
-        let (sending, deadline) = (body.sending(), self.deadline);
-        let mut response = response
-            .map(|body| Body::new(ResponseBody::new(body, sending, lease, deadline, attempts)));
-        response.extensions_mut().insert(info);
-        response
-    }
-}
-
-/// The status of a response that is nothing but a status; of one that is no gRPC at all, what gRPC makes of it.
-fn bare_status(response: &Response<Incoming>) -> Option<Code> {
-    if let Some(code) = response.headers().get(Status::GRPC_STATUS) {
-        return Some(Code::from_bytes(code.as_bytes()));
-    }
-    match response.status() {
-        StatusCode::TOO_MANY_REQUESTS
-        | StatusCode::BAD_GATEWAY
-        | StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::GATEWAY_TIMEOUT => Some(Code::Unavailable),
-        _ => None,
-    }
-}
-
-fn pushback(headers: &HeaderMap) -> Option<Pushback> {
-    let value = headers.get(PUSHBACK)?;
-    // Negative or malformed: never.
-    let millis = value.to_str().ok().and_then(|text| text.parse().ok());
-    let delay = millis.map(Duration::from_millis);
-    Some(
-        delay
-            .filter(|delay| *delay <= LONGEST_PUSHBACK)
-            .map_or(Pushback::Never, Pushback::After),
-    )
 }
 
 /// Appends ours to the caller's, as tonic does.

@@ -1,10 +1,11 @@
 //! What a channel's owner may set.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sd_core::{Error, Result};
 
+use crate::options::AnsweredBy;
 use crate::throttle::RetryThrottle;
 
 /// How a channel connects, waits and retries.
@@ -32,8 +33,9 @@ pub struct ChannelConfig {
     pub wait_for_ready: bool,
     /// The deadline of calls that bring none. Default none.
     pub default_deadline: Option<Duration>,
-    /// How long an attempt of an idempotent call may wait for the response's headers before the call moves elsewhere. The
-    /// last attempt may take all the time that is left. Default none.
+    /// How long an attempt of an idempotent call may wait for the response's first message, or for what
+    /// [`answered_by`](Self::answered_by) says instead, before the call moves elsewhere. The last attempt may take all the time
+    /// that is left. Default none.
     pub attempt_timeout: Option<Duration>,
     /// How many attempts an idempotent call has, at least 1. What was never sent does not count. Default 5.
     pub max_attempts: u32,
@@ -47,8 +49,12 @@ pub struct ChannelConfig {
     /// they are sent once. Default 16 MiB.
     pub replay_budget: usize,
     /// Paths of methods that may be executed twice, such as `/greeter.Greeter/SayHello`.
-    /// [`Idempotent`](crate::Idempotent) marks one call. Default none.
+    /// [`Idempotent`](crate::Idempotent) marks one call, and says what the mark does to methods that answer with a stream.
+    /// Default none.
     pub idempotent_methods: BTreeSet<String>,
+    /// What answers the calls of idempotent methods, by path, where it is not the first message.
+    /// [`AnsweredBy`](crate::AnsweredBy) in a request says so of one call. Default none.
+    pub answered_by: BTreeMap<String, AnsweredBy>,
     /// After how many time-outs one after another, without a single byte from the server, its connection counts as silent:
     /// it is replaced and gets no more calls. Attempts that time out together count as one, and those that waited less than
     /// 100 ms not at all. 0 for never. Default 3.
@@ -96,6 +102,7 @@ impl Default for ChannelConfig {
             retry_throttle: RetryThrottle::default(),
             replay_budget: 16 * 1024 * 1024,
             idempotent_methods: BTreeSet::new(),
+            answered_by: BTreeMap::new(),
             silent_after: 3,
             keep_alive: None,
             max_connections: 4,
@@ -146,10 +153,12 @@ impl ChannelConfig {
                 "keep_alive.interval must be at least 1 s",
             ),
             (
-                self.idempotent_methods
-                    .iter()
-                    .any(|path| !path.starts_with('/')),
+                !are_paths(self.idempotent_methods.iter()),
                 "idempotent_methods holds paths such as /package.Service/Method",
+            ),
+            (
+                !are_paths(self.answered_by.keys()),
+                "answered_by holds paths such as /package.Service/Method",
             ),
         ];
         match rules.into_iter().find(|(broken, _)| *broken) {
@@ -157,6 +166,10 @@ impl ChannelConfig {
             None => Ok(()),
         }
     }
+}
+
+fn are_paths<'a>(mut methods: impl Iterator<Item = &'a String>) -> bool {
+    methods.all(|path| path.starts_with('/'))
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use tracing::debug;
 use crate::config::{ChannelConfig, KeepAlive};
 use crate::cork::Cork;
 use crate::driver::Event;
+use crate::options::AttemptInfo;
 use crate::request_body::RequestBody;
 use crate::shared::Shared;
 use crate::status;
@@ -233,6 +234,13 @@ impl Lease {
         self.connection.sender()
     }
 
+    pub(crate) fn info(&self, attempts: u32) -> AttemptInfo {
+        AttemptInfo {
+            endpoint: self.target().label(),
+            attempts,
+        }
+    }
+
     /// Why the connection broke, where it did.
     pub(crate) fn close_reason(&self) -> Option<String> {
         self.connection.close_reason()
@@ -244,6 +252,12 @@ impl Lease {
             let why = "the connection was closed".to_owned();
             self.connection.leave(Leave::Broken(why));
         }
+    }
+
+    /// Headers came: from here on the server's silence counts.
+    pub(crate) fn heard(&mut self) {
+        self.began = Instant::now();
+        self.bytes = self.connection.bytes();
     }
 
     /// The server did not answer in time.

@@ -7,12 +7,48 @@ use std::sync::Arc;
 /// Marks a call that may be executed twice without harm: it is sent again after any failure that may pass. In a request's
 /// extensions; [`ChannelConfig::idempotent_methods`](crate::ChannelConfig::idempotent_methods) marks whole methods.
 ///
+/// The call can move until it is answered: by the first message of its response, unless [`AnsweredBy`] says something else.
+///
 /// ```
 /// let mut request = tonic::Request::new(());
 /// request.extensions_mut().insert(sd_grpc::Idempotent);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Idempotent;
+
+/// Which part of its response answers an idempotent call. The caller gets nothing of the response before this part has come,
+/// and until then the call can move to another endpoint. [`attempt_timeout`](crate::ChannelConfig::attempt_timeout) covers the
+/// same time.
+///
+/// In the extensions of a request that is marked [`Idempotent`];
+/// [`ChannelConfig::answered_by`](crate::ChannelConfig::answered_by) says it of whole methods. A channel cannot tell a method
+/// that answers with a stream from one that answers with a single message.
+///
+/// Headers answer a call whatever this says: if it is not idempotent, in its last attempt, and while the caller still has
+/// something to send.
+///
+/// ```
+/// use sd_grpc::{AnsweredBy, Idempotent};
+///
+/// let mut request = tonic::Request::new(());
+/// request.extensions_mut().insert(Idempotent);
+/// request.extensions_mut().insert(AnsweredBy::End);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AnsweredBy {
+    /// The headers, for streams whose first message may be late. From then on only the deadline ends the call, and a server that
+    /// dies fails it.
+    Headers,
+    /// The beginning of the first message, or the end of a response that has none. The default, because it fits most methods.
+    /// The call of a method that answers with a stream returns with its first message. So a caller that must act before the
+    /// server sends one waits in vain.
+    #[default]
+    FirstMessage,
+    /// The end of the response, for methods that answer with a single message. Their servers may die between the message and
+    /// the status that follows. A response of more than 64 KiB answers the call before its end. Not for streams: the caller
+    /// would not see a message before the last one has come.
+    End,
+}
 
 /// Says whether a call waits until its deadline for an endpoint instead of failing when there is none. In a request's
 /// extensions; overrides [`ChannelConfig::wait_for_ready`](crate::ChannelConfig::wait_for_ready).

@@ -2,7 +2,8 @@
 //!
 //! A unary request is read at once: its message stays as shared bytes, and sending it again copies nothing. As a side effect
 //! hyper learns with the message that it is the last, which saves a frame. A streamed request is recorded while it is sent,
-//! up to [`REPLAY_BYTES`](crate::replay_budget::REPLAY_BYTES), as far as the channel's budget goes, and until the response begins.
+//! up to [`REPLAY_BYTES`](crate::replay_budget::REPLAY_BYTES), as far as the channel's budget goes, and until the answer is the
+//! caller's.
 //!
 //! Once the response has begun, hyper goes on sending a stream even if nobody reads the response any more. A [`Sending`]
 //! ends that.
@@ -63,6 +64,7 @@ impl CallBody {
             position: 0,
             share,
             complete: true,
+            ended: false,
         };
         Ok(Self::Stream(Arc::new(Tape {
             attempt: AtomicU32::new(0),
@@ -112,7 +114,18 @@ impl CallBody {
         }
     }
 
-    /// The response has begun: nothing will be sent again.
+    /// Whether another attempt needs nothing more of the caller.
+    pub(crate) fn is_known(&self) -> bool {
+        match self {
+            Self::Whole(_) => true,
+            Self::Stream(tape) => {
+                let reel = tape.reel();
+                reel.complete && reel.ended
+            }
+        }
+    }
+
+    /// The answer is the caller's: nothing will be sent again.
     pub(crate) fn commit(&self) {
         if let Self::Stream(tape) = self {
             tape.reel().commit();
@@ -142,6 +155,8 @@ struct Reel {
     recording: bool,
     /// Whether `recorded` holds everything that was taken from the source.
     complete: bool,
+    /// Whether the source has nothing more.
+    ended: bool,
 }
 
 /// The sending of a call's stream. Ends when this is dropped: a request that nobody waits for would keep its place at the
@@ -235,6 +250,9 @@ impl Replay {
             // Played to its end for the last time.
             reel.forget();
         }
+        if reel.ended {
+            return Poll::Ready(None);
+        }
         let source = &mut reel.source;
         let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(source).poll_frame(cx)));
         let polled = polled.unwrap_or_else(|_| {
@@ -251,7 +269,8 @@ impl Replay {
             }
             // The source cannot fail twice.
             Poll::Ready(Some(Err(_))) => reel.complete = false,
-            Poll::Ready(None) | Poll::Pending => {}
+            Poll::Ready(None) => reel.ended = true,
+            Poll::Pending => {}
         }
         polled
     }

@@ -9,12 +9,15 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
+use crate::answer::Beginning;
 use crate::connection::Lease;
 use crate::options::AttemptInfo;
 use crate::request_body::Sending;
 use crate::status;
 
 pub(crate) struct ResponseBody {
+    /// What was read before the body became the caller's.
+    beginning: Beginning,
     /// `None` after the end. Dropping it resets the stream.
     open: Option<Open>,
     deadline: Option<Instant>,
@@ -32,6 +35,7 @@ struct Open {
 
 impl ResponseBody {
     pub(crate) fn new(
+        beginning: Beginning,
         incoming: Incoming,
         sending: Option<Sending>,
         lease: Lease,
@@ -39,6 +43,7 @@ impl ResponseBody {
         attempts: u32,
     ) -> Self {
         Self {
+            beginning,
             open: Some(Open {
                 incoming,
                 _sending: sending,
@@ -65,10 +70,7 @@ impl ResponseBody {
 
     fn end(&mut self) -> Option<(Lease, AttemptInfo)> {
         let Open { lease, .. } = self.open.take()?;
-        let attempt = AttemptInfo {
-            endpoint: lease.target().label(),
-            attempts: self.attempts,
-        };
+        let attempt = lease.info(self.attempts);
         Some((lease, attempt))
     }
 }
@@ -85,7 +87,10 @@ impl Body for ResponseBody {
         let Some(open) = &mut this.open else {
             return Poll::Ready(None);
         };
-        let polled = Pin::new(&mut open.incoming).poll_frame(cx);
+        let polled = match this.beginning.next() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => Pin::new(&mut open.incoming).poll_frame(cx),
+        };
         let failure = match polled {
             Poll::Ready(None) => {
                 this.open = None;
@@ -115,12 +120,15 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         self.open
             .as_ref()
-            .is_none_or(|open| open.incoming.is_end_stream())
+            .is_none_or(|open| self.beginning.is_empty() && open.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.open
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), |open| open.incoming.size_hint())
+        match &self.open {
+            None => SizeHint::with_exact(0),
+            // The rest's own hint says nothing of it.
+            Some(_) if !self.beginning.is_empty() => SizeHint::default(),
+            Some(open) => open.incoming.size_hint(),
+        }
     }
 }

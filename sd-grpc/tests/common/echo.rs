@@ -64,12 +64,18 @@ where
     }
 
     pub async fn split(&mut self, text: &str) -> Result<Streaming<Text>, Status> {
+        let response = self.split_with(Request::new(Text::new(text))).await?;
+        Ok(response.into_inner())
+    }
+
+    pub async fn split_with(
+        &mut self,
+        request: Request<Text>,
+    ) -> Result<Response<Streaming<Text>>, Status> {
         self.ready().await?;
         let path = PathAndQuery::from_static("/test.Echo/Split");
-        let request = Request::new(Text::new(text));
         let codec = ProstCodec::default();
-        let response = self.inner.server_streaming(request, path, codec).await?;
-        Ok(response.into_inner())
+        self.inner.server_streaming(request, path, codec).await
     }
 
     pub async fn join(
