@@ -3,6 +3,11 @@
 //! Like all below it, this knows the elector's port and a clock, but no timers or tasks of a particular runtime. So the simulation
 //! runs this very code in virtual time.
 
+mod calls;
+pub(crate) mod machine;
+pub(crate) mod participation;
+pub(crate) mod term_rules;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,13 +19,13 @@ use tokio::sync::{broadcast, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info_span};
 
+use crate::campaign::participation::{Participation, Won, cancelled};
 use crate::config::TermConfig;
+use crate::end_reason::EndReason;
 use crate::event::{CandidatePhase, CandidateState, ElectionEvent};
 use crate::flaw::{Flaw, flawed};
 use crate::instrument;
 use crate::leadership::{Control, Leadership};
-use crate::participation::{Participation, Won, cancelled};
-use crate::reason::EndReason;
 
 /// The pause before the next participation, after one whose entry was lost before it led.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sd_core::{Error, Result};
 
-use crate::rules::Rules;
+use crate::campaign::term_rules::Rules;
 
 /// The time-to-live that a candidate asks for by default.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(10);

@@ -2,7 +2,7 @@
 
 use sd_core::{CandidateId, Error, FencingToken, Moment};
 
-use crate::reason::EndReason;
+use crate::end_reason::EndReason;
 
 /// A step of a candidate's way. Each `Elected` is followed by exactly one `Ended` with its token, though a slow listener may miss
 /// either, and is then told that it did.

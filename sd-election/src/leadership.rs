@@ -11,8 +11,8 @@ use sd_core::{CandidateId, Clock, ElectionName, Error, ErrorKind, FencingToken, 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::end_reason::EndReason;
 use crate::flaw::{Flaw, flawed};
-use crate::reason::EndReason;
 use crate::validity::Validity;
 
 /// A new value for observers, and who waits for it.

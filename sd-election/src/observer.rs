@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
+use crate::campaign::participation::cancelled;
 use crate::flaw::{Flaw, flawed};
-use crate::participation::cancelled;
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);

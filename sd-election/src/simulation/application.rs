@@ -18,9 +18,9 @@ use super::network::Network;
 use super::server::Server;
 use super::watch::Watch;
 use crate::candidate::Candidate;
-use crate::fenced::Fence;
+use crate::election_thread::Spawn;
+use crate::fencing::Fence;
 use crate::leadership::{Leadership, Term};
-use crate::runtime::Spawn;
 
 /// Where a candidate's drivers run.
 #[derive(Debug)]

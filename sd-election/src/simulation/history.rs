@@ -6,7 +6,7 @@ use sd_core::{CandidateId, ErrorKind, Moment};
 
 use super::executor::Node;
 use super::network::Cut;
-use crate::term::Call;
+use crate::campaign::machine::Call;
 
 pub(super) type History = Vec<Record>;
 

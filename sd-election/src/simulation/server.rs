@@ -18,7 +18,7 @@ use super::executor::{Node, World};
 use super::history::{Answer, What};
 use super::network::{Network, Request};
 use super::schedule::Schedule;
-use crate::term::{Call, is_lost};
+use crate::campaign::machine::{Call, is_lost};
 
 #[derive(Debug)]
 pub(super) struct Server {

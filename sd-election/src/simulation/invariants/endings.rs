@@ -5,10 +5,10 @@ use std::time::Duration;
 use sd_core::{CandidateId, Moment};
 
 use super::{Found, Story};
+use crate::campaign::machine::Call;
 use crate::config::StepDown;
 use crate::simulation::executor::Node;
 use crate::simulation::history::{Answer, What};
-use crate::term::Call;
 
 /// What a node needs to act on what it was told.
 const AT_ONCE: Duration = Duration::from_millis(1);

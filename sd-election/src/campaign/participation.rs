@@ -1,4 +1,4 @@
-//! One participation in an election: carries out what the [machine](crate::term) decides, from joining to having left.
+//! One participation in an election: carries out what the [machine](crate::campaign::machine) decides, from joining to having left.
 
 use std::future::{Future, pending};
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::calls::{Calls, outcome};
 use crate::campaign::Campaign;
+use crate::campaign::calls::{Calls, outcome};
+use crate::campaign::machine::{Action, Call, Event, Machine, Notice};
+use crate::campaign::term_rules::Rules;
+use crate::end_reason::EndReason;
 use crate::event::{CandidatePhase, ElectionEvent};
 use crate::flaw::{Flaw, flawed};
 use crate::leadership::{Control, Leadership, Proclamation, Shared, Term};
-use crate::reason::EndReason;
-use crate::rules::Rules;
-use crate::term::{Action, Call, Event, Machine, Notice};
 use crate::validity::{Over, Validity};
 
 /// How a participation ended.

@@ -3,8 +3,8 @@
 use sd_core::{Confirmation, CountsFrom, FencingToken, Moment, Standing};
 
 use super::{Event, Machine, Phase, is_lost};
+use crate::campaign::term_rules::Confirmed;
 use crate::flaw::{Flaw, flawed};
-use crate::rules::Confirmed;
 
 impl Machine {
     /// What is heard in place of what happened.

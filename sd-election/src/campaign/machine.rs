@@ -1,7 +1,7 @@
 //! One participation in an election, from joining to having left: a state machine without I/O.
 //!
 //! [`Machine::step`] is told what happened and when, and answers with what to do. It owns every decision: when to renew, whether an
-//! answer came too late, when a term begins and that it ends exactly once. The [participation](crate::participation) carries its actions out, over
+//! answer came too late, when a term begins and that it ends exactly once. The [participation](crate::campaign::participation) carries its actions out, over
 //! a real server or a simulated one.
 //!
 //! ```text
@@ -18,9 +18,9 @@ use sd_core::{
     Backoff, Confirmation, Error, ErrorKind, FencingToken, Moment, Result, Retry, Safety, Standing,
 };
 
+use crate::campaign::term_rules::{Confirmed, Rules, attempt_limit, renew_every};
+use crate::end_reason::EndReason;
 use crate::flaw::{Flaw, flawed, unless};
-use crate::reason::EndReason;
-use crate::rules::{Confirmed, Rules, attempt_limit, renew_every};
 
 /// How long one try to join may take. Backends have limits of their own for each request.
 const JOIN_LIMIT: Duration = Duration::from_secs(15);
