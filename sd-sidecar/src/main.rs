@@ -1,21 +1,13 @@
 //! `sdctl`: look at and act on a service registry from a shell. The crate's documentation says how.
 
 mod cli;
-mod elect;
+mod commands;
 mod failure;
-#[cfg(target_os = "linux")]
-mod guard;
-mod leader;
-mod list;
-mod narrator;
 mod output;
-mod register;
-mod services;
 mod session;
 mod signals;
-mod table;
-mod view;
-mod watch;
+#[cfg(target_os = "linux")]
+mod watchdog;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -29,7 +21,7 @@ use crate::session::Session;
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     #[cfg(target_os = "linux")]
-    if let Some(stage) = guard::Stage::from_arguments(&arguments) {
+    if let Some(stage) = watchdog::Stage::from_arguments(&arguments) {
         return stage.run();
     }
     let cli = match Cli::read(arguments) {
@@ -53,13 +45,13 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let session = Session::open(&cli)?;
     match cli.command {
-        Command::Services(wait) => services::run(&session, &wait).await?,
-        Command::List { service, wait } => list::run(&session, &service, &wait).await?,
-        Command::Watch { service } => watch::run(&session, &service).await?,
-        Command::Register(wanted) => register::run(&session, &wanted).await?,
-        Command::Elect(candidacy) => return elect::run(&session, &candidacy).await,
+        Command::Services(wait) => commands::services::run(&session, &wait).await?,
+        Command::List { service, wait } => commands::list::run(&session, &service, &wait).await?,
+        Command::Watch { service } => commands::watch::run(&session, &service).await?,
+        Command::Register(wanted) => commands::register::run(&session, &wanted).await?,
+        Command::Elect(candidacy) => return commands::elect::run(&session, &candidacy).await,
         Command::Leader { name, watch, wait } => {
-            return leader::run(&session, &name, watch, &wait).await;
+            return commands::leader::run(&session, &name, watch, &wait).await;
         }
     }
     Ok(ExitCode::SUCCESS)

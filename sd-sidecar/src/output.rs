@@ -1,5 +1,9 @@
 //! Printing to stdout, line by line: plain or coloured for people, JSON for programs.
 
+pub(crate) mod narrator;
+pub(crate) mod service_view;
+pub(crate) mod table;
+
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
 

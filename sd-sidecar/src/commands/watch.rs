@@ -3,10 +3,10 @@
 use sd_core::{Delta, Retry, State, Subscription};
 
 use crate::failure::Failure;
+use crate::output::service_view::{COLUMNS, ServiceView, cells, now, summary};
+use crate::output::table::{Table, printable};
 use crate::output::{Output, Style, reader_gone};
 use crate::session::{Session, service_name};
-use crate::table::{Table, printable};
-use crate::view::{COLUMNS, ServiceView, cells, now, summary};
 
 /// Nothing needs to be undone here, so that the signals keep their default action.
 pub(crate) async fn run(session: &Session, service: &str) -> Result<(), Failure> {

@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
-use super::descent::{self, LOOK_AGAIN};
+use super::descendants::{self, LOOK_AGAIN};
 use super::{Ended, Orders, THIS_PROGRAM, WATCHDOG};
 
 /// A command under a watchdog. Dropping it stops the command, in the time that it was given for that.
@@ -43,7 +43,7 @@ impl Guarded {
     ) -> io::Result<Self> {
         // If the watchdog dies, what it guards is ours.
         set_child_subreaper(Some(getpid()))?;
-        let strangers = descent::children()?;
+        let strangers = descendants::children()?;
         let (ours, its) = StdUnixStream::pair()?;
         writeln!(&ours, "{orders}")?;
         ours.set_nonblocking(true)?;
@@ -89,7 +89,7 @@ impl Guarded {
         let _ = self.watchdog.start_kill();
         self.watchdog.wait().await?;
         // Now all are our children, or descend from these.
-        while descent::kill(&self.strangers)? {
+        while descendants::kill(&self.strangers)? {
             sleep(LOOK_AGAIN).await;
             while matches!(wait(WaitOptions::NOHANG), Ok(Some(_)) | Err(Errno::INTR)) {}
         }

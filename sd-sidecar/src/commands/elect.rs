@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::Candidacy;
 use crate::failure::Failure;
-use crate::narrator::Narrator;
+use crate::output::narrator::Narrator;
 use crate::session::Session;
 use crate::signals::Signals;
 
@@ -193,7 +193,7 @@ impl Elect<'_> {
 
     #[cfg(target_os = "linux")]
     async fn run_command(&self, term: &Term) -> Result<Led, Failure> {
-        use crate::guard::{CommandOutput, run_while_leading};
+        use crate::watchdog::{CommandOutput, run_while_leading};
 
         // A program that reads our output must not find the command's in it.
         let output = if self.session.output.is_json() {

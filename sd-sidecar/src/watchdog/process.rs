@@ -25,7 +25,7 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
-use super::descent::{self, LOOK_AGAIN};
+use super::descendants::{self, LOOK_AGAIN};
 use super::{Ended, LAUNCHER, Orders, THIS_PROGRAM};
 use crate::failure::Failure;
 use crate::signals::hang_up_is_ignored;
@@ -73,7 +73,7 @@ impl Watchdog {
         let _ = set_name(c"sdctl-watchdog");
         set_child_subreaper(Some(getpid()))?;
         let not_told = |error| io::Error::other(format!("/proc does not list children: {error}"));
-        descent::children().map_err(not_told)?;
+        descendants::children().map_err(not_told)?;
         let socket = io::stdin().as_fd().try_clone_to_owned()?;
         stay_through_signals()?;
         let (children, child_has_ended) = UnixStream::pair()?;
@@ -227,7 +227,7 @@ impl Guarding {
     fn act(&mut self, now: Moment) -> io::Result<()> {
         let untold = matches!(self.step, Step::Nothing);
         let step = if now >= self.orders.kill_at {
-            descent::kill(&[])?;
+            descendants::kill(&[])?;
             Step::Killed {
                 look_again_at: now + LOOK_AGAIN,
             }
@@ -247,13 +247,13 @@ impl Guarding {
     /// Asks the command and all that it has started to stop.
     fn ask(&self) -> io::Result<()> {
         // Found before anything is sent: who loses its parent meanwhile would have moved.
-        let mut apart = descent::descendants(&[])?;
+        let mut apart = descendants::descendants(&[])?;
         apart.retain(|process| getpgid(Some(*process)) != Ok(self.command));
         // One that is stopped hears it when it goes on.
         for signal in [Signal::TERM, Signal::CONT] {
             // All of the group at once, so that none is forked past it. It fails if all are dead.
             let _ = kill_process_group(self.command, signal);
-            descent::signal(&apart, signal);
+            descendants::signal(&apart, signal);
         }
         Ok(())
     }

@@ -8,10 +8,10 @@ use serde::Serialize;
 
 use crate::cli::Wait;
 use crate::failure::Failure;
+use crate::output::service_view::{now, time_of};
+use crate::output::table::printable;
 use crate::output::{Style, reader_gone};
 use crate::session::Session;
-use crate::table::printable;
-use crate::view::{now, time_of};
 
 /// The exit status if nobody leads.
 const NOBODY: u8 = 1;

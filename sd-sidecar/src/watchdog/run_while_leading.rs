@@ -7,9 +7,9 @@ use std::time::Duration;
 use sd_core::{BootClock, Clock, Moment};
 use sd_election::{EndReason, Term};
 
-use super::guarded::{CommandOutput, Guarded};
+use super::supervised_command::{CommandOutput, Guarded};
 use super::{Ended, Orders};
-use crate::elect::Stop;
+use crate::commands::elect::Stop;
 use crate::failure::Failure;
 
 /// The exit status of what was killed, as shells tell it.

@@ -9,9 +9,9 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::output::service_view::now;
+use crate::output::table::printable;
 use crate::output::{Output, Style};
-use crate::table::printable;
-use crate::view::now;
 
 /// How long the last lines may take if nobody reads them.
 const LAST_LINES: Duration = Duration::from_millis(500);

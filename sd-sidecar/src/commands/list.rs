@@ -5,9 +5,9 @@ use sd_core::{Snapshot, Status};
 use crate::cli::Wait;
 use crate::failure::Failure;
 use crate::output::Style;
+use crate::output::service_view::{COLUMNS, ServiceView, cells, summary};
+use crate::output::table::Table;
 use crate::session::{Session, service_name};
-use crate::table::Table;
-use crate::view::{COLUMNS, ServiceView, cells, summary};
 
 pub(crate) async fn run(session: &Session, service: &str, wait: &Wait) -> Result<(), Failure> {
     let service = service_name(service)?;

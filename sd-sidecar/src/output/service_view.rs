@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use sd_core::{Clock, Instance, InstanceId, Moment, ServiceName, Skipped, Snapshot, Status};
 use serde::Serialize;
 
-use crate::table::printable;
+use crate::output::table::printable;
 
 /// The JSON form.
 #[derive(Debug, Serialize)]

@@ -8,9 +8,9 @@ use serde::Serialize;
 use crate::cli::Wanted;
 use crate::failure::Failure;
 use crate::output::Style;
+use crate::output::service_view::now;
 use crate::session::Session;
 use crate::signals::Signals;
-use crate::view::now;
 
 /// For what the backend still has to tell its server after the withdrawal.
 const CLOSE_WITHIN: Duration = Duration::from_millis(500);

@@ -7,16 +7,16 @@
 //!            report: ended
 //! ```
 //!
-//! The [watchdog] is this program once more, as a process that does nothing else. It has the deadline and a boot-time timer of its
+//! The [watchdog](process) is this program once more, as a process that does nothing else. It has the deadline and a boot-time timer of its
 //! own, so the command is stopped in time if `sdctl` is frozen, and at once if `sdctl` dies: the socket between them then ends. If
 //! the watchdog dies, the kernel kills the command, because the [launcher] asked for that, and `sdctl` kills the rest. Both adopt
-//! orphans, so that all that the command has started [descends](descent) from them until it has ended.
+//! orphans, so that all that the command has started [descends](descendants) from them until it has ended.
 
-mod descent;
-mod guarded;
+mod descendants;
 mod launcher;
-mod leading;
-mod watchdog;
+mod process;
+mod run_while_leading;
+mod supervised_command;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -26,8 +26,8 @@ use std::time::Duration;
 
 use sd_core::Moment;
 
-pub(crate) use self::guarded::CommandOutput;
-pub(crate) use self::leading::run_while_leading;
+pub(crate) use self::run_while_leading::run_while_leading;
+pub(crate) use self::supervised_command::CommandOutput;
 
 /// This very program, also if its file was replaced or deleted since it was started.
 const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -53,7 +53,7 @@ impl Stage {
 
     pub(crate) fn run(self) -> ExitCode {
         match self {
-            Self::Watchdog(command) => watchdog::run(&command),
+            Self::Watchdog(command) => process::run(&command),
             Self::Launcher(arguments) => launcher::run(&arguments),
         }
     }
