@@ -27,7 +27,7 @@ const EVENTS_KEPT: usize = 256;
 pub struct Candidate {
     campaign: Campaign,
     registry: Option<Registry>,
-    place: Arc<dyn Spawn>,
+    spawner: Arc<dyn Spawn>,
 }
 
 /// Builds a [`Candidate`].
@@ -40,7 +40,7 @@ pub struct CandidateBuilder {
     ttl: Duration,
     config: TermConfig,
     clock: Option<Arc<dyn Clock>>,
-    place: Option<Arc<dyn Spawn>>,
+    spawner: Option<Arc<dyn Spawn>>,
 }
 
 #[derive(Debug)]
@@ -103,7 +103,7 @@ impl Candidate {
         let closing = self.registry.as_ref().map(Registry::closing);
         let (begun, driven) = self.campaign.clone().begin(closing);
         let cancel_on_drop = begun.cancel.drop_guard();
-        self.place.spawn(Box::pin(driven));
+        self.spawner.spawn(Box::pin(driven));
         let leadership = begun
             .winning
             .await
@@ -180,7 +180,7 @@ impl Candidate {
         // Where the elections run, because whoever asks first opens the connection.
         let (told, promise) = oneshot::channel();
         let elector = Arc::clone(&self.campaign.elector);
-        self.place.spawn(Box::pin(async move {
+        self.spawner.spawn(Box::pin(async move {
             // Whoever asked may have gone.
             let _ = told.send(elector.safety().await);
         }));
@@ -203,7 +203,7 @@ impl CandidateBuilder {
             ttl: DEFAULT_TTL,
             config: TermConfig::default(),
             clock: None,
-            place: None,
+            spawner: None,
         }
     }
 
@@ -264,13 +264,13 @@ impl CandidateBuilder {
     /// Runs on this runtime instead of the thread that all elections of the process share: for tests whose clock is paused. A
     /// runtime that the application can block does not renew while it is blocked.
     pub fn on_runtime(mut self, runtime: tokio::runtime::Handle) -> Self {
-        self.place = Some(Arc::new(runtime));
+        self.spawner = Some(Arc::new(runtime));
         self
     }
 
     #[cfg(feature = "simulation")]
-    pub(crate) fn place(mut self, place: Arc<dyn Spawn>) -> Self {
-        self.place = Some(place);
+    pub(crate) fn spawner(mut self, spawner: Arc<dyn Spawn>) -> Self {
+        self.spawner = Some(spawner);
         self
     }
 
@@ -303,8 +303,8 @@ impl CandidateBuilder {
             (None, Some(registry)) => Arc::clone(&registry.config().clock),
             (None, None) => Arc::new(BootClock),
         };
-        let place = match self.place {
-            Some(place) => place,
+        let spawner = match self.spawner {
+            Some(spawner) => spawner,
             None => Arc::new(ElectionThread::shared()?),
         };
         let (state, _) = watch::channel(CandidateState {
@@ -328,7 +328,7 @@ impl CandidateBuilder {
         Ok(Candidate {
             campaign,
             registry,
-            place,
+            spawner,
         })
     }
 }

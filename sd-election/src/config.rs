@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sd_core::{Error, Result};
 
-use crate::campaign::term_rules::Rules;
+use crate::campaign::term_rules::TermRules;
 
 /// The time-to-live that a candidate asks for by default.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(10);
@@ -77,7 +77,7 @@ impl TermConfig {
                 ),
             ));
         }
-        let rules = Rules {
+        let rules = TermRules {
             ttl,
             config: self.clone(),
             promise: None,

@@ -8,7 +8,7 @@
 //! executor.rs    tasks, timers, true time, preemption    network.rs      messages late, lost, doubled
 //! clock.rs       a clock for each node                   server.rs       the embedded registry, and what servers may do
 //! application.rs what leaders do, and how they give up   backend.rs      makes a registry of the server
-//!                                                        watch.rs        looks at each node after each step
+//!                                                        monitor.rs      looks at each node after each step
 //! history.rs     what happened                           invariants.rs   what must be true of it
 //! ```
 
@@ -19,13 +19,13 @@ mod executor;
 mod faults;
 mod history;
 mod invariants;
+mod monitor;
 mod network;
 mod observers;
 mod run;
 mod schedule;
 mod server;
 mod summary;
-mod watch;
 
 pub use self::invariants::Violation;
 pub use self::run::{Report, run, run_flawed};

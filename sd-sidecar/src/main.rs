@@ -21,8 +21,8 @@ use crate::session::Session;
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     #[cfg(target_os = "linux")]
-    if let Some(stage) = watchdog::Stage::from_arguments(&arguments) {
-        return stage.run();
+    if let Some(role) = watchdog::Role::from_arguments(&arguments) {
+        return role.run();
     }
     let cli = match Cli::read(arguments) {
         Ok(cli) => cli,

@@ -18,7 +18,7 @@ use sd_core::{
     Backoff, Confirmation, Error, ErrorKind, FencingToken, Moment, Result, Retry, Safety, Standing,
 };
 
-use crate::campaign::term_rules::{Confirmed, Rules, attempt_limit, renew_every};
+use crate::campaign::term_rules::{Confirmed, TermRules, attempt_limit, renew_every};
 use crate::end_reason::EndReason;
 use crate::flaw::{Flaw, flawed, unless};
 
@@ -157,7 +157,7 @@ enum Phase {
 
 #[derive(Debug)]
 pub(crate) struct Machine {
-    rules: Rules,
+    rules: TermRules,
     phase: Phase,
     actions: Vec<Action>,
     join: Repeated,
@@ -179,7 +179,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// A participation that joins with its first step.
-    pub(crate) fn new(rules: Rules) -> Self {
+    pub(crate) fn new(rules: TermRules) -> Self {
         let mut confirm = Repeated::new(Call::Confirm);
         confirm.backoff = Backoff::new(rules.ttl / 24, rules.ttl / 12);
         let mut join = Repeated::new(Call::Join);

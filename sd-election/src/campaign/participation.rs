@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use crate::campaign::Campaign;
 use crate::campaign::calls::{Calls, outcome};
 use crate::campaign::machine::{Action, Call, Event, Machine, Notice};
-use crate::campaign::term_rules::Rules;
+use crate::campaign::term_rules::TermRules;
 use crate::end_reason::EndReason;
 use crate::event::{CandidatePhase, ElectionEvent};
 use crate::flaw::{Flaw, flawed};
@@ -98,7 +98,7 @@ impl<'a> Participation<'a> {
         won: &'a mut Won,
         promise: &'a mut Option<Safety>,
     ) -> Self {
-        let rules = Rules {
+        let rules = TermRules {
             ttl: campaign.ttl,
             config: campaign.config.clone(),
             promise: promise.clone(),

@@ -13,7 +13,7 @@ use crate::flaw::{Flaw, flawed, unless};
 
 /// Everything that the decisions about one term depend on.
 #[derive(Clone, Debug)]
-pub(crate) struct Rules {
+pub(crate) struct TermRules {
     /// What is asked for; what is granted rules.
     pub(crate) ttl: Duration,
     pub(crate) config: TermConfig,
@@ -33,7 +33,7 @@ pub(crate) struct Confirmed {
     pub(crate) hand_over: Option<Moment>,
 }
 
-impl Rules {
+impl TermRules {
     /// What follows from a confirmation that was sent at `sent` and is answered at `now`.
     pub(crate) fn confirmed(
         &self,

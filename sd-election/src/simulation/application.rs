@@ -14,9 +14,9 @@ use super::backend::close;
 use super::clock::NodeClock;
 use super::executor::{Node, World};
 use super::history::What;
+use super::monitor::Monitor;
 use super::network::Network;
 use super::server::Server;
-use super::watch::Watch;
 use crate::candidate::Candidate;
 use crate::election_thread::Spawn;
 use crate::fencing::Fence;
@@ -24,12 +24,12 @@ use crate::leadership::{Leadership, Term};
 
 /// Where a candidate's drivers run.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct NodeSpawner {
     pub(super) world: World,
     pub(super) node: Node,
 }
 
-impl Spawn for Place {
+impl Spawn for NodeSpawner {
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         self.world.spawn(self.node, task);
     }
@@ -53,7 +53,7 @@ pub(super) struct Application {
     pub(super) clock: NodeClock,
     pub(super) server: Arc<Server>,
     pub(super) store: Arc<Store>,
-    pub(super) watch: Arc<Watch>,
+    pub(super) monitor: Arc<Monitor>,
     pub(super) candidate: Candidate,
     pub(super) registry: Registry,
     pub(super) idle: Handle,
@@ -66,17 +66,17 @@ pub(super) struct Application {
 }
 
 /// When a future is dropped that has not returned by then.
-enum Cut {
+enum DropPoint {
     Never,
     AfterPolls(u32),
     At(Moment),
 }
 
-/// A future, unless it is cut.
+/// A future, unless it is dropped before its end.
 struct Uncertain<F> {
     inner: Pin<Box<F>>,
     polls_left: Option<u32>,
-    cut_at: Option<super::executor::Alarmed>,
+    drop_at: Option<super::executor::Alarmed>,
 }
 
 impl<F: Future> Future for Uncertain<F> {
@@ -84,8 +84,8 @@ impl<F: Future> Future for Uncertain<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // First, so that what has just become ready is dropped as well.
-        if let Some(cut) = &mut self.cut_at
-            && Pin::new(cut).poll(cx).is_ready()
+        if let Some(drop_at) = &mut self.drop_at
+            && Pin::new(drop_at).poll(cx).is_ready()
         {
             return Poll::Ready(None);
         }
@@ -152,27 +152,27 @@ impl Application {
 
     fn uncertain<F: Future>(&self, future: F, certainty: f64) -> Uncertain<F> {
         let world = &self.world;
-        let cut = if world.chance(certainty) {
-            Cut::Never
+        let drop_point = if world.chance(certainty) {
+            DropPoint::Never
         } else if world.chance(0.2) {
-            Cut::AfterPolls(u32::try_from(world.below(3)).unwrap_or(0) + 1)
+            DropPoint::AfterPolls(u32::try_from(world.below(3)).unwrap_or(0) + 1)
         } else if world.chance(0.6) {
             // While one of its first messages is on its way.
             let messages = u32::try_from(world.below(6)).unwrap_or(0) + 1;
-            Cut::At(world.now() + self.network.delay() * messages)
+            DropPoint::At(world.now() + self.network.delay() * messages)
         } else {
             let longest = self.ttl * 3;
-            Cut::At(world.now() + world.between(Duration::ZERO..=longest))
+            DropPoint::At(world.now() + world.between(Duration::ZERO..=longest))
         };
-        let (polls_left, cut_at) = match cut {
-            Cut::Never => (None, None),
-            Cut::AfterPolls(polls) => (Some(polls), None),
-            Cut::At(at) => (None, Some(world.sleep_until(at))),
+        let (polls_left, drop_at) = match drop_point {
+            DropPoint::Never => (None, None),
+            DropPoint::AfterPolls(polls) => (Some(polls), None),
+            DropPoint::At(at) => (None, Some(world.sleep_until(at))),
         };
         Uncertain {
             inner: Box::pin(future),
             polls_left,
-            cut_at,
+            drop_at,
         }
     }
 
@@ -190,7 +190,7 @@ impl Application {
             Some(Err(error)) => return self.record(What::CampaignFailed(error.kind())),
             Some(Ok(leadership)) => leadership,
         };
-        self.watch.won(self.node, &leadership);
+        self.monitor.won(self.node, &leadership);
         let longest = self.ttl * 5;
         let span = self.world.between(Duration::ZERO..=longest);
         self.hold(&leadership, span).await;
@@ -220,7 +220,7 @@ impl Application {
     async fn work(&self) {
         self.record(What::Campaigns);
         let work = self.candidate.run_while_leader(|term| async move {
-            self.watch.won(self.node, &term);
+            self.monitor.won(self.node, &term);
             let running = Running::begin(self, term.id());
             let longest = self.ttl * 5;
             let span = self.world.between(Duration::ZERO..=longest);
@@ -316,7 +316,7 @@ impl Application {
             Ok(leadership) => leadership,
             Err(error) => return self.record(What::CampaignFailed(error.kind())),
         };
-        self.watch.won(self.node, &leadership);
+        self.monitor.won(self.node, &leadership);
         self.hold(&leadership, self.ttl / 10).await;
         self.resign(leadership, 1.0).await;
         self.record(What::Finished);

@@ -74,8 +74,8 @@ pub(super) struct Term {
     pub(super) node: Node,
     pub(super) id: CandidateId,
     pub(super) token: u64,
-    /// Its entry's place in the order of joining.
-    pub(super) place: Option<usize>,
+    /// Its entry's position in the order of joining.
+    pub(super) position: Option<usize>,
     pub(super) elected: Moment,
     pub(super) deadline: Moment,
     /// Until when its application may act on it.
@@ -161,9 +161,9 @@ impl<'a> Story<'a> {
             stops: BTreeMap::new(),
         };
         let mut joined = BTreeMap::new();
-        for (place, record) in records.iter().enumerate() {
+        for (position, record) in records.iter().enumerate() {
             if let What::Joined { id } = record.what {
-                joined.insert(id, place);
+                joined.insert(id, position);
             }
             story.add(record, &joined);
         }
@@ -197,7 +197,7 @@ impl<'a> Story<'a> {
                 node: *node,
                 id: *id,
                 token: *token,
-                place: joined.get(id).copied(),
+                position: joined.get(id).copied(),
                 elected: *at,
                 deadline: *deadline,
                 hand_over: *hand_over,

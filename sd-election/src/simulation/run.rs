@@ -12,18 +12,18 @@ use sd_core::{Error, ErrorKind, Moment, Registry, RegistryConfig, Result};
 use tokio::runtime::{Builder, Runtime};
 use tracing::Dispatch;
 
-use super::application::{Application, Place, Store};
+use super::application::{Application, NodeSpawner, Store};
 use super::backend::SimulatedBackend;
 use super::clock::NodeClock;
 use super::executor::{Node, World};
 use super::faults::{Chaos, Nodes};
 use super::history::{History, What};
 use super::invariants::{self, Facts, Violation};
+use super::monitor::Monitor;
 use super::network::Network;
 use super::observers;
 use super::schedule::Schedule;
 use super::server::{Server, SimulatedElector};
-use super::watch::Watch;
 use crate::candidate::Candidate;
 use crate::flaw::{self, Flaw};
 
@@ -140,8 +140,8 @@ impl<'a> Run<'a> {
         world.set_stalls(schedule.stalls);
         let network = Network::new(world.clone(), schedule.network);
         let server = Server::new(world.clone(), schedule)?;
-        let watch = Watch::new(world.clone());
-        world.inspect_with(Arc::clone(&watch) as _);
+        let monitor = Monitor::new(world.clone());
+        world.inspect_with(Arc::clone(&monitor) as _);
         for _ in 0..schedule.observers {
             let pace = schedule.draw_pace(&mut rng);
             observers::start(world, &network, &server, pace, schedule.ttl)?;
@@ -151,7 +151,7 @@ impl<'a> Run<'a> {
             network: network.clone(),
             server: Arc::clone(&server),
             store: Arc::default(),
-            watch,
+            monitor,
             schedule: schedule.clone(),
             idle: idle()?,
             rng: Mutex::new(rng),
@@ -210,7 +210,7 @@ struct Candidates {
     network: Network,
     server: Arc<Server>,
     store: Arc<Store>,
-    watch: Arc<Watch>,
+    monitor: Arc<Monitor>,
     schedule: Schedule,
     /// Nothing ever runs on it.
     idle: Runtime,
@@ -242,12 +242,12 @@ impl Candidates {
             .value(format!("node {}", node.0))
             .ttl(ttl)
             .config(self.schedule.config.clone())
-            .place(Arc::new(Place {
+            .spawner(Arc::new(NodeSpawner {
                 world: self.world.clone(),
                 node,
             }))
             .build()?;
-        self.watch.add(node, pace, stop_margin, &candidate);
+        self.monitor.add(node, pace, stop_margin, &candidate);
         let application = Application {
             world: self.world.clone(),
             network: self.network.clone(),
@@ -255,7 +255,7 @@ impl Candidates {
             clock,
             server: Arc::clone(&self.server),
             store: Arc::clone(&self.store),
-            watch: Arc::clone(&self.watch),
+            monitor: Arc::clone(&self.monitor),
             candidate,
             registry,
             idle: self.idle.handle().clone(),

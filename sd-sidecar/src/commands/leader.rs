@@ -14,7 +14,7 @@ use crate::output::{Style, reader_gone};
 use crate::session::Session;
 
 /// The exit status if nobody leads.
-const NOBODY: u8 = 1;
+const NO_LEADER: u8 = 1;
 
 /// Nothing needs to be undone here, so that the signals keep their default action.
 pub(crate) async fn run(
@@ -42,7 +42,7 @@ pub(crate) async fn run(
     }
     Ok(match view.leader {
         Some(_) => ExitCode::SUCCESS,
-        None => ExitCode::from(NOBODY),
+        None => ExitCode::from(NO_LEADER),
     })
 }
 

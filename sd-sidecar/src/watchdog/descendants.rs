@@ -18,7 +18,7 @@ pub(super) fn children() -> io::Result<Vec<Pid>> {
 }
 
 /// All that descends from this process, but for the children that are `spared` and what descends from them.
-pub(super) fn descendants(spared: &[Pid]) -> io::Result<Vec<Pid>> {
+pub(super) fn all(spared: &[Pid]) -> io::Result<Vec<Pid>> {
     let mut found = children()?;
     found.retain(|child| !spared.contains(child));
     let mut next = 0;
@@ -39,9 +39,9 @@ pub(super) fn signal(processes: &[Pid], signal: Signal) {
     }
 }
 
-/// Kills all [descendants]. Returns whether there were any, which then have to be waited for, and followed by another look.
+/// Kills [all] descendants. Returns whether there were any, which then have to be waited for, and followed by another look.
 pub(super) fn kill(spared: &[Pid]) -> io::Result<bool> {
-    let found = descendants(spared)?;
+    let found = all(spared)?;
     signal(&found, Signal::KILL);
     Ok(!found.is_empty())
 }

@@ -36,12 +36,12 @@ const LAUNCHER: &str = "__launch";
 
 /// What this process is, if not the `sdctl` that somebody called.
 #[derive(Debug)]
-pub(crate) enum Stage {
+pub(crate) enum Role {
     Watchdog(Vec<OsString>),
     Launcher(Vec<OsString>),
 }
 
-impl Stage {
+impl Role {
     pub(crate) fn from_arguments(arguments: &[OsString]) -> Option<Self> {
         let rest = || arguments.get(2..).unwrap_or_default().to_vec();
         match arguments.get(1)?.to_str()? {

@@ -32,16 +32,16 @@ use crate::signals::hang_up_is_ignored;
 
 /// Runs the command until its end or until it has to end. What orders and the report go through is standard input.
 pub(super) fn run(command: &[OsString]) -> ExitCode {
-    match Watchdog::new().and_then(|watchdog| watchdog.guard(command)) {
+    match Watchdog::new().and_then(|watchdog| watchdog.supervise(command)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => Failure::new(format!("cannot guard the command: {error}")).exit(),
+        Err(error) => Failure::new(format!("cannot supervise the command: {error}")).exit(),
     }
 }
 
 struct Watchdog {
     socket: BufReader<UnixStream>,
     /// Whether nobody gives orders any more.
-    deserted: bool,
+    orphaned: bool,
     /// Readable after a child has ended.
     children: UnixStream,
     /// Counts the time that the machine sleeps, too.
@@ -49,7 +49,7 @@ struct Watchdog {
 }
 
 /// What is known of the command.
-struct Guarding {
+struct Supervision {
     command: Pid,
     orders: Orders,
     step: Step,
@@ -81,20 +81,20 @@ impl Watchdog {
         pipe::register(SIGCHLD, child_has_ended)?;
         Ok(Self {
             socket: BufReader::new(UnixStream::from(socket)),
-            deserted: false,
+            orphaned: false,
             children,
             timer: timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC)?,
         })
     }
 
-    fn guard(mut self, command: &[OsString]) -> io::Result<()> {
+    fn supervise(mut self, command: &[OsString]) -> io::Result<()> {
         let Some(orders) = self.next_orders() else {
             return Err(io::Error::other("sdctl starts this itself"));
         };
         let ended = if BootClock.now() < orders.stop_at {
-            let mut guarding = Guarding::new(start(command)?, orders);
-            self.watch(&mut guarding)?;
-            guarding.ended()
+            let mut supervision = Supervision::new(start(command)?, orders);
+            self.watch(&mut supervision)?;
+            supervision.ended()
         } else {
             Ended {
                 status: 0,
@@ -107,21 +107,21 @@ impl Watchdog {
     }
 
     /// Returns when nothing is left of the command.
-    fn watch(&mut self, guarding: &mut Guarding) -> io::Result<()> {
+    fn watch(&mut self, supervision: &mut Supervision) -> io::Result<()> {
         loop {
-            self.set_timer(guarding.next())?;
+            self.set_timer(supervision.next())?;
             let [orders, children] = self.wait()?;
             // Before the clock is looked at: new orders may have come in time.
             if orders {
-                self.take_orders(guarding);
+                self.take_orders(supervision);
             }
             if children {
                 drain(&mut self.children);
             }
-            if guarding.reap() {
+            if supervision.reap() {
                 return Ok(());
             }
-            guarding.act(BootClock.now())?;
+            supervision.act(BootClock.now())?;
         }
     }
 
@@ -135,7 +135,7 @@ impl Watchdog {
         .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         let mut fds = [children, timer, socket];
         // A socket that has ended would be ready for ever.
-        let listened = if self.deserted {
+        let listened = if self.orphaned {
             &mut fds[..2]
         } else {
             &mut fds[..]
@@ -167,13 +167,13 @@ impl Watchdog {
     }
 
     /// Takes all orders that have come.
-    fn take_orders(&mut self, guarding: &mut Guarding) {
+    fn take_orders(&mut self, supervision: &mut Supervision) {
         loop {
             if let Some(orders) = self.next_orders() {
-                guarding.obey(orders);
+                supervision.obey(orders);
             } else {
-                self.deserted = true;
-                guarding.stop(BootClock.now());
+                self.orphaned = true;
+                supervision.stop(BootClock.now());
                 return;
             }
             if self.socket.buffer().is_empty() {
@@ -190,7 +190,7 @@ impl Watchdog {
     }
 }
 
-impl Guarding {
+impl Supervision {
     fn new(command: Pid, orders: Orders) -> Self {
         Self {
             command,
@@ -247,7 +247,7 @@ impl Guarding {
     /// Asks the command and all that it has started to stop.
     fn ask(&self) -> io::Result<()> {
         // Found before anything is sent: who loses its parent meanwhile would have moved.
-        let mut apart = descendants::descendants(&[])?;
+        let mut apart = descendants::all(&[])?;
         apart.retain(|process| getpgid(Some(*process)) != Ok(self.command));
         // One that is stopped hears it when it goes on.
         for signal in [Signal::TERM, Signal::CONT] {

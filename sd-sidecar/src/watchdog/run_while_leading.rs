@@ -7,7 +7,7 @@ use std::time::Duration;
 use sd_core::{BootClock, Clock, Moment};
 use sd_election::{EndReason, Term};
 
-use super::supervised_command::{CommandOutput, Guarded};
+use super::supervised_command::{CommandOutput, SupervisedCommand};
 use super::{Ended, Orders};
 use crate::commands::elect::Stop;
 use crate::failure::Failure;
@@ -51,31 +51,32 @@ pub(crate) async fn run_while_leading(
     let timing = Timing {
         stop_margin: term.hand_over().since(deadline),
     };
-    let mut guarded = Guarded::start(command, variables, output, timing.orders(deadline))
-        .map_err(|error| Failure::new(format!("cannot start the watchdog: {error}")))?;
+    let mut supervised =
+        SupervisedCommand::start(command, variables, output, timing.orders(deadline))
+            .map_err(|error| Failure::new(format!("cannot start the watchdog: {error}")))?;
     let asked = loop {
         tokio::select! {
             biased;
-            ended = guarded.ended() => {
-                let ended = settle(guarded, ended).await?;
+            ended = supervised.ended() => {
+                let ended = settle(supervised, ended).await?;
                 return Ok((!ended.stopped).then_some(ended.status));
             }
             () = stop.asked.cancelled() => break true,
             _ = term.lost() => break false,
             moved = term.deadline_moved(deadline) => {
                 deadline = moved;
-                guarded.order(timing.orders(deadline));
+                supervised.order(timing.orders(deadline));
             }
         }
     };
     let last = timing.orders(deadline).at_once(BootClock.now());
-    let status = finish(guarded, timing, last, term, stop).await?;
+    let status = finish(supervised, timing, last, term, stop).await?;
     Ok(asked.then_some(status))
 }
 
 /// Stops the command: with the time that is meant for that, or at once when that is insisted on or another may lead.
 async fn finish(
-    mut guarded: Guarded,
+    mut supervised: SupervisedCommand,
     timing: Timing,
     mut last: Orders,
     term: &Term,
@@ -84,10 +85,10 @@ async fn finish(
     let mut deadline = term.deadline();
     let mut has_grace = true;
     loop {
-        guarded.order(last);
+        supervised.order(last);
         tokio::select! {
             biased;
-            ended = guarded.ended() => return Ok(settle(guarded, ended).await?.status),
+            ended = supervised.ended() => return Ok(settle(supervised, ended).await?.status),
             () = no_grace(term, stop), if has_grace => {
                 has_grace = false;
                 last = last.without_grace(BootClock.now());
@@ -97,7 +98,7 @@ async fn finish(
                 last = last.or_sooner(timing.orders(deadline));
             }
             () = BootClock.sleep_until(timing.give_up_at(last)) => {
-                kill(guarded).await?;
+                kill(supervised).await?;
                 return Ok(KILLED);
             }
         }
@@ -120,18 +121,18 @@ async fn another_may_lead(term: &Term) {
     }
 }
 
-async fn settle(guarded: Guarded, ended: Option<Ended>) -> Result<Ended, Failure> {
+async fn settle(supervised: SupervisedCommand, ended: Option<Ended>) -> Result<Ended, Failure> {
     if let Some(ended) = ended {
         return Ok(ended);
     }
-    kill(guarded).await?;
+    kill(supervised).await?;
     Err(Failure::new(
         "the watchdog has died, so the command was killed; try: again",
     ))
 }
 
-async fn kill(mut guarded: Guarded) -> Result<(), Failure> {
-    guarded.kill().await.map_err(|error| {
+async fn kill(mut supervised: SupervisedCommand) -> Result<(), Failure> {
+    supervised.kill().await.map_err(|error| {
         let line = format!("cannot tell what is left of the command: {error}");
         Failure::new(line)
     })

@@ -18,7 +18,7 @@ use super::{Ended, Orders, THIS_PROGRAM, WATCHDOG};
 
 /// A command under a watchdog. Dropping it stops the command, in the time that it was given for that.
 #[derive(Debug)]
-pub(super) struct Guarded {
+pub(super) struct SupervisedCommand {
     watchdog: Child,
     orders: StdUnixStream,
     report: Lines<BufReader<UnixStream>>,
@@ -33,7 +33,7 @@ pub(crate) enum CommandOutput {
     ToStderr,
 }
 
-impl Guarded {
+impl SupervisedCommand {
     /// Starts a command with these variables added to its environment.
     pub(super) fn start(
         command: &[OsString],
@@ -41,7 +41,7 @@ impl Guarded {
         output: CommandOutput,
         orders: Orders,
     ) -> io::Result<Self> {
-        // If the watchdog dies, what it guards is ours.
+        // If the watchdog dies, what it supervises is ours.
         set_child_subreaper(Some(getpid()))?;
         let strangers = descendants::children()?;
         let (ours, its) = StdUnixStream::pair()?;

@@ -7,8 +7,8 @@ use crate::config::{StepDown, TermConfig};
 
 const TTL: Duration = Duration::from_secs(10);
 
-fn rules() -> Rules {
-    Rules {
+fn rules() -> TermRules {
+    TermRules {
         ttl: TTL,
         config: TermConfig {
             clock_error: 0.0,
@@ -59,7 +59,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(rules: Rules) -> Self {
+    fn new(rules: TermRules) -> Self {
         Self {
             machine: Machine::new(rules),
             told: Vec::new(),
@@ -67,7 +67,7 @@ impl Scene {
     }
 
     /// A leader since 0 ms, confirmed at the same moment.
-    fn leading(rules: Rules) -> Self {
+    fn leading(rules: TermRules) -> Self {
         let mut scene = Self::new(rules);
         scene.step(0, Event::Tick);
         scene.step(0, Event::Joined(Ok(())));

@@ -21,12 +21,12 @@ fn the_fence_admits_in_order(story: &Story<'_>, found: &mut Found) {
         } = record.what
         {
             // The order in which terms come at the server, whatever their tokens are.
-            let place = story.term(id).and_then(|term| term.place);
-            if place < last || token < highest {
+            let position = story.term(id).and_then(|term| term.position);
+            if position < last || token < highest {
                 let text = format!("a write of {id} is admitted after one of a later term");
                 found.add("I3", record.at, text);
             }
-            last = last.max(place);
+            last = last.max(position);
             highest = highest.max(token);
         }
     }

@@ -44,11 +44,11 @@ fn terms_come_in_the_order_of_joining(story: &Story<'_>, found: &mut Found) {
     }
     let mut last = None;
     for term in story.terms.iter().filter(|term| term.was_in_time()) {
-        let place = term.place;
-        if place.is_none() || place < last {
+        let position = term.position;
+        if position.is_none() || position < last {
             found.add("I9", term.elected, format!("{term} comes before its turn"));
         }
-        last = last.max(place);
+        last = last.max(position);
     }
 }
 

@@ -15,13 +15,13 @@ use crate::event::ElectionEvent;
 use crate::leadership::Term;
 
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct Monitor {
     world: World,
-    nodes: Mutex<BTreeMap<usize, Watched>>,
+    nodes: Mutex<BTreeMap<usize, Monitored>>,
 }
 
 #[derive(Debug)]
-struct Watched {
+struct Monitored {
     events: ElectionEvents,
     pace: Pace,
     stop_margin: Duration,
@@ -36,7 +36,7 @@ struct Belief {
     told: Option<(Option<Moment>, Moment)>,
 }
 
-impl Watch {
+impl Monitor {
     pub(super) fn new(world: World) -> Arc<Self> {
         Arc::new(Self {
             world,
@@ -44,31 +44,31 @@ impl Watch {
         })
     }
 
-    fn nodes(&self) -> MutexGuard<'_, BTreeMap<usize, Watched>> {
+    fn nodes(&self) -> MutexGuard<'_, BTreeMap<usize, Monitored>> {
         // Whatever is missed by a panic is missed after the panic was reported.
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn add(&self, node: Node, pace: Pace, stop_margin: Duration, candidate: &Candidate) {
-        let watched = Watched {
+        let monitored = Monitored {
             events: candidate.events(),
             pace,
             stop_margin,
             elected: BTreeMap::new(),
             beliefs: Vec::new(),
         };
-        self.nodes().insert(node.0, watched);
+        self.nodes().insert(node.0, monitored);
     }
 
     /// The application holds this term from now on.
     pub(super) fn won(&self, node: Node, term: &Term) {
         let id = term.id();
         self.world.record(node, What::Won { id });
-        if let Some(watched) = self.nodes().get_mut(&node.0) {
+        if let Some(monitored) = self.nodes().get_mut(&node.0) {
             // The last one may still be extended by a driver that was stopped.
-            let over = watched.beliefs.len().saturating_sub(1);
-            watched.beliefs.drain(..over);
-            watched.beliefs.push(Belief {
+            let over = monitored.beliefs.len().saturating_sub(1);
+            monitored.beliefs.drain(..over);
+            monitored.beliefs.push(Belief {
                 term: term.clone(),
                 told: None,
             });
@@ -77,19 +77,19 @@ impl Watch {
     }
 }
 
-impl Inspect for Watch {
+impl Inspect for Monitor {
     fn look_at(&self, node: Node) {
         let mut nodes = self.nodes();
-        let Some(watched) = nodes.get_mut(&node.0) else {
+        let Some(monitored) = nodes.get_mut(&node.0) else {
             return;
         };
-        while let Some(Some(event)) = watched.events.next().now_or_never() {
-            if let Some(what) = told(&event, watched) {
+        while let Some(Some(event)) = monitored.events.next().now_or_never() {
+            if let Some(what) = told(&event, monitored) {
                 self.world.record(node, what);
             }
         }
-        let pace = watched.pace;
-        for belief in &mut watched.beliefs {
+        let pace = monitored.pace;
+        for belief in &mut monitored.beliefs {
             let until = belief.term.shared.validity.holds_until();
             let now = (until, belief.term.hand_over());
             if belief.told != Some(now) {
@@ -108,23 +108,23 @@ impl Inspect for Watch {
     }
 }
 
-fn told(event: &ElectionEvent, watched: &mut Watched) -> Option<What> {
+fn told(event: &ElectionEvent, monitored: &mut Monitored) -> Option<What> {
     Some(match event {
         ElectionEvent::Elected {
             id,
             token,
             deadline,
         } => {
-            watched.elected.insert(token.value(), *id);
+            monitored.elected.insert(token.value(), *id);
             What::Elected {
                 id: *id,
                 token: token.value(),
-                deadline: watched.pace.when(*deadline),
-                hand_over: watched.pace.when(*deadline + watched.stop_margin),
+                deadline: monitored.pace.when(*deadline),
+                hand_over: monitored.pace.when(*deadline + monitored.stop_margin),
             }
         }
         ElectionEvent::Ended { token, reason } => What::Ended {
-            id: watched.elected.get(&token.value()).copied(),
+            id: monitored.elected.get(&token.value()).copied(),
             token: token.value(),
             reason: reason.as_str(),
         },
