@@ -17,7 +17,8 @@ use crate::config::{DEFAULT_TTL, StepDown, TermConfig};
 use crate::election_thread::{ElectionThread, Spawn};
 use crate::event::{CandidatePhase, CandidateState, ElectionEvent};
 use crate::flaw::{Flaw, unless};
-use crate::leadership::{Leadership, Term};
+use crate::leadership::Leadership;
+use crate::term::Term;
 
 /// Events that wait for a slow listener; older ones are dropped.
 const EVENTS_KEPT: usize = 256;

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
-use crate::campaign::participation::cancelled;
+use crate::cancellation::cancelled;
 use crate::flaw::{Flaw, flawed};
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);

@@ -15,19 +15,21 @@
 mod application;
 mod backend;
 mod clock;
+mod cut;
 mod executor;
 mod faults;
 mod history;
 mod invariants;
 mod monitor;
 mod network;
+mod node;
 mod observers;
 mod run;
 mod schedule;
 mod server;
 mod summary;
 
-pub use self::invariants::Violation;
+pub use self::invariants::violation::Violation;
 pub use self::run::{Report, run, run_flawed};
 pub use self::summary::{Caught, Summary, hunt_flaws, run_schedules};
 pub use crate::flaw::Flaw;

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::campaign::machine::Call;
 use crate::flaw::{Flaw, unless};
-use crate::leadership::Proclamation;
+use crate::term::Proclamation;
 
 /// How long a proclamation may take. Backends have limits of their own for each request.
 const PROCLAIM_LIMIT: Duration = Duration::from_secs(5);

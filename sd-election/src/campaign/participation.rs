@@ -5,22 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sd_core::{
-    Clock, Closing, Entry, Error, ErrorKind, FencingToken, Moment, Result, Safety, Ticket,
-};
+use sd_core::{Clock, Closing, Entry, FencingToken, Moment, Result, Safety, Ticket};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::campaign::Campaign;
 use crate::campaign::calls::{Calls, outcome};
 use crate::campaign::machine::{Action, Call, Event, Machine, Notice};
+use crate::campaign::running_term::RunningTerm;
 use crate::campaign::term_rules::TermRules;
+use crate::cancellation::close_requested;
 use crate::end_reason::EndReason;
 use crate::event::{CandidatePhase, ElectionEvent};
 use crate::flaw::{Flaw, flawed};
-use crate::leadership::{Control, Leadership, Proclamation, Shared, Term};
-use crate::validity::{Over, Validity};
+use crate::leadership::{Control, Leadership};
+use crate::term::validity::{Over, Validity};
+use crate::term::{Shared, Term};
 
 /// How a participation ended.
 pub(crate) struct Outcome {
@@ -44,50 +44,11 @@ pub(crate) struct Participation<'a> {
     machine: Machine,
     calls: Calls,
     entry: Option<Arc<dyn Entry>>,
-    running: Option<Running>,
+    running: Option<RunningTerm>,
     told_to_stop: bool,
     told_to_close: bool,
     /// When the application last said that it makes progress, in nanoseconds from the clock's start.
     alive_at: Arc<AtomicU64>,
-}
-
-/// A term that was told to its owner. Belief ends with this, whatever becomes of the driver.
-struct Running {
-    campaign: Campaign,
-    term: Arc<Shared>,
-    deadline_told: watch::Sender<Moment>,
-    ended: watch::Sender<Option<EndReason>>,
-    proclamations: mpsc::Receiver<Proclamation>,
-}
-
-impl Running {
-    fn end(&self, reason: EndReason) {
-        if !flawed(Flaw::BeliefWhileLeaving) {
-            self.term.validity.end();
-        }
-        if self.ended.borrow().is_some() {
-            return;
-        }
-        self.ended.send_replace(Some(reason.clone()));
-        let (name, token) = (&self.term.name, self.term.token.clone());
-        info!(%name, %token, %reason, "term ended");
-        if flawed(Flaw::EndNotTold) {
-            return;
-        }
-        self.campaign.set_phase(CandidatePhase::Leaving);
-        let ended = ElectionEvent::Ended { token, reason };
-        if flawed(Flaw::EndToldTwice) {
-            self.campaign.emit(ended.clone());
-        }
-        self.campaign.emit(ended);
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let error = Error::new(ErrorKind::Closed, "lead").because("what drives it has ended");
-        self.end(EndReason::Fatal(error));
-    }
 }
 
 impl<'a> Participation<'a> {
@@ -175,7 +136,7 @@ impl<'a> Participation<'a> {
             standing = outcome(&mut self.calls.standing) => Event::Standing(standing),
             left = outcome(&mut self.calls.leave) => Event::Left(left),
             () = outcome(&mut self.calls.proclaim) => Event::Tick,
-            Some(proclamation) = next_proclamation(self.running.as_mut()), if may_proclaim => {
+            Some(proclamation) = RunningTerm::next_proclamation(self.running.as_mut()), if may_proclaim => {
                 if let Some(entry) = &self.entry {
                     self.calls.proclaim(Arc::clone(entry), proclamation, clock);
                 }
@@ -262,7 +223,7 @@ impl<'a> Participation<'a> {
             told_deadline,
             ended: ended_seen,
         };
-        self.running = Some(Running {
+        self.running = Some(RunningTerm {
             campaign: self.campaign.clone(),
             term: shared,
             deadline_told,
@@ -331,29 +292,6 @@ async fn stop_requested(control: &Control) {
         biased;
         () = control.resign.cancelled() => {}
         () = control.cancel.cancelled() => {}
-    }
-}
-
-async fn close_requested(closing: Option<&Closing>) {
-    match closing {
-        Some(closing) => closing.requested().await,
-        None => pending().await,
-    }
-}
-
-/// Returns when nobody wants the campaign any more.
-pub(crate) async fn cancelled(cancel: &CancellationToken, closing: Option<&Closing>) {
-    tokio::select! {
-        biased;
-        () = cancel.cancelled() => {}
-        () = close_requested(closing) => {}
-    }
-}
-
-async fn next_proclamation(running: Option<&mut Running>) -> Option<Proclamation> {
-    match running {
-        Some(running) if running.ended.borrow().is_none() => running.proclamations.recv().await,
-        _ => pending().await,
     }
 }
 

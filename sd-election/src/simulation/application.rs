@@ -12,15 +12,17 @@ use tokio::runtime::Handle;
 
 use super::backend::close;
 use super::clock::NodeClock;
-use super::executor::{Node, World};
+use super::executor::World;
 use super::history::What;
 use super::monitor::Monitor;
 use super::network::Network;
+use super::node::Node;
 use super::server::Server;
 use crate::candidate::Candidate;
 use crate::election_thread::Spawn;
 use crate::fencing::Fence;
-use crate::leadership::{Leadership, Term};
+use crate::leadership::Leadership;
+use crate::term::Term;
 
 /// Where a candidate's drivers run.
 #[derive(Debug)]

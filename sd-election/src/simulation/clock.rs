@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sd_core::{Clock, Moment};
 
-use super::executor::{Node, World};
+use super::executor::World;
+use super::node::Node;
 
 /// How a clock runs.
 #[derive(Clone, Copy, Debug)]

@@ -18,6 +18,7 @@ use futures_util::future::BoxFuture;
 use sd_core::Moment;
 
 use super::history::{History, Record, What};
+use super::node::Node;
 
 /// Polls that no schedule needs. One that takes more does not come to rest.
 const MOST_POLLS: u64 = 400_000;
@@ -25,14 +26,6 @@ const MOST_POLLS: u64 = 400_000;
 const DEEPEST: usize = 3;
 /// What a poll takes at most, in nanoseconds.
 const POLL_NANOS: u64 = 2_000;
-
-/// A process: the server, a candidate's, or an observer's. One that was killed and started again is another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Node(pub(super) usize);
-
-impl Node {
-    pub(super) const SERVER: Self = Self(0);
-}
 
 /// Looks at a node whenever one of its tasks was polled or is stopped in the middle of that.
 pub(super) trait Inspect: Send + Sync {

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use sd_core::{CandidateId, Moment};
 
-use super::executor::{Node, Stalls, World};
+use super::cut::Cut;
+use super::executor::{Stalls, World};
 use super::history::What;
-use super::network::{Cut, Network, Profile};
+use super::network::{Network, Profile};
+use super::node::Node;
 use super::schedule::{Class, Schedule};
 use super::server::Server;
 

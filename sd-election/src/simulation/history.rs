@@ -4,8 +4,8 @@ use std::fmt;
 
 use sd_core::{CandidateId, ErrorKind, Moment};
 
-use super::executor::Node;
-use super::network::Cut;
+use super::cut::Cut;
+use super::node::Node;
 use crate::campaign::machine::Call;
 
 pub(super) type History = Vec<Record>;

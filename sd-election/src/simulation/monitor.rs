@@ -8,11 +8,12 @@ use futures_util::FutureExt;
 use sd_core::{CandidateId, Moment};
 
 use super::clock::Pace;
-use super::executor::{Inspect, Node, World};
+use super::executor::{Inspect, World};
 use super::history::What;
+use super::node::Node;
 use crate::candidate::{Candidate, ElectionEvents};
 use crate::event::ElectionEvent;
-use crate::leadership::Term;
+use crate::term::Term;
 
 #[derive(Debug)]
 pub(super) struct Monitor {

@@ -11,7 +11,9 @@ use sd_core::{Error, ErrorKind, Moment, Result};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::executor::{Node, World};
+use super::cut::Cut;
+use super::executor::World;
+use super::node::Node;
 
 /// How messages fare in general.
 #[derive(Clone, Copy, Debug)]
@@ -46,13 +48,6 @@ impl Profile {
             doubled: of(rng, [0.0, 0.02, 0.2]),
         }
     }
-}
-
-/// What of a node's messages is lost.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Cut {
-    pub(super) requests: bool,
-    pub(super) replies: bool,
 }
 
 #[derive(Clone, Debug)]

@@ -15,12 +15,16 @@ use tracing::Dispatch;
 use super::application::{Application, NodeSpawner, Store};
 use super::backend::SimulatedBackend;
 use super::clock::NodeClock;
-use super::executor::{Node, World};
+use super::executor::World;
 use super::faults::{Chaos, Nodes};
 use super::history::{History, What};
-use super::invariants::{self, Facts, Violation};
+use super::invariants;
+use super::invariants::facts::Facts;
+use super::invariants::remains::all_led_within;
+use super::invariants::violation::Violation;
 use super::monitor::Monitor;
 use super::network::Network;
+use super::node::Node;
 use super::observers;
 use super::schedule::Schedule;
 use super::server::{Server, SimulatedElector};
@@ -181,7 +185,7 @@ impl<'a> Run<'a> {
         let slow = |span: Duration| span.div_f64(*slowest);
         let calm_at = Moment::ZERO + *chaos;
         self.rest_until(calm_at + slow(LEFT_AFTER));
-        let limit = invariants::all_led_within(self.schedule);
+        let limit = all_led_within(self.schedule);
         self.world
             .run(calm_at + limit, &|| self.candidates.all_finished());
         let gone_by = self.world.now() + slow(*granted) * 4;

@@ -14,9 +14,10 @@ use sd_core::{
 use tokio::sync::mpsc;
 
 use super::clock::NodeClock;
-use super::executor::{Node, World};
+use super::executor::World;
 use super::history::{Answer, What};
 use super::network::{Network, Request};
+use super::node::Node;
 use super::schedule::Schedule;
 use crate::campaign::machine::{Call, is_lost};
 

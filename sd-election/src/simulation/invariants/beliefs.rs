@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use sd_core::Moment;
 
-use super::{Found, Story, Term};
+use super::story::{Story, Term};
+use super::violation::Found;
 use crate::simulation::history::What;
 
 /// What a poll and a reading of the clock may take, however fast the node is.

@@ -1,6 +1,7 @@
 //! I3 and I4: what leaders have written, with a token and without.
 
-use super::{Found, Story};
+use super::story::Story;
+use super::violation::Found;
 use crate::simulation::history::What;
 
 pub(super) fn check(story: &Story<'_>, found: &mut Found) {

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use sd_core::{CandidateId, Moment};
 
-use super::{Found, Story};
+use super::story::Story;
+use super::violation::Found;
 use crate::campaign::machine::Call;
 use crate::config::StepDown;
-use crate::simulation::executor::Node;
 use crate::simulation::history::{Answer, What};
+use crate::simulation::node::Node;
 
 /// What a node needs to act on what it was told.
 const AT_ONCE: Duration = Duration::from_millis(1);

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Found, Story};
+use super::story::Story;
+use super::violation::Found;
 use crate::simulation::history::What;
 
 pub(super) fn check(story: &Story<'_>, found: &mut Found) {

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use sd_core::{ErrorKind, Moment};
 
-use super::{Found, Story};
-use crate::simulation::executor::Node;
+use super::story::Story;
+use super::violation::Found;
 use crate::simulation::history::What;
+use crate::simulation::node::Node;
 use crate::simulation::schedule::Schedule;
 
 /// How long a candidate may take to get on once all is well: an attempt that nobody answers any more, pauses, and silence.
