@@ -6,6 +6,7 @@ mod failure;
 mod output;
 mod session;
 mod signals;
+mod stop_request;
 #[cfg(target_os = "linux")]
 mod watchdog;
 
@@ -21,7 +22,7 @@ use crate::session::Session;
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     #[cfg(target_os = "linux")]
-    if let Some(role) = watchdog::Role::from_arguments(&arguments) {
+    if let Some(role) = watchdog::role::Role::from_arguments(&arguments) {
         return role.run();
     }
     let cli = match Cli::read(arguments) {

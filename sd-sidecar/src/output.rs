@@ -1,8 +1,10 @@
 //! Printing to stdout, line by line: plain or coloured for people, JSON for programs.
 
 pub(crate) mod narrator;
+pub(crate) mod printable;
 pub(crate) mod service_view;
 pub(crate) mod table;
+pub(crate) mod time;
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;

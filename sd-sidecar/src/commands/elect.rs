@@ -11,13 +11,13 @@ use std::time::Duration;
 use sd_core::{AnyElector, BootClock, Registry};
 use sd_election::{Candidate, CandidatePhase, Leadership, Term};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use crate::cli::Candidacy;
 use crate::failure::Failure;
 use crate::output::narrator::Narrator;
 use crate::session::Session;
 use crate::signals::Signals;
+use crate::stop_request::StopRequest;
 
 /// Whoever pressed Ctrl-C waits for it.
 const RESIGN_WITHIN: Duration = Duration::from_millis(1500);
@@ -29,7 +29,7 @@ pub(crate) async fn run(session: &Session, candidacy: &Candidacy) -> Result<Exit
     let candidate = candidate(&session.registry, candidacy)
         .map_err(|error| error.explain(session, &candidacy.name))?;
     let narrator = Narrator::start(session.output, &candidate);
-    let stop = Stop::default();
+    let stop = StopRequest::default();
     let elect = Elect {
         session,
         candidacy,
@@ -50,14 +50,6 @@ pub(crate) async fn run(session: &Session, candidacy: &Candidacy) -> Result<Exit
     };
     narrator.finish().await;
     ended
-}
-
-/// Whether we are to stop.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Stop {
-    pub(crate) asked: CancellationToken,
-    /// It was not quick enough: the command need not be given time any more.
-    pub(crate) insisted: CancellationToken,
 }
 
 /// Why there is no candidate.
@@ -110,7 +102,7 @@ struct Elect<'a> {
     session: &'a Session,
     candidacy: &'a Candidacy,
     candidate: Candidate,
-    stop: Stop,
+    stop: StopRequest,
     /// Whether it was told what this registry's elections are not worth.
     warned: Cell<bool>,
 }
@@ -193,7 +185,8 @@ impl Elect<'_> {
 
     #[cfg(target_os = "linux")]
     async fn run_command(&self, term: &Term) -> Result<Led, Failure> {
-        use crate::watchdog::{CommandOutput, run_while_leading};
+        use crate::watchdog::run_while_leading::run_while_leading;
+        use crate::watchdog::supervised_command::CommandOutput;
 
         // A program that reads our output must not find the command's in it.
         let output = if self.session.output.is_json() {

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::cli::Wait;
 use crate::failure::Failure;
-use crate::output::service_view::{now, time_of};
-use crate::output::table::printable;
+use crate::output::printable::printable;
+use crate::output::time::{now, time_of};
 use crate::output::{Style, reader_gone};
 use crate::session::Session;
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::cli::Wanted;
 use crate::failure::Failure;
 use crate::output::Style;
-use crate::output::service_view::now;
+use crate::output::time::now;
 use crate::session::Session;
 use crate::signals::Signals;
 

@@ -3,8 +3,10 @@
 use sd_core::{Delta, Retry, State, Subscription};
 
 use crate::failure::Failure;
-use crate::output::service_view::{COLUMNS, ServiceView, cells, now, summary};
-use crate::output::table::{Table, printable};
+use crate::output::printable::printable;
+use crate::output::service_view::{COLUMNS, ServiceView, cells, summary};
+use crate::output::table::Table;
+use crate::output::time::now;
 use crate::output::{Output, Style, reader_gone};
 use crate::session::{Session, service_name};
 

@@ -9,8 +9,8 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::output::service_view::now;
-use crate::output::table::printable;
+use crate::output::printable::printable;
+use crate::output::time::now;
 use crate::output::{Output, Style};
 
 /// How long the last lines may take if nobody reads them.

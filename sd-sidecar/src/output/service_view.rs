@@ -1,12 +1,12 @@
 //! A service as `list` and `watch` show it.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use sd_core::{Clock, Instance, InstanceId, Moment, ServiceName, Skipped, Snapshot, Status};
+use sd_core::{Clock, Instance, InstanceId, ServiceName, Skipped, Snapshot, Status};
 use serde::Serialize;
 
-use crate::output::table::printable;
+use crate::output::printable::printable;
+use crate::output::time::time_of;
 
 /// The JSON form.
 #[derive(Debug, Serialize)]
@@ -38,19 +38,6 @@ impl<'a> ServiceView<'a> {
             held: snapshot.held(),
         }
     }
-}
-
-/// The time of day now.
-pub(crate) fn now() -> String {
-    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
-}
-
-pub(crate) fn time_of(moment: Moment, clock: &dyn Clock) -> String {
-    let age = clock.now().since(moment);
-    let time = SystemTime::now()
-        .checked_sub(age)
-        .unwrap_or(SystemTime::UNIX_EPOCH);
-    humantime::format_rfc3339_millis(time).to_string()
 }
 
 /// The columns for people.
@@ -108,9 +95,9 @@ pub(crate) fn summary(snapshot: &Snapshot) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
-    use sd_core::{BootClock, Error, ErrorKind, Incarnation, Revision};
+    use sd_core::{BootClock, Error, ErrorKind, Incarnation, Moment, Revision};
 
     use super::*;
 

@@ -26,7 +26,8 @@ use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
 use super::descendants::{self, LOOK_AGAIN};
-use super::{Ended, LAUNCHER, Orders, THIS_PROGRAM};
+use super::program::{LAUNCHER, THIS_PROGRAM};
+use super::protocol::{Ended, Orders};
 use crate::failure::Failure;
 use crate::signals::hang_up_is_ignored;
 

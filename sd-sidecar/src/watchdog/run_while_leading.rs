@@ -7,10 +7,10 @@ use std::time::Duration;
 use sd_core::{BootClock, Clock, Moment};
 use sd_election::{EndReason, Term};
 
+use super::protocol::{Ended, Orders};
 use super::supervised_command::{CommandOutput, SupervisedCommand};
-use super::{Ended, Orders};
-use crate::commands::elect::Stop;
 use crate::failure::Failure;
+use crate::stop_request::StopRequest;
 
 /// The exit status of what was killed, as shells tell it.
 const KILLED: u8 = 128 + 9;
@@ -45,7 +45,7 @@ pub(crate) async fn run_while_leading(
     variables: Vec<(&'static str, OsString)>,
     output: CommandOutput,
     term: &Term,
-    stop: &Stop,
+    stop: &StopRequest,
 ) -> Result<Option<u8>, Failure> {
     let mut deadline = term.deadline();
     let timing = Timing {
@@ -80,7 +80,7 @@ async fn finish(
     timing: Timing,
     mut last: Orders,
     term: &Term,
-    stop: &Stop,
+    stop: &StopRequest,
 ) -> Result<u8, Failure> {
     let mut deadline = term.deadline();
     let mut has_grace = true;
@@ -106,7 +106,7 @@ async fn finish(
 }
 
 /// Returns when the command must not have time to stop.
-async fn no_grace(term: &Term, stop: &Stop) {
+async fn no_grace(term: &Term, stop: &StopRequest) {
     tokio::select! {
         () = stop.insisted.cancelled() => {}
         () = another_may_lead(term) => {}

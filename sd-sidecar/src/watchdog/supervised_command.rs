@@ -14,7 +14,8 @@ use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
 use super::descendants::{self, LOOK_AGAIN};
-use super::{Ended, Orders, THIS_PROGRAM, WATCHDOG};
+use super::program::{THIS_PROGRAM, WATCHDOG};
+use super::protocol::{Ended, Orders};
 
 /// A command under a watchdog. Dropping it stops the command, in the time that it was given for that.
 #[derive(Debug)]
