@@ -1,13 +1,15 @@
 //! Where elections run: a thread of their own, so that a blocked application loses no term by accident.
 
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 
 use futures_util::future::BoxFuture;
 use sd_core::{Error, ErrorKind, Result};
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::lock::lock;
 
 /// What drives a participation to its end.
 pub(crate) trait Spawn: Debug + Send + Sync {
@@ -33,7 +35,7 @@ impl ElectionThread {
     /// The process's thread; starts it if there is none.
     pub(crate) fn shared() -> Result<Arc<Self>> {
         // A panic elsewhere cannot leave a `Weak` half done.
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = lock(&SHARED);
         if let Some(running) = shared.upgrade() {
             return Ok(running);
         }

@@ -4,13 +4,14 @@
 //! only whoever stores the write can, by comparing tokens.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use sd_core::FencingToken;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::flaw::{Flaw, flawed};
+use crate::lock::lock;
 
 /// Why a write was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -110,7 +111,8 @@ impl<T> Fenced<T> {
         token: &FencingToken,
         change: impl FnOnce(&mut T) -> R,
     ) -> Result<R, Refused> {
-        let mut held = self.lock();
+        // A change that panicked has been admitted, and left the value as far as it came.
+        let mut held = lock(&self.0);
         let (fence, value) = &mut *held;
         fence.admit(token)?;
         Ok(change(value))
@@ -118,19 +120,14 @@ impl<T> Fenced<T> {
 
     /// Looks at the value.
     pub fn read<R>(&self, look: impl FnOnce(&T) -> R) -> R {
-        look(&self.lock().1)
-    }
-
-    /// A change that panicked has been admitted, and left the value as far as it came.
-    fn lock(&self) -> MutexGuard<'_, (Fence, T)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        look(&lock(&self.0).1)
     }
 }
 
 impl<T> fmt::Debug for Fenced<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fenced")
-            .field("highest", &self.lock().0.highest)
+            .field("highest", &lock(&self.0).0.highest)
             .finish_non_exhaustive()
     }
 }

@@ -11,6 +11,7 @@ mod fencing;
 mod flaw;
 pub mod instrument;
 mod leadership;
+mod lock;
 mod observer;
 #[cfg(feature = "simulation")]
 pub mod simulation;

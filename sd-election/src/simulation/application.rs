@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use crate::candidate::Candidate;
 use crate::election_thread::Spawn;
 use crate::fencing::Fence;
 use crate::leadership::Leadership;
+use crate::lock::lock;
 use crate::term::Term;
 
 /// Where a candidate's drivers run.
@@ -43,8 +44,7 @@ pub(super) struct Store(Mutex<Fence>);
 
 impl Store {
     fn admits(&self, token: &FencingToken) -> bool {
-        let mut fence = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        fence.admit(token).is_ok()
+        lock(&self.0).admit(token).is_ok()
     }
 }
 

@@ -9,7 +9,7 @@ use std::future::Future;
 use std::mem;
 use std::ops::RangeInclusive;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use sd_core::Moment;
 
 use super::history::{History, Record, What};
 use super::node::Node;
+use crate::lock::lock;
 
 /// Polls that no schedule needs. One that takes more does not come to rest.
 const MOST_POLLS: u64 = 400_000;
@@ -123,11 +124,6 @@ impl Wake for TaskWaker {
     }
 }
 
-/// A panic of the code under test ends the schedule and is reported; nothing is read after it but the history.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl World {
     pub(super) fn new(rng: Rng) -> Self {
         let state = State {
@@ -153,6 +149,7 @@ impl World {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
+        // A panic of the code under test ends the schedule and is reported; nothing is read after it but the history.
         lock(&self.0.state)
     }
 

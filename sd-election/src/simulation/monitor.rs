@@ -1,7 +1,7 @@
 //! Looks at every node after each step that it took: what it was told, and in what it believes now. Changes nothing by looking.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -13,6 +13,7 @@ use super::history::What;
 use super::node::Node;
 use crate::candidate::{Candidate, ElectionEvents};
 use crate::event::ElectionEvent;
+use crate::lock::lock;
 use crate::term::Term;
 
 #[derive(Debug)]
@@ -47,7 +48,7 @@ impl Monitor {
 
     fn nodes(&self) -> MutexGuard<'_, BTreeMap<usize, Monitored>> {
         // Whatever is missed by a panic is missed after the panic was reported.
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.nodes)
     }
 
     pub(super) fn add(&self, node: Node, pace: Pace, stop_margin: Duration, candidate: &Candidate) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::{Future, pending};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::cut::Cut;
 use super::executor::World;
 use super::node::Node;
+use crate::lock::lock;
 
 /// How messages fare in general.
 #[derive(Clone, Copy, Debug)]
@@ -102,9 +103,7 @@ impl Network {
 
     fn conditions(&self) -> MutexGuard<'_, Conditions> {
         // Every change is a single assignment.
-        self.conditions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.conditions)
     }
 
     pub(super) fn set_profile(&self, profile: Profile) {

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -30,6 +30,7 @@ use super::schedule::Schedule;
 use super::server::{Server, SimulatedElector};
 use crate::candidate::Candidate;
 use crate::flaw::{self, Flaw};
+use crate::lock::lock;
 
 /// The longest time for which a leave may be on its way and wait to be tried again, once all is well.
 const LEFT_AFTER: Duration = Duration::from_secs(12);
@@ -226,12 +227,12 @@ struct Candidates {
 impl Candidates {
     fn finished(&self) -> MutexGuard<'_, BTreeMap<usize, bool>> {
         // Every change is a single insertion or assignment.
-        self.finished.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.finished)
     }
 
     fn start(self: &Arc<Self>) -> Result<()> {
         let node = self.world.add_node();
-        let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rng = lock(&self.rng);
         let pace = self.schedule.draw_pace(&mut rng);
         let ttl = self.schedule.draw_ttl(&mut rng);
         drop(rng);

@@ -1,7 +1,7 @@
 //! The server: the embedded registry, and what a real server may do beyond it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +20,7 @@ use super::network::{Network, Request};
 use super::node::Node;
 use super::schedule::Schedule;
 use crate::campaign::machine::{Call, is_lost};
+use crate::lock::lock;
 
 #[derive(Debug)]
 pub(super) struct Server {
@@ -72,7 +73,7 @@ impl Server {
 
     fn kept(&self) -> MutexGuard<'_, BTreeMap<CandidateId, Kept>> {
         // Every change is complete when it can panic no more.
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.entries)
     }
 
     /// Who takes part, first to last.
