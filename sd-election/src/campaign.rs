@@ -29,7 +29,7 @@ pub(crate) struct Campaign {
     pub(crate) config: TermConfig,
     /// Whether a campaign has ever joined.
     pub(crate) was_admitted: Arc<AtomicBool>,
-    /// Which campaign of its candidate this is. Only the last one that began says where the candidate stands.
+    /// Which campaign of its candidate this is. Only the last one that began sets the candidate's state.
     pub(crate) number: u64,
     pub(crate) last_number: Arc<AtomicU64>,
     pub(crate) state: watch::Sender<CandidateState>,
@@ -82,7 +82,7 @@ impl Campaign {
 
     pub(crate) fn emit(&self, event: ElectionEvent) {
         instrument::event(&self.name, &event);
-        // Nobody need listen.
+        // There may be no listener.
         let _ = self.events.send(event);
     }
 }

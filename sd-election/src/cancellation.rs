@@ -13,7 +13,7 @@ pub(crate) async fn close_requested(closing: Option<&Closing>) {
     }
 }
 
-/// Returns when nobody wants the campaign any more.
+/// Returns when the campaign or the observation is to end.
 pub(crate) async fn cancelled(cancel: &CancellationToken, closing: Option<&Closing>) {
     tokio::select! {
         biased;

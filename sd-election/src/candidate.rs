@@ -1,4 +1,4 @@
-//! Who wants to lead.
+//! A candidate: what a process uses to campaign in an election.
 
 use std::future::Future;
 use std::pin::pin;
@@ -23,7 +23,7 @@ use crate::term::Term;
 /// Events that wait for a slow listener; older ones are dropped.
 const EVENTS_KEPT: usize = 256;
 
-/// A candidate of one election. Does nothing until it campaigns, and may do so again and again.
+/// A candidate of one election. It does nothing until it campaigns, and it can campaign any number of times.
 #[derive(Debug)]
 pub struct Candidate {
     campaign: Campaign,
@@ -33,7 +33,7 @@ pub struct Candidate {
 
 /// Builds a [`Candidate`].
 #[derive(Debug)]
-#[must_use = "build it"]
+#[must_use = "a builder does nothing until it is built"]
 pub struct CandidateBuilder {
     source: Source,
     name: Result<ElectionName>,
@@ -54,8 +54,8 @@ enum Source {
 }
 
 impl Candidate {
-    /// A candidate of the election `name` at `registry`, which must grant at most one valid term at a time: others are refused when
-    /// the candidate is built.
+    /// A candidate of the election `name` at `registry`. The registry must grant at most one valid term at a time;
+    /// [`build`](CandidateBuilder::build) refuses any other.
     pub fn builder(registry: &Registry, name: impl AsRef<str>) -> CandidateBuilder {
         let source = Source::Registry {
             registry: registry.clone(),
@@ -64,7 +64,7 @@ impl Candidate {
         CandidateBuilder::new(source, name.as_ref())
     }
 
-    /// As [`builder`](Self::builder), at an elector that is strict by its type. The elector should be this candidate's alone.
+    /// Like [`builder`](Self::builder), over an elector whose type is strict. No other candidate should share the elector.
     pub fn with_elector(
         elector: Arc<dyn StrictElector>,
         name: impl AsRef<str>,
@@ -72,8 +72,8 @@ impl Candidate {
         CandidateBuilder::new(Source::Elector(elector), name.as_ref())
     }
 
-    /// As [`builder`](Self::builder), also at a registry that may have two leaders at once. Only for work that is merely wasteful
-    /// when it is done twice.
+    /// Like [`builder`](Self::builder), but also accepts a registry that may have two leaders at once. Use it only for work that is
+    /// merely wasteful when it is done twice.
     pub fn best_effort(registry: &Registry, name: impl AsRef<str>) -> CandidateBuilder {
         let source = Source::Registry {
             registry: registry.clone(),
@@ -82,21 +82,21 @@ impl Candidate {
         CandidateBuilder::new(source, name.as_ref())
     }
 
-    /// The election.
+    /// The election's name.
     pub fn name(&self) -> &ElectionName {
         &self.campaign.name
     }
 
-    /// What observers are told of it.
+    /// The value that observers see for this candidate.
     pub fn value(&self) -> &[u8] {
         &self.campaign.value
     }
 
-    /// Waits until this candidate leads. Trouble on the way, a server that is down for instance, is waited out and shown in
-    /// [`state`](Self::state) and [`events`](Self::events).
+    /// Waits until this candidate leads. Temporary errors, such as a server that is down, are retried. [`state`](Self::state) and
+    /// [`events`](Self::events) show them.
     ///
     /// # Errors
-    /// What no later try can mend: `Denied`, `InvalidInput`, `Unsupported`, `Closed`.
+    /// Errors that a retry cannot fix: `Denied`, `InvalidInput`, `Unsupported`, `Closed`.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the election in the background.
@@ -109,20 +109,22 @@ impl Candidate {
             .winning
             .await
             .unwrap_or_else(|_| Err(thread_ended("campaign")))?;
-        // From here on the leadership does that.
+        // From here on, dropping the leadership cancels.
         cancel_on_drop.disarm();
         Ok(leadership)
     }
 
-    /// Leads and works, again and again until the work is done: campaigns, runs `work`, resigns when it returns and gives its
-    /// result. If the term ends before, [`Term::lost`] tells the work; it then has the stop margin to return before it is dropped,
-    /// and the next campaign begins. What it returns after the term is over is thrown away, so the work may be done more than once.
+    /// Campaigns and runs `work` in each term, until `work` returns while its term still lasts. Then resigns and returns the result.
     ///
-    /// Only the future is dropped. Tasks and threads that it has spawned go on unless it ends them itself, and so does a future that
-    /// never yields: against these, only [fencing](crate::Fence) helps.
+    /// If the term ends first, [`Term::lost`] notifies the work. The work then has the stop margin to return before it is dropped, and
+    /// the next campaign begins. A result that is returned after the end of the term is discarded, so the work may be done more than
+    /// once.
+    ///
+    /// Only the future is dropped. Tasks and threads that it has spawned continue unless it ends them itself, and so does a future that
+    /// never yields. Only [fencing](crate::Fence) protects against these.
     ///
     /// # Errors
-    /// As [`campaign`](Self::campaign).
+    /// The same as those of [`campaign`](Self::campaign).
     ///
     /// # Cancel safety
     /// Dropping the future drops the work, then leaves the election in the background.
@@ -163,12 +165,12 @@ impl Candidate {
         None
     }
 
-    /// What happens from now on, of all campaigns of this candidate.
+    /// The events of all campaigns of this candidate from now on.
     pub fn events(&self) -> ElectionEvents {
         ElectionEvents(self.campaign.events.subscribe())
     }
 
-    /// Where it stands.
+    /// What this candidate is doing now.
     pub fn state(&self) -> CandidateState {
         self.campaign.state.borrow().clone()
     }
@@ -176,13 +178,13 @@ impl Candidate {
     /// What this candidate's server promises.
     ///
     /// # Errors
-    /// What kept the server from answering.
+    /// Why the server did not answer.
     pub async fn safety(&self) -> Result<Safety> {
-        // Where the elections run, because whoever asks first opens the connection.
+        // On the elections' runtime, because the first request opens the connection.
         let (told, promise) = oneshot::channel();
         let elector = Arc::clone(&self.campaign.elector);
         self.spawner.spawn(Box::pin(async move {
-            // Whoever asked may have gone.
+            // The caller may have stopped waiting.
             let _ = told.send(elector.safety().await);
         }));
         promise
@@ -192,7 +194,7 @@ impl Candidate {
 }
 
 fn thread_ended(op: &'static str) -> Error {
-    Error::new(ErrorKind::Closed, op).because("what drives it has ended")
+    Error::new(ErrorKind::Closed, op).because("the task that drives the candidate has ended")
 }
 
 impl CandidateBuilder {
@@ -208,19 +210,20 @@ impl CandidateBuilder {
         }
     }
 
-    /// What observers are told of this candidate. Default: the host's name and the process's id.
+    /// The value that observers see for this candidate. Default: the host name and the process id.
     pub fn value(mut self, value: impl AsRef<[u8]>) -> Self {
         self.value = Some(value.as_ref().into());
         self
     }
 
-    /// How long the term outlives its last confirmation. Default [`DEFAULT_TTL`]. What the server grants rules.
+    /// The time-to-live to ask for: how long the term outlives its last confirmation. Default [`DEFAULT_TTL`]. The server may grant
+    /// another one, which then counts.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
         self
     }
 
-    /// Sets everything about how the term is kept.
+    /// Replaces all settings of how the term is kept.
     pub fn config(mut self, config: TermConfig) -> Self {
         self.config = config;
         self
@@ -256,14 +259,15 @@ impl CandidateBuilder {
         self
     }
 
-    /// The clock of deadlines. Default: the registry's, which is the boot clock for a server and tokio's for the embedded registry.
+    /// The clock that deadlines are read from. Default: the registry's clock. That is the boot clock for a server, and tokio's clock for
+    /// the embedded registry.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = Some(clock);
         self
     }
 
-    /// Runs on this runtime instead of the thread that all elections of the process share: for tests whose clock is paused. A
-    /// runtime that the application can block does not renew while it is blocked.
+    /// Runs the candidate on this runtime instead of the thread that all elections of the process share. Meant for tests that pause
+    /// the clock. While the application blocks this runtime, the term is not renewed.
     pub fn on_runtime(mut self, runtime: tokio::runtime::Handle) -> Self {
         self.spawner = Some(Arc::new(runtime));
         self
@@ -275,10 +279,10 @@ impl CandidateBuilder {
         self
     }
 
-    /// Checks everything and makes the candidate. Sends nothing.
+    /// Checks all settings and builds the candidate. Sends nothing.
     ///
     /// # Errors
-    /// `InvalidInput` says what is wrong; `Unsupported` if the registry has no elections, or none that are strict.
+    /// `InvalidInput` if a setting or the name is not valid. `Unsupported` if the registry has no elections, or no strict ones.
     pub fn build(self) -> Result<Candidate> {
         let (elector, registry) = match self.source {
             Source::Elector(elector) => (elector, None),
@@ -342,13 +346,13 @@ fn default_value() -> Arc<[u8]> {
     format!("{host}/{}", std::process::id()).into_bytes().into()
 }
 
-/// What happens to a candidate.
+/// The events of a candidate.
 #[derive(Debug)]
 pub struct ElectionEvents(broadcast::Receiver<ElectionEvent>);
 
 impl ElectionEvents {
-    /// The next event; `None` when the candidate is gone. A listener that is more than 256 events behind misses the oldest, and is told
-    /// so.
+    /// The next event; `None` when the candidate was dropped. A listener that is more than 256 events behind misses the oldest ones and
+    /// gets [`ElectionEvent::Missed`].
     ///
     /// # Cancel safety
     /// A dropped call loses nothing.

@@ -12,10 +12,10 @@ pub const DEFAULT_CLOCK_ERROR: f64 = 0.01;
 /// What a leader does when a renewal fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StepDown {
-    /// Goes on until the deadline, and tries to renew all the while.
+    /// Leads until the deadline, and keeps retrying the renewal.
     #[default]
     AtDeadline,
-    /// Ends the term with the first renewal that fails.
+    /// Ends the term at the first renewal that fails.
     OnFirstError,
 }
 
@@ -23,20 +23,20 @@ pub enum StepDown {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct TermConfig {
-    /// By what share our clock may run slower than the server's; with a takeover delay, also how much two candidates' clocks may differ.
-    /// Clocks need not agree on the time. Default 0.01; from 0, and as much as leaves room to renew.
+    /// By what share our clock may run slower than the server's clock. With a takeover delay, also by how much two candidates' clocks
+    /// may differ in rate. Clocks need not show the same time. Default 0.01. At least 0, and small enough to leave room to renew.
     pub clock_error: f64,
-    /// How long the application needs to stop once it is told. Belief ends this long before the server may hand the term over.
-    /// Default a tenth of the time-to-live; at most a quarter of it.
+    /// How long the application needs to stop once it is told to. Belief ends this long before the server may hand the term over.
+    /// Default: a tenth of the time-to-live. At most a quarter of it.
     pub stop_margin: Option<Duration>,
-    /// How long to wait before believing in a term whose predecessor did not resign: this long, or for the time-to-live that the
-    /// predecessor was granted if that is longer. Then two beliefs do not overlap even if an operator or the server ended the
-    /// predecessor's lease early. All candidates of an election should have it or none. Default 0: do not wait.
+    /// How long to wait before believing in a term whose predecessor did not resign. If the predecessor was granted a longer
+    /// time-to-live, the wait lasts for that one. With this delay, two beliefs do not overlap even if an operator or the server ended
+    /// the predecessor's lease early. Set it for all candidates of an election or for none. Default 0: do not wait.
     pub takeover_delay: Duration,
-    /// What to do when a renewal fails. Default: go on until the deadline.
+    /// What to do when a renewal fails. Default: keep leading until the deadline.
     pub step_down: StepDown,
-    /// If set, the leader must call [`Term::alive`](crate::Term::alive) at least this often, or its term is renewed no longer.
-    /// Default none.
+    /// If set, the leader must call [`Term::alive`](crate::Term::alive) at least this often; otherwise its term is no longer renewed.
+    /// Default: not set.
     pub progress_within: Option<Duration>,
 }
 

@@ -4,15 +4,15 @@ use std::fmt;
 
 use sd_core::{Error, ErrorKind};
 
-/// Why a term, or a participation that never came to one, ended. Told once for each term.
+/// Why a term ended, or a participation that never led. Reported once for each term.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum EndReason {
-    /// Its leader gave it up.
+    /// Its leader resigned.
     Resigned,
     /// No confirmation came before the deadline; the error says why.
     LeaseExpired(Option<Error>),
-    /// The entry was deleted or taken over by somebody else.
+    /// The entry was deleted, or another candidate took it over.
     EntryGone(Error),
     /// The server ended the lease or session under the entry.
     SessionLost(Error),
@@ -20,7 +20,7 @@ pub enum EndReason {
     Cancelled,
     /// A renewal failed, and [`StepDown::OnFirstError`](crate::StepDown::OnFirstError) was asked for.
     SteppedDown(Error),
-    /// Nothing that is tried later can succeed.
+    /// A retry cannot succeed.
     Fatal(Error),
 }
 
@@ -68,7 +68,7 @@ impl fmt::Display for EndReason {
             Self::SessionLost(_) => "the server ended its lease",
             Self::Cancelled => "dropped",
             Self::SteppedDown(_) => "stepped down after an error",
-            Self::Fatal(_) => "it cannot be kept",
+            Self::Fatal(_) => "a retry cannot succeed",
         })?;
         match self.error() {
             Some(error) => write!(f, ": {}", error.report()),

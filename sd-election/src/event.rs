@@ -1,22 +1,22 @@
-//! What a candidate tells whoever listens.
+//! The events and the state of a candidate.
 
 use sd_core::{CandidateId, Error, FencingToken, Moment};
 
 use crate::end_reason::EndReason;
 
-/// A step of a candidate's way. Each `Elected` is followed by exactly one `Ended` with its token, though a slow listener may miss
-/// either, and is then told that it did.
+/// A change in a candidate's campaign. Each `Elected` is followed by exactly one `Ended` with the same token. A slow listener may miss
+/// either and then gets `Missed`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ElectionEvent {
-    /// In the queue, or not even that while there is an error.
+    /// In the queue. While there is an error, the candidate may not be in the queue yet.
     Waiting {
-        /// How many are before it, where the server says so.
+        /// How many candidates are ahead, if the server tells.
         ahead: Option<usize>,
-        /// Why it does not get on.
+        /// The error after which the candidate retries, if any.
         error: Option<Error>,
     },
-    /// First in the queue; waits for a confirmation, and for the takeover delay where there is one.
+    /// First in the queue. Waits for a confirmation, and for the takeover delay if there is one.
     Taking,
     /// Leads from now on.
     Elected {
@@ -27,7 +27,7 @@ pub enum ElectionEvent {
         /// When belief ends unless the term is confirmed again.
         deadline: Moment,
     },
-    /// Leads, but could not be confirmed.
+    /// Leads, but the last renewal failed.
     AtRisk {
         /// The term.
         token: FencingToken,
@@ -46,12 +46,12 @@ pub enum ElectionEvent {
         /// Why.
         reason: EndReason,
     },
-    /// The listener was too slow.
+    /// The listener was too slow and missed events.
     Missed {
-        /// For so many events.
+        /// How many events it missed.
         count: u64,
     },
-    /// Is not in the queue any more, without having led. Unless the reason is final, it joins again.
+    /// Left the queue without having led. Unless the reason is final, the candidate joins again.
     Lost {
         /// Why.
         reason: EndReason,
@@ -74,19 +74,19 @@ impl ElectionEvent {
     }
 }
 
-/// Where a candidate stands, for a dump or a status page.
+/// What a candidate is doing, for a dump or a status page.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CandidateState {
-    /// Where it stands.
+    /// The phase of its campaign.
     pub phase: CandidatePhase,
     /// Since when.
     pub since: Moment,
-    /// What keeps it from getting on, or puts its term at risk.
+    /// The error after which it retries, or which puts its term at risk.
     pub error: Option<Error>,
 }
 
-/// Where a candidate stands.
+/// The phase of a candidate's campaign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CandidatePhase {
@@ -96,10 +96,10 @@ pub enum CandidatePhase {
     Joining,
     /// In the queue.
     Waiting {
-        /// How many are before it, where the server says so.
+        /// How many candidates are ahead, if the server tells.
         ahead: Option<usize>,
     },
-    /// First in the queue; not yet leading.
+    /// First in the queue, not leading yet.
     Taking,
     /// Leads.
     Leading {

@@ -1,7 +1,7 @@
-//! Refusing the writes of leaders of the past.
+//! Refusing the writes of earlier leaders.
 //!
-//! A leader can be paused between asking whether it leads and writing, and wake when somebody else leads. No lease prevents that;
-//! only whoever stores the write can, by comparing tokens.
+//! A leader can be paused between asking whether it leads and writing, and wake when another candidate leads. No lease prevents that.
+//! Only the store can, by comparing tokens.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -17,17 +17,20 @@ use crate::lock::lock;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refused {
     /// A later term has written.
-    #[error("the term {token} is over: {highest} has written since")]
+    #[error(
+        "the token {token} is outdated, the later term {highest} has already written: stop this leader's work"
+    )]
     Stale {
         /// The writer's.
         token: FencingToken,
         /// The greatest that was admitted.
         highest: FencingToken,
     },
-    /// The writer's token cannot be compared: the registry was restored from a backup, or replaced. Somebody must decide, and then
-    /// call [`Fence::begin_anew`].
+    /// The writer's token cannot be compared: the registry was restored from a backup, or replaced. An operator must decide whether a
+    /// leader from before that may be alive, and only then call [`Fence::begin_anew`].
     #[error(
-        "the token {token:?} is of another history than {highest:?}: was the registry replaced?"
+        "the token {token:?} belongs to another history than {highest:?}: if the registry was replaced and no earlier leader is alive, \
+         reset the fence"
     )]
     OtherDomain {
         /// The writer's.
@@ -37,7 +40,7 @@ pub enum Refused {
     },
 }
 
-/// What a store keeps beside its data: the greatest token that it has seen. Store it with the data, and change both in one step.
+/// The greatest token that a store has admitted. Store the fence with the data, and change both in one step.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Fence {
@@ -45,7 +48,7 @@ pub struct Fence {
 }
 
 impl Fence {
-    /// A fence that has seen no token.
+    /// A fence that has admitted no token.
     pub const fn new() -> Self {
         Self { highest: None }
     }
@@ -58,7 +61,7 @@ impl Fence {
     /// Admits a write of the term `token`, unless a later term has written.
     ///
     /// # Errors
-    /// Why it is refused. The data must then stay as it is.
+    /// Why the write is refused. The data must then stay unchanged.
     pub fn admit(&mut self, token: &FencingToken) -> Result<(), Refused> {
         if let Some(highest) = &self.highest {
             let (token, highest) = (token.clone(), highest.clone());
@@ -74,13 +77,13 @@ impl Fence {
         Ok(())
     }
 
-    /// Forgets every token, after the registry was replaced and it is certain that no leader of its past is alive.
+    /// Forgets every token. Call it after the registry was replaced, and only if no leader from before that is alive.
     pub fn begin_anew(&mut self) {
         self.highest = None;
     }
 }
 
-/// A value behind a fence, for a store in this process.
+/// A value behind a fence, for data in this process.
 ///
 /// ```
 /// use sd_core::FencingToken;
@@ -102,10 +105,10 @@ impl<T> Fenced<T> {
         Self(Mutex::new((Fence::new(), value)))
     }
 
-    /// Changes the value on behalf of the term `token`, unless a later term has.
+    /// Changes the value on behalf of the term `token`, unless a later term has already changed it.
     ///
     /// # Errors
-    /// Why it is refused. `change` was then not called.
+    /// Why the write is refused. `change` was then not called.
     pub fn write<R>(
         &self,
         token: &FencingToken,
@@ -118,7 +121,7 @@ impl<T> Fenced<T> {
         Ok(change(value))
     }
 
-    /// Looks at the value.
+    /// Reads the value.
     pub fn read<R>(&self, look: impl FnOnce(&T) -> R) -> R {
         look(&lock(&self.0).1)
     }

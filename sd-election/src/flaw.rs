@@ -48,9 +48,9 @@ flaws! {
     TermUnconfirmed,
     /// A term begins at once after one whose leader may still believe.
     TakeoverDelayIgnored,
-    /// The own takeover delay is waited for, though the leader before may believe for longer.
+    /// A candidate waits only for its own takeover delay, though the leader before may believe for longer.
     PredecessorTtlIgnored,
-    /// Who leaves within the takeover delay is taken for a leader that has stopped.
+    /// A candidate that leaves within the takeover delay is taken for a leader that has stopped.
     GraceTakenForTerm,
     /// A confirmation that failed is taken for one that succeeded.
     FailureTakenForSuccess,
@@ -62,15 +62,15 @@ flaws! {
     FlagInsteadOfClock,
     /// An answer after the deadline brings the term back.
     LateAnswerRevives,
-    /// That somebody saw the deadline pass does not keep the term from coming back.
+    /// The term comes back although a reader saw the deadline pass.
     SeenExpiryForgotten,
-    /// While waiting, nobody looks whether the own entry is still there.
+    /// A candidate that waits does not notice that its entry is gone.
     LossIgnoredWhileWaiting,
     /// A leader is not told that its entry is gone.
     LossIgnoredWhileLeading,
     /// A candidate that lost its entry while it waited does not join again.
     LossEndsCampaign,
-    /// An answer that does not come is waited for.
+    /// A missing answer is waited for without a limit.
     AnswerAwaitedForEver,
     /// The entry is left at the deadline, while the application may go on until the hand-over.
     LeftBeforeHandOver,
@@ -82,7 +82,7 @@ flaws! {
     UnknownJoinNotLeft,
     /// A leave that failed is not tried again.
     LeaveNotRepeated,
-    /// Who is cancelled does not leave.
+    /// A cancelled campaign does not leave.
     CancelledWithoutLeaving,
     /// A campaign that was dropped goes on.
     CancelIgnored,

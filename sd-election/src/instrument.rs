@@ -5,7 +5,7 @@ use sd_core::ElectionName;
 
 use crate::event::ElectionEvent;
 
-/// Gauge, label `election`: how many terms of this process go on, as far as their drivers know. More than 1 is a mistake.
+/// Gauge, label `election`: terms of this process that are running, as far as their drivers know. More than 1 is a bug.
 pub const LEADING: &str = "sd_election_leading";
 /// Counter, labels `election` and `event`: steps of this process's candidates.
 pub const EVENTS: &str = "sd_election_events_total";

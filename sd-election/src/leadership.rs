@@ -1,4 +1,4 @@
-//! What a leader holds.
+//! What a leader holds while it leads.
 
 use std::ops::Deref;
 
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::flaw::{Flaw, flawed};
 use crate::term::Term;
 
-/// How a leadership's owner tells its driver to stop, and learns that it has.
+/// How a leadership's owner tells the driver to stop, and learns that it has stopped.
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
     pub(crate) resign: CancellationToken,
@@ -17,11 +17,11 @@ pub(crate) struct Control {
     pub(crate) left: watch::Receiver<Option<Result<()>>>,
 }
 
-/// A term that was won. Dropping it ends the term at once and leaves in the background, so that the next leader need not wait for
-/// the time-to-live; if the process ends before that is done, it must. So drop it after the work has stopped: what the work has
-/// spawned goes on, and only [fencing](crate::Fence) stands between that and the next leader.
+/// A term that this candidate has won. Dropping it ends the term at once and leaves the election in the background, so the next leader
+/// does not wait for the time-to-live. If the process exits before that is done, the next leader does wait. Drop the leadership after
+/// the work has stopped: tasks that the work has spawned continue, and only [fencing](crate::Fence) protects the next leader from them.
 ///
-/// Everything that can be read of the term is in [`Term`], which this dereferences to.
+/// It dereferences to [`Term`], which has everything that can be read.
 #[derive(Debug)]
 #[must_use = "dropping a leadership ends it"]
 pub struct Leadership {
@@ -30,25 +30,28 @@ pub struct Leadership {
 }
 
 impl Leadership {
-    /// The term, for parts of the application that must ask whether it goes on.
+    /// The term, for parts of the application that must check whether it still lasts.
     pub fn term(&self) -> Term {
         self.term.clone()
     }
 
-    /// Ends the term at once and returns when the server has confirmed that the entry is gone and whoever is next was told. Call it
+    /// Ends the term at once. Returns when the server has confirmed that the entry is gone and has notified the next candidate. Call it
     /// when the leader's work has stopped.
     ///
     /// # Errors
-    /// What kept the server from confirming until the lease must have ended by itself.
+    /// Why the server did not confirm before the lease must have expired.
     ///
     /// # Cancel safety
-    /// The term is over with the first poll, and leaving goes on in the background.
+    /// The first poll ends the term, and leaving continues in the background.
     pub async fn resign(mut self) -> Result<()> {
         if !flawed(Flaw::BeliefWhileLeaving) {
             self.term.shared.validity.end();
         }
         self.control.resign.cancel();
-        let gone = || Error::new(ErrorKind::Closed, "resign").because("what drives it has ended");
+        let gone = || {
+            Error::new(ErrorKind::Closed, "resign")
+                .because("the task that drives the term has ended")
+        };
         match self.control.left.wait_for(Option::is_some).await {
             Ok(left) => left.clone().unwrap_or_else(|| Err(gone())),
             Err(_) => Err(gone()),

@@ -1,21 +1,24 @@
 #![doc = include_str!("../README.md")]
 
-mod campaign;
-mod cancellation;
 mod candidate;
 mod config;
-mod election_thread;
 mod end_reason;
 mod event;
+mod leadership;
+mod term;
+
 mod fencing;
+mod observer;
+
+mod campaign;
+mod cancellation;
+mod election_thread;
+
 mod flaw;
 pub mod instrument;
-mod leadership;
 mod lock;
-mod observer;
 #[cfg(feature = "simulation")]
 pub mod simulation;
-mod term;
 
 pub use crate::candidate::{Candidate, CandidateBuilder, ElectionEvents};
 pub use crate::config::{DEFAULT_CLOCK_ERROR, DEFAULT_TTL, StepDown, TermConfig};

@@ -1,4 +1,4 @@
-//! Who leads, for whoever is no candidate.
+//! Who leads, for processes that are no candidates.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -24,23 +24,24 @@ const STABLE_AFTER: Duration = Duration::from_secs(10);
 /// How long the opening of a feed may take.
 const OPEN_LIMIT: Duration = Duration::from_secs(15);
 
-/// What is known of an election's leader.
+/// What an observer knows about an election's leader.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LeaderView {
-    /// Who leads, as was told last; `None` while nobody does, or while nothing is known.
+    /// The leader that the registry reported last; `None` if there is no leader, or nothing is known yet.
     pub leader: Option<Leader>,
-    /// Whether that can be trusted: not while the registry has trouble, nor after it was closed. An error never replaces what is known.
+    /// Whether that is current. It is stale while the registry has errors, and after the registry was closed. An error never replaces the
+    /// last known leader.
     pub status: Status,
-    /// The moment, of the registry's clock, from which on it is known.
+    /// As of when it is known, on the registry's clock.
     pub as_of: Moment,
-    /// How often the registry's history was replaced while we looked: it was restored from a backup, or another one answers. Tokens
-    /// grow as long as this stays the same.
+    /// How often the registry's history was replaced while we observed it: the registry was restored from a backup, or another one
+    /// answers. Tokens only grow while this number stays the same.
     pub lineage: u32,
 }
 
 impl LeaderView {
-    /// Whether anything was read at all.
+    /// Whether anything was read yet.
     pub fn is_known(&self) -> bool {
         !matches!(self.status, Status::Initializing { .. })
     }
@@ -62,7 +63,7 @@ impl LeaderView {
     }
 }
 
-/// Looks on at an election: always the latest view, which a slow reader cannot hold up. Ends when it is dropped.
+/// Observes an election without taking part. A slow reader skips to the latest view and delays nothing. Ends when it is dropped.
 #[derive(Debug)]
 pub struct Observer {
     name: ElectionName,
@@ -71,10 +72,10 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Observes the election `name`. Does not wait for the server. Must be called inside a tokio runtime.
+    /// Observes the election `name`. Does not wait for the server. Call it inside a tokio runtime.
     ///
     /// # Errors
-    /// `InvalidInput` for a bad name or outside of a runtime; `Unsupported` if the registry has no elections; `Closed`.
+    /// `InvalidInput` for a bad name, or outside a runtime; `Unsupported` if the registry has no elections; `Closed` if it was closed.
     pub fn new(registry: &Registry, name: impl AsRef<str>) -> Result<Self> {
         let name = ElectionName::new(name)?;
         let runtime = Handle::try_current().map_err(|error| {
@@ -126,17 +127,17 @@ impl Observer {
         (observer, task)
     }
 
-    /// The election.
+    /// The election's name.
     pub fn name(&self) -> &ElectionName {
         &self.name
     }
 
-    /// What is known now.
+    /// The latest view.
     pub fn view(&self) -> LeaderView {
         self.views.borrow().clone()
     }
 
-    /// Waits for a view that was not returned by this method before, and returns the latest one.
+    /// Waits for a view that this method has not returned yet, and returns the latest one.
     ///
     /// # Errors
     /// `Closed` after the registry was closed.
@@ -148,10 +149,10 @@ impl Observer {
         Ok(self.views.borrow_and_update().clone())
     }
 
-    /// Waits until it is known who leads, be it nobody. Waits at most `limit`.
+    /// Waits until it is known who leads, or that there is no leader. Waits at most `limit`.
     ///
     /// # Errors
-    /// `Timeout` with the reason why nothing could be read; `Closed` after the registry was closed.
+    /// `Timeout` with the reason why nothing was read; `Closed` after the registry was closed.
     ///
     /// # Cancel safety
     /// A dropped call loses nothing.
@@ -185,7 +186,7 @@ struct Follower {
     last: Option<FencingToken>,
 }
 
-/// What nobody keeps true any more is not to be trusted.
+/// A view that is no longer updated is stale.
 impl Drop for Follower {
     fn drop(&mut self) {
         self.doubt(closed());
@@ -255,7 +256,7 @@ impl Follower {
         let before = self.views.borrow().clone();
         let view = before.told(leader, self.last.as_ref(), as_of);
         if view.lineage != before.lineage {
-            warn!(name = %self.name, token = ?view.leader, "the registry's history was replaced: tokens begin anew");
+            warn!(name = %self.name, token = ?view.leader, "the registry's history was replaced: tokens restart");
         }
         if let Some(leader) = &view.leader {
             self.last = Some(leader.token.clone());
@@ -324,7 +325,7 @@ mod tests {
             view = view.told(Some(leader(domain, token)), last.as_ref(), Moment::ZERO);
             assert_eq!(view.lineage, lineage, "{domain} {token}");
             last = view.leader.as_ref().map(|leader| leader.token.clone());
-            // That nobody leads in between changes nothing.
+            // Having no leader in between changes nothing.
             view = view.told(None, last.as_ref(), Moment::ZERO);
             assert_eq!(view.lineage, lineage);
         }

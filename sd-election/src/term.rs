@@ -1,4 +1,4 @@
-//! One term, for whoever has to ask whether it goes on.
+//! One term, as every part of an application can check it.
 
 pub(crate) mod validity;
 
@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::end_reason::EndReason;
 use crate::term::validity::Validity;
 
-/// A new value for observers, and who waits for it.
+/// A new value for observers, and who waits until it is written.
 pub(crate) struct Proclamation {
     pub(crate) value: Arc<[u8]>,
     pub(crate) done: oneshot::Sender<Result<()>>,
@@ -33,7 +33,8 @@ pub(crate) struct Shared {
     pub(crate) proclaim: mpsc::Sender<Proclamation>,
 }
 
-/// One term, to look at. Cheap to clone; clones may go wherever the leader's work is done. Holding one keeps nothing alive.
+/// A read-only view of one term. Cheap to clone: give a clone to each part that does the leader's work. Holding one keeps nothing
+/// alive.
 #[derive(Clone)]
 pub struct Term {
     pub(crate) shared: Arc<Shared>,
@@ -42,31 +43,31 @@ pub struct Term {
 }
 
 impl Term {
-    /// The election.
+    /// The election's name.
     pub fn name(&self) -> &ElectionName {
         &self.shared.name
     }
 
-    /// The participation that won.
+    /// The id of the participation that won.
     pub fn id(&self) -> CandidateId {
         self.shared.id
     }
 
-    /// The fencing token: send it along with every write, and let the store refuse lower ones.
+    /// The fencing token. Send it along with every write, and let the store refuse lower tokens.
     pub fn token(&self) -> &FencingToken {
         &self.shared.token
     }
 
-    /// Whether the term may be believed in now. Reads the clock and compares; no timer takes part, so a process that was paused is
-    /// not fooled. Once false, it stays false.
+    /// Whether the term may be believed in now. Compares the deadline with the clock; no timer is involved, so the answer is right even
+    /// after a pause of the process. Once false, it stays false.
     ///
-    /// Between this answer and what is done because of it the process may be paused. Only a store that compares
-    /// [`token`](Self::token) is safe from that.
+    /// The process may be paused between this answer and what it does next. Only a store that compares [`token`](Self::token) is safe
+    /// from that.
     pub fn is_leader(&self) -> bool {
         self.shared.validity.holds(self.shared.clock.now())
     }
 
-    /// How long the term may be believed in unless it is confirmed again; zero when it is over.
+    /// How long the term may be believed in unless it is confirmed again. Zero when the term is over.
     pub fn remaining(&self) -> Duration {
         let now = self.shared.clock.now();
         if self.shared.validity.holds(now) {
@@ -76,13 +77,14 @@ impl Term {
         }
     }
 
-    /// When belief ends unless the term is confirmed again, or when it would have if the term is over; on the registry's clock.
+    /// When belief ends unless the term is confirmed again, on the registry's clock. If the term is over, the last deadline that it had.
     pub fn deadline(&self) -> Moment {
         self.shared.validity.deadline()
     }
 
-    /// Returns the [deadline](Self::deadline) when it is another than `known`, for whoever has to pass each one on. It moves to an
-    /// earlier moment if the server grants less than before. Pending for ever if the term ends first.
+    /// Waits until the [deadline](Self::deadline) differs from `known`, and returns it. Use it to pass each deadline on to another
+    /// process. The deadline moves to an earlier moment if the server grants less than before. If the term ends first, this never
+    /// returns.
     ///
     /// # Cancel safety
     /// A dropped call loses nothing.
@@ -94,13 +96,13 @@ impl Term {
         }
     }
 
-    /// When the server may hand the term to somebody else: the [stop margin](crate::TermConfig::stop_margin) after the deadline.
-    /// What the leader does must have stopped by then.
+    /// When the server may hand the term to another candidate: the [stop margin](crate::TermConfig::stop_margin) after the deadline.
+    /// The leader's work must have stopped by then.
     pub fn hand_over(&self) -> Moment {
         self.deadline() + self.shared.stop_margin
     }
 
-    /// Returns when the term has ended, and why. This is a notification: ask [`is_leader`](Self::is_leader) before you act.
+    /// Waits until the term has ended, and returns why. This is a notification only: call [`is_leader`](Self::is_leader) before you act.
     ///
     /// # Cancel safety
     /// A dropped call loses nothing.
@@ -112,25 +114,25 @@ impl Term {
         }
     }
 
-    /// Why the term ended; `None` while it has not, as far as was told.
+    /// Why the term ended; `None` while its end was not reported.
     pub fn ended(&self) -> Option<EndReason> {
         self.ended.borrow().clone()
     }
 
-    /// Says that the application makes progress, for [`progress_within`](crate::TermConfig::progress_within). Cheap.
+    /// Reports that the application makes progress, for [`progress_within`](crate::TermConfig::progress_within). Cheap.
     pub fn alive(&self) {
         let now = self.shared.clock.now().since_start();
         let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         self.shared.alive_at.fetch_max(nanos, Ordering::Relaxed);
     }
 
-    /// Replaces the value that observers are told.
+    /// Replaces the value that observers see.
     ///
     /// # Errors
-    /// `InvalidInput` if the server does not take it; `Closed` if the term is over; otherwise what kept the server from doing it.
+    /// `InvalidInput` if the server does not accept the value; `Closed` if the term is over; otherwise why the server did not write it.
     ///
     /// # Cancel safety
-    /// A dropped call may be carried out nevertheless, as long as the term goes on.
+    /// A dropped call may still be carried out while the term lasts.
     pub async fn proclaim(&self, value: impl AsRef<[u8]>) -> Result<()> {
         let over = || Error::new(ErrorKind::Closed, "proclaim").because("the term is over");
         let (done, confirmed) = oneshot::channel();

@@ -88,10 +88,10 @@ async fn a_leader_of_another_history_writes_nothing_until_somebody_decides() {
     assert!(!write(&database, replaced.token(), "after"));
     assert_eq!(body(&database), "before");
 
-    // Whoever is sure that no leader of the old registry is alive lets the new one begin.
-    let begin_anew = "UPDATE report SET fence = 0, fence_domain = ?";
+    // An operator who is sure that no leader of the old registry is alive lets the new one begin.
+    let reset_fence = "UPDATE report SET fence = 0, fence_domain = ?";
     database
-        .execute(begin_anew, [replaced.token().domain()])
+        .execute(reset_fence, [replaced.token().domain()])
         .unwrap();
     assert!(write(&database, replaced.token(), "after"));
 }

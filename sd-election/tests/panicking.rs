@@ -1,4 +1,4 @@
-//! A backend that panics costs one term, and leaves nobody in the dark.
+//! A backend that panics costs one term, and every waiting task is told.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -98,7 +98,7 @@ async fn a_backend_that_panics_ends_the_term_and_the_candidate_can_campaign_agai
     }
     assert_eq!(told, ["taking", "elected", "ended"]);
     assert_eq!(candidate.state().phase, CandidatePhase::Idle);
-    assert!(leadership.resign().await.is_err(), "nobody has left");
+    assert!(leadership.resign().await.is_err(), "the entry was not left");
 
     panics.store(false, Ordering::Relaxed);
     // The entry that was not left goes with its time-to-live.

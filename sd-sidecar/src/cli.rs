@@ -9,14 +9,14 @@ use sd_core::{Instance, InstanceId};
 
 use crate::failure::Failure;
 
-/// Look at and act on a service registry.
+/// Read and change a service registry.
 #[derive(Debug, Parser)]
 #[command(name = "sdctl", version, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     /// The registry
     // A string, because clap would repeat a bad value with its password.
     #[arg(
-        help = "The registry, for instance etcd://127.0.0.1:2379/services",
+        help = "The URL of the registry, for example etcd://127.0.0.1:2379/services",
         long,
         value_name = "URL",
         env = "SDCTL_REGISTRY",
@@ -27,11 +27,11 @@ pub(crate) struct Cli {
     )]
     pub(crate) registry: String,
 
-    /// Print JSON: one object, or one object per line where there is no end
+    /// Print JSON: one object, or one object per line for commands that run until interrupted
     #[arg(long, global = true)]
     pub(crate) json: bool,
 
-    /// Log to stderr; twice for everything
+    /// Log to stderr; repeat it to log everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 
@@ -43,7 +43,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// List the names of all services
     Services(Wait),
-    /// Read the instances of a service once
+    /// Print the instances of a service once
     List {
         /// The service's name
         service: String,
@@ -57,9 +57,9 @@ pub(crate) enum Command {
     },
     /// Keep an instance registered until Ctrl-C or SIGTERM, then withdraw it
     Register(Wanted),
-    /// Campaign until Ctrl-C or SIGTERM, and run a command while leader
+    /// Campaign until Ctrl-C or SIGTERM, and run a command while leading
     Elect(Candidacy),
-    /// Tell who leads an election
+    /// Print the leader of an election
     Leader {
         /// The election's name
         name: String,
@@ -83,34 +83,34 @@ pub(crate) struct Wait {
 pub(crate) struct Wanted {
     /// The service's name
     service: String,
-    /// Where others can dial it
+    /// The address that clients dial
     #[arg(
         value_name = "HOST:PORT",
-        help = "Where others can dial it: host:port, [ipv6]:port or unix:/path"
+        help = "The address that clients dial: host:port, [ipv6]:port or unix:/path"
     )]
     address: String,
-    /// An id that stays the same across restarts [default: address and a random part]
+    /// An id that stays the same across restarts [default: the address and a random part]
     #[arg(long)]
     id: Option<String>,
-    /// A metadata entry; may be repeated
+    /// A metadata entry; can be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     meta: Vec<(String, String)>,
-    /// A tag; may be repeated
+    /// A tag; can be repeated
     #[arg(long)]
     tag: Vec<String>,
-    /// The zone that it runs in
+    /// The zone that the instance runs in
     #[arg(long)]
     zone: Option<String>,
-    /// The version of the software that it runs
+    /// The version of the software
     #[arg(long)]
     version: Option<String>,
-    /// Its share of the calls relative to the others
+    /// Its share of the calls, relative to other instances
     #[arg(long, default_value_t = sd_core::DEFAULT_WEIGHT)]
     weight: u16,
-    /// Its tier; lower ones first
+    /// Its tier; lower tiers are used first
     #[arg(long, default_value_t = 0)]
     priority: u16,
-    /// How long the record outlives its last renewal, for instance 10s
+    /// How long the record outlives its last renewal, for example 10s
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) ttl: Option<Duration>,
 }
@@ -118,18 +118,18 @@ pub(crate) struct Wanted {
 /// What to campaign for, and how.
 #[derive(Debug, Args)]
 pub(crate) struct Candidacy {
-    /// The election's name, for instance reports/nightly
+    /// The election's name, for example reports/nightly
     pub(crate) name: String,
-    /// What observers are told of this candidate [default: host name and process id]
+    /// The value that observers see for this candidate [default: host name and process id]
     #[arg(long)]
     pub(crate) value: Option<String>,
     /// How long the term outlives its last confirmation
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub(crate) ttl: Duration,
-    /// How long before the hand-over the command is told to stop [default: a quarter of the ttl, which is the most]
+    /// How long before the hand-over to tell the command to stop [default: a quarter of the ttl, which is the maximum]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) stop_margin: Option<Duration>,
-    /// How long to wait before leading after a term whose leader did not resign
+    /// How long to wait before leading after a leader that did not resign
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
     pub(crate) takeover_delay: Duration,
     /// Accept a registry that may have two leaders at once
@@ -138,7 +138,7 @@ pub(crate) struct Candidacy {
     /// Exit when the first term has ended
     #[arg(long)]
     pub(crate) once: bool,
-    /// What to run while leader
+    /// The command to run while leading
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
 }
@@ -170,7 +170,7 @@ impl Wanted {
 
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; write a number with a unit, for instance 500ms or 10s"))
+        .map_err(|error| format!("{error}; write a number with a unit, for example 500ms or 10s"))
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -185,11 +185,11 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 pub(crate) enum Told {
     /// The help or the version that was asked for.
     Help(clap::Error),
-    /// The command line makes no sense.
+    /// The command line is not valid.
     Misused(String),
 }
 
-/// The exit status of a command line that makes no sense.
+/// The exit status for an invalid command line.
 const MISUSED: u8 = 2;
 
 impl Cli {
@@ -209,7 +209,7 @@ impl Told {
     pub(crate) fn tell(self) -> ExitCode {
         match self {
             Self::Help(help) => {
-                // Whoever asked for it may have stopped reading.
+                // The reader may have gone.
                 let _ = help.print();
                 ExitCode::SUCCESS
             }

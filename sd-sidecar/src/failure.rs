@@ -8,7 +8,7 @@ use sd_core::{Error, ErrorKind, RegistryUrl};
 pub(crate) enum Failure {
     /// Told on stderr.
     Line(String),
-    /// Whoever read our output has had enough, which is no failure of anybody.
+    /// The reader of our output has gone, which is no error.
     ReaderGone,
 }
 
@@ -47,16 +47,16 @@ impl Failure {
 /// What a person can do about it. Errors of the caller say so themselves.
 fn hint(kind: ErrorKind) -> Option<&'static str> {
     match kind {
-        ErrorKind::Unavailable => {
-            Some("is the registry running, and is this its address? -v shows each attempt")
-        }
-        ErrorKind::Timeout => {
-            Some("is this its address, and is a firewall between? --timeout waits longer")
-        }
-        ErrorKind::Denied => Some("check user, password, certificates and the user's rights"),
-        ErrorKind::Conflict => Some("another --id, or stop the other instance first"),
+        ErrorKind::Unavailable => Some(
+            "check that the registry is running and that this is its address; -v shows each attempt",
+        ),
+        ErrorKind::Timeout => Some("check the address and any firewall; --timeout waits longer"),
+        ErrorKind::Denied => Some("check the user, password, certificates and permissions"),
+        ErrorKind::Conflict => Some("use another --id, or stop the other instance first"),
         ErrorKind::RateLimited { .. } => Some("again later"),
-        ErrorKind::InvalidData => Some("is another program writing there? -v shows the answer"),
+        ErrorKind::InvalidData => {
+            Some("check whether another program writes there; -v shows the answer")
+        }
         _ => None,
     }
 }

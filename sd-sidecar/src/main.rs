@@ -1,4 +1,4 @@
-//! `sdctl`: look at and act on a service registry from a shell. The crate's documentation says how.
+//! `sdctl`: read and change a service registry from a shell. The crate's documentation says how.
 
 mod cli;
 mod commands;

@@ -9,7 +9,7 @@ use crate::cli::{Cli, Wait};
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// Whoever pressed Ctrl-C waits for it.
+/// The user who pressed Ctrl-C waits for it.
 const WITHDRAW_WITHIN: Duration = Duration::from_millis(1500);
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl Session {
     pub(crate) fn open(cli: &Cli) -> Result<Self, Failure> {
         if cli.registry.is_empty() {
             return Err(Failure::new(
-                "no registry given; try: --registry etcd://127.0.0.1:2379/services, or SDCTL_REGISTRY",
+                "no registry given; try: --registry etcd://127.0.0.1:2379/services, or set SDCTL_REGISTRY",
             ));
         }
         let url = RegistryUrl::parse(&cli.registry)

@@ -53,8 +53,8 @@ impl Signals {
         }
     }
 
-    /// Once the first has come: waits for somebody who insists, by another Ctrl-C or SIGTERM. A terminal that is closed may well say
-    /// so twice.
+    /// Once the first signal has come: waits for another Ctrl-C or SIGTERM, from a user who insists. A terminal that is closed may well
+    /// say so twice.
     pub(crate) async fn insisted(&mut self) {
         let first = Instant::now();
         loop {

@@ -74,7 +74,7 @@ impl Calls {
                 () = too_late => Err(Error::new(ErrorKind::Timeout, "proclaim")
                     .because(format!("no answer within {PROCLAIM_LIMIT:?}"))),
             };
-            // Whoever asked may have gone.
+            // The caller may have stopped waiting.
             let _ = proclamation.done.send(done);
         }));
     }
@@ -101,7 +101,7 @@ pub(crate) async fn outcome<T>(call: &mut Option<BoxFuture<'static, T>>) -> T {
     }
 }
 
-/// What the server promises; says aloud what it warns of.
+/// What the server promises; logs what it warns of.
 async fn promised(elector: &dyn Elector) -> Result<Safety> {
     let safety = elector.safety().await?;
     for note in safety.warnings() {

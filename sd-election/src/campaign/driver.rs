@@ -1,4 +1,4 @@
-//! One campaign: participations one after another, until one has led to a term that is over, or nobody wants one any more.
+//! One campaign: participations one after another, until one has led to a term that is over, or the campaign is cancelled.
 //!
 //! Like all below it, this knows the elector's port and a clock, but no timers or tasks of a particular runtime. So the simulation
 //! runs this very code in virtual time.
@@ -27,7 +27,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// A campaign that has begun.
 pub(crate) struct Begun {
-    /// Tells who has won, or why nobody ever will.
+    /// Gets the leadership, or why the campaign cannot win.
     pub(crate) winning: oneshot::Receiver<Result<Leadership>>,
     /// Ends it.
     pub(crate) cancel: CancellationToken,
@@ -55,7 +55,7 @@ impl Campaign {
             let outcome = AssertUnwindSafe(driven).catch_unwind().await;
             let outcome = outcome.unwrap_or_else(|_| {
                 let error = Error::new(ErrorKind::Closed, "elect").because("the campaign panicked");
-                error!(error = %error.report(), "its entry goes with its time-to-live");
+                error!(error = %error.report(), "the campaign panicked; its entry expires with its time-to-live");
                 Err(error)
             });
             self.set_phase(CandidatePhase::Idle);
@@ -101,7 +101,7 @@ impl Campaign {
 
 fn refuse(won: Won, error: Error) {
     if let Some(won) = won {
-        // Whoever asked may have gone.
+        // The caller may have stopped waiting.
         let _ = won.send(Err(error));
     }
 }

@@ -1,8 +1,8 @@
 //! One participation in an election, from joining to having left: a state machine without I/O.
 //!
 //! [`Machine::step`] is told what happened and when, and answers with what to do. It owns every decision: when to renew, whether an
-//! answer came too late, when a term begins and that it ends exactly once. The [participation](crate::campaign::participation) carries its actions out, over
-//! a real server or a simulated one.
+//! answer came too late, when a term begins and that it ends exactly once. The [participation](crate::campaign::participation)
+//! carries its actions out, over a real server or a simulated one.
 //!
 //! ```text
 //! Joining ──► Waiting ──► Taking ──► Leading ──► Stopping ──► Leaving ──► Done
@@ -53,12 +53,12 @@ pub(crate) enum Event {
     Left(Result<()>),
     /// The application gives the term up and has stopped.
     Resign,
-    /// Nobody wants the term any more, and whoever worked in it has stopped.
+    /// The owner has dropped the term, and its work has stopped.
     Cancel,
     /// The registry is being closed. Told once more when the end that follows from it was told: the work has its time to stop from
     /// there.
     Close,
-    /// Somebody saw the deadline pass while we meant to extend it.
+    /// A reader saw the deadline pass while we meant to extend it.
     Expired,
 }
 
@@ -218,8 +218,8 @@ impl Machine {
         self.rules.stop_margin()
     }
 
-    /// Whether our leaving tells the next leader that nobody believes any more. Not if we leave within the takeover delay: our word
-    /// would stand for that of a leader who may not know yet that its term is over.
+    /// Whether our leaving tells the next leader that no earlier leader believes any more. Not if we leave within the takeover delay:
+    /// our word would stand for that of a leader that may not know yet that its term is over.
     pub(crate) fn is_settled(&self) -> bool {
         self.settled
     }
@@ -330,7 +330,7 @@ impl Machine {
             Standing::Waiting { ahead } => {
                 if matches!(self.phase, Phase::Leading { .. }) {
                     let error = Error::new(ErrorKind::Conflict, "lead")
-                        .because("others are before us in the queue");
+                        .because("other candidates are ahead of us in the queue");
                     self.end(now, EndReason::EntryGone(error));
                 } else {
                     self.phase = Phase::Waiting;
@@ -350,7 +350,7 @@ impl Machine {
                     if *held != token =>
                 {
                     let error = Error::new(ErrorKind::Conflict, "lead")
-                        .because("our entry has another token");
+                        .because("the token of our entry has changed");
                     self.end(now, EndReason::EntryGone(error));
                 }
                 _ => {}
@@ -371,8 +371,8 @@ impl Machine {
                 let error = Error::invalid_input(
                     "lead",
                     format!(
-                        "a granted ttl of {:?} leaves no room to renew after a clock error of {}, {:?} by which the server may be \
-                         early, and a stop margin of {:?}: ask for a longer ttl",
+                        "the granted ttl of {:?} leaves no room to renew after a clock error of {}, {:?} by which the server may end a \
+                         lease early, and a stop margin of {:?}: ask for a longer ttl",
                         answer.ttl,
                         self.rules.config.clock_error,
                         self.rules.early_expiry(),
@@ -425,7 +425,7 @@ impl Machine {
         }
     }
 
-    /// Ends everything for the sake of whoever held the term, who has stopped.
+    /// Ends everything on behalf of the term's owner, whose work has stopped.
     fn stop(&mut self, now: Moment, reason: EndReason) {
         self.end(now, reason);
         if matches!(self.phase, Phase::Stopping { .. }) {
@@ -481,7 +481,7 @@ impl Machine {
             Some(EndReason::EntryGone(_) | EndReason::SessionLost(_))
         );
         let lasts = if is_gone {
-            // There is nothing left but perhaps a lease that nobody renews.
+            // There is nothing left but perhaps a lease that is not renewed.
             Duration::ZERO
         } else {
             let confirmed = self.confirmed;
@@ -586,7 +586,7 @@ impl Machine {
             }
             if call == Call::Confirm && self.is_stalled(now) {
                 let error = Error::new(ErrorKind::Timeout, "renew")
-                    .because("the leader makes no progress, so it is not renewed");
+                    .because("the leader makes no progress, so its term is not renewed: call Term::alive from the work");
                 self.confirm.want_later(now);
                 self.in_trouble(error);
                 continue;

@@ -31,7 +31,7 @@ pub(crate) struct Outcome {
     pub(crate) left: Result<()>,
 }
 
-/// Who is told of the victory.
+/// Where the victory is reported to.
 pub(crate) type Won = Option<oneshot::Sender<Result<Leadership>>>;
 
 pub(crate) struct Participation<'a> {
@@ -231,13 +231,13 @@ impl<'a> Participation<'a> {
             proclamations,
         });
         if let Some(won) = self.won.take() {
-            // If nobody waits any more, the leadership is dropped here, and that cancels.
+            // If the caller has stopped waiting, the leadership is dropped here, and that cancels.
             let _ = won.send(Ok(Leadership {
                 term,
                 control: self.control.clone(),
             }));
         }
-        // Whoever hears of it finds that the owner has the leadership.
+        // A listener that gets this finds that the owner has the leadership.
         self.campaign.emit(elected);
     }
 
@@ -267,7 +267,7 @@ impl<'a> Participation<'a> {
             }
             (Notice::Trouble(error), _) => {
                 if let Some(error) = &error {
-                    debug!(name = %self.ticket.name, error = %error.report(), "cannot get on");
+                    debug!(name = %self.ticket.name, error = %error.report(), "cannot join or lead yet");
                 }
                 let ahead = self.campaign.set_error(error.clone());
                 self.campaign.emit(ElectionEvent::Waiting { ahead, error });

@@ -55,7 +55,8 @@ impl RunningTerm {
 
 impl Drop for RunningTerm {
     fn drop(&mut self) {
-        let error = Error::new(ErrorKind::Closed, "lead").because("what drives it has ended");
+        let error = Error::new(ErrorKind::Closed, "lead")
+            .because("the task that drives the term has ended");
         self.end(EndReason::Fatal(error));
     }
 }

@@ -29,7 +29,7 @@ pub(crate) struct TermRules {
 pub(crate) struct Confirmed {
     pub(crate) sent: Moment,
     pub(crate) ttl: Duration,
-    /// Until here the server hands the term to nobody else. `None` if that takes one more confirmation.
+    /// Until here the server does not hand the term over. `None` if that takes one more confirmation.
     pub(crate) hand_over: Option<Moment>,
 }
 

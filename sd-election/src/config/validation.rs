@@ -15,7 +15,7 @@ impl TermConfig {
             return Err(Error::invalid_input(
                 OP,
                 format!(
-                    "a clock error of {} is not a share from 0 to below 1",
+                    "the clock error is {}: set it to a share from 0 to below 1",
                     self.clock_error
                 ),
             ));
@@ -26,7 +26,7 @@ impl TermConfig {
             return Err(Error::invalid_input(
                 OP,
                 format!(
-                    "a stop margin of {margin:?} is more than a quarter of the ttl of {ttl:?}: ask for a longer ttl"
+                    "a stop margin of {margin:?} is more than a quarter of the ttl of {ttl:?}: set a shorter margin or ask for a longer ttl"
                 ),
             ));
         }
@@ -50,7 +50,7 @@ impl TermConfig {
         if self.progress_within.is_some_and(|within| within.is_zero()) {
             return Err(Error::invalid_input(
                 OP,
-                "nobody makes progress within no time",
+                "progress_within is zero: set the longest time between two calls of Term::alive",
             ));
         }
         Ok(())

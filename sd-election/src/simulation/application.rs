@@ -283,7 +283,7 @@ impl Application {
         }
     }
 
-    /// Sends a write, which arrives who knows when.
+    /// Sends a write, which arrives at any time.
     fn write(&self, term: &Term) {
         let (id, token) = (term.id(), term.token().clone());
         let (world, store, node) = (self.world.clone(), Arc::clone(&self.store), self.node);

@@ -1,4 +1,4 @@
-//! A node's own clock: it has a rate and a beginning of its own, and whoever reads it may be stopped before he acts.
+//! A node's own clock: it has a rate and a start of its own, and its reader may be stopped before it acts.
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ impl NodeClock {
         }
     }
 
-    /// What it shows, for the simulation itself: nobody is stopped here.
+    /// What it shows, for the simulation itself: this stops no reader.
     pub(super) fn read(&self) -> Moment {
         self.pace.reading(self.world.now())
     }

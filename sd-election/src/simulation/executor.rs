@@ -322,7 +322,7 @@ impl World {
                 return;
             }
             let until = state.now + stalls.draw(&mut state.rng);
-            // Whoever was stopped before goes on later than this one: it lies below on the stack.
+            // A task that was stopped before goes on later than this one: it lies below on the stack.
             let until = state
                 .stalled
                 .last()

@@ -34,7 +34,7 @@ enum Fault {
     RemoveWaiting,
     Remove,
     EndLease,
-    /// Cuts off whoever leads, and removes its entry.
+    /// Cuts off the leader, and removes its entry.
     Depose,
 }
 
@@ -227,7 +227,7 @@ impl Chaos {
         self.world.between(self.ttl.mul_f64(share * 0.7)..=longest)
     }
 
-    /// Mostly the node of whoever leads.
+    /// Mostly the leader's node.
     fn victim(&self) -> Option<Node> {
         let running = self.nodes.running();
         let leader = self.server.queue().first().copied();

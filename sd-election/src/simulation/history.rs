@@ -17,7 +17,7 @@ pub(super) struct Record {
     pub(super) what: What,
 }
 
-/// How a call was answered, as far as it matters to whoever holds a term.
+/// How a call was answered, as far as it matters to the holder of a term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Fine,

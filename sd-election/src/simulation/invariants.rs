@@ -6,7 +6,7 @@
 //! | I2 | tokens grow from term to term, and none is given twice |
 //! | I3 | what a fence admits is in the order of the terms |
 //! | I4 | what is written within the stop margin, without a fence, is written before the next term |
-//! | I5 | once all is well, everybody leads in turn |
+//! | I5 | once all is well, every candidate leads in turn |
 //! | I6 | nothing is left at the server, and no task, of those who are gone |
 //! | I7 | every term that was told ends once, at once when its entry is known to be gone, and nothing comes after a resignation |
 //! | I8 | what observers see grows, and is true in the end |

@@ -81,7 +81,7 @@ struct Fate {
 /// How long it takes at most until a connection is known to be broken.
 const LONGEST_SILENCE: Duration = Duration::from_secs(5);
 
-/// What a server does for a call: made anew for each message that arrives.
+/// What a server does for a call: made again for each message that arrives.
 pub(super) type Request<T> = Arc<dyn Fn() -> BoxFuture<'static, Result<T>> + Send + Sync>;
 
 /// Something got lost on its way.
@@ -210,9 +210,9 @@ impl Network {
             let (network, request) = (self.clone(), Arc::clone(&request));
             self.spawn(async move {
                 network.world.sleep(after).await;
-                // Nobody waits for its answer.
-                let (mut nobody, _) = oneshot::channel();
-                drop(network.serve(node, &request, &mut nobody).await);
+                // Its answer is thrown away.
+                let (mut unheard, _) = oneshot::channel();
+                drop(network.serve(node, &request, &mut unheard).await);
             });
         }
         let (answer, answered) = oneshot::channel();
@@ -239,7 +239,7 @@ impl Network {
         };
         self.world.sleep(fate.back).await;
         let lost = fate.reply_lost || self.is_cut(node, |cut| cut.replies);
-        // Whoever called may have gone.
+        // The caller may have gone.
         match (served, fate.breaks_after) {
             (Ok(served), _) if !lost => drop(answer.send(served)),
             (_, Some(after)) => {
@@ -271,7 +271,7 @@ impl Network {
         Ok(served)
     }
 
-    /// Sends something for which nobody waits, to wherever candidates write.
+    /// Sends a write of a candidate to the store, without waiting for an answer.
     pub(super) fn post(&self, effect: impl Fn() + Send + 'static) {
         let fate = self.fate(false);
         let world = self.world.clone();

@@ -37,7 +37,7 @@ const LEFT_AFTER: Duration = Duration::from_secs(12);
 /// An observer whose feed fell silent knows it after this long.
 const OBSERVED_AFTER: Duration = Duration::from_mins(1);
 
-/// What came of one schedule.
+/// The result of one schedule.
 #[derive(Debug)]
 #[must_use]
 pub struct Report {
@@ -49,12 +49,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// What the schedule was made from.
+    /// The seed that the schedule was made from.
     pub fn seed(&self) -> u64 {
         self.seed
     }
 
-    /// Each invariant that was broken, and how.
+    /// The invariants that were broken, and how.
     pub fn violations(&self) -> &[Violation] {
         &self.violations
     }

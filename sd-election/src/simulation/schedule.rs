@@ -11,10 +11,10 @@ use super::executor::{Stalls, draw_between};
 use super::network::Profile;
 use crate::config::{StepDown, TermConfig};
 
-/// What may happen in a schedule, hence what is promised.
+/// What may happen in a schedule, and so what is promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Class {
-    /// Clocks run alike within the clock error, and nobody ends the lease of a leader earlier than was declared.
+    /// Clocks run alike within the clock error, and no lease of a leader ends earlier than was declared.
     Promised,
     /// Operators delete entries and end leases; all candidates have a takeover delay.
     Delayed,
@@ -107,7 +107,7 @@ impl Schedule {
         };
         let server_rate = pick(rng, &[1.0, 1.0, 0.98, 1.03]);
         let (slowest, fastest) = match class {
-            // A clock that is too fast gives up too early, which harms nobody.
+            // A clock that is too fast gives up too early, which does no harm.
             Class::Promised => (1.0 - clock_error, 1.0 + 2.0 * clock_error),
             // The delay is measured by one clock and the deadline by another, which together are off by the clock error.
             Class::Delayed => (1.0 - clock_error / 2.0, 1.0 + clock_error / 2.0),

@@ -45,7 +45,7 @@ struct Kept {
     /// When its lease ends, on the server's clock. The embedded registry ends it then or later.
     expires: Moment,
     touched: Moment,
-    /// It may be there though nobody wants it: a late message made it anew, or a restart of the server gave it more time.
+    /// It may be there though no candidate wants it: a late message made it again, or a restart of the server gave it more time.
     excused: bool,
     left: bool,
 }
@@ -86,7 +86,7 @@ impl Server {
         self.kept().get(&id).map(|kept| kept.node)
     }
 
-    /// Whether the entry may be there though nobody wants it.
+    /// Whether the entry may be there though no candidate wants it.
     pub(super) fn is_excused(&self, id: CandidateId) -> bool {
         self.kept().get(&id).is_none_or(|kept| kept.excused)
     }
@@ -171,7 +171,7 @@ impl Server {
             if is_over && self.memory.expire_entry(&self.name, id) {
                 self.world.record(Node::SERVER, What::Expired { id });
             }
-            // A late message may have made it anew: then it lives as long as the embedded registry lets it.
+            // A late message may have made it again: then it lives as long as the embedded registry lets it.
             if is_over {
                 return;
             }

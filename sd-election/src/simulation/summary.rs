@@ -13,7 +13,7 @@ use crate::flaw::Flaw;
 /// Failed seeds that are named; the others are counted.
 const FAILED_KEPT: usize = 20;
 
-/// What came of many schedules.
+/// The result of many schedules.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     schedules: u64,
@@ -62,7 +62,7 @@ impl Summary {
         self.failures
     }
 
-    /// The lowest seeds that did, each with the first thing that was wrong.
+    /// The lowest seeds whose schedules did, each with its first violation.
     pub fn failed(&self) -> &[(u64, String)] {
         &self.failed
     }
@@ -72,7 +72,7 @@ impl Summary {
         self.schedules
     }
 
-    /// How many terms there were.
+    /// How many terms began.
     pub fn terms(&self) -> u64 {
         self.terms
     }
@@ -117,7 +117,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Runs the schedules of these seeds on so many threads.
+/// Runs the schedules of these seeds on `threads` threads.
 pub fn run_schedules(seeds: Range<u64>, threads: usize) -> Summary {
     let next = AtomicU64::new(seeds.start);
     let mut whole = Summary::default();
@@ -167,7 +167,7 @@ impl fmt::Display for Caught {
     }
 }
 
-/// Puts in each mistake in turn and runs schedules until it is noticed, at most those of these seeds.
+/// Puts in each mistake in turn and runs the schedules of these seeds until one notices it.
 pub fn hunt_flaws(seeds: &Range<u64>, threads: usize) -> Vec<Caught> {
     let next = AtomicU64::new(0);
     let mut all = Vec::new();

@@ -1,6 +1,6 @@
 //! Whether a term may be believed in: one deadline, read together with a fresh clock.
 //!
-//! No timer takes part, so a process that was paused cannot act on what was true before the pause. Once somebody has seen the
+//! No timer is involved, so a process that was paused cannot act on what was true before the pause. Once a reader has seen the
 //! deadline pass, no later confirmation brings the term back, even if it was on its way at that moment.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use sd_core::Moment;
 use crate::flaw::unless;
 use crate::flaw::{Flaw, flawed};
 
-/// Stands for a term whose deadline somebody has seen pass.
+/// Stands for a term whose deadline a reader has seen pass.
 const EXPIRED: u64 = 0;
 /// Stands for a term that its owner has ended.
 const ENDED: u64 = 1;

@@ -19,7 +19,7 @@ use crate::session::Session;
 use crate::signals::Signals;
 use crate::stop_request::StopRequest;
 
-/// Whoever pressed Ctrl-C waits for it.
+/// The user who pressed Ctrl-C waits for it.
 const RESIGN_WITHIN: Duration = Duration::from_millis(1500);
 /// For what the backend still has to tell its server after that.
 const CLOSE_WITHIN: Duration = Duration::from_millis(500);
@@ -63,7 +63,7 @@ impl Refused {
         match self {
             Self::Error(error) => session.failure(&format!("campaign for {name:?}"), &error),
             Self::BestEffort => Failure::new(format!(
-                "elections at {} are best effort, two may lead at once; try: --best-effort, if that will do",
+                "elections at {} are best effort, so two candidates may lead at once; try: --best-effort, if that is acceptable",
                 session.url
             )),
         }
@@ -204,7 +204,7 @@ impl Elect<'_> {
     #[expect(clippy::unused_async, reason = "as where it can be done")]
     async fn run_command(&self, _term: &Term) -> Result<Led, Failure> {
         Err(Failure::new(
-            "only Linux stops a command in time whatever becomes of sdctl, so it is not run here; try: without a command",
+            "sdctl runs a command only on Linux, where its watchdog can stop the command in time; try: without a command",
         ))
     }
 
@@ -224,7 +224,7 @@ impl Elect<'_> {
         ]
     }
 
-    /// Says once, without holding anything up, how this registry weakens what an election promises.
+    /// Prints once, without delaying anything, how this registry weakens what an election promises.
     async fn warn(&self) -> Infallible {
         if !self.warned.replace(true)
             && let Ok(safety) = self.candidate.safety().await
@@ -256,7 +256,7 @@ impl Elect<'_> {
             return Ok(ExitCode::SUCCESS);
         }
         Err(Failure::new(format!(
-            "cannot leave {} at {}: no answer; the entry, if there is one, goes when its ttl has passed",
+            "cannot leave {} at {}: no answer; the entry, if there is one, expires with its ttl",
             self.candidacy.name, self.session.url
         )))
     }

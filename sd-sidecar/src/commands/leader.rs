@@ -13,7 +13,7 @@ use crate::output::time::{now, time_of};
 use crate::output::{Style, reader_gone};
 use crate::session::Session;
 
-/// The exit status if nobody leads.
+/// The exit status if there is no leader.
 const NO_LEADER: u8 = 1;
 
 /// Nothing needs to be undone here, so that the signals keep their default action.
@@ -136,8 +136,8 @@ impl<'a> Told<'a> {
                     id.unwrap_or_default()
                 )
             }
-            None if self.status == "initializing" => format!("{name}: not known who leads"),
-            None => format!("{name}: nobody leads"),
+            None if self.status == "initializing" => format!("{name}: leader not known yet"),
+            None => format!("{name}: no leader"),
         };
         match &self.error {
             Some(error) => format!("{who}: {}", printable(error)),

@@ -55,7 +55,7 @@ async fn withdraw(
     withdrawn.map_err(|why| {
         let (id, service, url) = (instance.id(), instance.service(), &session.url);
         Failure::new(format!(
-            "cannot withdraw {id} of {service:?} at {url}: {why}; if it is there, it goes when its ttl has passed"
+            "cannot withdraw {id} of {service:?} at {url}: {why}; if it is still registered, it expires with its ttl"
         ))
     })?;
     print(session, &instance, &RegistrationEvent::Withdrawn)?;
@@ -119,7 +119,7 @@ impl<'a> EventView<'a> {
     }
 }
 
-/// Nobody need read the events: the registration matters more than its story.
+/// The reader of the events may be gone: the registration matters more than its story.
 fn print(session: &Session, instance: &Instance, event: &RegistrationEvent) -> Result<(), Failure> {
     let view = EventView::new(instance, event);
     let printed = if session.output.is_json() {

@@ -13,7 +13,7 @@ use crate::output::printable::printable;
 use crate::output::time::now;
 use crate::output::{Output, Style};
 
-/// How long the last lines may take if nobody reads them.
+/// How long the last lines may take if they are not read.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
 /// Prints on a thread of its own, because a reader who does not read must not hold up what the lines are about. He misses lines.
@@ -32,7 +32,7 @@ impl Narrator {
 
     /// Waits for the last lines. The candidate must be gone.
     pub(crate) async fn finish(self) {
-        // Whoever does not read them in time does without.
+        // A reader that is too slow misses them.
         let _ = timeout(LAST_LINES, self.0).await;
     }
 }
@@ -61,7 +61,7 @@ impl Story {
             let Some(line) = self.line(&event) else {
                 continue;
             };
-            // Nobody need read it: the term matters more than its story.
+            // The reader may be gone: the term matters more than its story.
             let _ = if output.is_json() {
                 output.json(&line)
             } else {
@@ -70,7 +70,7 @@ impl Story {
         }
     }
 
-    /// What there is to tell; none if it was told before or matters to nobody.
+    /// The line for an event; none if it was told before or says nothing new.
     fn line(&mut self, event: &ElectionEvent) -> Option<Line> {
         let line = Line::new(event.as_str(), &self.name);
         match event {

@@ -7,9 +7,9 @@
 //!            report: ended
 //! ```
 //!
-//! The [watchdog](process) is this program once more, as a process that does nothing else. It has the deadline and a boot-time timer of its
-//! own, so the command is stopped in time if `sdctl` is frozen, and at once if `sdctl` dies: the socket between them then ends. If
-//! the watchdog dies, the kernel kills the command, because the [launcher] asked for that, and `sdctl` kills the rest. Both adopt
+//! The [watchdog](process) is this program once more, as a process that does nothing else. It has the deadline and a boot-time timer
+//! of its own, so the command is stopped in time if `sdctl` is frozen, and at once if `sdctl` dies: the socket between them then ends.
+//! If the watchdog dies, the kernel kills the command, because the [launcher] asked for that, and `sdctl` kills the rest. Both adopt
 //! orphans, so that all that the command has started [descends](descendants) from them until it has ended.
 
 mod descendants;

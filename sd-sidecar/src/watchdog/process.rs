@@ -41,7 +41,7 @@ pub(super) fn run(command: &[OsString]) -> ExitCode {
 
 struct Watchdog {
     socket: BufReader<UnixStream>,
-    /// Whether nobody gives orders any more.
+    /// Whether `sdctl` has died, so that no more orders come.
     orphaned: bool,
     /// Readable after a child has ended.
     children: UnixStream,
@@ -73,7 +73,11 @@ impl Watchdog {
         // How it is listed by ps. Nothing depends on it.
         let _ = set_name(c"sdctl-watchdog");
         set_child_subreaper(Some(getpid()))?;
-        let not_told = |error| io::Error::other(format!("/proc does not list children: {error}"));
+        let not_told = |error| {
+            io::Error::other(format!(
+                "/proc does not list child processes, which needs CONFIG_PROC_CHILDREN: {error}"
+            ))
+        };
         descendants::children().map_err(not_told)?;
         let socket = io::stdin().as_fd().try_clone_to_owned()?;
         stay_through_signals()?;
@@ -90,7 +94,9 @@ impl Watchdog {
 
     fn supervise(mut self, command: &[OsString]) -> io::Result<()> {
         let Some(orders) = self.next_orders() else {
-            return Err(io::Error::other("sdctl starts this itself"));
+            return Err(io::Error::other(
+                "no orders came from sdctl, which starts this process itself",
+            ));
         };
         let ended = if BootClock.now() < orders.stop_at {
             let mut supervision = Supervision::new(start(command)?, orders);
@@ -283,7 +289,7 @@ impl Supervision {
     }
 }
 
-/// As shells tell it; but a command that dies of being asked to stop has done so, whoever asked.
+/// As shells tell it; but a command that dies of a request to stop has stopped, wherever the request came from.
 fn exit_status(status: WaitStatus) -> u8 {
     let code = match status.terminating_signal() {
         Some(SIGTERM | SIGINT | SIGHUP) => Some(0),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::program::{LAUNCHER, WATCHDOG};
 use super::{launcher, process};
 
-/// What this process is, if not the `sdctl` that somebody called.
+/// What this process is, if not the `sdctl` that a user called.
 #[derive(Debug)]
 pub(crate) enum Role {
     Watchdog(Vec<OsString>),

@@ -113,7 +113,7 @@ async fn no_grace(term: &Term, stop: &StopRequest) {
     }
 }
 
-/// Returns when somebody else may lead before the hand-over, because our entry is gone.
+/// Returns when another candidate may lead before the hand-over, because our entry is gone.
 async fn another_may_lead(term: &Term) {
     match term.lost().await {
         EndReason::EntryGone(_) | EndReason::SessionLost(_) => {}
@@ -133,7 +133,7 @@ async fn settle(supervised: SupervisedCommand, ended: Option<Ended>) -> Result<E
 
 async fn kill(mut supervised: SupervisedCommand) -> Result<(), Failure> {
     supervised.kill().await.map_err(|error| {
-        let line = format!("cannot tell what is left of the command: {error}");
+        let line = format!("cannot check what is left of the command: {error}");
         Failure::new(line)
     })
 }

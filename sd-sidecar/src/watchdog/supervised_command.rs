@@ -1,4 +1,4 @@
-//! The side of `sdctl`.
+//! A command under a watchdog, from the side of `sdctl`.
 
 use std::ffi::OsString;
 use std::io::{self, Write};

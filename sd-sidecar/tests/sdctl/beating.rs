@@ -149,7 +149,7 @@ fn sign(line: &str) -> Option<Moment> {
     Some(Moment::from_start(Duration::from_millis(millis)))
 }
 
-/// Waits until a process has ended; whether somebody has asked how does not matter.
+/// Waits until a process has ended; whether its parent has asked how does not matter.
 pub(crate) async fn is_dead(process: Pid) {
     within_limit(async || (!is_alive(process)).then_some(())).await;
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::running::{Running, failure, sdctl};
 
-/// Whoever pressed Ctrl-C waits for it. Twice what is promised, for a busy machine.
+/// The user who pressed Ctrl-C waits for it. Twice what is promised, for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// A server that is not there, and one that accepts connections and says nothing.
@@ -62,7 +62,7 @@ async fn ctrl_c_ends_a_registration_that_waits_for_a_dead_registry() {
         let asked = Instant::now();
         let (status, _, stderr) = register.end().await;
         assert!(asked.elapsed() < PATIENCE, "{:?}", asked.elapsed());
-        // Nobody confirmed that nothing is there.
+        // The registry did not confirm that nothing is there.
         assert!(!status.success());
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
         assert!(stderr.contains("withdraw"), "{stderr}");

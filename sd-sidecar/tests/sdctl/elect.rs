@@ -156,7 +156,7 @@ async fn a_second_signal_kills_the_command_at_once_and_resigns() {
         let elect = Running::start(MEMORY, &arguments);
         let run = beating.run(1).await;
         elect.signal(first);
-        // Long enough for nobody to take the two for one.
+        // Long enough that the two are not taken for one.
         let asked = BootClock.now();
         beating.lives_after(asked + Duration::from_secs(1)).await;
         elect.signal(second);
@@ -378,9 +378,9 @@ async fn a_reader_who_does_not_read_holds_nothing_up() {
 
 #[tokio::test]
 async fn nobody_leading_is_told_and_a_status_of_its_own() {
-    let nobody = sdctl(MEMORY, &["leader", "a"]).await;
-    assert_eq!(nobody.status.code(), Some(1));
-    assert_eq!(nobody.stdout, b"a: nobody leads\n");
+    let no_leader = sdctl(MEMORY, &["leader", "a"]).await;
+    assert_eq!(no_leader.status.code(), Some(1));
+    assert_eq!(no_leader.stdout, b"a: no leader\n");
     let output = sdctl(MEMORY, &["leader", "a", "--json"]).await;
     assert_eq!(output.status.code(), Some(1));
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -149,10 +149,10 @@ async fn a_leader_whose_watchdog_is_killed_hands_over() {
 async fn a_leader_is_seen_and_so_is_that_nobody_leads() {
     let registry = registry();
     let mut watch = Running::start(&registry, &["leader", ELECTION, "--watch", "--json"]);
-    let nobody = json!({
+    let no_leader = json!({
         "name": ELECTION, "leader": null, "status": "live", "since": null, "error": null, "lineage": 0,
     });
-    assert_eq!(watch.json_where(|_| true).await, nobody);
+    assert_eq!(watch.json_where(|_| true).await, no_leader);
     let asked = sdctl(&registry, &["leader", ELECTION, "--json"]).await;
     assert_eq!(asked.status.code(), Some(1));
 
@@ -177,7 +177,7 @@ async fn a_leader_is_seen_and_so_is_that_nobody_leads() {
     assert!(text.starts_with(&expected), "{text}");
 
     first.signal(Signal::INT);
-    assert_eq!(watch.json_where(|_| true).await, nobody);
+    assert_eq!(watch.json_where(|_| true).await, no_leader);
 }
 
 #[tokio::test]

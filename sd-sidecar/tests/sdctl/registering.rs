@@ -12,7 +12,7 @@ pub(crate) fn ids(state: &Value) -> Vec<&str> {
     ids.collect()
 }
 
-/// Registers an instance of a service that nobody else uses, and asks the process to stop. Returns what others were told: by a watch
+/// Registers an instance of a service of its own, and asks the process to stop. Returns what others were told: by a watch
 /// before, by a list meanwhile, and the services meanwhile.
 pub(crate) async fn is_seen_until_it_is_told_to_stop(registry: &str, service: &str) -> [Value; 3] {
     let mut watch = Running::start(registry, &["watch", service, "--json"]);

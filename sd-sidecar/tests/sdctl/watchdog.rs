@@ -58,7 +58,7 @@ impl Watchdog {
         self.orders.write_all(line.as_bytes()).await.unwrap();
     }
 
-    /// What it says last, once it has ended and nobody holds the output any more that it shares with the command.
+    /// What it says last, once it has ended and no process holds the output any more that it shares with the command.
     async fn report(&mut self) -> String {
         let report = timeout(LIMIT, self.report.next_line()).await;
         let report = report.expect("a report").unwrap().expect("a report");

@@ -255,7 +255,7 @@ fn a_registry_that_closes_leaves_the_work_its_time_to_stop() {
     let mut scene = Scene::leading(rules());
     scene.step(100, Event::Close);
     scene.expect(&["ended cancelled", "abandon Standing"]);
-    // Whoever is to be told may have been stopped meanwhile.
+    // The reader may have been stopped meanwhile.
     scene.step(700, Event::Close);
     scene.step(1699, Event::Tick);
     scene.expect(&[]);

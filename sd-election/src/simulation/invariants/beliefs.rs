@@ -71,7 +71,7 @@ fn no_term_begins_before_the_hand_over(story: &Story<'_>, found: &mut Found) {
     }
 }
 
-/// Whoever was told once that a term is over is never told again that it goes on.
+/// An application that was told that a term is over is never told again that it lasts.
 fn none_comes_back(story: &Story<'_>, found: &mut Found) {
     let mut over = BTreeSet::new();
     for record in story.records {

@@ -75,7 +75,7 @@ fn observers_see_tokens_grow(story: &Story<'_>, found: &mut Found) {
     for (node, (_, last)) in seen {
         if last != Some((None, true)) {
             let text = format!(
-                "nobody leads in the end, and observer {} sees {last:?}",
+                "there is no leader in the end, and observer {} sees {last:?}",
                 node.0
             );
             found.add("I8", story.end, text);

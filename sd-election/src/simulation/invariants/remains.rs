@@ -11,21 +11,21 @@ use crate::simulation::history::What;
 use crate::simulation::node::Node;
 use crate::simulation::schedule::Schedule;
 
-/// How long a candidate may take to get on once all is well: an attempt that nobody answers any more, pauses, and silence.
+/// How long a candidate may take to get on once all is well: an attempt without an answer, pauses, and silence.
 const GETS_ON_WITHIN: Duration = Duration::from_secs(30);
 
-/// How soon an entry is gone once nobody wants it and all is well.
+/// How soon an unwanted entry is gone once all is well.
 const LEAVES_WITHIN: Duration = Duration::from_secs(1);
 
 /// How soon there is a leader once all is well.
 fn one_leads_within(schedule: &Schedule) -> Duration {
-    // The lease of whoever has gone, one that a late message made anew, and the delay.
+    // The lease of a candidate that has gone, one that a late message made again, and the delay.
     let leases = schedule.granted * 2 + schedule.network.longest * 3;
     let delay = schedule.config.takeover_delay;
     (leases + delay + GETS_ON_WITHIN).div_f64(schedule.slowest)
 }
 
-/// How soon everybody has led once more.
+/// How soon every candidate has led once more.
 pub(in crate::simulation) fn all_led_within(schedule: &Schedule) -> Duration {
     // What each holds its term for, and may spend on what it was at before.
     let each = schedule.ttl * 8 + schedule.config.takeover_delay + Duration::from_secs(5);
@@ -80,7 +80,7 @@ fn somebody_leads_soon(story: &Story<'_>, found: &mut Found) {
     let mut beliefs = story.terms.iter().flat_map(|term| &term.beliefs);
     let is_led = beliefs.any(|(from, until)| *from < by && *until > story.calm_at);
     if !is_led && story.end > by && !campaigning(story, by).is_empty() {
-        found.add("I5", by, "all is well, and nobody leads");
+        found.add("I5", by, "all is well, and there is no leader");
     }
 }
 
@@ -117,7 +117,7 @@ fn nothing_is_left(story: &Story<'_>, found: &mut Found) {
                     let just_now = owner.and_then(|node| given_up.get(&node));
                     let just_now = just_now.is_some_and(|at| *at + LEAVES_WITHIN > record.at);
                     if !is_killed && !is_wanted && !just_now {
-                        let text = format!("the entry of {id} is there, and nobody wants it");
+                        let text = format!("the entry of {id} is there, and no candidate wants it");
                         found.add("I6", record.at, text);
                     }
                 }
