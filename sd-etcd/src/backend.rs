@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use sd_core::{AnyElector, Backend, BootClock, Clock, Registrar, Registry, RegistryConfig, Result};
 
 use crate::client::Client;
+use crate::client::credentials::Credentials;
 use crate::codec::Layout;
 use crate::config::EtcdConfig;
-use crate::credentials::Credentials;
-use crate::elector::EtcdElector;
-use crate::registrar::EtcdRegistrar;
+use crate::election::elector::EtcdElector;
+use crate::writing::registrar::EtcdRegistrar;
 
 /// Opens a registry over an etcd cluster. Does not wait for the server and needs no runtime: the first use connects.
 ///

@@ -1,5 +1,13 @@
 //! Requests to etcd and their answers. Knows nothing of discovery.
 
+pub(crate) mod change_feed;
+pub(crate) mod connection;
+pub(crate) mod credentials;
+pub(crate) mod error;
+pub(crate) mod leases;
+pub(crate) mod range;
+pub(crate) mod version;
+
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
@@ -14,9 +22,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::client::connection::{Connection, Connector, Unanswered};
+use crate::client::error::{cancel_kind, is_login_outdated, is_unreachable, translate};
 use crate::config::{DEFAULT_KEEP_ALIVE_INTERVAL, EtcdConfig};
-use crate::connection::{Connection, Connector, Unanswered};
-use crate::error::{cancel_kind, is_login_outdated, is_unreachable, translate};
 
 /// etcd hangs up on a connection that is pinged more often than every 5 s and has nothing else to say.
 const SHORTEST_QUIET_INTERVAL: Duration = DEFAULT_KEEP_ALIVE_INTERVAL;

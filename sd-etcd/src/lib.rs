@@ -1,31 +1,15 @@
 #![doc = include_str!("../README.md")]
 
-mod backend;
-mod change_feed;
-mod check;
+mod config;
+
 mod client;
 mod codec;
-mod config;
-mod connection;
-mod credentials;
-mod election_keys;
-mod elector;
-mod entries;
-mod entry;
-mod error;
-mod guarded;
-mod instancer;
-mod leader_watcher;
-mod leases;
-mod range;
-mod registrar;
-mod registration;
-mod safety;
-mod seat;
-mod term;
-mod version;
-mod vigil;
-mod watcher;
+
+mod election;
+mod reading;
+mod writing;
+
+mod backend;
 
 pub use crate::backend::{EtcdBackend, connect, connect_with};
 pub use crate::codec::{DEFAULT_SCHEME, PATH, SCHEME};

@@ -14,9 +14,9 @@ use sd_core::{
 use tokio::sync::watch;
 
 use crate::client::{Client, found, position};
-use crate::seat::{Place, Seat};
-use crate::term;
-use crate::vigil::Vigil;
+use crate::election::candidate_key::{Place, Seat};
+use crate::election::deletion_watch::Vigil;
+use crate::election::term_record;
 
 /// An entry under one key, attached to one lease.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ struct Known {
 impl EtcdEntry {
     /// The entry of `ticket` at `seat`.
     pub(crate) fn new(seat: Seat, ticket: &Ticket, limits: Limits) -> Self {
-        let recorder = || TermRecorder::new(ticket.id, term::entry_on(seat.lease), seat.ttl);
+        let recorder = || TermRecorder::new(ticket.id, term_record::entry_on(seat.lease), seat.ttl);
         Self {
             term: ticket.records_term.then(recorder),
             seat,
@@ -114,7 +114,8 @@ impl EtcdEntry {
             (Place::Behind(_), _) => return Ok(Some(Standing::Waiting { ahead: None })),
             (Place::Gone(why), _) => return Ok(Some(Standing::Gone(why.clone()))),
             (Place::First, None) => Predecessor::None,
-            (Place::First, Some(recorder)) => match term::begin(recorder, &self.seat).await? {
+            (Place::First, Some(recorder)) => match term_record::begin(recorder, &self.seat).await?
+            {
                 Some(before) => before,
                 None => return Ok(None),
             },
@@ -263,7 +264,7 @@ mod tests {
     use super::*;
     use crate::backend::EtcdBackend;
     use crate::config::EtcdConfig;
-    use crate::elector::EtcdElector;
+    use crate::election::elector::EtcdElector;
 
     const LONG: Duration = Duration::from_secs(30);
 

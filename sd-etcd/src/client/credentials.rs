@@ -7,8 +7,8 @@ use sd_core::Result;
 use sd_core::config::Secret;
 use tonic::transport::Endpoint;
 
-use crate::check::RULES;
 use crate::config::EtcdConfig;
+use crate::config::validation::RULES;
 
 /// How to prove who we are, and whom to trust, as of now.
 #[derive(Clone)]

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use sd_core::{Clock, Feed, Result, ServiceName, Snapshot, Watcher};
 
 use crate::backend::EtcdBackend;
-use crate::change_feed::ChangeFeed;
-use crate::entries::{Entries, revision};
-use crate::instancer::read;
+use crate::client::change_feed::ChangeFeed;
+use crate::reading::instancer::read;
+use crate::reading::service_set::{Entries, revision};
 
 const OP: &str = "etcd: watch service";
 

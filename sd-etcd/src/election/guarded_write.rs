@@ -4,7 +4,7 @@ use etcd_client::{Compare, CompareOp};
 use sd_core::{CandidateId, ElectionName, FencingToken};
 
 use crate::config::EtcdConfig;
-use crate::election_keys::ElectionKeys;
+use crate::election::keys::ElectionKeys;
 
 impl EtcdConfig {
     /// A condition for a transaction of one's own on the same cluster: true as long as the term lasts that the candidate `id` won

@@ -9,10 +9,10 @@ use etcd_client::KeyValue;
 use sd_core::{Clock, FencingToken, Leader, LeaderFeed, LeaderWatcher, Result};
 
 use crate::backend::EtcdBackend;
-use crate::change_feed::ChangeFeed;
-use crate::election_keys::ElectionKeys;
-use crate::entries::domain;
-use crate::range::read_range;
+use crate::client::change_feed::ChangeFeed;
+use crate::client::range::read_range;
+use crate::election::keys::ElectionKeys;
+use crate::reading::service_set::domain;
 
 const OP: &str = "etcd: observe election";
 

@@ -4,9 +4,9 @@ use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, Txn, TxnOp};
 use sd_core::{Predecessor, Result, TermRecorder};
 
 use crate::client::Client;
-use crate::election_keys::ElectionKeys;
-use crate::elector::delete;
-use crate::seat::Seat;
+use crate::election::candidate_key::Seat;
+use crate::election::elector::delete;
+use crate::election::keys::ElectionKeys;
 
 /// How a record names the entry on this lease.
 pub(crate) fn entry_on(lease: i64) -> String {

@@ -16,15 +16,15 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use crate::backend::EtcdBackend;
+use crate::client::error::is_unreachable;
+use crate::client::leases::{LONGEST_TTL, Leases, SHORTEST_TTL};
 use crate::client::{Client, Position, found, position};
-use crate::election_keys::ElectionKeys;
-use crate::entry::EtcdEntry;
-use crate::error::is_unreachable;
-use crate::leader_watcher::EtcdLeaderWatcher;
-use crate::leases::{LONGEST_TTL, Leases, SHORTEST_TTL};
-use crate::safety::safety;
-use crate::seat::Seat;
-use crate::term;
+use crate::election::candidate_key::Seat;
+use crate::election::entry::EtcdEntry;
+use crate::election::keys::ElectionKeys;
+use crate::election::leader_watcher::EtcdLeaderWatcher;
+use crate::election::safety::safety;
+use crate::election::term_record;
 
 /// Far below what etcd takes in one request (1.5 MiB).
 const MOST_VALUE_BYTES: usize = 64 * 1024;
@@ -143,7 +143,7 @@ impl Elector for EtcdElector {
         let keys = self.keys(&ticket.name);
         let entry = keys.entry(ticket.id);
         let told = if ticket.records_term {
-            term::end(&self.client, &keys, &entry, lease).await
+            term_record::end(&self.client, &keys, &entry, lease).await
         } else {
             let txn = delete(&entry, lease);
             self.client.repeatable_txn(OP, &txn).await.map(drop)

@@ -19,9 +19,9 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::client::credentials::Credentials;
+use crate::client::error::{is_login_needless, is_unreachable, translate};
 use crate::config::EtcdConfig;
-use crate::credentials::Credentials;
-use crate::error::{is_login_needless, is_unreachable, translate};
 
 /// How long an endpoint is tried alone before the next one is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(200);

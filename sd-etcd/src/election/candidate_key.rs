@@ -7,8 +7,8 @@ use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, SortOrder, SortTarge
 use sd_core::{Error, ErrorKind, FencingToken, Result};
 
 use crate::client::{Client, Position, found_sets, position};
-use crate::election_keys::ElectionKeys;
-use crate::entries::domain;
+use crate::election::keys::ElectionKeys;
+use crate::reading::service_set::domain;
 
 /// A key that was put on a lease of ours.
 #[derive(Debug)]

@@ -13,11 +13,11 @@ use sd_core::{
     Error, ErrorKind, Instance, Limits, RecordId, RegisterOptions, Registrar, Registration, Result,
 };
 
+use crate::client::leases::{LONGEST_TTL, Leases, SHORTEST_TTL};
 use crate::client::{Client, found, position};
 use crate::codec::{Layout, Record, decode, encode_withdrawn};
 use crate::config::Format;
-use crate::leases::{LONGEST_TTL, Leases, SHORTEST_TTL};
-use crate::registration::EtcdRegistration;
+use crate::writing::registration::EtcdRegistration;
 
 /// Far below what etcd takes in one request (1.5 MiB), and large enough for any sensible metadata.
 const MOST_RECORD_BYTES: usize = 64 * 1024;

@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, PutOptions, Txn, TxnOp};
 use sd_core::{Error, ErrorKind, Instance, Liveness, RecordId, Registration, Result};
 
+use crate::client::leases::Leases;
 use crate::client::{Client, found};
 use crate::codec::Layout;
-use crate::leases::Leases;
-use crate::registrar::encode;
+use crate::writing::registrar::encode;
 
 /// A record under one key, attached to one lease.
 #[derive(Debug)]

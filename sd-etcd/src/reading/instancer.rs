@@ -5,11 +5,11 @@ use etcd_client::GetOptions;
 use sd_core::{Instancer, Result, ServiceName, Snapshot, Watcher};
 
 use crate::backend::EtcdBackend;
+use crate::client::range::{after_key, read_range};
 use crate::client::{Client, Position};
 use crate::codec::Layout;
-use crate::entries::Entries;
-use crate::range::{after_key, read_range};
-use crate::watcher::EtcdWatcher;
+use crate::reading::service_set::Entries;
+use crate::reading::watcher::EtcdWatcher;
 
 #[async_trait]
 impl Instancer for EtcdBackend {

@@ -1,0 +1,4 @@
+//! The writing port: records on leases.
+
+pub(crate) mod registrar;
+pub(crate) mod registration;
