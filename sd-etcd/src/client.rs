@@ -54,7 +54,7 @@ pub(crate) struct Position {
 
 /// What a member says when it is asked for its version.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct MemberVersion {
     pub(crate) endpoint: String,
     pub(crate) version: Result<String>,
 }
@@ -161,13 +161,13 @@ impl Client {
     }
 
     /// Which version each member runs, as far as the members tell.
-    pub(crate) async fn versions(&self, op: &'static str) -> Result<Vec<Told>> {
+    pub(crate) async fn versions(&self, op: &'static str) -> Result<Vec<MemberVersion>> {
         let asked = self
             .call(op, Repeat::Harmless, |connection| async move {
                 let status = connection.maintenance().status().await?;
                 let version = Ok(status.version().to_owned());
                 let endpoint = connection.endpoint().to_owned();
-                Ok(Told { endpoint, version })
+                Ok(MemberVersion { endpoint, version })
             })
             .await;
         let endpoints = &self.config().endpoints;
@@ -176,7 +176,7 @@ impl Client {
             // The others would say the same.
             Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::Unsupported) => {
                 let (endpoint, version) = (endpoints.join(", "), Err(error));
-                return Ok(vec![Told { endpoint, version }]);
+                return Ok(vec![MemberVersion { endpoint, version }]);
             }
             Err(error) => return Err(error),
         };
@@ -187,7 +187,7 @@ impl Client {
                 let asked = timeout(OTHERS_WITHIN, self.connector.version_at(op, endpoint)).await;
                 let endpoint = endpoint.clone();
                 let version = asked.unwrap_or_else(|_| Err(no_answer(op, OTHERS_WITHIN)));
-                Told { endpoint, version }
+                MemberVersion { endpoint, version }
             });
         let mut told = join_all(others).await;
         told.push(first);

@@ -1,4 +1,4 @@
-//! A candidate's place at the server: what is under its key, and what is before it.
+//! A candidate's key at the server: what is under it, and what is before it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::reading::service_set::domain;
 
 /// A key that was put on a lease of ours.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct CandidateKey {
     pub(crate) client: Arc<Client>,
     pub(crate) keys: ElectionKeys,
     pub(crate) key: String,
@@ -24,7 +24,7 @@ pub(crate) struct Seat {
 
 /// Where an entry stands in the queue.
 #[derive(Clone, Debug)]
-pub(crate) enum Place {
+pub(crate) enum EntryState {
     /// Behind the entry with this key.
     Behind(Vec<u8>),
     First,
@@ -32,7 +32,7 @@ pub(crate) enum Place {
     Gone(Error),
 }
 
-impl Seat {
+impl CandidateKey {
     /// The token of the term, if there will be one: who joins later has a later revision, and leads later.
     pub(crate) fn token(&self) -> FencingToken {
         let revision = self.created.revision.max(0).cast_unsigned();
@@ -73,14 +73,14 @@ impl Seat {
     }
 
     /// Reads whether the entry is there and which one is before it. The server looks through all candidates for that.
-    pub(crate) async fn look(&self, op: &'static str) -> Result<Place> {
+    pub(crate) async fn look(&self, op: &'static str) -> Result<EntryState> {
         let (start, end) = self.keys.entries();
         let one_before = TxnOp::get(start, Some(self.one_before().with_range(end)));
         let (loss, [before]) = self.read_with_own(op, self.get_own(), [one_before]).await?;
         Ok(match (loss, before) {
-            (Some(loss), _) => Place::Gone(loss),
-            (None, Some(before)) => Place::Behind(before.key().to_vec()),
-            (None, None) => Place::First,
+            (Some(loss), _) => EntryState::Gone(loss),
+            (None, Some(before)) => EntryState::Behind(before.key().to_vec()),
+            (None, None) => EntryState::First,
         })
     }
 

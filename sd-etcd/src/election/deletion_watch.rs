@@ -12,14 +12,14 @@ use crate::client::{Client, stream_ended};
 
 /// A stream with one or two watches.
 #[derive(Debug)]
-pub(crate) struct Vigil {
+pub(crate) struct DeletionWatch {
     connection: Connection,
     stream: WatchStream,
     /// The key of the entry before ours that it watches.
     behind: Option<Vec<u8>>,
 }
 
-impl Vigil {
+impl DeletionWatch {
     /// Watches from now on: read where the entry stands only after this has returned.
     pub(crate) async fn open(
         client: &Client,
@@ -72,7 +72,7 @@ impl Vigil {
 }
 
 #[cfg(test)]
-impl Vigil {
+impl DeletionWatch {
     /// One that seems to watch `behind`, but will never hear of it.
     pub(crate) fn deaf_to(mut self, behind: Vec<u8>) -> Self {
         self.behind = Some(behind);

@@ -19,7 +19,7 @@ use crate::backend::EtcdBackend;
 use crate::client::error::is_unreachable;
 use crate::client::leases::{LONGEST_TTL, Leases, SHORTEST_TTL};
 use crate::client::{Client, Position, found, position};
-use crate::election::candidate_key::Seat;
+use crate::election::candidate_key::CandidateKey;
 use crate::election::entry::EtcdEntry;
 use crate::election::keys::ElectionKeys;
 use crate::election::leader_watcher::EtcdLeaderWatcher;
@@ -34,7 +34,7 @@ const MOST_VALUE_BYTES: usize = 64 * 1024;
 const BEFORE_LEASE_ENDS: Duration = Duration::from_millis(10);
 
 /// What a lease is held for.
-type Participation = (ElectionName, CandidateId);
+type LeaseOwner = (ElectionName, CandidateId);
 
 /// The elections of one cluster, over a connection of its own.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub(crate) struct EtcdElector {
     backend: Arc<EtcdBackend>,
     client: Arc<Client>,
     limits: Limits,
-    leases: Leases<Participation>,
+    leases: Leases<LeaseOwner>,
 }
 
 impl EtcdElector {
@@ -81,7 +81,7 @@ impl EtcdElector {
                 return Err(error);
             }
         };
-        let seat = Seat {
+        let candidate = CandidateKey {
             client: Arc::clone(&self.client),
             keys,
             key,
@@ -89,7 +89,7 @@ impl EtcdElector {
             ttl,
             created,
         };
-        Ok(EtcdEntry::new(seat, ticket, self.limits.clone()))
+        Ok(EtcdEntry::new(candidate, ticket, self.limits.clone()))
     }
 
     /// Puts the entry unless it is there already; returns when it was created.

@@ -1,6 +1,6 @@
 //! One candidate's entry: told where it stands, kept alive, proved to be ours.
 //!
-//! Everything is decided by reading: the vigil only says when to read again. So a lost, doubled or late event does no harm, and a
+//! Everything is decided by reading: the watch only says when to read again. So a lost, doubled or late event does no harm, and a
 //! dropped call is made good by the next one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,154 +14,163 @@ use sd_core::{
 use tokio::sync::watch;
 
 use crate::client::{Client, found, position};
-use crate::election::candidate_key::{Place, Seat};
-use crate::election::deletion_watch::Vigil;
+use crate::election::candidate_key::{CandidateKey, EntryState};
+use crate::election::deletion_watch::DeletionWatch;
 use crate::election::term_record;
 
 /// An entry under one key, attached to one lease.
 #[derive(Debug)]
 pub(crate) struct EtcdEntry {
-    seat: Seat,
+    candidate: CandidateKey,
     limits: Limits,
     term: Option<TermRecorder>,
     known: watch::Sender<Known>,
     /// Taken out by the call that waits on it.
-    vigil: Mutex<Option<Vigil>>,
+    deletions: Mutex<Option<DeletionWatch>>,
 }
 
 /// Where an entry stood when that was last read.
 #[derive(Debug, Default)]
 struct Known {
     /// `None` if it may have changed.
-    place: Option<Place>,
-    /// Counts how often that happened: a read that began before the last time does not count.
-    doubts: u64,
+    state: Option<EntryState>,
+    /// Counts how often that happened: the result of a read that began before the last time is not kept.
+    generation: u64,
 }
 
 impl EtcdEntry {
-    /// The entry of `ticket` at `seat`.
-    pub(crate) fn new(seat: Seat, ticket: &Ticket, limits: Limits) -> Self {
-        let recorder = || TermRecorder::new(ticket.id, term_record::entry_on(seat.lease), seat.ttl);
+    /// The entry of `ticket` under `candidate`.
+    pub(crate) fn new(candidate: CandidateKey, ticket: &Ticket, limits: Limits) -> Self {
+        let recorder = || {
+            TermRecorder::new(
+                ticket.id,
+                term_record::entry_on(candidate.lease),
+                candidate.ttl,
+            )
+        };
         Self {
             term: ticket.records_term.then(recorder),
-            seat,
+            candidate,
             limits,
             known: watch::Sender::default(),
-            vigil: Mutex::default(),
+            deletions: Mutex::default(),
         }
     }
 
     fn client(&self) -> &Arc<Client> {
-        &self.seat.client
+        &self.candidate.client
     }
 
-    /// Where the entry stands, read if that is not known, and the count of doubts until then. Whose one before is `said_to_be_gone` is
-    /// mostly the first now, which takes a quicker read.
-    async fn place(&self, op: &'static str, said_to_be_gone: bool) -> Result<(Place, u64)> {
-        let (place, doubts) = {
+    /// Where the entry stands, read if that is not known, and the generation of that knowledge. If the entry before ours is
+    /// `said_to_be_gone`, ours is mostly the first now, which takes a quicker read.
+    async fn state(&self, op: &'static str, said_to_be_gone: bool) -> Result<(EntryState, u64)> {
+        let (state, generation) = {
             let known = self.known.borrow();
-            (known.place.clone(), known.doubts)
+            (known.state.clone(), known.generation)
         };
-        if let Some(place) = place {
-            return Ok((place, doubts));
+        if let Some(state) = state {
+            return Ok((state, generation));
         }
-        let place = if said_to_be_gone && self.seat.is_known_as_first(op).await? {
-            Place::First
+        let state = if said_to_be_gone && self.candidate.is_known_as_first(op).await? {
+            EntryState::First
         } else {
-            self.seat.look(op).await?
+            self.candidate.look(op).await?
         };
         self.known.send_if_modified(|known| {
-            if known.doubts == doubts {
-                known.place = Some(place.clone());
+            if known.generation == generation {
+                known.state = Some(state.clone());
             }
             false
         });
-        Ok((place, doubts))
+        Ok((state, generation))
     }
 
-    /// Whoever waits reads again where the entry stands.
-    fn doubt(&self) {
+    /// Makes a call that waits read again where the entry stands.
+    fn invalidate(&self) {
         self.known.send_modify(|known| {
-            known.place = None;
-            known.doubts += 1;
+            known.state = None;
+            known.generation += 1;
         });
     }
 
-    /// Returns when there is a doubt more than these. Cancel-safe.
-    async fn doubted(&self, doubts: u64) {
+    /// Returns when what was known in this generation is no longer. Cancel-safe.
+    async fn invalidated(&self, generation: u64) {
         let mut known = self.known.subscribe();
         // Cannot fail: `self` holds the sender.
-        let _ = known.wait_for(|known| known.doubts != doubts).await;
+        let _ = known.wait_for(|known| known.generation != generation).await;
     }
 
-    /// Reads whether the entry is there: `Some` says why not. Doubts what is known if that is not there, or the one `behind` which
-    /// it waits.
+    /// Reads whether the entry is there: `Some` says why not. Invalidates what is known if it is not there, or if the one `behind`
+    /// which it waits is not.
     async fn check(&self, op: &'static str, behind: Option<Vec<u8>>) -> Result<Option<Error>> {
         let (loss, same) = match behind {
-            Some(key) => self.seat.check_both(op, key).await?,
-            None => (self.seat.check(op).await?, true),
+            Some(key) => self.candidate.check_both(op, key).await?,
+            None => (self.candidate.check(op).await?, true),
         };
         if loss.is_some() || !same {
-            self.doubt();
+            self.invalidate();
         }
         Ok(loss)
     }
 
-    /// What to tell of a place; `None` if it changed meanwhile.
-    async fn tell(&self, place: &Place) -> Result<Option<Standing>> {
-        let before = match (place, &self.term) {
+    /// What to tell of a state; `None` if it changed meanwhile.
+    async fn tell(&self, state: &EntryState) -> Result<Option<Standing>> {
+        let before = match (state, &self.term) {
             // To count them, the server would have to send them all.
-            (Place::Behind(_), _) => return Ok(Some(Standing::Waiting { ahead: None })),
-            (Place::Gone(why), _) => return Ok(Some(Standing::Gone(why.clone()))),
-            (Place::First, None) => Predecessor::None,
-            (Place::First, Some(recorder)) => match term_record::begin(recorder, &self.seat).await?
-            {
-                Some(before) => before,
-                None => return Ok(None),
-            },
+            (EntryState::Behind(_), _) => return Ok(Some(Standing::Waiting { ahead: None })),
+            (EntryState::Gone(why), _) => return Ok(Some(Standing::Gone(why.clone()))),
+            (EntryState::First, None) => Predecessor::None,
+            (EntryState::First, Some(recorder)) => {
+                match term_record::begin(recorder, &self.candidate).await? {
+                    Some(before) => before,
+                    None => return Ok(None),
+                }
+            }
         };
-        let token = self.seat.token();
+        let token = self.candidate.token();
         Ok(Some(Standing::First { token, before }))
     }
 
     async fn next_standing(
         &self,
         op: &'static str,
-        vigil: &mut Option<Vigil>,
+        deletions: &mut Option<DeletionWatch>,
         seen: Option<&Standing>,
     ) -> Result<Standing> {
         let mut said_to_be_gone = false;
         loop {
-            let (place, doubts) = self.place(op, said_to_be_gone).await?;
+            let (state, generation) = self.state(op, said_to_be_gone).await?;
             said_to_be_gone = false;
-            let Some(standing) = self.tell(&place).await? else {
-                self.doubt();
+            let Some(standing) = self.tell(&state).await? else {
+                self.invalidate();
                 continue;
             };
             if !seen.is_some_and(|seen| seen.is_same(&standing)) {
                 return Ok(standing);
             }
-            let behind = match place {
-                Place::Gone(_) => return Err(self.client().closed(op).await),
-                Place::First => None,
-                Place::Behind(key) => Some(key),
+            let behind = match state {
+                EntryState::Gone(_) => return Err(self.client().closed(op).await),
+                EntryState::First => None,
+                EntryState::Behind(key) => Some(key),
             };
-            let covering = vigil.as_mut();
-            if let Some(vigil) = covering.filter(|vigil| vigil.covers(behind.as_deref())) {
+            let covering = deletions.as_mut();
+            if let Some(deletions) =
+                covering.filter(|deletions| deletions.covers(behind.as_deref()))
+            {
                 tokio::select! {
-                    woken = vigil.woken(self.client(), op) => {
+                    woken = deletions.woken(self.client(), op) => {
                         said_to_be_gone = woken?;
-                        self.doubt();
+                        self.invalidate();
                     }
-                    () = self.doubted(doubts) => {}
+                    () = self.invalidated(generation) => {}
                 }
             } else {
-                let (client, own) = (self.client(), &self.seat.key);
-                let opened = Vigil::open(client, op, own, behind.clone()).await?;
+                let (client, own) = (self.client(), &self.candidate.key);
+                let opened = DeletionWatch::open(client, op, own, behind.clone()).await?;
                 // For what went before the watches stood. Nobody can have come in between: who joins later is further behind.
                 self.check(op, behind).await?;
                 // Not sooner: a call that was dropped in between must not leave behind what only seems to cover.
-                *vigil = Some(opened);
+                *deletions = Some(opened);
             }
         }
     }
@@ -173,13 +182,13 @@ impl Entry for EtcdEntry {
         const OP: &str = "etcd: standing";
         self.client().check_open(OP)?;
         if seen.is_none() {
-            self.doubt();
+            self.invalidate();
         }
-        let mut vigil = Borrowed::from(&self.vigil);
-        let standing = self.next_standing(OP, &mut vigil.item, seen).await;
+        let mut deletions = Borrowed::from(&self.deletions);
+        let standing = self.next_standing(OP, &mut deletions.item, seen).await;
         if standing.is_err() {
-            vigil.item = None;
-            self.doubt();
+            deletions.item = None;
+            self.invalidate();
         }
         standing
     }
@@ -188,12 +197,12 @@ impl Entry for EtcdEntry {
     /// that died.
     async fn confirm(&self) -> Result<Confirmation> {
         const OP: &str = "etcd: confirm entry";
-        let behind = match &self.known.borrow().place {
-            Some(Place::Behind(key)) => Some(key.clone()),
+        let behind = match &self.known.borrow().state {
+            Some(EntryState::Behind(key)) => Some(key.clone()),
             _ => None,
         };
         let (extended, loss) = tokio::join!(
-            self.client().keep_alive(OP, self.seat.lease),
+            self.client().keep_alive(OP, self.candidate.lease),
             self.check(OP, behind),
         );
         // What is known for good says more than what could not be asked.
@@ -204,7 +213,7 @@ impl Entry for EtcdEntry {
         loss?;
         Ok(Confirmation {
             // Each keep-alive grants the same again.
-            ttl: self.seat.ttl,
+            ttl: self.candidate.ttl,
             counts_from: CountsFrom::ThisSend,
         })
     }
@@ -212,31 +221,35 @@ impl Entry for EtcdEntry {
     async fn proclaim(&self, value: &[u8]) -> Result<()> {
         const OP: &str = "etcd: proclaim";
         check_value(OP, value, &self.limits)?;
-        let attached = PutOptions::new().with_lease(self.seat.lease);
+        let attached = PutOptions::new().with_lease(self.candidate.lease);
         let txn = Txn::new()
-            .when(self.seat.is_there())
-            .and_then([TxnOp::put(self.seat.key.as_str(), value, Some(attached))])
-            .or_else([self.seat.get_own()]);
+            .when(self.candidate.is_there())
+            .and_then([TxnOp::put(
+                self.candidate.key.as_str(),
+                value,
+                Some(attached),
+            )])
+            .or_else([self.candidate.get_own()]);
         let answer = self.client().txn(OP, &txn).await?;
         if answer.succeeded() {
             return Ok(());
         }
         let at = position(OP, answer.header())?;
-        let loss = self.seat.loss(OP, at, found(&answer).as_ref());
+        let loss = self.candidate.loss(OP, at, found(&answer).as_ref());
         Err(loss.unwrap_or_else(|| {
             Error::new(ErrorKind::InvalidData, OP).because("the answer contradicts itself")
         }))
     }
 }
 
-/// A vigil that goes back to where it was when the call that waits on it is dropped.
+/// A watch that goes back to where it was when the call that waits on it is dropped.
 struct Borrowed<'a> {
-    item: Option<Vigil>,
-    home: &'a Mutex<Option<Vigil>>,
+    item: Option<DeletionWatch>,
+    home: &'a Mutex<Option<DeletionWatch>>,
 }
 
-impl<'a> From<&'a Mutex<Option<Vigil>>> for Borrowed<'a> {
-    fn from(home: &'a Mutex<Option<Vigil>>) -> Self {
+impl<'a> From<&'a Mutex<Option<DeletionWatch>>> for Borrowed<'a> {
+    fn from(home: &'a Mutex<Option<DeletionWatch>>) -> Self {
         let item = lock(home).take();
         Self { item, home }
     }
@@ -283,16 +296,16 @@ mod tests {
     /// As with a server that loses events, or a connection that died on one side.
     #[tokio::test]
     #[ignore = "needs etcd: cargo xtask test --backend etcd"]
-    async fn a_confirmation_finds_what_the_vigil_was_not_told() {
+    async fn a_confirmation_finds_what_the_watch_was_not_told() {
         use sd_core::Elector;
 
         let (elector, [a, b]) = (elector(), tickets());
         let leader = elector.enter(&a).await.unwrap();
         let next = elector.enter(&b).await.unwrap();
         let waiting = next.standing(None).await.unwrap();
-        let before = leader.seat.key.clone().into_bytes();
-        let vigil = Vigil::open(next.client(), "test", "/nothing", None).await;
-        *lock(&next.vigil) = Some(vigil.unwrap().deaf_to(before));
+        let before = leader.candidate.key.clone().into_bytes();
+        let deletions = DeletionWatch::open(next.client(), "test", "/nothing", None).await;
+        *lock(&next.deletions) = Some(deletions.unwrap().deaf_to(before));
 
         let told = next.standing(Some(&waiting));
         tokio::pin!(told);
@@ -305,8 +318,8 @@ mod tests {
 
         // And its own end.
         let leading = told;
-        let vigil = Vigil::open(next.client(), "test", "/nothing", None).await;
-        *lock(&next.vigil) = Some(vigil.unwrap());
+        let deletions = DeletionWatch::open(next.client(), "test", "/nothing", None).await;
+        *lock(&next.deletions) = Some(deletions.unwrap());
         let told = next.standing(Some(&leading));
         tokio::pin!(told);
         elector.leave(&b).await.unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sd_core::{Result, Safety, SafetyNote};
 
 use crate::client::version::{FLAWS, Version};
-use crate::client::{Client, Told};
+use crate::client::{Client, MemberVersion};
 
 /// A member that leads trusts that for this long without asking the others: three heartbeats, by default of 100 ms.
 const EARLY_EXPIRY: Duration = Duration::from_millis(300);
@@ -37,8 +37,8 @@ pub(crate) async fn safety(client: &Client) -> Result<Safety> {
 }
 
 /// What to know about members that told this.
-fn notes(told: &[Told]) -> Vec<SafetyNote> {
-    let version = |told: &Told| told.version.as_ref().ok()?.parse().ok();
+fn notes(told: &[MemberVersion]) -> Vec<SafetyNote> {
+    let version = |told: &MemberVersion| told.version.as_ref().ok()?.parse().ok();
     let versions: Vec<Version> = told.iter().filter_map(version).collect();
     let mut notes: Vec<SafetyNote> = FLAWS
         .iter()
@@ -83,21 +83,21 @@ mod tests {
 
     use super::*;
 
-    fn told(version: &str) -> Told {
-        Told {
+    fn told(version: &str) -> MemberVersion {
+        MemberVersion {
             endpoint: "http://h:2379".to_owned(),
             version: Ok(version.to_owned()),
         }
     }
 
-    fn silent() -> Told {
-        Told {
+    fn silent() -> MemberVersion {
+        MemberVersion {
             endpoint: "http://i:2379".to_owned(),
             version: Err(Error::new(ErrorKind::Timeout, "etcd: read version")),
         }
     }
 
-    fn codes(told: &[Told]) -> Vec<(&'static str, bool)> {
+    fn codes(told: &[MemberVersion]) -> Vec<(&'static str, bool)> {
         let notes = notes(told);
         notes.iter().map(|note| (note.code, note.warning)).collect()
     }

@@ -4,7 +4,7 @@ use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, Txn, TxnOp};
 use sd_core::{Predecessor, Result, TermRecorder};
 
 use crate::client::Client;
-use crate::election::candidate_key::Seat;
+use crate::election::candidate_key::CandidateKey;
 use crate::election::elector::delete;
 use crate::election::keys::ElectionKeys;
 
@@ -15,18 +15,25 @@ pub(crate) fn entry_on(lease: i64) -> String {
 
 /// Records that the term has begun, once; tells how the one before it ended. `None` if the record changed meanwhile, or the entry is
 /// gone.
-pub(crate) async fn begin(recorder: &TermRecorder, seat: &Seat) -> Result<Option<Predecessor>> {
+pub(crate) async fn begin(
+    recorder: &TermRecorder,
+    candidate: &CandidateKey,
+) -> Result<Option<Predecessor>> {
     const OP: &str = "etcd: record term";
-    let Seat { client, keys, .. } = seat;
+    let CandidateKey { client, keys, .. } = candidate;
     if let Some(before) = recorder.recorded() {
         return Ok(Some(before));
     }
     let found = read(client, OP, keys).await?;
     let stored = found.as_ref().map(KeyValue::value);
-    let (before, record) = recorder.attempt(seat.token().value(), stored);
+    let (before, record) = recorder.attempt(candidate.token().value(), stored);
     if let Some(record) = record {
         let unchanged = unchanged_since(found.as_ref(), keys);
-        let conditions: Vec<Compare> = seat.is_there().into_iter().chain([unchanged]).collect();
+        let conditions: Vec<Compare> = candidate
+            .is_there()
+            .into_iter()
+            .chain([unchanged])
+            .collect();
         let put = TxnOp::put(keys.term(), record, None);
         let txn = Txn::new().when(conditions).and_then([put]);
         if !client.txn(OP, &txn).await?.succeeded() {

@@ -8,7 +8,7 @@ use crate::backend::EtcdBackend;
 use crate::client::range::{after_key, read_range};
 use crate::client::{Client, Position};
 use crate::codec::Layout;
-use crate::reading::service_set::Entries;
+use crate::reading::service_set::ServiceSet;
 use crate::reading::watcher::EtcdWatcher;
 
 #[async_trait]
@@ -45,7 +45,7 @@ impl Instancer for EtcdBackend {
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
         let as_of = self.clock.now();
-        let (mut entries, position) = read(
+        let (mut set, position) = read(
             &self.client,
             &self.layout,
             "etcd: list service",
@@ -53,7 +53,7 @@ impl Instancer for EtcdBackend {
             None,
         )
         .await?;
-        Ok(entries.snapshot(position, as_of))
+        Ok(set.snapshot(position, as_of))
     }
 
     /// Always reads everything. The position of `known` proves nothing: a cluster that lost its data and was started anew has
@@ -75,11 +75,11 @@ pub(crate) async fn read(
     op: &'static str,
     service: &ServiceName,
     known: Option<&Snapshot>,
-) -> Result<(Entries, Position)> {
+) -> Result<(ServiceSet, Position)> {
     let (prefix, end) = layout.service(service);
-    let new = || Entries::new(service.clone(), prefix.clone());
-    read_range(client, op, (&prefix, &end), new, |entries, entry| {
-        entries.put(entry.key(), entry.value(), entry.into(), known);
+    let new = || ServiceSet::new(service.clone(), prefix.clone());
+    read_range(client, op, (&prefix, &end), new, |set, entry| {
+        set.put(entry.key(), entry.value(), entry.into(), known);
     })
     .await
 }

@@ -9,9 +9,9 @@ use sd_core::{Instance, InstanceId, Moment, Revision, ServiceName, Skipped, Snap
 use crate::client::Position;
 use crate::codec::{Origin, Record, decode};
 
-/// The entries under one service's prefix. Unchanged instances stay the same `Arc`, so that comparing sets is cheap.
+/// The records under one service's prefix. Unchanged instances stay the same `Arc`, so that comparing sets is cheap.
 #[derive(Debug)]
-pub(crate) struct Entries {
+pub(crate) struct ServiceSet {
     service: ServiceName,
     /// `<prefix>/<service>/`
     prefix: String,
@@ -23,7 +23,7 @@ pub(crate) struct Entries {
     changed: bool,
 }
 
-impl Entries {
+impl ServiceSet {
     pub(crate) fn new(service: ServiceName, prefix: String) -> Self {
         Self {
             service,
@@ -35,7 +35,7 @@ impl Entries {
         }
     }
 
-    /// Takes an entry as it is now. Instances equal to one of `known` share its memory.
+    /// Takes a record as it is now. Instances equal to one of `known` share its memory.
     pub(crate) fn put(
         &mut self,
         key: &[u8],
@@ -146,25 +146,25 @@ mod tests {
         revision: 7,
     };
 
-    fn entries() -> Entries {
-        Entries::new(ServiceName::new("s").unwrap(), "/p/s/".to_owned())
+    fn empty() -> ServiceSet {
+        ServiceSet::new(ServiceName::new("s").unwrap(), "/p/s/".to_owned())
     }
 
-    fn put(entries: &mut Entries, key: &[u8], value: &[u8], known: Option<&Snapshot>) {
+    fn put(set: &mut ServiceSet, key: &[u8], value: &[u8], known: Option<&Snapshot>) {
         let origin = Origin {
             lease: 1,
             create_revision: 1,
         };
-        entries.put(key, value, origin, known);
+        set.put(key, value, origin, known);
     }
 
-    fn taken(entries: &mut Entries) -> Snapshot {
-        entries.snapshot(AT, Moment::ZERO)
+    fn taken(set: &mut ServiceSet) -> Snapshot {
+        set.snapshot(AT, Moment::ZERO)
     }
 
     #[test]
     fn what_did_not_change_stays_the_same_arc_also_across_feeds() {
-        let mut first = entries();
+        let mut first = empty();
         put(&mut first, b"/p/s/a", b"h:1", None);
         put(&mut first, b"/p/s/b", b"h:2", None);
         let before = taken(&mut first);
@@ -179,7 +179,7 @@ mod tests {
         };
         assert!(same(&before, &after, 0) && !same(&before, &after, 1));
 
-        let mut second = entries();
+        let mut second = empty();
         put(&mut second, b"/p/s/a", b"h:1", Some(&after));
         put(&mut second, b"/p/s/b", b"h:4", Some(&after));
         let anew = taken(&mut second);
@@ -187,59 +187,59 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_breaks_leaves_the_set_and_comes_back_when_it_is_mended() {
-        let mut entries = entries();
-        put(&mut entries, b"/p/s/a", b"h:1", None);
-        put(&mut entries, b"/p/s/b", b"h:2", None);
-        taken(&mut entries);
-        put(&mut entries, b"/p/s/a", b"nonsense", None);
-        let broken = taken(&mut entries);
+    fn a_record_that_breaks_leaves_the_set_and_comes_back_when_it_is_mended() {
+        let mut set = empty();
+        put(&mut set, b"/p/s/a", b"h:1", None);
+        put(&mut set, b"/p/s/b", b"h:2", None);
+        taken(&mut set);
+        put(&mut set, b"/p/s/a", b"nonsense", None);
+        let broken = taken(&mut set);
         assert_eq!((broken.len(), broken.skipped().len()), (1, 1));
         assert_eq!(broken.skipped()[0].key, "/p/s/a");
-        put(&mut entries, b"/p/s/a", b"nonsense", None);
-        assert!(!entries.is_changed());
-        put(&mut entries, b"/p/s/a", b"h:1", None);
-        let mended = taken(&mut entries);
+        put(&mut set, b"/p/s/a", b"nonsense", None);
+        assert!(!set.is_changed());
+        put(&mut set, b"/p/s/a", b"h:1", None);
+        let mended = taken(&mut set);
         assert_eq!((mended.len(), mended.skipped().len()), (2, 0));
     }
 
     #[test]
     fn a_key_that_is_not_text_is_skipped_until_it_is_deleted() {
-        let mut entries = entries();
-        put(&mut entries, b"/p/s/\xff", b"h:1", None);
-        assert_eq!(taken(&mut entries).skipped().len(), 1);
-        entries.delete(b"/p/s/\xff");
-        assert!(entries.is_changed());
-        assert!(taken(&mut entries).skipped().is_empty());
-        entries.delete(b"/p/s/never-seen");
-        assert!(!entries.is_changed());
+        let mut set = empty();
+        put(&mut set, b"/p/s/\xff", b"h:1", None);
+        assert_eq!(taken(&mut set).skipped().len(), 1);
+        set.delete(b"/p/s/\xff");
+        assert!(set.is_changed());
+        assert!(taken(&mut set).skipped().is_empty());
+        set.delete(b"/p/s/never-seen");
+        assert!(!set.is_changed());
     }
 
     #[test]
     fn what_is_withdrawn_is_named_once_and_its_deletion_changes_nothing() {
-        let mut entries = entries();
+        let mut set = empty();
         let instance = Instance::new("s", "h:1").unwrap();
         let key = format!("/p/s/{}", instance.id()).into_bytes();
         put(
-            &mut entries,
+            &mut set,
             &key,
             &serde_json::to_vec(&instance).unwrap(),
             None,
         );
-        assert_eq!(taken(&mut entries).len(), 1);
+        assert_eq!(taken(&mut set).len(), 1);
         put(
-            &mut entries,
+            &mut set,
             &key,
             &crate::codec::encode_withdrawn(&instance).unwrap(),
             None,
         );
-        let gone = taken(&mut entries);
+        let gone = taken(&mut set);
         assert_eq!(
             (gone.len(), gone.withdrawn()),
             (0, &[instance.id().clone()][..])
         );
-        entries.delete(&key);
-        assert!(!entries.is_changed());
-        assert!(taken(&mut entries).withdrawn().is_empty());
+        set.delete(&key);
+        assert!(!set.is_changed());
+        assert!(taken(&mut set).withdrawn().is_empty());
     }
 }

@@ -9,7 +9,7 @@ use sd_core::{Clock, Feed, Result, ServiceName, Snapshot, Watcher};
 use crate::backend::EtcdBackend;
 use crate::client::change_feed::ChangeFeed;
 use crate::reading::instancer::read;
-use crate::reading::service_set::{Entries, revision};
+use crate::reading::service_set::{ServiceSet, revision};
 
 const OP: &str = "etcd: watch service";
 
@@ -18,7 +18,7 @@ const OP: &str = "etcd: watch service";
 pub(crate) struct EtcdWatcher {
     clock: Arc<dyn Clock>,
     feed: ChangeFeed,
-    entries: Entries,
+    set: ServiceSet,
     first: Option<Snapshot>,
 }
 
@@ -32,13 +32,13 @@ impl EtcdWatcher {
         let (from, to) = backend.layout.service(service);
         let mut feed = ChangeFeed::open(client, OP, (&from, &to)).await?;
         let as_of = backend.clock.now();
-        let (mut entries, position) = read(client, &backend.layout, OP, service, known).await?;
+        let (mut set, position) = read(client, &backend.layout, OP, service, known).await?;
         feed.skip_to(position)?;
-        let first = entries.snapshot(position, as_of);
+        let first = set.snapshot(position, as_of);
         Ok(Self {
             clock: Arc::clone(&backend.clock),
             feed,
-            entries,
+            set,
             first: Some(first),
         })
     }
@@ -51,18 +51,18 @@ impl Watcher for EtcdWatcher {
             return Ok(Feed::Set(first));
         }
         let answer = self.feed.next().await?;
-        let entries = &mut self.entries;
+        let set = &mut self.set;
         self.feed.take(&answer, |entry| {
             // `Event::event_type` would panic on a type that it does not know.
             if entry.version() == 0 {
-                entries.delete(entry.key());
+                set.delete(entry.key());
             } else {
-                entries.put(entry.key(), entry.value(), entry.into(), None);
+                set.put(entry.key(), entry.value(), entry.into(), None);
             }
         })?;
         let (position, as_of) = (self.feed.position(), self.clock.now());
-        Ok(if self.entries.is_changed() {
-            Feed::Set(self.entries.snapshot(position, as_of))
+        Ok(if self.set.is_changed() {
+            Feed::Set(self.set.snapshot(position, as_of))
         } else {
             Feed::Alive {
                 revision: revision(position),

@@ -37,8 +37,8 @@ pub(crate) struct EtcdRegistrar {
 #[derive(Debug)]
 enum Owner {
     Us,
-    /// Somebody who is withdrawing it: it is free.
-    Nobody,
+    /// Another run, which is withdrawing it.
+    Free,
     Other(String),
 }
 
@@ -107,7 +107,7 @@ impl EtcdRegistrar {
             let stored = read(found, record);
             match owner(found, record, lease) {
                 Owner::Us => {}
-                Owner::Nobody | Owner::Other(_) => return Ok(()),
+                Owner::Free | Owner::Other(_) => return Ok(()),
             }
             let mut last = found.mod_revision();
             if let (Format::Json, Ok(Record::Live(instance))) = (self.layout.format(), stored) {
@@ -215,7 +215,7 @@ fn owner(found: &KeyValue, record: &RecordId, lease: Option<i64>) -> Owner {
         {
             Owner::Us
         }
-        Ok(Record::Withdrawn(_)) => Owner::Nobody,
+        Ok(Record::Withdrawn(_)) => Owner::Free,
         Ok(Record::Live(instance)) => Owner::Other(format!(
             "the incarnation {} at {}",
             instance.incarnation(),
