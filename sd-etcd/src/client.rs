@@ -24,7 +24,8 @@ use tracing::debug;
 
 use crate::client::connection::{Connection, Connector, Unanswered};
 use crate::client::error::{cancel_kind, is_login_outdated, is_unreachable, translate};
-use crate::config::{DEFAULT_KEEP_ALIVE_INTERVAL, EtcdConfig};
+use crate::config::EtcdConfig;
+use crate::config::rules::DEFAULT_KEEP_ALIVE_INTERVAL;
 
 /// etcd hangs up on a connection that is pinged more often than every 5 s and has nothing else to say.
 const SHORTEST_QUIET_INTERVAL: Duration = DEFAULT_KEEP_ALIVE_INTERVAL;

@@ -6,7 +6,7 @@ use etcd_client::KeyValue;
 use sd_core::{Endpoint, Incarnation, Instance, InstanceId, ServiceName};
 use serde::{Deserialize, Serialize};
 
-use crate::config::Format;
+use crate::config::format::Format;
 
 /// The metadata key of the scheme in a go-kit value.
 pub const SCHEME: &str = "scheme";

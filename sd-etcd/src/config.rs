@@ -1,32 +1,21 @@
 //! What the user may set: where etcd is, how to log in, how records are written.
 
+pub(crate) mod format;
+pub(crate) mod rules;
 pub(crate) mod validation;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use sd_core::Result;
-use sd_core::config::{Secret, Servers};
+use sd_core::config::{Secret, Servers, TlsSettings};
 use serde::Deserialize;
 
-use crate::config::validation::RULES;
-
-/// What a registry URL for etcd begins with.
-pub const URL_SCHEME: &str = "etcd";
-/// Where records are kept by default: go-kit's examples use the same.
-pub const DEFAULT_PREFIX: &str = "/services";
-/// Where elections are held by default.
-pub const DEFAULT_ELECTION_PREFIX: &str = "/elections";
-/// The port of an endpoint that names none.
-pub const DEFAULT_PORT: u16 = 2379;
-/// How long connecting to one endpoint may take by default.
-pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long one request may take by default.
-pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection in use may be silent by default before the server is asked for a sign of life.
-pub const DEFAULT_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(6);
-/// How long that sign of life may take by default.
-pub const DEFAULT_KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+use crate::config::format::Format;
+use crate::config::rules::{
+    DEFAULT_CONNECT_TIMEOUT, DEFAULT_ELECTION_PREFIX, DEFAULT_KEEP_ALIVE_INTERVAL,
+    DEFAULT_KEEP_ALIVE_TIMEOUT, DEFAULT_PREFIX, DEFAULT_REQUEST_TIMEOUT, RULES, URL_SCHEME,
+};
 
 /// How to reach one etcd cluster and how to write there. Checked when it is used, by [`connect`](crate::connect).
 ///
@@ -57,18 +46,6 @@ pub struct EtcdConfig {
     pub(crate) keep_alive_interval: Duration,
     #[serde(with = "humantime_serde")]
     pub(crate) keep_alive_timeout: Duration,
-}
-
-/// How records are written. Both are always read, also side by side in one service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Format {
-    /// The JSON form of an [`Instance`](sd_core::Instance), with everything that it says.
-    #[default]
-    Json,
-    /// go-kit's plain value, `scheme://host:port`: an address and nothing else.
-    GoKit,
 }
 
 impl Default for EtcdConfig {
@@ -246,6 +223,17 @@ impl EtcdConfig {
         self.keep_alive_interval = interval;
         self.keep_alive_timeout = timeout;
         self
+    }
+
+    /// What is said of TLS.
+    pub(crate) fn tls(&self) -> TlsSettings<'_> {
+        TlsSettings {
+            tls: self.tls,
+            ca: self.ca.as_deref(),
+            cert: self.cert.as_deref(),
+            key: self.key.as_deref(),
+            server_name: self.server_name.as_deref(),
+        }
     }
 }
 

@@ -13,10 +13,11 @@ mod backend;
 
 pub use crate::backend::{EtcdBackend, connect, connect_with};
 pub use crate::codec::{DEFAULT_SCHEME, PATH, SCHEME};
-pub use crate::config::{
+pub use crate::config::EtcdConfig;
+pub use crate::config::format::Format;
+pub use crate::config::rules::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_ELECTION_PREFIX, DEFAULT_KEEP_ALIVE_INTERVAL,
-    DEFAULT_KEEP_ALIVE_TIMEOUT, DEFAULT_PORT, DEFAULT_PREFIX, DEFAULT_REQUEST_TIMEOUT, EtcdConfig,
-    Format, URL_SCHEME,
+    DEFAULT_KEEP_ALIVE_TIMEOUT, DEFAULT_PORT, DEFAULT_PREFIX, DEFAULT_REQUEST_TIMEOUT, URL_SCHEME,
 };
 /// The client crate that a [guarded write](EtcdConfig::leads) is made with, in the version whose types it takes.
 pub use etcd_client;

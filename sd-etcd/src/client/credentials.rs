@@ -8,7 +8,7 @@ use sd_core::config::Secret;
 use tonic::transport::Endpoint;
 
 use crate::config::EtcdConfig;
-use crate::config::validation::RULES;
+use crate::config::rules::RULES;
 
 /// How to prove who we are, and whom to trust, as of now.
 #[derive(Clone)]

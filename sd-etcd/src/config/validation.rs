@@ -1,19 +1,9 @@
 //! What a configuration must satisfy before it is used.
 
-use std::ops::RangeInclusive;
-use std::time::Duration;
-
 use sd_core::Result;
-use sd_core::config::{Rules, TlsSettings};
 
-use crate::config::{DEFAULT_PORT, EtcdConfig};
-
-pub(crate) const RULES: Rules = Rules::new("etcd: configuration");
-
-const MAX_PREFIX_BYTES: usize = 512;
-const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_mins(1);
-const KEEP_ALIVE_INTERVALS: RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_hours(1);
+use crate::config::EtcdConfig;
+use crate::config::rules::{DEFAULT_PORT, KEEP_ALIVE_INTERVALS, MAX_PREFIX_BYTES, RULES, TIMEOUTS};
 
 impl EtcdConfig {
     /// Checks everything that can be known without the server and the file system, and writes it in one way.
@@ -70,17 +60,6 @@ impl EtcdConfig {
             }
         }
     }
-
-    /// What is said of TLS.
-    pub(crate) fn tls(&self) -> TlsSettings<'_> {
-        TlsSettings {
-            tls: self.tls,
-            ca: self.ca.as_deref(),
-            cert: self.cert.as_deref(),
-            key: self.key.as_deref(),
-            server_name: self.server_name.as_deref(),
-        }
-    }
 }
 
 /// Drops slashes at the end of a prefix.
@@ -107,6 +86,8 @@ fn is_inside(inner: &str, outer: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use sd_core::ErrorKind;
 
     use super::*;

@@ -16,7 +16,7 @@ use sd_core::{
 use crate::client::leases::{LONGEST_TTL, Leases, SHORTEST_TTL};
 use crate::client::{Client, found, position};
 use crate::codec::{Layout, Record, decode, encode_withdrawn};
-use crate::config::Format;
+use crate::config::format::Format;
 use crate::writing::registration::EtcdRegistration;
 
 /// Far below what etcd takes in one request (1.5 MiB), and large enough for any sensible metadata.
