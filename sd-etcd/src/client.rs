@@ -1,5 +1,6 @@
 //! Requests to etcd and their answers. Knows nothing of discovery.
 
+pub(crate) mod answer;
 pub(crate) mod change_feed;
 pub(crate) mod connection;
 pub(crate) mod credentials;
@@ -13,8 +14,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use etcd_client::{
-    GetOptions, GetResponse, KeyValue, LeaseGrantOptions, ResponseHeader, Txn, TxnOpResponse,
-    TxnResponse, WatchFilterType, WatchOptions, WatchResponse, WatchStream,
+    GetOptions, GetResponse, LeaseGrantOptions, Txn, TxnResponse, WatchFilterType, WatchOptions,
+    WatchResponse, WatchStream,
 };
 use futures_util::future::join_all;
 use sd_core::{Error, ErrorKind, Result};
@@ -23,7 +24,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::client::connection::{Connection, Connector, Unanswered};
-use crate::client::error::{cancel_kind, is_login_outdated, is_unreachable, translate};
+use crate::client::error::{
+    cancel_kind, is_login_outdated, is_unreachable, stream_ended, translate,
+};
 use crate::config::EtcdConfig;
 use crate::config::rules::DEFAULT_KEEP_ALIVE_INTERVAL;
 
@@ -44,13 +47,6 @@ pub(crate) struct Client {
 enum Repeat {
     Harmless,
     Never,
-}
-
-/// A position in the history of a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Position {
-    pub(crate) cluster: u64,
-    pub(crate) revision: i64,
 }
 
 /// What a member says when it is asked for its version.
@@ -349,38 +345,6 @@ impl fmt::Debug for Client {
             .field("prefix", &self.config().prefix)
             .finish_non_exhaustive()
     }
-}
-
-/// Where an answer was given.
-pub(crate) fn position(op: &'static str, header: Option<&ResponseHeader>) -> Result<Position> {
-    let header = header.ok_or_else(|| {
-        Error::new(ErrorKind::InvalidData, op).because("an answer without a header")
-    })?;
-    Ok(Position {
-        cluster: header.cluster_id(),
-        revision: header.revision(),
-    })
-}
-
-/// What each read of a transaction found, in their order.
-pub(crate) fn found_sets(answer: &TxnResponse) -> Vec<Vec<KeyValue>> {
-    let steps = answer.op_responses().into_iter();
-    steps
-        .filter_map(|step| match step {
-            TxnOpResponse::Get(mut got) => Some(got.take_kvs()),
-            _ => None,
-        })
-        .collect()
-}
-
-/// What the only read of a transaction found.
-pub(crate) fn found(answer: &TxnResponse) -> Option<KeyValue> {
-    found_sets(answer).into_iter().flatten().next()
-}
-
-/// The error of a stream that the server ended without one.
-pub(crate) fn stream_ended() -> etcd_client::Error {
-    etcd_client::Error::WatchError("the server ended the stream".into())
 }
 
 fn no_answer(op: &'static str, limit: Duration) -> Error {

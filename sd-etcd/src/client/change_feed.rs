@@ -12,9 +12,10 @@ use etcd_client::{Event, KeyValue, WatchResponse, WatchStream};
 use sd_core::{Error, ErrorKind, Result};
 use tokio::time::{Instant, sleep_until};
 
+use crate::client::Client;
+use crate::client::answer::{Position, position};
 use crate::client::connection::Connection;
-use crate::client::error::translate;
-use crate::client::{Client, Position, position, stream_ended};
+use crate::client::error::{stream_ended, translate};
 
 /// The watch id in an answer to a progress request, which concerns all watches of a stream.
 const ALL_WATCHES: i64 = -1;

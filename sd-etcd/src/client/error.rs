@@ -114,6 +114,11 @@ pub(crate) fn cancel_kind(reason: &str) -> ErrorKind {
     }
 }
 
+/// The error of a stream that the server ended without one.
+pub(crate) fn stream_ended() -> etcd_client::Error {
+    etcd_client::Error::WatchError("the server ended the stream".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,8 @@
 use etcd_client::{GetOptions, KeyValue};
 use sd_core::{Error, ErrorKind, Result};
 
-use crate::client::{Client, Position, position};
+use crate::client::Client;
+use crate::client::answer::{Position, position};
 
 /// Keys that are read in one request.
 const PAGE: i64 = 1000;

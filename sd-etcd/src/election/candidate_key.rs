@@ -6,9 +6,9 @@ use std::time::Duration;
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, SortOrder, SortTarget, Txn, TxnOp};
 use sd_core::{Error, ErrorKind, FencingToken, Result};
 
-use crate::client::{Client, Position, found_sets, position};
+use crate::client::Client;
+use crate::client::answer::{Position, found_sets, position};
 use crate::election::keys::ElectionKeys;
-use crate::reading::service_set::domain;
 
 /// A key that was put on a lease of ours.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl CandidateKey {
     /// The token of the term, if there will be one: who joins later has a later revision, and leads later.
     pub(crate) fn token(&self) -> FencingToken {
         let revision = self.created.revision.max(0).cast_unsigned();
-        FencingToken::new(domain(self.created), revision)
+        FencingToken::new(self.created.domain(), revision)
     }
 
     /// True in a transaction while the entry is there and ours.

@@ -6,9 +6,9 @@
 use etcd_client::{Event, KeyValue, WatchStream};
 use sd_core::Result;
 
+use crate::client::Client;
 use crate::client::connection::Connection;
-use crate::client::error::translate;
-use crate::client::{Client, stream_ended};
+use crate::client::error::{stream_ended, translate};
 
 /// A stream with one or two watches.
 #[derive(Debug)]

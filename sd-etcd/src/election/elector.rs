@@ -16,9 +16,10 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use crate::backend::EtcdBackend;
+use crate::client::Client;
+use crate::client::answer::{Position, found, position};
 use crate::client::error::is_unreachable;
 use crate::client::leases::{LONGEST_TTL, Leases, SHORTEST_TTL};
-use crate::client::{Client, Position, found, position};
 use crate::election::candidate_key::CandidateKey;
 use crate::election::entry::EtcdEntry;
 use crate::election::keys::ElectionKeys;

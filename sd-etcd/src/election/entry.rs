@@ -13,7 +13,8 @@ use sd_core::{
 };
 use tokio::sync::watch;
 
-use crate::client::{Client, found, position};
+use crate::client::Client;
+use crate::client::answer::{found, position};
 use crate::election::candidate_key::{CandidateKey, EntryState};
 use crate::election::deletion_watch::DeletionWatch;
 use crate::election::term_record;

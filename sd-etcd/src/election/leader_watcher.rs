@@ -12,7 +12,6 @@ use crate::backend::EtcdBackend;
 use crate::client::change_feed::ChangeFeed;
 use crate::client::range::read_range;
 use crate::election::keys::ElectionKeys;
-use crate::reading::service_set::domain;
 
 const OP: &str = "etcd: observe election";
 
@@ -76,7 +75,7 @@ impl EtcdLeaderWatcher {
         )
         .await?;
         feed.skip_to(position)?;
-        let leader = queue.leader(&keys, domain(position));
+        let leader = queue.leader(&keys, position.domain());
         Ok(Self {
             clock: Arc::clone(&backend.clock),
             keys,
@@ -105,7 +104,7 @@ impl LeaderWatcher for EtcdLeaderWatcher {
             }
         })?;
         let as_of = self.clock.now();
-        let leader = self.queue.leader(&self.keys, domain(self.feed.position()));
+        let leader = self.queue.leader(&self.keys, self.feed.position().domain());
         if leader == self.told {
             return Ok(LeaderFeed::Alive { as_of });
         }

@@ -5,8 +5,9 @@ use etcd_client::GetOptions;
 use sd_core::{Instancer, Result, ServiceName, Snapshot, Watcher};
 
 use crate::backend::EtcdBackend;
+use crate::client::Client;
+use crate::client::answer::Position;
 use crate::client::range::{after_key, read_range};
-use crate::client::{Client, Position};
 use crate::codec::Layout;
 use crate::reading::service_set::ServiceSet;
 use crate::reading::watcher::EtcdWatcher;

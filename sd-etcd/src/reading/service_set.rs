@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sd_core::{Instance, InstanceId, Moment, Revision, ServiceName, Skipped, Snapshot};
 
-use crate::client::Position;
+use crate::client::answer::Position;
 use crate::codec::{Origin, Record, decode};
 
 /// The records under one service's prefix. Unchanged instances stay the same `Arc`, so that comparing sets is cheap.
@@ -125,12 +125,7 @@ impl ServiceSet {
 
 /// A position as core sees it: revisions are ordered within one cluster.
 pub(crate) fn revision(position: Position) -> Revision {
-    Revision::new(domain(position), position.revision.max(0).cast_unsigned())
-}
-
-/// The history that a position is of, as core sees it.
-pub(crate) fn domain(position: Position) -> String {
-    format!("{:016x}", position.cluster)
+    Revision::new(position.domain(), position.revision.max(0).cast_unsigned())
 }
 
 fn text(key: &[u8]) -> Cow<'_, str> {

@@ -13,8 +13,9 @@ use sd_core::{
     Error, ErrorKind, Instance, Limits, RecordId, RegisterOptions, Registrar, Registration, Result,
 };
 
+use crate::client::Client;
+use crate::client::answer::{found, position};
 use crate::client::leases::{LONGEST_TTL, Leases, SHORTEST_TTL};
-use crate::client::{Client, found, position};
 use crate::codec::{Layout, Record, decode, encode_withdrawn};
 use crate::config::format::Format;
 use crate::writing::registration::EtcdRegistration;

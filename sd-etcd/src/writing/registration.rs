@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, PutOptions, Txn, TxnOp};
 use sd_core::{Error, ErrorKind, Instance, Liveness, RecordId, Registration, Result};
 
+use crate::client::Client;
+use crate::client::answer::found;
 use crate::client::leases::Leases;
-use crate::client::{Client, found};
 use crate::codec::Layout;
 use crate::writing::registrar::encode;
 
