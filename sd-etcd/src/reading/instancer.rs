@@ -5,11 +5,8 @@ use etcd_client::GetOptions;
 use sd_core::{Instancer, Result, ServiceName, Snapshot, Watcher};
 
 use crate::backend::EtcdBackend;
-use crate::client::Client;
-use crate::client::answer::Position;
-use crate::client::range::{after_key, read_range};
-use crate::codec::Layout;
-use crate::reading::service_set::ServiceSet;
+use crate::client::range::after_key;
+use crate::reading::full_read::read_service;
 use crate::reading::watcher::EtcdWatcher;
 
 #[async_trait]
@@ -46,7 +43,7 @@ impl Instancer for EtcdBackend {
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
         let as_of = self.clock.now();
-        let (mut set, position) = read(
+        let (mut set, position) = read_service(
             &self.client,
             &self.layout,
             "etcd: list service",
@@ -67,22 +64,6 @@ impl Instancer for EtcdBackend {
         let watcher = EtcdWatcher::open(self, service, known).await?;
         Ok(Box::new(watcher))
     }
-}
-
-/// Reads all records of a service at one revision.
-pub(crate) async fn read(
-    client: &Client,
-    layout: &Layout,
-    op: &'static str,
-    service: &ServiceName,
-    known: Option<&Snapshot>,
-) -> Result<(ServiceSet, Position)> {
-    let (prefix, end) = layout.service(service);
-    let new = || ServiceSet::new(service.clone(), prefix.clone());
-    read_range(client, op, (&prefix, &end), new, |set, entry| {
-        set.put(entry.key(), entry.value(), entry.into(), known);
-    })
-    .await
 }
 
 /// The first key that may follow all keys below `folder/`.

@@ -8,7 +8,7 @@ use sd_core::{Clock, Feed, Result, ServiceName, Snapshot, Watcher};
 
 use crate::backend::EtcdBackend;
 use crate::client::change_feed::ChangeFeed;
-use crate::reading::instancer::read;
+use crate::reading::full_read::read_service;
 use crate::reading::service_set::{ServiceSet, revision};
 
 const OP: &str = "etcd: watch service";
@@ -32,7 +32,7 @@ impl EtcdWatcher {
         let (from, to) = backend.layout.service(service);
         let mut feed = ChangeFeed::open(client, OP, (&from, &to)).await?;
         let as_of = backend.clock.now();
-        let (mut set, position) = read(client, &backend.layout, OP, service, known).await?;
+        let (mut set, position) = read_service(client, &backend.layout, OP, service, known).await?;
         feed.skip_to(position)?;
         let first = set.snapshot(position, as_of);
         Ok(Self {
