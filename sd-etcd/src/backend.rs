@@ -1,6 +1,6 @@
 //! What a configuration opens: one cluster with its ports.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use sd_core::{AnyElector, Backend, BootClock, Clock, Registrar, Registry, RegistryConfig, Result};
@@ -39,8 +39,6 @@ pub struct EtcdBackend {
     pub(crate) layout: Layout,
     pub(crate) clock: Arc<dyn Clock>,
     registrar: Arc<EtcdRegistrar>,
-    /// The clients that have connections of their own.
-    siblings: Mutex<Vec<Weak<Client>>>,
 }
 
 impl EtcdBackend {
@@ -58,7 +56,6 @@ impl EtcdBackend {
             client,
             layout,
             clock: Arc::new(BootClock),
-            siblings: Mutex::default(),
         })
     }
 
@@ -67,15 +64,6 @@ impl EtcdBackend {
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
-    }
-
-    /// A client with a connection of its own, which closes with the backend.
-    pub(crate) fn sibling(&self) -> Arc<Client> {
-        let sibling = Arc::new(self.client.beside());
-        let mut siblings = lock(&self.siblings);
-        siblings.retain(|other| other.strong_count() > 0);
-        siblings.push(Arc::downgrade(&sibling));
-        sibling
     }
 }
 
@@ -91,19 +79,14 @@ impl Backend for EtcdBackend {
     }
 
     fn elector(self: Arc<Self>) -> Option<AnyElector> {
-        Some(AnyElector::Strict(Arc::new(EtcdElector::new(self))))
+        Some(AnyElector::Strict(Arc::new(EtcdElector::new(
+            Arc::clone(&self.client),
+            Arc::clone(&self.clock),
+        ))))
     }
 
     async fn close(&self) -> Result<()> {
         self.client.close();
-        for sibling in lock(&self.siblings).iter().filter_map(Weak::upgrade) {
-            sibling.close();
-        }
         Ok(())
     }
-}
-
-/// The list stays consistent even if a panic poisoned its lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

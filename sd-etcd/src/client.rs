@@ -11,6 +11,7 @@ pub(crate) mod version;
 
 use std::fmt;
 use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use etcd_client::{
@@ -40,6 +41,8 @@ const OTHERS_WITHIN: Duration = Duration::from_millis(500);
 pub(crate) struct Client {
     connector: Connector,
     closed: CancellationToken,
+    /// The clients of the same cluster that have connections of their own.
+    siblings: Mutex<Vec<Weak<Client>>>,
 }
 
 /// Whether a request may be sent a second time when its outcome is unknown.
@@ -62,17 +65,24 @@ impl Client {
         Self {
             connector: Connector::new(config),
             closed: CancellationToken::new(),
+            siblings: Mutex::default(),
         }
     }
 
     /// A client of the same cluster with a connection of its own, which is closed with this one. The connection may be quiet.
-    pub(crate) fn beside(&self) -> Self {
+    pub(crate) fn sibling(&self) -> Arc<Self> {
         let mut config = self.config().clone();
         config.keep_alive_interval = config.keep_alive_interval.max(SHORTEST_QUIET_INTERVAL);
-        Self {
+        let sibling = Arc::new(Self {
             connector: Connector::new(config),
             closed: self.closed.child_token(),
-        }
+            siblings: Mutex::default(),
+        });
+        let mut siblings = lock(&self.siblings);
+        siblings.retain(|other| other.strong_count() > 0);
+        siblings.push(Arc::downgrade(&sibling));
+        drop(siblings);
+        sibling
     }
 
     pub(crate) fn config(&self) -> &EtcdConfig {
@@ -272,10 +282,13 @@ impl Client {
         self.connector.retire(connection);
     }
 
-    /// Answers every request from now on, also those under way, with `Closed`, and lets go of the connection.
+    /// Answers every request from now on, also those under way, with `Closed`, and lets go of the connection. So do its siblings.
     pub(crate) fn close(&self) {
         self.closed.cancel();
         self.connector.let_go();
+        for sibling in lock(&self.siblings).iter().filter_map(Weak::upgrade) {
+            sibling.close();
+        }
     }
 
     /// `Closed` if the client is.
@@ -347,10 +360,32 @@ impl fmt::Debug for Client {
     }
 }
 
+/// The list stays consistent even if a panic poisoned its lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn no_answer(op: &'static str, limit: Duration) -> Error {
     Error::new(ErrorKind::Timeout, op).because(format!("no answer within {limit:?}"))
 }
 
 fn closed(op: &'static str) -> Error {
     Error::new(ErrorKind::Closed, op).because("the registry was closed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn siblings_are_closed_with_the_client_and_not_the_other_way_round() {
+        let client = Client::new(EtcdConfig::new(["h:1"]).checked().unwrap());
+        let (one, two) = (client.sibling(), client.sibling());
+        one.close();
+        client.check_open("test").unwrap();
+        two.check_open("test").unwrap();
+        client.close();
+        let error = two.check_open("test").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Closed);
+    }
 }

@@ -150,3 +150,10 @@ impl CandidateKey {
 fn key_only() -> GetOptions {
     GetOptions::new().with_keys_only()
 }
+
+/// Deletes an entry if it hangs on this lease.
+pub(crate) fn delete_entry(entry: &str, lease: i64) -> Txn {
+    Txn::new()
+        .when([Compare::lease(entry, CompareOp::Equal, lease)])
+        .and_then([TxnOp::delete(entry, None)])
+}

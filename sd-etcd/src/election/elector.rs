@@ -9,18 +9,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
 use sd_core::{
-    CandidateId, ElectionName, Elector, Entry, Error, ErrorKind, LeaderWatcher, Limits, Result,
-    Safety, StrictElector, Ticket,
+    CandidateId, Clock, ElectionName, Elector, Entry, Error, ErrorKind, LeaderWatcher, Limits,
+    Result, Safety, StrictElector, Ticket,
 };
 use tokio::time::sleep;
 use tracing::debug;
 
-use crate::backend::EtcdBackend;
 use crate::client::Client;
 use crate::client::answer::{Position, found, position};
 use crate::client::error::is_unreachable;
 use crate::client::leases::{LONGEST_TTL, Leases, SHORTEST_TTL};
-use crate::election::candidate_key::CandidateKey;
+use crate::election::candidate_key::{CandidateKey, delete_entry};
 use crate::election::entry::EtcdEntry;
 use crate::election::keys::ElectionKeys;
 use crate::election::leader_watcher::EtcdLeaderWatcher;
@@ -40,19 +39,21 @@ type LeaseOwner = (ElectionName, CandidateId);
 /// The elections of one cluster, over a connection of its own.
 #[derive(Debug)]
 pub(crate) struct EtcdElector {
-    /// Its connection is for reading only, and everybody's.
-    backend: Arc<EtcdBackend>,
+    /// For reading only, over the connection that the whole registry uses.
+    shared: Arc<Client>,
     client: Arc<Client>,
+    clock: Arc<dyn Clock>,
     limits: Limits,
     leases: Leases<LeaseOwner>,
 }
 
 impl EtcdElector {
-    /// An elector that connects when it is first used, and closes with the backend.
-    pub(crate) fn new(backend: Arc<EtcdBackend>) -> Self {
+    /// An elector that connects when it is first used, and closes with the `shared` client.
+    pub(crate) fn new(shared: Arc<Client>, clock: Arc<dyn Clock>) -> Self {
         Self {
-            client: backend.sibling(),
-            backend,
+            client: shared.sibling(),
+            shared,
+            clock,
             limits: Limits::new(SHORTEST_TTL..=LONGEST_TTL, MOST_VALUE_BYTES),
             leases: Leases::default(),
         }
@@ -146,7 +147,7 @@ impl Elector for EtcdElector {
         let told = if ticket.records_term {
             term_record::end(&self.client, &keys, &entry, lease).await
         } else {
-            let txn = delete(&entry, lease);
+            let txn = delete_entry(&entry, lease);
             self.client.repeatable_txn(OP, &txn).await.map(drop)
         };
         match told {
@@ -162,16 +163,9 @@ impl Elector for EtcdElector {
     }
 
     async fn observe(&self, name: &ElectionName) -> Result<Box<dyn LeaderWatcher>> {
-        let watcher = EtcdLeaderWatcher::open(&self.backend, self.keys(name)).await?;
+        let watcher = EtcdLeaderWatcher::open(&self.shared, &self.clock, self.keys(name)).await?;
         Ok(Box::new(watcher))
     }
 }
 
 impl StrictElector for EtcdElector {}
-
-/// Deletes an entry if it hangs on this lease.
-pub(crate) fn delete(entry: &str, lease: i64) -> Txn {
-    Txn::new()
-        .when([Compare::lease(entry, CompareOp::Equal, lease)])
-        .and_then([TxnOp::delete(entry, None)])
-}

@@ -271,12 +271,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use std::time::Duration;
 
-    use sd_core::ElectionName;
     use sd_core::testing::required_env;
+    use sd_core::{BootClock, ElectionName};
     use tokio::time::timeout;
 
     use super::*;
-    use crate::backend::EtcdBackend;
     use crate::config::EtcdConfig;
     use crate::election::elector::EtcdElector;
 
@@ -285,7 +284,8 @@ mod tests {
     fn elector() -> EtcdElector {
         let url = required_env("SD_TEST_ETCD").unwrap();
         let config = EtcdConfig::new([url]).with_election_prefix("/sd-test-elections");
-        EtcdElector::new(Arc::new(EtcdBackend::new(config).unwrap()))
+        let shared = Client::new(config.checked().unwrap());
+        EtcdElector::new(Arc::new(shared), Arc::new(BootClock))
     }
 
     fn tickets() -> [Ticket; 2] {

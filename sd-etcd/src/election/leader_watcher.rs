@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use etcd_client::KeyValue;
 use sd_core::{Clock, FencingToken, Leader, LeaderFeed, LeaderWatcher, Result};
 
-use crate::backend::EtcdBackend;
+use crate::client::Client;
 use crate::client::change_feed::ChangeFeed;
 use crate::client::range::read_range;
 use crate::election::keys::ElectionKeys;
@@ -63,21 +63,19 @@ impl Queue {
 }
 
 impl EtcdLeaderWatcher {
-    pub(crate) async fn open(backend: &EtcdBackend, keys: ElectionKeys) -> Result<Self> {
-        let mut feed = ChangeFeed::open(&backend.client, OP, keys.entries()).await?;
-        let as_of = backend.clock.now();
-        let (queue, position) = read_range(
-            &backend.client,
-            OP,
-            keys.entries(),
-            Queue::default,
-            Queue::put,
-        )
-        .await?;
+    pub(crate) async fn open(
+        client: &Arc<Client>,
+        clock: &Arc<dyn Clock>,
+        keys: ElectionKeys,
+    ) -> Result<Self> {
+        let mut feed = ChangeFeed::open(client, OP, keys.entries()).await?;
+        let as_of = clock.now();
+        let (queue, position) =
+            read_range(client, OP, keys.entries(), Queue::default, Queue::put).await?;
         feed.skip_to(position)?;
         let leader = queue.leader(&keys, position.domain());
         Ok(Self {
-            clock: Arc::clone(&backend.clock),
+            clock: Arc::clone(clock),
             keys,
             feed,
             queue,

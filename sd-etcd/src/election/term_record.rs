@@ -4,8 +4,7 @@ use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, Txn, TxnOp};
 use sd_core::{Predecessor, Result, TermRecorder};
 
 use crate::client::Client;
-use crate::election::candidate_key::CandidateKey;
-use crate::election::elector::delete;
+use crate::election::candidate_key::{CandidateKey, delete_entry};
 use crate::election::keys::ElectionKeys;
 
 /// How a record names the entry on this lease.
@@ -61,7 +60,7 @@ pub(crate) async fn end(
     let put = TxnOp::put(keys.term(), ended, None);
     let txn = Txn::new()
         .when([unchanged_since(found.as_ref(), keys)])
-        .and_then([put, TxnOp::txn(delete(entry, lease))]);
+        .and_then([put, TxnOp::txn(delete_entry(entry, lease))]);
     // If it was changed since, another term has begun, and nobody asks how ours ended.
     client.txn(OP, &txn).await.map(drop)
 }
