@@ -3,7 +3,7 @@
 //! A record is kept under `<prefix>/<service>/<id>`. Its value is our JSON, or go-kit's plain `scheme://host:port`.
 
 use etcd_client::KeyValue;
-use sd_core::{Endpoint, Incarnation, Instance, InstanceId, ServiceName};
+use sd_core::{Endpoint, Error, ErrorKind, Incarnation, Instance, InstanceId, ServiceName};
 use serde::{Deserialize, Serialize};
 
 use crate::config::format::Format;
@@ -89,9 +89,13 @@ impl Layout {
     }
 
     /// The value of a record.
-    pub(crate) fn encode(&self, instance: &Instance) -> Result<Vec<u8>, serde_json::Error> {
+    ///
+    /// # Errors
+    /// `InvalidInput` if the instance cannot be written.
+    pub(crate) fn encode(&self, op: &'static str, instance: &Instance) -> sd_core::Result<Vec<u8>> {
         match self.format {
-            Format::Json => serde_json::to_vec(instance),
+            Format::Json => serde_json::to_vec(instance)
+                .map_err(|error| Error::new(ErrorKind::InvalidInput, op).with_source(error)),
             Format::GoKit => Ok(plain(instance).into_bytes()),
         }
     }
@@ -297,8 +301,9 @@ mod tests {
     #[test]
     fn go_kit_reads_what_we_write_for_it() {
         let layout = Layout::new("/services", Format::GoKit);
-        let written =
-            |instance: &Instance| String::from_utf8(layout.encode(instance).unwrap()).unwrap();
+        let written = |instance: &Instance| {
+            String::from_utf8(layout.encode("test", instance).unwrap()).unwrap()
+        };
         let here = instance("k", "1.2.3.4:8080");
         assert_eq!(written(&here), "http://1.2.3.4:8080");
         let bare = here.clone().with_metadata(SCHEME, "");
@@ -329,7 +334,7 @@ mod tests {
                 .with_ready(ready)
                 .with_tag(tag)
                 .with_metadata("key", value);
-            let stored = Layout::new("/p", Format::Json).encode(&instance).unwrap();
+            let stored = Layout::new("/p", Format::Json).encode("test", &instance).unwrap();
             let read = decode(&service(), "k", &stored, ORIGIN);
             prop_assert_eq!(read, Ok(Record::Live(instance)));
         }

@@ -162,7 +162,7 @@ impl Registrar for EtcdRegistrar {
     ) -> Result<Box<dyn Registration>> {
         const OP: &str = "etcd: register";
         self.limits.check(record, options)?;
-        let value = encode(OP, &self.layout, record)?;
+        let value = self.layout.encode(OP, record)?;
         let id = record.record_id();
         let key = self.layout.key(&id.service, &id.id);
         let (lease, ttl) = self
@@ -193,12 +193,6 @@ impl Registrar for EtcdRegistrar {
         self.remove(OP, record, lease).await?;
         self.leases.release(&self.client, OP, record).await
     }
-}
-
-pub(crate) fn encode(op: &'static str, layout: &Layout, record: &Instance) -> Result<Vec<u8>> {
-    layout
-        .encode(record)
-        .map_err(|error| Error::new(ErrorKind::InvalidInput, op).with_source(error))
 }
 
 fn read(found: &KeyValue, record: &RecordId) -> Result<Record, String> {

@@ -11,7 +11,6 @@ use crate::client::Client;
 use crate::client::answer::found;
 use crate::client::leases::Leases;
 use crate::codec::Layout;
-use crate::writing::registrar::encode;
 
 /// A record under one key, attached to one lease.
 #[derive(Debug)]
@@ -73,7 +72,7 @@ impl Registration for EtcdRegistration {
                 "service, id and incarnation cannot change: register another instance",
             ));
         }
-        let value = encode(OP, &self.layout, record)?;
+        let value = self.layout.encode(OP, record)?;
         let key = self.key.as_str();
         let attached = PutOptions::new().with_lease(self.lease);
         let key_only = GetOptions::new().with_keys_only();
