@@ -2,18 +2,13 @@
 //!
 //! A record is kept under `<prefix>/<service>/<id>`. Its value is our JSON, or go-kit's plain `scheme://host:port`.
 
+pub(crate) mod gokit;
+pub(crate) mod json;
+
 use etcd_client::KeyValue;
-use sd_core::{Endpoint, Error, ErrorKind, Incarnation, Instance, InstanceId, ServiceName};
-use serde::{Deserialize, Serialize};
+use sd_core::{Error, ErrorKind, Incarnation, Instance, InstanceId, ServiceName};
 
 use crate::config::format::Format;
-
-/// The metadata key of the scheme in a go-kit value.
-pub const SCHEME: &str = "scheme";
-/// The metadata key of what follows the address in a go-kit value, for instance `/api`.
-pub const PATH: &str = "path";
-/// The scheme that a go-kit value gets if the instance's metadata has none under [`SCHEME`].
-pub const DEFAULT_SCHEME: &str = "http";
 
 /// Where records are and how they are written.
 #[derive(Clone, Debug)]
@@ -47,18 +42,17 @@ impl From<&KeyValue> for Origin {
     }
 }
 
-/// The mark of a record that is being withdrawn, beside the fields of the instance.
-#[derive(Serialize)]
-struct Tombstone<'a> {
-    #[serde(flatten)]
-    instance: &'a Instance,
-    withdrawn: bool,
-}
-
-#[derive(Deserialize)]
-struct Mark {
-    #[serde(default)]
-    withdrawn: bool,
+impl Origin {
+    /// The run that wrote a record which does not say so itself: go-kit takes a new lease for each. A key that was put by hand has
+    /// none.
+    fn run(self) -> Incarnation {
+        let run = if self.lease == 0 {
+            self.create_revision
+        } else {
+            self.lease
+        };
+        Incarnation::from_u64(run.cast_unsigned())
+    }
 }
 
 impl Layout {
@@ -96,7 +90,7 @@ impl Layout {
         match self.format {
             Format::Json => serde_json::to_vec(instance)
                 .map_err(|error| Error::new(ErrorKind::InvalidInput, op).with_source(error)),
-            Format::GoKit => Ok(plain(instance).into_bytes()),
+            Format::GoKit => Ok(gokit::encode(instance).into_bytes()),
         }
     }
 }
@@ -107,14 +101,6 @@ fn below(folder: String) -> (String, String) {
     (folder + "/", end)
 }
 
-/// The value of a record that is about to be deleted. Readers that do not know the mark see an instance that is not ready.
-pub(crate) fn encode_withdrawn(instance: &Instance) -> Result<Vec<u8>, serde_json::Error> {
-    serde_json::to_vec(&Tombstone {
-        instance: &instance.clone().with_ready(false),
-        withdrawn: true,
-    })
-}
-
 /// What `value`, stored for `id` of `service`, says. An error says why it cannot be understood.
 pub(crate) fn decode(
     service: &ServiceName,
@@ -122,15 +108,10 @@ pub(crate) fn decode(
     value: &[u8],
     origin: Origin,
 ) -> Result<Record, String> {
-    if value.trim_ascii_start().starts_with(b"{") {
-        decode_json(service, id, value)
-    } else {
-        decode_plain(service, id, value, origin).map(Record::Live)
+    if !value.trim_ascii_start().starts_with(b"{") {
+        return gokit::decode(service, id, value, origin.run()).map(Record::Live);
     }
-}
-
-fn decode_json(service: &ServiceName, id: &str, value: &[u8]) -> Result<Record, String> {
-    let instance: Instance = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+    let (instance, withdrawn) = json::decode(value)?;
     if instance.service() != service || instance.id().as_str() != id {
         return Err(format!(
             "is a record of {:?} of {:?}, stored in the wrong place",
@@ -138,69 +119,11 @@ fn decode_json(service: &ServiceName, id: &str, value: &[u8]) -> Result<Record, 
             instance.service()
         ));
     }
-    let mark: Mark = serde_json::from_slice(value).map_err(|error| error.to_string())?;
-    Ok(if mark.withdrawn {
+    Ok(if withdrawn {
         Record::Withdrawn(instance)
     } else {
         Record::Live(instance)
     })
-}
-
-fn plain(instance: &Instance) -> String {
-    let metadata = |key| instance.metadata().get(key).map(String::as_str);
-    let path = metadata(PATH).unwrap_or_default();
-    match metadata(SCHEME).unwrap_or(DEFAULT_SCHEME) {
-        "" => format!("{}{path}", instance.endpoint()),
-        scheme => format!("{scheme}://{}{path}", instance.endpoint()),
-    }
-}
-
-fn decode_plain(
-    service: &ServiceName,
-    id: &str,
-    value: &[u8],
-    origin: Origin,
-) -> Result<Instance, String> {
-    let text = std::str::from_utf8(value)
-        .map_err(|_| "neither JSON nor text")?
-        .trim();
-    let (scheme, rest) = match text.split_once("://") {
-        Some((scheme, rest)) => (scheme, rest),
-        None => ("", text),
-    };
-    let is_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
-    if !scheme.chars().all(is_scheme) {
-        return Err("neither JSON nor an address".to_owned());
-    }
-    let (address, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    if address.contains('@') {
-        // Not repeated in the reason: it may be a password.
-        return Err("an address with a user name in it".to_owned());
-    }
-    let has_port = address
-        .rsplit_once(':')
-        .is_some_and(|(_, port)| !port.contains(']'));
-    let endpoint = match scheme {
-        "http" if !has_port => Endpoint::tcp(address, 80),
-        "https" if !has_port => Endpoint::tcp(address, 443),
-        _ => address.parse(),
-    }
-    .map_err(|error| error.report().to_string())?;
-    let id = InstanceId::new(id).map_err(|error| error.report().to_string())?;
-    // go-kit takes a new lease for each run. A key that was put by hand has none.
-    let run = if origin.lease == 0 {
-        origin.create_revision
-    } else {
-        origin.lease
-    };
-    let run = Incarnation::from_u64(run.cast_unsigned());
-    let mut instance = Instance::of_run(service.clone(), id, run, endpoint);
-    for (key, value) in [(SCHEME, scheme), (PATH, path)] {
-        if !value.is_empty() {
-            instance = instance.with_metadata(key, value);
-        }
-    }
-    Ok(instance)
 }
 
 #[cfg(test)]
@@ -208,6 +131,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::codec::gokit::{PATH, SCHEME};
+    use crate::codec::json::encode_withdrawn;
 
     const ORIGIN: Origin = Origin {
         lease: 7,

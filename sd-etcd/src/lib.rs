@@ -12,7 +12,7 @@ mod writing;
 mod backend;
 
 pub use crate::backend::{EtcdBackend, connect, connect_with};
-pub use crate::codec::{DEFAULT_SCHEME, PATH, SCHEME};
+pub use crate::codec::gokit::{DEFAULT_SCHEME, PATH, SCHEME};
 pub use crate::config::EtcdConfig;
 pub use crate::config::format::Format;
 pub use crate::config::rules::{

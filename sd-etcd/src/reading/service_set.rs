@@ -225,7 +225,7 @@ mod tests {
         put(
             &mut set,
             &key,
-            &crate::codec::encode_withdrawn(&instance).unwrap(),
+            &crate::codec::json::encode_withdrawn(&instance).unwrap(),
             None,
         );
         let gone = taken(&mut set);

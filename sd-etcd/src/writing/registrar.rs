@@ -16,7 +16,8 @@ use sd_core::{
 use crate::client::Client;
 use crate::client::answer::{found, position};
 use crate::client::leases::{LONGEST_TTL, Leases, SHORTEST_TTL};
-use crate::codec::{Layout, Record, decode, encode_withdrawn};
+use crate::codec::json::encode_withdrawn;
+use crate::codec::{Layout, Record, decode};
 use crate::config::format::Format;
 use crate::writing::registration::EtcdRegistration;
 
