@@ -6,9 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use etcd_client::{
-    Compare, CompareOp, DeleteOptions, GetOptions, KeyValue, PutOptions, Txn, TxnOp,
-};
+use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, Txn, TxnOp};
 use sd_core::{
     Error, ErrorKind, Instance, Limits, RecordId, RegisterOptions, Registrar, Registration, Result,
 };
@@ -17,8 +15,9 @@ use crate::client::Client;
 use crate::client::answer::{found, position};
 use crate::client::leases::{LONGEST_TTL, Leases, SHORTEST_TTL};
 use crate::codec::json::encode_withdrawn;
-use crate::codec::{Layout, Record, decode};
+use crate::codec::{Layout, Record};
 use crate::config::format::Format;
+use crate::writing::ownership::{Owner, stored_in};
 use crate::writing::registration::EtcdRegistration;
 
 /// Far below what etcd takes in one request (1.5 MiB), and large enough for any sensible metadata.
@@ -33,15 +32,6 @@ pub(crate) struct EtcdRegistrar {
     layout: Layout,
     limits: Limits,
     leases: Arc<Leases<RecordId>>,
-}
-
-/// Whose record lies under a key.
-#[derive(Debug)]
-enum Owner {
-    Us,
-    /// Another run, which is withdrawing it.
-    Free,
-    Other(String),
 }
 
 impl EtcdRegistrar {
@@ -85,7 +75,9 @@ impl EtcdRegistrar {
             if found.lease() == lease && found.value() == value {
                 return Ok(());
             }
-            if let Owner::Other(who) = owner(&found, record, Some(lease)) {
+            if found.lease() != lease
+                && let Owner::Other(who) = Owner::of(&stored_in(&found, record), record)
+            {
                 return Err(Error::new(ErrorKind::Conflict, op).because(format!(
                     "{key} is held by {who}: give this instance another id, or wait until that one is gone"
                 )));
@@ -106,10 +98,10 @@ impl EtcdRegistrar {
             let Some(found) = answer.kvs().first() else {
                 return Ok(());
             };
-            let stored = read(found, record);
-            match owner(found, record, lease) {
-                Owner::Us => {}
-                Owner::Free | Owner::Other(_) => return Ok(()),
+            let stored = stored_in(found, record);
+            let on_our_lease = lease == Some(found.lease());
+            if !on_our_lease && Owner::of(&stored, record) != Owner::Us {
+                return Ok(());
             }
             let mut last = found.mod_revision();
             if let (Format::Json, Ok(Record::Live(instance))) = (self.layout.format(), stored) {
@@ -122,7 +114,7 @@ impl EtcdRegistrar {
                     None => continue,
                 }
             }
-            if lease == Some(found.lease()) {
+            if on_our_lease {
                 return Ok(());
             }
             let delete = TxnOp::delete(key.as_str(), Some(DeleteOptions::new()));
@@ -193,31 +185,6 @@ impl Registrar for EtcdRegistrar {
         let lease = self.leases.id(record);
         self.remove(OP, record, lease).await?;
         self.leases.release(&self.client, OP, record).await
-    }
-}
-
-fn read(found: &KeyValue, record: &RecordId) -> Result<Record, String> {
-    let id = record.id.as_str();
-    decode(&record.service, id, found.value(), found.into())
-}
-
-fn owner(found: &KeyValue, record: &RecordId, lease: Option<i64>) -> Owner {
-    if lease == Some(found.lease()) {
-        return Owner::Us;
-    }
-    match read(found, record) {
-        Ok(Record::Live(instance) | Record::Withdrawn(instance))
-            if instance.incarnation() == record.incarnation =>
-        {
-            Owner::Us
-        }
-        Ok(Record::Withdrawn(_)) => Owner::Free,
-        Ok(Record::Live(instance)) => Owner::Other(format!(
-            "the incarnation {} at {}",
-            instance.incarnation(),
-            instance.endpoint()
-        )),
-        Err(reason) => Owner::Other(format!("something that is no record ({reason})")),
     }
 }
 
