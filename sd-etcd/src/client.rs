@@ -11,7 +11,7 @@ pub(crate) mod version;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use etcd_client::{
@@ -30,6 +30,7 @@ use crate::client::error::{
 };
 use crate::config::EtcdConfig;
 use crate::config::rules::DEFAULT_KEEP_ALIVE_INTERVAL;
+use crate::lock::lock;
 
 /// etcd hangs up on a connection that is pinged more often than every 5 s and has nothing else to say.
 const SHORTEST_QUIET_INTERVAL: Duration = DEFAULT_KEEP_ALIVE_INTERVAL;
@@ -358,11 +359,6 @@ impl fmt::Debug for Client {
             .field("prefix", &self.config().prefix)
             .finish_non_exhaustive()
     }
-}
-
-/// The list stays consistent even if a panic poisoned its lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn no_answer(op: &'static str, limit: Duration) -> Error {

@@ -4,6 +4,7 @@ mod config;
 
 mod client;
 mod codec;
+mod lock;
 
 mod election;
 mod reading;

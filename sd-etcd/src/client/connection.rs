@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use etcd_client::{
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::credentials::Credentials;
 use crate::client::error::{is_login_needless, is_unreachable, translate};
 use crate::config::EtcdConfig;
+use crate::lock::lock;
 
 /// How long an endpoint is tried alone before the next one is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(200);
@@ -278,9 +279,4 @@ impl Drop for Unanswered<'_> {
 
 fn cause(error: &Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
-}
-
-/// What the lock guards is replaced as a whole, so that a panic elsewhere cannot leave it half done.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,12 +4,13 @@
 //! to it is ours.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use sd_core::{ErrorKind, Result};
 
 use crate::client::Client;
+use crate::lock::lock;
 
 /// etcd raises shorter ones to this with its default election timeout of 1 s.
 pub(crate) const SHORTEST_TTL: Duration = Duration::from_secs(2);
@@ -42,7 +43,7 @@ impl<K: Ord + Clone> Leases<K> {
         owner: &K,
         ttl: Duration,
     ) -> Result<(i64, Duration)> {
-        let held = self.lock().get(owner).copied();
+        let held = lock(&self.0).get(owner).copied();
         match held {
             Some(Lease { id, ttl: Some(ttl) }) => match client.keep_alive(op, id).await {
                 Ok(()) => return Ok((id, ttl)),
@@ -62,7 +63,7 @@ impl<K: Ord + Clone> Leases<K> {
 
     /// The id of the owner's lease, granted or not.
     pub(crate) fn id(&self, owner: &K) -> Option<i64> {
-        self.lock().get(owner).map(|lease| lease.id)
+        lock(&self.0).get(owner).map(|lease| lease.id)
     }
 
     /// Ends the owner's lease, and with it what is attached to it.
@@ -76,18 +77,13 @@ impl<K: Ord + Clone> Leases<K> {
 
     /// Forgets the lease of an owner if it still is this one.
     pub(crate) fn forget(&self, owner: &K, id: i64) {
-        let mut leases = self.lock();
+        let mut leases = lock(&self.0);
         if leases.get(owner).is_some_and(|lease| lease.id == id) {
             leases.remove(owner);
         }
     }
 
     fn set(&self, owner: &K, lease: Lease) {
-        self.lock().insert(owner.clone(), lease);
-    }
-
-    /// Each change is one insert or remove, so that a panic elsewhere cannot leave it half done.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<K, Lease>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0).insert(owner.clone(), lease);
     }
 }

@@ -3,7 +3,7 @@
 //! Everything is decided by reading: the watch only says when to read again. So a lost, doubled or late event does no harm, and a
 //! dropped call is made good by the next one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use etcd_client::{PutOptions, Txn, TxnOp};
@@ -18,6 +18,7 @@ use crate::client::answer::{found, position};
 use crate::election::candidate_key::{CandidateKey, EntryState};
 use crate::election::deletion_watch::DeletionWatch;
 use crate::election::term_record;
+use crate::lock::lock;
 
 /// An entry under one key, attached to one lease.
 #[derive(Debug)]
@@ -260,11 +261,6 @@ impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
         *lock(self.home) = self.item.take();
     }
-}
-
-/// What the lock guards is replaced as a whole, so that a panic elsewhere cannot leave it half done.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
