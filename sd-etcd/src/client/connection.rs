@@ -10,14 +10,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use etcd_client::{
-    ClusterClient, ConnectOptions, GetOptions, KvClient, LeaseClient, MaintenanceClient,
-    WatchClient,
+    Channel, ClusterClient, ConnectOptions, GetOptions, KvClient, LeaseClient, MaintenanceClient,
+    TlsOptions, WatchClient,
 };
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use sd_core::{Error, ErrorKind, Result};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tonic::transport::{Endpoint, Uri};
 
 use crate::client::credentials::Credentials;
 use crate::client::error::{is_login_needless, is_unreachable, translate};
@@ -111,9 +112,8 @@ impl Connector {
     /// Reads the files anew.
     async fn credentials(&self, op: &'static str) -> Result<Credentials> {
         let config = self.config.clone();
-        tokio::task::spawn_blocking(move || Credentials::read(&config))
-            .await
-            .map_err(|error| Error::new(ErrorKind::Unavailable, op).with_source(error))?
+        off_runtime(op, move || Credentials::read(&config))
+            .await?
             // It was fine at the start, so it may be mended.
             .map_err(|error| Error::new(ErrorKind::Denied, op).with_source(error))
     }
@@ -156,21 +156,22 @@ impl Connector {
         endpoint: &'a str,
         credentials: &Credentials,
     ) -> Result<Member, (&'a str, Error)> {
-        let connect = |options| etcd_client::Client::connect([endpoint], Some(options));
-        let mut options = ConnectOptions::new()
-            .with_connect_timeout(self.config.connect_timeout)
-            .with_keep_alive(
-                self.config.keep_alive_interval,
-                self.config.keep_alive_timeout,
-            )
-            // etcd takes pings on a connection without any request for an attack and hangs up. A connection that died
-            // idle is found out by the next request.
-            .with_keep_alive_while_idle(false)
-            // A member that is cut off from the others says so instead of being silent.
-            .with_require_leader(true);
-        if let Some(tls) = credentials.tls.clone() {
-            options = options.with_tls(tls);
-        }
+        let failed = |error| (endpoint, translate(op, error));
+        let (config, url, tls) = (
+            self.config.clone(),
+            endpoint.to_owned(),
+            credentials.tls.clone(),
+        );
+        let prepared = off_runtime(op, move || prepare(&config, &url, tls))
+            .await
+            .map_err(|error| (endpoint, error))?
+            .map_err(failed)?;
+        let connect = |options| {
+            let channel = Channel::Tonic(prepared.connect_lazy());
+            etcd_client::Client::from_channel(channel, Some(options))
+        };
+        // A member that is cut off from the others says so instead of being silent.
+        let options = ConnectOptions::new().with_require_leader(true);
         let connected = match &credentials.login {
             None => connect(options).await,
             Some((user, password)) => {
@@ -180,7 +181,6 @@ impl Connector {
                 }
             }
         };
-        let failed = |error| (endpoint, translate(op, error));
         let mut etcd = connected.map_err(failed)?;
         let probe = GetOptions::new().with_count_only();
         match etcd
@@ -277,6 +277,74 @@ impl Drop for Unanswered<'_> {
     }
 }
 
+/// What it takes to connect to one endpoint. Blocks: for TLS, the issuers that the operating system trusts are read from its files.
+fn prepare(
+    config: &EtcdConfig,
+    url: &str,
+    tls: Option<TlsOptions>,
+) -> Result<Endpoint, etcd_client::Error> {
+    let endpoint = Endpoint::from(url.parse::<Uri>()?)
+        .connect_timeout(config.connect_timeout)
+        .http2_keep_alive_interval(config.keep_alive_interval)
+        .keep_alive_timeout(config.keep_alive_timeout)
+        // etcd takes pings on a connection without any request for an attack and hangs up. A connection that died idle is found
+        // out by the next request.
+        .keep_alive_while_idle(false);
+    match tls {
+        None => Ok(endpoint),
+        Some(tls) => Ok(endpoint.tls_config(tls)?),
+    }
+}
+
+/// Does what blocks where no task waits for the thread.
+async fn off_runtime<T: Send + 'static>(
+    op: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::new(ErrorKind::Unavailable, op).with_source(error))
+}
+
 fn cause(error: &Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::sync::mpsc;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const MOMENT: Duration = Duration::from_millis(100);
+    const LONG: Duration = Duration::from_secs(10);
+
+    /// A pipe is a file that cannot be read before it is written.
+    #[tokio::test]
+    async fn files_are_read_off_the_runtime_and_without_a_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("password");
+        let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let config = EtcdConfig::new(["127.0.0.1:1"]).with_password_file("u", &pipe);
+        let connector = Connector::new(config.checked().unwrap());
+        let (write, told) = mpsc::channel::<()>();
+        let writer = std::thread::spawn(move || {
+            // Also if it is never told: then the runtime waits for us.
+            let _ = told.recv_timeout(LONG);
+            std::fs::write(pipe, "password").unwrap();
+        });
+
+        let connecting = connector.connection("test");
+        tokio::pin!(connecting);
+        assert!(timeout(MOMENT, &mut connecting).await.is_err());
+        assert!(connector.slot.try_lock().is_ok());
+        write.send(()).unwrap();
+        let error = connecting.await.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.report());
+        writer.join().unwrap();
+    }
 }
