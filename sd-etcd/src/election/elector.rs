@@ -33,8 +33,8 @@ const MOST_VALUE_BYTES: usize = 64 * 1024;
 /// while it ends a lease, and that read would wait for it: a hand-over would take half as long again.
 const BEFORE_LEASE_ENDS: Duration = Duration::from_millis(10);
 
-/// What a lease is held for.
-type LeaseOwner = (ElectionName, CandidateId);
+/// Who a lease is held for.
+type ParticipationId = (ElectionName, CandidateId);
 
 /// The elections of one cluster, over a connection of its own.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(crate) struct EtcdElector {
     client: Arc<Client>,
     clock: Arc<dyn Clock>,
     limits: Limits,
-    leases: Leases<LeaseOwner>,
+    leases: Leases<ParticipationId>,
 }
 
 impl EtcdElector {

@@ -4,6 +4,7 @@ pub(crate) mod candidate_key;
 pub(crate) mod deletion_watch;
 pub(crate) mod elector;
 pub(crate) mod entry;
+pub(crate) mod flaws;
 pub(crate) mod guarded_write;
 pub(crate) mod keys;
 pub(crate) mod leader_watcher;

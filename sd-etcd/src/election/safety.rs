@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use sd_core::{Result, Safety, SafetyNote};
 
-use crate::client::version::{FLAWS, Version};
+use crate::client::version::Version;
 use crate::client::{Client, MemberVersion};
+use crate::election::flaws::FLAWS;
 
 /// A member that leads trusts that for this long without asking the others: three heartbeats, by default of 100 ms.
 const EARLY_EXPIRY: Duration = Duration::from_millis(300);
