@@ -12,18 +12,19 @@ use crate::config::EtcdConfig;
 use crate::election::elector::EtcdElector;
 use crate::writing::registrar::EtcdRegistrar;
 
-/// Opens a registry over an etcd cluster. Does not wait for the server and needs no runtime: the first use connects.
+/// Opens a registry over an etcd cluster. Does not wait for the server and needs no runtime: the first use connects. Reads the
+/// files that `config` names, and blocks while it does.
 ///
 /// # Errors
-/// `InvalidInput` names the setting that is wrong, or whose file cannot be read.
+/// `InvalidInput` names the setting that is wrong or whose file cannot be read.
 pub fn connect(config: EtcdConfig) -> Result<Registry> {
     connect_with(config, RegistryConfig::default())
 }
 
-/// As [`connect`], with settings for subscriptions and registrations.
+/// Like [`connect`], with settings for subscriptions and registrations.
 ///
 /// # Errors
-/// As [`connect`].
+/// Like [`connect`].
 pub fn connect_with(config: EtcdConfig, mut registry: RegistryConfig) -> Result<Registry> {
     if let Some(ttl) = config.ttl {
         registry.registration.options.ttl = ttl;
@@ -32,7 +33,7 @@ pub fn connect_with(config: EtcdConfig, mut registry: RegistryConfig) -> Result<
     Ok(Registry::with_config(Arc::new(backend), registry))
 }
 
-/// One etcd cluster, reached through one connection. Most programs hold a [`Registry`] over it, from [`connect`].
+/// One etcd cluster, reached over one connection. Most programs use a [`Registry`] over it instead, from [`connect`].
 #[derive(Debug)]
 pub struct EtcdBackend {
     pub(crate) client: Arc<Client>,
@@ -42,10 +43,11 @@ pub struct EtcdBackend {
 }
 
 impl EtcdBackend {
-    /// A backend over the cluster that `config` names. Reads the files that it names, but does not wait for the server.
+    /// A backend over the cluster that `config` names. Does not wait for the server. Reads the files that `config` names, and blocks
+    /// while it does.
     ///
     /// # Errors
-    /// `InvalidInput` names the setting that is wrong, or whose file cannot be read.
+    /// `InvalidInput` names the setting that is wrong or whose file cannot be read.
     pub fn new(config: EtcdConfig) -> Result<Self> {
         let config = config.checked()?;
         Credentials::read(&config)?;
@@ -59,7 +61,7 @@ impl EtcdBackend {
         })
     }
 
-    /// Measures the age of sets with this clock. Default [`BootClock`].
+    /// Measures the age of sets with `clock`. Default: [`BootClock`].
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;

@@ -133,7 +133,7 @@ impl Client {
         u64::try_from(granted.ttl())
             .map(Duration::from_secs)
             .map_err(|_| {
-                Error::new(ErrorKind::InvalidData, op).because("the granted ttl is negative")
+                Error::new(ErrorKind::InvalidData, op).because("the server granted a negative ttl")
             })
     }
 
@@ -160,7 +160,7 @@ impl Client {
         }
     }
 
-    /// How many members the cluster has. Whoever may not be told counts those that are configured.
+    /// How many members the cluster has. If the server does not say, as many as there are endpoints.
     pub(crate) async fn members(&self, op: &'static str) -> usize {
         let listed = self.call(op, Repeat::Harmless, |connection| async move {
             Ok(connection.cluster().member_list().await?.members().len())
@@ -267,11 +267,11 @@ impl Client {
         }
         if answer.compact_revision() > 0 {
             return Err(Error::new(ErrorKind::Outdated, op).because(format!(
-                "the server has forgotten everything before revision {}",
+                "the server has compacted all revisions before {}",
                 answer.compact_revision()
             )));
         }
-        // Perhaps the login has become outdated: the next watch logs in anew.
+        // Perhaps the login is outdated: the next watch logs in again.
         self.retire(connection);
         let reason = answer.cancel_reason();
         Err(Error::new(cancel_kind(reason), op)
@@ -362,7 +362,8 @@ impl fmt::Debug for Client {
 }
 
 fn no_answer(op: &'static str, limit: Duration) -> Error {
-    Error::new(ErrorKind::Timeout, op).because(format!("no answer within {limit:?}"))
+    Error::new(ErrorKind::Timeout, op)
+        .because(format!("the server did not answer within {limit:?}"))
 }
 
 fn closed(op: &'static str) -> Error {

@@ -22,7 +22,7 @@ pub(crate) struct Layout {
 pub(crate) enum Record {
     /// In service.
     Live(Instance),
-    /// About to be deleted, on purpose. Whoever sees it knows that this is no loss.
+    /// About to be deleted, on purpose: readers do not count it as a loss.
     Withdrawn(Instance),
 }
 
@@ -114,7 +114,7 @@ pub(crate) fn decode(
     let (instance, withdrawn) = json::decode(value)?;
     if instance.service() != service || instance.id().as_str() != id {
         return Err(format!(
-            "is a record of {:?} of {:?}, stored in the wrong place",
+            "the value is the record of instance {:?} of service {:?}, stored under the wrong key",
             instance.id(),
             instance.service()
         ));
@@ -206,7 +206,7 @@ mod tests {
             (b"\xff\xfe", "neither JSON nor text"),
             (b"http://user:password@h:1", "user name"),
             (b"h:0", "port"),
-            (&misplaced, "wrong place"),
+            (&misplaced, "wrong key"),
         ] {
             let error = decode(&service(), "k", value, ORIGIN).unwrap_err();
             assert!(error.contains(reason), "{error}");

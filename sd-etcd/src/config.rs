@@ -17,9 +17,9 @@ use crate::config::rules::{
     DEFAULT_KEEP_ALIVE_TIMEOUT, DEFAULT_PREFIX, DEFAULT_REQUEST_TIMEOUT, RULES, URL_SCHEME,
 };
 
-/// How to reach one etcd cluster and how to write there. Checked when it is used, by [`connect`](crate::connect).
+/// How to reach one etcd cluster and how to write to it. [`connect`](crate::connect) validates it.
 ///
-/// It can be loaded with serde, and [`from_url`](Self::from_url) takes the same keys. Unknown keys are refused.
+/// Serde and [`from_url`](Self::from_url) take the same keys. Unknown keys are refused.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -73,8 +73,8 @@ impl Default for EtcdConfig {
 }
 
 impl EtcdConfig {
-    /// A cluster at these endpoints: `http://host:port`, `https://host:port`, or `host:port`, which [`with_tls`](Self::with_tls)
-    /// makes the one or the other. Name all members: any one that answers is enough.
+    /// A cluster at these endpoints: `http://host:port`, `https://host:port`, or `host:port`. For the last form
+    /// [`with_tls`](Self::with_tls) selects the scheme. Name all members: one that answers is enough.
     pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             endpoints: endpoints.into_iter().collect(),
@@ -82,16 +82,16 @@ impl EtcdConfig {
         }
     }
 
-    /// A cluster from a URL with all its settings:
+    /// A cluster from a URL that holds all settings:
     ///
     /// ```text
     /// etcd://user:password@h1:2379,h2:2379/prefix?ttl=10s&format=gokit&ca=/path/ca.pem
     /// ```
     ///
-    /// What stands before the `?` is `endpoints`, `user`, `password` and `prefix`; the keys after it are those of serde.
+    /// The part before the `?` sets `endpoints`, `user`, `password` and `prefix`; the keys after the `?` are those of serde.
     ///
     /// # Errors
-    /// `InvalidInput` names what is wrong, or the key that is unknown.
+    /// `InvalidInput` names the part that is wrong or the key that is unknown.
     pub fn from_url(url: &str) -> Result<Self> {
         let url = RULES.url(url, URL_SCHEME)?;
         let mut config: Self = url.settings()?;
@@ -115,38 +115,38 @@ impl EtcdConfig {
         Ok(config)
     }
 
-    /// Keeps records under this key prefix instead of [`DEFAULT_PREFIX`]: `<prefix>/<service>/<id>`. A slash at the end is
-    /// dropped.
+    /// Keeps records under this key prefix: `<prefix>/<service>/<id>`. Slashes at its end are dropped. Default:
+    /// [`DEFAULT_PREFIX`].
     #[must_use]
     pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// Holds elections under this key prefix instead of [`DEFAULT_ELECTION_PREFIX`]: `<election_prefix>/<name>/`. Neither of the
-    /// two prefixes may lie inside the other. A slash at the end is dropped.
+    /// Keeps elections under this key prefix: `<election_prefix>/<name>/`. Neither this prefix nor that of records may lie inside the
+    /// other. Slashes at its end are dropped. Default: [`DEFAULT_ELECTION_PREFIX`].
     #[must_use]
     pub fn with_election_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.election_prefix = prefix.into();
         self
     }
 
-    /// Sets how records are written. Default [`Format::Json`].
+    /// Sets how records are written. Default: [`Format::Json`].
     #[must_use]
     pub fn with_format(mut self, format: Format) -> Self {
         self.format = format;
         self
     }
 
-    /// Sets the time-to-live that registrations ask for if they say nothing else. Default
-    /// [`sd_core::DEFAULT_TTL`]; whole seconds, others are rounded up.
+    /// Sets the time-to-live that registrations ask for unless they set their own. Fractions of seconds are rounded up. Default:
+    /// [`sd_core::DEFAULT_TTL`].
     #[must_use]
     pub fn with_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
-    /// Logs in with a password that never changes while the process lives.
+    /// Logs in with a password that does not change while the process runs.
     #[must_use]
     pub fn with_user(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.user = Some(user.into());
@@ -155,8 +155,8 @@ impl EtcdConfig {
         self
     }
 
-    /// Logs in with the password in a file. It is read for every login, so a changed password needs no restart. Line ends at
-    /// its end are dropped.
+    /// Logs in with the password in a file. The file is read for each login, so a changed password needs no restart. Line ends at
+    /// the end of the file are dropped.
     #[must_use]
     pub fn with_password_file(
         mut self,
@@ -169,14 +169,14 @@ impl EtcdConfig {
         self
     }
 
-    /// Speaks TLS to endpoints that are written without a scheme. Default: only if one of the other TLS settings is set.
+    /// Uses TLS for endpoints without a scheme. Default: only if another TLS setting is set.
     #[must_use]
     pub fn with_tls(mut self, tls: bool) -> Self {
         self.tls = Some(tls);
         self
     }
 
-    /// Trusts servers whose certificate was issued by one of these (a PEM file), and no others. Default: what the operating
+    /// Trusts only servers whose certificate was issued by an authority in this PEM file. Default: the authorities that the operating
     /// system trusts.
     #[must_use]
     pub fn with_ca(mut self, ca: impl Into<PathBuf>) -> Self {
@@ -184,8 +184,8 @@ impl EtcdConfig {
         self
     }
 
-    /// Shows this certificate (chain) and key to servers, both PEM files. They are read for every connection, so renewed ones
-    /// need no restart.
+    /// Presents this client certificate (chain) and its key to servers, both PEM files. They are read for each connection, so renewed
+    /// files need no restart.
     #[must_use]
     pub fn with_identity(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.cert = Some(cert.into());
@@ -200,24 +200,24 @@ impl EtcdConfig {
         self
     }
 
-    /// Limits how long connecting to one endpoint may take. Default [`DEFAULT_CONNECT_TIMEOUT`], 100 ms to 1 min.
+    /// Limits how long connecting to one endpoint may take, 100 ms to 1 min. Default: [`DEFAULT_CONNECT_TIMEOUT`].
     #[must_use]
     pub fn with_connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = limit;
         self
     }
 
-    /// Limits how long one request may take, connecting included. Default [`DEFAULT_REQUEST_TIMEOUT`], 100 ms to 1 min.
+    /// Limits how long one request may take, connecting included, 100 ms to 1 min. Default: [`DEFAULT_REQUEST_TIMEOUT`].
     #[must_use]
     pub fn with_request_timeout(mut self, limit: Duration) -> Self {
         self.request_timeout = limit;
         self
     }
 
-    /// Sets how soon a dead server is noticed: a connection with an open watch or request that is silent for `interval`
-    /// is probed, and given up after `timeout` more. Default [`DEFAULT_KEEP_ALIVE_INTERVAL`] and
-    /// [`DEFAULT_KEEP_ALIVE_TIMEOUT`]; intervals from 1 s. The connections of electors, which are quiet, are probed no more often
-    /// than by default, since etcd hangs up on who pings without need.
+    /// Sets how soon a dead server is detected. A connection with an open watch or request is pinged after `interval` of silence, and
+    /// given up if no answer comes within `timeout`. The interval is at least 1 s. Electors' connections are quiet and are pinged no
+    /// more often than by default, since etcd closes a connection that is pinged without need. Defaults:
+    /// [`DEFAULT_KEEP_ALIVE_INTERVAL`] and [`DEFAULT_KEEP_ALIVE_TIMEOUT`].
     #[must_use]
     pub fn with_keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
         self.keep_alive_interval = interval;

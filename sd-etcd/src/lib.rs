@@ -20,5 +20,5 @@ pub use crate::config::rules::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_ELECTION_PREFIX, DEFAULT_KEEP_ALIVE_INTERVAL,
     DEFAULT_KEEP_ALIVE_TIMEOUT, DEFAULT_PORT, DEFAULT_PREFIX, DEFAULT_REQUEST_TIMEOUT, URL_SCHEME,
 };
-/// The client crate that a [guarded write](EtcdConfig::leads) is made with, in the version whose types it takes.
+/// The client crate for [guarded writes](EtcdConfig::leads), in the version whose types they take.
 pub use etcd_client;

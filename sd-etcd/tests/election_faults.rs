@@ -199,7 +199,7 @@ async fn a_confirmation_without_an_answer_also_ends_the_wait_on_that_connection(
         let early = timeout(limit, std::future::pending::<()>()).await;
         assert!(early.is_err());
         scene.proxy.set(Fault::BlackHole);
-        // Nobody leaves until the line is known to be dead: what is told then comes over another one.
+        // No candidate leaves until the line is known to be dead: what is told then comes over another one.
         let confirmed = timeout(limit, next.confirm()).await;
         assert!(confirmed.is_err(), "{confirmed:?}");
         let since = Instant::now();

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 /// So that nothing expires while a test runs.
 const LASTING: Duration = Duration::from_mins(10);
 
-/// Calls that a server has begun to serve and messages that it has sent on streams, by method. What nobody asked for is left out.
+/// Calls that a server has begun to serve and messages that it has sent on streams, by method. What was not asked for is left out.
 async fn served(address: SocketAddr) -> BTreeMap<String, u64> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     // The answer to a newer version would come in chunks.

@@ -51,7 +51,7 @@ async fn a_server_that_lost_its_data_and_was_written_to_since_is_read_anew() {
     operator.put(key, value, None).await.unwrap();
 
     proxy.set(Fault::Pass);
-    let read = until(&mut stage.seen, "read anew", is_live_with(2)).await;
+    let read = until(&mut stage.seen, "read again", is_live_with(2)).await;
     assert!(read.snapshot().get(other.id()).is_some());
     assert_eq!(read.snapshot().revision().domain(), known.domain());
 }

@@ -106,7 +106,7 @@ async fn a_wrong_or_missing_login_is_denied_and_a_needless_one_ignored() {
     for config in [
         config(),
         config().with_user("svc", "wrong"),
-        config().with_user("nobody", "wrong"),
+        config().with_user("unknown", "wrong"),
         config()
             .with_user("svc", "hunter2")
             .with_prefix("/not-ours"),

@@ -20,7 +20,7 @@ impl Position {
 /// Where an answer was given.
 pub(crate) fn position(op: &'static str, header: Option<&ResponseHeader>) -> Result<Position> {
     let header = header.ok_or_else(|| {
-        Error::new(ErrorKind::InvalidData, op).because("an answer without a header")
+        Error::new(ErrorKind::InvalidData, op).because("the server's answer has no header")
     })?;
     Ok(Position {
         cluster: header.cluster_id(),

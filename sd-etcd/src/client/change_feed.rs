@@ -57,7 +57,7 @@ impl ChangeFeed {
     pub(crate) fn skip_to(&mut self, read: Position) -> Result<()> {
         if read.cluster != self.position.cluster || read.revision < self.position.revision {
             return Err(Error::new(ErrorKind::Outdated, self.op)
-                .because("watch and read were answered by different histories"));
+                .because("the watch and the read were answered from different histories"));
         }
         self.position = read;
         Ok(())
@@ -98,7 +98,8 @@ impl ChangeFeed {
         self.client.check_watch(self.op, &self.connection, answer)?;
         let at = position(self.op, answer.header())?;
         if at.cluster != self.position.cluster {
-            return Err(Error::new(ErrorKind::Outdated, self.op).because("another cluster answers"));
+            return Err(Error::new(ErrorKind::Outdated, self.op)
+                .because("another cluster answers the watch now"));
         }
         // Several events may have one revision, but they come in one answer.
         let seen = self.position.revision;

@@ -2,7 +2,7 @@
 //!
 //! etcd-client's own balancing keeps offering endpoints that are dead, so we choose: all endpoints are tried, each with a head
 //! start over the next, and the first that answers a read is kept until a request fails on it or is given up. The next
-//! connection is then tried at another endpoint first, with files read and login done anew.
+//! connection is then tried at another endpoint first, with the files read and the login done again.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,7 +32,7 @@ const SUSPECT_AFTER: Duration = Duration::from_millis(300);
 /// A page of records may be larger than the 4 MiB that tonic takes by default. etcd limits each record, we the page.
 const MOST_BYTES: usize = 1 << 30;
 
-/// Makes the connection that everybody shares, when it is needed.
+/// Makes the connection that all requests share, when it is needed.
 pub(crate) struct Connector {
     config: EtcdConfig,
     slot: Mutex<Arc<Slot>>,
@@ -40,7 +40,7 @@ pub(crate) struct Connector {
     turn: AtomicUsize,
 }
 
-/// A connection, once somebody has needed it.
+/// A connection, once it was needed.
 #[derive(Default)]
 struct Slot {
     member: OnceCell<Arc<Member>>,
@@ -109,7 +109,7 @@ impl Connector {
         Ok(status.version().to_owned())
     }
 
-    /// Reads the files anew.
+    /// Reads the files as they are now.
     async fn credentials(&self, op: &'static str) -> Result<Credentials> {
         let config = self.config.clone();
         off_runtime(op, move || Credentials::read(&config))

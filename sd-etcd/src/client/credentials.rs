@@ -1,6 +1,6 @@
 //! What is read from files each time a connection is made: the password, the trusted issuers, our own certificate.
 //!
-//! Reading them anew is what lets an operator replace a password or a certificate under a running process.
+//! Reading them each time is what lets an operator replace a password or a certificate under a running process.
 
 use etcd_client::{Certificate, Identity, TlsOptions};
 use sd_core::Result;

@@ -45,7 +45,7 @@ async fn read_at_one_revision(
         let first = *first.get_or_insert(at);
         if first.cluster != at.cluster {
             return Err(Error::new(ErrorKind::Outdated, op)
-                .because("the pages of one read came from different clusters"));
+                .because("the pages of one read were answered by different clusters"));
         }
         page.kvs().iter().for_each(&mut put);
         let Some(last) = page.kvs().last().filter(|_| page.more()) else {

@@ -4,9 +4,9 @@ use sd_core::{Endpoint, Incarnation, Instance, InstanceId, ServiceName};
 
 /// The metadata key of the scheme in a go-kit value.
 pub const SCHEME: &str = "scheme";
-/// The metadata key of what follows the address in a go-kit value, for instance `/api`.
+/// The metadata key of the text after the address in a go-kit value, for instance `/api`.
 pub const PATH: &str = "path";
-/// The scheme that a go-kit value gets if the instance's metadata has none under [`SCHEME`].
+/// The scheme of a go-kit value if the instance has no metadata entry [`SCHEME`].
 pub const DEFAULT_SCHEME: &str = "http";
 
 /// The value for an instance.
@@ -27,7 +27,7 @@ pub(crate) fn decode(
     run: Incarnation,
 ) -> Result<Instance, String> {
     let text = std::str::from_utf8(value)
-        .map_err(|_| "neither JSON nor text")?
+        .map_err(|_| "the value is neither JSON nor text")?
         .trim();
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (scheme, rest),
@@ -35,12 +35,12 @@ pub(crate) fn decode(
     };
     let is_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
     if !scheme.chars().all(is_scheme) {
-        return Err("neither JSON nor an address".to_owned());
+        return Err("the value is neither JSON nor an address".to_owned());
     }
     let (address, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     if address.contains('@') {
         // Not repeated in the reason: it may be a password.
-        return Err("an address with a user name in it".to_owned());
+        return Err("the address contains a user name".to_owned());
     }
     let has_port = address
         .rsplit_once(':')

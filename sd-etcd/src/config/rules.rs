@@ -8,21 +8,21 @@ use sd_core::config::Rules;
 /// Names the setting in each error.
 pub(crate) const RULES: Rules = Rules::new("etcd: configuration");
 
-/// What a registry URL for etcd begins with.
+/// The scheme of a registry URL for etcd.
 pub const URL_SCHEME: &str = "etcd";
-/// Where records are kept by default: go-kit's examples use the same.
+/// The default key prefix of records; go-kit's examples use the same.
 pub const DEFAULT_PREFIX: &str = "/services";
-/// Where elections are held by default.
+/// The default key prefix of elections.
 pub const DEFAULT_ELECTION_PREFIX: &str = "/elections";
-/// The port of an endpoint that names none.
+/// The port of an endpoint without one.
 pub const DEFAULT_PORT: u16 = 2379;
-/// How long connecting to one endpoint may take by default.
+/// The default time limit for connecting to one endpoint.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long one request may take by default.
+/// The default time limit for one request.
 pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection in use may be silent by default before the server is asked for a sign of life.
+/// How long a connection in use may be silent by default before it is pinged.
 pub const DEFAULT_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(6);
-/// How long that sign of life may take by default.
+/// The default time limit for the answer to that ping.
 pub const DEFAULT_KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(crate) const MAX_PREFIX_BYTES: usize = 512;

@@ -9,7 +9,10 @@ impl EtcdConfig {
     /// Checks everything that can be known without the server and the file system, and writes it in one way.
     pub(crate) fn checked(mut self) -> Result<Self> {
         if self.endpoints.is_empty() {
-            return Err(RULES.broken("endpoints", "name at least one, http://host:2379"));
+            return Err(RULES.broken(
+                "endpoints",
+                "name at least one, for instance http://host:2379",
+            ));
         }
         let wants_tls = self.tls().wanted();
         self.endpoints
@@ -26,7 +29,7 @@ impl EtcdConfig {
             return Err(RULES.broken(
                 "election_prefix",
                 format!(
-                    "{} and the prefix of services, {}, must lie beside each other, not one inside the other",
+                    "{} and the prefix of services, {}, must not lie one inside the other",
                     self.election_prefix, self.prefix
                 ),
             ));
@@ -51,12 +54,13 @@ impl EtcdConfig {
     fn check_login(&self) -> Result<()> {
         match (&self.user, &self.password, &self.password_file) {
             (None, None, None) | (Some(_), Some(_), None) | (Some(_), None, Some(_)) => Ok(()),
-            (None, ..) => Err(RULES.broken("user", "a password needs a user")),
-            (Some(_), None, None) => {
-                Err(RULES.broken("password", "a user needs a password or a password_file"))
-            }
+            (None, ..) => Err(RULES.broken("user", "a password needs a user: set one")),
+            (Some(_), None, None) => Err(RULES.broken(
+                "password",
+                "a user needs a password: set password or password_file",
+            )),
             (Some(_), Some(_), Some(_)) => {
-                Err(RULES.broken("password", "give either a password or a password_file"))
+                Err(RULES.broken("password", "set either password or password_file, not both"))
             }
         }
     }
@@ -68,11 +72,11 @@ fn check_prefix(key: &str, prefix: &mut String) -> Result<()> {
     if prefix.is_empty() || prefix.len() > MAX_PREFIX_BYTES {
         return Err(RULES.broken(
             key,
-            format!("must have 1 to {MAX_PREFIX_BYTES} bytes besides slashes at its end"),
+            format!("must have 1 to {MAX_PREFIX_BYTES} bytes, not counting slashes at its end"),
         ));
     }
     if prefix.contains(|c: char| c.is_control() || c.is_whitespace()) {
-        return Err(RULES.broken(key, "no white space or control characters, please"));
+        return Err(RULES.broken(key, "must not contain white space or control characters"));
     }
     Ok(())
 }

@@ -58,11 +58,11 @@ impl CandidateKey {
         let (kind, what) = match found {
             _ if at.cluster != self.created.cluster => (
                 ErrorKind::Conflict,
-                "belongs to another cluster than the one that answers now",
+                "was created in another cluster than the one that answers now",
             ),
-            None => (ErrorKind::NotFound, "was deleted, or its lease has ended"),
+            None => (ErrorKind::NotFound, "was deleted, or its lease expired"),
             Some(found) if found.create_revision() != self.created.revision => {
-                (ErrorKind::Conflict, "was deleted and made anew")
+                (ErrorKind::Conflict, "was deleted and created again")
             }
             Some(found) if found.lease() != self.lease => {
                 (ErrorKind::Conflict, "was taken over by another lease")
@@ -84,9 +84,9 @@ impl CandidateKey {
         })
     }
 
-    /// Whether the entry is the first, as one member knows, which may be behind the others. If so it is true: nobody comes before
-    /// an entry once it is there, so it is the first until it is gone; and for how long it may not be gone, confirmations say. That it
-    /// is not the first, or not there, may be outdated.
+    /// Whether the entry is the first, as one member knows, which may be behind the others. A yes is true: no entry comes before one
+    /// that is there, so ours is the first until it is gone; and for how long it may not be gone, confirmations say. A no may be
+    /// outdated.
     pub(crate) async fn is_known_as_first(&self, op: &'static str) -> Result<bool> {
         let (start, end) = self.keys.entries();
         let one_before = self.one_before().with_range(end).with_serializable();

@@ -29,7 +29,7 @@ use crate::election::term_record;
 /// Far below what etcd takes in one request (1.5 MiB).
 const MOST_VALUE_BYTES: usize = 64 * 1024;
 
-/// From the deletion of an entry to the end of its lease: time for whoever is next to read that it is first. etcd commits to disk
+/// From the deletion of an entry to the end of its lease: time for the next candidate to read that it is first. etcd commits to disk
 /// while it ends a lease, and that read would wait for it: a hand-over would take half as long again.
 const BEFORE_LEASE_ENDS: Duration = Duration::from_millis(10);
 
@@ -114,7 +114,7 @@ impl EtcdElector {
                 ..at
             }),
             _ => Err(Error::new(ErrorKind::Conflict, op).because(format!(
-                "{key} is the entry of another participation: each needs an id of its own"
+                "{key} is the entry of another candidate: give each candidate an id of its own"
             ))),
         }
     }
@@ -134,7 +134,7 @@ impl Elector for EtcdElector {
         Ok(Box::new(self.enter(ticket).await?))
     }
 
-    /// Deletes our entry, which tells whoever is next, and then ends our lease. Neither touches what is another's: the lease is ours
+    /// Deletes our entry, which tells the next candidate, and then ends our lease. Neither touches what is another's: the lease is ours
     /// alone, and what hangs on it is our entry. A ticket that this elector did not begin has none.
     async fn leave(&self, ticket: &Ticket) -> Result<()> {
         const OP: &str = "etcd: leave election";

@@ -169,7 +169,7 @@ impl EtcdEntry {
             } else {
                 let (client, own) = (self.client(), &self.candidate.key);
                 let opened = DeletionWatch::open(client, op, own, behind.clone()).await?;
-                // For what went before the watches stood. Nobody can have come in between: who joins later is further behind.
+                // For what went before the watches stood. No entry can have come in between: one that joins later is further behind.
                 self.check(op, behind).await?;
                 // Not sooner: a call that was dropped in between must not leave behind what only seems to cover.
                 *deletions = Some(opened);
@@ -239,7 +239,8 @@ impl Entry for EtcdEntry {
         let at = position(OP, answer.header())?;
         let loss = self.candidate.loss(OP, at, found(&answer).as_ref());
         Err(loss.unwrap_or_else(|| {
-            Error::new(ErrorKind::InvalidData, OP).because("the answer contradicts itself")
+            Error::new(ErrorKind::InvalidData, OP)
+                .because("the server refused the write, but says that the entry is there and ours")
         }))
     }
 }

@@ -16,12 +16,12 @@ pub(crate) struct Flaw {
 pub(crate) const FLAWS: [Flaw; 2] = [
     Flaw {
         code: "lease-revoked-by-stuck-leader",
-        what: "a raft leader that hung may, when it goes on, end leases that were renewed meanwhile",
+        what: "a raft leader that hung may, when it resumes, revoke leases that were renewed in the meantime",
         mended_in: &[Version(3, 4, 31), Version(3, 5, 13)],
     },
     Flaw {
         code: "lease-renewed-after-revoke",
-        what: "the renewal of a lease that is being ended may be answered as if it had succeeded",
+        what: "a keep-alive for a lease that is being revoked may be answered as if it had succeeded",
         mended_in: &[Version(3, 4, 38), Version(3, 5, 23), Version(3, 6, 5)],
     },
 ];

@@ -7,9 +7,9 @@ use crate::config::EtcdConfig;
 use crate::election::keys::ElectionKeys;
 
 impl EtcdConfig {
-    /// A condition for a transaction of one's own on the same cluster: true as long as the term lasts that the candidate `id` won
-    /// with `token` in the election `name`. etcd checks it and writes in one step, so what a leader of the past sends is refused,
-    /// whatever it believes.
+    /// A condition for your own transactions on the same cluster. It is true as long as the term lasts that candidate `id` won with
+    /// `token` in the election `name`. etcd checks it and writes in one step, so a write of an earlier leader is refused, even if that
+    /// leader still believes that it leads.
     ///
     /// ```no_run
     /// use sd_core::{CandidateId, ElectionName, FencingToken};
@@ -27,7 +27,7 @@ impl EtcdConfig {
     /// ```
     ///
     /// The token's [domain](FencingToken::domain) is the id of the cluster in which it was won, in 16 hexadecimal digits. It is not
-    /// compared: in another cluster nobody has this random id, so the condition is false there.
+    /// compared: in another cluster no candidate has this random id, so the condition is false there.
     #[must_use]
     pub fn leads(&self, name: &ElectionName, id: CandidateId, token: &FencingToken) -> Compare {
         let prefix = self.election_prefix.trim_end_matches('/');

@@ -14,14 +14,15 @@ const EARLY_EXPIRY: Duration = Duration::from_millis(300);
 /// Leases are looked through for ended ones every 500 ms; ending one and telling who waits takes the rest. Measured: 0.53 s.
 const FAILOVER_EXTRA: Duration = Duration::from_millis(750);
 
-/// What a member does that led the others, was frozen as a whole and goes on: it takes itself for active, asks nobody whether it still
+/// What a member does that led the others, was frozen as a whole and goes on: it takes itself for active, does not ask whether it still
 /// leads, and ends leases that were renewed at its successor (`EtcdServer.ensureLeadership`). Seen with 3.6.16, mended in no release.
 const HUNG_MEMBER: SafetyNote = SafetyNote {
     code: "lease-ended-by-hung-member",
     warning: true,
     text: Cow::Borrowed(
-        "a member that led this cluster and hung may, when it goes on, end leases that were renewed at another member meanwhile; so \
-         two may believe that they lead for an instant. A takeover delay prevents that; fence what the leader writes in any case",
+        "a member that led this cluster and hung may, when it resumes, revoke leases that were renewed at another member in the \
+         meantime. Two candidates may then believe for an instant that they lead. A takeover delay prevents that; fence the leader's \
+         writes in any case",
     ),
 };
 
@@ -50,7 +51,7 @@ fn notes(told: &[MemberVersion]) -> Vec<SafetyNote> {
                 code: flaw.code,
                 warning: true,
                 text: Cow::Owned(format!(
-                    "etcd {affected}: {}; so two may believe that they lead. Fence what the leader writes, and upgrade to {} or later",
+                    "etcd {affected}: {}. Two candidates may then believe that they lead. Fence the leader's writes, and upgrade to {} or later",
                     flaw.what,
                     good.join(", ")
                 )),
@@ -70,7 +71,7 @@ fn notes(told: &[MemberVersion]) -> Vec<SafetyNote> {
             code: "version-unknown",
             warning: versions.is_empty(),
             text: Cow::Owned(format!(
-                "not known whether these members have flaws that matter to elections: {}",
+                "unknown whether these members have flaws that affect elections: {}",
                 unknown.join("; ")
             )),
         });

@@ -61,7 +61,7 @@ pub(crate) async fn end(
     let txn = Txn::new()
         .when([unchanged_since(found.as_ref(), keys)])
         .and_then([put, TxnOp::txn(delete_entry(entry, lease))]);
-    // If it was changed since, another term has begun, and nobody asks how ours ended.
+    // If it was changed since, another term has begun, and how ours ended does not matter any more.
     client.txn(OP, &txn).await.map(drop)
 }
 

@@ -54,7 +54,7 @@ impl Instancer for EtcdBackend {
         Ok(set.snapshot(position, as_of))
     }
 
-    /// Always reads everything. The position of `known` proves nothing: a cluster that lost its data and was started anew has
+    /// Always reads everything. The position of `known` proves nothing: a cluster that was restarted without its data has
     /// the same cluster id, and may have passed the same revision.
     async fn watch(
         &self,

@@ -177,8 +177,8 @@ mod tests {
         let mut second = empty();
         put(&mut second, b"/p/s/a", b"h:1", Some(&after));
         put(&mut second, b"/p/s/b", b"h:4", Some(&after));
-        let anew = taken(&mut second);
-        assert!(same(&after, &anew, 0) && !same(&after, &anew, 1));
+        let again = taken(&mut second);
+        assert!(same(&after, &again, 0) && !same(&after, &again, 1));
     }
 
     #[test]

@@ -32,11 +32,11 @@ impl Owner {
             }
             Ok(Record::Withdrawn(_)) => Self::Free,
             Ok(Record::Live(instance)) => Self::Other(format!(
-                "the incarnation {} at {}",
+                "incarnation {} at {}",
                 instance.incarnation(),
                 instance.endpoint()
             )),
-            Err(reason) => Self::Other(format!("something that is no record ({reason})")),
+            Err(reason) => Self::Other(format!("a value that is not a record ({reason})")),
         }
     }
 }
@@ -63,7 +63,7 @@ mod tests {
         assert_eq!(owner(Ok(Record::Withdrawn(other.clone()))), Owner::Free);
         for (stored, told) in [
             (Ok(Record::Live(other)), "0000000000000001 at h:2"),
-            (Err("the reason".to_owned()), "no record (the reason)"),
+            (Err("the reason".to_owned()), "not a record (the reason)"),
         ] {
             let owner = owner(stored);
             assert!(

@@ -1,7 +1,7 @@
 //! Writing: one record, one lease, and every write guarded by a comparison at the server.
 //!
-//! A record is ours if it hangs on our lease or says our incarnation. Whatever else lies under its key is somebody else's and
-//! is never touched.
+//! A record is ours if it hangs on our lease or says our incarnation. Whatever else lies under its key is another's and is never
+//! touched.
 
 use std::sync::Arc;
 
@@ -79,7 +79,7 @@ impl EtcdRegistrar {
                 && let Owner::Other(who) = Owner::of(&stored_in(&found, record), record)
             {
                 return Err(Error::new(ErrorKind::Conflict, op).because(format!(
-                    "{key} is held by {who}: give this instance another id, or wait until that one is gone"
+                    "{key} is held by {who}: give this instance another id, or wait until the other record is gone"
                 )));
             }
             expected = found.mod_revision();
@@ -189,6 +189,7 @@ impl Registrar for EtcdRegistrar {
 }
 
 fn changes_too_fast(op: &'static str, key: &str) -> Error {
-    Error::new(ErrorKind::Unavailable, op)
-        .because(format!("{key} changed each time between read and write"))
+    Error::new(ErrorKind::Unavailable, op).because(format!(
+        "{key} changed between read and write {MOST_ROUNDS} times in a row"
+    ))
 }

@@ -91,7 +91,7 @@ impl Registration for EtcdRegistration {
         self.check_ours(OP, found(&answer).as_ref())
     }
 
-    /// etcd tells nobody that a lease has ended. The next renewal does.
+    /// etcd does not report that a lease has expired. The next renewal does.
     async fn lost(&self) -> Error {
         std::future::pending().await
     }

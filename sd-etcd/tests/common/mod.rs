@@ -79,7 +79,7 @@ pub(crate) fn ttl(ttl: Duration) -> RegisterOptions {
     RegisterOptions::default().with_ttl(ttl)
 }
 
-/// Everything under a prefix, read by somebody else.
+/// Everything under a prefix, as another client reads it.
 pub(crate) async fn entries(raw: &mut Client, prefix: &str) -> Vec<KeyValue> {
     let options = GetOptions::new().with_prefix();
     let folder = format!("{prefix}/");
@@ -103,7 +103,7 @@ pub(crate) async fn revision(raw: &mut Client) -> i64 {
     answer.header().unwrap().revision()
 }
 
-/// What happened under a prefix after a revision, as somebody else saw it.
+/// What happened under a prefix after a revision, as another client saw it.
 pub(crate) async fn events_after(
     raw: &mut Client,
     prefix: &str,
