@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use async_trait::async_trait;
 use sd_core::{AnyElector, Backend, BootClock, Clock, Registrar, Registry, RegistryConfig, Result};
 
+use crate::client::credentials::Credentials;
 use crate::client::{Client, Room};
 use crate::config::ConsulConfig;
-use crate::credentials::Credentials;
-use crate::elector::ConsulElector;
-use crate::history::History;
-use crate::registrar::ConsulRegistrar;
+use crate::election::elector::ConsulElector;
+use crate::reading::revision_domain::History;
+use crate::writing::registrar::ConsulRegistrar;
 
 /// An agent allows 200 connections for each address. This leaves some for elections and other programs.
 const ROOM: Room = Room {

@@ -1,5 +1,13 @@
 //! Requests to Consul's HTTP interface and their answers. Knows nothing of discovery.
 
+pub(crate) mod answer;
+pub(crate) mod blocking_queries;
+pub(crate) mod connection;
+pub(crate) mod credentials;
+pub(crate) mod error;
+pub(crate) mod kv;
+pub(crate) mod sessions;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
@@ -13,11 +21,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::answer::Answer;
+use crate::client::answer::Answer;
+use crate::client::blocking_queries::{Turn, Turns};
+use crate::client::connection::{Connection, Connector, Unanswered};
+use crate::client::error::{is_unreachable, unanswered};
 use crate::config::ConsulConfig;
-use crate::connection::{Connection, Connector, Unanswered};
-use crate::error::{is_unreachable, unanswered};
-use crate::turns::{Turn, Turns};
 
 /// How many requests of one client may be under way at a time.
 #[derive(Clone, Copy, Debug)]

@@ -1,5 +1,7 @@
 //! What the user may set: where Consul is, how to log in, what is read and how it is checked.
 
+pub(crate) mod validation;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use sd_core::Result;
 use sd_core::config::{Secret, Servers};
 use serde::Deserialize;
 
-use crate::check::RULES;
+use crate::config::validation::RULES;
 
 /// What a registry URL for Consul begins with.
 pub const URL_SCHEME: &str = "consul";

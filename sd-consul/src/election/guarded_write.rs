@@ -4,9 +4,10 @@ use sd_core::{CandidateId, ElectionName, Error, ErrorKind, FencingToken, Result}
 use serde::Serialize;
 
 use crate::backend::ConsulBackend;
-use crate::election_keys::ElectionKeys;
-use crate::kv::KvOp;
-use crate::{domain, lead};
+use crate::client::kv::KvOp;
+use crate::election::keys::ElectionKeys;
+use crate::election::leader_record;
+use crate::election::token_domain;
 
 /// A step for a transaction of one's own, which then fails as a whole unless a certain term lasts. It is written as what
 /// `PUT /v1/txn` takes.
@@ -70,13 +71,13 @@ impl ConsulBackend {
         let client = &self.client;
         let keys = ElectionKeys::new(&client.config().election_prefix, name);
         let (domain, read) = tokio::join!(
-            domain::find(client, OP, &keys),
+            token_domain::find(client, OP, &keys),
             client.kv_get(OP, keys.leader()),
         );
         let domain = domain?.unwrap_or_default();
         let leader = read?.0;
         let current = leader.filter(|leader| {
-            lead::leader(leader, &domain)
+            leader_record::leader(leader, &domain)
                 .is_some_and(|leader| leader.id == Some(id) && leader.token == *token)
         });
         match current {

@@ -11,9 +11,9 @@ use sd_core::{
 use crate::client::Client;
 use crate::codec::{encode, service_id};
 use crate::health_check::CheckDefinition;
-use crate::records::{Holder, Records};
-use crate::registration::{ConsulRegistration, Written};
-use crate::serial::Serial;
+use crate::write_queue::Serial;
+use crate::writing::records::{Holder, Records};
+use crate::writing::registration::{ConsulRegistration, Written};
 
 /// An agent's answer on a busy machine takes a while, and three renewals should fit.
 const SHORTEST_TTL: Duration = Duration::from_secs(1);

@@ -9,10 +9,10 @@ use reqwest::Method;
 use sd_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::answer::{Answer, Meta};
+use crate::client::answer::{Answer, Meta};
+use crate::client::blocking_queries::Turn;
+use crate::client::error::says_denied;
 use crate::client::{Client, Request};
-use crate::error::says_denied;
-use crate::turns::Turn;
 
 /// A key as it is stored.
 #[derive(Clone, Debug, Deserialize)]

@@ -13,9 +13,9 @@ use sd_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::check::RULES;
+use crate::client::credentials::{Credentials, token};
 use crate::config::ConsulConfig;
-use crate::credentials::{Credentials, token};
+use crate::config::validation::RULES;
 
 /// The header that carries the ACL token.
 const TOKEN_HEADER: &str = "x-consul-token";

@@ -3,8 +3,8 @@
 use sd_core::{Predecessor, Result, TermRecorder};
 
 use crate::client::Client;
-use crate::election_keys::ElectionKeys;
-use crate::kv::{KvOp, Txn};
+use crate::client::kv::{KvOp, Txn};
+use crate::election::keys::ElectionKeys;
 
 /// Records that the term of this token has begun, once, if our session still leads; tells how the one before it ended. `None` if the
 /// record or the leader changed meanwhile.

@@ -5,8 +5,8 @@
 use sd_core::{Error, ErrorKind, Result};
 
 use crate::client::Client;
-use crate::election_keys::ElectionKeys;
-use crate::kv::{KvEntry, KvOp};
+use crate::client::kv::{KvEntry, KvOp};
+use crate::election::keys::ElectionKeys;
 
 /// How often it is read again because somebody else has just written it.
 const MOST_ROUNDS: u32 = 3;

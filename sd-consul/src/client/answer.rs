@@ -7,7 +7,7 @@ use reqwest::header::{AGE, HeaderMap, RETRY_AFTER};
 use sd_core::{Error, ErrorKind, Result};
 use serde::de::DeserializeOwned;
 
-use crate::error::{refused, says_denied, unanswered};
+use crate::client::error::{refused, says_denied, unanswered};
 
 /// The largest answer that is read: 100 000 instances with all that Consul says of them.
 const MOST_BYTES: usize = 256 * 1024 * 1024;

@@ -14,15 +14,15 @@ use sd_core::{
 use tokio::time::sleep;
 
 use crate::backend::ConsulBackend;
+use crate::client::sessions::{LONGEST_TTL, SHORTEST_TTL};
 use crate::client::{Client, Room};
-use crate::election_keys::ElectionKeys;
-use crate::entry::{ConsulEntry, Place};
-use crate::leader_watcher::ConsulLeaderWatcher;
-use crate::safety::safety;
-use crate::seat::{Participation, Seat, Seats};
-use crate::serial::Serial;
-use crate::sessions::{LONGEST_TTL, SHORTEST_TTL};
-use crate::term;
+use crate::election::entry::{ConsulEntry, Place};
+use crate::election::keys::ElectionKeys;
+use crate::election::leader_watcher::ConsulLeaderWatcher;
+use crate::election::participation::{Participation, Seat, Seats};
+use crate::election::safety::safety;
+use crate::election::term_record;
+use crate::write_queue::Serial;
 
 /// Encoded twice, far below what Consul takes as a value (512 KiB).
 const MOST_VALUE_BYTES: usize = 64 * 1024;
@@ -104,7 +104,8 @@ impl Sessions<'_> {
         for session in sessions {
             let Self { client, op, .. } = self;
             let keys = &self.seat.keys;
-            let led = (self.ticket.records_term && term::end(client, keys, &session).await?)
+            let led = (self.ticket.records_term
+                && term_record::end(client, keys, &session).await?)
                 || client.kv_release(op, keys.leader(), &session).await?;
             if led {
                 sleep(GIVE_WAY).await;

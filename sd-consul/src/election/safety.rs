@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use sd_core::{Safety, SafetyNote};
 
+use crate::client::sessions::SHORTEST_TTL;
 use crate::config::ConsulConfig;
-use crate::entry::DELAY_POLLS;
-use crate::sessions::SHORTEST_TTL;
+use crate::election::entry::DELAY_POLLS;
 
 /// The server's own timers, and an attempt to take the lock on a busy machine.
 const SWEEP: Duration = Duration::from_millis(700);

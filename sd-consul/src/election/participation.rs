@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sd_core::{CandidateId, ElectionName};
 
-use crate::election_keys::ElectionKeys;
+use crate::election::keys::ElectionKeys;
 
 /// One candidate in one election.
 pub(crate) type Participation = (ElectionName, CandidateId);

@@ -10,8 +10,8 @@ use sd_core::{Error, Instance, Liveness, RecordId, Registration, Result};
 use crate::client::Client;
 use crate::codec::{encode, service_id};
 use crate::health_check::CheckDefinition;
-use crate::records::{Holder, Records, Standing};
-use crate::serial::Serial;
+use crate::write_queue::Serial;
+use crate::writing::records::{Holder, Records, Standing};
 
 /// A record under one id.
 #[derive(Debug)]

@@ -8,11 +8,11 @@ use sd_core::{Clock, Error, ErrorKind, Leader, LeaderFeed, LeaderWatcher, Result
 
 use crate::backend::ConsulBackend;
 use crate::client::Client;
-use crate::domain;
-use crate::election_keys::ElectionKeys;
-use crate::kv::KvEntry;
-use crate::lead::leader;
-use crate::turns::Turn;
+use crate::client::blocking_queries::Turn;
+use crate::client::kv::KvEntry;
+use crate::election::keys::ElectionKeys;
+use crate::election::leader_record::leader;
+use crate::election::token_domain;
 
 const OP: &str = "consul: observe election";
 /// How much longer than the longest query a feed may be silent: until it is its turn.
@@ -60,7 +60,7 @@ impl ConsulLeaderWatcher {
             return Ok(None);
         };
         if self.domain.is_none() {
-            self.domain = domain::find(&self.client, OP, &self.keys).await?;
+            self.domain = token_domain::find(&self.client, OP, &self.keys).await?;
         }
         // Whoever leads in another program's way may have been the first.
         Ok(leader(found, self.domain.as_deref().unwrap_or_default()))

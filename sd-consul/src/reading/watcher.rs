@@ -11,14 +11,14 @@ use async_trait::async_trait;
 use sd_core::{Clock, Error, ErrorKind, Feed, Moment, Result, ServiceName, Snapshot, Watcher};
 use tracing::debug;
 
-use crate::answer::Meta;
 use crate::backend::ConsulBackend;
 use crate::client::Client;
-use crate::entries::Entries;
-use crate::health::Read;
-use crate::history::History;
-use crate::pace::Pace;
-use crate::turns::Turn;
+use crate::client::answer::Meta;
+use crate::client::blocking_queries::Turn;
+use crate::reading::rate_limiter::Pace;
+use crate::reading::revision_domain::History;
+use crate::reading::service_set::Entries;
+use crate::reading::services::Read;
 
 const OP: &str = "consul: watch service";
 /// How much longer than the longest query a feed may be silent: until it is its turn, and for its pace.

@@ -6,11 +6,11 @@ use std::time::Duration;
 use reqwest::Method;
 use sd_core::{Error, ErrorKind, Result, ServiceName};
 
-use crate::answer::{Answer, Meta};
+use crate::client::answer::{Answer, Meta};
+use crate::client::blocking_queries::Turn;
 use crate::client::{Client, Request};
 use crate::codec::HealthEntry;
 use crate::config::{Consistency, ConsulConfig};
-use crate::turns::Turn;
 
 /// The node of the agent that is asked.
 const THIS_AGENT: &str = "_agent";

@@ -3,11 +3,11 @@
 use async_trait::async_trait;
 use sd_core::{Instancer, Moment, Result, Revision, ServiceName, Snapshot, Watcher};
 
-use crate::answer::Meta;
 use crate::backend::ConsulBackend;
+use crate::client::answer::Meta;
 use crate::codec::Codec;
-use crate::entries::Entries;
-use crate::watcher::ConsulWatcher;
+use crate::reading::service_set::Entries;
+use crate::reading::watcher::ConsulWatcher;
 
 #[async_trait]
 impl Instancer for ConsulBackend {

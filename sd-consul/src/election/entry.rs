@@ -16,15 +16,15 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::client::Client;
-use crate::domain;
-use crate::election_keys::ElectionKeys;
-use crate::kv::{KvEntry, KvOp, Txn};
-use crate::lead;
-use crate::seat::{Participation, Seat};
-use crate::serial::Serial;
-use crate::sessions::ended;
-use crate::term;
-use crate::turns::Turn;
+use crate::client::blocking_queries::Turn;
+use crate::client::kv::{KvEntry, KvOp, Txn};
+use crate::client::sessions::ended;
+use crate::election::keys::ElectionKeys;
+use crate::election::leader_record;
+use crate::election::participation::{Participation, Seat};
+use crate::election::term_record;
+use crate::election::token_domain;
+use crate::write_queue::Serial;
 
 /// How soon to try again while a lock-delay lasts, which the server does not say. It grows to the second.
 pub(crate) const DELAY_POLLS: [Duration; 2] =
@@ -156,7 +156,7 @@ impl ConsulEntry {
             Some(leader) if leader.session != self.session => {
                 (ErrorKind::Conflict, "is locked by another session")
             }
-            Some(leader) if lead::token(leader) != token.value() => {
+            Some(leader) if leader_record::token(leader) != token.value() => {
                 (ErrorKind::Conflict, "was deleted and made anew")
             }
             Some(_) => return None,
@@ -197,11 +197,11 @@ impl ConsulEntry {
     /// ticket. Does not if that changes meanwhile.
     async fn adopt(&self, op: &'static str, found: &KvEntry) -> Result<()> {
         let Place { client, keys, .. } = &self.place;
-        let domain = domain::ensure(client, op, keys).await?;
-        let value = lead::leader(found, &domain).map(|leader| leader.value);
+        let domain = token_domain::ensure(client, op, keys).await?;
+        let value = leader_record::leader(found, &domain).map(|leader| leader.value);
         // Another one may have been proclaimed after the lock was asked for.
         if value.as_deref() == Some(&*self.seat.value()) || self.write(op, found).await? {
-            self.lead(FencingToken::new(domain, lead::token(found)));
+            self.lead(FencingToken::new(domain, leader_record::token(found)));
         }
         Ok(())
     }
@@ -218,7 +218,7 @@ impl ConsulEntry {
         let (seat, session) = (Arc::clone(&self.seat), self.session.clone());
         let found = found.clone();
         let writing = async move {
-            let lead = lead::encode(id, Some(lead::token(&found)), &seat.value());
+            let lead = leader_record::encode(id, Some(leader_record::token(&found)), &seat.value());
             let put = [
                 KvOp::check_unchanged(keys.leader(), Some(&found)),
                 // A plain write would reset what the key says of how often it was locked.
@@ -248,7 +248,7 @@ impl ConsulEntry {
             if seat.session().as_deref() != Some(&*session) {
                 return Ok(Attempt::Gone(ended(op)));
             }
-            let lead = lead::encode(id, None, &seat.value());
+            let lead = leader_record::encode(id, None, &seat.value());
             let lock = [
                 KvOp::get(keys.history()),
                 // A second attempt of ours would move the index that is our token.
@@ -258,7 +258,7 @@ impl ConsulEntry {
             let taken = match client.txn(op, &lock).await? {
                 // The first election here, or the servers have lost their data.
                 Txn::Refused(refusals) if refusals.iter().any(|refusal| refusal.step == 0) => {
-                    domain::ensure(&client, op, &keys).await?;
+                    token_domain::ensure(&client, op, &keys).await?;
                     client.txn(op, &lock).await?
                 }
                 txn => txn,
@@ -274,7 +274,7 @@ impl ConsulEntry {
                         return Err(Error::new(ErrorKind::Denied, op)
                             .because(format!("the token may not read {}", keys.history())));
                     }
-                    let domain = domain::read(history);
+                    let domain = token_domain::read(history);
                     return Ok(Attempt::Won(FencingToken::new(domain, leader.modify_index)));
                 }
                 Txn::Refused(refusals) => refusals,
@@ -320,7 +320,7 @@ impl ConsulEntry {
     pub(crate) async fn begin(&self, op: &'static str) -> Result<()> {
         let Place { client, keys, .. } = &self.place;
         // Who may not read the history of tokens must not take the lock.
-        let (look, _) = tokio::try_join!(self.look(op), domain::find(client, op, keys))?;
+        let (look, _) = tokio::try_join!(self.look(op), token_domain::find(client, op, keys))?;
         self.enter(op, look.leader).await.map(drop)
     }
 
@@ -336,7 +336,7 @@ impl ConsulEntry {
         let before = match &self.recorder {
             None => Some(Predecessor::None),
             Some(recorder) => {
-                term::begin(recorder, client, keys, &self.session, token.value()).await?
+                term_record::begin(recorder, client, keys, &self.session, token.value()).await?
             }
         };
         Ok(before.map(|before| Standing::First { token, before }))

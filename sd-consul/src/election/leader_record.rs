@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use sd_core::{CandidateId, FencingToken, Leader};
 use serde::{Deserialize, Serialize};
 
-use crate::kv::KvEntry;
+use crate::client::kv::KvEntry;
 
 /// The value of the key while somebody leads.
 #[derive(Serialize, Deserialize)]
