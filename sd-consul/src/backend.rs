@@ -6,16 +6,16 @@ use async_trait::async_trait;
 use sd_core::{AnyElector, Backend, BootClock, Clock, Registrar, Registry, RegistryConfig, Result};
 
 use crate::client::credentials::Credentials;
-use crate::client::{Client, Room};
+use crate::client::{Client, Concurrency};
 use crate::config::ConsulConfig;
 use crate::election::elector::ConsulElector;
-use crate::reading::revision_domain::History;
+use crate::reading::revision_domain::RevisionDomain;
 use crate::writing::registrar::ConsulRegistrar;
 
 /// An agent allows 200 connections for each address. This leaves some for elections and other programs.
-const ROOM: Room = Room {
-    waiting: 128,
-    asking: 32,
+const CONCURRENCY: Concurrency = Concurrency {
+    blocking_queries: 128,
+    requests: 32,
 };
 
 /// Opens a registry over Consul. Does not wait for the agent and needs no runtime: the first use connects.
@@ -43,7 +43,7 @@ pub fn connect_with(config: ConsulConfig, mut registry: RegistryConfig) -> Resul
 pub struct ConsulBackend {
     pub(crate) client: Arc<Client>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) history: Arc<History>,
+    pub(crate) revision_domain: Arc<RevisionDomain>,
     registrar: Arc<ConsulRegistrar>,
     /// The clients of electors, for as long as anybody uses them.
     siblings: Mutex<Vec<Weak<Client>>>,
@@ -57,12 +57,12 @@ impl ConsulBackend {
     pub fn new(config: ConsulConfig) -> Result<Self> {
         let config = config.checked()?;
         Credentials::read(&config)?;
-        let client = Arc::new(Client::new(config, ROOM));
+        let client = Arc::new(Client::new(config, CONCURRENCY));
         Ok(Self {
             registrar: Arc::new(ConsulRegistrar::new(Arc::clone(&client))),
             client,
             clock: Arc::new(BootClock),
-            history: Arc::default(),
+            revision_domain: Arc::default(),
             siblings: Mutex::default(),
         })
     }
@@ -75,8 +75,8 @@ impl ConsulBackend {
     }
 
     /// A client with connections of its own, which closes with the backend.
-    pub(crate) fn sibling(&self, room: Room) -> Arc<Client> {
-        let sibling = Arc::new(self.client.beside(room));
+    pub(crate) fn sibling(&self, concurrency: Concurrency) -> Arc<Client> {
+        let sibling = Arc::new(self.client.sibling(concurrency));
         let mut siblings = lock(&self.siblings);
         siblings.retain(|other| other.strong_count() > 0);
         siblings.push(Arc::downgrade(&sibling));

@@ -22,24 +22,24 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::client::answer::Answer;
-use crate::client::blocking_queries::{Turn, Turns};
+use crate::client::blocking_queries::{BlockingQueries, Waiter};
 use crate::client::connection::{Connection, Connector, Unanswered};
 use crate::client::error::{is_unreachable, unanswered};
 use crate::config::ConsulConfig;
 
 /// How many requests of one client may be under way at a time.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Room {
+pub(crate) struct Concurrency {
     /// Blocking queries. Beyond this they take turns.
-    pub(crate) waiting: usize,
+    pub(crate) blocking_queries: usize,
     /// All others. Beyond this they queue.
-    pub(crate) asking: usize,
+    pub(crate) requests: usize,
 }
 
 /// One Consul, reached through one agent at a time. Does nothing until it is used.
 pub(crate) struct Client {
     connector: Connector,
-    turns: Turns,
+    queries: BlockingQueries,
     asking: Semaphore,
     closed: CancellationToken,
 }
@@ -109,20 +109,20 @@ impl<'a> Request<'a> {
 
 impl Client {
     /// A client for a [checked](ConsulConfig::checked) configuration.
-    pub(crate) fn new(config: ConsulConfig, room: Room) -> Self {
+    pub(crate) fn new(config: ConsulConfig, concurrency: Concurrency) -> Self {
         Self {
             connector: Connector::new(config),
-            turns: Turns::new(room.waiting),
-            asking: Semaphore::new(room.asking),
+            queries: BlockingQueries::new(concurrency.blocking_queries),
+            asking: Semaphore::new(concurrency.requests),
             closed: CancellationToken::new(),
         }
     }
 
     /// A client of the same Consul with connections of its own, which is closed with this one.
-    pub(crate) fn beside(&self, room: Room) -> Self {
+    pub(crate) fn sibling(&self, concurrency: Concurrency) -> Self {
         Self {
             closed: self.closed.child_token(),
-            ..Self::new(self.config().clone(), room)
+            ..Self::new(self.config().clone(), concurrency)
         }
     }
 
@@ -179,21 +179,21 @@ impl Client {
     }
 
     /// Takes part in the blocking queries for as long as it is held.
-    pub(crate) fn turn(&self) -> Turn {
-        self.turns.turn()
+    pub(crate) fn waiter(&self) -> Waiter {
+        self.queries.waiter()
     }
 
     /// Waits for a change since `index`; for the configured time, for `most`, or less while others wait for their turn.
     /// Cancel-safe.
     pub(crate) async fn wait(
         &self,
-        turn: &Turn,
+        waiter: &Waiter,
         request: &Request<'_>,
         index: u64,
         most: Duration,
     ) -> Result<Answer> {
         let (op, long) = (request.op, self.config().wait.min(most));
-        let waiting = turn.wait(long, |wait| {
+        let waiting = waiter.wait(long, |wait| {
             let request = request.clone().blocking(index, wait);
             async move { self.attempts(&request, self.limit(&request)).await }
         });

@@ -46,13 +46,13 @@ enum Probe {
         #[serde(rename = "GRPCUseTLS")]
         tls: bool,
         #[serde(flatten)]
-        pace: Pace,
+        timing: Timing,
     },
     Http {
         #[serde(rename = "HTTP")]
         url: String,
         #[serde(flatten)]
-        pace: Pace,
+        timing: Timing,
     },
     Tcp {
         #[serde(rename = "TCP")]
@@ -60,13 +60,13 @@ enum Probe {
         #[serde(rename = "TCPUseTLS")]
         tls: bool,
         #[serde(flatten)]
-        pace: Pace,
+        timing: Timing,
     },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Pace {
+struct Timing {
     interval: String,
     timeout: String,
 }
@@ -89,7 +89,7 @@ impl CheckDefinition {
                 format!("the agent cannot check {endpoint}: use check=ttl for Unix sockets"),
             ));
         }
-        let pace = Pace {
+        let timing = Timing {
             interval: written(ttl),
             timeout: written(ttl.min(LONGEST_CHECK)),
         };
@@ -102,7 +102,7 @@ impl CheckDefinition {
                     None => endpoint.to_string(),
                 },
                 tls,
-                pace,
+                timing,
             },
             CheckKind::Http => Probe::Http {
                 url: format!(
@@ -110,12 +110,12 @@ impl CheckDefinition {
                     if tls { "https" } else { "http" },
                     path.unwrap_or_default().trim_start_matches('/')
                 ),
-                pace,
+                timing,
             },
             CheckKind::Tcp => Probe::Tcp {
                 target: endpoint.to_string(),
                 tls,
-                pace,
+                timing,
             },
         };
         Ok(Self {
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn each_kind_of_check_is_written_as_the_agent_reads_it() {
         let begin = r#"{"Status":"passing","DeregisterCriticalServiceAfter":"60000ms","#;
-        let pace = r#""Interval":"1500ms","Timeout":"1500ms"}"#;
+        let timing = r#""Interval":"1500ms","Timeout":"1500ms"}"#;
         let of = |kind| ConsulConfig::default().with_check(kind);
         for (config, rest) in [
             (of(CheckKind::Ttl), r#""TTL":"1500ms"}"#.to_owned()),
@@ -229,23 +229,23 @@ mod tests {
                 of(CheckKind::Grpc)
                     .with_check_path("pkg.Svc")
                     .with_check_tls(true),
-                format!(r#""GRPC":"[::1]:7/pkg.Svc","GRPCUseTLS":true,{pace}"#),
+                format!(r#""GRPC":"[::1]:7/pkg.Svc","GRPCUseTLS":true,{timing}"#),
             ),
             (
                 of(CheckKind::Grpc),
-                format!(r#""GRPC":"[::1]:7","GRPCUseTLS":false,{pace}"#),
+                format!(r#""GRPC":"[::1]:7","GRPCUseTLS":false,{timing}"#),
             ),
             (
                 of(CheckKind::Http).with_check_path("/health"),
-                format!(r#""HTTP":"http://[::1]:7/health",{pace}"#),
+                format!(r#""HTTP":"http://[::1]:7/health",{timing}"#),
             ),
             (
                 of(CheckKind::Http).with_check_tls(true),
-                format!(r#""HTTP":"https://[::1]:7/",{pace}"#),
+                format!(r#""HTTP":"https://[::1]:7/",{timing}"#),
             ),
             (
                 of(CheckKind::Tcp),
-                format!(r#""TCP":"[::1]:7","TCPUseTLS":false,{pace}"#),
+                format!(r#""TCP":"[::1]:7","TCPUseTLS":false,{timing}"#),
             ),
         ] {
             assert_eq!(json(&config, "[::1]:7"), format!("{begin}{rest}"));

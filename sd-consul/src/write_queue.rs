@@ -11,15 +11,15 @@ use sd_core::{Error, ErrorKind, Result};
 
 /// One queue of steps for each key.
 #[derive(Debug)]
-pub(crate) struct Serial<K>(Mutex<BTreeMap<K, Weak<tokio::sync::Mutex<()>>>>);
+pub(crate) struct WriteQueue<K>(Mutex<BTreeMap<K, Weak<tokio::sync::Mutex<()>>>>);
 
-impl<K> Default for Serial<K> {
+impl<K> Default for WriteQueue<K> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<K: Ord + Clone> Serial<K> {
+impl<K: Ord + Clone> WriteQueue<K> {
     /// Runs `work` when all earlier work for this key is done. Once begun it goes on in a task of its own if the call is dropped;
     /// so it must have an end.
     pub(crate) async fn run<T: Send + 'static>(
@@ -66,29 +66,29 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_was_begun_is_done_before_what_follows_though_nobody_waits_for_it() {
-        let serial = Serial::default();
+        let queue = WriteQueue::default();
         let (go, gate) = oneshot::channel::<()>();
         let (done, mut seen) = oneshot::channel();
-        let dropped = serial.run("test", &1, async move {
+        let dropped = queue.run("test", &1, async move {
             let _ = gate.await;
             let _ = done.send(());
             Ok(())
         });
         assert!(dropped.now_or_never().is_none());
-        let next = serial.run("test", &1, async move { Ok(seen.try_recv().is_ok()) });
+        let next = queue.run("test", &1, async move { Ok(seen.try_recv().is_ok()) });
         let waiting = tokio::time::timeout(Duration::from_secs(1), next).await;
         assert!(waiting.is_err(), "begun beside the one before it");
         go.send(()).unwrap();
-        assert!(serial.run("test", &1, async { Ok(()) }).await.is_ok());
+        assert!(queue.run("test", &1, async { Ok(()) }).await.is_ok());
     }
 
     #[tokio::test]
     async fn keys_do_not_wait_for_each_other_and_are_forgotten() {
-        let serial = Serial::default();
-        let stuck = serial.run("test", &1, std::future::pending::<Result<()>>());
+        let queue = WriteQueue::default();
+        let stuck = queue.run("test", &1, std::future::pending::<Result<()>>());
         assert!(stuck.now_or_never().is_none());
-        assert!(serial.run("test", &2, async { Ok(7) }).await.is_ok());
-        assert!(serial.run("test", &3, async { Ok(7) }).await.is_ok());
-        assert_eq!(serial.lock().len(), 2);
+        assert!(queue.run("test", &2, async { Ok(7) }).await.is_ok());
+        assert!(queue.run("test", &3, async { Ok(7) }).await.is_ok());
+        assert_eq!(queue.lock().len(), 2);
     }
 }

@@ -14,7 +14,7 @@ pub(crate) const SHORT_WAIT: Duration = Duration::from_millis(500);
 
 /// The queries of one client.
 #[derive(Debug)]
-pub(crate) struct Turns(Arc<Shared>);
+pub(crate) struct BlockingQueries(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -24,11 +24,11 @@ struct Shared {
     holders: watch::Sender<usize>,
 }
 
-/// The right to take turns with the others.
+/// One of those who take turns.
 #[derive(Debug)]
-pub(crate) struct Turn(Arc<Shared>);
+pub(crate) struct Waiter(Arc<Shared>);
 
-impl Turns {
+impl BlockingQueries {
     /// At most this many queries at a time.
     pub(crate) fn new(most: usize) -> Self {
         Self(Arc::new(Shared {
@@ -39,13 +39,13 @@ impl Turns {
     }
 
     /// Joins those who take turns, for as long as the returned is held.
-    pub(crate) fn turn(&self) -> Turn {
+    pub(crate) fn waiter(&self) -> Waiter {
         self.0.holders.send_modify(|holders| *holders += 1);
-        Turn(Arc::clone(&self.0))
+        Waiter(Arc::clone(&self.0))
     }
 }
 
-impl Turn {
+impl Waiter {
     /// Runs a query that waits for `long`, or shorter ones in turn with the others while there are too many. One that waits for long
     /// when the others come is dropped and begun again.
     ///
@@ -75,7 +75,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for Waiter {
     fn drop(&mut self) {
         self.0.holders.send_modify(|holders| *holders -= 1);
     }
@@ -94,25 +94,25 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn queries_that_fit_wait_for_long() {
-        let turns = Turns::new(3);
-        let holders: Vec<Turn> = (0..3).map(|_| turns.turn()).collect();
+        let queries = BlockingQueries::new(3);
+        let holders: Vec<Waiter> = (0..3).map(|_| queries.waiter()).collect();
         let start = Instant::now();
-        join_all(holders.iter().map(|turn| turn.wait(LONG, sleep))).await;
+        join_all(holders.iter().map(|waiter| waiter.wait(LONG, sleep))).await;
         assert_eq!(start.elapsed(), LONG);
     }
 
     #[tokio::test(start_paused = true)]
     async fn those_who_wait_for_long_make_room_when_there_are_too_many() {
-        let turns = Turns::new(2);
-        let first: Vec<Turn> = (0..2).map(|_| turns.turn()).collect();
+        let queries = BlockingQueries::new(2);
+        let first: Vec<Waiter> = (0..2).map(|_| queries.waiter()).collect();
         let start = Instant::now();
         let crowd = async {
             sleep(Duration::from_secs(1)).await;
-            let late = turns.turn();
+            let late = queries.waiter();
             late.wait(LONG, sleep).await;
             (start.elapsed(), late)
         };
-        let early = join_all(first.iter().map(|turn| turn.wait(LONG, sleep)));
+        let early = join_all(first.iter().map(|waiter| waiter.wait(LONG, sleep)));
         let ((after, _late), _) = tokio::join!(crowd, early);
         assert!(
             after <= Duration::from_secs(1) + 2 * SHORT_WAIT,
@@ -124,8 +124,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn everybody_gets_a_turn_and_never_too_many_at_once() {
         const MOST: usize = 4;
-        let turns = Turns::new(MOST);
-        let holders: Vec<Turn> = (0..20).map(|_| turns.turn()).collect();
+        let queries = BlockingQueries::new(MOST);
+        let holders: Vec<Waiter> = (0..20).map(|_| queries.waiter()).collect();
         let (open, peak) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let start = Instant::now();
         let query = async |wait: Duration| {
@@ -134,7 +134,7 @@ mod tests {
             open.fetch_sub(1, Ordering::Relaxed);
         };
         for _ in 0..2 {
-            join_all(holders.iter().map(|turn| turn.wait(LONG, &query))).await;
+            join_all(holders.iter().map(|waiter| waiter.wait(LONG, &query))).await;
         }
         assert_eq!(peak.into_inner(), MOST);
         assert_eq!(start.elapsed(), SHORT_WAIT * 10);

@@ -10,7 +10,7 @@ use sd_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::client::answer::{Answer, Meta};
-use crate::client::blocking_queries::Turn;
+use crate::client::blocking_queries::Waiter;
 use crate::client::error::says_denied;
 use crate::client::{Client, Request};
 
@@ -157,14 +157,14 @@ impl Client {
     pub(crate) async fn kv_wait(
         &self,
         op: &'static str,
-        turn: &Turn,
+        waiter: &Waiter,
         key: &str,
         index: u64,
         most: Duration,
     ) -> Result<(Option<KvEntry>, Meta)> {
         let path = kv_path(key);
         let request: Request<'_> = self.remote(op, Method::GET, &path);
-        read(op, self.wait(turn, &request, index, most).await?)
+        read(op, self.wait(waiter, &request, index, most).await?)
     }
 
     /// Empties a key and gives up the lock on it, if this session has it; says whether it had.

@@ -15,21 +15,21 @@ use tokio::time::sleep;
 
 use crate::backend::ConsulBackend;
 use crate::client::sessions::{LONGEST_TTL, SHORTEST_TTL};
-use crate::client::{Client, Room};
+use crate::client::{Client, Concurrency};
 use crate::election::entry::{ConsulEntry, Place};
 use crate::election::keys::ElectionKeys;
 use crate::election::leader_watcher::ConsulLeaderWatcher;
-use crate::election::participation::{Participation, Seat, Seats};
+use crate::election::participation::{Participation, ParticipationId, Participations};
 use crate::election::safety::safety;
 use crate::election::term_record;
-use crate::write_queue::Serial;
+use crate::write_queue::WriteQueue;
 
 /// Encoded twice, far below what Consul takes as a value (512 KiB).
 const MOST_VALUE_BYTES: usize = 64 * 1024;
 /// Beside those of the backend, within what an agent allows for each address.
-const ROOM: Room = Room {
-    waiting: 28,
-    asking: 8,
+const CONCURRENCY: Concurrency = Concurrency {
+    blocking_queries: 28,
+    requests: 8,
 };
 
 /// The servers write one thing after the other: first that the next leader has the lock, then that our session has ended.
@@ -42,19 +42,19 @@ pub(crate) struct ConsulElector {
     backend: Arc<ConsulBackend>,
     client: Arc<Client>,
     limits: Limits,
-    seats: Arc<Seats>,
-    steps: Arc<Serial<Participation>>,
+    participations: Arc<Participations>,
+    writes: Arc<WriteQueue<ParticipationId>>,
 }
 
 impl ConsulElector {
     /// An elector that connects when it is first used, and closes with the backend.
     pub(crate) fn new(backend: Arc<ConsulBackend>) -> Self {
         Self {
-            client: backend.sibling(ROOM),
+            client: backend.sibling(CONCURRENCY),
             backend,
             limits: Limits::new(SHORTEST_TTL..=LONGEST_TTL, MOST_VALUE_BYTES),
-            seats: Arc::default(),
-            steps: Arc::default(),
+            participations: Arc::default(),
+            writes: Arc::default(),
         }
     }
 }
@@ -64,17 +64,19 @@ struct Sessions<'a> {
     client: &'a Client,
     op: &'static str,
     ticket: &'a Ticket,
-    seat: &'a Seat,
+    participation: &'a Participation,
 }
 
 impl Sessions<'_> {
     /// The participation's session, freshly renewed, or a new one.
     async fn acquire(&self) -> Result<String> {
-        if let Some(session) = self.seat.session() {
+        if let Some(session) = self.participation.session() {
             match self.client.renew_session(self.op, &session).await {
                 Ok(()) => return Ok(session),
                 // So that whoever leaves looks for the one that is made now.
-                Err(error) if error.kind() == ErrorKind::LeaseLost => self.seat.set_session(None),
+                Err(error) if error.kind() == ErrorKind::LeaseLost => {
+                    self.participation.set_session(None);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -91,19 +93,19 @@ impl Sessions<'_> {
             let (name, ttl) = (self.name(), self.ticket.ttl);
             self.client.create_session(self.op, &name, ttl).await?
         };
-        self.seat.set_session(Some(session.clone()));
+        self.participation.set_session(Some(session.clone()));
         Ok(session)
     }
 
     /// Gives up the lead if it is held, so that no lock-delay applies, and ends all sessions.
     async fn end(&self) -> Result<()> {
-        let sessions = match self.seat.session() {
+        let sessions = match self.participation.session() {
             Some(session) => vec![session],
             None => self.find().await?.0,
         };
         for session in sessions {
             let Self { client, op, .. } = self;
-            let keys = &self.seat.keys;
+            let keys = &self.participation.keys;
             let led = (self.ticket.records_term
                 && term_record::end(client, keys, &session).await?)
                 || client.kv_release(op, keys.leader(), &session).await?;
@@ -117,7 +119,7 @@ impl Sessions<'_> {
 
     /// The sessions of this participation, and whether another one with its id has any.
     async fn find(&self) -> Result<(Vec<String>, bool)> {
-        let candidate = self.seat.keys.candidate(self.ticket.id);
+        let candidate = self.participation.keys.candidate(self.ticket.id);
         let all = self.client.list_sessions(self.op).await?.into_iter();
         let (ours, others): (Vec<_>, Vec<_>) = all
             .filter(|session| session.name.starts_with(&candidate))
@@ -129,8 +131,8 @@ impl Sessions<'_> {
     fn name(&self) -> String {
         format!(
             "{}{}",
-            self.seat.keys.candidate(self.ticket.id),
-            self.seat.nonce
+            self.participation.keys.candidate(self.ticket.id),
+            self.participation.nonce
         )
     }
 }
@@ -150,36 +152,36 @@ impl Elector for ConsulElector {
         const OP: &str = "consul: join election";
         self.client.check_open(OP)?;
         ticket.check(&self.limits)?;
-        let owner = (ticket.name.clone(), ticket.id);
+        let id = (ticket.name.clone(), ticket.id);
         let keys = ElectionKeys::new(&self.client.config().election_prefix, &ticket.name);
         let place = Place {
             client: Arc::clone(&self.client),
-            steps: Arc::clone(&self.steps),
-            owner: owner.clone(),
+            writes: Arc::clone(&self.writes),
+            id: id.clone(),
             keys,
         };
-        let (seats, wanted) = (Arc::clone(&self.seats), ticket.clone());
+        let (participations, wanted) = (Arc::clone(&self.participations), ticket.clone());
         let (client, keys) = (Arc::clone(&self.client), place.keys.clone());
         let joining = async move {
-            let seat = seats.take(&owner, &keys, &wanted.value);
+            let participation = participations.begin(&id, &keys, &wanted.value);
             let sessions = Sessions {
                 client: &client,
                 op: OP,
                 ticket: &wanted,
-                seat: &seat,
+                participation: &participation,
             };
             match sessions.acquire().await {
-                Ok(session) => Ok((seat, session)),
+                Ok(session) => Ok((participation, session)),
                 Err(error) => {
                     if error.kind() == ErrorKind::Conflict {
-                        seats.leave(&owner);
+                        participations.end(&id);
                     }
                     Err(error)
                 }
             }
         };
-        let (seat, session) = self.steps.run(OP, &place.owner, joining).await?;
-        let entry = ConsulEntry::new(place, ticket, &self.limits, seat, session);
+        let (participation, session) = self.writes.run(OP, &place.id, joining).await?;
+        let entry = ConsulEntry::new(place, ticket, &self.limits, participation, session);
         entry.begin(OP).await?;
         Ok(Box::new(entry))
     }
@@ -187,25 +189,25 @@ impl Elector for ConsulElector {
     async fn leave(&self, ticket: &Ticket) -> Result<()> {
         const OP: &str = "consul: leave election";
         self.client.check_open(OP)?;
-        let owner = (ticket.name.clone(), ticket.id);
-        let (client, seats) = (Arc::clone(&self.client), Arc::clone(&self.seats));
-        let (wanted, participation) = (ticket.clone(), owner.clone());
+        let id = (ticket.name.clone(), ticket.id);
+        let (client, participations) = (Arc::clone(&self.client), Arc::clone(&self.participations));
+        let (wanted, left) = (ticket.clone(), id.clone());
         let leaving = async move {
             // A ticket that this elector did not begin has none.
-            let Some(seat) = seats.find(&participation) else {
+            let Some(participation) = participations.find(&left) else {
                 return Ok(());
             };
             let sessions = Sessions {
                 client: &client,
                 op: OP,
                 ticket: &wanted,
-                seat: &seat,
+                participation: &participation,
             };
             sessions.end().await?;
-            seats.leave(&participation);
+            participations.end(&left);
             Ok(())
         };
-        self.steps.run(OP, &owner, leaving).await
+        self.writes.run(OP, &id, leaving).await
     }
 
     async fn observe(&self, name: &ElectionName) -> Result<Box<dyn LeaderWatcher>> {

@@ -16,15 +16,15 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::client::Client;
-use crate::client::blocking_queries::Turn;
+use crate::client::blocking_queries::Waiter;
 use crate::client::kv::{KvEntry, KvOp, Txn};
 use crate::client::sessions::ended;
 use crate::election::keys::ElectionKeys;
 use crate::election::leader_record;
-use crate::election::participation::{Participation, Seat};
+use crate::election::participation::{Participation, ParticipationId};
 use crate::election::term_record;
 use crate::election::token_domain;
-use crate::write_queue::Serial;
+use crate::write_queue::WriteQueue;
 
 /// How soon to try again while a lock-delay lasts, which the server does not say. It grows to the second.
 pub(crate) const DELAY_POLLS: [Duration; 2] =
@@ -38,8 +38,8 @@ const MOST_ROUNDS: u32 = 5;
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) client: Arc<Client>,
-    pub(crate) steps: Arc<Serial<Participation>>,
-    pub(crate) owner: Participation,
+    pub(crate) writes: Arc<WriteQueue<ParticipationId>>,
+    pub(crate) id: ParticipationId,
     pub(crate) keys: ElectionKeys,
 }
 
@@ -48,11 +48,11 @@ pub(crate) struct Place {
 pub(crate) struct ConsulEntry {
     place: Place,
     limits: Limits,
-    seat: Arc<Seat>,
+    participation: Arc<Participation>,
     session: String,
     ttl: Duration,
     recorder: Option<TermRecorder>,
-    turn: Turn,
+    waiter: Waiter,
     known: watch::Sender<Known>,
 }
 
@@ -99,16 +99,16 @@ impl ConsulEntry {
         place: Place,
         ticket: &Ticket,
         limits: &Limits,
-        seat: Arc<Seat>,
+        participation: Arc<Participation>,
         session: String,
     ) -> Self {
         let recorder = || TermRecorder::new(ticket.id, &session, ticket.ttl);
         Self {
             recorder: ticket.records_term.then(recorder),
-            turn: place.client.turn(),
+            waiter: place.client.waiter(),
             place,
             limits: limits.clone(),
-            seat,
+            participation,
             session,
             ttl: ticket.ttl,
             known: watch::Sender::default(),
@@ -200,25 +200,29 @@ impl ConsulEntry {
         let domain = token_domain::ensure(client, op, keys).await?;
         let value = leader_record::leader(found, &domain).map(|leader| leader.value);
         // Another one may have been proclaimed after the lock was asked for.
-        if value.as_deref() == Some(&*self.seat.value()) || self.write(op, found).await? {
+        if value.as_deref() == Some(&*self.participation.value()) || self.write(op, found).await? {
             self.lead(FencingToken::new(domain, leader_record::token(found)));
         }
         Ok(())
     }
 
-    /// Writes the seat's value for the term of this entry if it still is as it was found, and says whether it was.
+    /// Writes the participation's value for the term of this entry if it still is as it was found, and says whether it was.
     async fn write(&self, op: &'static str, found: &KvEntry) -> Result<bool> {
         let Place {
             client,
-            steps,
-            owner,
+            writes,
+            id,
             keys,
         } = &self.place;
-        let (client, keys, id) = (Arc::clone(client), keys.clone(), owner.1);
-        let (seat, session) = (Arc::clone(&self.seat), self.session.clone());
+        let (client, keys, candidate) = (Arc::clone(client), keys.clone(), id.1);
+        let (participation, session) = (Arc::clone(&self.participation), self.session.clone());
         let found = found.clone();
         let writing = async move {
-            let lead = leader_record::encode(id, Some(leader_record::token(&found)), &seat.value());
+            let lead = leader_record::encode(
+                candidate,
+                Some(leader_record::token(&found)),
+                &participation.value(),
+            );
             let put = [
                 KvOp::check_unchanged(keys.leader(), Some(&found)),
                 // A plain write would reset what the key says of how often it was locked.
@@ -226,7 +230,7 @@ impl ConsulEntry {
             ];
             client.txn(op, &put).await
         };
-        Ok(matches!(steps.run(op, owner, writing).await?, Txn::Done(_)))
+        Ok(matches!(writes.run(op, id, writing).await?, Txn::Done(_)))
     }
 
     fn lead(&self, token: FencingToken) {
@@ -237,18 +241,18 @@ impl ConsulEntry {
     async fn attempt(&self, op: &'static str, found: Option<KvEntry>) -> Result<Attempt> {
         let Place {
             client,
-            steps,
-            owner,
+            writes,
+            id,
             keys,
         } = &self.place;
-        let (client, keys, id) = (Arc::clone(client), keys.clone(), owner.1);
-        let (seat, session) = (Arc::clone(&self.seat), self.session.clone());
+        let (client, keys, candidate) = (Arc::clone(client), keys.clone(), id.1);
+        let (participation, session) = (Arc::clone(&self.participation), self.session.clone());
         let taking = async move {
             // Whoever has left meanwhile takes no lock any more.
-            if seat.session().as_deref() != Some(&*session) {
+            if participation.session().as_deref() != Some(&*session) {
                 return Ok(Attempt::Gone(ended(op)));
             }
-            let lead = leader_record::encode(id, None, &seat.value());
+            let lead = leader_record::encode(candidate, None, &participation.value());
             let lock = [
                 KvOp::get(keys.history()),
                 // A second attempt of ours would move the index that is our token.
@@ -289,7 +293,7 @@ impl ConsulEntry {
                 Attempt::Late
             })
         };
-        steps.run(op, owner, taking).await
+        writes.run(op, id, taking).await
     }
 
     fn may_lead(&self) -> bool {
@@ -348,7 +352,7 @@ impl ConsulEntry {
         tokio::select! {
             biased;
             () = self.lost() => Ok(None),
-            waited = client.kv_wait(op, &self.turn, keys.leader(), index, most) => {
+            waited = client.kv_wait(op, &self.waiter, keys.leader(), index, most) => {
                 let (leader, meta) = waited?;
                 let index = meta.index;
                 Ok(Some(Look { leader, index }))
@@ -434,22 +438,22 @@ impl Entry for ConsulEntry {
         check_value(OP, value, &self.limits)?;
         let Place {
             client,
-            steps,
-            owner,
+            writes,
+            id,
             keys,
         } = &self.place;
         client.check_open(OP)?;
-        let (seat, session) = (Arc::clone(&self.seat), self.session.clone());
+        let (participation, session) = (Arc::clone(&self.participation), self.session.clone());
         let value = value.to_owned();
         // Whatever attempts to take the lock follow write this value. If an earlier one that was not answered takes it still, the
         // value is written when that is seen.
         let setting = async move {
-            if seat.session().as_deref() == Some(&*session) {
-                seat.set_value(&value);
+            if participation.session().as_deref() == Some(&*session) {
+                participation.set_value(&value);
             }
             Ok(())
         };
-        steps.run(OP, owner, setting).await?;
+        writes.run(OP, id, setting).await?;
         for _ in 0..MOST_ROUNDS {
             let look = self.look(OP).await?;
             let Known { token, gone } = self.known();

@@ -14,7 +14,7 @@ use crate::client::kv::KvEntry;
 
 /// The value of the key while somebody leads.
 #[derive(Serialize, Deserialize)]
-struct Lead {
+struct LeaderRecord {
     id: CandidateId,
     /// `None` as long as the value is the one that was written together with the lock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,7 +38,7 @@ pub(crate) fn encode(id: CandidateId, token: Option<u64>, value: &[u8]) -> Vec<u
         Err(_) => Value::Base64(STANDARD.encode(value)),
     };
     // Text and numbers can always be written as JSON.
-    serde_json::to_vec(&Lead { id, token, value }).unwrap_or_default()
+    serde_json::to_vec(&LeaderRecord { id, token, value }).unwrap_or_default()
 }
 
 /// The token of the term whose leader has the lock.
@@ -65,12 +65,12 @@ pub(crate) fn leader(entry: &KvEntry, domain: &str) -> Option<Leader> {
 }
 
 fn decode(stored: &[u8]) -> Option<(CandidateId, Option<u64>, Arc<[u8]>)> {
-    let lead: Lead = serde_json::from_slice(stored).ok()?;
-    let value = match lead.value {
+    let record: LeaderRecord = serde_json::from_slice(stored).ok()?;
+    let value = match record.value {
         Value::Value(text) => text.into_bytes(),
         Value::Base64(text) => STANDARD.decode(text).ok()?,
     };
-    Some((lead.id, lead.token, value.into()))
+    Some((record.id, record.token, value.into()))
 }
 
 #[cfg(test)]

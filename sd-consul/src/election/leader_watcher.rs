@@ -8,7 +8,7 @@ use sd_core::{Clock, Error, ErrorKind, Leader, LeaderFeed, LeaderWatcher, Result
 
 use crate::backend::ConsulBackend;
 use crate::client::Client;
-use crate::client::blocking_queries::Turn;
+use crate::client::blocking_queries::Waiter;
 use crate::client::kv::KvEntry;
 use crate::election::keys::ElectionKeys;
 use crate::election::leader_record::leader;
@@ -24,7 +24,7 @@ pub(crate) struct ConsulLeaderWatcher {
     client: Arc<Client>,
     clock: Arc<dyn Clock>,
     keys: ElectionKeys,
-    turn: Turn,
+    waiter: Waiter,
     /// `None` until there was an election.
     domain: Option<String>,
     /// Where to wait from.
@@ -40,7 +40,7 @@ impl ConsulLeaderWatcher {
         let as_of = backend.clock.now();
         let (found, meta) = client.kv_get(OP, keys.leader()).await?;
         let mut watcher = Self {
-            turn: client.turn(),
+            waiter: client.waiter(),
             client,
             clock: Arc::clone(&backend.clock),
             keys,
@@ -75,7 +75,7 @@ impl LeaderWatcher for ConsulLeaderWatcher {
         }
         let waiting = self.client.kv_wait(
             OP,
-            &self.turn,
+            &self.waiter,
             self.keys.leader(),
             self.index,
             Duration::MAX,

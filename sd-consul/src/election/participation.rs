@@ -8,15 +8,15 @@ use sd_core::{CandidateId, ElectionName};
 use crate::election::keys::ElectionKeys;
 
 /// One candidate in one election.
-pub(crate) type Participation = (ElectionName, CandidateId);
+pub(crate) type ParticipationId = (ElectionName, CandidateId);
 
 /// The participations of one elector.
 #[derive(Debug, Default)]
-pub(crate) struct Seats(Mutex<BTreeMap<Participation, Arc<Seat>>>);
+pub(crate) struct Participations(Mutex<BTreeMap<ParticipationId, Arc<Participation>>>);
 
 /// One participation.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct Participation {
     /// In the names of its sessions. The server chooses their ids, so this is how one is found whose making was not answered.
     pub(crate) nonce: String,
     pub(crate) keys: ElectionKeys,
@@ -29,17 +29,17 @@ struct Now {
     value: Arc<[u8]>,
 }
 
-impl Seats {
-    /// The seat of a participation, a new one if it has none.
-    pub(crate) fn take(
+impl Participations {
+    /// What is remembered of a participation; from now on, if nothing was.
+    pub(crate) fn begin(
         &self,
-        owner: &Participation,
+        id: &ParticipationId,
         keys: &ElectionKeys,
         value: &Arc<[u8]>,
-    ) -> Arc<Seat> {
-        let mut seats = lock(&self.0);
-        let seat = seats.entry(owner.clone()).or_insert_with(|| {
-            Arc::new(Seat {
+    ) -> Arc<Participation> {
+        let mut participations = lock(&self.0);
+        let participation = participations.entry(id.clone()).or_insert_with(|| {
+            Arc::new(Participation {
                 nonce: format!("{:016x}", fastrand::u64(..)),
                 keys: keys.clone(),
                 now: Mutex::new(Now {
@@ -48,22 +48,22 @@ impl Seats {
                 }),
             })
         });
-        Arc::clone(seat)
+        Arc::clone(participation)
     }
 
-    pub(crate) fn find(&self, owner: &Participation) -> Option<Arc<Seat>> {
-        lock(&self.0).get(owner).map(Arc::clone)
+    pub(crate) fn find(&self, id: &ParticipationId) -> Option<Arc<Participation>> {
+        lock(&self.0).get(id).map(Arc::clone)
     }
 
-    /// Nothing of the participation is at the server any more.
-    pub(crate) fn leave(&self, owner: &Participation) {
-        if let Some(seat) = lock(&self.0).remove(owner) {
-            seat.set_session(None);
+    /// Forgets a participation of which nothing is at the server any more.
+    pub(crate) fn end(&self, id: &ParticipationId) {
+        if let Some(participation) = lock(&self.0).remove(id) {
+            participation.set_session(None);
         }
     }
 }
 
-impl Seat {
+impl Participation {
     /// The session that was made last, unless it is known to be gone.
     pub(crate) fn session(&self) -> Option<String> {
         lock(&self.now).session.clone()

@@ -6,7 +6,7 @@ use sd_core::{Instancer, Moment, Result, Revision, ServiceName, Snapshot, Watche
 use crate::backend::ConsulBackend;
 use crate::client::answer::Meta;
 use crate::codec::Codec;
-use crate::reading::service_set::Entries;
+use crate::reading::service_set::ServiceSet;
 use crate::reading::watcher::ConsulWatcher;
 
 #[async_trait]
@@ -18,9 +18,14 @@ impl Instancer for ConsulBackend {
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
         let sent = self.clock.now();
-        let read = self.client.entries("consul: list service", service).await?;
+        let read = self
+            .client
+            .service_entries("consul: list service", service)
+            .await?;
         let at = self.position(&read.meta, sent);
-        Ok(self.entries(service).snapshot(read.entries, at, None, None))
+        Ok(self
+            .service_set(service)
+            .snapshot(read.entries, at, None, None))
     }
 
     /// Always reads everything. The position of `known` proves nothing: a server that lost its data counts from the beginning, and
@@ -37,13 +42,16 @@ impl Instancer for ConsulBackend {
 
 impl ConsulBackend {
     /// What makes a set of the service's entries.
-    pub(crate) fn entries(&self, service: &ServiceName) -> Entries {
+    pub(crate) fn service_set(&self, service: &ServiceName) -> ServiceSet {
         let config = self.client.config();
-        Entries::new(service.clone(), Codec::new(config), config.nearest)
+        ServiceSet::new(service.clone(), Codec::new(config), config.nearest)
     }
 
     /// The position of an answer, and the moment, no later than `at`, of which it tells.
     pub(crate) fn position(&self, meta: &Meta, at: Moment) -> (Revision, Moment) {
-        (self.history.revision(meta.index), at - meta.staleness)
+        (
+            self.revision_domain.revision(meta.index),
+            at - meta.staleness,
+        )
     }
 }

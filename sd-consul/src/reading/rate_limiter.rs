@@ -15,14 +15,14 @@ const BYTES_EACH_SECOND: f64 = 8.0 * 1024.0 * 1024.0;
 
 /// A bucket of up to [`BURST`] tokens, one for each read.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct RateLimiter {
     tokens: f64,
     counted_at: Instant,
     /// How long a token takes to come back.
     every: Duration,
 }
 
-impl Pace {
+impl RateLimiter {
     pub(crate) fn new() -> Self {
         Self {
             tokens: BURST,
@@ -60,34 +60,34 @@ impl Pace {
 mod tests {
     use super::*;
 
-    async fn reads(pace: &mut Pace, count: usize, bytes: usize) -> Duration {
+    async fn reads(rate: &mut RateLimiter, count: usize, bytes: usize) -> Duration {
         let start = Instant::now();
         for _ in 0..count {
-            pace.ready().await;
-            pace.spend(bytes);
+            rate.ready().await;
+            rate.spend(bytes);
         }
         start.elapsed()
     }
 
     #[tokio::test(start_paused = true)]
     async fn two_changes_after_a_quiet_while_are_read_at_once() {
-        let mut pace = Pace::new();
+        let mut rate = RateLimiter::new();
         for _ in 0..3 {
-            assert_eq!(reads(&mut pace, 2, 1000).await, Duration::ZERO);
+            assert_eq!(reads(&mut rate, 2, 1000).await, Duration::ZERO);
             tokio::time::sleep(2 * SHORTEST).await;
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn churn_becomes_polling_at_a_pace_that_depends_on_the_size() {
-        let mut pace = Pace::new();
-        let small = reads(&mut pace, 102, 1000).await;
+        let mut rate = RateLimiter::new();
+        let small = reads(&mut rate, 102, 1000).await;
         assert!(
             small >= 100 * SHORTEST && small < 110 * SHORTEST,
             "{small:?}"
         );
-        let mut pace = Pace::new();
-        let large = reads(&mut pace, 12, 16 * 1024 * 1024).await;
+        let mut rate = RateLimiter::new();
+        let large = reads(&mut rate, 12, 16 * 1024 * 1024).await;
         let expected = Duration::from_secs(20);
         assert!(
             large.abs_diff(expected) < Duration::from_millis(100),

@@ -9,24 +9,24 @@ use sd_core::Revision;
 
 /// The history as far as it is known.
 #[derive(Debug, Default)]
-pub(crate) struct History(AtomicU64);
+pub(crate) struct RevisionDomain(AtomicU64);
 
-impl History {
+impl RevisionDomain {
     /// A position in the history of now.
     pub(crate) fn revision(&self, index: u64) -> Revision {
-        Revision::new(self.domain(), index)
+        Revision::new(self.name(), index)
     }
 
     /// Whether `index` was read after `before`. If not, another history has begun.
     pub(crate) fn goes_on(&self, before: &Revision, index: u64) -> bool {
-        let goes_on = before.domain() == self.domain() && before.value() <= index;
-        if before.domain() == self.domain() && !goes_on {
+        let goes_on = before.domain() == self.name() && before.value() <= index;
+        if before.domain() == self.name() && !goes_on {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
         goes_on
     }
 
-    fn domain(&self) -> String {
+    fn name(&self) -> String {
         format!("consul-{}", self.0.load(Ordering::Relaxed))
     }
 }
@@ -37,15 +37,15 @@ mod tests {
 
     #[test]
     fn an_index_that_goes_back_begins_another_history() {
-        let history = History::default();
-        let seven = history.revision(7);
-        assert!(history.goes_on(&seven, 7) && history.goes_on(&seven, 8));
-        assert_eq!(history.revision(7), seven);
-        assert!(!history.goes_on(&seven, 6));
-        let six = history.revision(6);
+        let domain = RevisionDomain::default();
+        let seven = domain.revision(7);
+        assert!(domain.goes_on(&seven, 7) && domain.goes_on(&seven, 8));
+        assert_eq!(domain.revision(7), seven);
+        assert!(!domain.goes_on(&seven, 6));
+        let six = domain.revision(6);
         assert_eq!(six.partial_cmp(&seven), None);
         // Another feed tells of the same.
-        assert!(!history.goes_on(&seven, 6));
-        assert_eq!(history.revision(6), six);
+        assert!(!domain.goes_on(&seven, 6));
+        assert_eq!(domain.revision(6), six);
     }
 }

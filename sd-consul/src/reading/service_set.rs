@@ -8,24 +8,24 @@ use sd_core::{Instance, InstanceId, Moment, Revision, ServiceName, Skipped, Snap
 
 use crate::codec::{Codec, HealthEntry};
 
-/// The sets of one service.
+/// Makes the sets of one service.
 #[derive(Debug)]
-pub(crate) struct Entries {
+pub(crate) struct ServiceSet {
     service: ServiceName,
     codec: Codec,
     /// How many are wanted, nearest first.
     nearest: Option<usize>,
 }
 
-/// An instance with what decides between two of one id.
-struct Candidate {
+/// An instance that has an id, with what decides between two of them.
+struct Claim {
     instance: Arc<Instance>,
     created: u64,
     modified: u64,
     node: String,
 }
 
-impl Candidate {
+impl Claim {
     /// The run that was there first holds the id. One that was moved to another agent is read where it was written last.
     fn goes_before(&self, other: &Self) -> bool {
         if self.instance.incarnation() == other.instance.incarnation() {
@@ -36,7 +36,7 @@ impl Candidate {
     }
 }
 
-impl Entries {
+impl ServiceSet {
     pub(crate) fn new(service: ServiceName, codec: Codec, nearest: Option<usize>) -> Self {
         Self {
             service,
@@ -56,7 +56,7 @@ impl Entries {
         known: Option<&Snapshot>,
         before: Option<&Snapshot>,
     ) -> Snapshot {
-        let mut found: BTreeMap<InstanceId, Candidate> = BTreeMap::new();
+        let mut found: BTreeMap<InstanceId, Claim> = BTreeMap::new();
         let mut skipped = Vec::new();
         let mut listed = Vec::with_capacity(entries.len());
         let most = self.nearest.unwrap_or(usize::MAX);
@@ -75,23 +75,23 @@ impl Entries {
                     continue;
                 }
             };
-            let candidate = Candidate {
+            let claim = Claim {
                 instance,
                 created,
                 modified,
                 node,
             };
-            match found.entry(candidate.instance.id().clone()) {
-                Entry::Vacant(place) => {
-                    place.insert(candidate);
+            match found.entry(claim.instance.id().clone()) {
+                Entry::Vacant(slot) => {
+                    slot.insert(claim);
                 }
-                Entry::Occupied(mut place) => {
-                    let loses = if candidate.goes_before(place.get()) {
-                        place.insert(candidate)
+                Entry::Occupied(mut slot) => {
+                    let loses = if claim.goes_before(slot.get()) {
+                        slot.insert(claim)
                     } else {
-                        candidate
+                        claim
                     };
-                    skipped.extend(outdone(&loses, place.get()));
+                    skipped.extend(outdone(&loses, slot.get()));
                 }
             }
         }
@@ -118,7 +118,7 @@ fn shared(instance: Instance, known: Option<&Snapshot>) -> Arc<Instance> {
 }
 
 /// What to tell of a run whose id another one holds.
-fn outdone(loser: &Candidate, winner: &Candidate) -> Option<Skipped> {
+fn outdone(loser: &Claim, winner: &Claim) -> Option<Skipped> {
     let id = loser.instance.id();
     (!loser.instance.is_same_run(&winner.instance)).then(|| Skipped {
         key: format!("{id}@{}", loser.node),
@@ -137,9 +137,9 @@ mod tests {
     use super::*;
     use crate::config::ConsulConfig;
 
-    fn entries(nearest: Option<usize>) -> Entries {
+    fn entries(nearest: Option<usize>) -> ServiceSet {
         let codec = Codec::new(&ConsulConfig::default());
-        Entries::new(ServiceName::new("s").unwrap(), codec, nearest)
+        ServiceSet::new(ServiceName::new("s").unwrap(), codec, nearest)
     }
 
     fn own(id: &str, node: &str, run: &str, created: u64, modified: u64) -> Value {
@@ -157,7 +157,7 @@ mod tests {
     }
 
     fn set(
-        entries: &Entries,
+        entries: &ServiceSet,
         list: &[Value],
         known: Option<&Snapshot>,
         before: Option<&Snapshot>,

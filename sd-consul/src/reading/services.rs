@@ -7,7 +7,7 @@ use reqwest::Method;
 use sd_core::{Error, ErrorKind, Result, ServiceName};
 
 use crate::client::answer::{Answer, Meta};
-use crate::client::blocking_queries::Turn;
+use crate::client::blocking_queries::Waiter;
 use crate::client::{Client, Request};
 use crate::codec::HealthEntry;
 use crate::config::{Consistency, ConsulConfig};
@@ -17,7 +17,7 @@ const THIS_AGENT: &str = "_agent";
 
 /// The entries of a service, well or not, with the position that they were read at.
 #[derive(Debug)]
-pub(crate) struct Read {
+pub(crate) struct ReadEntries {
     pub(crate) entries: Vec<HealthEntry>,
     pub(crate) meta: Meta,
     /// How large the answer was.
@@ -39,33 +39,37 @@ impl Client {
     }
 
     /// The entries of a service, as those who configured this client want to see them.
-    pub(crate) async fn entries(&self, op: &'static str, service: &ServiceName) -> Result<Read> {
+    pub(crate) async fn service_entries(
+        &self,
+        op: &'static str,
+        service: &ServiceName,
+    ) -> Result<ReadEntries> {
         let path = ["health", "service", service.as_str()];
         let answer = self.call(self.wanted(op, &path)).await?;
         self.read(op, &answer)
     }
 
     /// Waits until the entries of a service may have changed since `index`. Cancel-safe.
-    pub(crate) async fn changed_entries(
+    pub(crate) async fn changed_service_entries(
         &self,
         op: &'static str,
-        turn: &Turn,
+        waiter: &Waiter,
         service: &ServiceName,
         index: u64,
-    ) -> Result<Read> {
+    ) -> Result<ReadEntries> {
         let path = ["health", "service", service.as_str()];
         let request = self.wanted(op, &path);
-        let answer = self.wait(turn, &request, index, Duration::MAX).await?;
+        let answer = self.wait(waiter, &request, index, Duration::MAX).await?;
         self.read(op, &answer.success(op)?)
     }
 
     /// The entries with this id in the agent's own datacenter, at whatever node. `None` if we may not see them.
-    pub(crate) async fn entries_of(
+    pub(crate) async fn entries_with_id(
         &self,
         op: &'static str,
         service: &ServiceName,
         service_id: &str,
-    ) -> Result<Option<Read>> {
+    ) -> Result<Option<ReadEntries>> {
         let path = ["health", "service", service.as_str()];
         let request = self
             .local(op, Method::GET, &path)
@@ -101,10 +105,10 @@ impl Client {
         }
     }
 
-    fn read(&self, op: &'static str, answer: &Answer) -> Result<Read> {
+    fn read(&self, op: &'static str, answer: &Answer) -> Result<ReadEntries> {
         self.check_rights(op, answer)?;
         let entries: Option<Vec<HealthEntry>> = answer.json(op)?;
-        Ok(Read {
+        Ok(ReadEntries {
             entries: entries.unwrap_or_default(),
             meta: answer.meta,
             bytes: answer.len(),

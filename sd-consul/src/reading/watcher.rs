@@ -14,14 +14,14 @@ use tracing::debug;
 use crate::backend::ConsulBackend;
 use crate::client::Client;
 use crate::client::answer::Meta;
-use crate::client::blocking_queries::Turn;
-use crate::reading::rate_limiter::Pace;
-use crate::reading::revision_domain::History;
-use crate::reading::service_set::Entries;
-use crate::reading::services::Read;
+use crate::client::blocking_queries::Waiter;
+use crate::reading::rate_limiter::RateLimiter;
+use crate::reading::revision_domain::RevisionDomain;
+use crate::reading::service_set::ServiceSet;
+use crate::reading::services::ReadEntries;
 
 const OP: &str = "consul: watch service";
-/// How much longer than the longest query a feed may be silent: until it is its turn, and for its pace.
+/// How much longer than the longest query a feed may be silent: until it is its turn, and for its rate.
 const SLACK: Duration = Duration::from_secs(10);
 
 /// One service, followed.
@@ -29,11 +29,11 @@ const SLACK: Duration = Duration::from_secs(10);
 pub(crate) struct ConsulWatcher {
     client: Arc<Client>,
     clock: Arc<dyn Clock>,
-    history: Arc<History>,
+    revision_domain: Arc<RevisionDomain>,
     service: ServiceName,
-    entries: Entries,
-    turn: Turn,
-    pace: Pace,
+    set: ServiceSet,
+    waiter: Waiter,
+    rate: RateLimiter,
     /// Where to wait from.
     index: u64,
     last: Snapshot,
@@ -46,24 +46,26 @@ impl ConsulWatcher {
         service: &ServiceName,
         known: Option<&Snapshot>,
     ) -> Result<Self> {
-        let entries = backend.entries(service);
+        let set = backend.service_set(service);
         let sent = backend.clock.now();
-        let read = backend.client.entries(OP, service).await?;
+        let read = backend.client.service_entries(OP, service).await?;
         if let Some(known) = known {
-            backend.history.goes_on(known.revision(), read.meta.index);
+            backend
+                .revision_domain
+                .goes_on(known.revision(), read.meta.index);
         }
         let at = backend.position(&read.meta, sent);
-        let last = entries.snapshot(read.entries, at, known, None);
-        let mut pace = Pace::new();
-        pace.spend(read.bytes);
+        let last = set.snapshot(read.entries, at, known, None);
+        let mut rate = RateLimiter::new();
+        rate.spend(read.bytes);
         let mut watcher = Self {
             client: Arc::clone(&backend.client),
             clock: Arc::clone(&backend.clock),
-            history: Arc::clone(&backend.history),
+            revision_domain: Arc::clone(&backend.revision_domain),
             service: service.clone(),
-            entries,
-            turn: backend.client.turn(),
-            pace,
+            set,
+            waiter: backend.client.waiter(),
+            rate,
             index: read.meta.index,
             last,
             first: None,
@@ -82,14 +84,14 @@ impl ConsulWatcher {
     }
 
     /// A set that was read now. It follows the last one without a gap if `goes_on`.
-    fn take(&mut self, read: Read, as_of: Moment, goes_on: bool) -> Feed {
-        let Read { entries, meta, .. } = read;
+    fn take(&mut self, read: ReadEntries, as_of: Moment, goes_on: bool) -> Feed {
+        let ReadEntries { entries, meta, .. } = read;
         self.index = meta.index;
-        let revision = self.history.revision(meta.index);
+        let revision = self.revision_domain.revision(meta.index);
         let as_of = as_of - meta.staleness;
         let at = (revision.clone(), as_of);
         let before = goes_on.then_some(&self.last);
-        let set = self.entries.snapshot(entries, at, Some(&self.last), before);
+        let set = self.set.snapshot(entries, at, Some(&self.last), before);
         let feed = if set.is_same_set(&self.last) {
             Feed::Alive { revision, as_of }
         } else {
@@ -104,9 +106,10 @@ impl ConsulWatcher {
     async fn reread(&mut self, told: u64) -> Result<Feed> {
         debug!(from = self.index, to = told, "index went back");
         let sent = self.clock.now();
-        let read = self.client.entries(OP, &self.service).await?;
-        self.pace.spend(read.bytes);
-        self.history.goes_on(self.last.revision(), read.meta.index);
+        let read = self.client.service_entries(OP, &self.service).await?;
+        self.rate.spend(read.bytes);
+        self.revision_domain
+            .goes_on(self.last.revision(), read.meta.index);
         Ok(self.take(read, sent, false))
     }
 
@@ -136,12 +139,12 @@ impl Watcher for ConsulWatcher {
         if let Some(first) = self.first.take() {
             return Ok(first);
         }
-        self.pace.ready().await;
+        self.rate.ready().await;
         let read = self
             .client
-            .changed_entries(OP, &self.turn, &self.service, self.index)
+            .changed_service_entries(OP, &self.waiter, &self.service, self.index)
             .await?;
-        self.pace.spend(read.bytes);
+        self.rate.spend(read.bytes);
         match read.meta.index.cmp(&self.index) {
             Ordering::Less => self.reread(read.meta.index).await,
             // It waited in vain. What it lists is not even looked at: it may be the empty view of an agent that is about to read it

@@ -25,7 +25,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) enum Holder {
     Nobody,
-    Us(Standing),
+    Us(RecordState),
     /// Another run, or something that is no record of ours.
     Other {
         who: String,
@@ -35,7 +35,7 @@ pub(crate) enum Holder {
 
 /// How our record is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Standing {
+pub(crate) struct RecordState {
     /// What its check says; `None` without one.
     check: Option<State>,
     /// Whether we put it into maintenance mode.
@@ -60,7 +60,7 @@ impl Records<'_> {
         };
         let run = found.service.run_of(&record.service);
         if run.as_ref().is_some_and(|run| is_of(record, run)) {
-            return Ok(Holder::Us(Standing {
+            return Ok(Holder::Us(RecordState {
                 check: Health::of_check(&found.checks, &check_id(&id)),
                 unready: is_unready(&found.checks, &id),
                 maintained: maintenance(&found.checks, &id).is_some(),
@@ -79,7 +79,7 @@ impl Records<'_> {
     ///
     /// # Errors
     /// `NotFound`, `LeaseLost` or `Conflict` if not.
-    pub(crate) async fn ours(&self, record: &RecordId) -> Result<Standing> {
+    pub(crate) async fn ours(&self, record: &RecordId) -> Result<RecordState> {
         let lost = |kind, why: String| Err(Error::new(kind, self.op).because(why));
         let id = &record.id;
         match self.holder(record).await? {
@@ -90,11 +90,11 @@ impl Records<'_> {
             Holder::Other { who, .. } => {
                 lost(ErrorKind::Conflict, format!("{id} was taken over by {who}"))
             }
-            Holder::Us(Standing { check: None, .. }) => lost(
+            Holder::Us(RecordState { check: None, .. }) => lost(
                 ErrorKind::NotFound,
                 format!("the check of {id} was removed"),
             ),
-            Holder::Us(Standing {
+            Holder::Us(RecordState {
                 check: Some(State::Critical),
                 ..
             }) if self.is_kept_by_us() => lost(
@@ -103,7 +103,7 @@ impl Records<'_> {
                     "the check of {id} is critical: it was not renewed in time, or somebody said so"
                 ),
             ),
-            Holder::Us(standing) => Ok(standing),
+            Holder::Us(state) => Ok(state),
         }
     }
 
@@ -120,7 +120,7 @@ impl Records<'_> {
         before: &Holder,
     ) -> Result<()> {
         let (client, op, id) = (self.client, self.op, definition.id.as_str());
-        let unready = matches!(before, Holder::Us(Standing { unready: true, .. }));
+        let unready = matches!(before, Holder::Us(RecordState { unready: true, .. }));
         let is_known = matches!(before, Holder::Us(_));
         // Nobody is to call it any more before it looks different, nor before it looks as it should.
         if is_known && !instance.is_ready() && !unready {
@@ -189,7 +189,7 @@ impl Records<'_> {
             loop {
                 sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
-                let read = self.client.entries_of(self.op, &record.service, &id);
+                let read = self.client.entries_with_id(self.op, &record.service, &id);
                 let Some(read) = read.await? else {
                     debug!("the token may not read what was written");
                     return Ok(());

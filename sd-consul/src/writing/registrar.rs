@@ -11,7 +11,7 @@ use sd_core::{
 use crate::client::Client;
 use crate::codec::{encode, service_id};
 use crate::health_check::CheckDefinition;
-use crate::write_queue::Serial;
+use crate::write_queue::WriteQueue;
 use crate::writing::records::{Holder, Records};
 use crate::writing::registration::{ConsulRegistration, Written};
 
@@ -27,7 +27,7 @@ const MOST_RECORD_BYTES: usize = 80 * 1024;
 pub(crate) struct ConsulRegistrar {
     client: Arc<Client>,
     limits: Limits,
-    writes: Arc<Serial<RecordId>>,
+    writes: Arc<WriteQueue<RecordId>>,
 }
 
 impl ConsulRegistrar {

@@ -10,14 +10,14 @@ use sd_core::{Error, Instance, Liveness, RecordId, Registration, Result};
 use crate::client::Client;
 use crate::codec::{encode, service_id};
 use crate::health_check::CheckDefinition;
-use crate::write_queue::Serial;
-use crate::writing::records::{Holder, Records, Standing};
+use crate::write_queue::WriteQueue;
+use crate::writing::records::{Holder, RecordState, Records};
 
 /// A record under one id.
 #[derive(Debug)]
 pub(crate) struct ConsulRegistration {
     pub(crate) client: Arc<Client>,
-    pub(crate) writes: Arc<Serial<RecordId>>,
+    pub(crate) writes: Arc<WriteQueue<RecordId>>,
     pub(crate) record: RecordId,
     pub(crate) ttl: Duration,
     pub(crate) written: Arc<Written>,
@@ -89,7 +89,7 @@ impl Registration for ConsulRegistration {
     async fn renew(&self) -> Result<Liveness> {
         const OP: &str = "consul: renew";
         let records = self.records(OP);
-        let Standing { maintained, .. } = records.ours(&self.record).await?;
+        let RecordState { maintained, .. } = records.ours(&self.record).await?;
         let (instance, token) = self.written.get();
         if token != self.client.token(OP)? || !(instance.is_ready() || maintained) {
             self.put(OP, &instance).await?;
