@@ -436,7 +436,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::config::CheckKind;
+    use crate::config::check_kind::CheckKind;
 
     fn service() -> ServiceName {
         ServiceName::new("greeter").unwrap()

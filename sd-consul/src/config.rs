@@ -1,40 +1,24 @@
 //! What the user may set: where Consul is, how to log in, what is read and how it is checked.
 
-pub(crate) mod validation;
+pub(crate) mod check_kind;
+pub(crate) mod consistency;
+pub(crate) mod rules;
+mod validation;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use sd_core::Result;
-use sd_core::config::{Secret, Servers};
+use sd_core::config::{Secret, Servers, TlsSettings};
 use serde::Deserialize;
 
-use crate::config::validation::RULES;
-
-/// What a registry URL for Consul begins with.
-pub const URL_SCHEME: &str = "consul";
-/// The agent that is spoken to if none is named: the one on this machine.
-pub const DEFAULT_ENDPOINT: &str = "127.0.0.1:8500";
-/// The port of an endpoint that names none and speaks no TLS.
-pub const DEFAULT_PORT: u16 = 8500;
-/// The port of an endpoint that names none and speaks TLS.
-pub const DEFAULT_TLS_PORT: u16 = 8501;
-/// How long connecting to one endpoint may take by default.
-pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long one request may take by default, and a blocking query beyond the time that it was asked to wait.
-pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the server is asked by default to wait for a change.
-pub const DEFAULT_WAIT: Duration = Duration::from_secs(55);
-/// How old an answer of a server or cache that does not lead may be by default.
-pub const DEFAULT_MAX_STALE: Duration = Duration::from_secs(10);
-/// After how long in a critical state Consul is asked by default to remove a registration.
-pub const DEFAULT_DEREGISTER_CRITICAL_AFTER: Duration = Duration::from_mins(1);
-/// The key of a node's metadata that names its zone by default.
-pub const DEFAULT_ZONE_META: &str = "zone";
-/// Under which key elections are held by default.
-pub const DEFAULT_ELECTION_PREFIX: &str = "elections";
-/// How long by default nobody may lead after a leader was lost: Consul's own default.
-pub const DEFAULT_LOCK_DELAY: Duration = Duration::from_secs(15);
+use crate::config::check_kind::CheckKind;
+use crate::config::consistency::Consistency;
+use crate::config::rules::{
+    DEFAULT_CONNECT_TIMEOUT, DEFAULT_DEREGISTER_CRITICAL_AFTER, DEFAULT_ELECTION_PREFIX,
+    DEFAULT_LOCK_DELAY, DEFAULT_MAX_STALE, DEFAULT_REQUEST_TIMEOUT, DEFAULT_WAIT,
+    DEFAULT_ZONE_META, RULES, URL_SCHEME,
+};
 
 /// How to reach Consul, what to read there and how to register. Checked when it is used, by [`connect`](crate::connect).
 ///
@@ -83,39 +67,6 @@ pub struct ConsulConfig {
     pub(crate) request_timeout: Duration,
 }
 
-/// How up to date an answer must be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Consistency {
-    /// The server that leads answers the first read of a feed, and everything is read again every few minutes. The changes between
-    /// come as the agent gets them: mostly as a stream from any server, which stands still while that one is cut off.
-    #[default]
-    Default,
-    /// Any server answers, also one that is cut off from the others. [`ConsulConfig::with_max_stale`] bounds its age.
-    Stale,
-    /// The server that leads answers everything, and asks the others first whether it still does.
-    Consistent,
-    /// The agent answers from its own cache. [`ConsulConfig::with_max_stale`] bounds its age.
-    Cached,
-}
-
-/// How Consul learns whether an instance is well.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum CheckKind {
-    /// We say so before the time-to-live is over.
-    #[default]
-    Ttl,
-    /// The agent asks the instance by gRPC's health protocol.
-    Grpc,
-    /// The agent asks the instance by HTTP.
-    Http,
-    /// The agent connects to the instance.
-    Tcp,
-}
-
 impl Default for ConsulConfig {
     fn default() -> Self {
         Self {
@@ -156,7 +107,7 @@ impl Default for ConsulConfig {
 
 impl ConsulConfig {
     /// Consul behind these agents: `http://host:port`, `https://host:port`, or `host:port`, which [`with_tls`](Self::with_tls)
-    /// makes the one or the other. One is the rule, the agent on the same machine ([`DEFAULT_ENDPOINT`] if none is named): what is
+    /// makes the one or the other. One is the rule, the agent on the same machine ([`DEFAULT_ENDPOINT`](crate::DEFAULT_ENDPOINT) if none is named): what is
     /// registered is registered at that agent. The others are used while those before them do not answer.
     pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
@@ -417,6 +368,17 @@ impl ConsulConfig {
     pub fn with_request_timeout(mut self, limit: Duration) -> Self {
         self.request_timeout = limit;
         self
+    }
+
+    /// What is said of TLS.
+    pub(crate) fn tls(&self) -> TlsSettings<'_> {
+        TlsSettings {
+            tls: self.tls,
+            ca: self.ca.as_deref(),
+            cert: self.cert.as_deref(),
+            key: self.key.as_deref(),
+            server_name: self.server_name.as_deref(),
+        }
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use sd_core::{Address, Error, Instance, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{CheckKind, ConsulConfig};
+use crate::config::ConsulConfig;
+use crate::config::check_kind::CheckKind;
 
 /// No single check takes longer.
 const LONGEST_CHECK: Duration = Duration::from_secs(10);

@@ -15,7 +15,7 @@ use tracing::debug;
 
 use crate::client::credentials::{Credentials, token};
 use crate::config::ConsulConfig;
-use crate::config::validation::RULES;
+use crate::config::rules::RULES;
 
 /// The header that carries the ACL token.
 const TOKEN_HEADER: &str = "x-consul-token";

@@ -7,7 +7,7 @@ use sd_core::Result;
 use sd_core::config::Secret;
 
 use crate::config::ConsulConfig;
-use crate::config::validation::{RULES, check_token};
+use crate::config::rules::{RULES, check_token};
 
 /// How to prove who we are, and whom to trust, as of now.
 #[derive(Debug)]

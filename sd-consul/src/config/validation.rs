@@ -1,25 +1,14 @@
 //! What a configuration must satisfy before it is used.
 
-use std::ops::RangeInclusive;
-use std::time::Duration;
-
-use sd_core::config::{Rules, Servers, TlsSettings};
+use sd_core::config::Servers;
 use sd_core::{ElectionName, Endpoint, Result};
 
-use crate::config::{CheckKind, ConsulConfig, DEFAULT_ENDPOINT, DEFAULT_PORT, DEFAULT_TLS_PORT};
-
-pub(crate) const RULES: Rules = Rules::new("consul: configuration");
-
-const MAX_TEXT_BYTES: usize = 512;
-const MAX_FILTER_BYTES: usize = 4096;
-const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_mins(1);
-/// Consul waits 10 min at most, whatever it is asked.
-const WAITS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(10);
-const AGES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(24);
-/// Consul raises what is shorter.
-const DEREGISTER_AFTER: RangeInclusive<Duration> =
-    Duration::from_mins(1)..=Duration::from_hours(7 * 24);
-const LOCK_DELAYS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_mins(1);
+use crate::config::ConsulConfig;
+use crate::config::check_kind::CheckKind;
+use crate::config::rules::{
+    AGES, DEFAULT_ENDPOINT, DEFAULT_PORT, DEFAULT_TLS_PORT, DEREGISTER_AFTER, LOCK_DELAYS,
+    MAX_FILTER_BYTES, MAX_TEXT_BYTES, RULES, TIMEOUTS, WAITS, check_token,
+};
 
 impl ConsulConfig {
     /// Checks everything that can be known without the server and the file system, and writes it in one way.
@@ -126,28 +115,6 @@ impl ConsulConfig {
         )?;
         RULES.range("lock_delay", self.lock_delay, &LOCK_DELAYS)
     }
-
-    /// What is said of TLS.
-    pub(crate) fn tls(&self) -> TlsSettings<'_> {
-        TlsSettings {
-            tls: self.tls,
-            ca: self.ca.as_deref(),
-            cert: self.cert.as_deref(),
-            key: self.key.as_deref(),
-            server_name: self.server_name.as_deref(),
-        }
-    }
-}
-
-/// A token goes into a header. It is not repeated when it is refused.
-pub(crate) fn check_token(key: &str, token: &str) -> Result<()> {
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(RULES.broken(
-            key,
-            "must be printable ASCII characters without white space",
-        ));
-    }
-    Ok(())
 }
 
 fn check_text(key: &str, text: &str, most: usize) -> Result<()> {
@@ -162,6 +129,8 @@ fn check_text(key: &str, text: &str, most: usize) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use sd_core::ErrorKind;
 
     use super::*;

@@ -10,7 +10,8 @@ use crate::client::answer::{Answer, Meta};
 use crate::client::blocking_queries::Waiter;
 use crate::client::{Client, Request};
 use crate::codec::HealthEntry;
-use crate::config::{Consistency, ConsulConfig};
+use crate::config::ConsulConfig;
+use crate::config::consistency::Consistency;
 
 /// The node of the agent that is asked.
 const THIS_AGENT: &str = "_agent";

@@ -11,7 +11,7 @@ use tracing::debug;
 
 use crate::client::Client;
 use crate::codec::{Codec, HealthEntry, ServiceDefinition, service_id};
-use crate::config::CheckKind;
+use crate::config::check_kind::CheckKind;
 use crate::health_check::{Check, Health, State, check_id, maintenance_id};
 
 /// Why one of our instances is in maintenance mode. Another reason is an operator's, who also ends it.
