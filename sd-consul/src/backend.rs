@@ -1,6 +1,6 @@
 //! What a configuration opens: one Consul with its ports.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use async_trait::async_trait;
 use sd_core::{AnyElector, Backend, BootClock, Clock, Registrar, Registry, RegistryConfig, Result};
@@ -9,6 +9,7 @@ use crate::client::credentials::Credentials;
 use crate::client::{Client, Concurrency};
 use crate::config::ConsulConfig;
 use crate::election::elector::ConsulElector;
+use crate::lock::lock;
 use crate::reading::revision_domain::RevisionDomain;
 use crate::writing::registrar::ConsulRegistrar;
 
@@ -106,9 +107,4 @@ impl Backend for ConsulBackend {
         }
         Ok(())
     }
-}
-
-/// The list stays consistent even if a panic poisoned its lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,6 +6,7 @@ mod client;
 
 mod codec;
 mod health_check;
+mod lock;
 mod write_queue;
 
 mod reading;

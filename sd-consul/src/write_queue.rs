@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use sd_core::{Error, ErrorKind, Result};
+
+use crate::lock::lock;
 
 /// One queue of steps for each key.
 #[derive(Debug)]
@@ -38,7 +40,7 @@ impl<K: Ord + Clone> WriteQueue<K> {
     }
 
     fn queue(&self, key: &K) -> Arc<tokio::sync::Mutex<()>> {
-        let mut queues = self.lock();
+        let mut queues = lock(&self.0);
         // Whoever waits or works holds its queue.
         queues.retain(|_, queue| queue.strong_count() > 0);
         if let Some(queue) = queues.get(key).and_then(Weak::upgrade) {
@@ -47,11 +49,6 @@ impl<K: Ord + Clone> WriteQueue<K> {
         let queue = Arc::default();
         queues.insert(key.clone(), Arc::downgrade(&queue));
         queue
-    }
-
-    /// A panic elsewhere cannot leave the map half changed in a way that matters.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<K, Weak<tokio::sync::Mutex<()>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -89,6 +86,6 @@ mod tests {
         assert!(stuck.now_or_never().is_none());
         assert!(queue.run("test", &2, async { Ok(7) }).await.is_ok());
         assert!(queue.run("test", &3, async { Ok(7) }).await.is_ok());
-        assert_eq!(queue.lock().len(), 2);
+        assert_eq!(lock(&queue.0).len(), 2);
     }
 }

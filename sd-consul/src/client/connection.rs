@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -16,6 +16,7 @@ use tracing::debug;
 use crate::client::credentials::{Credentials, token};
 use crate::config::ConsulConfig;
 use crate::config::rules::RULES;
+use crate::lock::lock;
 
 /// The header that carries the ACL token.
 const TOKEN_HEADER: &str = "x-consul-token";
@@ -249,9 +250,4 @@ impl Drop for Unanswered<'_> {
             self.connector.retire(connection);
         }
     }
-}
-
-/// What the lock guards is replaced as a whole, so that a panic elsewhere cannot leave it half done.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

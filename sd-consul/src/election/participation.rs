@@ -1,11 +1,12 @@
 //! What one elector remembers of each of its participations, for as long as something of it may be at the server.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use sd_core::{CandidateId, ElectionName};
 
 use crate::election::keys::ElectionKeys;
+use crate::lock::lock;
 
 /// One candidate in one election.
 pub(crate) type ParticipationId = (ElectionName, CandidateId);
@@ -81,9 +82,4 @@ impl Participation {
     pub(crate) fn set_value(&self, value: &[u8]) {
         lock(&self.now).value = value.into();
     }
-}
-
-/// Each change under a lock is one step, so that a panic elsewhere cannot leave it half done.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

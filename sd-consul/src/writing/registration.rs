@@ -1,6 +1,6 @@
 //! One record at the agent: renewed, updated, proved to be ours.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +10,7 @@ use sd_core::{Error, Instance, Liveness, RecordId, Registration, Result};
 use crate::client::Client;
 use crate::codec::{encode, service_id};
 use crate::health_check::CheckDefinition;
+use crate::lock::lock;
 use crate::write_queue::WriteQueue;
 use crate::writing::records::{Holder, RecordState, Records};
 
@@ -34,12 +35,11 @@ impl Written {
     }
 
     fn set(&self, instance: Instance, token: Option<Secret>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (instance, token);
+        *lock(&self.0) = (instance, token);
     }
 
     fn get(&self) -> (Instance, Option<Secret>) {
-        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        written.clone()
+        lock(&self.0).clone()
     }
 }
 
