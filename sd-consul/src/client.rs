@@ -5,6 +5,7 @@ pub(crate) mod blocking_queries;
 pub(crate) mod connection;
 pub(crate) mod credentials;
 pub(crate) mod error;
+pub(crate) mod go_duration;
 pub(crate) mod kv;
 pub(crate) mod sessions;
 
@@ -25,6 +26,7 @@ use crate::client::answer::Answer;
 use crate::client::blocking_queries::{BlockingQueries, Waiter};
 use crate::client::connection::{Connection, Connector, Unanswered};
 use crate::client::error::{is_unreachable, unanswered};
+use crate::client::go_duration::go_duration;
 use crate::config::ConsulConfig;
 
 /// How many requests of one client may be under way at a time.
@@ -103,7 +105,7 @@ impl<'a> Request<'a> {
     fn blocking(mut self, index: u64, wait: Duration) -> Self {
         self.wait = Some(wait);
         self.with("index", index.to_string())
-            .with("wait", format!("{}ms", wait.as_millis()))
+            .with("wait", go_duration(wait))
     }
 }
 

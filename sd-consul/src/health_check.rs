@@ -5,6 +5,7 @@ use std::time::Duration;
 use sd_core::{Address, Error, Instance, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::client::go_duration::go_duration;
 use crate::config::ConsulConfig;
 use crate::config::check_kind::CheckKind;
 
@@ -91,12 +92,14 @@ impl CheckDefinition {
             ));
         }
         let timing = Timing {
-            interval: written(ttl),
-            timeout: written(ttl.min(LONGEST_CHECK)),
+            interval: go_duration(ttl),
+            timeout: go_duration(ttl.min(LONGEST_CHECK)),
         };
         let (path, tls) = (config.check_path.as_deref(), config.check_tls);
         let probe = match config.check {
-            CheckKind::Ttl => Probe::Ttl { ttl: written(ttl) },
+            CheckKind::Ttl => Probe::Ttl {
+                ttl: go_duration(ttl),
+            },
             CheckKind::Grpc => Probe::Grpc {
                 target: match path {
                     Some(service) => format!("{endpoint}/{service}"),
@@ -126,15 +129,10 @@ impl CheckDefinition {
             } else {
                 "critical"
             },
-            deregister_critical_service_after: written(config.deregister_critical_after),
+            deregister_critical_service_after: go_duration(config.deregister_critical_after),
             probe,
         })
     }
-}
-
-/// A duration as Go reads it.
-pub(crate) fn written(duration: Duration) -> String {
-    format!("{}ms", duration.as_millis())
 }
 
 /// A check as it is read.

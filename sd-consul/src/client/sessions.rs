@@ -7,7 +7,7 @@ use sd_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::client::Client;
-use crate::health_check::written;
+use crate::client::go_duration::go_duration;
 
 /// Consul grants none that are shorter, unless its `session_ttl_min` says otherwise.
 pub(crate) const SHORTEST_TTL: Duration = Duration::from_secs(10);
@@ -55,8 +55,8 @@ impl Client {
     ) -> Result<String> {
         let session = NewSession {
             name,
-            ttl: written(ttl),
-            lock_delay: written(self.config().lock_delay),
+            ttl: go_duration(ttl),
+            lock_delay: go_duration(self.config().lock_delay),
             behavior: "release",
             node_checks: [],
             checks: [],
