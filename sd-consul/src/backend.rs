@@ -1,15 +1,15 @@
 //! What a configuration opens: one Consul with its ports.
 
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use sd_core::{AnyElector, Backend, BootClock, Clock, Registrar, Registry, RegistryConfig, Result};
 
+use crate::client::clients::Clients;
 use crate::client::credentials::Credentials;
 use crate::client::{Client, Concurrency};
 use crate::config::ConsulConfig;
 use crate::election::elector::ConsulElector;
-use crate::lock::lock;
 use crate::reading::revision_domain::RevisionDomain;
 use crate::writing::registrar::ConsulRegistrar;
 
@@ -42,12 +42,10 @@ pub fn connect_with(config: ConsulConfig, mut registry: RegistryConfig) -> Resul
 /// One Consul, reached through one agent. Most programs hold a [`Registry`] over it, from [`connect`].
 #[derive(Debug)]
 pub struct ConsulBackend {
-    pub(crate) client: Arc<Client>,
+    clients: Clients,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) revision_domain: Arc<RevisionDomain>,
     registrar: Arc<ConsulRegistrar>,
-    /// The clients of electors, for as long as anybody uses them.
-    siblings: Mutex<Vec<Weak<Client>>>,
 }
 
 impl ConsulBackend {
@@ -58,13 +56,12 @@ impl ConsulBackend {
     pub fn new(config: ConsulConfig) -> Result<Self> {
         let config = config.checked()?;
         Credentials::read(&config)?;
-        let client = Arc::new(Client::new(config, CONCURRENCY));
+        let clients = Clients::new(config, CONCURRENCY);
         Ok(Self {
-            registrar: Arc::new(ConsulRegistrar::new(Arc::clone(&client))),
-            client,
+            registrar: Arc::new(ConsulRegistrar::new(Arc::clone(clients.shared()))),
+            clients,
             clock: Arc::new(BootClock),
             revision_domain: Arc::default(),
-            siblings: Mutex::default(),
         })
     }
 
@@ -75,13 +72,9 @@ impl ConsulBackend {
         self
     }
 
-    /// A client with connections of its own, which closes with the backend.
-    pub(crate) fn sibling(&self, concurrency: Concurrency) -> Arc<Client> {
-        let sibling = Arc::new(self.client.sibling(concurrency));
-        let mut siblings = lock(&self.siblings);
-        siblings.retain(|other| other.strong_count() > 0);
-        siblings.push(Arc::downgrade(&sibling));
-        sibling
+    /// The client that all but electors share.
+    pub(crate) fn client(&self) -> &Arc<Client> {
+        self.clients.shared()
     }
 }
 
@@ -97,14 +90,12 @@ impl Backend for ConsulBackend {
     }
 
     fn elector(self: Arc<Self>) -> Option<AnyElector> {
-        Some(AnyElector::Strict(Arc::new(ConsulElector::new(self))))
+        let elector = ConsulElector::new(&self.clients, Arc::clone(&self.clock));
+        Some(AnyElector::Strict(Arc::new(elector)))
     }
 
     async fn close(&self) -> Result<()> {
-        self.client.close();
-        for sibling in lock(&self.siblings).iter().filter_map(Weak::upgrade) {
-            sibling.close();
-        }
+        self.clients.close();
         Ok(())
     }
 }

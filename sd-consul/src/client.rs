@@ -2,6 +2,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod blocking_queries;
+pub(crate) mod clients;
 pub(crate) mod connection;
 pub(crate) mod credentials;
 pub(crate) mod error;

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sd_core::{
-    ElectionName, Elector, Entry, Error, ErrorKind, LeaderWatcher, Limits, Result, Safety,
+    Clock, ElectionName, Elector, Entry, Error, ErrorKind, LeaderWatcher, Limits, Result, Safety,
     StrictElector, Ticket,
 };
 use tokio::time::sleep;
 
-use crate::backend::ConsulBackend;
+use crate::client::clients::Clients;
 use crate::client::sessions::{LONGEST_TTL, SHORTEST_TTL};
 use crate::client::{Client, Concurrency};
 use crate::election::entry::{ConsulEntry, Place};
@@ -38,9 +38,10 @@ const GIVE_WAY: Duration = Duration::from_millis(5);
 /// The elections of one datacenter, over connections of its own.
 #[derive(Debug)]
 pub(crate) struct ConsulElector {
-    /// Its connections are for reading only, and everybody's.
-    backend: Arc<ConsulBackend>,
     client: Arc<Client>,
+    /// The backend's, whose connections observers share with all other readers.
+    shared: Arc<Client>,
+    clock: Arc<dyn Clock>,
     limits: Limits,
     participations: Arc<Participations>,
     writes: Arc<WriteQueue<ParticipationId>>,
@@ -48,10 +49,11 @@ pub(crate) struct ConsulElector {
 
 impl ConsulElector {
     /// An elector that connects when it is first used, and closes with the backend.
-    pub(crate) fn new(backend: Arc<ConsulBackend>) -> Self {
+    pub(crate) fn new(clients: &Clients, clock: Arc<dyn Clock>) -> Self {
         Self {
-            client: backend.sibling(CONCURRENCY),
-            backend,
+            client: clients.sibling(CONCURRENCY),
+            shared: Arc::clone(clients.shared()),
+            clock,
             limits: Limits::new(SHORTEST_TTL..=LONGEST_TTL, MOST_VALUE_BYTES),
             participations: Arc::default(),
             writes: Arc::default(),
@@ -212,7 +214,8 @@ impl Elector for ConsulElector {
 
     async fn observe(&self, name: &ElectionName) -> Result<Box<dyn LeaderWatcher>> {
         let keys = ElectionKeys::new(&self.client.config().election_prefix, name);
-        let watcher = ConsulLeaderWatcher::open(&self.backend, keys).await?;
+        let (client, clock) = (Arc::clone(&self.shared), Arc::clone(&self.clock));
+        let watcher = ConsulLeaderWatcher::open(client, clock, keys).await?;
         Ok(Box::new(watcher))
     }
 }

@@ -68,7 +68,7 @@ impl ConsulBackend {
         token: &FencingToken,
     ) -> Result<Leads> {
         const OP: &str = "consul: guard write";
-        let client = &self.client;
+        let client = self.client();
         let keys = ElectionKeys::new(&client.config().election_prefix, name);
         let (domain, read) = tokio::join!(
             token_domain::find(client, OP, &keys),

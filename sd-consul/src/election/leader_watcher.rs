@@ -6,7 +6,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sd_core::{Clock, Error, ErrorKind, Leader, LeaderFeed, LeaderWatcher, Result};
 
-use crate::backend::ConsulBackend;
 use crate::client::Client;
 use crate::client::blocking_queries::Waiter;
 use crate::client::kv::KvEntry;
@@ -35,14 +34,17 @@ pub(crate) struct ConsulLeaderWatcher {
 }
 
 impl ConsulLeaderWatcher {
-    pub(crate) async fn open(backend: &ConsulBackend, keys: ElectionKeys) -> Result<Self> {
-        let client = Arc::clone(&backend.client);
-        let as_of = backend.clock.now();
+    pub(crate) async fn open(
+        client: Arc<Client>,
+        clock: Arc<dyn Clock>,
+        keys: ElectionKeys,
+    ) -> Result<Self> {
+        let as_of = clock.now();
         let (found, meta) = client.kv_get(OP, keys.leader()).await?;
         let mut watcher = Self {
             waiter: client.waiter(),
             client,
-            clock: Arc::clone(&backend.clock),
+            clock,
             keys,
             domain: None,
             index: meta.index,

@@ -1,11 +1,9 @@
 //! Reading: the services, one service once, and the feed of one service.
 
 use async_trait::async_trait;
-use sd_core::{Instancer, Moment, Result, Revision, ServiceName, Snapshot, Watcher};
+use sd_core::{Instancer, Result, ServiceName, Snapshot, Watcher};
 
 use crate::backend::ConsulBackend;
-use crate::client::answer::Meta;
-use crate::codec::Codec;
 use crate::reading::service_set::ServiceSet;
 use crate::reading::watcher::ConsulWatcher;
 
@@ -13,19 +11,17 @@ use crate::reading::watcher::ConsulWatcher;
 impl Instancer for ConsulBackend {
     /// Also of services whose instances are all unwell.
     async fn services(&self) -> Result<Vec<ServiceName>> {
-        self.client.services("consul: list services").await
+        self.client().services("consul: list services").await
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
         let sent = self.clock.now();
-        let read = self
-            .client
+        let client = self.client();
+        let read = client
             .service_entries("consul: list service", service)
             .await?;
-        let at = self.position(&read.meta, sent);
-        Ok(self
-            .service_set(service)
-            .snapshot(read.entries, at, None, None))
+        let at = self.revision_domain.position(&read.meta, sent);
+        Ok(ServiceSet::new(service, client.config()).snapshot(read.entries, at, None, None))
     }
 
     /// Always reads everything. The position of `known` proves nothing: a server that lost its data counts from the beginning, and
@@ -37,21 +33,5 @@ impl Instancer for ConsulBackend {
     ) -> Result<Box<dyn Watcher>> {
         let watcher = ConsulWatcher::open(self, service, known).await?;
         Ok(Box::new(watcher))
-    }
-}
-
-impl ConsulBackend {
-    /// What makes a set of the service's entries.
-    pub(crate) fn service_set(&self, service: &ServiceName) -> ServiceSet {
-        let config = self.client.config();
-        ServiceSet::new(service.clone(), Codec::new(config), config.nearest)
-    }
-
-    /// The position of an answer, and the moment, no later than `at`, of which it tells.
-    pub(crate) fn position(&self, meta: &Meta, at: Moment) -> (Revision, Moment) {
-        (
-            self.revision_domain.revision(meta.index),
-            at - meta.staleness,
-        )
     }
 }

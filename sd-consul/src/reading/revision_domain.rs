@@ -5,7 +5,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sd_core::Revision;
+use sd_core::{Moment, Revision};
+
+use crate::client::answer::Meta;
 
 /// The history as far as it is known.
 #[derive(Debug, Default)]
@@ -13,8 +15,13 @@ pub(crate) struct RevisionDomain(AtomicU64);
 
 impl RevisionDomain {
     /// A position in the history of now.
-    pub(crate) fn revision(&self, index: u64) -> Revision {
+    fn revision(&self, index: u64) -> Revision {
         Revision::new(self.name(), index)
+    }
+
+    /// The position of an answer, and the moment, no later than `at`, of which it tells.
+    pub(crate) fn position(&self, meta: &Meta, at: Moment) -> (Revision, Moment) {
+        (self.revision(meta.index), at - meta.staleness)
     }
 
     /// Whether `index` was read after `before`. If not, another history has begun.

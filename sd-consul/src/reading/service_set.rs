@@ -7,6 +7,7 @@ use std::sync::Arc;
 use sd_core::{Instance, InstanceId, Moment, Revision, ServiceName, Skipped, Snapshot};
 
 use crate::codec::{Codec, HealthEntry};
+use crate::config::ConsulConfig;
 
 /// Makes the sets of one service.
 #[derive(Debug)]
@@ -37,11 +38,11 @@ impl Claim {
 }
 
 impl ServiceSet {
-    pub(crate) fn new(service: ServiceName, codec: Codec, nearest: Option<usize>) -> Self {
+    pub(crate) fn new(service: &ServiceName, config: &ConsulConfig) -> Self {
         Self {
-            service,
-            codec,
-            nearest,
+            service: service.clone(),
+            codec: Codec::new(config),
+            nearest: config.nearest,
         }
     }
 
@@ -135,11 +136,13 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::config::ConsulConfig;
 
     fn entries(nearest: Option<usize>) -> ServiceSet {
-        let codec = Codec::new(&ConsulConfig::default());
-        ServiceSet::new(ServiceName::new("s").unwrap(), codec, nearest)
+        let config = ConsulConfig {
+            nearest,
+            ..ConsulConfig::default()
+        };
+        ServiceSet::new(&ServiceName::new("s").unwrap(), &config)
     }
 
     fn own(id: &str, node: &str, run: &str, created: u64, modified: u64) -> Value {

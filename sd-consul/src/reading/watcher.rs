@@ -46,25 +46,26 @@ impl ConsulWatcher {
         service: &ServiceName,
         known: Option<&Snapshot>,
     ) -> Result<Self> {
-        let set = backend.service_set(service);
+        let client = backend.client();
+        let set = ServiceSet::new(service, client.config());
         let sent = backend.clock.now();
-        let read = backend.client.service_entries(OP, service).await?;
+        let read = client.service_entries(OP, service).await?;
         if let Some(known) = known {
             backend
                 .revision_domain
                 .goes_on(known.revision(), read.meta.index);
         }
-        let at = backend.position(&read.meta, sent);
+        let at = backend.revision_domain.position(&read.meta, sent);
         let last = set.snapshot(read.entries, at, known, None);
         let mut rate = RateLimiter::new();
         rate.spend(read.bytes);
         let mut watcher = Self {
-            client: Arc::clone(&backend.client),
+            client: Arc::clone(client),
             clock: Arc::clone(&backend.clock),
             revision_domain: Arc::clone(&backend.revision_domain),
             service: service.clone(),
             set,
-            waiter: backend.client.waiter(),
+            waiter: client.waiter(),
             rate,
             index: read.meta.index,
             last,
@@ -87,9 +88,8 @@ impl ConsulWatcher {
     fn take(&mut self, read: ReadEntries, as_of: Moment, goes_on: bool) -> Feed {
         let ReadEntries { entries, meta, .. } = read;
         self.index = meta.index;
-        let revision = self.revision_domain.revision(meta.index);
-        let as_of = as_of - meta.staleness;
-        let at = (revision.clone(), as_of);
+        let at = self.revision_domain.position(&meta, as_of);
+        let (revision, as_of) = at.clone();
         let before = goes_on.then_some(&self.last);
         let set = self.set.snapshot(entries, at, Some(&self.last), before);
         let feed = if set.is_same_set(&self.last) {
