@@ -20,10 +20,9 @@ use crate::client::blocking_queries::Waiter;
 use crate::client::kv::{KvEntry, KvOp, Txn};
 use crate::client::sessions::ended;
 use crate::election::keys::ElectionKeys;
-use crate::election::leader_record;
+use crate::election::lock_attempt::{self, LockAttempt};
 use crate::election::participation::{Participation, ParticipationId};
-use crate::election::term_record;
-use crate::election::token_domain;
+use crate::election::{leader_record, term_record, token_domain};
 use crate::write_queue::WriteQueue;
 
 /// How soon to try again while a lock-delay lasts, which the server does not say. It grows to the second.
@@ -34,19 +33,11 @@ const LATE: Duration = Duration::from_millis(20);
 /// How often a value is written again because somebody else wrote it at the same time.
 const MOST_ROUNDS: u32 = 5;
 
-/// Where an entry is at the server.
-#[derive(Debug)]
-pub(crate) struct Place {
-    pub(crate) client: Arc<Client>,
-    pub(crate) writes: Arc<WriteQueue<ParticipationId>>,
-    pub(crate) id: ParticipationId,
-    pub(crate) keys: ElectionKeys,
-}
-
 /// An entry on one session.
 #[derive(Debug)]
 pub(crate) struct ConsulEntry {
-    place: Place,
+    client: Arc<Client>,
+    writes: Arc<WriteQueue<ParticipationId>>,
     limits: Limits,
     participation: Arc<Participation>,
     session: String,
@@ -83,30 +74,21 @@ enum Entered {
     Delayed,
 }
 
-/// What became of an attempt to take the lock.
-#[derive(Debug)]
-enum Attempt {
-    Won(FencingToken),
-    /// Somebody else was faster, or something else has changed.
-    Late,
-    /// Nobody may have it for a while, because whoever had it was lost.
-    Delayed,
-    Gone(Error),
-}
-
 impl ConsulEntry {
     pub(crate) fn new(
-        place: Place,
-        ticket: &Ticket,
-        limits: &Limits,
+        client: Arc<Client>,
+        writes: Arc<WriteQueue<ParticipationId>>,
         participation: Arc<Participation>,
         session: String,
+        ticket: &Ticket,
+        limits: &Limits,
     ) -> Self {
         let recorder = || TermRecorder::new(ticket.id, &session, ticket.ttl);
         Self {
             recorder: ticket.records_term.then(recorder),
-            waiter: place.client.waiter(),
-            place,
+            waiter: client.waiter(),
+            client,
+            writes,
             limits: limits.clone(),
             participation,
             session,
@@ -134,6 +116,10 @@ impl ConsulEntry {
         let _ = known.wait_for(|known| known.gone.is_some()).await;
     }
 
+    fn keys(&self) -> &ElectionKeys {
+        &self.participation.keys
+    }
+
     /// Whether our session has the lock.
     fn holds(&self, leader: &KvEntry) -> bool {
         leader.session == self.session
@@ -146,7 +132,7 @@ impl ConsulEntry {
         token: &FencingToken,
         leader: Option<&KvEntry>,
     ) -> Option<Error> {
-        let key = self.place.keys.leader();
+        let key = self.keys().leader();
         let (kind, what) = match leader {
             None => (ErrorKind::NotFound, "was deleted"),
             Some(leader) if leader.session.is_empty() => (
@@ -166,7 +152,7 @@ impl ConsulEntry {
 
     /// Reads who leads and whether our session is there. What that settles for good is then known.
     async fn look(&self, op: &'static str) -> Result<Look> {
-        let Place { client, keys, .. } = &self.place;
+        let (client, keys) = (&self.client, self.keys());
         // Before what is read: a token of later is not in it.
         let Known { token, .. } = self.known();
         let (read, alive) = tokio::join!(
@@ -196,7 +182,7 @@ impl ConsulEntry {
     /// Leads by a lock that was not seen to be taken: by a call that was dropped or not answered, or by an earlier entry of this
     /// ticket. Does not if that changes meanwhile.
     async fn adopt(&self, op: &'static str, found: &KvEntry) -> Result<()> {
-        let Place { client, keys, .. } = &self.place;
+        let (client, keys) = (&self.client, self.keys());
         let domain = token_domain::ensure(client, op, keys).await?;
         let value = leader_record::leader(found, &domain).map(|leader| leader.value);
         // Another one may have been proclaimed after the lock was asked for.
@@ -208,29 +194,21 @@ impl ConsulEntry {
 
     /// Writes the participation's value for the term of this entry if it still is as it was found, and says whether it was.
     async fn write(&self, op: &'static str, found: &KvEntry) -> Result<bool> {
-        let Place {
-            client,
-            writes,
-            id,
-            keys,
-        } = &self.place;
-        let (client, keys, candidate) = (Arc::clone(client), keys.clone(), id.1);
-        let (participation, session) = (Arc::clone(&self.participation), self.session.clone());
-        let found = found.clone();
+        let (client, session) = (Arc::clone(&self.client), self.session.clone());
+        let (participation, found) = (Arc::clone(&self.participation), found.clone());
         let writing = async move {
-            let lead = leader_record::encode(
-                candidate,
-                Some(leader_record::token(&found)),
-                &participation.value(),
-            );
+            let keys = &participation.keys;
+            let (id, token) = (participation.id.candidate, leader_record::token(&found));
+            let value = leader_record::encode(id, Some(token), &participation.value());
             let put = [
                 KvOp::check_unchanged(keys.leader(), Some(&found)),
                 // A plain write would reset what the key says of how often it was locked.
-                KvOp::lock(keys.leader(), &session, lead),
+                KvOp::lock(keys.leader(), &session, value),
             ];
             client.txn(op, &put).await
         };
-        Ok(matches!(writes.run(op, id, writing).await?, Txn::Done(_)))
+        let written = self.writes.run(op, &self.participation.id, writing);
+        Ok(matches!(written.await?, Txn::Done(_)))
     }
 
     fn lead(&self, token: FencingToken) {
@@ -238,62 +216,13 @@ impl ConsulEntry {
     }
 
     /// Takes the lock if it still is as it was found, free.
-    async fn attempt(&self, op: &'static str, found: Option<KvEntry>) -> Result<Attempt> {
-        let Place {
-            client,
-            writes,
-            id,
-            keys,
-        } = &self.place;
-        let (client, keys, candidate) = (Arc::clone(client), keys.clone(), id.1);
-        let (participation, session) = (Arc::clone(&self.participation), self.session.clone());
+    async fn attempt(&self, op: &'static str, found: Option<KvEntry>) -> Result<LockAttempt> {
+        let (client, session) = (Arc::clone(&self.client), self.session.clone());
+        let participation = Arc::clone(&self.participation);
         let taking = async move {
-            // Whoever has left meanwhile takes no lock any more.
-            if participation.session().as_deref() != Some(&*session) {
-                return Ok(Attempt::Gone(ended(op)));
-            }
-            let lead = leader_record::encode(candidate, None, &participation.value());
-            let lock = [
-                KvOp::get(keys.history()),
-                // A second attempt of ours would move the index that is our token.
-                KvOp::check_unchanged(keys.leader(), found.as_ref()),
-                KvOp::lock(keys.leader(), &session, lead),
-            ];
-            let taken = match client.txn(op, &lock).await? {
-                // The first election here, or the servers have lost their data.
-                Txn::Refused(refusals) if refusals.iter().any(|refusal| refusal.step == 0) => {
-                    token_domain::ensure(&client, op, &keys).await?;
-                    client.txn(op, &lock).await?
-                }
-                txn => txn,
-            };
-            let refusals = match taken {
-                Txn::Done(done) => {
-                    let (Some(history), Some(leader)) = (done.first(), done.last()) else {
-                        return Err(Error::new(ErrorKind::InvalidData, op)
-                            .because("the transaction gave no results"));
-                    };
-                    // What may not be read is left out.
-                    if history.key != keys.history() {
-                        return Err(Error::new(ErrorKind::Denied, op)
-                            .because(format!("the token may not read {}", keys.history())));
-                    }
-                    let domain = token_domain::read(history);
-                    return Ok(Attempt::Won(FencingToken::new(domain, leader.modify_index)));
-                }
-                Txn::Refused(refusals) => refusals,
-            };
-            let says = |text| refusals.iter().any(|refusal| refusal.what.contains(text));
-            if says("invalid session") {
-                return Ok(Attempt::Gone(ended(op)));
-            }
-            Ok(if says("lock delay") {
-                Attempt::Delayed
-            } else {
-                Attempt::Late
-            })
+            lock_attempt::attempt(&client, op, &participation, &session, found.as_ref()).await
         };
-        writes.run(op, id, taking).await
+        self.writes.run(op, &self.participation.id, taking).await
     }
 
     fn may_lead(&self) -> bool {
@@ -307,22 +236,22 @@ impl ConsulEntry {
             return Ok(Entered::Settled);
         }
         Ok(match self.attempt(op, found).await? {
-            Attempt::Won(token) => {
+            LockAttempt::Won(token) => {
                 self.lead(token);
                 Entered::Settled
             }
-            Attempt::Gone(error) => {
+            LockAttempt::Gone(error) => {
                 self.lose(error);
                 Entered::Settled
             }
-            Attempt::Late => Entered::Late,
-            Attempt::Delayed => Entered::Delayed,
+            LockAttempt::Late => Entered::Late,
+            LockAttempt::Delayed => Entered::Delayed,
         })
     }
 
     /// Takes the lock if it is free now: an entry may lead before anybody has asked where it stands.
     pub(crate) async fn begin(&self, op: &'static str) -> Result<()> {
-        let Place { client, keys, .. } = &self.place;
+        let (client, keys) = (&self.client, self.keys());
         // Who may not read the history of tokens must not take the lock.
         let (look, _) = tokio::try_join!(self.look(op), token_domain::find(client, op, keys))?;
         self.enter(op, look.leader).await.map(drop)
@@ -336,7 +265,7 @@ impl ConsulEntry {
             (None, None) => return Ok(Some(Standing::Waiting { ahead: None })),
             (None, Some(token)) => token,
         };
-        let Place { client, keys, .. } = &self.place;
+        let (client, keys) = (&self.client, self.keys());
         let before = match &self.recorder {
             None => Some(Predecessor::None),
             Some(recorder) => {
@@ -348,7 +277,7 @@ impl ConsulEntry {
 
     /// Waits until something may have changed since it was read.
     async fn changed(&self, op: &'static str, index: u64, most: Duration) -> Result<Option<Look>> {
-        let Place { client, keys, .. } = &self.place;
+        let (client, keys) = (&self.client, self.keys());
         tokio::select! {
             biased;
             () = self.lost() => Ok(None),
@@ -365,7 +294,7 @@ impl ConsulEntry {
 impl Entry for ConsulEntry {
     async fn standing(&self, seen: Option<&Standing>) -> Result<Standing> {
         const OP: &str = "consul: standing";
-        self.place.client.check_open(OP)?;
+        self.client.check_open(OP)?;
         let mut delay: Option<Duration> = None;
         let mut woken: Option<Look> = None;
         loop {
@@ -396,7 +325,7 @@ impl Entry for ConsulEntry {
                 return Ok(standing);
             }
             if matches!(standing, Standing::Gone(_)) {
-                return Err(self.place.client.closed(OP).await);
+                return Err(self.client.closed(OP).await);
             }
             woken = self.changed(OP, look.index, most).await?;
             woken = woken.filter(|look| self.may_lead() && is_free(look.leader.as_ref()));
@@ -405,7 +334,7 @@ impl Entry for ConsulEntry {
 
     async fn confirm(&self) -> Result<Confirmation> {
         const OP: &str = "consul: confirm entry";
-        let Place { client, keys, .. } = &self.place;
+        let (client, keys) = (&self.client, self.keys());
         client.check_open(OP)?;
         let Known { token, gone } = self.known();
         if let Some(gone) = gone {
@@ -436,13 +365,7 @@ impl Entry for ConsulEntry {
     async fn proclaim(&self, value: &[u8]) -> Result<()> {
         const OP: &str = "consul: proclaim";
         check_value(OP, value, &self.limits)?;
-        let Place {
-            client,
-            writes,
-            id,
-            keys,
-        } = &self.place;
-        client.check_open(OP)?;
+        self.client.check_open(OP)?;
         let (participation, session) = (Arc::clone(&self.participation), self.session.clone());
         let value = value.to_owned();
         // Whatever attempts to take the lock follow write this value. If an earlier one that was not answered takes it still, the
@@ -453,7 +376,7 @@ impl Entry for ConsulEntry {
             }
             Ok(())
         };
-        writes.run(OP, id, setting).await?;
+        self.writes.run(OP, &self.participation.id, setting).await?;
         for _ in 0..MOST_ROUNDS {
             let look = self.look(OP).await?;
             let Known { token, gone } = self.known();
@@ -469,7 +392,7 @@ impl Entry for ConsulEntry {
         }
         Err(Error::new(ErrorKind::Unavailable, OP).because(format!(
             "{} changed each time before it was written",
-            keys.leader()
+            self.keys().leader()
         )))
     }
 }

@@ -3,13 +3,27 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use sd_core::{CandidateId, ElectionName};
+use sd_core::{CandidateId, ElectionName, Ticket};
 
 use crate::election::keys::ElectionKeys;
 use crate::lock::lock;
 
 /// One candidate in one election.
-pub(crate) type ParticipationId = (ElectionName, CandidateId);
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ParticipationId {
+    election: ElectionName,
+    pub(crate) candidate: CandidateId,
+}
+
+impl ParticipationId {
+    /// The participation that a ticket is for.
+    pub(crate) fn of(ticket: &Ticket) -> Self {
+        Self {
+            election: ticket.name.clone(),
+            candidate: ticket.id,
+        }
+    }
+}
 
 /// The participations of one elector.
 #[derive(Debug, Default)]
@@ -18,6 +32,7 @@ pub(crate) struct Participations(Mutex<BTreeMap<ParticipationId, Arc<Participati
 /// One participation.
 #[derive(Debug)]
 pub(crate) struct Participation {
+    pub(crate) id: ParticipationId,
     /// In the names of its sessions. The server chooses their ids, so this is how one is found whose making was not answered.
     pub(crate) nonce: String,
     pub(crate) keys: ElectionKeys,
@@ -32,28 +47,27 @@ struct Now {
 
 impl Participations {
     /// What is remembered of a participation; from now on, if nothing was.
-    pub(crate) fn begin(
-        &self,
-        id: &ParticipationId,
-        keys: &ElectionKeys,
-        value: &Arc<[u8]>,
-    ) -> Arc<Participation> {
+    pub(crate) fn begin(&self, ticket: &Ticket, election_prefix: &str) -> Arc<Participation> {
+        let id = ParticipationId::of(ticket);
         let mut participations = lock(&self.0);
         let participation = participations.entry(id.clone()).or_insert_with(|| {
             Arc::new(Participation {
+                id,
                 nonce: format!("{:016x}", fastrand::u64(..)),
-                keys: keys.clone(),
+                keys: ElectionKeys::new(election_prefix, &ticket.name),
                 now: Mutex::new(Now {
                     session: None,
-                    value: Arc::clone(value),
+                    value: Arc::clone(&ticket.value),
                 }),
             })
         });
         Arc::clone(participation)
     }
 
-    pub(crate) fn find(&self, id: &ParticipationId) -> Option<Arc<Participation>> {
-        lock(&self.0).get(id).map(Arc::clone)
+    pub(crate) fn find(&self, ticket: &Ticket) -> Option<Arc<Participation>> {
+        lock(&self.0)
+            .get(&ParticipationId::of(ticket))
+            .map(Arc::clone)
     }
 
     /// Forgets a participation of which nothing is at the server any more.
