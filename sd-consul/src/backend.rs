@@ -7,8 +7,10 @@ use sd_core::{AnyElector, Backend, BootClock, Clock, Registrar, Registry, Regist
 
 use crate::client::clients::Clients;
 use crate::client::credentials::Credentials;
+use crate::client::file_thread::run_within;
 use crate::client::{Client, Concurrency};
 use crate::config::ConsulConfig;
+use crate::config::rules::RULES;
 use crate::election::elector::ConsulElector;
 use crate::reading::revision_domain::RevisionDomain;
 use crate::writing::registrar::ConsulRegistrar;
@@ -55,7 +57,7 @@ impl ConsulBackend {
     /// `InvalidInput` names the setting that is wrong, or whose file cannot be read.
     pub fn new(config: ConsulConfig) -> Result<Self> {
         let config = config.checked()?;
-        Credentials::read(&config)?;
+        check_files(&config)?;
         let clients = Clients::new(config, CONCURRENCY);
         Ok(Self {
             registrar: Arc::new(ConsulRegistrar::new(Arc::clone(clients.shared()))),
@@ -97,5 +99,39 @@ impl Backend for ConsulBackend {
     async fn close(&self) -> Result<()> {
         self.clients.close();
         Ok(())
+    }
+}
+
+/// Reads the files once, so that a wrong setting is told at the start.
+fn check_files(config: &ConsulConfig) -> Result<()> {
+    let limit = config.request_timeout;
+    let config = config.clone();
+    run_within(limit, move || Credentials::read(&config).map(drop)).unwrap_or_else(|error| {
+        Err(RULES.broken(
+            "token_file, ca, cert and key",
+            format!("{error}: look for one that hangs"),
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use sd_core::ErrorKind;
+
+    use super::*;
+    use crate::client::file_thread::hanging_file;
+
+    #[test]
+    fn a_file_that_hangs_is_refused_by_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = ConsulConfig::default()
+            .with_token_file(hanging_file(&folder))
+            .with_request_timeout(Duration::from_millis(100));
+        let error = ConsulBackend::new(config).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        let report = error.report().to_string();
+        assert!(report.contains("token_file"), "{report}");
     }
 }

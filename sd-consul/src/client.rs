@@ -6,6 +6,7 @@ pub(crate) mod clients;
 pub(crate) mod connection;
 pub(crate) mod credentials;
 pub(crate) mod error;
+pub(crate) mod file_thread;
 pub(crate) mod go_duration;
 pub(crate) mod kv;
 pub(crate) mod sessions;
@@ -19,7 +20,7 @@ use sd_core::config::Secret;
 use sd_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -135,13 +136,16 @@ impl Client {
 
     /// Whether requests show a token, now.
     pub(crate) fn has_token(&self) -> bool {
-        let config = self.config();
-        config.token.is_some() || config.token_file.is_some() || config.token_env.is_some()
+        self.config().has_token()
     }
 
-    /// The token that requests show at present.
-    pub(crate) fn token(&self, op: &'static str) -> Result<Option<Secret>> {
-        Ok(self.connector.connection(op)?.token().cloned())
+    /// The token that requests show at present. Cancel-safe.
+    pub(crate) async fn token(&self, op: &'static str) -> Result<Option<Secret>> {
+        tokio::select! {
+            biased;
+            closed = self.closed(op) => Err(closed),
+            connection = self.connection(op) => Ok(connection?.token().cloned()),
+        }
     }
 
     /// How long a blocking query may take before the agent must be taken for dead.
@@ -255,14 +259,15 @@ impl Client {
     async fn attempts(&self, request: &Request<'_>, limit: Duration) -> Result<Answer> {
         let (mut another_agent, mut another_token) = (true, true);
         loop {
-            let connection = self.connector.connection(request.op)?;
-            match self.attempt(&connection, request, limit).await {
+            let deadline = Instant::now() + limit;
+            let connection = self.connection(request.op).await?;
+            match self.attempt(&connection, request, limit, deadline).await {
                 Ok(answer) => {
                     let denied = answer.denies() || answer.hides(connection.token().is_some());
                     // A request that was denied was not carried out.
                     if denied
                         && std::mem::take(&mut another_token)
-                        && self.connector.renew_token(&connection)
+                        && self.renew_token(&connection).await
                     {
                         debug!("consul token read again");
                         continue;
@@ -291,11 +296,28 @@ impl Client {
         }
     }
 
+    async fn connection(&self, op: &'static str) -> Result<Connection> {
+        let limit = self.config().request_timeout;
+        let connected = timeout(limit, self.connector.connection(op)).await;
+        connected.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Timeout, op).because(format!(
+                "the files of token_file, ca, cert and key were not read within {limit:?}: look for one that hangs"
+            )))
+        })
+    }
+
+    async fn renew_token(&self, connection: &Connection) -> bool {
+        let limit = self.config().request_timeout;
+        let renewed = timeout(limit, self.connector.renew_token(connection)).await;
+        renewed.unwrap_or(false)
+    }
+
     async fn attempt(
         &self,
         connection: &Connection,
         request: &Request<'_>,
         limit: Duration,
+        deadline: Instant,
     ) -> Result<Answer> {
         let op = request.op;
         let query = request.query.iter();
@@ -316,7 +338,7 @@ impl Client {
                 .map_err(|error| unanswered(op, error))?;
             Answer::read(op, response).await
         };
-        let mut answer = timeout(limit, answering)
+        let mut answer = timeout_at(deadline, answering)
             .await
             .unwrap_or_else(|_| Err(no_answer(op, limit)));
         if let Some(suspicion) = suspicion {
@@ -345,5 +367,39 @@ fn closed(op: &'static str) -> Error {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Client").field(&self.connector).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::file_thread::hanging_file;
+
+    #[tokio::test]
+    async fn files_that_hang_are_an_error_after_the_request_timeout_and_closing_does_not_wait_for_them()
+     {
+        let folder = tempfile::tempdir().unwrap();
+        let config = ConsulConfig::default()
+            .with_token_file(hanging_file(&folder))
+            .with_request_timeout(Duration::from_millis(100));
+        let concurrency = Concurrency {
+            blocking_queries: 1,
+            requests: 1,
+        };
+        let client = Client::new(config.checked().unwrap(), concurrency);
+        let request = || client.local("test", Method::GET, &["status", "leader"]);
+        for error in [
+            client.token("test").await.unwrap_err(),
+            client.send(request()).await.unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Timeout);
+            let report = error.report().to_string();
+            assert!(report.contains("token_file"), "{report}");
+        }
+        client.close();
+        assert_eq!(
+            client.token("test").await.unwrap_err().kind(),
+            ErrorKind::Closed
+        );
     }
 }

@@ -370,6 +370,16 @@ impl ConsulConfig {
         self
     }
 
+    /// Whether requests show a token.
+    pub(crate) fn has_token(&self) -> bool {
+        self.token.is_some() || self.reads_token()
+    }
+
+    /// Whether the token is read from outside of this process, where it may be replaced.
+    pub(crate) fn reads_token(&self) -> bool {
+        self.token_file.is_some() || self.token_env.is_some()
+    }
+
     /// What is said of TLS.
     pub(crate) fn tls(&self) -> TlsSettings<'_> {
         TlsSettings {

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::client::credentials::{Credentials, token};
+use crate::client::file_thread::FileThread;
 use crate::config::ConsulConfig;
 use crate::config::rules::RULES;
 use crate::lock::lock;
@@ -31,6 +32,12 @@ const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 
 /// Makes connections with what files say at that time.
 pub(crate) struct Connector {
+    shared: Arc<Shared>,
+    files: FileThread,
+}
+
+/// What the thread that reads files uses, too.
+struct Shared {
     config: ConsulConfig,
     slot: Mutex<Slot>,
 }
@@ -55,66 +62,89 @@ struct Parts {
 impl Connector {
     /// For a [checked](ConsulConfig::checked) configuration.
     pub(crate) fn new(config: ConsulConfig) -> Self {
+        let slot = Mutex::default();
         Self {
-            config,
-            slot: Mutex::default(),
+            shared: Arc::new(Shared { config, slot }),
+            files: FileThread::default(),
         }
     }
 
     pub(crate) fn config(&self) -> &ConsulConfig {
-        &self.config
+        &self.shared.config
     }
 
     /// Whether there is another endpoint to turn to.
     pub(crate) fn has_choice(&self) -> bool {
-        self.config.endpoints.len() > 1
+        self.config().endpoints.len() > 1
     }
 
-    /// The connection in use.
+    /// The connection in use. Takes as long as its files take to be read. Cancel-safe.
     ///
     /// # Errors
     /// `Unavailable` names the key whose file cannot be read or understood any more.
-    pub(crate) fn connection(&self, op: &'static str) -> Result<Connection> {
-        let mut slot = lock(&self.slot);
-        if let Some(connection) = &slot.connection {
+    pub(crate) async fn connection(&self, op: &'static str) -> Result<Connection> {
+        if let Some(connection) = &lock(&self.shared.slot).connection {
             return Ok(connection.clone());
         }
-        let connection = self
-            .connect(slot.endpoint)
-            // It could be read at the start, so somebody is at work on it.
-            .map_err(|error| Error::new(ErrorKind::Unavailable, op).with_source(error))?;
-        slot.connection = Some(connection.clone());
-        Ok(connection)
+        let shared = Arc::clone(&self.shared);
+        let connected = self.files.run(move || shared.connected()).await;
+        // The files could be read at the start, so an operator is at work on them.
+        let unavailable = || Error::new(ErrorKind::Unavailable, op);
+        connected
+            .map_err(|error| unavailable().with_source(error))?
+            .map_err(|error| unavailable().with_source(error))
     }
 
     /// Uses `connection` for nothing new, and another endpoint if there is one.
     pub(crate) fn retire(&self, connection: &Connection) {
-        let mut slot = lock(&self.slot);
+        let mut slot = lock(&self.shared.slot);
         let current = slot.connection.as_ref();
         if current.is_some_and(|current| Arc::ptr_eq(&current.0, &connection.0)) {
             debug!(endpoint = %connection.0.base, "consul connection given up");
             slot.connection = None;
-            slot.endpoint = (slot.endpoint + 1) % self.config.endpoints.len().max(1);
+            slot.endpoint = (slot.endpoint + 1) % self.config().endpoints.len().max(1);
         }
     }
 
     /// Drops the connections that are not in use by a request.
     pub(crate) fn let_go(&self) {
-        lock(&self.slot).connection = None;
+        lock(&self.shared.slot).connection = None;
     }
 
-    /// Reads the token again. If it is another than that of `connection`, the next connection has it.
-    pub(crate) fn renew_token(&self, connection: &Connection) -> bool {
+    /// Reads the token again. If it is another than that of `connection`, the next connection has it. Takes as long as its file takes
+    /// to be read. Cancel-safe.
+    pub(crate) async fn renew_token(&self, connection: &Connection) -> bool {
+        if !self.config().reads_token() {
+            return false;
+        }
+        let shared = Arc::clone(&self.shared);
+        let read = self.files.run(move || token(&shared.config)).await;
         // One that cannot be read is no better.
-        let renewed = token(&self.config).is_ok_and(|token| token != connection.0.token);
+        let renewed = matches!(read, Ok(Ok(token)) if token != connection.0.token);
         if renewed {
-            let mut slot = lock(&self.slot);
+            let mut slot = lock(&self.shared.slot);
             let current = slot.connection.as_ref();
             if current.is_some_and(|current| Arc::ptr_eq(&current.0, &connection.0)) {
                 slot.connection = None;
             }
         }
         renewed
+    }
+}
+
+impl Shared {
+    /// The connection in use, a new one if there is none. Blocks.
+    fn connected(&self) -> Result<Connection> {
+        let endpoint = {
+            let slot = lock(&self.slot);
+            if let Some(connection) = &slot.connection {
+                return Ok(connection.clone());
+            }
+            slot.endpoint
+        };
+        let connection = self.connect(endpoint)?;
+        lock(&self.slot).connection = Some(connection.clone());
+        Ok(connection)
     }
 
     fn connect(&self, endpoint: usize) -> Result<Connection> {
@@ -194,7 +224,7 @@ impl Connection {
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Connector")
-            .field(&self.config.endpoints)
+            .field(&self.config().endpoints)
             .finish()
     }
 }
@@ -249,5 +279,64 @@ impl Drop for Unanswered<'_> {
         {
             self.connector.retire(connection);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use tokio::runtime::{Builder, Runtime};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::client::file_thread::hanging_file;
+
+    fn runtime() -> Runtime {
+        Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn a_file_that_hangs_holds_up_no_runtime_and_is_used_once_it_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = hanging_file(&folder);
+        let config = ConsulConfig::default().with_token_file(&path);
+        let connector = Arc::new(Connector::new(config.checked().unwrap()));
+        let (tell, told) = mpsc::channel();
+        let asking = Arc::clone(&connector);
+        thread::spawn(move || {
+            let runtime = runtime();
+            for _ in 0..3 {
+                let asked =
+                    async { timeout(Duration::from_millis(50), asking.connection("test")).await };
+                assert!(runtime.block_on(asked).is_err());
+            }
+            // A runtime that is shut down does not wait for it, either.
+            drop(runtime);
+            tell.send(()).unwrap();
+        });
+        let done = told.recv_timeout(Duration::from_secs(20));
+        done.expect("the thread of a runtime hangs");
+        fs::write(&path, "late\n").unwrap();
+        let connection = runtime().block_on(connector.connection("test")).unwrap();
+        assert_eq!(connection.token(), Some(&Secret::new("late")));
+    }
+
+    #[tokio::test]
+    async fn a_token_that_was_replaced_is_that_of_the_next_connection() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "first").unwrap();
+        let config = ConsulConfig::default().with_token_file(file.path());
+        let connector = Connector::new(config.checked().unwrap());
+        let first = connector.connection("test").await.unwrap();
+        assert!(!connector.renew_token(&first).await);
+        fs::write(file.path(), "second").unwrap();
+        assert!(connector.renew_token(&first).await);
+        let second = connector.connection("test").await.unwrap();
+        assert_eq!(second.token(), Some(&Secret::new("second")));
+        fs::write(file.path(), "").unwrap();
+        assert!(!connector.renew_token(&second).await);
     }
 }

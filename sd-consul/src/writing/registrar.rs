@@ -59,7 +59,7 @@ impl Registrar for ConsulRegistrar {
         let (client, instance, id) = (Arc::clone(&self.client), record.clone(), record.record_id());
         let id_is_new = options.id_is_new;
         // Before it is used: one that is replaced meanwhile is noticed then.
-        let written = Written::new(record.clone(), client.token(OP)?);
+        let written = Written::new(record.clone(), client.token(OP).await?);
         let writing = async move {
             let records = Records {
                 client: &client,

@@ -63,7 +63,7 @@ impl ConsulRegistration {
                 op,
             };
             // Before it is used: one that is replaced meanwhile is noticed then.
-            let token = client.token(op)?;
+            let token = client.token(op).await?;
             let before = Holder::Us(records.ours(&instance.record_id()).await?);
             records.write(&definition, &instance, &before).await?;
             written.set(instance.clone(), token);
@@ -91,7 +91,7 @@ impl Registration for ConsulRegistration {
         let records = self.records(OP);
         let RecordState { maintained, .. } = records.ours(&self.record).await?;
         let (instance, token) = self.written.get();
-        if token != self.client.token(OP)? || !(instance.is_ready() || maintained) {
+        if token != self.client.token(OP).await? || !(instance.is_ready() || maintained) {
             self.put(OP, &instance).await?;
         } else if records.is_kept_by_us() {
             let id = service_id(&self.record.service, &self.record.id);
