@@ -118,6 +118,14 @@ pub(crate) struct HealthEntry {
     pub(crate) checks: Vec<Check>,
 }
 
+/// Who an entry is.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) id: InstanceId,
+    /// The incarnation of a record of ours.
+    ours: Option<Incarnation>,
+}
+
 /// How entries are read.
 #[derive(Clone, Debug)]
 pub(crate) struct Codec {
@@ -306,13 +314,15 @@ impl Service {
 }
 
 impl HealthEntry {
-    /// The id, and the incarnation of a record of ours. What others registered is only unique together with its node.
-    fn identity(&self, service: &ServiceName) -> Result<(InstanceId, Option<Incarnation>), String> {
+    /// Who it is. What others registered is only unique together with its node.
+    pub(crate) fn identity(&self, service: &ServiceName) -> Result<Identity, String> {
         if let Some((id, incarnation)) = self.service.run_of(service) {
-            return Ok((id, Some(incarnation)));
+            let ours = Some(incarnation);
+            return Ok(Identity { id, ours });
         }
         let id = InstanceId::new(format!("{}@{}", self.service.id, self.node.name));
-        Ok((id.map_err(|error| report(&error))?, None))
+        let id = id.map_err(|error| report(&error))?;
+        Ok(Identity { id, ours: None })
     }
 }
 
@@ -348,22 +358,28 @@ impl Codec {
         }
     }
 
-    /// The id of an entry, whatever else it holds.
-    pub(crate) fn id(service: &ServiceName, entry: &HealthEntry) -> Result<InstanceId, String> {
-        entry.identity(service).map(|(id, _)| id)
-    }
-
     /// The instance that an entry stands for; `None` while it is not well. An error says why it cannot be understood.
     pub(crate) fn decode(
         &self,
         service: &ServiceName,
         entry: HealthEntry,
     ) -> Result<Option<Instance>, String> {
+        let identity = entry.identity(service);
+        self.decode_identified(service, identity, entry)
+    }
+
+    /// As [`decode`](Self::decode), with the [identity](HealthEntry::identity) of the entry.
+    pub(crate) fn decode_identified(
+        &self,
+        service: &ServiceName,
+        identity: Result<Identity, String>,
+        entry: HealthEntry,
+    ) -> Result<Option<Instance>, String> {
         let health = Health::of(&entry.checks);
         if health.state > self.tolerated {
             return Ok(None);
         }
-        let (id, ours) = entry.identity(service)?;
+        let Identity { id, ours } = identity?;
         let is_ours = ours.is_some();
         let incarnation = ours.unwrap_or(Incarnation::from_u64(entry.service.create_index));
         let HealthEntry {

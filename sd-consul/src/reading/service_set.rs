@@ -65,10 +65,12 @@ impl ServiceSet {
             let key = format!("{}@{}", entry.service.id, entry.node.name);
             let (created, modified) = (entry.service.create_index, entry.service.modify_index);
             let node = entry.node.name.clone();
-            if before.is_some() {
-                listed.extend(Codec::id(&self.service, &entry));
+            let identity = entry.identity(&self.service);
+            if let (Some(_), Ok(identity)) = (before, &identity) {
+                listed.push(identity.id.clone());
             }
-            let instance = match self.codec.decode(&self.service, entry) {
+            let decoded = self.codec.decode_identified(&self.service, identity, entry);
+            let instance = match decoded {
                 Ok(Some(instance)) if found.len() < most => shared(instance, known),
                 Ok(_) => continue,
                 Err(reason) => {
