@@ -21,18 +21,19 @@ const CONCURRENCY: Concurrency = Concurrency {
     requests: 32,
 };
 
-/// Opens a registry over Consul. Does not wait for the agent and needs no runtime: the first use connects.
+/// Opens a registry over Consul. It does not wait for the agent and needs no runtime: the first use connects. It blocks while it reads
+/// the files that `config` names, for no longer than the request timeout.
 ///
 /// # Errors
-/// `InvalidInput` names the setting that is wrong, or whose file cannot be read.
+/// `InvalidInput` names the setting that is wrong or whose file cannot be read.
 pub fn connect(config: ConsulConfig) -> Result<Registry> {
     connect_with(config, RegistryConfig::default())
 }
 
-/// As [`connect`], with settings for subscriptions and registrations.
+/// Like [`connect`], with settings for subscriptions and registrations.
 ///
 /// # Errors
-/// As [`connect`].
+/// Those of [`connect`].
 pub fn connect_with(config: ConsulConfig, mut registry: RegistryConfig) -> Result<Registry> {
     if let Some(ttl) = config.ttl {
         registry.registration.options.ttl = ttl;
@@ -41,7 +42,7 @@ pub fn connect_with(config: ConsulConfig, mut registry: RegistryConfig) -> Resul
     Ok(Registry::with_config(Arc::new(backend), registry))
 }
 
-/// One Consul, reached through one agent. Most programs hold a [`Registry`] over it, from [`connect`].
+/// One Consul, reached through one agent. Most programs use a [`Registry`] over it, from [`connect`].
 #[derive(Debug)]
 pub struct ConsulBackend {
     clients: Clients,
@@ -51,10 +52,11 @@ pub struct ConsulBackend {
 }
 
 impl ConsulBackend {
-    /// A backend over the Consul that `config` names. Reads the files that it names, but does not wait for the agent.
+    /// A backend over the Consul that `config` names. It does not wait for the agent. It blocks while it reads the files that `config`
+    /// names, for no longer than the request timeout.
     ///
     /// # Errors
-    /// `InvalidInput` names the setting that is wrong, or whose file cannot be read.
+    /// `InvalidInput` names the setting that is wrong or whose file cannot be read.
     pub fn new(config: ConsulConfig) -> Result<Self> {
         let config = config.checked()?;
         check_files(&config)?;

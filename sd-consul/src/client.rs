@@ -215,7 +215,7 @@ impl Client {
     pub(crate) async fn send(&self, request: Request<'_>) -> Result<Answer> {
         let op = request.op;
         let asking = async {
-            // Fails only if the semaphore is closed, which nobody does.
+            // Fails only if the semaphore is closed, which does not happen.
             let _permit = self.asking.acquire().await;
             self.attempts(&request, self.limit(&request)).await
         };
@@ -283,7 +283,7 @@ impl Client {
                     // The same agent would only take as long again.
                     let hopeless =
                         error.kind() == ErrorKind::Timeout && !self.connector.has_choice();
-                    // What was waited for is asked for anew by whoever waits.
+                    // The caller of a blocking query sends it again.
                     another_agent &= unreachable
                         && !hopeless
                         && request.repeat == Repeat::Harmless
@@ -357,7 +357,7 @@ fn slack(wait: Duration) -> Duration {
 }
 
 fn no_answer(op: &'static str, limit: Duration) -> Error {
-    Error::new(ErrorKind::Timeout, op).because(format!("no answer within {limit:?}"))
+    Error::new(ErrorKind::Timeout, op).because(format!("Consul did not answer within {limit:?}"))
 }
 
 fn closed(op: &'static str) -> Error {

@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 use crate::config::ConsulConfig;
 use crate::health_check::{Check, CheckDefinition, Health, State};
 
-/// The metadata key, in what others registered, of the node that it is registered at.
+/// The metadata key that names the node of an instance that another program registered.
 pub const NODE: &str = "consul-node";
-/// The metadata key, in what others registered, of the datacenter that it is registered in.
+/// The metadata key that names the datacenter of an instance that another program registered.
 pub const DATACENTER: &str = "consul-datacenter";
 
 /// What Consul accepts as metadata of a service.

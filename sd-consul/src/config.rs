@@ -1,4 +1,4 @@
-//! What the user may set: where Consul is, how to log in, what is read and how it is checked.
+//! The settings: where Consul is, how to log in, what to read and how instances are checked.
 
 pub(crate) mod check_kind;
 pub(crate) mod consistency;
@@ -20,9 +20,9 @@ use crate::config::rules::{
     DEFAULT_ZONE_META, RULES, URL_SCHEME,
 };
 
-/// How to reach Consul, what to read there and how to register. Checked when it is used, by [`connect`](crate::connect).
+/// How to reach Consul, what to read there and how to register. [`connect`](crate::connect) checks it.
 ///
-/// It can be loaded with serde, and [`from_url`](Self::from_url) takes the same keys. Unknown keys are refused.
+/// It can be deserialized with serde, and [`from_url`](Self::from_url) takes the same keys. Unknown keys are refused.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -106,9 +106,9 @@ impl Default for ConsulConfig {
 }
 
 impl ConsulConfig {
-    /// Consul behind these agents: `http://host:port`, `https://host:port`, or `host:port`, which [`with_tls`](Self::with_tls)
-    /// makes the one or the other. One is the rule, the agent on the same machine ([`DEFAULT_ENDPOINT`](crate::DEFAULT_ENDPOINT) if none is named): what is
-    /// registered is registered at that agent. The others are used while those before them do not answer.
+    /// Consul behind these agents: `http://host:port`, `https://host:port`, or `host:port`, for which [`with_tls`](Self::with_tls)
+    /// decides. Usually there is one, the agent on the same machine ([`DEFAULT_ENDPOINT`](crate::DEFAULT_ENDPOINT) if none is named).
+    /// Services are registered at that agent. Each further agent is used while those before it do not answer.
     pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             endpoints: endpoints.into_iter().collect(),
@@ -122,23 +122,23 @@ impl ConsulConfig {
     /// consul://token@h1:8500/?dc=eu-1&ttl=10s&ca=/path/ca.pem
     /// ```
     ///
-    /// What stands before the `/` is `endpoints` and `token`; the keys after the `?` are those of serde, `tag` as often as wanted.
+    /// `token` and `endpoints` stand before the `/`. The keys after the `?` are those of serde; `tag` may be repeated.
     ///
     /// # Errors
-    /// `InvalidInput` names what is wrong, or the key that is unknown.
+    /// `InvalidInput` names the part of the URL that is wrong, or the unknown key.
     pub fn from_url(url: &str) -> Result<Self> {
         let url = RULES.url(url, URL_SCHEME)?;
         let mut config: Self = url.settings()?;
         if !matches!(url.path(), "" | "/") {
             return Err(RULES.broken(
                 "url",
-                "Consul has no folders of services: nothing stands between the hosts and the ?",
+                "Consul has no folders of services: remove the path between the hosts and the ?",
             ));
         }
         if url.password().is_some() {
             return Err(RULES.broken(
                 "token",
-                "stands alone before the @ of a URL, without a colon",
+                "write the token alone before the @ of the URL, without a colon",
             ));
         }
         let token = url.username().map(Secret::new);
@@ -151,7 +151,7 @@ impl ConsulConfig {
         Ok(config)
     }
 
-    /// Shows this ACL token with every request. Default: none, which Consul takes for its anonymous token.
+    /// Sends this ACL token with every request. Default: none, for which Consul uses its anonymous token.
     #[must_use]
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(Secret::new(token));
@@ -159,8 +159,8 @@ impl ConsulConfig {
         self
     }
 
-    /// Shows the ACL token in this file. It is read again for each connection and when the token is refused, so a new one needs no
-    /// restart. Line ends at its end are dropped.
+    /// Sends the ACL token in this file. The file is read for each connection, and again when the token is refused, so a new token
+    /// needs no restart. Trailing line ends are dropped.
     #[must_use]
     pub fn with_token_file(mut self, token_file: impl Into<PathBuf>) -> Self {
         self.token_file = Some(token_file.into());
@@ -168,8 +168,8 @@ impl ConsulConfig {
         self
     }
 
-    /// Shows the ACL token in the environment variable of this name, `CONSUL_HTTP_TOKEN` for instance. The environment is looked
-    /// at for nothing else, and not without this.
+    /// Sends the ACL token in the environment variable of this name, `CONSUL_HTTP_TOKEN` for instance. No other variable is read, and
+    /// none without this setting.
     #[must_use]
     pub fn with_token_env(mut self, variable: impl Into<String>) -> Self {
         self.token_env = Some(variable.into());
@@ -177,23 +177,22 @@ impl ConsulConfig {
         self
     }
 
-    /// Speaks TLS to endpoints that are written without a scheme. Default: only if one of the other TLS settings is set.
+    /// Uses TLS for endpoints that are written without a scheme. Default: only if one of the other TLS settings is set.
     #[must_use]
     pub fn with_tls(mut self, tls: bool) -> Self {
         self.tls = Some(tls);
         self
     }
 
-    /// Trusts agents whose certificate was issued by one of these (a PEM file), and no others. Default: what the operating system
-    /// trusts.
+    /// Trusts only the issuers in this PEM file. Default: the issuers that the operating system trusts.
     #[must_use]
     pub fn with_ca(mut self, ca: impl Into<PathBuf>) -> Self {
         self.ca = Some(ca.into());
         self
     }
 
-    /// Shows this certificate (chain) and key to agents, both PEM files. They are read again when a connection fails, so renewed ones
-    /// need no restart.
+    /// Authenticates to agents with this certificate (chain) and key, both PEM files. They are read again when a connection fails, so
+    /// renewed ones need no restart.
     #[must_use]
     pub fn with_identity(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.cert = Some(cert.into());
@@ -208,36 +207,36 @@ impl ConsulConfig {
         self
     }
 
-    /// Reads services of this datacenter, and holds elections there. Registrations are the agent's, hence of its own. Default: the
-    /// agent's own. For several, make a registry for each and a [`Merge`](sd_core::combine::Merge) of them.
+    /// Reads services of this datacenter, and holds elections there. Registrations are always in the agent's own datacenter, which is
+    /// also the default. For several datacenters, make a registry for each and a [`Merge`](sd_core::combine::Merge) of them.
     #[must_use]
     pub fn with_datacenter(mut self, datacenter: impl Into<String>) -> Self {
         self.dc = Some(datacenter.into());
         self
     }
 
-    /// Works in this namespace, which only Consul Enterprise has. Default: that of the token.
+    /// Uses this namespace (Consul Enterprise only). Default: that of the token.
     #[must_use]
     pub fn with_namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = Some(namespace.into());
         self
     }
 
-    /// Works in this admin partition, which only Consul Enterprise has. Default: the agent's own.
+    /// Uses this admin partition (Consul Enterprise only). Default: the agent's own.
     #[must_use]
     pub fn with_partition(mut self, partition: impl Into<String>) -> Self {
         self.partition = Some(partition.into());
         self
     }
 
-    /// Sets how up to date sets must be. Default [`Consistency::Default`]. Registrations and elections do not depend on it.
+    /// Sets how up to date sets must be. Default [`Consistency::Default`]. It does not affect registrations and elections.
     #[must_use]
     pub fn with_consistency(mut self, consistency: Consistency) -> Self {
         self.consistency = consistency;
         self
     }
 
-    /// A set from a server or cache that has been out of touch for longer than this is served, but shows as stale. Default
+    /// Limits the age of sets. If a server or cache has been out of touch for longer, its set is served, but marked as stale. Default
     /// [`DEFAULT_MAX_STALE`], 100 ms to 1 day. The age is also in [`Snapshot::as_of`](sd_core::Snapshot::as_of).
     #[must_use]
     pub fn with_max_stale(mut self, max_stale: Duration) -> Self {
@@ -245,31 +244,31 @@ impl ConsulConfig {
         self
     }
 
-    /// Takes instances with a check in the state *warning* for well, too. Default: only those whose checks all pass.
+    /// Treats instances with a check in the state *warning* as healthy, too. Default: only those whose checks all pass.
     #[must_use]
     pub fn with_warnings(mut self, warnings: bool) -> Self {
         self.warnings = warnings;
         self
     }
 
-    /// Reads only instances with this tag, and with every other that is added so.
+    /// Reads only instances with this tag. Called again, it requires both tags.
     #[must_use]
     pub fn with_tag(mut self, tag: impl Into<String>) -> Self {
         self.tag.push(tag.into());
         self
     }
 
-    /// Reads only instances for which this expression holds, in Consul's filter language:
-    /// `Service.Meta.team == "red" and "blue" in Service.Tags`. One that Consul does not understand is a lasting error of each
-    /// subscription.
+    /// Reads only instances that match this expression in Consul's filter language:
+    /// `Service.Meta.team == "red" and "blue" in Service.Tags`. If Consul cannot parse the expression, every subscription reports a
+    /// permanent error.
     #[must_use]
     pub fn with_filter(mut self, filter: impl Into<String>) -> Self {
         self.filter = Some(filter.into());
         self
     }
 
-    /// Keeps only the `nearest` instances by Consul's estimate of the round-trip time from the node `near`, where `_agent` stands
-    /// for the agent's own. The estimate moves all the time; what is kept changes only when the service does.
+    /// Keeps only the `nearest` instances by Consul's estimate of the round-trip time from the node `near`. `_agent` stands for the
+    /// agent's own node. The estimate changes all the time; the selection changes only when the service does.
     #[must_use]
     pub fn with_nearest(mut self, near: impl Into<String>, nearest: usize) -> Self {
         self.near = Some(near.into());
@@ -277,38 +276,37 @@ impl ConsulConfig {
         self
     }
 
-    /// Takes an instance's zone from this key of its node's metadata if it does not state one itself. Default
-    /// [`DEFAULT_ZONE_META`].
+    /// Takes an instance's zone from this key of its node's metadata if the instance states none. Default [`DEFAULT_ZONE_META`].
     #[must_use]
     pub fn with_zone_from_node_meta(mut self, key: impl Into<String>) -> Self {
         self.zone_meta = key.into();
         self
     }
 
-    /// Takes an instance's zone from the tag that begins so, `zone=` for instance, if it does not state one itself. Goes before the
-    /// node's metadata. Default: from no tag.
+    /// Takes an instance's zone from the tag with this prefix, `zone=` for instance, if the instance states none. It takes precedence
+    /// over the node's metadata. Default: from no tag.
     #[must_use]
     pub fn with_zone_from_tag(mut self, prefix: impl Into<String>) -> Self {
         self.zone_tag = Some(prefix.into());
         self
     }
 
-    /// Sets for how long the server is asked to wait for a change. Default [`DEFAULT_WAIT`], 1 s to 10 min. This long, a sixteenth
-    /// more and the request timeout is how late a feed notices that an agent is frozen.
+    /// Sets how long a blocking query waits for a change. Default [`DEFAULT_WAIT`], 1 s to 10 min. A feed notices a frozen agent after
+    /// this time, a sixteenth more, and the request timeout.
     #[must_use]
     pub fn with_wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
         self
     }
 
-    /// Sets how Consul learns that an instance of ours is well. Default [`CheckKind::Ttl`]. Others are asked every time-to-live.
+    /// Sets how Consul checks our instances. Default [`CheckKind::Ttl`]. Checks of the other kinds run once every time-to-live.
     #[must_use]
     pub fn with_check(mut self, check: CheckKind) -> Self {
         self.check = check;
         self
     }
 
-    /// Sets what the agent asks for: the path of an HTTP check, default `/`, or the service of a gRPC check, default the whole
+    /// Sets what the agent requests: the path of an HTTP check, by default `/`, or the service of a gRPC check, by default the whole
     /// server.
     #[must_use]
     pub fn with_check_path(mut self, path: impl Into<String>) -> Self {
@@ -316,39 +314,39 @@ impl ConsulConfig {
         self
     }
 
-    /// Lets the agent speak TLS when it checks an instance. Default false.
+    /// Lets the agent use TLS when it checks an instance. Default false.
     #[must_use]
     pub fn with_check_tls(mut self, tls: bool) -> Self {
         self.check_tls = tls;
         self
     }
 
-    /// Sets after how long in a critical state Consul removes what an instance that crashed has left. Default
-    /// [`DEFAULT_DEREGISTER_CRITICAL_AFTER`], which is also the least; at most 7 days. Consul looks every 30 s. Readers do not see
-    /// it since its time-to-live passed.
+    /// Sets after how long in a critical state Consul removes the registration of a crashed instance. Default
+    /// [`DEFAULT_DEREGISTER_CRITICAL_AFTER`], which is also the minimum; at most 7 days. Consul looks every 30 s. Readers stop seeing
+    /// the instance earlier, when its time-to-live has passed.
     #[must_use]
     pub fn with_deregister_critical_after(mut self, after: Duration) -> Self {
         self.deregister_critical_after = after;
         self
     }
 
-    /// Sets the time-to-live that registrations ask for if they say nothing else. Default [`sd_core::DEFAULT_TTL`].
+    /// Sets the time-to-live of registrations that do not set their own. Default [`sd_core::DEFAULT_TTL`].
     #[must_use]
     pub fn with_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
-    /// Holds elections under this key instead of [`DEFAULT_ELECTION_PREFIX`]: `<election_prefix>/<name>/`. Letters, digits, `-`,
-    /// `_`, `.` and slashes between them.
+    /// Keeps elections under this key prefix, as `<election_prefix>/<name>/`. Default [`DEFAULT_ELECTION_PREFIX`]. It consists of
+    /// letters, digits, `-`, `_`, `.` and slashes between them.
     #[must_use]
     pub fn with_election_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.election_prefix = prefix.into();
         self
     }
 
-    /// Sets how long nobody may lead after a leader was lost, counted from when Consul ended its session. Default
-    /// [`DEFAULT_LOCK_DELAY`], at most 60 s, which is Consul's limit. One that resigned is replaced at once.
+    /// Sets the lock-delay: how long no candidate may lead after Consul has ended the session of a lost leader. Default
+    /// [`DEFAULT_LOCK_DELAY`], at most 60 s, which is Consul's limit. A leader that resigns is replaced at once.
     #[must_use]
     pub fn with_lock_delay(mut self, lock_delay: Duration) -> Self {
         self.lock_delay = lock_delay;
@@ -362,8 +360,8 @@ impl ConsulConfig {
         self
     }
 
-    /// Limits how long one request may take, connecting included, and a blocking query beyond the time that it was asked to wait.
-    /// Default [`DEFAULT_REQUEST_TIMEOUT`], 100 ms to 1 min.
+    /// Limits how long one request may take, connecting and reading credential files included, and how long a blocking query may take beyond
+    /// its wait. Default [`DEFAULT_REQUEST_TIMEOUT`], 100 ms to 1 min.
     #[must_use]
     pub fn with_request_timeout(mut self, limit: Duration) -> Self {
         self.request_timeout = limit;
@@ -380,7 +378,7 @@ impl ConsulConfig {
         self.token_file.is_some() || self.token_env.is_some()
     }
 
-    /// What is said of TLS.
+    /// The settings of TLS.
     pub(crate) fn tls(&self) -> TlsSettings<'_> {
         TlsSettings {
             tls: self.tls,

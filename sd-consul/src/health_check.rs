@@ -88,7 +88,7 @@ impl CheckDefinition {
         if config.check != CheckKind::Ttl && matches!(endpoint.address(), Address::Unix { .. }) {
             return Err(Error::invalid_input(
                 op,
-                format!("the agent cannot check {endpoint}: use check=ttl for Unix sockets"),
+                format!("the agent cannot check the Unix socket {endpoint}: use check=ttl"),
             ));
         }
         let timing = Timing {
@@ -123,7 +123,7 @@ impl CheckDefinition {
             },
         };
         Ok(Self {
-            // One that is not ready begins where nobody calls it: it has no maintenance mode before it is registered.
+            // One that is not ready begins where it gets no calls: it has no maintenance mode before it is registered.
             status: if instance.is_ready() {
                 "passing"
             } else {
@@ -151,7 +151,7 @@ pub(crate) struct Check {
 pub(crate) struct Health {
     /// The worst state, maintenance mode left aside.
     pub(crate) state: State,
-    /// Whether somebody put the instance or its node into maintenance mode.
+    /// Whether the instance or its node is in maintenance mode.
     pub(crate) maintenance: bool,
 }
 

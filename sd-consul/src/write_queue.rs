@@ -1,6 +1,6 @@
 //! Steps that are carried out to their end, one after the other for each key.
 //!
-//! Consul carries out a request that it has received, also if whoever sent it does not wait any more. So a write that was dropped
+//! Consul carries out a request that it has received, even if the sender does not wait any more. So a write that was dropped
 //! would otherwise race with the one that cleans up after it.
 
 use std::collections::BTreeMap;
@@ -41,7 +41,7 @@ impl<K: Ord + Clone> WriteQueue<K> {
 
     fn queue(&self, key: &K) -> Arc<tokio::sync::Mutex<()>> {
         let mut queues = lock(&self.0);
-        // Whoever waits or works holds its queue.
+        // A step that waits or runs holds its queue.
         queues.retain(|_, queue| queue.strong_count() > 0);
         if let Some(queue) = queues.get(key).and_then(Weak::upgrade) {
             return queue;

@@ -48,7 +48,7 @@ impl Fixture for Consul {
     }
 
     async fn write_garbage(&self, service: &ServiceName) -> Result<()> {
-        // Nobody can dial a service without a port.
+        // A service without a port cannot be dialled.
         self.0.register(service, "garbage", "").await;
         Ok(())
     }

@@ -50,7 +50,7 @@ async fn a_leader_that_resigns_is_replaced_at_once_whatever_the_lock_delay() {
         since.elapsed()
     );
     two.leave(&b).await.unwrap();
-    // Nor is whoever comes later kept waiting.
+    // Nor is a later candidate kept waiting.
     let late = one.join(&ticket("late")).await.unwrap();
     leads(&*late).await;
 }
@@ -203,7 +203,7 @@ async fn other_programs_locks_are_waited_for_and_told_to_observers() {
     assert_eq!(released, true);
     let token = first(standing).0;
     let leader = loop {
-        // That nobody led for a moment may be told, or not.
+        // A moment without a leader may be told, or not.
         if let Some(leader) = leader_told(feed.as_mut()).await {
             break leader;
         }
@@ -214,7 +214,7 @@ async fn other_programs_locks_are_waited_for_and_told_to_observers() {
     operator.destroy_session(session).await;
 }
 
-/// Consul tells nobody that a key was deleted under its lock, and lets the next one take it.
+/// Consul does not report that a key was deleted under its lock, and lets the next one take it.
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn a_key_that_an_operator_deletes_ends_the_term_at_once() {

@@ -40,7 +40,7 @@ async fn value(elector: &dyn Elector) -> String {
             leader: Some(leader),
             ..
         } => String::from_utf8(leader.value.to_vec()).unwrap(),
-        other => panic!("nobody leads: {other:?}"),
+        other => panic!("no leader: {other:?}"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Elections when answers are lost, connections die, agents restart and nobody leads the servers, over Consuls of our own.
+//! Elections when answers are lost, connections die, agents restart and the servers have no leader, over Consuls of our own.
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -163,7 +163,7 @@ async fn a_leader_in_a_black_hole_knows_it_by_itself_and_is_replaced() {
     gone(told_at_last(&*leader, &leading).await);
 }
 
-/// The request was carried out, and nobody knows: a second lock would move the index that is the token.
+/// The request was carried out, and the client does not know: a second lock would move the index that is the token.
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn a_lock_whose_answer_was_lost_has_the_token_of_its_first_time() {
@@ -241,7 +241,7 @@ async fn observers_are_told_of_every_handover_also_after_they_were_cut_off() {
         ..
     } = feed.next().await.unwrap()
     else {
-        panic!("somebody leads");
+        panic!("a candidate leads");
     };
     assert_eq!(leader.id, Some(b.id));
 }

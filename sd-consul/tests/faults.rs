@@ -103,7 +103,7 @@ async fn without_a_server_that_leads_the_last_set_stays() {
     stage.is_live().await;
 }
 
-/// The agent reads a service anew after such a stop, and has an empty view of it until then.
+/// The agent reads a service again after such a stop, and has an empty view of it until then.
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn a_frozen_server_behind_the_agent_empties_no_set() {
@@ -230,7 +230,7 @@ async fn an_index_that_goes_back_is_no_news_by_itself() {
         let rule = HttpRule::new("GET", "/v1/health").answer(200, "[]");
         proxy.set_rules([rule.header("X-Consul-Index", index).times(1)]);
         let asked = proxy.requests().len();
-        // The query that waits now, the emptied answer to the next one, and what is then read anew.
+        // The query that waits now, the emptied answer to the next one, and what is then read again.
         let reads = |requests: &[sd_core::testing::HttpRequest]| {
             let reads = requests[asked..]
                 .iter()
@@ -276,7 +276,7 @@ async fn an_emptied_answer_at_the_same_index_is_not_believed() {
     stage.guard.deregister().await.unwrap();
 }
 
-/// Each renewal of a lost record says so, also when nobody but the agent knows.
+/// Each renewal of a lost record says so, also when only the agent knows.
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn a_pass_that_is_answered_with_404_registers_again() {

@@ -92,7 +92,7 @@ async fn what_crashed_vanishes_from_go_kit() {
     let mut seen = next(&mut instancer).await;
     seen.sort();
     assert_eq!(seen, ["10.0.0.1:1", "10.0.0.1:2"]);
-    // As its time-to-live does, since nobody renews it.
+    // As its time-to-live does, since it is not renewed.
     Operator::at(&server()).fail(&crashed.record_id()).await;
     assert_eq!(next(&mut instancer).await, ["10.0.0.1:1"]);
     registrar.withdraw(&crashed.record_id()).await.unwrap();
@@ -132,7 +132,7 @@ async fn what_go_kit_registers_is_read_beside_our_own() {
         deregister(registrar).await;
     }
     let state = until(&mut seen, "ours alone", is_live_with(1)).await;
-    // They were removed on purpose, whoever did it.
+    // They were removed on purpose, by any program.
     assert_eq!(state.snapshot().held(), []);
     assert!(state.snapshot().get(&ours.record_id().id).is_some());
 }

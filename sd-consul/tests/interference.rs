@@ -110,7 +110,7 @@ async fn an_id_that_lives_at_another_agent_is_a_conflict() {
     let report = refused.report().to_string();
     assert!(report.contains(program.node()), "{report}");
     operator.until(&service, |entries| entries.len() == 1).await;
-    // What has ended is in nobody's way, though it is still listed.
+    // What has ended is in no one's way, though it is still listed.
     operator.fail(&first.record_id()).await;
     there.register(&second, &ttl(TTL)).await.unwrap();
     let found = registry_at(&program.url()).list(&service).await.unwrap();

@@ -26,7 +26,7 @@ async fn an_agent_on_ipv6_is_registered_at_read_and_elected_over() {
     let server = own_server_with(|program| {
         program
             .with_config(r#"bind_addr = "::1""#)
-            // Whoever started it asks it over IPv4.
+            // The harness asks it over IPv4.
             .with_config(r#"client_addr = "127.0.0.1 ::1""#)
     })
     .await;
@@ -58,7 +58,7 @@ async fn an_agent_on_ipv6_is_registered_at_read_and_elected_over() {
         ..
     } = feed.next().await.unwrap()
     else {
-        panic!("somebody leads");
+        panic!("a candidate leads");
     };
     assert_eq!((leader.id, leader.token), (Some(ticket.id), token));
     elector.leave(&ticket).await.unwrap();

@@ -181,7 +181,7 @@ async fn one_query_waits_for_a_service_however_many_subscribe() {
     assert_eq!((requests.len(), waiting(&requests)), (2, 1), "{requests:?}");
 }
 
-/// Consul wakes up whoever waits for a service when anything is written to it.
+/// Consul wakes every query that waits for a service when anything is written to it.
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn a_wake_up_without_a_change_publishes_nothing() {
@@ -239,7 +239,7 @@ async fn an_answer_that_is_too_old_is_served_and_shows_as_stale() {
         state
             .status()
             .error()
-            .is_some_and(|error| error.report().to_string().contains("leads"))
+            .is_some_and(|error| error.report().to_string().contains("leader"))
     })
     .await;
     proxy.set_rules([]);

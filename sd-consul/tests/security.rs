@@ -129,8 +129,8 @@ async fn a_list_that_rights_emptied_is_an_error_and_not_an_empty_set() {
     }
     let allowed = sd_consul::connect(config().with_token(MANAGEMENT)).unwrap();
     assert_eq!(allowed.list(&service).await.unwrap().len(), 1);
-    let nobody = common::service();
-    assert!(allowed.list(&nobody).await.unwrap().is_empty());
+    let unused = common::service();
+    assert!(allowed.list(&unused).await.unwrap().is_empty());
 }
 
 /// The agent takes it, and the catalog cannot be looked at.
@@ -171,7 +171,7 @@ async fn a_candidate_needs_its_keys_and_sessions_and_nothing_else() {
     let entry = elector.join(&ticket).await.unwrap();
     leads(&*entry).await;
     delete_token(&operator, &accessor).await;
-    // Nobody knows whether it still is there.
+    // It is unknown whether it still is there.
     assert_eq!(entry.confirm().await.unwrap_err().kind(), ErrorKind::Denied);
     let name = &ticket.name;
     for (rules, what) in [

@@ -69,7 +69,7 @@ impl Answer {
         while let Some(chunk) = response.chunk().await.map_err(|e| unanswered(op, e))? {
             if body.len() + chunk.len() > MOST_BYTES {
                 return Err(Error::new(ErrorKind::InvalidData, op)
-                    .because(format!("the answer has more than {MOST_BYTES} bytes")));
+                    .because(format!("Consul's answer has more than {MOST_BYTES} bytes")));
             }
             body.extend_from_slice(&chunk);
         }
@@ -127,8 +127,8 @@ impl Answer {
         }
     }
 
-    /// Whether it lacks what we may not read, so that it must not be taken for everything. To somebody without a token Consul does
-    /// not say so: an empty list may then be anything.
+    /// Whether it lacks what we may not read, so that it must not be taken for everything. Without a token, Consul does not
+    /// say so: an empty list may then be anything.
     pub(crate) fn hides(&self, has_token: bool) -> bool {
         let empty = matches!(self.body.trim_ascii(), b"[]" | b"{}" | b"null");
         self.meta.filtered || (!has_token && self.meta.default_deny && empty)

@@ -60,7 +60,7 @@ impl Waiter {
         let mut holders = shared.holders.subscribe();
         let is_crowded = |holders: &usize| *holders > shared.most;
         loop {
-            // Fails only if the semaphore is closed, which nobody does.
+            // Fails only if the semaphore is closed, which does not happen.
             let _permit = shared.permits.acquire().await;
             if is_crowded(&holders.borrow_and_update()) {
                 return query(long.min(SHORT_WAIT)).await;

@@ -1,6 +1,6 @@
 //! What is read from files and the environment each time a connection is made: the token, the trusted issuers, our own certificate.
 //!
-//! Reading them anew is what lets an operator replace a token or a certificate under a running process.
+//! Because they are read again, an operator can replace a token or a certificate under a running process.
 
 use reqwest::{Certificate, ClientBuilder, Identity};
 use sd_core::Result;
@@ -80,7 +80,7 @@ fn tls(config: &ConsulConfig) -> Result<Tls> {
             let issuers =
                 Certificate::from_pem_bundle(&pem).map_err(|error| RULES.broken("ca", error))?;
             if issuers.is_empty() {
-                return Err(RULES.broken("ca", "holds no certificate in PEM form"));
+                return Err(RULES.broken("ca", "contains no certificate in PEM format"));
             }
             Some(issuers)
         }
@@ -91,7 +91,10 @@ fn tls(config: &ConsulConfig) -> Result<Tls> {
             pem.push(b'\n');
             pem.extend(key);
             let identity = Identity::from_pem(&pem).map_err(|_| {
-                RULES.broken("cert and key", "are no certificate and key in PEM form")
+                RULES.broken(
+                    "cert and key",
+                    "are not a certificate and a key in PEM format",
+                )
             })?;
             Some(identity)
         }

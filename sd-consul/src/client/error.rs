@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sd_core::{Error, ErrorKind};
 
-/// More of an answer's text than this says nothing to anybody.
+/// More of an answer's text than this helps no reader.
 const MOST_CHARS: usize = 300;
 
 /// A request that was not answered, as ours.

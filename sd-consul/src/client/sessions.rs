@@ -101,8 +101,9 @@ impl Client {
         let found: Option<Vec<Session>> = answer.json(op)?;
         let found = found.unwrap_or_default();
         if found.is_empty() && answer.hides(self.has_token()) {
-            return Err(Error::new(ErrorKind::Denied, op)
-                .because("Consul left out sessions: the token needs session:read for the nodes of the candidates"));
+            return Err(Error::new(ErrorKind::Denied, op).because(
+                "Consul hid sessions: the token needs session:read for the nodes of the candidates",
+            ));
         }
         Ok(found)
     }

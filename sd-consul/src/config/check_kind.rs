@@ -1,19 +1,19 @@
-//! The kinds of checks.
+//! How Consul checks instances.
 
 use serde::Deserialize;
 
-/// How Consul learns whether an instance is well.
+/// How Consul learns whether an instance is healthy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum CheckKind {
-    /// We say so before the time-to-live is over.
+    /// This process passes the check before its time-to-live is over.
     #[default]
     Ttl,
-    /// The agent asks the instance by gRPC's health protocol.
+    /// The agent uses gRPC's health checking protocol.
     Grpc,
-    /// The agent asks the instance by HTTP.
+    /// The agent sends an HTTP request.
     Http,
-    /// The agent connects to the instance.
+    /// The agent opens a TCP connection.
     Tcp,
 }

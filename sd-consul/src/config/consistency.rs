@@ -7,15 +7,15 @@ use serde::Deserialize;
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Consistency {
-    /// The server that leads answers the first read of a feed, and everything is read again every few minutes. The changes between
-    /// come as the agent gets them: mostly as a stream from any server, which stands still while that one is cut off.
+    /// Consul's leader answers the first read of a feed, and everything is read again every few minutes. The changes in between arrive
+    /// as the agent receives them: mostly as a stream from one of the servers, which stalls while that server is cut off.
     #[default]
     Default,
-    /// Any server answers, also one that is cut off from the others. [`with_max_stale`](crate::ConsulConfig::with_max_stale) bounds its
+    /// Any server answers, even one that is cut off from the others. [`with_max_stale`](crate::ConsulConfig::with_max_stale) bounds its
     /// age.
     Stale,
-    /// The server that leads answers everything, and asks the others first whether it still does.
+    /// Consul's leader answers everything, after its followers have confirmed that it still leads.
     Consistent,
-    /// The agent answers from its own cache. [`with_max_stale`](crate::ConsulConfig::with_max_stale) bounds its age.
+    /// The agent answers from its cache. [`with_max_stale`](crate::ConsulConfig::with_max_stale) bounds its age.
     Cached,
 }

@@ -1,4 +1,4 @@
-//! What holds for settings: their defaults, their bounds, and what a refusal begins with.
+//! Defaults and bounds of the settings, and the prefix of their errors.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -8,29 +8,29 @@ use sd_core::config::Rules;
 
 pub(crate) const RULES: Rules = Rules::new("consul: configuration");
 
-/// What a registry URL for Consul begins with.
+/// The scheme of registry URLs for Consul.
 pub const URL_SCHEME: &str = "consul";
-/// The agent that is spoken to if none is named: the one on this machine.
+/// The default agent: the one on this machine.
 pub const DEFAULT_ENDPOINT: &str = "127.0.0.1:8500";
-/// The port of an endpoint that names none and speaks no TLS.
+/// The default port of endpoints without TLS.
 pub const DEFAULT_PORT: u16 = 8500;
-/// The port of an endpoint that names none and speaks TLS.
+/// The default port of endpoints with TLS.
 pub const DEFAULT_TLS_PORT: u16 = 8501;
-/// How long connecting to one endpoint may take by default.
+/// The default limit for connecting to one endpoint.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long one request may take by default, and a blocking query beyond the time that it was asked to wait.
+/// The default limit for one request, and for a blocking query beyond its wait.
 pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the server is asked by default to wait for a change.
+/// How long a blocking query waits for a change by default.
 pub const DEFAULT_WAIT: Duration = Duration::from_secs(55);
-/// How old an answer of a server or cache that does not lead may be by default.
+/// The default limit for the age of answers from caches and from servers that do not lead.
 pub const DEFAULT_MAX_STALE: Duration = Duration::from_secs(10);
-/// After how long in a critical state Consul is asked by default to remove a registration.
+/// After how long in a critical state Consul removes a registration by default.
 pub const DEFAULT_DEREGISTER_CRITICAL_AFTER: Duration = Duration::from_mins(1);
-/// The key of a node's metadata that names its zone by default.
+/// The default key of a node's metadata that names its zone.
 pub const DEFAULT_ZONE_META: &str = "zone";
-/// Under which key elections are held by default.
+/// The default key prefix of elections.
 pub const DEFAULT_ELECTION_PREFIX: &str = "elections";
-/// How long by default nobody may lead after a leader was lost: Consul's own default.
+/// The default lock-delay, during which no candidate may lead after a leader was lost. It is Consul's own default.
 pub const DEFAULT_LOCK_DELAY: Duration = Duration::from_secs(15);
 
 pub(crate) const MAX_TEXT_BYTES: usize = 512;
@@ -51,7 +51,7 @@ pub(crate) fn check_token(key: &str, token: &str) -> Result<()> {
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(RULES.broken(
             key,
-            "must be printable ASCII characters without white space",
+            "must consist of printable ASCII characters without white space",
         ));
     }
     Ok(())

@@ -52,7 +52,7 @@ impl ConsulConfig {
         if let Some(name) = &self.server_name
             && Endpoint::tcp(name, DEFAULT_TLS_PORT).is_err()
         {
-            return Err(RULES.broken("server_name", "is no host name"));
+            return Err(RULES.broken("server_name", "is not a host name"));
         }
         Ok(())
     }
@@ -74,7 +74,7 @@ impl ConsulConfig {
             if tag.contains('"') && tag.contains('`') {
                 return Err(RULES.broken(
                     "tag",
-                    "Consul's filters have no way to write both \" and ` in one text",
+                    "must not contain both \" and `: Consul's filter language cannot quote them in one text",
                 ));
             }
         }
@@ -85,7 +85,7 @@ impl ConsulConfig {
         if self.near.is_some() != self.nearest.is_some() || self.nearest == Some(0) {
             return Err(RULES.broken(
                 "near and nearest",
-                "say from which node (_agent for the agent's own) and how many instances, 1 or more",
+                "set both: the node to measure from (_agent for the agent's own), and how many instances to keep, 1 or more",
             ));
         }
         RULES.range("max_stale", self.max_stale, &AGES)?;
@@ -98,14 +98,14 @@ impl ConsulConfig {
                 check_text("check_path", path, MAX_TEXT_BYTES)?;
             }
             (CheckKind::Ttl | CheckKind::Tcp, Some(_)) => {
-                return Err(RULES.broken("check_path", "is for check=http and check=grpc"));
+                return Err(RULES.broken("check_path", "is only for check=http and check=grpc"));
             }
             (_, None) => {}
         }
         if self.check_tls && self.check == CheckKind::Ttl {
             return Err(RULES.broken(
                 "check_tls",
-                "is for checks that the agent makes, not for check=ttl",
+                "is only for checks that the agent makes, not for check=ttl",
             ));
         }
         RULES.range(
@@ -122,7 +122,7 @@ fn check_text(key: &str, text: &str, most: usize) -> Result<()> {
         return Err(RULES.broken(key, format!("must have 1 to {most} bytes")));
     }
     if text.contains(char::is_control) {
-        return Err(RULES.broken(key, "no control characters, please"));
+        return Err(RULES.broken(key, "must not contain control characters"));
     }
     Ok(())
 }

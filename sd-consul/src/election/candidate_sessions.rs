@@ -29,7 +29,7 @@ impl CandidateSessions<'_> {
         if let Some(session) = self.participation.session() {
             match self.client.renew_session(self.op, &session).await {
                 Ok(()) => return Ok(session),
-                // So that whoever leaves looks for the one that is made now.
+                // So that a call that leaves looks for the one that is made now.
                 Err(error) if error.kind() == ErrorKind::LeaseLost => {
                     self.participation.set_session(None);
                 }
@@ -39,7 +39,7 @@ impl CandidateSessions<'_> {
         let (ours, others) = self.find().await?;
         if others {
             return Err(Error::new(ErrorKind::Conflict, self.op).because(format!(
-                "another participation in {} has the id {}: each needs an id of its own",
+                "another candidate in {} has the id {}: give each candidate an id of its own",
                 self.ticket.name, self.ticket.id
             )));
         }

@@ -1,8 +1,8 @@
 //! One candidate's entry: where it stands, kept alive, proved to be ours.
 //!
-//! There is no queue. Who finds the lock free takes it, by a transaction that the servers put in order, and whoever is refused waits
-//! for the next change. Everything is decided by reading: a wait only says when to read again. So a dropped call is made good by the
-//! next one.
+//! There is no queue. A candidate that finds the lock free takes it, by a transaction that the servers put in order. One that is
+//! refused waits for the next change. Everything is decided by reading: a wait only says when to read again. So a dropped call is made
+//! good by the next one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,9 +28,9 @@ use crate::write_queue::WriteQueue;
 /// How soon to try again while a lock-delay lasts, which the server does not say. It grows to the second.
 pub(crate) const DELAY_POLLS: [Duration; 2] =
     [Duration::from_millis(100), Duration::from_millis(800)];
-/// Whoever was too late once tries again within this time, not all at the same moment.
+/// Candidates that were too late try again within this time, not all at the same moment.
 const LATE: Duration = Duration::from_millis(20);
-/// How often a value is written again because somebody else wrote it at the same time.
+/// How often a value is written again because another writer changed the key at the same time.
 const MOST_ROUNDS: u32 = 5;
 
 /// An entry on one session.
@@ -101,7 +101,7 @@ impl ConsulEntry {
         self.known.borrow().clone()
     }
 
-    /// It will never be there again. Whoever waits is told.
+    /// It will never be there again. Those who wait are told.
     fn lose(&self, error: Error) -> Error {
         self.known.send_modify(|known| {
             known.gone.get_or_insert(error.clone());
@@ -137,13 +137,13 @@ impl ConsulEntry {
             None => (ErrorKind::NotFound, "was deleted"),
             Some(leader) if leader.session.is_empty() => (
                 ErrorKind::LeaseLost,
-                "was released: our session has ended, or somebody did it",
+                "was released: our session has ended, or an operator released it",
             ),
             Some(leader) if leader.session != self.session => {
                 (ErrorKind::Conflict, "is locked by another session")
             }
             Some(leader) if leader_record::token(leader) != token.value() => {
-                (ErrorKind::Conflict, "was deleted and made anew")
+                (ErrorKind::Conflict, "was deleted and created again")
             }
             Some(_) => return None,
         };
@@ -249,7 +249,7 @@ impl ConsulEntry {
         })
     }
 
-    /// Takes the lock if it is free now: an entry may lead before anybody has asked where it stands.
+    /// Takes the lock if it is free now: an entry may lead before its first standing is asked for.
     pub(crate) async fn begin(&self, op: &'static str) -> Result<()> {
         let (client, keys) = (&self.client, self.keys());
         // Who may not read the history of tokens must not take the lock.
@@ -391,7 +391,7 @@ impl Entry for ConsulEntry {
             }
         }
         Err(Error::new(ErrorKind::Unavailable, OP).because(format!(
-            "{} changed each time before it was written",
+            "{} was changed by another writer each time before it was written: try again",
             self.keys().leader()
         )))
     }

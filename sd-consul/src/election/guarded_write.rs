@@ -9,8 +9,8 @@ use crate::election::keys::ElectionKeys;
 use crate::election::leader_record;
 use crate::election::token_domain;
 
-/// A step for a transaction of one's own, which then fails as a whole unless a certain term lasts. It is written as what
-/// `PUT /v1/txn` takes.
+/// A step for your own transactions. The whole transaction fails unless a certain term still lasts. It serializes to what
+/// `PUT /v1/txn` accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leads {
     key: String,
@@ -23,7 +23,7 @@ impl Leads {
         &self.key
     }
 
-    /// The session that it is locked by.
+    /// The session that holds the lock.
     pub fn session(&self) -> &str {
         &self.session
     }
@@ -39,9 +39,9 @@ impl Serialize for Leads {
 }
 
 impl ConsulBackend {
-    /// A step for transactions of one's own in the same datacenter: it succeeds as long as the term lasts that the candidate `id` won
-    /// with `token` in the election `name`. Consul checks it and writes in one step, so what a leader of the past sends is refused,
-    /// whatever it believes. Ask once for each term.
+    /// A step for your own transactions in the same datacenter. It succeeds as long as the term lasts that the candidate `id` won with
+    /// `token` in the election `name`. Consul checks the step and writes atomically, so it refuses the writes of a former leader,
+    /// whatever that leader believes. Call this once for each term.
     ///
     /// ```no_run
     /// use sd_consul::{ConsulBackend, ConsulConfig};
@@ -52,7 +52,7 @@ impl ConsulBackend {
     /// let consul = ConsulBackend::new(ConsulConfig::new(["10.0.0.1:8500"]))?;
     /// let leads = consul.leads(&name, id, &token).await?;
     /// let write = json!({"KV": {"Verb": "set", "Key": "reports/nightly/last", "Value": "MjAzMS0wMi0wMw=="}});
-    /// // The body of a `PUT /v1/txn`. An answer with status 409 says that the term is over, and nothing was written.
+    /// // The body of a `PUT /v1/txn`. If Consul answers 409, the term is over, and nothing was written.
     /// let body = json!([leads, write]);
     /// # drop(body);
     /// # Ok(())
@@ -60,7 +60,7 @@ impl ConsulBackend {
     /// ```
     ///
     /// # Errors
-    /// `Conflict` if the term is over. What kept Consul from answering.
+    /// `Conflict` if the term is over. Otherwise why Consul did not answer.
     pub async fn leads(
         &self,
         name: &ElectionName,

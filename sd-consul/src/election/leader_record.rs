@@ -1,7 +1,7 @@
 //! What the key of an election says of who leads.
 //!
-//! The token of a term is the index at which its leader took the lock. Any later write moves the key's own index, so whoever
-//! replaces the value writes the token into it.
+//! The token of a term is the index at which its leader took the lock. Any later write moves the key's own index, so a leader
+//! that replaces the value writes the token into it.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::kv::KvEntry;
 
-/// The value of the key while somebody leads.
+/// The value of the key while a candidate leads.
 #[derive(Serialize, Deserialize)]
 struct LeaderRecord {
     id: CandidateId,
@@ -48,7 +48,7 @@ pub(crate) fn token(entry: &KvEntry) -> u64 {
         .unwrap_or(entry.modify_index)
 }
 
-/// Who leads, if somebody has the lock. Another program may have taken it in its own way.
+/// Who leads, if the lock is taken. Another program may have taken it in its own way.
 pub(crate) fn leader(entry: &KvEntry, domain: &str) -> Option<Leader> {
     if entry.session.is_empty() {
         return None;

@@ -64,7 +64,7 @@ impl ConsulLeaderWatcher {
         if self.domain.is_none() {
             self.domain = token_domain::find(&self.client, OP, &self.keys).await?;
         }
-        // Whoever leads in another program's way may have been the first.
+        // Another program that leads in its own way may have been the first.
         Ok(leader(found, self.domain.as_deref().unwrap_or_default()))
     }
 }
@@ -84,8 +84,9 @@ impl LeaderWatcher for ConsulLeaderWatcher {
         );
         let (found, meta) = waiting.await?;
         if meta.index < self.index {
-            return Err(Error::new(ErrorKind::Outdated, OP)
-                .because("the servers went back to an earlier state"));
+            return Err(Error::new(ErrorKind::Outdated, OP).because(
+                "Consul's servers were restored to an earlier state, or lost their data",
+            ));
         }
         let leader = self.read(found.as_ref()).await?;
         self.index = meta.index;

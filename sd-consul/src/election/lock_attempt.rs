@@ -27,7 +27,7 @@ pub(crate) async fn attempt(
     session: &str,
     found: Option<&KvEntry>,
 ) -> Result<LockAttempt> {
-    // Whoever has left meanwhile takes no lock any more.
+    // A candidate that has left meanwhile takes no lock any more.
     if participation.session().as_deref() != Some(session) {
         return Ok(LockAttempt::Gone(ended(op)));
     }
@@ -51,12 +51,14 @@ pub(crate) async fn attempt(
         Txn::Done(done) => {
             let (Some(history), Some(leader)) = (done.first(), done.last()) else {
                 return Err(Error::new(ErrorKind::InvalidData, op)
-                    .because("the transaction gave no results"));
+                    .because("Consul answered the transaction without its results"));
             };
             // What may not be read is left out.
             if history.key != keys.history() {
-                return Err(Error::new(ErrorKind::Denied, op)
-                    .because(format!("the token may not read {}", keys.history())));
+                return Err(Error::new(ErrorKind::Denied, op).because(format!(
+                    "the token may not read {}: it needs key:write below election_prefix",
+                    keys.history()
+                )));
             }
             let domain = token_domain::read(history);
             Ok(LockAttempt::Won(FencingToken::new(

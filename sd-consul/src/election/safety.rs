@@ -26,8 +26,8 @@ pub(crate) fn safety(config: &ConsulConfig) -> Safety {
             code: "lost-leader-is-replaced-late",
             warning: false,
             text: Cow::Owned(format!(
-                "Consul ends a session that is not renewed after twice its time-to-live, and nobody may lead for another {delay:?} \
-                 then; a leader that resigns is replaced at once"
+                "Consul ends a session that is not renewed after twice its time-to-live, and then no candidate may lead for another \
+                 {delay:?}; a leader that resigns is replaced at once"
             )),
         },
         SafetyNote {
@@ -35,9 +35,9 @@ pub(crate) fn safety(config: &ConsulConfig) -> Safety {
             // A term of any length could then be believed in beside the next.
             warning: delay < SHORTEST_TTL,
             text: Cow::Owned(format!(
-                "a server that ceased to lead while it was ending a session goes on trying for minutes, and if it leads again by \
-                 then, ends it though it was renewed: a lock_delay that is not shorter than the time-to-live, here {delay:?}, \
-                 keeps two from believing that they lead"
+                "a server that loses its raft leadership while it is ending a session retries for minutes, and if it leads again by \
+                 then, it ends the session although it was renewed: set a lock_delay that is not shorter than the time-to-live, so \
+                 that no two candidates believe that they lead; it is {delay:?}"
             )),
         },
     ];

@@ -1,4 +1,4 @@
-//! Records a term under a key that nobody locks, so that the record outlives the session.
+//! Records a term under a key that is never locked, so that the record outlives the session.
 
 use sd_core::{Predecessor, Result, TermRecorder};
 
@@ -50,7 +50,7 @@ pub(crate) async fn end(client: &Client, keys: &ElectionKeys, session: &str) -> 
     if let Txn::Done(_) = client.txn(OP, &[release, mark()]).await? {
         return Ok(true);
     }
-    // The session has ended already. If the record was changed since, another term has begun, and nobody asks how ours ended.
+    // The session has ended already. If the record was changed since, another term has begun, and it no longer matters how ours ended.
     client.txn(OP, &[mark()]).await?;
     Ok(false)
 }

@@ -1,4 +1,4 @@
-//! The name of the history that tokens are of: random, written by whoever holds the first election, and gone with the data.
+//! The name of the history that tokens are of: random, written by the first candidate, and gone with the data.
 //!
 //! Consul has none that every server tells. Without it, the tokens of servers that lost their data would look like old ones.
 
@@ -8,7 +8,7 @@ use crate::client::Client;
 use crate::client::kv::{KvEntry, KvOp};
 use crate::election::keys::ElectionKeys;
 
-/// How often it is read again because somebody else has just written it.
+/// How often it is read again because another candidate has just written it.
 const MOST_ROUNDS: u32 = 3;
 
 /// The name, written first if there is none.
@@ -22,13 +22,13 @@ pub(crate) async fn ensure(
             return Ok(name);
         }
         let name = format!("{:016x}", fastrand::u64(..)).into_bytes();
-        // If it is refused, somebody else was faster.
+        // If it is refused, another candidate was faster.
         client
             .txn(op, &[KvOp::cas(keys.history(), 0, name)])
             .await?;
     }
     Err(Error::new(ErrorKind::Unavailable, op).because(format!(
-        "{} vanishes each time that it is written",
+        "{} is missing after {MOST_ROUNDS} attempts to write it: look for a program that deletes it",
         keys.history()
     )))
 }

@@ -48,8 +48,8 @@ impl ServiceSet {
 
     /// The set as of `revision`. Instances equal to one of `known` share its memory.
     ///
-    /// `before` is the set that this one follows without a gap. Whoever crashes is listed on, in a critical state; so what is not
-    /// listed at all any more was removed on purpose.
+    /// `before` is the set that this one follows without a gap. An instance that crashed is still listed, in a critical state. So one
+    /// that is no longer listed was removed on purpose.
     pub(crate) fn snapshot(
         &self,
         entries: Vec<HealthEntry>,
@@ -126,7 +126,7 @@ fn outdone(loser: &Claim, winner: &Claim) -> Option<Skipped> {
     (!loser.instance.is_same_run(&winner.instance)).then(|| Skipped {
         key: format!("{id}@{}", loser.node),
         reason: format!(
-            "the incarnation {} at {} holds this id, too, and was there first",
+            "the incarnation {} at the node {} has the same id and was there first",
             winner.instance.incarnation(),
             winner.node
         ),
@@ -212,9 +212,9 @@ mod tests {
         );
         assert_eq!(ids(&after), ["a"]);
         assert_eq!(after.withdrawn(), [InstanceId::new("c").unwrap()]);
-        // After a gap nobody knows.
-        let anew = set(&entries, &[a], Some(&before), None);
-        assert_eq!(anew.withdrawn(), []);
+        // After a gap it is unknown.
+        let after_gap = set(&entries, &[a], Some(&before), None);
+        assert_eq!(after_gap.withdrawn(), []);
     }
 
     #[test]

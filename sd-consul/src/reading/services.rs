@@ -122,9 +122,9 @@ impl Client {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Denied, op).because(if self.has_token() {
-            "Consul left out what the token may not read: it needs service:read for the service and node:read for its nodes"
+            "Consul hid entries: the token needs service:read for the service and node:read for its nodes"
         } else {
-            "Consul answers with nothing, perhaps because everything is forbidden to somebody without a token"
+            "Consul answered with an empty list, perhaps because it denies everything to clients without a token: set one"
         }))
     }
 }

@@ -48,14 +48,14 @@ impl ConsulWatcher {
     ) -> Result<Self> {
         let client = backend.client();
         let set = ServiceSet::new(service, client.config());
-        let sent = backend.clock.now();
+        let asked = backend.clock.now();
         let read = client.service_entries(OP, service).await?;
         if let Some(known) = known {
             backend
                 .revision_domain
                 .goes_on(known.revision(), read.meta.index);
         }
-        let at = backend.revision_domain.position(&read.meta, sent);
+        let at = backend.revision_domain.position(&read.meta, asked);
         let last = set.snapshot(read.entries, at, known, None);
         let mut rate = RateLimiter::new();
         rate.spend(read.bytes);
@@ -113,14 +113,14 @@ impl ConsulWatcher {
         Ok(self.take(read, sent, false))
     }
 
-    /// What an answer tells, unless whoever gave it has been out of touch for too long.
+    /// What an answer tells, unless the server or cache that gave it has been out of touch for too long.
     fn unless_stale(&self, meta: &Meta, feed: Feed) -> Feed {
         let most = self.client.config().max_stale;
         let why = if !meta.known_leader {
-            "the server that answers knows none that leads".to_owned()
+            "the server that answered knows of no leader of the cluster".to_owned()
         } else if meta.staleness > most {
             format!(
-                "the answer is {:?} old, more than max_stale, {most:?}",
+                "the answer is {:?} old, and max_stale is {most:?}",
                 meta.staleness
             )
         } else {

@@ -1,7 +1,7 @@
 //! Our records at the agent: whose a record is, how it is written, and when readers see that.
 //!
-//! The agent writes what it is told, whoever held the id before, and brings it into the catalog a moment later. So whose a record is
-//! is looked up before each write, unless only ours can be there, and each write waits until the catalog shows it.
+//! The agent overwrites the record of another holder without asking, and brings it into the catalog a moment later. So whose a record
+//! is, is looked up before each write, unless only ours can be there, and each write waits until the catalog shows it.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// Who holds an id at the agent.
 #[derive(Debug)]
 pub(crate) enum Holder {
-    Nobody,
+    Free,
     Us(RecordState),
     /// Another run, or something that is no record of ours.
     Other {
@@ -40,7 +40,7 @@ pub(crate) struct RecordState {
     check: Option<State>,
     /// Whether we put it into maintenance mode.
     unready: bool,
-    /// Whether anybody did.
+    /// Whether we or an operator did.
     pub(crate) maintained: bool,
 }
 
@@ -56,7 +56,7 @@ impl Records<'_> {
     pub(crate) async fn holder(&self, record: &RecordId) -> Result<Holder> {
         let id = service_id(&record.service, &record.id);
         let Some(found) = self.client.agent_service(self.op, &id).await? else {
-            return Ok(Holder::Nobody);
+            return Ok(Holder::Free);
         };
         let run = found.service.run_of(&record.service);
         if run.as_ref().is_some_and(|run| is_of(record, run)) {
@@ -69,7 +69,7 @@ impl Records<'_> {
         Ok(Holder::Other {
             who: match run {
                 Some((_, incarnation)) => format!("the incarnation {incarnation}"),
-                None => "something that is no record of ours".to_owned(),
+                None => "a service that is not one of our records".to_owned(),
             },
             alive: Health::of(&found.checks).state < State::Critical,
         })
@@ -83,9 +83,11 @@ impl Records<'_> {
         let lost = |kind, why: String| Err(Error::new(kind, self.op).because(why));
         let id = &record.id;
         match self.holder(record).await? {
-            Holder::Nobody => lost(
+            Holder::Free => lost(
                 ErrorKind::NotFound,
-                format!("{id} was removed from the agent, or the agent forgot it"),
+                format!(
+                    "{id} is no longer at the agent: it was removed, or the agent lost its data"
+                ),
             ),
             Holder::Other { who, .. } => {
                 lost(ErrorKind::Conflict, format!("{id} was taken over by {who}"))
@@ -100,7 +102,7 @@ impl Records<'_> {
             }) if self.is_kept_by_us() => lost(
                 ErrorKind::LeaseLost,
                 format!(
-                    "the check of {id} is critical: it was not renewed in time, or somebody said so"
+                    "the check of {id} is critical: it was not renewed in time, or an operator failed it"
                 ),
             ),
             Holder::Us(state) => Ok(state),
@@ -122,7 +124,7 @@ impl Records<'_> {
         let (client, op, id) = (self.client, self.op, definition.id.as_str());
         let unready = matches!(before, Holder::Us(RecordState { unready: true, .. }));
         let is_known = matches!(before, Holder::Us(_));
-        // Nobody is to call it any more before it looks different, nor before it looks as it should.
+        // It must get no more calls before it looks different, nor before it looks as it should.
         if is_known && !instance.is_ready() && !unready {
             client.set_maintenance(op, id, Some(NOT_READY)).await?;
         }
@@ -158,7 +160,7 @@ impl Records<'_> {
             });
             if let Some(other) = other {
                 return Err(Error::new(ErrorKind::Conflict, self.op).because(format!(
-                    "{} is held at the node {}: give this instance another id, or wait until that one is gone",
+                    "the id {} is already registered at the node {}: give this instance another id, or wait until that one is gone",
                     record.id, other.node.name
                 )));
             }
@@ -202,7 +204,7 @@ impl Records<'_> {
         let limit = self.client.config().request_timeout;
         timeout(limit, reading).await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Timeout, self.op).because(format!(
-                "the agent took it, but it was not in the catalog within {limit:?}"
+                "the agent accepted the write, but the catalog did not show it within {limit:?}"
             )))
         })
     }

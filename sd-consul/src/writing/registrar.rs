@@ -67,21 +67,21 @@ impl Registrar for ConsulRegistrar {
             };
             let record = instance.record_id();
             let holder = if id_is_new {
-                Holder::Nobody
+                Holder::Free
             } else {
                 records.holder(&record).await?
             };
             let before = match holder {
                 Holder::Other { who, alive: true } => {
                     return Err(Error::new(ErrorKind::Conflict, OP).because(format!(
-                        "{} is held by {who}: give this instance another id, or wait until that one is gone",
+                        "the id {} is held by {who}: give this instance another id, or wait until that one is gone",
                         record.id
                     )));
                 }
                 // What is left of it, its maintenance mode for instance, is not ours.
                 Holder::Other { alive: false, .. } => {
                     client.remove_service(OP, &definition.id).await?;
-                    Holder::Nobody
+                    Holder::Free
                 }
                 free_or_ours => free_or_ours,
             };

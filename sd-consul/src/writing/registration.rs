@@ -111,7 +111,7 @@ impl Registration for ConsulRegistration {
         self.put(OP, record).await
     }
 
-    /// Consul tells nobody that an agent forgot something. The next renewal does.
+    /// Consul does not report that an agent lost a record. The next renewal does.
     async fn lost(&self) -> Error {
         std::future::pending().await
     }

@@ -1,4 +1,4 @@
-//! Somebody beside the library: plain requests to an agent.
+//! An operator beside the library: plain requests to an agent.
 
 use std::time::Duration;
 
