@@ -74,7 +74,7 @@ async fn misuse_is_answered_with_the_usage() {
 
 #[cfg(feature = "consul")]
 mod consul {
-    use sd_core::testing::required_env;
+    use sd_testing::required_env;
 
     use super::*;
 
@@ -93,7 +93,7 @@ mod etcd {
     use std::fs;
 
     use rustix::process::{Pid, Signal, kill_process};
-    use sd_core::testing::{free_port, required_env};
+    use sd_testing::{free_port, required_env};
     use tokio::io::{AsyncBufReadExt, BufReader};
     use tokio::time::sleep;
 

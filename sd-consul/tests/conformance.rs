@@ -10,8 +10,8 @@ use std::time::Duration;
 use common::operator::service_id;
 use common::{Operator, TTL, config_at, server};
 use sd_consul::{ConsulBackend, DEFAULT_ELECTION_PREFIX, DEFAULT_REQUEST_TIMEOUT};
-use sd_core::testing::{Fixture, electing, reading, writing};
 use sd_core::{Backend, ElectionName, RecordId, Result, ServiceName, Ticket, async_trait};
+use sd_testing::{Fixture, electing, reading, writing};
 
 /// The running Consul, and an operator beside the library.
 struct Consul(Operator);

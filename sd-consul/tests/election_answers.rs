@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use common::election::{Booth, after, first, leads, name, ticket, waits};
 use common::{LONG, Operator, server};
-use sd_core::testing::{HttpProxy, HttpRequest, HttpRule, HttpState};
 use sd_core::{Elector, ErrorKind, LeaderFeed};
+use sd_testing::{HttpProxy, HttpRequest, HttpRule, HttpState};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 

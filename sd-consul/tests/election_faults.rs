@@ -13,8 +13,8 @@ use common::election::{
 };
 use common::faults::OwnAgent;
 use common::{LONG, Operator, eventually, own_server_behind_proxy};
-use sd_core::testing::{ConsulServer, Direction, Fault, TcpProxy, faults};
 use sd_core::{Elector, ErrorKind, LeaderFeed, Ticket};
+use sd_testing::{ConsulServer, Direction, Fault, TcpProxy, faults};
 use tokio::time::{Instant, timeout};
 
 /// How soon a candidate whose line is dead must know it: a third of the time-to-live, the request timeout, and slack for a busy

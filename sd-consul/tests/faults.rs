@@ -14,9 +14,9 @@ use common::{
     own_server_with, registry_at, server, until,
 };
 use sd_consul::ConsulConfig;
-use sd_core::testing::faults::{self, Stage};
-use sd_core::testing::{Fault, HttpProxy, HttpRule};
 use sd_core::{ErrorKind, RegistrationEvent};
+use sd_testing::faults::{self, Stage};
+use sd_testing::{Fault, HttpProxy, HttpRule};
 use tokio::time::{Instant, sleep, timeout};
 
 async fn stage(url: &str, time_to_live: Duration) -> Stage {
@@ -231,7 +231,7 @@ async fn an_index_that_goes_back_is_no_news_by_itself() {
         proxy.set_rules([rule.header("X-Consul-Index", index).times(1)]);
         let asked = proxy.requests().len();
         // The query that waits now, the emptied answer to the next one, and what is then read again.
-        let reads = |requests: &[sd_core::testing::HttpRequest]| {
+        let reads = |requests: &[sd_testing::HttpRequest]| {
             let reads = requests[asked..]
                 .iter()
                 .filter(|request| request.path.contains("/health/service/"));
@@ -265,7 +265,7 @@ async fn an_emptied_answer_at_the_same_index_is_not_believed() {
     proxy.set_rules([rule
         .header("X-Consul-Index", index)
         .delay(Duration::from_millis(50))]);
-    let emptied = |requests: &[sd_core::testing::HttpRequest]| {
+    let emptied = |requests: &[sd_testing::HttpRequest]| {
         let served = requests.iter().filter(|one| one.query.contains("index="));
         served.count() > 5
     };

@@ -10,8 +10,8 @@ use common::{
     LONG, Operator, config_at, instance, is_live_with, registry_at, server, service, ttl, until,
 };
 use sd_consul::ConsulBackend;
-use sd_core::testing::Peer;
 use sd_core::{Backend, ServiceName};
+use sd_testing::Peer;
 use serde_json::Value;
 use tokio::time::timeout;
 

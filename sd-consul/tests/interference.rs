@@ -13,10 +13,10 @@ use common::{
     own_server_with, registry_at, server, service, ttl,
 };
 use sd_consul::{ConsulBackend, ConsulConfig};
-use sd_core::testing::{HttpProxy, HttpRule};
 use sd_core::{
     Backend, ErrorKind, Incarnation, Instance, InstanceId, Registrar, RegistrationGuard,
 };
+use sd_testing::{HttpProxy, HttpRule};
 use tokio::time::Instant;
 
 fn registrar(config: ConsulConfig) -> Arc<dyn Registrar> {

@@ -14,10 +14,10 @@ use common::{
 use futures_util::FutureExt;
 use sd_consul::{Consistency, ConsulBackend, ConsulConfig};
 use sd_core::combine::Merge;
-use sd_core::testing::{ConsulProgram, HttpProxy, HttpRule};
 use sd_core::{
     Discovery, ErrorKind, Instancer, RegistryConfig, ServiceName, Snapshot, Status, TokioClock,
 };
+use sd_testing::{ConsulProgram, HttpProxy, HttpRule};
 use tokio::time::timeout;
 
 const PASSING: &str = r#","Address":"10.0.0.2","Port":1,"Check":{"TTL":"300s","Status":"passing"}"#;
@@ -169,7 +169,7 @@ async fn one_query_waits_for_a_service_however_many_subscribe() {
     for seen in &mut all {
         until(seen, "read", is_live_with(0)).await;
     }
-    let waiting = |requests: &[sd_core::testing::HttpRequest]| {
+    let waiting = |requests: &[sd_testing::HttpRequest]| {
         let waits = requests
             .iter()
             .filter(|request| request.query.contains("index="));
@@ -191,7 +191,7 @@ async fn a_wake_up_without_a_change_publishes_nothing() {
     let registry = sd_consul::connect(config.with_wait(LONG)).unwrap();
     let mut seen = registry.subscribe(&service).unwrap();
     let before = until(&mut seen, "there", is_live_with(1)).await;
-    let waits_from = |requests: &[sd_core::testing::HttpRequest]| {
+    let waits_from = |requests: &[sd_testing::HttpRequest]| {
         let waits = requests.iter().rev();
         let mut indices = waits.filter_map(|one| {
             let (_, index) = one.query.split_once("index=")?;

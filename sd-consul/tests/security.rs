@@ -4,11 +4,10 @@
 
 mod common;
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use std::{fs, io};
 
 use common::election::{Booth, leads, prefix, ticket};
 use common::{
@@ -20,8 +19,8 @@ use rcgen::{
     KeyPair,
 };
 use sd_consul::ConsulConfig;
-use sd_core::testing::{ConsulProgram, ConsulServer, HttpProxy, HttpState};
 use sd_core::{ErrorKind, RegistrationEvent, ServiceName};
+use sd_testing::{ConsulProgram, ConsulServer, HttpProxy, HttpState};
 use tempfile::{NamedTempFile, TempDir};
 use tracing_subscriber::fmt::MakeWriter;
 

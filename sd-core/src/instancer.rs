@@ -13,7 +13,7 @@ use crate::snapshot::{Revision, Snapshot};
 /// Reads services from one source: a server, a file, or other instancers.
 ///
 /// An implementation translates one source and decides nothing: it does not retry, back off or cache. It must pass
-/// `sd_core::testing`'s conformance suite for the reading port.
+/// `sd_testing`'s conformance suite for the reading port.
 #[async_trait]
 pub trait Instancer: Debug + Send + Sync + 'static {
     /// The names of all services that have an instance, sorted. Cancel-safe.

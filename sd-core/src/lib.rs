@@ -29,8 +29,6 @@ mod snapshot;
 mod state;
 mod subscription;
 mod term_recorder;
-#[cfg(feature = "testing")]
-pub mod testing;
 mod token;
 mod url;
 

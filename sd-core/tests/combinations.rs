@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use sd_core::combine::{Fallback, Filter, Merge};
 use sd_core::memory::Memory;
-use sd_core::testing::{Fixture, reading};
 use sd_core::{
     Backend, Error, ErrorKind, Instancer, RecordId, Registrar, Result, ServiceName, Snapshot,
     TokioClock, Watcher, async_trait,
 };
+use sd_testing::{Fixture, reading};
 
 /// Records are written to an embedded registry and read through a combination.
 struct Combined {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sd_core::memory::Memory;
-use sd_core::testing::{Answer, Op, ScriptedBackend, ScriptedRegistrar};
 use sd_core::{
     Error, ErrorKind, Incarnation, Instance, InstanceId, RegisterOptions, RegistrationEvent,
     RegistrationGuard, RegistrationPhase, Registry, RegistryConfig, TokioClock,
 };
+use sd_testing::{Answer, Op, ScriptedBackend, ScriptedRegistrar};
 use tokio::time::{Instant, sleep, timeout};
 
 const TTL: Duration = sd_core::DEFAULT_TTL;

@@ -5,12 +5,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sd_core::testing::{Answer, ScriptedBackend, ScriptedInstancer};
 use sd_core::{
     Error, ErrorKind, Feed, Incarnation, Instance, InstanceId, MassLossHold, Moment, Registry,
     RegistryConfig, Revision, ServiceName, Snapshot, State, Subscription, SubscriptionConfig,
     TokioClock,
 };
+use sd_testing::{Answer, ScriptedBackend, ScriptedInstancer};
 use tokio::time::{Instant, advance, sleep, timeout};
 
 const MILLIS: Duration = Duration::from_millis(1);

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use common::{TTL, config, keys, prefix, raw, server};
 use etcd_client::Client;
-use sd_core::testing::{Fixture, electing, reading, writing};
 use sd_core::{
     Backend, ElectionName, Error, ErrorKind, RecordId, Result, ServiceName, Ticket, async_trait,
 };
 use sd_etcd::EtcdBackend;
+use sd_testing::{Fixture, electing, reading, writing};
 
 /// A prefix of its own in the running etcd, and an operator beside the library.
 struct Prefix {

@@ -10,9 +10,9 @@ use std::time::Duration;
 use common::election::{Booth, after, first, gone, leader_told, leads, name, now, ticket, waits};
 use common::{LONG, prefix, raw, server};
 use etcd_client::{Client, Compare, PutOptions, Txn, TxnOp};
-use sd_core::testing::{Fault, TcpProxy, faults, required_env};
 use sd_core::{Backend, CandidateId, ErrorKind, FencingToken, Instancer};
 use sd_etcd::{EtcdBackend, EtcdConfig};
+use sd_testing::{Fault, TcpProxy, faults, required_env};
 use tokio::time::{Instant, sleep, timeout};
 
 #[tokio::test]

@@ -12,8 +12,8 @@ use common::election::{
 use common::faults::OwnServer;
 use common::{LONG, entries, eventually, keys, leases, own_server_behind_proxy, raw, revision};
 use etcd_client::{Client, KeyValue};
-use sd_core::testing::{EtcdServer, Fault, TcpProxy, faults};
 use sd_core::{Elector, ErrorKind, Predecessor, Ticket};
+use sd_testing::{EtcdServer, Fault, TcpProxy, faults};
 use tokio::time::{Instant, timeout};
 
 /// So that nothing expires while a test runs.

@@ -7,9 +7,9 @@ mod common;
 use std::time::Duration;
 
 use common::{TTL, event, instance, is_live_with, own_server, prefix, server, ttl, until};
-use sd_core::testing::{Fault, TcpProxy, free_port};
 use sd_core::{ErrorKind, Registry, ServiceName};
 use sd_etcd::EtcdConfig;
+use sd_testing::{Fault, TcpProxy, free_port};
 use tokio::time::Instant;
 
 /// What a call may take: connecting may have to wait for the head start of a dead endpoint.

@@ -7,9 +7,9 @@ mod common;
 use common::faults::OwnServer;
 use common::{TTL, is_live_with, own_server_behind_proxy, raw, registry_at, revision, until};
 use sd_core::Instance;
-use sd_core::testing::Fault;
-use sd_core::testing::faults::{self, Stage};
 use sd_etcd::DEFAULT_PREFIX;
+use sd_testing::Fault;
+use sd_testing::faults::{self, Stage};
 
 /// Another instance than that of the stage.
 fn another(stage: &Stage, port: u16) -> Instance {

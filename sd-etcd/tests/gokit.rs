@@ -11,9 +11,9 @@ use common::{
     until,
 };
 use etcd_client::KeyValue;
-use sd_core::testing::Peer;
 use sd_core::{Backend, Incarnation, Instance, InstanceId};
 use sd_etcd::{EtcdBackend, Format, SCHEME};
+use sd_testing::Peer;
 use serde_json::Value;
 use tokio::time::timeout;
 

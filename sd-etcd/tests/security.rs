@@ -12,9 +12,9 @@ use common::election::{Booth, after, first, leads, name, ticket, waits};
 use common::{LONG, event, instance, is_live_with, own_server, prefix, ttl, until};
 use etcd_client::{Client, ConnectOptions, Permission, PermissionType};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use sd_core::testing::{EtcdProgram, EtcdServer};
 use sd_core::{ErrorKind, RegistrationEvent, ServiceName};
 use sd_etcd::EtcdConfig;
+use sd_testing::{EtcdProgram, EtcdServer};
 use tempfile::TempDir;
 use tokio::time::timeout;
 

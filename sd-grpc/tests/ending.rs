@@ -19,7 +19,7 @@ fn tasks() -> usize {
 async fn dropping_every_handle_ends_every_task_and_socket_within_a_second() {
     let servers = [TestServer::start(), TestServer::start()];
     let before = tasks();
-    let nobody = sd_core::testing::free_port().unwrap();
+    let nobody = sd_testing::free_port().unwrap();
     let nobody = common::instance_at(([127, 0, 0, 1], nobody).into());
     let set = Set::of(servers.iter().map(TestServer::instance).chain([nobody]));
     let channel = set.channel().build().unwrap();

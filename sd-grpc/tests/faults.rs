@@ -12,8 +12,8 @@ use std::time::Duration;
 use common::echo::{EchoClient, Text, UNARY};
 use common::{Set, TestServer, eventually, instance_at, ready, within};
 use futures_util::future::join_all;
-use sd_core::testing::{Direction, Fault, TcpProxy};
 use sd_grpc::{BalancedChannel, ChannelConfig, EndpointState};
+use sd_testing::{Direction, Fault, TcpProxy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
@@ -71,7 +71,7 @@ impl Drop for Rogue {
 #[tokio::test]
 async fn one_of_two_refuses_and_no_call_fails() {
     let server = TestServer::start();
-    let nobody = sd_core::testing::free_port().unwrap();
+    let nobody = sd_testing::free_port().unwrap();
     let nobody = SocketAddr::from(([127, 0, 0, 1], nobody));
     let set = Set::of([server.instance(), instance_at(nobody)]);
     let channel = set.channel().build().unwrap();

@@ -181,7 +181,7 @@ async fn an_instance_that_moves_is_served_at_its_old_place_until_the_new_one_is_
     let mut client = EchoClient::new(channel.clone());
 
     // To where nobody listens.
-    let nowhere = sd_core::testing::free_port().unwrap();
+    let nowhere = sd_testing::free_port().unwrap();
     let nowhere = format!("127.0.0.1:{nowhere}").parse().unwrap();
     set.set([instance.clone().with_endpoint(nowhere)]);
     for _ in 0..50 {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sd_consul::{ConsulBackend, ConsulConfig};
-pub(crate) use sd_core::testing::standings::{
+use sd_core::{Backend, ElectionName, Elector, Ticket};
+pub(crate) use sd_testing::standings::{
     after, first, gone, leader_told, leads, now, told_at_last, waits,
 };
-use sd_core::{Backend, ElectionName, Elector, Ticket};
 use serde_json::Value;
 
 use super::{Operator, config_at};

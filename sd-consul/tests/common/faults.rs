@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sd_consul::ConsulBackend;
-use sd_core::testing::faults::FaultFixture;
-use sd_core::testing::{ConsulProgram, ConsulServer};
 use sd_core::{Backend, ServiceName};
+use sd_testing::faults::FaultFixture;
+use sd_testing::{ConsulProgram, ConsulServer};
 use serde_json::Value;
 
 use super::{BACK_WITHIN, Operator, config_at, own_server};

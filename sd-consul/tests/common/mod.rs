@@ -13,9 +13,9 @@ pub(crate) mod operator;
 use std::time::Duration;
 
 use sd_consul::ConsulConfig;
-use sd_core::testing::{ConsulProgram, ConsulServer, TcpProxy, required_env};
-pub(crate) use sd_core::testing::{LONG, event, eventually, is_live_with, is_stale, until};
 use sd_core::{Instance, RegisterOptions, Registry, ServiceName};
+use sd_testing::{ConsulProgram, ConsulServer, TcpProxy, required_env};
+pub(crate) use sd_testing::{LONG, event, eventually, is_live_with, is_stale, until};
 
 pub(crate) use self::operator::Operator;
 

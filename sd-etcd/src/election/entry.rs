@@ -268,8 +268,8 @@ impl Drop for Borrowed<'_> {
 mod tests {
     use std::time::Duration;
 
-    use sd_core::testing::required_env;
     use sd_core::{BootClock, ElectionName};
+    use sd_testing::required_env;
     use tokio::time::timeout;
 
     use super::*;

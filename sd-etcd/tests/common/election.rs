@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use sd_core::testing::standings::{
-    after, first, gone, leader_told, leads, now, told_at_last, waits,
-};
 use sd_core::{Backend, ElectionName, Elector, Ticket};
 use sd_etcd::{EtcdBackend, EtcdConfig};
+pub(crate) use sd_testing::standings::{
+    after, first, gone, leader_told, leads, now, told_at_last, waits,
+};
 
 use super::{TTL, config_at, prefix};
 

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sd_core::testing::faults::FaultFixture;
-use sd_core::testing::{EtcdProgram, EtcdServer};
 use sd_core::{Backend, ServiceName};
 use sd_etcd::{DEFAULT_PREFIX, EtcdBackend};
+use sd_testing::faults::FaultFixture;
+use sd_testing::{EtcdProgram, EtcdServer};
 
 use super::{config_at, entries, own_server, raw};
 

@@ -12,10 +12,10 @@ pub(crate) mod faults;
 use std::time::Duration;
 
 use etcd_client::{Client, EventType, GetOptions, KeyValue, WatchOptions};
-use sd_core::testing::{EtcdProgram, EtcdServer, TcpProxy, required_env};
-pub(crate) use sd_core::testing::{LONG, event, eventually, is_live_with, until};
 use sd_core::{Instance, RegisterOptions, Registry};
 use sd_etcd::EtcdConfig;
+use sd_testing::{EtcdProgram, EtcdServer, TcpProxy, required_env};
+pub(crate) use sd_testing::{LONG, event, eventually, is_live_with, until};
 
 /// Short, but longer than the shortest that etcd grants.
 pub(crate) const TTL: Duration = Duration::from_secs(3);

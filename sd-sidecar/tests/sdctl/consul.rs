@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use sd_core::testing::{ConsulProgram, ConsulServer, required_env};
 use sd_core::{BootClock, Clock, Incarnation};
+use sd_testing::{ConsulProgram, ConsulServer, required_env};
 use serde_json::{Value, json};
 
 use crate::beating::Beating;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use sd_core::testing::free_port;
+use sd_testing::free_port;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 

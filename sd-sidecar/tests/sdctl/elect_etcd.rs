@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use sd_core::testing::{EtcdProgram, EtcdServer, required_env};
 use sd_core::{BootClock, Clock, Incarnation, Moment};
+use sd_testing::{EtcdProgram, EtcdServer, required_env};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -324,7 +324,7 @@ async fn whoever_cannot_tell_the_registry_that_it_leaves_says_so() {
 
 #[tokio::test]
 async fn a_candidate_without_a_registry_says_why_it_waits_and_ends_when_it_is_told_to() {
-    let port = sd_core::testing::free_port().unwrap();
+    let port = sd_testing::free_port().unwrap();
     let registry = format!("etcd://u:sesame@127.0.0.1:{port}/services");
     let mut elect = Running::start(&registry, &["elect", ELECTION, "--json"]);
     let waiting = elect.json_where(|_| true).await;

@@ -1,6 +1,6 @@
 //! Against a real etcd: what one `sdctl` registers, another sees.
 
-use sd_core::testing::{EtcdProgram, EtcdServer, required_env};
+use sd_testing::{EtcdProgram, EtcdServer, required_env};
 use serde_json::{Value, json};
 
 use crate::registering::{ids, is_seen_until_it_is_told_to_stop};

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use sd_core::testing::{Direction, Fault, HttpProxy, HttpRule, TcpProxy};
+use sd_testing::{Direction, Fault, HttpProxy, HttpRule, TcpProxy};
 
 use crate::Result;
 use crate::witness::{Sees, Witness};

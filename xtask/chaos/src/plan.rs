@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sd_core::testing::required_env;
+use sd_testing::required_env;
 
 use crate::Result;
 use crate::backend::Backend;

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sd_core::testing::{ConsulProgram, ServerProcess, ServerProgram, free_port};
+use sd_testing::{ConsulProgram, ServerProcess, ServerProgram, free_port};
 use tokio::time::{Instant, sleep};
 
 use self::etcd::EtcdMember;

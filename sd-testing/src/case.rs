@@ -1,0 +1,167 @@
+//! A conformance suite is a list of named cases; its report names every case that failed or was skipped.
+
+use std::fmt;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use sd_core::{Error, ErrorKind};
+use tokio::time::timeout;
+
+use crate::Fixture;
+
+/// No case takes longer. One that hangs has failed.
+const CASE_WITHIN: Duration = Duration::from_mins(3);
+
+/// One thing that every backend must do.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// A sentence.
+    pub name: &'static str,
+    pub(super) run: for<'a> fn(&'a dyn Fixture) -> BoxFuture<'a, Result<(), Failure>>,
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Case").field(&self.name).finish()
+    }
+}
+
+/// Why a case did not pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The backend does not do it.
+    Broken(String),
+    /// The case does not apply, or the fixture cannot bring it about.
+    Skipped(String),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Broken(error.report().to_string())
+    }
+}
+
+/// How one case went.
+pub type Outcome = Result<(), Failure>;
+
+impl Case {
+    /// Runs the case alone.
+    ///
+    /// # Errors
+    /// Why it did not pass.
+    pub async fn run(&self, fixture: &dyn Fixture) -> Outcome {
+        match timeout(CASE_WITHIN, (self.run)(fixture)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Failure::Broken(format!(
+                "not done within {CASE_WITHIN:?}: something hangs"
+            ))),
+        }
+    }
+}
+
+/// How all cases of a suite went.
+#[derive(Clone, Debug)]
+pub struct SuiteReport {
+    outcomes: Vec<(&'static str, Outcome)>,
+}
+
+impl SuiteReport {
+    pub(super) async fn of(cases: Vec<Case>, fixture: &dyn Fixture) -> Self {
+        let mut outcomes = Vec::with_capacity(cases.len());
+        for case in cases {
+            outcomes.push((case.name, case.run(fixture).await));
+        }
+        Self { outcomes }
+    }
+
+    /// Each case with its outcome.
+    pub fn outcomes(&self) -> &[(&'static str, Outcome)] {
+        &self.outcomes
+    }
+
+    /// The names of the cases that failed.
+    pub fn failed(&self) -> Vec<&'static str> {
+        self.names(|outcome| matches!(outcome, Err(Failure::Broken(_))))
+    }
+
+    /// The names of the cases that were skipped.
+    pub fn skipped(&self) -> Vec<&'static str> {
+        self.names(|outcome| matches!(outcome, Err(Failure::Skipped(_))))
+    }
+
+    /// Panics unless every case passed, but for exactly these, which must have been skipped.
+    ///
+    /// # Panics
+    /// With the name and the reason of every case that failed, was skipped, or should have been.
+    #[track_caller]
+    pub fn expect_passed_but_skipped(&self, expected: &[&str]) {
+        let wrong: Vec<String> = self
+            .outcomes
+            .iter()
+            .filter_map(|(name, outcome)| match (outcome, expected.contains(name)) {
+                (Ok(()), false) | (Err(Failure::Skipped(_)), true) => None,
+                (Ok(()), true) => Some(format!("{name}: passed, was to be skipped")),
+                (Err(Failure::Skipped(why)), false) => Some(format!("{name}: skipped: {why}")),
+                (Err(Failure::Broken(why)), _) => Some(format!("{name}: {why}")),
+            })
+            .collect();
+        assert!(
+            wrong.is_empty(),
+            "{} of {} cases did not pass:\n{}",
+            wrong.len(),
+            self.outcomes.len(),
+            wrong.join("\n")
+        );
+    }
+
+    fn names(&self, is: impl Fn(&Outcome) -> bool) -> Vec<&'static str> {
+        let chosen = self.outcomes.iter().filter(|(_, outcome)| is(outcome));
+        chosen.map(|(name, _)| *name).collect()
+    }
+}
+
+/// The outcome of an act that the fixture may not be able to do.
+pub(super) fn done(act: sd_core::Result<()>) -> Outcome {
+    act.map_err(|error| match error.kind() {
+        ErrorKind::Unsupported => {
+            Failure::Skipped(format!("the fixture cannot {op}", op = error.op()))
+        }
+        _ => error.into(),
+    })
+}
+
+/// The outcome of a check.
+pub(super) fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
+    if holds {
+        Ok(())
+    } else {
+        Err(Failure::Broken(otherwise()))
+    }
+}
+
+/// Fails unless the call failed with one of these kinds.
+pub(super) fn ensure_fails<T>(
+    what: &str,
+    result: sd_core::Result<T>,
+    kinds: &[ErrorKind],
+) -> Outcome {
+    match result {
+        Ok(_) => Err(Failure::Broken(format!(
+            "{what} succeeded, {kinds:?} expected"
+        ))),
+        Err(error) => ensure(kinds.contains(&error.kind()), || {
+            format!("{what} failed with {}, {kinds:?} expected", error.report())
+        }),
+    }
+}
+
+/// A [`Case`] named after the function that runs it.
+macro_rules! case {
+    ($run:ident) => {
+        $crate::Case {
+            name: stringify!($run),
+            run: |fixture| Box::pin($run(fixture)),
+        }
+    };
+}
+pub(super) use case;

@@ -1,0 +1,76 @@
+//! Faults that every backend must survive, played on a server of one's own: it is killed, frozen, emptied or cut off. What
+//! readers and owners are told meanwhile, and that all is right again soon, is the same for every backend.
+//!
+//! Each case is a function for a test of its own, and panics with what is wrong.
+#![expect(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "tests fail by panicking"
+)]
+
+mod electing;
+mod registering;
+mod stage;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+pub use self::electing::{
+    a_candidate_that_was_cut_off_sees_what_happened_meanwhile,
+    a_closed_backend_lets_go_of_the_connections_of_its_electors,
+    an_election_goes_on_while_the_application_is_blocked,
+    an_elector_outlives_the_runtime_that_it_was_first_used_on,
+    killed_and_restarted_the_server_still_has_the_candidates,
+    restarted_without_its_data_the_server_has_nobody,
+};
+pub use self::registering::{
+    a_registry_that_is_down_at_the_start_delays_nobody,
+    a_server_whose_answers_are_held_back_is_found_out, cut_off_for_less_than_the_ttl_nothing_flaps,
+    dropping_everything_leaves_nothing,
+    frozen_for_longer_than_the_ttl_the_registration_is_back_soon,
+    in_a_black_hole_for_longer_than_the_ttl_the_registration_is_back_soon,
+    killed_and_restarted_with_its_data_nothing_flaps,
+    restarted_without_its_data_everything_is_there_again,
+};
+pub use self::stage::Stage;
+use sd_core::{Backend, ServiceName};
+
+use crate::{ServerProcess, ServerProgram};
+
+/// A server of one's own, its clients, and what somebody beside the library sees there.
+#[async_trait]
+pub trait FaultFixture: Send + Sync {
+    /// How the server is started.
+    type Program: ServerProgram;
+
+    /// The server.
+    fn server(&mut self) -> &mut ServerProcess<Self::Program>;
+
+    /// Where it listens.
+    fn address(&self) -> SocketAddr;
+
+    /// A new client of what is always the same store, which reaches the server at this address, the server's own or a proxy's, and
+    /// gives up within seconds what is silent.
+    fn backend(&self, address: SocketAddr) -> Arc<dyn Backend>;
+
+    /// How many instances of a service the server shows to others.
+    async fn shown(&self, service: &ServiceName) -> usize;
+
+    /// All that the server holds of a service, with when each part of it was written: records, leases, checks. Like [`shown`](Self::shown)
+    /// it leaves no connection behind.
+    async fn stored(&self, service: &ServiceName) -> Vec<String>;
+
+    /// A short time-to-live. Default 3 s.
+    fn ttl(&self) -> Duration {
+        Duration::from_secs(3)
+    }
+
+    /// How soon a registration of this time-to-live must be back once the server answers: by contract a third of it and 2 s. Default
+    /// that and 1 s more for a busy machine.
+    fn back_within(&self) -> Duration {
+        self.ttl() / 3 + Duration::from_secs(3)
+    }
+}

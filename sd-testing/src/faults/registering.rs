@@ -1,0 +1,164 @@
+//! A registration and a reader while the server is in trouble.
+
+use std::time::Duration;
+
+use sd_core::{RegisterOptions, Revision};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::FaultFixture;
+use super::stage::{Stage, instance, proxy, registry, unused_service};
+use crate::{Direction, Fault, LONG, TcpProxy, event, eventually, is_live_with, until};
+
+/// How many short times-to-live a registration lasts that a case must not outlive.
+const LASTING: u32 = 5;
+
+/// The outage is shorter than the time-to-live: nothing is written, and nobody sees the instance go.
+pub async fn killed_and_restarted_with_its_data_nothing_flaps(mut fixture: impl FaultFixture) {
+    let mut stage = Stage::open(direct(&fixture), fixture.ttl() * LASTING).await;
+    let before = fixture.stored(&stage.service).await;
+    fixture.server().kill().unwrap();
+    stage.goes_stale().await;
+    stage.told("at_risk").await;
+    fixture.server().restart().await.unwrap();
+    let events = stage.told("recovered").await;
+    assert_eq!(events.len(), 1, "{events:?}");
+    stage.is_live().await;
+    assert_eq!(fixture.stored(&stage.service).await, before);
+}
+
+/// Returns the reader's positions before and after.
+pub async fn restarted_without_its_data_everything_is_there_again(
+    mut fixture: impl FaultFixture,
+) -> [Revision; 2] {
+    let mut stage = Stage::open(direct(&fixture), fixture.ttl()).await;
+    let before = stage.seen.state().snapshot().revision().clone();
+    fixture.server().kill().unwrap();
+    stage.goes_stale().await;
+    fixture.server().restart_empty().await.unwrap();
+    comes_back(&fixture, &mut stage).await;
+    let after = stage.seen.state().snapshot().revision().clone();
+    [before, after]
+}
+
+/// Thawed, the server may first take a renewal and then end the lease after all: what holds later counts.
+pub async fn frozen_for_longer_than_the_ttl_the_registration_is_back_soon(
+    mut fixture: impl FaultFixture,
+) {
+    let mut stage = Stage::open(direct(&fixture), fixture.ttl()).await;
+    fixture.server().freeze().unwrap();
+    stage.goes_stale().await;
+    sleep(fixture.ttl() * 2).await;
+    fixture.server().thaw().unwrap();
+    sleep(fixture.back_within()).await;
+    assert_eq!(fixture.shown(&stage.service).await, 1);
+    stage.is_live().await;
+}
+
+/// As when the server is killed, over a line that is cut and mended.
+pub async fn cut_off_for_less_than_the_ttl_nothing_flaps(fixture: impl FaultFixture) {
+    let (proxy, mut stage) = behind_proxy(&fixture, LASTING).await;
+    let before = fixture.stored(&stage.service).await;
+    proxy.set(Fault::Cut);
+    stage.goes_stale().await;
+    stage.told("at_risk").await;
+    proxy.set(Fault::Pass);
+    stage.told("recovered").await;
+    stage.is_live().await;
+    assert_eq!(fixture.stored(&stage.service).await, before);
+}
+
+/// Nothing arrives in either direction, and nothing is refused.
+pub async fn in_a_black_hole_for_longer_than_the_ttl_the_registration_is_back_soon(
+    fixture: impl FaultFixture,
+) {
+    let (proxy, mut stage) = behind_proxy(&fixture, 1).await;
+    proxy.set(Fault::BlackHole);
+    stage.goes_stale().await;
+    let is_gone = || async { fixture.shown(&stage.service).await == 0 };
+    eventually("expired", LONG, is_gone).await;
+    proxy.set(Fault::Pass);
+    comes_back(&fixture, &mut stage).await;
+}
+
+/// The kernel takes what we send, and nothing comes back.
+pub async fn a_server_whose_answers_are_held_back_is_found_out(fixture: impl FaultFixture) {
+    let (proxy, mut stage) = behind_proxy(&fixture, LASTING).await;
+    proxy.set(Fault::Hold(Direction::ToClient));
+    stage.goes_stale().await;
+    proxy.set(Fault::Pass);
+    stage.is_live().await;
+}
+
+/// Neither a subscription nor a registration in the background waits for a server.
+pub async fn a_registry_that_is_down_at_the_start_delays_nobody(mut fixture: impl FaultFixture) {
+    fixture.server().kill().unwrap();
+    let since = Instant::now();
+    let service = unused_service();
+    let registry = direct(&fixture);
+    let mut seen = registry.subscribe(&service).unwrap();
+    let options = RegisterOptions::default().with_ttl(fixture.ttl());
+    let mut guard = registry
+        .register_in_background(instance(&service, 1), options)
+        .unwrap();
+    assert!(since.elapsed() < Duration::from_secs(1));
+    let state = until(&mut seen, "explained", |state| {
+        state.status().error().is_some()
+    })
+    .await;
+    assert_eq!(state.status().as_str(), "initializing");
+
+    fixture.server().restart().await.unwrap();
+    let since = Instant::now();
+    event(&mut guard, "registered").await;
+    let took = since.elapsed();
+    assert!(took < fixture.back_within(), "registered after {took:?}");
+    until(&mut seen, "there", is_live_with(1)).await;
+}
+
+/// Without a word of goodbye: no record, no lease, no task and no socket is left, also after trouble that made us connect again.
+pub async fn dropping_everything_leaves_nothing(fixture: impl FaultFixture) {
+    let tasks = || {
+        let runtime = tokio::runtime::Handle::current();
+        runtime.metrics().num_alive_tasks()
+    };
+    let proxy = proxy(&fixture).await;
+    let before = tasks();
+    let nothing = fixture.stored(&unused_service()).await;
+    let mut stage = Stage::open(registry(&fixture, proxy.address()), fixture.ttl() * 10).await;
+    let service = stage.service.clone();
+    let something = fixture.stored(&service).await;
+    assert_ne!(something, nothing);
+    proxy.cut_connections();
+    stage.goes_stale().await;
+    stage.is_live().await;
+    assert_eq!(fixture.stored(&service).await, something);
+    drop(stage);
+    let limit = Duration::from_secs(2);
+    let closed = timeout(limit, proxy.counted(|counts| counts.open == 0)).await;
+    closed.expect("a socket is left");
+    assert_eq!(fixture.stored(&service).await, nothing);
+    eventually("all tasks ended", limit, || async { tasks() == before }).await;
+}
+
+fn direct(fixture: &impl FaultFixture) -> sd_core::Registry {
+    registry(fixture, fixture.address())
+}
+
+/// A stage behind a proxy, with a registration of so many short times-to-live.
+async fn behind_proxy(fixture: &impl FaultFixture, ttls: u32) -> (TcpProxy, Stage) {
+    let proxy = proxy(fixture).await;
+    let stage = Stage::open(registry(fixture, proxy.address()), fixture.ttl() * ttls).await;
+    (proxy, stage)
+}
+
+/// The instance is shown to others again soon from now on, and the reader right by itself.
+async fn comes_back(fixture: &impl FaultFixture, stage: &mut Stage) {
+    let service = &stage.service;
+    let is_back = || async { fixture.shown(service).await == 1 };
+    let took = eventually("registered again", LONG, is_back).await;
+    assert!(
+        took < fixture.back_within(),
+        "registered again after {took:?}"
+    );
+    stage.is_live().await;
+}

@@ -1,0 +1,80 @@
+//! What faults are played on.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use sd_core::{
+    ErrorKind, Incarnation, Instance, RegisterOptions, RegistrationEvent, RegistrationGuard,
+    Registry, ServiceName, Subscription,
+};
+
+use super::FaultFixture;
+use crate::{TcpProxy, event, is_live_with, is_stale, until};
+
+/// One instance registered, and a reader that has seen it.
+#[derive(Debug)]
+pub struct Stage {
+    /// A service that nobody else uses.
+    pub service: ServiceName,
+    /// The client of both.
+    pub registry: Registry,
+    /// The instance.
+    pub guard: RegistrationGuard,
+    /// The reader.
+    pub seen: Subscription,
+}
+
+impl Stage {
+    /// Registers with this time-to-live, and reads until it is seen.
+    pub async fn open(registry: Registry, ttl: Duration) -> Self {
+        let service = unused_service();
+        let options = RegisterOptions::default().with_ttl(ttl);
+        let registering = registry.register_with(instance(&service, 1), options);
+        let mut guard = registering.await.unwrap();
+        event(&mut guard, "registered").await;
+        let mut seen = registry.subscribe(&service).unwrap();
+        until(&mut seen, "there", is_live_with(1)).await;
+        Self {
+            service,
+            registry,
+            guard,
+            seen,
+        }
+    }
+
+    /// Waits until the reader says why it is stale. It keeps the last set.
+    pub async fn goes_stale(&mut self) -> ErrorKind {
+        let state = until(&mut self.seen, "stale", is_stale).await;
+        assert_eq!(state.snapshot().len(), 1);
+        let error = state.status().error().unwrap();
+        assert!(!error.report().to_string().is_empty());
+        error.kind()
+    }
+
+    /// Waits until the reader is right by itself.
+    pub async fn is_live(&mut self) {
+        until(&mut self.seen, "live", is_live_with(1)).await;
+    }
+
+    /// Waits until the owner of the instance is told this, and returns all that it was told since the last time.
+    pub async fn told(&mut self, name: &str) -> Vec<RegistrationEvent> {
+        event(&mut self.guard, name).await
+    }
+}
+
+pub(super) fn unused_service() -> ServiceName {
+    ServiceName::new(format!("faults-{}", Incarnation::random())).unwrap()
+}
+
+pub(super) fn instance(service: &ServiceName, port: u16) -> Instance {
+    Instance::new(service, format!("10.0.0.1:{port}")).unwrap()
+}
+
+pub(super) fn registry(fixture: &impl FaultFixture, address: SocketAddr) -> Registry {
+    Registry::new(fixture.backend(address))
+}
+
+/// A way to the server that breaks.
+pub(super) async fn proxy(fixture: &impl FaultFixture) -> TcpProxy {
+    TcpProxy::start(fixture.address()).await.unwrap()
+}

@@ -1,0 +1,350 @@
+//! An HTTP proxy in this process that counts requests, and answers chosen ones itself.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sd_core::{Error, ErrorKind, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use crate::http_message::{Head, answer};
+
+const BUFFER_BYTES: usize = 16 * 1024;
+/// How long a client that got its answer early may go on sending its request.
+const LINGER: Duration = Duration::from_secs(2);
+/// What the proxy remembers at most. A client that asks so often is what the test wants to know about.
+const MOST_REQUESTS: usize = 100_000;
+
+/// What happens to some requests on their way through an [`HttpProxy`]: they wait, are answered without the server, or get an
+/// answer with other headers than the server gave. Without any of these, they pass as they are.
+#[derive(Clone, Debug)]
+pub struct HttpRule {
+    method: String,
+    path: String,
+    delay: Duration,
+    answer: Option<(u16, String)>,
+    headers: Vec<(String, String)>,
+    left: usize,
+}
+
+impl HttpRule {
+    /// For requests with this method, whose path begins with `path`. An empty method stands for all.
+    #[must_use]
+    pub fn new(method: impl Into<String>, path: impl Into<String>) -> Self {
+        Self {
+            method: method.into(),
+            path: path.into(),
+            delay: Duration::ZERO,
+            answer: None,
+            headers: Vec::new(),
+            left: usize::MAX,
+        }
+    }
+
+    /// They wait for this long before anything else happens.
+    #[must_use]
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+
+    /// They get this answer, and the server does not see them.
+    #[must_use]
+    pub fn answer(mut self, status: u16, body: impl Into<String>) -> Self {
+        self.answer = Some((status, body.into()));
+        self
+    }
+
+    /// The answer has this header, instead of the server's of that name if it is the server's answer.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Works on so many requests only. Without it, on all.
+    #[must_use]
+    pub fn times(mut self, times: usize) -> Self {
+        self.left = times;
+        self
+    }
+
+    fn applies_to(&self, method: &str, path: &str) -> bool {
+        self.left > 0
+            && (self.method.is_empty() || self.method == method)
+            && path.starts_with(&self.path)
+    }
+}
+
+/// A request that an [`HttpProxy`] has seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HttpRequest {
+    /// `GET`
+    pub method: String,
+    /// `/v1/health/service/web`, as it was sent.
+    pub path: String,
+    /// `passing&index=7`, as it was sent; empty without one.
+    pub query: String,
+    /// What became of it.
+    pub state: HttpState,
+}
+
+/// What became of an [`HttpRequest`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HttpState {
+    /// It waits for its answer.
+    Waiting,
+    /// The answer had this status.
+    Answered(u16),
+    /// The client, the server or the proxy hung up before the answer had begun.
+    Dropped,
+}
+
+/// Listens on a free loopback port and forwards HTTP/1.1 to a target. Dropping it ends its tasks and connections.
+///
+/// Each request has a connection of its own on both sides, which ends with the answer. A client that keeps connections sees
+/// `Connection: close`.
+#[derive(Debug)]
+pub struct HttpProxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    task: AbortHandle,
+}
+
+#[derive(Debug)]
+struct Shared {
+    target: SocketAddr,
+    rules: Mutex<Vec<HttpRule>>,
+    requests: watch::Sender<Vec<HttpRequest>>,
+}
+
+impl HttpProxy {
+    /// Starts a proxy in front of `target`.
+    ///
+    /// # Errors
+    /// `Unavailable` if no port can be listened on.
+    pub async fn start(target: SocketAddr) -> Result<Self> {
+        let failed = |e: io::Error| Error::new(ErrorKind::Unavailable, "http proxy").with_source(e);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let shared = Arc::new(Shared {
+            target,
+            rules: Mutex::default(),
+            requests: watch::Sender::default(),
+        });
+        let task = tokio::spawn(accept(listener, Arc::clone(&shared))).abort_handle();
+        Ok(Self {
+            address,
+            shared,
+            task,
+        })
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The same as a URL: `http://127.0.0.1:12345`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Replaces all rules, for requests that arrive from now on. The first that applies to a request is the one that counts.
+    pub fn set_rules(&self, rules: impl IntoIterator<Item = HttpRule>) {
+        *self.shared.rules() = rules.into_iter().collect();
+    }
+
+    /// All requests so far, in the order of their arrival.
+    pub fn requests(&self) -> Vec<HttpRequest> {
+        self.shared.requests.borrow().clone()
+    }
+
+    /// Waits until the requests satisfy a condition, and returns them. Cancel-safe; has no deadline of its own.
+    pub async fn seen(
+        &self,
+        mut condition: impl FnMut(&[HttpRequest]) -> bool,
+    ) -> Vec<HttpRequest> {
+        let mut requests = self.shared.requests.subscribe();
+        // Cannot fail: `self` holds the sender.
+        match requests.wait_for(|requests| condition(requests)).await {
+            Ok(requests) => requests.clone(),
+            Err(_) => self.requests(),
+        }
+    }
+}
+
+impl Drop for HttpProxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Shared {
+    fn rules(&self) -> MutexGuard<'_, Vec<HttpRule>> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The rule for this request, of which one use is now gone.
+    fn rule(&self, method: &str, path: &str) -> Option<HttpRule> {
+        let mut rules = self.rules();
+        let rule = rules
+            .iter_mut()
+            .find(|rule| rule.applies_to(method, path))?;
+        rule.left = rule.left.saturating_sub(1);
+        Some(rule.clone())
+    }
+}
+
+/// The place of one request among all; whoever lets go of it before it was answered has dropped it.
+struct Record<'a> {
+    requests: &'a watch::Sender<Vec<HttpRequest>>,
+    place: usize,
+}
+
+impl<'a> Record<'a> {
+    fn new(shared: &'a Shared, head: &Head) -> io::Result<Self> {
+        let (path, query) = split(head);
+        let request = HttpRequest {
+            method: head.word(0).to_owned(),
+            path: path.to_owned(),
+            query: query.to_owned(),
+            state: HttpState::Waiting,
+        };
+        let mut place = MOST_REQUESTS;
+        shared.requests.send_if_modified(|requests| {
+            place = requests.len();
+            let room = place < MOST_REQUESTS;
+            if room {
+                requests.push(request);
+            }
+            room
+        });
+        if place == MOST_REQUESTS {
+            let why = format!("the proxy remembers no more than {MOST_REQUESTS} requests");
+            return Err(io::Error::other(why));
+        }
+        Ok(Self {
+            requests: &shared.requests,
+            place,
+        })
+    }
+
+    fn becomes(&self, state: HttpState) {
+        self.requests.send_if_modified(|requests| {
+            let waiting = requests
+                .get_mut(self.place)
+                .filter(|request| request.state == HttpState::Waiting);
+            waiting.map(|request| request.state = state).is_some()
+        });
+    }
+}
+
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
+        self.becomes(HttpState::Dropped);
+    }
+}
+
+/// Owns the port and all connections.
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(_) = connections.join_next() => {}
+            Ok((client, _)) = listener.accept() => {
+                let shared = Arc::clone(&shared);
+                // A connection that breaks is what clients are tested with.
+                connections.spawn(async move { drop(serve(client, &shared).await) });
+            }
+        }
+    }
+}
+
+/// One connection, which is one request.
+async fn serve(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
+    let Some(head) = Head::read(&mut client).await? else {
+        return Ok(());
+    };
+    let record = Record::new(shared, &head)?;
+    let rule = shared.rule(head.word(0), split(&head).0);
+    let (delay, own, headers) = rule.map_or_else(Default::default, |rule| {
+        (rule.delay, rule.answer, rule.headers)
+    });
+    if delay > Duration::ZERO {
+        sleep(delay).await;
+    }
+    match own {
+        Some((status, body)) => {
+            record.becomes(HttpState::Answered(status));
+            client.write_all(&answer(status, &headers, &body)).await?;
+            hang_up(client).await
+        }
+        None => forward(client, head, &headers, shared.target, &record).await,
+    }
+}
+
+/// Ends a connection so that the client gets all of the answer even if it has not sent all of its request: closing with bytes
+/// unread would reset it.
+async fn hang_up(mut client: TcpStream) -> io::Result<()> {
+    client.shutdown().await?;
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let to_its_end = async {
+        while client.read(&mut buffer).await? > 0 {}
+        io::Result::Ok(())
+    };
+    timeout(LINGER, to_its_end).await.unwrap_or(Ok(()))
+}
+
+async fn forward(
+    mut client: TcpStream,
+    mut head: Head,
+    headers: &[(String, String)],
+    target: SocketAddr,
+    record: &Record<'_>,
+) -> io::Result<()> {
+    let mut server = TcpStream::connect(target).await?;
+    head.set("Connection", "close");
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    let request = async {
+        to_server.write_all(&head.into_bytes()).await?;
+        match tokio::io::copy(&mut from_client, &mut to_server).await {
+            // The client has hung up.
+            Ok(_) => Ok(()),
+            // The server wants no more of it, but its answer may be on its way.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let response = async {
+        let Some(mut head) = Head::read(&mut from_server).await? else {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        };
+        for (name, value) in headers {
+            head.set(name, value);
+        }
+        record.becomes(HttpState::Answered(head.status()?));
+        to_client.write_all(&head.into_bytes()).await?;
+        tokio::io::copy(&mut from_server, &mut to_client).await?;
+        to_client.shutdown().await
+    };
+    tokio::select! {
+        result = request => result,
+        result = response => result,
+    }
+}
+
+/// Path and query of a request.
+fn split(head: &Head) -> (&str, &str) {
+    let target = head.word(1);
+    target.split_once('?').unwrap_or((target, ""))
+}

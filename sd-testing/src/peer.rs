@@ -1,0 +1,79 @@
+//! A program of another project beside which ours is tested. It does what its arguments say until its standard input ends, and tells
+//! in lines what it does and sees.
+
+use std::io;
+use std::process::Stdio;
+
+use sd_core::{Error, ErrorKind, Result};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+use crate::required_env;
+
+/// A running program, with our standard error. Dropping it kills it.
+#[derive(Debug)]
+pub struct Peer {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Peer {
+    /// Starts the program that `variable` names.
+    ///
+    /// # Errors
+    /// `NotFound` if the variable is missing, `Unavailable` if the program cannot be started.
+    pub fn start(variable: &str, arguments: &[&str]) -> Result<Self> {
+        let program = required_env(variable)?;
+        let mut child = Command::new(&program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| unavailable().because(format!("{program}: {error}")))?;
+        let stdout = child.stdout.take();
+        let stdout = stdout.ok_or_else(|| unavailable().because("no standard output"))?;
+        Ok(Self {
+            stdin: child.stdin.take(),
+            lines: BufReader::new(stdout).lines(),
+            child,
+        })
+    }
+
+    /// The next line. Cancel-safe; has no deadline of its own.
+    ///
+    /// # Errors
+    /// `Unavailable` if the program has ended.
+    pub async fn line(&mut self) -> Result<String> {
+        let line = self.lines.next_line().await.map_err(broken)?;
+        line.ok_or_else(|| unavailable().because("the program has ended"))
+    }
+
+    /// Ends its standard input, and waits until it has ended by itself. Returns the lines that were left. Has no
+    /// deadline of its own.
+    ///
+    /// # Errors
+    /// `Unavailable` if it says that it failed.
+    pub async fn dismiss(mut self) -> Result<Vec<String>> {
+        drop(self.stdin.take());
+        let mut left = Vec::new();
+        while let Some(line) = self.lines.next_line().await.map_err(broken)? {
+            left.push(line);
+        }
+        let status = self.child.wait().await.map_err(broken)?;
+        if status.success() {
+            Ok(left)
+        } else {
+            Err(unavailable().because(status.to_string()))
+        }
+    }
+}
+
+fn broken(error: io::Error) -> Error {
+    unavailable().with_source(error)
+}
+
+fn unavailable() -> Error {
+    Error::new(ErrorKind::Unavailable, "peer program")
+}

@@ -1,0 +1,47 @@
+//! Free TCP ports for servers that cannot be told to take any.
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::sync::{Mutex, PoisonError};
+
+use sd_core::{Error, ErrorKind, Result};
+
+/// Below the ports that the kernel gives to outgoing connections (32768 and up on Linux): one of those could take the port of
+/// a server that a test has just killed.
+const RANGE: std::ops::Range<u16> = 12_000..32_000;
+
+const ATTEMPTS: usize = 1000;
+
+/// What this process has handed out already.
+static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
+/// A port of 127.0.0.1 on which nobody listens. No two calls of one process get the same.
+///
+/// # Errors
+/// `Unavailable` if none is found.
+pub fn free_port() -> Result<u16> {
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    for _ in 0..ATTEMPTS {
+        let port = fastrand::u16(RANGE);
+        if !taken.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            taken.insert(port);
+            return Ok(port);
+        }
+    }
+    Err(Error::new(ErrorKind::Unavailable, "free port")
+        .because(format!("none found on 127.0.0.1 in {ATTEMPTS} attempts")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_differ_and_are_free() {
+        let ports: BTreeSet<u16> = (0..50).map(|_| free_port().unwrap()).collect();
+        assert_eq!(ports.len(), 50);
+        for port in ports {
+            TcpListener::bind(("127.0.0.1", port)).unwrap();
+        }
+    }
+}

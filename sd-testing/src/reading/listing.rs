@@ -1,0 +1,186 @@
+//! One read: complete, of this service alone, and good whatever lies beside it.
+
+use sd_core::{ErrorKind, Instance, ServiceName};
+
+use crate::Fixture;
+use crate::case::{Case, Failure, Outcome, case, done, ensure, ensure_fails};
+use crate::scene::{Scene, holds, instance};
+
+pub(super) const CASES: &[Case] = &[
+    case!(an_unknown_service_is_an_empty_set),
+    case!(a_list_holds_every_field_of_every_record),
+    case!(odd_ids_are_kept_apart),
+    case!(a_service_does_not_see_one_whose_name_begins_with_its_own),
+    case!(services_with_an_instance_are_named_sorted),
+    case!(an_unreadable_entry_is_skipped_and_named_and_the_others_stay),
+    case!(a_big_set_is_complete),
+    case!(a_closed_backend_answers_closed),
+];
+
+async fn an_unknown_service_is_an_empty_set(fixture: &dyn Fixture) -> Outcome {
+    let scene = Scene::open(fixture).await?;
+    scene.ensure_lists("before anybody registered", &[]).await?;
+    let mut follower = scene.follow().await?;
+    follower.step().await?;
+    ensure(
+        follower
+            .latest()
+            .is_some_and(|set| set.is_empty() && set.skipped().is_empty()),
+        || format!("the feed began with {:?}", follower.latest()),
+    )
+}
+
+async fn a_list_holds_every_field_of_every_record(fixture: &dyn Fixture) -> Outcome {
+    let scene = Scene::open(fixture).await?;
+    let everything = scene
+        .instance("b")?
+        .with_endpoint("[2001:db8::7]:443".parse()?)
+        .with_ready(false)
+        .with_version("1.2.3+build é")
+        .with_zone("eu-1/a")
+        .with_weight(0)
+        .with_priority(7)
+        .with_tag("blue")
+        .with_tag("a=b,c")
+        .with_metadata("", "empty key")
+        .with_metadata("quote\"", "line\nbreak \u{1F600}");
+    let socket = scene
+        .instance("c")?
+        .with_endpoint("unix:/run/greeter.sock".parse()?)
+        .with_weight(u16::MAX)
+        .with_priority(u16::MAX);
+    // Neither sorted nor in reverse.
+    let instances = [everything, socket, scene.instance("a")?];
+    for instance in &instances {
+        scene.register(instance).await?;
+    }
+    scene.ensure_lists("after all registered", &instances).await
+}
+
+async fn odd_ids_are_kept_apart(fixture: &dyn Fixture) -> Outcome {
+    let scene = Scene::open(fixture).await?;
+    let long = "x".repeat(sd_core::MAX_INSTANCE_ID_BYTES);
+    let ids = ["a", "a/b", "a%2Fb", "a_b", "größe", "[::1]:80", &long];
+    let mut instances = scene.register_all(&ids).await?;
+    scene
+        .ensure_lists("after all registered", &instances)
+        .await?;
+    let gone = instances.remove(1);
+    scene.registrar.withdraw(&gone.record_id()).await?;
+    scene
+        .ensure_lists("after one was withdrawn", &instances)
+        .await
+}
+
+async fn a_service_does_not_see_one_whose_name_begins_with_its_own(
+    fixture: &dyn Fixture,
+) -> Outcome {
+    let scene = Scene::open(fixture).await?;
+    let own = scene.register_all(&["own"]).await?;
+    let mut follower = scene.follow().await?;
+    follower.until("its own", |set| holds(set, &own)).await?;
+    for more in ["b", ".b", "-b", "_b"] {
+        let neighbour = ServiceName::new(format!("{}{more}", scene.service))?;
+        scene.register(&instance(&neighbour, "own")?).await?;
+        scene.register(&instance(&neighbour, "other")?).await?;
+    }
+    scene.ensure_lists("beside other services", &own).await?;
+    let both = [own, scene.register_all(&["second"]).await?].concat();
+    let set = follower
+        .until("the second of its own", |set| set.len() > 1)
+        .await?;
+    ensure(holds(&set, &both), || {
+        format!("the feed also tells of other services: {set:?}")
+    })
+}
+
+async fn services_with_an_instance_are_named_sorted(fixture: &dyn Fixture) -> Outcome {
+    let scene = Scene::open(fixture).await?;
+    let first = ServiceName::new(format!("{}-a", scene.service))?;
+    let second = ServiceName::new(format!("{}-b", scene.service))?;
+    // The second one first: a list in order of registration is not sorted.
+    let gone = instance(&second, "gone")?;
+    scene.register(&gone).await?;
+    scene.register(&instance(&first, "stays")?).await?;
+
+    let listed = match scene.reader.services().await {
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            return Err(Failure::Skipped("the source cannot say".to_owned()));
+        }
+        listed => listed?,
+    };
+    ensure(listed.is_sorted(), || format!("not sorted: {listed:?}"))?;
+    ensure(
+        listed.contains(&first) && listed.contains(&second) && !listed.contains(&scene.service),
+        || format!("{first} and {second} expected, {listed:?} listed"),
+    )?;
+    scene.registrar.withdraw(&gone.record_id()).await?;
+    let listed = scene.reader.services().await?;
+    ensure(listed.contains(&first) && !listed.contains(&second), || {
+        format!("only {first} has an instance, {listed:?} listed")
+    })
+}
+
+async fn an_unreadable_entry_is_skipped_and_named_and_the_others_stay(
+    fixture: &dyn Fixture,
+) -> Outcome {
+    let scene = Scene::open(fixture).await?;
+    let good = scene.register_all(&["a", "b"]).await?;
+    let mut follower = scene.follow().await?;
+    follower
+        .until("the good ones", |set| holds(set, &good))
+        .await?;
+    done(fixture.write_garbage(&scene.service).await)?;
+
+    let listed = scene.list().await?;
+    ensure(holds(&listed, &good), || {
+        format!("the good ones are not listed: {listed:?}")
+    })?;
+    ensure(
+        matches!(listed.skipped(), [one] if !one.key.is_empty() && !one.reason.is_empty()),
+        || format!("one entry was to be named: {:?}", listed.skipped()),
+    )?;
+    let mut fresh = scene.follow().await?;
+    for follower in [&mut follower, &mut fresh] {
+        let seen = follower
+            .until("the unreadable entry", |set| set.skipped().len() == 1)
+            .await?;
+        ensure(holds(&seen, &good), || {
+            format!("the good ones are not in the feed: {seen:?}")
+        })?;
+    }
+    Ok(())
+}
+
+async fn a_big_set_is_complete(fixture: &dyn Fixture) -> Outcome {
+    let scene = Scene::open(fixture).await?;
+    let instances = (0..fixture.big_set())
+        .map(|index| scene.instance(&format!("i{index}")))
+        .collect::<sd_core::Result<Vec<Instance>>>()?;
+    scene.register_at_once(&instances).await?;
+    let listed = scene.list().await?;
+    ensure(holds(&listed, &instances), || {
+        format!("{} of {} listed", listed.len(), instances.len())
+    })?;
+    let mut follower = scene.follow().await?;
+    follower.step().await?;
+    let told = follower.latest().map_or(0, sd_core::Snapshot::len);
+    ensure(told == instances.len(), || {
+        format!("the feed began with {told} of {}", instances.len())
+    })
+}
+
+async fn a_closed_backend_answers_closed(fixture: &dyn Fixture) -> Outcome {
+    let scene = Scene::open(fixture).await?;
+    let closed = fixture.backend().await?;
+    closed.list(&scene.service).await?;
+    closed.close().await?;
+    closed.close().await?;
+    let kinds = [ErrorKind::Closed];
+    ensure_fails("listing services", closed.services().await, &kinds)?;
+    ensure_fails("listing", closed.list(&scene.service).await, &kinds)?;
+    ensure_fails("watching", closed.watch(&scene.service, None).await, &kinds)?;
+    scene
+        .ensure_lists("after another client was closed", &[])
+        .await
+}

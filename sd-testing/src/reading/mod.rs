@@ -1,0 +1,20 @@
+//! What every [`Instancer`](sd_core::Instancer) and [`Watcher`](sd_core::Watcher) must do.
+//!
+//! The cases write with a client of their own, so they need a backend that can also write.
+
+mod listing;
+mod resuming;
+mod watching;
+
+use super::case::{Case, SuiteReport};
+use crate::Fixture;
+
+/// All cases, in the order in which they run.
+pub fn cases() -> Vec<Case> {
+    [listing::CASES, watching::CASES, resuming::CASES].concat()
+}
+
+/// Runs all cases one after the other.
+pub async fn run_all(fixture: &dyn Fixture) -> SuiteReport {
+    SuiteReport::of(cases(), fixture).await
+}

@@ -1,0 +1,185 @@
+//! A source that says what a test writes for it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sd_core::{Feed, Instancer, Result, Revision, ServiceName, Snapshot, Watcher};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::Answer;
+
+/// One call of `watch`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Opening {
+    /// When it was called.
+    pub at: Instant,
+    /// The position that it was asked to resume after.
+    pub known: Option<Revision>,
+}
+
+/// An [`Instancer`] whose answers are written in advance. Its feeds take what they tell from one queue: an error ends the
+/// feed, and the next one goes on with what follows it. Cheap to clone; clones share everything.
+#[derive(Clone, Debug)]
+pub struct ScriptedInstancer(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    script: Mutex<Script>,
+    written: Notify,
+    openings: watch::Sender<Vec<Opening>>,
+    open: watch::Sender<usize>,
+}
+
+#[derive(Debug)]
+struct Script {
+    openings: VecDeque<Answer>,
+    news: VecDeque<Result<Feed>>,
+    last: Option<Snapshot>,
+    silence_limit: Duration,
+}
+
+impl Default for ScriptedInstancer {
+    fn default() -> Self {
+        Self(Arc::new(Shared {
+            script: Mutex::new(Script {
+                openings: VecDeque::new(),
+                news: VecDeque::new(),
+                last: None,
+                silence_limit: Duration::from_secs(30),
+            }),
+            written: Notify::new(),
+            openings: watch::Sender::new(Vec::new()),
+            open: watch::Sender::new(0),
+        }))
+    }
+}
+
+impl ScriptedInstancer {
+    /// Tells this next, in the feed that is open then.
+    pub fn tell(&self, news: Result<Feed>) {
+        self.script().news.push_back(news);
+        self.0.written.notify_waiters();
+    }
+
+    /// Answers the next opening of a feed in this way; after those in the queue all succeed.
+    pub fn answer_opening(&self, answer: Answer) {
+        self.script().openings.push_back(answer);
+    }
+
+    /// As [`answer_opening`](Self::answer_opening), for a source that is made on one line.
+    #[must_use]
+    pub fn with_opening(self, answer: Answer) -> Self {
+        self.answer_opening(answer);
+        self
+    }
+
+    /// How long feeds that are opened from now on may be silent. Default 30 s.
+    pub fn set_silence_limit(&self, limit: Duration) {
+        self.script().silence_limit = limit;
+    }
+
+    /// Every call of `watch` until now.
+    pub fn openings(&self) -> Vec<Opening> {
+        self.0.openings.borrow().clone()
+    }
+
+    /// Waits until `watch` was called this often. Cancel-safe; has no deadline of its own.
+    pub async fn opened(&self, times: usize) {
+        let mut seen = self.0.openings.subscribe();
+        // Cannot fail: `self` holds the sender.
+        let _ = seen.wait_for(|openings| openings.len() >= times).await;
+    }
+
+    /// How many feeds are open now.
+    pub fn open_feeds(&self) -> usize {
+        *self.0.open.borrow()
+    }
+
+    /// Waits until this many feeds are open. Cancel-safe; has no deadline of its own.
+    pub async fn feeds_are_open(&self, feeds: usize) {
+        let mut seen = self.0.open.subscribe();
+        let _ = seen.wait_for(|open| *open == feeds).await;
+    }
+
+    fn script(&self) -> MutexGuard<'_, Script> {
+        // Every change is one push or pop.
+        let script = &self.0.script;
+        script.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Instancer for ScriptedInstancer {
+    async fn services(&self) -> Result<Vec<ServiceName>> {
+        let last = self.script().last.clone();
+        Ok(last.into_iter().map(|set| set.service().clone()).collect())
+    }
+
+    async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
+        let last = self.script().last.clone();
+        Ok(last.unwrap_or_else(|| Snapshot::unread(service.clone(), sd_core::Moment::ZERO)))
+    }
+
+    async fn watch(
+        &self,
+        _service: &ServiceName,
+        known: Option<&Snapshot>,
+    ) -> Result<Box<dyn Watcher>> {
+        let opening = Opening {
+            at: Instant::now(),
+            known: known.map(|set| set.revision().clone()),
+        };
+        self.0.openings.send_modify(|all| all.push(opening));
+        let answer = self.script().openings.pop_front();
+        if let Some(answer) = answer {
+            answer.give().await?;
+        }
+        self.0.open.send_modify(|open| *open += 1);
+        Ok(Box::new(ScriptedWatcher {
+            silence_limit: self.script().silence_limit,
+            source: self.clone(),
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct ScriptedWatcher {
+    source: ScriptedInstancer,
+    silence_limit: Duration,
+}
+
+#[async_trait]
+impl Watcher for ScriptedWatcher {
+    async fn next(&mut self) -> Result<Feed> {
+        loop {
+            let written = self.source.0.written.notified();
+            tokio::pin!(written);
+            // From here on nothing that is written goes unnoticed.
+            written.as_mut().enable();
+            {
+                let mut script = self.source.script();
+                if let Some(news) = script.news.pop_front() {
+                    if let Ok(Feed::Set(set) | Feed::Partial { set, .. }) = &news {
+                        script.last = Some(set.clone());
+                    }
+                    return news;
+                }
+            }
+            written.await;
+        }
+    }
+
+    fn silence_limit(&self) -> Duration {
+        self.silence_limit
+    }
+}
+
+impl Drop for ScriptedWatcher {
+    fn drop(&mut self) {
+        self.source.0.open.send_modify(|open| *open -= 1);
+    }
+}

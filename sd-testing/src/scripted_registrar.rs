@@ -1,0 +1,232 @@
+//! A registrar that answers what a test writes for it, and remembers what it was asked.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sd_core::{
+    Error, Instance, Limits, Liveness, RecordId, RegisterOptions, Registrar, Registration, Result,
+};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// How a scripted call goes.
+#[derive(Clone, Debug, Default)]
+pub enum Answer {
+    /// It succeeds.
+    #[default]
+    Succeed,
+    /// It fails.
+    Fail(Error),
+    /// It succeeds after this long.
+    SucceedAfter(Duration),
+    /// It never returns.
+    Hang,
+}
+
+impl Answer {
+    pub(super) async fn give(self) -> Result<()> {
+        match self {
+            Self::Succeed => Ok(()),
+            Self::Fail(error) => Err(error),
+            Self::SucceedAfter(delay) => {
+                tokio::time::sleep(delay).await;
+                Ok(())
+            }
+            Self::Hang => std::future::pending().await,
+        }
+    }
+}
+
+/// What a registrar can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Op {
+    /// `register`
+    Register,
+    /// `renew`
+    Renew,
+    /// `update`
+    Update,
+    /// `withdraw`
+    Withdraw,
+}
+
+/// One call of a [`ScriptedRegistrar`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Call {
+    /// When it was made.
+    pub at: Instant,
+    /// What was asked.
+    pub op: Op,
+    /// The record that was to be written, for `register` and `update`.
+    pub instance: Option<Instance>,
+    /// What `register` was asked for.
+    pub options: Option<RegisterOptions>,
+}
+
+/// A [`Registrar`] whose answers are written in advance. Cheap to clone; clones share everything.
+#[derive(Clone, Debug)]
+pub struct ScriptedRegistrar {
+    shared: Arc<Shared>,
+    limits: Limits,
+}
+
+#[derive(Debug)]
+struct Shared {
+    answers: Mutex<BTreeMap<Op, Answers>>,
+    calls: watch::Sender<Vec<Call>>,
+    lost: watch::Sender<Option<Error>>,
+}
+
+#[derive(Debug, Default)]
+struct Answers {
+    next: VecDeque<Answer>,
+    then: Answer,
+}
+
+impl Default for ScriptedRegistrar {
+    fn default() -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                answers: Mutex::default(),
+                calls: watch::Sender::new(Vec::new()),
+                lost: watch::Sender::new(None),
+            }),
+            limits: Limits::new(Self::TTL, Self::RECORD_BYTES),
+        }
+    }
+}
+
+impl ScriptedRegistrar {
+    /// The times-to-live that it accepts and grants.
+    pub const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(10);
+    /// The largest record that it accepts, in bytes.
+    pub const RECORD_BYTES: usize = 4096;
+
+    /// Answers the next call of this kind in this way.
+    pub fn answer_next(&self, op: Op, answer: Answer) {
+        self.answers().entry(op).or_default().next.push_back(answer);
+    }
+
+    /// Answers calls of this kind in this way, after those that were written one by one. Default: they succeed.
+    pub fn answer_all(&self, op: Op, answer: Answer) {
+        self.answers().entry(op).or_default().then = answer;
+    }
+
+    /// Tells the registration that its record is lost.
+    pub fn lose(&self, error: Error) {
+        self.shared.lost.send_replace(Some(error));
+    }
+
+    /// Every call until now.
+    pub fn calls(&self) -> Vec<Call> {
+        self.shared.calls.borrow().clone()
+    }
+
+    /// The calls of one kind until now.
+    pub fn calls_of(&self, op: Op) -> Vec<Call> {
+        let calls = self.shared.calls.borrow();
+        calls.iter().filter(|call| call.op == op).cloned().collect()
+    }
+
+    /// Waits for this many calls of one kind and returns all of that kind. Cancel-safe; has no deadline of its own.
+    pub async fn called(&self, op: Op, times: usize) -> Vec<Call> {
+        let mut seen = self.shared.calls.subscribe();
+        let enough = |calls: &Vec<Call>| calls.iter().filter(|call| call.op == op).count() >= times;
+        // Cannot fail: `self` holds the sender.
+        let _ = seen.wait_for(enough).await;
+        self.calls_of(op)
+    }
+
+    async fn call(
+        &self,
+        op: Op,
+        instance: Option<&Instance>,
+        options: Option<&RegisterOptions>,
+    ) -> Result<()> {
+        let call = Call {
+            at: Instant::now(),
+            op,
+            instance: instance.cloned(),
+            options: options.cloned(),
+        };
+        self.shared.calls.send_modify(|calls| calls.push(call));
+        let answer = {
+            let mut answers = self.answers();
+            let answers = answers.entry(op).or_default();
+            let next = answers.next.pop_front();
+            next.unwrap_or_else(|| answers.then.clone())
+        };
+        answer.give().await
+    }
+
+    fn answers(&self) -> MutexGuard<'_, BTreeMap<Op, Answers>> {
+        // Every change is one push or pop.
+        let answers = &self.shared.answers;
+        answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Registrar for ScriptedRegistrar {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    async fn register(
+        &self,
+        record: &Instance,
+        options: &RegisterOptions,
+    ) -> Result<Box<dyn Registration>> {
+        self.call(Op::Register, Some(record), Some(options)).await?;
+        Ok(Box::new(ScriptedRegistration {
+            registrar: self.clone(),
+            liveness: Liveness::Lease { ttl: options.ttl },
+        }))
+    }
+
+    async fn withdraw(&self, _record: &RecordId) -> Result<()> {
+        self.call(Op::Withdraw, None, None).await
+    }
+}
+
+#[derive(Debug)]
+struct ScriptedRegistration {
+    registrar: ScriptedRegistrar,
+    liveness: Liveness,
+}
+
+#[async_trait]
+impl Registration for ScriptedRegistration {
+    fn liveness(&self) -> Liveness {
+        self.liveness
+    }
+
+    async fn renew(&self) -> Result<Liveness> {
+        self.registrar.call(Op::Renew, None, None).await?;
+        Ok(self.liveness)
+    }
+
+    async fn update(&self, record: &Instance) -> Result<()> {
+        self.registrar.call(Op::Update, Some(record), None).await
+    }
+
+    async fn lost(&self) -> Error {
+        let mut lost = self.registrar.shared.lost.subscribe();
+        let told = match lost.wait_for(Option::is_some).await {
+            Ok(told) => told.clone(),
+            Err(_) => None,
+        };
+        match told {
+            Some(error) => {
+                // One loss ends one registration.
+                self.registrar.shared.lost.send_replace(None);
+                error
+            }
+            None => std::future::pending().await,
+        }
+    }
+}

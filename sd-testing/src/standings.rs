@@ -1,0 +1,107 @@
+//! What an entry in an election says, with a panic where it should say something else.
+
+use std::time::Duration;
+
+use sd_core::{
+    Entry, Error, ErrorKind, FencingToken, Leader, LeaderFeed, LeaderWatcher, Predecessor, Standing,
+};
+use tokio::time::error::Elapsed;
+use tokio::time::{sleep, timeout};
+
+use super::LONG;
+
+/// What an entry says at once.
+///
+/// # Panics
+/// When it says nothing within [`LONG`], or fails.
+pub async fn now(entry: &dyn Entry) -> Standing {
+    answered(timeout(LONG, entry.standing(None)).await)
+}
+
+/// What an entry says next.
+///
+/// # Panics
+/// When it says nothing within [`LONG`], or fails.
+pub async fn after(entry: &dyn Entry, seen: &Standing) -> Standing {
+    answered(timeout(LONG, entry.standing(Some(seen))).await)
+}
+
+/// What an entry says next, asked again while its server cannot be reached.
+///
+/// # Panics
+/// When it says nothing within [`LONG`], or fails otherwise.
+pub async fn told_at_last(entry: &dyn Entry, seen: &Standing) -> Standing {
+    let asking = async {
+        loop {
+            match entry.standing(Some(seen)).await {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) =>
+                {
+                    sleep(Duration::from_millis(10)).await;
+                }
+                told => return told,
+            }
+        }
+    };
+    answered(timeout(LONG, asking).await)
+}
+
+/// The token and what was before, of an entry that is first.
+///
+/// # Panics
+/// When it is not.
+pub fn first(standing: Standing) -> (FencingToken, Predecessor) {
+    match standing {
+        Standing::First { token, before } => (token, before),
+        other => panic!("not first: {other:?}"),
+    }
+}
+
+/// Why an entry is gone.
+///
+/// # Panics
+/// When it is not.
+pub fn gone(standing: Standing) -> Error {
+    match standing {
+        Standing::Gone(error) => error,
+        other => panic!("not gone: {other:?}"),
+    }
+}
+
+/// The token of an entry that leads.
+///
+/// # Panics
+/// When it does not.
+pub async fn leads(entry: &dyn Entry) -> FencingToken {
+    first(now(entry).await).0
+}
+
+/// What an entry that waits was told.
+///
+/// # Panics
+/// When it does not wait.
+pub async fn waits(entry: &dyn Entry) -> Standing {
+    let standing = now(entry).await;
+    assert!(matches!(standing, Standing::Waiting { .. }), "{standing:?}");
+    standing
+}
+
+/// Who leads, as a feed tells next.
+///
+/// # Panics
+/// When it tells nothing within [`LONG`], or ends.
+pub async fn leader_told(feed: &mut dyn LeaderWatcher) -> Option<Leader> {
+    let telling = async {
+        loop {
+            if let LeaderFeed::Leader { leader, .. } = feed.next().await? {
+                return Ok(leader);
+            }
+        }
+    };
+    answered(timeout(LONG, telling).await)
+}
+
+fn answered<T>(answer: Result<sd_core::Result<T>, Elapsed>) -> T {
+    let answer = answer.unwrap_or_else(|_| panic!("not told within {LONG:?}"));
+    answer.unwrap_or_else(|error| panic!("{}", error.report()))
+}

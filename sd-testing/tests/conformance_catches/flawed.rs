@@ -1,0 +1,261 @@
+//! The embedded registry with one deliberate flaw: its reading port, and what both ports share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sd_core::memory::{Memory, MemoryBackend};
+use sd_core::{
+    Backend, Error, ErrorKind, Incarnation, Instance, InstanceId, Instancer, Limits, RecordId,
+    RegisterOptions, Registrar, Result, Revision, ServiceName, Skipped, Snapshot, Watcher,
+    async_trait,
+};
+use sd_testing::Fixture;
+
+use crate::watcher::FlawedWatcher;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    None,
+    // What is read.
+    UnknownServiceIsAnError,
+    ForgetsTheZone,
+    MakesUpRuns,
+    MatchesPrefixes,
+    NamesServicesUnsorted,
+    FailsOnGarbage,
+    HidesGarbage,
+    ReadsOnePage,
+    ListsFromACache,
+    NamesNoWithdrawals,
+    CountsBackwards,
+    IgnoresClose,
+    // How a feed goes on.
+    StaysSilentUntilAChange,
+    ListsThenWatchesWithAGap,
+    ComparesAddresses,
+    ComparesIds,
+    TellsDeltas,
+    LosesWhatADroppedCallTook,
+    TellsOneFeedOnly,
+    NeverSaysThatItIsAlive,
+    // How a feed resumes.
+    ResumesFromNow,
+    AddsToTheKnownSet,
+    ResumesWithoutAnAnswer,
+    TrustsAnyPosition,
+    // What is written.
+    ReplacesSlashes,
+    ConfirmsBeforeItWrites,
+    WritesOnWhenDropped,
+    RefusesItsOwnRecord,
+    OverwritesOthers,
+    RemembersIdsForEver,
+    ReportsNoTtl,
+    GrantsMoreThanItSays,
+    GrantsLessThanItSays,
+    CutsOversizedRecords,
+    ClampsTheTtl,
+    WithdrawsWhenDropped,
+    TellsFalseLosses,
+    IgnoresWithdrawals,
+    FailsToWithdrawWhatIsAbsent,
+    WithdrawsWhoeverHasTheId,
+    WithdrawsAllItsRecords,
+    UpdatesByDeleteAndPut,
+    UpdatesWhatIsGone,
+    UpdatesOthers,
+    RenewsNothing,
+    RenewsWithoutLooking,
+    RenewsByRegisteringAgain,
+}
+
+/// A store whose clients all have the same flaw. Records with the id `garbage` count as unreadable.
+pub(crate) struct Store {
+    memory: Memory,
+    flaw: Flaw,
+    shared: Arc<Shared>,
+}
+
+/// What the flaws of all clients of a store have in common.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    pub(crate) cache: Mutex<BTreeMap<ServiceName, Snapshot>>,
+    pub(crate) newest_feed: Mutex<BTreeMap<ServiceName, u64>>,
+    pub(crate) first_owners: Mutex<BTreeMap<(ServiceName, InstanceId), Incarnation>>,
+    pub(crate) registered: Mutex<BTreeSet<RecordId>>,
+}
+
+const GARBAGE: &str = "garbage";
+const PAGE: usize = 100;
+
+impl Store {
+    pub(crate) fn with(flaw: Flaw) -> Self {
+        Self {
+            memory: Memory::new(),
+            flaw,
+            shared: Arc::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl Fixture for Store {
+    async fn backend(&self) -> Result<Arc<dyn Backend>> {
+        Ok(Arc::new(Flawed {
+            memory: self.memory.clone(),
+            inner: Arc::new(self.memory.backend()),
+            flaw: self.flaw,
+            shared: Arc::clone(&self.shared),
+        }))
+    }
+
+    fn ttl(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    async fn write_garbage(&self, service: &ServiceName) -> Result<()> {
+        let garbage = Instance::new(service.as_str(), "10.0.0.9:1")?;
+        let garbage = garbage.with_id(InstanceId::new(GARBAGE)?);
+        let options = RegisterOptions::default();
+        let registrar = self.memory.backend();
+        registrar.register(&garbage, &options).await.map(drop)
+    }
+
+    async fn remove_record(&self, record: &RecordId) -> Result<()> {
+        self.memory.remove(record);
+        Ok(())
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Flawed {
+    pub(crate) memory: Memory,
+    pub(crate) inner: Arc<MemoryBackend>,
+    pub(crate) flaw: Flaw,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Flawed {
+    pub(crate) fn has(&self, flaw: Flaw) -> bool {
+        self.flaw == flaw
+    }
+
+    /// What a set of the store looks like to a reader.
+    pub(crate) fn read(&self, stored: &Snapshot) -> Result<Snapshot> {
+        let (garbage, mut good): (Vec<_>, Vec<_>) = stored
+            .instances()
+            .iter()
+            .cloned()
+            .partition(|instance| instance.id().as_str() == GARBAGE);
+        if self.has(Flaw::FailsOnGarbage) && !garbage.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidData, "decode"));
+        }
+        if self.has(Flaw::UnknownServiceIsAnError) && good.is_empty() {
+            return Err(Error::new(ErrorKind::NotFound, "list service"));
+        }
+        if self.has(Flaw::ReadsOnePage) {
+            good.truncate(PAGE);
+        }
+        if self.has(Flaw::ForgetsTheZone) {
+            for instance in &mut good {
+                let mut json = serde_json::to_value(instance.as_ref()).unwrap();
+                json["zone"] = serde_json::Value::Null;
+                *instance = serde_json::from_value(json).unwrap();
+            }
+        }
+        if self.has(Flaw::MakesUpRuns) {
+            for instance in &mut good {
+                let made_up = Incarnation::random();
+                *instance = Arc::new(instance.as_ref().clone().with_incarnation(made_up));
+            }
+        }
+        let mut set = stored.clone().with_instances(good);
+        if !self.has(Flaw::HidesGarbage) {
+            let skipped = garbage.iter().map(|instance| Skipped {
+                key: instance.id().to_string(),
+                reason: "is garbage".to_owned(),
+            });
+            set = set.with_skipped(skipped.collect());
+        }
+        if self.has(Flaw::NamesNoWithdrawals) {
+            set = set.with_withdrawn(Vec::new());
+        }
+        if self.has(Flaw::CountsBackwards) {
+            let at = stored.revision();
+            let back = Revision::new(at.domain(), u64::MAX - at.value());
+            set = set.with_position(back, stored.as_of());
+        }
+        Ok(set)
+    }
+
+    async fn list_with_prefix(&self, prefix: &ServiceName) -> Result<Snapshot> {
+        let own = self.inner.list(prefix).await?;
+        let mut all = own.instances().to_vec();
+        for service in self.inner.services().await? {
+            if service.as_str().starts_with(prefix.as_str()) {
+                all.extend_from_slice(self.inner.list(&service).await?.instances());
+            }
+        }
+        Ok(own.with_instances(all))
+    }
+}
+
+#[async_trait]
+impl Instancer for Flawed {
+    async fn services(&self) -> Result<Vec<ServiceName>> {
+        let mut services = self.inner.services().await?;
+        if self.has(Flaw::NamesServicesUnsorted) {
+            services.reverse();
+        }
+        Ok(services)
+    }
+
+    async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
+        if self.has(Flaw::MatchesPrefixes) {
+            return self.list_with_prefix(service).await;
+        }
+        let set = self.read(&self.inner.list(service).await?)?;
+        if self.has(Flaw::ListsFromACache) {
+            let mut cache = self.shared.cache.lock().unwrap();
+            return Ok(cache.entry(service.clone()).or_insert(set).clone());
+        }
+        Ok(set)
+    }
+
+    async fn watch(
+        &self,
+        service: &ServiceName,
+        known: Option<&Snapshot>,
+    ) -> Result<Box<dyn Watcher>> {
+        let watcher = FlawedWatcher::open(self.clone(), service, known).await?;
+        Ok(Box::new(watcher))
+    }
+}
+
+#[async_trait]
+impl Backend for Flawed {
+    fn name(&self) -> &'static str {
+        "flawed"
+    }
+
+    fn registrar(self: Arc<Self>) -> Option<Arc<dyn Registrar>> {
+        Some(self)
+    }
+
+    fn elector(self: Arc<Self>) -> Option<sd_core::AnyElector> {
+        None
+    }
+
+    async fn close(&self) -> Result<()> {
+        if self.has(Flaw::IgnoresClose) {
+            return Ok(());
+        }
+        self.inner.close().await
+    }
+}
+
+/// Limits are the store's own.
+pub(crate) fn limits(flawed: &Flawed) -> &Limits {
+    flawed.inner.limits()
+}
