@@ -16,7 +16,7 @@ use std::fmt;
 use std::time::Duration;
 
 use reqwest::Method;
-use sd_core::config::Secret;
+use sd_backend::Secret;
 use sd_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 use tokio::sync::Semaphore;

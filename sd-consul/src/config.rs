@@ -8,8 +8,8 @@ mod validation;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sd_backend::{Secret, Servers, TlsSettings};
 use sd_core::Result;
-use sd_core::config::{Secret, Servers, TlsSettings};
 use serde::Deserialize;
 
 use crate::config::check_kind::CheckKind;

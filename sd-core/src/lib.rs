@@ -6,7 +6,6 @@ mod backoff;
 pub mod balance;
 mod clock;
 pub mod combine;
-pub mod config;
 mod delta;
 mod elector;
 mod endpoint;
@@ -28,9 +27,7 @@ mod safety;
 mod snapshot;
 mod state;
 mod subscription;
-mod term_recorder;
 mod token;
-mod url;
 
 pub use async_trait::async_trait;
 
@@ -67,6 +64,4 @@ pub use crate::safety::{Guarantee, Safety, SafetyNote};
 pub use crate::snapshot::{Revision, Skipped, Snapshot};
 pub use crate::state::{State, Status};
 pub use crate::subscription::{Discovery, Subscription, SubscriptionConfig, SubscriptionDump};
-pub use crate::term_recorder::TermRecorder;
 pub use crate::token::FencingToken;
-pub use crate::url::RegistryUrl;

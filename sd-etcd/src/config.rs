@@ -7,8 +7,8 @@ pub(crate) mod validation;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sd_backend::{Secret, Servers, TlsSettings};
 use sd_core::Result;
-use sd_core::config::{Secret, Servers, TlsSettings};
 use serde::Deserialize;
 
 use crate::config::format::Format;

@@ -4,8 +4,9 @@ mod file;
 
 use std::sync::Arc;
 
+use sd_backend::RegistryUrl;
 use sd_core::memory::Memory;
-use sd_core::{Error, ErrorKind, Registry, RegistryConfig, RegistryUrl, Result, TokioClock};
+use sd_core::{Error, ErrorKind, Registry, RegistryConfig, Result, TokioClock};
 
 const OP: &str = "open registry";
 

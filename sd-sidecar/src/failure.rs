@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use sd_core::{Error, ErrorKind, RegistryUrl};
+use sd_backend::RegistryUrl;
+use sd_core::{Error, ErrorKind};
 
 #[derive(Debug)]
 pub(crate) enum Failure {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use sd_core::{Clock, Error, Registry, RegistryConfig, RegistryUrl, ServiceName};
+use sd_backend::RegistryUrl;
+use sd_core::{Clock, Error, Registry, RegistryConfig, ServiceName};
 use sd_sidecar::backends;
 
 use crate::cli::{Cli, Wait};

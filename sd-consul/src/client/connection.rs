@@ -8,7 +8,7 @@ use std::time::Duration;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Url};
-use sd_core::config::Secret;
+use sd_backend::Secret;
 use sd_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 use tracing::debug;

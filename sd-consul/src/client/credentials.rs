@@ -3,8 +3,8 @@
 //! Because they are read again, an operator can replace a token or a certificate under a running process.
 
 use reqwest::{Certificate, ClientBuilder, Identity};
+use sd_backend::Secret;
 use sd_core::Result;
-use sd_core::config::Secret;
 
 use crate::config::ConsulConfig;
 use crate::config::rules::{RULES, check_token};

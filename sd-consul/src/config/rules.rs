@@ -3,8 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use sd_backend::Rules;
 use sd_core::Result;
-use sd_core::config::Rules;
 
 pub(crate) const RULES: Rules = Rules::new("consul: configuration");
 

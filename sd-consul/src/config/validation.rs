@@ -1,6 +1,6 @@
 //! What a configuration must satisfy before it is used.
 
-use sd_core::config::Servers;
+use sd_backend::Servers;
 use sd_core::{ElectionName, Endpoint, Result};
 
 use crate::config::ConsulConfig;

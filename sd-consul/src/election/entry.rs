@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sd_backend::TermRecorder;
 use sd_core::{
     Confirmation, CountsFrom, Entry, Error, ErrorKind, FencingToken, Limits, Predecessor, Result,
-    Standing, TermRecorder, Ticket, check_value,
+    Standing, Ticket, check_value,
 };
 use tokio::sync::watch;
 use tokio::time::sleep;

@@ -1,6 +1,7 @@
 //! Records a term under a key that is never locked, so that the record outlives the session.
 
-use sd_core::{Predecessor, Result, TermRecorder};
+use sd_backend::TermRecorder;
+use sd_core::{Predecessor, Result};
 
 use crate::client::Client;
 use crate::client::kv::{KvOp, Txn};

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sd_core::config::Secret;
+use sd_backend::Secret;
 use sd_core::{Error, Instance, Liveness, RecordId, Registration, Result};
 
 use crate::client::Client;

@@ -3,8 +3,8 @@
 //! Reading them each time is what lets an operator replace a password or a certificate under a running process.
 
 use etcd_client::{Certificate, Identity, TlsOptions};
+use sd_backend::Secret;
 use sd_core::Result;
-use sd_core::config::Secret;
 use tonic::transport::Endpoint;
 
 use crate::config::EtcdConfig;

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use sd_core::config::Rules;
+use sd_backend::Rules;
 
 /// Names the setting in each error.
 pub(crate) const RULES: Rules = Rules::new("etcd: configuration");

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use etcd_client::{PutOptions, Txn, TxnOp};
+use sd_backend::TermRecorder;
 use sd_core::{
     Confirmation, CountsFrom, Entry, Error, ErrorKind, Limits, Predecessor, Result, Standing,
-    TermRecorder, Ticket, check_value,
+    Ticket, check_value,
 };
 use tokio::sync::watch;
 

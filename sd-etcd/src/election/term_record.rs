@@ -1,7 +1,8 @@
 //! Records a term under a key that hangs on no lease, so that the record outlives the entry.
 
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, Txn, TxnOp};
-use sd_core::{Predecessor, Result, TermRecorder};
+use sd_backend::TermRecorder;
+use sd_core::{Predecessor, Result};
 
 use crate::client::Client;
 use crate::election::candidate_key::{CandidateKey, delete_entry};

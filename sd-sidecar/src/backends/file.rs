@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use sd_backend::RegistryUrl;
 use sd_core::combine::File;
 use sd_core::{
-    Backend, Error, Instancer, Registrar, Registry, RegistryConfig, RegistryUrl, Result,
-    ServiceName, Snapshot, Watcher, async_trait,
+    Backend, Error, Instancer, Registrar, Registry, RegistryConfig, Result, ServiceName, Snapshot,
+    Watcher, async_trait,
 };
 
 /// `file:///path/services.json`

@@ -14,10 +14,11 @@ const HEAVY: &[&str] = &["tonic", "hyper", "h2", "rustls"];
 pub(crate) fn check(workspace: &Workspace) -> Result<Outcome> {
     let clients = || BACKENDS.iter().map(|(_, client)| *client);
     let unwanted: Vec<&str> = clients().chain(HEAVY.iter().copied()).collect();
-    alone(workspace, "sd-core", &unwanted)?;
+    alone(workspace, "sd-core", &[], &unwanted)?;
+    alone(workspace, "sd-backend", &["sd-core"], &unwanted)?;
     for (backend, own) in BACKENDS {
         let others: Vec<&str> = clients().filter(|client| client != own).collect();
-        alone(workspace, backend, &others)?;
+        alone(workspace, backend, SHARED, &others)?;
     }
     // The quickstart builds with Rust and a C compiler: no client crate, whose build may want more than that.
     let quickstart = tree(workspace, "examples", "--no-default-features")?;
@@ -25,12 +26,15 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// With all of its features, `package` compiles none of `unwanted`, and of this workspace only itself and sd-core.
-fn alone(workspace: &Workspace, package: &str, unwanted: &[&str]) -> Result<()> {
+/// What every backend is made of.
+const SHARED: &[&str] = &["sd-core", "sd-backend"];
+
+/// With all of its features, `package` compiles none of `unwanted`, and of this workspace only itself and `allowed`.
+fn alone(workspace: &Workspace, package: &str, allowed: &[&str], unwanted: &[&str]) -> Result<()> {
     let packages = workspace.packages.iter();
     let strangers = packages
         .map(|other| other.name.as_str())
-        .filter(|other| *other != package && *other != "sd-core");
+        .filter(|other| *other != package && !allowed.contains(other));
     let unwanted: Vec<&str> = strangers.chain(unwanted.iter().copied()).collect();
     expect_none(
         &tree(workspace, package, "--all-features")?,

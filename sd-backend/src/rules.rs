@@ -1,13 +1,13 @@
 //! Checks of settings, and refusals that name the key.
 
-use std::fmt;
-use std::fs;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
+use std::{fmt, fs};
 
-use super::Secret;
-use crate::error::{Error, Result};
+use sd_core::{Error, Result};
+
+use crate::secret::Secret;
 use crate::url::RegistryUrl;
 
 /// The checks of one backend's settings. What breaks one is `InvalidInput`, and its cause is `key: rule`. Values are repeated only
@@ -96,8 +96,9 @@ impl Rules {
 
 #[cfg(test)]
 mod tests {
+    use sd_core::ErrorKind;
+
     use super::*;
-    use crate::error::ErrorKind;
 
     const RULES: Rules = Rules::new("newdb: configuration");
 

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use super::Rules;
-use crate::error::Result;
+use sd_core::Result;
+
+use crate::rules::Rules;
 
 /// The settings of TLS, under the keys that every backend has for them. Make it with `..TlsSettings::default()`: there may be more.
 #[derive(Clone, Copy, Debug, Default)]

@@ -6,9 +6,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
+use sd_core::{Error, Result};
 use serde::de::DeserializeOwned;
-
-use crate::error::{Error, Result};
 
 const OP: &str = "registry url";
 const MAX_URL_BYTES: usize = 8 * 1024;

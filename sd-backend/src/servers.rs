@@ -3,11 +3,10 @@
 use std::fmt;
 use std::ops::Deref;
 
+use sd_core::{Endpoint, Result};
 use serde::Deserialize;
 
-use super::Rules;
-use crate::endpoint::Endpoint;
-use crate::error::Result;
+use crate::rules::Rules;
 
 const KEY: &str = "endpoints";
 
@@ -111,8 +110,9 @@ impl fmt::Debug for Servers {
 
 #[cfg(test)]
 mod tests {
+    use sd_core::ErrorKind;
+
     use super::*;
-    use crate::error::ErrorKind;
 
     const RULES: Rules = Rules::new("newdb: configuration");
 

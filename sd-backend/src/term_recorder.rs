@@ -3,9 +3,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sd_core::{CandidateId, Predecessor};
 use serde::{Deserialize, Serialize};
-
-use crate::elector::{CandidateId, Predecessor};
 
 /// A term as it is stored.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,7 +38,7 @@ impl Term {
     }
 }
 
-/// For electors whose server stores the [record](crate::Ticket::records_term) of a term: decides what is recorded of the term of one
+/// For electors whose server stores the [record](sd_core::Ticket::records_term) of a term: decides what is recorded of the term of one
 /// entry and what was before it, whatever becomes of the answers to single attempts.
 ///
 /// A backend keeps one record for each election, under a key of its own that hangs on no lease or session, so that it outlives
