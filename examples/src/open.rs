@@ -1,7 +1,6 @@
 //! The registry that an example runs with.
 
 use sd_core::{Registry, Result};
-use sd_sidecar::backends;
 
 /// The registry that the first argument names, for instance `etcd://127.0.0.1:2379/services`; without one a new embedded
 /// registry.
@@ -17,5 +16,5 @@ pub fn registry_from_arguments() -> Result<Registry> {
 /// # Errors
 /// As [`registry_from_arguments`].
 pub fn registry(url: Option<&str>) -> Result<Registry> {
-    backends::open(url.unwrap_or("memory://"))
+    sd_any::connect(url.unwrap_or("memory://"))
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use sd_backend::RegistryUrl;
 use sd_core::{Clock, Error, Registry, RegistryConfig, ServiceName};
-use sd_sidecar::backends;
 
 use crate::cli::{Cli, Wait};
 use crate::failure::Failure;
@@ -31,7 +30,7 @@ impl Session {
             .map_err(|error| Failure::new(format!("cannot open {}", error.report())))?;
         let mut config = RegistryConfig::default();
         config.registration.withdraw_within = WITHDRAW_WITHIN;
-        let registry = backends::open_with(&cli.registry, config)
+        let registry = sd_any::connect_with(&cli.registry, config)
             .map_err(|error| Failure::at(&url, "open the registry", &error))?;
         Ok(Self {
             registry,

@@ -20,6 +20,17 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Outcome> {
         let others: Vec<&str> = clients().filter(|client| client != own).collect();
         alone(workspace, backend, SHARED, &others)?;
     }
+    // By URL, only the backends whose features are on.
+    for package in ["sd-any", "sd-sidecar"] {
+        let bare = tree(workspace, package, "--no-default-features")?;
+        expect_none(&bare, package, &clients().collect::<Vec<_>>())?;
+    }
+    for (backend, own) in BACKENDS {
+        let feature = backend.trim_start_matches("sd-");
+        let one = tree(workspace, "sd-any", &format!("--features={feature}"))?;
+        let others: Vec<&str> = clients().filter(|client| client != own).collect();
+        expect_none(&one, "sd-any", &others)?;
+    }
     // The quickstart builds with Rust and a C compiler: no client crate, whose build may want more than that.
     let quickstart = tree(workspace, "examples", "--no-default-features")?;
     expect_none(&quickstart, "examples", &clients().collect::<Vec<_>>())?;

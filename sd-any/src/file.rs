@@ -10,11 +10,12 @@ use sd_core::{
 };
 
 /// `file:///path/services.json`
-pub(super) fn open(url: &RegistryUrl, config: RegistryConfig) -> Result<Registry> {
+pub(crate) fn open(url: &str, config: RegistryConfig) -> Result<Registry> {
+    let url = RegistryUrl::parse(url)?;
     url.without_settings()?;
     if !url.hosts().is_empty() || url.username().is_some() || url.path().len() < 2 {
         return Err(Error::invalid_input(
-            super::OP,
+            "open file registry",
             "a file is named by its absolute path: write file:///path/services.json, with three slashes",
         ));
     }
@@ -50,7 +51,7 @@ impl Backend for FileBackend {
         "file"
     }
 
-    /// A file has no leases: whoever writes it decides.
+    /// A file has no leases: the program that writes it decides.
     fn registrar(self: Arc<Self>) -> Option<Arc<dyn Registrar>> {
         None
     }
@@ -61,5 +62,20 @@ impl Backend for FileBackend {
 
     async fn close(&self) -> Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sd_core::ErrorKind;
+
+    #[test]
+    fn a_file_is_named_by_its_absolute_path_alone() {
+        open("file:///etc/services.json", RegistryConfig::default()).unwrap();
+        for url in ["file://services.json", "file:///", "file:///a?ttl=1s"] {
+            let error = open(url, RegistryConfig::default()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{url}");
+        }
     }
 }

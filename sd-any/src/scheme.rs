@@ -1,0 +1,130 @@
+//! The table of schemes: the one place that knows every backend.
+
+use sd_backend::RegistryUrl;
+use sd_core::{Error, ErrorKind, Registry, RegistryConfig, Result};
+
+use crate::{file, memory};
+
+const OP: &str = "connect";
+
+/// Opens what a URL of one scheme names. The opener reads the URL, since its backend knows the keys.
+type Open = fn(&str, RegistryConfig) -> Result<Registry>;
+
+/// A scheme with its opener, or with the cargo feature that would bring it.
+struct Scheme {
+    name: &'static str,
+    open: std::result::Result<Open, Feature>,
+}
+
+struct Feature(&'static str);
+
+const SCHEMES: &[Scheme] = &[
+    Scheme {
+        name: "consul",
+        #[cfg(feature = "consul")]
+        open: Ok(|url, config| {
+            sd_consul::connect_with(sd_consul::ConsulConfig::from_url(url)?, config)
+        }),
+        #[cfg(not(feature = "consul"))]
+        open: Err(Feature("consul")),
+    },
+    Scheme {
+        name: "etcd",
+        #[cfg(feature = "etcd")]
+        open: Ok(|url, config| sd_etcd::connect_with(sd_etcd::EtcdConfig::from_url(url)?, config)),
+        #[cfg(not(feature = "etcd"))]
+        open: Err(Feature("etcd")),
+    },
+    Scheme {
+        name: "file",
+        open: Ok(file::open),
+    },
+    Scheme {
+        name: "memory",
+        open: Ok(memory::open),
+    },
+];
+
+/// Opens the registry that `url` names, with the default configuration. Returns without waiting for the server.
+///
+/// # Errors
+/// `InvalidInput` for an unknown scheme, and for what the backend does not accept in its URL. `Unsupported` for a backend that is
+/// not compiled in; the cause names the cargo feature.
+pub fn connect(url: &str) -> Result<Registry> {
+    connect_with(url, RegistryConfig::default())
+}
+
+/// As [`connect`], with a configuration.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_with(url: &str, config: RegistryConfig) -> Result<Registry> {
+    let Some((name, _)) = url.split_once("://") else {
+        // Not a URL: the parser says what one looks like, and repeats nothing that may be a secret.
+        RegistryUrl::parse(url)?;
+        return Err(Error::invalid_input(OP, "write backend://host:port/path"));
+    };
+    match SCHEMES.iter().find(|scheme| scheme.name == name) {
+        Some(scheme) => match &scheme.open {
+            Ok(open) => open(url, config),
+            Err(feature) => Err(not_compiled_in(scheme.name, feature)),
+        },
+        None => Err(unknown(RegistryUrl::parse(url)?.scheme())),
+    }
+}
+
+fn not_compiled_in(name: &str, Feature(feature): &Feature) -> Error {
+    Error::new(ErrorKind::Unsupported, OP).because(format!(
+        "{name}:// is not compiled in: build with --features {feature}"
+    ))
+}
+
+fn unknown(name: &str) -> Error {
+    let compiled_in: Vec<_> = SCHEMES
+        .iter()
+        .filter(|scheme| scheme.open.is_ok())
+        .map(|scheme| format!("{}://", scheme.name))
+        .collect();
+    Error::invalid_input(
+        OP,
+        format!(
+            "there is no backend for {name}://, only for {}",
+            compiled_in.join(", ")
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(url: &str) -> Error {
+        connect(url).unwrap_err()
+    }
+
+    #[test]
+    fn an_unknown_scheme_is_answered_with_the_known_ones() {
+        let error = refusal("consul-rs://h");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        let report = error.report().to_string();
+        assert!(report.contains("memory://"), "{report}");
+    }
+
+    #[test]
+    fn a_backend_that_is_not_compiled_in_is_answered_with_its_feature() {
+        let error = not_compiled_in("etcd", &Feature("etcd"));
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        let report = error.report().to_string();
+        assert!(report.ends_with("--features etcd"), "{report}");
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused_without_repeating_it() {
+        for text in ["", "etcd", "etcd:/root:sesame@h", "sesame"] {
+            let error = refusal(text);
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text}");
+            let report = error.report().to_string();
+            assert!(!report.contains("sesame"), "{report}");
+        }
+    }
+}
