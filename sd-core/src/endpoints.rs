@@ -41,8 +41,8 @@ pub use self::builder::EndpointCacheBuilder;
 pub use self::dump::{EndpointCacheDump, EndpointDump};
 pub use self::set::{CachedEndpoint, EndpointSet, MissingEndpoint};
 use crate::error::{Error, ErrorKind, Result};
-use crate::instance::Instance;
-use crate::subscription::Subscription;
+use crate::feed::subscription::Subscription;
+use crate::model::instance::Instance;
 
 /// Keeps one made value for each instance of a service.
 ///

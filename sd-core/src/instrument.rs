@@ -7,8 +7,8 @@
 use metrics::{counter, gauge};
 
 use crate::ServiceName;
-use crate::registration_event::RegistrationEvent;
-use crate::snapshot::Snapshot;
+use crate::model::snapshot::Snapshot;
+use crate::registration::event::RegistrationEvent;
 
 /// Gauge, label `service`: instances in the published set.
 pub const INSTANCES: &str = "sd_instances";

@@ -15,21 +15,21 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{Instrument, info_span};
 
-use crate::backend::Backend;
 use crate::clock::{BootClock, Clock};
-use crate::elector::AnyElector;
 use crate::error::{Error, ErrorKind, Result};
-use crate::guard::{RegistrationConfig, RegistrationDump, RegistrationGuard};
-use crate::instance::{Instance, RecordId};
-use crate::instancer::Instancer;
-use crate::keeper::{Confirm, Keeper, RegistrationStatus};
-use crate::name::{InstanceId, ServiceName};
-use crate::registrar::RegisterOptions;
-use crate::registration_event::{RegistrationEvent, RegistrationPhase};
-use crate::snapshot::Snapshot;
-use crate::subscription::{
+use crate::feed::subscription::{
     Discovery, Shared, Subscription, SubscriptionConfig, SubscriptionDump, runtime,
 };
+use crate::model::instance::{Instance, RecordId};
+use crate::model::name::{InstanceId, ServiceName};
+use crate::model::snapshot::Snapshot;
+use crate::port::backend::Backend;
+use crate::port::elector::AnyElector;
+use crate::port::instancer::Instancer;
+use crate::port::registrar::RegisterOptions;
+use crate::registration::event::{RegistrationEvent, RegistrationPhase};
+use crate::registration::guard::{RegistrationConfig, RegistrationDump, RegistrationGuard};
+use crate::registration::keeper::{Confirm, Keeper, RegistrationStatus};
 
 /// How a registry deals with its backend.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backoff::later;
-use crate::state::{State, Status};
+use crate::model::state::{State, Status};
 
 /// When a source is healthy, and for how long it must be so.
 #[derive(Clone, Copy, Debug)]

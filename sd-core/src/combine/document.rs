@@ -7,11 +7,11 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
-use crate::instance::{Incarnation, Instance};
-use crate::name::{InstanceId, ServiceName};
-use crate::snapshot::Skipped;
+use crate::model::endpoint::Endpoint;
+use crate::model::instance::{Incarnation, Instance};
+use crate::model::name::{InstanceId, ServiceName};
+use crate::model::snapshot::Skipped;
 
 /// Everything that a file says.
 #[derive(Debug, Default)]

@@ -12,12 +12,12 @@ use super::relay::{Relay, SILENCE_LIMIT, View};
 use super::source::{Part, Source, changed, default_config, states, trouble};
 use crate::clock::{BootClock, Clock};
 use crate::error::{Error, Result};
-use crate::instancer::{Feed, Instancer, Watcher};
+use crate::feed::subscription::SubscriptionConfig;
 use crate::instrument;
-use crate::name::ServiceName;
-use crate::snapshot::Snapshot;
-use crate::state::State;
-use crate::subscription::SubscriptionConfig;
+use crate::model::name::ServiceName;
+use crate::model::snapshot::Snapshot;
+use crate::model::state::State;
+use crate::port::instancer::{Feed, Instancer, Watcher};
 
 /// The first healthy one of several sources, in the order given. Falls back when the source in use fails, and returns to a
 /// preferred one when that is well again.

@@ -15,10 +15,10 @@ use super::file_reader::{OP, Reader, Reading};
 use super::relay::{Relay, SILENCE_LIMIT, View};
 use crate::clock::{BootClock, Clock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::instance::Incarnation;
-use crate::instancer::{Feed, Instancer, Watcher};
-use crate::name::ServiceName;
-use crate::snapshot::{Revision, Snapshot};
+use crate::model::instance::Incarnation;
+use crate::model::name::ServiceName;
+use crate::model::snapshot::{Revision, Snapshot};
+use crate::port::instancer::{Feed, Instancer, Watcher};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
     use crate::combine::MAX_FILE_BYTES;
     use crate::combine::switched::{seen, service, subscribe, until};
-    use crate::subscription::Subscription;
+    use crate::feed::subscription::Subscription;
 
     fn content(ids: &[&str]) -> String {
         let records: Vec<_> = ids

@@ -7,10 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::error::Result;
-use crate::instance::Instance;
-use crate::instancer::{Feed, Instancer, Watcher};
-use crate::name::{InstanceId, ServiceName};
-use crate::snapshot::Snapshot;
+use crate::model::instance::Instance;
+use crate::model::name::{InstanceId, ServiceName};
+use crate::model::snapshot::Snapshot;
+use crate::port::instancer::{Feed, Instancer, Watcher};
 
 /// A source that shows only the instances of another which fit all of its rules. Without rules it shows all.
 ///

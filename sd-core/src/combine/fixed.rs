@@ -11,10 +11,10 @@ use tokio::time::sleep_until;
 use super::relay::{Relay, SILENCE_LIMIT, View};
 use crate::clock::{BootClock, Clock};
 use crate::error::{Error, Result};
-use crate::instance::{Incarnation, Instance};
-use crate::instancer::{Feed, Instancer, Watcher};
-use crate::name::ServiceName;
-use crate::snapshot::{Revision, Snapshot};
+use crate::model::instance::{Incarnation, Instance};
+use crate::model::name::ServiceName;
+use crate::model::snapshot::{Revision, Snapshot};
+use crate::port::instancer::{Feed, Instancer, Watcher};
 
 /// A source whose instances the program gives. They stay until [`set`](Self::set) replaces them.
 #[derive(Debug)]

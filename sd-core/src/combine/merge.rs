@@ -14,12 +14,12 @@ use super::source::{Part, Source, changed, default_config, states, trouble};
 use crate::backoff::later;
 use crate::clock::{BootClock, Clock};
 use crate::error::Result;
-use crate::instance::{Incarnation, Instance};
-use crate::instancer::{Feed, Instancer, Watcher};
-use crate::name::{InstanceId, ServiceName};
-use crate::snapshot::{Revision, Skipped, Snapshot};
-use crate::state::{State, Status};
-use crate::subscription::SubscriptionConfig;
+use crate::feed::subscription::SubscriptionConfig;
+use crate::model::instance::{Incarnation, Instance};
+use crate::model::name::{InstanceId, ServiceName};
+use crate::model::snapshot::{Revision, Skipped, Snapshot};
+use crate::model::state::{State, Status};
+use crate::port::instancer::{Feed, Instancer, Watcher};
 
 /// Several sources as one: several datacenters, or the old and the new registry during a move.
 ///

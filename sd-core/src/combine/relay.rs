@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::instancer::Feed;
-use crate::name::InstanceId;
-use crate::snapshot::Snapshot;
+use crate::model::name::InstanceId;
+use crate::model::snapshot::Snapshot;
+use crate::port::instancer::Feed;
 
 /// How often a feed without news says how it is.
 const REPEAT_EVERY: Duration = Duration::from_secs(10);

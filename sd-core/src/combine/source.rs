@@ -8,11 +8,11 @@ use futures_util::future::select_all;
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::instancer::Instancer;
-use crate::name::ServiceName;
-use crate::publisher::Coalescing;
-use crate::state::{State, Status};
-use crate::subscription::{Shared, Subscription, SubscriptionConfig};
+use crate::feed::publisher::Coalescing;
+use crate::feed::subscription::{Shared, Subscription, SubscriptionConfig};
+use crate::model::name::ServiceName;
+use crate::model::state::{State, Status};
+use crate::port::instancer::Instancer;
 
 /// A named source. Each service is watched there once, however many feeds the combination has: a feed that is opened anew
 /// while the old one lives finds the last set of a source that is down.

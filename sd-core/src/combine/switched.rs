@@ -8,12 +8,12 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, TokioClock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::instance::{Incarnation, Instance};
-use crate::instancer::{Feed, Instancer, Watcher};
-use crate::name::{InstanceId, ServiceName};
-use crate::snapshot::{Revision, Snapshot};
-use crate::state::State;
-use crate::subscription::{Subscription, SubscriptionConfig};
+use crate::feed::subscription::{Subscription, SubscriptionConfig};
+use crate::model::instance::{Incarnation, Instance};
+use crate::model::name::{InstanceId, ServiceName};
+use crate::model::snapshot::{Revision, Snapshot};
+use crate::model::state::State;
+use crate::port::instancer::{Feed, Instancer, Watcher};
 
 /// A source of one service that refuses feeds and ends those that are open while it is down.
 #[derive(Debug)]

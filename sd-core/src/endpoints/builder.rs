@@ -17,8 +17,8 @@ use super::driver::Driver;
 use super::set::EndpointSet;
 use crate::balance::Rotation;
 use crate::error::{Error, ErrorKind, Result};
-use crate::instance::Instance;
-use crate::subscription::{Subscription, runtime};
+use crate::feed::subscription::{Subscription, runtime};
+use crate::model::instance::Instance;
 
 /// Makes a value of an instance.
 pub(super) type Make<T> = Arc<dyn Fn(Arc<Instance>) -> BoxFuture<'static, Result<T>> + Send + Sync>;

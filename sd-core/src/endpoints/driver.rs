@@ -20,14 +20,14 @@ use super::builder::{Close, EndpointCacheBuilder, Make, Settings};
 use super::set::{CachedEndpoint, EndpointSet, MissingEndpoint};
 use crate::backoff::{Backoff, later};
 use crate::balance::Rotation;
-use crate::delta::Delta;
 use crate::error::{Error, ErrorKind, Result};
-use crate::instance::Instance;
+use crate::feed::subscription::{Subscription, until};
 use crate::instrument;
-use crate::name::InstanceId;
-use crate::snapshot::Snapshot;
-use crate::state::{State, Status};
-use crate::subscription::{Subscription, until};
+use crate::model::delta::Delta;
+use crate::model::instance::Instance;
+use crate::model::name::InstanceId;
+use crate::model::snapshot::Snapshot;
+use crate::model::state::{State, Status};
 
 const OP: &str = "make endpoint";
 

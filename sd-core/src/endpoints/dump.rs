@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use super::set::EndpointSet;
-use crate::instance::Instance;
-use crate::name::InstanceId;
-use crate::subscription::SubscriptionDump;
+use crate::feed::subscription::SubscriptionDump;
+use crate::model::instance::Instance;
+use crate::model::name::InstanceId;
 
 /// What an endpoint cache holds and why. Serializes to JSON.
 #[derive(Clone, Debug, Serialize)]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::balance::{Picker, Rotation};
 use crate::error::Error;
-use crate::instance::Instance;
-use crate::name::InstanceId;
+use crate::model::instance::Instance;
+use crate::model::name::InstanceId;
 
 /// An instance and what was made of it.
 pub struct CachedEndpoint<T> {

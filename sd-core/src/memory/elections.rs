@@ -13,10 +13,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::clock::Moment;
-use crate::elector::{CandidateId, Leader, Predecessor, Ticket};
 use crate::error::{Error, ErrorKind, Result};
-use crate::name::ElectionName;
-use crate::token::FencingToken;
+use crate::model::name::ElectionName;
+use crate::model::token::FencingToken;
+use crate::port::elector::{CandidateId, Leader, Predecessor, Ticket};
 
 /// Recorded terms that are remembered. Beyond that, those of elections that nobody takes part in are forgotten, oldest first.
 const TERMS_KEPT: usize = 1024;

@@ -10,14 +10,14 @@ use super::elections::{Elections, ElectorNumber, End, Joined, Place};
 use super::leader_watcher::MemoryLeaderWatcher;
 use super::{MemoryBackend, check_open};
 use crate::clock::Clock;
-use crate::elector::{
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::name::ElectionName;
+use crate::port::elector::{
     Confirmation, CountsFrom, Elector, Entry, LeaderWatcher, Standing, StrictElector, Ticket,
     check_value,
 };
-use crate::error::{Error, ErrorKind, Result};
-use crate::name::ElectionName;
-use crate::registrar::Limits;
-use crate::safety::Safety;
+use crate::port::registrar::Limits;
+use crate::port::safety::Safety;
 
 #[derive(Debug)]
 pub(super) struct MemoryElector {
@@ -207,8 +207,8 @@ mod tests {
 
     use super::*;
     use crate::clock::{Moment, Sleep};
-    use crate::elector::Predecessor;
     use crate::memory::Memory;
+    use crate::port::elector::Predecessor;
 
     const TTL: Duration = Duration::from_secs(1);
 

@@ -7,13 +7,13 @@ use async_trait::async_trait;
 use super::MemoryBackend;
 use super::elector::MemoryElector;
 use super::watcher::MemoryWatcher;
-use crate::backend::Backend;
-use crate::elector::AnyElector;
 use crate::error::Result;
-use crate::instancer::{Instancer, Watcher};
-use crate::name::ServiceName;
-use crate::registrar::Registrar;
-use crate::snapshot::Snapshot;
+use crate::model::name::ServiceName;
+use crate::model::snapshot::Snapshot;
+use crate::port::backend::Backend;
+use crate::port::elector::AnyElector;
+use crate::port::instancer::{Instancer, Watcher};
+use crate::port::registrar::Registrar;
 
 #[async_trait]
 impl Instancer for MemoryBackend {

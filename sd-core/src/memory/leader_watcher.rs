@@ -7,9 +7,9 @@ use tokio::sync::watch;
 
 use super::elector::Client;
 use super::{ALIVE_EVERY, check_open};
-use crate::elector::{Leader, LeaderFeed, LeaderWatcher};
 use crate::error::Result;
-use crate::name::ElectionName;
+use crate::model::name::ElectionName;
+use crate::port::elector::{Leader, LeaderFeed, LeaderWatcher};
 
 #[derive(Debug)]
 pub(super) struct MemoryLeaderWatcher {

@@ -30,17 +30,17 @@ mod watcher;
 use std::sync::Arc;
 use std::time::Duration;
 
+use elections::{Elections, End};
+use store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, TokioClock};
-use crate::elector::CandidateId;
 use crate::error::{Error, ErrorKind, Result};
-use crate::instance::RecordId;
-use crate::name::ElectionName;
-use crate::registrar::Limits;
+use crate::model::instance::RecordId;
+use crate::model::name::ElectionName;
+use crate::port::elector::CandidateId;
+use crate::port::registrar::Limits;
 use crate::registry::{Registry, RegistryConfig};
-use elections::{Elections, End};
-use store::Store;
 
 /// The largest record, in bytes of JSON, and the largest value of a candidate.
 const MAX_RECORD_BYTES: usize = 64 * 1024;

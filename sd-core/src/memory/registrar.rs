@@ -8,8 +8,8 @@ use super::MemoryBackend;
 use super::store::Store;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::instance::{Instance, RecordId};
-use crate::registrar::{Limits, Liveness, RegisterOptions, Registrar, Registration};
+use crate::model::instance::{Instance, RecordId};
+use crate::port::registrar::{Limits, Liveness, RegisterOptions, Registrar, Registration};
 
 #[async_trait]
 impl Registrar for MemoryBackend {

@@ -9,9 +9,9 @@ use tokio::sync::watch;
 
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, Result};
-use crate::instance::{Incarnation, Instance, RecordId};
-use crate::name::{InstanceId, ServiceName};
-use crate::snapshot::{Revision, Snapshot};
+use crate::model::instance::{Incarnation, Instance, RecordId};
+use crate::model::name::{InstanceId, ServiceName};
+use crate::model::snapshot::{Revision, Snapshot};
 
 /// Withdrawals that are remembered for each service, for feeds that lag.
 const WITHDRAWALS_KEPT: usize = 1024;

@@ -10,9 +10,9 @@ use super::ALIVE_EVERY;
 use super::store::Store;
 use crate::clock::Clock;
 use crate::error::Result;
-use crate::instancer::{Feed, Watcher};
-use crate::name::ServiceName;
-use crate::snapshot::{Revision, Snapshot};
+use crate::model::name::ServiceName;
+use crate::model::snapshot::{Revision, Snapshot};
+use crate::port::instancer::{Feed, Watcher};
 
 #[derive(Debug)]
 pub(super) struct MemoryWatcher {

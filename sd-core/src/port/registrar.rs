@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::error::{Error, Result};
-use crate::instance::{Instance, RecordId};
+use crate::model::instance::{Instance, RecordId};
 
 /// The time-to-live that a registration asks for by default.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(10);

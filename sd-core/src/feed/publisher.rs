@@ -7,15 +7,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::Moment;
 use crate::backoff::later;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
-use crate::instrument;
-use crate::mass_loss::Holder;
-use crate::snapshot::{Revision, Snapshot};
-use crate::state::{State, Status};
-use crate::subscription::SubscriptionConfig;
+use crate::feed::mass_loss::Holder;
+use crate::feed::subscription::SubscriptionConfig;
+use crate::model::snapshot::{Revision, Snapshot};
+use crate::model::state::{State, Status};
+use crate::{Moment, instrument};
 
 /// How bursts of changes merge. The first change after quiet is published at once; its followers wait for quiet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,8 +255,8 @@ mod tests {
 
     use super::*;
     use crate::clock::TokioClock;
-    use crate::instance::Instance;
-    use crate::name::ServiceName;
+    use crate::model::instance::Instance;
+    use crate::model::name::ServiceName;
 
     fn publisher() -> (Publisher, watch::Receiver<State>) {
         let service = ServiceName::new("s").unwrap();

@@ -16,13 +16,13 @@ use tracing::{Instrument, debug, info_span};
 use crate::backoff::{Backoff, jittered, later, paced};
 use crate::clock::{BootClock, Clock, Moment};
 use crate::error::{Error, ErrorKind, Result, Retry};
-use crate::instancer::{Feed, Instancer, Watcher};
+use crate::feed::mass_loss::MassLossHold;
+use crate::feed::publisher::{Coalescing, Publisher};
 use crate::instrument;
-use crate::mass_loss::MassLossHold;
-use crate::name::ServiceName;
-use crate::publisher::{Coalescing, Publisher};
-use crate::snapshot::{Revision, Snapshot};
-use crate::state::{State, Status};
+use crate::model::name::ServiceName;
+use crate::model::snapshot::{Revision, Snapshot};
+use crate::model::state::{State, Status};
+use crate::port::instancer::{Feed, Instancer, Watcher};
 
 const OP: &str = "subscription";
 /// Reading everything more often than this would be polling.

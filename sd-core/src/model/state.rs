@@ -2,7 +2,7 @@
 
 use crate::clock::Moment;
 use crate::error::Error;
-use crate::snapshot::Snapshot;
+use crate::model::snapshot::Snapshot;
 
 /// The last good set of a service and how far it can be trusted. An error never replaces data.
 #[derive(Clone, Debug)]

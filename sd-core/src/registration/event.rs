@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::registrar::Liveness;
+use crate::port::registrar::Liveness;
 
 /// Something that happened to a registration.
 #[derive(Clone, Debug)]

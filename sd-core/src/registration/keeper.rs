@@ -14,11 +14,11 @@ use tracing::{debug, info, warn};
 use crate::backoff::{Backoff, jittered, paced};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Result, Retry};
-use crate::guard::RegistrationConfig;
-use crate::instance::Instance;
 use crate::instrument;
-use crate::registrar::{RegisterOptions, Registrar, Registration};
-use crate::registration_event::{RegistrationEvent, RegistrationPhase};
+use crate::model::instance::Instance;
+use crate::port::registrar::{RegisterOptions, Registrar, Registration};
+use crate::registration::event::{RegistrationEvent, RegistrationPhase};
+use crate::registration::guard::RegistrationConfig;
 
 /// A change of the record that the owner asks for.
 pub(crate) struct Command {

@@ -6,9 +6,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
-use crate::name::{InstanceId, ServiceName};
+use crate::model::endpoint::Endpoint;
+use crate::model::name::{InstanceId, ServiceName};
 
 /// The weight of an instance that states none.
 pub const DEFAULT_WEIGHT: u16 = 1;

@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use crate::instance::Instance;
-use crate::snapshot::Snapshot;
+use crate::model::instance::Instance;
+use crate::model::snapshot::Snapshot;
 
 /// An instance before and after a change. Both are the same run: id and incarnation are equal.
 #[derive(Clone, Debug, PartialEq, Eq)]

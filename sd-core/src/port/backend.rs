@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::elector::AnyElector;
 use crate::error::Result;
-use crate::instancer::Instancer;
-use crate::registrar::Registrar;
+use crate::port::elector::AnyElector;
+use crate::port::instancer::Instancer;
+use crate::port::registrar::Registrar;
 
 /// One server or cluster, one connection, many services. What a backend crate implements and a
 /// [`Registry`](crate::Registry) is made of.

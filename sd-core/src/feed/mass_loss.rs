@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backoff::later;
-use crate::delta::Delta;
-use crate::instance::Instance;
-use crate::name::InstanceId;
-use crate::snapshot::Snapshot;
+use crate::model::delta::Delta;
+use crate::model::instance::Instance;
+use crate::model::name::InstanceId;
+use crate::model::snapshot::Snapshot;
 
 /// When and for how long vanished instances are served on.
 ///

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 
 use crate::clock::Moment;
 use crate::error::{Error, Result};
-use crate::name::ServiceName;
-use crate::snapshot::{Revision, Snapshot};
+use crate::model::name::ServiceName;
+use crate::model::snapshot::{Revision, Snapshot};
 
 /// Reads services from one source: a server, a file, or other instancers.
 ///

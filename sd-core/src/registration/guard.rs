@@ -10,10 +10,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::instance::{Instance, RecordId};
-use crate::keeper::{Command, RegistrationStatus};
-use crate::registrar::RegisterOptions;
-use crate::registration_event::{RegistrationEvent, RegistrationPhase};
+use crate::model::instance::{Instance, RecordId};
+use crate::port::registrar::RegisterOptions;
+use crate::registration::event::{RegistrationEvent, RegistrationPhase};
+use crate::registration::keeper::{Command, RegistrationStatus};
 
 /// How a registration is kept.
 #[derive(Clone, Debug)]

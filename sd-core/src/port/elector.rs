@@ -3,8 +3,7 @@
 //! An elector knows one server's protocol and decides nothing: whether a term is believed, renewed, given up or ended is decided
 //! once, in `sd-election`. Users hold a `Candidate` of that crate.
 
-use std::fmt;
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, Result};
-use crate::name::ElectionName;
-use crate::registrar::Limits;
-use crate::safety::Safety;
-use crate::token::FencingToken;
+use crate::model::name::ElectionName;
+use crate::model::token::FencingToken;
+use crate::port::registrar::Limits;
+use crate::port::safety::Safety;
 
 /// Tells one participation in an election from every other: random, new for each. Written as 16 hexadecimal digits, and never
 /// zero or greater than `i64::MAX`, so that a backend can use it as the id of a lease.

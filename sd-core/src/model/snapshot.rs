@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::clock::Moment;
-use crate::instance::Instance;
-use crate::name::{InstanceId, ServiceName};
+use crate::model::instance::Instance;
+use crate::model::name::{InstanceId, ServiceName};
 
 /// A position in a source's change feed. Opaque: two are equal or not, and ordered only inside one domain (an etcd cluster, a
 /// Redis replication history, a session).

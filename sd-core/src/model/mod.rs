@@ -1,0 +1,9 @@
+//! The vocabulary: what is known of a service, without I/O.
+
+pub(crate) mod delta;
+pub(crate) mod endpoint;
+pub(crate) mod instance;
+pub(crate) mod name;
+pub(crate) mod snapshot;
+pub(crate) mod state;
+pub(crate) mod token;
