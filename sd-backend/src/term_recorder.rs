@@ -1,8 +1,9 @@
 //! The record of an election's last term, from which the next leader learns how that one ended.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use sd_core::sync::lock;
 use sd_core::{CandidateId, Predecessor};
 use serde::{Deserialize, Serialize};
 
@@ -121,7 +122,7 @@ impl TermRecorder {
 
     /// Nothing that panics is done under the lock.
     fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.progress)
     }
 }
 

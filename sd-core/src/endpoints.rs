@@ -25,6 +25,7 @@
 mod builder;
 mod driver;
 mod dump;
+mod parts;
 mod set;
 
 use std::fmt;
@@ -161,12 +162,13 @@ impl<T> fmt::Debug for EndpointCache<T> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::{Mutex, PoisonError};
+    use std::sync::Mutex;
 
     use tokio::time::{Instant, sleep};
 
     use super::*;
     use crate::combine::switched::{Switched, instance, subscribe};
+    use crate::sync::lock;
     use crate::{Discovery, Incarnation, Status};
 
     /// What a factory was asked for and a closer was given, at which time.
@@ -175,7 +177,7 @@ mod tests {
 
     impl Journal {
         fn write(&self, line: String) -> usize {
-            let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut lines = lock(&self.0);
             lines.push((Instant::now(), line));
             lines.len()
         }

@@ -13,6 +13,8 @@ mod model;
 mod port;
 mod registration;
 mod registry;
+mod runtime;
+pub mod sync;
 
 pub use async_trait::async_trait;
 
@@ -23,11 +25,9 @@ pub use crate::endpoints::{
     EndpointSet, MissingEndpoint,
 };
 pub use crate::error::{Error, ErrorKind, Report, Result, Retry};
+pub use crate::feed::config::{Coalescing, SubscriptionConfig};
 pub use crate::feed::mass_loss::MassLossHold;
-pub use crate::feed::publisher::Coalescing;
-pub use crate::feed::subscription::{
-    Discovery, Subscription, SubscriptionConfig, SubscriptionDump,
-};
+pub use crate::feed::subscription::{Discovery, Subscription, SubscriptionDump};
 pub use crate::model::delta::{Change, Delta};
 pub use crate::model::endpoint::{Address, Endpoint};
 pub use crate::model::instance::{DEFAULT_WEIGHT, Incarnation, Instance, RecordId};
@@ -49,6 +49,8 @@ pub use crate::port::registrar::{
 };
 pub use crate::port::safety::{Guarantee, Safety, SafetyNote};
 pub use crate::registration::advertised_address::advertised_address;
+pub use crate::registration::config::RegistrationConfig;
 pub use crate::registration::event::{RegistrationEvent, RegistrationPhase};
-pub use crate::registration::guard::{RegistrationConfig, RegistrationDump, RegistrationGuard};
+pub use crate::registration::guard::RegistrationGuard;
+pub use crate::registration::status::RegistrationDump;
 pub use crate::registry::{Closing, Registry, RegistryConfig, RegistryDump};

@@ -2,34 +2,35 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use serde::Serialize;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use tracing::{Instrument, info_span};
 
 use crate::clock::{BootClock, Clock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::subscription::{
-    Discovery, Shared, Subscription, SubscriptionConfig, SubscriptionDump, runtime,
-};
-use crate::model::instance::{Instance, RecordId};
-use crate::model::name::{InstanceId, ServiceName};
+use crate::feed::config::SubscriptionConfig;
+use crate::feed::subscription::{Discovery, Shared, Subscription, SubscriptionDump};
+use crate::model::instance::Instance;
+use crate::model::name::ServiceName;
 use crate::model::snapshot::Snapshot;
 use crate::port::backend::Backend;
 use crate::port::elector::AnyElector;
 use crate::port::instancer::Instancer;
 use crate::port::registrar::RegisterOptions;
-use crate::registration::event::{RegistrationEvent, RegistrationPhase};
-use crate::registration::guard::{RegistrationConfig, RegistrationDump, RegistrationGuard};
-use crate::registration::keeper::{Confirm, Keeper, RegistrationStatus};
+use crate::registration::command::Confirm;
+use crate::registration::config::RegistrationConfig;
+use crate::registration::guard::RegistrationGuard;
+use crate::registration::keeper::Keeper;
+use crate::registration::registrations::Registrations;
+use crate::registration::status::RegistrationDump;
+use crate::runtime::runtime;
+use crate::sync::lock;
 
 /// How a registry deals with its backend.
 #[derive(Clone, Debug)]
@@ -92,18 +93,6 @@ struct Inner {
     registrations: Arc<Registrations>,
     tasks: TaskTracker,
     stop: CancellationToken,
-}
-
-/// The registrations that this process keeps, to refuse duplicates and to show them.
-#[derive(Default)]
-struct Registrations(Mutex<BTreeMap<(ServiceName, InstanceId), Kept>>);
-
-struct Kept {
-    status: watch::Receiver<RegistrationStatus>,
-    /// Told to withdraw.
-    stop: CancellationToken,
-    /// Has withdrawn, or given up doing so.
-    left: CancellationToken,
 }
 
 /// How long [`Registry::close`] waits for tasks beyond what a withdrawal may take.
@@ -254,84 +243,19 @@ impl Registry {
         })?;
         registrar.limits().check(&instance, &options)?;
 
-        let config = self.inner.config.registration.clone();
-        let clock = Arc::clone(&self.inner.config.clock);
-        let record = instance.record_id();
-        let wanted = Arc::new(instance);
-        let phase = RegistrationPhase::Registering;
-        let (status, status_seen) = watch::channel(RegistrationStatus {
-            wanted,
-            phase,
-            since: clock.now(),
-            error: None,
-        });
-        let (commands, commands_seen) = mpsc::channel(8);
-        let (events, events_seen) = broadcast::channel(64);
-        let (end, ended) = oneshot::channel();
-        let stop = self.inner.stop.child_token();
-
-        let left = CancellationToken::new();
-        let kept = Kept {
-            status: status_seen.clone(),
-            stop: stop.clone(),
-            left: left.clone(),
-        };
-        let predecessor = self.inner.registrations.enter(&record, kept)?;
-        let (confirm_within, withdraw_within) = (config.confirm_within, config.withdraw_within);
-        let (last_status, last_event) = (status.clone(), events.clone());
-        let keeper = Keeper {
-            registrar,
-            options,
-            config,
-            clock: Arc::clone(&clock),
-            commands: commands_seen,
-            status,
-            events,
-            stop: stop.clone(),
-            predecessor,
-            unconfirmed: Vec::new(),
-            attempted: false,
-            confirmed: None,
-        };
-        let span = info_span!(
-            "heartbeat",
-            service = record.service.as_str(),
-            instance = record.id.as_str()
-        );
-        let (registrations, id) = (Arc::clone(&self.inner.registrations), record.clone());
-        // Tells so even if the task panics.
-        let left = left.drop_guard();
-        let task = async move {
-            let done = AssertUnwindSafe(keeper.run(confirm)).catch_unwind().await;
-            // A backend's mistake must not leave a guard behind that says it is registered.
-            let done = done.unwrap_or_else(|_| {
-                let error = Error::new(ErrorKind::Closed, OP).because("the heartbeat panicked");
-                last_status.send_modify(|status| {
-                    status.phase = RegistrationPhase::Ended;
-                    status.error = Some(error.clone());
-                });
-                // Nobody need listen.
-                let _ = last_event.send(RegistrationEvent::Failed(error.clone()));
-                Err(error)
-            });
-            drop(left);
-            registrations.tidy(&id);
-            // The owner may have let go.
-            let _ = end.send(done);
-        };
-        self.inner.tasks.spawn_on(task.instrument(span), &runtime);
-        Ok(RegistrationGuard {
-            record,
-            commands,
-            status: status_seen,
-            events: events_seen,
-            ended,
-            stop: stop.clone(),
-            _stop_on_drop: stop.drop_guard(),
-            clock,
-            confirm_within,
-            withdraw_within,
-        })
+        self.inner.registrations.keep(
+            Keeper::new(
+                instance,
+                options,
+                registrar,
+                self.inner.config.registration.clone(),
+                Arc::clone(&self.inner.config.clock),
+                self.inner.stop.child_token(),
+            ),
+            confirm,
+            &self.inner.tasks,
+            &runtime,
+        )
     }
 
     /// An elector with a connection of its own. Most programs hand the registry to a `Candidate` of `sd-election` instead.
@@ -418,40 +342,6 @@ impl fmt::Debug for Closing {
     }
 }
 
-impl Registrations {
-    /// Enters a registration. Returns what tells that the one before it under this id has left, if that still withdraws.
-    fn enter(&self, record: &RecordId, kept: Kept) -> Result<Option<CancellationToken>> {
-        let mut map = lock(&self.0);
-        let key = (record.service.clone(), record.id.clone());
-        if map
-            .get(&key)
-            .is_some_and(|other| !other.stop.is_cancelled())
-        {
-            return Err(Error::new(ErrorKind::Conflict, "register").because(format!(
-                "this process already keeps {:?} of {:?}",
-                record.id, record.service
-            )));
-        }
-        Ok(map.insert(key, kept).map(|before| before.left))
-    }
-
-    /// Forgets the registration under this id, unless it is a later one than the one that left.
-    fn tidy(&self, record: &RecordId) {
-        let mut map = lock(&self.0);
-        let key = (record.service.clone(), record.id.clone());
-        if map.get(&key).is_some_and(|kept| kept.left.is_cancelled()) {
-            map.remove(&key);
-        }
-    }
-
-    fn dump(&self, clock: &dyn Clock) -> Vec<RegistrationDump> {
-        lock(&self.0)
-            .values()
-            .map(|kept| RegistrationDump::new(&kept.status.borrow(), clock))
-            .collect()
-    }
-}
-
 impl Discovery for Registry {
     fn subscribe(&self, service: &ServiceName) -> Result<Subscription> {
         Self::subscribe(self, service)
@@ -476,9 +366,4 @@ pub struct RegistryDump {
     pub subscriptions: Vec<SubscriptionDump>,
     /// Every registration that is kept.
     pub registrations: Vec<RegistrationDump>,
-}
-
-/// The maps stay consistent even if a panic poisoned their lock: each change is one insert or remove.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
+use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result};
 
 /// Below the ports that the kernel gives to outgoing connections (32768 and up on Linux): one of those could take the port of
@@ -20,7 +21,7 @@ static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 /// # Errors
 /// `Unavailable` if none is found.
 pub fn free_port() -> Result<u16> {
-    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut taken = lock(&TAKEN);
     for _ in 0..ATTEMPTS {
         let port = fastrand::u16(RANGE);
         if !taken.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {

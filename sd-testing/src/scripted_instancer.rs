@@ -1,10 +1,11 @@
 //! A source that says what a test writes for it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sd_core::sync::lock;
 use sd_core::{Feed, Instancer, Result, Revision, ServiceName, Snapshot, Watcher};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -108,7 +109,7 @@ impl ScriptedInstancer {
     fn script(&self) -> MutexGuard<'_, Script> {
         // Every change is one push or pop.
         let script = &self.0.script;
-        script.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(script)
     }
 }
 

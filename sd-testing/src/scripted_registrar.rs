@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sd_core::sync::lock;
 use sd_core::{
     Error, Instance, Limits, Liveness, RecordId, RegisterOptions, Registrar, Registration, Result,
 };
@@ -166,7 +167,7 @@ impl ScriptedRegistrar {
     fn answers(&self) -> MutexGuard<'_, BTreeMap<Op, Answers>> {
         // Every change is one push or pop.
         let answers = &self.shared.answers;
-        answers.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(answers)
     }
 }
 

@@ -12,7 +12,7 @@ use super::relay::{Relay, SILENCE_LIMIT, View};
 use super::source::{Part, Source, changed, default_config, states, trouble};
 use crate::clock::{BootClock, Clock};
 use crate::error::{Error, Result};
-use crate::feed::subscription::SubscriptionConfig;
+use crate::feed::config::SubscriptionConfig;
 use crate::instrument;
 use crate::model::name::ServiceName;
 use crate::model::snapshot::Snapshot;

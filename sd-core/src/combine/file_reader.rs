@@ -3,11 +3,12 @@
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{ErrorKind as IoErrorKind, Read};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use super::document::Document;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::lock;
 
 /// The largest file that is read.
 pub const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
@@ -82,7 +83,7 @@ impl Reader {
     }
 
     pub(super) fn look(&self) -> Reading {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.last);
         let reading = self.read(last.as_ref());
         *last = Some(reading.clone());
         reading

@@ -14,7 +14,7 @@ use super::source::{Part, Source, changed, default_config, states, trouble};
 use crate::backoff::later;
 use crate::clock::{BootClock, Clock};
 use crate::error::Result;
-use crate::feed::subscription::SubscriptionConfig;
+use crate::feed::config::SubscriptionConfig;
 use crate::model::instance::{Incarnation, Instance};
 use crate::model::name::{InstanceId, ServiceName};
 use crate::model::snapshot::{Revision, Skipped, Snapshot};

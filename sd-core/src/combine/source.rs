@@ -1,18 +1,19 @@
 //! One of the sources that a combination is made of.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use futures_util::future::select_all;
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::feed::publisher::Coalescing;
-use crate::feed::subscription::{Shared, Subscription, SubscriptionConfig};
+use crate::feed::config::{Coalescing, SubscriptionConfig};
+use crate::feed::subscription::{Shared, Subscription};
 use crate::model::name::ServiceName;
 use crate::model::state::{State, Status};
 use crate::port::instancer::Instancer;
+use crate::sync::lock;
 
 /// A named source. Each service is watched there once, however many feeds the combination has: a feed that is opened anew
 /// while the old one lives finds the last set of a source that is down.
@@ -61,10 +62,7 @@ impl Source {
         config: &SubscriptionConfig,
         clock: &Arc<dyn Clock>,
     ) -> Result<Part> {
-        let mut map = self
-            .subscriptions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut map = lock(&self.subscriptions);
         let shared = map.get(service).and_then(Weak::upgrade);
         let subscription = if let Some(shared) = shared {
             Subscription::from_shared(shared)

@@ -8,7 +8,8 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, TokioClock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::subscription::{Subscription, SubscriptionConfig};
+use crate::feed::config::SubscriptionConfig;
+use crate::feed::subscription::Subscription;
 use crate::model::instance::{Incarnation, Instance};
 use crate::model::name::{InstanceId, ServiceName};
 use crate::model::snapshot::{Revision, Snapshot};

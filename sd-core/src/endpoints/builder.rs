@@ -7,44 +7,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 
 use super::EndpointCache;
 use super::driver::Driver;
+use super::parts::{Make, Parts, Settings};
 use super::set::EndpointSet;
 use crate::balance::Rotation;
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::subscription::{Subscription, runtime};
+use crate::feed::subscription::Subscription;
 use crate::model::instance::Instance;
-
-/// Makes a value of an instance.
-pub(super) type Make<T> = Arc<dyn Fn(Arc<Instance>) -> BoxFuture<'static, Result<T>> + Send + Sync>;
-/// Closes a value.
-pub(super) type Close<T> = Arc<dyn Fn(Arc<T>) -> BoxFuture<'static, ()> + Send + Sync>;
-
-/// Times and limits.
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) made_at_once: usize,
-    pub(super) make_within: Duration,
-    pub(super) retry_first: Duration,
-    pub(super) retry_cap: Duration,
-    pub(super) drain: Duration,
-    pub(super) close_within: Duration,
-    pub(super) invalidate_after: Option<Duration>,
-}
+use crate::runtime::runtime;
 
 /// Builds an [`EndpointCache`].
 #[must_use]
-pub struct EndpointCacheBuilder<T> {
-    pub(super) subscription: Subscription,
-    pub(super) make: Make<T>,
-    pub(super) close: Option<Close<T>>,
-    pub(super) settings: Settings,
-}
+pub struct EndpointCacheBuilder<T>(Parts<T>);
 
 impl<T: Send + Sync + 'static> EndpointCacheBuilder<T> {
     pub(super) fn new<F, E>(
@@ -63,7 +42,7 @@ impl<T: Send + Sync + 'static> EndpointCacheBuilder<T> {
                 })
             })
         });
-        Self {
+        Self(Parts {
             subscription,
             make,
             close: None,
@@ -76,7 +55,7 @@ impl<T: Send + Sync + 'static> EndpointCacheBuilder<T> {
                 close_within: Duration::from_secs(5),
                 invalidate_after: None,
             },
-        }
+        })
     }
 
     /// Sets what is done with a value that has left the set, once for each value that was made. Without it a value is dropped
@@ -85,46 +64,46 @@ impl<T: Send + Sync + 'static> EndpointCacheBuilder<T> {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.close = Some(Arc::new(move |value| Box::pin(close(value))));
+        self.0.close = Some(Arc::new(move |value| Box::pin(close(value))));
         self
     }
 
     /// Sets how many values are made at the same time, at least 1. Default 16.
     pub fn with_made_at_once(mut self, limit: usize) -> Self {
-        self.settings.made_at_once = limit.max(1);
+        self.0.settings.made_at_once = limit.max(1);
         self
     }
 
     /// Sets how long making one value may take. Default 10 s.
     pub fn with_make_within(mut self, limit: Duration) -> Self {
-        self.settings.make_within = limit;
+        self.0.settings.make_within = limit;
         self
     }
 
     /// Sets the delays after failures to make a value: up to `first`, doubling up to `cap`, with full jitter. Default 200 ms
     /// and 10 s.
     pub fn with_retry(mut self, first: Duration, cap: Duration) -> Self {
-        self.settings.retry_first = first;
-        self.settings.retry_cap = cap;
+        self.0.settings.retry_first = first;
+        self.0.settings.retry_cap = cap;
         self
     }
 
     /// Sets how long after it has left the set a value is closed. Default 30 s.
     pub fn with_drain(mut self, drain: Duration) -> Self {
-        self.settings.drain = drain;
+        self.0.settings.drain = drain;
         self
     }
 
     /// Sets how long closing one value may take, also at shutdown. Default 5 s.
     pub fn with_close_within(mut self, limit: Duration) -> Self {
-        self.settings.close_within = limit;
+        self.0.settings.close_within = limit;
         self
     }
 
     /// Empties the set when its source has been failing for this long, until the source is well again. By default the last set
     /// is served however old it is.
     pub fn with_invalidate_after(mut self, limit: Duration) -> Self {
-        self.settings.invalidate_after = Some(limit);
+        self.0.settings.invalidate_after = Some(limit);
         self
     }
 
@@ -138,9 +117,9 @@ impl<T: Send + Sync + 'static> EndpointCacheBuilder<T> {
         let sets = Arc::new(ArcSwap::from_pointee(empty));
         let (told, news) = watch::channel(());
         let stop = CancellationToken::new();
-        let subscription = self.subscription.clone();
+        let subscription = self.0.subscription.clone();
         let span = info_span!("endpoints", service = subscription.service().as_str());
-        let driver = Driver::new(self, Arc::clone(&sets), told, stop.clone());
+        let driver = Driver::new(self.0, Arc::clone(&sets), told, stop.clone());
         runtime.spawn(driver.run().instrument(span));
         Ok(EndpointCache {
             sets,
@@ -155,8 +134,8 @@ impl<T: Send + Sync + 'static> EndpointCacheBuilder<T> {
 impl<T> fmt::Debug for EndpointCacheBuilder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EndpointCacheBuilder")
-            .field("service", self.subscription.service())
-            .field("settings", &self.settings)
+            .field("service", self.0.subscription.service())
+            .field("settings", &self.0.settings)
             .finish_non_exhaustive()
     }
 }

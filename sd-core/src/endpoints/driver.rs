@@ -16,18 +16,19 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::builder::{Close, EndpointCacheBuilder, Make, Settings};
+use super::parts::{Close, Make, Parts, Settings};
 use super::set::{CachedEndpoint, EndpointSet, MissingEndpoint};
 use crate::backoff::{Backoff, later};
 use crate::balance::Rotation;
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::subscription::{Subscription, until};
+use crate::feed::subscription::Subscription;
 use crate::instrument;
 use crate::model::delta::Delta;
 use crate::model::instance::Instance;
 use crate::model::name::InstanceId;
 use crate::model::snapshot::Snapshot;
 use crate::model::state::{State, Status};
+use crate::runtime::until;
 
 const OP: &str = "make endpoint";
 
@@ -82,7 +83,7 @@ struct Made<T> {
 
 impl<T: Send + Sync + 'static> Driver<T> {
     pub(super) fn new(
-        built: EndpointCacheBuilder<T>,
+        built: Parts<T>,
         sets: Arc<ArcSwap<EndpointSet<T>>>,
         told: watch::Sender<()>,
         stop: CancellationToken,

@@ -1,7 +1,6 @@
 //! From what a source tells to what readers see: mass-loss hold, coalescing, and status.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -10,29 +9,11 @@ use tracing::{debug, info, warn};
 use crate::backoff::later;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
+use crate::feed::config::{Coalescing, SubscriptionConfig};
 use crate::feed::mass_loss::Holder;
-use crate::feed::subscription::SubscriptionConfig;
 use crate::model::snapshot::{Revision, Snapshot};
 use crate::model::state::{State, Status};
 use crate::{Moment, instrument};
-
-/// How bursts of changes merge. The first change after quiet is published at once; its followers wait for quiet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Coalescing {
-    /// A pause of this length ends a burst. Default 10 ms.
-    pub quiet: Duration,
-    /// No change waits longer than this. Default 100 ms.
-    pub longest: Duration,
-}
-
-impl Default for Coalescing {
-    fn default() -> Self {
-        Self {
-            quiet: Duration::from_millis(10),
-            longest: Duration::from_millis(100),
-        }
-    }
-}
 
 /// A set that waits for the end of a burst.
 #[derive(Debug)]
@@ -248,6 +229,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
 
     use metrics::{
         Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,

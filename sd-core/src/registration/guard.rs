@@ -3,40 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, oneshot};
 use tokio::time::timeout;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::DropGuard;
 
-use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::instance::{Instance, RecordId};
-use crate::port::registrar::RegisterOptions;
+use crate::registration::command::Command;
 use crate::registration::event::{RegistrationEvent, RegistrationPhase};
-use crate::registration::keeper::{Command, RegistrationStatus};
-
-/// How a registration is kept.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct RegistrationConfig {
-    /// How long [`Registry::register`](crate::Registry::register) tries before it gives up, and how long an update waits for its
-    /// confirmation. Default 10 s.
-    pub confirm_within: Duration,
-    /// How long a withdrawal is tried before the time-to-live is left to do it. Default 3 s.
-    pub withdraw_within: Duration,
-    /// What [`Registry::register`](crate::Registry::register) asks for.
-    pub options: RegisterOptions,
-}
-
-impl Default for RegistrationConfig {
-    fn default() -> Self {
-        Self {
-            confirm_within: Duration::from_secs(10),
-            withdraw_within: Duration::from_secs(3),
-            options: RegisterOptions::default(),
-        }
-    }
-}
+use crate::registration::keeper::KeeperHandle;
 
 /// Keeps one instance registered for as long as it lives: renews it, and registers it again when it was lost.
 ///
@@ -44,19 +19,27 @@ impl Default for RegistrationConfig {
 /// [`deregister`](Self::deregister) does so and waits for the confirmation.
 #[derive(Debug)]
 pub struct RegistrationGuard {
-    pub(crate) record: RecordId,
-    pub(crate) commands: mpsc::Sender<Command>,
-    pub(crate) status: watch::Receiver<RegistrationStatus>,
-    pub(crate) events: broadcast::Receiver<RegistrationEvent>,
-    pub(crate) ended: oneshot::Receiver<Result<()>>,
-    pub(crate) stop: CancellationToken,
-    pub(crate) _stop_on_drop: DropGuard,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) confirm_within: Duration,
-    pub(crate) withdraw_within: Duration,
+    record: RecordId,
+    keeper: KeeperHandle,
+    ended: oneshot::Receiver<Result<()>>,
+    _stop_on_drop: DropGuard,
 }
 
 impl RegistrationGuard {
+    /// `ended` tells how the keeper ended.
+    pub(crate) fn new(
+        record: RecordId,
+        keeper: KeeperHandle,
+        ended: oneshot::Receiver<Result<()>>,
+    ) -> Self {
+        Self {
+            record,
+            _stop_on_drop: keeper.stop.clone().drop_guard(),
+            keeper,
+            ended,
+        }
+    }
+
     /// What identifies the record at the server.
     pub fn record_id(&self) -> &RecordId {
         &self.record
@@ -64,12 +47,12 @@ impl RegistrationGuard {
 
     /// The instance as it is wanted at the server.
     pub fn instance(&self) -> Arc<Instance> {
-        Arc::clone(&self.status.borrow().wanted)
+        Arc::clone(&self.keeper.status.borrow().wanted)
     }
 
     /// Where the registration stands.
     pub fn phase(&self) -> RegistrationPhase {
-        self.status.borrow().phase
+        self.keeper.status.borrow().phase
     }
 
     /// Waits for the next event. Returns `None` after the last one. If events are not read, the oldest ones are dropped.
@@ -78,7 +61,7 @@ impl RegistrationGuard {
     /// Cancel-safe.
     pub async fn next_event(&mut self) -> Option<RegistrationEvent> {
         loop {
-            match self.events.recv().await {
+            match self.keeper.events.recv().await {
                 Ok(event) => return Some(event),
                 Err(broadcast::error::RecvError::Lagged(_)) => {}
                 Err(broadcast::error::RecvError::Closed) => return None,
@@ -104,18 +87,22 @@ impl RegistrationGuard {
                 change: Box::new(change),
                 reply,
             };
-            self.commands.send(command).await.map_err(|_| closed())?;
+            self.keeper
+                .commands
+                .send(command)
+                .await
+                .map_err(|_| closed())?;
             confirmed.await.map_err(|_| closed())?
         };
-        if let Ok(done) = timeout(self.confirm_within, asking).await {
+        if let Ok(done) = timeout(self.keeper.config.confirm_within, asking).await {
             return done;
         }
         let error = Error::new(ErrorKind::Timeout, OP);
-        Err(match self.status.borrow().error.clone() {
+        Err(match self.keeper.status.borrow().error.clone() {
             Some(reason) => error.with_source(reason),
             None => error.because(format!(
                 "not confirmed within {:?}; it stays wanted",
-                self.confirm_within
+                self.keeper.config.confirm_within
             )),
         })
     }
@@ -137,15 +124,15 @@ impl RegistrationGuard {
     /// # Cancel safety
     /// Dropping the future goes on withdrawing in the background.
     pub async fn deregister(self) -> Result<()> {
-        let Self { stop, ended, .. } = self;
-        stop.cancel();
+        let Self { keeper, ended, .. } = self;
+        keeper.stop.cancel();
         ended.await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Closed, "deregister").because("the runtime is shutting down"))
         })
     }
 
     /// Tells readers that this instance wants no more calls, waits until they have stopped sending any, then withdraws. At a
-    /// server that does not answer, each of the two steps takes at most [`RegistrationConfig::withdraw_within`].
+    /// server that does not answer, each of the two steps takes at most [`RegistrationConfig::withdraw_within`](crate::RegistrationConfig::withdraw_within).
     ///
     /// # Errors
     /// As [`deregister`](Self::deregister). A server that does not confirm the first step does not stop the second.
@@ -153,40 +140,13 @@ impl RegistrationGuard {
     /// # Cancel safety
     /// Dropping the future withdraws at once, in the background.
     pub async fn drain(self, wait: Duration) -> Result<()> {
-        let told = timeout(self.withdraw_within, self.set_ready(false)).await;
+        let told = timeout(self.keeper.config.withdraw_within, self.set_ready(false)).await;
         let told = told.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "drain")));
         if let Err(error) = told {
             tracing::warn!(error = %error.report(), "could not mark the instance as not ready before withdrawing it");
         }
-        self.clock.sleep_until(self.clock.now() + wait).await;
+        let clock = &self.keeper.clock;
+        clock.sleep_until(clock.now() + wait).await;
         self.deregister().await
-    }
-}
-
-/// A registration as a dump shows it.
-#[derive(Clone, Debug, Serialize)]
-#[non_exhaustive]
-pub struct RegistrationDump {
-    /// The instance as it is wanted at the server.
-    pub instance: Arc<Instance>,
-    /// Where the registration stands.
-    pub phase: RegistrationPhase,
-    /// For how many seconds it has stood there.
-    pub for_seconds: f64,
-    /// Why it is not registered.
-    pub error: Option<String>,
-}
-
-impl RegistrationDump {
-    pub(crate) fn new(status: &RegistrationStatus, clock: &dyn Clock) -> Self {
-        Self {
-            instance: Arc::clone(&status.wanted),
-            phase: status.phase,
-            for_seconds: clock.now().since(status.since).as_secs_f64(),
-            error: status
-                .error
-                .as_ref()
-                .map(|error| error.report().to_string()),
-        }
     }
 }

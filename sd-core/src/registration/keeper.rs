@@ -1,11 +1,11 @@
 //! The task behind a registration guard: registers, renews, registers again after a loss, withdraws at the end.
 
-use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -17,59 +17,49 @@ use crate::error::{Error, ErrorKind, Result, Retry};
 use crate::instrument;
 use crate::model::instance::Instance;
 use crate::port::registrar::{RegisterOptions, Registrar, Registration};
+use crate::registration::command::{Command, Confirm};
+use crate::registration::config::RegistrationConfig;
 use crate::registration::event::{RegistrationEvent, RegistrationPhase};
-use crate::registration::guard::RegistrationConfig;
-
-/// A change of the record that the owner asks for.
-pub(crate) struct Command {
-    pub(crate) change: Box<dyn FnOnce(Instance) -> Instance + Send>,
-    pub(crate) reply: oneshot::Sender<Result<()>>,
-}
-
-impl fmt::Debug for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Command")
-    }
-}
-
-/// What a dump and the guard's getters show.
-#[derive(Clone, Debug)]
-pub(crate) struct RegistrationStatus {
-    pub(crate) wanted: Arc<Instance>,
-    pub(crate) phase: RegistrationPhase,
-    pub(crate) since: Moment,
-    pub(crate) error: Option<Error>,
-}
-
-/// What the owner waits for when it registers.
-pub(crate) enum Confirm {
-    /// The first confirmation, or the error that ended the attempt, within a time.
-    Within(Duration, oneshot::Sender<Result<()>>),
-    /// Nothing: attempts go on until they succeed or the guard is dropped.
-    InBackground,
-}
+use crate::registration::status::RegistrationStatus;
 
 /// Owns one registration.
 #[derive(Debug)]
 pub(crate) struct Keeper {
-    pub(crate) registrar: Arc<dyn Registrar>,
-    pub(crate) options: RegisterOptions,
-    pub(crate) config: RegistrationConfig,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) commands: mpsc::Receiver<Command>,
-    pub(crate) status: watch::Sender<RegistrationStatus>,
-    pub(crate) events: broadcast::Sender<RegistrationEvent>,
-    pub(crate) stop: CancellationToken,
-    /// Tells that an earlier registration under this id has withdrawn. Until then its record is a conflict, or its clean-up
+    registrar: Arc<dyn Registrar>,
+    options: RegisterOptions,
+    config: RegistrationConfig,
+    clock: Arc<dyn Clock>,
+    commands: mpsc::Receiver<Command>,
+    status: watch::Sender<RegistrationStatus>,
+    events: broadcast::Sender<RegistrationEvent>,
+    stop: CancellationToken,
+    /// Cancelled when an earlier registration under this id has withdrawn. Until then its record is a conflict, or its clean-up
     /// would remove ours.
-    pub(crate) predecessor: Option<CancellationToken>,
+    predecessor: Option<CancellationToken>,
     /// Updates that wait for the server.
-    pub(crate) unconfirmed: Vec<oneshot::Sender<Result<()>>>,
+    unconfirmed: Vec<oneshot::Sender<Result<()>>>,
     /// Whether the record may be at the server.
-    pub(crate) attempted: bool,
+    attempted: bool,
     /// The record that the server confirmed last.
-    pub(crate) confirmed: Option<Arc<Instance>>,
+    confirmed: Option<Arc<Instance>>,
 }
+
+/// What the owner of a registration holds of its keeper.
+#[derive(Debug)]
+pub(crate) struct KeeperHandle {
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) status: watch::Receiver<RegistrationStatus>,
+    pub(crate) events: broadcast::Receiver<RegistrationEvent>,
+    /// Tells the keeper to withdraw.
+    pub(crate) stop: CancellationToken,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) config: RegistrationConfig,
+}
+
+/// Updates that the keeper has not taken yet.
+const MOST_COMMANDS: usize = 8;
+/// Events that the owner has not read yet; older ones are dropped.
+const MOST_EVENTS: usize = 64;
 
 /// Why a loop of the keeper ended.
 enum End {
@@ -85,7 +75,74 @@ enum End {
 const MOST_UNCONFIRMED: usize = 64;
 
 impl Keeper {
-    pub(crate) async fn run(mut self, confirm: Confirm) -> Result<()> {
+    /// A keeper that registers `instance` when it runs, and withdraws it when `stop` is cancelled.
+    pub(crate) fn new(
+        instance: Instance,
+        options: RegisterOptions,
+        registrar: Arc<dyn Registrar>,
+        config: RegistrationConfig,
+        clock: Arc<dyn Clock>,
+        stop: CancellationToken,
+    ) -> (Self, KeeperHandle) {
+        let (status, status_seen) = watch::channel(RegistrationStatus {
+            wanted: Arc::new(instance),
+            phase: RegistrationPhase::Registering,
+            since: clock.now(),
+            error: None,
+        });
+        let (commands, commands_seen) = mpsc::channel(MOST_COMMANDS);
+        let (events, events_seen) = broadcast::channel(MOST_EVENTS);
+        let handle = KeeperHandle {
+            commands,
+            status: status_seen,
+            events: events_seen,
+            stop: stop.clone(),
+            clock: Arc::clone(&clock),
+            config: config.clone(),
+        };
+        let keeper = Self {
+            registrar,
+            options,
+            config,
+            clock,
+            commands: commands_seen,
+            status,
+            events,
+            stop,
+            predecessor: None,
+            unconfirmed: Vec::new(),
+            attempted: false,
+            confirmed: None,
+        };
+        (keeper, handle)
+    }
+
+    /// Lets it register only after an earlier registration under this id has withdrawn.
+    pub(crate) fn after(mut self, predecessor: Option<CancellationToken>) -> Self {
+        self.predecessor = predecessor;
+        self
+    }
+
+    /// Keeps the record until `stop` is cancelled, then withdraws it.
+    pub(crate) async fn run(self, confirm: Confirm) -> Result<()> {
+        let (status, events) = (self.status.clone(), self.events.clone());
+        let done = AssertUnwindSafe(self.keep_and_withdraw(confirm))
+            .catch_unwind()
+            .await;
+        // A backend's mistake must not leave a guard behind that says it is registered.
+        done.unwrap_or_else(|_| {
+            let error = Error::new(ErrorKind::Closed, "register").because("the heartbeat panicked");
+            status.send_modify(|status| {
+                status.phase = RegistrationPhase::Ended;
+                status.error = Some(error.clone());
+            });
+            // The owner need not listen.
+            let _ = events.send(RegistrationEvent::Failed(error.clone()));
+            Err(error)
+        })
+    }
+
+    async fn keep_and_withdraw(mut self, confirm: Confirm) -> Result<()> {
         let hopeless = self.keep(confirm).await.err();
         // From here on another registration may take this id.
         self.stop.cancel();

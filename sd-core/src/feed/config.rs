@@ -1,0 +1,61 @@
+//! How a subscription deals with its source.
+
+use std::time::Duration;
+
+use crate::feed::mass_loss::MassLossHold;
+
+/// How a subscription deals with its source.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SubscriptionConfig {
+    /// How long opening a feed may take. Default 5 s.
+    pub open_timeout: Duration,
+    /// The first delay after a failed feed; later ones double, all with full jitter. Default 100 ms.
+    pub backoff_first: Duration,
+    /// The longest delay between feeds. Default 5 s.
+    pub backoff_cap: Duration,
+    /// A feed that lived this long resets the delay. Default 10 s.
+    pub stable_after: Duration,
+    /// How often everything is read again however well the feed looks, ± 20 %. Default 5 min; less than
+    /// 1 s counts as 1 s; `None` for never.
+    pub anti_entropy: Option<Duration>,
+    /// Whether instances that vanish together are served on for a while. `None` obeys the source at once.
+    pub mass_loss_hold: Option<MassLossHold>,
+    /// How bursts of changes merge.
+    pub coalescing: Coalescing,
+    /// Whether the set shows in the metrics of its service. The part of a combination does not: the whole does.
+    pub(crate) metered: bool,
+}
+
+impl Default for SubscriptionConfig {
+    fn default() -> Self {
+        Self {
+            open_timeout: Duration::from_secs(5),
+            backoff_first: Duration::from_millis(100),
+            backoff_cap: Duration::from_secs(5),
+            stable_after: Duration::from_secs(10),
+            anti_entropy: Some(Duration::from_mins(5)),
+            mass_loss_hold: Some(MassLossHold::default()),
+            coalescing: Coalescing::default(),
+            metered: true,
+        }
+    }
+}
+
+/// How bursts of changes merge. The first change after quiet is published at once; its followers wait for quiet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coalescing {
+    /// A pause of this length ends a burst. Default 10 ms.
+    pub quiet: Duration,
+    /// No change waits longer than this. Default 100 ms.
+    pub longest: Duration,
+}
+
+impl Default for Coalescing {
+    fn default() -> Self {
+        Self {
+            quiet: Duration::from_millis(10),
+            longest: Duration::from_millis(100),
+        }
+    }
+}

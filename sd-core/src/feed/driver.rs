@@ -1,0 +1,247 @@
+//! The task behind a subscription: opens a feed, publishes what it tells, and opens the next one when it ends. Errors become
+//! status, never data.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::backoff::{Backoff, jittered, later, paced};
+use crate::error::{Error, ErrorKind, Result, Retry};
+use crate::feed::config::SubscriptionConfig;
+use crate::feed::publisher::Publisher;
+use crate::instrument;
+use crate::model::name::ServiceName;
+use crate::model::snapshot::{Revision, Snapshot};
+use crate::port::instancer::{Feed, Instancer, Watcher};
+use crate::runtime::until;
+
+/// Reading everything more often than this would be polling.
+const SHORTEST_ANTI_ENTROPY: Duration = Duration::from_secs(1);
+
+/// The task behind a subscription.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    instancer: Arc<dyn Instancer>,
+    service: ServiceName,
+    config: SubscriptionConfig,
+    publisher: Publisher,
+    stop: CancellationToken,
+    /// The last good set as the source gave it, to resume after.
+    last: Option<Snapshot>,
+}
+
+/// The subscription is to end.
+struct Stopped;
+
+/// A feed on its way.
+type Opening = Pin<Box<dyn Future<Output = Result<Box<dyn Watcher>>> + Send>>;
+
+/// What can happen while a feed is followed.
+enum Event {
+    Told(Result<Feed>),
+    RereadDue,
+    Opened(Result<Box<dyn Watcher>>),
+    Silent,
+}
+
+impl Driver {
+    /// Follows `service` at `instancer` until `stop`.
+    pub(crate) fn new(
+        instancer: Arc<dyn Instancer>,
+        service: ServiceName,
+        config: SubscriptionConfig,
+        publisher: Publisher,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            instancer,
+            service,
+            config,
+            publisher,
+            stop,
+            last: None,
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        // Ends with `Stopped`, there is nothing else to tell.
+        let _ = self.drive().await;
+        debug!("subscription ended");
+    }
+
+    async fn drive(&mut self) -> Result<(), Stopped> {
+        let mut backoff = Backoff::new(self.config.backoff_first, self.config.backoff_cap);
+        loop {
+            let opened_at = Instant::now();
+            let opening = self.open(self.last.clone());
+            let error = match self.attend(opening).await? {
+                Ok(watcher) => self.follow(watcher).await?,
+                Err(error) => error,
+            };
+            instrument::feed_error(&self.service);
+            self.publisher.trouble(&error);
+            if opened_at.elapsed() >= self.config.stable_after {
+                backoff.reset();
+            }
+            let delay = match error.kind().retry() {
+                Retry::Backoff => backoff.next_delay(),
+                Retry::After(asked) => paced(asked, &mut backoff),
+                Retry::Resync => {
+                    self.last = None;
+                    backoff.next_delay()
+                }
+                Retry::Never => {
+                    // Whoever reads the status sees why; only dropping the handles ends it.
+                    self.attend(std::future::pending::<()>()).await?;
+                    return Err(Stopped);
+                }
+            };
+            self.attend(sleep(delay)).await?;
+        }
+    }
+
+    fn open(&self, known: Option<Snapshot>) -> Opening {
+        let (instancer, service) = (Arc::clone(&self.instancer), self.service.clone());
+        let limit = self.config.open_timeout;
+        Box::pin(async move {
+            match timeout(limit, instancer.watch(&service, known.as_ref())).await {
+                Ok(opened) => opened,
+                Err(_) => Err(Error::new(ErrorKind::Timeout, "open feed")
+                    .because(format!("no answer within {limit:?}"))),
+            }
+        })
+    }
+
+    /// Publishes what a feed tells until it ends. Replaces it now and then by one that reads everything again, and follows the
+    /// old one until the new one is open.
+    async fn follow(&mut self, mut watcher: Box<dyn Watcher>) -> Result<Error, Stopped> {
+        let mut reread_at = self.next_reread();
+        let mut fresh: Option<Opening> = None;
+        // How far the old feed got while the new one was being opened, which may have read before that.
+        let mut passed: Option<Revision> = None;
+        let mut limit = watcher.silence_limit();
+        let mut silent_at = later(Instant::now(), limit);
+        loop {
+            let event = self.attend(async {
+                tokio::select! {
+                    // What the old feed has told already comes before the new one.
+                    biased;
+                    told = watcher.next() => Event::Told(told),
+                    opened = opened(&mut fresh) => Event::Opened(opened),
+                    () = until(reread_at) => Event::RereadDue,
+                    () = sleep_until(silent_at) => Event::Silent,
+                }
+            });
+            match event.await? {
+                Event::Told(Ok(feed)) => {
+                    silent_at = later(Instant::now(), limit);
+                    if fresh.is_some() {
+                        passed = set_of(&feed).map(|set| set.revision().clone()).or(passed);
+                    } else if is_before(&feed, passed.as_ref()) {
+                        debug!("new feed is not yet as far as the old one was");
+                        continue;
+                    } else {
+                        passed = None;
+                    }
+                    self.take(feed);
+                }
+                Event::Told(Err(error)) => return Ok(error),
+                Event::Opened(opened) => {
+                    (fresh, reread_at) = (None, self.next_reread());
+                    match opened {
+                        Ok(opened) => {
+                            watcher = opened;
+                            limit = watcher.silence_limit();
+                            silent_at = later(Instant::now(), limit);
+                        }
+                        Err(error) => {
+                            passed = None;
+                            debug!(error = %error.report(), "could not read everything again");
+                        }
+                    }
+                }
+                Event::RereadDue => {
+                    (fresh, reread_at) = (Some(self.open(None)), None);
+                    passed = None;
+                }
+                Event::Silent => {
+                    return Ok(Error::new(ErrorKind::Timeout, "feed")
+                        .because(format!("silent for {limit:?}")));
+                }
+            }
+        }
+    }
+
+    fn next_reread(&self) -> Option<Instant> {
+        self.config.anti_entropy.map(|every| {
+            let every = every.max(SHORTEST_ANTI_ENTROPY);
+            later(Instant::now(), jittered(every, 0.2))
+        })
+    }
+
+    fn take(&mut self, feed: Feed) {
+        match feed {
+            Feed::Set(snapshot) => {
+                self.publisher.set(&snapshot);
+                self.last = Some(snapshot);
+            }
+            Feed::Alive { revision, as_of } => {
+                if let Some(last) = self.last.take() {
+                    self.publisher.alive(&revision, as_of);
+                    self.last = Some(last.with_position(revision, as_of));
+                } else {
+                    debug!("feed is alive but has told no set yet");
+                }
+            }
+            Feed::Degraded(error) => self.publisher.trouble(&error),
+            Feed::Partial { set, error } => {
+                self.publisher.partial_set(&set, &error);
+                self.last = Some(set);
+            }
+        }
+    }
+
+    /// Waits for `work` while the publisher's timers go on.
+    async fn attend<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stopped> {
+        tokio::pin!(work);
+        loop {
+            let due = self.publisher.due();
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(Stopped),
+                () = until(due) => self.publisher.on_timer(),
+                done = &mut work => return Ok(done),
+            }
+        }
+    }
+}
+
+/// Returns the feed when it is open; never if none is on its way.
+async fn opened(fresh: &mut Option<Opening>) -> Result<Box<dyn Watcher>> {
+    match fresh {
+        Some(opening) => opening.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn set_of(feed: &Feed) -> Option<&Snapshot> {
+    match feed {
+        Feed::Set(set) | Feed::Partial { set, .. } => Some(set),
+        Feed::Alive { .. } | Feed::Degraded(_) => None,
+    }
+}
+
+fn is_before(feed: &Feed, passed: Option<&Revision>) -> bool {
+    let position = match feed {
+        Feed::Alive { revision, .. } => Some(revision),
+        feed => set_of(feed).map(Snapshot::revision),
+    };
+    position
+        .zip(passed)
+        .is_some_and(|(position, passed)| position < passed)
+}

@@ -1,0 +1,28 @@
+//! How a registration is kept.
+
+use std::time::Duration;
+
+use crate::port::registrar::RegisterOptions;
+
+/// How a registration is kept.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RegistrationConfig {
+    /// How long [`Registry::register`](crate::Registry::register) tries before it gives up, and how long an update waits for its
+    /// confirmation. Default 10 s.
+    pub confirm_within: Duration,
+    /// How long a withdrawal is tried before the time-to-live is left to do it. Default 3 s.
+    pub withdraw_within: Duration,
+    /// What [`Registry::register`](crate::Registry::register) asks for.
+    pub options: RegisterOptions,
+}
+
+impl Default for RegistrationConfig {
+    fn default() -> Self {
+        Self {
+            confirm_within: Duration::from_secs(10),
+            withdraw_within: Duration::from_secs(3),
+            options: RegisterOptions::default(),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The registrations that a registry keeps: their tasks, no two under one id, and what a dump shows.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, info_span};
+
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::instance::RecordId;
+use crate::model::name::{InstanceId, ServiceName};
+use crate::registration::command::Confirm;
+use crate::registration::guard::RegistrationGuard;
+use crate::registration::keeper::{Keeper, KeeperHandle};
+use crate::registration::status::{RegistrationDump, RegistrationStatus};
+use crate::sync::lock;
+
+/// The registrations that this process keeps, to refuse duplicates and to show them.
+#[derive(Default)]
+pub(crate) struct Registrations(Mutex<BTreeMap<(ServiceName, InstanceId), Kept>>);
+
+struct Kept {
+    status: watch::Receiver<RegistrationStatus>,
+    /// Told to withdraw.
+    stop: CancellationToken,
+    /// Has withdrawn, or given up doing so.
+    left: CancellationToken,
+}
+
+impl Registrations {
+    /// Runs a keeper in a task of its own.
+    ///
+    /// # Errors
+    /// `Conflict` if a registration under this id is kept already.
+    pub(crate) fn keep(
+        self: &Arc<Self>,
+        (keeper, handle): (Keeper, KeeperHandle),
+        confirm: Confirm,
+        tasks: &TaskTracker,
+        runtime: &Handle,
+    ) -> Result<RegistrationGuard> {
+        let record = handle.status.borrow().wanted.record_id();
+        let left = CancellationToken::new();
+        let kept = Kept {
+            status: handle.status.clone(),
+            stop: handle.stop.clone(),
+            left: left.clone(),
+        };
+        let keeper = keeper.after(self.enter(&record, kept)?);
+        let span = info_span!(
+            "heartbeat",
+            service = record.service.as_str(),
+            instance = record.id.as_str()
+        );
+        let (end, ended) = oneshot::channel();
+        let (registrations, id) = (Arc::clone(self), record.clone());
+        // Tells so even if the task is dropped.
+        let left = left.drop_guard();
+        let task = async move {
+            let done = keeper.run(confirm).await;
+            drop(left);
+            registrations.tidy(&id);
+            // The owner may have let go.
+            let _ = end.send(done);
+        };
+        tasks.spawn_on(task.instrument(span), runtime);
+        Ok(RegistrationGuard::new(record, handle, ended))
+    }
+
+    /// Enters a registration. Returns what tells that the one before it under this id has left, if that still withdraws.
+    fn enter(&self, record: &RecordId, kept: Kept) -> Result<Option<CancellationToken>> {
+        let mut map = lock(&self.0);
+        let key = (record.service.clone(), record.id.clone());
+        if map
+            .get(&key)
+            .is_some_and(|other| !other.stop.is_cancelled())
+        {
+            return Err(Error::new(ErrorKind::Conflict, "register").because(format!(
+                "this process already keeps {:?} of {:?}",
+                record.id, record.service
+            )));
+        }
+        Ok(map.insert(key, kept).map(|before| before.left))
+    }
+
+    /// Forgets the registration under this id, unless it is a later one than the one that left.
+    fn tidy(&self, record: &RecordId) {
+        let mut map = lock(&self.0);
+        let key = (record.service.clone(), record.id.clone());
+        if map.get(&key).is_some_and(|kept| kept.left.is_cancelled()) {
+            map.remove(&key);
+        }
+    }
+
+    pub(crate) fn dump(&self, clock: &dyn Clock) -> Vec<RegistrationDump> {
+        lock(&self.0)
+            .values()
+            .map(|kept| RegistrationDump::new(&kept.status.borrow(), clock))
+            .collect()
+    }
+}
