@@ -91,7 +91,7 @@ impl Fixture for Combined {
     }
 
     async fn remove_record(&self, record: &RecordId) -> Result<()> {
-        self.memory.remove(record);
+        self.memory.operator().remove(record);
         Ok(())
     }
 }

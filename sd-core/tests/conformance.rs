@@ -21,17 +21,17 @@ impl Fixture for Embedded {
     }
 
     async fn remove_record(&self, record: &RecordId) -> Result<()> {
-        self.0.remove(record);
+        self.0.operator().remove(record);
         Ok(())
     }
 
     async fn remove_entry(&self, ticket: &Ticket) -> Result<()> {
-        self.0.remove_entry(&ticket.name, ticket.id);
+        self.0.operator().remove_entry(&ticket.name, ticket.id);
         Ok(())
     }
 
     async fn entries(&self, election: &ElectionName) -> Result<usize> {
-        Ok(self.0.entries(election).len())
+        Ok(self.0.operator().entries(election).len())
     }
 }
 

@@ -621,7 +621,7 @@ async fn a_record_that_an_operator_deleted_is_back_in_time() {
     soon(readers.changed()).await.unwrap();
     sleep(Duration::from_mins(1)).await;
 
-    assert!(memory.remove(guard.record_id()));
+    assert!(memory.operator().remove(guard.record_id()));
     let removed_at = Instant::now();
     let state = soon(readers.changed()).await.unwrap();
     assert!(state.snapshot().is_empty());

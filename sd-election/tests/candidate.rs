@@ -50,7 +50,7 @@ async fn a_dropped_leadership_and_a_dropped_campaign_leave_nothing_behind() {
     let third = timeout(TTL / 10, third.campaign()).await.unwrap().unwrap();
     drop(third);
     sleep(Duration::from_millis(10)).await;
-    assert!(memory.entries(first.name()).is_empty());
+    assert!(memory.operator().entries(first.name()).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -59,7 +59,11 @@ async fn an_entry_that_was_removed_ends_the_term_at_once_and_once() {
     let candidate = candidate(&memory).build().unwrap();
     let mut events = candidate.events();
     let leadership = candidate.campaign().await.unwrap();
-    assert!(memory.remove_entry(candidate.name(), leadership.id()));
+    assert!(
+        memory
+            .operator()
+            .remove_entry(candidate.name(), leadership.id())
+    );
     assert!(matches!(leadership.lost().await, EndReason::EntryGone(_)));
     assert!(!leadership.is_leader());
     leadership.resign().await.unwrap();
@@ -83,7 +87,7 @@ async fn work_runs_while_its_leader_leads_and_again_after_a_loss() {
         async move {
             assert!(term.is_leader());
             if first {
-                memory.remove_entry(&name, term.id());
+                memory.operator().remove_entry(&name, term.id());
                 term.lost().await;
             }
             "done"
@@ -92,7 +96,10 @@ async fn work_runs_while_its_leader_leads_and_again_after_a_loss() {
     assert_eq!(done.await.unwrap(), "done");
     assert_eq!(terms.len(), 2);
     assert!(terms[0] < terms[1]);
-    assert!(memory.entries(&name).is_empty(), "it has resigned");
+    assert!(
+        memory.operator().entries(&name).is_empty(),
+        "it has resigned"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -166,7 +173,7 @@ async fn closing_the_registry_ends_the_term_and_leaves() {
     registry.close().await.unwrap();
     assert!(!leadership.is_leader());
     assert!(matches!(leadership.lost().await, EndReason::Cancelled));
-    assert!(memory.entries(candidate.name()).is_empty());
+    assert!(memory.operator().entries(candidate.name()).is_empty());
     let error = candidate.campaign().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
 }
@@ -213,7 +220,7 @@ async fn a_new_campaign_says_where_the_candidate_stands_and_an_old_one_does_not(
     let memory = Memory::new();
     let candidate = candidate(&memory).build().unwrap();
     let first = candidate.campaign().await.unwrap();
-    memory.expire_entry(candidate.name(), first.id());
+    memory.operator().expire_entry(candidate.name(), first.id());
     first.lost().await;
     drop(first);
     let second = candidate.campaign().await.unwrap();

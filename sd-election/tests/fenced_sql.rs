@@ -66,7 +66,7 @@ async fn a_leader_of_the_past_writes_nothing() {
     assert!(write(&database, first.token(), "again by the first"));
     // It is paused for longer than its lease, or so it seems to the registry.
     let paused = first.term();
-    memory.expire_entry(first.name(), first.id());
+    memory.operator().expire_entry(first.name(), first.id());
 
     let second = lead(&memory).await;
     assert!(write(&database, second.token(), "by the second"));

@@ -7,7 +7,7 @@
 //! that of the one before it may have ended.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::name::ElectionName;
 use crate::model::token::FencingToken;
 use crate::port::elector::{CandidateId, Leader, Predecessor, Ticket};
+use crate::sync::lock;
 
 /// Recorded terms that are remembered. Beyond that, those of elections that nobody takes part in are forgotten, oldest first.
 const TERMS_KEPT: usize = 1024;
@@ -208,7 +209,7 @@ impl Elections {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change below is complete when it can panic no more.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     pub(super) fn token(&self, value: u64) -> FencingToken {

@@ -1,15 +1,12 @@
 //! The ownership port of the embedded registry. What is decided is decided in [`Elections`]; here candidates wait.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
-use super::elections::{Elections, ElectorNumber, End, Joined, Place};
+use super::client::Client;
+use super::elections::{ElectorNumber, End, Joined, Place};
 use super::leader_watcher::MemoryLeaderWatcher;
 use super::{MemoryBackend, check_open};
-use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::name::ElectionName;
 use crate::port::elector::{
@@ -26,22 +23,10 @@ pub(super) struct MemoryElector {
     limits: Limits,
 }
 
-/// What the parts of an elector share: the data, the time, and whether the backend was closed.
-#[derive(Clone, Debug)]
-pub(super) struct Client {
-    pub(super) elections: Arc<Elections>,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) closed: CancellationToken,
-}
-
 impl MemoryElector {
     pub(super) fn new(backend: &MemoryBackend) -> Self {
         Self {
-            client: Client {
-                elections: Arc::clone(&backend.elections),
-                clock: Arc::clone(&backend.clock),
-                closed: backend.closed.clone(),
-            },
+            client: Client::of(backend),
             number: backend.elections.new_elector(),
             limits: backend.limits.clone(),
         }
@@ -197,6 +182,7 @@ impl Entry for MemoryEntry {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::task::{Context, Poll, Wake, Waker};
@@ -206,6 +192,7 @@ mod tests {
     use futures_util::future::join_all;
 
     use super::*;
+    use crate::clock::Clock;
     use crate::clock::{Moment, Sleep};
     use crate::memory::Memory;
     use crate::port::elector::Predecessor;
@@ -246,7 +233,7 @@ mod tests {
             entries.push(elector.join(ticket).await.unwrap());
         }
         let ids: Vec<_> = tickets.iter().map(|ticket| ticket.id).collect();
-        assert_eq!(memory.entries(&tickets[0].name), ids);
+        assert_eq!(memory.operator().entries(&tickets[0].name), ids);
         let mut last = 0;
         for (ticket, entry) in tickets.iter().zip(&entries) {
             let (token, _) = leads(&entry.standing(None).await.unwrap()).unwrap();
@@ -330,7 +317,7 @@ mod tests {
         let found = first.standing(None).await.unwrap();
         assert_eq!(leads(&found).unwrap().1, Predecessor::None);
 
-        memory.remove_entry(&b.name, a.id);
+        memory.operator().remove_entry(&b.name, a.id);
         let second = elector.join(&b).await.unwrap();
         for _ in 0..2 {
             let found = second.standing(None).await.unwrap();
@@ -350,11 +337,11 @@ mod tests {
         let ticket = ticket();
         let entry = elector.join(&ticket).await.unwrap();
         tokio::time::advance(TTL / 2).await;
-        memory.restart_leases();
+        memory.operator().restart_leases();
         tokio::time::advance(TTL * 3 / 4).await;
         entry.confirm().await.unwrap();
         tokio::time::advance(TTL).await;
-        memory.restart_leases();
+        memory.operator().restart_leases();
         let error = entry.confirm().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::LeaseLost);
     }
@@ -373,7 +360,7 @@ mod tests {
         assert_eq!(memory.elections.held().0, 0);
         elector.join(&ticket).await.unwrap();
         tokio::time::advance(TTL).await;
-        assert!(memory.entries(&name).is_empty());
+        assert!(memory.operator().entries(&name).is_empty());
         assert_eq!(memory.elections.held().0, 0);
     }
 

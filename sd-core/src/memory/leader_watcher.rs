@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::elector::Client;
+use super::client::Client;
 use super::{ALIVE_EVERY, check_open};
 use crate::error::Result;
 use crate::model::name::ElectionName;

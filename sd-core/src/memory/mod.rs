@@ -19,10 +19,12 @@
 //! # }
 //! ```
 
+mod client;
 mod elections;
 mod elector;
 mod instancer;
 mod leader_watcher;
+mod operator;
 mod registrar;
 mod store;
 mod watcher;
@@ -30,15 +32,13 @@ mod watcher;
 use std::sync::Arc;
 use std::time::Duration;
 
-use elections::{Elections, End};
-use store::Store;
 use tokio_util::sync::CancellationToken;
 
+use self::elections::Elections;
+pub use self::operator::Operator;
+use self::store::Store;
 use crate::clock::{Clock, TokioClock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::instance::RecordId;
-use crate::model::name::ElectionName;
-use crate::port::elector::CandidateId;
 use crate::port::registrar::Limits;
 use crate::registry::{Registry, RegistryConfig};
 
@@ -102,31 +102,9 @@ impl Memory {
         }
     }
 
-    /// Removes a record as an operator would, whoever owns it. Says whether it was there.
-    pub fn remove(&self, record: &RecordId) -> bool {
-        self.store.remove(record)
-    }
-
-    /// Who takes part in an election, in the order in which they joined.
-    pub fn entries(&self, election: &ElectionName) -> Vec<CandidateId> {
-        self.elections.entries(election, self.clock.now())
-    }
-
-    /// Removes a candidate's entry as an operator would, whoever owns it. Says whether it was there.
-    pub fn remove_entry(&self, election: &ElectionName, id: CandidateId) -> bool {
-        let now = self.clock.now();
-        self.elections.end(election, id, End::Removed, now)
-    }
-
-    /// Ends the lease of a candidate's entry at once. Says whether it was there.
-    pub fn expire_entry(&self, election: &ElectionName, id: CandidateId) -> bool {
-        let now = self.clock.now();
-        self.elections.end(election, id, End::Expired, now)
-    }
-
-    /// Gives the entries of all candidates their full time-to-live again, as a server does that was started anew.
-    pub fn restart_leases(&self) {
-        self.elections.restart_leases(self.clock.now());
+    /// What an operator of a registry can do to it, and a test wants to.
+    pub fn operator(&self) -> Operator {
+        Operator::of(self)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::instance::{Incarnation, Instance, RecordId};
 use crate::model::name::{InstanceId, ServiceName};
 use crate::model::snapshot::{Revision, Snapshot};
+use crate::sync::lock;
 
 /// Withdrawals that are remembered for each service, for feeds that lag.
 const WITHDRAWALS_KEPT: usize = 1024;
@@ -114,7 +115,7 @@ impl Store {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change below is complete when it can panic no more.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     pub(super) fn services(&self, now: Moment) -> Vec<ServiceName> {

@@ -78,7 +78,7 @@ impl Server {
 
     /// Who takes part, first to last.
     pub(super) fn queue(&self) -> Vec<CandidateId> {
-        self.memory.entries(&self.name)
+        self.memory.operator().entries(&self.name)
     }
 
     /// Whose entry it is.
@@ -92,13 +92,13 @@ impl Server {
     }
 
     pub(super) fn remove(&self, id: CandidateId) {
-        if self.memory.remove_entry(&self.name, id) {
+        if self.memory.operator().remove_entry(&self.name, id) {
             self.world.record(Node::SERVER, What::EntryRemoved { id });
         }
     }
 
     pub(super) fn end_lease(&self, id: CandidateId) {
-        if self.memory.expire_entry(&self.name, id) {
+        if self.memory.operator().expire_entry(&self.name, id) {
             self.world.record(Node::SERVER, What::LeaseEnded { id });
         }
     }
@@ -107,7 +107,7 @@ impl Server {
     pub(super) fn restart_leases(&self) {
         let now = self.clock.now();
         let present = self.queue();
-        self.memory.restart_leases();
+        self.memory.operator().restart_leases();
         for (id, kept) in self.kept().iter_mut() {
             if present.contains(id) {
                 kept.expires = kept.expires.max(now + kept.span);
@@ -168,7 +168,7 @@ impl Server {
                 .kept()
                 .get(&id)
                 .is_none_or(|kept| kept.expires <= expires);
-            if is_over && self.memory.expire_entry(&self.name, id) {
+            if is_over && self.memory.operator().expire_entry(&self.name, id) {
                 self.world.record(Node::SERVER, What::Expired { id });
             }
             // A late message may have made it again: then it lives as long as the embedded registry lets it.

@@ -123,7 +123,7 @@ impl Fixture for Store {
     }
 
     async fn remove_record(&self, record: &RecordId) -> Result<()> {
-        self.memory.remove(record);
+        self.memory.operator().remove(record);
         Ok(())
     }
 }

@@ -214,7 +214,7 @@ impl Registration for FlawedRegistration {
 impl Drop for FlawedRegistration {
     fn drop(&mut self) {
         if self.has(Flaw::WithdrawsWhenDropped) && self.inner.is_some() {
-            self.backend.memory.remove(&self.record);
+            self.backend.memory.operator().remove(&self.record);
         }
     }
 }

@@ -88,7 +88,7 @@ impl FlawedElector {
             Flaw::CountsTokensAnewWhenEmpty => {
                 let mut joins = self.shared.joins_since_empty.lock().unwrap();
                 let joins = joins.entry(name.clone()).or_default();
-                if self.memory.entries(name).is_empty() {
+                if self.memory.operator().entries(name).is_empty() {
                     *joins = 0;
                 }
                 *joins += 1;
@@ -127,8 +127,8 @@ impl Elector for FlawedElector {
         let handed_on = self.mend(ticket);
         let came_back = self.own.left.lock().unwrap().contains(&ticket.id);
         if self.has(Flaw::RejoinsInPlaceOfOthers) && came_back {
-            for id in self.memory.entries(&ticket.name) {
-                self.memory.remove_entry(&ticket.name, id);
+            for id in self.memory.operator().entries(&ticket.name) {
+                self.memory.operator().remove_entry(&ticket.name, id);
             }
         }
         if self.has(Flaw::JoinsOnWhenDropped) {
@@ -140,7 +140,7 @@ impl Elector for FlawedElector {
             tokio::spawn(joining).await.unwrap()?;
         }
         let token = self.count(&ticket.name);
-        let ahead = self.memory.entries(&ticket.name).last().copied();
+        let ahead = self.memory.operator().entries(&ticket.name).last().copied();
         let inner = self.enter(&handed_on).await?;
         Ok(Box::new(FlawedEntry::new(
             self.clone(),
@@ -159,15 +159,15 @@ impl Elector for FlawedElector {
             _ => self.mend(ticket),
         };
         self.own.left.lock().unwrap().insert(ticket.id);
-        let entries = self.memory.entries(&ticket.name);
+        let entries = self.memory.operator().entries(&ticket.name);
         let absent = !entries.contains(&ticket.id);
         match (self.flaw, entries.first()) {
             (Flaw::IgnoresLeaving, _) => return Ok(()),
             (Flaw::LeavesWhoeverHasTheId | Flaw::RecordsNoResignation, _) => {
-                self.memory.remove_entry(&ticket.name, ticket.id);
+                self.memory.operator().remove_entry(&ticket.name, ticket.id);
             }
             (Flaw::LeavesWhoeverLeads, Some(leader)) => {
-                self.memory.remove_entry(&ticket.name, *leader);
+                self.memory.operator().remove_entry(&ticket.name, *leader);
             }
             (Flaw::FailsToLeaveWhatIsAbsent, _) if absent => {
                 return Err(Error::new(ErrorKind::NotFound, "leave election"));

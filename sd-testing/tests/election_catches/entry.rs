@@ -56,7 +56,7 @@ impl FlawedEntry {
     }
 
     fn entries(&self) -> Vec<CandidateId> {
-        self.elector.memory.entries(&self.ticket.name)
+        self.elector.memory.operator().entries(&self.ticket.name)
     }
 
     /// Whether it leads by the flaw's own rule; `None` if the flaw has none.
@@ -231,7 +231,7 @@ impl Drop for FlawedEntry {
     fn drop(&mut self) {
         if self.has(Flaw::LeavesWhenDropped) {
             let Ticket { name, id, .. } = &self.ticket;
-            self.elector.memory.remove_entry(name, *id);
+            self.elector.memory.operator().remove_entry(name, *id);
         }
     }
 }

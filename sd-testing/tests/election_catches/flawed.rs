@@ -130,17 +130,17 @@ impl Fixture for Store {
     }
 
     async fn remove_entry(&self, ticket: &Ticket) -> Result<()> {
-        self.memory.remove_entry(&ticket.name, ticket.id);
+        self.memory.operator().remove_entry(&ticket.name, ticket.id);
         Ok(())
     }
 
     async fn expire_entry(&self, ticket: &Ticket) -> Result<()> {
-        self.memory.expire_entry(&ticket.name, ticket.id);
+        self.memory.operator().expire_entry(&ticket.name, ticket.id);
         Ok(())
     }
 
     async fn entries(&self, election: &ElectionName) -> Result<usize> {
-        Ok(self.memory.entries(election).len())
+        Ok(self.memory.operator().entries(election).len())
     }
 }
 
