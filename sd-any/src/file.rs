@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use sd_backend::RegistryUrl;
 use sd_core::combine::File;
+use sd_core::port::async_trait;
 use sd_core::{
     Backend, Error, Instancer, Registrar, Registry, RegistryConfig, Result, ServiceName, Snapshot,
-    Watcher, async_trait,
+    Watcher,
 };
 
 /// `file:///path/services.json`
@@ -56,7 +57,7 @@ impl Backend for FileBackend {
         None
     }
 
-    fn elector(self: Arc<Self>) -> Option<sd_core::AnyElector> {
+    fn elector(self: Arc<Self>) -> Option<sd_core::port::AnyElector> {
         None
     }
 
@@ -67,8 +68,9 @@ impl Backend for FileBackend {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use sd_core::ErrorKind;
+
+    use super::*;
 
     #[test]
     fn a_file_is_named_by_its_absolute_path_alone() {

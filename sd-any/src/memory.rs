@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use sd_backend::RegistryUrl;
+use sd_core::clock::TokioClock;
 use sd_core::memory::Memory;
-use sd_core::{Error, Registry, RegistryConfig, Result, TokioClock};
+use sd_core::{Error, Registry, RegistryConfig, Result};
 
 /// `memory://`
 pub(crate) fn open(url: &str, config: RegistryConfig) -> Result<Registry> {
@@ -22,8 +23,9 @@ pub(crate) fn open(url: &str, config: RegistryConfig) -> Result<Registry> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use sd_core::ErrorKind;
+
+    use super::*;
 
     #[test]
     fn an_embedded_registry_has_no_address_and_no_keys() {

@@ -3,8 +3,8 @@
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use sd_core::port::{CandidateId, Predecessor};
 use sd_core::sync::lock;
-use sd_core::{CandidateId, Predecessor};
 use serde::{Deserialize, Serialize};
 
 /// A term as it is stored.
@@ -39,7 +39,7 @@ impl Term {
     }
 }
 
-/// For electors whose server stores the [record](sd_core::Ticket::records_term) of a term: decides what is recorded of the term of one
+/// For electors whose server stores the [record](sd_core::port::Ticket::records_term) of a term: decides what is recorded of the term of one
 /// entry and what was before it, whatever becomes of the answers to single attempts.
 ///
 /// A backend keeps one record for each election, under a key of its own that hangs on no lease or session, so that it outlives

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sd_core::{AnyElector, Backend, BootClock, Clock, Registrar, Registry, RegistryConfig, Result};
+use sd_core::clock::{BootClock, Clock};
+use sd_core::port::AnyElector;
+use sd_core::{Backend, Registrar, Registry, RegistryConfig, Result};
 
 use crate::client::clients::Clients;
 use crate::client::credentials::Credentials;

@@ -7,10 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
-use sd_core::{
-    Address, DEFAULT_WEIGHT, Endpoint, Error, Incarnation, Instance, InstanceId, Result,
-    ServiceName,
-};
+use sd_core::{Address, Endpoint, Error, Incarnation, Instance, InstanceId, Result, ServiceName};
 use serde::{Deserialize, Serialize};
 
 use crate::config::ConsulConfig;
@@ -393,7 +390,7 @@ impl Codec {
         let number = |key: &str| meta.get(key).and_then(|text| text.parse::<u16>().ok());
         let consuls = read
             .weights
-            .map_or(DEFAULT_WEIGHT, |w| w.in_state(health.state));
+            .map_or(Instance::DEFAULT_WEIGHT, |w| w.in_state(health.state));
         let mut instance = Instance::of_run(service.clone(), id, incarnation, endpoint)
             .with_ready(!health.maintenance)
             .with_weight(number(WEIGHT).unwrap_or(consuls))

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use common::{LONG, Operator, config_at, is_live_with, registry_at, server, service, ttl, until};
 use sd_consul::{CheckKind, ConsulBackend, ConsulConfig};
-use sd_core::{Backend, Instance, Liveness, Registrar, Registration, ServiceName, Subscription};
+use sd_core::port::{Liveness, Registration};
+use sd_core::{Backend, Instance, Registrar, ServiceName, Subscription};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;

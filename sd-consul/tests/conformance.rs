@@ -10,7 +10,8 @@ use std::time::Duration;
 use common::operator::service_id;
 use common::{Operator, TTL, config_at, server};
 use sd_consul::{ConsulBackend, DEFAULT_ELECTION_PREFIX, DEFAULT_REQUEST_TIMEOUT};
-use sd_core::{Backend, ElectionName, RecordId, Result, ServiceName, Ticket, async_trait};
+use sd_core::port::{Ticket, async_trait};
+use sd_core::{Backend, ElectionName, RecordId, Result, ServiceName};
 use sd_testing::{Fixture, electing, reading, writing};
 
 /// The running Consul, and an operator beside the library.

@@ -17,7 +17,8 @@ use common::election::{
 use common::{Operator, server};
 use reqwest::Method;
 use sd_consul::DEFAULT_LOCK_DELAY;
-use sd_core::{Backend, ErrorKind, Predecessor, Standing};
+use sd_core::port::{Predecessor, Standing};
+use sd_core::{Backend, ErrorKind};
 use sd_testing::faults;
 use serde_json::json;
 use tokio::time::{Instant, timeout};

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use common::election::{Booth, after, first, leads, name, ticket, waits};
 use common::{LONG, Operator, server};
-use sd_core::{Elector, ErrorKind, LeaderFeed};
+use sd_core::port::LeaderFeed;
+use sd_core::{Elector, ErrorKind};
 use sd_testing::{HttpProxy, HttpRequest, HttpRule, HttpState};
 use serde_json::json;
 use tokio::time::{Instant, timeout};

@@ -13,7 +13,8 @@ use common::election::{
 };
 use common::faults::OwnAgent;
 use common::{LONG, Operator, eventually, own_server_behind_proxy};
-use sd_core::{Elector, ErrorKind, LeaderFeed, Ticket};
+use sd_core::port::{LeaderFeed, Ticket};
+use sd_core::{Elector, ErrorKind};
 use sd_testing::{ConsulServer, Direction, Fault, TcpProxy, faults};
 use tokio::time::{Instant, timeout};
 

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use common::election::{leads, name, ticket};
 use common::{Operator, is_live_with, own_server_with, service, until};
 use sd_consul::{ConsulBackend, ConsulConfig};
-use sd_core::{Backend, Instance, LeaderFeed};
+use sd_core::port::LeaderFeed;
+use sd_core::{Backend, Instance};
 
 /// Says so where there is no IPv6, in many containers for instance, and tests nothing there.
 #[tokio::test]

@@ -13,10 +13,9 @@ use common::{
 };
 use futures_util::FutureExt;
 use sd_consul::{Consistency, ConsulBackend, ConsulConfig};
+use sd_core::clock::TokioClock;
 use sd_core::combine::Merge;
-use sd_core::{
-    Discovery, ErrorKind, Instancer, RegistryConfig, ServiceName, Snapshot, Status, TokioClock,
-};
+use sd_core::{Discovery, ErrorKind, Instancer, RegistryConfig, ServiceName, Snapshot, Status};
 use sd_testing::{ConsulProgram, HttpProxy, HttpRule};
 use tokio::time::timeout;
 

@@ -123,7 +123,7 @@ impl Registry {
         &self.inner.backend
     }
 
-    /// How it deals with its backend. Every [`Moment`](crate::Moment) in a state is of the clock in here.
+    /// How it deals with its backend. Every [`Moment`](crate::clock::Moment) in a state is of the clock in here.
     pub fn config(&self) -> &RegistryConfig {
         &self.inner.config
     }

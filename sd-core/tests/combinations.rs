@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use sd_core::clock::TokioClock;
 use sd_core::combine::{Fallback, Filter, Merge};
 use sd_core::memory::Memory;
+use sd_core::port::async_trait;
 use sd_core::{
     Backend, Error, ErrorKind, Instancer, RecordId, Registrar, Result, ServiceName, Snapshot,
-    TokioClock, Watcher, async_trait,
+    Watcher,
 };
 use sd_testing::{Fixture, reading};
 
@@ -64,7 +66,7 @@ impl Backend for Client {
         Arc::clone(&self.written).registrar()
     }
 
-    fn elector(self: Arc<Self>) -> Option<sd_core::AnyElector> {
+    fn elector(self: Arc<Self>) -> Option<sd_core::port::AnyElector> {
         None
     }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sd_core::memory::Memory;
-use sd_core::{Backend, ElectionName, RecordId, Result, Ticket, async_trait};
+use sd_core::port::{Ticket, async_trait};
+use sd_core::{Backend, ElectionName, RecordId, Result};
 use sd_testing::{Fixture, electing, reading, writing};
 
 #[derive(Default)]

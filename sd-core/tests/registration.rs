@@ -5,15 +5,16 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sd_core::clock::TokioClock;
 use sd_core::memory::Memory;
 use sd_core::{
     Error, ErrorKind, Incarnation, Instance, InstanceId, RegisterOptions, RegistrationEvent,
-    RegistrationGuard, RegistrationPhase, Registry, RegistryConfig, TokioClock,
+    RegistrationGuard, RegistrationPhase, Registry, RegistryConfig,
 };
 use sd_testing::{Answer, Op, ScriptedBackend, ScriptedRegistrar};
 use tokio::time::{Instant, sleep, timeout};
 
-const TTL: Duration = sd_core::DEFAULT_TTL;
+const TTL: Duration = sd_core::RegisterOptions::DEFAULT_TTL;
 const MILLIS: Duration = Duration::from_millis(1);
 
 fn instance(id: &str) -> Instance {

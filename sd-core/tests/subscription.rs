@@ -5,10 +5,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sd_core::clock::{Moment, TokioClock};
+use sd_core::port::Feed;
 use sd_core::{
-    Error, ErrorKind, Feed, Incarnation, Instance, InstanceId, MassLossHold, Moment, Registry,
-    RegistryConfig, Revision, ServiceName, Snapshot, State, Subscription, SubscriptionConfig,
-    TokioClock,
+    Error, ErrorKind, Incarnation, Instance, InstanceId, MassLossHold, Registry, RegistryConfig,
+    Revision, ServiceName, Snapshot, State, Subscription, SubscriptionConfig,
 };
 use sd_testing::{Answer, ScriptedBackend, ScriptedInstancer};
 use tokio::time::{Instant, advance, sleep, timeout};
@@ -110,7 +111,7 @@ async fn keeps_the_last_set_while_the_source_fails_and_comes_back_by_itself() {
     for _ in 0..3 {
         source.answer_opening(Answer::Fail(down()));
     }
-    let trouble_at = sd_core::Clock::now(&TokioClock);
+    let trouble_at = sd_core::clock::Clock::now(&TokioClock);
     source.tell(Err(down()));
     let state = soon(subscription.changed()).await.unwrap();
     assert_eq!(told(&state), ("stale", vec!["a", "b"]));

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use sd_core::{Clock, ElectionName, Elector, Error, Ticket};
+use sd_core::clock::Clock;
+use sd_core::port::Ticket;
+use sd_core::{ElectionName, Elector, Error};
 use tokio::sync::{broadcast, watch};
 
 use crate::config::TermConfig;

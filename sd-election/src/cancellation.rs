@@ -2,7 +2,7 @@
 
 use std::future::pending;
 
-use sd_core::Closing;
+use sd_core::port::Closing;
 use tokio_util::sync::CancellationToken;
 
 /// Returns when the registry is to be closed. Never if there is none.

@@ -5,10 +5,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sd_core::{
-    BootClock, Clock, ElectionName, Elector, Error, ErrorKind, Moment, Registry, Result, Safety,
-    StrictElector, Ticket,
-};
+use sd_core::clock::{BootClock, Clock, Moment};
+use sd_core::port::{Safety, StrictElector, Ticket};
+use sd_core::{ElectionName, Elector, Error, ErrorKind, Registry, Result};
 use tokio::sync::{broadcast, oneshot, watch};
 use tracing::warn;
 

@@ -1,6 +1,8 @@
 //! The events and the state of a candidate.
 
-use sd_core::{CandidateId, Error, FencingToken, Moment};
+use sd_core::clock::Moment;
+use sd_core::port::CandidateId;
+use sd_core::{Error, FencingToken};
 
 use crate::end_reason::EndReason;
 

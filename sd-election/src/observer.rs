@@ -4,10 +4,10 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sd_core::{
-    Backoff, Clock, Closing, ElectionName, Elector, Error, ErrorKind, FencingToken, Leader,
-    LeaderFeed, LeaderWatcher, Moment, Registry, Result, Status,
-};
+use sd_core::clock::{Clock, Moment};
+use sd_core::port::{Closing, Leader, LeaderFeed, LeaderWatcher};
+use sd_core::retry::Backoff;
+use sd_core::{ElectionName, Elector, Error, ErrorKind, FencingToken, Registry, Result, Status};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;

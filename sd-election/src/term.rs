@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sd_core::{CandidateId, Clock, ElectionName, Error, ErrorKind, FencingToken, Moment, Result};
+use sd_core::clock::{Clock, Moment};
+use sd_core::port::CandidateId;
+use sd_core::{ElectionName, Error, ErrorKind, FencingToken, Result};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::end_reason::EndReason;
@@ -170,7 +172,7 @@ impl fmt::Debug for Term {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
-    use sd_core::BootClock;
+    use sd_core::clock::BootClock;
 
     use super::*;
 

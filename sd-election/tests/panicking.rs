@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sd_core::memory::Memory;
-use sd_core::{
-    Confirmation, ElectionName, Elector, Entry, LeaderWatcher, Limits, Result, Safety, Standing,
-    StrictElector, Ticket, async_trait,
+use sd_core::port::{
+    Confirmation, Entry, LeaderWatcher, Limits, Safety, Standing, StrictElector, Ticket,
+    async_trait,
 };
+use sd_core::{ElectionName, Elector, Result};
 use sd_election::{Candidate, CandidatePhase};
 use tokio::runtime::Handle;
 use tokio::time::timeout;

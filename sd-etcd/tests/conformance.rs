@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use common::{TTL, config, keys, prefix, raw, server};
 use etcd_client::Client;
-use sd_core::{
-    Backend, ElectionName, Error, ErrorKind, RecordId, Result, ServiceName, Ticket, async_trait,
-};
+use sd_core::port::{Ticket, async_trait};
+use sd_core::{Backend, ElectionName, Error, ErrorKind, RecordId, Result, ServiceName};
 use sd_etcd::EtcdBackend;
 use sd_testing::{Fixture, electing, reading, writing};
 

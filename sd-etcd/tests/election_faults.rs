@@ -12,7 +12,8 @@ use common::election::{
 use common::faults::OwnServer;
 use common::{LONG, entries, eventually, keys, leases, own_server_behind_proxy, raw, revision};
 use etcd_client::{Client, KeyValue};
-use sd_core::{Elector, ErrorKind, Predecessor, Ticket};
+use sd_core::port::{Predecessor, Ticket};
+use sd_core::{Elector, ErrorKind};
 use sd_testing::{EtcdServer, Fault, TcpProxy, faults};
 use tokio::time::{Instant, timeout};
 

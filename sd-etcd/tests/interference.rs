@@ -11,7 +11,8 @@ use common::{
     prefix, raw, registry, revision, server, ttl, until,
 };
 use etcd_client::{EventType, PutOptions};
-use sd_core::{Backend, ErrorKind, Incarnation, Liveness, Registrar};
+use sd_core::port::Liveness;
+use sd_core::{Backend, ErrorKind, Incarnation, Registrar};
 use sd_etcd::EtcdBackend;
 use tokio::time::Instant;
 

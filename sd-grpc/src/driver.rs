@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
 use sd_core::balance::{Picker, Rotation};
-use sd_core::{Backoff, Delta, Instance, InstanceId, Snapshot, State, Subscription};
+use sd_core::retry::Backoff;
+use sd_core::{Delta, Instance, InstanceId, Snapshot, State, Subscription};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};

@@ -105,7 +105,7 @@ pub(crate) struct Wanted {
     #[arg(long)]
     version: Option<String>,
     /// Its share of the calls, relative to other instances
-    #[arg(long, default_value_t = sd_core::DEFAULT_WEIGHT)]
+    #[arg(long, default_value_t = sd_core::Instance::DEFAULT_WEIGHT)]
     weight: u16,
     /// Its tier; lower tiers are used first
     #[arg(long, default_value_t = 0)]

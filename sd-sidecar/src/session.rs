@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use sd_backend::RegistryUrl;
-use sd_core::{Clock, Error, Registry, RegistryConfig, ServiceName};
+use sd_core::clock::Clock;
+use sd_core::{Error, Registry, RegistryConfig, ServiceName};
 
 use crate::cli::{Cli, Wait};
 use crate::failure::Failure;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sd_core::port::Ticket;
 use sd_core::{
-    Backend, ElectionName, Error, ErrorKind, Incarnation, RecordId, Result, ServiceName, Ticket,
+    Backend, ElectionName, Error, ErrorKind, Incarnation, RecordId, Result, ServiceName,
 };
 
 /// One store, its clients, and what only somebody beside the library can do to it.

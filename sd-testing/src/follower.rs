@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use sd_core::{Feed, Revision, ServiceName, Snapshot, Watcher};
+use sd_core::port::Feed;
+use sd_core::{Revision, ServiceName, Snapshot, Watcher};
 use tokio::time::{Instant, timeout_at};
 
 use super::case::{Failure, ensure};

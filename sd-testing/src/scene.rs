@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use sd_core::port::Registration;
 use sd_core::{
-    Backend, Error, ErrorKind, Instance, InstanceId, RegisterOptions, Registrar, Registration,
-    Result, ServiceName, Snapshot,
+    Backend, Error, ErrorKind, Instance, InstanceId, RegisterOptions, Registrar, Result,
+    ServiceName, Snapshot,
 };
 use tokio::time::timeout;
 

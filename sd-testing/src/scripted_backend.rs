@@ -46,7 +46,7 @@ impl Backend for ScriptedBackend {
         Some(Arc::new(self.registrar.clone()))
     }
 
-    fn elector(self: Arc<Self>) -> Option<sd_core::AnyElector> {
+    fn elector(self: Arc<Self>) -> Option<sd_core::port::AnyElector> {
         None
     }
 

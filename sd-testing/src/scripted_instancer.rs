@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sd_core::port::Feed;
 use sd_core::sync::lock;
-use sd_core::{Feed, Instancer, Result, Revision, ServiceName, Snapshot, Watcher};
+use sd_core::{Instancer, Result, Revision, ServiceName, Snapshot, Watcher};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -122,7 +123,7 @@ impl Instancer for ScriptedInstancer {
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
         let last = self.script().last.clone();
-        Ok(last.unwrap_or_else(|| Snapshot::unread(service.clone(), sd_core::Moment::ZERO)))
+        Ok(last.unwrap_or_else(|| Snapshot::unread(service.clone(), sd_core::clock::Moment::ZERO)))
     }
 
     async fn watch(

@@ -6,10 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sd_core::port::{Limits, Liveness, Registration};
 use sd_core::sync::lock;
-use sd_core::{
-    Error, Instance, Limits, Liveness, RecordId, RegisterOptions, Registrar, Registration, Result,
-};
+use sd_core::{Error, Instance, RecordId, RegisterOptions, Registrar, Result};
 use tokio::sync::watch;
 use tokio::time::Instant;
 

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use sd_core::{
-    Entry, Error, ErrorKind, FencingToken, Leader, LeaderFeed, LeaderWatcher, Predecessor, Standing,
-};
+use sd_core::port::{Entry, Leader, LeaderFeed, LeaderWatcher, Predecessor, Standing};
+use sd_core::{Error, ErrorKind, FencingToken};
 use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use sd_core::{Error, ErrorKind, Result, Ticket};
+use sd_core::port::Ticket;
+use sd_core::{Error, ErrorKind, Result};
 use tokio::time::sleep;
 
 use crate::client::Client;

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sd_core::{
-    Clock, ElectionName, Elector, Entry, ErrorKind, LeaderWatcher, Limits, Result, Safety,
-    StrictElector, Ticket,
-};
+use sd_core::clock::Clock;
+use sd_core::port::{Entry, LeaderWatcher, Limits, Safety, StrictElector, Ticket};
+use sd_core::{ElectionName, Elector, ErrorKind, Result};
 
 use crate::client::clients::Clients;
 use crate::client::sessions::{LONGEST_TTL, SHORTEST_TTL};

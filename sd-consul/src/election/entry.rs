@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sd_backend::TermRecorder;
-use sd_core::{
-    Confirmation, CountsFrom, Entry, Error, ErrorKind, FencingToken, Limits, Predecessor, Result,
-    Standing, Ticket, check_value,
+use sd_core::port::{
+    Confirmation, CountsFrom, Entry, Limits, Predecessor, Standing, Ticket, check_value,
 };
+use sd_core::{Error, ErrorKind, FencingToken, Result};
 use tokio::sync::watch;
 use tokio::time::sleep;
 

@@ -1,6 +1,7 @@
 //! Writes to Consul that only the current leader can make.
 
-use sd_core::{CandidateId, ElectionName, Error, ErrorKind, FencingToken, Result};
+use sd_core::port::CandidateId;
+use sd_core::{ElectionName, Error, ErrorKind, FencingToken, Result};
 use serde::Serialize;
 
 use crate::backend::ConsulBackend;
@@ -45,7 +46,8 @@ impl ConsulBackend {
     ///
     /// ```no_run
     /// use sd_consul::{ConsulBackend, ConsulConfig};
-    /// use sd_core::{CandidateId, ElectionName, FencingToken, Result};
+    /// use sd_core::port::CandidateId;
+    /// use sd_core::{ElectionName, FencingToken, Result};
     /// use serde_json::json;
     ///
     /// # async fn example(name: ElectionName, id: CandidateId, token: FencingToken) -> Result<()> {

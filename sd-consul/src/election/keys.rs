@@ -4,7 +4,8 @@
 //! known by the names of their sessions, `<prefix>/<name>/.entries/<id>:<nonce>`. `<prefix>/.history` names the history of which all
 //! tokens are. No segment of a name begins with a dot, so elections whose names begin the same do not mix.
 
-use sd_core::{CandidateId, ElectionName};
+use sd_core::ElectionName;
+use sd_core::port::CandidateId;
 
 /// The keys of one election.
 #[derive(Clone, Debug)]

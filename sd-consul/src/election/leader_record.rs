@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use sd_core::{CandidateId, FencingToken, Leader};
+use sd_core::FencingToken;
+use sd_core::port::{CandidateId, Leader};
 use serde::{Deserialize, Serialize};
 
 use crate::client::kv::KvEntry;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sd_core::{Clock, Error, ErrorKind, Leader, LeaderFeed, LeaderWatcher, Result};
+use sd_core::clock::Clock;
+use sd_core::port::{Leader, LeaderFeed, LeaderWatcher};
+use sd_core::{Error, ErrorKind, Result};
 
 use crate::client::Client;
 use crate::client::blocking_queries::Waiter;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use sd_core::{CandidateId, ElectionName, Ticket};
+use sd_core::ElectionName;
+use sd_core::port::{CandidateId, Ticket};
 
 use crate::election::keys::ElectionKeys;
 use crate::lock::lock;

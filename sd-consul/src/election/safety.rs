@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use sd_core::{Safety, SafetyNote};
+use sd_core::port::{Safety, SafetyNote};
 
 use crate::client::sessions::SHORTEST_TTL;
 use crate::config::ConsulConfig;

@@ -1,7 +1,8 @@
 //! Records a term under a key that is never locked, so that the record outlives the session.
 
 use sd_backend::TermRecorder;
-use sd_core::{Predecessor, Result};
+use sd_core::Result;
+use sd_core::port::Predecessor;
 
 use crate::client::Client;
 use crate::client::kv::{KvOp, Txn};

@@ -5,7 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sd_core::{Moment, Revision};
+use sd_core::Revision;
+use sd_core::clock::Moment;
 
 use crate::client::answer::Meta;
 

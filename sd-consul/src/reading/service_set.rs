@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use sd_core::{Instance, InstanceId, Moment, Revision, ServiceName, Skipped, Snapshot};
+use sd_core::clock::Moment;
+use sd_core::{Instance, InstanceId, Revision, ServiceName, Skipped, Snapshot};
 
 use crate::codec::{Codec, HealthEntry};
 use crate::config::ConsulConfig;

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sd_core::{Clock, Error, ErrorKind, Feed, Moment, Result, ServiceName, Snapshot, Watcher};
+use sd_core::clock::{Clock, Moment};
+use sd_core::port::Feed;
+use sd_core::{Error, ErrorKind, Result, ServiceName, Snapshot, Watcher};
 use tracing::debug;
 
 use crate::backend::ConsulBackend;

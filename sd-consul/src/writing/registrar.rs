@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sd_core::{
-    Error, ErrorKind, Instance, Limits, RecordId, RegisterOptions, Registrar, Registration, Result,
-};
+use sd_core::port::{Limits, Registration};
+use sd_core::{Error, ErrorKind, Instance, RecordId, RegisterOptions, Registrar, Result};
 
 use crate::client::Client;
 use crate::codec::{encode, service_id};

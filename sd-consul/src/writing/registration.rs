@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sd_backend::Secret;
-use sd_core::{Error, Instance, Liveness, RecordId, Registration, Result};
+use sd_core::port::{Liveness, Registration};
+use sd_core::{Error, Instance, RecordId, Result};
 
 use crate::client::Client;
 use crate::codec::{encode, service_id};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sd_consul::{ConsulBackend, ConsulConfig};
-use sd_core::{Backend, ElectionName, Elector, Ticket};
+use sd_core::port::Ticket;
+use sd_core::{Backend, ElectionName, Elector};
 pub(crate) use sd_testing::standings::{
     after, first, gone, leader_told, leads, now, told_at_last, waits,
 };

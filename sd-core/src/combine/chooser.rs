@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::backoff::later;
 use crate::model::state::{State, Status};
+use crate::retry::later;
 
 /// When a source is healthy, and for how long it must be so.
 #[derive(Clone, Copy, Debug)]

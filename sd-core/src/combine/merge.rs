@@ -11,7 +11,6 @@ use tokio::time::{Instant, sleep_until};
 
 use super::relay::{Relay, SILENCE_LIMIT, View};
 use super::source::{Part, Source, changed, default_config, states, trouble};
-use crate::backoff::later;
 use crate::clock::{BootClock, Clock};
 use crate::error::Result;
 use crate::feed::config::SubscriptionConfig;
@@ -20,6 +19,7 @@ use crate::model::name::{InstanceId, ServiceName};
 use crate::model::snapshot::{Revision, Skipped, Snapshot};
 use crate::model::state::{State, Status};
 use crate::port::instancer::{Feed, Instancer, Watcher};
+use crate::retry::later;
 
 /// Several sources as one: several datacenters, or the old and the new registry during a move.
 ///

@@ -18,7 +18,6 @@ use tracing::{debug, warn};
 
 use super::parts::{Close, Make, Parts, Settings};
 use super::set::{CachedEndpoint, EndpointSet, MissingEndpoint};
-use crate::backoff::{Backoff, later};
 use crate::balance::Rotation;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::subscription::Subscription;
@@ -28,6 +27,7 @@ use crate::model::instance::Instance;
 use crate::model::name::InstanceId;
 use crate::model::snapshot::Snapshot;
 use crate::model::state::{State, Status};
+use crate::retry::{Backoff, later};
 use crate::runtime::until;
 
 const OP: &str = "make endpoint";

@@ -10,14 +10,14 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::backoff::{Backoff, jittered, later, paced};
-use crate::error::{Error, ErrorKind, Result, Retry};
+use crate::error::{Error, ErrorKind, Result};
 use crate::feed::config::SubscriptionConfig;
 use crate::feed::publisher::Publisher;
 use crate::instrument;
 use crate::model::name::ServiceName;
 use crate::model::snapshot::{Revision, Snapshot};
 use crate::port::instancer::{Feed, Instancer, Watcher};
+use crate::retry::{Backoff, Retry, jittered, later, paced};
 use crate::runtime::until;
 
 /// Reading everything more often than this would be polling.

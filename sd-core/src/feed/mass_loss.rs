@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::backoff::later;
 use crate::model::delta::Delta;
 use crate::model::instance::Instance;
 use crate::model::name::InstanceId;
 use crate::model::snapshot::Snapshot;
+use crate::retry::later;
 
 /// When and for how long vanished instances are served on.
 ///
@@ -138,7 +138,8 @@ impl Holder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Moment, Revision, ServiceName};
+    use crate::clock::Moment;
+    use crate::{Revision, ServiceName};
 
     fn set(ids: &[&str]) -> Snapshot {
         let instances = ids

@@ -6,14 +6,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::backoff::later;
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind};
 use crate::feed::config::{Coalescing, SubscriptionConfig};
 use crate::feed::mass_loss::Holder;
+use crate::instrument;
 use crate::model::snapshot::{Revision, Snapshot};
 use crate::model::state::{State, Status};
-use crate::{Moment, instrument};
+use crate::retry::later;
 
 /// A set that waits for the end of a burst.
 #[derive(Debug)]

@@ -10,9 +10,6 @@ use crate::error::{Error, Result};
 use crate::model::endpoint::Endpoint;
 use crate::model::name::{InstanceId, ServiceName};
 
-/// The weight of an instance that states none.
-pub const DEFAULT_WEIGHT: u16 = 1;
-
 /// Tells two runs of one instance apart: random, new for each [`Instance::new`]. A restarted process is a new incarnation even
 /// if id and address are the same. Written as 16 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -127,10 +124,13 @@ fn ready_by_default() -> bool {
 }
 
 fn default_weight() -> u16 {
-    DEFAULT_WEIGHT
+    Instance::DEFAULT_WEIGHT
 }
 
 impl Instance {
+    /// The weight of an instance that sets none.
+    pub const DEFAULT_WEIGHT: u16 = 1;
+
     /// An instance of `service` that can be dialled at `endpoint` (`host:port`, `[ipv6]:port` or `unix:/path`): ready, of
     /// weight 1 and priority 0, with a random incarnation and an id made of address and incarnation.
     ///
@@ -162,7 +162,7 @@ impl Instance {
             ready: true,
             version: None,
             zone: None,
-            weight: DEFAULT_WEIGHT,
+            weight: Instance::DEFAULT_WEIGHT,
             priority: 0,
             tags: BTreeSet::new(),
             metadata: BTreeMap::new(),
@@ -326,7 +326,7 @@ mod tests {
             r#"{"service":"s","id":"i","incarnation":"2a","address":"h:1","from_the_future":[1]}"#;
         let instance: Instance = serde_json::from_str(json).unwrap();
         assert!(instance.is_ready());
-        assert_eq!(instance.weight(), DEFAULT_WEIGHT);
+        assert_eq!(instance.weight(), Instance::DEFAULT_WEIGHT);
         assert_eq!(instance.incarnation(), Incarnation::from_u64(42));
     }
 

@@ -9,35 +9,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// The longest service name, in bytes.
-pub const MAX_SERVICE_NAME_BYTES: usize = 128;
-
-/// The longest instance id, in bytes.
-pub const MAX_INSTANCE_ID_BYTES: usize = 255;
-
-/// The name of a service: 1 to [`MAX_SERVICE_NAME_BYTES`] ASCII letters, digits, `-`, `_` and `.`, beginning and ending with
+/// The name of a service: 1 to [`MAX_BYTES`](Self::MAX_BYTES) ASCII letters, digits, `-`, `_` and `.`, beginning and ending with
 /// a letter or a digit. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ServiceName(Arc<str>);
 
-/// The id of an instance within its service: 1 to [`MAX_INSTANCE_ID_BYTES`] bytes of printable text without white space,
+/// The id of an instance within its service: 1 to [`MAX_BYTES`](Self::MAX_BYTES) bytes of printable text without white space,
 /// not beginning or ending with `/`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct InstanceId(Arc<str>);
 
-/// The longest election name, in bytes.
-pub const MAX_ELECTION_NAME_BYTES: usize = 255;
-
 /// The name of an election: one or more segments between slashes, as in `reports/nightly`. Each is made of ASCII letters, digits,
-/// `-`, `_` and `.`, and begins and ends with a letter or a digit; all together have at most [`MAX_ELECTION_NAME_BYTES`]. Cheap to
+/// `-`, `_` and `.`, and begins and ends with a letter or a digit; all together have at most [`MAX_BYTES`](Self::MAX_BYTES). Cheap to
 /// clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ElectionName(Arc<str>);
 
 impl ServiceName {
+    /// The longest that is allowed, in bytes.
+    pub const MAX_BYTES: usize = 128;
+
     /// Checks a service name.
     ///
     /// # Errors
@@ -45,13 +39,16 @@ impl ServiceName {
     pub fn new(name: impl AsRef<str>) -> Result<Self> {
         const OP: &str = "service name";
         let name = name.as_ref();
-        check_length(OP, name, MAX_SERVICE_NAME_BYTES)?;
+        check_length(OP, name, ServiceName::MAX_BYTES)?;
         check_word(OP, name)?;
         Ok(Self(name.into()))
     }
 }
 
 impl ElectionName {
+    /// The longest that is allowed, in bytes.
+    pub const MAX_BYTES: usize = 255;
+
     /// Checks an election name.
     ///
     /// # Errors
@@ -59,7 +56,7 @@ impl ElectionName {
     pub fn new(name: impl AsRef<str>) -> Result<Self> {
         const OP: &str = "election name";
         let name = name.as_ref();
-        check_length(OP, name, MAX_ELECTION_NAME_BYTES)?;
+        check_length(OP, name, ElectionName::MAX_BYTES)?;
         for segment in name.split('/') {
             if segment.is_empty() {
                 return Err(Error::invalid_input(
@@ -76,6 +73,9 @@ impl ElectionName {
 }
 
 impl InstanceId {
+    /// The longest that is allowed, in bytes.
+    pub const MAX_BYTES: usize = 255;
+
     /// Checks an instance id.
     ///
     /// # Errors
@@ -83,7 +83,7 @@ impl InstanceId {
     pub fn new(id: impl AsRef<str>) -> Result<Self> {
         const OP: &str = "instance id";
         let id = id.as_ref();
-        check_length(OP, id, MAX_INSTANCE_ID_BYTES)?;
+        check_length(OP, id, InstanceId::MAX_BYTES)?;
         if let Some(odd) = id.chars().find(|c| c.is_whitespace() || c.is_control()) {
             return Err(Error::invalid_input(
                 OP,
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn refuses_empty_oversized_and_odd_names_with_the_rule_they_break() {
-        let long = "x".repeat(MAX_SERVICE_NAME_BYTES + 1);
+        let long = "x".repeat(ServiceName::MAX_BYTES + 1);
         for (name, rule) in [
             ("", "empty"),
             (long.as_str(), "at most 128"),

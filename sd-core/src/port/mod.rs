@@ -1,7 +1,20 @@
-//! The ports: what a backend implements.
+//! The ports: what a backend implements, and what goes through them. For authors of backends, and for what is built beside a
+//! [`Registry`](crate::Registry), such as elections.
 
 pub(crate) mod backend;
 pub(crate) mod elector;
 pub(crate) mod instancer;
 pub(crate) mod registrar;
 pub(crate) mod safety;
+
+pub use async_trait::async_trait;
+
+pub use self::backend::Backend;
+pub use self::elector::{
+    AnyElector, CandidateId, Confirmation, CountsFrom, Elector, Entry, Leader, LeaderFeed,
+    LeaderWatcher, Predecessor, Standing, StrictElector, Ticket, check_value,
+};
+pub use self::instancer::{Feed, Instancer, Watcher};
+pub use self::registrar::{Limits, Liveness, RegisterOptions, Registrar, Registration};
+pub use self::safety::{Guarantee, Safety, SafetyNote};
+pub use crate::registry::Closing;

@@ -9,9 +9,6 @@ use async_trait::async_trait;
 use crate::error::{Error, Result};
 use crate::model::instance::{Instance, RecordId};
 
-/// The time-to-live that a registration asks for by default.
-pub const DEFAULT_TTL: Duration = Duration::from_secs(10);
-
 /// What a server accepts. Core checks it before anything is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -70,7 +67,7 @@ impl Limits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RegisterOptions {
-    /// How long the record outlives its last renewal. Default [`DEFAULT_TTL`]; what the server grants rules.
+    /// How long the record outlives its last renewal. Default [`DEFAULT_TTL`](Self::DEFAULT_TTL); what the server grants rules.
     pub ttl: Duration,
     /// Whether nobody else can hold the id, since it [holds the incarnation](Instance::id_holds_incarnation), and this is the first
     /// attempt to write it: a registrar that has to look up who holds an id may then leave that out. If an earlier registration of the
@@ -82,13 +79,16 @@ pub struct RegisterOptions {
 impl Default for RegisterOptions {
     fn default() -> Self {
         Self {
-            ttl: DEFAULT_TTL,
+            ttl: Self::DEFAULT_TTL,
             id_is_new: false,
         }
     }
 }
 
 impl RegisterOptions {
+    /// The time-to-live that a registration asks for by default.
+    pub const DEFAULT_TTL: Duration = Duration::from_secs(10);
+
     /// Asks for this time-to-live.
     #[must_use]
     pub fn with_ttl(mut self, ttl: Duration) -> Self {

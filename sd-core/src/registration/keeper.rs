@@ -11,9 +11,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::backoff::{Backoff, jittered, paced};
 use crate::clock::{Clock, Moment};
-use crate::error::{Error, ErrorKind, Result, Retry};
+use crate::error::{Error, ErrorKind, Result};
 use crate::instrument;
 use crate::model::instance::Instance;
 use crate::port::registrar::{RegisterOptions, Registrar, Registration};
@@ -21,6 +20,7 @@ use crate::registration::command::{Command, Confirm};
 use crate::registration::config::RegistrationConfig;
 use crate::registration::event::{RegistrationEvent, RegistrationPhase};
 use crate::registration::status::RegistrationStatus;
+use crate::retry::{Backoff, Retry, jittered, paced};
 
 /// Owns one registration.
 #[derive(Debug)]

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use sd_core::{
-    Clock, Confirmation, Elector, Entry, Error, ErrorKind, Result, Safety, Standing, Ticket,
-};
+use sd_core::clock::Clock;
+use sd_core::port::{Confirmation, Entry, Safety, Standing, Ticket};
+use sd_core::{Elector, Error, ErrorKind, Result};
 use tracing::warn;
 
 use crate::campaign::machine::Call;

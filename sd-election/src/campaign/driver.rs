@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use sd_core::{Backoff, Closing, Error, ErrorKind, Result};
+use sd_core::port::Closing;
+use sd_core::retry::Backoff;
+use sd_core::{Error, ErrorKind, Result};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info_span};

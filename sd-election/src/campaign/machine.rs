@@ -14,9 +14,10 @@
 use std::mem;
 use std::time::Duration;
 
-use sd_core::{
-    Backoff, Confirmation, Error, ErrorKind, FencingToken, Moment, Result, Retry, Safety, Standing,
-};
+use sd_core::clock::Moment;
+use sd_core::port::{Confirmation, Safety, Standing};
+use sd_core::retry::{Backoff, Retry};
+use sd_core::{Error, ErrorKind, FencingToken, Result};
 
 use crate::campaign::term_rules::{Confirmed, TermRules, attempt_limit, renew_every};
 use crate::end_reason::EndReason;

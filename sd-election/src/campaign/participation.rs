@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sd_core::{Clock, Closing, Entry, FencingToken, Moment, Result, Safety, Ticket};
+use sd_core::clock::{Clock, Moment};
+use sd_core::port::{Closing, Entry, Safety, Ticket};
+use sd_core::{FencingToken, Result};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 

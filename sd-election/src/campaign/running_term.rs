@@ -3,7 +3,8 @@
 use std::future::pending;
 use std::sync::Arc;
 
-use sd_core::{Error, ErrorKind, Moment};
+use sd_core::clock::Moment;
+use sd_core::{Error, ErrorKind};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 

@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
-use sd_core::{Confirmation, CountsFrom, Error, ErrorKind, Moment, Predecessor, Safety};
+use sd_core::clock::Moment;
+use sd_core::port::{Confirmation, CountsFrom, Predecessor, Safety};
+use sd_core::{Error, ErrorKind};
 
 use crate::config::{StepDown, TermConfig};
 use crate::flaw::{Flaw, flawed, unless};

@@ -7,7 +7,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use sd_core::{CandidateId, Clock, FencingToken, Moment, Registry, Result};
+use sd_core::clock::{Clock, Moment};
+use sd_core::port::CandidateId;
+use sd_core::{FencingToken, Registry, Result};
 use tokio::runtime::Handle;
 
 use super::backend::close;

@@ -5,9 +5,10 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use sd_core::port::AnyElector;
 use sd_core::{
-    AnyElector, Backend, Error, ErrorKind, Instancer, Registrar, Registry, Result, ServiceName,
-    Snapshot, Watcher,
+    Backend, Error, ErrorKind, Instancer, Registrar, Registry, Result, ServiceName, Snapshot,
+    Watcher,
 };
 use tokio::runtime::Handle;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sd_core::{Clock, Moment};
+use sd_core::clock::{Clock, Moment};
 
 use super::executor::World;
 use super::node::Node;
@@ -85,7 +85,7 @@ impl Clock for NodeClock {
         reading
     }
 
-    fn sleep_until(&self, at: Moment) -> sd_core::Sleep {
+    fn sleep_until(&self, at: Moment) -> sd_core::clock::Sleep {
         let late = self.world.between(Duration::ZERO..=self.lateness);
         Box::pin(self.world.sleep_until(self.pace.when(at) + late))
     }

@@ -4,18 +4,17 @@
 //! while everything else goes on ([`World::preempt`]), a whole node may be stopped and go on later, and a node may be killed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::future::Future;
-use std::mem;
 use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
+use std::{fmt, mem};
 
 use fastrand::Rng;
 use futures_util::future::BoxFuture;
-use sd_core::Moment;
+use sd_core::clock::Moment;
 
 use super::history::{History, Record, What};
 use super::node::Node;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sd_core::{CandidateId, Moment};
+use sd_core::clock::Moment;
+use sd_core::port::CandidateId;
 
 use super::cut::Cut;
 use super::executor::{Stalls, World};

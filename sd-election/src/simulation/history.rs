@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use sd_core::{CandidateId, ErrorKind, Moment};
+use sd_core::ErrorKind;
+use sd_core::clock::Moment;
+use sd_core::port::CandidateId;
 
 use super::cut::Cut;
 use super::node::Node;

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use sd_core::{CandidateId, Moment};
+use sd_core::clock::Moment;
+use sd_core::port::CandidateId;
 
 use super::clock::Pace;
 use super::executor::{Inspect, World};

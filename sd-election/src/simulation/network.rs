@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use futures_util::future::BoxFuture;
-use sd_core::{Error, ErrorKind, Moment, Result};
+use sd_core::clock::Moment;
+use sd_core::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 

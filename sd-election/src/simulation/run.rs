@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use fastrand::Rng;
-use sd_core::{Error, ErrorKind, Moment, Registry, RegistryConfig, Result};
+use sd_core::clock::Moment;
+use sd_core::{Error, ErrorKind, Registry, RegistryConfig, Result};
 use tokio::runtime::{Builder, Runtime};
 use tracing::Dispatch;
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use fastrand::Rng;
-use sd_core::CountsFrom;
+use sd_core::port::CountsFrom;
 
 use super::clock::Pace;
 use super::executor::{Stalls, draw_between};

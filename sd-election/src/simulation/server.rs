@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sd_core::clock::{Clock, Moment};
 use sd_core::memory::Memory;
-use sd_core::{
-    AnyElector, Backend, CandidateId, Clock, Confirmation, CountsFrom, ElectionName, Elector,
-    Entry, Error, ErrorKind, LeaderFeed, LeaderWatcher, Limits, Moment, Result, Safety, Standing,
-    StrictElector, Ticket,
+use sd_core::port::{
+    AnyElector, CandidateId, Confirmation, CountsFrom, Entry, LeaderFeed, LeaderWatcher, Limits,
+    Safety, Standing, StrictElector, Ticket,
 };
+use sd_core::{Backend, ElectionName, Elector, Error, ErrorKind, Result};
 use tokio::sync::mpsc;
 
 use super::clock::NodeClock;

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sd_core::Moment;
+use sd_core::clock::Moment;
 
 #[cfg(feature = "simulation")]
 use crate::flaw::unless;

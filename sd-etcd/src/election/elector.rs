@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
-use sd_core::{
-    CandidateId, Clock, ElectionName, Elector, Entry, Error, ErrorKind, LeaderWatcher, Limits,
-    Result, Safety, StrictElector, Ticket,
-};
+use sd_core::clock::Clock;
+use sd_core::port::{CandidateId, Entry, LeaderWatcher, Limits, Safety, StrictElector, Ticket};
+use sd_core::{ElectionName, Elector, Error, ErrorKind, Result};
 use tokio::time::sleep;
 use tracing::debug;
 

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use etcd_client::{PutOptions, Txn, TxnOp};
 use sd_backend::TermRecorder;
-use sd_core::{
-    Confirmation, CountsFrom, Entry, Error, ErrorKind, Limits, Predecessor, Result, Standing,
-    Ticket, check_value,
+use sd_core::port::{
+    Confirmation, CountsFrom, Entry, Limits, Predecessor, Standing, Ticket, check_value,
 };
+use sd_core::{Error, ErrorKind, Result};
 use tokio::sync::watch;
 
 use crate::client::Client;
@@ -269,7 +269,8 @@ impl Drop for Borrowed<'_> {
 mod tests {
     use std::time::Duration;
 
-    use sd_core::{BootClock, ElectionName};
+    use sd_core::ElectionName;
+    use sd_core::clock::BootClock;
     use sd_testing::required_env;
     use tokio::time::timeout;
 

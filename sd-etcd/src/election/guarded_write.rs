@@ -1,7 +1,8 @@
 //! Writes to etcd that only the current leader can make.
 
 use etcd_client::{Compare, CompareOp};
-use sd_core::{CandidateId, ElectionName, FencingToken};
+use sd_core::port::CandidateId;
+use sd_core::{ElectionName, FencingToken};
 
 use crate::config::EtcdConfig;
 use crate::election::keys::ElectionKeys;
@@ -12,7 +13,8 @@ impl EtcdConfig {
     /// leader still believes that it leads.
     ///
     /// ```no_run
-    /// use sd_core::{CandidateId, ElectionName, FencingToken};
+    /// use sd_core::port::CandidateId;
+    /// use sd_core::{ElectionName, FencingToken};
     /// use sd_etcd::EtcdConfig;
     /// use sd_etcd::etcd_client::{Client, Error, Txn, TxnOp};
     ///

@@ -3,7 +3,8 @@
 //! Candidates are `<prefix>/<name>/.entries/<id>`, the record of the last term is `<prefix>/<name>/.term`. No segment of a name
 //! begins with a dot, so elections whose names begin the same do not mix.
 
-use sd_core::{CandidateId, ElectionName};
+use sd_core::ElectionName;
+use sd_core::port::CandidateId;
 
 /// The keys of one election.
 #[derive(Clone, Debug)]

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::KeyValue;
-use sd_core::{Clock, FencingToken, Leader, LeaderFeed, LeaderWatcher, Result};
+use sd_core::clock::Clock;
+use sd_core::port::{Leader, LeaderFeed, LeaderWatcher};
+use sd_core::{FencingToken, Result};
 
 use crate::client::Client;
 use crate::client::change_feed::ChangeFeed;

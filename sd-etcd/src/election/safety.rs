@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use sd_core::{Result, Safety, SafetyNote};
+use sd_core::Result;
+use sd_core::port::{Safety, SafetyNote};
 
 use crate::client::version::Version;
 use crate::client::{Client, MemberVersion};

@@ -2,7 +2,8 @@
 
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, Txn, TxnOp};
 use sd_backend::TermRecorder;
-use sd_core::{Predecessor, Result};
+use sd_core::Result;
+use sd_core::port::Predecessor;
 
 use crate::client::Client;
 use crate::election::candidate_key::{CandidateKey, delete_entry};

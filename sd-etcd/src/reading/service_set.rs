@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sd_core::{Instance, InstanceId, Moment, Revision, ServiceName, Skipped, Snapshot};
+use sd_core::clock::Moment;
+use sd_core::{Instance, InstanceId, Revision, ServiceName, Skipped, Snapshot};
 
 use crate::client::answer::Position;
 use crate::codec::{Origin, Record, decode};

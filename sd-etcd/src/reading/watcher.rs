@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sd_core::{Clock, Feed, Result, ServiceName, Snapshot, Watcher};
+use sd_core::clock::Clock;
+use sd_core::port::Feed;
+use sd_core::{Result, ServiceName, Snapshot, Watcher};
 
 use crate::backend::EtcdBackend;
 use crate::client::change_feed::ChangeFeed;

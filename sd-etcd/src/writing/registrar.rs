@@ -7,9 +7,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, Txn, TxnOp};
-use sd_core::{
-    Error, ErrorKind, Instance, Limits, RecordId, RegisterOptions, Registrar, Registration, Result,
-};
+use sd_core::port::{Limits, Registration};
+use sd_core::{Error, ErrorKind, Instance, RecordId, RegisterOptions, Registrar, Result};
 
 use crate::client::Client;
 use crate::client::answer::{found, position};

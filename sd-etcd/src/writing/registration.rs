@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, PutOptions, Txn, TxnOp};
-use sd_core::{Error, ErrorKind, Instance, Liveness, RecordId, Registration, Result};
+use sd_core::port::{Liveness, Registration};
+use sd_core::{Error, ErrorKind, Instance, RecordId, Result};
 
 use crate::client::Client;
 use crate::client::answer::found;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sd_core::{Backend, ElectionName, Elector, Ticket};
+use sd_core::port::Ticket;
+use sd_core::{Backend, ElectionName, Elector};
 use sd_etcd::{EtcdBackend, EtcdConfig};
 pub(crate) use sd_testing::standings::{
     after, first, gone, leader_told, leads, now, told_at_last, waits,

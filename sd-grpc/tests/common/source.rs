@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sd_core::clock::{BootClock, Clock, Moment};
+use sd_core::port::{Feed, async_trait};
 use sd_core::{
-    BootClock, Clock, Feed, Instance, Instancer, Moment, Result, Revision, ServiceName, Snapshot,
-    Subscription, SubscriptionConfig, Watcher, async_trait,
+    Instance, Instancer, Result, Revision, ServiceName, Snapshot, Subscription, SubscriptionConfig,
+    Watcher,
 };
 use sd_grpc::ChannelBuilder;
 use tokio::sync::watch;

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sd_core::{AnyElector, BootClock, Registry};
+use sd_core::Registry;
+use sd_core::clock::BootClock;
+use sd_core::port::AnyElector;
 use sd_election::{Candidate, CandidatePhase, Leadership, Term};
 use tokio::time::timeout;
 
@@ -270,9 +272,9 @@ impl Elect<'_> {
 #[cfg(test)]
 mod tests {
     use sd_core::memory::Memory;
+    use sd_core::port::async_trait;
     use sd_core::{
         Backend, ErrorKind, Instancer, Registrar, Result, ServiceName, Snapshot, Watcher,
-        async_trait,
     };
 
     use super::*;

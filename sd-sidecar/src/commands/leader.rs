@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use sd_core::{CandidateId, Leader, Retry};
+use sd_core::port::{CandidateId, Leader};
+use sd_core::retry::Retry;
 use sd_election::{LeaderView, Observer};
 use serde::Serialize;
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use sd_core::{Instance, Liveness, RegistrationEvent, RegistrationGuard};
+use sd_core::port::Liveness;
+use sd_core::{Instance, RegistrationEvent, RegistrationGuard};
 use serde::Serialize;
 
 use crate::cli::Wanted;

@@ -1,6 +1,7 @@
 //! `sdctl watch`: the instances of a service, then every change, until interrupted.
 
-use sd_core::{Delta, Retry, State, Subscription};
+use sd_core::retry::Retry;
+use sd_core::{Delta, State, Subscription};
 
 use crate::failure::Failure;
 use crate::output::printable::printable;

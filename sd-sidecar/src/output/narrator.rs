@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use sd_core::{BootClock, CandidateId, Clock, ElectionName, FencingToken};
+use sd_core::clock::{BootClock, Clock};
+use sd_core::port::CandidateId;
+use sd_core::{ElectionName, FencingToken};
 use sd_election::{Candidate, ElectionEvent, ElectionEvents, EndReason};
 use serde::Serialize;
 use tokio::runtime::Handle;
@@ -181,7 +183,8 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
-    use sd_core::{Error, ErrorKind, Moment};
+    use sd_core::clock::Moment;
+    use sd_core::{Error, ErrorKind};
 
     use super::*;
 

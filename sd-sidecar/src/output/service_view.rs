@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use sd_core::{Clock, Instance, InstanceId, ServiceName, Skipped, Snapshot, Status};
+use sd_core::clock::Clock;
+use sd_core::{Instance, InstanceId, ServiceName, Skipped, Snapshot, Status};
 use serde::Serialize;
 
 use crate::output::printable::printable;
@@ -97,7 +98,8 @@ pub(crate) fn summary(snapshot: &Snapshot) -> String {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use sd_core::{BootClock, Error, ErrorKind, Incarnation, Moment, Revision};
+    use sd_core::clock::{BootClock, Moment};
+    use sd_core::{Error, ErrorKind, Incarnation, Revision};
 
     use super::*;
 

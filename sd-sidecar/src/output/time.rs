@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use sd_core::{Clock, Moment};
+use sd_core::clock::{Clock, Moment};
 
 /// The time of day now.
 pub(crate) fn now() -> String {

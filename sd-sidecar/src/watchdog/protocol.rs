@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sd_core::Moment;
+use sd_core::clock::Moment;
 
 /// Until when the command may run, on the boot clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

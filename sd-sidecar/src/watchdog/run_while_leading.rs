@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::future::pending;
 use std::time::Duration;
 
-use sd_core::{BootClock, Clock, Moment};
+use sd_core::clock::{BootClock, Clock, Moment};
 use sd_election::{EndReason, Term};
 
 use super::protocol::{Ended, Orders};

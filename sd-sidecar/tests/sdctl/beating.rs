@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use sd_core::Moment;
+use sd_core::clock::Moment;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 

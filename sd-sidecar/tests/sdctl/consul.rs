@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use sd_core::{BootClock, Clock, Incarnation};
+use sd_core::Incarnation;
+use sd_core::clock::{BootClock, Clock};
 use sd_testing::{ConsulProgram, ConsulServer, required_env};
 use serde_json::{Value, json};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::io::dup;
 use rustix::pipe::{fcntl_setpipe_size, pipe};
 use rustix::process::{Pid, Signal, kill_process};
-use sd_core::{BootClock, Clock};
+use sd_core::clock::{BootClock, Clock};
 use serde_json::Value;
 
 use crate::beating::{Beating, WAYS_OUT, is_alive, is_dead, signal};

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use sd_core::{BootClock, Clock, Incarnation, Moment};
+use sd_core::Incarnation;
+use sd_core::clock::{BootClock, Clock, Moment};
 use sd_testing::{EtcdProgram, EtcdServer, required_env};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

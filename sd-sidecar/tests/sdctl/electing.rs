@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sd_core::Moment;
+use sd_core::clock::Moment;
 use serde_json::Value;
 
 use crate::beating::Beating;

@@ -1,6 +1,6 @@
 //! Confirming: keeps an entry, and proves that it is there. Some of these cases wait for a time-to-live to pass.
 
-use sd_core::{Confirmation, CountsFrom, Standing};
+use sd_core::port::{Confirmation, CountsFrom, Standing};
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::Fixture;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sd_core::{AnyElector, ElectionName, ErrorKind, Guarantee, Ticket};
+use sd_core::port::{AnyElector, Guarantee, Ticket};
+use sd_core::{ElectionName, ErrorKind};
 
 use crate::Fixture;
 use crate::case::{Case, Failure, Outcome, case, ensure, ensure_fails};

@@ -1,4 +1,4 @@
-//! What every [`Elector`](sd_core::Elector), [`Entry`](sd_core::Entry) and [`LeaderWatcher`](sd_core::LeaderWatcher) must do.
+//! What every [`Elector`](sd_core::Elector), [`Entry`](sd_core::port::Entry) and [`LeaderWatcher`](sd_core::port::LeaderWatcher) must do.
 
 mod confirming;
 mod joining;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use sd_core::{FencingToken, Leader, LeaderFeed, LeaderWatcher};
+use sd_core::FencingToken;
+use sd_core::port::{Leader, LeaderFeed, LeaderWatcher};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::Fixture;

@@ -1,6 +1,6 @@
 //! Recording: how the term before ended, for those who wait a while before they take over.
 
-use sd_core::{Predecessor, Ticket};
+use sd_core::port::{Predecessor, Ticket};
 
 use crate::Fixture;
 use crate::case::{Case, Outcome, case, ensure};

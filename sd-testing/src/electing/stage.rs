@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sd_core::{
-    AnyElector, Backend, ElectionName, Elector, Entry, Error, ErrorKind, FencingToken, Predecessor,
-    Standing, Ticket,
-};
+use sd_core::port::{AnyElector, Entry, Predecessor, Standing, Ticket};
+use sd_core::{Backend, ElectionName, Elector, Error, ErrorKind, FencingToken};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::Fixture;

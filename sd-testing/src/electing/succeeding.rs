@@ -2,7 +2,7 @@
 
 use futures_util::FutureExt;
 use futures_util::future::try_join_all;
-use sd_core::Standing;
+use sd_core::port::Standing;
 use tokio::time::{Duration, timeout};
 
 use crate::Fixture;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sd_core::{Backend, ElectionName, Elector, ErrorKind, FencingToken, Incarnation, Ticket};
+use sd_core::port::Ticket;
+use sd_core::{Backend, ElectionName, Elector, ErrorKind, FencingToken, Incarnation};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 

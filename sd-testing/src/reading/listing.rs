@@ -59,7 +59,7 @@ async fn a_list_holds_every_field_of_every_record(fixture: &dyn Fixture) -> Outc
 
 async fn odd_ids_are_kept_apart(fixture: &dyn Fixture) -> Outcome {
     let scene = Scene::open(fixture).await?;
-    let long = "x".repeat(sd_core::MAX_INSTANCE_ID_BYTES);
+    let long = "x".repeat(sd_core::InstanceId::MAX_BYTES);
     let ids = ["a", "a/b", "a%2Fb", "a_b", "größe", "[::1]:80", &long];
     let mut instances = scene.register_all(&ids).await?;
     scene

@@ -1,6 +1,7 @@
 //! A feed that begins after a known set: it may resume there, but only if it misses nothing.
 
-use sd_core::{Instance, Moment, Revision, Snapshot};
+use sd_core::clock::Moment;
+use sd_core::{Instance, Revision, Snapshot};
 
 use crate::Fixture;
 use crate::case::{Case, Failure, Outcome, case};

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use sd_core::{Feed, Snapshot};
+use sd_core::Snapshot;
+use sd_core::port::Feed;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::Fixture;

@@ -1,4 +1,4 @@
-//! What every [`Registrar`](sd_core::Registrar) and [`Registration`](sd_core::Registration) must do.
+//! What every [`Registrar`](sd_core::Registrar) and [`Registration`](sd_core::port::Registration) must do.
 
 mod registering;
 mod renewing;

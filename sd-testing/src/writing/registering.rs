@@ -1,7 +1,8 @@
 //! Registering: confirmed means visible, and an id belongs to one run at a time.
 
 use futures_util::FutureExt;
-use sd_core::{ErrorKind, Incarnation, Liveness, RegisterOptions};
+use sd_core::port::Liveness;
+use sd_core::{ErrorKind, Incarnation, RegisterOptions};
 
 use crate::Fixture;
 use crate::case::{Case, Failure, Outcome, case, ensure, ensure_fails};

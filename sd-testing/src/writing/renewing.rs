@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use sd_core::{ErrorKind, Instance, Liveness, RegisterOptions, Registration, Snapshot};
+use sd_core::port::{Liveness, Registration};
+use sd_core::{ErrorKind, Instance, RegisterOptions, Snapshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::updating::LOSS;

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sd_core::memory::{Memory, MemoryBackend};
+use sd_core::port::{Limits, async_trait};
 use sd_core::{
-    Backend, Error, ErrorKind, Incarnation, Instance, InstanceId, Instancer, Limits, RecordId,
+    Backend, Error, ErrorKind, Incarnation, Instance, InstanceId, Instancer, RecordId,
     RegisterOptions, Registrar, Result, Revision, ServiceName, Skipped, Snapshot, Watcher,
-    async_trait,
 };
 use sd_testing::Fixture;
 
@@ -243,7 +243,7 @@ impl Backend for Flawed {
         Some(self)
     }
 
-    fn elector(self: Arc<Self>) -> Option<sd_core::AnyElector> {
+    fn elector(self: Arc<Self>) -> Option<sd_core::port::AnyElector> {
         None
     }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sd_core::port::{Limits, Liveness, Registration, async_trait};
 use sd_core::{
-    Error, ErrorKind, Instance, InstanceId, Instancer, Limits, Liveness, RecordId, RegisterOptions,
-    Registrar, Registration, Result, async_trait,
+    Error, ErrorKind, Instance, InstanceId, Instancer, RecordId, RegisterOptions, Registrar, Result,
 };
 use tokio::task::yield_now;
 use tokio::time::sleep;

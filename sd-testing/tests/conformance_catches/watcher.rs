@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use sd_core::{
-    Feed, Instance, Instancer, Result, Revision, ServiceName, Snapshot, Watcher, async_trait,
-};
+use sd_core::port::{Feed, async_trait};
+use sd_core::{Instance, Instancer, Result, Revision, ServiceName, Snapshot, Watcher};
 use tokio::task::yield_now;
 
 use crate::flawed::{Flaw, Flawed};

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sd_core::memory::Memory;
-use sd_core::{
-    CandidateId, ElectionName, Elector, Entry, Error, ErrorKind, Guarantee, LeaderWatcher, Limits,
-    Result, Safety, StrictElector, Ticket, async_trait,
+use sd_core::port::{
+    CandidateId, Entry, Guarantee, LeaderWatcher, Limits, Safety, StrictElector, Ticket,
+    async_trait,
 };
+use sd_core::{ElectionName, Elector, Error, ErrorKind, Result};
 use tokio::time::sleep;
 
 use crate::entry::FlawedEntry;

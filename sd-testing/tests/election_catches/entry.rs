@@ -5,10 +5,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sd_core::{
-    CandidateId, Confirmation, CountsFrom, Entry, FencingToken, Predecessor, Result, Standing,
-    Ticket, async_trait,
+use sd_core::port::{
+    CandidateId, Confirmation, CountsFrom, Entry, Predecessor, Standing, Ticket, async_trait,
 };
+use sd_core::{FencingToken, Result};
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 

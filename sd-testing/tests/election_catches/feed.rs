@@ -4,7 +4,8 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sd_core::{ElectionName, FencingToken, Leader, LeaderFeed, LeaderWatcher, Result, async_trait};
+use sd_core::port::{Leader, LeaderFeed, LeaderWatcher, async_trait};
+use sd_core::{ElectionName, FencingToken, Result};
 use tokio::task::yield_now;
 
 use crate::elector::FlawedElector;
@@ -82,7 +83,7 @@ impl LeaderWatcher for FlawedFeed {
             self.told_old_term = true;
             return Ok(LeaderFeed::Leader {
                 leader: Some(old.clone()),
-                as_of: sd_core::Clock::now(&sd_core::TokioClock),
+                as_of: sd_core::clock::Clock::now(&sd_core::clock::TokioClock),
             });
         }
         loop {

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sd_core::memory::{Memory, MemoryBackend};
+use sd_core::port::{AnyElector, CandidateId, Ticket, async_trait};
 use sd_core::{
-    AnyElector, Backend, CandidateId, ElectionName, Elector, Instancer, Registrar, Result,
-    ServiceName, Snapshot, Ticket, Watcher, async_trait,
+    Backend, ElectionName, Elector, Instancer, Registrar, Result, ServiceName, Snapshot, Watcher,
 };
 use sd_testing::Fixture;
 

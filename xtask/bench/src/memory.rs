@@ -8,7 +8,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sd_core::{BootClock, Delta, ServiceName, Subscription, SubscriptionConfig};
+use sd_core::clock::BootClock;
+use sd_core::{Delta, ServiceName, Subscription, SubscriptionConfig};
 use tokio::time::{Instant, sleep};
 
 use crate::report::{Bar, Section, Table};

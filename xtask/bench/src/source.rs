@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sd_core::clock::Moment;
+use sd_core::port::{Feed, async_trait};
 use sd_core::{
-    Endpoint, Error, ErrorKind, Feed, Instance, InstanceId, Instancer, Moment, Revision,
-    ServiceName, Snapshot, Watcher, async_trait,
+    Endpoint, Error, ErrorKind, Instance, InstanceId, Instancer, Revision, ServiceName, Snapshot,
+    Watcher,
 };
 use tokio::sync::watch;
 

@@ -7,8 +7,9 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sd_core::clock::BootClock;
 use sd_core::{
-    BootClock, Delta, Instance, InstanceId, ServiceName, Snapshot, Subscription, SubscriptionConfig,
+    Delta, Instance, InstanceId, ServiceName, Snapshot, Subscription, SubscriptionConfig,
 };
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep};

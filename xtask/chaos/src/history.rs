@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use sd_core::{BootClock, Clock};
+use sd_core::clock::{BootClock, Clock};
 use serde::{Deserialize, Serialize};
 
 use crate::kind::Kind;

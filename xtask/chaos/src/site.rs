@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fastrand::Rng;
-use sd_core::Safety;
+use sd_core::port::Safety;
 
 use crate::Result;
 use crate::child::{Brief, Order, connect};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sd_core::Safety;
+use sd_core::port::Safety;
 
 use crate::backend::Backend;
 use crate::check::{Findings, Invariant, Violation};
@@ -261,11 +261,13 @@ mod tests {
     fn visit_of(script: &Script, warned: bool) -> Visit {
         let story = script.story();
         let mut safety = Safety::strict();
-        safety.notes.extend(warned.then_some(sd_core::SafetyNote {
-            code: OF_FREEZING[0],
-            warning: true,
-            text: "it is broken".into(),
-        }));
+        safety
+            .notes
+            .extend(warned.then_some(sd_core::port::SafetyNote {
+                code: OF_FREEZING[0],
+                warning: true,
+                text: "it is broken".into(),
+            }));
         Visit {
             label: "etcd".to_owned(),
             safety,

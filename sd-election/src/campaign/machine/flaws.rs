@@ -1,6 +1,8 @@
 //! How a machine with a mistake in it takes what happens.
 
-use sd_core::{Confirmation, CountsFrom, FencingToken, Moment, Standing};
+use sd_core::FencingToken;
+use sd_core::clock::Moment;
+use sd_core::port::{Confirmation, CountsFrom, Standing};
 
 use super::{Event, Machine, Phase, is_lost};
 use crate::campaign::term_rules::Confirmed;

@@ -1,6 +1,6 @@
 //! The machine, told step by step what happens.
 
-use sd_core::{CountsFrom, Predecessor};
+use sd_core::port::{CountsFrom, Predecessor};
 
 use super::*;
 use crate::config::{StepDown, TermConfig};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sd_core::Moment;
+use sd_core::clock::Moment;
 
 use super::story::{Story, Term};
 use super::violation::Found;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use sd_core::{CandidateId, Moment};
+use sd_core::clock::Moment;
+use sd_core::port::CandidateId;
 
 use super::story::Story;
 use super::violation::Found;

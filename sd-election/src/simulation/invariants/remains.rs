@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use sd_core::{ErrorKind, Moment};
+use sd_core::ErrorKind;
+use sd_core::clock::Moment;
 
 use super::story::Story;
 use super::violation::Found;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use sd_core::{CandidateId, Moment};
+use sd_core::clock::Moment;
+use sd_core::port::CandidateId;
 
 use crate::simulation::history::{Record, What};
 use crate::simulation::node::Node;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sd_core::Moment;
+use sd_core::clock::Moment;
 
 /// An invariant that was broken.
 #[derive(Clone, Debug)]

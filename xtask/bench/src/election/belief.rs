@@ -3,8 +3,8 @@
 use std::hint::black_box;
 use std::time::Duration;
 
+use sd_core::clock::{BootClock, Clock};
 use sd_core::memory::Memory;
-use sd_core::{BootClock, Clock};
 use sd_election::{Candidate, Leadership};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;

@@ -1,4 +1,4 @@
-//! Growing, jittered delays between attempts, and sums of times and spans that cannot overflow.
+//! What a loop does after an error, and the growing, jittered delays between its attempts.
 
 use std::time::Duration;
 
@@ -10,6 +10,19 @@ const SHORTEST: Duration = Duration::from_millis(1);
 const FAR: Duration = Duration::from_hours(24 * 365 * 30);
 /// What a server asks to wait for is cut to this, so that one wrong answer parks nobody for ever.
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+
+/// What a loop should do after an error of some kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Wait, growing from try to try, then do the same again.
+    Backoff,
+    /// Wait exactly this long, then do the same again.
+    After(Duration),
+    /// Forget the position in the feed and read everything again.
+    Resync,
+    /// No later try can succeed.
+    Never,
+}
 
 /// Exponential delays with full jitter: attempt `n` waits between zero and `min(cap, first * 2^n)`, at random, so that many
 /// clients that failed together do not come back together.

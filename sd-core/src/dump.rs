@@ -1,0 +1,6 @@
+//! What is held and why, as a dump shows it to people and tests. All of it serializes to JSON.
+
+pub use crate::endpoints::{EndpointCacheDump, EndpointDump};
+pub use crate::feed::subscription::SubscriptionDump;
+pub use crate::registration::status::RegistrationDump;
+pub use crate::registry::RegistryDump;
