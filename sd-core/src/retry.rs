@@ -4,11 +4,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::error::{Error, ErrorKind};
+
 /// A delay whose bound is shorter would keep a processor busy with attempts.
 const SHORTEST: Duration = Duration::from_millis(1);
 /// Spans from configuration are cut to 30 years, as tokio does it: what is later never comes.
 const FAR: Duration = Duration::from_hours(24 * 365 * 30);
-/// What a server asks to wait for is cut to this, so that one wrong answer parks nobody for ever.
+/// The delay before a request is repeated that the server called wrong or unsupported.
+const SLOW_RETRY: Duration = Duration::from_secs(30);
+const SLOW_RETRY_JITTER: f64 = 0.2;
+/// What a server asks to wait for is cut to this, so that one wrong answer cannot stop retries for good.
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 /// What a loop should do after an error of some kind.
@@ -61,6 +66,52 @@ impl Backoff {
     /// Starts over, after things have been good for a while.
     pub fn reset(&mut self) {
         self.attempt = 0;
+    }
+}
+
+/// When to open the next feed after one has ended: the one rule for every feed, of instances and of leaders.
+///
+/// Delays grow from failure to failure, and start over after a feed that lived for a while. An error that no retry of the same
+/// request can mend ([`Retry::Never`]) still leads to a slow retry, since the server that gave it may be upgraded or reconfigured.
+/// Only [`Closed`](ErrorKind::Closed) is final: its owner closed the registry.
+#[derive(Clone, Debug)]
+pub struct FeedRetry {
+    backoff: Backoff,
+    stable_after: Duration,
+}
+
+/// What follows a feed that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextFeed {
+    /// Another one after this delay, which may resume at the position of the last one.
+    Resume(Duration),
+    /// Another one after this delay, which reads everything.
+    ReadAll(Duration),
+    /// None.
+    Never,
+}
+
+impl FeedRetry {
+    /// Delays as of [`Backoff::new`]; a feed that lived for `stable_after` resets them.
+    pub fn new(first: Duration, cap: Duration, stable_after: Duration) -> Self {
+        Self {
+            backoff: Backoff::new(first, cap),
+            stable_after,
+        }
+    }
+
+    /// What follows a feed that ended with `error`, `lived` after its opening began.
+    pub fn next(&mut self, lived: Duration, error: &Error) -> NextFeed {
+        if lived >= self.stable_after {
+            self.backoff.reset();
+        }
+        match error.kind().retry() {
+            Retry::Backoff => NextFeed::Resume(self.backoff.next_delay()),
+            Retry::After(asked) => NextFeed::Resume(paced(asked, &mut self.backoff)),
+            Retry::Resync => NextFeed::ReadAll(self.backoff.next_delay()),
+            Retry::Never if error.kind() == ErrorKind::Closed => NextFeed::Never,
+            Retry::Never => NextFeed::Resume(jittered(SLOW_RETRY, SLOW_RETRY_JITTER)),
+        }
     }
 }
 
@@ -138,5 +189,32 @@ mod tests {
             high += u32::from(delay > Duration::from_millis(750));
         }
         assert!(low > 150 && high > 150, "{low} {high}");
+    }
+
+    #[test]
+    fn only_a_closed_source_ends_a_feed_for_good() {
+        let mut retry = FeedRetry::new(SHORTEST, SHORTEST, Duration::from_secs(10));
+        let mut next = |kind| retry.next(Duration::ZERO, &Error::new(kind, "test"));
+        assert_eq!(next(ErrorKind::Closed), NextFeed::Never);
+        for kind in [ErrorKind::InvalidInput, ErrorKind::Unsupported] {
+            let NextFeed::Resume(delay) = next(kind) else {
+                panic!("{kind:?} is retried");
+            };
+            assert!(delay >= SLOW_RETRY.mul_f64(0.8) && delay <= SLOW_RETRY.mul_f64(1.2));
+        }
+        assert!(matches!(next(ErrorKind::Outdated), NextFeed::ReadAll(_)));
+    }
+
+    #[test]
+    fn a_feed_that_lived_for_a_while_starts_the_delays_over() {
+        let stable = Duration::from_secs(10);
+        let mut retry = FeedRetry::new(SHORTEST, Duration::from_hours(1), stable);
+        let down = Error::new(ErrorKind::Unavailable, "test");
+        for _ in 0..20 {
+            retry.next(Duration::ZERO, &down);
+        }
+        assert_eq!(retry.backoff.attempts(), 20);
+        retry.next(stable, &down);
+        assert_eq!(retry.backoff.attempts(), 1);
     }
 }

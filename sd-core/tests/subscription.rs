@@ -551,14 +551,33 @@ async fn withdrawn_instances_and_those_of_a_subscription_without_hold_go_at_once
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_that_no_try_can_mend_is_shown_and_not_tried_again() {
+async fn an_error_that_no_retry_can_mend_is_shown_and_retried_slowly() {
     let source = ScriptedInstancer::default();
-    let never = Error::new(ErrorKind::Unsupported, "scripted");
-    source.answer_opening(Answer::Fail(never));
+    let never = || Error::new(ErrorKind::Unsupported, "scripted");
+    source.answer_opening(Answer::Fail(never()));
+    source.answer_opening(Answer::Fail(never()));
     let mut subscription = subscribe(&source);
     let state = soon(subscription.changed()).await.unwrap();
     let error = state.status().error().unwrap();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(source.openings().len(), 1);
+
+    // The server was upgraded.
+    source.tell(Ok(Feed::Set(set(1, &[]))));
+    sleep(Duration::from_secs(80)).await;
+    assert_eq!(source.openings().len(), 3);
+    assert_eq!(told(&subscription.state()), ("live", vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_source_is_not_opened_again() {
+    let source = ScriptedInstancer::default();
+    let closed = Error::new(ErrorKind::Closed, "scripted");
+    source.answer_opening(Answer::Fail(closed));
+    let mut subscription = subscribe(&source);
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!(state.status().error().unwrap().kind(), ErrorKind::Closed);
     sleep(Duration::from_hours(10)).await;
     assert_eq!(source.openings().len(), 1);
 }

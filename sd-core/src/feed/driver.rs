@@ -17,7 +17,7 @@ use crate::instrument;
 use crate::model::name::ServiceName;
 use crate::model::snapshot::{Revision, Snapshot};
 use crate::port::instancer::{Feed, Instancer, Watcher};
-use crate::retry::{Backoff, Retry, jittered, later, paced};
+use crate::retry::{FeedRetry, NextFeed, jittered, later};
 use crate::runtime::until;
 
 /// Reading everything more often than this would be polling.
@@ -75,7 +75,12 @@ impl Driver {
     }
 
     async fn drive(&mut self) -> Result<(), Stopped> {
-        let mut backoff = Backoff::new(self.config.backoff_first, self.config.backoff_cap);
+        let config = &self.config;
+        let mut retry = FeedRetry::new(
+            config.backoff_first,
+            config.backoff_cap,
+            config.stable_after,
+        );
         loop {
             let opened_at = Instant::now();
             let opening = self.open(self.last.clone());
@@ -85,18 +90,14 @@ impl Driver {
             };
             instrument::feed_error(&self.service);
             self.publisher.trouble(&error);
-            if opened_at.elapsed() >= self.config.stable_after {
-                backoff.reset();
-            }
-            let delay = match error.kind().retry() {
-                Retry::Backoff => backoff.next_delay(),
-                Retry::After(asked) => paced(asked, &mut backoff),
-                Retry::Resync => {
+            let delay = match retry.next(opened_at.elapsed(), &error) {
+                NextFeed::Resume(delay) => delay,
+                NextFeed::ReadAll(delay) => {
                     self.last = None;
-                    backoff.next_delay()
+                    delay
                 }
-                Retry::Never => {
-                    // Whoever reads the status sees why; only dropping the handles ends it.
+                NextFeed::Never => {
+                    // The status says why; only dropping the handles ends the subscription.
                     self.attend(std::future::pending::<()>()).await?;
                     return Err(Stopped);
                 }
