@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sd_core::clock::{Clock, Moment};
 use sd_core::port::{Closing, Leader, LeaderFeed, LeaderWatcher};
-use sd_core::retry::Backoff;
+use sd_core::retry::{FeedRetry, NextFeed};
 use sd_core::{ElectionName, Elector, Error, ErrorKind, FencingToken, Registry, Result, Status};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -195,34 +195,34 @@ impl Drop for Follower {
 
 impl Follower {
     async fn run(mut self) {
-        let mut backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
+        let mut retry = FeedRetry::new(FIRST_DELAY, LONGEST_DELAY, STABLE_AFTER);
         loop {
+            let opened_at = self.clock.now();
             let error = match self
                 .within(OPEN_LIMIT, self.elector.observe(&self.name))
                 .await
             {
-                Ok(watcher) => self.follow(watcher, &mut backoff).await,
+                Ok(watcher) => self.follow(watcher).await,
                 Err(error) => error,
             };
             debug!(name = %self.name, error = %error.report(), "feed of leaders ended");
-            // A closed registry opens no other.
-            if error.kind() == ErrorKind::Closed || flawed(Flaw::ObserverGivesUp) {
+            // A feed of leaders has no position: each one reads everything.
+            let (NextFeed::Resume(delay) | NextFeed::ReadAll(delay)) =
+                retry.next(self.clock.now().since(opened_at), &error)
+            else {
+                return;
+            };
+            if flawed(Flaw::ObserverGivesUp) {
                 return;
             }
             self.doubt(error);
-            let again = self.clock.now() + backoff.next_delay();
-            self.clock.sleep_until(again).await;
+            self.clock.sleep_until(self.clock.now() + delay).await;
         }
     }
 
     /// Follows one feed to its end.
-    async fn follow(
-        &mut self,
-        mut watcher: Box<dyn LeaderWatcher>,
-        backoff: &mut Backoff,
-    ) -> Error {
+    async fn follow(&mut self, mut watcher: Box<dyn LeaderWatcher>) -> Error {
         let limit = watcher.silence_limit();
-        let opened = self.clock.now();
         loop {
             match self.within(limit, watcher.next()).await {
                 Ok(LeaderFeed::Leader { leader, as_of }) => self.told(leader, as_of),
@@ -230,10 +230,6 @@ impl Follower {
                 // Nothing that we know.
                 Ok(_) => {}
                 Err(error) => return error,
-            }
-            // One that answers and breaks again and again is no better than one that does not answer.
-            if self.clock.now().since(opened) >= STABLE_AFTER {
-                backoff.reset();
             }
         }
     }
