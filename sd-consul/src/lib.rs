@@ -6,7 +6,6 @@ mod client;
 
 mod codec;
 mod health_check;
-mod lock;
 mod write_queue;
 
 mod reading;

@@ -7,9 +7,8 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, Weak};
 
+use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result};
-
-use crate::lock::lock;
 
 /// One queue of steps for each key.
 #[derive(Debug)]

@@ -5,11 +5,10 @@ use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 
 use futures_util::future::BoxFuture;
+use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result};
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
-
-use crate::lock::lock;
 
 /// What drives a participation to its end.
 pub(crate) trait Spawn: Debug + Send + Sync {

@@ -7,11 +7,11 @@ use std::fmt;
 use std::sync::Mutex;
 
 use sd_core::FencingToken;
+use sd_core::sync::lock;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::flaw::{Flaw, flawed};
-use crate::lock::lock;
 
 /// Why a write was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

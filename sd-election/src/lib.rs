@@ -16,7 +16,6 @@ mod election_thread;
 
 mod flaw;
 pub mod instrument;
-mod lock;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 

@@ -19,6 +19,7 @@ use etcd_client::{
     WatchResponse, WatchStream,
 };
 use futures_util::future::join_all;
+use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +31,6 @@ use crate::client::error::{
 };
 use crate::config::EtcdConfig;
 use crate::config::rules::DEFAULT_KEEP_ALIVE_INTERVAL;
-use crate::lock::lock;
 
 /// etcd hangs up on a connection that is pinged more often than every 5 s and has nothing else to say.
 const SHORTEST_QUIET_INTERVAL: Duration = DEFAULT_KEEP_ALIVE_INTERVAL;

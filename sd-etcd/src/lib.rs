@@ -4,7 +4,6 @@ mod config;
 
 mod client;
 mod codec;
-mod lock;
 
 mod election;
 mod reading;

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use futures_util::{FutureExt, StreamExt};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sd_core::Instance;
+use sd_core::sync::lock;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tracing::debug;
@@ -175,11 +176,7 @@ impl Connection {
         if self.wire.bytes() != bytes || limit == 0 {
             return;
         }
-        let silence = self.silence.lock();
-        let count =
-            silence
-                .unwrap_or_else(PoisonError::into_inner)
-                .count(began, Instant::now(), bytes);
+        let count = lock(&self.silence).count(began, Instant::now(), bytes);
         if count >= limit {
             debug!(endpoint = %self.target.label(), "server fell silent");
             self.leave(Leave::Silent);
@@ -545,7 +542,7 @@ struct Inbox(Arc<Mutex<Vec<Spawned>>>);
 impl Inbox {
     /// Only the connection's own task comes here: the lock is always free.
     fn lock(&self) -> MutexGuard<'_, Vec<Spawned>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -5,10 +5,11 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, BytesMut};
+use sd_core::sync::lock;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::connector::BoxedIo;
@@ -46,7 +47,7 @@ impl Cork {
 
     /// Only the connection's own task comes here: the lock is always free.
     fn lock(&self) -> MutexGuard<'_, Corked> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Sends what was gathered. A failure is told to whoever reads or writes next; `false` says that there is one.

@@ -11,12 +11,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http_body::{Body as _, Frame};
+use sd_core::sync::lock;
 use tonic::Status;
 use tonic::body::Body;
 
@@ -173,7 +174,7 @@ impl Drop for Sending {
 impl Tape {
     /// The user's stream is the only foreign code under the lock, and its panics are caught: nothing poisons the lock.
     fn reel(&self) -> MutexGuard<'_, Reel> {
-        self.reel.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.reel)
     }
 
     /// Ends the sending of the attempt before.

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use http::uri::{Authority, Scheme};
+use sd_core::sync::lock;
 use sd_core::{Address, Incarnation, Instance, InstanceId};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -290,15 +291,12 @@ impl Subchannel {
     }
 
     pub(crate) fn standing(&self) -> Standing {
-        self.standing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.standing).clone()
     }
 
     /// Notes where it stands. A reason stays while the state does.
     pub(crate) fn stand(&self, state: EndpointState, reason: Option<Arc<str>>) {
-        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut standing = lock(&self.standing);
         if standing.state != state {
             standing.since = Instant::now();
             standing.reason = None;

@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, Mutex, Weak};
 
+use sd_core::sync::lock;
+
 use crate::client::{Client, Concurrency};
 use crate::config::ConsulConfig;
-use crate::lock::lock;
 
 /// All clients of one Consul. They close together.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Url};
 use sd_backend::Secret;
+use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 use tracing::debug;
@@ -17,7 +18,6 @@ use crate::client::credentials::{Credentials, token};
 use crate::client::file_thread::FileThread;
 use crate::config::ConsulConfig;
 use crate::config::rules::RULES;
-use crate::lock::lock;
 
 /// The header that carries the ACL token.
 const TOKEN_HEADER: &str = "x-consul-token";
@@ -284,9 +284,8 @@ impl Drop for Unanswered<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::sync::mpsc;
-    use std::thread;
+    use std::{fs, thread};
 
     use tokio::runtime::{Builder, Runtime};
     use tokio::time::timeout;

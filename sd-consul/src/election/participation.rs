@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use sd_core::ElectionName;
 use sd_core::port::{CandidateId, Ticket};
+use sd_core::sync::lock;
 
 use crate::election::keys::ElectionKeys;
-use crate::lock::lock;
 
 /// One candidate in one election.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,12 +6,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sd_backend::Secret;
 use sd_core::port::{Liveness, Registration};
+use sd_core::sync::lock;
 use sd_core::{Error, Instance, RecordId, Result};
 
 use crate::client::Client;
 use crate::codec::{encode, service_id};
 use crate::health_check::CheckDefinition;
-use crate::lock::lock;
 use crate::write_queue::WriteQueue;
 use crate::writing::records::{Holder, RecordState, Records};
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use sd_core::clock::{Clock, Moment};
 use sd_core::port::CandidateId;
+use sd_core::sync::lock;
 use sd_core::{FencingToken, Registry, Result};
 use tokio::runtime::Handle;
 
@@ -24,7 +25,6 @@ use crate::candidate::Candidate;
 use crate::election_thread::Spawn;
 use crate::fencing::Fence;
 use crate::leadership::Leadership;
-use crate::lock::lock;
 use crate::term::Term;
 
 /// Where a candidate's drivers run.

@@ -15,10 +15,10 @@ use std::{fmt, mem};
 use fastrand::Rng;
 use futures_util::future::BoxFuture;
 use sd_core::clock::Moment;
+use sd_core::sync::lock;
 
 use super::history::{History, Record, What};
 use super::node::Node;
-use crate::lock::lock;
 
 /// Polls that no schedule needs. One that takes more does not come to rest.
 const MOST_POLLS: u64 = 400_000;

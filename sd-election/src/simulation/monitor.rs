@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use sd_core::clock::Moment;
 use sd_core::port::CandidateId;
+use sd_core::sync::lock;
 
 use super::clock::Pace;
 use super::executor::{Inspect, World};
@@ -14,7 +15,6 @@ use super::history::What;
 use super::node::Node;
 use crate::candidate::{Candidate, ElectionEvents};
 use crate::event::ElectionEvent;
-use crate::lock::lock;
 use crate::term::Term;
 
 #[derive(Debug)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use futures_util::future::BoxFuture;
 use sd_core::clock::Moment;
+use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use super::cut::Cut;
 use super::executor::World;
 use super::node::Node;
-use crate::lock::lock;
 
 /// How messages fare in general.
 #[derive(Clone, Copy, Debug)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use sd_core::clock::Moment;
+use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Registry, RegistryConfig, Result};
 use tokio::runtime::{Builder, Runtime};
 use tracing::Dispatch;
@@ -19,19 +20,17 @@ use super::clock::NodeClock;
 use super::executor::World;
 use super::faults::{Chaos, Nodes};
 use super::history::{History, What};
-use super::invariants;
 use super::invariants::facts::Facts;
 use super::invariants::remains::all_led_within;
 use super::invariants::violation::Violation;
 use super::monitor::Monitor;
 use super::network::Network;
 use super::node::Node;
-use super::observers;
 use super::schedule::Schedule;
 use super::server::{Server, SimulatedElector};
+use super::{invariants, observers};
 use crate::candidate::Candidate;
 use crate::flaw::{self, Flaw};
-use crate::lock::lock;
 
 /// The longest time for which a leave may be on its way and wait to be tried again, once all is well.
 const LEFT_AFTER: Duration = Duration::from_secs(12);

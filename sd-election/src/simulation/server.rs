@@ -11,6 +11,7 @@ use sd_core::port::{
     AnyElector, CandidateId, Confirmation, CountsFrom, Entry, LeaderFeed, LeaderWatcher, Limits,
     Safety, Standing, StrictElector, Ticket,
 };
+use sd_core::sync::lock;
 use sd_core::{Backend, ElectionName, Elector, Error, ErrorKind, Result};
 use tokio::sync::mpsc;
 
@@ -21,7 +22,6 @@ use super::network::{Network, Request};
 use super::node::Node;
 use super::schedule::Schedule;
 use crate::campaign::machine::{Call, is_lost};
-use crate::lock::lock;
 
 #[derive(Debug)]
 pub(super) struct Server {

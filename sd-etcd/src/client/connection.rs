@@ -14,6 +14,7 @@ use etcd_client::{
     TlsOptions, WatchClient,
 };
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
@@ -23,7 +24,6 @@ use tonic::transport::{Endpoint, Uri};
 use crate::client::credentials::Credentials;
 use crate::client::error::{is_login_needless, is_unreachable, translate};
 use crate::config::EtcdConfig;
-use crate::lock::lock;
 
 /// How long an endpoint is tried alone before the next one is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(200);

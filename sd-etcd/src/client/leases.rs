@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use sd_core::sync::lock;
 use sd_core::{ErrorKind, Result};
 
 use crate::client::Client;
-use crate::lock::lock;
 
 /// etcd raises shorter ones to this with its default election timeout of 1 s.
 pub(crate) const SHORTEST_TTL: Duration = Duration::from_secs(2);

@@ -11,6 +11,7 @@ use sd_backend::TermRecorder;
 use sd_core::port::{
     Confirmation, CountsFrom, Entry, Limits, Predecessor, Standing, Ticket, check_value,
 };
+use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result};
 use tokio::sync::watch;
 
@@ -19,7 +20,6 @@ use crate::client::answer::{found, position};
 use crate::election::candidate_key::{CandidateKey, EntryState};
 use crate::election::deletion_watch::DeletionWatch;
 use crate::election::term_record;
-use crate::lock::lock;
 
 /// An entry under one key, attached to one lease.
 #[derive(Debug)]

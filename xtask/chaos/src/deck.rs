@@ -2,9 +2,10 @@
 //! often, however many sites play side by side.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use fastrand::Rng;
+use sd_core::sync::lock;
 
 use crate::backend::Backend;
 use crate::kind::Kind;
@@ -16,7 +17,7 @@ pub(crate) struct Deck(Mutex<BTreeMap<Kind, u32>>);
 impl Deck {
     /// The next kind for a site with this many members.
     pub(crate) fn draw(&self, backend: Backend, members: usize, rng: &mut Rng) -> Kind {
-        let mut drawn = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut drawn = lock(&self.0);
         let mut kinds = Kind::of_site(backend, members);
         rng.shuffle(&mut kinds);
         let times = |kind: &Kind| drawn.get(kind).copied().unwrap_or(0);

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use sd_core::FencingToken;
+use sd_core::sync::lock;
 use sd_election::{Fence, Refused};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -69,7 +70,7 @@ impl Register {
 
     /// All that was noted since the last call.
     pub(crate) fn take_lines(&self) -> Vec<Line> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         state.take_lines()
     }
 }
@@ -100,7 +101,7 @@ async fn serve(mut connection: TcpStream, state: Arc<Mutex<State>>) -> Result<()
     while let Some(line) = lines.next_line().await? {
         let write: Write = serde_json::from_str(&line)?;
         let taken = {
-            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = lock(&state);
             state.take(&write, At::now())
         };
         writer.write_all(format!("{taken}\n").as_bytes()).await?;

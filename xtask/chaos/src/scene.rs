@@ -1,9 +1,10 @@
 //! What a site's processes have told so far: all lines, and where things stand.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use sd_core::sync::lock;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -94,9 +95,7 @@ impl Chronicle {
         tokio::spawn(async move {
             while let Some(line) = told.recv().await {
                 scene.send_modify(|scene| scene.note(&line));
-                kept.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(line);
+                lock(&kept).push(line);
             }
         });
         Self {
@@ -118,24 +117,15 @@ impl Chronicle {
             node: node.to_owned(),
             event,
         };
-        self.lines
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(line);
+        lock(&self.lines).push(line);
     }
 
     pub(crate) fn extend(&self, lines: Vec<Line>) {
-        self.lines
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(lines);
+        lock(&self.lines).extend(lines);
     }
 
     pub(crate) fn lines(&self) -> Vec<Line> {
-        self.lines
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.lines).clone()
     }
 
     pub(crate) fn scene(&self) -> Scene {

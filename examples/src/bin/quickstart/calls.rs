@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use examples::greeter::{GreeterClient, HelloRequest};
 use sd_core::Registry;
+use sd_core::sync::lock;
 use sd_grpc::{AttemptInfo, BalancedChannel, Idempotent};
 use tokio::task::JoinSet;
 use tonic::{Request, Status};
@@ -123,8 +124,4 @@ impl Shared {
             first.insert(address.to_owned(), SystemTime::now());
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
