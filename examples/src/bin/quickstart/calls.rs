@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use examples::greeter::{GreeterClient, HelloRequest};
 use sd_core::Registry;
 use sd_core::sync::lock;
-use sd_grpc::{AttemptInfo, BalancedChannel, Idempotent};
+use sd_grpc::{AnsweredBy, AttemptInfo, BalancedChannel, Idempotent};
 use tokio::task::JoinSet;
 use tonic::{Request, Status};
 
@@ -94,6 +94,8 @@ async fn call_until_stopped(mut client: GreeterClient<BalancedChannel>, shared: 
         request.set_timeout(DEADLINE);
         // A greeting may be asked for twice. Without this mark a call that was sent is never sent again.
         request.extensions_mut().insert(Idempotent);
+        // Also when a server is frozen between its message and its status.
+        request.extensions_mut().insert(AnsweredBy::End);
         match client.say_hello(request).await {
             Ok(reply) => {
                 if let Some(attempt) = reply.extensions().get::<AttemptInfo>() {
