@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use crate::connection::Lease;
+use crate::connection::StreamPermit;
 use crate::options::AnsweredBy;
 use crate::request_body::Sending;
 use crate::response_body::ResponseBody;
@@ -152,7 +152,7 @@ impl Answer {
     /// Makes it the caller's.
     pub(crate) fn into_response(
         self,
-        lease: Lease,
+        permit: StreamPermit,
         deadline: Option<Instant>,
         attempts: u32,
     ) -> Response<tonic::body::Body> {
@@ -161,9 +161,9 @@ impl Answer {
             response,
             beginning,
         } = self;
-        let info = lease.info(attempts);
+        let info = permit.info(attempts);
         let mut response = response.map(|body| {
-            let body = ResponseBody::new(beginning, body, sending, lease, deadline, attempts);
+            let body = ResponseBody::new(beginning, body, sending, permit, deadline, attempts);
             tonic::body::Body::new(body)
         });
         response.extensions_mut().insert(info);

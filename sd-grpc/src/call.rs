@@ -26,7 +26,7 @@ use tonic::{Code, Status};
 
 use crate::answer::{Answer, Pushback};
 use crate::config::ChannelConfig;
-use crate::connection::{Connection, Lease};
+use crate::connection::{Connection, StreamPermit};
 use crate::deadline::{self, GRPC_TIMEOUT, earlier, until};
 use crate::driver::Event;
 use crate::instrument::Again;
@@ -90,11 +90,11 @@ fn answered_by(parts: &Parts, config: &ChannelConfig) -> Option<AnsweredBy> {
 
 /// How an attempt ended.
 enum Outcome {
-    Answer(Answer, Lease),
-    NeverSent(Lease),
+    Answer(Answer, StreamPermit),
+    NeverSent(StreamPermit),
     Failed {
         failure: Failure,
-        lease: Lease,
+        permit: StreamPermit,
         /// The server said that it did not look at the request.
         refused: bool,
         pushback: Option<Pushback>,
@@ -156,7 +156,7 @@ impl Call {
     pub(crate) async fn run(
         mut self,
         body: Body,
-        mut first: Option<Lease>,
+        mut first: Option<StreamPermit>,
     ) -> Result<Response<Body>, Status> {
         let mut body = Some(body);
         let body = poll_fn(|cx| match body.take() {
@@ -165,34 +165,34 @@ impl Call {
         })
         .await?;
         loop {
-            let lease = match first.take() {
-                Some(lease) => lease,
+            let permit = match first.take() {
+                Some(permit) => permit,
                 None => self.find_place().await?,
             };
             let Some(attempt) = body.attempt() else {
                 return Err(Status::internal("the request can no longer be sent again"));
             };
-            match self.send(lease, attempt, &body).await {
-                Outcome::Answer(answer, lease) => {
+            match self.send(permit, attempt, &body).await {
+                Outcome::Answer(answer, permit) => {
                     body.commit();
-                    return Ok(answer.into_response(lease, self.deadline, self.attempts + 1));
+                    return Ok(answer.into_response(permit, self.deadline, self.attempts + 1));
                 }
-                Outcome::NeverSent(lease) => {
-                    lease.closed();
-                    self.tried.add(lease.target());
-                    self.count_again(&lease, Again::NeverSent);
+                Outcome::NeverSent(permit) => {
+                    permit.closed();
+                    self.tried.add(permit.target());
+                    self.count_again(&permit, Again::NeverSent);
                 }
                 Outcome::Failed {
                     failure,
-                    lease,
+                    permit,
                     refused,
                     pushback,
                 } => {
-                    lease.failed();
-                    self.tried.add(lease.target());
+                    permit.failed();
+                    self.tried.add(permit.target());
                     if refused && !self.refused && body.can_repeat() {
                         self.refused = true;
-                        self.count_again(&lease, Again::Refused);
+                        self.count_again(&permit, Again::Refused);
                         continue;
                     }
                     self.attempts += 1;
@@ -200,23 +200,23 @@ impl Call {
                         body.commit();
                         return match failure {
                             Failure::Answer(answer) => {
-                                Ok(answer.into_response(lease, self.deadline, self.attempts))
+                                Ok(answer.into_response(permit, self.deadline, self.attempts))
                             }
                             Failure::Status(status) => Err(status),
                         };
                     };
-                    self.count_again(&lease, Again::Retried);
+                    self.count_again(&permit, Again::Retried);
                     // The server may have answered without having read it all.
                     body.abandon();
-                    drop((failure, lease));
+                    drop((failure, permit));
                     sleep(delay).await;
                 }
             }
         }
     }
 
-    fn count_again(&self, lease: &Lease, why: Again) {
-        lease.target().counters().sent_again();
+    fn count_again(&self, permit: &StreamPermit, why: Again) {
+        permit.target().counters().sent_again();
         Totals::count(&self.shared.totals.sent_again);
         self.shared.metrics.sent_again(why);
     }
@@ -256,7 +256,7 @@ impl Call {
 
     /// Waits for an endpoint as long as its call may: for one that is full until the deadline, for one that is not there
     /// only as long as [`connect_wait`](crate::ChannelConfig::connect_wait).
-    async fn find_place(&self) -> Result<Lease, Status> {
+    async fn find_place(&self) -> Result<StreamPermit, Status> {
         let (shared, config) = (&self.shared, &self.shared.config);
         let service = shared.service.as_str();
         let mut waiting = None;
@@ -270,7 +270,7 @@ impl Call {
             freed.as_mut().enable();
             let set = shared.published.set().load_full();
             let full = match pick(shared, &set, &self.tried) {
-                Pick::On(connection) => return Ok(self.lease(connection)),
+                Pick::On(connection) => return Ok(self.permit(connection)),
                 Pick::Full => true,
                 Pick::None => false,
             };
@@ -339,15 +339,20 @@ impl Call {
         }
     }
 
-    fn lease(&self, connection: Arc<Connection>) -> Lease {
-        Lease::new(connection, Arc::clone(&self.shared))
+    fn permit(&self, connection: Arc<Connection>) -> StreamPermit {
+        StreamPermit::new(connection, Arc::clone(&self.shared))
     }
 
     // --- One attempt ------------------------------------------------------------------------------------------------------
 
-    async fn send(&self, mut lease: Lease, attempt: RequestBody, body: &CallBody) -> Outcome {
-        let request = self.request(&lease, attempt);
-        lease.target().counters().call();
+    async fn send(
+        &self,
+        mut permit: StreamPermit,
+        attempt: RequestBody,
+        body: &CallBody,
+    ) -> Outcome {
+        let request = self.request(&permit, attempt);
+        permit.target().counters().call();
         let config = &self.shared.config;
         // The last attempt may take all the time that is left.
         let is_last = self.answered_by.is_none() || self.attempts + 1 >= config.max_attempts;
@@ -357,12 +362,12 @@ impl Call {
             .and_then(|timeout| Instant::now().checked_add(timeout));
         let limit = earlier(self.deadline, patience);
         let answer = until(limit, async {
-            let response = lease.sender().try_send_request(request).await?;
+            let response = permit.sender().try_send_request(request).await?;
             let mut answer = Answer::new(response, body.sending());
             // A server that has not got the whole request may be waiting for the rest of it.
             let read = match self.answered_by {
                 Some(until) if !is_last && body.is_known() => {
-                    answer.read(until, || lease.heard()).await
+                    answer.read(until, || permit.heard()).await
                 }
                 _ => Ok(()),
             };
@@ -370,20 +375,20 @@ impl Call {
         })
         .await;
         let (error, refused) = match answer {
-            Ok(Ok(Ok(answer))) => return self.answered(answer, lease),
+            Ok(Ok(Ok(answer))) => return self.answered(answer, permit),
             // After headers it was looked at.
             Ok(Ok(Err(error))) => (error, false),
             Ok(Err(mut error)) => {
                 if error.take_message().is_some() {
-                    return Outcome::NeverSent(lease);
+                    return Outcome::NeverSent(permit);
                 }
                 let error = error.into_error();
                 let refused = status::is_refused(&error);
                 (error, refused)
             }
             Err(deadline::Elapsed) => {
-                lease.timed_out();
-                let info = lease.info(self.attempts + 1);
+                permit.timed_out();
+                let info = permit.info(self.attempts + 1);
                 let status = if limit == self.deadline {
                     status::deadline_exceeded("while waiting for an answer", Some(info))
                 } else {
@@ -391,38 +396,38 @@ impl Call {
                 };
                 return Outcome::Failed {
                     failure: Failure::Status(status),
-                    lease,
+                    permit,
                     refused: false,
                     pushback: None,
                 };
             }
         };
-        let info = lease.info(self.attempts + 1);
-        let status = status::broken(error, lease.close_reason(), info);
+        let info = permit.info(self.attempts + 1);
+        let status = status::broken(error, permit.close_reason(), info);
         Outcome::Failed {
             failure: Failure::Status(status),
-            lease,
+            permit,
             refused,
             pushback: None,
         }
     }
 
-    fn answered(&self, answer: Answer, lease: Lease) -> Outcome {
+    fn answered(&self, answer: Answer, permit: StreamPermit) -> Outcome {
         if !matches!(answer.code(), Code::Unavailable | Code::ResourceExhausted) {
             self.shared.throttle.succeeded();
-            return Outcome::Answer(answer, lease);
+            return Outcome::Answer(answer, permit);
         }
         Outcome::Failed {
             pushback: answer.pushback(),
             failure: Failure::Answer(answer),
-            lease,
+            permit,
             refused: false,
         }
     }
 
-    fn request(&self, lease: &Lease, body: RequestBody) -> Request<RequestBody> {
+    fn request(&self, permit: &StreamPermit, body: RequestBody) -> Request<RequestBody> {
         let mut headers = self.headers.clone();
-        let target = lease.target();
+        let target = permit.target();
         if let Some(deadline) = self.deadline {
             let now = Instant::now();
             // What the caller set is true for a while.

@@ -18,7 +18,7 @@ use tower_service::Service;
 
 use crate::builder::ChannelBuilder;
 use crate::call::{self, Call};
-use crate::connection::Lease;
+use crate::connection::StreamPermit;
 use crate::dump::ChannelDump;
 use crate::ready_set::{Pick, ReadySet, Tried};
 use crate::shared::{Published, Shared, Totals};
@@ -133,7 +133,7 @@ impl Service<Request<Body>> for BalancedChannel {
     fn call(&mut self, request: Request<Body>) -> CallFuture {
         let shared = Arc::clone(&self.shared);
         let place = match call::pick(&shared, self.set.load(), &Tried::default()) {
-            Pick::On(connection) => Some(Lease::new(connection, Arc::clone(&shared))),
+            Pick::On(connection) => Some(StreamPermit::new(connection, Arc::clone(&shared))),
             Pick::Full | Pick::None => None,
         };
         CallFuture(Box::pin(run(shared, request, place)))
@@ -143,7 +143,7 @@ impl Service<Request<Body>> for BalancedChannel {
 async fn run(
     shared: Arc<Shared>,
     request: Request<Body>,
-    place: Option<Lease>,
+    place: Option<StreamPermit>,
 ) -> Result<Response<Body>, Status> {
     Totals::count(&shared.totals.calls);
     shared.metrics.begun();

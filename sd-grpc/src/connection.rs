@@ -202,7 +202,7 @@ impl fmt::Debug for Connection {
 }
 
 /// A call's place on a connection, from before it is sent until its response has ended.
-pub(crate) struct Lease {
+pub(crate) struct StreamPermit {
     connection: Arc<Connection>,
     /// Keeps the driver, and with it the connection, alive.
     shared: Arc<Shared>,
@@ -211,7 +211,7 @@ pub(crate) struct Lease {
     bytes: u64,
 }
 
-impl Lease {
+impl StreamPermit {
     /// For a call that has [entered](Connection::enter).
     pub(crate) fn new(connection: Arc<Connection>, shared: Arc<Shared>) -> Self {
         let bytes = connection.bytes();
@@ -269,7 +269,7 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.connection.exit();
         self.shared.published.freed_place();

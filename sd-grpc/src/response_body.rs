@@ -10,7 +10,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
 use crate::answer::Beginning;
-use crate::connection::Lease;
+use crate::connection::StreamPermit;
 use crate::options::AttemptInfo;
 use crate::request_body::Sending;
 use crate::status;
@@ -30,7 +30,7 @@ struct Open {
     incoming: Incoming,
     /// Where the request is a stream: ends with the response, and before the place is free.
     _sending: Option<Sending>,
-    lease: Lease,
+    permit: StreamPermit,
 }
 
 impl ResponseBody {
@@ -38,7 +38,7 @@ impl ResponseBody {
         beginning: Beginning,
         incoming: Incoming,
         sending: Option<Sending>,
-        lease: Lease,
+        permit: StreamPermit,
         deadline: Option<Instant>,
         attempts: u32,
     ) -> Self {
@@ -47,7 +47,7 @@ impl ResponseBody {
             open: Some(Open {
                 incoming,
                 _sending: sending,
-                lease,
+                permit,
             }),
             deadline,
             timer: None,
@@ -68,10 +68,10 @@ impl ResponseBody {
         }
     }
 
-    fn end(&mut self) -> Option<(Lease, AttemptInfo)> {
-        let Open { lease, .. } = self.open.take()?;
-        let attempt = lease.info(self.attempts);
-        Some((lease, attempt))
+    fn end(&mut self) -> Option<(StreamPermit, AttemptInfo)> {
+        let Open { permit, .. } = self.open.take()?;
+        let attempt = permit.info(self.attempts);
+        Some((permit, attempt))
     }
 }
 
@@ -107,12 +107,12 @@ impl Body for ResponseBody {
             }
             Poll::Pending | Poll::Ready(Some(Ok(_))) => None,
         };
-        let Some((lease, attempt)) = this.end() else {
+        let Some((permit, attempt)) = this.end() else {
             return Poll::Ready(None);
         };
-        lease.failed();
+        permit.failed();
         Poll::Ready(Some(Err(match failure {
-            Some(error) => status::broken(error, lease.close_reason(), attempt),
+            Some(error) => status::broken(error, permit.close_reason(), attempt),
             None => status::deadline_exceeded("while the response was read", Some(attempt)),
         })))
     }
