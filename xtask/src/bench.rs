@@ -3,7 +3,10 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::servers::{self, Fleet, go};
+use crate::servers::all::chosen;
+use crate::servers::fleet::Fleet;
+use crate::servers::program::provide_all;
+use crate::servers::{go, variables};
 use crate::tools::Tools;
 use crate::workspace::Workspace;
 
@@ -21,8 +24,8 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    let servers = servers::chosen(&["etcd-3.6".to_owned(), "consul".to_owned()])?;
-    let programs = servers::provide_all(workspace, &servers)?;
+    let servers = chosen(&["etcd-3.6".to_owned(), "consul".to_owned()])?;
+    let programs = provide_all(workspace, &servers)?;
     let build = workspace.cargo("build")?;
     build.args(["--release", "--package", "bench"]).succeed()?;
     let go_programs = build_go_programs(workspace)?;
@@ -32,7 +35,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         .args(["--release", "--package", "bench", "--"])
         .args(&options.arguments)
         .shared_envs(go_programs)
-        .shared_envs(servers::variables(&fleet.running))
+        .shared_envs(variables::of(&fleet.running))
         .succeed()
 }
 

@@ -4,7 +4,9 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::servers;
+use crate::servers::all::chosen;
+use crate::servers::program::provide_all;
+use crate::servers::variables;
 use crate::workspace::Workspace;
 
 /// Whose servers. Without it no server is needed.
@@ -25,9 +27,9 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let Some(backend) = backend(&options.arguments) else {
         return run.succeed();
     };
-    let servers = servers::chosen(&[backend.to_owned()])?;
-    let programs = servers::provide_all(workspace, &servers)?;
-    run.shared_envs(servers::program_variables(&servers, &programs))
+    let servers = chosen(&[backend.to_owned()])?;
+    let programs = provide_all(workspace, &servers)?;
+    run.shared_envs(variables::of_programs(&servers, &programs))
         .succeed()
 }
 

@@ -5,6 +5,7 @@ mod examples;
 mod features;
 mod isolation;
 mod lint;
+mod outcome;
 
 use std::fmt::{self, Display};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::Subcommand;
 
+use self::outcome::Outcome;
 use crate::workspace::Workspace;
 use crate::{interrupt, test};
 
@@ -29,12 +31,6 @@ pub(crate) enum Command {
     Examples,
     /// Whether the oldest supported Rust still compiles everything; needs rustup
     Msrv,
-}
-
-/// What a step that did not fail has to say.
-enum Outcome {
-    Done,
-    Skipped(&'static str),
 }
 
 type Step = fn(&Workspace) -> Result<Outcome>;

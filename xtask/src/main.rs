@@ -42,7 +42,7 @@ struct Arguments {
 enum Task {
     /// Start, stop or show the real servers that tests need
     #[command(subcommand)]
-    Servers(servers::Command),
+    Servers(servers::command::Command),
     /// Run every test, with every server, or some of them
     Test(test::Options),
     /// Run the contenders side by side, in release mode

@@ -6,7 +6,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::Result;
 
-use crate::servers::{Server, go};
+use crate::servers::go;
+use crate::servers::server::Server;
 use crate::tools::Tools;
 use crate::workspace::Workspace;
 
@@ -61,7 +62,7 @@ pub(crate) fn variable(server: &dyn Server) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::servers::ALL;
+    use crate::servers::all::ALL;
 
     #[test]
     fn the_module_names_the_same_versions() {

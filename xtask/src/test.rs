@@ -11,7 +11,12 @@ use clap::Args;
 
 use self::counts::Counts;
 use self::executables::{Executable, Ignored};
-use crate::servers::{self, Fleet, Program, Running, Server};
+use crate::servers::all::{ALL, chosen};
+use crate::servers::fleet::Fleet;
+use crate::servers::program::{Program, provide_all};
+use crate::servers::running::Running;
+use crate::servers::server::Server;
+use crate::servers::variables;
 use crate::shell::export;
 use crate::workspace::Workspace;
 use crate::{interrupt, peers};
@@ -34,8 +39,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
     let start = Instant::now();
     let servers = match &options.backend {
         _ if options.without_servers => Vec::new(),
-        None => servers::ALL.to_vec(),
-        Some(backend) => servers::chosen(std::slice::from_ref(backend))?,
+        None => ALL.to_vec(),
+        Some(backend) => chosen(std::slice::from_ref(backend))?,
     };
     let Prepared {
         executables,
@@ -54,15 +59,15 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
             let first_of_backend = !fleet.running[..index]
                 .iter()
                 .any(|earlier| earlier.server.backend() == running.server.backend());
-            let mut variables = peers.clone();
-            variables.extend(servers::variables(&fleet.running));
-            variables.extend(servers::plain_variables(running));
-            server_tests(&ignored, &variables, running, first_of_backend, &mut counts)?;
+            let mut told = peers.clone();
+            told.extend(variables::of(&fleet.running));
+            told.extend(variables::plain(running));
+            server_tests(&ignored, &told, running, first_of_backend, &mut counts)?;
             with.push(format!("{} {}", running.server.backend(), running.version));
         }
         for test in &ignored {
             let supplied = |server: &&dyn Server| test.needs(server.backend());
-            if !servers::ALL.iter().any(supplied) {
+            if !ALL.iter().any(supplied) {
                 eprintln!("not run: {}: {}", test.name, test.reason);
             }
         }
@@ -88,7 +93,7 @@ struct Prepared {
 /// Builds the tests and, beside that, finds or installs the servers and what runs beside ours.
 fn prepare(workspace: &Workspace, servers: &[&'static dyn Server]) -> Result<Prepared> {
     std::thread::scope(|scope| {
-        let programs = scope.spawn(|| servers::provide_all(workspace, servers));
+        let programs = scope.spawn(|| provide_all(workspace, servers));
         let peers = scope.spawn(|| peers::provide(workspace, servers));
         let executables = executables::build(workspace)?;
         let panicked = |_| anyhow!("an installation panicked");
@@ -113,7 +118,7 @@ fn plain_tests(workspace: &Workspace, counts: &mut Counts) -> Result<()> {
 /// The ignored tests that need this server. Another version than the first is the business of the backend's own package.
 fn server_tests(
     ignored: &[Ignored<'_>],
-    variables: &BTreeMap<String, String>,
+    told: &BTreeMap<String, String>,
     running: &Running,
     first_of_backend: bool,
     counts: &mut Counts,
@@ -124,7 +129,7 @@ fn server_tests(
         test.needs(backend) && (first_of_backend || test.executable.package == own_package)
     };
     eprintln!("\ntests that need {backend}, with {}", running.version);
-    for (name, value) in variables {
+    for (name, value) in told {
         eprintln!("{}", export(name, value));
     }
     for tests in ignored.chunk_by(|a, b| std::ptr::eq(a.executable, b.executable)) {
@@ -141,7 +146,7 @@ fn server_tests(
             command = command.arg("--exact").args(&wanted);
         }
         let status = command
-            .shared_envs(variables.clone())
+            .shared_envs(told.clone())
             .each_line(|line| counts.add_line(line))?;
         interrupt::check()?;
         counts.add_status(status);

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Result;
 
-use crate::ci::Outcome;
+use crate::ci::outcome::Outcome;
 use crate::workspace::Workspace;
 
 pub(crate) fn check(workspace: &Workspace) -> Result<Outcome> {

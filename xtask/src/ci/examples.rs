@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::ci::Outcome;
+use crate::ci::outcome::Outcome;
 use crate::command::Run;
 use crate::interrupt;
-use crate::servers::{self, Fleet, Running};
+use crate::servers::all::chosen;
+use crate::servers::fleet::Fleet;
+use crate::servers::program::provide_all;
+use crate::servers::running::Running;
 use crate::workspace::Workspace;
 
 const QUICKSTART: &str = "quickstart";
@@ -26,8 +29,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Outcome> {
     build(workspace, &["--bin", QUICKSTART])?;
     example(workspace, QUICKSTART, &[])?.succeed()?;
 
-    let servers = servers::chosen(&["etcd-3.6".to_owned(), "consul".to_owned()])?;
-    let programs = servers::provide_all(workspace, &servers)?;
+    let servers = chosen(&["etcd-3.6".to_owned(), "consul".to_owned()])?;
+    let programs = provide_all(workspace, &servers)?;
     let fleet = Fleet::start(workspace, &servers, &programs)?;
     let with_features = ["--features", FEATURES];
     build(workspace, &[&with_features[..], &["--bins"]].concat())?;

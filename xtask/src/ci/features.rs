@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::ci::Outcome;
+use crate::ci::outcome::Outcome;
 use crate::interrupt;
 use crate::workspace::{Package, Workspace};
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::ci::Outcome;
+use crate::ci::outcome::Outcome;
 use crate::workspace::Workspace;
 
 /// Each backend with the crate that speaks to its server.

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use crate::ci::Outcome;
+use crate::ci::outcome::Outcome;
 use crate::command::Run;
 use crate::workspace::Workspace;
 

@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use crate::command::Run;
 use crate::http;
-use crate::servers::{Server, go};
+use crate::servers::go;
+use crate::servers::server::Server;
 use crate::tools::Tools;
 use crate::version::Version;
 use crate::workspace::Workspace;

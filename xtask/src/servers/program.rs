@@ -5,7 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::servers::{Server, variables};
+use crate::servers::names::program_names;
+use crate::servers::server::Server;
 use crate::tools::Tools;
 use crate::version::Version;
 use crate::workspace::Workspace;
@@ -41,7 +42,7 @@ pub(crate) fn provide_all(
 
 fn provide(workspace: &Workspace, tools: &Tools, server: &dyn Server) -> Result<Program> {
     let name = server.name();
-    for variable in variables::program_names(server) {
+    for variable in program_names(server) {
         let Some(path) = std::env::var_os(&variable).map(PathBuf::from) else {
             continue;
         };
@@ -50,7 +51,7 @@ fn provide(workspace: &Workspace, tools: &Tools, server: &dyn Server) -> Result<
             return Ok(program);
         }
         // The plain variable may well speak of another release line of this server.
-        if variable == variables::program_names(server)[0] {
+        if variable == program_names(server)[0] {
             bail!(
                 "{variable}={} is a {}, not a {name}",
                 path.display(),
@@ -67,7 +68,7 @@ fn provide(workspace: &Workspace, tools: &Tools, server: &dyn Server) -> Result<
         bail!(
             "what could be installed is a {}, not a {name}: name one by {}",
             program.version,
-            variables::program_names(server)[0]
+            program_names(server)[0]
         );
     }
     Ok(program)

@@ -10,8 +10,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::interrupt;
 use crate::process::ProcessId;
+use crate::servers::program::Program;
 use crate::servers::record::{Record, remove};
-use crate::servers::{Program, Running, Server};
+use crate::servers::running::Running;
+use crate::servers::server::Server;
 
 /// From start to serving. etcd takes half a second, a JVM on a busy machine much longer.
 const PATIENCE: Duration = Duration::from_mins(1);

@@ -3,7 +3,10 @@
 //! `SD_TEST_ETCD_3_6` is the URL of a running server, `SD_TEST_ETCD_3_6_BIN` its program, for tests that start, kill and
 //! freeze servers of their own, and `SD_TEST_ETCD_3_6_VERSION` its version. The same without `_3_6` is what tests read.
 
-use crate::servers::{Program, Running, Server};
+use crate::servers::names::{program_names, with_line, without_line};
+use crate::servers::program::Program;
+use crate::servers::running::Running;
+use crate::servers::server::Server;
 
 /// The variables of all of `running`: those with a release line in their name, and plain ones for the first of each backend.
 pub(crate) fn of(running: &[Running]) -> Vec<(String, String)> {
@@ -39,16 +42,6 @@ pub(crate) fn plain(running: &Running) -> [(String, String); 3] {
     named(&without_line(running.server), running)
 }
 
-/// Where the URL of a running server of this kind may be named; the one that means no other release line first.
-pub(crate) fn url_names(server: &dyn Server) -> [String; 2] {
-    [with_line(server), without_line(server)]
-}
-
-/// Where its program may be named, in the same order.
-pub(crate) fn program_names(server: &dyn Server) -> [String; 2] {
-    url_names(server).map(|name| format!("{name}_BIN"))
-}
-
 fn named(prefix: &str, running: &Running) -> [(String, String); 3] {
     let program = running.program.path.to_string_lossy().into_owned();
     [
@@ -58,19 +51,10 @@ fn named(prefix: &str, running: &Running) -> [(String, String); 3] {
     ]
 }
 
-fn with_line(server: &dyn Server) -> String {
-    let (major, minor) = server.line();
-    format!("{}_{major}_{minor}", without_line(server))
-}
-
-fn without_line(server: &dyn Server) -> String {
-    format!("SD_TEST_{}", server.backend().to_ascii_uppercase())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::servers::ALL;
+    use crate::servers::all::ALL;
     use crate::version::Version;
 
     fn running(name: &str, url: &str, version: &str) -> Running {
@@ -127,16 +111,6 @@ mod tests {
                 "SD_TEST_ETCD_BIN=/6",
                 "SD_TEST_ETCD_3_4_BIN=/4",
             ]
-        );
-    }
-
-    #[test]
-    fn a_variable_with_the_release_line_goes_first() {
-        let server = ALL[1];
-        assert_eq!(url_names(server), ["SD_TEST_ETCD_3_4", "SD_TEST_ETCD"]);
-        assert_eq!(
-            program_names(server),
-            ["SD_TEST_ETCD_3_4_BIN", "SD_TEST_ETCD_BIN"]
         );
     }
 }

@@ -1,0 +1,17 @@
+//! The real servers that tests need: found or installed, started, recorded, ended.
+
+pub(crate) mod all;
+pub(crate) mod command;
+mod consul;
+mod debian;
+mod etcd;
+pub(crate) mod fleet;
+pub(crate) mod go;
+mod names;
+pub(crate) mod program;
+mod python;
+mod record;
+pub(crate) mod running;
+pub(crate) mod server;
+mod start;
+pub(crate) mod variables;
