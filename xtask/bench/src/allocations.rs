@@ -1,10 +1,9 @@
 //! Allocations of one operation, counted in a process of their own.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use crate::{Result, pick, rpc};
+use crate::Result;
 
 /// Allocations of one operation, by what did it.
 pub(crate) type Counts = BTreeMap<String, f64>;
@@ -17,9 +16,10 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
-    const ALL: [Self; 2] = [Self::Pick, Self::Rpc];
+    pub(crate) const ALL: [Self; 2] = [Self::Pick, Self::Rpc];
 
-    fn word(self) -> &'static str {
+    /// What the program that counts is told.
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Pick => "pick",
             Self::Rpc => "rpc",
@@ -51,23 +51,4 @@ pub(crate) fn count(subject: Subject, arguments: &[String]) -> Result<Counts> {
             Ok((what.to_owned(), count.parse()?))
         })
         .collect()
-}
-
-/// What the program that counts does.
-pub(crate) fn main(counted: fn() -> usize) -> Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    let subject = arguments.next().unwrap_or_default();
-    let subject = Subject::ALL
-        .into_iter()
-        .find(|known| known.word() == subject)
-        .ok_or("bench starts this program and reads its output")?;
-    let counts = match subject {
-        Subject::Pick => pick::count(counted),
-        Subject::Rpc => rpc::count(counted, &arguments.collect::<Vec<_>>())?,
-    };
-    let mut out = std::io::stdout().lock();
-    for (what, count) in counts {
-        writeln!(out, "{count}\t{what}")?;
-    }
-    Ok(())
 }

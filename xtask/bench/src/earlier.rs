@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::Result;
-use crate::report::{BARS, CONDITIONS};
+use crate::headings::{BARS, CONDITIONS};
 
 /// The sections of a report, in their order.
 #[derive(Debug, Default)]

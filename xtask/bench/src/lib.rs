@@ -5,12 +5,14 @@ mod calls;
 mod channels;
 mod consul;
 mod cores;
+mod counting;
 mod earlier;
 mod election;
 mod environment;
 mod fault;
 mod go;
 mod harness;
+mod headings;
 mod memory;
 mod pick;
 mod plot;
@@ -98,7 +100,7 @@ pub fn main() -> ExitCode {
 
 /// The program `count-allocations`, given the number of allocations so far in this process.
 pub fn count_allocations(counted: fn() -> usize) -> ExitCode {
-    status(allocations::main(counted))
+    status(counting::main(counted))
 }
 
 fn status(result: Result<()>) -> ExitCode {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::Result;
 use crate::earlier::{Earlier, Written};
+use crate::headings::{BARS, CONDITIONS};
 use crate::plot::Chart;
 
 /// What one bench has to say.
@@ -109,14 +110,10 @@ impl Display for Table {
     }
 }
 
-/// The heading of the table of all bars.
-pub(crate) const BARS: &str = "The bars";
 const BARS_HEAD: &str = "\
 | bench | what | bar | measured | met |
 | --- | --- | ---: | ---: | ---: |
 ";
-/// The heading of what the figures depend on.
-pub(crate) const CONDITIONS: &str = "Conditions";
 
 /// Writes `bench.md` and its charts into `folder`. Keeps what an earlier report there says of benches that were not measured now,
 /// unless `anew`. `measured` says when and how the sections were measured.

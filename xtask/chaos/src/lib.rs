@@ -22,6 +22,7 @@ mod scene;
 mod servers;
 mod simulate;
 mod site;
+mod step;
 mod story;
 mod table;
 mod verdict;

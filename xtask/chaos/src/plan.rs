@@ -9,7 +9,7 @@ use crate::Result;
 use crate::backend::Backend;
 use crate::history::Election;
 use crate::kind::Kind;
-use crate::round::Step;
+use crate::step::Step;
 
 /// What one site has.
 #[derive(Clone, Debug)]

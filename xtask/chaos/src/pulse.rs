@@ -6,8 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::history::{At, Event};
-use crate::scene::Chronicle;
-use crate::site::RUN;
+use crate::scene::{Chronicle, RUN};
 
 const BEAT: Duration = Duration::from_millis(20);
 /// A thread that sleeps is woken far sooner, also by a busy machine.

@@ -12,6 +12,7 @@ use crate::kind::Kind;
 use crate::link::Break;
 use crate::plan::Plan;
 use crate::site::Site;
+use crate::step::Step;
 
 /// How long an election may be empty before a round is given up.
 const SOMEBODY_WITHIN: Duration = Duration::from_secs(30);
@@ -42,27 +43,6 @@ fn pause(rng: &mut Rng) -> Duration {
         0 => rng.u64(5_000..8_000),
         _ => rng.u64(300..2_500),
     })
-}
-
-/// What a round is to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Step {
-    pub(crate) kind: Kind,
-    /// If it is done to a candidate: to the leader of this election, or to any candidate if there is none. By default it is drawn.
-    pub(crate) leads: Option<Election>,
-}
-
-impl Step {
-    /// Whoever it hits.
-    pub(crate) const fn of(kind: Kind) -> Self {
-        Self { kind, leads: None }
-    }
-
-    /// It hits the leader of this election.
-    pub(crate) const fn at(kind: Kind, election: Election) -> Self {
-        let leads = Some(election);
-        Self { kind, leads }
-    }
 }
 
 /// Plays one round. All that is random follows from `seed` and from who leads.

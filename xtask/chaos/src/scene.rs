@@ -15,6 +15,9 @@ const LINES_QUEUED: usize = 4_096;
 /// A belief counts as going on if it was told this recently: it is told every 100 ms.
 const RECENTLY: Duration = Duration::from_millis(300);
 
+/// In lines about the run itself.
+pub(crate) const RUN: &str = "run";
+
 /// Collects lines. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Chronicle {

@@ -15,14 +15,12 @@ use crate::plan::Plan;
 use crate::process::{Process, Role};
 use crate::pulse::Pulse;
 use crate::register::Register;
-use crate::scene::{Chronicle, Scene};
+use crate::scene::{Chronicle, RUN, Scene};
 use crate::servers::Servers;
 use crate::story::Promise;
 
 /// Enough that one of them can be disturbed while another one takes over from the leader.
 const NODES: usize = 3;
-/// In lines about the run itself.
-pub(crate) const RUN: &str = "run";
 
 /// A running site. Dropping it kills everything.
 pub(crate) struct Site {
