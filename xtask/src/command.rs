@@ -3,25 +3,23 @@
 use std::ffi::OsStr;
 use std::fmt::{self, Display};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::interrupt::{self, Forwarding};
 use crate::shell::quote;
 
 /// One program run to its end.
+#[derive(Debug)]
 pub(crate) struct Run {
     command: Command,
     /// As one would type it in a shell: `cd folder && `, and the rest.
     place: String,
     line: String,
-    limit: Option<Duration>,
 }
 
 impl Run {
@@ -34,7 +32,6 @@ impl Run {
             command,
             place: String::new(),
             line,
-            limit: None,
         }
     }
 
@@ -52,6 +49,12 @@ impl Run {
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.line = format!("{name}={} {}", quote(value), self.line);
         self.command.env(name, value);
+        self
+    }
+
+    /// Lets it inherit no variable of this name.
+    pub(crate) fn env_remove(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
         self
     }
 
@@ -75,24 +78,15 @@ impl Run {
         self
     }
 
-    /// Lets `succeed` kill it, and all that it started, after this long.
-    pub(crate) fn limit(mut self, limit: Duration) -> Self {
-        self.limit = Some(limit);
-        self
-    }
-
     /// Runs it with its output where ours goes.
     ///
     /// # Errors
-    /// It cannot be started, fails, or takes too long.
+    /// It cannot be started, or it fails.
     pub(crate) fn succeed(mut self) -> Result<()> {
         // Standard output is kept for what a shell evaluates, so a command's output goes to standard error.
         self.command.stdout(std::io::stderr());
         let (mut child, _forwarding) = self.start()?;
-        let status = match self.limit {
-            None => child.wait()?,
-            Some(limit) => wait_within(&mut child, limit)?,
-        };
+        let status = child.wait()?;
         self.expect_success(status)
     }
 
@@ -114,23 +108,15 @@ impl Run {
         Ok(text)
     }
 
-    /// Runs it, prints its standard output as it comes and gives each line of it to `each`.
+    /// Starts it with its output for us to read, and shows nothing. Signals are passed on while the second value lives.
     ///
     /// # Errors
-    /// It cannot be started or read. That it fails is left to the caller to judge.
-    pub(crate) fn each_line(mut self, mut each: impl FnMut(&str)) -> Result<ExitStatus> {
-        self.command.stdout(Stdio::piped());
-        let (mut child, _forwarding) = self.start()?;
-        if let Some(stdout) = child.stdout.take() {
-            let mut stdout = BufReader::new(stdout);
-            let mut line = Vec::new();
-            while stdout.read_until(b'\n', &mut line)? > 0 {
-                std::io::stdout().write_all(&line)?;
-                each(String::from_utf8_lossy(&line).trim_end());
-                line.clear();
-            }
-        }
-        Ok(child.wait()?)
+    /// It cannot be started.
+    pub(crate) fn start_piped(mut self) -> Result<(Child, Forwarding)> {
+        self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = self.spawn_silently()?;
+        let forwarding = Forwarding::to(&child);
+        Ok((child, forwarding))
     }
 
     /// Starts it to outlive us: signals are not passed on to it, and all it prints goes to the file `log`.
@@ -150,8 +136,12 @@ impl Run {
     }
 
     fn spawn(&mut self) -> Result<Child> {
-        interrupt::check()?;
         eprintln!("$ {self}");
+        self.spawn_silently()
+    }
+
+    fn spawn_silently(&mut self) -> Result<Child> {
+        interrupt::check()?;
         self.command
             .spawn()
             .with_context(|| format!("cannot start `{self}`"))
@@ -172,19 +162,6 @@ impl Display for Run {
     }
 }
 
-fn wait_within(child: &mut Child, limit: Duration) -> Result<ExitStatus> {
-    let deadline = Instant::now() + limit;
-    while Instant::now() < deadline {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status);
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    kill_process_group(Pid::from_child(child), Signal::KILL)?;
-    eprintln!("killed after {limit:?}");
-    Ok(child.wait()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,14 +170,6 @@ mod tests {
     fn is_shown_as_a_shell_would_take_it() {
         let run = Run::new("cargo").args(["test", "a b"]).env("X", "1 2");
         assert_eq!(run.to_string(), "X='1 2' cargo test 'a b'");
-    }
-
-    #[test]
-    fn what_takes_too_long_is_killed_with_its_children() {
-        let start = Instant::now();
-        let run = Run::new("sh").args(["-c", "sleep 600 & wait"]);
-        assert!(run.limit(Duration::from_millis(200)).succeed().is_err());
-        assert!(start.elapsed() < Duration::from_mins(1));
     }
 
     #[test]

@@ -8,6 +8,8 @@
 )]
 
 mod bench;
+mod built;
+mod capture;
 mod chaos;
 mod ci;
 mod command;
@@ -18,6 +20,7 @@ mod process;
 mod protoc;
 mod servers;
 mod shell;
+mod side_by_side;
 mod test;
 mod tools;
 mod version;

@@ -66,6 +66,21 @@ impl ProcessId {
     }
 }
 
+/// The processor time that a process has used, with that of its children that it waited for. Zero once nobody can know.
+pub(crate) fn processor_time(pid: u32) -> Duration {
+    /// What the kernel counts in there on Linux, whatever it counts in inside.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    processor_ticks(&stat).map_or(Duration::ZERO, |ticks| TICK * ticks)
+}
+
+/// Fields 14 to 17 of `/proc/<pid>/stat`, added.
+fn processor_ticks(stat: &str) -> Option<u32> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let fields = after_name.split_whitespace().skip(11).take(4);
+    fields.map(|field| field.parse::<u32>().ok()).sum()
+}
+
 /// Fields 3 and 22 of `/proc/<pid>/stat`. Field 2, the name, is in brackets and may hold anything, brackets too.
 fn state_and_start(stat: &str) -> Option<(char, u64)> {
     let (_, after_name) = stat.rsplit_once(')')?;
@@ -86,6 +101,14 @@ mod tests {
         let stat = "12 (a) b (c) S 1 12 12 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2 3";
         assert_eq!(state_and_start(stat), Some(('S', 987_654)));
         assert_eq!(state_and_start("12 (cut"), None);
+    }
+
+    #[test]
+    fn adds_its_own_processor_time_and_that_of_its_children() {
+        let stat = "12 (a) b (c) S 1 12 12 0 -1 4194304 1 2 3 4 50 6 700 8 20 0 1 0 987654 1 2 3";
+        assert_eq!(processor_ticks(stat), Some(764));
+        assert_eq!(processor_ticks("12 (cut"), None);
+        assert_eq!(processor_time(0), Duration::ZERO);
     }
 
     #[test]

@@ -1,16 +1,23 @@
 //! `cargo xtask test`: every test of the workspace, those that need a server once with each version of it.
 
+mod busy;
 mod counts;
-mod executables;
+mod ignored;
+mod times;
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::num::NonZero;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use clap::Args;
 
+use self::busy::is_busy;
 use self::counts::Counts;
-use self::executables::{Executable, Ignored};
+use self::ignored::Ignored;
+use self::times::Times;
+use crate::built::{self, Executable};
+use crate::peers;
 use crate::servers::all::{ALL, chosen};
 use crate::servers::fleet::Fleet;
 use crate::servers::program::{Program, provide_all};
@@ -18,8 +25,14 @@ use crate::servers::running::Running;
 use crate::servers::server::Server;
 use crate::servers::variables;
 use crate::shell::export;
+use crate::side_by_side::{self, Job};
 use crate::workspace::Workspace;
-use crate::{interrupt, peers};
+
+/// A test program that takes longer hangs.
+const LIMIT: Duration = Duration::from_mins(20);
+
+/// How many test programs run for each core. In each of them libtest runs as many tests at a time as there are cores.
+const FOR_EACH_CORE: usize = 2;
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct Options {
@@ -29,7 +42,13 @@ pub(crate) struct Options {
     /// Only the tests that need no server
     #[arg(long, conflicts_with = "backend")]
     without_servers: bool,
+    /// How many test programs run at a time; by default two for each core
+    #[arg(long, value_name = "NUMBER")]
+    at_once: Option<usize>,
 }
+
+/// One test program to be run, and how many tests it runs that were ignored before.
+type Planned = (Job, usize);
 
 /// False when a test failed, which was said then.
 ///
@@ -47,39 +66,61 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
         programs,
         peers,
     } = prepare(workspace, &servers)?;
-    let mut counts = Counts::default();
-    if options.backend.is_none() {
-        plain_tests(workspace, &mut counts)?;
-    }
-    let mut with = Vec::new();
-    if !servers.is_empty() {
-        let ignored = executables::ignored(&executables)?;
-        let fleet = Fleet::start(workspace, &servers, &programs)?;
-        for (index, running) in fleet.running.iter().enumerate() {
-            let first_of_backend = !fleet.running[..index]
-                .iter()
-                .any(|earlier| earlier.server.backend() == running.server.backend());
-            let mut told = peers.clone();
-            told.extend(variables::of(&fleet.running));
-            told.extend(variables::plain(running));
-            server_tests(&ignored, &told, running, first_of_backend, &mut counts)?;
-            with.push(format!("{} {}", running.server.backend(), running.version));
-        }
-        for test in &ignored {
-            let supplied = |server: &&dyn Server| test.needs(server.backend());
-            if !ALL.iter().any(supplied) {
-                eprintln!("not run: {}: {}", test.name, test.reason);
-            }
-        }
-    }
-    counts.print_failed();
-    let with = if with.is_empty() {
-        "without servers".to_owned()
+    busy::check(&executables)?;
+    let built = start.elapsed();
+
+    // Those with servers wait most, and go first.
+    let mut planned = Vec::new();
+    let fleet = Fleet::start(workspace, &servers, &programs)?;
+    let ignored = ignored::all(if servers.is_empty() {
+        &[]
     } else {
-        format!("with {}", with.join(", "))
+        &executables
+    })?;
+    for (index, running) in fleet.running.iter().enumerate() {
+        let first_of_backend = !fleet.running[..index]
+            .iter()
+            .any(|earlier| earlier.server.backend() == running.server.backend());
+        let mut told = peers.clone();
+        told.extend(variables::of(&fleet.running));
+        told.extend(variables::plain(running));
+        planned.extend(server_tests(&ignored, &told, running, first_of_backend));
+    }
+    for test in &ignored {
+        let supplied = |server: &&dyn Server| test.needs(server.backend());
+        if !ALL.iter().any(supplied) {
+            eprintln!("not run: {}: {}", test.name, test.reason);
+        }
+    }
+    if options.backend.is_none() {
+        planned.extend(plain_tests(workspace, &executables)?);
+    }
+
+    let at_once = options.at_once.unwrap_or_else(by_cores);
+    let (mut counts, mut times) = (Counts::default(), Times::default());
+    let (jobs, were_ignored): (Vec<Job>, Vec<usize>) = planned.into_iter().unzip();
+    let ended = |index: usize, title: &str, captured| {
+        counts.add(title, &captured);
+        counts.were_ignored(were_ignored[index]);
+        times.add(title, &captured);
     };
-    println!("{counts}; {with}; {} s", start.elapsed().as_secs());
+    side_by_side::run(jobs, at_once, ended)?;
+
+    println!("\n{times}, and not {at_once} at a time");
+    counts.print_failed();
+    let with = fleet.running.iter();
+    let with = with.map(|running| format!("{} {}", running.server.backend(), running.version));
+    let with = match with.collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => "without servers".to_owned(),
+        with => format!("with {with}"),
+    };
+    let (all, built) = (start.elapsed().as_secs(), built.as_secs());
+    println!("{counts}; {with}; {all} s, {built} of them to build");
     Ok(counts.is_success())
+}
+
+fn by_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get) * FOR_EACH_CORE
 }
 
 /// What the tests with servers need.
@@ -95,7 +136,7 @@ fn prepare(workspace: &Workspace, servers: &[&'static dyn Server]) -> Result<Pre
     std::thread::scope(|scope| {
         let programs = scope.spawn(|| provide_all(workspace, servers));
         let peers = scope.spawn(|| peers::provide(workspace, servers));
-        let executables = executables::build(workspace)?;
+        let executables = built::build(workspace, &[])?.tests;
         let panicked = |_| anyhow!("an installation panicked");
         Ok(Prepared {
             executables,
@@ -105,14 +146,27 @@ fn prepare(workspace: &Workspace, servers: &[&'static dyn Server]) -> Result<Pre
     })
 }
 
-fn plain_tests(workspace: &Workspace, counts: &mut Counts) -> Result<()> {
-    let status = workspace
-        .cargo("test")?
-        .args(["--workspace", "--all-features", "--no-fail-fast"])
-        .each_line(|line| counts.add_line(line))?;
-    interrupt::check()?;
-    counts.add_status(status);
-    Ok(())
+/// The tests that are not ignored, and those in documentation, which only cargo can build.
+fn plain_tests(workspace: &Workspace, executables: &[Executable]) -> Result<Vec<Planned>> {
+    let in_documentation = Job {
+        title: "documentation".to_owned(),
+        command: workspace.cargo("test")?.args([
+            "--doc",
+            "--workspace",
+            "--all-features",
+            "--no-fail-fast",
+        ]),
+        busy: true,
+        limit: LIMIT,
+    };
+    let programs = executables.iter().map(|executable| Job {
+        title: executable.title(),
+        command: executable.command(),
+        busy: is_busy(executable),
+        limit: LIMIT,
+    });
+    let jobs = programs.chain([in_documentation]);
+    Ok(jobs.map(|job| (job, 0)).collect())
 }
 
 /// The ignored tests that need this server. Another version than the first is the business of the backend's own package.
@@ -121,38 +175,35 @@ fn server_tests(
     told: &BTreeMap<String, String>,
     running: &Running,
     first_of_backend: bool,
-    counts: &mut Counts,
-) -> Result<()> {
-    let backend = running.server.backend();
+) -> Vec<Planned> {
+    let (backend, version) = (running.server.backend(), running.version);
     let own_package = format!("sd-{backend}");
     let is_wanted = |test: &Ignored<'_>| {
         test.needs(backend) && (first_of_backend || test.executable.package == own_package)
     };
-    eprintln!("\ntests that need {backend}, with {}", running.version);
+    eprintln!("\ntests that need {backend}, with {version}");
     for (name, value) in told {
         eprintln!("{}", export(name, value));
     }
+    let mut planned = Vec::new();
     for tests in ignored.chunk_by(|a, b| std::ptr::eq(a.executable, b.executable)) {
-        let wanted: Vec<&str> = tests
-            .iter()
-            .filter(|test| is_wanted(test))
-            .map(|test| test.name.as_str())
-            .collect();
+        let wanted = tests.iter().filter(|test| is_wanted(test));
+        let wanted: Vec<&str> = wanted.map(|test| test.name.as_str()).collect();
         let Some(first) = tests.first().filter(|_| !wanted.is_empty()) else {
             continue;
         };
-        let mut command = first.executable.command().arg("--ignored");
+        let executable = first.executable;
+        let mut command = executable.command().arg("--ignored");
         if wanted.len() < tests.len() {
             command = command.arg("--exact").args(&wanted);
         }
-        let status = command
-            .shared_envs(told.clone())
-            .each_line(|line| counts.add_line(line))?;
-        interrupt::check()?;
-        counts.add_status(status);
-        if first_of_backend {
-            counts.were_ignored(wanted.len());
-        }
+        let job = Job {
+            title: format!("{} with {backend} {version}", executable.title()),
+            command: command.shared_envs(told),
+            busy: is_busy(executable),
+            limit: LIMIT,
+        };
+        planned.push((job, if first_of_backend { wanted.len() } else { 0 }));
     }
-    Ok(())
+    planned
 }

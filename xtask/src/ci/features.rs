@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn a_crate_is_checked_bare_and_with_each_feature() {
         let package: Package = serde_json::from_str(
-            r#"{"name":"p","id":"p","manifest_path":"/p/Cargo.toml","rust_version":null,"targets":[],
+            r#"{"name":"p","id":"p","version":"0.1.0","manifest_path":"/p/Cargo.toml","rust_version":null,"targets":[],
                 "features":{"default":["b"],"a":[],"b":["dep:x"]}}"#,
         )
         .unwrap();

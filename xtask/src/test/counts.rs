@@ -1,7 +1,8 @@
 //! The sums over what many test programs print.
 
 use std::fmt::{self, Display};
-use std::process::ExitStatus;
+
+use crate::capture::Captured;
 
 /// Sums of libtest's `test result:` lines.
 #[derive(Debug, Default)]
@@ -9,25 +10,34 @@ pub(crate) struct Counts {
     passed: usize,
     ignored: usize,
     failed: Vec<String>,
-    /// Commands that failed; one that crashes says no result.
-    failed_commands: usize,
 }
 
 impl Counts {
-    /// Takes one line that a test program printed.
-    pub(crate) fn add_line(&mut self, line: &str) {
+    /// Takes what one program has printed and how it ended.
+    pub(crate) fn add(&mut self, title: &str, captured: &Captured) {
+        let before = self.failed.len();
+        for line in captured.output() {
+            self.add_line(title, line);
+        }
+        if captured.is_success() {
+            return;
+        }
+        // One that crashes or is killed says no result. That it named a failed test explains a status and no trouble.
+        if let Some(trouble) = &captured.trouble {
+            self.failed.push(format!("{title}: {trouble}"));
+        } else if self.failed.len() == before {
+            let status = captured.status;
+            self.failed.push(format!("{title}: no test, but {status}"));
+        }
+    }
+
+    fn add_line(&mut self, title: &str, line: &str) {
         if let Some((passed, ignored)) = result(line) {
             self.passed += passed;
             self.ignored += ignored;
         }
-        self.failed.extend(failed_test(line).map(str::to_owned));
-    }
-
-    /// Takes the end of a command whose lines were added.
-    pub(crate) fn add_status(&mut self, status: ExitStatus) {
-        if !status.success() {
-            self.failed_commands += 1;
-        }
+        let failed = failed_test(line).map(|test| format!("{title}: {test}"));
+        self.failed.extend(failed);
     }
 
     /// `count` tests that an earlier command ignored have run after all.
@@ -36,7 +46,7 @@ impl Counts {
     }
 
     pub(crate) fn is_success(&self) -> bool {
-        self.failed.is_empty() && self.failed_commands == 0
+        self.failed.is_empty()
     }
 
     /// Says again, at the end of a long output, what failed.
@@ -44,16 +54,13 @@ impl Counts {
         for test in &self.failed {
             println!("failed: {test}");
         }
-        if self.failed.is_empty() && self.failed_commands > 0 {
-            println!("failed: a test program ended before its result, see above");
-        }
     }
 }
 
 impl Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (passed, ignored) = (self.passed, self.ignored);
-        let failed = self.failed.len().max(self.failed_commands);
+        let failed = self.failed.len();
         write!(f, "{passed} passed, {failed} failed, {ignored} ignored")
     }
 }
@@ -75,67 +82,84 @@ fn failed_test(line: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
-    fn counted(lines: &[&str]) -> Counts {
+    use super::*;
+    use crate::capture::capture;
+    use crate::command::Run;
+
+    fn counted(script: &str) -> Counts {
         let mut counts = Counts::default();
-        for line in lines {
-            counts.add_line(line);
-        }
+        add(&mut counts, script);
         counts
     }
 
+    fn add(counts: &mut Counts, script: &str) {
+        let run = Run::new("sh").args(["-c", script]);
+        let captured = capture(run, Duration::from_secs(2)).unwrap();
+        counts.add("p faults", &captured);
+    }
+
+    const RESULT: &str = "0 measured; 2 filtered out; finished in 0.01s";
+
     #[test]
     fn results_add_up() {
-        let counts = counted(&[
-            "running 4 tests",
-            "test a::b ... ok",
-            "test a::c ... ignored, needs etcd: cargo xtask test --backend etcd",
-            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.01s",
-            "test result: ok. 40 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 1.00s",
-        ]);
+        let counts = counted(&format!(
+            "echo 'running 4 tests'
+             echo 'test a::b ... ok'
+             echo 'test a::c ... ignored, needs etcd: cargo xtask test --backend etcd'
+             echo 'test result: ok. 3 passed; 0 failed; 1 ignored; {RESULT}'
+             echo 'test result: ok. 40 passed; 0 failed; 2 ignored; {RESULT}'
+             echo 'test result: ok. 5 passed; 0 failed; 0 ignored; {RESULT}' >&2"
+        ));
         assert_eq!(counts.to_string(), "43 passed, 0 failed, 3 ignored");
         assert!(counts.is_success());
     }
 
     #[test]
-    fn a_failed_test_is_named_and_counted() {
-        let counts = counted(&[
-            "test a::b ... FAILED",
-            "test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s",
-        ]);
-        assert_eq!(counts.failed, ["a::b"]);
+    fn a_failed_test_is_named_with_its_program_and_counted_once() {
+        let counts = counted(&format!(
+            "echo 'test a::b ... FAILED'
+             echo 'test result: FAILED. 3 passed; 1 failed; 0 ignored; {RESULT}'
+             exit 101"
+        ));
+        assert_eq!(counts.failed, ["p faults: a::b"]);
         assert_eq!(counts.to_string(), "3 passed, 1 failed, 0 ignored");
         assert!(!counts.is_success());
     }
 
     #[test]
     fn what_a_test_prints_is_no_result() {
-        let counts = counted(&[
-            "test result: strange",
-            "test result: ok. many passed; 0 ignored",
-        ]);
+        let counts = counted(
+            "echo 'test result: strange'
+             echo 'test result: ok. many passed; 0 ignored'",
+        );
         assert_eq!(counts.to_string(), "0 passed, 0 failed, 0 ignored");
     }
 
     #[test]
     fn a_crash_without_a_result_is_a_failure() {
-        let mut counts = counted(&["running 4 tests"]);
-        let crash = std::process::Command::new("sh")
-            .args(["-c", "kill -SEGV $$"])
-            .status()
-            .unwrap();
-        counts.add_status(crash);
+        let counts = counted("echo 'running 4 tests'; kill -SEGV $$");
         assert_eq!(counts.to_string(), "0 passed, 1 failed, 0 ignored");
-        assert!(!counts.is_success());
+        assert!(counts.failed[0].starts_with("p faults: "));
+    }
+
+    #[test]
+    fn a_program_that_had_to_be_killed_failed_besides_its_tests() {
+        let counts = counted("echo 'test a::b ... FAILED'; sleep 600");
+        assert_eq!(counts.failed.len(), 2, "{:?}", counts.failed);
+        assert!(counts.failed[1].contains("killed"));
     }
 
     #[test]
     fn ignored_tests_that_ran_later_are_ignored_no_more() {
-        let mut counts = counted(&[
-            "test result: ok. 0 passed; 0 failed; 5 ignored; 0 measured; 0 filtered out; finished in 0.00s",
-            "test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 1 filtered out; finished in 0.00s",
-        ]);
+        let mut counts = counted(&format!(
+            "echo 'test result: ok. 0 passed; 0 failed; 5 ignored; {RESULT}'"
+        ));
+        add(
+            &mut counts,
+            &format!("echo 'test result: ok. 4 passed; 0 failed; 0 ignored; {RESULT}'"),
+        );
         counts.were_ignored(4);
         assert_eq!(counts.to_string(), "4 passed, 0 failed, 1 ignored");
     }
