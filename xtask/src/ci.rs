@@ -1,5 +1,6 @@
 //! `cargo xtask ci`: what has to pass, step by step, and each step alone.
 
+mod budget;
 mod deny;
 mod examples;
 mod features;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::Subcommand;
 
+use self::budget::Budget;
 use self::outcome::Outcome;
 use crate::workspace::Workspace;
 use crate::{interrupt, test};
@@ -59,7 +61,12 @@ impl Command {
             Self::Examples => &[EXAMPLES],
             Self::Msrv => &[MSRV],
         };
-        run_all(workspace, steps)
+        let start = Instant::now();
+        let success = run_all(workspace, steps)?;
+        if matches!(self, Self::Ci) {
+            println!("{}", Budget(start.elapsed()));
+        }
+        Ok(success)
     }
 }
 
