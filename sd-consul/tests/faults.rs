@@ -10,8 +10,8 @@ use std::time::Duration;
 use common::faults::OwnAgent;
 use common::operator::service_id;
 use common::{
-    BACK_WITHIN, LONG, TTL, config_at, instance, is_live_with, own_server, own_server_behind_proxy,
-    own_server_with, registry_at, server, until,
+    BACK_WITHIN, LONG, TTL, config_at, instance, is_live_with, is_stale, own_server,
+    own_server_behind_proxy, own_server_with, registry_at, server, until,
 };
 use sd_consul::ConsulConfig;
 use sd_core::{ErrorKind, RegistrationEvent};
@@ -208,7 +208,12 @@ async fn refusals_are_told_as_what_they_are_and_passed_over() {
             rule = rule.header("Retry-After", after);
         }
         proxy.set_rules([rule]);
-        assert_eq!(stage.goes_stale().await, kind, "{status} {body}");
+        // On a busy machine a request may time out first.
+        let told = format!("stale because of {status} {body}");
+        let seen = until(&mut stage.seen, &told, |state| {
+            is_stale(state) && state.status().error().is_some_and(|e| e.kind() == kind)
+        });
+        assert_eq!(seen.await.snapshot().len(), 1);
         let events = stage.told("at_risk").await;
         let Some(RegistrationEvent::AtRisk(error)) = events.last() else {
             panic!("{events:?}");
@@ -217,7 +222,6 @@ async fn refusals_are_told_as_what_they_are_and_passed_over() {
         proxy.set_rules([]);
         stage.told("recovered").await;
         stage.is_live().await;
-        stage.guard.deregister().await.unwrap();
     }
 }
 

@@ -18,10 +18,11 @@ use crate::{Result, chain};
 pub(crate) const AT_A_TIME: usize = 8;
 
 /// For a call as a whole, wherever it is sent.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(1);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(3);
 
-/// How long an endpoint may take to answer before the call moves on to another: short enough for a second and a third try.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(250);
+/// How long an endpoint may take to answer before the call moves on to another: short enough for a second and a third try, and long
+/// enough for a busy machine.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// After a failed call: whoever tries again at once makes trouble worse.
 const PAUSE: Duration = Duration::from_millis(100);

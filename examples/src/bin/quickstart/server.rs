@@ -17,7 +17,7 @@ use crate::Result;
 
 /// How long the registry remembers a server that it no longer hears of. Longer than the pause of `story.rs`, which a server
 /// survives.
-pub(crate) const TTL: Duration = Duration::from_secs(5);
+pub(crate) const TTL: Duration = Duration::from_secs(8);
 
 /// How long a server goes on answering after it said that it wants no more calls.
 const DRAIN: Duration = Duration::from_secs(1);
