@@ -27,6 +27,8 @@ pub(crate) struct Executable {
     pub(crate) package: String,
     /// The test's file. `None` of those that lie beside the code.
     pub(crate) test: Option<String>,
+    /// What is tested if it is a program.
+    program: Option<String>,
     path: PathBuf,
     /// Where cargo would run it.
     folder: PathBuf,
@@ -49,6 +51,7 @@ impl Executable {
         Self {
             package: package.to_owned(),
             test: test.map(str::to_owned),
+            program: None,
             path: PathBuf::new(),
             folder: PathBuf::new(),
             variables: Vec::new(),
@@ -57,10 +60,14 @@ impl Executable {
 }
 
 impl Executable {
-    /// `sd-etcd faults`, `sd-etcd beside the code`
+    /// `sd-etcd faults`, `sd-etcd beside the code`, `sd-sidecar beside the code of sdctl`
     pub(crate) fn title(&self) -> String {
-        let test = self.test.as_deref().unwrap_or("beside the code");
-        format!("{} {test}", self.package)
+        let package = &self.package;
+        match (&self.test, &self.program) {
+            (Some(test), _) => format!("{package} {test}"),
+            (None, Some(program)) => format!("{package} beside the code of {program}"),
+            (None, None) => format!("{package} beside the code"),
+        }
     }
 
     pub(crate) fn command(&self) -> Run {
@@ -130,7 +137,8 @@ fn from_messages(workspace: &Workspace, messages: &str) -> Result<Built> {
             let variables = variables.map(|(name, value)| (name.to_owned(), value));
             tests.push(Executable {
                 package: package.name.clone(),
-                test: is("test").then_some(artifact.target.name),
+                test: is("test").then(|| artifact.target.name.clone()),
+                program: is("bin").then_some(artifact.target.name),
                 path: path.into(),
                 folder: package.folder().to_owned(),
                 variables: variables.into(),
@@ -151,7 +159,7 @@ fn from_messages(workspace: &Workspace, messages: &str) -> Result<Built> {
         }));
     }
     // Cargo tells of them as they are finished.
-    tests.sort_by(|a, b| (&a.package, &a.test).cmp(&(&b.package, &b.test)));
+    tests.sort_by_key(Executable::title);
     Ok(Built { tests, programs })
 }
 
@@ -207,13 +215,19 @@ mod tests {
             r#"{"reason":"compiler-artifact","package_id":"p-id","target":{"kind":["lib"],"name":"p"},"profile":{"test":false},"executable":null}"#.to_owned(),
             message("p", "bin", "tool", false),
             message("p", "lib", "p", true),
+            message("p", "bin", "tool", true),
             r#"{"reason":"build-finished","success":true}"#.to_owned(),
         ];
         let built = from_messages(&workspace(), &messages.join("\n")).unwrap();
         let titles: Vec<String> = built.tests.iter().map(Executable::title).collect();
         assert_eq!(
             titles,
-            ["p beside the code", "p faults", "q beside the code"]
+            [
+                "p beside the code",
+                "p beside the code of tool",
+                "p faults",
+                "q beside the code"
+            ]
         );
         let [tool] = &built.programs[..] else {
             panic!("{built:?}");

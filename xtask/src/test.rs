@@ -31,7 +31,8 @@ use crate::workspace::Workspace;
 /// A test program that takes longer hangs.
 const LIMIT: Duration = Duration::from_mins(20);
 
-/// How many test programs run for each core. In each of them libtest runs as many tests at a time as there are cores.
+/// How many test programs run for each core; in each, libtest runs as many tests at a time as there are cores. Together they use a third
+/// of a core for each program, so that two leave a third of every core to what has to be on time.
 const FOR_EACH_CORE: usize = 2;
 
 #[derive(Debug, Default, Args)]
