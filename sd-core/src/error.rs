@@ -6,8 +6,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::retry::Retry;
-
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -42,6 +40,19 @@ pub enum ErrorKind {
     Unsupported,
     /// The registry, guard or channel was closed by its owner.
     Closed,
+}
+
+/// What a loop should do after an error of some kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Wait, growing from try to try, then do the same again.
+    Backoff,
+    /// Wait exactly this long, then do the same again.
+    After(Duration),
+    /// Forget the position in the feed and read everything again.
+    Resync,
+    /// No later try can succeed.
+    Never,
 }
 
 impl ErrorKind {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use crate::error::Retry;
 use crate::error::{Error, ErrorKind};
 
 /// A delay whose bound is shorter would keep a processor busy with attempts.
@@ -15,19 +16,6 @@ const SLOW_RETRY: Duration = Duration::from_secs(30);
 const SLOW_RETRY_JITTER: f64 = 0.2;
 /// What a server asks to wait for is cut to this, so that one wrong answer cannot stop retries for good.
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
-
-/// What a loop should do after an error of some kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
-    /// Wait, growing from try to try, then do the same again.
-    Backoff,
-    /// Wait exactly this long, then do the same again.
-    After(Duration),
-    /// Forget the position in the feed and read everything again.
-    Resync,
-    /// No later try can succeed.
-    Never,
-}
 
 /// Exponential delays with full jitter: attempt `n` waits between zero and `min(cap, first * 2^n)`, at random, so that many
 /// clients that failed together do not come back together.

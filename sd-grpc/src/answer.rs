@@ -4,19 +4,16 @@
 //! may be sent again is therefore read further, as far as [`AnsweredBy`](crate::AnsweredBy) says. A message mostly comes
 //! together with its headers and its end: then this is polling that the caller is spared.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Response, StatusCode};
-use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
+use crate::beginning::Beginning;
 use crate::connection::StreamPermit;
 use crate::options::AnsweredBy;
 use crate::request_body::Sending;
@@ -27,66 +24,11 @@ const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 /// A server that asks for more patience than this gets no further attempt.
 const LONGEST_PUSHBACK: Duration = Duration::from_mins(1);
 
-/// An answer that is longer than this becomes the caller's before its end.
-pub(crate) const MOST_HELD: usize = 64 * 1024;
-
 /// What the server says about sending again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pushback {
     After(Duration),
     Never,
-}
-
-/// The beginning of a body. Allocates only for a message that came in pieces.
-#[derive(Debug, Default)]
-pub(crate) struct Beginning {
-    first: Option<Bytes>,
-    more: VecDeque<Bytes>,
-    trailers: Option<HeaderMap>,
-}
-
-impl Beginning {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.first.is_none() && self.more.is_empty() && self.trailers.is_none()
-    }
-
-    /// The next frame, in the order in which they came.
-    pub(crate) fn next(&mut self) -> Option<Frame<Bytes>> {
-        let data = self.first.take().or_else(|| self.more.pop_front());
-        data.map(Frame::data)
-            .or_else(|| self.trailers.take().map(Frame::trailers))
-    }
-
-    /// Reads until this is an answer by `until`. Ready with `false` for every frame before.
-    fn poll_read(
-        &mut self,
-        body: &mut Incoming,
-        until: AnsweredBy,
-        cx: &mut Context<'_>,
-    ) -> Poll<hyper::Result<bool>> {
-        let Some(frame) = ready!(Pin::new(body).poll_frame(cx)).transpose()? else {
-            return Poll::Ready(Ok(true));
-        };
-        let data = match frame.into_data() {
-            Ok(data) => data,
-            Err(frame) => {
-                self.trailers = frame.into_trailers().ok();
-                return Poll::Ready(Ok(true));
-            }
-        };
-        if data.is_empty() {
-            return Poll::Ready(Ok(false));
-        }
-        if self.first.is_none() {
-            self.first = Some(data);
-        } else {
-            self.more.push_back(data);
-        }
-        let held = self.first.iter().chain(&self.more).map(Bytes::len);
-        Poll::Ready(Ok(
-            until != AnsweredBy::End || held.sum::<usize>() > MOST_HELD
-        ))
-    }
 }
 
 pub(crate) struct Answer {
@@ -137,7 +79,7 @@ impl Answer {
 
     /// The status that it ends with, as far as it was read. OK where it is not known yet.
     pub(crate) fn code(&self) -> Code {
-        let code = match &self.beginning.trailers {
+        let code = match self.beginning.trailers() {
             Some(trailers) => status_in(trailers),
             None => bare_status(&self.response),
         };
@@ -145,7 +87,7 @@ impl Answer {
     }
 
     pub(crate) fn pushback(&self) -> Option<Pushback> {
-        let trailers = self.beginning.trailers.as_ref();
+        let trailers = self.beginning.trailers();
         pushback_in(trailers.unwrap_or_else(|| self.response.headers()))
     }
 

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod answer;
+mod beginning;
 mod builder;
 mod call;
 mod channel;

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
-use crate::answer::Beginning;
+use crate::beginning::Beginning;
 use crate::connection::StreamPermit;
 use crate::options::AttemptInfo;
 use crate::request_body::Sending;
