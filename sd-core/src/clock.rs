@@ -1,4 +1,4 @@
-//! Time that goes on while the machine sleeps, behind a trait that tests can replace.
+//! Time that goes on while the machine is suspended, behind a trait that tests can replace.
 
 use std::fmt;
 use std::future::Future;
@@ -7,12 +7,12 @@ use std::pin::Pin;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// A point in time of one [`Clock`]. Means nothing to other processes or after a restart of the machine.
+/// A point in time of one [`Clock`]. Meaningless to other processes, and after a restart of the machine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(Duration);
 
 impl Moment {
-    /// Where the clock begins.
+    /// The beginning of the clock.
     pub const ZERO: Self = Self(Duration::ZERO);
 
     /// A moment this long after the clock's beginning.
@@ -61,16 +61,16 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Now.
     fn now(&self) -> Moment;
 
-    /// Returns at `at` or soon after; at once if that is past. Cancel-safe.
+    /// Returns at `at` or soon after, at once if `at` is past. Cancel-safe.
     fn sleep_until(&self, at: Moment) -> Sleep;
 }
 
-/// The clock of production: `CLOCK_BOOTTIME` on Linux, which goes on while the machine is suspended, as leases at a server do.
-/// Elsewhere the monotonic clock.
+/// The clock for production. On Linux it is `CLOCK_BOOTTIME`, which goes on while the machine is suspended, as leases at a
+/// server do. Elsewhere it is the monotonic clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BootClock;
 
-/// A timer that slept through a suspend is noticed after at most this long.
+/// How late a timer may fire after a suspend.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -93,7 +93,7 @@ impl Clock for BootClock {
                 if left.is_zero() {
                     return;
                 }
-                // tokio's timers stop during suspend: sleep in short steps and look at the boot clock after each.
+                // tokio's timers stop during a suspend: sleep in short steps and read the boot clock after each.
                 tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
             }
         })
@@ -104,8 +104,8 @@ impl Clock for BootClock {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TokioClock;
 
-/// Where tokio's clock stood when it was first asked, and the moment we call that. Far from zero, because the paused clock of
-/// another runtime may well stand before it.
+/// The instant at which tokio's clock was first read, and the moment that we give it. Far from zero, because another runtime's
+/// paused clock may be behind it.
 fn tokio_start() -> (tokio::time::Instant, Moment) {
     static START: OnceLock<tokio::time::Instant> = OnceLock::new();
     (

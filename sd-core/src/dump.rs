@@ -1,4 +1,4 @@
-//! What is held and why, as a dump shows it to people and tests. All of it serializes to JSON.
+//! What a registry or a cache holds and why, as a dump shows it to people and tests. Serializes to JSON.
 
 pub use crate::endpoints::{EndpointCacheDump, EndpointDump};
 pub use crate::feed::subscription::SubscriptionDump;

@@ -1,4 +1,4 @@
-//! One made value for each instance of a service: a connection, a client, a pool.
+//! One value for each instance of a service: a connection, a client, a pool.
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -45,17 +45,17 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::feed::subscription::Subscription;
 use crate::model::instance::Instance;
 
-/// Keeps one made value for each instance of a service.
+/// Keeps one value for each instance of a service.
 ///
-/// A task of its own makes values as instances appear, several at once, and tries again where that fails, while the others are
-/// served. An instance that leaves is out of the set at once; its value is closed after a drain time. A new run, or the same
-/// run at a new address, gets a new value; a change of weight, readiness or metadata keeps it.
+/// A task makes values as instances appear, several at once. It retries failed ones while the others are served. An instance
+/// that leaves is out of the set at once; its value is closed after a drain time. A new run, or the same run at a new address,
+/// gets a new value. A change of weight, readiness or metadata keeps the value.
 ///
-/// Reading is a load of the latest set: it never waits, whatever is being made or closed. Dropping the cache ends the task and
-/// closes all values at once; [`shutdown`](Self::shutdown) waits for that. Share it in an [`Arc`].
+/// Reading loads the latest set and never waits, whatever is being made or closed. Dropping the cache ends the task and closes
+/// all values at once; [`shutdown`](Self::shutdown) waits for that. Share the cache in an [`Arc`].
 pub struct EndpointCache<T> {
     sets: Arc<ArcSwap<EndpointSet<T>>>,
-    /// Told after each new set; closed when the task has ended.
+    /// Signals each new set. Closed when the task has ended.
     news: watch::Receiver<()>,
     subscription: Subscription,
     stop: CancellationToken,
@@ -63,8 +63,8 @@ pub struct EndpointCache<T> {
 }
 
 impl<T: Send + Sync + 'static> EndpointCache<T> {
-    /// A cache of what `make` makes of the instances in `subscription`. It may fail, take long or panic without harm to the
-    /// other instances.
+    /// A cache of the values that `make` makes of the instances in `subscription`. `make` may fail, take long or panic without
+    /// harm to other instances.
     pub fn builder<F, E>(
         subscription: Subscription,
         make: impl Fn(Arc<Instance>) -> F + Send + Sync + 'static,
@@ -76,20 +76,20 @@ impl<T: Send + Sync + 'static> EndpointCache<T> {
         EndpointCacheBuilder::new(subscription, make)
     }
 
-    /// The latest set. Neither locks nor waits.
+    /// The latest set. Takes no lock and never waits.
     pub fn endpoints(&self) -> Arc<EndpointSet<T>> {
         self.sets.load_full()
     }
 
-    /// One endpoint that wants calls, in turn by weight; `None` if there is none now. Neither locks nor waits.
+    /// The next endpoint that wants calls, in turn by weight. `None` if there is none now. Takes no lock and never waits.
     pub fn pick(&self) -> Option<Arc<CachedEndpoint<T>>> {
         self.sets.load().pick().cloned()
     }
 
-    /// Waits until there is an endpoint to pick and returns the set. Waits at most `limit`.
+    /// Waits for at most `limit` until there is an endpoint to pick, and returns the set.
     ///
     /// # Errors
-    /// `Timeout` with the reason: the set is not known, is empty, or nothing could be made. `Closed` after
+    /// `Timeout` with the reason: the set is unknown or empty, or no value could be made. `Closed` after
     /// [`shutdown`](Self::shutdown).
     ///
     /// # Cancel safety
@@ -120,31 +120,32 @@ impl<T: Send + Sync + 'static> EndpointCache<T> {
         let unmade = set.missing().iter().find_map(MissingEndpoint::error);
         match unmade.or(state.status().error()) {
             Some(reason) => error.with_source(reason.clone()),
-            None if !state.is_known() => {
-                error.because(format!("the source did not answer within {limit:?}"))
-            }
+            None if !state.is_known() => error.because(format!(
+                "the source of {} did not answer within {limit:?}",
+                self.subscription.service()
+            )),
             None if state.snapshot().is_empty() => {
                 error.because(format!("{} has no instance", self.subscription.service()))
             }
             None => error.because(format!(
-                "no instance of {} wants calls or was made within {limit:?}",
+                "within {limit:?} no instance of {} wants calls and has a value",
                 self.subscription.service()
             )),
         }
     }
 
-    /// Empties the set, ends the task and closes all values without drain. Returns when they are closed or their time to
-    /// close is over. Idempotent.
+    /// Empties the set, ends the task and closes all values without a drain. Returns when they are closed, or when the time for
+    /// closing is over. Idempotent.
     ///
     /// # Cancel safety
-    /// Cancel-safe: the shutdown goes on.
+    /// If the future is dropped, the shutdown goes on.
     pub async fn shutdown(&self) {
         self.stop.cancel();
         let mut news = self.news.clone();
         while news.changed().await.is_ok() {}
     }
 
-    /// What is held and why, for people and tests.
+    /// What the cache holds and why, for people and tests.
     pub fn dump(&self) -> EndpointCacheDump {
         EndpointCacheDump::new(self.subscription.dump(), &self.endpoints())
     }

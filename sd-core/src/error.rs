@@ -1,4 +1,4 @@
-//! The one error type of the workspace, and what a caller can do about each kind.
+//! The error type of the workspace, and what a caller can do about each kind.
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
@@ -9,32 +9,32 @@ use std::time::Duration;
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, named by what the caller can do about it. [`ErrorKind::retry`] is the one place that decides.
+/// What went wrong, named for what the caller can do about it. Only [`ErrorKind::retry`] decides about retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The server cannot be reached or cannot serve now: refused, reset, no leader, 5xx.
     Unavailable,
-    /// No answer in time. A write may have happened nevertheless: read before you write again.
+    /// No answer in time. A write may have happened: read before you write again.
     Timeout,
-    /// The server asks for fewer requests, perhaps after a stated time.
+    /// The server asks for fewer requests, possibly after a stated time.
     RateLimited {
-        /// How long the server asks to wait, where it says so.
+        /// How long the server asks to wait, if it says so.
         retry_after: Option<Duration>,
     },
-    /// The position in the change feed is gone (compaction, index reset): read everything again.
+    /// The position in the change feed is gone (compaction, index reset). Read everything again.
     Outdated,
-    /// The lease or session under a registration or an entry is gone.
+    /// The lease or session of a registration or an election entry is gone.
     LeaseLost,
-    /// Credentials or rights are missing. Mended from outside, hence worth another try.
+    /// Credentials or access rights are missing. An operator can fix that, so loops retry.
     Denied,
-    /// The server holds or sent something that cannot be understood.
+    /// The server holds or sent data that cannot be read.
     InvalidData,
-    /// Somebody else holds what was asked for.
+    /// Another owner holds what was asked for.
     Conflict,
     /// What was asked for does not exist.
     NotFound,
-    /// The caller gave something that can never work. Nothing was sent.
+    /// The caller's input can never work. Nothing was sent.
     InvalidInput,
     /// This backend cannot do it.
     Unsupported,
@@ -42,16 +42,16 @@ pub enum ErrorKind {
     Closed,
 }
 
-/// What a loop should do after an error of some kind.
+/// What a loop should do after an error of a given kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// Wait, growing from try to try, then do the same again.
+    /// Wait with a delay that grows with each attempt, then do the same again.
     Backoff,
     /// Wait exactly this long, then do the same again.
     After(Duration),
-    /// Forget the position in the feed and read everything again.
+    /// Discard the position in the feed and read everything again.
     Resync,
-    /// No later try can succeed.
+    /// Give up: no retry of the same request can succeed.
     Never,
 }
 
@@ -113,10 +113,10 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// The error of every fallible call in this workspace: a kind, the operation that failed, and its cause.
+/// The error of every fallible call in this workspace: a kind, the operation that failed, and the cause.
 ///
-/// `Display` prints operation and kind; the cause is in [`source`](StdError::source). Print [`Error::report`] to show the
-/// whole chain on one line. Clones share the cause.
+/// `Display` prints operation and kind. The cause is in [`source`](StdError::source). [`Error::report`] shows the whole chain
+/// on one line. Clones share the cause.
 #[derive(Clone)]
 pub struct Error {
     kind: ErrorKind,
@@ -125,7 +125,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error of this kind in the constant operation `op`, for instance `"etcd: list service"`.
+    /// An error of this kind in the operation `op`, a constant, for example `"etcd: list service"`.
     pub fn new(kind: ErrorKind, op: &'static str) -> Self {
         Self {
             kind,
@@ -134,7 +134,7 @@ impl Error {
         }
     }
 
-    /// [`ErrorKind::InvalidInput`] with a sentence that says what is wrong and what is right.
+    /// [`ErrorKind::InvalidInput`] with a sentence that says what is wrong and what to write instead.
     pub fn invalid_input(op: &'static str, message: impl Into<String>) -> Self {
         Self::new(ErrorKind::InvalidInput, op).because(message)
     }
@@ -168,7 +168,7 @@ impl Error {
     }
 }
 
-/// So that a value of the right type may stand where a fallible conversion is accepted.
+/// Lets a value of the right type stand where a fallible conversion is accepted.
 impl From<Infallible> for Error {
     fn from(never: Infallible) -> Self {
         match never {}
@@ -205,7 +205,7 @@ impl fmt::Display for Report<'_> {
         let mut cause = StdError::source(self.0);
         while let Some(error) = cause {
             let next = error.to_string();
-            // Some libraries repeat their cause in their own text; saying it once is enough.
+            // Some libraries repeat their cause in their own text. It is shown once.
             if !text.contains(&next) {
                 text.push_str(": ");
                 text.push_str(&next);

@@ -1,8 +1,8 @@
 //! The metrics that this crate emits through the `metrics` facade. Names and labels are stable.
 //!
 //! Gauges of a subscription go to zero when its last handle is dropped. Two subscriptions of one service in one process, for
-//! instance at two registries, share the label and hence the gauges: the last one to say something is seen. Make them one
-//! subscription, a [`Merge`](crate::combine::Merge) for instance, where that matters.
+//! example at two registries, share the label and therefore the gauges: the last writer wins. If that matters, make them one
+//! subscription, for example with a [`Merge`](crate::combine::Merge).
 
 use metrics::{counter, gauge};
 
@@ -16,13 +16,13 @@ pub const INSTANCES: &str = "sd_instances";
 pub const INSTANCES_HELD: &str = "sd_instances_held";
 /// Gauge, label `service`: entries that could not be read.
 pub const INSTANCES_SKIPPED: &str = "sd_instances_skipped";
-/// Gauge, label `service`: 1 while the set is stale or could not be read yet, else 0.
+/// Gauge, label `service`: 1 while the set is stale or has not been read yet, else 0.
 pub const STALE: &str = "sd_stale";
 /// Counter, label `service`: published sets that differ from the one before.
 pub const CHANGES: &str = "sd_changes_total";
 /// Counter, label `service`: feeds that ended with an error.
 pub const FEED_ERRORS: &str = "sd_feed_errors_total";
-/// Gauge, label `service`: which source a `Fallback` uses, 0 for the preferred one.
+/// Gauge, label `service`: index of the source that a `Fallback` uses, 0 for the preferred one.
 pub const FALLBACK_SOURCE: &str = "sd_fallback_source";
 /// Counter, label `service`: attempts of endpoint caches to make a value that failed.
 pub const ENDPOINT_FAILURES: &str = "sd_endpoint_failures_total";
@@ -42,14 +42,14 @@ pub(crate) fn published(snapshot: &Snapshot, changed: bool, is_live: bool) {
     if changed {
         counter!(CHANGES, "service" => label(service)).increment(1);
     }
-    // Without a change too: a subscription that ended just now may have set them to zero.
+    // Set without a change too: a subscription that has just ended may have set them to zero.
     gauge!(STALE, "service" => label(service)).set(if is_live { 0.0 } else { 1.0 });
     gauge!(INSTANCES, "service" => label(service)).set(snapshot.len() as f64);
     gauge!(INSTANCES_HELD, "service" => label(service)).set(snapshot.held().len() as f64);
     gauge!(INSTANCES_SKIPPED, "service" => label(service)).set(snapshot.skipped().len() as f64);
 }
 
-/// Nobody reads the service any more.
+/// The service has no reader any more.
 pub(crate) fn ended(service: &ServiceName) {
     for name in [STALE, INSTANCES, INSTANCES_HELD, INSTANCES_SKIPPED] {
         gauge!(name, "service" => label(service)).set(0.0);
@@ -60,7 +60,7 @@ pub(crate) fn stale(snapshot: &Snapshot) {
     gauge!(STALE, "service" => label(snapshot.service())).set(1.0);
 }
 
-#[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 sources")]
+#[expect(clippy::cast_precision_loss, reason = "there are never 2^52 sources")]
 pub(crate) fn fallback_source(service: &ServiceName, index: usize) {
     gauge!(FALLBACK_SOURCE, "service" => label(service)).set(index as f64);
 }

@@ -1,4 +1,4 @@
-//! What users hold: one backend, with its subscriptions shared and its registrations kept.
+//! The handle that users hold: one backend, with shared subscriptions and kept registrations.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,15 +32,15 @@ use crate::registration::status::RegistrationDump;
 use crate::runtime::runtime;
 use crate::sync::lock;
 
-/// How a registry deals with its backend.
+/// How a registry uses its backend.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RegistryConfig {
-    /// For every subscription.
+    /// Settings of every subscription. By default [`SubscriptionConfig::default`].
     pub subscription: SubscriptionConfig,
-    /// For every registration.
+    /// Settings of every registration. By default [`RegistrationConfig::default`].
     pub registration: RegistrationConfig,
-    /// The clock that ages and times-to-live are measured with. Default [`BootClock`].
+    /// The clock that measures ages and times-to-live. Default [`BootClock`].
     pub clock: Arc<dyn Clock>,
 }
 
@@ -55,7 +55,7 @@ impl Default for RegistryConfig {
 }
 
 impl RegistryConfig {
-    /// Sets how subscriptions deal with their source.
+    /// Sets how subscriptions use their source.
     #[must_use]
     pub fn with_subscription(mut self, subscription: SubscriptionConfig) -> Self {
         self.subscription = subscription;
@@ -79,8 +79,8 @@ impl RegistryConfig {
 
 /// One registry: subscribe to services, register instances. Cheap to clone.
 ///
-/// However many readers a service has, it is watched once. Subscriptions and registrations live on when the registry handle is
-/// dropped, until their own handles are; [`close`](Self::close) ends all of them.
+/// Each service is watched once, however many readers it has. When the registry handle is dropped, subscriptions and
+/// registrations live on until their own handles are dropped. [`close`](Self::close) ends all of them.
 #[derive(Clone)]
 pub struct Registry {
     inner: Arc<Inner>,
@@ -95,7 +95,7 @@ struct Inner {
     stop: CancellationToken,
 }
 
-/// How long [`Registry::close`] waits for tasks beyond what a withdrawal may take.
+/// How long [`Registry::close`] waits for tasks beyond the time that a withdrawal may take.
 const CLOSE_SLACK: Duration = Duration::from_secs(1);
 
 impl Registry {
@@ -118,44 +118,45 @@ impl Registry {
         }
     }
 
-    /// The backend.
+    /// The backend that this registry uses.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.inner.backend
     }
 
-    /// How it deals with its backend. Every [`Moment`](crate::clock::Moment) in a state is of the clock in here.
+    /// The registry's settings. Every [`Moment`](crate::clock::Moment) in a state is measured by the clock in here.
     pub fn config(&self) -> &RegistryConfig {
         &self.inner.config
     }
 
-    /// The backend's reading port, so that a registry can be filtered, merged or be a fallback. What reads it does not share
-    /// this registry's subscriptions.
+    /// The backend's reading port, for filters, merges and fallbacks over this registry. Its readers do not share this
+    /// registry's subscriptions.
     pub fn instancer(&self) -> Arc<dyn Instancer> {
         Arc::<dyn Backend>::clone(&self.inner.backend)
     }
 
-    /// The names of all services that have an instance, sorted. One read, not a subscription.
+    /// The names of all services that have an instance, sorted. One read, not a subscription. Cancel-safe.
     ///
     /// # Errors
-    /// `Unsupported` where the server cannot say; otherwise what kept the server from answering.
+    /// `Unsupported` if the server cannot list services, `Closed` after [`close`](Self::close). Otherwise why the server did
+    /// not answer.
     pub async fn services(&self) -> Result<Vec<ServiceName>> {
         self.check_open("list services")?;
         self.inner.backend.services().await
     }
 
-    /// A service as the server knows it now. One read, not a subscription.
+    /// A service as the server knows it now. One read, not a subscription. Cancel-safe.
     ///
     /// # Errors
-    /// What kept the server from answering.
+    /// `Closed` after [`close`](Self::close). Otherwise why the server did not answer.
     pub async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
         self.check_open("list service")?;
         self.inner.backend.list(service).await
     }
 
-    /// Subscribes to a service; joins the subscription that exists. Must be called inside a tokio runtime.
+    /// Subscribes to a service, and shares the subscription if there is one already. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// `InvalidInput` for a bad name or outside of a runtime, `Closed` after [`close`](Self::close).
+    /// `InvalidInput` for a bad name, or outside a runtime. `Closed` after [`close`](Self::close).
     pub fn subscribe(&self, service: impl AsRef<str>) -> Result<Subscription> {
         const OP: &str = "subscribe";
         let service = ServiceName::new(service)?;
@@ -180,27 +181,31 @@ impl Registry {
         Ok(subscription)
     }
 
-    /// Registers `instance` with the configured options and keeps it registered. Returns when the server confirmed it; tries for
-    /// at most [`RegistrationConfig::confirm_within`].
+    /// Registers `instance` with the configured options and keeps it registered. Returns when the server has confirmed the
+    /// record. Tries for at most [`RegistrationConfig::confirm_within`].
     ///
     /// # Errors
-    /// `InvalidInput` before anything is sent; `Conflict` if another live incarnation, in this process or another, has the id;
-    /// otherwise what kept the server from confirming. Nothing stays registered.
+    /// After an error nothing stays registered.
+    /// - `InvalidInput` before anything is sent.
+    /// - `Conflict` if another live incarnation has the id, in this process or another.
+    /// - `Unsupported` if the source can only be read.
+    /// - `Closed` after [`close`](Self::close).
+    /// - Otherwise why the server did not confirm.
     ///
     /// # Cancel safety
-    /// Dropping the future withdraws in the background.
+    /// If the future is dropped, the record is withdrawn in the background.
     pub async fn register(&self, instance: Instance) -> Result<RegistrationGuard> {
         let options = self.inner.config.registration.options.clone();
         self.register_with(instance, options).await
     }
 
-    /// As [`register`](Self::register), with options.
+    /// As [`register`](Self::register), with these options.
     ///
     /// # Errors
     /// As [`register`](Self::register).
     ///
     /// # Cancel safety
-    /// Dropping the future withdraws in the background.
+    /// As [`register`](Self::register).
     pub async fn register_with(
         &self,
         instance: Instance,
@@ -216,11 +221,13 @@ impl Registry {
         }
     }
 
-    /// Registers `instance` without waiting: for a process that must start while its registry is down. Attempts go on until
-    /// one succeeds or the guard is dropped; events tell how it goes. Must be called inside a tokio runtime.
+    /// Registers `instance` without waiting, for a process that must start while its registry is down. Attempts go on until one
+    /// succeeds or the guard is dropped. [`RegistrationGuard::next_event`] reports each of them. Must be called inside a tokio
+    /// runtime.
     ///
     /// # Errors
-    /// `InvalidInput`, or `Conflict` if this process already keeps the id.
+    /// `InvalidInput`, `Unsupported` or `Closed` as for [`register`](Self::register). `Conflict` if this process already keeps
+    /// the id.
     pub fn register_in_background(
         &self,
         instance: Instance,
@@ -239,7 +246,10 @@ impl Registry {
         self.check_open(OP)?;
         let runtime = runtime(OP)?;
         let registrar = Arc::clone(&self.inner.backend).registrar().ok_or_else(|| {
-            Error::new(ErrorKind::Unsupported, OP).because("this source can only be read")
+            Error::new(ErrorKind::Unsupported, OP).because(format!(
+                "{} can only be read: nothing can be registered there",
+                self.inner.backend.name()
+            ))
         })?;
         registrar.limits().check(&instance, &options)?;
 
@@ -258,22 +268,22 @@ impl Registry {
         )
     }
 
-    /// An elector with a connection of its own. Most programs hand the registry to a `Candidate` of `sd-election` instead.
+    /// An elector with a connection of its own. Most programs give the registry to a `Candidate` of `sd-election` instead.
     ///
     /// # Errors
-    /// `Unsupported` where the server has no elections, `Closed` after [`close`](Self::close).
+    /// `Unsupported` if the registry has no elections, `Closed` after [`close`](Self::close).
     pub fn elector(&self) -> Result<AnyElector> {
         const OP: &str = "elect";
         self.check_open(OP)?;
         Arc::clone(&self.inner.backend).elector().ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, OP).because(format!(
-                "{} has no elections that can be trusted",
+                "{} has no elections: use a registry that has them",
                 self.inner.backend.name()
             ))
         })
     }
 
-    /// For what is built beside the registry and has something to give back at the server before it closes.
+    /// For libraries beside the registry that must release something at the server before it closes.
     pub fn closing(&self) -> Closing {
         Closing {
             stop: self.inner.stop.clone(),
@@ -281,21 +291,25 @@ impl Registry {
         }
     }
 
-    /// Ends everything: withdraws all registrations, ends all subscriptions, closes the backend. Idempotent. Later calls answer
-    /// `Closed`.
+    /// Withdraws all registrations, ends all subscriptions and closes the backend. Idempotent. Waits for tasks for at most
+    /// [`RegistrationConfig::withdraw_within`] plus 1 s. Later calls answer `Closed`.
     ///
     /// # Errors
-    /// When the server could not be told in time; everything local is ended nevertheless.
+    /// When the server could not be told in time. Everything local is ended nevertheless.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, registrations are still withdrawn in the background, but the backend may stay open: call
+    /// again.
     pub async fn close(&self) -> Result<()> {
         self.inner.stop.cancel();
         self.inner.tasks.close();
         let limit = self.inner.config.registration.withdraw_within + CLOSE_SLACK;
-        // A task that takes longer is let go with the backend.
+        // A task that takes longer ends with the backend.
         let _ = timeout(limit, self.inner.tasks.wait()).await;
         self.inner.backend.close().await
     }
 
-    /// What is held and why: every subscription and registration of this registry.
+    /// Every subscription and registration of this registry, and why it is as it is.
     pub fn dump(&self) -> RegistryDump {
         let clock = self.inner.config.clock.as_ref();
         let subscriptions: Vec<_> = lock(&self.inner.subscriptions)
@@ -320,7 +334,8 @@ impl Registry {
     }
 }
 
-/// Tells when a registry is being closed. [`Registry::close`] waits until it is dropped, for a bounded time.
+/// Tells when a registry is being closed. [`Registry::close`] waits until this handle is dropped, for at most
+/// [`RegistrationConfig::withdraw_within`] plus 1 s.
 #[derive(Clone)]
 pub struct Closing {
     stop: CancellationToken,
@@ -328,7 +343,7 @@ pub struct Closing {
 }
 
 impl Closing {
-    /// Returns when the registry's owner closes it. Cancel-safe.
+    /// Returns when the owner closes the registry. Cancel-safe.
     pub async fn requested(&self) {
         self.stop.cancelled().await;
     }

@@ -7,18 +7,18 @@ use tokio::time::Instant;
 pub use crate::error::Retry;
 use crate::error::{Error, ErrorKind};
 
-/// A delay whose bound is shorter would keep a processor busy with attempts.
+/// A shorter bound would keep a processor busy with attempts.
 const SHORTEST: Duration = Duration::from_millis(1);
-/// Spans from configuration are cut to 30 years, as tokio does it: what is later never comes.
+/// Spans from configuration are cut to 30 years, as tokio does it. A later time never comes.
 const FAR: Duration = Duration::from_hours(24 * 365 * 30);
 /// The delay before a request is repeated that the server called wrong or unsupported.
 const SLOW_RETRY: Duration = Duration::from_secs(30);
 const SLOW_RETRY_JITTER: f64 = 0.2;
-/// What a server asks to wait for is cut to this, so that one wrong answer cannot stop retries for good.
+/// The longest pause that a server can ask for, so that one wrong answer does not stop retries for good.
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
-/// Exponential delays with full jitter: attempt `n` waits between zero and `min(cap, first * 2^n)`, at random, so that many
-/// clients that failed together do not come back together.
+/// Exponential back-off with full jitter: attempt `n`, counted from 0, waits a random time between zero and `min(cap, first *
+/// 2^n)`. Many clients that failed together therefore do not come back together.
 ///
 /// Source: Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 #[derive(Clone, Debug)]
@@ -103,7 +103,7 @@ impl FeedRetry {
     }
 }
 
-/// How long to wait when a server asked for `asked`: that, but no less than the next delay and no more than five minutes.
+/// How long to wait if a server asked for `asked`: at least the next delay, at most five minutes.
 pub(crate) fn paced(asked: Duration, backoff: &mut Backoff) -> Duration {
     asked.max(backoff.next_delay()).min(LONGEST_PAUSE)
 }

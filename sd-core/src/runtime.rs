@@ -9,7 +9,7 @@ pub(crate) fn runtime(op: &'static str) -> Result<tokio::runtime::Handle> {
     tokio::runtime::Handle::try_current().map_err(|_| {
         Error::invalid_input(
             op,
-            "must be called inside a tokio runtime, which its task lives on",
+            "must be called inside a tokio runtime: its task runs there",
         )
     })
 }

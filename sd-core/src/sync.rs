@@ -2,8 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks a mutex, also one that a panic poisoned. For data that is consistent after each single statement, so that a panic of one
-/// thread need not become a panic of every other.
+/// Locks a mutex, even if a panic has poisoned it. Only for data that is consistent after every single statement. A panic in
+/// one thread then need not panic the others.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

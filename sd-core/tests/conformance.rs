@@ -38,7 +38,7 @@ impl Fixture for Embedded {
 
 #[tokio::test(start_paused = true)]
 async fn the_embedded_registry_passes_all_reading_cases() {
-    // Everything in it was written as an instance, hence nothing is unreadable.
+    // Everything in it was written as an instance, so nothing is unreadable.
     let skipped = ["an_unreadable_entry_is_skipped_and_named_and_the_others_stay"];
     reading::run_all(&Embedded::default())
         .await

@@ -1,7 +1,7 @@
-//! Pickers: which of several equal things gets the next call.
+//! Pickers: which entry of a set gets the next call.
 //!
-//! A [`Picker`] is built once for a set and then picks from any thread without locking or allocating. It knows nothing of
-//! gRPC or of instances: it answers with an index into whatever set its owner holds.
+//! A [`Picker`] is built once for a set. It then picks from any thread without locking or allocating. It knows nothing about
+//! gRPC or instances: it returns an index into whatever set its owner holds.
 
 mod rotation;
 mod weighted;
@@ -9,7 +9,8 @@ mod weighted;
 pub use crate::balance::rotation::Rotation;
 use crate::balance::weighted::Weighted;
 
-/// Picks indices of a set in turn: round robin where all weights are equal, smooth weighted round robin where they differ.
+/// Picks indices of a set in turn. With equal weights it is round robin, otherwise smooth weighted round robin by static-stride
+/// scheduling, as in gRPC's `weighted_round_robin`.
 ///
 /// ```
 /// use sd_core::balance::{Picker, Rotation};
@@ -38,8 +39,8 @@ enum Table {
 }
 
 impl Picker {
-    /// A picker for a set with these weights, which goes on where `rotation` stands. An entry of weight 0 gets nothing,
-    /// unless all have 0. Takes the first 2³² − 1 entries.
+    /// A picker for a set with these weights, which continues where `rotation` stands. An entry of weight 0 is never picked,
+    /// unless all weights are 0. Uses the first 2³² − 1 entries.
     pub fn new(rotation: &Rotation, weights: impl IntoIterator<Item = u16>) -> Self {
         let mut weights = weights.into_iter();
         let Some(first) = weights.next() else {
@@ -62,7 +63,7 @@ impl Picker {
         }
     }
 
-    /// A picker for a set of `len` entries of equal weight.
+    /// A picker for a set of `len` entries of equal weight. Uses the first 2³² − 1 entries.
     pub fn even(rotation: &Rotation, len: usize) -> Self {
         let table = match u32::try_from(len).unwrap_or(u32::MAX) {
             0 => Table::Empty,
@@ -74,11 +75,11 @@ impl Picker {
         }
     }
 
-    /// The index of the entry whose turn it is; `None` if the set is empty.
+    /// The index of the entry whose turn it is. `None` if the set is empty.
     pub fn pick(&self) -> Option<usize> {
         match &self.table {
             Table::Empty => None,
-            // After 2^32 picks the turn wraps and one entry may be skipped or come twice.
+            // After 2^32 picks the turn wraps: one entry may be skipped or picked twice.
             Table::Even(len) => Some((self.rotation.advance() % len) as usize),
             Table::Weighted(weighted) => Some(weighted.pick(&self.rotation)),
         }

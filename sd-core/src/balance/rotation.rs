@@ -1,12 +1,13 @@
-//! Whose turn it is: one counter for all pickers of a set, old and new.
+//! Whose turn it is: one counter that all pickers of a set share, old and new.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crossbeam_utils::CachePadded;
 
-/// The turn that pickers of one set share, so that a rebuilt picker goes on where its predecessor stood, and many holders of
-/// one picker spread exactly. Starts at random, so that many clients do not begin with the same server. Clones share the turn.
+/// The turn that the pickers of one set share. A rebuilt picker continues where the old one stood, and many holders of one
+/// picker share the calls exactly. The turn starts at random, so that many clients do not begin with the same server. Clones
+/// share the turn.
 #[derive(Clone, Debug)]
 pub struct Rotation(Arc<CachePadded<AtomicU32>>);
 
@@ -29,7 +30,7 @@ impl Rotation {
 
     /// Takes a turn.
     pub(super) fn advance(&self) -> u32 {
-        // Nothing else is published with it.
+        // No other data is published with it.
         self.0.fetch_add(1, Ordering::Relaxed)
     }
 

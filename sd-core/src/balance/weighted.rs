@@ -1,9 +1,9 @@
-//! Smooth weighted round robin by static-stride scheduling, as gRPC's `weighted_round_robin` does it.
+//! Smooth weighted round robin by static-stride scheduling, as in gRPC's `weighted_round_robin`.
 //!
-//! Turns go round a table of slots. In its generation `g` a slot of relative weight `w` (0 to 1) is taken if `g·w` passed a
-//! whole number since `g − 1`, and is skipped otherwise: it gets a share `w` of its turns, evenly spaced, and the only shared
-//! state is the turn. With one slot for each entry, a single heavy one would make nearly all turns skips. Hence an entry of
-//! more than the mean weight is spread over several slots, none of which weighs more than the mean: there are fewer than
+//! Turns go round a table of slots. In generation `g` a slot of relative weight `w` (0 to 1) takes its turn if `g·w` passed a
+//! whole number since `g − 1`. Otherwise its turn is skipped. A slot therefore takes a share `w` of its turns, evenly spaced,
+//! and the only shared state is the turn. With one slot for each entry, a single heavy entry would make nearly all turns skips.
+//! An entry above the mean weight is therefore spread over several slots, none heavier than the mean. There are then fewer than
 //! twice as many slots as entries, and a pick takes fewer than two turns on average, whatever the weights.
 
 use crate::balance::rotation::Rotation;
@@ -17,7 +17,7 @@ pub(super) struct Weighted {
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     entry: u32,
-    /// The share of the turns that it takes, in 2⁻³².
+    /// The share of its turns that it takes, in units of 2⁻³².
     stride: u32,
     /// Where its first generation begins, so that slots of equal weight do not skip in step.
     phase: u32,
@@ -31,7 +31,7 @@ impl Weighted {
         let total: u64 = entries().map(|(_, weight)| u64::from(*weight)).sum();
         let parts = |weight: u16| (u64::from(weight) * count).div_ceil(total.max(1)).max(1);
 
-        // Slots lie at (place, entry) on the way round, those of a heavy entry at equal distances.
+        // Slots lie at (place, entry) along the round. The slots of a heavy entry are equally far apart.
         let mut placed = Vec::with_capacity(weights.len() * 2);
         let mut heaviest = 0.0_f64;
         for (nth, (entry, &weight)) in entries().enumerate() {
@@ -56,7 +56,7 @@ impl Weighted {
     }
 
     pub(super) fn pick(&self, rotation: &Rotation) -> usize {
-        // The heaviest slot takes every one of its turns, so this ends within one round.
+        // The heaviest slot takes every turn of its own, so the loop ends within one round.
         loop {
             let turn = rotation.advance();
             let count = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);

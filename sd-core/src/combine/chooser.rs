@@ -1,4 +1,4 @@
-//! Which of several sources is in use. Knows only how long each has been well or not; does no I/O and asks no clock.
+//! Which of several sources is in use. Knows only how long each has been healthy or not. Does no I/O and reads no clock.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use tokio::time::Instant;
 use crate::model::state::{State, Status};
 use crate::retry::later;
 
-/// When a source is healthy, and for how long it must be so.
+/// When a source is healthy, and for how long it must be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Policy {
     /// How long a source must have failed before the next one is used.
     pub(super) fall_back_after: Duration,
-    /// How long a preferred source must have been well before it is used again.
+    /// How long a preferred source must have been healthy before it is used again.
     pub(super) return_after: Duration,
-    /// Whether a source without instances is not healthy.
+    /// Whether a source without instances is unhealthy.
     pub(super) skip_empty: bool,
 }
 
@@ -39,7 +39,7 @@ struct Health {
 }
 
 impl Chooser {
-    /// None of the sources is known to be healthy; each has not been for this long.
+    /// No source is known to be healthy. Each has been unhealthy for the given time.
     pub(super) fn new(
         now: Instant,
         failing_for: impl IntoIterator<Item = Duration>,
@@ -60,7 +60,7 @@ impl Chooser {
         self.policy
     }
 
-    /// The source in use; `None` before the first one was healthy.
+    /// The source in use. `None` before any source was healthy.
     pub(super) fn current(&self) -> Option<usize> {
         self.current
     }
@@ -80,7 +80,7 @@ impl Chooser {
         self.sources.get(index).is_some_and(|source| source.healthy)
     }
 
-    /// When the source counts as failed if it does not get well; `None` while it is healthy.
+    /// When the source counts as failed unless it recovers. `None` while it is healthy.
     fn fails_at(&self, index: usize) -> Option<Instant> {
         let source = self.sources.get(index)?;
         (!source.healthy).then(|| later(source.since, self.policy.fall_back_after))
@@ -94,7 +94,7 @@ impl Chooser {
         (0..self.sources.len()).all(|index| self.has_failed(now, index))
     }
 
-    /// Chooses anew. Without a healthy source the choice stays.
+    /// Chooses again. Without a healthy source the choice stays.
     pub(super) fn choose(&mut self, now: Instant) {
         let wanted = match self.current {
             None => self.first_choice(now),
@@ -103,7 +103,7 @@ impl Chooser {
         self.current = wanted.or(self.current);
     }
 
-    /// The first healthy source, unless one before it may still answer in time.
+    /// The first healthy source, unless an earlier one may still answer in time.
     fn first_choice(&self, now: Instant) -> Option<usize> {
         let candidate = (0..self.sources.len()).find(|index| !self.has_failed(now, *index))?;
         self.is_healthy(candidate).then_some(candidate)
@@ -121,7 +121,7 @@ impl Chooser {
         })
     }
 
-    /// When time alone may change the choice.
+    /// When the choice may change by time alone.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
         let fails = (0..self.sources.len()).filter_map(|index| self.fails_at(index));
         let preferred = self.sources.iter().take(self.current.unwrap_or(0));

@@ -33,8 +33,8 @@ struct Form {
 }
 
 impl Document {
-    /// Reads a file's content. Records that cannot be read are skipped and named; the error says what makes the whole file
-    /// unreadable, with line and column.
+    /// Reads a file's content. Unreadable records are skipped and named. The error says what makes the whole file unreadable,
+    /// with line and column.
     pub(super) fn parse(content: &[u8]) -> Result<Self, String> {
         let form: Form = serde_json::from_slice(content).map_err(|error| error.to_string())?;
         let mut document = Self::default();
@@ -69,7 +69,10 @@ impl Entries {
             let key = format!("services.{service}[{index}]");
             let read =
                 read_record(service, record).and_then(|instance| match taken.get(instance.id()) {
-                    Some(other) => Err(format!("the id {} is taken by {other}", instance.id())),
+                    Some(other) => Err(format!(
+                        "the id {} is already taken by {other}",
+                        instance.id()
+                    )),
                     None => Ok(instance),
                 });
             match read {
@@ -84,7 +87,7 @@ impl Entries {
     }
 }
 
-/// The id is the address unless the record states one. Records of a file have no runs: the incarnation is 0 unless stated.
+/// The id is the address unless the record states one. A file's records have no runs: the incarnation is 0 unless stated.
 fn read_record(service: &ServiceName, record: Value) -> Result<Instance, String> {
     let Value::Object(mut fields) = record else {
         return Err("must be an object with an \"address\"".to_owned());
@@ -97,7 +100,9 @@ fn read_record(service: &ServiceName, record: Value) -> Result<Instance, String>
     let incarnation = field(&fields, "incarnation")?.unwrap_or(Incarnation::from_u64(0));
     let stated: Option<ServiceName> = field(&fields, "service")?;
     if let Some(other) = stated.filter(|stated| stated != service) {
-        return Err(format!("stands under {service} but says service {other}"));
+        return Err(format!(
+            "is listed under {service} but says service {other}"
+        ));
     }
     for (key, text) in [
         ("service", service.to_string()),
@@ -109,7 +114,7 @@ fn read_record(service: &ServiceName, record: Value) -> Result<Instance, String>
     serde_json::from_value(Value::Object(fields)).map_err(|error| error.to_string())
 }
 
-/// A field whose text has rules of its own, with the rule that it breaks.
+/// A field that is parsed from text. The error names the rule that the text breaks.
 fn field<T: FromStr<Err = Error>>(
     fields: &Map<String, Value>,
     key: &str,

@@ -19,15 +19,15 @@ use crate::model::snapshot::Snapshot;
 use crate::model::state::State;
 use crate::port::instancer::{Feed, Instancer, Watcher};
 
-/// The first healthy one of several sources, in the order given. Falls back when the source in use fails, and returns to a
-/// preferred one when that is well again.
+/// The first healthy source of several, in the order given. Falls back when the source in use fails, and returns to a preferred
+/// source when that has recovered.
 ///
-/// A source is healthy while it is live. One that fails for less than [`with_fall_back_after`](Self::with_fall_back_after) is
-/// kept, so that a short outage changes nothing but the status. While no source is healthy the last set stays and shows as
-/// stale, with the reason of each source. All sources are watched all the time: falling back costs no connecting.
+/// A source is healthy while it is live. One that has failed for less than [`with_fall_back_after`](Self::with_fall_back_after)
+/// is kept: a short outage changes only the status. While no source is healthy, the last set stays and is stale, with the
+/// reason of each source. All sources are watched all the time, so falling back needs no connecting.
 ///
-/// A set keeps the revision of the source that it is from. What leaves the set by a change of source was not lost, hence no
-/// mass-loss hold; each source has its own.
+/// A set keeps the revision of its source. Instances that leave the set because the source changed were not lost, so there is
+/// no mass-loss hold for them. Each source has a hold of its own.
 #[derive(Debug)]
 pub struct Fallback {
     sources: Vec<Source>,
@@ -37,7 +37,7 @@ pub struct Fallback {
 }
 
 impl Fallback {
-    /// The preferred source, to which [`or`](Self::or) adds others. The name stands in errors and logs.
+    /// A fallback with this preferred source. [`or`](Self::or) adds others. Errors and logs show the name.
     pub fn new(name: &str, source: Arc<dyn Instancer>) -> Self {
         Self {
             sources: vec![Source::new(name, source)],
@@ -51,43 +51,43 @@ impl Fallback {
         }
     }
 
-    /// Adds a source that is used while none before it is healthy.
+    /// Adds a source that is used while no earlier one is healthy.
     #[must_use]
     pub fn or(mut self, name: &str, source: Arc<dyn Instancer>) -> Self {
         self.sources.push(Source::new(name, source));
         self
     }
 
-    /// Sets for how long a source must have failed before the next one is used. Default 3 s.
+    /// Sets how long a source must have failed before the next one is used. Default 3 s.
     #[must_use]
     pub fn with_fall_back_after(mut self, grace: Duration) -> Self {
         self.policy.fall_back_after = grace;
         self
     }
 
-    /// Sets for how long a preferred source must have been well before it is used again. Default 1 s.
+    /// Sets how long a preferred source must have been healthy before it is used again. Default 1 s.
     #[must_use]
     pub fn with_return_after(mut self, stable: Duration) -> Self {
         self.policy.return_after = stable;
         self
     }
 
-    /// Takes a source without instances for not healthy. By default an empty set is obeyed as any other.
+    /// Counts a source without instances as unhealthy. By default an empty set is used like any other.
     #[must_use]
     pub fn skip_empty(mut self) -> Self {
         self.policy.skip_empty = true;
         self
     }
 
-    /// Sets how each source is watched. By default as any subscription, but without coalescing, since whoever subscribes to
-    /// the whole has that.
+    /// Sets how each source is watched. By default as in any subscription but without coalescing, which the subscription to the
+    /// fallback does.
     #[must_use]
     pub fn with_subscription(mut self, config: SubscriptionConfig) -> Self {
         self.config = config;
         self
     }
 
-    /// Sets the clock that ages are measured with. Default [`BootClock`].
+    /// Sets the clock that measures ages. Default [`BootClock`].
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -95,7 +95,7 @@ impl Fallback {
     }
 }
 
-/// Joins the reasons of all sources, none of which could answer.
+/// Joins the reasons of all sources, after none has answered.
 fn all_failed(op: &'static str, sources: &[Source], errors: &[Error]) -> Error {
     let kind = errors
         .first()
@@ -205,15 +205,15 @@ impl FallbackWatcher {
             .filter(|(index, _)| *index == current || !others_are_well)
             .map(|(_, pair)| pair);
         View {
-            // An empty set that is not believed must not replace one that was.
+            // An empty set that is not believed must not replace a believed one.
             set: (!state.snapshot.is_empty() || !self.chooser.policy().skip_empty)
                 .then(|| state.snapshot.clone()),
             trouble: trouble("fallback", blamed),
         }
     }
 
-    /// No source is chosen yet. While one is healthy, it waits for those before it. Once all have failed, a set that somebody
-    /// knows is better than none.
+    /// No source is chosen yet. While one is healthy, the sources before it get time to answer. Once all have failed, a set
+    /// that any of them has is better than none.
     fn view_of_none(&self, now: Instant, states: &[State]) -> View {
         let all_have_failed = self.chooser.all_have_failed(now);
         let none_is_well = (0..states.len()).all(|index| !self.chooser.is_healthy(index));
@@ -239,7 +239,7 @@ impl FallbackWatcher {
         };
         let (from, to) = (name(before), name(self.chooser.current()));
         if before.is_some() {
-            info!(from, to, "fallback uses another source");
+            info!(from, to, "fallback switched to another source");
         } else {
             debug!(to, "fallback uses its first source");
         }
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_feed_opened_anew_during_an_outage_goes_on_with_the_spare_source_at_once() {
+    async fn a_feed_reopened_during_an_outage_goes_on_with_the_spare_source_at_once() {
         let (first, second) = pair();
         let one = fallback_of(&first, &second);
         let mut old = one.watch(&service(), None).await.unwrap();

@@ -1,7 +1,7 @@
 //! A JSON file as a source, read again when it changes.
 //!
-//! The file is looked at once a second, which sees a rewrite in place, a rename over it, and the swap of a symbolic link above
-//! it (as Kubernetes does for mounted config maps). Nothing is installed in the kernel, so it works on every file system.
+//! The file is checked once a second. That catches a rewrite in place, a rename over it, and the swap of a symbolic link above
+//! it, as Kubernetes does for mounted config maps. It needs no file notifications, so it works on every file system.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,10 +24,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A source that is a file: `{"services": {"greeter": [{"address": "10.0.0.7:50051", "zone": "a", "weight": 5}]}}`.
 ///
-/// A record has the keys of an [`Instance`](crate::Instance)'s JSON form. Only `address` is required; `id` is the address
-/// unless stated, the service is the key it stands under. A changed file is read within a second or two. One that cannot be
-/// read (not there, not JSON, keys at the top that are none of ours, larger than [`MAX_FILE_BYTES`](super::MAX_FILE_BYTES)) leaves the last set in
-/// place and shows as stale with path, line and column. A single bad record is skipped and named.
+/// A record has the keys of an [`Instance`](crate::Instance)'s JSON form. Only `address` is required. The id is the address
+/// unless stated; the service is the key above the record. A changed file is read within two seconds. If the file cannot be
+/// read, the last set stays and is stale, with path, line and column. Reasons: the file is missing, is not JSON, has unknown
+/// top-level keys, or is larger than [`MAX_FILE_BYTES`](super::MAX_FILE_BYTES). A single bad record is skipped and named.
 #[derive(Clone, Debug)]
 pub struct File {
     reader: Arc<Reader>,
@@ -45,14 +45,14 @@ impl File {
         }
     }
 
-    /// Sets the clock that ages are measured with. Default [`BootClock`].
+    /// Sets the clock that measures ages. Default [`BootClock`].
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Looks at the file, on a thread where that may block.
+    /// Checks the file, on a thread where that may block.
     async fn look(&self) -> Result<Reading> {
         let reader = Arc::clone(&self.reader);
         tokio::task::spawn_blocking(move || reader.look())
@@ -104,7 +104,7 @@ struct FileWatcher {
     file: File,
     service: ServiceName,
     look_at: Instant,
-    /// The version of the reading that was told last.
+    /// The version of the reading that was reported last.
     seen: Option<u64>,
     relay: Relay,
 }

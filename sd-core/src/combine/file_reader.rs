@@ -1,4 +1,4 @@
-//! Reads a file once for everybody who looks at it, and only when it may have changed.
+//! Reads a file once for all its watchers, and only when it may have changed.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{ErrorKind as IoErrorKind, Read};
@@ -10,15 +10,15 @@ use super::document::Document;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::lock;
 
-/// The largest file that is read.
+/// The largest file that is read, in bytes: 16 MiB.
 pub const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 pub(super) const OP: &str = "file: read";
 
-/// A file written less than this before it was read may be written once more without its marks changing.
+/// A file written less than this before it was read may be written again without its marks changing.
 const MARKS_SETTLE_AFTER: Duration = Duration::from_secs(2);
 
-/// What was read last, and whether it is still so. Its calls block.
+/// The last reading, and whether it is still current. Its calls block.
 #[derive(Debug)]
 pub(super) struct Reader {
     path: PathBuf,
@@ -26,19 +26,19 @@ pub(super) struct Reader {
     last: Mutex<Option<Reading>>,
 }
 
-/// The outcome of the last time that the file was read.
+/// The outcome of the last read of the file.
 #[derive(Clone, Debug)]
 pub(super) struct Reading {
     /// Grows whenever the outcome changes.
     pub(super) version: u64,
     pub(super) document: Result<Arc<Document>>,
-    /// A hash of what was read, if it could be.
+    /// A hash of the content, if it could be read.
     content: Option<u64>,
-    /// The file's marks before it was read. `None` if the same marks may come with other content.
+    /// The file's marks before it was read. `None` if other content may have the same marks.
     marks: Option<Marks>,
 }
 
-/// What changes when a file does.
+/// The metadata that change when a file does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Marks {
     modified: SystemTime,
@@ -137,7 +137,7 @@ impl Reader {
         // Opening a pipe would wait for its writer.
         if !metadata.is_file() {
             return Err(Error::new(ErrorKind::InvalidData, OP)
-                .because(format!("{} is not a file", self.shown())));
+                .because(format!("{} is not a file: name a JSON file", self.shown())));
         }
         Marks::of(&metadata).map_err(|error| self.io(&error))
     }
@@ -149,7 +149,7 @@ impl Reader {
             .map_err(|error| self.io(&error))?;
         if bytes.len() as u64 > MAX_FILE_BYTES {
             return Err(Error::new(ErrorKind::InvalidData, OP).because(format!(
-                "{} is larger than {MAX_FILE_BYTES} bytes",
+                "{} is larger than the allowed {MAX_FILE_BYTES} bytes",
                 self.shown()
             )));
         }

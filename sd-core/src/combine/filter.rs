@@ -1,4 +1,4 @@
-//! The instances of a source that fit.
+//! The matching instances of a source.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use crate::model::name::{InstanceId, ServiceName};
 use crate::model::snapshot::Snapshot;
 use crate::port::instancer::{Feed, Instancer, Watcher};
 
-/// A source that shows only the instances of another which fit all of its rules. Without rules it shows all.
+/// A source that shows only those instances of another source that match all rules. Without rules it shows all.
 ///
-/// [`services`](Instancer::services) names all services of the source, also those of which no instance fits.
+/// [`services`](Instancer::services) names all services of the source, even those without a matching instance.
 #[derive(Clone, Debug)]
 pub struct Filter {
     source: Arc<dyn Instancer>,
@@ -41,25 +41,25 @@ impl Filter {
         }
     }
 
-    /// Only those that run this version.
+    /// Keeps only instances that run this version.
     #[must_use]
     pub fn version(self, version: impl Into<String>) -> Self {
         self.rule(Rule::Version(version.into()))
     }
 
-    /// Only those in this zone.
+    /// Keeps only instances in this zone.
     #[must_use]
     pub fn zone(self, zone: impl Into<String>) -> Self {
         self.rule(Rule::Zone(zone.into()))
     }
 
-    /// Only those with this tag.
+    /// Keeps only instances with this tag.
     #[must_use]
     pub fn tag(self, tag: impl Into<String>) -> Self {
         self.rule(Rule::Tag(tag.into()))
     }
 
-    /// Only those whose metadata have this value under this key.
+    /// Keeps only instances whose metadata have this value under this key.
     #[must_use]
     pub fn metadata(self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.rule(Rule::Metadata {
@@ -68,8 +68,8 @@ impl Filter {
         })
     }
 
-    /// Only those that `predicate` holds for. It is asked once for each instance in each set that the source tells, so it
-    /// should look at the instance alone.
+    /// Keeps only instances for which `predicate` holds. It is asked once for each instance in each set from the source, so it
+    /// should depend on the instance alone.
     #[must_use]
     pub fn matching(self, predicate: impl Fn(&Instance) -> bool + Send + Sync + 'static) -> Self {
         self.rule(Rule::Matching(Arc::new(predicate)))
@@ -105,7 +105,7 @@ impl fmt::Debug for Rule {
     }
 }
 
-/// What is left of `set`.
+/// The matching part of `set`.
 fn select(rules: &[Rule], set: Snapshot) -> Snapshot {
     let fitting: Vec<_> = set
         .instances()
@@ -140,7 +140,7 @@ impl Instancer for Filter {
         service: &ServiceName,
         known: Option<&Snapshot>,
     ) -> Result<Box<dyn Watcher>> {
-        // The source cannot resume after `known`, which lacks what did not fit.
+        // The source cannot resume after `known`, which lacks the instances that did not match.
         let source = self.source.watch(service, None).await?;
         Ok(Box::new(FilterWatcher {
             source,
@@ -159,7 +159,7 @@ struct FilterWatcher {
 }
 
 impl FilterWatcher {
-    /// An instance that is still listed but no longer fits did not vanish: it is named as withdrawn, so that nobody holds it.
+    /// An instance that is still listed but no longer matches did not vanish. It is named as withdrawn, so that it is not held.
     fn take(&mut self, listed: &Snapshot) -> Snapshot {
         let mut withdrawn = listed.withdrawn().to_vec();
         let set = select(&self.rules, listed.clone());

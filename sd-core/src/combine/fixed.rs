@@ -1,4 +1,4 @@
-//! A fixed set that the program gives.
+//! A fixed set that the program supplies.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::model::name::ServiceName;
 use crate::model::snapshot::{Revision, Snapshot};
 use crate::port::instancer::{Feed, Instancer, Watcher};
 
-/// A source whose instances the program gives. They stay until [`set`](Self::set) replaces them.
+/// A source whose instances the program supplies. They stay until [`set`](Self::set) replaces them.
 #[derive(Debug)]
 pub struct Static {
     sets: watch::Sender<Sets>,
@@ -32,7 +32,7 @@ struct Sets {
 }
 
 impl Static {
-    /// A source of these instances, of one service or several.
+    /// A source of these instances, which may belong to several services.
     ///
     /// # Errors
     /// `InvalidInput` if two instances of one service have the same id.
@@ -47,7 +47,7 @@ impl Static {
         })
     }
 
-    /// Sets the clock that ages are measured with. Default [`BootClock`].
+    /// Sets the clock that measures ages. Default [`BootClock`].
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -57,7 +57,7 @@ impl Static {
     /// Replaces all instances of all services.
     ///
     /// # Errors
-    /// `InvalidInput` if two instances of one service have the same id; the old ones then stay.
+    /// `InvalidInput` if two instances of one service have the same id. The old instances then stay.
     pub fn set(&self, instances: impl IntoIterator<Item = Instance>) -> Result<()> {
         let services = Arc::new(by_service(instances)?);
         self.sets.send_modify(|sets| {
@@ -153,7 +153,7 @@ impl Watcher for StaticWatcher {
             }
             let repeat_at = self.relay.repeat_at();
             tokio::select! {
-                // Without its `Static`, which alone could replace it, the set just stays.
+                // Only its `Static` could replace the set. Without it, the set just stays.
                 Ok(()) = self.sets.changed() => {}
                 () = sleep_until(repeat_at) => {}
             }

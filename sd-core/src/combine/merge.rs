@@ -21,15 +21,15 @@ use crate::model::state::{State, Status};
 use crate::port::instancer::{Feed, Instancer, Watcher};
 use crate::retry::later;
 
-/// Several sources as one: several datacenters, or the old and the new registry during a move.
+/// Several sources as one set: several datacenters, or the old and the new registry during a migration.
 ///
-/// **Identity.** Ids are not changed. Where two sources have the same id, the one given first wins; if the other means another
-/// run, it is named in [`Snapshot::skipped`]. (A prefix for each source would change the identity of every instance as soon as
-/// a second source is added, and would list twice what is registered in both.)
+/// **Identity.** Ids are not changed. If two sources have the same id, the source given first wins; if the other one means
+/// another run, that run is named in [`Snapshot::skipped`]. (A prefix for each source would change the identity of every
+/// instance as soon as a second source is added, and would list instances twice that are registered in both.)
 ///
-/// **Trouble.** A source that is down keeps its last part; the others go on. A source that has never answered is missing. In
-/// both cases the set is served and shows as stale, with the name of the source and its reason, until all sources are well.
-/// The mass-loss hold is applied to each source by itself.
+/// **Trouble.** A source that is down keeps its last part, and the others go on. The part of a source that has never answered
+/// is missing. In both cases the set is served and is stale, with the name and the reason of the source, until all sources have
+/// recovered. The mass-loss hold applies to each source separately.
 #[derive(Debug)]
 pub struct Merge {
     sources: Vec<Source>,
@@ -39,7 +39,7 @@ pub struct Merge {
     position: Position,
 }
 
-/// Where revisions come from: a history of our own, since those of the sources cannot be added up.
+/// The source of revisions: a history of our own, since those of the sources cannot be added up.
 #[derive(Clone, Debug)]
 struct Position {
     domain: Arc<str>,
@@ -54,7 +54,7 @@ impl Position {
 }
 
 impl Merge {
-    /// The set of one source, to which [`and`](Self::and) adds others. The name stands in errors.
+    /// A merge of this one source. [`and`](Self::and) adds others. Errors show the name.
     pub fn new(name: &str, source: Arc<dyn Instancer>) -> Self {
         Self {
             sources: vec![Source::new(name, source)],
@@ -68,7 +68,7 @@ impl Merge {
         }
     }
 
-    /// Adds the set of another source.
+    /// Adds another source.
     #[must_use]
     pub fn and(mut self, name: &str, source: Arc<dyn Instancer>) -> Self {
         self.sources.push(Source::new(name, source));
@@ -82,15 +82,15 @@ impl Merge {
         self
     }
 
-    /// Sets how each source is watched. By default as any subscription, but without coalescing, since whoever subscribes to
-    /// the merged set has that.
+    /// Sets how each source is watched. By default as in any subscription but without coalescing, which the subscription to the
+    /// merge does.
     #[must_use]
     pub fn with_subscription(mut self, config: SubscriptionConfig) -> Self {
         self.config = config;
         self
     }
 
-    /// Sets the clock that ages are measured with. Default [`BootClock`].
+    /// Sets the clock that measures ages. Default [`BootClock`].
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -158,7 +158,7 @@ struct MergeWatcher {
     service: ServiceName,
     parts: Vec<Part>,
     clock: Arc<dyn Clock>,
-    /// When the first set is told even if a source has not answered.
+    /// When the first set is published even if a source has not answered.
     first_by: Instant,
     position: Position,
     relay: Relay,
@@ -170,7 +170,7 @@ impl MergeWatcher {
         if self.is_too_early(&states) {
             return View::default();
         }
-        // In a merge it is no trouble that a source has no instance.
+        // In a merge, a source without instances is no trouble.
         let not_live = self
             .parts
             .iter()
@@ -197,7 +197,7 @@ impl MergeWatcher {
         View { set, trouble }
     }
 
-    /// Whether a first set would lack a source that may well answer in a moment.
+    /// Whether a first set would lack a source that may soon answer.
     fn is_too_early(&self, states: &[State]) -> bool {
         let waiting =
             |state: &State| matches!(state.status, Status::Initializing { error: None, .. });
@@ -235,7 +235,7 @@ impl Watcher for MergeWatcher {
     }
 }
 
-/// One set of all, as old as the oldest. Of two instances with one id the first source's stays.
+/// One set of all, as old as the oldest part. If two instances have one id, the first source's stays.
 fn merge<'a>(
     service: &ServiceName,
     sets: impl Iterator<Item = (&'a str, &'a Snapshot)>,
@@ -262,7 +262,7 @@ fn merge<'a>(
                 }
                 Some((winner, other)) if !other.is_same_run(instance) => skipped.push(Skipped {
                     key: format!("{source}: {id}"),
-                    reason: format!("{winner} has another instance with this id"),
+                    reason: format!("{winner} lists another run with this id, which wins"),
                 }),
                 Some(_) => {}
             }
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_feed_opened_anew_still_has_the_part_of_a_source_that_is_down() {
+    async fn a_reopened_feed_still_has_the_part_of_a_source_that_is_down() {
         let (eu, us) = (Switched::up([instance("a")]), Switched::up([instance("b")]));
         let merge = merge_of(&eu, &us);
         let mut old = merge.watch(&service(), None).await.unwrap();

@@ -1,12 +1,12 @@
-//! Sources made without a server, or of other sources. All are [`Instancer`](crate::Instancer)s and compose.
+//! Sources without a server, and sources made of other sources. All are [`Instancer`](crate::Instancer)s and can be combined.
 //!
 //! | | |
 //! |---|---|
-//! | [`Static`] | a set that the program gives, and may replace |
+//! | [`Static`] | a set that the program supplies and may replace |
 //! | [`File`] | a JSON file, read again when it changes |
-//! | [`Filter`] | the instances of a source that fit: version, zone, tag, metadata, or any predicate |
+//! | [`Filter`] | the matching instances of a source: version, zone, tag, metadata, or any predicate |
 //! | [`Merge`] | several sources as one set: datacenters, backends |
-//! | [`Fallback`] | the first healthy one of several sources: falls back and returns |
+//! | [`Fallback`] | the first healthy source of several: falls back and returns |
 //!
 //! ```
 //! use std::sync::Arc;

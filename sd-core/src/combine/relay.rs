@@ -1,4 +1,4 @@
-//! What a feed that looks at its source again and again has told already, and hence what is news.
+//! What a feed that polls its source has already reported, and therefore what is news.
 
 use std::time::Duration;
 
@@ -9,35 +9,35 @@ use crate::model::name::InstanceId;
 use crate::model::snapshot::Snapshot;
 use crate::port::instancer::Feed;
 
-/// How often a feed without news says how it is.
+/// How often a feed without news reports its state.
 const REPEAT_EVERY: Duration = Duration::from_secs(10);
 
 /// The [`silence_limit`](crate::Watcher::silence_limit) of the feeds that use a [`Relay`].
 pub(super) const SILENCE_LIMIT: Duration = Duration::from_secs(30);
 
-/// What a source looks like at some moment.
+/// A source at one moment.
 #[derive(Debug, Default)]
 pub(super) struct View {
-    /// The set to serve; `None` to keep the last one.
+    /// The set to serve. `None` keeps the last one.
     pub(super) set: Option<Snapshot>,
     /// Why the set cannot be trusted.
     pub(super) trouble: Option<Error>,
 }
 
-/// Turns views into news. Names every instance that left as withdrawn: these sources decide themselves what is in their set,
-/// and whoever reads them must not hold it a second time.
+/// Turns views into news. Names every instance that left as withdrawn: these sources themselves decide what is in their set,
+/// and the reader must not hold it a second time.
 #[derive(Debug)]
 pub(super) struct Relay {
     /// The last set that the reader has.
     last: Option<Snapshot>,
-    /// Whether this feed has told a set itself.
+    /// Whether this feed itself has reported a set.
     has_told: bool,
     trouble: Option<String>,
     repeat_at: Instant,
 }
 
 impl Relay {
-    /// For a feed whose reader has the set `known` of an earlier one.
+    /// For a feed whose reader holds the set `known` of an earlier feed.
     pub(super) fn new(known: Option<&Snapshot>) -> Self {
         Self {
             last: known.cloned(),
@@ -47,7 +47,7 @@ impl Relay {
         }
     }
 
-    /// The last set that was told.
+    /// The last set that was reported.
     pub(super) fn told(&self) -> Option<&Snapshot> {
         self.last.as_ref().filter(|_| self.has_told)
     }
@@ -57,7 +57,7 @@ impl Relay {
         self.repeat_at
     }
 
-    /// What there is to tell, if anything.
+    /// The news, if there is any.
     pub(super) fn news(&mut self, view: View) -> Option<Feed> {
         let now = Instant::now();
         let trouble = view
@@ -102,7 +102,7 @@ impl Relay {
     }
 }
 
-/// The ids that are in `before` and not in `after`.
+/// The ids in `before` that are not in `after`.
 fn left(before: &Snapshot, after: &Snapshot) -> Vec<InstanceId> {
     before
         .instances()

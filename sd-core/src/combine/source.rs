@@ -1,4 +1,4 @@
-//! One of the sources that a combination is made of.
+//! One of the sources of a combination.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
@@ -15,8 +15,8 @@ use crate::model::state::{State, Status};
 use crate::port::instancer::Instancer;
 use crate::sync::lock;
 
-/// A named source. Each service is watched there once, however many feeds the combination has: a feed that is opened anew
-/// while the old one lives finds the last set of a source that is down.
+/// A named source. Each service is watched there once, however many feeds the combination has. A feed that is opened while the
+/// previous one lives finds the last set of a source that is down.
 #[derive(Debug)]
 pub(super) struct Source {
     name: Arc<str>,
@@ -32,7 +32,7 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// For how long it has not been live.
+    /// How long it has not been live.
     pub(super) fn failing_for(&self) -> Duration {
         let since = self.subscription.state().status.since();
         since.map_or(Duration::ZERO, |since| self.subscription.age(since))
@@ -86,13 +86,13 @@ impl Source {
         })
     }
 
-    /// `error` of a request to this source.
+    /// `error` from a request to this source.
     pub(super) fn blame(&self, op: &'static str, error: &Error) -> Error {
         Error::new(error.kind(), op).because(format!("{}: {}", self.name, error.report()))
     }
 }
 
-/// How sources are watched unless told otherwise. Bursts merge once, in the subscription to the whole.
+/// How sources are watched by default. Bursts are merged once, in the subscription to the whole.
 pub(super) fn default_config() -> SubscriptionConfig {
     SubscriptionConfig {
         coalescing: Coalescing {
@@ -103,7 +103,7 @@ pub(super) fn default_config() -> SubscriptionConfig {
     }
 }
 
-/// The states of all parts, which [`changed`] then no longer returns for.
+/// The states of all parts. [`changed`] then waits for newer ones.
 pub(super) fn states(parts: &mut [Part]) -> Vec<State> {
     parts
         .iter_mut()
@@ -119,7 +119,7 @@ pub(super) async fn changed(parts: &mut [Part]) -> Result<()> {
     select_all(waits).await.0.map(drop)
 }
 
-/// Why each of the troubled parts cannot be trusted.
+/// Why each part with trouble cannot be trusted.
 pub(super) fn trouble<'a>(
     op: &'static str,
     parts: impl IntoIterator<Item = (&'a Part, &'a State)>,

@@ -1,4 +1,4 @@
-//! For tests: a source that is turned on and off.
+//! For tests: a source that can be turned on and off.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::model::snapshot::{Revision, Snapshot};
 use crate::model::state::State;
 use crate::port::instancer::{Feed, Instancer, Watcher};
 
-/// A source of one service that refuses feeds and ends those that are open while it is down.
+/// A source of one service. While it is down, it refuses new feeds and ends open ones.
 #[derive(Debug)]
 pub(crate) struct Switched {
     turns: watch::Sender<Turn>,
@@ -175,7 +175,7 @@ pub(crate) fn seen(state: &State) -> String {
         .join(" ")
 }
 
-/// Waits until the subscription shows this.
+/// Waits until the subscription shows `wanted`.
 pub(crate) async fn until(subscription: &mut Subscription, wanted: &str) -> State {
     let waiting = async {
         let mut state = subscription.state_and_mark_seen();

@@ -1,4 +1,4 @@
-//! What can be chosen about an endpoint cache.
+//! The settings of an endpoint cache.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -58,8 +58,8 @@ impl<T: Send + Sync + 'static> EndpointCacheBuilder<T> {
         })
     }
 
-    /// Sets what is done with a value that has left the set, once for each value that was made. Without it a value is dropped
-    /// when the last one who picked it lets go.
+    /// Sets how a value is closed after it has left the set. Called once for each value that was made. By default a value is
+    /// dropped with its last holder.
     pub fn with_closer<F>(mut self, close: impl Fn(Arc<T>) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
@@ -74,13 +74,13 @@ impl<T: Send + Sync + 'static> EndpointCacheBuilder<T> {
         self
     }
 
-    /// Sets how long making one value may take. Default 10 s.
+    /// Sets how long it may take to make one value. Default 10 s.
     pub fn with_make_within(mut self, limit: Duration) -> Self {
         self.0.settings.make_within = limit;
         self
     }
 
-    /// Sets the delays after failures to make a value: up to `first`, doubling up to `cap`, with full jitter. Default 200 ms
+    /// Sets the delays between attempts to make a value: up to `first`, doubling up to `cap`, with full jitter. Default 200 ms
     /// and 10 s.
     pub fn with_retry(mut self, first: Duration, cap: Duration) -> Self {
         self.0.settings.retry_first = first;
@@ -88,7 +88,7 @@ impl<T: Send + Sync + 'static> EndpointCacheBuilder<T> {
         self
     }
 
-    /// Sets how long after it has left the set a value is closed. Default 30 s.
+    /// Sets how long after leaving the set a value is closed. Default 30 s.
     pub fn with_drain(mut self, drain: Duration) -> Self {
         self.0.settings.drain = drain;
         self
@@ -100,17 +100,17 @@ impl<T: Send + Sync + 'static> EndpointCacheBuilder<T> {
         self
     }
 
-    /// Empties the set when its source has been failing for this long, until the source is well again. By default the last set
-    /// is served however old it is.
+    /// Empties the set once its source has failed for this long, until the source recovers. By default the last set is served
+    /// however old it is.
     pub fn with_invalidate_after(mut self, limit: Duration) -> Self {
         self.0.settings.invalidate_after = Some(limit);
         self
     }
 
-    /// Starts the cache. Does not wait for anything to be made.
+    /// Starts the cache without waiting for any value.
     ///
     /// # Errors
-    /// `InvalidInput` outside of a tokio runtime.
+    /// `InvalidInput` outside a tokio runtime.
     pub fn spawn(self) -> Result<EndpointCache<T>> {
         let runtime = runtime("endpoint cache")?;
         let empty = EndpointSet::new(Vec::new(), Vec::new(), &Rotation::new());

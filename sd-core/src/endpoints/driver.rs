@@ -1,8 +1,8 @@
 //! The task behind an endpoint cache: it owns all values, makes them, and closes them.
 //!
 //! Each instance has a slot: `Waiting` until its time has come and there is room, `Making`, then `Made`; back to `Waiting`
-//! after a failure. A slot has a ticket of its own, so that a value that is finished after its instance has left is known and
-//! closed. Nobody else ever changes anything here, hence no locks.
+//! after a failure. A slot has a ticket of its own, so that a value that is finished after its instance has left is recognized
+//! and closed. Only this task changes anything here, so there are no locks.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -34,7 +34,7 @@ const OP: &str = "make endpoint";
 
 pub(super) struct Driver<T> {
     subscription: Subscription,
-    /// False once the registry behind the subscription was closed: the last set stays.
+    /// False once the registry behind the subscription is closed. The last set then stays.
     source_lives: bool,
     make: Make<T>,
     close: Option<Close<T>>,
@@ -54,7 +54,7 @@ pub(super) struct Driver<T> {
     /// Values that have left the set, in the order in which they will be closed.
     draining: VecDeque<(Instant, Arc<T>)>,
     closing: JoinSet<()>,
-    /// When the set is given up if the source does not get well.
+    /// When the set is given up unless the source recovers.
     invalid_at: Option<Instant>,
     invalidated: bool,
 }
@@ -74,7 +74,7 @@ enum Stage<T> {
     Made(Arc<CachedEndpoint<T>>),
 }
 
-/// What came of an attempt to make a value.
+/// The outcome of an attempt to make a value.
 struct Made<T> {
     id: InstanceId,
     ticket: u64,
@@ -250,7 +250,7 @@ impl<T: Send + Sync + 'static> Driver<T> {
                 let outcome = match making.await {
                     Ok(Ok(outcome)) => outcome,
                     Ok(Err(_)) => Err(Error::new(ErrorKind::Timeout, OP)
-                        .because(format!("took longer than {limit:?}"))),
+                        .because(format!("the factory took longer than {limit:?}"))),
                     Err(_) => {
                         Err(Error::new(ErrorKind::Unavailable, OP).because("the factory panicked"))
                     }
@@ -265,7 +265,7 @@ impl<T: Send + Sync + 'static> Driver<T> {
         }
     }
 
-    /// Takes all attempts that are over, then publishes once.
+    /// Takes all finished attempts, then publishes once.
     fn take_made(&mut self, first: Result<Made<T>, JoinError>) {
         let mut next = Some(first);
         while let Some(made) = next {
@@ -295,16 +295,16 @@ impl<T: Send + Sync + 'static> Driver<T> {
                 slot.failures = slot.failures.saturating_add(1);
                 instrument::endpoint_failure(slot.instance.service());
                 if slot.failures == 1 {
-                    warn!(instance = made.id.as_str(), error = %error.report(), "endpoint could not be made, trying again");
+                    warn!(instance = made.id.as_str(), error = %error.report(), "could not make endpoint, retrying");
                 } else {
-                    debug!(instance = made.id.as_str(), attempt = slot.failures, ?delay, error = %error.report(), "endpoint could not be made again");
+                    debug!(instance = made.id.as_str(), attempt = slot.failures, ?delay, error = %error.report(), "could not make endpoint again");
                 }
                 slot.error = Some(error);
                 let until = later(Instant::now(), delay);
                 slot.stage = Stage::Waiting { until };
                 self.queue.insert((until, made.ticket, made.id));
             }
-            // Nobody has ever seen it: nothing to drain.
+            // It was never in the set: no drain.
             (None, Ok(late)) => self.close(Arc::new(late)),
             (None, Err(_)) => {}
         }
@@ -349,7 +349,7 @@ impl<T: Send + Sync + 'static> Driver<T> {
                 .await
                 .is_err()
             {
-                warn!(?limit, "closing an endpoint took too long and was given up");
+                warn!(?limit, "gave up closing an endpoint: it took too long");
             }
         });
     }
@@ -379,7 +379,7 @@ impl<T: Send + Sync + 'static> Driver<T> {
             self.publish();
         }
         if self.invalid_at.is_some_and(|at| at <= now) {
-            warn!("source has been failing for too long, giving up its set");
+            warn!("source has failed for too long, giving up its set");
             self.invalid_at = None;
             self.invalidated = true;
             self.apply(unlisted(&self.subscription));

@@ -1,4 +1,4 @@
-//! An endpoint cache as people see it.
+//! An endpoint cache as a dump shows it.
 
 use serde::Serialize;
 
@@ -11,13 +11,13 @@ use crate::model::name::InstanceId;
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct EndpointCacheDump {
-    /// The set that it follows.
+    /// The subscription that it follows.
     pub subscription: SubscriptionDump,
     /// One for each instance, sorted by id.
     pub endpoints: Vec<EndpointDump>,
-    /// How many values have left the set and wait to be closed.
+    /// How many values have left the set and are not closed yet.
     pub draining: usize,
-    /// Whether the set was emptied because its source has been failing for too long.
+    /// Whether the set was emptied because its source has failed for too long.
     pub invalidated: bool,
 }
 
@@ -31,9 +31,9 @@ pub struct EndpointDump {
     pub address: String,
     /// Whether it wants calls.
     pub ready: bool,
-    /// Whether its value is there.
+    /// Whether its value has been made.
     pub made: bool,
-    /// How many attempts to make it have failed.
+    /// How many attempts to make the value have failed.
     pub failures: u32,
     /// Why the last attempt failed.
     pub error: Option<String>,

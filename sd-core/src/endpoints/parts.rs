@@ -1,4 +1,4 @@
-//! What an endpoint cache is made of.
+//! The parts of an endpoint cache.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::model::instance::Instance;
 use crate::model::name::InstanceId;
 
-/// An instance and what was made of it.
+/// An instance and the value that was made of it.
 pub struct CachedEndpoint<T> {
     instance: Arc<Instance>,
     value: Arc<T>,
@@ -19,18 +19,18 @@ impl<T> CachedEndpoint<T> {
         Self { instance, value }
     }
 
-    /// The instance as it is now. The value may have been made when weight or metadata were others.
+    /// The instance as it is now. Its weight or metadata may have changed since the value was made.
     pub fn instance(&self) -> &Arc<Instance> {
         &self.instance
     }
 
-    /// What was made of it.
+    /// The value that was made of it.
     pub fn value(&self) -> &Arc<T> {
         &self.value
     }
 }
 
-/// An instance of which nothing is made yet.
+/// An instance whose value has not been made yet.
 #[derive(Clone, Debug)]
 pub struct MissingEndpoint {
     pub(super) instance: Arc<Instance>,
@@ -67,7 +67,7 @@ pub struct EndpointSet<T> {
 }
 
 impl<T> EndpointSet<T> {
-    /// Endpoints and missing ones sorted by id. Only ready ones of the lowest priority tier are picked.
+    /// Takes endpoints and missing ones sorted by id. Only ready endpoints of the lowest tier are picked.
     pub(super) fn new(
         endpoints: Vec<Arc<CachedEndpoint<T>>>,
         missing: Vec<MissingEndpoint>,
@@ -105,7 +105,7 @@ impl<T> EndpointSet<T> {
         self
     }
 
-    /// One endpoint that wants calls, in turn by weight. Ready ones of the lowest priority tier only.
+    /// The next endpoint that wants calls, in turn by weight. Only ready endpoints of the lowest tier are picked.
     pub fn pick(&self) -> Option<&Arc<CachedEndpoint<T>>> {
         let index = self.picker.pick()?;
         self.endpoints.get(*self.choice.get(index)?)
@@ -115,7 +115,7 @@ impl<T> EndpointSet<T> {
         !self.choice.is_empty()
     }
 
-    /// All endpoints, also those that want no calls, sorted by id.
+    /// All endpoints, including those that want no calls, sorted by id.
     pub fn endpoints(&self) -> &[Arc<CachedEndpoint<T>>] {
         &self.endpoints
     }
@@ -129,17 +129,17 @@ impl<T> EndpointSet<T> {
         self.endpoints.get(index)
     }
 
-    /// The instances of which nothing is made yet, sorted by id.
+    /// The instances whose values have not been made yet, sorted by id.
     pub fn missing(&self) -> &[MissingEndpoint] {
         &self.missing
     }
 
-    /// How many values have left the set and wait to be closed.
+    /// How many values have left the set and are not closed yet.
     pub fn draining(&self) -> usize {
         self.draining
     }
 
-    /// Whether the set was emptied because its source has been failing for too long.
+    /// Whether the set was emptied because its source has failed for too long.
     pub fn is_invalidated(&self) -> bool {
         self.invalidated
     }

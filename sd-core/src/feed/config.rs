@@ -1,29 +1,30 @@
-//! How a subscription deals with its source.
+//! How a subscription uses its source.
 
 use std::time::Duration;
 
 use crate::feed::mass_loss::MassLossHold;
 
-/// How a subscription deals with its source.
+/// How a subscription uses its source.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SubscriptionConfig {
     /// How long opening a feed may take. Default 5 s.
     pub open_timeout: Duration,
-    /// The first delay after a failed feed; later ones double, all with full jitter. Default 100 ms.
+    /// The bound of the first delay after a failed feed. Later bounds double, all delays have full jitter. Default 100 ms.
     pub backoff_first: Duration,
     /// The longest delay between feeds. Default 5 s.
     pub backoff_cap: Duration,
-    /// A feed that lived this long resets the delay. Default 10 s.
+    /// A feed that lives this long resets the delay. Default 10 s.
     pub stable_after: Duration,
-    /// How often everything is read again however well the feed looks, ± 20 %. Default 5 min; less than
-    /// 1 s counts as 1 s; `None` for never.
+    /// How often everything is read again, however healthy the feed looks, ± 20 %. Default 5 min. Less than 1 s counts as 1 s.
+    /// `None` turns this off.
     pub anti_entropy: Option<Duration>,
-    /// Whether instances that vanish together are served on for a while. `None` obeys the source at once.
+    /// Whether instances that vanish together stay in the set for a while. By default [`MassLossHold::default`]. `None` follows
+    /// the source at once.
     pub mass_loss_hold: Option<MassLossHold>,
-    /// How bursts of changes merge.
+    /// How bursts of changes are merged.
     pub coalescing: Coalescing,
-    /// Whether the set shows in the metrics of its service. The part of a combination does not: the whole does.
+    /// Whether the set counts in the service's metrics. A part of a combination does not count; the whole does.
     pub(crate) metered: bool,
 }
 
@@ -42,10 +43,11 @@ impl Default for SubscriptionConfig {
     }
 }
 
-/// How bursts of changes merge. The first change after quiet is published at once; its followers wait for quiet.
+/// How bursts of changes are merged. The first change after a quiet time is published at once. Later ones wait for the next
+/// quiet time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Coalescing {
-    /// A pause of this length ends a burst. Default 10 ms.
+    /// A pause this long ends a burst. Default 10 ms.
     pub quiet: Duration,
     /// No change waits longer than this. Default 100 ms.
     pub longest: Duration,

@@ -1,8 +1,8 @@
-//! The mass-loss hold: instances that vanish together are more often victims of their registry than dead.
+//! The mass-loss hold: instances that vanish together were more often lost by their registry than dead.
 //!
-//! A registry that was frozen for longer than its leases drops every record at once while the servers behind them are well.
-//! So when at least half of three or more instances vanish within a window, without having been withdrawn on purpose, the
-//! hold adds them back for a while and marks them. What was withdrawn, or had said that it is not ready, is never held.
+//! A registry that was frozen for longer than its leases drops every record at once, while the servers behind them are fine. If
+//! at least half of three or more instances vanish within a window without having been withdrawn, the hold puts them back for a
+//! while and marks them. Instances that were withdrawn, or were not ready, are never held.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -16,16 +16,15 @@ use crate::model::name::InstanceId;
 use crate::model::snapshot::Snapshot;
 use crate::retry::later;
 
-/// When and for how long vanished instances are served on.
+/// When, and for how long, vanished instances stay in the set.
 ///
-/// A source can tell only while a feed is open that an instance was withdrawn. After a feed has ended, those that withdrew
-/// before the next one was open count as losses, unless they had said first that they are not ready, as a server that drains
-/// does.
+/// A source can report a withdrawal only while a feed is open. Instances that withdraw between two feeds therefore count as
+/// lost, unless they were marked as not ready before, as a draining server does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MassLossHold {
     /// Losses within this time are counted together. Default 10 s.
     pub window: Duration,
-    /// How long each vanished instance is served on. Default 30 s.
+    /// How long each vanished instance stays in the set. Default 30 s.
     pub hold: Duration,
 }
 
@@ -45,11 +44,11 @@ const SMALLEST_SET: usize = 3;
 struct Vanished {
     instance: Arc<Instance>,
     at: Instant,
-    /// Until when it is served on; `None` while its loss is not part of a mass loss.
+    /// Until when it stays in the set. `None` while its loss is not part of a mass loss.
     held_until: Option<Instant>,
 }
 
-/// Remembers what vanished lately and decides what is served on.
+/// Remembers what vanished recently and decides what stays in the set.
 #[derive(Debug)]
 pub(crate) struct Holder {
     policy: Option<MassLossHold>,
@@ -72,7 +71,7 @@ impl Holder {
         if let (Some(_), Some(before)) = (self.policy, before) {
             let withdrawn: HashSet<_> = listed.withdrawn().iter().collect();
             let is_lost = |id: &InstanceId| listed.get(id).is_none() && !withdrawn.contains(id);
-            // Of these, the ones whose id is still there only began a new run.
+            // Among these, an instance whose id is still there has only begun a new run.
             for instance in Delta::between(&before, listed).removed {
                 if instance.is_ready() && is_lost(instance.id()) {
                     let lost = Vanished {
@@ -99,7 +98,8 @@ impl Holder {
             return listed;
         };
         let is_recent = |lost: &Vanished| now.saturating_duration_since(lost.at) < policy.window;
-        // Each loss is judged among those of its own window only: what is held from an earlier one is no reason to hold more.
+        // Each loss is judged only among those of its own window: instances held from an earlier loss are no reason to hold
+        // more.
         let recent = self
             .vanished
             .values()

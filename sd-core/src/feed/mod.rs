@@ -1,4 +1,4 @@
-//! Following a source: the task that opens feeds and decides on their errors, and what readers hold.
+//! Following a source: the task that opens feeds and handles their errors, and the handle that readers hold.
 
 pub(crate) mod config;
 pub(crate) mod driver;

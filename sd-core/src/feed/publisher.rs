@@ -32,7 +32,7 @@ pub(crate) struct Publisher {
     holder: Holder,
     last_change: Option<Instant>,
     pending: Option<Pending>,
-    /// What the source said last about itself. A set that waited, or was held, must not hide it when it is published.
+    /// The trouble that the source reported last. Publishing a set that waited or was held must not hide it.
     trouble: Option<Error>,
 }
 

@@ -1,4 +1,4 @@
-//! What readers of a service hold.
+//! The handle that readers of a service hold.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -23,13 +23,13 @@ use crate::runtime::runtime;
 
 const OP: &str = "subscription";
 
-/// Anything that a service can be subscribed at: a [`Registry`](crate::Registry), which shares subscriptions, or any
-/// [`Instancer`] in an `Arc`, which gets one of its own.
+/// Anything at which a service can be subscribed to: a [`Registry`](crate::Registry), which shares subscriptions, or any
+/// [`Instancer`] in an `Arc`, which starts a new subscription for each call.
 pub trait Discovery {
     /// Subscribes to a service. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// `InvalidInput` outside of a runtime, `Closed` after the registry was closed.
+    /// `InvalidInput` outside a runtime. `Closed` after the registry was closed.
     fn subscribe(&self, service: &ServiceName) -> Result<Subscription>;
 }
 
@@ -58,7 +58,7 @@ impl<D: Discovery + ?Sized> Discovery for &D {
 }
 
 /// A reader's handle to a service: its latest [`State`], and a way to wait for the next. Cheap to clone; each clone waits on
-/// its own. The source is let go when the last one is dropped. A slow reader skips states and never delays others.
+/// its own. The source is released when the last handle is dropped. A slow reader skips states and never delays others.
 #[derive(Clone, Debug)]
 pub struct Subscription {
     shared: Arc<Shared>,
@@ -77,7 +77,7 @@ impl Subscription {
     /// Subscribes to `service` at `instancer`, in a task of its own.
     ///
     /// # Errors
-    /// `InvalidInput` outside of a tokio runtime.
+    /// `InvalidInput` outside a tokio runtime.
     pub fn spawn(
         instancer: Arc<dyn Instancer>,
         service: ServiceName,
@@ -90,7 +90,7 @@ impl Subscription {
         Ok(subscription)
     }
 
-    /// The handle and the task behind it, which ends with `stop` or with the last handle.
+    /// The handle and the task behind it. The task ends with `stop` or with the last handle.
     pub(crate) fn prepare(
         instancer: Arc<dyn Instancer>,
         service: ServiceName,
@@ -150,12 +150,12 @@ impl Subscription {
         self.states.borrow().clone()
     }
 
-    /// The latest state, which [`changed`](Self::changed) then no longer returns.
+    /// The latest state. [`changed`](Self::changed) then waits for a newer one.
     pub fn state_and_mark_seen(&mut self) -> State {
         self.states.borrow_and_update().clone()
     }
 
-    /// Waits for a state newer than the last one this handle returned from here, and returns the newest.
+    /// Waits for a state newer than the last one that this handle returned from here, and returns the newest.
     ///
     /// # Errors
     /// `Closed` after the registry was closed.
@@ -170,10 +170,10 @@ impl Subscription {
         Ok(self.state_and_mark_seen())
     }
 
-    /// Waits until the set is known, be it empty, and returns it. Waits at most `limit`.
+    /// Waits for at most `limit` until the set is known, even if empty, and returns the state.
     ///
     /// # Errors
-    /// `Timeout` with the reason why nothing could be read; `Closed` after the registry was closed.
+    /// `Timeout` with the reason why nothing could be read. `Closed` after the registry was closed.
     ///
     /// # Cancel safety
     /// Cancel-safe.
@@ -187,13 +187,16 @@ impl Subscription {
                 let error = Error::new(ErrorKind::Timeout, "wait until ready");
                 Err(match self.state().status.error() {
                     Some(reason) => error.with_source(reason.clone()),
-                    None => error.because(format!("the source did not answer within {limit:?}")),
+                    None => error.because(format!(
+                        "the source of {} did not answer within {limit:?}",
+                        self.service()
+                    )),
                 })
             }
         }
     }
 
-    /// What is held and why, for people and tests.
+    /// What the subscription holds and why, for people and tests.
     pub fn dump(&self) -> SubscriptionDump {
         SubscriptionDump::new(&self.state(), self.shared.clock.as_ref())
     }
@@ -207,11 +210,11 @@ pub struct SubscriptionDump {
     pub service: ServiceName,
     /// `initializing`, `live` or `stale`.
     pub status: &'static str,
-    /// For how many seconds the set could not be trusted.
+    /// For how many seconds the set has not been trustworthy. `None` if it is.
     pub for_seconds: Option<f64>,
     /// Why it cannot be trusted.
     pub error: Option<String>,
-    /// The position of the set.
+    /// The position of the set in the change feed.
     pub revision: u64,
     /// How many seconds ago the source last confirmed it.
     pub age_seconds: f64,

@@ -1,10 +1,11 @@
-//! The elections of an embedded registry, behind one lock: a queue of candidates for each name, in the order in which they joined.
+//! The elections of an embedded registry, behind one lock: for each name a queue of candidates, in the order in which they
+//! joined.
 //!
-//! A candidate's token is the number of its join, counted over all elections and never reset. Whoever leads joined before everybody
-//! who leads later, so each term has a greater token than the terms before it.
+//! A candidate's token is the number of its join, counted over all elections and never reset. Each leader joined before all
+//! later leaders of its election, so each term has a greater token than the terms before it.
 //!
-//! Nothing runs here: a lease that has ended is noticed by the next call, and each waiting candidate calls when its own lease or
-//! that of the one before it may have ended.
+//! No task runs here. The next call notices a lease that has ended. A waiting candidate calls when its own lease, or the lease
+//! of the candidate ahead, may have ended.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,7 +20,7 @@ use crate::model::token::FencingToken;
 use crate::port::elector::{CandidateId, Leader, Predecessor, Ticket};
 use crate::sync::lock;
 
-/// Recorded terms that are remembered. Beyond that, those of elections that nobody takes part in are forgotten, oldest first.
+/// How many recorded terms are kept. Beyond that, the oldest terms of elections without candidates and observers are forgotten.
 const TERMS_KEPT: usize = 1024;
 
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub(super) struct Elections {
 #[derive(Debug, Default)]
 struct State {
     electors: u64,
-    /// How many have joined so far, hence the newest token.
+    /// How many candidates have joined so far, which is also the newest token.
     joins: u64,
     elections: BTreeMap<ElectionName, Election>,
     terms: BTreeMap<ElectionName, Term>,
@@ -41,7 +42,7 @@ struct State {
 struct Election {
     /// By token.
     queue: BTreeMap<u64, Participant>,
-    /// Told when there is another leader, or it has another value.
+    /// Signals a new leader, or a new value of the leader.
     leadership: watch::Sender<()>,
 }
 
@@ -53,9 +54,9 @@ struct Participant {
     ttl: Duration,
     expires: Moment,
     records_term: bool,
-    /// How the term before had ended when this one was first found to lead.
+    /// How the previous term had ended when this candidate was first found to lead.
     before: Option<Predecessor>,
-    /// Told when this one may have moved to the front, and last of all why it is gone.
+    /// Signals that the candidate may have moved to the front. The last signal says why it is gone.
     news: watch::Sender<Option<End>>,
 }
 
@@ -82,34 +83,33 @@ pub(super) enum End {
 impl End {
     pub(super) fn error(self, op: &'static str) -> Error {
         match self {
-            Self::Left => {
-                Error::new(ErrorKind::NotFound, op).because("the candidate has left the election")
-            }
+            Self::Left => Error::new(ErrorKind::NotFound, op)
+                .because("the candidate has left the election: join again to take part"),
             Self::Removed => Error::new(ErrorKind::NotFound, op)
-                .because("somebody else removed the candidate's entry"),
+                .because("an operator removed the candidate's entry"),
             Self::Expired => Error::new(ErrorKind::LeaseLost, op)
                 .because("the entry was not confirmed within its time-to-live"),
         }
     }
 }
 
-/// An entry as it was made: which one it is, and what tells of it.
+/// A new entry: its token, and the channel that reports on it.
 #[derive(Debug)]
 pub(super) struct Joined {
     pub(super) token: u64,
     pub(super) news: watch::Receiver<Option<End>>,
 }
 
-/// Where an entry that is there stands, and when that may change by itself.
+/// Where an existing entry stands, and when that may change by itself.
 #[derive(Debug)]
 pub(super) struct Place {
-    /// How the term before ended, if it leads.
+    /// How the previous term ended, if the entry leads.
     pub(super) leads: Option<Predecessor>,
     pub(super) look_again: Moment,
 }
 
 impl Election {
-    /// Ends entries. Tells those that are gone, whoever is now behind somebody else, and observers.
+    /// Ends entries. Signals the ended ones, the candidates that are now behind another one, and the observers.
     fn end(&mut self, end: impl Fn(u64, &Participant) -> Option<End>) {
         let leader = self.leader();
         let mut gap = false;
@@ -142,14 +142,14 @@ impl Election {
 }
 
 impl State {
-    /// The election, without those whose leases have ended; `None` if nobody takes part or observes.
+    /// The election, without entries whose leases have ended. `None` if it has no candidates and no observers.
     fn at(&mut self, name: &ElectionName, now: Moment) -> Option<&mut Election> {
         self.elections.get_mut(name)?.expire(now);
         self.tidy(name);
         self.elections.get_mut(name)
     }
 
-    /// Forgets an election that nobody needs.
+    /// Forgets an election that is not in use.
     fn tidy(&mut self, name: &ElectionName) {
         let idle = |e: &Election| e.queue.is_empty() && e.leadership.receiver_count() == 0;
         if self.elections.get(name).is_some_and(idle) {
@@ -158,7 +158,7 @@ impl State {
         }
     }
 
-    /// Begins the term of an entry that leads, and says how the one before ended.
+    /// Begins the term of an entry that leads, and returns how the previous term ended.
     fn begin_term(&mut self, name: &ElectionName, token: u64) -> Option<Predecessor> {
         let own = self.elections.get_mut(name)?.queue.get_mut(&token)?;
         let before = if own.records_term {
@@ -175,7 +175,7 @@ impl State {
             self.terms.insert(name.clone(), term);
             before
         } else {
-            // What an older term left behind says nothing of the one before the next.
+            // The record of an older term says nothing about the term before the next one.
             self.terms.remove(name);
             Predecessor::None
         };
@@ -183,7 +183,7 @@ impl State {
         Some(before)
     }
 
-    /// Makes room after an election was forgotten whose term is remembered.
+    /// Makes room after an election whose term is kept was forgotten.
     fn forget_a_term(&mut self) {
         if self.terms.len() <= TERMS_KEPT {
             return;
@@ -208,7 +208,7 @@ impl Elections {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change below is complete when it can panic no more.
+        // A panic can come only after a change is complete.
         lock(&self.state)
     }
 
@@ -222,7 +222,7 @@ impl Elections {
         ElectorNumber(state.electors)
     }
 
-    /// Joins at the end of the queue, or finds the entry that this elector made for the ticket before.
+    /// Joins at the end of the queue, or finds the entry that this elector already made for the ticket.
     pub(super) fn join(
         &self,
         elector: ElectorNumber,
@@ -237,7 +237,7 @@ impl Elections {
             if held.elector != elector {
                 return Err(Error::new(ErrorKind::Conflict, "memory: join election").because(
                     format!(
-                        "another client takes part in {:?} as {}: use a new id for each participation",
+                        "another client takes part in {:?} with the candidate id {}: use a new id for each participation",
                         ticket.name, ticket.id
                     ),
                 ));
@@ -267,7 +267,7 @@ impl Elections {
         })
     }
 
-    /// Where the entry stands; `None` if it is gone. Whoever is found to lead for the first time begins its term.
+    /// Where the entry stands. `None` if it is gone. A candidate that is first found to lead here begins its term.
     pub(super) fn place(&self, name: &ElectionName, token: u64, now: Moment) -> Option<Place> {
         let mut state = self.lock();
         let queue = &state.at(name, now)?.queue;
@@ -336,7 +336,7 @@ impl Elections {
         state.tidy(&ticket.name);
     }
 
-    /// Ends an entry behind its owner's back. Says whether it was there.
+    /// Ends an entry without its owner. Returns whether it was there.
     pub(super) fn end(&self, name: &ElectionName, id: CandidateId, end: End, now: Moment) -> bool {
         let mut state = self.lock();
         let Some(election) = state.at(name, now) else {
@@ -348,7 +348,7 @@ impl Elections {
         found
     }
 
-    /// Who takes part, first to last.
+    /// The candidates, first to last.
     pub(super) fn entries(&self, name: &ElectionName, now: Moment) -> Vec<CandidateId> {
         let mut state = self.lock();
         let queue = state.at(name, now).map(|election| &election.queue);
@@ -370,7 +370,7 @@ impl Elections {
         }
     }
 
-    /// Who leads, and when that lease ends.
+    /// The leader, and when its lease ends.
     pub(super) fn leader(&self, name: &ElectionName, now: Moment) -> Option<(Leader, Moment)> {
         let mut state = self.lock();
         let (token, leading) = state.at(name, now)?.queue.first_key_value()?;
@@ -382,19 +382,19 @@ impl Elections {
         Some((leader, leading.expires))
     }
 
-    /// Tells of each change of the leader or its value. Hand it back with [`forget`](Self::forget).
+    /// Signals each change of the leader or its value. Give it back with [`forget`](Self::forget).
     pub(super) fn leadership(&self, name: &ElectionName) -> watch::Receiver<()> {
         let mut state = self.lock();
         let election = state.elections.entry(name.clone()).or_default();
         election.leadership.subscribe()
     }
 
-    /// After an observer has gone.
+    /// Call this after an observer has gone.
     pub(super) fn forget(&self, name: &ElectionName) {
         self.lock().tidy(name);
     }
 
-    /// How many elections, and how many terms, take memory.
+    /// How many elections, and how many terms, are held in memory.
     #[cfg(test)]
     pub(super) fn held(&self) -> (usize, usize) {
         let state = self.lock();

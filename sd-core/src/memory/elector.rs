@@ -1,4 +1,4 @@
-//! The ownership port of the embedded registry. What is decided is decided in [`Elections`]; here candidates wait.
+//! The ownership port of the embedded registry. [`Elections`] decides; candidates wait here.
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -44,7 +44,7 @@ impl Elector for MemoryElector {
         Ok(Safety::strict())
     }
 
-    /// Done when it is first polled, so that nothing of a dropped call can arrive after a later `leave`.
+    /// Completes on its first poll, so that nothing of a dropped call can arrive after a later `leave`.
     async fn join(&self, ticket: &Ticket) -> Result<Box<dyn Entry>> {
         let client = self.client.clone();
         check_open(&client.closed, "memory: join election")?;
@@ -88,7 +88,7 @@ impl StrictElector for MemoryElector {}
 struct MemoryEntry {
     client: Client,
     name: ElectionName,
-    /// Tells this entry from any other, also from a later one of the same ticket.
+    /// Tells this entry from every other, even from a later one of the same ticket.
     token: u64,
     news: watch::Receiver<Option<End>>,
     limits: Limits,
@@ -119,7 +119,7 @@ impl MemoryEntry {
                 token: self.client.elections.token(self.token),
                 before: *before,
             },
-            // To say how many are ahead, everybody would have to be woken whenever somebody leaves.
+            // Counting those ahead would mean waking every candidate whenever one leaves.
             Some(Place { leads: None, .. }) => Standing::Waiting { ahead: None },
         }
     }
@@ -144,7 +144,7 @@ impl Entry for MemoryEntry {
             tokio::select! {
                 biased;
                 () = self.client.closed.cancelled() => {}
-                // The sender lives as long as the entry, and its end is told before.
+                // The sender lives as long as the entry, and the entry's end is signalled first.
                 _ = news.changed() => {}
                 () = self.client.clock.sleep_until(look_again) => {}
             }
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_exit_wakes_the_one_behind_and_nobody_else() {
+    async fn an_exit_wakes_only_the_candidate_behind() {
         let memory = Memory::new();
         let elector = elector(&memory);
         let tickets: Vec<_> = (0..100).map(|_| ticket()).collect();

@@ -1,8 +1,8 @@
 //! The embedded registry: leases, revisions, watches and elections in this process, without a server.
 //!
-//! For services of one process, for programs that must run without a registry, and for tests. Everything that holds for a
-//! server holds here: records expire unless they are renewed, deletes are conditional, feeds have no gap. Time is tokio's, so
-//! that tests can pause it.
+//! For the services of one process, for programs that must run without a registry, and for tests. It keeps the contracts of a
+//! server: records expire unless they are renewed, deletes are conditional, feeds have no gap. It uses tokio's clock, which
+//! tests can pause.
 //!
 //! ```
 //! use sd_core::{Instance, memory::Memory};
@@ -42,15 +42,15 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::port::registrar::Limits;
 use crate::registry::{Registry, RegistryConfig};
 
-/// The largest record, in bytes of JSON, and the largest value of a candidate.
+/// The largest record, in bytes of JSON, and the largest value of a candidate, in bytes: 64 KiB.
 const MAX_RECORD_BYTES: usize = 64 * 1024;
 const SHORTEST_TTL: Duration = Duration::from_millis(10);
 const LONGEST_TTL: Duration = Duration::from_hours(24);
-/// How often a feed without changes says that it is alive.
+/// How often a feed without changes reports that it is alive.
 const ALIVE_EVERY: Duration = Duration::from_secs(10);
 
-/// The data of an embedded registry. Cheap to clone; clones share it. Each [`connect`](Self::connect) is a client of its own,
-/// as if it were another process.
+/// The data of an embedded registry. Cheap to clone; clones share the data. Each [`connect`](Self::connect) is a separate
+/// client, as if from another process.
 #[derive(Clone, Debug)]
 pub struct Memory {
     store: Arc<Store>,
@@ -81,7 +81,7 @@ impl Memory {
         }
     }
 
-    /// A client.
+    /// A client with the default configuration.
     pub fn connect(&self) -> Registry {
         self.connect_with(RegistryConfig::default().with_clock(Arc::clone(&self.clock)))
     }
@@ -91,7 +91,7 @@ impl Memory {
         Registry::with_config(Arc::new(self.backend()), config)
     }
 
-    /// The backend of a client.
+    /// The backend of a new client.
     pub fn backend(&self) -> MemoryBackend {
         MemoryBackend {
             store: Arc::clone(&self.store),
@@ -102,7 +102,7 @@ impl Memory {
         }
     }
 
-    /// What an operator of a registry can do to it, and a test wants to.
+    /// A handle for what an operator can do to a registry, for simulations and tests.
     pub fn operator(&self) -> Operator {
         Operator::of(self)
     }

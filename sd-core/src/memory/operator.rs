@@ -1,4 +1,4 @@
-//! What an operator does to a registry, past its clients.
+//! What an operator can do to a registry without its clients.
 
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use crate::model::instance::RecordId;
 use crate::model::name::ElectionName;
 use crate::port::elector::CandidateId;
 
-/// Changes the data of a [`Memory`] as an operator changes a server's, whichever client owns it. For simulations and tests.
+/// Changes the data of a [`Memory`] as an operator changes a server's data, whichever client owns it. For simulations and
+/// tests.
 #[derive(Clone, Debug)]
 pub struct Operator {
     store: Arc<Store>,
@@ -47,7 +48,7 @@ impl Operator {
         self.end_entry(election, id, End::Expired)
     }
 
-    /// Gives the entries of all candidates their full time-to-live again, as a server does that was restarted.
+    /// Gives the entries of all candidates their full time-to-live again, as a server does after a restart.
     pub fn restart_leases(&self) {
         self.elections.restart_leases(self.clock.now());
     }

@@ -63,7 +63,7 @@ impl Registration for MemoryRegistration {
         self.store.update(record, self.clock.now())
     }
 
-    /// The embedded registry tells of a loss only when it is asked.
+    /// The embedded registry reports a loss only when it is asked.
     async fn lost(&self) -> Error {
         std::future::pending().await
     }

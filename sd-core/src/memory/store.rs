@@ -14,7 +14,7 @@ use crate::model::name::{InstanceId, ServiceName};
 use crate::model::snapshot::{Revision, Snapshot};
 use crate::sync::lock;
 
-/// Withdrawals that are remembered for each service, for feeds that lag.
+/// How many withdrawals are kept for each service, for feeds that lag.
 const WITHDRAWALS_KEPT: usize = 1024;
 
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(super) struct Store {
 #[derive(Debug, Default)]
 struct State {
     revision: u64,
-    /// The revision of the last change of any service that was forgotten since.
+    /// The revision of the last change in any service that has been forgotten.
     forgotten: u64,
     services: BTreeMap<ServiceName, Service>,
 }
@@ -48,7 +48,7 @@ struct Record {
 }
 
 impl Service {
-    /// A service without records. It may have had some that were forgotten up to `revision`.
+    /// A service without records. It may have had records, forgotten up to `revision`.
     fn new(revision: u64) -> Self {
         Self {
             revision,
@@ -72,7 +72,7 @@ impl Service {
 }
 
 impl State {
-    /// Ends what was not renewed in time.
+    /// Removes records that were not renewed in time.
     fn expire(&mut self, service: &ServiceName, now: Moment) {
         let Some(entry) = self.services.get_mut(service) else {
             return;
@@ -85,7 +85,7 @@ impl State {
         }
     }
 
-    /// Forgets a service that nobody needs.
+    /// Forgets a service that is not in use.
     fn tidy(&mut self, service: &ServiceName) {
         let idle = |s: &Service| s.records.is_empty() && s.changed.receiver_count() == 0;
         if let Entry::Occupied(entry) = self.services.entry(service.clone())
@@ -108,13 +108,13 @@ impl Store {
         Arc::clone(&self.domain)
     }
 
-    /// Whether a set of this position is one that this store once had.
+    /// Whether this store once had a set at this position.
     pub(super) fn has_been_at(&self, position: &Revision) -> bool {
         position.domain() == &*self.domain && position.value() <= self.lock().revision
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change below is complete when it can panic no more.
+        // A panic can come only after a change is complete.
         lock(&self.state)
     }
 
@@ -154,7 +154,7 @@ impl Store {
         Snapshot::new(service.clone(), revision, now, instances).with_withdrawn(withdrawn)
     }
 
-    /// Tells of each change of a service by the revision of the change.
+    /// Signals each change of a service, with the revision of the change.
     pub(super) fn changes(&self, service: &ServiceName) -> watch::Receiver<u64> {
         let mut state = self.lock();
         let forgotten = state.forgotten;
@@ -202,7 +202,7 @@ impl Store {
         {
             return Err(
                 Error::new(ErrorKind::Conflict, "memory: register").because(format!(
-                    "{:?} of {:?} is held by incarnation {} at {}",
+                    "{:?} of {:?} is already registered by incarnation {} at {}: use another id",
                     instance.id(),
                     instance.service(),
                     held.instance.incarnation(),

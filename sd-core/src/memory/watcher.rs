@@ -20,7 +20,7 @@ pub(super) struct MemoryWatcher {
     clock: Arc<dyn Clock>,
     service: ServiceName,
     changes: Option<watch::Receiver<u64>>,
-    /// The revision of the last change that was told; `None` before the first set, unless the feed resumes.
+    /// The revision of the last reported change. `None` before the first set, unless the feed resumes.
     told: Option<u64>,
     answered: bool,
 }
@@ -56,7 +56,7 @@ impl Watcher for MemoryWatcher {
             let now = self.clock.now();
             let (revision, changed_at, next_end) = self.store.position(&self.service, now);
             if self.told.is_none_or(|told| changed_at > told) {
-                // A feed that begins has no set before, hence nothing that was withdrawn since.
+                // A new feed has no earlier set, so nothing was withdrawn since.
                 let snapshot =
                     self.store
                         .snapshot(&self.service, now, self.told.unwrap_or(u64::MAX));

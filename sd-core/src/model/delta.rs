@@ -1,4 +1,4 @@
-//! What one full set changes about another, in the classes that matter to somebody who holds connections.
+//! The difference between two full sets, sorted by what it means for a client's connections.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -9,32 +9,32 @@ use crate::model::snapshot::Snapshot;
 /// An instance before and after a change. Both are the same run: id and incarnation are equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// As it was.
+    /// The instance before the change.
     pub from: Arc<Instance>,
-    /// As it is.
+    /// The instance after the change.
     pub to: Arc<Instance>,
 }
 
-/// The difference between two sets of one service. A new incarnation under an old id is one removal and one addition.
+/// The difference between two sets of one service. A new incarnation under an old id is one removal plus one addition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delta {
-    /// New runs: connect.
+    /// New incarnations: connect.
     pub added: Vec<Arc<Instance>>,
-    /// Ended runs: drain and disconnect.
+    /// Incarnations that are gone: drain and disconnect.
     pub removed: Vec<Arc<Instance>>,
-    /// Moved to another address: connect there, drain the old connection.
+    /// The address changed: connect to the new one, drain the old connection.
     pub readdressed: Vec<Change>,
     /// Weight, readiness, zone, tags or metadata changed: keep the connection.
     pub retuned: Vec<Change>,
 }
 
 impl Delta {
-    /// What leads from `old` to `new`, in one pass over both sorted sets.
+    /// The changes from `old` to `new`, found in one pass over both sorted sets.
     pub fn between(old: &Snapshot, new: &Snapshot) -> Self {
         Self::between_sorted(old.instances(), new.instances())
     }
 
-    /// What leads from `old` to `new`, both sorted by id without duplicates.
+    /// The changes from `old` to `new`, both sorted by id without duplicates.
     fn between_sorted(old: &[Arc<Instance>], new: &[Arc<Instance>]) -> Self {
         let mut delta = Self::default();
         let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
@@ -43,7 +43,7 @@ impl Delta {
                 (None, None) => return delta,
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
-                // Sets share what did not change: nearly always there is no need to look into it.
+                // Sets share unchanged instances: their fields hardly ever need comparing.
                 (Some(from), Some(to)) if Arc::ptr_eq(from, to) => Ordering::Equal,
                 (Some(from), Some(to)) => from.id().cmp(to.id()),
             };

@@ -1,4 +1,4 @@
-//! Where an instance can be dialled.
+//! The address at which an instance can be dialled.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -14,10 +14,10 @@ const MAX_HOST_BYTES: usize = 253;
 /// The longest path that fits into a `sockaddr_un`.
 const MAX_UNIX_PATH_BYTES: usize = 107;
 
-/// An address that others can dial, written `host:port`, `[ipv6]:port` or `unix:/path`.
+/// An address that clients can dial, written `host:port`, `[ipv6]:port` or `unix:/path`.
 ///
-/// There is no way to make one with port 0, an empty host, or an unspecified address (`0.0.0.0`, `[::]`): nobody could dial
-/// it. [`advertised_address`](crate::advertised_address) finds one that others can.
+/// An endpoint never has port 0, an empty host, or an unspecified address (`0.0.0.0`, `[::]`): no client could dial it.
+/// [`advertised_address`](crate::advertised_address) finds an address that clients can dial.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Endpoint(Inner);
@@ -47,10 +47,10 @@ pub enum Address<'a> {
 }
 
 impl Endpoint {
-    /// A TCP endpoint. `host` is a name or an IP address, IPv6 with or without brackets.
+    /// A TCP endpoint. `host` is a name or an IP address, IPv6 with or without brackets, of 1 to 253 bytes.
     ///
     /// # Errors
-    /// `InvalidInput` for port 0, an unspecified address, or a host that cannot be one.
+    /// `InvalidInput` for port 0, an unspecified address, or an invalid host.
     pub fn tcp(host: &str, port: u16) -> Result<Self> {
         let host = host
             .strip_prefix('[')
@@ -59,7 +59,7 @@ impl Endpoint {
         if port == 0 {
             return Err(Error::invalid_input(
                 OP,
-                format!("{host}:0 cannot be dialled: give the port that is listened on"),
+                format!("{host}:0 cannot be dialled: give the port that the server listens on"),
             ));
         }
         if host.is_empty() || host.len() > MAX_HOST_BYTES {
@@ -76,7 +76,7 @@ impl Endpoint {
                 return Err(Error::invalid_input(
                     OP,
                     format!(
-                        "{host} is not an address that others can dial: give the address of an interface"
+                        "{host} is not an address that clients can dial: give the address of an interface"
                     ),
                 ));
             }
@@ -88,7 +88,7 @@ impl Endpoint {
             Err(_) => {
                 return Err(Error::invalid_input(
                     OP,
-                    format!("{host:?} is neither a host name nor an IP address"),
+                    format!("{host:?} is neither a host name nor an IP address: write host:port"),
                 ));
             }
         }
@@ -101,19 +101,21 @@ impl Endpoint {
     /// A Unix domain socket.
     ///
     /// # Errors
-    /// `InvalidInput` unless `path` is absolute, UTF-8 and short enough for a socket address (107 bytes).
+    /// `InvalidInput` unless `path` is absolute, UTF-8, and at most 107 bytes long, the limit of a socket address.
     pub fn unix(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let Some(text) = path.to_str() else {
             return Err(Error::invalid_input(
                 OP,
-                "the path of a Unix socket must be UTF-8",
+                "the path of the Unix socket is not UTF-8",
             ));
         };
         if !path.is_absolute() || text.len() > MAX_UNIX_PATH_BYTES || text.contains('\0') {
             return Err(Error::invalid_input(
                 OP,
-                format!("{text:?} must be an absolute path of at most {MAX_UNIX_PATH_BYTES} bytes"),
+                format!(
+                    "the path of the Unix socket, {text:?}, must be absolute and have at most {MAX_UNIX_PATH_BYTES} bytes"
+                ),
             ));
         }
         Ok(Self(Inner::Unix { path }))
@@ -127,7 +129,7 @@ impl Endpoint {
         }
     }
 
-    /// The port of a TCP endpoint.
+    /// The port of a TCP endpoint. `None` for a Unix domain socket.
     pub fn port(&self) -> Option<u16> {
         match self.address() {
             Address::Tcp { port, .. } => Some(port),
@@ -157,7 +159,7 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self> {
         if let Some(path) = text.strip_prefix("unix:") {
-            // `unix:///path` is how gRPC writes it.
+            // gRPC writes `unix:///path`.
             return Self::unix(path.strip_prefix("//").unwrap_or(path));
         }
         let Some((host, port)) = text.rsplit_once(':') else {
@@ -169,10 +171,10 @@ impl FromStr for Endpoint {
         if host.contains(':') && !host.starts_with('[') {
             return Err(Error::invalid_input(
                 OP,
-                format!("{text:?}: write an IPv6 address in brackets, [::1]:80"),
+                format!("{text:?} has an IPv6 address without brackets: write [::1]:80"),
             ));
         }
-        // `u16::from_str` takes a leading plus sign, which is no port.
+        // `u16::from_str` accepts a leading plus sign, which is no port.
         let port = port
             .parse::<u16>()
             .ok()
@@ -180,7 +182,7 @@ impl FromStr for Endpoint {
         let Some(port) = port else {
             return Err(Error::invalid_input(
                 OP,
-                format!("{text:?} has no port between 1 and 65535 after its last colon"),
+                format!("{text:?} needs a port between 1 and 65535 after its last colon"),
             ));
         };
         Self::tcp(host, port)
@@ -240,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_nobody_can_dial_and_says_what_to_write() {
+    fn refuses_what_cannot_be_dialled_and_says_what_to_write() {
         for (text, hint) in [
             ("10.0.0.7:0", "port"),
             ("0.0.0.0:80", "interface"),

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::model::endpoint::Endpoint;
 use crate::model::name::{InstanceId, ServiceName};
 
-/// Tells two runs of one instance apart: random, new for each [`Instance::new`]. A restarted process is a new incarnation even
+/// Tells two runs of one instance apart. Random, new for each [`Instance::new`]: a restarted process is a new incarnation even
 /// if id and address are the same. Written as 16 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -22,7 +22,7 @@ impl Incarnation {
         Self(fastrand::u64(..))
     }
 
-    /// An incarnation that a registry derives itself, for records that carry none.
+    /// An incarnation with this value, for backends that derive it for records that carry none.
     pub const fn from_u64(value: u64) -> Self {
         Self(value)
     }
@@ -54,7 +54,7 @@ impl FromStr for Incarnation {
             Ok(value) if digits => Ok(Self(value)),
             _ => Err(Error::invalid_input(
                 "incarnation",
-                format!("{text:?} is not 1 to 16 hexadecimal digits"),
+                format!("{text:?} is no incarnation: write 1 to 16 hexadecimal digits"),
             )),
         }
     }
@@ -74,7 +74,7 @@ impl From<Incarnation> for String {
     }
 }
 
-/// What identifies one record at the server: service, id and incarnation.
+/// The identity of one record at the server: service, id and incarnation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordId {
     /// The service.
@@ -87,8 +87,8 @@ pub struct RecordId {
 
 /// One running copy of a service.
 ///
-/// Two instances are equal when every field is. Its JSON form is what our backends store, what files hold and what `sdctl`
-/// prints; fields that it does not know are ignored, so that newer writers do not break older readers.
+/// Two instances are equal if all fields are. The JSON form is what our backends store, what files hold, and what `sdctl`
+/// prints. Unknown fields are ignored, so that newer writers do not break older readers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
     service: ServiceName,
@@ -112,7 +112,7 @@ pub struct Instance {
     metadata: BTreeMap<String, String>,
 }
 
-/// The id of a run for which none was chosen.
+/// The id of a run whose owner chose none.
 fn id_of_run(endpoint: &Endpoint, incarnation: Incarnation) -> String {
     let address = endpoint.to_string();
     let address = address.trim_start_matches("unix:/");
@@ -131,11 +131,11 @@ impl Instance {
     /// The weight of an instance that sets none.
     pub const DEFAULT_WEIGHT: u16 = 1;
 
-    /// An instance of `service` that can be dialled at `endpoint` (`host:port`, `[ipv6]:port` or `unix:/path`): ready, of
-    /// weight 1 and priority 0, with a random incarnation and an id made of address and incarnation.
+    /// An instance of `service` that clients dial at `endpoint` (`host:port`, `[ipv6]:port` or `unix:/path`). It is ready, has
+    /// weight 1 and priority 0, a random incarnation, and an id made of address and incarnation.
     ///
     /// # Errors
-    /// `InvalidInput` says which of the two is wrong and how to write it.
+    /// `InvalidInput` says which of the two is wrong and what to write.
     pub fn new(
         service: impl AsRef<str>,
         endpoint: impl TryInto<Endpoint, Error: Into<Error>>,
@@ -147,7 +147,7 @@ impl Instance {
         Ok(Self::of_run(service, id, incarnation, endpoint))
     }
 
-    /// One run of an instance that is known already, for backends that read it from the server. Otherwise as from [`new`](Self::new).
+    /// One known run of an instance, for backends that read it from the server. Everything else is as in [`new`](Self::new).
     pub fn of_run(
         service: ServiceName,
         id: InstanceId,
@@ -169,28 +169,28 @@ impl Instance {
         }
     }
 
-    /// Sets an id that stays the same across restarts. A second live instance with this id is refused by the registry.
+    /// Sets an id that stays the same across restarts. The registry refuses a second live instance with this id.
     #[must_use]
     pub fn with_id(mut self, id: InstanceId) -> Self {
         self.id = id;
         self
     }
 
-    /// Sets the incarnation, for one that is known from elsewhere.
+    /// Sets an incarnation that is known from elsewhere.
     #[must_use]
     pub fn with_incarnation(mut self, incarnation: Incarnation) -> Self {
         self.incarnation = incarnation;
         self
     }
 
-    /// Moves the instance to another address; it stays the same incarnation.
+    /// Sets another address. The incarnation stays the same.
     #[must_use]
     pub fn with_endpoint(mut self, endpoint: Endpoint) -> Self {
         self.endpoint = endpoint;
         self
     }
 
-    /// Sets whether the instance wants calls. Balancers send none to one that is not ready. Default true.
+    /// Sets whether the instance wants calls. Balancers send none to an instance that is not ready. Default true.
     #[must_use]
     pub fn with_ready(mut self, ready: bool) -> Self {
         self.ready = ready;
@@ -211,14 +211,15 @@ impl Instance {
         self
     }
 
-    /// Sets its share of the calls relative to the others, default 1. An instance of weight 0 gets none, unless all have 0.
+    /// Sets the instance's share of the calls, relative to the others. Default 1. An instance of weight 0 gets no calls, unless
+    /// all have weight 0.
     #[must_use]
     pub fn with_weight(mut self, weight: u16) -> Self {
         self.weight = weight;
         self
     }
 
-    /// Sets its tier: lower ones first, default 0.
+    /// Sets the instance's tier: lower tiers are used first. Default 0.
     #[must_use]
     pub fn with_priority(mut self, priority: u16) -> Self {
         self.priority = priority;
@@ -232,7 +233,7 @@ impl Instance {
         self
     }
 
-    /// Adds a metadata entry, or replaces the one with this key.
+    /// Adds a metadata entry, or replaces the entry with this key.
     #[must_use]
     pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into());
@@ -249,19 +250,19 @@ impl Instance {
         &self.id
     }
 
-    /// Which run of it this is.
+    /// The run of the instance.
     pub fn incarnation(&self) -> Incarnation {
         self.incarnation
     }
 
-    /// Whether the id is the one that was [made](Self::new) of address and random incarnation, so that no other run has it.
+    /// Whether the id was [made](Self::new) of the address and the random incarnation, so that no other run has it.
     pub fn id_holds_incarnation(&self) -> bool {
-        // A number that somebody counts up leaves the half that is in the id as it is.
+        // The id holds only the high half. Derived numbers that count up leave that half unchanged.
         self.incarnation.0 >> 32 != 0
             && self.id.as_str() == id_of_run(&self.endpoint, self.incarnation)
     }
 
-    /// What identifies its record at the server.
+    /// The identity of the instance's record at the server.
     pub fn record_id(&self) -> RecordId {
         RecordId {
             service: self.service.clone(),
@@ -270,7 +271,7 @@ impl Instance {
         }
     }
 
-    /// Where to dial it.
+    /// Where clients dial it.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
@@ -290,12 +291,12 @@ impl Instance {
         self.zone.as_deref()
     }
 
-    /// Its share of the calls relative to the others.
+    /// Its share of the calls, relative to the others.
     pub fn weight(&self) -> u16 {
         self.weight
     }
 
-    /// Its tier: lower ones first.
+    /// Its tier: lower tiers are used first.
     pub fn priority(&self) -> u16 {
         self.priority
     }
@@ -310,7 +311,7 @@ impl Instance {
         &self.metadata
     }
 
-    /// Whether the two are the same run of the same instance, whatever else differs.
+    /// Whether both are the same run of the same instance. Other fields may differ.
     pub fn is_same_run(&self, other: &Self) -> bool {
         self.id == other.id && self.incarnation == other.incarnation
     }

@@ -1,4 +1,4 @@
-//! The vocabulary: what is known of a service, without I/O.
+//! The vocabulary: what is known about a service. No I/O.
 
 pub(crate) mod delta;
 pub(crate) mod endpoint;

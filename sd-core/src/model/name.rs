@@ -1,4 +1,4 @@
-//! Checked names: what may stand in a registry key, a URL and a log line without surprises.
+//! Checked names, which are safe in a registry key, a URL and a log line.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -9,27 +9,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// The name of a service: 1 to [`MAX_BYTES`](Self::MAX_BYTES) ASCII letters, digits, `-`, `_` and `.`, beginning and ending with
+/// The name of a service: 1 to [`MAX_BYTES`](Self::MAX_BYTES) ASCII letters, digits, `-`, `_` and `.`. It begins and ends with
 /// a letter or a digit. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ServiceName(Arc<str>);
 
-/// The id of an instance within its service: 1 to [`MAX_BYTES`](Self::MAX_BYTES) bytes of printable text without white space,
-/// not beginning or ending with `/`. Cheap to clone.
+/// The id of an instance within its service: 1 to [`MAX_BYTES`](Self::MAX_BYTES) bytes of printable text without white space.
+/// It does not begin or end with `/`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct InstanceId(Arc<str>);
 
-/// The name of an election: one or more segments between slashes, as in `reports/nightly`. Each is made of ASCII letters, digits,
-/// `-`, `_` and `.`, and begins and ends with a letter or a digit; all together have at most [`MAX_BYTES`](Self::MAX_BYTES). Cheap to
-/// clone.
+/// The name of an election: one or more segments separated by slashes, as in `reports/nightly`. A segment has ASCII letters,
+/// digits, `-`, `_` and `.`, and begins and ends with a letter or a digit. The name has at most [`MAX_BYTES`](Self::MAX_BYTES)
+/// bytes. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ElectionName(Arc<str>);
 
 impl ServiceName {
-    /// The longest that is allowed, in bytes.
+    /// The longest allowed name, in bytes.
     pub const MAX_BYTES: usize = 128;
 
     /// Checks a service name.
@@ -46,7 +46,7 @@ impl ServiceName {
 }
 
 impl ElectionName {
-    /// The longest that is allowed, in bytes.
+    /// The longest allowed name, in bytes.
     pub const MAX_BYTES: usize = 255;
 
     /// Checks an election name.
@@ -62,7 +62,7 @@ impl ElectionName {
                 return Err(Error::invalid_input(
                     OP,
                     format!(
-                        "{name:?} has nothing before, after or between its slashes: write for instance reports/nightly"
+                        "{name:?} has an empty segment: write names between single slashes, for example reports/nightly"
                     ),
                 ));
             }
@@ -73,7 +73,7 @@ impl ElectionName {
 }
 
 impl InstanceId {
-    /// The longest that is allowed, in bytes.
+    /// The longest allowed id, in bytes.
     pub const MAX_BYTES: usize = 255;
 
     /// Checks an instance id.
@@ -87,7 +87,9 @@ impl InstanceId {
         if let Some(odd) = id.chars().find(|c| c.is_whitespace() || c.is_control()) {
             return Err(Error::invalid_input(
                 OP,
-                format!("{id:?} contains {odd:?}: no white space or control characters"),
+                format!(
+                    "{id:?} contains {odd:?}: white space and control characters are not allowed"
+                ),
             ));
         }
         if id.starts_with('/') || id.ends_with('/') {

@@ -1,4 +1,4 @@
-//! The full set of a service's instances at one position of its change feed.
+//! The full set of a service's instances, at one position of its change feed.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -10,8 +10,8 @@ use crate::clock::Moment;
 use crate::model::instance::Instance;
 use crate::model::name::{InstanceId, ServiceName};
 
-/// A position in a source's change feed. Opaque: two are equal or not, and ordered only inside one domain (an etcd cluster, a
-/// Redis replication history, a session).
+/// A position in a source's change feed. Opaque: two positions are equal or not, and ordered only within one domain, which is a
+/// history such as an etcd cluster, a Redis replication history or a session.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Revision {
     domain: Arc<str>,
@@ -19,7 +19,7 @@ pub struct Revision {
 }
 
 impl Revision {
-    /// A position `value` in the history `domain`.
+    /// The position `value` in the history `domain`.
     pub fn new(domain: impl Into<Arc<str>>, value: u64) -> Self {
         Self {
             domain: domain.into(),
@@ -27,7 +27,7 @@ impl Revision {
         }
     }
 
-    /// The history that this is a position in.
+    /// The history that this position belongs to.
     pub fn domain(&self) -> &str {
         &self.domain
     }
@@ -56,10 +56,10 @@ impl fmt::Debug for Revision {
     }
 }
 
-/// An entry that a backend could not read. The others of the set are not affected.
+/// An entry that a backend could not read. The other entries of the set are not affected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Skipped {
-    /// Where it is stored: the server's own key, path or id.
+    /// Where the entry is stored: the server's own key, path or id.
     pub key: String,
     /// Why it cannot be read.
     pub reason: String,
@@ -81,7 +81,7 @@ struct Parts {
 }
 
 impl Snapshot {
-    /// A set as read at `revision`. Sorts by id; of several instances with one id the last one stays.
+    /// The set that was read at `revision`. Sorts by id. If several instances have one id, the last one stays.
     pub fn new(
         service: ServiceName,
         revision: Revision,
@@ -104,12 +104,12 @@ impl Snapshot {
         }))
     }
 
-    /// The empty set from before anything was read.
+    /// The empty set that stands for "not read yet".
     pub fn unread(service: ServiceName, as_of: Moment) -> Self {
         Self::new(service, Revision::new("", 0), as_of, Vec::new())
     }
 
-    /// Names instances that are missing because they were withdrawn on purpose. They are never held back.
+    /// Names instances that are missing because they were withdrawn on purpose. They are never held.
     #[must_use]
     pub fn with_withdrawn(self, withdrawn: Vec<InstanceId>) -> Self {
         self.edit(|parts| parts.withdrawn = withdrawn.into())
@@ -121,7 +121,7 @@ impl Snapshot {
         self.edit(|parts| parts.skipped = skipped.into())
     }
 
-    /// Replaces the position, after the source answered that nothing changed.
+    /// Replaces the position, after the source answered that nothing has changed.
     #[must_use]
     pub fn with_position(self, revision: Revision, as_of: Moment) -> Self {
         self.edit(|parts| {
@@ -130,7 +130,7 @@ impl Snapshot {
         })
     }
 
-    /// Replaces the set; position, service and skipped entries stay. For filters and merges.
+    /// Replaces the instances. Position, service and skipped entries stay. For filters and merges.
     #[must_use]
     pub fn with_instances(self, instances: Vec<Arc<Instance>>) -> Self {
         let new = Self::new(
@@ -143,7 +143,7 @@ impl Snapshot {
         self.edit(|parts| parts.instances = sorted)
     }
 
-    /// Marks instances that the source no longer lists and that are served on nevertheless.
+    /// Marks instances that the source no longer lists but that stay in the set.
     pub(crate) fn with_held(self, held: Vec<InstanceId>) -> Self {
         self.edit(|parts| parts.held = held.into())
     }
@@ -158,12 +158,12 @@ impl Snapshot {
         &self.0.service
     }
 
-    /// The position in the change feed that the set was read at.
+    /// The position in the change feed at which the set was read.
     pub fn revision(&self) -> &Revision {
         &self.0.revision
     }
 
-    /// When the source last said that this is the set.
+    /// When the source last confirmed this set.
     pub fn as_of(&self) -> Moment {
         self.0.as_of
     }
@@ -183,7 +183,7 @@ impl Snapshot {
         self.0.instances.get(index)
     }
 
-    /// Instances that are missing because they were withdrawn on purpose, since the set before this one.
+    /// Instances that were withdrawn on purpose since the previous set.
     pub fn withdrawn(&self) -> &[InstanceId] {
         &self.0.withdrawn
     }
@@ -193,7 +193,7 @@ impl Snapshot {
         &self.0.skipped
     }
 
-    /// Instances that the source no longer lists but which are served on, because too many vanished at once.
+    /// Instances that the source no longer lists but that stay in the set, because too many vanished at once.
     pub fn held(&self) -> &[InstanceId] {
         &self.0.held
     }
@@ -208,7 +208,7 @@ impl Snapshot {
         self.0.instances.len()
     }
 
-    /// Whether a reader sees the same: instances, skipped and held entries. Position and age may differ.
+    /// Whether readers see the same: equal instances, skipped entries and held entries. Position and age may differ.
     pub fn is_same_set(&self, other: &Self) -> bool {
         (Arc::ptr_eq(&self.0.instances, &other.0.instances)
             || self.0.instances == other.0.instances)

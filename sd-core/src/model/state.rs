@@ -1,10 +1,10 @@
-//! What a reader of a subscription sees: the last good set, and whether it can be trusted.
+//! What a subscription's reader sees: the last good set, and whether it can be trusted.
 
 use crate::clock::Moment;
 use crate::error::Error;
 use crate::model::snapshot::Snapshot;
 
-/// The last good set of a service and how far it can be trusted. An error never replaces data.
+/// The last good set of a service, and how far it can be trusted. An error never replaces data.
 #[derive(Clone, Debug)]
 pub struct State {
     pub(crate) snapshot: Snapshot,
@@ -15,14 +15,14 @@ pub struct State {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Status {
-    /// Nothing was read yet: the set is unknown, not empty.
+    /// Nothing has been read yet: the set is unknown, not empty.
     Initializing {
         /// When the subscription began.
         since: Moment,
         /// Why the last attempt failed.
         error: Option<Error>,
     },
-    /// The source confirmed the set and tells of changes.
+    /// The source has confirmed the set and reports changes.
     Live,
     /// The source has trouble. The set is the last good one.
     Stale {
@@ -44,7 +44,7 @@ impl State {
         &self.status
     }
 
-    /// Whether a set was read at all.
+    /// Whether a set has been read at all.
     pub fn is_known(&self) -> bool {
         !matches!(self.status, Status::Initializing { .. })
     }
@@ -60,7 +60,7 @@ impl Status {
         }
     }
 
-    /// Since when the set cannot be trusted; `None` while it can.
+    /// Since when the set cannot be trusted. `None` while it can.
     pub fn since(&self) -> Option<Moment> {
         match self {
             Self::Initializing { since, .. } | Self::Stale { since, .. } => Some(*since),

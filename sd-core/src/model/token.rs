@@ -1,4 +1,4 @@
-//! The fencing token of a term: what a protected resource compares, so that a leader of the past cannot write.
+//! The fencing token of a term, which a protected resource compares so that a former leader cannot write.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 
 /// Identifies one term of one election. A later term has a greater token.
 ///
-/// Comparable only within one `domain`, which names the history that the number comes from (an etcd cluster, for instance): a
-/// registry that was restored from a backup may count from an older number on, and must not look as if it merely were behind.
-/// Across domains `<` and `>` are both false, so a store must refuse unless `token >= highest`; to refuse if `token < highest` would
-/// admit a stranger. `Fence` of `sd-election` does it right.
+/// Tokens are comparable only within one `domain`, which names the history that the number comes from, for example an etcd
+/// cluster. A registry that was restored from a backup may continue from an older number. Its tokens must not look merely late.
+/// Across domains `<` and `>` are both false, so a store must refuse unless `token >= highest`. A store that refuses only if
+/// `token < highest` accepts tokens of other domains. `Fence` of `sd-election` compares correctly.
 ///
-/// The number alone fences nothing. Whoever stores what the leader writes must keep the greatest token that it has seen, and refuse
-/// lower ones.
+/// A token alone protects nothing. The store that takes the leader's writes must keep the greatest token that it has seen, and
+/// refuse lower ones.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FencingToken {
     domain: Arc<str>,
@@ -35,7 +35,7 @@ impl FencingToken {
         &self.domain
     }
 
-    /// The number, greater for each later term of the domain.
+    /// The number. Greater for each later term of the domain.
     pub fn value(&self) -> u64 {
         self.value
     }

@@ -9,8 +9,8 @@ use crate::port::elector::AnyElector;
 use crate::port::instancer::Instancer;
 use crate::port::registrar::Registrar;
 
-/// One server or cluster, one connection, many services. What a backend crate implements and a
-/// [`Registry`](crate::Registry) is made of.
+/// One server or cluster, reached over one connection, with many services. A backend crate implements this; a
+/// [`Registry`](crate::Registry) is built on it.
 #[async_trait]
 pub trait Backend: Instancer {
     /// A short constant name for logs and metrics, for instance `"etcd"`.
@@ -19,12 +19,12 @@ pub trait Backend: Instancer {
     /// The writing port; `None` for a source that can only be read.
     fn registrar(self: Arc<Self>) -> Option<Arc<dyn Registrar>>;
 
-    /// The ownership port, with a connection of its own for each call; `None` where there are no elections.
+    /// The ownership port, with a connection of its own for each call. `None` where there are no elections.
     fn elector(self: Arc<Self>) -> Option<AnyElector>;
 
-    /// Ends session, sockets and tasks. Idempotent. Later calls answer [`Closed`](crate::ErrorKind::Closed).
+    /// Ends the session, sockets and tasks. Idempotent. Later calls answer [`Closed`](crate::ErrorKind::Closed).
     ///
     /// # Errors
-    /// When the server could not be told; everything local is ended nevertheless.
+    /// When the server could not be told. Everything local is ended nevertheless.
     async fn close(&self) -> Result<()>;
 }

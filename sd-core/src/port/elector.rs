@@ -1,7 +1,7 @@
-//! The ownership port: who of many candidates leads.
+//! The ownership port: which of many candidates leads.
 //!
-//! An elector knows one server's protocol and decides nothing: whether a term is believed, renewed, given up or ended is decided
-//! once, in `sd-election`. Users hold a `Candidate` of that crate.
+//! An elector speaks one server's protocol and decides nothing. `sd-election` alone decides whether a term is believed,
+//! renewed, given up or ended. Users hold that crate's `Candidate`.
 
 use std::fmt::{self, Debug};
 use std::str::FromStr;
@@ -18,8 +18,8 @@ use crate::model::token::FencingToken;
 use crate::port::registrar::Limits;
 use crate::port::safety::Safety;
 
-/// Tells one participation in an election from every other: random, new for each. Written as 16 hexadecimal digits, and never
-/// zero or greater than `i64::MAX`, so that a backend can use it as the id of a lease.
+/// Identifies one participation in an election: random, new for each participation. Written as 16 hexadecimal digits. Never
+/// zero and never above `i64::MAX`, so that a backend can use it as a lease id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CandidateId(u64);
@@ -32,7 +32,7 @@ impl CandidateId {
         Self(fastrand::u64(1..=Self::LARGEST))
     }
 
-    /// The id of this value; `None` for zero and above `i64::MAX`.
+    /// The id with this value. `None` for zero and above `i64::MAX`.
     pub fn from_u64(value: u64) -> Option<Self> {
         (1..=Self::LARGEST).contains(&value).then_some(Self(value))
     }
@@ -65,7 +65,7 @@ impl FromStr for CandidateId {
             Error::invalid_input(
                 "candidate id",
                 format!(
-                    "{text:?} is not 1 to 16 hexadecimal digits between 1 and 7fffffffffffffff"
+                    "{text:?} is no candidate id: write 1 to 16 hexadecimal digits, 1 to 7fffffffffffffff"
                 ),
             )
         })
@@ -92,14 +92,15 @@ impl From<CandidateId> for String {
 pub struct Ticket {
     /// The election.
     pub name: ElectionName,
-    /// Decides where the entry is at the server, so that a join whose outcome is unknown can be found and left.
+    /// Determines the entry's place at the server, so that a join whose outcome is unknown can be found, or undone by
+    /// [`Elector::leave`].
     pub id: CandidateId,
-    /// What observers are told of this candidate. Not empty.
+    /// The value that observers see for this candidate. Not empty.
     pub value: Arc<[u8]>,
-    /// How long the entry is to outlive its last confirmation. What the server grants rules.
+    /// How long the entry should outlive its last confirmation. The server may grant another time-to-live, which then applies.
     pub ttl: Duration,
-    /// Whether the term's beginning and end are recorded beside the entries, so that the next leader learns in
-    /// [`Standing::First`] how this one ended. Costs one write for each term.
+    /// Whether the beginning and the end of the term are recorded beside the entries. The next leader then learns from
+    /// [`Standing::First`] how this term ended. Costs one write for each term. Default false.
     pub records_term: bool,
 }
 
@@ -115,24 +116,24 @@ impl Ticket {
         }
     }
 
-    /// Sets the id.
+    /// Sets the candidate's id.
     #[must_use]
     pub fn with_id(mut self, id: CandidateId) -> Self {
         self.id = id;
         self
     }
 
-    /// Records the term's beginning and end.
+    /// Records the beginning and the end of the term.
     #[must_use]
     pub fn with_term_record(mut self) -> Self {
         self.records_term = true;
         self
     }
 
-    /// Checks what the ticket asks for.
+    /// Checks the time-to-live and the value against `limits`.
     ///
     /// # Errors
-    /// `InvalidInput` with the limit.
+    /// `InvalidInput` names the limit that is broken.
     pub fn check(&self, limits: &Limits) -> Result<()> {
         const OP: &str = "join election";
         limits.check_ttl(OP, self.ttl)?;
@@ -140,22 +141,22 @@ impl Ticket {
     }
 }
 
-/// Checks what observers are to be told: not empty, and not larger than the server takes.
+/// Checks a candidate's value: not empty, and not larger than the server accepts.
 ///
 /// # Errors
-/// `InvalidInput` with the limit.
+/// `InvalidInput` names the limit that is broken.
 pub fn check_value(op: &'static str, value: &[u8], limits: &Limits) -> Result<()> {
     if value.is_empty() {
         return Err(Error::invalid_input(
             op,
-            "the value is empty: give what observers should know of the leader, for instance its host name",
+            "the candidate's value is empty: give what observers should know of the leader, for example its host name",
         ));
     }
     if value.len() > limits.record_bytes {
         return Err(Error::invalid_input(
             op,
             format!(
-                "the value has {} bytes, at most {} are allowed",
+                "the candidate's value has {} bytes, at most {} are allowed: shorten it",
                 value.len(),
                 limits.record_bytes
             ),
@@ -164,60 +165,69 @@ pub fn check_value(op: &'static str, value: &[u8], limits: &Limits) -> Result<()
     Ok(())
 }
 
-/// Where candidates of one client join, leave and are observed. Sends one attempt and reports; `sd-election` retries.
+/// The elections of one server, as one client takes part in them: join, leave, observe. An elector makes one attempt and
+/// reports its outcome; `sd-election` retries.
 ///
-/// Each elector that [`Backend::elector`](crate::Backend::elector) gives has a connection of its own for `join`, `leave` and the
-/// entries, opened by the runtime that first needs it. So an election can go on while the application's runtime is blocked.
+/// [`Backend::elector`](crate::Backend::elector) gives each elector a connection of its own, which carries `join`, `leave` and
+/// the calls on entries. The runtime that first needs the connection opens it. An election can therefore go on while the
+/// application's runtime is blocked.
 #[async_trait]
 pub trait Elector: Debug + Send + Sync + 'static {
-    /// What the server accepts: times-to-live, and the size of a value in bytes.
+    /// What the server accepts: the range of times-to-live, and the size of a value in bytes.
     fn limits(&self) -> &Limits;
 
-    /// What this server promises.
+    /// What this server promises about its elections.
     ///
     /// # Errors
-    /// What kept the server from answering.
+    /// Why the server did not answer.
     async fn safety(&self) -> Result<Safety>;
 
-    /// Enters the election, at the end of the queue where there is one. Idempotent for each ticket. Not cancel-safe: after a dropped
-    /// call or an error of unknown outcome the entry may exist; join again with the same ticket, or [`leave`](Self::leave).
+    /// Enters the election, at the end of the queue if the server keeps one. Idempotent for each ticket.
     ///
     /// # Errors
-    /// [`Conflict`](ErrorKind::Conflict) if the ticket's id is that of a participation that this elector did not begin.
+    /// [`Conflict`](ErrorKind::Conflict) if the ticket's id belongs to a participation that another elector began.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe. After a dropped call, or an error of unknown outcome, the entry may exist: join again with the same
+    /// ticket, or [`leave`](Self::leave).
     async fn join(&self, ticket: &Ticket) -> Result<Box<dyn Entry>>;
 
-    /// Removes this ticket's entry and no other's, and ends its lease; whoever waits behind it is told. Fine if it is gone, and
-    /// after any outcome of [`join`](Self::join). The caller has stopped believing that it leads.
+    /// Removes this ticket's entry, never another one, and ends its lease. Candidates behind it are told. Succeeds
+    /// if the entry is already gone, and may be called after any outcome of [`join`](Self::join). Before this call, the caller
+    /// must have stopped believing that it leads.
     ///
-    /// If the ticket records its term, the term's end is recorded with it. Without that flag it is not, also if the beginning was:
-    /// the next leader then takes it that this one may still believe.
+    /// If the ticket records its term, the end of the term is recorded too. If it does not, the end is not recorded, even if
+    /// the beginning was. The next leader then assumes that this candidate may still believe that it leads.
     ///
     /// # Errors
-    /// When the server did not confirm; the time-to-live then removes the entry.
+    /// When the server did not confirm. The entry then goes when its lease expires.
+    ///
+    /// # Cancel safety
+    /// After a dropped call the entry may still be there: call again.
     async fn leave(&self, ticket: &Ticket) -> Result<()>;
 
-    /// Opens a feed of who leads. Holds nothing alive at the server.
+    /// Opens a feed of who leads. Keeps nothing alive at the server.
     ///
     /// # Errors
-    /// What kept the feed from being opened.
+    /// Why the feed could not be opened.
     async fn observe(&self, name: &ElectionName) -> Result<Box<dyn LeaderWatcher>>;
 }
 
-/// An elector whose server grants at most one valid term at any time, with strictly increasing tokens. What is not so, Redis for
-/// instance, is an [`Elector`] only.
+/// An elector whose server grants at most one valid term at any time, with strictly increasing tokens. A backend that cannot
+/// promise both, for example Redis, implements only [`Elector`].
 pub trait StrictElector: Elector {}
 
-/// An elector together with what its type promises, for registries that are opened from a URL.
+/// An elector with the guarantee that its type makes, for registries that are opened from a URL.
 #[derive(Clone, Debug)]
 pub enum AnyElector {
     /// At most one valid term.
     Strict(Arc<dyn StrictElector>),
-    /// Usually one.
+    /// Usually one valid term, sometimes two.
     BestEffort(Arc<dyn Elector>),
 }
 
 impl AnyElector {
-    /// The elector, whatever it promises.
+    /// The elector, whatever it guarantees.
     pub fn into_any(self) -> Arc<dyn Elector> {
         match self {
             Self::Strict(elector) => elector,
@@ -228,70 +238,78 @@ impl AnyElector {
     /// The elector, if it is strict.
     ///
     /// # Errors
-    /// `Unsupported` says what else to do.
+    /// `Unsupported` if the elector is best effort. The cause says how to accept that.
     pub fn into_strict(self) -> Result<Arc<dyn StrictElector>> {
         match self {
             Self::Strict(elector) => Ok(elector),
             Self::BestEffort(_) => Err(Error::new(ErrorKind::Unsupported, "elect").because(
-                "this registry's elections are best effort only, two may lead at once: if that will do, ask for it with \
+                "this registry's elections are best effort: two candidates may lead at once. To accept that, use \
                  Candidate::best_effort",
             )),
         }
     }
 }
 
-/// One candidate's entry at the server. Dropping it changes nothing there: the caller leaves, or the time-to-live does.
+/// One candidate's entry at the server. Dropping it changes nothing at the server: the caller leaves, or the lease expires.
 ///
-/// `standing` and `confirm` are called side by side.
+/// Callers run `standing` and `confirm` concurrently.
 #[async_trait]
 pub trait Entry: Debug + Send + Sync + 'static {
-    /// Where the entry stands, as soon as that differs from `seen`; at once if `seen` is `None`. Also while it is first. Answers
-    /// `First` and `Gone` only from a linearizable read of the entry itself. The caller waits for as long as it takes, so a source of
-    /// changes that has died unseen must be noticed here, or by [`confirm`](Self::confirm).
+    /// Returns where the entry stands as soon as that differs from `seen`, at once if `seen` is `None`. An entry that leads is
+    /// watched in the same way. The answers `First` and `Gone` come only from a linearizable read of the entry itself.
+    ///
+    /// The caller sets no deadline. If the source of changes dies without a sign, this call or [`confirm`](Self::confirm) must
+    /// notice it.
     ///
     /// # Errors
-    /// What kept it from being known. The standing is then open: call again.
+    /// Why the standing could not be read. The standing is then unknown: call again.
     ///
     /// # Cancel safety
-    /// A dropped call loses nothing.
+    /// Cancel-safe: a dropped call loses no change.
     async fn standing(&self, seen: Option<&Standing>) -> Result<Standing>;
 
-    /// Extends the entry's life and proves, through a quorum where there is one, that it is there and ours. The caller samples its
-    /// clock before.
+    /// Extends the entry's life. The answer proves, through a quorum where the server has one, that the entry is there and
+    /// belongs to this candidate. The caller reads its clock before the call.
     ///
     /// # Errors
-    /// [`LeaseLost`](ErrorKind::LeaseLost), [`NotFound`](ErrorKind::NotFound) or [`Conflict`](ErrorKind::Conflict) if it is gone
-    /// for good. Any other error leaves it open.
+    /// [`LeaseLost`](ErrorKind::LeaseLost), [`NotFound`](ErrorKind::NotFound) or [`Conflict`](ErrorKind::Conflict) if the entry
+    /// is gone for good. After any other error the entry may still be there.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have extended the entry's life.
     async fn confirm(&self) -> Result<Confirmation>;
 
-    /// Replaces the value that observers are told, if the entry is still there and ours.
+    /// Replaces the value that observers see, if the entry is still there and belongs to this candidate.
     ///
     /// # Errors
     /// As [`confirm`](Self::confirm).
+    ///
+    /// # Cancel safety
+    /// After a dropped call either value may be stored.
     async fn proclaim(&self, value: &[u8]) -> Result<()>;
 }
 
 /// Where an entry stands.
 #[derive(Clone, Debug)]
 pub enum Standing {
-    /// Others are before it.
+    /// Other candidates are ahead of the entry.
     Waiting {
-        /// How many, where the server can say so cheaply.
+        /// How many, if the server can count them cheaply.
         ahead: Option<usize>,
     },
-    /// It leads, as far as the server is concerned.
+    /// The entry leads, as far as the server is concerned.
     First {
         /// The term's token.
         token: FencingToken,
-        /// How the term before ended.
+        /// How the previous term ended.
         before: Predecessor,
     },
-    /// It is not there any more and never will be again.
+    /// The entry is gone and will not come back, for this reason.
     Gone(Error),
 }
 
 impl Standing {
-    /// Whether both say the same. Two entries that are gone are, whatever the reason.
+    /// Whether both say the same. Two entries that are gone do, whatever the reasons.
     pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Waiting { ahead: a }, Self::Waiting { ahead: b }) => a == b,
@@ -302,23 +320,25 @@ impl Standing {
     }
 }
 
-/// What is recorded of the term before one that begins.
+/// What is recorded about the term before the one that begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Predecessor {
-    /// No term was recorded before.
+    /// No earlier term is recorded.
     None,
-    /// Its leader had stopped before it left.
+    /// The previous leader had stopped before it left.
     Resigned,
-    /// It ended by itself, or it was ended by somebody else: its leader, or that of a term before it, may believe for up to `ttl` more.
+    /// The previous term expired, or was ended from outside. Its leader, or the leader of a term before it, may go on believing
+    /// that it leads for up to `ttl` more.
     Unknown {
-        /// The time-to-live that was [recorded](Self::recorded_ttl) for it.
+        /// The time-to-live that was [recorded](Self::recorded_ttl) for that term.
         ttl: Duration,
     },
 }
 
 impl Predecessor {
-    /// What a backend records for a term with this time-to-live that follows: if it ends before its leader has waited out the one
-    /// before, whoever is next must still do so.
+    /// The time-to-live that a backend records for the term after this one, whose own time-to-live is `ttl`: the longer of the
+    /// two after [`Unknown`](Self::Unknown), else `ttl`. That term may end before its leader has waited out this one. The next
+    /// leader must then still wait for it.
     pub fn recorded_ttl(self, ttl: Duration) -> Duration {
         match self {
             Self::None | Self::Resigned => ttl,
@@ -330,46 +350,49 @@ impl Predecessor {
 /// A server's answer to [`Entry::confirm`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Confirmation {
-    /// How long the entry lives from the moment that `counts_from` names.
+    /// How long the entry lives, counted from the moment that `counts_from` names.
     pub ttl: Duration,
-    /// Which moment that is.
+    /// The moment from which `ttl` counts.
     pub counts_from: CountsFrom,
 }
 
-/// From when on a confirmed time-to-live counts.
+/// The moment from which a confirmed time-to-live counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CountsFrom {
-    /// From when this confirmation was sent.
+    /// The moment at which this confirmation was sent.
     ThisSend,
-    /// From when the confirmation before this one was sent: this one only proves that that one arrived where sessions are timed.
+    /// The moment at which the previous confirmation was sent. The answer to a confirmation proves only that the previous one
+    /// had reached the place where the server times its sessions.
     PreviousSend,
 }
 
-/// A feed of who leads one election. Like a [`Watcher`](crate::Watcher): its first call answers at once, and an error ends it.
+/// A feed of who leads one election. As with a [`Watcher`](crate::Watcher), the first call answers at once, and an error ends
+/// the feed.
 #[async_trait]
 pub trait LeaderWatcher: Debug + Send + 'static {
-    /// What is to be told next.
+    /// Waits for the next news.
     ///
     /// # Errors
-    /// Any error ends this feed. The caller opens another.
+    /// Any error ends this feed. The caller opens another one.
     ///
     /// # Cancel safety
-    /// A dropped call loses nothing.
+    /// Cancel-safe: a dropped call loses nothing.
     async fn next(&mut self) -> Result<LeaderFeed>;
 
-    /// A longer silence than this means that the server is gone, though the connection does not show it.
+    /// How long `next` may stay silent. After a longer silence the caller takes the server for gone, even if the connection
+    /// looks alive.
     fn silence_limit(&self) -> Duration;
 }
 
-/// What a [`LeaderWatcher`] tells.
+/// What a [`LeaderWatcher`] reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LeaderFeed {
     /// Who leads now.
     Leader {
-        /// `None` while nobody does.
+        /// `None` while there is no leader.
         leader: Option<Leader>,
-        /// The moment, of the backend's clock, from which on this is known.
+        /// The moment, on the backend's clock, since which this is known.
         as_of: Moment,
     },
     /// The server answered and nothing changed.
@@ -379,13 +402,13 @@ pub enum LeaderFeed {
     },
 }
 
-/// Whoever leads an election.
+/// The leader of an election.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leader {
-    /// Its participation. `None` if another program wrote the entry in its own way.
+    /// Its candidate id. `None` if another program wrote the entry in its own format.
     pub id: Option<CandidateId>,
-    /// What it wants observers to know.
+    /// The value that it shows to observers.
     pub value: Arc<[u8]>,
-    /// Its term.
+    /// The fencing token of its term.
     pub token: FencingToken,
 }

@@ -12,28 +12,28 @@ use crate::model::snapshot::{Revision, Snapshot};
 
 /// Reads services from one source: a server, a file, or other instancers.
 ///
-/// An implementation translates one source and decides nothing: it does not retry, back off or cache. It must pass
-/// `sd_testing`'s conformance suite for the reading port.
+/// An implementation translates one source and decides nothing: it does not retry, back off or cache. It must pass the reading
+/// suite of `sd_testing`.
 #[async_trait]
 pub trait Instancer: Debug + Send + Sync + 'static {
     /// The names of all services that have an instance, sorted. Cancel-safe.
     ///
     /// # Errors
-    /// `Unsupported` where the source cannot say.
+    /// `Unsupported` if the source cannot list services. Otherwise why it could not be read.
     async fn services(&self) -> Result<Vec<ServiceName>>;
 
     /// Reads one service once, as fresh as the source offers. An unknown service is an empty set. Cancel-safe.
     ///
     /// # Errors
-    /// When the source could not be read. An entry that cannot be understood is no error: it is named in
-    /// [`Snapshot::skipped`].
+    /// Why the source could not be read. An unreadable entry is no error: it is named in [`Snapshot::skipped`].
     async fn list(&self, service: &ServiceName) -> Result<Snapshot>;
 
-    /// Opens a feed of one service. `known` is the last good set of an earlier feed of this instancer: the new one may resume
-    /// after it, but only if the source proves that nothing in between was missed. Otherwise it reads everything. Cancel-safe.
+    /// Opens a feed of one service. `known` is the last good set of an earlier feed of this instancer. The new feed may resume
+    /// after it, but only if the source proves that no change in between was missed. Otherwise the feed reads everything.
+    /// Cancel-safe.
     ///
     /// # Errors
-    /// When the feed could not be opened; [`Outdated`](crate::ErrorKind::Outdated) if `known` is too old to resume after.
+    /// Why the feed could not be opened. [`Outdated`](crate::ErrorKind::Outdated) if `known` is too old to resume after.
     async fn watch(
         &self,
         service: &ServiceName,
@@ -41,23 +41,23 @@ pub trait Instancer: Debug + Send + Sync + 'static {
     ) -> Result<Box<dyn Watcher>>;
 }
 
-/// One feed of full sets of one service. Ends with its first error, or when it is dropped.
+/// One feed of full sets of one service. It ends with its first error, or when it is dropped.
 #[async_trait]
 pub trait Watcher: Debug + Send + 'static {
     /// Waits for the next news. The first call of a feed answers as soon as the source does.
     ///
     /// # Errors
-    /// Any error ends this feed, never the subscription: core opens a new feed.
+    /// Any error ends this feed but not the subscription: core opens a new feed.
     ///
     /// # Cancel safety
-    /// A call that is dropped loses nothing.
+    /// Cancel-safe: a dropped call loses nothing.
     async fn next(&mut self) -> Result<Feed>;
 
-    /// How long `next` may stay silent before the feed must be taken for dead. Core then opens a new one.
+    /// How long `next` may stay silent. After a longer silence core takes the feed for dead and opens a new one.
     fn silence_limit(&self) -> Duration;
 }
 
-/// What a [`Watcher`] tells.
+/// What a [`Watcher`] reports.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Feed {
@@ -70,13 +70,13 @@ pub enum Feed {
         /// When the source said so.
         as_of: Moment,
     },
-    /// The feed lives but cannot be trusted now, for instance a stale read, or a list that access rights emptied. The last
-    /// set stays.
+    /// The feed is alive but cannot be trusted now. Examples: a stale read, a list that access rules emptied. The last set
+    /// stays.
     Degraded(Error),
-    /// A full set of which a part is not confirmed now: it is served, and the status says why it cannot be trusted. For sources
-    /// made of sources, when one of them is down.
+    /// A full set of which a part is not confirmed now. Readers get the set, and the status says why it cannot be trusted. For
+    /// sources that combine other sources, when one of those is down.
     Partial {
-        /// The best set that is known.
+        /// The best known set.
         set: Snapshot,
         /// Which part is missing or stale, and why.
         error: Error,

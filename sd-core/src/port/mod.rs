@@ -1,4 +1,4 @@
-//! The ports: what a backend implements, and what goes through them. For authors of backends, and for what is built beside a
+//! The ports: the traits that a backend implements, and the types in them. For authors of backends, and of libraries beside a
 //! [`Registry`](crate::Registry), such as elections.
 
 pub(crate) mod backend;

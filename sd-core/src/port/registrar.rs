@@ -9,26 +9,26 @@ use async_trait::async_trait;
 use crate::error::{Error, Result};
 use crate::model::instance::{Instance, RecordId};
 
-/// What a server accepts. Core checks it before anything is sent.
+/// What a server accepts. Core checks it before it sends anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The times-to-live that may be asked for.
+    /// The times-to-live that the server accepts.
     pub ttl: RangeInclusive<Duration>,
-    /// The largest record, or value of a candidate, in bytes as the backend writes it.
+    /// The largest record, and the largest value of a candidate, in bytes as the backend writes them.
     pub record_bytes: usize,
 }
 
 impl Limits {
-    /// Limits with this range of times-to-live and this size of a record in bytes.
+    /// Limits with this range of times-to-live, and this largest record in bytes.
     pub fn new(ttl: RangeInclusive<Duration>, record_bytes: usize) -> Self {
         Self { ttl, record_bytes }
     }
 
-    /// Checks what a registration asks for.
+    /// Checks a registration's time-to-live and the size of its record.
     ///
     /// # Errors
-    /// `InvalidInput` with the limit.
+    /// `InvalidInput` names the limit that is broken.
     pub fn check(&self, instance: &Instance, options: &RegisterOptions) -> Result<()> {
         const OP: &str = "register";
         self.check_ttl(OP, options.ttl)?;
@@ -42,7 +42,7 @@ impl Limits {
         let (shortest, longest) = (self.ttl.start(), self.ttl.end());
         Err(Error::invalid_input(
             op,
-            format!("a ttl of {ttl:?} is outside of {shortest:?} to {longest:?}"),
+            format!("the ttl {ttl:?} is outside of {shortest:?} to {longest:?}"),
         ))
     }
 
@@ -67,12 +67,13 @@ impl Limits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RegisterOptions {
-    /// How long the record outlives its last renewal. Default [`DEFAULT_TTL`](Self::DEFAULT_TTL); what the server grants rules.
+    /// How long the record outlives its last renewal. The server may grant another time-to-live, which then applies. Default
+    /// [`DEFAULT_TTL`](Self::DEFAULT_TTL).
     pub ttl: Duration,
-    /// Whether nobody else can hold the id, since it [holds the incarnation](Instance::id_holds_incarnation), and this is the first
-    /// attempt to write it: a registrar that has to look up who holds an id may then leave that out. If an earlier registration of the
-    /// same instance has left a record, this attempt may fail; the next one says false here and must succeed. A registry sets this
-    /// for each attempt, whatever it was. Default false.
+    /// Whether no other process can hold the id: the id [holds the incarnation](Instance::id_holds_incarnation), and this is
+    /// the first attempt to write it. A registrar that would look up the holder of an id may then skip the lookup. If an
+    /// earlier registration of the same instance left a record, this attempt may fail; the next one has `false` here and must
+    /// succeed. A registry sets this for each attempt and ignores what was set. Default false.
     pub id_is_new: bool,
 }
 
@@ -86,7 +87,7 @@ impl Default for RegisterOptions {
 }
 
 impl RegisterOptions {
-    /// The time-to-live that a registration asks for by default.
+    /// The default time-to-live: 10 s.
     pub const DEFAULT_TTL: Duration = Duration::from_secs(10);
 
     /// Asks for this time-to-live.
@@ -97,51 +98,64 @@ impl RegisterOptions {
     }
 }
 
-/// Writes records to one server. An implementation sends one attempt and reports; core retries and renews.
+/// Writes records to one server. A registrar makes one attempt and reports its outcome; core retries and renews.
 #[async_trait]
 pub trait Registrar: Debug + Send + Sync + 'static {
     /// What the server accepts.
     fn limits(&self) -> &Limits;
 
-    /// Writes a record and returns when the server confirmed it. Idempotent per [`RecordId`]. Not cancel-safe: after a dropped
-    /// call or an error of unknown outcome the record may exist, and [`withdraw`](Self::withdraw) removes it.
+    /// Writes a record and returns when the server has confirmed it. Idempotent for each [`RecordId`].
     ///
     /// # Errors
-    /// [`Conflict`](crate::ErrorKind::Conflict) if another incarnation's record is live under this id.
+    /// [`Conflict`](crate::ErrorKind::Conflict) if another incarnation has a live record under this id.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe. After a dropped call, or an error of unknown outcome, the record may exist:
+    /// [`withdraw`](Self::withdraw) removes it.
     async fn register(
         &self,
         record: &Instance,
         options: &RegisterOptions,
     ) -> Result<Box<dyn Registration>>;
 
-    /// Removes this incarnation's record, and no other's. Absent is fine. Readers learn that it was on purpose, where the
-    /// server has a way to tell them. Also cleans up a `register` whose outcome is unknown.
+    /// Removes this incarnation's record, never another one. Succeeds if there is none. Readers learn that the record was
+    /// withdrawn on purpose, if the server has a way to tell them. Also cleans up after a `register` of unknown outcome.
     ///
     /// # Errors
-    /// When the server did not confirm; the time-to-live then removes the record.
+    /// When the server did not confirm. The record then goes when its time-to-live ends.
+    ///
+    /// # Cancel safety
+    /// After a dropped call the record may still be there: call again.
     async fn withdraw(&self, record: &RecordId) -> Result<()>;
 }
 
-/// One record kept at the server. Dropping it changes nothing there: core withdraws, or the time-to-live does.
+/// One record at the server. Dropping this handle changes nothing at the server: core withdraws the record, or its time-to-live
+/// ends.
 #[async_trait]
 pub trait Registration: Debug + Send + Sync + 'static {
     /// How the record stays alive, as granted when it was registered.
     fn liveness(&self) -> Liveness;
 
-    /// Extends the record's life and proves that it is there and ours.
+    /// Extends the record's life. The answer proves that the record is there and belongs to this incarnation.
     ///
     /// # Errors
-    /// [`LeaseLost`](crate::ErrorKind::LeaseLost), `NotFound` or `Conflict` if it is gone or another's: register anew. Any
-    /// other error leaves it open.
+    /// [`LeaseLost`](crate::ErrorKind::LeaseLost), `NotFound` or `Conflict` if the record is gone or belongs to another
+    /// incarnation: register again. After any other error the record may still be there.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have extended the record's life.
     async fn renew(&self) -> Result<Liveness>;
 
-    /// Replaces the record in place, same incarnation: readiness, weight, tags, metadata.
+    /// Replaces the record in place, for the same incarnation: readiness, weight, tags, metadata.
     ///
     /// # Errors
     /// As [`renew`](Self::renew).
+    ///
+    /// # Cancel safety
+    /// After a dropped call either record may be stored.
     async fn update(&self, record: &Instance) -> Result<()>;
 
-    /// Returns when the server tells that the record is lost; never, where it does not tell. Cancel-safe.
+    /// Returns when the server reports that the record is lost. Never returns if the server does not report that. Cancel-safe.
     async fn lost(&self) -> Error;
 }
 
@@ -149,28 +163,29 @@ pub trait Registration: Debug + Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Liveness {
-    /// Gone unless renewed within `ttl`.
+    /// A lease: the server removes the record unless it is renewed within `ttl`.
     Lease {
-        /// As granted by the server.
+        /// As the server granted it.
         ttl: Duration,
     },
-    /// A session that the client library or a socket keeps; a renewal only verifies.
+    /// A session that the client library or a socket keeps alive. A renewal only verifies the record.
     Session {
-        /// How long the server keeps it without a sign of life.
+        /// How long the server keeps the session without a sign of life.
         ttl: Duration,
     },
-    /// Stays until withdrawn.
+    /// The record stays until it is withdrawn.
     Permanent {
-        /// How often to look whether it is still there.
+        /// How often to verify that the record is still there.
         verify_every: Duration,
     },
 }
 
-/// A server that grants next to nothing must not make us spin.
+/// Keeps us from spinning if a server grants hardly any time.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(3);
 
 impl Liveness {
-    /// How often to renew: three times within a time-to-live.
+    /// How often to renew: three times within a time-to-live, never more often than every 3 ms. A permanent record is verified every
+    /// `verify_every`.
     pub fn renew_every(self) -> Duration {
         match self {
             Self::Lease { ttl } | Self::Session { ttl } => ttl / 3,

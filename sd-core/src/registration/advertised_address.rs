@@ -7,12 +7,12 @@ use crate::model::endpoint::Endpoint;
 
 const OP: &str = "advertised address";
 
-/// The endpoint to register for a server that listens on `listen`: `listen` itself, unless it is unspecified (`0.0.0.0`,
-/// `[::]`), in which case the first address of a network interface takes its place, IPv4 before IPv6. Loopback and link-local
-/// addresses are never chosen.
+/// The endpoint to register for a server that listens on `listen`. If `listen` is unspecified (`0.0.0.0`, `[::]`), the first
+/// address of a network interface replaces it, IPv4 before IPv6, never a loopback or link-local address. Otherwise it is
+/// `listen` itself.
 ///
 /// # Errors
-/// `NotFound` if no interface has an address that others can dial; `InvalidInput` for port 0.
+/// `NotFound` if no interface has an address that clients can dial. `InvalidInput` for port 0.
 pub fn advertised_address(listen: SocketAddr) -> Result<Endpoint> {
     if !listen.ip().is_unspecified() {
         return Endpoint::try_from(listen);
@@ -25,7 +25,7 @@ pub fn advertised_address(listen: SocketAddr) -> Result<Endpoint> {
         .map(|interface| interface.ip());
     let best = best(addresses, listen.is_ipv4()).ok_or_else(|| {
         Error::new(ErrorKind::NotFound, OP)
-            .because("no network interface has an address that others can dial: name one yourself")
+            .because("no network interface has an address that clients can dial: name one yourself")
     })?;
     Endpoint::tcp(&best.to_string(), listen.port())
 }

@@ -8,12 +8,12 @@ use crate::port::registrar::RegisterOptions;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RegistrationConfig {
-    /// How long [`Registry::register`](crate::Registry::register) tries before it gives up, and how long an update waits for its
-    /// confirmation. Default 10 s.
+    /// How long [`Registry::register`](crate::Registry::register) tries before it gives up, and how long an update waits for
+    /// its confirmation. Default 10 s.
     pub confirm_within: Duration,
-    /// How long a withdrawal is tried before the time-to-live is left to do it. Default 3 s.
+    /// How long a withdrawal is retried. After that the record goes when its time-to-live ends. Default 3 s.
     pub withdraw_within: Duration,
-    /// What [`Registry::register`](crate::Registry::register) asks for.
+    /// The options of [`Registry::register`](crate::Registry::register). By default [`RegisterOptions::default`].
     pub options: RegisterOptions,
 }
 

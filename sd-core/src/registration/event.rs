@@ -15,13 +15,13 @@ pub enum RegistrationEvent {
     Registered(Liveness),
     /// The server confirmed a change of the record.
     Updated,
-    /// A renewal failed. The record may still be there; renewals go on.
+    /// A renewal failed. The record may still be there. Renewals go on.
     AtRisk(Error),
-    /// A renewal succeeded after [`AtRisk`](Self::AtRisk): the record was there all the time.
+    /// A renewal succeeded after [`AtRisk`](Self::AtRisk). The record was there all the time.
     Recovered,
-    /// The record is gone. It is registered again.
+    /// The record is gone. The keeper registers it again.
     Lost(Error),
-    /// An attempt to register failed; the next one follows after `delay`.
+    /// An attempt to register failed. The next attempt follows after `delay`.
     Retrying {
         /// Why the attempt failed.
         error: Error,
@@ -49,7 +49,7 @@ impl RegistrationEvent {
         }
     }
 
-    /// Why it happened, where there is a reason.
+    /// Why it happened, if there is a reason.
     pub fn error(&self) -> Option<&Error> {
         match self {
             Self::AtRisk(error)
@@ -76,12 +76,12 @@ impl RegistrationEvent {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RegistrationPhase {
-    /// Not at the server, or not known to be; attempts go on.
+    /// Not at the server, or not known to be. Attempts go on.
     Registering,
-    /// At the server, confirmed.
+    /// The server has confirmed the record.
     Registered,
-    /// At the server when last confirmed; renewals fail.
+    /// The server confirmed the record earlier, but renewals now fail.
     AtRisk,
-    /// Over.
+    /// The registration has ended.
     Ended,
 }

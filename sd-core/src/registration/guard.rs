@@ -1,4 +1,4 @@
-//! A registration that stays true: the guard that its owner holds.
+//! The guard that the owner of a registration holds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::registration::command::Command;
 use crate::registration::event::{RegistrationEvent, RegistrationPhase};
 use crate::registration::keeper::KeeperHandle;
 
-/// Keeps one instance registered for as long as it lives: renews it, and registers it again when it was lost.
+/// Keeps one instance registered for as long as the guard lives: renews the record, and registers it again after a loss.
 ///
-/// A task owns the registration, not this handle. Dropping the guard tells the task to withdraw in the background;
-/// [`deregister`](Self::deregister) does so and waits for the confirmation.
+/// A task owns the registration, not this handle. Dropping the guard tells the task to withdraw in the background.
+/// [`deregister`](Self::deregister) withdraws and waits for the confirmation.
 #[derive(Debug)]
 pub struct RegistrationGuard {
     record: RecordId,
@@ -40,12 +40,12 @@ impl RegistrationGuard {
         }
     }
 
-    /// What identifies the record at the server.
+    /// The identity of the record at the server.
     pub fn record_id(&self) -> &RecordId {
         &self.record
     }
 
-    /// The instance as it is wanted at the server.
+    /// The instance as it should be at the server. The server may not have confirmed it yet.
     pub fn instance(&self) -> Arc<Instance> {
         Arc::clone(&self.keeper.status.borrow().wanted)
     }
@@ -55,7 +55,8 @@ impl RegistrationGuard {
         self.keeper.status.borrow().phase
     }
 
-    /// Waits for the next event. Returns `None` after the last one. If events are not read, the oldest ones are dropped.
+    /// Waits for the next event. Returns `None` after the last one. Unread events are kept up to 64; then the oldest are
+    /// dropped.
     ///
     /// # Cancel safety
     /// Cancel-safe.
@@ -69,12 +70,19 @@ impl RegistrationGuard {
         }
     }
 
-    /// Changes the record in place: weight, readiness, zone, tags, metadata, address. Returns when the server confirmed.
+    /// Changes the record in place: weight, readiness, zone, tags, metadata, address. Returns when the server has confirmed the
+    /// change, and waits at most [`RegistrationConfig::confirm_within`](crate::RegistrationConfig::confirm_within).
     ///
     /// # Errors
-    /// `InvalidInput` if the change touches service, id or incarnation, or makes the record too large: nothing changes then.
-    /// `Timeout` if the server did not confirm in time, with the reason where one is known: the change stays wanted and is
-    /// applied when the server answers.
+    /// - `InvalidInput` if the change touches service, id or incarnation, panics, or makes the record too large. Nothing
+    ///   changes then.
+    /// - `Timeout` if the server did not confirm in time, with the reason if one is known. The change stays wanted and is
+    ///   applied when the server answers.
+    /// - `RateLimited` if too many updates wait for the server.
+    /// - `Closed` if the registration has ended.
+    ///
+    /// # Cancel safety
+    /// After a dropped call the change may or may not be wanted.
     pub async fn update(
         &self,
         change: impl FnOnce(Instance) -> Instance + Send + 'static,
@@ -101,7 +109,7 @@ impl RegistrationGuard {
         Err(match self.keeper.status.borrow().error.clone() {
             Some(reason) => error.with_source(reason),
             None => error.because(format!(
-                "not confirmed within {:?}; it stays wanted",
+                "the server did not confirm the change within {:?}: it is applied when the server answers",
                 self.keeper.config.confirm_within
             )),
         })
@@ -111,18 +119,22 @@ impl RegistrationGuard {
     ///
     /// # Errors
     /// As [`update`](Self::update).
+    ///
+    /// # Cancel safety
+    /// As [`update`](Self::update).
     pub async fn set_ready(&self, ready: bool) -> Result<()> {
         self.update(move |instance| instance.with_ready(ready))
             .await
     }
 
-    /// Withdraws the record and waits for the confirmation. Idempotent at the server.
+    /// Withdraws the record and waits for the confirmation. Retries for at most
+    /// [`RegistrationConfig::withdraw_within`](crate::RegistrationConfig::withdraw_within).
     ///
     /// # Errors
-    /// When the server did not confirm in time; the time-to-live then removes the record.
+    /// When the server did not confirm in time. The record then goes when its time-to-live ends.
     ///
     /// # Cancel safety
-    /// Dropping the future goes on withdrawing in the background.
+    /// If the future is dropped, the withdrawal goes on in the background.
     pub async fn deregister(self) -> Result<()> {
         let Self { keeper, ended, .. } = self;
         keeper.stop.cancel();
@@ -131,14 +143,15 @@ impl RegistrationGuard {
         })
     }
 
-    /// Tells readers that this instance wants no more calls, waits until they have stopped sending any, then withdraws. At a
-    /// server that does not answer, each of the two steps takes at most [`RegistrationConfig::withdraw_within`](crate::RegistrationConfig::withdraw_within).
+    /// Tells readers that this instance wants no more calls, waits for `wait` so that they stop sending, then withdraws. If the
+    /// server does not answer, the first and the last step each take at most
+    /// [`RegistrationConfig::withdraw_within`](crate::RegistrationConfig::withdraw_within).
     ///
     /// # Errors
-    /// As [`deregister`](Self::deregister). A server that does not confirm the first step does not stop the second.
+    /// As [`deregister`](Self::deregister). If the server does not confirm the first step, the others follow nevertheless.
     ///
     /// # Cancel safety
-    /// Dropping the future withdraws at once, in the background.
+    /// If the future is dropped, the record is withdrawn at once, in the background.
     pub async fn drain(self, wait: Duration) -> Result<()> {
         let told = timeout(self.keeper.config.withdraw_within, self.set_ready(false)).await;
         let told = told.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "drain")));

@@ -1,4 +1,4 @@
-//! The task behind a registration guard: registers, renews, registers again after a loss, withdraws at the end.
+//! The task behind a registration guard: registers, renews, registers again after a loss, and finally withdraws.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,7 +34,7 @@ pub(crate) struct Keeper {
     events: broadcast::Sender<RegistrationEvent>,
     stop: CancellationToken,
     /// Cancelled when an earlier registration under this id has withdrawn. Until then its record is a conflict, or its clean-up
-    /// would remove ours.
+    /// would remove our record.
     predecessor: Option<CancellationToken>,
     /// Updates that wait for the server.
     unconfirmed: Vec<oneshot::Sender<Result<()>>>,
@@ -71,7 +71,7 @@ enum End {
     Hopeless(Error),
 }
 
-/// More updates than this are not waited for at once.
+/// How many updates may wait for the server at once.
 const MOST_UNCONFIRMED: usize = 64;
 
 impl Keeper {
@@ -129,9 +129,10 @@ impl Keeper {
         let done = AssertUnwindSafe(self.keep_and_withdraw(confirm))
             .catch_unwind()
             .await;
-        // A backend's mistake must not leave a guard behind that says it is registered.
+        // A backend's panic must not leave a guard behind that claims to be registered.
         done.unwrap_or_else(|_| {
-            let error = Error::new(ErrorKind::Closed, "register").because("the heartbeat panicked");
+            let error = Error::new(ErrorKind::Closed, "register")
+                .because("the task that keeps the registration panicked");
             status.send_modify(|status| {
                 status.phase = RegistrationPhase::Ended;
                 status.error = Some(error.clone());
@@ -153,7 +154,7 @@ impl Keeper {
         };
         self.answer_updates(&Err(Error::new(ErrorKind::Closed, "update registration")));
         if let Some(left) = self.predecessor.take() {
-            // Whoever comes after us waits for us alone, so we leave no sooner than the one that we waited for.
+            // Our successor waits for us alone, so we leave no sooner than our own predecessor.
             left.cancelled().await;
         }
         match (hopeless, withdrawn) {
@@ -175,7 +176,7 @@ impl Keeper {
             Confirm::Within(limit, confirmed) => {
                 let give_up_at = self.clock.now() + limit;
                 let first = self.register(Some(give_up_at)).await;
-                // Whoever waited may have let go.
+                // The waiting owner may have let go.
                 let _ = match &first {
                     Ok(_) => confirmed.send(Ok(())),
                     Err(End::Hopeless(error)) => confirmed.send(Err(error.clone())),
@@ -194,7 +195,7 @@ impl Keeper {
                 End::Hopeless(error) => return Err(error),
                 End::Lost(error) => {
                     self.emit(RegistrationEvent::Lost(error));
-                    // Many may have lost their records together: do not come back together.
+                    // Many may have lost their records at once: spread their return.
                     let spread = (self.options.ttl / 10)
                         .min(Duration::from_secs(1))
                         .mul_f64(fastrand::f64());
@@ -243,7 +244,7 @@ impl Keeper {
                 Err(error) => error,
             };
             let delay = match error.kind().retry() {
-                // Without the changes since the last confirmation it may succeed.
+                // The record may succeed without the changes since the last confirmation.
                 Retry::Never if self.refuse_updates(&error) => continue,
                 Retry::Never => return Err(End::Hopeless(error)),
                 Retry::After(asked) => paced(asked, &mut backoff),
@@ -284,7 +285,7 @@ impl Keeper {
             () = left.cancelled() => Ok(()),
             () = too_late => Err(End::Hopeless(
                 Error::new(ErrorKind::Timeout, "register")
-                    .because("the registration before it under this id still withdraws"),
+                    .because("an earlier registration under this id is still withdrawing"),
             )),
         }
     }
@@ -368,7 +369,7 @@ impl Keeper {
                 continue;
             }
             if is_update {
-                // It stays wanted. Renewals go on as they would: they tell whether the record is still ours.
+                // The change stays wanted. Renewals go on as before: they tell whether the record is still ours.
                 debug!(error = %error.report(), "update failed");
                 self.status.send_modify(|status| status.error = Some(error));
                 update_at = Some(self.clock.now() + updates.next_delay());
@@ -410,21 +411,21 @@ impl Keeper {
             Err(match last {
                 Some(reason) => error.with_source(reason),
                 None => error.because(format!(
-                    "the server did not confirm within {limit:?}; the ttl removes the record"
+                    "the server did not confirm within {limit:?}: the record goes when its ttl ends"
                 )),
             })
         })
     }
 
-    /// Takes a wanted change; says whether there is something to send.
+    /// Accepts a wanted change. Returns whether there is something to send.
     fn accept(&mut self, command: Command) -> bool {
         let before = Arc::clone(&self.status.borrow().wanted);
         let change = AssertUnwindSafe(|| (command.change)(before.as_ref().clone()));
-        // Somebody else's code must not end the registration.
+        // A panic in the caller's code must not end the registration.
         let after = catch_unwind(change).map_err(|_| {
             Error::invalid_input(
                 "update registration",
-                "the change panicked, nothing was changed",
+                "the change panicked: nothing was changed",
             )
         });
         let after = match after.and_then(|after| self.check(&before, &after).map(|()| after)) {
@@ -439,9 +440,9 @@ impl Keeper {
                 ErrorKind::RateLimited { retry_after: None },
                 "update registration",
             );
-            let _ = command
-                .reply
-                .send(Err(full.because("too many updates wait for the server")));
+            let _ = command.reply.send(Err(
+                full.because("too many updates wait for the server: try again later")
+            ));
             return false;
         }
         self.unconfirmed.push(command.reply);
@@ -470,7 +471,7 @@ impl Keeper {
         }
     }
 
-    /// The server will never take the wanted record: goes back to the one that it confirmed. Says whether there is another one.
+    /// The server will never accept the wanted record: goes back to the last confirmed one. Returns whether that differs.
     fn refuse_updates(&mut self, error: &Error) -> bool {
         let Some(confirmed) = self.confirmed.clone() else {
             return false;
@@ -483,7 +484,7 @@ impl Keeper {
 
     fn answer_updates(&mut self, answer: &Result<()>) {
         for reply in self.unconfirmed.drain(..) {
-            // Whoever asked may have let go.
+            // The caller may have let go.
             let _ = reply.send(answer.clone());
         }
     }
@@ -539,7 +540,7 @@ impl Keeper {
             None => info!(event = name, "registration"),
             Some(error) => warn!(event = name, %error, "registration"),
         }
-        // Nobody need listen.
+        // There may be no listener.
         let _ = self.events.send(event);
     }
 }

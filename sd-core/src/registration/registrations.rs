@@ -19,7 +19,7 @@ use crate::registration::keeper::{Keeper, KeeperHandle};
 use crate::registration::status::{RegistrationDump, RegistrationStatus};
 use crate::sync::lock;
 
-/// The registrations that this process keeps, to refuse duplicates and to show them.
+/// The registrations that this process keeps. Refuses duplicates, and shows all in dumps.
 #[derive(Default)]
 pub(crate) struct Registrations(Mutex<BTreeMap<(ServiceName, InstanceId), Kept>>);
 
@@ -58,7 +58,7 @@ impl Registrations {
         );
         let (end, ended) = oneshot::channel();
         let (registrations, id) = (Arc::clone(self), record.clone());
-        // Tells so even if the task is dropped.
+        // Signals this even if the task is dropped.
         let left = left.drop_guard();
         let task = async move {
             let done = keeper.run(confirm).await;
@@ -71,7 +71,8 @@ impl Registrations {
         Ok(RegistrationGuard::new(record, handle, ended))
     }
 
-    /// Enters a registration. Returns what tells that the one before it under this id has left, if that still withdraws.
+    /// Enters a registration. If an earlier one under this id is still withdrawing, returns the token that tells when it has
+    /// left.
     fn enter(&self, record: &RecordId, kept: Kept) -> Result<Option<CancellationToken>> {
         let mut map = lock(&self.0);
         let key = (record.service.clone(), record.id.clone());
@@ -80,7 +81,7 @@ impl Registrations {
             .is_some_and(|other| !other.stop.is_cancelled())
         {
             return Err(Error::new(ErrorKind::Conflict, "register").because(format!(
-                "this process already keeps {:?} of {:?}",
+                "this process already keeps {:?} of {:?} registered: deregister it first",
                 record.id, record.service
             )));
         }

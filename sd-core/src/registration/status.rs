@@ -24,11 +24,11 @@ pub(crate) struct RegistrationStatus {
 pub struct RegistrationDump {
     /// The instance as it is wanted at the server.
     pub instance: Arc<Instance>,
-    /// Where the registration stands.
+    /// Its phase.
     pub phase: RegistrationPhase,
-    /// For how many seconds it has stood there.
+    /// For how many seconds it has been in this phase.
     pub for_seconds: f64,
-    /// Why it is not registered.
+    /// Why it is not registered, if it is not.
     pub error: Option<String>,
 }
 
