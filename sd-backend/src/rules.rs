@@ -1,4 +1,4 @@
-//! Checks of settings, and refusals that name the key.
+//! Checks of settings, with errors that name the key.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -10,51 +10,55 @@ use sd_core::{Error, Result};
 use crate::secret::Secret;
 use crate::url::RegistryUrl;
 
-/// The checks of one backend's settings. What breaks one is `InvalidInput`, and its cause is `key: rule`. Values are repeated only
-/// where they cannot hold a secret.
+/// The checks of one backend's settings. A broken rule is `InvalidInput` with the cause `key: rule`. The error repeats a value
+/// only where it cannot hold a secret.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     op: &'static str,
 }
 
 impl Rules {
-    /// The rules of a backend, whose errors have this operation, `etcd: configuration` for instance.
+    /// The rules of a backend. Their errors have the operation `op`, for example `etcd: configuration`.
     pub const fn new(op: &'static str) -> Self {
         Self { op }
     }
 
-    /// The refusal of a setting.
+    /// The error for a setting that breaks `rule`.
     pub fn broken(&self, key: &str, rule: impl fmt::Display) -> Error {
         Error::invalid_input(self.op, format!("{key}: {rule}"))
     }
 
-    /// A registry URL that must have this scheme.
+    /// Parses a registry URL that must have this scheme.
     ///
     /// # Errors
-    /// As [`RegistryUrl::parse`], and for another scheme.
+    /// As [`RegistryUrl::parse`]. `InvalidInput` for another scheme.
     pub fn url(&self, text: &str, scheme: &str) -> Result<RegistryUrl> {
         let url = RegistryUrl::parse(text)?;
         if url.scheme() != scheme {
             return Err(self.broken(
                 "url",
-                format!("begins with {scheme}://, not {}://", url.scheme()),
+                format!("must begin with {scheme}://, not {}://", url.scheme()),
             ));
         }
         Ok(url)
     }
 
-    /// Refuses the first key that is `true` here: it was set by the part of a URL that is its place, and again after the `?`.
+    /// Refuses settings that a URL gives twice: in the part before the `?` that is their place, and again after it.
+    /// `given_again` pairs each key with whether that is so.
     ///
     /// # Errors
-    /// `InvalidInput` names the key.
+    /// `InvalidInput` names the first such key.
     pub fn given_once(&self, given_again: &[(&str, bool)]) -> Result<()> {
         match given_again.iter().find(|(_, again)| *again) {
-            Some((key, _)) => Err(self.broken(key, "stands before the ? of a URL, not after it")),
+            Some((key, _)) => Err(self.broken(
+                key,
+                "is given twice: write it before the ? of the URL, not after it",
+            )),
             None => Ok(()),
         }
     }
 
-    /// Refuses a duration outside of its bounds, which are allowed themselves.
+    /// Refuses a duration outside `range`. The bounds themselves are allowed.
     ///
     /// # Errors
     /// `InvalidInput` names the key and the bounds.
@@ -74,7 +78,7 @@ impl Rules {
         ))
     }
 
-    /// The contents of the file that a setting names. Blocks.
+    /// Reads the file that a setting names. Blocks.
     ///
     /// # Errors
     /// `InvalidInput` names the key and the file.
@@ -83,13 +87,13 @@ impl Rules {
             .map_err(|error| self.broken(key, format!("cannot read {}: {error}", path.display())))
     }
 
-    /// The secret in the file that a setting names, without the line ends at its end. Blocks.
+    /// Reads a secret from the file that a setting names, and drops the line ends at its end. Blocks.
     ///
     /// # Errors
-    /// `InvalidInput` names the key, and the file if it cannot be read. What is in it is not repeated.
+    /// `InvalidInput` names the key, and the file if it cannot be read. The content is not repeated.
     pub fn read_secret(&self, key: &str, path: &Path) -> Result<Secret> {
         let text = String::from_utf8(self.read(key, path)?)
-            .map_err(|_| self.broken(key, "must hold UTF-8 text"))?;
+            .map_err(|_| self.broken(key, "the file must hold UTF-8 text"))?;
         Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
     }
 }
@@ -113,7 +117,7 @@ mod tests {
         assert!(RULES.url("newdb://h", "newdb").is_ok());
         let report = refused(RULES.url("olddb://h", "newdb"));
         assert!(
-            report.contains("url: begins with newdb://, not olddb://"),
+            report.contains("url: must begin with newdb://, not olddb://"),
             "{report}"
         );
     }
@@ -122,7 +126,7 @@ mod tests {
     fn a_key_that_was_given_again_is_refused_by_its_name() {
         assert!(RULES.given_once(&[("user", false)]).is_ok());
         let report = refused(RULES.given_once(&[("user", false), ("password", true)]));
-        assert!(report.contains("password: stands before the ?"), "{report}");
+        assert!(report.contains("password: is given twice"), "{report}");
     }
 
     #[test]
@@ -147,7 +151,8 @@ mod tests {
         fs::write(file.path(), b"sesame\xff").unwrap();
         let report = refused(RULES.read_secret("password_file", file.path()));
         assert!(
-            report.contains("password_file: must hold UTF-8") && !report.contains("sesame"),
+            report.contains("password_file: the file must hold UTF-8")
+                && !report.contains("sesame"),
             "{report}"
         );
         let report = refused(RULES.read("ca", Path::new("/does/not/exist")));

@@ -1,4 +1,4 @@
-//! What must not be shown.
+//! Text that must not be shown.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text itself, for the server and nobody else.
+    /// The text itself. Send it to the server and show it nowhere.
     pub fn expose(&self) -> &str {
         &self.0
     }

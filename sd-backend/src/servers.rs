@@ -1,4 +1,4 @@
-//! Where servers are.
+//! The addresses of servers.
 
 use std::fmt;
 use std::ops::Deref;
@@ -10,20 +10,20 @@ use crate::rules::Rules;
 
 const KEY: &str = "endpoints";
 
-/// The servers of a registry that is spoken to over HTTP, gRPC included, as the setting `endpoints` names them. `Debug` does not show what stands before an `@`: a password or
-/// a token does not belong there, but may be.
+/// The servers of a registry that speaks HTTP or gRPC, as the setting `endpoints` names them. `Debug` hides everything before
+/// an `@`: users may put a password or a token there, although it does not belong there.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Servers(Vec<String>);
 
 impl Servers {
-    /// Writes each server as `http://host:port` or `https://host:port`. Users may leave out both: a missing scheme is what
-    /// `wants_tls` says, `http` if it says nothing, and a missing port is `default_port(tls)`. Whether there must be one at all is for
-    /// the caller to check.
+    /// Completes each server to `http://host:port` or `https://host:port`. A server without a scheme gets `https` if
+    /// `wants_tls` is true, else `http`. A server without a port gets `default_port(tls)`. The caller checks whether there must
+    /// be a server at all.
     ///
     /// # Errors
-    /// `InvalidInput` if one of them cannot be dialled, contradicts `wants_tls`, or speaks TLS while another does not: what was
-    /// completed until then is of no use. None is repeated, for what may stand before an `@`.
+    /// `InvalidInput` if a server cannot be dialled, contradicts `wants_tls`, or speaks TLS while another does not. Servers may
+    /// then be partly completed: discard them. The error repeats no server, because of what may stand before an `@`.
     pub fn complete(
         &mut self,
         rules: Rules,
@@ -35,12 +35,15 @@ impl Servers {
                 .map_err(|rule| rules.broken(KEY, rule))?;
         }
         if self.speak_tls() && !self.iter().all(|server| is_secure(server)) {
-            return Err(rules.broken(KEY, "either all or none of them must be https"));
+            return Err(rules.broken(
+                KEY,
+                "some are https:// and some are not: write all or none with https",
+            ));
         }
         Ok(())
     }
 
-    /// Whether [complete](Self::complete) servers speak TLS.
+    /// Whether the [completed](Self::complete) servers speak TLS.
     pub fn speak_tls(&self) -> bool {
         self.iter().any(|server| is_secure(server))
     }
@@ -50,7 +53,7 @@ fn is_secure(server: &str) -> bool {
     server.starts_with("https://")
 }
 
-/// Or what is wrong with it, without repeating it.
+/// The full URL, or what is wrong with `server`, without repeating it.
 fn full_url(
     server: &str,
     wants_tls: Option<bool>,
@@ -58,15 +61,17 @@ fn full_url(
 ) -> Result<String, &'static str> {
     let (secure, address) = match server.split_once("://") {
         Some(("http", _)) if wants_tls == Some(true) => {
-            return Err("one of them is http://, but the configuration asks for TLS");
+            return Err("one is http://, but the configuration asks for TLS: write https://");
         }
         Some(("https", _)) if wants_tls == Some(false) => {
-            return Err("one of them is https://, but tls is off");
+            return Err("one is https://, but tls is off: turn it on or write http://");
         }
         Some(("http", address)) => (false, address),
         Some(("https", address)) => (true, address),
         None => (wants_tls.unwrap_or(false), server),
-        Some(_) => return Err("write http://host:port or https://host:port"),
+        Some(_) => {
+            return Err("one has an unknown scheme: write http://host:port or https://host:port");
+        }
     };
     let address = address.strip_suffix('/').unwrap_or(address);
     let has_port = address
@@ -80,7 +85,7 @@ fn full_url(
     let scheme = if secure { "https" } else { "http" };
     match parsed {
         Ok(parsed) if parsed.port().is_some() => Ok(format!("{scheme}://{parsed}")),
-        _ => Err("one of them is no host:port that can be dialled"),
+        _ => Err("one cannot be dialled: write host:port"),
     }
 }
 

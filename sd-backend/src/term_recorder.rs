@@ -1,4 +1,4 @@
-//! The record of an election's last term, from which the next leader learns how that one ended.
+//! The record of an election's last term, which tells the next leader how that term ended.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -14,14 +14,14 @@ struct Term {
     id: CandidateId,
     /// Tells the term from one of another participation with the same id.
     entry: String,
-    /// For how long somebody may believe in it, or in one before it, if it does not end well.
+    /// For how long its leader, or the leader of a term before it, may believe that it leads if the term does not end well.
     ttl_ms: u64,
     /// Whether its leader has stopped.
     ended: bool,
 }
 
 impl Term {
-    /// `None` if another program wrote something else there.
+    /// `None` if another program wrote this.
     fn decode(stored: &[u8]) -> Option<Self> {
         serde_json::from_slice(stored).ok()
     }
@@ -31,7 +31,7 @@ impl Term {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// What the next leader is told if this one does not end well.
+    /// What the next leader learns if this term does not end well.
     fn unknown(&self) -> Predecessor {
         Predecessor::Unknown {
             ttl: Duration::from_millis(self.ttl_ms),
@@ -39,13 +39,16 @@ impl Term {
     }
 }
 
-/// For electors whose server stores the [record](sd_core::port::Ticket::records_term) of a term: decides what is recorded of the term of one
-/// entry and what was before it, whatever becomes of the answers to single attempts.
+/// Decides what is recorded of an entry's term and how the term before it ended, even if answers to single attempts are lost.
+/// For electors whose server stores the [record](sd_core::port::Ticket::records_term) of a term.
 ///
-/// A backend keeps one record for each election, under a key of its own that hangs on no lease or session, so that it outlives
-/// them. When the entry is first, it reads the record, asks [`attempt`](Self::attempt) what to write, writes that in one step with
-/// the proof that the record is unchanged and the entry still first, and says so by [`succeeded`](Self::succeeded). When its leader
-/// has stopped, it writes what [`ended`](Self::ended) makes of the record, if that is unchanged.
+/// A backend keeps one record for each election, under a key that belongs to no lease or session, so that the record outlives
+/// both. It does the following:
+///
+/// - When the entry is first, it reads the record and asks [`attempt`](Self::attempt) what to write.
+/// - It writes that in one step with the proof that the record is unchanged and the entry still first, then calls
+///   [`succeeded`](Self::succeeded).
+/// - When the leader has stopped, it writes what [`ended`](Self::ended) makes of the record, if the record is unchanged.
 #[derive(Debug)]
 pub struct TermRecorder {
     id: CandidateId,
@@ -56,14 +59,14 @@ pub struct TermRecorder {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
-    /// What was found before the first attempt to write, whose outcome may be unknown.
+    /// How the term before ended, as found before the first attempt to write. The outcome of that attempt may be unknown.
     before: Option<Predecessor>,
     recorded: bool,
 }
 
 impl TermRecorder {
-    /// For the candidate with this id, whose terms last as long as `ttl` unless they are confirmed. `entry` tells its entry from those of
-    /// other participations with the same id: its lease or session, for instance.
+    /// A recorder for the candidate with this id and this time-to-live. `entry` tells its entry from those of other
+    /// participations with the same id, for example by lease or session.
     pub fn new(id: CandidateId, entry: impl Into<String>, ttl: Duration) -> Self {
         Self {
             id,
@@ -73,14 +76,14 @@ impl TermRecorder {
         }
     }
 
-    /// How the term before ended, once this one is recorded.
+    /// How the term before ended. `None` until this term is recorded.
     pub fn recorded(&self) -> Option<Predecessor> {
         let progress = self.progress();
         progress.before.filter(|_| progress.recorded)
     }
 
-    /// How the term before this one ended, given what is stored now, and what to store. There is nothing to store if an earlier
-    /// attempt has done it, whose answer was lost.
+    /// How the term before this one ended, given the record that is `stored` now, and what to write. There is nothing to write
+    /// if an earlier attempt whose answer was lost has already written it.
     pub fn attempt(&self, token: u64, stored: Option<&[u8]>) -> (Predecessor, Option<Vec<u8>>) {
         let mine = |ttl: Duration| Term {
             token,
@@ -105,12 +108,13 @@ impl TermRecorder {
         (before, (!is_done).then(record))
     }
 
-    /// The term is recorded as the last [`attempt`](Self::attempt) said.
+    /// Call this once the term is recorded as the last [`attempt`](Self::attempt) said.
     pub fn succeeded(&self) {
         self.progress().recorded = true;
     }
 
-    /// What to store when the leader with this entry has stopped; `None` if another term is stored, or this one has ended already.
+    /// What to write when the leader with this entry has stopped. `None` if another term is stored, or this one has already
+    /// ended.
     pub fn ended(stored: &[u8], entry: &str) -> Option<Vec<u8>> {
         let term = Term::decode(stored).filter(|term| term.entry == entry && !term.ended)?;
         let ended = Term {
@@ -120,7 +124,7 @@ impl TermRecorder {
         Some(ended.encode())
     }
 
-    /// Nothing that panics is done under the lock.
+    /// No code under the lock panics.
     fn progress(&self) -> MutexGuard<'_, Progress> {
         lock(&self.progress)
     }

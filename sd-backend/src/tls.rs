@@ -1,4 +1,4 @@
-//! How TLS is set up.
+//! The settings of TLS.
 
 use std::path::Path;
 
@@ -6,23 +6,24 @@ use sd_core::Result;
 
 use crate::rules::Rules;
 
-/// The settings of TLS, under the keys that every backend has for them. Make it with `..TlsSettings::default()`: there may be more.
+/// The TLS settings that every backend has, under the same keys. Build it with `..TlsSettings::default()`: more may come.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TlsSettings<'a> {
-    /// `tls`: whether servers that are written without a scheme speak it.
+    /// `tls`: whether servers that are written without a scheme use TLS.
     pub tls: Option<bool>,
-    /// `ca`: a PEM file of issuers that are trusted.
+    /// `ca`: a PEM file with the trusted issuers. By default those of the operating system.
     pub ca: Option<&'a Path>,
-    /// `cert`: a PEM file of our own certificate (chain).
+    /// `cert`: a PEM file with the client's certificate (chain).
     pub cert: Option<&'a Path>,
-    /// `key`: a PEM file of its key.
+    /// `key`: a PEM file with that certificate's key.
     pub key: Option<&'a Path>,
-    /// `server_name`: what servers' certificates are for.
+    /// `server_name`: the name that the servers' certificates must be for.
     pub server_name: Option<&'a str>,
 }
 
 impl TlsSettings<'_> {
-    /// Whether TLS is asked for: by `tls`, or by any of the others if that is not set.
+    /// Whether the settings ask for TLS: the value of `tls`, or true if that is not set and any other setting is. Otherwise
+    /// `None`.
     pub fn wanted(&self) -> Option<bool> {
         let implied = self.ca.is_some()
             || self.cert.is_some()
@@ -31,7 +32,7 @@ impl TlsSettings<'_> {
         self.tls.or(implied.then_some(true))
     }
 
-    /// Refuses a certificate without its key and the other way round.
+    /// Refuses a certificate without its key, and a key without its certificate.
     ///
     /// # Errors
     /// `InvalidInput` for `cert and key`.
@@ -39,13 +40,13 @@ impl TlsSettings<'_> {
         if self.cert.is_some() != self.key.is_some() {
             return Err(rules.broken(
                 "cert and key",
-                "a certificate needs its key and a key its certificate",
+                "one is missing: a certificate needs its key, and a key its certificate",
             ));
         }
         Ok(())
     }
 
-    /// The issuers that are trusted, as of now; `None` for those that the operating system trusts. Blocks.
+    /// Reads the trusted issuers from their file. `None` stands for those of the operating system. Blocks.
     ///
     /// # Errors
     /// `InvalidInput` names the file that cannot be read.
@@ -53,7 +54,7 @@ impl TlsSettings<'_> {
         self.ca.map(|path| rules.read("ca", path)).transpose()
     }
 
-    /// Our own certificate (chain) and its key, as of now. Blocks.
+    /// Reads the client's certificate (chain) and its key from their files. `None` unless both are set. Blocks.
     ///
     /// # Errors
     /// `InvalidInput` names the file that cannot be read.

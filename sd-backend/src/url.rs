@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 const OP: &str = "registry url";
 const MAX_URL_BYTES: usize = 8 * 1024;
 
-/// A registry URL in its parts. `Display` and `Debug` hide the password, a user name without one, which may be a token, and
-/// everything after `?`.
+/// A parsed registry URL. `Display` and `Debug` hide the password and everything after `?`. They also hide a user name without
+/// a password, which may be a token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RegistryUrl {
     scheme: String,
@@ -25,18 +25,21 @@ pub struct RegistryUrl {
 }
 
 impl RegistryUrl {
-    /// Reads a URL. Hosts are separated by commas and may lack a port; an IPv6 address is written in brackets. User name,
-    /// password and path may be percent-encoded; `/`, `?` and `#` in user name or password, and `@` after the hosts, must be.
+    /// Parses a URL of at most 8 KiB. Hosts are separated by commas and may lack a port. An IPv6 address needs brackets. User
+    /// name, password and path may be percent-encoded. `/`, `?` and `#` in a user name or password must be, and so must `@`
+    /// after the hosts.
     ///
     /// # Errors
-    /// `InvalidInput` names what is wrong, without repeating the password.
+    /// `InvalidInput` says what is wrong, without repeating the password.
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = |message: String| Error::invalid_input(OP, message);
         if text.len() > MAX_URL_BYTES {
             return Err(wrong(format!("is longer than {MAX_URL_BYTES} bytes")));
         }
         if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return Err(wrong("contains white space or control characters".into()));
+            return Err(wrong(
+                "contains white space or control characters: remove or percent-encode them".into(),
+            ));
         }
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(wrong(
@@ -51,12 +54,13 @@ impl RegistryUrl {
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         {
             return Err(wrong(format!(
-                "{scheme:?} is no backend name: use lower-case letters"
+                "{scheme:?} is no backend name: use lower-case letters, digits and '-'"
             )));
         }
         if rest.contains('#') {
             return Err(wrong(
-                "a fragment (#...) means nothing here; write %23 for the character".into(),
+                "has a fragment (#...), which means nothing here: write %23 for the character"
+                    .into(),
             ));
         }
         let (authority, after) = rest
@@ -65,7 +69,7 @@ impl RegistryUrl {
         // A password that is cut at its `/` or `?` would show up in what is taken for hosts and path.
         if !authority.is_empty() && after.contains('@') {
             return Err(wrong(
-                "percent-encode '/', '?' and '@' in user name and password (and '@' elsewhere)"
+                "has an '@' after a '/' or '?': percent-encode '/', '?' and '@' in user name and password, and '@' elsewhere"
                     .into(),
             ));
         }
@@ -100,7 +104,7 @@ impl RegistryUrl {
         })
     }
 
-    /// The backend's name, for instance `etcd`.
+    /// The backend's name, for example `etcd`.
     pub fn scheme(&self) -> &str {
         &self.scheme
     }
@@ -115,20 +119,20 @@ impl RegistryUrl {
         self.password.as_deref()
     }
 
-    /// Hosts as written, each with or without a port.
+    /// The hosts as written, each with or without a port.
     pub fn hosts(&self) -> &[String] {
         &self.hosts
     }
 
-    /// The path with its leading slash, decoded; empty if there is none.
+    /// The decoded path with its leading slash. Empty if there is none.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The keys after `?` as a struct. Use `#[serde(deny_unknown_fields)]`, and `humantime_serde` for durations.
+    /// Reads the keys after `?` into a struct. Use `#[serde(deny_unknown_fields)]`, and `humantime_serde` for durations.
     ///
     /// # Errors
-    /// `InvalidInput` names the key that is unknown or the value that cannot be read.
+    /// `InvalidInput` names the unknown key, or the value that cannot be read.
     pub fn settings<T: DeserializeOwned>(&self) -> Result<T> {
         let keys = serde_html_form::Deserializer::from_bytes(self.query.as_bytes());
         serde_path_to_error::deserialize(keys).map_err(|error| {
@@ -143,7 +147,7 @@ impl RegistryUrl {
         })
     }
 
-    /// Refuses keys, for backends that have none.
+    /// Refuses all keys, for backends that have none.
     ///
     /// # Errors
     /// `InvalidInput` if there is a key.
