@@ -1,4 +1,4 @@
-//! A conformance suite is a list of named cases; its report names every case that failed or was skipped.
+//! Conformance cases with names, and the report of a suite, which names every case that failed or was skipped.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use tokio::time::timeout;
 
 use crate::Fixture;
 
-/// No case takes longer. One that hangs has failed.
+/// The time limit of a case. One that hangs has failed.
 const CASE_WITHIN: Duration = Duration::from_mins(3);
 
-/// One thing that every backend must do.
+/// One behaviour that every backend must have.
 #[derive(Clone, Copy)]
 pub struct Case {
-    /// A sentence.
+    /// A sentence that is true when the case passes.
     pub name: &'static str,
     pub(super) run: for<'a> fn(&'a dyn Fixture) -> BoxFuture<'a, Result<(), Failure>>,
 }
@@ -29,9 +29,9 @@ impl fmt::Debug for Case {
 /// Why a case did not pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The backend does not do it.
+    /// The backend does not behave that way.
     Broken(String),
-    /// The case does not apply, or the fixture cannot bring it about.
+    /// The case does not apply, or the fixture cannot stage it.
     Skipped(String),
 }
 
@@ -41,14 +41,14 @@ impl From<Error> for Failure {
     }
 }
 
-/// How one case went.
+/// The outcome of one case.
 pub type Outcome = Result<(), Failure>;
 
 impl Case {
-    /// Runs the case alone.
+    /// Runs this case alone, for at most 3 minutes.
     ///
     /// # Errors
-    /// Why it did not pass.
+    /// Why the case did not pass.
     pub async fn run(&self, fixture: &dyn Fixture) -> Outcome {
         match timeout(CASE_WITHIN, (self.run)(fixture)).await {
             Ok(outcome) => outcome,
@@ -59,7 +59,7 @@ impl Case {
     }
 }
 
-/// How all cases of a suite went.
+/// The outcomes of all cases of a suite.
 #[derive(Clone, Debug)]
 pub struct SuiteReport {
     outcomes: Vec<(&'static str, Outcome)>,
@@ -89,10 +89,11 @@ impl SuiteReport {
         self.names(|outcome| matches!(outcome, Err(Failure::Skipped(_))))
     }
 
-    /// Panics unless every case passed, but for exactly these, which must have been skipped.
+    /// Panics unless exactly the cases `expected` were skipped and all others passed.
     ///
     /// # Panics
-    /// With the name and the reason of every case that failed, was skipped, or should have been.
+    /// With the name and the reason of every case that failed, was skipped unexpectedly, or was expected to be skipped and was
+    /// not.
     #[track_caller]
     pub fn expect_passed_but_skipped(&self, expected: &[&str]) {
         let wrong: Vec<String> = self
@@ -120,7 +121,7 @@ impl SuiteReport {
     }
 }
 
-/// The outcome of an act that the fixture may not be able to do.
+/// The outcome of an act that the fixture may not support.
 pub(super) fn done(act: sd_core::Result<()>) -> Outcome {
     act.map_err(|error| match error.kind() {
         ErrorKind::Unsupported => {

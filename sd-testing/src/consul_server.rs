@@ -1,4 +1,4 @@
-//! A Consul agent of one's own.
+//! A Consul agent for a test's own use.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,11 +20,11 @@ const MOST_BYTES: u64 = 16 * 1024 * 1024;
 /// A running Consul agent with its own ports and data: `ConsulServer::launch(ConsulProgram::from_env()?)`.
 pub type ConsulServer = ServerProcess<ConsulProgram>;
 
-/// How a Consul agent is started on free loopback ports. It is a server, the only one of its datacenter, unless told otherwise.
+/// How to start a Consul agent on free loopback ports. By default it is a server, and the only one of its datacenter.
 ///
-/// It elects itself as soon as Consul allows. All else is as Consul has it by default: sessions of 10 s and more, which
-/// `with_config(r#"session_ttl_min = "1s""#)` changes, 200 connections for each client address, and services that are
-/// critical for too long are removed after a minute at least, looked for every 30 s, which nothing changes.
+/// It elects itself as soon as Consul allows. Everything else has Consul's defaults. Sessions have a time-to-live of at least
+/// 10 s, which `with_config(r#"session_ttl_min = "1s""#)` changes. A client address gets 200 connections. Services that stay
+/// critical are removed after a minute at the earliest, and Consul looks for them every 30 s; nothing changes that.
 #[derive(Clone, Debug)]
 pub struct ConsulProgram {
     path: PathBuf,
@@ -40,15 +40,15 @@ pub struct ConsulProgram {
 }
 
 impl ConsulProgram {
-    /// The Consul that `SD_TEST_CONSUL_BIN` names.
+    /// The Consul program that `SD_TEST_CONSUL_BIN` names.
     ///
     /// # Errors
-    /// `NotFound` if the variable is missing.
+    /// `NotFound` if the variable is not set. `Unavailable` if there are no free ports.
     pub fn from_env() -> Result<Self> {
         Self::new(required_env("SD_TEST_CONSUL_BIN")?)
     }
 
-    /// The Consul at `path`.
+    /// The Consul program at `path`.
     ///
     /// # Errors
     /// `Unavailable` if there are no free ports.
@@ -68,14 +68,14 @@ impl ConsulProgram {
         })
     }
 
-    /// Adds configuration in HCL, for instance `limits { http_max_conns_per_client = 1000 }` or `node_meta { zone = "a" }`.
+    /// Adds configuration in HCL, for example `limits { http_max_conns_per_client = 1000 }` or `node_meta { zone = "a" }`.
     #[must_use]
     pub fn with_config(mut self, hcl: impl Into<String>) -> Self {
         self.config.push(hcl.into());
         self
     }
 
-    /// Denies what no token allows. `management` is a token that may do everything, a UUID.
+    /// Denies everything that no token allows. `management` is a token, a UUID, that may do everything.
     #[must_use]
     pub fn with_acl(mut self, management: impl Into<String>) -> Self {
         let token = management.into();
@@ -90,8 +90,8 @@ impl ConsulProgram {
         self
     }
 
-    /// Serves clients with TLS too, and only those with a certificate that `ca` signed. The files are PEM; the certificate has
-    /// to be good for 127.0.0.1. `with_config("tls { https { verify_incoming = false } }")` afterwards serves all clients.
+    /// Also serves clients with TLS, but only those with a certificate that `ca` signed. The files are PEM. The certificate
+    /// must be valid for 127.0.0.1. A later `with_config("tls { https { verify_incoming = false } }")` serves all clients.
     ///
     /// # Errors
     /// `Unavailable` if there is no free port.
@@ -109,8 +109,8 @@ impl ConsulProgram {
         Ok(self)
     }
 
-    /// A datacenter of another name than `dc1`. With `others`, servers of other datacenters that run already, it answers for
-    /// them as well, and they for it, some seconds after the start.
+    /// Names the datacenter, which is `dc1` by default. `others` are running servers of other datacenters: some seconds after
+    /// the start, this server answers for their datacenters, and they for its datacenter.
     #[must_use]
     pub fn in_datacenter(mut self, name: &str, others: &[&ConsulProgram]) -> Self {
         self.config.push(format!(r#"datacenter = "{name}""#));
@@ -122,8 +122,8 @@ impl ConsulProgram {
         self
     }
 
-    /// An agent that keeps no data of the datacenter itself but asks `server`, as those beside applications do. With `server`
-    /// killed, it answers that there is no leader.
+    /// A client agent: it keeps no data of the datacenter but asks `server`, as agents beside applications do. While `server`
+    /// is killed, it answers that there is no leader.
     #[must_use]
     pub fn client_of(mut self, server: &ConsulProgram) -> Self {
         self.is_client = true;
@@ -134,12 +134,12 @@ impl ConsulProgram {
         self
     }
 
-    /// The name of its node.
+    /// The name of the agent's node.
     pub fn node(&self) -> &str {
         &self.node
     }
 
-    /// The URL for clients: `https://` with TLS.
+    /// The URL for clients. `https://` with TLS.
     pub fn url(&self) -> String {
         match self.https {
             Some(port) => format!("https://127.0.0.1:{port}"),
@@ -147,13 +147,13 @@ impl ConsulProgram {
         }
     }
 
-    /// The address for clients, for instance as the target of a [`TcpProxy`](crate::TcpProxy) or an
+    /// The address for clients, for example as the target of a [`TcpProxy`](crate::TcpProxy) or an
     /// [`HttpProxy`](crate::HttpProxy).
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.https.unwrap_or(self.http)))
     }
 
-    /// What an operator does: a request without TLS, with the management token if there is one. Returns status and body.
+    /// Sends a request as an operator: without TLS, with the management token if there is one. Returns the status and the body.
     ///
     /// # Errors
     /// `Unavailable` if no answer comes.

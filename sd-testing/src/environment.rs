@@ -1,14 +1,14 @@
-//! The contract with `cargo xtask test`: variables that say where real servers are.
+//! The contract with `cargo xtask test`: variables that name real servers.
 //!
-//! `SD_TEST_ETCD` is the URL of a running server, `SD_TEST_ETCD_BIN` its program, for tests that kill and freeze servers of
-//! their own. The same for every other backend.
+//! `SD_TEST_ETCD` is the URL of a running server. `SD_TEST_ETCD_BIN` is its program, for tests that kill and freeze their own
+//! servers. Every other backend has the same variables.
 
 use sd_core::{Error, ErrorKind, Result};
 
 /// The value of a variable that `cargo xtask test` sets.
 ///
 /// # Errors
-/// `NotFound` with the command to run, if it is missing: a test that was asked for must not pass without its server.
+/// `NotFound` with the command to run if the variable is not set: a test that was asked for must not pass without its server.
 pub fn required_env(name: &str) -> Result<String> {
     std::env::var(name)
         .ok()

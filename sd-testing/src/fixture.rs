@@ -9,18 +9,18 @@ use sd_core::{
     Backend, ElectionName, Error, ErrorKind, Incarnation, RecordId, Result, ServiceName,
 };
 
-/// One store, its clients, and what only somebody beside the library can do to it.
+/// One store, its clients, and the acts that only an operator can do to it.
 ///
-/// The optional acts answer `Unsupported` by default: the cases that need them are then skipped, and named as such.
+/// The optional acts return `Unsupported` by default. Cases that need them are then skipped, and the report names them.
 #[async_trait]
 pub trait Fixture: Send + Sync {
-    /// A new client of the store; each is as independent as one of another process.
+    /// A new client of the store, as independent as a client in another process.
     async fn backend(&self) -> Result<Arc<dyn Backend>>;
 
-    /// A time-to-live that a case can wait for to pass, within the backend's limits.
+    /// A time-to-live within the backend's limits that is short enough for a case to wait for its end.
     fn ttl(&self) -> Duration;
 
-    /// The name of a service that nobody else uses.
+    /// A service name that no other test uses.
     fn service(&self) -> ServiceName {
         let name = format!("conformance-{}", Incarnation::random());
         match ServiceName::new(name) {
@@ -29,7 +29,7 @@ pub trait Fixture: Send + Sync {
         }
     }
 
-    /// The name of an election that nobody else uses.
+    /// An election name that no other test uses.
     fn election(&self) -> ElectionName {
         let name = format!("conformance/{}", Incarnation::random());
         match ElectionName::new(name) {
@@ -38,23 +38,23 @@ pub trait Fixture: Send + Sync {
         }
     }
 
-    /// A time-to-live of a candidate's entry that a case can wait for to pass, within the elector's limits. Default [`ttl`](Self::ttl).
+    /// A time-to-live of an entry, within the elector's limits, that is short enough for a case to wait for its end. Default
+    /// [`ttl`](Self::ttl).
     fn election_ttl(&self) -> Duration {
         self.ttl()
     }
 
-    /// How long after the end of its time-to-live a record or an entry may still be seen. Default 5 s.
+    /// How long a record or an entry may still be seen after its time-to-live has ended. Default 5 s.
     fn expiry_slack(&self) -> Duration {
         Duration::from_secs(5)
     }
 
-    /// How long a case may wait for a feed that is quiet. If the backend's own limits are longer, the case is skipped. Default
-    /// 60 s.
+    /// How long a case may wait for a quiet feed. If the backend's own limits are longer, the case is skipped. Default 60 s.
     fn patience(&self) -> Duration {
         Duration::from_mins(1)
     }
 
-    /// How many instances a big set has. Default 1000.
+    /// How many instances a large set has. Default 1000.
     fn big_set(&self) -> usize {
         1000
     }
@@ -64,37 +64,37 @@ pub trait Fixture: Send + Sync {
         true
     }
 
-    /// Puts an entry into the service that cannot be read as an instance.
+    /// Writes an entry into the service that cannot be read as an instance.
     async fn write_garbage(&self, service: &ServiceName) -> Result<()> {
         let _ = service;
         Err(Error::new(ErrorKind::Unsupported, "write garbage"))
     }
 
-    /// Deletes a record behind its owner's back, as an operator would.
+    /// Deletes a record without its owner, as an operator would.
     async fn remove_record(&self, record: &RecordId) -> Result<()> {
         let _ = record;
         Err(Error::new(ErrorKind::Unsupported, "remove record"))
     }
 
-    /// Ends the lease or session under a record. Where it is `Unsupported`, cases wait for the time-to-live to pass.
+    /// Ends the lease or session of a record. If this is `Unsupported`, cases wait for the time-to-live to end.
     async fn expire(&self, record: &RecordId) -> Result<()> {
         let _ = record;
         Err(Error::new(ErrorKind::Unsupported, "expire record"))
     }
 
-    /// Deletes a candidate's entry behind its owner's back, as an operator would.
+    /// Deletes a candidate's entry without its owner, as an operator would.
     async fn remove_entry(&self, ticket: &Ticket) -> Result<()> {
         let _ = ticket;
         Err(Error::new(ErrorKind::Unsupported, "remove entry"))
     }
 
-    /// Ends the lease or session under a candidate's entry. Where it is `Unsupported`, cases wait for the time-to-live to pass.
+    /// Ends the lease or session of a candidate's entry. If this is `Unsupported`, cases wait for the time-to-live to end.
     async fn expire_entry(&self, ticket: &Ticket) -> Result<()> {
         let _ = ticket;
         Err(Error::new(ErrorKind::Unsupported, "expire entry"))
     }
 
-    /// How many entries an election has at the server, of whatever client.
+    /// How many entries of all clients an election has at the server.
     async fn entries(&self, election: &ElectionName) -> Result<usize> {
         let _ = election;
         Err(Error::new(ErrorKind::Unsupported, "count entries"))

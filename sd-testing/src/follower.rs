@@ -1,4 +1,4 @@
-//! Reads a feed as core does, and checks on the way what holds for every feed.
+//! Reads a feed as core does, and checks what must hold for every feed.
 
 use std::time::Duration;
 

@@ -16,13 +16,13 @@ use tokio::time::{sleep, timeout};
 use crate::http_message::{Head, answer};
 
 const BUFFER_BYTES: usize = 16 * 1024;
-/// How long a client that got its answer early may go on sending its request.
+/// How long a client that already has its answer may go on sending its request.
 const LINGER: Duration = Duration::from_secs(2);
-/// What the proxy remembers at most. A client that asks so often is what the test wants to know about.
+/// How many requests the proxy remembers. A client that sends so many is what the test wants to find out.
 const MOST_REQUESTS: usize = 100_000;
 
-/// What happens to some requests on their way through an [`HttpProxy`]: they wait, are answered without the server, or get an
-/// answer with other headers than the server gave. Without any of these, they pass as they are.
+/// What an [`HttpProxy`] does with some requests: it delays them, answers them without the server, or changes headers of the
+/// server's answer. Requests without a rule pass unchanged.
 #[derive(Clone, Debug)]
 pub struct HttpRule {
     method: String,
@@ -34,7 +34,7 @@ pub struct HttpRule {
 }
 
 impl HttpRule {
-    /// For requests with this method, whose path begins with `path`. An empty method stands for all.
+    /// A rule for requests with this method whose path begins with `path`. An empty method stands for all methods.
     #[must_use]
     pub fn new(method: impl Into<String>, path: impl Into<String>) -> Self {
         Self {
@@ -47,28 +47,28 @@ impl HttpRule {
         }
     }
 
-    /// They wait for this long before anything else happens.
+    /// Delays the requests by this long before anything else happens.
     #[must_use]
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// They get this answer, and the server does not see them.
+    /// Gives this answer. The server does not see the requests.
     #[must_use]
     pub fn answer(mut self, status: u16, body: impl Into<String>) -> Self {
         self.answer = Some((status, body.into()));
         self
     }
 
-    /// The answer has this header, instead of the server's of that name if it is the server's answer.
+    /// Sets this header of the answer. It replaces the server's header of that name.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// Works on so many requests only. Without it, on all.
+    /// Applies the rule to this many requests only. By default it applies to all.
     #[must_use]
     pub fn times(mut self, times: usize) -> Self {
         self.left = times;
@@ -88,23 +88,23 @@ impl HttpRule {
 pub struct HttpRequest {
     /// `GET`
     pub method: String,
-    /// `/v1/health/service/web`, as it was sent.
+    /// `/v1/health/service/web`, as sent.
     pub path: String,
-    /// `passing&index=7`, as it was sent; empty without one.
+    /// `passing&index=7`, as sent. Empty without a query.
     pub query: String,
-    /// What became of it.
+    /// What has become of it.
     pub state: HttpState,
 }
 
-/// What became of an [`HttpRequest`].
+/// What has become of an [`HttpRequest`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HttpState {
-    /// It waits for its answer.
+    /// The request waits for its answer.
     Waiting,
     /// The answer had this status.
     Answered(u16),
-    /// The client, the server or the proxy hung up before the answer had begun.
+    /// The client, the server or the proxy closed the connection before the answer began.
     Dropped,
 }
 
@@ -155,22 +155,22 @@ impl HttpProxy {
         self.address
     }
 
-    /// The same as a URL: `http://127.0.0.1:12345`.
+    /// The same address as a URL: `http://127.0.0.1:12345`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Replaces all rules, for requests that arrive from now on. The first that applies to a request is the one that counts.
+    /// Replaces all rules, for requests that arrive from now on. The first rule that fits a request applies.
     pub fn set_rules(&self, rules: impl IntoIterator<Item = HttpRule>) {
         *self.shared.rules() = rules.into_iter().collect();
     }
 
-    /// All requests so far, in the order of their arrival.
+    /// All requests so far, in order of arrival.
     pub fn requests(&self) -> Vec<HttpRequest> {
         self.shared.requests.borrow().clone()
     }
 
-    /// Waits until the requests satisfy a condition, and returns them. Cancel-safe; has no deadline of its own.
+    /// Waits until the requests satisfy `condition`, and returns them. Cancel-safe. Has no deadline of its own.
     pub async fn seen(
         &self,
         mut condition: impl FnMut(&[HttpRequest]) -> bool,
@@ -195,7 +195,7 @@ impl Shared {
         lock(&self.rules)
     }
 
-    /// The rule for this request, of which one use is now gone.
+    /// The first rule that fits this request. One of its uses is now spent.
     fn rule(&self, method: &str, path: &str) -> Option<HttpRule> {
         let mut rules = self.rules();
         let rule = rules
@@ -206,7 +206,7 @@ impl Shared {
     }
 }
 
-/// The place of one request among all; whoever lets go of it before it was answered has dropped it.
+/// The record of one request. If it is dropped before the request was answered, the request counts as dropped.
 struct Record<'a> {
     requests: &'a watch::Sender<Vec<HttpRequest>>,
     place: usize,
@@ -294,8 +294,8 @@ async fn serve(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
     }
 }
 
-/// Ends a connection so that the client gets all of the answer even if it has not sent all of its request: closing with bytes
-/// unread would reset it.
+/// Ends a connection so that the client gets the whole answer even if it has not sent its whole request: closing with unread
+/// bytes would reset the connection.
 async fn hang_up(mut client: TcpStream) -> io::Result<()> {
     client.shutdown().await?;
     let mut buffer = vec![0; BUFFER_BYTES];
@@ -322,7 +322,7 @@ async fn forward(
         match tokio::io::copy(&mut from_client, &mut to_server).await {
             // The client has hung up.
             Ok(_) => Ok(()),
-            // The server wants no more of it, but its answer may be on its way.
+            // The server reads no more, but its answer may be on its way.
             Err(_) => std::future::pending().await,
         }
     };

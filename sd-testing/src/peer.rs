@@ -1,5 +1,5 @@
-//! A program of another project beside which ours is tested. It does what its arguments say until its standard input ends, and tells
-//! in lines what it does and sees.
+//! A program of another project that a test runs beside ours. It does what its arguments say until its standard input ends, and
+//! reports in lines what it does and sees.
 
 use std::io;
 use std::process::Stdio;
@@ -10,7 +10,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::required_env;
 
-/// A running program, with our standard error. Dropping it kills it.
+/// A running program. It writes to our standard error. Dropping it kills it.
 #[derive(Debug)]
 pub struct Peer {
     child: Child,
@@ -22,7 +22,7 @@ impl Peer {
     /// Starts the program that `variable` names.
     ///
     /// # Errors
-    /// `NotFound` if the variable is missing, `Unavailable` if the program cannot be started.
+    /// `NotFound` if the variable is not set. `Unavailable` if the program cannot be started.
     pub fn start(variable: &str, arguments: &[&str]) -> Result<Self> {
         let program = required_env(variable)?;
         let mut child = Command::new(&program)
@@ -41,20 +41,20 @@ impl Peer {
         })
     }
 
-    /// The next line. Cancel-safe; has no deadline of its own.
+    /// The next line. Cancel-safe. Has no deadline of its own.
     ///
     /// # Errors
     /// `Unavailable` if the program has ended.
     pub async fn line(&mut self) -> Result<String> {
         let line = self.lines.next_line().await.map_err(broken)?;
-        line.ok_or_else(|| unavailable().because("the program has ended"))
+        line.ok_or_else(|| unavailable().because("the program has ended: see its standard error"))
     }
 
-    /// Ends its standard input, and waits until it has ended by itself. Returns the lines that were left. Has no
+    /// Ends the program's standard input, and waits until the program has ended by itself. Returns the remaining lines. Has no
     /// deadline of its own.
     ///
     /// # Errors
-    /// `Unavailable` if it says that it failed.
+    /// `Unavailable` if the program reports failure.
     pub async fn dismiss(mut self) -> Result<Vec<String>> {
         drop(self.stdin.take());
         let mut left = Vec::new();

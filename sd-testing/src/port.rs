@@ -1,4 +1,4 @@
-//! Free TCP ports for servers that cannot be told to take any.
+//! Free TCP ports, for servers that need to be told their port.
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
@@ -7,19 +7,19 @@ use std::sync::Mutex;
 use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result};
 
-/// Below the ports that the kernel gives to outgoing connections (32768 and up on Linux): one of those could take the port of
-/// a server that a test has just killed.
+/// Below the ports that the kernel gives to outgoing connections (32768 and up on Linux). Such a connection could take the port
+/// of a server that a test has just killed.
 const RANGE: std::ops::Range<u16> = 12_000..32_000;
 
 const ATTEMPTS: usize = 1000;
 
-/// What this process has handed out already.
+/// The ports that this process has already handed out.
 static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
-/// A port of 127.0.0.1 on which nobody listens. No two calls of one process get the same.
+/// A port of 127.0.0.1 on which no process listens. Each call in a process returns another port.
 ///
 /// # Errors
-/// `Unavailable` if none is found.
+/// `Unavailable` if no free port is found.
 pub fn free_port() -> Result<u16> {
     let mut taken = lock(&TAKEN);
     for _ in 0..ATTEMPTS {
@@ -29,8 +29,11 @@ pub fn free_port() -> Result<u16> {
             return Ok(port);
         }
     }
-    Err(Error::new(ErrorKind::Unavailable, "free port")
-        .because(format!("none found on 127.0.0.1 in {ATTEMPTS} attempts")))
+    Err(
+        Error::new(ErrorKind::Unavailable, "free port").because(format!(
+            "no free port found on 127.0.0.1 in {ATTEMPTS} attempts"
+        )),
+    )
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Where a case plays: a service of its own, one client that writes and another that reads.
+//! The setting of a case: a service of its own, one client that writes and another that reads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,7 +110,7 @@ impl Scene {
         Ok(Follower::new(self.service.clone(), watcher, None))
     }
 
-    /// Opens a feed after `known`, anew if that is refused as outdated, and waits for a set as wanted.
+    /// Opens a feed after `known`, or a fresh one if that is refused as outdated, and waits for a set as wanted.
     pub(super) async fn resume_until(
         &self,
         known: &Snapshot,

@@ -7,7 +7,8 @@ use sd_core::{Backend, Instancer, Registrar, Result, ServiceName, Snapshot, Watc
 
 use crate::{ScriptedInstancer, ScriptedRegistrar};
 
-/// A [`Backend`] for a [`Registry`](sd_core::Registry) over what a test writes. Cheap to clone; clones share everything.
+/// A [`Backend`] for a [`Registry`](sd_core::Registry), with answers that the test scripts. Cheap to clone; clones share
+/// everything.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ScriptedBackend {

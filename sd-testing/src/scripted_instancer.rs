@@ -1,4 +1,4 @@
-//! A source that says what a test writes for it.
+//! A source whose answers a test scripts.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,12 +19,12 @@ use crate::Answer;
 pub struct Opening {
     /// When it was called.
     pub at: Instant,
-    /// The position that it was asked to resume after.
+    /// The position after which it was asked to resume.
     pub known: Option<Revision>,
 }
 
-/// An [`Instancer`] whose answers are written in advance. Its feeds take what they tell from one queue: an error ends the
-/// feed, and the next one goes on with what follows it. Cheap to clone; clones share everything.
+/// An [`Instancer`] with scripted answers. All its feeds take their news from one queue. An error ends the feed, and the next
+/// feed goes on with the news after it. Cheap to clone; clones share everything.
 #[derive(Clone, Debug)]
 pub struct ScriptedInstancer(Arc<Shared>);
 
@@ -61,35 +61,35 @@ impl Default for ScriptedInstancer {
 }
 
 impl ScriptedInstancer {
-    /// Tells this next, in the feed that is open then.
+    /// Queues this news for the feed that is open when its turn comes.
     pub fn tell(&self, news: Result<Feed>) {
         self.script().news.push_back(news);
         self.0.written.notify_waiters();
     }
 
-    /// Answers the next opening of a feed in this way; after those in the queue all succeed.
+    /// Queues this answer to the opening of a feed. Once the queue is empty, openings succeed.
     pub fn answer_opening(&self, answer: Answer) {
         self.script().openings.push_back(answer);
     }
 
-    /// As [`answer_opening`](Self::answer_opening), for a source that is made on one line.
+    /// As [`answer_opening`](Self::answer_opening), for method chaining.
     #[must_use]
     pub fn with_opening(self, answer: Answer) -> Self {
         self.answer_opening(answer);
         self
     }
 
-    /// How long feeds that are opened from now on may be silent. Default 30 s.
+    /// Sets the silence limit of feeds that are opened from now on. Default 30 s.
     pub fn set_silence_limit(&self, limit: Duration) {
         self.script().silence_limit = limit;
     }
 
-    /// Every call of `watch` until now.
+    /// Every call of `watch` so far.
     pub fn openings(&self) -> Vec<Opening> {
         self.0.openings.borrow().clone()
     }
 
-    /// Waits until `watch` was called this often. Cancel-safe; has no deadline of its own.
+    /// Waits until `watch` has been called this often. Cancel-safe. Has no deadline of its own.
     pub async fn opened(&self, times: usize) {
         let mut seen = self.0.openings.subscribe();
         // Cannot fail: `self` holds the sender.
@@ -101,7 +101,7 @@ impl ScriptedInstancer {
         *self.0.open.borrow()
     }
 
-    /// Waits until this many feeds are open. Cancel-safe; has no deadline of its own.
+    /// Waits until this many feeds are open. Cancel-safe. Has no deadline of its own.
     pub async fn feeds_are_open(&self, feeds: usize) {
         let mut seen = self.0.open.subscribe();
         let _ = seen.wait_for(|open| *open == feeds).await;

@@ -1,4 +1,4 @@
-//! A registrar that answers what a test writes for it, and remembers what it was asked.
+//! A registrar whose answers a test scripts, and which remembers its calls.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
@@ -12,7 +12,7 @@ use sd_core::{Error, Instance, RecordId, RegisterOptions, Registrar, Result};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How a scripted call goes.
+/// The outcome of a scripted call.
 #[derive(Clone, Debug, Default)]
 pub enum Answer {
     /// It succeeds.
@@ -40,7 +40,7 @@ impl Answer {
     }
 }
 
-/// What a registrar can be asked.
+/// The operations of a registrar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Op {
     /// `register`
@@ -59,15 +59,15 @@ pub enum Op {
 pub struct Call {
     /// When it was made.
     pub at: Instant,
-    /// What was asked.
+    /// The operation.
     pub op: Op,
-    /// The record that was to be written, for `register` and `update`.
+    /// The record to write, for `register` and `update`.
     pub instance: Option<Instance>,
-    /// What `register` was asked for.
+    /// The options of `register`.
     pub options: Option<RegisterOptions>,
 }
 
-/// A [`Registrar`] whose answers are written in advance. Cheap to clone; clones share everything.
+/// A [`Registrar`] with scripted answers. Cheap to clone; clones share everything.
 #[derive(Clone, Debug)]
 pub struct ScriptedRegistrar {
     shared: Arc<Shared>,
@@ -101,17 +101,17 @@ impl Default for ScriptedRegistrar {
 }
 
 impl ScriptedRegistrar {
-    /// The times-to-live that it accepts and grants.
+    /// The times-to-live that it accepts and grants: 1 s to 10 min.
     pub const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(10);
     /// The largest record that it accepts, in bytes.
     pub const RECORD_BYTES: usize = 4096;
 
-    /// Answers the next call of this kind in this way.
+    /// Queues this answer to a call of `op`.
     pub fn answer_next(&self, op: Op, answer: Answer) {
         self.answers().entry(op).or_default().next.push_back(answer);
     }
 
-    /// Answers calls of this kind in this way, after those that were written one by one. Default: they succeed.
+    /// Answers calls of `op` in this way once the queued answers are used up. By default calls succeed.
     pub fn answer_all(&self, op: Op, answer: Answer) {
         self.answers().entry(op).or_default().then = answer;
     }
@@ -121,18 +121,18 @@ impl ScriptedRegistrar {
         self.shared.lost.send_replace(Some(error));
     }
 
-    /// Every call until now.
+    /// Every call so far.
     pub fn calls(&self) -> Vec<Call> {
         self.shared.calls.borrow().clone()
     }
 
-    /// The calls of one kind until now.
+    /// The calls of `op` so far.
     pub fn calls_of(&self, op: Op) -> Vec<Call> {
         let calls = self.shared.calls.borrow();
         calls.iter().filter(|call| call.op == op).cloned().collect()
     }
 
-    /// Waits for this many calls of one kind and returns all of that kind. Cancel-safe; has no deadline of its own.
+    /// Waits until `op` has been called this often, and returns all its calls. Cancel-safe. Has no deadline of its own.
     pub async fn called(&self, op: Op, times: usize) -> Vec<Call> {
         let mut seen = self.shared.calls.subscribe();
         let enough = |calls: &Vec<Call>| calls.iter().filter(|call| call.op == op).count() >= times;

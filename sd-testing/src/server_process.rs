@@ -1,4 +1,4 @@
-//! A real server in a process of its own, which a test can kill, freeze and start again.
+//! A real server in a process of its own, which a test can kill, freeze and restart.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -22,19 +22,19 @@ const PROBE_EVERY: Duration = Duration::from_millis(20);
 /// How much of a log an error shows.
 const TAIL_LINES: usize = 15;
 
-/// How a server is started, and when it is ready.
+/// How to start a server, and when it is ready.
 #[async_trait]
 pub trait ServerProgram: Send + Sync + 'static {
-    /// For errors.
+    /// The name in errors.
     fn name(&self) -> &str;
 
-    /// The command that starts the server in the foreground, with its data in this folder.
+    /// The command that starts the server in the foreground, with its data in the folder `data`.
     fn command(&self, data: &Path) -> Command;
 
-    /// Asks the server once whether it is ready. Must be cancel-safe; is asked again until it is.
+    /// Asks the server once whether it is ready. Called again until it is. Must be cancel-safe.
     ///
     /// # Errors
-    /// Why it is not ready yet.
+    /// Why the server is not ready yet.
     async fn ready(&self) -> Result<()>;
 }
 
@@ -50,7 +50,8 @@ impl<P: ServerProgram> ServerProcess<P> {
     /// Starts the server and waits until it is ready.
     ///
     /// # Errors
-    /// When it cannot be started, ends by itself, or is not ready within a minute; with the end of its log.
+    /// When the server cannot be started, ends by itself, or is not ready within a minute. The error has the end of the
+    /// server's log.
     ///
     /// # Cancel safety
     /// Dropping the future ends the server.
@@ -73,17 +74,17 @@ impl<P: ServerProgram> ServerProcess<P> {
         &self.program
     }
 
-    /// The process id; `None` while killed.
+    /// The process id. `None` while killed.
     pub fn id(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
 
-    /// The server's data.
+    /// The folder with the server's data.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    /// What the server has written to its standard output and error, over all restarts.
+    /// What the server has written to its standard output and error, across all restarts.
     pub fn log(&self) -> String {
         let bytes = fs::read(self.log_path()).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -101,13 +102,13 @@ impl<P: ServerProgram> ServerProcess<P> {
         Ok(())
     }
 
-    /// Asks the process to end, as SIGTERM does, so that it can say goodbye to others. Returns when it is gone.
+    /// Asks the process to end, as SIGTERM does, so that it can say goodbye to other servers. Returns when the process is gone.
     ///
     /// # Errors
-    /// When it does not run, or does not end within half a minute.
+    /// When the process does not run, or does not end within 30 s.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves a process that may or may not end.
+    /// After a dropped call the process may or may not end.
     pub async fn stop(&mut self) -> Result<()> {
         self.signal(Signal::TERM)?;
         let give_up_at = Instant::now() + STOPPED_WITHIN;
@@ -123,27 +124,27 @@ impl<P: ServerProgram> ServerProcess<P> {
         Ok(())
     }
 
-    /// Stops the process without ending it, as SIGSTOP does. Returns when it has stopped.
+    /// Suspends the process, as SIGSTOP does. Returns when the process has stopped.
     ///
     /// # Errors
-    /// When it does not run.
+    /// When the process does not run.
     pub fn freeze(&self) -> Result<()> {
         let process = self.signal(Signal::STOP)?;
-        // The signal works with a delay, the test goes on at once.
+        // The signal takes effect with a delay, and the test goes on at once.
         let seen = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         waitid(WaitId::Pid(process), seen).map_err(|e| unavailable(e.into()))?;
         Ok(())
     }
 
-    /// Lets a frozen process go on.
+    /// Resumes a frozen process, as SIGCONT does.
     ///
     /// # Errors
-    /// When it does not run.
+    /// When the process does not run.
     pub fn thaw(&self) -> Result<()> {
         self.signal(Signal::CONT).map(drop)
     }
 
-    /// Kills the server if it runs, starts it with the same data and waits until it is ready.
+    /// Kills the server if it runs, starts it with the same data, and waits until it is ready.
     ///
     /// # Errors
     /// As [`launch`](Self::launch).
@@ -156,7 +157,7 @@ impl<P: ServerProgram> ServerProcess<P> {
         self.wait_until_ready().await
     }
 
-    /// As [`restart`](Self::restart), without the data.
+    /// As [`restart`](Self::restart), but without the data.
     ///
     /// # Errors
     /// As [`launch`](Self::launch).
@@ -217,8 +218,10 @@ impl<P: ServerProgram> ServerProcess<P> {
 
     fn signal(&self, signal: Signal) -> Result<Pid> {
         let Some(child) = &self.child else {
-            return Err(Error::new(ErrorKind::NotFound, OP)
-                .because(format!("{} does not run", self.program.name())));
+            return Err(Error::new(ErrorKind::NotFound, OP).because(format!(
+                "{} does not run: restart it first",
+                self.program.name()
+            )));
         };
         let process = Pid::from_child(child);
         kill_process(process, signal).map_err(|e| unavailable(e.into()))?;
@@ -239,7 +242,7 @@ impl<P: ServerProgram> ServerProcess<P> {
 
 impl<P: ServerProgram> Drop for ServerProcess<P> {
     fn drop(&mut self) {
-        // Nobody is left to tell.
+        // There is no caller left to tell.
         let _ = self.kill();
     }
 }

@@ -1,4 +1,4 @@
-//! What an entry in an election says, with a panic where it should say something else.
+//! What an election entry says. Panics if it says something else than expected.
 
 use std::time::Duration;
 
@@ -9,26 +9,26 @@ use tokio::time::{sleep, timeout};
 
 use super::LONG;
 
-/// What an entry says at once.
+/// The standing that an entry reports at once.
 ///
 /// # Panics
-/// When it says nothing within [`LONG`], or fails.
+/// If the entry reports nothing within [`LONG`], or fails.
 pub async fn now(entry: &dyn Entry) -> Standing {
     answered(timeout(LONG, entry.standing(None)).await)
 }
 
-/// What an entry says next.
+/// The standing that an entry reports after `seen`.
 ///
 /// # Panics
-/// When it says nothing within [`LONG`], or fails.
+/// If the entry reports nothing within [`LONG`], or fails.
 pub async fn after(entry: &dyn Entry, seen: &Standing) -> Standing {
     answered(timeout(LONG, entry.standing(Some(seen))).await)
 }
 
-/// What an entry says next, asked again while its server cannot be reached.
+/// The standing that an entry reports after `seen`, asked again while its server cannot be reached.
 ///
 /// # Panics
-/// When it says nothing within [`LONG`], or fails otherwise.
+/// If the entry reports nothing within [`LONG`], or fails in another way.
 pub async fn told_at_last(entry: &dyn Entry, seen: &Standing) -> Standing {
     let asking = async {
         loop {
@@ -45,10 +45,10 @@ pub async fn told_at_last(entry: &dyn Entry, seen: &Standing) -> Standing {
     answered(timeout(LONG, asking).await)
 }
 
-/// The token and what was before, of an entry that is first.
+/// The token, and how the term before ended, of an entry that is first.
 ///
 /// # Panics
-/// When it is not.
+/// If the entry is not first.
 pub fn first(standing: Standing) -> (FencingToken, Predecessor) {
     match standing {
         Standing::First { token, before } => (token, before),
@@ -59,7 +59,7 @@ pub fn first(standing: Standing) -> (FencingToken, Predecessor) {
 /// Why an entry is gone.
 ///
 /// # Panics
-/// When it is not.
+/// If the entry is not gone.
 pub fn gone(standing: Standing) -> Error {
     match standing {
         Standing::Gone(error) => error,
@@ -70,25 +70,25 @@ pub fn gone(standing: Standing) -> Error {
 /// The token of an entry that leads.
 ///
 /// # Panics
-/// When it does not.
+/// If the entry does not lead.
 pub async fn leads(entry: &dyn Entry) -> FencingToken {
     first(now(entry).await).0
 }
 
-/// What an entry that waits was told.
+/// The standing of an entry that waits.
 ///
 /// # Panics
-/// When it does not wait.
+/// If the entry does not wait.
 pub async fn waits(entry: &dyn Entry) -> Standing {
     let standing = now(entry).await;
     assert!(matches!(standing, Standing::Waiting { .. }), "{standing:?}");
     standing
 }
 
-/// Who leads, as a feed tells next.
+/// The leader that a feed reports next.
 ///
 /// # Panics
-/// When it tells nothing within [`LONG`], or ends.
+/// If the feed reports nothing within [`LONG`], or ends.
 pub async fn leader_told(feed: &mut dyn LeaderWatcher) -> Option<Leader> {
     let telling = async {
         loop {

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
-/// What is read at once and held back at most, for each direction of each connection.
+/// How much is read at once, and held back at most, for each direction of each connection.
 const BUFFER_BYTES: usize = 16 * 1024;
 const BACKLOG: u32 = 1024;
 
@@ -22,21 +22,21 @@ pub enum Fault {
     /// Forwards everything.
     #[default]
     Pass,
-    /// Refuses new connections. Existing ones go on.
+    /// Refuses new connections. Existing connections go on.
     Refuse,
-    /// Resets existing connections and refuses new ones: a server that died.
+    /// Resets existing connections and refuses new ones, like a server that died.
     Cut,
-    /// Keeps and accepts connections but forwards nothing this way. What was sent is forwarded when the fault ends: a
-    /// server or a network that hangs.
+    /// Keeps and accepts connections but forwards nothing in this direction, like a server or a network that hangs. What was
+    /// sent is forwarded when the fault ends.
     Hold(Direction),
-    /// Forwards each chunk this much later.
+    /// Forwards each chunk with this delay.
     Delay(Duration),
-    /// Accepts, reads, drops what was read, and never answers: a partition. A connection that lost bytes this way is reset
-    /// when the fault ends.
+    /// Accepts and reads, drops what it has read, and never answers, like a partition. A connection that lost bytes this way is
+    /// reset when the fault ends.
     BlackHole,
 }
 
-/// Which way a [`Fault::Hold`] works.
+/// The direction of a [`Fault::Hold`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From client to server.
@@ -109,7 +109,7 @@ impl TcpProxy {
         self.address
     }
 
-    /// Changes what happens to connections, from now on.
+    /// Sets what happens to connections from now on.
     pub fn set(&self, fault: Fault) {
         self.settings.send_modify(|settings| {
             settings.fault = fault;
@@ -117,23 +117,23 @@ impl TcpProxy {
         });
     }
 
-    /// Resets all existing connections once; new ones are welcome if the fault allows.
+    /// Resets all existing connections once. New connections are accepted if the fault allows.
     pub fn cut_connections(&self) {
         self.settings.send_modify(|settings| settings.cuts += 1);
     }
 
-    /// Changes where new connections lead.
+    /// Sets the target of new connections.
     pub fn set_target(&self, target: SocketAddr) {
         self.settings
             .send_modify(|settings| settings.target = target);
     }
 
-    /// What was seen until now.
+    /// The counts so far.
     pub fn counts(&self) -> ProxyCounts {
         *self.counts.borrow()
     }
 
-    /// Waits until the counts satisfy a condition. Cancel-safe; has no deadline of its own.
+    /// Waits until the counts satisfy `condition`. Cancel-safe. Has no deadline of its own.
     pub async fn counted(&self, condition: impl FnMut(&ProxyCounts) -> bool) -> ProxyCounts {
         let mut seen = self.counts.subscribe();
         // Cannot fail: `self` holds the sender.
@@ -166,7 +166,7 @@ async fn accept(
         );
         let reserved = if refuse {
             drop(listener.take());
-            // Bound but not listening: connecting is refused, and nobody else gets the port.
+            // Bound but not listening: connections are refused, and no other process gets the port.
             bind(address).ok()
         } else {
             None
@@ -198,7 +198,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// The next client; never while nobody listens.
+/// The next client. Never returns without a listener.
 async fn next(listener: Option<&TcpListener>) -> Option<TcpStream> {
     match listener {
         Some(listener) => listener.accept().await.ok().map(|(client, _)| client),
@@ -258,7 +258,7 @@ async fn serve(
         ended = work => ended,
     };
     if ended.is_err() {
-        // Reset: what did not end by itself must not look to the other side as if it had.
+        // Reset: a connection that did not end by itself must not look to the other side as if it had.
         let _ = client.set_zero_linger();
         if let Some(server) = server {
             let _ = server.set_zero_linger();
@@ -308,7 +308,7 @@ async fn swallow(
     }
 }
 
-/// What a connection that lost bytes gets when the black hole ends: anything that followed would be garbage.
+/// The error for a connection that lost bytes, when the black hole ends: anything after that would be garbage.
 async fn reset_after_black_hole(settings: &mut watch::Receiver<Settings>) -> io::Error {
     let _ = settings
         .wait_for(|settings| settings.fault != Fault::BlackHole)
@@ -329,7 +329,7 @@ impl Pipe<'_> {
     async fn run(mut self) -> io::Result<()> {
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
-            // Nothing is read ahead while held, so that the sender feels it.
+            // Nothing is read ahead while held, so that the sender notices.
             self.not_held().await?;
             let read = tokio::select! {
                 biased;

@@ -1,4 +1,4 @@
-//! Waiting for what must happen, with a panic that says what did not.
+//! Waiting for an expected event. Panics with what did not happen.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub const LONG: Duration = Duration::from_secs(30);
 /// Waits until a subscription's state is as wanted.
 ///
 /// # Panics
-/// When it is not within [`LONG`], or the registry is closed.
+/// If it is not within [`LONG`], or the registry is closed.
 pub async fn until(
     subscription: &mut Subscription,
     what: &str,
@@ -30,20 +30,20 @@ pub async fn until(
     answer.unwrap_or_else(|error| panic!("not {what}: {}", error.report()))
 }
 
-/// For [`until`]: the source is followed, and the set has so many instances.
+/// For [`until`]: the source is followed, and the set has `count` instances.
 pub fn is_live_with(count: usize) -> impl Fn(&State) -> bool {
     move |state| state.status().as_str() == "live" && state.snapshot().len() == count
 }
 
-/// For [`until`]: the source fails, after the set was known.
+/// For [`until`]: the source fails, after a set was known.
 pub fn is_stale(state: &State) -> bool {
     state.status().as_str() == "stale"
 }
 
-/// Waits for an event of this name, and returns all until then.
+/// Waits for the event `name`, and returns all events up to it.
 ///
 /// # Panics
-/// When there is none within [`LONG`], or before the registration ended.
+/// If the event does not come within [`LONG`], or the registration ends first.
 pub async fn event(guard: &mut RegistrationGuard, name: &str) -> Vec<RegistrationEvent> {
     let mut seen = Vec::new();
     let waiting = async {
@@ -61,10 +61,10 @@ pub async fn event(guard: &mut RegistrationGuard, name: &str) -> Vec<Registratio
     seen
 }
 
-/// Asks again every 10 ms until it is so; returns how long it took.
+/// Asks every 10 ms until the answer is true, and returns how long that took.
 ///
 /// # Panics
-/// When it is not within `limit`.
+/// If the answer is not true within `limit`.
 pub async fn eventually<F: Future<Output = bool>>(
     what: &str,
     limit: Duration,

@@ -103,7 +103,7 @@ async fn without_confirmations_the_next_one_leads_in_time_and_not_before(
         let told = takes_over(&next, waiting).await?;
         Ok::<_, Failure>((told, counted_from.elapsed()))
     };
-    // Whoever only asks where it stands keeps nothing alive.
+    // Asking where it stands keeps nothing alive.
     let losing = async { Ok(leader.entry.standing(Some(&leading)).await?) };
     let limit = safety.failover_within(granted) + fixture.expiry_slack();
     let both = timeout(limit, async { tokio::try_join!(taking_over, losing) }).await;

@@ -198,7 +198,7 @@ async fn elections_whose_names_begin_alike_do_not_mix(fixture: &dyn Fixture) -> 
         .ensure_entries("among elections with names alike", 1)
         .await?;
     let [outer, others @ ..] = all.as_slice() else {
-        return Err(Failure::Broken("nobody joined".to_owned()));
+        return Err(Failure::Broken("no candidate joined".to_owned()));
     };
     stage.leave(outer).await?;
     for candidate in others {

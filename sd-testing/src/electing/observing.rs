@@ -168,7 +168,9 @@ async fn an_observer_sees_each_handover_and_at_last_nobody(fixture: &dyn Fixture
         stage.leave_by(client, &candidate.ticket).await?;
     }
     observer
-        .until("that nobody leads", |observer| observer.leader().is_none())
+        .until("that there is no leader", |observer| {
+            observer.leader().is_none()
+        })
         .await?;
     let late = stage.join(stage.ticket()).await?;
     late.leads("alone").await?;

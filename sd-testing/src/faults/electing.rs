@@ -1,4 +1,4 @@
-//! Elections while the server or the application is in trouble.
+//! Elections while the server or the application has trouble.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,13 @@ use super::stage::{proxy, unused_service};
 use crate::standings::{after, first, gone, leads, now, told_at_last, waits};
 use crate::{Fault, LONG};
 
-/// So that nothing expires meanwhile.
+/// Long enough that nothing expires meanwhile.
 const LASTING: Duration = Duration::from_mins(5);
 /// Long enough for a candidate to wait for a change.
 const SETTLED: Duration = Duration::from_millis(300);
 
-/// The leader leads on with its token, who waits goes on to wait, and both were told that the server was away.
+/// The leader goes on leading with its token, the waiting candidate goes on waiting, and both were told that the server was
+/// away.
 pub async fn killed_and_restarted_the_server_still_has_the_candidates(
     mut fixture: impl FaultFixture,
 ) {
@@ -47,7 +48,7 @@ pub async fn killed_and_restarted_the_server_still_has_the_candidates(
     assert!(first(standing).0 > token);
 }
 
-/// The leader leaves while the line of the next one is cut.
+/// The leader leaves while the next candidate's connection is cut.
 pub async fn a_candidate_that_was_cut_off_sees_what_happened_meanwhile(fixture: impl FaultFixture) {
     let proxy = proxy(&fixture).await;
     let near = elector(&fixture.backend(fixture.address()));
@@ -70,8 +71,8 @@ pub async fn a_candidate_that_was_cut_off_sees_what_happened_meanwhile(fixture: 
     next.confirm().await.unwrap();
 }
 
-/// The entry is gone, whoever watched is told that its feed has ended, and there can be a leader again. Returns the tokens of before
-/// and after.
+/// The entry is gone, the observer is told that its feed has ended, and there can be a leader again. Returns the tokens of
+/// before and after.
 pub async fn restarted_without_its_data_the_server_has_nobody(
     mut fixture: impl FaultFixture,
 ) -> [FencingToken; 2] {
@@ -102,7 +103,7 @@ pub async fn restarted_without_its_data_the_server_has_nobody(
     [before, leads(&*again).await]
 }
 
-/// Also those of electors that are still held. They answer `Closed`.
+/// This includes electors that are still held. They answer `Closed`.
 pub async fn a_closed_backend_lets_go_of_the_connections_of_its_electors(
     fixture: impl FaultFixture,
 ) {
@@ -128,8 +129,8 @@ pub async fn a_closed_backend_lets_go_of_the_connections_of_its_electors(
     }
 }
 
-/// The runtime ends that drove the elector's connections, as when an application makes one for each election. Returns whether the
-/// first call after that failed: what is not safe to send twice may do so once.
+/// The runtime that drove the elector's connections ends, as in an application that starts one for each election. Returns
+/// whether the first call after that failed. A call that is not safe to send twice may fail once.
 pub async fn an_elector_outlives_the_runtime_that_it_was_first_used_on(
     backend: &Arc<dyn Backend>,
 ) -> bool {
@@ -156,7 +157,7 @@ pub async fn an_elector_outlives_the_runtime_that_it_was_first_used_on(
     failed
 }
 
-/// The application's runtime is not driven, as if something blocked it. Not for a test that runs on a runtime itself.
+/// The application's runtime is not driven, as if something blocked it. Not for a test that runs inside a runtime.
 pub fn an_election_goes_on_while_the_application_is_blocked(backend: &Arc<dyn Backend>) {
     let (application, elections) = (runtime(), runtime());
     let service = unused_service();
@@ -183,7 +184,7 @@ fn elector(backend: &Arc<dyn Backend>) -> Arc<dyn Elector> {
     Arc::clone(backend).elector().unwrap().into_any()
 }
 
-/// Two candidates of one election that nobody else takes part in.
+/// Tickets of two candidates in a new election.
 fn tickets(elector: &dyn Elector) -> [Ticket; 2] {
     let name = ElectionName::new(format!("faults-{}", Incarnation::random())).unwrap();
     let range = &elector.limits().ttl;

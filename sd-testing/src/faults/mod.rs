@@ -1,7 +1,7 @@
-//! Faults that every backend must survive, played on a server of one's own: it is killed, frozen, emptied or cut off. What
-//! readers and owners are told meanwhile, and that all is right again soon, is the same for every backend.
+//! Faults that every backend must survive, on a server of the test's own: it is killed, frozen, emptied or cut off. Every
+//! backend must tell its readers and owners the same meanwhile, and recover soon.
 //!
-//! Each case is a function for a test of its own, and panics with what is wrong.
+//! Each case is a function for one test, and panics with what is wrong.
 #![expect(
     clippy::unwrap_used,
     clippy::missing_panics_doc,
@@ -40,27 +40,27 @@ use sd_core::{Backend, ServiceName};
 
 use crate::{ServerProcess, ServerProgram};
 
-/// A server of one's own, its clients, and what somebody beside the library sees there.
+/// A server of the test's own, its clients, and what other programs see there.
 #[async_trait]
 pub trait FaultFixture: Send + Sync {
-    /// How the server is started.
+    /// The program that is the server.
     type Program: ServerProgram;
 
     /// The server.
     fn server(&mut self) -> &mut ServerProcess<Self::Program>;
 
-    /// Where it listens.
+    /// Where the server listens.
     fn address(&self) -> SocketAddr;
 
-    /// A new client of what is always the same store, which reaches the server at this address, the server's own or a proxy's, and
-    /// gives up within seconds what is silent.
+    /// A new client of always the same store. It connects to `address`, the server's own or a proxy's. It gives up within
+    /// seconds on a server that is silent.
     fn backend(&self, address: SocketAddr) -> Arc<dyn Backend>;
 
-    /// How many instances of a service the server shows to others.
+    /// How many instances of a service the server shows to other programs.
     async fn shown(&self, service: &ServiceName) -> usize;
 
-    /// All that the server holds of a service, with when each part of it was written: records, leases, checks. Like [`shown`](Self::shown)
-    /// it leaves no connection behind.
+    /// Everything that the server holds of a service (records, leases, checks), each part with the time when it was written.
+    /// Like [`shown`](Self::shown) it leaves no connection behind.
     async fn stored(&self, service: &ServiceName) -> Vec<String>;
 
     /// A short time-to-live. Default 3 s.
@@ -68,8 +68,8 @@ pub trait FaultFixture: Send + Sync {
         Duration::from_secs(3)
     }
 
-    /// How soon a registration of this time-to-live must be back once the server answers: by contract a third of it and 2 s. Default
-    /// that and 1 s more for a busy machine.
+    /// How soon a registration with this time-to-live must be back once the server answers. The contract is a third of it plus
+    /// 2 s. Default: that plus 1 s for a busy machine.
     fn back_within(&self) -> Duration {
         self.ttl() / 3 + Duration::from_secs(3)
     }

@@ -1,4 +1,4 @@
-//! A registration and a reader while the server is in trouble.
+//! A registration and a reader while the server has trouble.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use super::FaultFixture;
 use super::stage::{Stage, instance, proxy, registry, unused_service};
 use crate::{Direction, Fault, LONG, TcpProxy, event, eventually, is_live_with, until};
 
-/// How many short times-to-live a registration lasts that a case must not outlive.
+/// The short times-to-live that a registration lasts if it must not expire within a case.
 const LASTING: u32 = 5;
 /// On the way back: the attempt that is under way is given up, a connection, a request for each part of the record.
 const STEPS: u32 = 8;
 
-/// The outage is shorter than the time-to-live: nothing is written, and nobody sees the instance go.
+/// The outage is shorter than the time-to-live: nothing is written, and no reader sees the instance go.
 pub async fn killed_and_restarted_with_its_data_nothing_flaps(mut fixture: impl FaultFixture) {
     let ttl = longer_than_an_outage(&mut fixture).await;
     let mut stage = Stage::open(direct(&fixture), ttl).await;
@@ -30,7 +30,7 @@ pub async fn killed_and_restarted_with_its_data_nothing_flaps(mut fixture: impl 
     assert_eq!(fixture.stored(&stage.service).await, before);
 }
 
-/// Returns the reader's positions before and after.
+/// Returns the reader's positions from before and after.
 pub async fn restarted_without_its_data_everything_is_there_again(
     mut fixture: impl FaultFixture,
 ) -> [Revision; 2] {
@@ -44,7 +44,7 @@ pub async fn restarted_without_its_data_everything_is_there_again(
     [before, after]
 }
 
-/// Thawed, the server may first take a renewal and then end the lease after all: what holds later counts.
+/// After the thaw the server may first accept a renewal and then still end the lease: the later state counts.
 pub async fn frozen_for_longer_than_the_ttl_the_registration_is_back_soon(
     mut fixture: impl FaultFixture,
 ) {
@@ -58,7 +58,7 @@ pub async fn frozen_for_longer_than_the_ttl_the_registration_is_back_soon(
     stage.is_live().await;
 }
 
-/// As when the server is killed, over a line that is cut and mended.
+/// As when the server is killed, but on a connection that is cut and restored.
 pub async fn cut_off_for_less_than_the_ttl_nothing_flaps(fixture: impl FaultFixture) {
     let (proxy, mut stage) = behind_proxy(&fixture, LASTING).await;
     let before = fixture.stored(&stage.service).await;
@@ -84,7 +84,7 @@ pub async fn in_a_black_hole_for_longer_than_the_ttl_the_registration_is_back_so
     comes_back(&fixture, &mut stage).await;
 }
 
-/// The kernel takes what we send, and nothing comes back.
+/// The kernel accepts what we send, and no answer comes.
 pub async fn a_server_whose_answers_are_held_back_is_found_out(fixture: impl FaultFixture) {
     let (proxy, mut stage) = behind_proxy(&fixture, LASTING).await;
     proxy.set(Fault::Hold(Direction::ToClient));
@@ -119,7 +119,7 @@ pub async fn a_registry_that_is_down_at_the_start_delays_nobody(mut fixture: imp
     until(&mut seen, "there", is_live_with(1)).await;
 }
 
-/// Without a word of goodbye: no record, no lease, no task and no socket is left, also after trouble that made us connect again.
+/// Without a goodbye: no record, lease, task or socket is left, even after trouble that made us reconnect.
 pub async fn dropping_everything_leaves_nothing(fixture: impl FaultFixture) {
     let tasks = || {
         let runtime = tokio::runtime::Handle::current();
@@ -148,15 +148,14 @@ fn direct(fixture: &impl FaultFixture) -> sd_core::Registry {
     registry(fixture, fixture.address())
 }
 
-/// A stage behind a proxy, with a registration of so many short times-to-live.
+/// A stage behind a proxy, with a registration that lasts this many short times-to-live.
 async fn behind_proxy(fixture: &impl FaultFixture, ttls: u32) -> (TcpProxy, Stage) {
     let proxy = proxy(fixture).await;
     let stage = Stage::open(registry(fixture, proxy.address()), fixture.ttl() * ttls).await;
     (proxy, stage)
 }
 
-/// A time-to-live that a registration outlasts when the server is killed and, once that was noticed, started again: several times what a
-/// start takes on this machine, as busy as it is.
+/// A time-to-live that outlasts a restart of the server: several times what a restart takes on this machine now, however busy it is.
 async fn longer_than_an_outage(fixture: &mut impl FaultFixture) -> Duration {
     let since = Instant::now();
     fixture.server().restart().await.unwrap();
@@ -164,8 +163,8 @@ async fn longer_than_an_outage(fixture: &mut impl FaultFixture) -> Duration {
     (fixture.ttl() * LASTING).max(since.elapsed() * 6)
 }
 
-/// The instance is shown to others again soon from now on, and the reader right by itself. Each of some steps on the way back may take as
-/// long as the slowest of the questions whether it is back: next to nothing where the machine is not busy.
+/// From now on, the instance is soon shown to others again, and the reader recovers by itself. Each step on the way back may take as long
+/// as the slowest question whether it is back, which is next to nothing on an idle machine.
 async fn comes_back(fixture: &impl FaultFixture, stage: &mut Stage) {
     let service = &stage.service;
     let slowest = Cell::new(Duration::ZERO);

@@ -1,4 +1,4 @@
-//! What faults are played on.
+//! The setting of the fault cases.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use crate::{TcpProxy, event, is_live_with, is_stale, until};
 /// One instance registered, and a reader that has seen it.
 #[derive(Debug)]
 pub struct Stage {
-    /// A service that nobody else uses.
+    /// A service that no other test uses.
     pub service: ServiceName,
-    /// The client of both.
+    /// The client of both the owner and the reader.
     pub registry: Registry,
     /// The instance.
     pub guard: RegistrationGuard,
@@ -25,7 +25,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Registers with this time-to-live, and reads until it is seen.
+    /// Registers with this time-to-live, and waits until the reader sees the instance.
     pub async fn open(registry: Registry, ttl: Duration) -> Self {
         let service = unused_service();
         let options = RegisterOptions::default().with_ttl(ttl);
@@ -44,7 +44,7 @@ impl Stage {
         }
     }
 
-    /// Waits until the reader says why it is stale. It keeps the last set.
+    /// Waits until the reader is stale, and returns the kind of the reason. The reader keeps the last set.
     pub async fn goes_stale(&mut self) -> ErrorKind {
         let state = until(&mut self.seen, "stale", is_stale).await;
         assert_eq!(state.snapshot().len(), 1);
@@ -53,12 +53,12 @@ impl Stage {
         error.kind()
     }
 
-    /// Waits until the reader is right by itself.
+    /// Waits until the reader is live again by itself.
     pub async fn is_live(&mut self) {
         until(&mut self.seen, "live", is_live_with(1)).await;
     }
 
-    /// Waits until the owner of the instance is told this, and returns all that it was told since the last time.
+    /// Waits until the owner gets the event `name`. Returns all events since the last call.
     pub async fn told(&mut self, name: &str) -> Vec<RegistrationEvent> {
         event(&mut self.guard, name).await
     }
@@ -76,7 +76,7 @@ pub(super) fn registry(fixture: &impl FaultFixture, address: SocketAddr) -> Regi
     Registry::new(fixture.backend(address))
 }
 
-/// A way to the server that breaks.
+/// A proxy in front of the server, which can break connections.
 pub(super) async fn proxy(fixture: &impl FaultFixture) -> TcpProxy {
     TcpProxy::start(fixture.address()).await.unwrap()
 }

@@ -19,7 +19,7 @@ pub(super) const CASES: &[Case] = &[
 
 async fn an_unknown_service_is_an_empty_set(fixture: &dyn Fixture) -> Outcome {
     let scene = Scene::open(fixture).await?;
-    scene.ensure_lists("before anybody registered", &[]).await?;
+    scene.ensure_lists("before any registration", &[]).await?;
     let mut follower = scene.follow().await?;
     follower.step().await?;
     ensure(

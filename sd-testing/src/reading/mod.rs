@@ -1,6 +1,6 @@
 //! What every [`Instancer`](sd_core::Instancer) and [`Watcher`](sd_core::Watcher) must do.
 //!
-//! The cases write with a client of their own, so they need a backend that can also write.
+//! The cases write with a separate client, so the backend must also be able to write.
 
 mod listing;
 mod resuming;

@@ -1,4 +1,4 @@
-//! Updating: in place, and never somebody else's record or one that is gone.
+//! Updating: in place, and never another incarnation's record or one that is gone.
 
 use sd_core::{ErrorKind, Incarnation};
 

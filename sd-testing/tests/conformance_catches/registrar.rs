@@ -16,7 +16,7 @@ use crate::flawed::{Flaw, Flawed, limits};
 const LATE: Duration = Duration::from_millis(20);
 
 impl Flawed {
-    /// Removes whoever has the id.
+    /// Removes the record with the id, whichever incarnation it has.
     async fn evict(&self, record: &RecordId) -> Result<()> {
         let listed = self.inner.list(&record.service).await?;
         if let Some(owner) = listed.get(&record.id) {

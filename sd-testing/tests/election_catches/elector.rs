@@ -154,7 +154,7 @@ impl Elector for FlawedElector {
 
     async fn leave(&self, ticket: &Ticket) -> Result<()> {
         let ticket = &match self.flaw {
-            // A random id would leave nobody.
+            // A random id would leave no entry.
             Flaw::JoinsAnewEachTime => ticket.clone(),
             Flaw::RecordsEveryEnd => ticket.clone().with_term_record(),
             _ => self.mend(ticket),

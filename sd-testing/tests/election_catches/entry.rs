@@ -17,7 +17,7 @@ use crate::flawed::Flaw;
 
 /// How often those with rules of their own look who leads.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// How soon something is done again that nobody asked for.
+/// How soon something is done again without being asked for.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
