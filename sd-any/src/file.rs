@@ -1,4 +1,4 @@
-//! A JSON file as a registry that can only be read.
+//! A JSON file as a read-only registry.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub(crate) fn open(url: &str, config: RegistryConfig) -> Result<Registry> {
     if !url.hosts().is_empty() || url.username().is_some() || url.path().len() < 2 {
         return Err(Error::invalid_input(
             "open file registry",
-            "a file is named by its absolute path: write file:///path/services.json, with three slashes",
+            "the URL must hold an absolute path and nothing else: write file:///path/services.json, with three slashes",
         ));
     }
     let file = File::new(url.path()).with_clock(Arc::clone(&config.clock));

@@ -1,4 +1,4 @@
-//! An embedded registry, new and empty with each call.
+//! An embedded registry: each call opens a new, empty one.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ pub(crate) fn open(url: &str, config: RegistryConfig) -> Result<Registry> {
     if !url.hosts().is_empty() || !url.path().is_empty() || url.username().is_some() {
         return Err(Error::invalid_input(
             "open embedded registry",
-            "it has no address: write memory:// and nothing after it",
+            "an embedded registry has no address: write memory:// and nothing after it",
         ));
     }
     // `Memory::new` measures leases with this clock.

@@ -1,4 +1,4 @@
-//! The table of schemes: the one place that knows every backend.
+//! The table of schemes, the only place that knows every backend.
 
 use sd_backend::RegistryUrl;
 use sd_core::{Error, ErrorKind, Registry, RegistryConfig, Result};
@@ -7,10 +7,10 @@ use crate::{file, memory};
 
 const OP: &str = "connect";
 
-/// Opens what a URL of one scheme names. The opener reads the URL, since its backend knows the keys.
+/// Opens the registry at a URL. The backend's own opener reads the URL, since only it knows the keys.
 type Open = fn(&str, RegistryConfig) -> Result<Registry>;
 
-/// A scheme with its opener, or with the cargo feature that would bring it.
+/// A scheme with its opener, or with the cargo feature that adds it.
 struct Scheme {
     name: &'static str,
     open: std::result::Result<Open, Feature>,
@@ -45,22 +45,22 @@ const SCHEMES: &[Scheme] = &[
     },
 ];
 
-/// Opens the registry that `url` names, with the default configuration. Returns without waiting for the server.
+/// Opens the registry at `url` with the default configuration. Returns without waiting for the server.
 ///
 /// # Errors
-/// `InvalidInput` for an unknown scheme, and for what the backend does not accept in its URL. `Unsupported` for a backend that is
+/// `InvalidInput` for an unknown scheme, and for a URL that the backend does not accept. `Unsupported` for a backend that is
 /// not compiled in; the cause names the cargo feature.
 pub fn connect(url: &str) -> Result<Registry> {
     connect_with(url, RegistryConfig::default())
 }
 
-/// As [`connect`], with a configuration.
+/// As [`connect`], with this configuration.
 ///
 /// # Errors
 /// As [`connect`].
 pub fn connect_with(url: &str, config: RegistryConfig) -> Result<Registry> {
     let Some((name, _)) = url.split_once("://") else {
-        // Not a URL: the parser says what one looks like, and repeats nothing that may be a secret.
+        // Not a URL: the parser's error says what one looks like, and repeats nothing that may be a secret.
         RegistryUrl::parse(url)?;
         return Err(Error::invalid_input(OP, "write backend://host:port/path"));
     };
@@ -88,7 +88,7 @@ fn unknown(name: &str) -> Error {
     Error::invalid_input(
         OP,
         format!(
-            "there is no backend for {name}://, only for {}",
+            "there is no backend for {name}://: use one of {}",
             compiled_in.join(", ")
         ),
     )
