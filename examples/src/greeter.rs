@@ -1,5 +1,5 @@
-//! The service of `proto/greeter.proto`, as tonic's generator writes it, shortened: so that neither the examples nor the
-//! benches need `protoc`. In a service of your own, let `tonic-prost-build` do this.
+//! The service of `proto/greeter.proto`, as tonic's generator writes it, but shorter, so that examples and benches do not need
+//! `protoc`. In your own service, let `tonic-prost-build` do this.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A greeter to be found, for examples whose question is another one. `server_lifecycle` shows how to write a server.
+//! A greeter that can be found, for examples about other questions. `server_lifecycle` shows how to write a server.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 
 use crate::greeter::{Greeter, GreeterServer, HelloReply, HelloRequest};
 
-/// Says hello, and which copy of the service says it.
+/// Says hello, and which copy of the service says so.
 #[derive(Clone, Debug)]
 pub struct Hello {
     copy: String,
@@ -49,7 +49,7 @@ impl HelloServer {
     /// Serves a greeter on a free port and registers it as the instance `copy` of `service`.
     ///
     /// # Errors
-    /// When there is no free port, or for a name that cannot be registered.
+    /// When there is no free port, or the name cannot be registered.
     pub async fn start(registry: &Registry, service: &str, copy: &str) -> Result<Self> {
         const OP: &str = "start hello server";
         let failed = |error| Error::new(ErrorKind::Unavailable, OP).with_source(error);
@@ -70,10 +70,10 @@ impl HelloServer {
         Ok(Self { stop, serving })
     }
 
-    /// Drains and deregisters it, and waits until it has stopped.
+    /// Drains and deregisters the server, and waits until it has stopped.
     ///
     /// # Errors
-    /// When it could not register or deregister.
+    /// When the server could not register or deregister.
     pub async fn stop(self) -> Result<()> {
         drop(self.stop);
         self.serving.await.unwrap_or_else(|panicked| {

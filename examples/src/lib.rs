@@ -1,4 +1,4 @@
-//! What the examples share. The examples themselves are in `src/bin`: one short program per question; `quickstart` first.
+//! What the examples share. The examples are in `src/bin`, one short program for each question. Begin with `quickstart`.
 
 pub mod greeter;
 mod hello;

@@ -55,7 +55,7 @@ async fn tells_its_story(arguments: &[&str]) {
         panic!("{summary}");
     };
     assert!(calls > 100 && failed == 0 && sent_again > 1, "{summary}");
-    // Where nobody looks, nothing is redrawn.
+    // Without a terminal, nothing is redrawn.
     assert!(!text.contains('\u{1b}'), "{text}");
 }
 
@@ -162,7 +162,7 @@ mod etcd {
         timeout(LIMIT, all_gone).await.expect("no server is left");
     }
 
-    /// A process that ended may be kept in the table until whoever inherited it looks.
+    /// An ended process may stay in the table until its new parent looks.
     fn is_alive(id: i32) -> bool {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
         let state = stat.rsplit(") ").next().unwrap_or_default();

@@ -5,7 +5,7 @@
 //! cargo run -p examples --bin balanced_client --features etcd -- etcd://127.0.0.1:2379/services
 //! ```
 //!
-//! Starts two servers, and prints who answers each of six calls: the two take turns.
+//! Starts two servers, and prints which one answers each of six calls: they take turns.
 #![expect(clippy::print_stdout, reason = "shows what it does")]
 
 use std::error::Error;
@@ -25,7 +25,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let first = HelloServer::start(&registry, SERVICE, "first").await?;
     let second = HelloServer::start(&registry, SERVICE, "second").await?;
 
-    // Does not wait: calls wait for an endpoint, at most until their deadline. Clones share all connections.
+    // Does not wait. A call waits for an endpoint, at most until its deadline. Clones share all connections.
     let channel = BalancedChannel::builder(&registry, SERVICE)
         .attempt_timeout(Duration::from_millis(500))
         .build()?;
@@ -35,10 +35,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for _ in 0..6 {
         let name = "world".to_owned();
         let mut request = Request::new(HelloRequest { name });
-        // For all attempts together, wherever they are sent.
+        // For all attempts together, whichever endpoints they go to.
         request.set_timeout(Duration::from_secs(2));
-        // May be executed twice: if an endpoint fails or is silent, the call moves on to another one. Calls without this mark
-        // are sent again only if they were never sent.
+        // The call may be executed twice: if an endpoint fails or is silent, the call moves on to another one. Without this
+        // mark a call is retried only if it was never sent.
         request.extensions_mut().insert(Idempotent);
         let reply = client.say_hello(request).await?;
         let endpoint = reply.extensions().get::<AttemptInfo>();
@@ -53,7 +53,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Only because this example wants to show both in turn.
+/// Needed only because this example wants to show both in turn.
 async fn both_are_found(channel: &BalancedChannel) {
     while channel.dump().endpoints.len() < 2 {
         sleep(Duration::from_millis(10)).await;

@@ -5,7 +5,7 @@
 //! cargo run -p examples --bin elect --features etcd -- etcd://127.0.0.1:2379/services
 //! ```
 //!
-//! Prints who leads, as an observer sees it, while two nodes write their part of a report, one after the other.
+//! Prints who leads, as an observer sees it, while two nodes write their parts of a report, one after the other.
 #![expect(clippy::print_stdout, reason = "shows what it does")]
 
 use std::error::Error;
@@ -18,7 +18,7 @@ use tokio::time::sleep;
 
 const ELECTION: &str = "example/report";
 
-/// Stands for a store of yours. It keeps the greatest token that it has seen beside the data, and refuses lower ones.
+/// Stands for your store. It keeps the greatest token that it has seen beside the data, and refuses lower ones.
 type Report = Fenced<Vec<String>>;
 
 #[tokio::main]
@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let registry = examples::registry_from_arguments()?;
     let report = Arc::new(Report::new(Vec::new()));
 
-    // Whoever looks on need not be a candidate.
+    // An observer need not be a candidate.
     let mut observer = Observer::new(&registry, ELECTION)?;
     let watching = tokio::spawn(async move {
         while let Ok(view) = observer.changed().await {
@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                     let value = String::from_utf8_lossy(&leader.value);
                     println!("{value} leads, with token {}", leader.token);
                 }
-                None => println!("nobody leads ({})", view.status.as_str()),
+                None => println!("no leader ({})", view.status.as_str()),
             }
         }
     });
@@ -57,10 +57,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
 async fn node(registry: Registry, name: &'static str, report: Arc<Report>) -> sd_core::Result<()> {
     let candidate = Candidate::builder(&registry, ELECTION)
         .value(name)
-        // No registry needs more to grant it. Whoever is done resigns, so nobody waits for so long.
+        // Every registry grants this. A node resigns when it is done, so the other one does not wait that long.
         .ttl(Duration::from_secs(10))
         .build()?;
-    // Begins again if the term is lost before the work is done, and resigns when it is. To hold a term for longer, see
+    // Runs again if the term is lost before the work is done. Resigns when it is done. To hold a term for longer, see
     // `Candidate::campaign`.
     candidate
         .run_while_leader(|term| {
@@ -76,7 +76,7 @@ async fn node(registry: Registry, name: &'static str, report: Arc<Report>) -> sd
 
 async fn write(name: &str, term: &Term, report: &Report) -> Result<(), Refused> {
     for part in ["begins", "ends"] {
-        // It may have been replaced since it looked last, without having noticed. So whoever stores the line compares tokens.
+        // The node may have been replaced without noticing since it last looked. So the store compares tokens.
         report.write(term.token(), |lines| lines.push(format!("{name} {part}")))?;
         sleep(Duration::from_millis(300)).await;
     }

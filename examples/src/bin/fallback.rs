@@ -1,4 +1,4 @@
-//! How do I go on with another source when a registry has nothing for me?
+//! How do I use another source while a registry has no instances for me?
 //!
 //! ```text
 //! cargo run -p examples --bin fallback
@@ -27,12 +27,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Sources compose: each of these could be a filter, a merge of datacenters, a file.
     let source = Fallback::new("registry", registry.instancer())
         .or("fixed", Arc::new(fixed))
-        // By default only a source that fails is left; an empty set is obeyed.
+        // By default only a failed source is left; an empty set is used.
         .skip_empty()
         .with_fall_back_after(Duration::from_millis(200))
         .with_return_after(Duration::from_millis(200));
 
-    // `BalancedChannel::builder(&source, ...)` takes it as well.
+    // `BalancedChannel::builder(&source, ...)` accepts it as well.
     let mut instances = Arc::new(source).subscribe(&service)?;
     wait_for(&mut instances, FIXED).await?;
     let guard = registry

@@ -5,7 +5,7 @@
 //! cargo run -p examples --bin register --features etcd -- etcd://127.0.0.1:2379/services
 //! ```
 //!
-//! Prints what happens to the registration until it is withdrawn, and how many instances others see meanwhile.
+//! Prints the events of the registration until it is withdrawn, and how many instances others see meanwhile.
 #![expect(clippy::print_stdout, reason = "shows what it does")]
 
 use std::error::Error;
@@ -22,11 +22,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .with_metadata("team", "search");
     let service = instance.service().clone();
 
-    // Returns when the registry confirmed it. From here on a task of its own renews it, and registers it again if it is lost.
+    // Returns when the registry has confirmed the record. From now on a task renews it, and registers it again if it is lost.
     let guard = registry.register(instance).await?;
     println!("registered {}", guard.record_id().id);
 
-    // In place: nobody sees the instance vanish.
+    // In place: no reader sees the instance vanish.
     guard.update(|instance| instance.with_weight(3)).await?;
     let seen = registry.list(&service).await?;
     println!(
@@ -35,15 +35,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
         seen.instances()[0].weight()
     );
 
-    // Tells others that no more calls are wanted, waits until they have noticed, and withdraws. Dropping the guard withdraws too,
-    // in the background.
+    // Tells readers that no more calls are wanted, waits until they have noticed, and withdraws. Dropping the guard also
+    // withdraws, in the background.
     guard.drain(Duration::from_millis(300)).await?;
     println!(
         "withdrawn, others see {}",
         registry.list(&service).await?.len()
     );
 
-    // A process that must start while its registry is down does not wait, and watches how it goes.
+    // A process that must start while its registry is down does not wait, and watches the events.
     let second = Instance::new("example-register", "10.0.0.8:50051")?;
     let options = RegisterOptions::default().with_ttl(Duration::from_secs(30));
     let mut guard = registry.register_in_background(second, options)?;

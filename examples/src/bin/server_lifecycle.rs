@@ -1,4 +1,4 @@
-//! How does my tonic server become found, and stop without a failed call?
+//! How does my tonic server get found, and how does it stop without a failed call?
 //!
 //! ```text
 //! cargo run -p examples --bin server_lifecycle
@@ -29,18 +29,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (stop, stopped) = oneshot::channel();
     let others = tokio::spawn(watch(others, stop));
 
-    // Port 0 is any free port; on 0.0.0.0, `advertised_address` finds an address that others can dial.
+    // Port 0 stands for any free port. On 0.0.0.0, `advertised_address` finds an address that clients can dial.
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let instance = Instance::new(SERVICE, advertised_address(listener.local_addr()?)?)?;
-    // Serves, with `grpc.health.v1` beside your routes; becomes healthy; registers. Once told to stop: not ready, drains,
-    // deregisters, and stops when the calls in flight have ended.
+    // Serves `grpc.health.v1` beside your routes, becomes healthy, and registers. When told to stop, it becomes not ready,
+    // drains, deregisters, and stops once the calls in flight have ended.
     Server::new(&registry, instance)
         .with_drain(Duration::from_millis(500))
         .serve(
             Routes::new(GreeterServer::new(Hello::from("me"))),
             listener,
             async {
-                // In a server of yours: the signals that ask it to stop.
+                // In your server: the signals that ask it to stop.
                 let _ = stopped.await;
             },
         )
@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What a client sees. Tells the server to stop when it has seen it ready.
+/// What a client sees. Tells the server to stop once it has seen it ready.
 async fn watch(mut instances: Subscription, stop: oneshot::Sender<()>) -> sd_core::Result<()> {
     let mut stop = Some(stop);
     println!("others see: nothing");

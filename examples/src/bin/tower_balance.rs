@@ -1,11 +1,11 @@
-//! How do I use discovery with a balancer of tower's?
+//! How do I use discovery with one of tower's balancers?
 //!
 //! ```text
 //! cargo run -p examples --bin tower_balance
 //! cargo run -p examples --bin tower_balance --features etcd -- etcd://127.0.0.1:2379/services
 //! ```
 //!
-//! Prints who answers each of six calls, which tower's power of two choices picks by the number of calls in flight.
+//! Prints which server answers each of six calls. Tower's power of two choices picks it by the number of calls in flight.
 #![expect(clippy::print_stdout, reason = "shows what it does")]
 
 use std::error::Error;
@@ -29,7 +29,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let first = HelloServer::start(&registry, SERVICE, "first").await?;
     let second = HelloServer::start(&registry, SERVICE, "second").await?;
 
-    // One service per ready instance, made when it comes and dropped when it goes. tower's balancers take this stream.
+    // One service for each ready instance, made when the instance comes and dropped when it goes. tower's balancers take this
+    // stream.
     let discover = sd_grpc::discover(registry.subscribe(SERVICE)?, connect);
     let discover = PendingRequestsDiscover::new(discover, CompleteOnResponse::default());
     let mut client = GreeterClient::new(Balance::new(discover));
@@ -50,7 +51,7 @@ fn connect(instance: &Arc<Instance>) -> Channel {
     let uri = format!("http://{}", instance.endpoint());
     match Endpoint::from_shared(uri) {
         Ok(endpoint) => endpoint.connect_lazy(),
-        // A Unix socket, which needs a connector of its own.
+        // A Unix socket would need a connector of its own.
         Err(_) => Endpoint::from_static("http://unreachable.invalid").connect_lazy(),
     }
 }

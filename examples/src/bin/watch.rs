@@ -1,11 +1,11 @@
-//! How do I know which instances a service has, now and from now on?
+//! How do I know which instances a service has, now and later?
 //!
 //! ```text
 //! cargo run -p examples --bin watch
 //! cargo run -p examples --bin watch --features etcd -- etcd://127.0.0.1:2379/services
 //! ```
 //!
-//! Prints the set and what changed about it, while two instances come, one changes, and both leave.
+//! Prints the set and its changes, while two instances come, one changes, and both leave.
 #![expect(clippy::print_stdout, reason = "shows what it does")]
 
 use std::error::Error;
@@ -19,12 +19,12 @@ const SERVICE: &str = "example-watch";
 async fn main() -> Result<(), Box<dyn Error>> {
     let registry = examples::registry_from_arguments()?;
 
-    // Cheap to clone, and shared: however many readers there are, the service is watched once.
+    // Cheap to clone, and shared: the service is watched once, however many readers there are.
     let mut instances = registry.subscribe(SERVICE)?;
     let mut state = instances.wait_until_ready(Duration::from_secs(10)).await?;
     let others = tokio::spawn(come_and_go(registry.clone()));
     loop {
-        // Always the complete set. A reader that is slow skips some, and never sees a half.
+        // Always the complete set. A slow reader skips sets but never sees half of one.
         let next = instances.changed().await?;
         show(&state, &next);
         let all_left = next.snapshot().is_empty() && !state.snapshot().is_empty();

@@ -17,26 +17,26 @@ use crate::{Result, chain};
 /// How many calls are in flight.
 pub(crate) const AT_A_TIME: usize = 8;
 
-/// For a call as a whole, wherever it is sent.
+/// For a call as a whole, whichever endpoints it goes to.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(3);
 
 /// How long an endpoint may take to answer before the call moves on to another: short enough for a second and a third try, and long
 /// enough for a busy machine.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// After a failed call: whoever tries again at once makes trouble worse.
+/// After a failed call: an immediate retry makes trouble worse.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How many failures are kept to be shown.
 const SHOWN: usize = 3;
 
-/// A channel to whatever instances `service` has.
+/// A channel to all instances of `service`.
 pub(crate) fn channel(registry: &Registry, service: &str) -> Result<BalancedChannel> {
     let channel = BalancedChannel::builder(registry, service).attempt_timeout(ATTEMPT_TIMEOUT);
     Ok(channel.build()?)
 }
 
-/// Calls that go on from when they begin until they are stopped.
+/// Calls that go on from `begin` until `stop`.
 #[derive(Default)]
 pub(crate) struct Calls {
     shared: Arc<Shared>,
@@ -62,7 +62,7 @@ impl Calls {
         }
     }
 
-    /// Calls that ended, well or not.
+    /// How many calls have ended, well or not.
     pub(crate) fn count(&self) -> u64 {
         self.shared.calls.load(Ordering::Relaxed)
     }
@@ -93,7 +93,7 @@ async fn call_until_stopped(mut client: GreeterClient<BalancedChannel>, shared: 
         let name = "world".to_owned();
         let mut request = Request::new(HelloRequest { name });
         request.set_timeout(DEADLINE);
-        // A greeting may be asked for twice. Without this mark a call that was sent is never sent again.
+        // A greeting may be asked for twice. Without this mark, a call that was sent is never sent again.
         request.extensions_mut().insert(Idempotent);
         // Also when a server is frozen between its message and its status.
         request.extensions_mut().insert(AnsweredBy::End);

@@ -30,7 +30,7 @@ enum Server {
 }
 
 impl Fleet {
-    /// A client of the registry, once that answers.
+    /// A client of the registry, once the registry answers.
     pub(crate) async fn registry(&self) -> Result<Registry> {
         let registry = match self {
             Self::Threads(memory) => memory.connect(),
@@ -40,7 +40,7 @@ impl Fleet {
         Ok(registry)
     }
 
-    /// A name that no service but ours has there.
+    /// A service name that no other program uses there.
     pub(crate) fn service(&self) -> String {
         match self {
             Self::Threads(_) => "greeter".to_owned(),

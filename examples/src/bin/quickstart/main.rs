@@ -1,5 +1,5 @@
-//! What this workspace does, in about fifteen seconds: a balanced gRPC channel keeps every call alive while servers come, go,
-//! die and fall silent; and of two workers one is elected, freezes, is replaced, and can do no harm when it wakes.
+//! What this workspace does, in about fifteen seconds. A balanced gRPC channel keeps every call alive while servers come, go,
+//! die and fall silent. Then one of two workers is elected, freezes, is replaced, and can do no harm when it wakes.
 //!
 //! ```text
 //! cargo run -p examples --bin quickstart
@@ -7,19 +7,19 @@
 //! cargo run -p examples --bin quickstart --features consul -- --registry 'consul://127.0.0.1:8500?lock_delay=1s'
 //! ```
 //!
-//! The first line needs nothing: the registry is embedded and each server has a thread of its own. The others do the same
-//! through a real etcd or Consul, with each server in a process of its own, a real kill -9 and a real SIGSTOP. The workers are
-//! threads in all of them, and are frozen by blocking them. Consul takes its time to replace a leader that is lost: twice the
-//! shortest time-to-live that it grants is 20 s, and then comes the lock-delay, 15 s by default.
+//! The first command needs nothing: the registry is embedded, and each server has a thread of its own. The others do the same
+//! with a real etcd or Consul: each server is a process of its own, and gets a real kill -9 and a real SIGSTOP. The workers are
+//! always threads, and are frozen by blocking them. Consul is slow to replace a lost leader: it takes up to 20 s, twice its shortest
+//! time-to-live, and then the lock-delay, 15 s by default.
 //!
-//! It shows a table of the channel's endpoints and tells what happens to them. The last lines say how many calls there were,
-//! how many failed and how many were sent again to another endpoint. The exit status is 0 only if none failed, and if the write
-//! of the leader that froze was refused.
+//! The program shows a table of the channel's endpoints and tells what happens to them. The last lines say how many calls there
+//! were, how many failed, and how many were sent again to another endpoint. The exit status is 0 only if none failed, and if
+//! the write of the frozen leader was refused.
 //!
-//! Where to read on: `story.rs` is what happens, in order. `calls.rs` is the client, `server.rs` the server, `worker.rs` begins
-//! with what an elected worker does, and all three are what yours would look like. The rest is stage machinery: `fleet.rs` starts servers, as a `thread.rs` or a `process.rs`, and
-//! `screen.rs` draws the table.
-#![expect(clippy::print_stdout, reason = "talks to whoever runs it")]
+//! Where to read on: `story.rs` has the events, in order. `calls.rs` is the client, `server.rs` the server, and `worker.rs`
+//! begins with what an elected worker does: yours would look like these three. The rest is stage machinery: `fleet.rs` starts
+//! servers, as a `thread.rs` or a `process.rs`, and `screen.rs` draws the table.
+#![expect(clippy::print_stdout, reason = "talks to its user")]
 
 mod calls;
 mod fleet;

@@ -13,7 +13,7 @@ use crate::{Result, server};
 /// The first argument of a process that serves.
 pub(crate) const SERVE: &str = "serve";
 
-/// What its owner writes to make it drain.
+/// What the owner writes to make the server drain.
 const DRAIN: &[u8] = b"drain\n";
 
 pub(crate) struct ServerProcess(Child);
@@ -67,7 +67,7 @@ impl ServerProcess {
 
 /// What such a process does.
 pub(crate) async fn serve(url: &str, service: &str, name: &str) -> Result<()> {
-    // Frozen or not, it must not outlive the one who started it.
+    // Frozen or not, the server must not outlive the process that started it.
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let registry = examples::registry(Some(url))?;
@@ -86,7 +86,7 @@ pub(crate) async fn serve(url: &str, service: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Ends the process if its owner has gone.
+/// Returns when told to drain. Ends the process if its owner is gone.
 async fn told_to_drain() {
     let (told, listens) = oneshot::channel::<()>();
     // Reading blocks, and nothing can interrupt it: in a thread that does not keep the process from ending.

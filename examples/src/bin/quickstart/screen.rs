@@ -181,7 +181,7 @@ impl Screen {
         };
         let text = lines.join("\n");
         let mut out = std::io::stdout().lock();
-        // Whoever closed our output does not want to read; the exit status still tells.
+        // If the reader closed our output, it is not needed. The exit status still tells.
         let _ = writeln!(out, "{erase}{text}").and_then(|()| out.flush());
     }
 }

@@ -1,4 +1,4 @@
-//! One copy of the service: what a server of yours does to be found, and to leave without a failed call.
+//! One copy of the service: what your server does to be found, and to leave without a failed call.
 
 use std::future::Future;
 use std::net::Ipv4Addr;
@@ -15,11 +15,10 @@ use tonic::{Request, Response, Status};
 
 use crate::Result;
 
-/// How long the registry remembers a server that it no longer hears of. Longer than the pause of `story.rs`, which a server
-/// survives.
+/// How long the registry keeps a server that is silent. Longer than the pause in `story.rs`, which a server survives.
 pub(crate) const TTL: Duration = Duration::from_secs(8);
 
-/// How long a server goes on answering after it said that it wants no more calls.
+/// How long a server goes on answering after it has said that it wants no more calls.
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// How long a call takes, so that some are in flight when a server dies.
@@ -36,7 +35,7 @@ pub(crate) async fn serve(
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let instance = Instance::new(service, listener.local_addr()?)?.with_id(InstanceId::new(name)?);
     let greeter = GreeterServer::new(HardWorking(Hello::from(name)));
-    // Nobody need be interested.
+    // There may be no listener.
     let _ = began.send(SystemTime::now());
     Server::new(registry, instance)
         .with_register_options(RegisterOptions::default().with_ttl(TTL))

@@ -75,7 +75,7 @@ impl Story {
         self.breathe().await
     }
 
-    /// It gets calls as soon as it is connected, without a pause for anybody.
+    /// It gets calls as soon as it is connected, and no other call pauses.
     async fn a_fourth_joins(&mut self) -> Result<Running> {
         let d = self.fleet.start(&self.service, "d").await?;
         let calls = &self.calls;
@@ -113,7 +113,7 @@ impl Story {
         self.breathe().await
     }
 
-    /// Its calls in flight are sent again to others; its record stays until its time-to-live has passed.
+    /// Its calls in flight are sent again to other servers. Its record stays until the time-to-live has passed.
     async fn one_is_killed(&mut self, b: Running) -> Result<Instant> {
         let in_flight = |dump: &ChannelDump| endpoint(dump, "b").map_or(0, |b| b.in_flight);
         self.until("calls are in flight", |dump| in_flight(dump) > 0)
@@ -130,7 +130,7 @@ impl Story {
         Ok(killed_at)
     }
 
-    /// Its sockets stay open, so that only unanswered calls tell.
+    /// Its sockets stay open, so only unanswered calls reveal it.
     async fn one_falls_silent(&mut self, mut c: Running) -> Result<Running> {
         self.screen.say(&format!(
             "c stops answering for {PAUSE:?}: its calls move on"
@@ -163,8 +163,8 @@ impl Story {
         Ok(())
     }
 
-    /// Only one of two workers may write. No lease keeps it from stopping at the worst moment; the token in the ledger makes that
-    /// harmless.
+    /// Only one of two workers may write. No lease prevents the leader from stopping at the worst moment. The token in the
+    /// ledger makes that harmless.
     async fn a_leader_is_frozen(&mut self) -> Result<()> {
         let ledger = Arc::new(Ledger::new(Vec::new()));
         let elector = self.registry.elector()?.into_strict()?;

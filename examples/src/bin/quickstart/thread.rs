@@ -1,5 +1,5 @@
-//! A server in a thread with a runtime of its own, so that it can be killed and frozen like a process: whoever drops the
-//! runtime closes all its sockets without a word and renews nothing, and whoever blocks the thread stops everything in it.
+//! A server in a thread with a runtime of its own, so that it can be killed and frozen like a process. Dropping the runtime
+//! closes all its sockets without a word and ends all renewals. Blocking the thread stops everything in it.
 
 use std::sync::mpsc as blocking;
 use std::time::SystemTime;
@@ -81,7 +81,7 @@ impl ServerThread {
     }
 }
 
-/// Serves and obeys. Ends when drained, or at once when nobody can give orders any more.
+/// Serves and obeys orders. Ends when drained, or at once when the owner is gone.
 async fn run(
     memory: &Memory,
     service: &str,

@@ -1,7 +1,7 @@
-//! A worker: what a process of yours does where only one of many may work at a time.
+//! A worker: what your process does where only one of many may work at a time.
 //!
-//! Each has a thread and a runtime of its own, in which everything of it lives, its client of the registry, too. Whoever blocks that
-//! thread freezes all of it, as SIGSTOP freezes a process.
+//! Each worker has a thread and a runtime of its own. Everything of the worker lives there, its registry client too. Blocking
+//! that thread freezes all of it, as SIGSTOP freezes a process.
 
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
@@ -16,13 +16,14 @@ use tokio::time::{Instant, sleep};
 use crate::Result;
 use crate::fleet::Fleet;
 
-/// How long a worker leads after the registry last heard of it, if the registry grants leases that are so short.
+/// How long a worker leads after the registry last heard from it, if the registry grants leases this short.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
 
 /// Between two writes.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What only one may write: here the names of the writers. It remembers the greatest token that it has seen, and refuses lower ones.
+/// What only one worker may write: here the names of the writers. It keeps the greatest token that it has seen, and refuses
+/// lower ones.
 pub(crate) type Ledger = Fenced<Vec<String>>;
 
 /// How far a worker has come.
@@ -42,7 +43,7 @@ pub(crate) enum Progress {
     },
 }
 
-/// Works for as long as it leads and nobody tells it to stop.
+/// Works while it leads, until it is told to stop.
 async fn work(
     registry: &Registry,
     (election, lease): (&str, Duration),
@@ -54,13 +55,13 @@ async fn work(
     let candidate = Candidate::builder(registry, election)
         .value(name)
         .ttl(lease)
-        // Left out, the term is kept by a thread that the worker cannot block. This one is to freeze with the worker.
+        // By default a thread that the worker cannot block keeps the term. This term must freeze with the worker.
         .on_runtime(Handle::current())
         .build()?;
     let leadership = candidate.campaign().await?;
     let since = Instant::now();
     while leadership.is_leader() {
-        // Here a process can stop for as long as it likes, and that it led is all that it knows when it goes on.
+        // A process can stop here for any time. When it goes on, it knows only that it led before.
         if is_told_to_stop(orders, progress) {
             break;
         }
@@ -148,7 +149,7 @@ impl Worker {
         self.progress.borrow().clone()
     }
 
-    /// Freezes it the next time that it has seen that it leads and is about to write.
+    /// Freezes the worker the next time that it has seen that it leads and is about to write.
     pub(crate) fn freeze(&mut self) -> Result<()> {
         let (thaw, thawed) = blocking::channel();
         self.frozen = Some(thaw);
@@ -161,7 +162,7 @@ impl Worker {
         self.frozen = None;
     }
 
-    /// Lets it resign, if it leads, and waits until it has ended.
+    /// Tells the worker to end, resigning if it leads, and waits for that.
     pub(crate) async fn stop(self) -> Result<()> {
         drop(self.orders);
         self.ended.await?
