@@ -90,7 +90,7 @@ impl Publisher {
                 .snapshot
                 .clone()
                 .with_position(revision.clone(), as_of);
-            self.publish(snapshot);
+            self.publish(snapshot, false);
         }
     }
 
@@ -151,7 +151,8 @@ impl Publisher {
                 self.offer(now, released);
             }
         } else if let Some(pending) = self.pending.take() {
-            self.publish(pending.snapshot);
+            // What waits differs from what was published: a set that equals it ends the wait.
+            self.publish(pending.snapshot, true);
         }
     }
 
@@ -162,7 +163,7 @@ impl Publisher {
         };
         if known && same {
             self.pending = None;
-            return self.publish(served);
+            return self.publish(served, false);
         }
         let in_burst = self
             .last_change
@@ -175,12 +176,12 @@ impl Publisher {
                 since,
             });
         } else {
-            self.publish(served);
+            self.publish(served, !same);
         }
     }
 
-    /// Replaces the state; wakes readers only if they would see a difference.
-    fn publish(&mut self, snapshot: Snapshot) {
+    /// Replaces the state; wakes readers only if they would see a difference. `differs` says whether the set is another one.
+    fn publish(&mut self, snapshot: Snapshot, differs: bool) {
         let now = self.clock.now();
         self.out.send_if_modified(|state| {
             let was_live = matches!(state.status, Status::Live);
@@ -192,7 +193,7 @@ impl Publisher {
                 },
             };
             let is_live = self.trouble.is_none();
-            let changed = !state.is_known() || !state.snapshot.is_same_set(&snapshot);
+            let changed = differs || !state.is_known();
             if changed {
                 info!(
                     instances = snapshot.len(),
