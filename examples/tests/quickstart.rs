@@ -37,7 +37,7 @@ async fn tells_its_story(arguments: &[&str]) {
         "the registry has forgotten b",
         "x is elected",
         "y is elected",
-        "x wakes and its write is refused: the term",
+        "x wakes and its write is refused: the token",
         "ms from register to first call",
     ] {
         assert!(text.contains(part), "{part}: {text}");

@@ -88,7 +88,7 @@ impl FeedRetry {
         }
     }
 
-    /// What follows a feed that ended with `error`, `lived` after its opening began.
+    /// What follows a feed that ended with `error` after it had `lived` for so long.
     pub fn next(&mut self, lived: Duration, error: &Error) -> NextFeed {
         if lived >= self.stable_after {
             self.backoff.reset();

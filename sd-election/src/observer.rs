@@ -197,18 +197,16 @@ impl Follower {
     async fn run(mut self) {
         let mut retry = FeedRetry::new(FIRST_DELAY, LONGEST_DELAY, STABLE_AFTER);
         loop {
-            let opened_at = self.clock.now();
-            let error = match self
+            let (error, lived) = match self
                 .within(OPEN_LIMIT, self.elector.observe(&self.name))
                 .await
             {
                 Ok(watcher) => self.follow(watcher).await,
-                Err(error) => error,
+                Err(error) => (error, Duration::ZERO),
             };
             debug!(name = %self.name, error = %error.report(), "feed of leaders ended");
             // A feed of leaders has no position: each one reads everything.
-            let (NextFeed::Resume(delay) | NextFeed::ReadAll(delay)) =
-                retry.next(self.clock.now().since(opened_at), &error)
+            let (NextFeed::Resume(delay) | NextFeed::ReadAll(delay)) = retry.next(lived, &error)
             else {
                 return;
             };
@@ -220,17 +218,21 @@ impl Follower {
         }
     }
 
-    /// Follows one feed to its end.
-    async fn follow(&mut self, mut watcher: Box<dyn LeaderWatcher>) -> Error {
+    /// Follows one feed to its end. Returns why it ended, and how long it lived until its last answer: a feed that falls silent was
+    /// no longer alive.
+    async fn follow(&mut self, mut watcher: Box<dyn LeaderWatcher>) -> (Error, Duration) {
         let limit = watcher.silence_limit();
+        let opened = self.clock.now();
+        let mut lived = Duration::ZERO;
         loop {
             match self.within(limit, watcher.next()).await {
                 Ok(LeaderFeed::Leader { leader, as_of }) => self.told(leader, as_of),
                 Ok(LeaderFeed::Alive { as_of }) => self.confirmed(as_of),
                 // Nothing that we know.
                 Ok(_) => {}
-                Err(error) => return error,
+                Err(error) => return (error, lived),
             }
+            lived = self.clock.now().since(opened);
         }
     }
 
