@@ -55,7 +55,7 @@ impl ChannelBuilder {
         }
     }
 
-    /// Begins a channel over a subscription that exists, for instance one with a configuration of its own.
+    /// Starts from an existing subscription, for instance one with its own configuration.
     pub fn over(subscription: Subscription) -> Self {
         Self::new(Ok(subscription))
     }
@@ -111,41 +111,42 @@ impl ChannelBuilder {
         self
     }
 
-    /// Dials in another way than by TCP and Unix sockets.
+    /// Replaces [`Dial`], which dials TCP and Unix sockets.
     pub fn connector(mut self, connector: impl Connector) -> Self {
         self.connector = SharedConnector(Arc::new(connector));
         self
     }
 
-    /// Sends this scheme and authority with every call instead of those of the endpoint, for servers behind a proxy that
-    /// routes by name.
+    /// Sends this scheme and authority with every call instead of the endpoint's, for servers behind a proxy that routes by
+    /// name.
     pub fn origin(mut self, origin: Uri) -> Self {
         self.origin = Some(origin);
         self
     }
 
-    /// Puts this before our own user agent.
+    /// Prepends this to the channel's own user agent, `sd-grpc/<version>`.
     pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
         self.user_agent = Some(user_agent.into());
         self
     }
 
-    /// Speaks TLS with every endpoint.
+    /// Uses TLS on every connection.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: ClientTls) -> Self {
         self.tls = Some(tls);
         self
     }
 
-    /// Starts the channel. Returns at once; connections are opened in the background. Must be called inside a tokio runtime,
-    /// which the channel's tasks live on.
+    /// Starts the channel and returns at once; connections open in the background. Must be called inside a tokio runtime,
+    /// which runs the channel's tasks.
     ///
     /// # Errors
-    /// `InvalidInput` for a bad service name or setting, or outside of a runtime; what the subscription failed with.
+    /// `InvalidInput` for an invalid service name or setting, or outside a runtime; otherwise the subscription's error.
     pub fn build(self) -> Result<BalancedChannel> {
         let subscription = self.subscription?;
-        let runtime = Handle::try_current()
-            .map_err(|_| Error::invalid_input(OP, "must be called inside a tokio runtime"))?;
+        let runtime = Handle::try_current().map_err(|_| {
+            Error::invalid_input(OP, "there is no tokio runtime: call `build` inside one")
+        })?;
         self.config.check()?;
         let origin = self.origin.map(origin).transpose()?;
         let user_agent = user_agent(self.user_agent.as_deref())?;
@@ -208,7 +209,7 @@ fn origin(origin: Uri) -> Result<(Scheme, Authority)> {
     parts.scheme.zip(parts.authority).ok_or_else(|| {
         Error::invalid_input(
             OP,
-            format!("the origin {text:?} must have a scheme and a host: https://name"),
+            format!("the origin {text:?} needs a scheme and a host, such as https://name"),
         )
     })
 }
@@ -220,7 +221,7 @@ fn user_agent(prefix: Option<&str>) -> Result<HeaderValue> {
     HeaderValue::from_str(&format!("{prefix} {USER_AGENT}")).map_err(|_| {
         Error::invalid_input(
             OP,
-            format!("the user agent {prefix:?} cannot stand in a header"),
+            format!("the user agent {prefix:?} is not a valid header value"),
         )
     })
 }

@@ -170,7 +170,9 @@ impl Call {
                 None => self.find_place().await?,
             };
             let Some(attempt) = body.attempt() else {
-                return Err(Status::internal("the request can no longer be sent again"));
+                return Err(Status::internal(
+                    "the streamed request can no longer be resent",
+                ));
             };
             match self.send(permit, attempt, &body).await {
                 Outcome::Answer(answer, permit) => {
@@ -290,7 +292,7 @@ impl Call {
             if fails {
                 // Who calls in a loop must not keep the driver from its turn.
                 tokio::task::coop::consume_budget().await;
-                let reason = reason.unwrap_or("none is there");
+                let reason = reason.unwrap_or("no endpoint is ready");
                 return Err(status::no_endpoint(service, reason));
             }
             if waiting.is_none() {
@@ -326,9 +328,9 @@ impl Call {
                 return Err(status::deadline_exceeded(when, None));
             }
             let reason = reason.unwrap_or(if unresolved {
-                "the registry has not told its instances yet"
+                "the registry has not listed the instances yet"
             } else {
-                "it is still being connected"
+                "endpoints are still connecting"
             });
             return Err(if limit == self.deadline {
                 let when = format_args!("while no endpoint was ready: {reason}");

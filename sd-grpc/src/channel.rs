@@ -23,10 +23,11 @@ use crate::dump::ChannelDump;
 use crate::ready_set::{Pick, ReadySet, Tried};
 use crate::shared::{Published, Shared, Totals};
 
-/// A gRPC channel that spreads calls over the instances of a service. Cheap to clone; clones share connections and turns.
+/// A gRPC channel that balances calls over the instances of a service. Cheap to clone; clones share connections and the
+/// rotation over endpoints.
 ///
-/// Connections are opened and closed as the service changes, whether or not there are calls. When the last clone, call and
-/// response is dropped, all of them end.
+/// The channel opens and closes connections as the service changes, with or without calls. All connections end when the last
+/// clone, call and response is dropped.
 #[derive(Clone)]
 pub struct BalancedChannel {
     shared: Arc<Shared>,
@@ -47,8 +48,8 @@ impl Deref for Handle {
 }
 
 impl BalancedChannel {
-    /// Begins a channel to `service` as `discovery` knows it: a registry, or an instancer in an `Arc`. Must be called inside
-    /// a tokio runtime. What is wrong shows in [`ChannelBuilder::build`].
+    /// Starts building a channel to `service`, found through `discovery`: a registry, or an instancer in an `Arc`. Must be
+    /// called inside a tokio runtime. [`ChannelBuilder::build`] returns the errors, also of the service name.
     pub fn builder(
         discovery: &(impl Discovery + ?Sized),
         service: impl AsRef<str>,
@@ -65,10 +66,10 @@ impl BalancedChannel {
         }
     }
 
-    /// Waits until an endpoint takes calls. Waits at most `limit`.
+    /// Waits until an endpoint is ready for calls, for at most `limit`.
     ///
     /// # Errors
-    /// `Timeout` with the reason why there is none; `Closed` after [`close`](Self::close).
+    /// `Timeout`, with the reason why no endpoint is ready; `Closed` after [`close`](Self::close).
     ///
     /// # Cancel safety
     /// Cancel-safe.
@@ -96,17 +97,17 @@ impl BalancedChannel {
         })
     }
 
-    /// Closes the channel: new calls fail with UNAVAILABLE, calls in flight may go on for
-    /// [`drain_timeout`](crate::ChannelConfig::drain_timeout). Returns when all connections have ended. Idempotent.
+    /// Closes the channel: new calls fail with UNAVAILABLE; calls in flight have
+    /// [`drain_timeout`](crate::ChannelConfig::drain_timeout) to finish. Returns when all connections have ended. Idempotent.
     ///
     /// # Cancel safety
-    /// Dropping the future goes on closing in the background.
+    /// If the future is dropped, the channel still closes in the background.
     pub async fn close(&self) {
         self.shared.stop.cancel();
         self.shared.ended.cancelled().await;
     }
 
-    /// What the channel holds and what happened so far.
+    /// Returns the channel's endpoints, their states, and counters.
     pub fn dump(&self) -> ChannelDump {
         ChannelDump::new(&self.shared)
     }
@@ -162,7 +163,7 @@ async fn run(
 /// The future of a call.
 ///
 /// # Cancel safety
-/// Dropping it gives the call up and resets its stream; the server may have executed it.
+/// Dropping it cancels the call and resets its stream; the server may already have executed the call.
 pub struct CallFuture(Pin<Box<dyn Future<Output = Result<Response<Body>, Status>> + Send>>);
 
 impl Future for CallFuture {

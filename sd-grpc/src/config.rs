@@ -12,74 +12,76 @@ use crate::throttle::RetryThrottle;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ChannelConfig {
-    /// How long opening a connection may take: dialling, TLS and the server's SETTINGS together. Default 10 s.
+    /// How long opening a connection may take: dialing, TLS and the server's SETTINGS together. Must not be
+    /// zero. Default 10 s.
     pub connect_timeout: Duration,
-    /// The first delay after a failed connection; later ones double, all with full jitter. A connection that was good for
-    /// [`good_after`](Self::good_after) and breaks is replaced at once. Default 200 ms.
+    /// The delay before the first reconnect; each further failure doubles it. All delays have full jitter. A connection that
+    /// breaks after lasting [`good_after`](Self::good_after) is replaced at once. Default 200 ms.
     pub reconnect_first: Duration,
     /// The longest delay between attempts to connect to one endpoint. Default 20 s.
     pub reconnect_cap: Duration,
     /// How long a connection must last to count as good, which resets the delay. Default 5 s.
     pub good_after: Duration,
-    /// How many connections are being opened at once, at least 1. Default 100.
+    /// How many connections may be opening at once, at least 1. Default 100.
     pub connect_parallelism: usize,
-    /// How long a call waits while the set is unknown or its endpoints are being connected. A deadline may be shorter.
+    /// How long a call waits while the set is unknown or its endpoints are connecting; a shorter deadline applies first.
     /// Default 3 s.
     pub connect_wait: Duration,
-    /// How many calls may wait for an endpoint at once; further ones fail with `RESOURCE_EXHAUSTED`. Default 10 000.
+    /// How many calls may wait for an endpoint at once; further calls fail with `RESOURCE_EXHAUSTED`. Default 10 000.
     pub max_waiting: usize,
-    /// Whether calls wait until their deadline for an endpoint instead of failing when there is none. Default false;
+    /// Whether a call waits until its deadline for an endpoint instead of failing when there is none. Default false;
     /// [`WaitForReady`](crate::WaitForReady) sets it for one call.
     pub wait_for_ready: bool,
-    /// The deadline of calls that bring none. Default none.
+    /// The deadline of calls that set none, counted from their start. Must not be zero. Default none.
     pub default_deadline: Option<Duration>,
     /// How long an attempt of an idempotent call may wait for the response's first message, or for what
-    /// [`answered_by`](Self::answered_by) says instead, before the call moves elsewhere. The last attempt may take all the time
-    /// that is left. Default none.
+    /// [`answered_by`](Self::answered_by) says instead, before the call moves to another endpoint. The last attempt may use
+    /// all the time that is left. Must not be zero. Default none.
     pub attempt_timeout: Option<Duration>,
-    /// How many attempts an idempotent call has, at least 1. What was never sent does not count. Default 5.
+    /// How many attempts an idempotent call may make, at least 1. Requests that were never sent do not count, nor does the
+    /// first one that a server refuses. Default 5.
     pub max_attempts: u32,
-    /// The first delay between attempts; later ones double, all with full jitter. Default 50 ms.
+    /// The delay before the first retry; each further retry doubles it. All delays have full jitter. Default 50 ms.
     pub retry_first: Duration,
     /// The longest delay between attempts. Default 1 s.
     pub retry_cap: Duration,
-    /// What stops retries while most calls fail.
+    /// Stops retries while most calls fail.
     pub retry_throttle: RetryThrottle,
-    /// How many bytes of all streamed requests together are kept for sending them again, of one at most 64 KiB. Beyond that
-    /// they are sent once. Default 16 MiB.
+    /// How many bytes the channel may keep for resending streamed requests: over all of them, with at most 64 KiB for one. A
+    /// request beyond that is sent only once. Default 16 MiB.
     pub replay_budget: usize,
-    /// Paths of methods that may be executed twice, such as `/greeter.Greeter/SayHello`.
-    /// [`Idempotent`](crate::Idempotent) marks one call, and says what the mark does to methods that answer with a stream.
-    /// Default none.
+    /// Paths of methods that are safe to execute twice, such as `/greeter.Greeter/SayHello`; each starts with `/`.
+    /// [`Idempotent`](crate::Idempotent) marks one call. [`AnsweredBy`] says what this means for streamed responses. Default
+    /// none.
     pub idempotent_methods: BTreeSet<String>,
-    /// What answers the calls of idempotent methods, by path, where it is not the first message.
-    /// [`AnsweredBy`](crate::AnsweredBy) in a request says so of one call. Default none.
+    /// Which part of the response answers an idempotent call, by method path, where it is not the first message. An
+    /// [`AnsweredBy`] in a request overrides this for one call. Default none.
     pub answered_by: BTreeMap<String, AnsweredBy>,
-    /// After how many time-outs one after another, without a single byte from the server, its connection counts as silent:
-    /// it is replaced and gets no more calls. Attempts that time out together count as one, and those that waited less than
-    /// 100 ms not at all. 0 for never. Default 3.
+    /// After how many time-outs in a row, without a single byte from the server, a connection counts as silent: it is
+    /// replaced and gets no more calls. Attempts that overlap count as one; attempts that waited less than 100 ms do not
+    /// count. 0 means never. Default 3.
     pub silent_after: u32,
-    /// HTTP/2 pings that find dead connections. Default none, because many servers answer pings more frequent than their
-    /// policy, often 5 minutes, by closing the connection.
+    /// HTTP/2 pings that detect dead connections. Default none, because many servers close a connection that is pinged more
+    /// often than their policy allows, which is often every 5 minutes.
     pub keep_alive: Option<KeepAlive>,
-    /// How many connections one endpoint may have when it allows too few streams on one, at least 1. Default 4.
+    /// How many connections an endpoint may have when it allows too few streams on one, at least 1. Default 4.
     pub max_connections: usize,
-    /// How many streams a connection may have at once, beside what the server allows. Default none.
+    /// How many streams a connection may carry at once, at least 1; the server's own limit also applies. Default none.
     pub max_streams: Option<u32>,
-    /// When a connection beyond an endpoint's first one is closed for want of calls. Default 30 s.
+    /// How long a connection beyond an endpoint's first stays open without calls. Default 30 s.
     pub close_idle_after: Duration,
-    /// How long calls in flight may go on when their endpoint is removed or the channel closed. Default 30 s.
+    /// How long calls in flight may continue after their endpoint is removed or the channel is closed. Default 30 s.
     pub drain_timeout: Duration,
 }
 
-/// HTTP/2 keep-alive pings. The interval doubles when a server answers that there are too many.
+/// HTTP/2 keep-alive pings. The interval doubles when a server complains of too many pings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeepAlive {
-    /// How long the server must be silent before it is asked, at least 1 s.
+    /// How long the server must be silent before a ping is sent, at least 1 s.
     pub interval: Duration,
-    /// How long the answer may take.
+    /// How long the server may take to answer a ping.
     pub timeout: Duration,
-    /// Whether to ask while no call is in flight.
+    /// Whether to ping while no call is in flight.
     pub while_idle: bool,
 }
 
@@ -154,11 +156,11 @@ impl ChannelConfig {
             ),
             (
                 !are_paths(self.idempotent_methods.iter()),
-                "idempotent_methods holds paths such as /package.Service/Method",
+                "idempotent_methods must hold paths such as /package.Service/Method",
             ),
             (
                 !are_paths(self.answered_by.keys()),
-                "answered_by holds paths such as /package.Service/Method",
+                "answered_by must hold paths such as /package.Service/Method",
             ),
         ];
         match rules.into_iter().find(|(broken, _)| *broken) {

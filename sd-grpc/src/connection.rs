@@ -102,8 +102,10 @@ impl fmt::Display for Leave {
         match self {
             Self::Unwanted => f.write_str("the endpoint was removed"),
             Self::Idle => f.write_str("the connection was not needed"),
-            Self::Silent => f.write_str("the server fell silent"),
-            Self::GoAway(go_away) => write!(f, "the server said goodbye: {go_away}"),
+            Self::Silent => {
+                f.write_str("the server is silent: calls timed out in a row without a byte from it")
+            }
+            Self::GoAway(go_away) => write!(f, "the server sent GOAWAY: {go_away}"),
             Self::Broken(why) => f.write_str(why),
         }
     }
@@ -298,7 +300,7 @@ pub(crate) async fn run(job: Job) {
         failed => {
             let error = match failed {
                 Ok(Ok(Err(error))) => error,
-                Ok(_) => format!("not connected within {limit:?}"),
+                Ok(_) => format!("not connected within {limit:?} (connect_timeout)"),
                 Err(_) => "opening the connection panicked".to_owned(),
             };
             let event = Event::Failed {
@@ -306,7 +308,7 @@ pub(crate) async fn run(job: Job) {
                 extra: job.extra,
                 error: error.into(),
             };
-            // Nobody listens when the channel is gone.
+            // The driver no longer listens when the channel is gone.
             let _ = job.events.send(event).await;
             return;
         }
@@ -360,7 +362,7 @@ pub(crate) async fn run(job: Job) {
         subchannel: job.subchannel,
         connection,
     };
-    // Nobody listens when the channel is gone.
+    // The driver no longer listens when the channel is gone.
     let _ = job.events.send(event).await;
 }
 
@@ -386,7 +388,7 @@ async fn open(job: &Job) -> Result<(Arc<Connection>, Serve), String> {
     let (sender, client) = builder
         .handshake(io)
         .await
-        .map_err(|error| format!("HTTP/2 handshake: {error}"))?;
+        .map_err(|error| format!("the HTTP/2 handshake failed: {error}"))?;
     let mut serve = Serve {
         client: Some(client),
         futures: FuturesUnordered::new(),
@@ -401,7 +403,7 @@ async fn open(job: &Job) -> Result<(Arc<Connection>, Serve), String> {
             Poll::Ready(Ok(()))
         } else if ended {
             let why = serve.why_ended(&wire);
-            Poll::Ready(Err(format!("no HTTP/2 settings came: {why}")))
+            Poll::Ready(Err(format!("the server sent no HTTP/2 SETTINGS: {why}")))
         } else {
             Poll::Pending
         }
@@ -575,7 +577,7 @@ impl Serve {
             self.client = None;
             self.futures.clear();
             self.inbox.lock().clear();
-            self.failure = Some("something on the connection panicked".to_owned());
+            self.failure = Some("a task of the connection panicked".to_owned());
             Poll::Ready(())
         })
     }

@@ -10,22 +10,29 @@ use sd_core::{Address, Instance};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-/// What a connection runs on.
+/// A byte stream that a connection can run over.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 
-/// Any [`Io`].
+/// A boxed [`Io`].
 pub type BoxedIo = Box<dyn Io>;
 
 /// The future of [`Connector::connect`].
 pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<BoxedIo>> + Send + 'a>>;
 
-/// Opens connections to instances. Any `Fn(Arc<Instance>) -> impl Future<Output = io::Result<impl Io>>` is one.
+/// Opens connections to instances. Any `Fn(Arc<Instance>) -> impl Future<Output = io::Result<impl Io>>` is a connector.
 ///
-/// TLS, where it is configured, is spoken over what this returns.
+/// If TLS is configured, the channel runs it over the stream that this returns.
 pub trait Connector: Send + Sync + 'static {
-    /// Opens one connection. The caller limits how long it may take; it is dropped then.
+    /// Opens one connection.
+    ///
+    /// # Errors
+    /// Whatever keeps the connection from opening. The channel tries again later, and meanwhile shows the error as the reason.
+    ///
+    /// # Cancel safety
+    /// The channel drops the future when [`connect_timeout`](crate::ChannelConfig::connect_timeout) has passed or when the
+    /// endpoint is no longer wanted.
     fn connect(&self, instance: Arc<Instance>) -> Connecting<'_>;
 }
 
@@ -41,7 +48,7 @@ where
     }
 }
 
-/// Dials TCP endpoints, with Nagle's algorithm off, and Unix sockets.
+/// Dials TCP endpoints, with Nagle's algorithm disabled, and Unix sockets.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Dial;
 
@@ -61,7 +68,7 @@ impl Connector for Dial {
                 }
                 other => Err(io::Error::new(
                     io::ErrorKind::Unsupported,
-                    format!("do not know how to dial {other:?}"),
+                    format!("cannot dial {other:?}: set a `ChannelBuilder::connector` that can"),
                 )),
             }
         })

@@ -28,7 +28,7 @@ struct Corked {
     gathered: BytesMut,
     /// Something was written since the socket was flushed.
     dirty: bool,
-    /// Who waits for the socket. Whoever waits last is the one that the socket wakes, so the others are woken from here.
+    /// The task that waits for the socket. The socket wakes only the last one that waits, so the others are woken from here.
     blocked: Option<Waker>,
     /// Sending failed when no writer was there to be told.
     failed: Option<io::Error>,
@@ -50,7 +50,7 @@ impl Cork {
         lock(&self.0)
     }
 
-    /// Sends what was gathered. A failure is told to whoever reads or writes next; `false` says that there is one.
+    /// Sends what was gathered. The next read or write returns a failure; `false` says that there is one.
     pub(crate) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut corked = self.lock();
         match ready!(corked.poll_send(cx)) {
@@ -257,7 +257,7 @@ mod tests {
             async move { cork.shutdown().await }
         });
         assert!(shutdown.poll().is_pending());
-        // The end of the turn: from here on the socket wakes the task and nobody else.
+        // The end of the turn: from here on the socket wakes only the task.
         let mut turn = tokio_test::task::spawn(poll_fn(|cx| cork.poll_send(cx)));
         assert!(turn.poll().is_pending());
         let mut seen = [0; 10];

@@ -1,7 +1,8 @@
-//! Any source as what other balancers take: a `tower::discover::Discover`, or the sender of tonic's `balance_channel`.
+//! Feeds other balancers from any source: as a `tower::discover::Discover`, or through the sender of tonic's
+//! `balance_channel`.
 //!
-//! A way to move step by step. What those balancers do with the endpoints is theirs: tower's drops one whose service failed
-//! until discovery lists it anew, tonic's goes on offering endpoints that cannot be reached.
+//! This allows moving to this crate step by step. What those balancers do with the endpoints is up to them: tower's drops an
+//! endpoint whose service failed until discovery lists it again; tonic's keeps offering endpoints that cannot be reached.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -19,12 +20,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::channel::Change as TonicChange;
 use tower::discover::Change;
 
-/// Names one run of an instance to a balancer: a restarted instance is another key.
+/// Identifies one run of an instance to a balancer: a restarted instance has another key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// The instance.
+    /// The instance's id.
     pub id: InstanceId,
-    /// The run of it.
+    /// The run of the instance.
     pub incarnation: Incarnation,
 }
 
@@ -37,7 +38,7 @@ impl From<&Instance> for Key {
     }
 }
 
-/// A stream of insertions and removals, which is a `tower::discover::Discover`. Ends when the registry is closed.
+/// A stream of insertions and removals that is a `tower::discover::Discover`. Ends when the registry is closed.
 pub struct Discover<S>(BoxStream<'static, Result<Change<Key, S>, Infallible>>);
 
 impl<S> Stream for Discover<S> {
@@ -54,8 +55,8 @@ impl<S> fmt::Debug for Discover<S> {
     }
 }
 
-/// Turns a subscription into a `tower::discover::Discover` of the services that `make` makes, one for each instance that is
-/// ready. One that moved is made anew under its old key; a change of weight, tags or metadata changes nothing.
+/// Turns a subscription into a `tower::discover::Discover`: `make` makes one service for each ready instance. An instance that
+/// moved gets a new service under its old key; a change of weight, tags or metadata changes nothing.
 pub fn discover<S, F>(subscription: Subscription, make: F) -> Discover<S>
 where
     F: FnMut(&Arc<Instance>) -> S + Send + 'static,
@@ -128,14 +129,15 @@ impl<S, F: FnMut(&Arc<Instance>) -> S> Changes<S, F> {
     }
 }
 
-/// Keeps tonic's `balance_channel` up to date from a task that never blocks discovery. Dropping it ends the task.
+/// A handle on the task that keeps tonic's `balance_channel` up to date and never blocks discovery. Dropping the handle ends
+/// the task.
 #[derive(Debug)]
 pub struct Feeder {
     _stop: DropGuard,
 }
 
-/// Feeds the sender that `tonic::transport::Channel::balance_channel` returns with what `make` makes of each instance that is
-/// ready. Must be called inside a tokio runtime; ends when the channel or the returned handle is dropped.
+/// Sends the endpoint that `make` makes of each ready instance to `sender`, which `tonic::transport::Channel::balance_channel`
+/// returns. Must be called inside a tokio runtime; ends when the channel or the returned handle is dropped.
 pub fn feed<F>(
     subscription: Subscription,
     sender: mpsc::Sender<TonicChange<Key, tonic::transport::Endpoint>>,

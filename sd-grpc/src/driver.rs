@@ -97,7 +97,7 @@ pub(crate) struct Driver {
     counts: StateCounts,
     /// The newest reason why one of them could not be connected.
     failure: Option<Arc<str>>,
-    /// The members as calls see them; made anew when one comes, goes or moves.
+    /// The members as calls see them; rebuilt when one comes, goes or moves.
     shown: Arc<[Arc<Subchannel>]>,
     /// The weights of the members.
     weights: Vec<u16>,
@@ -133,7 +133,7 @@ struct Member {
     weight: u16,
     state: EndpointState,
     link: Link,
-    /// Where it was before it moved; serves on until the new place is connected. Rare, hence boxed.
+    /// Where it was before it moved; serves on until the new place is connected. Boxed because it is rare.
     previous: Option<Box<Link>>,
 }
 
@@ -225,7 +225,7 @@ impl Driver {
         }
     }
 
-    /// Runs until the channel is closed or nobody holds it any more, and all connections have ended.
+    /// Runs until the channel is closed or its last handle dropped, and all connections have ended.
     pub(crate) async fn run(mut self) {
         let mut following = true;
         let first = self.subscription.state_and_mark_seen();
@@ -670,7 +670,7 @@ impl Driver {
         let max = self.config.max_connections;
         let all_busy = self.opening >= self.config.connect_parallelism;
         match self.link(subchannel) {
-            // At the limit the mark stays until a connection goes: nobody need ask.
+            // At the limit the mark stays until a connection goes: calls need not ask.
             Some(link) if link.open >= max => {}
             Some(link) if link.open > 0 && !all_busy => self.open(subchannel, true),
             _ => subchannel.may_grow(),
@@ -702,7 +702,7 @@ impl Driver {
 
     // --- Publishing ----------------------------------------------------------------------------------------------------
 
-    /// Makes anew what calls see of the members.
+    /// Rebuilds what calls see of the members.
     fn reshow(&mut self) {
         let members = &self.members;
         self.shown = members
@@ -787,10 +787,10 @@ impl Driver {
         }
         let reason = match &self.failure {
             Some(why) if failing > 0 => {
-                format!("{failing} of {all} could not be connected, the last was {why}")
+                format!("{failing} of {all} endpoints could not be connected, most recently {why}")
             }
             _ if all == 0 => "no instance is registered".to_owned(),
-            _ => format!("none of {all} wants calls"),
+            _ => format!("no instance is ready ({all} registered)"),
         };
         Condition::Unusable {
             reason: reason.into(),

@@ -9,49 +9,49 @@ use serde::Serialize;
 use crate::shared::Shared;
 use crate::subchannel::{EndpointState, Subchannel};
 
-/// A channel as a dump shows it. Serializes to JSON.
+/// A snapshot of a channel. Serializes to JSON.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ChannelDump {
-    /// The service.
+    /// The service's name.
     pub service: ServiceName,
-    /// Whether calls find an endpoint, and if not, why.
+    /// Whether calls find an endpoint, and if not, the reason.
     pub condition: String,
-    /// Calls that were begun since the channel was built.
+    /// Calls started since the channel was built.
     pub calls: u64,
     /// Calls that ended without a response from a server.
     pub failed: u64,
-    /// Attempts that were followed by another one.
+    /// Attempts that were followed by another attempt.
     pub sent_again: u64,
-    /// The endpoints of the service, sorted by id, then those that drain.
+    /// The endpoints of the service, sorted by id, then those that are draining.
     pub endpoints: Vec<EndpointDump>,
 }
 
-/// An endpoint as a dump shows it.
+/// A snapshot of an endpoint.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct EndpointDump {
-    /// The instance.
+    /// The instance's id.
     pub id: InstanceId,
-    /// The run of it.
+    /// The run of the instance.
     pub incarnation: Incarnation,
-    /// Where it is.
+    /// The address.
     pub address: Arc<str>,
-    /// Where it stands.
+    /// The state.
     pub state: EndpointState,
-    /// For how many seconds.
+    /// How long the endpoint has been in this state, in seconds.
     pub for_seconds: f64,
-    /// Why it is not connected.
+    /// Why the endpoint is not connected.
     pub reason: Option<Arc<str>>,
-    /// How many connections it has.
+    /// How many connections the endpoint has.
     pub connections: usize,
     /// Calls in flight.
     pub in_flight: u32,
-    /// Attempts that were given to it.
+    /// Attempts sent to the endpoint.
     pub calls: u64,
-    /// Attempts that failed here and were followed by another one.
+    /// Attempts that failed here and were followed by another attempt.
     pub sent_again: u64,
-    /// Attempts that got no answer, or UNAVAILABLE or `RESOURCE_EXHAUSTED`.
+    /// Attempts that got no answer, or were answered with UNAVAILABLE or `RESOURCE_EXHAUSTED`.
     pub errors: u64,
 }
 

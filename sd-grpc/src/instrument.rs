@@ -1,17 +1,18 @@
 //! The metrics that this crate emits through the `metrics` facade. Names and labels are stable.
 //!
-//! Handles are made when a channel is built: install the recorder before.
+//! A channel creates its metrics when it is built: install the recorder first.
 
 use metrics::{Counter, Gauge, counter, gauge};
 use sd_core::ServiceName;
 
 use crate::subchannel::{EndpointState, StateCounts};
 
-/// Counter, label `service`: calls that were begun.
+/// Counter, label `service`: calls started.
 pub const CALLS: &str = "sd_grpc_calls_total";
 /// Counter, label `service`: calls that ended without a response from a server.
 pub const CALLS_FAILED: &str = "sd_grpc_calls_failed_total";
-/// Counter, labels `service` and `reason` (`never_sent`, `refused`, `retried`): attempts that were followed by another one.
+/// Counter, labels `service` and `reason` (`never_sent`, `refused`, `retried`): attempts that were followed by
+/// another attempt.
 pub const SENT_AGAIN: &str = "sd_grpc_calls_sent_again_total";
 /// Gauge, labels `service` and `state`: endpoints in this state.
 pub const ENDPOINTS: &str = "sd_grpc_endpoints";

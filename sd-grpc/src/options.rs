@@ -4,10 +4,11 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-/// Marks a call that may be executed twice without harm: it is sent again after any failure that may pass. In a request's
+/// Marks a call that is safe to execute twice: the channel retries it after any transient failure. Insert it into a request's
 /// extensions; [`ChannelConfig::idempotent_methods`](crate::ChannelConfig::idempotent_methods) marks whole methods.
 ///
-/// The call can move until it is answered: by the first message of its response, unless [`AnsweredBy`] says something else.
+/// The call can move to another endpoint until it is answered: by the first message of its response, unless [`AnsweredBy`]
+/// says otherwise.
 ///
 /// ```
 /// let mut request = tonic::Request::new(());
@@ -16,16 +17,15 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Idempotent;
 
-/// Which part of its response answers an idempotent call. The caller gets nothing of the response before this part has come,
-/// and until then the call can move to another endpoint. [`attempt_timeout`](crate::ChannelConfig::attempt_timeout) covers the
-/// same time.
+/// Which part of the response answers an idempotent call. Until this part has arrived, the caller gets nothing of the response
+/// and the call can move to another endpoint. [`attempt_timeout`](crate::ChannelConfig::attempt_timeout) covers the same time.
 ///
-/// In the extensions of a request that is marked [`Idempotent`];
-/// [`ChannelConfig::answered_by`](crate::ChannelConfig::answered_by) says it of whole methods. A channel cannot tell a method
+/// Insert it into the extensions of a request that is marked [`Idempotent`];
+/// [`ChannelConfig::answered_by`](crate::ChannelConfig::answered_by) sets it for whole methods. A channel cannot tell a method
 /// that answers with a stream from one that answers with a single message.
 ///
-/// Headers answer a call whatever this says: if it is not idempotent, in its last attempt, and while the caller still has
-/// something to send.
+/// Whatever this says, headers answer a call that is not idempotent, a last attempt, and a call whose request is still being
+/// sent.
 ///
 /// ```
 /// use sd_grpc::{AnsweredBy, Idempotent};
@@ -36,26 +36,26 @@ pub struct Idempotent;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AnsweredBy {
-    /// The headers, for streams whose first message may be late. From then on only the deadline ends the call, and a server that
-    /// dies fails it.
+    /// The headers, for streams whose first message may be late. After the headers, only the deadline limits the call, and the
+    /// call fails if its server dies.
     Headers,
-    /// The beginning of the first message, or the end of a response that has none. The default, because it fits most methods.
-    /// The call of a method that answers with a stream returns with its first message. So a caller that must act before the
-    /// server sends one waits in vain.
+    /// The beginning of the first message, or the end of a response without one. The default, because it fits most methods.
+    /// A call that is answered with a stream returns with its first message, so a caller that must act before the server sends
+    /// one waits in vain.
     #[default]
     FirstMessage,
-    /// The end of the response, for methods that answer with a single message. Their servers may die between the message and
-    /// the status that follows. A response of more than 64 KiB answers the call before its end. Not for streams: the caller
-    /// would not see a message before the last one has come.
+    /// The end of the response, for methods that answer with a single message: a server may die between this message and the
+    /// status that follows it. A response of more than 64 KiB answers the call before its end. Not for streams: the caller
+    /// would see no message before the last one has arrived.
     End,
 }
 
-/// Says whether a call waits until its deadline for an endpoint instead of failing when there is none. In a request's
+/// Whether a call waits until its deadline for an endpoint instead of failing when there is none. Insert it into a request's
 /// extensions; overrides [`ChannelConfig::wait_for_ready`](crate::ChannelConfig::wait_for_ready).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitForReady(pub bool);
 
-/// Which endpoint a call ended at, and after how many attempts. In the extensions of every response; for a failed call see
+/// The endpoint where a call ended, and the number of attempts. Every response has it in its extensions; for a failed call see
 /// [`AttemptInfo::of`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptInfo {
@@ -64,7 +64,7 @@ pub struct AttemptInfo {
 }
 
 impl AttemptInfo {
-    /// What a failed call's status tells, if an attempt was made.
+    /// Reads it from a failed call's status. `None` if no attempt was made, or if the server itself sent the status.
     pub fn of(status: &tonic::Status) -> Option<&Self> {
         let mut cause = status.source();
         while let Some(error) = cause {
@@ -76,12 +76,12 @@ impl AttemptInfo {
         None
     }
 
-    /// The address of the endpoint of the last attempt.
+    /// The address of the last attempt's endpoint.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// How many attempts were made. What was never sent does not count.
+    /// How many attempts were made. Requests that were never sent do not count, nor does the first one that a server refused.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }

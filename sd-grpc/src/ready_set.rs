@@ -28,9 +28,9 @@ pub(crate) struct ReadySet {
 pub(crate) enum Condition {
     /// The set is unknown: waits.
     Unresolved { reason: Option<Arc<str>> },
-    /// Somebody takes calls, or is being connected: waits.
+    /// An endpoint takes calls or is connecting: waits.
     Usable { reason: Option<Arc<str>> },
-    /// Nobody is there, wants calls or can be reached: fails.
+    /// No endpoint is there, wants calls and can be reached: fails.
     Unusable { reason: Arc<str> },
     /// The channel was closed: fails.
     Closed,
@@ -44,7 +44,7 @@ impl fmt::Display for Condition {
                 write!(f, "the instances are not known yet: {why}")
             }
             Self::Usable { reason: None } => f.write_str("usable"),
-            Self::Usable { reason: Some(why) } => write!(f, "usable in part: {why}"),
+            Self::Usable { reason: Some(why) } => write!(f, "partly usable: {why}"),
             Self::Unusable { reason } => f.write_str(reason),
             Self::Closed => f.write_str("the channel was closed"),
         }
@@ -94,7 +94,7 @@ impl ReadySet {
         }
     }
 
-    /// Takes a place at the endpoint whose turn it is. One that was tried gets another call only if nobody else can take it.
+    /// Takes a place at the endpoint whose turn it is. One that was tried gets another call only if no other endpoint can take it.
     /// Adds to `full` those endpoints that should get another connection.
     pub(crate) fn pick(&self, tried: &Tried, full: &mut Vec<Arc<Subchannel>>) -> Pick {
         for _ in 0..PICKS {

@@ -5,8 +5,8 @@
 //! up to [`REPLAY_BYTES`](crate::replay_budget::REPLAY_BYTES), as far as the channel's budget goes, and until the answer is the
 //! caller's.
 //!
-//! Once the response has begun, hyper goes on sending a stream even if nobody reads the response any more. A [`Sending`]
-//! ends that.
+//! Once the response has begun, hyper goes on sending a stream even if the response is no longer read. A [`Sending`] ends
+//! that.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -51,7 +51,9 @@ impl CallBody {
                 }
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => recorded.push(data),
-                    Err(_) => return Err(Status::internal("a gRPC request has no trailers")),
+                    Err(_) => {
+                        return Err(Status::internal("a gRPC request must not have trailers"));
+                    }
                 },
                 Poll::Ready(Some(Err(status))) => return Err(status),
                 Poll::Ready(None) | Poll::Pending => break,
@@ -160,8 +162,8 @@ struct Reel {
     ended: bool,
 }
 
-/// The sending of a call's stream. Ends when this is dropped: a request that nobody waits for would keep its place at the
-/// server.
+/// The sending of a call's stream. Ends when this is dropped: a request whose answer is no longer awaited would keep its place
+/// at the server.
 #[derive(Debug)]
 pub(crate) struct Sending(Arc<Tape>);
 

@@ -100,7 +100,7 @@ impl Body for ResponseBody {
             Poll::Pending if !this.is_late(cx, true) => return Poll::Pending,
             Poll::Ready(Some(Ok(frame))) if !this.is_late(cx, false) => {
                 if frame.is_trailers() {
-                    // Nothing can follow, and not everybody asks for it.
+                    // Nothing can follow, and not every caller polls for it.
                     this.open = None;
                 }
                 return Poll::Ready(Some(Ok(frame)));

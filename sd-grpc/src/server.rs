@@ -1,7 +1,7 @@
 //! The server's side of discovery: serve, become healthy, register; at the end unready, drain, deregister, stop.
 //!
-//! The order is what keeps calls from failing. A server is registered only when it answers, and it goes on answering for a
-//! while after it told everybody that it wants no more calls.
+//! The order keeps calls from failing. A server registers only when it answers, and keeps answering for a while after it
+//! became unready.
 
 use std::future::Future;
 use std::io;
@@ -30,10 +30,10 @@ use crate::cut::Cuttable;
 
 const OP: &str = "serve";
 
-/// How long a server goes on answering after it said that it wants no more calls, by default.
+/// How long a server keeps answering after it became unready, by default: 5 s.
 pub const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
 
-/// How long calls in flight may take after that, by default.
+/// How long calls in flight may take after the drain, by default: 10 s.
 pub const DEFAULT_STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long accepting pauses after it failed.
@@ -52,7 +52,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server that registers `instance` at `registry`. The instance's endpoint is what others dial; see
+    /// Creates a server that registers `instance` at `registry`. Clients dial the instance's endpoint; see
     /// [`sd_core::advertised_address`].
     pub fn new(registry: &Registry, instance: Instance) -> Self {
         Self {
@@ -73,29 +73,29 @@ impl Server {
         self
     }
 
-    /// Sets what the registration asks for.
+    /// Sets the options of the registration.
     #[must_use]
     pub fn with_register_options(mut self, options: RegisterOptions) -> Self {
         self.options = options;
         self
     }
 
-    /// Serves even while the registry is down, and registers when it is up.
+    /// Serves even while the registry is down, and registers once it is up.
     #[must_use]
     pub fn register_in_background(mut self) -> Self {
         self.in_background = true;
         self
     }
 
-    /// Sets how long to go on answering after saying that no more calls are wanted: as long as clients take to see it.
-    /// Default 5 s.
+    /// Sets how long the server keeps answering after it became unready. Allow as long as clients take to notice. Default
+    /// 5 s.
     #[must_use]
     pub fn with_drain(mut self, drain: Duration) -> Self {
         self.drain = drain;
         self
     }
 
-    /// Sets how long calls in flight may take once the server stops; what is left is cut. Default 10 s.
+    /// Sets how long calls in flight may take once the server stops; then it cuts their connections. Default 10 s.
     #[must_use]
     pub fn with_stop_within(mut self, stop_within: Duration) -> Self {
         self.stop_within = stop_within;
@@ -105,6 +105,9 @@ impl Server {
     /// Serves `routes` on a TCP listener until `shutdown` completes. See [`serve_incoming`](Self::serve_incoming).
     ///
     /// # Errors
+    /// As [`serve_incoming`](Self::serve_incoming).
+    ///
+    /// # Cancel safety
     /// As [`serve_incoming`](Self::serve_incoming).
     pub async fn serve(
         self,
@@ -127,16 +130,16 @@ impl Server {
         self.serve_incoming(routes, incoming, shutdown).await
     }
 
-    /// Serves `routes` on incoming connections until `shutdown` completes. Health is `SERVING`, for the whole server and for the
-    /// service's name, before the instance is registered. At shutdown: health `NOT_SERVING` and the instance unready; the
-    /// drain; deregistered; calls in flight finish, or are cut.
+    /// Serves `routes` on incoming connections until `shutdown` completes. Health becomes `SERVING`, for the whole server and for
+    /// the service's name, before the instance is registered. At shutdown, health becomes `NOT_SERVING` and the instance
+    /// unready; the server drains, then deregisters; calls in flight finish or are cut.
     ///
     /// # Errors
-    /// When registering failed, when the transport failed, or when the registry did not confirm the withdrawal (the server
-    /// stopped in order nevertheless).
+    /// The registry's error if registration failed, or if the registry did not confirm the deregistration (the server has
+    /// still stopped in order); `Unavailable` if the transport failed.
     ///
     /// # Cancel safety
-    /// Dropping the future cuts every connection at once and withdraws in the background.
+    /// Dropping the future cuts every connection at once and deregisters in the background.
     pub async fn serve_incoming<S, IO>(
         self,
         routes: Routes,
@@ -169,7 +172,7 @@ impl Server {
             registered = &mut registering => registered,
             ended = serving.ended() => return Err(ended),
             () = &mut shutdown => {
-                // Hardly anybody was told of this server: there is nothing to drain. But what was begun is undone before we
+                // Hardly any client knows this server: there is nothing to drain. But what was begun is undone before we
                 // return, if the registry answers in time.
                 let begun = timeout(self.stop_within, registering).await;
                 let withdrawn = match begun {
@@ -202,7 +205,7 @@ impl Server {
         }
         info!(service = service.as_str(), "stopping");
         health.set(ServingStatus::NotServing).await;
-        // Nobody calls a server that the registry does not know: there is nothing to drain.
+        // No client calls a server that the registry does not know: there is nothing to drain.
         let withdrawn = match guard.phase() {
             RegistrationPhase::Registering => guard.deregister().await,
             _ => guard.drain(self.drain).await,
@@ -289,11 +292,11 @@ impl Serving {
         }
     }
 
-    /// Waits for an end that nobody asked for. Cancel-safe.
+    /// Waits for an end that was not requested. Cancel-safe.
     async fn ended(&mut self) -> Error {
         let error = Error::new(ErrorKind::Unavailable, OP);
         match (&mut self.transport).await {
-            Ok(Ok(())) => error.because("the listener ended"),
+            Ok(Ok(())) => error.because("the listener ended before the shutdown"),
             Ok(Err(transport)) => error.with_source(transport),
             Err(panicked) => error.with_source(panicked),
         }
@@ -303,7 +306,7 @@ impl Serving {
     async fn stop(mut self, limit: Duration) -> Result<()> {
         drop(self.stop.take());
         let Ok(stopped) = timeout(limit, &mut self.transport).await else {
-            warn!("calls in flight did not finish in time, cutting their connections");
+            warn!("calls in flight did not finish in time: their connections are cut");
             drop(self.cut);
             return Ok(());
         };

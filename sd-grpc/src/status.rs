@@ -22,13 +22,13 @@ fn failed(
 
 /// No endpoint could be had.
 pub(crate) fn no_endpoint(service: &str, reason: impl Display) -> Status {
-    Status::unavailable(format!("no endpoint of {service:?} can be used: {reason}"))
+    Status::unavailable(format!("no usable endpoint of {service:?}: {reason}"))
 }
 
 /// The bound on waiting calls is reached.
 pub(crate) fn too_many_wait(service: &str, most: usize) -> Status {
     Status::resource_exhausted(format!(
-        "{most} calls wait for an endpoint of {service:?} already"
+        "{most} calls (max_waiting) already wait for an endpoint of {service:?}"
     ))
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn deadline_exceeded(when: impl Display, attempt: Option<AttemptInfo>
 /// An attempt took longer than an attempt may.
 pub(crate) fn attempt_timed_out(attempt: AttemptInfo) -> Status {
     let message = format!(
-        "{} did not answer in time (attempt {})",
+        "{} did not answer within attempt_timeout (attempt {})",
         attempt.endpoint, attempt.attempts
     );
     failed(Code::Unavailable, message, attempt, None)
@@ -61,7 +61,7 @@ pub(crate) fn attempt_timed_out(attempt: AttemptInfo) -> Status {
 pub(crate) fn broken(error: hyper::Error, reason: Option<String>, attempt: AttemptInfo) -> Status {
     let why = reason.unwrap_or_else(|| root_cause(&error).to_string());
     let message = format!(
-        "{} failed: {why} (attempt {})",
+        "the call to {} failed: {why} (attempt {})",
         attempt.endpoint, attempt.attempts
     );
     failed(code_of(&error), message, attempt, Some(error))
@@ -81,7 +81,7 @@ pub(crate) fn code_of(error: &hyper::Error) -> Code {
     }
 }
 
-/// Whether the server said that it did not look at the request: it refused the stream, or said goodbye before it.
+/// Whether the server said that it did not look at the request: it refused the stream, or sent GOAWAY before it.
 pub(crate) fn is_refused(error: &hyper::Error) -> bool {
     // h2 gives a received GOAWAY as the error of those streams only that are newer than the last one processed. Streams that
     // were cut off later have an I/O error.

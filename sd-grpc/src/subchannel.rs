@@ -111,20 +111,20 @@ impl Counters {
     }
 }
 
-/// Where an endpoint stands.
+/// The state of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum EndpointState {
-    /// Being connected for the first time, or again after a good connection broke.
+    /// Connecting for the first time, or again after a good connection broke.
     Connecting,
     /// Connected and in the set that calls pick from.
     Ready,
-    /// The instance says that it wants no calls.
+    /// The instance is marked not ready: it wants no calls.
     NotReady,
-    /// The last attempt to connect failed; the next one follows.
+    /// The last attempt to connect failed; another one follows.
     Failing,
-    /// Removed from the service; calls in flight go on.
+    /// Removed from the service; calls in flight continue.
     Draining,
 }
 
@@ -206,7 +206,7 @@ pub(crate) struct Subchannel {
 /// What asking an endpoint for a place came to.
 pub(crate) enum Place {
     On(Arc<Connection>),
-    /// All its connections carry as many calls as they may. Says whether nobody asked for another one yet.
+    /// All its connections carry as many calls as they may. Says whether no other call has asked for another one yet.
     Full {
         ask: bool,
     },
@@ -232,7 +232,7 @@ impl Subchannel {
         &self.target
     }
 
-    /// Takes a place on the open connection with the fewest calls. Whoever gets one must leave it.
+    /// Takes a place on the open connection with the fewest calls. Each place must be left again.
     pub(crate) fn enter(&self) -> Place {
         let connections = self.connections.load();
         let mut open = false;

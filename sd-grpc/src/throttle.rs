@@ -2,13 +2,14 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// How many retries the failures of a channel may cause.
+/// Limits the retries of a channel: the token bucket of gRPC proposal A6.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RetryThrottle {
-    /// The size of the bucket. Each failed attempt takes a token; at half full and below nothing is sent again. Default 200:
-    /// a connection may break with a hundred calls in flight.
+    /// The size of the bucket. Each failed attempt takes one token; while the bucket is at most half full, nothing is retried.
+    /// Default 200: a connection may break with a hundred calls in flight.
     pub max_tokens: u32,
-    /// What a successful call puts back, between 0 and 1. Default 0.1: in the long run at most one retry for ten successes.
+    /// How many tokens a successful call puts back, from 0 to 1. Default 0.1: in the long run at most one retry per ten
+    /// successes.
     pub token_ratio: f32,
 }
 

@@ -16,7 +16,7 @@ use crate::connector::BoxedIo;
 const OP: &str = "tls";
 const HTTP2: &[u8] = b"h2";
 
-/// How a channel speaks TLS.
+/// The TLS settings of a channel.
 #[derive(Clone, Default)]
 pub struct ClientTls {
     roots: Vec<Vec<u8>>,
@@ -26,33 +26,33 @@ pub struct ClientTls {
 }
 
 impl ClientTls {
-    /// Trusts nobody yet: add [`with_ca`](Self::with_ca) or [`with_native_roots`](Self::with_native_roots).
+    /// Trusts no CA yet: call [`with_ca`](Self::with_ca) or [`with_native_roots`](Self::with_native_roots).
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Trusts servers whose certificate one of these certificates, in PEM, vouches for.
+    /// Trusts these CA certificates, in PEM.
     #[must_use]
     pub fn with_ca(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.roots.push(pem.into());
         self
     }
 
-    /// Trusts whom the operating system trusts.
+    /// Trusts the operating system's CA certificates.
     #[must_use]
     pub fn with_native_roots(mut self) -> Self {
         self.native_roots = true;
         self
     }
 
-    /// Shows servers this certificate chain and proves it with this key, both in PEM: mutual TLS.
+    /// Authenticates to servers with this certificate chain and its private key, both in PEM: mutual TLS.
     #[must_use]
     pub fn with_identity(mut self, chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         self.identity = Some((chain.into(), key.into()));
         self
     }
 
-    /// Expects this name in every server's certificate instead of the host of its endpoint. Needed for Unix sockets.
+    /// Expects this name in every server's certificate instead of the endpoint's host. Required for Unix sockets.
     #[must_use]
     pub fn with_server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());
@@ -82,9 +82,9 @@ impl Tls {
         let mut roots = RootCertStore::empty();
         for pem in &tls.roots {
             for certificate in certificates("CA", pem)? {
-                roots
-                    .add(certificate)
-                    .map_err(|e| Error::invalid_input(OP, format!("the CA certificate: {e}")))?;
+                roots.add(certificate).map_err(|e| {
+                    Error::invalid_input(OP, format!("invalid CA certificate: {e}"))
+                })?;
             }
         }
         if tls.native_roots {
@@ -94,7 +94,7 @@ impl Tls {
         if roots.is_empty() {
             return Err(Error::invalid_input(
                 OP,
-                "nobody is trusted: give a CA certificate or trust the system's",
+                "no CA is trusted: call `with_ca` or `with_native_roots`",
             ));
         }
         let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -106,11 +106,11 @@ impl Tls {
             Some((chain, key)) => {
                 let chain = certificates("client", chain)?;
                 let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| {
-                    Error::invalid_input(OP, format!("the client key is no PEM key: {e}"))
+                    Error::invalid_input(OP, format!("invalid client key, PEM is expected: {e}"))
                 })?;
-                builder
-                    .with_client_auth_cert(chain, key)
-                    .map_err(|e| Error::invalid_input(OP, format!("the client certificate: {e}")))?
+                builder.with_client_auth_cert(chain, key).map_err(|e| {
+                    Error::invalid_input(OP, format!("invalid client certificate or key: {e}"))
+                })?
             }
         };
         config.alpn_protocols = vec![HTTP2.to_vec()];
@@ -130,7 +130,7 @@ impl Tls {
             (None, _) => {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidInput,
-                    "TLS needs a server name where the endpoint has no host",
+                    "the endpoint has no host for TLS to check: set `ClientTls::with_server_name`",
                 ));
             }
         };
@@ -138,7 +138,7 @@ impl Tls {
         if stream.get_ref().1.alpn_protocol() != Some(HTTP2) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "the server did not agree to HTTP/2 (ALPN h2)",
+                "the server did not negotiate HTTP/2 (ALPN h2)",
             ));
         }
         Ok(Box::new(stream))
@@ -154,7 +154,8 @@ impl fmt::Debug for Tls {
 }
 
 fn certificates(whose: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
-    let broken = |why: String| Error::invalid_input(OP, format!("the {whose} certificate: {why}"));
+    let broken =
+        |why: String| Error::invalid_input(OP, format!("invalid {whose} certificate: {why}"));
     let certificates = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| broken(e.to_string()))?;
@@ -165,6 +166,6 @@ fn certificates(whose: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>>
 }
 
 fn server_name(name: String) -> Result<ServerName<'static>> {
-    let told = format!("{name:?} can be no server name");
+    let told = format!("{name:?} is not a valid server name");
     ServerName::try_from(name).map_err(|_| Error::invalid_input(OP, told))
 }

@@ -97,7 +97,7 @@ impl Wire {
         self.wake_reader();
     }
 
-    /// Lets whoever reads look again.
+    /// Lets the reader look again.
     pub(crate) fn wake_reader(&self) {
         self.reader.wake();
     }

@@ -186,7 +186,7 @@ async fn a_new_endpoint_does_not_queue_behind_retries_that_hang() {
                 if dial >= 4 {
                     std::future::pending::<()>().await;
                 }
-                return Err(std::io::Error::other("nobody there"));
+                return Err(std::io::Error::other("unreachable"));
             }
             tokio::net::TcpStream::connect(good).await
         }

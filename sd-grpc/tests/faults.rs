@@ -156,7 +156,7 @@ async fn after_a_restart_of_all_no_old_error_shows() {
     ready(&channel, 4).await;
     assert_eq!(burst(&channel, 100).await.0, 0);
     servers.iter_mut().for_each(TestServer::kill);
-    eventually("nobody is ready", || {
+    eventually("no endpoint is ready", || {
         let endpoints = channel.dump().endpoints;
         endpoints.iter().all(|e| e.state == EndpointState::Failing)
     })

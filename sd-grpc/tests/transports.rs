@@ -204,7 +204,10 @@ mod tls {
         EchoClient::new(channel).say("hello").await.unwrap();
         // The server's alert may be lost with the connection: it closes while our greeting is on its way.
         let why = failure(&server, trusting).await;
-        assert!(why.contains("1 of 1 could not be connected"), "{why}");
+        assert!(
+            why.contains("1 of 1 endpoints could not be connected"),
+            "{why}"
+        );
         assert_eq!(server.calls(), 1);
     }
 
@@ -223,7 +226,7 @@ mod tls {
         let authority = Authority::new();
         let (chain, _) = authority.issue("client");
         for (tls, hint) in [
-            (ClientTls::new(), "nobody is trusted"),
+            (ClientTls::new(), "no CA is trusted"),
             (ClientTls::new().with_ca("not PEM"), "none in the PEM text"),
             (
                 ClientTls::new()
@@ -235,7 +238,7 @@ mod tls {
                 ClientTls::new()
                     .with_ca(authority.pem())
                     .with_server_name("a b"),
-                "no server name",
+                "not a valid server name",
             ),
         ] {
             let error = set.channel().tls(tls).build().unwrap_err();
