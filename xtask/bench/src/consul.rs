@@ -63,7 +63,7 @@ pub(crate) fn measure(effort: Effort) -> Result<Section> {
 /// Where the agent is.
 fn address() -> Result<String> {
     let named = std::env::var("SD_TEST_CONSUL");
-    let missing = "SD_TEST_CONSUL must say where an agent of Consul is: `cargo xtask bench` starts one and sets it";
+    let missing = "SD_TEST_CONSUL must hold the URL of a Consul agent: `cargo xtask bench` starts one and sets it";
     Ok(named.map_err(|_| missing)?)
 }
 

@@ -12,7 +12,7 @@ pub(crate) fn main(counted: fn() -> usize) -> Result<()> {
     let subject = Subject::ALL
         .into_iter()
         .find(|known| known.word() == subject)
-        .ok_or("bench starts this program and reads its output")?;
+        .ok_or("only `cargo xtask bench` starts this program, and reads its output")?;
     let counts = match subject {
         Subject::Pick => pick::count(counted),
         Subject::Rpc => rpc::count(counted, &arguments.collect::<Vec<_>>())?,

@@ -1,4 +1,4 @@
-//! A report that an earlier run has written: what it says of benches that are not measured anew is kept.
+//! A report that an earlier run has written: what it says of benches that are not measured again is kept.
 
 use std::fs;
 use std::io::ErrorKind;

@@ -203,12 +203,12 @@ fn chart(unreachable: &[Row], frozen: &[Row]) -> Chart {
 }
 
 const METHOD: &str = "\
-Every row is a new channel, built when the endpoint is broken already, and used at once. Calls have a deadline of 500 ms and are
-not marked idempotent: nothing is sent a second time unless it was certainly never sent. One run, not rounds: what counts is how
+Every row is a new channel, built when the endpoint is already broken, and used at once. Calls have a deadline of 500 ms and are
+not marked idempotent: a call is resent only if it was certainly never sent. There is one run and no rounds: what counts is how
 many calls fail.
 ";
 const FROZEN: &str = "\
-Frozen is another thing: both endpoints are connected and have answered calls when the process of one is stopped (SIGSTOP). What
-was sent to it may have been executed, so that only calls marked idempotent may move elsewhere, after an attempt time-out. Of the
-others, about as many fail as were in flight: each caller meets the frozen endpoint once before it is found silent.
+A frozen endpoint differs: both endpoints are connected and have answered calls when the process of one is stopped (SIGSTOP). It may
+have executed what was sent to it, so only calls marked idempotent may move to the other endpoint, after an attempt time-out. Of the
+other calls, about as many fail as were in flight: each caller meets the frozen endpoint once before it counts as silent.
 ";

@@ -72,7 +72,7 @@ impl GoElection {
         let mut line = String::new();
         self.stdout.read_line(&mut line)?;
         let nanos = line.trim().parse().map_err(|_| -> Error {
-            "the Go program ended without an answer; it has said why".into()
+            "the Go program exited without an answer; its output says why".into()
         })?;
         Ok(Duration::from_nanos(nanos))
     }

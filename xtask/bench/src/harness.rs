@@ -1,4 +1,4 @@
-//! Rounds: every contender once in each, in an order that is shuffled anew. A fixed order favours whoever comes after a cheap
+//! Rounds: every contender once in each, in a newly shuffled order. A fixed order favours the one that comes after a cheap
 //! neighbour, and contenders measured one after the other see different weather on a shared machine.
 
 use crate::Result;

@@ -37,7 +37,7 @@ type Result<T, E = Error> = std::result::Result<T, E>;
 /// Measures contenders side by side and writes a report.
 #[derive(Debug, Parser)]
 struct Options {
-    /// What to measure; everything by default. What an earlier report says of others is kept
+    /// What to measure; everything by default. An earlier report's other sections are kept
     benches: Vec<Bench>,
     /// Few and short rounds: shows that everything runs, and no more
     #[arg(long)]

@@ -38,7 +38,7 @@ const STEPS: [(&str, &str, Unit); 7] = [
     ),
     (
         "reread_ms",
-        "difference to a set that was read anew",
+        "difference to a set that was read again",
         Unit::Time,
     ),
     (
@@ -48,7 +48,7 @@ const STEPS: [(&str, &str, Unit); 7] = [
     ),
     (
         "peak_bytes",
-        "the process at its largest: the set, one with a change, one read anew",
+        "the process at its largest: the set, one with a change, one read again",
         Unit::Memory,
     ),
 ];
@@ -131,7 +131,7 @@ fn probe_in_child(size: usize) -> Result<Vec<(String, f64)>> {
         .output()?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("the memory probe ended with {}: {said}", output.status).into());
+        return Err(format!("the memory probe exited with {}: {said}", output.status).into());
     }
     String::from_utf8(output.stdout)?
         .lines()
@@ -200,11 +200,11 @@ pub(crate) fn resident(field: &str) -> Result<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     let kib = line
         .and_then(|rest| rest.trim_start_matches(':').trim().strip_suffix("kB"))
-        .ok_or("/proc/self/status does not say how large this process is")?;
+        .ok_or("/proc/self/status does not tell the size of this process")?;
     Ok(kib.trim().parse::<f64>()? * 1024.0)
 }
 
 const METHOD: &str = "\
-Each size is measured in a fresh process: resident memory as the kernel counts it, time on its clock. An instance has a version,
+Each size is measured in a new process: resident memory as the kernel counts it, and elapsed time. An instance has a version,
 a zone, a tag and two metadata entries. A set shares unchanged instances with the one before it.
 ";

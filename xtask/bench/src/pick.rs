@@ -29,7 +29,7 @@ const COUNTED: u32 = 100_000;
 #[derive(Clone, Copy, Debug)]
 struct Setting {
     threads: usize,
-    /// Whether the set is published anew every millisecond.
+    /// Whether the set is published again every millisecond.
     writer: bool,
 }
 
@@ -126,7 +126,7 @@ fn group(label: String, names: &[(&str, bool, &str)], figures: &[Vec<f64>]) -> G
     }
 }
 
-/// Picks from a set that another thread picks from too, and from one that is published anew all the time.
+/// Picks from a set that another thread picks from too, and from one that is published again all the time.
 fn company(effort: Effort, time: Duration) -> Result<Table> {
     let settings = [(1, false), (2, false), (1, true), (2, true)]
         .map(|(threads, writer)| Setting { threads, writer });
@@ -222,9 +222,9 @@ pub(crate) fn count(counted: fn() -> usize) -> Counts {
 }
 
 const METHOD: &str = "\
-The bar holds for the pick alone, on one thread. The rows do not all do the same: *gives* says what a pick hands out. tower's
+The bar holds for the pick alone, on one thread. The rows do not all do the same: *gives* says what a pick returns. tower's
 balancer also asks the chosen service whether it is ready, calls it, and takes it back into its ready set, which is what one
-request through it costs; it cannot be shared by threads without a queue in front of it. *Published set* is laid out as the set
-that sd-grpc publishes, read through a cache of its pointer; what sd-grpc does beside, counting the call on its connection, shows
+request through it costs; threads can share it only with a queue in front of it. *Published set* is laid out like the set that
+sd-grpc publishes, and read through a cache of its pointer; sd-grpc's further work, counting the call on its connection, shows
 under *Unary calls*.
 ";

@@ -110,7 +110,7 @@ fn median(times: &[Duration]) -> f64 {
 pub(crate) fn address() -> Result<String> {
     let named = std::env::var("SD_TEST_ETCD");
     let missing =
-        "SD_TEST_ETCD must say where an etcd is: `cargo xtask bench` starts one and sets it";
+        "SD_TEST_ETCD must hold the URL of an etcd: `cargo xtask bench` starts one and sets it";
     Ok(named.map_err(|_| missing)?)
 }
 
@@ -230,8 +230,8 @@ async fn told(feed: &mut WatchStream, what: EventType, key: &str) -> Result<()> 
 }
 
 const METHOD: &str = "\
-Both do the same requests over two connections: grant a lease of 10 s, put the record in a transaction that requires the key to
-be free, and have a watch on the prefix tell another client. Ours goes all the way: `Registry::register` with its task that
+Both send the same requests over two connections: grant a lease of 10 s, put the record in a transaction that requires the key to
+be free, and notify another client through a watch on the prefix. Ours goes all the way: `Registry::register` with its task that
 keeps the registration, and a `Subscription` that publishes a complete set. Between samples the record is removed and 15 ms
 pass, so that each is a first change after quiet, which a subscription publishes at once.
 ";

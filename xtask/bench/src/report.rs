@@ -170,10 +170,10 @@ const INTRODUCTION: &str = "\
 # Benchmarks
 
 Written by `cargo xtask bench --out docs`; do not edit. All contenders of a bench run in one program and one run. Each is
-measured once in each round, in an order that is shuffled anew, after one round to warm up. A ratio compares two contenders
-round by round: the median of the rounds' ratios, in parentheses the smallest and the largest, and in how many rounds it was
-below 1. Absolute figures belong to this machine and this hour; compare ratios. Benches can be run one by one: each says when it
-was, and the conditions are those of the last run.
+measured once per round, in a newly shuffled order, after one round to warm up. A ratio compares two contenders round by round:
+the median of the rounds' ratios, in parentheses the smallest and the largest, and in how many rounds it was below 1. Absolute
+figures hold only for this machine and this hour; compare ratios. Benches can be run one by one: each says when it ran, and the
+conditions are those of the last run.
 ";
 
 #[cfg(test)]

@@ -252,11 +252,11 @@ pub(crate) fn count(counted: fn() -> usize, addresses: &[String]) -> Result<Coun
 }
 
 const METHOD: &str = "\
-Unary calls of 16 bytes to three tonic servers on loopback. A plain channel has but one endpoint, and is compared with ours over
-that one: several connections spread what one connection would send in a single write. The servers are one other process on the
-other half of the cores, the clients have one worker thread for each core of their half. Each call has a deadline of 5 s,
-which every contender enforces; each sends a user agent, obeys flow control, and decodes the same message. Ours runs with its
-default settings: retries of what was never sent, deadlines over the whole call, silent endpoints found by time-outs. Processor
-time is that of the whole client process, by its clock; allocations are counted in a program of its own, one call at a time, and
-count what the connection's tasks allocate, too. Not measured: TLS, real networks, large messages, streams, more cores than these.
+Unary calls of 16 bytes to three tonic servers on loopback. A plain channel has only one endpoint, and is compared with ours over
+that one: several connections spread what one connection would send in a single write. The servers run in one other process on the
+other half of the cores; the clients have one worker thread for each core of their half. Each call has a deadline of 5 s, which
+every contender enforces; each sends a user agent, obeys flow control, and decodes the same message. Ours runs with its default
+settings: resending of what was never sent, deadlines over the whole call, detection of silent endpoints by time-outs. Processor
+time is that of the whole client process, by its clock. Allocations are counted in a program of their own, one call at a time, and
+include those of the connection's tasks. Not measured: TLS, real networks, large messages, streams, more cores than these.
 ";

@@ -39,7 +39,7 @@ impl ServerProcess {
         if process.addresses.len() == listeners {
             Ok(process)
         } else {
-            Err("the server process ended before it listened".into())
+            Err("the server process exited before it listened".into())
         }
     }
 

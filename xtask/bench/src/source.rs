@@ -51,7 +51,7 @@ pub(crate) fn with_one_changed(snapshot: &Snapshot, nth: usize, weight: u16) -> 
     snapshot.clone().with_instances(instances)
 }
 
-/// The same set with each instance made anew, as after a source was read again.
+/// The same set with new copies of all instances, as after a source was read again.
 pub(crate) fn reread(snapshot: &Snapshot) -> Snapshot {
     let anew = |instance: &Arc<Instance>| Arc::new(Instance::clone(instance));
     let instances = snapshot.instances().iter().map(anew).collect();

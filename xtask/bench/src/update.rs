@@ -194,7 +194,7 @@ fn differences(effort: Effort) -> Result<Table> {
         let seconds = [
             ("shares all but one", with_one_changed(&old, size / 2, 2)),
             (
-                "was read anew, one differs",
+                "was read again, one differs",
                 reread(&with_one_changed(&old, size / 2, 2)),
             ),
         ];
@@ -241,12 +241,12 @@ fn hashed(old: &Snapshot, new: &Snapshot) -> usize {
 }
 
 const METHOD: &str = "\
-A source in this process is told a new set that differs in one instance; the clock runs from there, over the source's feed and
-the subscription's task (and the channel's driver task) to the moment at which readers have the set. For the channel that moment
-is when it reports the ready endpoints to its metrics, right before it stores the set that calls pick from. Every endpoint is
-connected: over an in-memory pipe to one tonic server in this process, whose work counts in the last row. 15 ms pass between
+A source in this process gets a new set that differs in one instance. The clock runs from there, over the source's feed and the
+subscription's task (and the channel's driver task), to the moment at which readers have the set. For the channel that moment is
+when it reports the ready endpoints to its metrics, right before it stores the set that calls pick from. Every endpoint is
+connected over an in-memory pipe to one tonic server in this process, whose work counts in the last row. 15 ms pass between
 changes, so that each is a first change after quiet, which a subscription publishes at once.
 ";
 const DIFFERENCES: &str = "\
-What one difference of two sets costs. When a source was read anew, every instance must be compared field by field:
+What one difference of two sets costs. After a source was read again, every instance must be compared field by field:
 ";

@@ -76,7 +76,7 @@ impl Agent {
         Ok((serde_json::from_slice(&body)?, index.unwrap_or(0)))
     }
 
-    /// How large an answer is that nobody looks into.
+    /// How large an answer is, without decoding it.
     pub(super) async fn size(&self, target: &str) -> Result<usize> {
         let answer = self.ask(Method::GET, target, String::new()).await?;
         Ok(answer.bytes().await?.len())
@@ -86,7 +86,7 @@ impl Agent {
         let (itself, _): (serde_json::Value, _) = self.get("/v1/agent/self").await?;
         let version = itself["Config"]["Version"].as_str();
         Ok(version
-            .ok_or("the agent does not name its version")?
+            .ok_or("the agent does not tell its version")?
             .to_owned())
     }
 
@@ -104,7 +104,7 @@ impl Agent {
                 return Ok(told);
             }
             if told == index {
-                return Err::<_, Error>(format!("{service} does not change").into());
+                return Err::<_, Error>(format!("{service} did not change in time").into());
             }
             index = told;
         }

@@ -19,7 +19,7 @@ use crate::{Effort, Error, Result};
 
 /// The shortest that Consul grants.
 const TTL: Duration = Duration::from_secs(10);
-/// Until the blocking query of whoever waits is under way.
+/// Until the blocking query of the one that waits is under way.
 const WAITS: Duration = Duration::from_millis(100);
 
 pub(super) fn measure(effort: Effort, runtime: &Runtime, address: &str) -> Result<Part> {
@@ -98,7 +98,7 @@ impl Ours {
     }
 
     async fn hand_over(&mut self) -> Result<Duration> {
-        let leadership = self.leadership.take().ok_or("nobody leads")?;
+        let leadership = self.leadership.take().ok_or("no candidate leads")?;
         let elected = async {
             let leadership = self.next.campaign().await?;
             Ok::<_, Error>((Instant::now(), leadership))
@@ -183,6 +183,6 @@ const METHOD: &str = "\
 **Resign to the next leader.** Two candidates with connections of their own take turns: one leads, the other one joins and
 waits 100 ms; then the clock runs from the call of resign to the moment at which the other one's campaign returns. The Go
 client's `api.Lock` does the same in a process of its own, on its own clock, and takes turns with ours. All need three requests
-one after the other: a release, the blocking query that it ends, and the taking of the lock. The same three alone are timed,
-too, as a raw HTTP client sends them. Ending the session comes after that, and is not waited for.
+one after the other: the release, the blocking query that it ends, and the acquisition of the lock. The same three are also timed
+alone, as a raw HTTP client sends them. Ending the session comes after that, and is not waited for.
 ";

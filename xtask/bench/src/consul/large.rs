@@ -136,7 +136,7 @@ fn report(samples: usize, all: &[Figures]) -> Result<Part> {
         ]);
     }
     let (Some(first), Some(last)) = (all.first(), all.last()) else {
-        return Err("nothing was measured".into());
+        return Err("no sample was measured".into());
     };
     let growth = last.each.median / first.each.median;
     Ok(Part {
@@ -181,7 +181,7 @@ fn processor_time() -> Duration {
     seconds + Duration::from_nanos(time.tv_nsec.try_into().unwrap_or(0))
 }
 
-/// Somebody who writes to the catalog itself, many instances at a time.
+/// A client that writes to the catalog itself, many instances at a time.
 #[derive(Clone)]
 struct Operator {
     agent: Agent,
@@ -233,5 +233,5 @@ const METHOD: &str = "\
 **A large service.** One instance of many changes its metadata, and a subscription publishes the set that has it: Consul answers
 with all of them each time. Processor time is that of the thread that does everything for the subscription: read, decode,
 compare, publish. It is divided by the number of instances. Beside it stands how long the answer alone takes, to a client that
-does not look into it: most of that is Consul's own, which writes it anew for each reader.
+does not decode it: most of that is Consul's own time, which encodes the answer again for each reader.
 ";

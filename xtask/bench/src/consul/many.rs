@@ -87,6 +87,6 @@ impl Follower {
 
 const METHOD: &str = "\
 **Many services.** One registry follows all of them, another client registers an instance of a random one at a random moment, and
-the clock runs until the subscription has it. An agent allows 200 connections for each address, so sd-consul keeps 128 blocking
-queries at a time; beyond that they take turns of half a second each.
+the clock runs until the subscription has it. An agent allows 200 connections per address, so sd-consul keeps 128 blocking
+queries at a time; further services take turns of half a second each.
 ";

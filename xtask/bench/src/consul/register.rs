@@ -157,8 +157,8 @@ impl Raw {
 }
 
 const METHOD: &str = "\
-**Register to seen.** One client puts a service with a check that passes, another one has a blocking query on it under way. Ours
-goes all the way: `Registry::register`, and a `Subscription` that publishes a complete set. Between samples the record is removed
-and 15 ms pass, so that each is a first change after quiet, which a subscription publishes at once. Most of the time is Consul's:
-the agent brings what it is told into the catalog a moment later.
+**Register to seen.** One client registers a service with a passing check, while another one has a blocking query on it. Ours goes
+all the way: `Registry::register`, and a `Subscription` that publishes a complete set. Between samples the record is removed and
+15 ms pass, so that each is a first change after quiet, which a subscription publishes at once. Most of the time is Consul's: the
+agent copies the registration into the catalog a moment later.
 ";

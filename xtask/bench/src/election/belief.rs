@@ -71,6 +71,6 @@ fn nanos_per_call<T>(time: Duration, call: impl Fn() -> T) -> f64 {
 }
 
 const METHOD: &str = "\
-**Asking.** `is_leader()` reads a fresh boot-time clock and compares it with the deadline, each time: no timer or flag takes part.
+**Asking.** Each `is_leader()` reads the boot-time clock and compares it with the deadline; it relies on no timer or flag.
 On one thread:
 ";

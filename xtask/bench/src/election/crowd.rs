@@ -177,12 +177,12 @@ impl Crowd {
     }
 }
 
-const NOBODY: &str = "nobody is left";
+const NOBODY: &str = "no candidate is left";
 
 const METHOD: &str = "\
 **A crowd.** Many candidates of one name, on the one thread that elections have by default. Requests and messages are those that
-the server counts; each exit is given 200 ms for all its consequences. One `Txn` and a `LeaseRevoke` are how one leaves. Each other
-`Txn` is a candidate that asks where it stands: once if it is the first now; twice if it is not, to be sure of the one to wait for, for
-whom it also opens a new `Watch`. The leaver hears of its own deletion, too, if it still listens. A renewal is one `LeaseKeepAlive` and one `Txn`, three of them within a
-time-to-live of 10 s and a little sooner than that, lest all come at once.
+the server counts; each exit is given 200 ms for all its consequences. A candidate leaves with one `Txn` and a `LeaseRevoke`. Each
+other `Txn` is a candidate that asks for its position: once if it is the first now; twice if it is not, to be sure of the one to wait
+for, for which it also opens a new `Watch`. The leaver also hears of its own deletion if it still watches. A renewal is one
+`LeaseKeepAlive` and one `Txn`; three of them come within a time-to-live of 10 s, each a little early, so that not all come at once.
 ";

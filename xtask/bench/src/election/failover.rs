@@ -88,7 +88,7 @@ impl Leader {
             BufReader::new(stdout).read_line(&mut line)?;
         }
         if line.is_empty() {
-            return Err("the leader's process ended before it led".into());
+            return Err("the leader's process exited before it led".into());
         }
         Ok(leader)
     }
@@ -116,5 +116,5 @@ pub(crate) fn lead(address: &str) -> Result<()> {
 
 const METHOD: &str = "\
 **Killed to the next leader.** A leader in a process of its own is killed (SIGKILL) at any point between two renewals, while a
-candidate waits. etcd ends its lease a time-to-live after the last renewal, and looks for such leases every 500 ms.
+candidate waits. The leader's lease expires a time-to-live after the last renewal; etcd looks for expired leases every 500 ms.
 ";

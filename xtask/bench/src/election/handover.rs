@@ -17,7 +17,7 @@ use crate::stats::{Latency, Ratio, Spread, as_millis};
 use crate::{Effort, Error, Result};
 
 const TTL: Duration = Duration::from_secs(10);
-/// Long after the server has caught up with the watches of whoever waits, which it does every 100 ms.
+/// Long after the server has caught up with the watches of the one that waits, which it does every 100 ms.
 const SETTLED: Duration = Duration::from_millis(300);
 /// Before that.
 const JUST_JOINED: Duration = Duration::from_millis(30);
@@ -175,7 +175,7 @@ impl Ours {
     }
 
     async fn hand_over(&mut self, waits: Duration) -> Result<Duration> {
-        let leadership = self.leadership.take().ok_or("nobody leads")?;
+        let leadership = self.leadership.take().ok_or("no candidate leads")?;
         let elected = async {
             let leadership = self.next.campaign().await?;
             Ok::<_, Error>((Instant::now(), leadership))
@@ -212,7 +212,7 @@ async fn write(client: &mut Client, waits: Duration) -> Result<Duration> {
     Ok(took)
 }
 
-/// What whoever is next must do, to know that it is.
+/// What the next one must do, to know that it leads.
 async fn read(client: &mut Client, waits: Duration) -> Result<Duration> {
     sleep(waits).await;
     let began = Instant::now();
@@ -225,7 +225,7 @@ const METHOD: &str = "\
 waits 300 ms; then the clock runs from the call of resign to the moment at which the other one's campaign returns. The Go
 client's `concurrency.Election` does the same in a process of its own, on its own clock, and takes turns with ours. Both need
 two requests one after the other: a write that deletes the leader's key, and a linearizable read by which the next one makes
-sure. The same requests alone are timed, too, by etcd-client. What the leaver does afterwards, ending its lease, is not waited
-for. A server catches up with watches that begin in its past every 100 ms: whoever watches so learns late of a leader that
-resigns right after it has joined. The last two rows show that, with 30 ms.
+sure. The same requests are also timed alone, through etcd-client. What the leaver does afterwards, ending its lease, is not
+waited for. A server serves watches that begin in its past only every 100 ms: a candidate with such a watch learns late of a
+leader that resigns right after the candidate has joined. The last two rows show that, with a wait of 30 ms.
 ";

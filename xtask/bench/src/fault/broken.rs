@@ -14,7 +14,7 @@ use crate::Result;
 pub(super) enum Fault {
     /// Nothing is wrong: what the others are compared with.
     None,
-    /// Nobody listens.
+    /// There is no listener.
     Refused,
     /// What is sent there vanishes.
     BlackHoled,
@@ -74,7 +74,7 @@ impl Broken {
                 let first = TcpStream::connect(address).await?;
                 let second = timeout(PROOF, TcpStream::connect(address)).await;
                 if second.is_ok() {
-                    return Err("this kernel takes connections beyond a full queue".into());
+                    return Err("this kernel accepts connections beyond a full queue".into());
                 }
                 Hold::Full(listener, first)
             }

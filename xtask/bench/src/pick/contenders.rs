@@ -28,7 +28,7 @@ pub(super) struct Contender {
     pub(super) shared: bool,
     /// A picker for one more thread.
     pub(super) picks: Box<dyn Fn() -> Picks>,
-    /// Publishes the set anew while others pick, where that can be.
+    /// Publishes the set again while others pick, where that can be.
     pub(super) publish: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
