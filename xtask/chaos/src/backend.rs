@@ -39,7 +39,7 @@ impl Backend {
         }
     }
 
-    /// What its servers answer anybody by HTTP, whatever their state.
+    /// What its servers answer to any client by HTTP, whatever their state.
     pub(crate) fn question(self) -> &'static str {
         match self {
             Self::Etcd => "/version",

@@ -50,13 +50,13 @@ impl Invariant {
     pub(crate) fn says(self) -> &'static str {
         match self {
             Self::I1 => "no two terms are believed in at once",
-            Self::I2 => "each elected leader has a greater token than all before",
+            Self::I2 => "each elected leader has a greater token than all before it",
             Self::I3 => "the fenced register takes no write of a term after one of a later term",
             Self::I4 => "even unfenced, the last write of a term comes before the next is elected",
             Self::I5 => "there is a leader again within the bound, once there is a server",
-            Self::I6 => "who has left leaves no entry behind",
+            Self::I6 => "a candidate that has left leaves no entry behind",
             Self::I7 => "a term ends exactly once, and nothing of it comes after",
-            Self::I8 => "observers never go back, and end with what the server says",
+            Self::I8 => "observers never go back, and end up agreeing with the server",
             Self::I9 => {
                 "candidates are elected in the order in which they joined, if that is promised"
             }
@@ -88,7 +88,7 @@ pub(crate) struct Findings {
     pub(crate) smallest_gap: Option<Duration>,
     /// The same where the first leader did not end its term itself.
     pub(crate) smallest_gap_lost: Option<Duration>,
-    /// Of ours: the spans in which nobody believed to lead.
+    /// Of ours: the spans in which no candidate believed that it leads.
     pub(crate) leaderless: Vec<Gap>,
     pub(crate) handovers: Vec<Handover>,
     pub(crate) writes: writes::Counts,

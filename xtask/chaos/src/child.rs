@@ -60,7 +60,9 @@ pub(crate) enum Order {
 /// The program cannot be started. Otherwise this does not return.
 pub(crate) fn exec(parent: u32, program: &[String]) -> Result<()> {
     die_with(parent)?;
-    let (program, arguments) = program.split_first().ok_or("no program was given")?;
+    let (program, arguments) = program
+        .split_first()
+        .ok_or("no program is given after --")?;
     Err(Command::new(program).args(arguments).exec().into())
 }
 
@@ -72,6 +74,6 @@ fn die_with(parent: u32) -> Result<()> {
     if now.map(|pid| pid.get().cast_unsigned()) == Some(parent) {
         Ok(())
     } else {
-        Err(Error::from("whoever started this process is gone"))
+        Err(Error::from("the process that started this one is gone"))
     }
 }

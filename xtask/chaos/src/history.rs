@@ -181,9 +181,9 @@ pub(crate) enum Event {
         /// Whether it is done to the server that leads its cluster: the raft leader, or the only one.
         leads_raft: bool,
     },
-    /// An operator ended the term or the place of whoever had this token, which the server has confirmed.
+    /// An operator ended the term or the place of the candidate with this token, and the server has confirmed it.
     Removed { election: Election, token: u64 },
-    /// Nobody has led since `since` though nothing was broken any more, and this was waited for no longer.
+    /// No candidate has led since `since` though nothing was broken any more, and the run stopped waiting.
     NobodyLeads { election: Election, since: At },
     /// Everything is as before the round.
     Healed { round: u32 },

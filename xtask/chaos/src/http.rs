@@ -33,7 +33,7 @@ impl Http {
     /// No answer came in time.
     pub(crate) async fn ask(&self, method: &str, target: &str, body: &str) -> Result<Answer> {
         let answer = timeout(self.within, self.exchange(method, target, body)).await;
-        Ok(answer.map_err(|_| format!("{method} {target} is not answered"))??)
+        Ok(answer.map_err(|_| format!("{method} {target}: no answer in time"))??)
     }
 
     async fn exchange(&self, method: &str, target: &str, body: &str) -> io::Result<Answer> {
@@ -59,7 +59,7 @@ impl Answer {
         if self.status == 200 {
             return Ok(serde_json::from_str(&self.body)?);
         }
-        Err(format!("Consul answers with {} `{}`", self.status, self.body).into())
+        Err(format!("Consul answered {} `{}`", self.status, self.body).into())
     }
 }
 

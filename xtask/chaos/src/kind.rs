@@ -10,7 +10,7 @@ use crate::backend::Backend;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
-    /// kill -9 of a candidate's process, which is then started anew.
+    /// kill -9 of a candidate's process, which is then started again.
     KillCandidate,
     /// SIGSTOP of a candidate's process, SIGCONT well before its time-to-live is over.
     FreezeBelowTtl,
@@ -20,7 +20,7 @@ pub(crate) enum Kind {
     FreezeAboveTtl,
     /// A candidate's connections are reset and new ones refused.
     Cut,
-    /// What is sent is lost, both ways; nobody is told.
+    /// What is sent is lost, both ways; neither end is told.
     BlackHole,
     /// Only requests, or only answers, are held back.
     OneWay,

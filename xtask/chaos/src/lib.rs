@@ -42,32 +42,32 @@ type Result<T, E = Error> = std::result::Result<T, E>;
 /// Runs elections under faults and checks what their candidates did
 #[derive(Debug, Parser)]
 struct Options {
-    /// Whose servers
+    /// The servers to run against
     #[arg(long)]
     backend: Option<Backend>,
-    /// For how many minutes faults are made; what a run needs in order to count grows with it
+    /// How many minutes of faults to inject; the bars for a run to count grow with it
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     minutes: u32,
-    /// About a minute, with fixed faults on one release of the server: shows that everything runs
+    /// Run for about a minute, with fixed faults on one release of the server: shows that everything runs
     #[arg(long)]
     quick: bool,
-    /// In virtual time, without servers: many schedules, and every known mistake put in and noticed
+    /// Simulate many schedules in virtual time, without servers, and check that every planted mistake is noticed
     #[arg(long, conflicts_with = "backend")]
     simulate: bool,
-    /// How many schedules are simulated; 100 000 by default
+    /// How many schedules to simulate; 100 000 by default
     #[arg(long, requires = "simulate")]
     schedules: Option<u64>,
-    /// What is random follows from this; a new one by default. With --simulate the first schedule, 0 by default; if it is given without
-    /// --schedules, this one alone, and all that happens in it
+    /// The seed of all random choices; a new one by default. With --simulate: the first schedule, 0 by default; without --schedules,
+    /// only this one runs, and all that happens in it is printed
     #[arg(long)]
     seed: Option<u64>,
-    /// Writes the report there, too, as chaos-etcd.md or chaos-consul.md
+    /// Also write the report to this folder, as chaos-etcd.md or chaos-consul.md
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Where histories and logs are kept of a run that failed
+    /// Where to keep the histories and logs of a failed run
     #[arg(long, default_value = "target/chaos")]
     histories: PathBuf,
-    /// Keeps them of a good run, too
+    /// Keep those of a good run, too
     #[arg(long)]
     keep: bool,
     /// Be a candidate of a run
@@ -124,7 +124,7 @@ fn run(options: &Options) -> Result<bool> {
     }
     match options.backend {
         Some(backend) => run::run(backend, options),
-        None => Err("say over which servers, --backend etcd or consul, or --simulate".into()),
+        None => Err("pass --backend etcd, --backend consul or --simulate".into()),
     }
 }
 

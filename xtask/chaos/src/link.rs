@@ -102,7 +102,7 @@ impl Link {
             None => Ok(()),
         };
         self.front.set(Fault::Pass);
-        // Dropping it ends what nobody noticed to be dead.
+        // Dropping it ends what neither end noticed to be dead.
         self.dead = None;
         if self.refusing.take().is_some() {
             self.front.set_target(self.back.address());

@@ -23,7 +23,7 @@ pub(crate) struct Entry {
 /// Who may do everything at a server.
 #[async_trait]
 pub(crate) trait Operator: Send {
-    /// Who leads; `None` while nobody does.
+    /// Who leads; `None` while no candidate does.
     async fn leader(&mut self, election: Election) -> Result<Option<Entry>>;
 
     /// How many candidates have something at the server.

@@ -109,7 +109,7 @@ impl Drop for Peers {
     }
 }
 
-/// Hands each connection to the proxy of its pair. One of nobody's is closed; members try again.
+/// Hands each connection to the proxy of its pair. A connection of no known pair is closed; members try again.
 async fn accept(
     listener: TcpListener,
     target: usize,

@@ -17,7 +17,7 @@ pub(crate) struct Plan {
     pub(crate) backend: Backend,
     pub(crate) program: PathBuf,
     pub(crate) members: usize,
-    /// How long nobody may lead after a leader's lease has ended, by the server. Zero if there is no such thing.
+    /// How long the server lets no candidate lead after a leader's lease has ended. Zero if there is no such thing.
     pub(crate) lock_delay: Duration,
     /// Tells it from others that are alike.
     pub(crate) number: usize,

@@ -1,4 +1,4 @@
-//! A candidate's or observer's process, as seen by whoever runs it.
+//! A candidate's or observer's process, as seen by the run.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -53,15 +53,21 @@ impl Process {
             .stderr(log)
             .kill_on_drop(true)
             .spawn()?;
-        let orders = child.stdin.take().ok_or("no standard input")?;
-        let told = child.stdout.take().ok_or("no standard output")?;
+        let orders = child
+            .stdin
+            .take()
+            .ok_or("the process has no standard input")?;
+        let told = child
+            .stdout
+            .take()
+            .ok_or("the process has no standard output")?;
         let name = brief.name.clone();
         let reader = tokio::spawn(async move {
             let mut told = BufReader::new(told).lines();
             while let Some(line) = told.next_line().await? {
                 // Written in one piece: kill -9 leaves no half lines.
                 let line = serde_json::from_str(&line)
-                    .map_err(|error| format!("{name} wrote {line:?}: {error}"))?;
+                    .map_err(|error| format!("cannot parse {line:?} from {name}: {error}"))?;
                 lines.send(line).await?;
             }
             Ok(())
@@ -115,9 +121,9 @@ impl Process {
         drop(self.orders);
         let status = timeout(EXIT_WITHIN, self.child.wait())
             .await
-            .map_err(|_| format!("{} does not end", self.name))??;
+            .map_err(|_| format!("{} did not exit in time", self.name))??;
         if !status.success() {
-            return Err(Error::from(format!("{} ended with {status}", self.name)));
+            return Err(Error::from(format!("{} exited with {status}", self.name)));
         }
         timeout(EXIT_WITHIN, self.reader).await??
     }
@@ -126,7 +132,7 @@ impl Process {
     pub(crate) fn check_runs(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
-            Some(status) => Err(format!("{} ended by itself: {status}", self.name).into()),
+            Some(status) => Err(format!("{} exited unexpectedly: {status}", self.name).into()),
         }
     }
 
@@ -150,7 +156,7 @@ pub(crate) fn check_stopped(id: Option<u32>) -> Result<()> {
     let is_stopped = waitid(WaitId::Pid(pid(id)?), now)?.is_some_and(|status| status.stopped());
     is_stopped
         .then_some(())
-        .ok_or_else(|| "a frozen process is not stopped".into())
+        .ok_or_else(|| "the frozen process is not stopped".into())
 }
 
 #[cfg(test)]

@@ -289,28 +289,28 @@ fn introduction(backend: Backend) -> String {
 }
 
 const INTRODUCTION: &str = "\
-Candidates in processes of their own stand in three elections over real servers, while one fault after the other is made: to the
-processes, to their connections, to the servers, by an operator. Each process writes down what it sees, a thousand times a second
-whether it believes to lead; one clock of the machine orders it all, and the merged history is checked. A candidate that does what most
-programs do stands beside ours under the same faults: the run counts only if the checks catch it.
+Candidates, each in its own process, stand in three elections over real servers while one fault after another is injected: into the
+processes, their connections or the servers, or by an operator. Each process records what it sees and, a thousand times a second,
+whether it believes that it leads. One clock of the machine orders all records, and the merged history is checked. A naive candidate,
+which does what most programs do, runs beside ours under the same faults: the run counts only if the checks catch it.
 ";
 
 const MEASURED: &str = "\
-A belief goes from the first time that `is_leader()` said yes to the last, asked every millisecond. The candidates of *delayed* wait one
-time-to-live before they believe in a term whose predecessor did not resign; only they, and the naive ones, are exposed to operators,
-and those of *plain* where the server itself has the next leader wait for longer than a term is believed in.
+A belief lasts from the first time that `is_leader()` said yes to the last, asked every millisecond. The candidates of *delayed* wait
+one time-to-live before they believe in a term whose predecessor did not resign. Operators hit only them and the naive ones, and those
+of *plain* where the server itself makes the next leader wait for longer than a term is believed in.
 The machine stood still when a thread that slept for 20 ms was woken more than 200 ms late; I5 and I10 do not count such times.
-Each fault is seen to take effect, or the run is given up: a frozen process is stopped by the signal from the beginning of the fault to
-its end, a connection of the run's own over each broken link is reset or gets no answer, and a server confirms what an operator removes.
+Each fault is verified to take effect, or the run is aborted: a frozen process is stopped by the signal from the beginning of the fault
+to its end, a test connection over each broken link is reset or gets no answer, and a server confirms what an operator removes.
 ";
 
 const FAULTS: &str = "\
-The time without a leader belongs to the fault that was made last before it began, and includes the fault itself. What an operator
-does is counted where one of our candidates was removed.
+A time without a leader belongs to the last fault injected before it began, and includes the fault itself. An operator's fault counts
+only if it removed one of our candidates.
 ";
 
 const INVARIANTS: &str = "\
-*Apart* are violations of I1, and of I4 that follows from it, while the server was frozen that leads its cluster or within 9 s after,
-where `Safety` warns of that. I5 judges each stretch between two server faults by itself; it, I8, I9 and I10 are promises, of which the naive
-candidate makes none. I4 does not count writes of a process that was frozen in its term: only a fence keeps those out.
+*Apart* counts violations of I1, and of I4 that follow from them, while the server that leads its cluster was frozen or within 9 s
+after, where `Safety` warns of that. I5 judges each stretch between two server faults by itself. I5, I8, I9 and I10 are promises, and
+the naive candidate makes none. I4 does not count writes of a process that was frozen in its term: only a fence keeps those out.
 ";

@@ -149,10 +149,10 @@ impl Aim {
             Self::Entries => {
                 for election in exposed(kind, &site.plan) {
                     if !hit_entry(site, election, kind, SOMEBODY_WITHIN).await? {
-                        return Err(format!("nobody leads {election}").into());
+                        return Err(format!("no candidate leads {election}").into());
                     }
                 }
-                // Nobody may be in line because all of them believe that they lead.
+                // There may be no candidate in line because all of them believe that they lead.
                 hit_entry(site, Election::Naive, kind, NAIVE_WITHIN).await?;
                 Ok(())
             }
@@ -160,12 +160,12 @@ impl Aim {
     }
 }
 
-/// False if there is nobody to be hit for so long.
+/// False if there is no candidate to be hit for so long.
 async fn hit_entry(site: &Site, election: Election, kind: Kind, limit: Duration) -> Result<bool> {
     let mut operator = site.servers.operator().await?;
     let give_up_at = Instant::now() + limit;
     while Instant::now() < give_up_at {
-        // For a moment there may be nobody in line, and who leads may leave by itself.
+        // For a moment there may be no candidate in line, and the leader may leave by itself.
         if let Some(leader) = operator.leader(election).await? {
             let removed = match kind {
                 Kind::RevokeLease => operator.end_lease(&leader).await?,

@@ -188,7 +188,7 @@ async fn end(site: &mut Site) -> Result<()> {
         .collect();
     let all_idle = |scene: &Scene| names.iter().all(|name| scene.idle.contains(name));
     if !site.chronicle.wait_until(LEFT_WITHIN, all_idle).await {
-        return Err(format!("not all of {nodes} candidates left").into());
+        return Err(format!("not all of the {nodes} candidates left in time").into());
     }
     // What killed processes left goes with its time-to-live, and the server looks for it now and then.
     let limit = site.safety.failover_within(site.ttl()) + Duration::from_secs(1);

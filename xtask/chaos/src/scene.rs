@@ -50,7 +50,7 @@ impl Scene {
         is_recent.then_some(believer.node.as_str())
     }
 
-    /// Whether somebody has believed to lead after `since`.
+    /// Whether a candidate has believed that it leads after `since`.
     pub(crate) fn is_led_since(&self, election: Election, since: At) -> bool {
         let believer = self.leaders.get(&election);
         believer.is_some_and(|believer| believer.until > since)

@@ -74,7 +74,7 @@ impl Servers {
         self.members[member].program().name().to_owned()
     }
 
-    /// What the servers have written, for whoever looks for the cause of a failure.
+    /// What the servers have written, for finding the cause of a failure.
     pub(crate) fn logs(&self) -> Vec<(String, String)> {
         let log =
             |member: &ServerProcess<Member>| (member.program().name().to_owned(), member.log());

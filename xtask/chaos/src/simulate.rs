@@ -30,7 +30,7 @@ fn replay(seed: u64) -> bool {
 
 fn run_many(seeds: Range<u64>) -> bool {
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    eprintln!("simulates {seeds:?} on {threads} threads");
+    eprintln!("simulating seeds {seeds:?} on {threads} threads");
     let begun = Instant::now();
     let summary = run_schedules(seeds.clone(), threads);
     print(&format!(
@@ -45,11 +45,11 @@ fn run_many(seeds: Range<u64>) -> bool {
     let all_noticed = caught.iter().all(|mistake| mistake.by.is_some());
     if summary.failures() > 0 {
         eprintln!(
-            "an invariant was broken: --simulate --seed SEED tells all that happens in one schedule"
+            "an invariant was violated: --simulate --seed SEED prints all that happens in one schedule"
         );
     }
     if !all_noticed {
-        eprintln!("the simulation does not notice every mistake, so it proves nothing");
+        eprintln!("the simulation missed a planted mistake, so it proves nothing");
     }
     summary.failures() == 0 && all_noticed
 }

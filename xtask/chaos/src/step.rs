@@ -12,7 +12,7 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    /// Whoever it hits.
+    /// Whichever candidate it hits.
     pub(crate) const fn of(kind: Kind) -> Self {
         Self { kind, leads: None }
     }

@@ -30,7 +30,7 @@ impl Promise {
         self.failover_within + delay
     }
 
-    /// How long nobody may lead while there are servers and a machine that work.
+    /// How long there may be no leader while there are servers and a machine that work.
     pub(crate) fn led_within(&self, election: Election) -> Duration {
         self.succeeded_within(election) + DETECTION
     }
@@ -109,7 +109,7 @@ pub(crate) struct Round {
     pub(crate) target: String,
     /// Whether it was done to the server that led its cluster.
     pub(crate) leads_raft: bool,
-    /// The elections in which an operator removed somebody.
+    /// The elections in which an operator removed a candidate.
     pub(crate) removed_in: Vec<Election>,
     pub(crate) span: Span,
 }

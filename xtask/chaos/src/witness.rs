@@ -41,7 +41,7 @@ impl Witness {
         };
         let (connection, status) = timeout(ANSWER_WITHIN, answered)
             .await
-            .map_err(|_| format!("no answer through {address} before it is broken"))??;
+            .map_err(|_| format!("no answer through {address} before the fault"))??;
         Ok(Self {
             connection,
             request,
@@ -74,7 +74,7 @@ impl Witness {
         if (sees == Sees::Reset && reset) || (sees == Sees::Silence && silent) {
             return Ok(());
         }
-        Err(format!("the fault did not take effect: {sees:?} was expected, {read:?} came").into())
+        Err(format!("the fault did not take effect: expected {sees:?}, got {read:?}").into())
     }
 }
 

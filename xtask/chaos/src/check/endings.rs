@@ -14,7 +14,7 @@ pub(super) fn check(story: &Story, election: Election, findings: &mut Findings) 
         if let Event::Remaining { entries, .. } = event
             && *entries > 0
         {
-            let text = format!("{entries} entries were left when everybody had gone");
+            let text = format!("{entries} entries were left after all candidates had gone");
             findings.violate(Invariant::I6, election, *at, text);
         }
     }
@@ -46,7 +46,7 @@ fn wrong(story: &Story, term: &Term) -> Option<(At, String)> {
     if term.beliefs.len() > 1 {
         return Some((
             last.since,
-            "was believed in again after it was not".to_owned(),
+            "was believed in again after the belief had ended".to_owned(),
         ));
     }
     let ends = [

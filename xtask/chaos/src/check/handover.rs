@@ -67,7 +67,7 @@ pub(super) fn check(story: &Story, election: Election, findings: &mut Findings) 
         let took = next.since(at);
         if took > bound {
             let text = format!(
-                "term {} of {} was {way:?} at {at} and the next began {took:?} later, {bound:?} at most were promised",
+                "term {} of {} was {way:?} at {at} and the next began {took:?} later, at most {bound:?} is promised",
                 term.token, term.node
             );
             findings.violate(Invariant::I10, election, next, text);

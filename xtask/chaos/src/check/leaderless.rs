@@ -8,7 +8,7 @@ use crate::check::{Findings, Invariant};
 use crate::history::{Election, Event, Line};
 use crate::story::{Span, Story};
 
-/// A span in which nobody believed to lead.
+/// A span in which no candidate believed that it leads.
 #[derive(Clone, Debug)]
 pub(crate) struct Gap {
     pub(crate) election: Election,
@@ -26,7 +26,7 @@ pub(super) fn check(story: &Story, election: Election, findings: &mut Findings) 
         let counted = span.without(impaired(story));
         for part in counted.iter().filter(|part| part.length() > bound) {
             let took = part.length();
-            let text = format!("nobody led for {took:?}, at most {bound:?} were promised");
+            let text = format!("no leader for {took:?}, at most {bound:?} is promised");
             findings.violate(Invariant::I5, election, part.since, text);
         }
         findings.leaderless.push(Gap {
@@ -43,10 +43,10 @@ pub(super) fn check(story: &Story, election: Election, findings: &mut Findings) 
         if let Event::NobodyLeads { since, .. } = event {
             let (since, until) = (*since, *at);
             let counted = Span { since, until }.without(impaired(story));
-            // In parts that are short each, too: whoever waited began when everything was well.
+            // In parts that are short each, too: the wait began when everything was well.
             let waited: Duration = counted.into_iter().map(Span::length).sum();
             if waited > bound {
-                let text = format!("nobody led for {waited:?}, and it was waited no longer");
+                let text = format!("no leader for {waited:?}, then the run stopped waiting");
                 findings.violate(Invariant::I5, election, since, text);
             }
         }

@@ -30,7 +30,7 @@ pub(super) fn check(story: &Story, election: Election, findings: &mut Findings) 
             }
             Event::Backend { token, .. } => {
                 if observers.is_empty() {
-                    let text = "nobody observed anything".to_owned();
+                    let text = "no observer reported anything".to_owned();
                     findings.violate(Invariant::I8, election, *at, text);
                 }
                 for (node, seen) in observers.iter().filter(|(_, seen)| seen.last != *token) {

@@ -33,7 +33,7 @@ impl Journal {
                 out.flush()
             });
         if let Err(error) = told {
-            eprintln!("cannot tell what happens: {error}");
+            eprintln!("cannot write to the history: {error}");
             std::process::abort();
         }
     }

@@ -1,5 +1,5 @@
 //! The candidate that must be caught. It does what programs do that were written without thinking of faults: its deadline counts
-//! from the reply, a timer lowers the flag, nobody looks whether the entry is still there, and a reply of any kind is a renewal.
+//! from the reply, a timer lowers the flag, nothing checks that the entry is still there, and a reply of any kind is a renewal.
 
 mod consul;
 mod etcd;
@@ -113,7 +113,7 @@ async fn lead(
         token,
         reason: "naive".to_owned(),
     });
-    // It may be gone; whoever is next waits until the server ends it otherwise.
+    // It may be gone; otherwise the next one waits until the server ends it.
     let _ = timeout(ANSWER_WITHIN, lock.give_up()).await;
     Ok(register)
 }

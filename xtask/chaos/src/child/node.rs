@@ -87,7 +87,7 @@ pub(super) fn orders() -> watch::Receiver<Order> {
             match read.and_then(|line| Ok(serde_json::from_str(&line)?)) {
                 Ok(next) => drop(order.send_replace(next)),
                 Err(error) => {
-                    tracing::error!(%error, "not an order");
+                    tracing::error!(%error, "invalid order");
                     return;
                 }
             }

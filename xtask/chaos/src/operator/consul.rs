@@ -98,7 +98,7 @@ impl Operator for ConsulOperator {
         Ok(held.map(|held| Entry {
             key,
             lease: held.session,
-            // Nobody in a run writes a new value in a term, which would move it.
+            // No process of a run writes a new value in a term, which would move it.
             token: held.modify_index,
         }))
     }
@@ -121,7 +121,11 @@ impl Operator for ConsulOperator {
         let target = format!("/v1/session/destroy/{}", entry.lease);
         let destroyed: bool = self.0.ask("PUT", &target, "").await?.json()?;
         if !destroyed || self.lives(&entry.lease).await? {
-            return Err(format!("session {} was destroyed and lives", entry.lease).into());
+            return Err(format!(
+                "session {} still exists after it was destroyed",
+                entry.lease
+            )
+            .into());
         }
         Ok(true)
     }

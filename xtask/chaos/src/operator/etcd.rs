@@ -56,7 +56,7 @@ impl EtcdOperator {
         match self.client.get(PREFIX, Some(before)).await {
             Err(error) if says(&error, "has been compacted") => Ok(()),
             Err(error) => Err(error.into()),
-            Ok(_) => Err("history was compacted and can still be read".into()),
+            Ok(_) => Err("the compacted history can still be read".into()),
         }
     }
 
