@@ -18,7 +18,7 @@ const GO_PROGRAMS: [(&str, &str, &str); 2] = [
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Handed to the bench program
+    /// Arguments for the bench program; `-- --help` lists them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }

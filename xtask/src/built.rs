@@ -102,7 +102,7 @@ impl Executable {
 
 /// Builds the tests that `chosen` names, all if it names none, and the programs that they start.
 ///
-/// Always of the whole workspace, so that whoever asks for another choice finds built what this one has in common with it.
+/// Always of the whole workspace, so that another choice finds built what it has in common with this one.
 pub(crate) fn build(workspace: &Workspace, chosen: &[&str]) -> Result<Built> {
     let messages = workspace
         .cargo("test")?
@@ -123,7 +123,7 @@ fn from_messages(workspace: &Workspace, messages: &str) -> Result<Built> {
         let path = artifact.executable;
         let mut packages = workspace.packages.iter();
         let package = packages.find(|known| known.id == artifact.package_id);
-        let package = package.with_context(|| format!("{path} is of no known package"))?;
+        let package = package.with_context(|| format!("{path} belongs to no known package"))?;
         let is = |kind: &str| artifact.target.kind.iter().any(|one| one == kind);
         if artifact.profile.test {
             let manifest = package.manifest_path.to_string_lossy().into_owned();

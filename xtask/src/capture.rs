@@ -88,12 +88,12 @@ pub(crate) fn capture(run: Run, limit: Duration) -> Result<Captured> {
         }
     }
     let took = start.elapsed();
-    // Asked before its status is taken: then nobody knows any more.
+    // Asked before its status is taken: after that it is no longer known.
     let processor = processor_time(child.id());
     if is_open && !drain(&receiver, &mut printed) {
         kill(&child);
         drain(&receiver, &mut printed);
-        let left = "it has left processes behind, which held its output open".to_owned();
+        let left = "it left processes behind that held its output open".to_owned();
         trouble = trouble.or(Some(left));
     }
     Ok(Captured {
@@ -133,7 +133,7 @@ fn take(receiver: &Receiver<Printed>, limit: Duration, printed: &mut Vec<Printed
     }
 }
 
-/// Takes what is left. False if somebody holds the output open for too long.
+/// Takes what is left. False if a process holds the output open for too long.
 fn drain(receiver: &Receiver<Printed>, printed: &mut Vec<Printed>) -> bool {
     let deadline = Instant::now() + LINGER;
     while Instant::now() < deadline {
@@ -149,7 +149,7 @@ fn has_ended(child: &Child) -> Result<bool> {
     Ok(waitid(WaitId::Pid(Pid::from_child(child)), question)?.is_some())
 }
 
-/// Its whole group. Nobody else can have its number before its status is taken.
+/// Its whole group. No other process can have its number before its status is taken.
 fn kill(child: &Child) {
     // It may have ended a moment ago, and its children with it.
     let _ = kill_process_group(Pid::from_child(child), Signal::KILL);

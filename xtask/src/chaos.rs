@@ -15,7 +15,7 @@ const BACKEND: &str = "--backend";
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Options {
-    /// Handed to the chaos program; `--help` says what it takes
+    /// Arguments for the chaos program; `--help` lists them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }

@@ -21,17 +21,17 @@ use crate::{interrupt, test};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Everything that continuous integration runs, in its order
+    /// All steps of continuous integration, in order
     Ci,
     /// Formatting and Clippy, warnings as errors
     Lint,
     /// The documentation, warnings as errors
     Doc,
-    /// Each crate alone with no feature and with each one; what a backend must not compile
+    /// Each crate alone, with no feature and with each one; what a backend must not compile
     Features,
     /// The quickstart, embedded and over etcd and Consul, and every other example
     Examples,
-    /// Whether the oldest supported Rust still compiles everything; needs rustup
+    /// Everything compiled with the oldest supported Rust; needs rustup
     Msrv,
 }
 

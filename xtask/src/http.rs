@@ -11,7 +11,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// The body of the answer to `GET url`.
 ///
 /// # Errors
-/// The URL is not `http://host:port/path`, nobody answers within two seconds, or the status is not 200.
+/// The URL is not `http://host:port/path`, no server answers within two seconds, or the status is not 200.
 pub(crate) fn get(url: &str) -> Result<String> {
     ask("GET", url)
 }
@@ -27,7 +27,7 @@ pub(crate) fn delete(url: &str) -> Result<String> {
 fn ask(method: &str, url: &str) -> Result<String> {
     let rest = url
         .strip_prefix("http://")
-        .with_context(|| format!("only http:// can be asked here, not {url}"))?;
+        .with_context(|| format!("{url} is no http:// URL, the only kind supported here"))?;
     let (authority, path) = match rest.split_once('/') {
         Some((authority, path)) => (authority, format!("/{path}")),
         None => (rest, "/".to_owned()),
@@ -38,7 +38,7 @@ fn ask(method: &str, url: &str) -> Result<String> {
         .next()
         .with_context(|| format!("{url} has no address"))?;
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)
-        .with_context(|| format!("nobody listens at {url}"))?;
+        .with_context(|| format!("cannot connect to {url}"))?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     // HTTP/1.0: the answer comes in one piece and ends with the connection.
@@ -49,8 +49,8 @@ fn ask(method: &str, url: &str) -> Result<String> {
     let mut answer = String::new();
     stream
         .read_to_string(&mut answer)
-        .with_context(|| format!("{url} does not answer"))?;
-    body(&answer).with_context(|| format!("{url} gave an unusable answer"))
+        .with_context(|| format!("no answer from {url}"))?;
+    body(&answer).with_context(|| format!("invalid answer from {url}"))
 }
 
 fn body(answer: &str) -> Result<String> {

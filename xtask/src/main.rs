@@ -33,7 +33,7 @@ use clap::{Parser, Subcommand};
 
 use crate::workspace::Workspace;
 
-/// What is done in this repository besides compiling it
+/// The development tasks of this repository
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -43,18 +43,18 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Start, stop or show the real servers that tests need
+    /// Start, stop or list the real servers that tests need
     #[command(subcommand)]
     Servers(servers::command::Command),
-    /// Run every test, with every server, or some of them
+    /// Run all tests, with every server, or some of them
     Test(test::Options),
-    /// Run the contenders side by side, in release mode
+    /// Run the benchmarks, in release mode
     Bench(bench::Options),
-    /// Hold elections under faults, and check what their candidates did
+    /// Hold elections under faults, and check what the candidates did
     Chaos(chaos::Options),
     #[command(flatten)]
     Ci(ci::Command),
-    /// Print what a shell has to set for building sd-etcd where no protoc is installed
+    /// Print the shell variables for building sd-etcd without an installed protoc
     Protoc,
 }
 

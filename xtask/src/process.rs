@@ -21,10 +21,11 @@ pub(crate) struct ProcessId {
 impl ProcessId {
     /// The running process with this number.
     pub(crate) fn of(pid: u32) -> Result<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
-            .with_context(|| format!("there is no process {pid}, or no /proc"))?;
-        let (_, started) =
-            state_and_start(&stat).with_context(|| format!("/proc/{pid}/stat reads `{stat}`"))?;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| {
+            format!("cannot read /proc/{pid}/stat: the process has ended, or /proc is not mounted")
+        })?;
+        let (_, started) = state_and_start(&stat)
+            .with_context(|| format!("cannot parse /proc/{pid}/stat: `{stat}`"))?;
         Ok(Self { pid, started })
     }
 
@@ -47,7 +48,7 @@ impl ProcessId {
                 return Ok(());
             }
             let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
-            let pid = pid.with_context(|| format!("{} is no process number", self.pid))?;
+            let pid = pid.with_context(|| format!("{} is not a process id", self.pid))?;
             match kill_process(pid, signal) {
                 // A frozen process answers SIGTERM only after it was continued.
                 Ok(()) => drop(kill_process(pid, Signal::CONT)),
@@ -60,13 +61,13 @@ impl ProcessId {
             }
         }
         if self.is_alive() {
-            bail!("process {} outlives SIGKILL", self.pid);
+            bail!("process {} survived SIGKILL", self.pid);
         }
         Ok(())
     }
 }
 
-/// The processor time that a process has used, with that of its children that it waited for. Zero once nobody can know.
+/// The processor time that a process has used, with that of its children that it waited for. Zero once it can no longer be known.
 pub(crate) fn processor_time(pid: u32) -> Duration {
     /// What the kernel counts in there on Linux, whatever it counts in inside.
     const TICK: Duration = Duration::from_millis(10);

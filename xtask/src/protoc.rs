@@ -30,7 +30,7 @@ pub(crate) fn variables() -> Result<Variables> {
 pub(crate) fn print() -> Result<()> {
     let variables = variables()?;
     if variables.is_empty() {
-        eprintln!("nothing to set: the protoc that PROTOC names or PATH holds works");
+        eprintln!("nothing to set: the protoc in PROTOC or on PATH works");
     }
     for (name, value) in variables {
         println!("{}", export(name, &value.to_string_lossy()));

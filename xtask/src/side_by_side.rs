@@ -56,7 +56,7 @@ pub(crate) fn run(
                 let sender = sender.clone();
                 scope.spawn(move || {
                     let captured = capture(job.command, job.limit);
-                    // Whoever started it waits for the answer.
+                    // The caller waits for the answer.
                     let _ = sender.send((index, captured));
                 });
             }

@@ -43,7 +43,7 @@ pub(crate) struct Options {
     /// Only the tests that need no server
     #[arg(long, conflicts_with = "backend")]
     without_servers: bool,
-    /// How many test programs run at a time; by default two for each core
+    /// How many test programs run at a time; by default two per core
     #[arg(long, value_name = "NUMBER")]
     at_once: Option<usize>,
 }
@@ -51,10 +51,10 @@ pub(crate) struct Options {
 /// One test program to be run, and how many tests it runs that were ignored before.
 type Planned = (Job, usize);
 
-/// False when a test failed, which was said then.
+/// False when a test failed; the failure has been printed.
 ///
 /// # Errors
-/// The tests could not be built, or a server not be started.
+/// The tests could not be built, or a server could not be started.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
     let start = Instant::now();
     let servers = match &options.backend {
@@ -107,7 +107,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
     };
     side_by_side::run(jobs, at_once, ended)?;
 
-    println!("\n{times}, and not {at_once} at a time");
+    println!("\n{times} instead of {at_once} at a time");
     counts.print_failed();
     let with = fleet.running.iter();
     let with = with.map(|running| format!("{} {}", running.server.backend(), running.version));
@@ -116,7 +116,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
         with => format!("with {with}"),
     };
     let (all, built) = (start.elapsed().as_secs(), built.as_secs());
-    println!("{counts}; {with}; {all} s, {built} of them to build");
+    println!("{counts}; {with}; {all} s, {built} s of them to build");
     Ok(counts.is_success())
 }
 

@@ -32,8 +32,8 @@ impl Tools {
     }
 
     /// The folder of the program `name`. When it is not there yet, `make` fills an empty one, which takes its name only
-    /// once it is whole: whoever is killed on the way leaves nothing that looks finished. Others who want the same
-    /// program wait.
+    /// once it is whole: a run that is killed on the way leaves nothing that looks finished. Other runs that want the
+    /// same program wait.
     pub(crate) fn get(
         &self,
         name: &str,
@@ -55,7 +55,7 @@ impl Tools {
         Ok(whole)
     }
 
-    /// What others left half done; nobody is at it, because we hold the lock.
+    /// What others left half done; no other run works on it, because we hold the lock.
     fn remove_partial(&self, name: &str) -> Result<()> {
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;

@@ -50,7 +50,7 @@ impl Workspace {
                 String::from_utf8_lossy(&output.stderr)
             );
         }
-        serde_json::from_slice(&output.stdout).context("cargo metadata printed something else")
+        serde_json::from_slice(&output.stdout).context("cannot parse what cargo metadata printed")
     }
 
     pub(crate) fn package(&self, name: &str) -> Option<&Package> {

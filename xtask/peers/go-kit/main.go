@@ -136,7 +136,7 @@ func tell(event sd.Event) {
 	if event.Err != nil {
 		line.Error = event.Err.Error()
 	}
-	// Fails only if nobody reads any more.
+	// Fails only if standard output is closed.
 	_ = json.NewEncoder(os.Stdout).Encode(line)
 }
 

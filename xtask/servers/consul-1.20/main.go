@@ -1,5 +1,5 @@
 // The Consul agent as its own module publishes it. `go install` refuses that module because its go.mod
-// has replace directives, hence this wrapper. Of the commands it has the two that tests run: `consul agent`
+// has replace directives, so there is this wrapper. Of the commands it has the two that tests run: `consul agent`
 // and `consul version`.
 package main
 

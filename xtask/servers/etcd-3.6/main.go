@@ -1,5 +1,5 @@
 // The etcd server as its own module publishes it. `go install` refuses that module because its go.mod
-// has replace directives, hence this wrapper.
+// has replace directives, so there is this wrapper.
 package main
 
 import (

@@ -27,7 +27,7 @@ const AT_ONCE: usize = 3;
 /// it, is what the step of each feature alone shows.
 pub(crate) fn run(workspace: &Workspace) -> Result<Outcome> {
     let package = workspace.package(PACKAGE);
-    let package = package.with_context(|| format!("there is no package `{PACKAGE}`"))?;
+    let package = package.with_context(|| format!("the workspace has no package `{PACKAGE}`"))?;
     let built = built::build(workspace, &["--test", QUICKSTART])?.programs;
 
     let servers = chosen(&["etcd-3.6".to_owned(), "consul".to_owned()])?;

@@ -65,7 +65,7 @@ fn tree(workspace: &Workspace, package: &str, features: &str) -> Result<String> 
 fn expect_none(tree: &str, package: &str, unwanted: &[&str]) -> Result<()> {
     let found = found(tree, unwanted);
     if !found.is_empty() {
-        bail!("{package} compiles {}", found.join(", "));
+        bail!("{package} compiles {}, which it must not", found.join(", "));
     }
     Ok(())
 }

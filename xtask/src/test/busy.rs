@@ -21,7 +21,7 @@ pub(crate) fn check(all: &[Executable]) -> Result<()> {
         named.any(|one| one.test.as_deref() == Some(test))
     };
     if let Some((package, test)) = BUSY.into_iter().find(|busy| !is_there(*busy)) {
-        bail!("{package} has no test {test}: mend BUSY in xtask/src/test/busy.rs");
+        bail!("{package} has no test {test}: correct BUSY in xtask/src/test/busy.rs");
     }
     Ok(())
 }

@@ -27,7 +27,9 @@ impl Counts {
             self.failed.push(format!("{title}: {trouble}"));
         } else if self.failed.len() == before {
             let status = captured.status;
-            self.failed.push(format!("{title}: no test, but {status}"));
+            self.failed.push(format!(
+                "{title}: reported no failed test, but ended with {status}"
+            ));
         }
     }
 

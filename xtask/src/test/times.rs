@@ -44,7 +44,7 @@ impl Display for Times {
         let all = self.0.len();
         write!(
             f,
-            "{took:>7.1} ({processor:>5.1})  all {all}, had they run one after another"
+            "{took:>7.1} ({processor:>5.1})  all {all}, if run one after another"
         )
     }
 }
