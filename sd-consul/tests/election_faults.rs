@@ -15,7 +15,8 @@ use common::faults::OwnAgent;
 use common::{LONG, Operator, eventually, own_server_behind_proxy};
 use sd_core::port::{LeaderFeed, Ticket};
 use sd_core::{Elector, ErrorKind};
-use sd_testing::{ConsulServer, Direction, Fault, TcpProxy, faults};
+use sd_testing::{Direction, Fault, TcpProxy, faults};
+use server_programs::ConsulServer;
 use tokio::time::{Instant, timeout};
 
 /// How soon a candidate whose line is dead must know it: a third of the time-to-live, the request timeout, and slack for a busy

@@ -16,7 +16,8 @@ use sd_consul::{Consistency, ConsulBackend, ConsulConfig};
 use sd_core::clock::TokioClock;
 use sd_core::combine::Merge;
 use sd_core::{Discovery, ErrorKind, Instancer, RegistryConfig, ServiceName, Snapshot, Status};
-use sd_testing::{ConsulProgram, HttpProxy, HttpRule};
+use sd_testing::{HttpProxy, HttpRule};
+use server_programs::ConsulProgram;
 use tokio::time::timeout;
 
 const PASSING: &str = r#","Address":"10.0.0.2","Port":1,"Check":{"TTL":"300s","Status":"passing"}"#;

@@ -20,7 +20,8 @@ use rcgen::{
 };
 use sd_consul::ConsulConfig;
 use sd_core::{ErrorKind, RegistrationEvent, ServiceName};
-use sd_testing::{ConsulProgram, ConsulServer, HttpProxy, HttpState};
+use sd_testing::{HttpProxy, HttpState};
+use server_programs::{ConsulProgram, ConsulServer};
 use tempfile::{NamedTempFile, TempDir};
 use tracing_subscriber::fmt::MakeWriter;
 

@@ -14,7 +14,8 @@ use common::{LONG, entries, eventually, keys, leases, own_server_behind_proxy, r
 use etcd_client::{Client, KeyValue};
 use sd_core::port::{Predecessor, Ticket};
 use sd_core::{Elector, ErrorKind};
-use sd_testing::{EtcdServer, Fault, TcpProxy, faults};
+use sd_testing::{Fault, TcpProxy, faults};
+use server_programs::EtcdServer;
 use tokio::time::{Instant, timeout};
 
 /// So that nothing expires while a test runs.

@@ -14,7 +14,7 @@ use etcd_client::{Client, ConnectOptions, Permission, PermissionType};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use sd_core::{ErrorKind, RegistrationEvent, ServiceName};
 use sd_etcd::EtcdConfig;
-use sd_testing::{EtcdProgram, EtcdServer};
+use server_programs::{EtcdProgram, EtcdServer};
 use tempfile::TempDir;
 use tokio::time::timeout;
 

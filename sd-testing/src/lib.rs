@@ -1,10 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 mod case;
-mod consul_server;
 pub mod electing;
 mod environment;
-mod etcd_server;
 pub mod faults;
 mod fixture;
 mod follower;
@@ -24,9 +22,7 @@ mod waiting;
 pub mod writing;
 
 pub use self::case::{Case, Failure, Outcome, SuiteReport};
-pub use self::consul_server::{ConsulProgram, ConsulServer};
 pub use self::environment::required_env;
-pub use self::etcd_server::{EtcdProgram, EtcdServer};
 pub use self::fixture::Fixture;
 pub use self::http_proxy::{HttpProxy, HttpRequest, HttpRule, HttpState};
 pub use self::peer::Peer;

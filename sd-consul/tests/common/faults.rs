@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use sd_consul::ConsulBackend;
 use sd_core::{Backend, ServiceName};
 use sd_testing::faults::FaultFixture;
-use sd_testing::{ConsulProgram, ConsulServer};
 use serde_json::Value;
+use server_programs::{ConsulProgram, ConsulServer};
 
 use super::{BACK_WITHIN, Operator, config_at, own_server};
 

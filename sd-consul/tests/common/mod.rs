@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use sd_consul::ConsulConfig;
 use sd_core::{Instance, RegisterOptions, Registry, ServiceName};
-use sd_testing::{ConsulProgram, ConsulServer, TcpProxy, required_env};
 pub(crate) use sd_testing::{LONG, event, eventually, is_live_with, is_stale, until};
+use sd_testing::{TcpProxy, required_env};
+use server_programs::{ConsulProgram, ConsulServer};
 
 pub(crate) use self::operator::Operator;
 

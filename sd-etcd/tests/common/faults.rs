@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use sd_core::{Backend, ServiceName};
 use sd_etcd::{DEFAULT_PREFIX, EtcdBackend};
 use sd_testing::faults::FaultFixture;
-use sd_testing::{EtcdProgram, EtcdServer};
+use server_programs::{EtcdProgram, EtcdServer};
 
 use super::{config_at, entries, own_server, raw};
 

@@ -14,8 +14,9 @@ use std::time::Duration;
 use etcd_client::{Client, EventType, GetOptions, KeyValue, WatchOptions};
 use sd_core::{Instance, RegisterOptions, Registry};
 use sd_etcd::EtcdConfig;
-use sd_testing::{EtcdProgram, EtcdServer, TcpProxy, required_env};
 pub(crate) use sd_testing::{LONG, event, eventually, is_live_with, until};
+use sd_testing::{TcpProxy, required_env};
+use server_programs::{EtcdProgram, EtcdServer};
 
 /// Short, but longer than the shortest that etcd grants.
 pub(crate) const TTL: Duration = Duration::from_secs(3);

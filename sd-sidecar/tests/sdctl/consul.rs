@@ -5,8 +5,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 use sd_core::Incarnation;
 use sd_core::clock::{BootClock, Clock};
-use sd_testing::{ConsulProgram, ConsulServer, required_env};
+use sd_testing::required_env;
 use serde_json::{Value, json};
+use server_programs::{ConsulProgram, ConsulServer};
 
 use crate::beating::Beating;
 use crate::electing::{ELECTION, elect, is, time};

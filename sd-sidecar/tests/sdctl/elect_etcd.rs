@@ -6,8 +6,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 use sd_core::Incarnation;
 use sd_core::clock::{BootClock, Clock, Moment};
-use sd_testing::{EtcdProgram, EtcdServer, required_env};
+use sd_testing::required_env;
 use serde_json::{Value, json};
+use server_programs::{EtcdProgram, EtcdServer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -1,7 +1,8 @@
 //! Against a real etcd: what one `sdctl` registers, another sees.
 
-use sd_testing::{EtcdProgram, EtcdServer, required_env};
+use sd_testing::required_env;
 use serde_json::{Value, json};
+use server_programs::{EtcdProgram, EtcdServer};
 
 use crate::registering::{ids, is_seen_until_it_is_told_to_stop};
 use crate::running::{Running, sdctl};

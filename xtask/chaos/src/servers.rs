@@ -8,7 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sd_testing::{ConsulProgram, ServerProcess, ServerProgram, free_port};
+use sd_testing::{ServerProcess, ServerProgram, free_port};
+use server_programs::ConsulProgram;
 use tokio::time::{Instant, sleep};
 
 use self::etcd::EtcdMember;

@@ -1,6 +1,6 @@
 //! The test kit runs a real etcd.
 
-use sd_testing::{EtcdProgram, EtcdServer};
+use server_programs::{EtcdProgram, EtcdServer};
 use tokio::net::TcpStream;
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! An etcd server for a test's own use.
+//! An etcd of one's own.
 
 use std::ffi::OsString;
 use std::io;
@@ -8,15 +8,14 @@ use std::process::Command;
 
 use async_trait::async_trait;
 use sd_core::{Error, ErrorKind, Result};
+use sd_testing::{ServerProcess, ServerProgram, free_port, required_env};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-use crate::{ServerProcess, ServerProgram, free_port, required_env};
 
 /// A running etcd with its own ports and data: `EtcdServer::launch(EtcdProgram::from_env()?)`.
 pub type EtcdServer = ServerProcess<EtcdProgram>;
 
-/// How to start an etcd of one member on free loopback ports.
+/// How an etcd of one member is started on free loopback ports.
 #[derive(Clone, Debug)]
 pub struct EtcdProgram {
     path: PathBuf,
@@ -27,15 +26,15 @@ pub struct EtcdProgram {
 }
 
 impl EtcdProgram {
-    /// The etcd program that `SD_TEST_ETCD_BIN` names.
+    /// The etcd that `SD_TEST_ETCD_BIN` names.
     ///
     /// # Errors
-    /// `NotFound` if the variable is not set. `Unavailable` if there are no free ports.
+    /// `NotFound` if the variable is missing.
     pub fn from_env() -> Result<Self> {
         Self::new(required_env("SD_TEST_ETCD_BIN")?)
     }
 
-    /// The etcd program at `path`.
+    /// The etcd at `path`.
     ///
     /// # Errors
     /// `Unavailable` if there are no free ports.
@@ -49,15 +48,15 @@ impl EtcdProgram {
         })
     }
 
-    /// Adds arguments, for example `--auto-compaction-retention=1h`.
+    /// Adds arguments, for instance `--auto-compaction-retention=1h`.
     #[must_use]
     pub fn with_args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.extra.extend(args.into_iter().map(Into::into));
         self
     }
 
-    /// Serves clients with TLS. Add the certificates with [`with_args`](Self::with_args). The server then counts as ready once
-    /// it accepts connections.
+    /// Serves clients with TLS; the certificates come by [`with_args`](Self::with_args). The server then counts as ready as
+    /// soon as it accepts connections.
     #[must_use]
     pub fn with_tls(mut self) -> Self {
         self.scheme = "https";
@@ -69,7 +68,7 @@ impl EtcdProgram {
         format!("{}://127.0.0.1:{}", self.scheme, self.client_port)
     }
 
-    /// The address for clients, for example as the target of a [`TcpProxy`](crate::TcpProxy).
+    /// The address for clients, for instance as the target of a [`TcpProxy`](sd_testing::TcpProxy).
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.client_port))
     }
@@ -114,7 +113,7 @@ impl ServerProgram for EtcdProgram {
 }
 
 async fn health(mut stream: TcpStream) -> io::Result<String> {
-    /// A healthy server's answer is smaller.
+    /// A server that is well says so in less.
     const MOST_BYTES: u64 = 64 * 1024;
     stream
         .write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use sd_testing::{ConsulProgram, ConsulServer, HttpProxy, HttpRule, HttpState};
+use sd_testing::{HttpProxy, HttpRule, HttpState};
+use server_programs::{ConsulProgram, ConsulServer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};

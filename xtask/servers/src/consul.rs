@@ -1,4 +1,4 @@
-//! A Consul agent for a test's own use.
+//! A Consul agent of one's own.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -7,11 +7,9 @@ use std::process::Command;
 
 use async_trait::async_trait;
 use sd_core::{Error, ErrorKind, Result};
+use sd_testing::{ServerProcess, ServerProgram, free_port, required_env};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-use crate::http_message::Head;
-use crate::{ServerProcess, ServerProgram, free_port, required_env};
 
 const OP: &str = "consul request";
 /// More than any answer that a test asks for.
@@ -20,11 +18,11 @@ const MOST_BYTES: u64 = 16 * 1024 * 1024;
 /// A running Consul agent with its own ports and data: `ConsulServer::launch(ConsulProgram::from_env()?)`.
 pub type ConsulServer = ServerProcess<ConsulProgram>;
 
-/// How to start a Consul agent on free loopback ports. By default it is a server, and the only one of its datacenter.
+/// How a Consul agent is started on free loopback ports. It is a server, the only one of its datacenter, unless told otherwise.
 ///
-/// It elects itself as soon as Consul allows. Everything else has Consul's defaults. Sessions have a time-to-live of at least
-/// 10 s, which `with_config(r#"session_ttl_min = "1s""#)` changes. A client address gets 200 connections. Services that stay
-/// critical are removed after a minute at the earliest, and Consul looks for them every 30 s; nothing changes that.
+/// It elects itself as soon as Consul allows. All else is as Consul has it by default: sessions of 10 s and more, which
+/// `with_config(r#"session_ttl_min = "1s""#)` changes, 200 connections for each client address, and services that are
+/// critical for too long are removed after a minute at least, looked for every 30 s, which nothing changes.
 #[derive(Clone, Debug)]
 pub struct ConsulProgram {
     path: PathBuf,
@@ -40,15 +38,15 @@ pub struct ConsulProgram {
 }
 
 impl ConsulProgram {
-    /// The Consul program that `SD_TEST_CONSUL_BIN` names.
+    /// The Consul that `SD_TEST_CONSUL_BIN` names.
     ///
     /// # Errors
-    /// `NotFound` if the variable is not set. `Unavailable` if there are no free ports.
+    /// `NotFound` if the variable is missing.
     pub fn from_env() -> Result<Self> {
         Self::new(required_env("SD_TEST_CONSUL_BIN")?)
     }
 
-    /// The Consul program at `path`.
+    /// The Consul at `path`.
     ///
     /// # Errors
     /// `Unavailable` if there are no free ports.
@@ -68,14 +66,14 @@ impl ConsulProgram {
         })
     }
 
-    /// Adds configuration in HCL, for example `limits { http_max_conns_per_client = 1000 }` or `node_meta { zone = "a" }`.
+    /// Adds configuration in HCL, for instance `limits { http_max_conns_per_client = 1000 }` or `node_meta { zone = "a" }`.
     #[must_use]
     pub fn with_config(mut self, hcl: impl Into<String>) -> Self {
         self.config.push(hcl.into());
         self
     }
 
-    /// Denies everything that no token allows. `management` is a token, a UUID, that may do everything.
+    /// Denies what no token allows. `management` is a token that may do everything, a UUID.
     #[must_use]
     pub fn with_acl(mut self, management: impl Into<String>) -> Self {
         let token = management.into();
@@ -90,8 +88,8 @@ impl ConsulProgram {
         self
     }
 
-    /// Also serves clients with TLS, but only those with a certificate that `ca` signed. The files are PEM. The certificate
-    /// must be valid for 127.0.0.1. A later `with_config("tls { https { verify_incoming = false } }")` serves all clients.
+    /// Serves clients with TLS too, and only those with a certificate that `ca` signed. The files are PEM; the certificate has
+    /// to be good for 127.0.0.1. `with_config("tls { https { verify_incoming = false } }")` afterwards serves all clients.
     ///
     /// # Errors
     /// `Unavailable` if there is no free port.
@@ -109,8 +107,8 @@ impl ConsulProgram {
         Ok(self)
     }
 
-    /// Names the datacenter, which is `dc1` by default. `others` are running servers of other datacenters: some seconds after
-    /// the start, this server answers for their datacenters, and they for its datacenter.
+    /// A datacenter of another name than `dc1`. With `others`, servers of other datacenters that run already, it answers for
+    /// them as well, and they for it, some seconds after the start.
     #[must_use]
     pub fn in_datacenter(mut self, name: &str, others: &[&ConsulProgram]) -> Self {
         self.config.push(format!(r#"datacenter = "{name}""#));
@@ -122,8 +120,8 @@ impl ConsulProgram {
         self
     }
 
-    /// A client agent: it keeps no data of the datacenter but asks `server`, as agents beside applications do. While `server`
-    /// is killed, it answers that there is no leader.
+    /// An agent that keeps no data of the datacenter itself but asks `server`, as those beside applications do. With `server`
+    /// killed, it answers that there is no leader.
     #[must_use]
     pub fn client_of(mut self, server: &ConsulProgram) -> Self {
         self.is_client = true;
@@ -134,12 +132,12 @@ impl ConsulProgram {
         self
     }
 
-    /// The name of the agent's node.
+    /// The name of its node.
     pub fn node(&self) -> &str {
         &self.node
     }
 
-    /// The URL for clients. `https://` with TLS.
+    /// The URL for clients: `https://` with TLS.
     pub fn url(&self) -> String {
         match self.https {
             Some(port) => format!("https://127.0.0.1:{port}"),
@@ -147,13 +145,13 @@ impl ConsulProgram {
         }
     }
 
-    /// The address for clients, for example as the target of a [`TcpProxy`](crate::TcpProxy) or an
-    /// [`HttpProxy`](crate::HttpProxy).
+    /// The address for clients, for instance as the target of a [`TcpProxy`](sd_testing::TcpProxy) or an
+    /// [`HttpProxy`](sd_testing::HttpProxy).
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.https.unwrap_or(self.http)))
     }
 
-    /// Sends a request as an operator: without TLS, with the management token if there is one. Returns the status and the body.
+    /// What an operator does: a request without TLS, with the management token if there is one. Returns status and body.
     ///
     /// # Errors
     /// `Unavailable` if no answer comes.
@@ -174,13 +172,13 @@ impl ConsulProgram {
         let request =
             format!("{method} {target} HTTP/1.0\r\n{token}Content-Length: {length}\r\n\r\n{body}");
         stream.write_all(request.as_bytes()).await?;
-        let Some(head) = Head::read(&mut stream).await? else {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        };
-        let status = head.status()?;
-        let mut body = head.rest;
-        stream.take(MOST_BYTES).read_to_end(&mut body).await?;
-        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+        let mut answer = String::new();
+        stream.take(MOST_BYTES).read_to_string(&mut answer).await?;
+        let parts = answer.split_once("\r\n\r\n").and_then(|(head, body)| {
+            let status = head.split(' ').nth(1)?.parse().ok()?;
+            Some((status, body.to_owned()))
+        });
+        parts.ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
     /// A request that succeeds once the agent does what clients ask of it.
