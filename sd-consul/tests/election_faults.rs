@@ -15,8 +15,8 @@ use common::faults::OwnAgent;
 use common::{LONG, Operator, eventually, own_server_behind_proxy};
 use sd_core::port::{LeaderFeed, Ticket};
 use sd_core::{Elector, ErrorKind};
-use sd_testing::{Direction, Fault, TcpProxy, faults};
-use server_programs::ConsulServer;
+use sd_testing::{Direction, Fault, ServerProcess, TcpProxy, faults};
+use server_programs::{Consul, LocalServer};
 use tokio::time::{Instant, timeout};
 
 /// How soon a candidate whose line is dead must know it: a third of the time-to-live, the request timeout, and slack for a busy
@@ -25,7 +25,7 @@ const KNOWN_WITHIN: Duration = Duration::from_secs(12);
 
 /// Two ways to one Consul: `far` goes through a proxy.
 struct Scene {
-    _server: ConsulServer,
+    _server: ServerProcess<Consul>,
     proxy: TcpProxy,
     near: Booth,
     far: Booth,

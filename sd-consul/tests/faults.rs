@@ -17,6 +17,7 @@ use sd_consul::ConsulConfig;
 use sd_core::{ErrorKind, RegistrationEvent};
 use sd_testing::faults::{self, Stage};
 use sd_testing::{Fault, HttpProxy, HttpRule};
+use server_programs::LocalServer;
 use tokio::time::{Instant, sleep, timeout};
 
 async fn stage(url: &str, time_to_live: Duration) -> Stage {

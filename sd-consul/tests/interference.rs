@@ -17,6 +17,7 @@ use sd_core::{
     Backend, ErrorKind, Incarnation, Instance, InstanceId, Registrar, RegistrationGuard,
 };
 use sd_testing::{HttpProxy, HttpRule};
+use server_programs::LocalServer;
 use tokio::time::Instant;
 
 fn registrar(config: ConsulConfig) -> Arc<dyn Registrar> {

@@ -13,6 +13,7 @@ use common::{Operator, is_live_with, own_server_with, service, until};
 use sd_consul::{ConsulBackend, ConsulConfig};
 use sd_core::port::LeaderFeed;
 use sd_core::{Backend, Instance};
+use server_programs::LocalServer;
 
 /// Says so where there is no IPv6, in many containers for instance, and tests nothing there.
 #[tokio::test]

@@ -14,6 +14,7 @@ use common::{
 use sd_consul::{ConsulBackend, ConsulConfig};
 use sd_core::{Instancer, ServiceName, Subscription};
 use serde_json::json;
+use server_programs::LocalServer;
 use tokio::time::{Instant, sleep, timeout};
 
 /// What an agent allows for each address.

@@ -17,7 +17,7 @@ use sd_core::clock::TokioClock;
 use sd_core::combine::Merge;
 use sd_core::{Discovery, ErrorKind, Instancer, RegistryConfig, ServiceName, Snapshot, Status};
 use sd_testing::{HttpProxy, HttpRule};
-use server_programs::ConsulProgram;
+use server_programs::{Consul, LocalServer};
 use tokio::time::timeout;
 
 const PASSING: &str = r#","Address":"10.0.0.2","Port":1,"Check":{"TTL":"300s","Status":"passing"}"#;
@@ -311,7 +311,7 @@ async fn zone_and_address_of_the_node_stand_in_for_those_of_a_service() {
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn several_datacenters_are_one_set() {
     let here = own_server_with(|program| program.in_datacenter("here", &[])).await;
-    let there: ConsulProgram = here.program().clone();
+    let there: Consul = here.program().clone();
     let there = own_server_with(|program| program.in_datacenter("there", &[&there])).await;
     let service = service();
     for server in [&here, &there] {

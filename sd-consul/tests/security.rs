@@ -20,15 +20,15 @@ use rcgen::{
 };
 use sd_consul::ConsulConfig;
 use sd_core::{ErrorKind, RegistrationEvent, ServiceName};
-use sd_testing::{HttpProxy, HttpState};
-use server_programs::{ConsulProgram, ConsulServer};
+use sd_testing::{HttpProxy, HttpState, ServerProcess};
+use server_programs::{Consul, LocalServer};
 use tempfile::{NamedTempFile, TempDir};
 use tracing_subscriber::fmt::MakeWriter;
 
 const MANAGEMENT: &str = "11111111-2222-4333-8444-555555555555";
 
 /// A Consul that denies what no token allows, and an operator who may do everything.
-async fn denying() -> (ConsulServer, Operator) {
+async fn denying() -> (ServerProcess<Consul>, Operator) {
     let server = own_server_with(|program| program.with_acl(MANAGEMENT)).await;
     let operator = Operator::with_token(&server.program().url(), MANAGEMENT);
     (server, operator)
@@ -335,10 +335,10 @@ impl Pki {
     }
 }
 
-async fn server_with_tls(pki: &Pki, names: &[&str], all_clients: bool) -> ConsulServer {
+async fn server_with_tls(pki: &Pki, names: &[&str], all_clients: bool) -> ServerProcess<Consul> {
     let (cert, key) = pki.sign("server", names);
-    own_server_with(|program: ConsulProgram| {
-        let program = program.with_tls(&pki.path("ca.pem"), &cert, &key).unwrap();
+    own_server_with(|program: Consul| {
+        let program = program.with_tls(&pki.path("ca.pem"), &cert, &key);
         if all_clients {
             program.with_config("tls { https { verify_incoming = false } }")
         } else {

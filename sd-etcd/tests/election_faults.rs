@@ -14,8 +14,8 @@ use common::{LONG, entries, eventually, keys, leases, own_server_behind_proxy, r
 use etcd_client::{Client, KeyValue};
 use sd_core::port::{Predecessor, Ticket};
 use sd_core::{Elector, ErrorKind};
-use sd_testing::{Fault, TcpProxy, faults};
-use server_programs::EtcdServer;
+use sd_testing::{Fault, ServerProcess, TcpProxy, faults};
+use server_programs::{Etcd, LocalServer};
 use tokio::time::{Instant, timeout};
 
 /// So that nothing expires while a test runs.
@@ -27,7 +27,7 @@ const KNOWN_WITHIN: Duration = Duration::from_secs(12);
 
 /// Two ways to one server: `far` goes through a proxy.
 struct Scene {
-    _server: EtcdServer,
+    _server: ServerProcess<Etcd>,
     proxy: TcpProxy,
     near: Booth,
     far: Booth,

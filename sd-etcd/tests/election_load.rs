@@ -16,6 +16,7 @@ use futures_util::stream::{StreamExt, iter};
 use sd_core::port::{Entry, Standing, Ticket};
 use sd_core::{ElectionName, Elector};
 use sd_etcd::EtcdConfig;
+use server_programs::LocalServer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};

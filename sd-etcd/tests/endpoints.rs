@@ -10,6 +10,7 @@ use common::{TTL, event, instance, is_live_with, own_server, prefix, server, ttl
 use sd_core::{ErrorKind, Registry, ServiceName};
 use sd_etcd::EtcdConfig;
 use sd_testing::{Fault, TcpProxy, free_port};
+use server_programs::LocalServer;
 use tokio::time::Instant;
 
 /// What a call may take: connecting may have to wait for the head start of a dead endpoint.

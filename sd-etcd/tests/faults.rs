@@ -10,6 +10,7 @@ use sd_core::Instance;
 use sd_etcd::DEFAULT_PREFIX;
 use sd_testing::Fault;
 use sd_testing::faults::{self, Stage};
+use server_programs::LocalServer;
 
 /// Another instance than that of the stage.
 fn another(stage: &Stage, port: u16) -> Instance {

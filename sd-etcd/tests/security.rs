@@ -14,7 +14,8 @@ use etcd_client::{Client, ConnectOptions, Permission, PermissionType};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use sd_core::{ErrorKind, RegistrationEvent, ServiceName};
 use sd_etcd::EtcdConfig;
-use server_programs::{EtcdProgram, EtcdServer};
+use sd_testing::ServerProcess;
+use server_programs::{Etcd, LocalServer};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -201,7 +202,11 @@ impl Authority {
 }
 
 /// An etcd that shows a certificate for `host`, and asks clients for one of `clients`, if given.
-async fn tls_server(authority: &Authority, host: &str, clients: Option<&Path>) -> EtcdServer {
+async fn tls_server(
+    authority: &Authority,
+    host: &str,
+    clients: Option<&Path>,
+) -> ServerProcess<Etcd> {
     let (cert, key) = authority.issue("server", host);
     let mut args = vec![
         format!("--cert-file={}", cert.display()),
@@ -211,11 +216,11 @@ async fn tls_server(authority: &Authority, host: &str, clients: Option<&Path>) -
         args.push("--client-cert-auth".to_owned());
         args.push(format!("--trusted-ca-file={}", ca.display()));
     }
-    let program = EtcdProgram::from_env().unwrap().with_tls().with_args(args);
-    EtcdServer::launch(program).await.unwrap()
+    let program = Etcd::from_env().unwrap().with_tls().with_args(args);
+    ServerProcess::launch(program).await.unwrap()
 }
 
-fn tls(server: &EtcdServer) -> EtcdConfig {
+fn tls(server: &ServerProcess<Etcd>) -> EtcdConfig {
     EtcdConfig::new([server.program().url()]).with_prefix(prefix())
 }
 

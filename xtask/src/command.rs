@@ -24,8 +24,14 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
-        let line = quote(&program.as_ref().to_string_lossy()).into_owned();
-        let mut command = Command::new(program);
+        Self::of(Command::new(program))
+    }
+
+    /// One that was put together elsewhere. Variables of its own are not shown.
+    pub(crate) fn of(mut command: Command) -> Self {
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let words = words.map(|word| quote(&word.to_string_lossy()).into_owned());
+        let line = words.collect::<Vec<_>>().join(" ");
         // A group of its own: see `interrupt`. Nothing that runs here may wait for a keyboard.
         command.process_group(0).stdin(Stdio::null());
         Self {
@@ -170,6 +176,9 @@ mod tests {
     fn is_shown_as_a_shell_would_take_it() {
         let run = Run::new("cargo").args(["test", "a b"]).env("X", "1 2");
         assert_eq!(run.to_string(), "X='1 2' cargo test 'a b'");
+        let mut command = Command::new("a program");
+        command.args(["-a", "b c"]);
+        assert_eq!(Run::of(command).to_string(), "'a program' -a 'b c'");
     }
 
     #[test]

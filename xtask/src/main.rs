@@ -13,7 +13,6 @@ mod capture;
 mod chaos;
 mod ci;
 mod command;
-mod http;
 mod interrupt;
 mod peers;
 mod process;

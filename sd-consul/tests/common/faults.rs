@@ -7,13 +7,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sd_consul::ConsulBackend;
 use sd_core::{Backend, ServiceName};
+use sd_testing::ServerProcess;
 use sd_testing::faults::FaultFixture;
 use serde_json::Value;
-use server_programs::{ConsulProgram, ConsulServer};
+use server_programs::{Consul, LocalServer};
 
 use super::{BACK_WITHIN, Operator, config_at, own_server};
 
-pub(crate) struct OwnAgent(ConsulServer);
+pub(crate) struct OwnAgent(ServerProcess<Consul>);
 
 impl OwnAgent {
     pub(crate) async fn start() -> Self {
@@ -27,9 +28,9 @@ impl OwnAgent {
 
 #[async_trait]
 impl FaultFixture for OwnAgent {
-    type Program = ConsulProgram;
+    type Program = Consul;
 
-    fn server(&mut self) -> &mut ConsulServer {
+    fn server(&mut self) -> &mut ServerProcess<Consul> {
         &mut self.0
     }
 

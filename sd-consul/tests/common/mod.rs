@@ -15,8 +15,8 @@ use std::time::Duration;
 use sd_consul::ConsulConfig;
 use sd_core::{Instance, RegisterOptions, Registry, ServiceName};
 pub(crate) use sd_testing::{LONG, event, eventually, is_live_with, is_stale, until};
-use sd_testing::{TcpProxy, required_env};
-use server_programs::{ConsulProgram, ConsulServer};
+use sd_testing::{ServerProcess, TcpProxy, required_env};
+use server_programs::{Consul, LocalServer};
 
 pub(crate) use self::operator::Operator;
 
@@ -31,20 +31,18 @@ pub(crate) fn server() -> String {
 }
 
 /// An agent of one's own.
-pub(crate) async fn own_server() -> ConsulServer {
+pub(crate) async fn own_server() -> ServerProcess<Consul> {
     own_server_with(|program| program).await
 }
 
 /// An agent of one's own with these settings.
-pub(crate) async fn own_server_with(
-    edit: impl FnOnce(ConsulProgram) -> ConsulProgram,
-) -> ConsulServer {
-    let program = edit(ConsulProgram::from_env().unwrap());
-    ConsulServer::launch(program).await.unwrap()
+pub(crate) async fn own_server_with(edit: impl FnOnce(Consul) -> Consul) -> ServerProcess<Consul> {
+    let program = edit(Consul::from_env().unwrap());
+    ServerProcess::launch(program).await.unwrap()
 }
 
 /// An agent of one's own behind a proxy, and the proxy's URL.
-pub(crate) async fn own_server_behind_proxy() -> (ConsulServer, TcpProxy, String) {
+pub(crate) async fn own_server_behind_proxy() -> (ServerProcess<Consul>, TcpProxy, String) {
     let server = own_server().await;
     let proxy = TcpProxy::start(server.program().address()).await.unwrap();
     let url = format!("http://{}", proxy.address());

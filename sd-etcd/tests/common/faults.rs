@@ -6,12 +6,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sd_core::{Backend, ServiceName};
 use sd_etcd::{DEFAULT_PREFIX, EtcdBackend};
+use sd_testing::ServerProcess;
 use sd_testing::faults::FaultFixture;
-use server_programs::{EtcdProgram, EtcdServer};
+use server_programs::{Etcd, LocalServer};
 
 use super::{config_at, entries, own_server, raw};
 
-pub(crate) struct OwnServer(EtcdServer);
+pub(crate) struct OwnServer(ServerProcess<Etcd>);
 
 impl OwnServer {
     pub(crate) async fn start() -> Self {
@@ -21,9 +22,9 @@ impl OwnServer {
 
 #[async_trait]
 impl FaultFixture for OwnServer {
-    type Program = EtcdProgram;
+    type Program = Etcd;
 
-    fn server(&mut self) -> &mut EtcdServer {
+    fn server(&mut self) -> &mut ServerProcess<Etcd> {
         &mut self.0
     }
 

@@ -15,8 +15,8 @@ use etcd_client::{Client, EventType, GetOptions, KeyValue, WatchOptions};
 use sd_core::{Instance, RegisterOptions, Registry};
 use sd_etcd::EtcdConfig;
 pub(crate) use sd_testing::{LONG, event, eventually, is_live_with, until};
-use sd_testing::{TcpProxy, required_env};
-use server_programs::{EtcdProgram, EtcdServer};
+use sd_testing::{ServerProcess, TcpProxy, required_env};
+use server_programs::{Etcd, LocalServer};
 
 /// Short, but longer than the shortest that etcd grants.
 pub(crate) const TTL: Duration = Duration::from_secs(3);
@@ -29,14 +29,14 @@ pub(crate) fn server() -> String {
 }
 
 /// A server of one's own.
-pub(crate) async fn own_server() -> EtcdServer {
-    EtcdServer::launch(EtcdProgram::from_env().unwrap())
+pub(crate) async fn own_server() -> ServerProcess<Etcd> {
+    ServerProcess::launch(Etcd::from_env().unwrap())
         .await
         .unwrap()
 }
 
 /// A server of one's own behind a proxy, and the proxy's URL.
-pub(crate) async fn own_server_behind_proxy() -> (EtcdServer, TcpProxy, String) {
+pub(crate) async fn own_server_behind_proxy() -> (ServerProcess<Etcd>, TcpProxy, String) {
     let server = own_server().await;
     let proxy = TcpProxy::start(server.program().address()).await.unwrap();
     let url = format!("http://{}", proxy.address());

@@ -5,9 +5,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 use sd_core::Incarnation;
 use sd_core::clock::{BootClock, Clock};
-use sd_testing::required_env;
+use sd_testing::{ServerProcess, required_env};
 use serde_json::{Value, json};
-use server_programs::{ConsulProgram, ConsulServer};
+use server_programs::{Consul, LocalServer};
 
 use crate::beating::Beating;
 use crate::electing::{ELECTION, elect, is, time};
@@ -48,10 +48,10 @@ async fn a_registration_is_seen_by_others_until_it_is_told_to_stop() {
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn a_token_comes_from_the_environment_when_the_url_says_so_and_not_otherwise() {
     const MANAGEMENT: &str = "11111111-2222-4333-8444-555555555555";
-    let program = ConsulProgram::from_env().unwrap().with_acl(MANAGEMENT);
+    let program = Consul::from_env().unwrap().with_acl(MANAGEMENT);
     let without = url(&program.url());
     let asking = format!("{without}?token_env=CONSUL_HTTP_TOKEN");
-    let _server = ConsulServer::launch(program).await.unwrap();
+    let _server = ServerProcess::launch(program).await.unwrap();
     let list = ["services", "--json"];
     let run = async |registry: &str, token: &str| {
         let mut command = command(registry, &list);

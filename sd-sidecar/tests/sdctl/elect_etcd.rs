@@ -6,9 +6,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 use sd_core::Incarnation;
 use sd_core::clock::{BootClock, Clock, Moment};
-use sd_testing::required_env;
+use sd_testing::{ServerProcess, required_env};
 use serde_json::{Value, json};
-use server_programs::{EtcdProgram, EtcdServer};
+use server_programs::{Etcd, LocalServer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -185,9 +185,9 @@ async fn a_leader_is_seen_and_so_is_that_nobody_leads() {
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn a_leader_without_its_registry_is_at_risk_then_stops_its_command_and_later_leads_again() {
-    let program = EtcdProgram::from_env().unwrap();
+    let program = Etcd::from_env().unwrap();
     let registry = program.url().replacen("http://", "etcd://", 1) + "/services";
-    let mut server = EtcdServer::launch(program).await.unwrap();
+    let mut server = ServerProcess::launch(program).await.unwrap();
     let beating = Beating::stubborn();
     let mut first = elect(&registry, "first", TTL, &beating);
     let elected = first.json_where(is("elected")).await;
@@ -229,10 +229,10 @@ async fn a_leader_without_its_registry_is_at_risk_then_stops_its_command_and_lat
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn a_command_has_no_time_to_stop_once_another_may_lead() {
-    let program = EtcdProgram::from_env().unwrap();
+    let program = Etcd::from_env().unwrap();
     let server = program.address();
     let registry = program.url().replacen("http://", "etcd://", 1) + "/services";
-    let _server = EtcdServer::launch(program).await.unwrap();
+    let _server = ServerProcess::launch(program).await.unwrap();
     for deleted in [true, false] {
         let beating = Beating::stubborn();
         // It would have 12 s.
@@ -283,9 +283,9 @@ async fn ask(server: SocketAddr, what: &str, request: &Value) -> Value {
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn whoever_wants_one_term_only_is_told_how_it_ended() {
-    let program = EtcdProgram::from_env().unwrap();
+    let program = Etcd::from_env().unwrap();
     let registry = program.url().replacen("http://", "etcd://", 1) + "/services";
-    let mut server = EtcdServer::launch(program).await.unwrap();
+    let mut server = ServerProcess::launch(program).await.unwrap();
     let once = ["elect", ELECTION, "--once", "--ttl", "3s", "--json"];
     let mut elect = Running::start(&registry, &once);
     elect.json_where(is("elected")).await;
@@ -303,9 +303,9 @@ async fn whoever_wants_one_term_only_is_told_how_it_ended() {
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn whoever_cannot_tell_the_registry_that_it_leaves_says_so() {
-    let program = EtcdProgram::from_env().unwrap();
+    let program = Etcd::from_env().unwrap();
     let registry = program.url().replacen("http://", "etcd://", 1) + "/services";
-    let mut server = EtcdServer::launch(program).await.unwrap();
+    let mut server = ServerProcess::launch(program).await.unwrap();
     let start = || Running::start(&registry, &["elect", ELECTION, "--ttl", "60s", "--json"]);
     let mut leader = start();
     leader.json_where(is("elected")).await;

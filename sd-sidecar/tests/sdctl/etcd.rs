@@ -1,8 +1,8 @@
 //! Against a real etcd: what one `sdctl` registers, another sees.
 
-use sd_testing::required_env;
+use sd_testing::{ServerProcess, required_env};
 use serde_json::{Value, json};
-use server_programs::{EtcdProgram, EtcdServer};
+use server_programs::{Etcd, LocalServer};
 
 use crate::registering::{ids, is_seen_until_it_is_told_to_stop};
 use crate::running::{Running, sdctl};
@@ -57,9 +57,9 @@ async fn people_see_a_header_and_aligned_rows() {
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn a_watch_keeps_the_set_while_the_registry_is_down_and_a_registration_comes_back() {
-    let program = EtcdProgram::from_env().unwrap();
+    let program = Etcd::from_env().unwrap();
     let registry = program.url().replacen("http://", "etcd://", 1) + "/services";
-    let mut server = EtcdServer::launch(program).await.unwrap();
+    let mut server = ServerProcess::launch(program).await.unwrap();
     let register = "register greeter 10.0.0.7:50051 --id g-1 --json";
     let register: Vec<_> = register.split(' ').collect();
     let mut register = Running::start(&registry, &register);

@@ -28,7 +28,7 @@ mod table;
 mod verdict;
 mod witness;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use clap::Parser;
@@ -140,12 +140,19 @@ fn log_to_stderr() {
         .init();
 }
 
-/// A command for `program` that is killed when this process ends, however it ends.
-fn guarded(program: &Path) -> Command {
+/// The same command, killed when this process ends, however it ends.
+fn guarded(command: &Command) -> Command {
     // Of this very file, even if it has been replaced since.
-    let mut command = Command::new("/proc/self/exe");
-    command
+    let mut guarded = Command::new("/proc/self/exe");
+    guarded
         .args(["--exec-for", &std::process::id().to_string(), "--"])
-        .arg(program);
-    command
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => guarded.env(name, value),
+            None => guarded.env_remove(name),
+        };
+    }
+    guarded
 }

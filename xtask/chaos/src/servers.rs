@@ -1,18 +1,17 @@
 //! The servers of a site: one, or three members of etcd with a network between them that can be broken.
 
-mod etcd;
-
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sd_testing::{ServerProcess, ServerProgram, free_port};
-use server_programs::ConsulProgram;
+use server_programs::testing::ready;
+use server_programs::{Consul, Etcd, EtcdMember, LocalServer};
 use tokio::time::{Instant, sleep};
 
-use self::etcd::EtcdMember;
 use crate::Result;
 use crate::backend::Backend;
 use crate::operator::{ConsulOperator, EtcdOperator, Operator};
@@ -26,18 +25,15 @@ const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// Running servers, killed when this is dropped.
 pub(crate) struct Servers {
+    backend: Backend,
     members: Vec<ServerProcess<Member>>,
     peers: Peers,
 }
 
-/// How one server is started.
-enum Member {
-    Etcd(EtcdMember),
-    Consul(ConsulProgram),
-}
-
-fn free_address() -> Result<SocketAddr> {
-    Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)))
+/// One server, by way of this program, so that it is killed when we are.
+struct Member {
+    name: String,
+    server: Arc<dyn LocalServer>,
 }
 
 impl Servers {
@@ -46,7 +42,10 @@ impl Servers {
         let (members, peers) = match plan.backend {
             Backend::Etcd => etcd_members(plan).await?,
             Backend::Consul => {
-                let agent = Member::Consul(ConsulProgram::new(&plan.program)?);
+                let agent = Member {
+                    name: "agent".to_owned(),
+                    server: Arc::new(Consul::new(&plan.program, free_port)?),
+                };
                 (vec![agent], Peers::between(&[]).await?)
             }
         };
@@ -56,7 +55,11 @@ impl Servers {
         for started in starting {
             members.push(started.await??);
         }
-        Ok(Self { members, peers })
+        Ok(Self {
+            backend: plan.backend,
+            members,
+            peers,
+        })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -67,7 +70,7 @@ impl Servers {
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.members
             .iter()
-            .map(|member| member.program().address())
+            .map(|member| member.program().server.address())
             .collect()
     }
 
@@ -84,32 +87,30 @@ impl Servers {
 
     /// A client past all proxies.
     pub(crate) async fn operator(&self) -> Result<Box<dyn Operator>> {
-        match self.members.first().map(ServerProcess::program) {
-            Some(Member::Consul(agent)) => Ok(Box::new(ConsulOperator::new(agent.address()))),
-            _ => Ok(Box::new(self.etcd_operator().await?)),
+        match self.backend {
+            Backend::Etcd => Ok(Box::new(self.etcd_operator().await?)),
+            Backend::Consul => {
+                let agent = self.addresses().pop().ok_or("there is no agent")?;
+                Ok(Box::new(ConsulOperator::new(agent)))
+            }
         }
     }
 
     /// The same for what only etcd can do.
     pub(crate) async fn etcd_operator(&self) -> Result<EtcdOperator> {
-        EtcdOperator::connect(&self.etcd_urls()).await
+        EtcdOperator::connect(&self.urls()).await
     }
 
-    fn etcd_urls(&self) -> Vec<String> {
+    fn urls(&self) -> Vec<String> {
         let members = self.members.iter().map(ServerProcess::program);
-        members
-            .filter_map(|member| match member {
-                Member::Etcd(member) => Some(member.url()),
-                Member::Consul(_) => None,
-            })
-            .collect()
+        members.map(|member| member.server.url()).collect()
     }
 
     /// Waits until members of etcd have a raft leader.
     pub(crate) async fn raft_leader(&self) -> Result<usize> {
         let give_up_at = Instant::now() + RAFT_LEADER_WITHIN;
         while Instant::now() < give_up_at {
-            for (index, url) in self.etcd_urls().into_iter().enumerate() {
+            for (index, url) in self.urls().into_iter().enumerate() {
                 let asked = async {
                     let mut operator = EtcdOperator::connect(&[url]).await?;
                     operator.is_raft_leader().await
@@ -162,66 +163,36 @@ impl Servers {
 }
 
 async fn etcd_members(plan: &Plan) -> Result<(Vec<Member>, Peers)> {
-    let listening = (0..plan.members)
-        .map(|_| free_address())
-        .collect::<Result<Vec<_>>>()?;
+    let servers = (0..plan.members)
+        .map(|_| Etcd::new(&plan.program, free_port))
+        .collect::<Result<Vec<_>, _>>()?;
+    let listening: Vec<SocketAddr> = servers.iter().map(Etcd::peer_address).collect();
     let peers = Peers::between(&listening).await?;
-    let name = |member: usize| format!("m{}", member + 1);
-    let cluster: Vec<String> = (0..plan.members)
-        .map(|member| format!("{}=http://{}", name(member), peers.address(member)))
+    let cluster: Vec<EtcdMember> = (0..plan.members)
+        .map(|member| EtcdMember {
+            name: format!("m{}", member + 1),
+            address: peers.address(member),
+        })
         .collect();
-    let mut members = Vec::new();
-    for (member, peer) in listening.into_iter().enumerate() {
-        members.push(Member::Etcd(EtcdMember {
-            program: plan.program.clone(),
-            name: name(member),
-            client: free_address()?,
-            peer,
-            peer_address: peers.address(member),
-            cluster: cluster.join(","),
-        }));
-    }
-    Ok((members, peers))
-}
-
-impl Member {
-    fn address(&self) -> SocketAddr {
-        match self {
-            Self::Etcd(member) => member.client,
-            Self::Consul(agent) => agent.address(),
-        }
-    }
+    let members = servers.into_iter().zip(&cluster);
+    let members = members.map(|(server, own)| Member {
+        name: own.name.clone(),
+        server: Arc::new(server.with_cluster(own, &cluster)),
+    });
+    Ok((members.collect(), peers))
 }
 
 #[async_trait]
 impl ServerProgram for Member {
     fn name(&self) -> &str {
-        match self {
-            Self::Etcd(member) => &member.name,
-            Self::Consul(_) => "agent",
-        }
+        &self.name
     }
 
-    /// By way of this program, so that it is killed when we are.
     fn command(&self, data: &Path) -> Command {
-        match self {
-            Self::Etcd(member) => member.command(data),
-            Self::Consul(agent) => {
-                let agent = agent.command(data);
-                let mut command = crate::guarded(Path::new(agent.get_program()));
-                command.args(agent.get_args());
-                command
-            }
-        }
+        crate::guarded(&self.server.command(data))
     }
 
     async fn ready(&self) -> sd_core::Result<()> {
-        match self {
-            Self::Etcd(member) => member.ready().await.map_err(|error| {
-                sd_core::Error::new(sd_core::ErrorKind::Unavailable, "etcd member")
-                    .because(crate::chain(&error))
-            }),
-            Self::Consul(agent) => agent.ready().await,
-        }
+        ready(Arc::clone(&self.server)).await
     }
 }

@@ -1,65 +1,57 @@
-//! A Consul agent of one's own.
+//! Consul: an agent that is the only server of its datacenter, or the client of one.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use sd_core::{Error, ErrorKind, Result};
-use sd_testing::{ServerProcess, ServerProgram, free_port, required_env};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use crate::http::{Answer, Request, address_of};
+use crate::json;
+use crate::local_server::{CHECKED_WITHIN, LocalServer};
 
-const OP: &str = "consul request";
-/// More than any answer that a test asks for.
-const MOST_BYTES: u64 = 16 * 1024 * 1024;
+/// How long an operator waits for an answer.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 
-/// A running Consul agent with its own ports and data: `ConsulServer::launch(ConsulProgram::from_env()?)`.
-pub type ConsulServer = ServerProcess<ConsulProgram>;
-
-/// How a Consul agent is started on free loopback ports. It is a server, the only one of its datacenter, unless told otherwise.
+/// How a Consul agent is started. It is a server, the only one of its datacenter, unless told otherwise.
 ///
 /// It elects itself as soon as Consul allows. All else is as Consul has it by default: sessions of 10 s and more, which
 /// `with_config(r#"session_ttl_min = "1s""#)` changes, 200 connections for each client address, and services that are
 /// critical for too long are removed after a minute at least, looked for every 30 s, which nothing changes.
 #[derive(Clone, Debug)]
-pub struct ConsulProgram {
-    path: PathBuf,
+pub struct Consul {
+    program: PathBuf,
     node: String,
     http: u16,
-    https: Option<u16>,
+    https: u16,
     server: u16,
     gossip: u16,
     wide_gossip: u16,
+    has_tls: bool,
     is_client: bool,
     token: Option<String>,
     config: Vec<String>,
 }
 
-impl ConsulProgram {
-    /// The Consul that `SD_TEST_CONSUL_BIN` names.
+impl Consul {
+    /// The Consul at `program`, on five ports of 127.0.0.1.
     ///
     /// # Errors
-    /// `NotFound` if the variable is missing.
-    pub fn from_env() -> Result<Self> {
-        Self::new(required_env("SD_TEST_CONSUL_BIN")?)
-    }
-
-    /// The Consul at `path`.
-    ///
-    /// # Errors
-    /// `Unavailable` if there are no free ports.
-    pub fn new(path: impl Into<PathBuf>) -> Result<Self> {
+    /// There is no free port.
+    pub fn new<E>(
+        program: impl Into<PathBuf>,
+        mut free_port: impl FnMut() -> Result<u16, E>,
+    ) -> Result<Self, E> {
         let http = free_port()?;
         Ok(Self {
-            path: path.into(),
+            program: program.into(),
             node: format!("test-{http}"),
             http,
-            https: None,
+            https: free_port()?,
             server: free_port()?,
             gossip: free_port()?,
             wide_gossip: free_port()?,
+            has_tls: false,
             is_client: false,
             token: None,
             config: Vec::new(),
@@ -90,11 +82,9 @@ impl ConsulProgram {
 
     /// Serves clients with TLS too, and only those with a certificate that `ca` signed. The files are PEM; the certificate has
     /// to be good for 127.0.0.1. `with_config("tls { https { verify_incoming = false } }")` afterwards serves all clients.
-    ///
-    /// # Errors
-    /// `Unavailable` if there is no free port.
-    pub fn with_tls(mut self, ca: &Path, certificate: &Path, key: &Path) -> Result<Self> {
-        self.https = Some(free_port()?);
+    #[must_use]
+    pub fn with_tls(mut self, ca: &Path, certificate: &Path, key: &Path) -> Self {
+        self.has_tls = true;
         let [ca, certificate, key] = [ca, certificate, key].map(|path| path.display());
         self.config.push(format!(
             r#"tls {{ https {{
@@ -104,13 +94,13 @@ impl ConsulProgram {
                 verify_incoming = true
             }} }}"#
         ));
-        Ok(self)
+        self
     }
 
     /// A datacenter of another name than `dc1`. With `others`, servers of other datacenters that run already, it answers for
     /// them as well, and they for it, some seconds after the start.
     #[must_use]
-    pub fn in_datacenter(mut self, name: &str, others: &[&ConsulProgram]) -> Self {
+    pub fn in_datacenter(mut self, name: &str, others: &[&Self]) -> Self {
         self.config.push(format!(r#"datacenter = "{name}""#));
         for other in others {
             let port = other.wide_gossip;
@@ -123,7 +113,7 @@ impl ConsulProgram {
     /// An agent that keeps no data of the datacenter itself but asks `server`, as those beside applications do. With `server`
     /// killed, it answers that there is no leader.
     #[must_use]
-    pub fn client_of(mut self, server: &ConsulProgram) -> Self {
+    pub fn client_of(mut self, server: &Self) -> Self {
         self.is_client = true;
         let port = server.gossip;
         self.config
@@ -137,72 +127,53 @@ impl ConsulProgram {
         &self.node
     }
 
-    /// The URL for clients: `https://` with TLS.
-    pub fn url(&self) -> String {
-        match self.https {
-            Some(port) => format!("https://127.0.0.1:{port}"),
-            None => format!("http://127.0.0.1:{}", self.http),
-        }
-    }
-
-    /// The address for clients, for instance as the target of a [`TcpProxy`](sd_testing::TcpProxy) or an
-    /// [`HttpProxy`](sd_testing::HttpProxy).
-    pub fn address(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.https.unwrap_or(self.http)))
-    }
-
-    /// What an operator does: a request without TLS, with the management token if there is one. Returns status and body.
+    /// What an operator does: a request without TLS, with the management token if there is one. Blocks for 30 seconds at most.
     ///
     /// # Errors
-    /// `Unavailable` if no answer comes.
-    pub async fn request(&self, method: &str, target: &str, body: &str) -> Result<(u16, String)> {
-        self.exchange(method, target, body)
-            .await
-            .map_err(|e| Error::new(ErrorKind::Unavailable, OP).with_source(e))
-    }
-
-    async fn exchange(&self, method: &str, target: &str, body: &str) -> io::Result<(u16, String)> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.http)).await?;
-        let token = match &self.token {
-            Some(token) => format!("X-Consul-Token: {token}\r\n"),
-            None => String::new(),
+    /// No answer comes.
+    pub fn request(&self, method: &str, target: &str, body: &str) -> io::Result<Answer> {
+        let request = Request {
+            method,
+            target,
+            headers: &self.headers(),
+            body,
         };
-        let length = body.len();
-        // HTTP/1.0: the answer comes in one piece and ends with the connection.
-        let request =
-            format!("{method} {target} HTTP/1.0\r\n{token}Content-Length: {length}\r\n\r\n{body}");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.take(MOST_BYTES).read_to_string(&mut answer).await?;
-        let parts = answer.split_once("\r\n\r\n").and_then(|(head, body)| {
-            let status = head.split(' ').nth(1)?.parse().ok()?;
-            Some((status, body.to_owned()))
-        });
-        parts.ok_or_else(|| io::ErrorKind::InvalidData.into())
+        request.ask(self.plain(), Instant::now() + ANSWERED_WITHIN)
     }
 
-    /// A request that succeeds once the agent does what clients ask of it.
-    async fn expect(&self, method: &str, target: &str, fits: fn(&str) -> bool) -> Result<()> {
-        let (status, body) = self.request(method, target, "").await?;
-        if status == 200 && fits(body.trim()) {
-            return Ok(());
-        }
-        let why = format!("{method} {target} is answered with {status} `{body}`");
-        Err(Error::new(ErrorKind::Unavailable, OP).because(why))
+    /// Asks the Consul at a URL, whoever started it, whether it serves; the version that it says it has.
+    ///
+    /// # Errors
+    /// Why it does not serve.
+    pub fn serving_at(url: &str) -> io::Result<String> {
+        check(address_of(url)?, &[])
+    }
+
+    /// Where it answers without TLS.
+    fn plain(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.http))
+    }
+
+    fn headers(&self) -> Vec<(&str, &str)> {
+        let token = self.token.iter();
+        token.map(|token| ("X-Consul-Token", &**token)).collect()
     }
 }
 
-#[async_trait]
-impl ServerProgram for ConsulProgram {
+impl LocalServer for Consul {
     fn name(&self) -> &'static str {
         "consul"
     }
 
     fn command(&self, data: &Path) -> Command {
-        let https = self.https.map_or("-1".to_owned(), |port| port.to_string());
+        let https = if self.has_tls {
+            self.https.to_string()
+        } else {
+            "-1".to_owned()
+        };
         // By default it is made up and kept with the data: without them, the name would belong to a stranger for a while.
         let id = format!("00000000-0000-4000-8000-{:012}", self.http);
-        let mut command = Command::new(&self.path);
+        let mut command = Command::new(&self.program);
         command
             .args(["agent", "-node", &self.node, "-node-id", &id])
             .arg("-data-dir")
@@ -214,6 +185,7 @@ impl ServerProgram for ConsulProgram {
             .args(["-serf-lan-port", &self.gossip.to_string()])
             .args(["-serf-wan-port", &self.wide_gossip.to_string()])
             .args(["-grpc-port=-1", "-grpc-tls-port=-1", "-dns-port=-1"])
+            // It elects itself sooner, and asks nobody on the internet for newer versions.
             .args(["-hcl", "performance { raft_multiplier = 1 }"])
             .args(["-hcl", "disable_update_check = true"]);
         if !self.is_client {
@@ -225,15 +197,109 @@ impl ServerProgram for ConsulProgram {
         command
     }
 
-    async fn ready(&self) -> Result<()> {
-        // It names a leader before it takes writes. This one goes through the log like any other, and leaves nothing.
-        self.expect("DELETE", "/v1/kv/sd-test-no-such-key", |body| {
-            body == "true"
-        })
-        .await?;
-        // Its node comes into the catalog a moment later, and sessions are refused until then.
-        let itself = format!("/v1/health/node/{}", self.node);
-        self.expect("GET", &itself, |body| body.contains("serfHealth"))
-            .await
+    /// `https://` with TLS.
+    fn url(&self) -> String {
+        let scheme = if self.has_tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.address())
+    }
+
+    fn address(&self) -> SocketAddr {
+        let port = if self.has_tls { self.https } else { self.http };
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+    }
+
+    fn serving(&self) -> io::Result<()> {
+        check(self.plain(), &self.headers()).map(drop)
+    }
+}
+
+/// The version of the agent once it does what clients ask of it.
+fn check(agent: SocketAddr, headers: &[(&str, &str)]) -> io::Result<String> {
+    let deadline = Instant::now() + CHECKED_WITHIN;
+    let ask = |method, target: &str| {
+        let request = Request {
+            method,
+            headers,
+            ..Request::get(target)
+        };
+        request.ask(agent, deadline)?.ok()
+    };
+    let failed = |why| io::Error::other(format!("Consul at {agent} {why}"));
+    // It names a leader before it takes writes. This one goes through the log like any other, and leaves nothing.
+    let deleted = ask("DELETE", "/v1/kv/sd-test-no-such-key")?;
+    if deleted.trim() != "true" {
+        return Err(failed(format!("answers a write with `{deleted}`")));
+    }
+    let itself = ask("GET", "/v1/agent/self")?;
+    let own = |name| {
+        let found = json::text(&itself, name);
+        found.ok_or_else(|| failed(format!("does not say its {name}")))
+    };
+    let (node, version) = (own("NodeName")?, own("Version")?);
+    // Its node comes into the catalog a moment later, and sessions are refused until then.
+    let checks = ask("GET", &format!("/v1/health/node/{node}"))?;
+    if !checks.contains("serfHealth") {
+        return Err(failed("is not in its own catalog yet".to_owned()));
+    }
+    Ok(version.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    fn consul(first_port: u16) -> Consul {
+        let mut ports = first_port..;
+        let free_port = || Ok::<_, Infallible>(ports.next().unwrap());
+        let Ok(consul) = Consul::new("/bin/consul", free_port);
+        consul
+    }
+
+    fn line(consul: &Consul) -> String {
+        let command = consul.command(Path::new("/data"));
+        let words: Vec<_> = command
+            .get_args()
+            .map(|arg| arg.to_string_lossy())
+            .collect();
+        words.join(" ")
+    }
+
+    #[test]
+    fn one_alone_elects_itself_and_serves_without_tls() {
+        let alone = consul(11);
+        let line = line(&alone);
+        for part in [
+            "agent -node test-11 -node-id 00000000-0000-4000-8000-000000000011 -data-dir /data ",
+            " -http-port 11 -https-port -1 -server-port 13 -serf-lan-port 14 -serf-wan-port 15 ",
+            " -server -bootstrap-expect=1",
+        ] {
+            assert!(line.contains(part), "{line}");
+        }
+        assert_eq!(alone.url(), "http://127.0.0.1:11");
+    }
+
+    #[test]
+    fn with_tls_clients_are_told_so_and_an_operator_goes_past_it() {
+        let [ca, cert, key] = ["/ca", "/cert", "/key"].map(Path::new);
+        let server = consul(11).with_tls(ca, cert, key);
+        assert!(line(&server).contains(" -http-port 11 -https-port 12 "));
+        assert_eq!(server.url(), "https://127.0.0.1:12");
+        assert_eq!((server.address().port(), server.plain().port()), (12, 11));
+    }
+
+    #[test]
+    fn a_client_joins_its_server_and_a_datacenter_the_others() {
+        let server = consul(11);
+        let client = line(&consul(21).client_of(&server));
+        assert!(
+            !client.contains("-server ") && client.contains(r#"retry_join = ["127.0.0.1:14"]"#)
+        );
+        let far = line(&consul(31).in_datacenter("dc2", &[&server]));
+        assert!(
+            far.contains(r#"retry_join_wan = ["127.0.0.1:15"]"#),
+            "{far}"
+        );
     }
 }

@@ -1,51 +1,76 @@
-//! An etcd of one's own.
+//! etcd: alone, or a member of a cluster.
 
 use std::ffi::OsString;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
-use async_trait::async_trait;
-use sd_core::{Error, ErrorKind, Result};
-use sd_testing::{ServerProcess, ServerProgram, free_port, required_env};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use crate::http::{Request, address_of};
+use crate::json;
+use crate::local_server::{CHECKED_WITHIN, LocalServer};
 
-/// A running etcd with its own ports and data: `EtcdServer::launch(EtcdProgram::from_env()?)`.
-pub type EtcdServer = ServerProcess<EtcdProgram>;
-
-/// How an etcd of one member is started on free loopback ports.
+/// How an etcd is started. It is the only member of its cluster, unless told otherwise.
 #[derive(Clone, Debug)]
-pub struct EtcdProgram {
-    path: PathBuf,
+pub struct Etcd {
+    program: PathBuf,
     scheme: &'static str,
     client_port: u16,
     peer_port: u16,
+    name: String,
+    /// Where the other members reach it.
+    advertised: SocketAddr,
+    /// `--initial-cluster`.
+    cluster: String,
     extra: Vec<OsString>,
 }
 
-impl EtcdProgram {
-    /// The etcd that `SD_TEST_ETCD_BIN` names.
+/// A member of a cluster, as the others know it.
+#[derive(Clone, Debug)]
+pub struct EtcdMember {
+    /// Unlike that of any other member.
+    pub name: String,
+    /// Where the others reach it: its [`peer_address`](Etcd::peer_address), or a proxy before it.
+    pub address: SocketAddr,
+}
+
+impl Etcd {
+    /// The etcd at `program`, on two ports of 127.0.0.1.
     ///
     /// # Errors
-    /// `NotFound` if the variable is missing.
-    pub fn from_env() -> Result<Self> {
-        Self::new(required_env("SD_TEST_ETCD_BIN")?)
+    /// There is no free port.
+    pub fn new<E>(
+        program: impl Into<PathBuf>,
+        mut free_port: impl FnMut() -> Result<u16, E>,
+    ) -> Result<Self, E> {
+        let (client_port, peer_port) = (free_port()?, free_port()?);
+        let alone = EtcdMember {
+            name: "test".to_owned(),
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, peer_port)),
+        };
+        let etcd = Self {
+            program: program.into(),
+            scheme: "http",
+            client_port,
+            peer_port,
+            name: String::new(),
+            advertised: alone.address,
+            cluster: String::new(),
+            extra: Vec::new(),
+        };
+        Ok(etcd.with_cluster(&alone, std::slice::from_ref(&alone)))
     }
 
-    /// The etcd at `path`.
-    ///
-    /// # Errors
-    /// `Unavailable` if there are no free ports.
-    pub fn new(path: impl Into<PathBuf>) -> Result<Self> {
-        Ok(Self {
-            path: path.into(),
-            scheme: "http",
-            client_port: free_port()?,
-            peer_port: free_port()?,
-            extra: Vec::new(),
-        })
+    /// The member `own` of a cluster of `all`, which are started at the same time: none serves before most of them do.
+    #[must_use]
+    pub fn with_cluster(mut self, own: &EtcdMember, all: &[EtcdMember]) -> Self {
+        self.name.clone_from(&own.name);
+        self.advertised = own.address;
+        let all = all.iter();
+        let all = all.map(|member| format!("{}=http://{}", member.name, member.address));
+        self.cluster = all.collect::<Vec<_>>().join(",");
+        self
     }
 
     /// Adds arguments, for instance `--auto-compaction-retention=1h`.
@@ -55,7 +80,7 @@ impl EtcdProgram {
         self
     }
 
-    /// Serves clients with TLS; the certificates come by [`with_args`](Self::with_args). The server then counts as ready as
+    /// Serves clients with TLS; the certificates come by [`with_args`](Self::with_args). The server then counts as serving as
     /// soon as it accepts connections.
     #[must_use]
     pub fn with_tls(mut self) -> Self {
@@ -63,62 +88,129 @@ impl EtcdProgram {
         self
     }
 
-    /// The URL for clients.
-    pub fn url(&self) -> String {
-        format!("{}://127.0.0.1:{}", self.scheme, self.client_port)
+    /// Where it listens to other members.
+    pub fn peer_address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.peer_port))
     }
 
-    /// The address for clients, for instance as the target of a [`TcpProxy`](sd_testing::TcpProxy).
-    pub fn address(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.client_port))
+    /// Asks the etcd at a URL, whoever started it, whether it serves; the version that it says it has.
+    ///
+    /// # Errors
+    /// Why it does not serve.
+    pub fn serving_at(url: &str) -> io::Result<String> {
+        let (server, deadline) = (address_of(url)?, Instant::now() + CHECKED_WITHIN);
+        let get = |target| Request::get(target).ask(server, deadline)?.ok();
+        // True only while it has a leader and commits. 3.4 answers `{"health":"true"}`, 3.6 adds a reason.
+        let health = get("/health")?;
+        if json::text(&health, "health") != Some("true") {
+            return Err(io::Error::other(format!(
+                "etcd at {url} says that its health is `{health}`"
+            )));
+        }
+        let version = get("/version")?;
+        let said = json::text(&version, "etcdserver");
+        said.map(str::to_owned).ok_or_else(|| {
+            io::Error::other(format!(
+                "etcd at {url} says that its version is `{version}`"
+            ))
+        })
     }
 }
 
-#[async_trait]
-impl ServerProgram for EtcdProgram {
+impl LocalServer for Etcd {
     fn name(&self) -> &'static str {
         "etcd"
     }
 
     fn command(&self, data: &Path) -> Command {
-        let peer = format!("http://127.0.0.1:{}", self.peer_port);
-        let mut command = Command::new(&self.path);
+        let client = self.url();
+        let mut command = Command::new(&self.program);
         command
-            .args(["--name", "test", "--data-dir"])
+            .args(["--name", &self.name, "--data-dir"])
             .arg(data)
-            .args(["--listen-client-urls", &self.url()])
-            .args(["--advertise-client-urls", &self.url()])
-            .args(["--listen-peer-urls", &peer])
-            .args(["--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("test={peer}")])
+            .args(["--listen-client-urls", &client])
+            .args(["--advertise-client-urls", &client])
+            .arg("--listen-peer-urls")
+            .arg(format!("http://{}", self.peer_address()))
+            .arg("--initial-advertise-peer-urls")
+            .arg(format!("http://{}", self.advertised))
+            .args(["--initial-cluster", &self.cluster])
             .args(&self.extra);
         command
     }
 
-    async fn ready(&self) -> Result<()> {
-        const OP: &str = "etcd health";
-        let failed = |e: io::Error| Error::new(ErrorKind::Unavailable, OP).with_source(e);
-        let stream = TcpStream::connect(self.address()).await.map_err(failed)?;
+    fn url(&self) -> String {
+        format!("{}://127.0.0.1:{}", self.scheme, self.client_port)
+    }
+
+    fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.client_port))
+    }
+
+    fn serving(&self) -> io::Result<()> {
         if self.scheme == "https" {
-            return Ok(());
+            return TcpStream::connect_timeout(&self.address(), CHECKED_WITHIN).map(drop);
         }
-        let answer = health(stream).await.map_err(failed)?;
-        // 3.4 answers `{"health":"true"}`, 3.6 adds a reason.
-        if answer.contains(r#""health":"true""#) {
-            return Ok(());
-        }
-        let body = answer.lines().last().unwrap_or_default();
-        Err(Error::new(ErrorKind::Unavailable, OP).because(body))
+        Self::serving_at(&self.url()).map(drop)
     }
 }
 
-async fn health(mut stream: TcpStream) -> io::Result<String> {
-    /// A server that is well says so in less.
-    const MOST_BYTES: u64 = 64 * 1024;
-    stream
-        .write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        .await?;
-    let mut answer = String::new();
-    stream.take(MOST_BYTES).read_to_string(&mut answer).await?;
-    Ok(answer)
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    fn etcd(first_port: u16) -> Etcd {
+        let mut ports = first_port..;
+        let free_port = || Ok::<_, Infallible>(ports.next().unwrap());
+        let Ok(etcd) = Etcd::new("/bin/etcd", free_port);
+        etcd
+    }
+
+    fn line(etcd: &Etcd) -> String {
+        let command = etcd.command(Path::new("/data"));
+        let words: Vec<_> = command
+            .get_args()
+            .map(|arg| arg.to_string_lossy())
+            .collect();
+        words.join(" ")
+    }
+
+    #[test]
+    fn one_alone_is_a_cluster_of_its_own() {
+        assert_eq!(
+            line(&etcd(1)),
+            "--name test --data-dir /data \
+             --listen-client-urls http://127.0.0.1:1 --advertise-client-urls http://127.0.0.1:1 \
+             --listen-peer-urls http://127.0.0.1:2 --initial-advertise-peer-urls http://127.0.0.1:2 \
+             --initial-cluster test=http://127.0.0.1:2"
+        );
+    }
+
+    #[test]
+    fn a_member_is_known_to_the_others_under_another_address_than_its_own() {
+        let member = |name: &str, port: u16| EtcdMember {
+            name: name.to_owned(),
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        };
+        let all = [member("m1", 11), member("m2", 12)];
+        let second = etcd(1).with_cluster(&all[1], &all).with_args(["--extra"]);
+        let line = line(&second);
+        assert!(line.starts_with("--name m2 "), "{line}");
+        assert!(
+            line.ends_with(
+                "--listen-peer-urls http://127.0.0.1:2 --initial-advertise-peer-urls http://127.0.0.1:12 \
+                 --initial-cluster m1=http://127.0.0.1:11,m2=http://127.0.0.1:12 --extra"
+            ),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn with_tls_clients_are_told_so() {
+        let etcd = etcd(1).with_tls();
+        assert_eq!(etcd.url(), "https://127.0.0.1:1");
+        assert_eq!(etcd.peer_address().port(), 2);
+    }
 }

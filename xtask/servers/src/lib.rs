@@ -1,7 +1,24 @@
-//! How the real servers that tests need are started and reached, and whether they serve.
+//! How the real servers that tests need are started and reached, and whether they serve: each said once, for `cargo xtask`, for
+//! `cargo xtask chaos` and for the tests of all crates.
+//!
+//! To add a server, add a file beside [`etcd`](Etcd)'s with an `impl` [`LocalServer`], and what it has of its own: members,
+//! sentinels, a check in its own protocol. Where its program comes from is the business of `xtask/src/servers`.
+//!
+//! With the feature `testing`, each is a `ServerProgram` of `sd-testing`: `ServerProcess::launch(Etcd::from_env()?)`.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "plain blocking code: there is no clock to pause"
+)]
 
 mod consul;
 mod etcd;
+pub mod http;
+mod json;
+mod local_server;
+#[cfg(feature = "testing")]
+pub mod testing;
 
-pub use self::consul::{ConsulProgram, ConsulServer};
-pub use self::etcd::{EtcdProgram, EtcdServer};
+pub use self::consul::Consul;
+pub use self::etcd::{Etcd, EtcdMember};
+pub use self::local_server::LocalServer;

@@ -1,28 +1,43 @@
-//! The test kit runs real Consul agents.
+//! The test kit runs these Consul agents.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::time::Duration;
 
-use sd_testing::{HttpProxy, HttpRule, HttpState};
-use server_programs::{ConsulProgram, ConsulServer};
+use sd_testing::{HttpProxy, HttpRule, HttpState, ServerProcess};
+use server_programs::{Consul, LocalServer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
 /// No wait in these tests is longer.
 const SOON: Duration = Duration::from_secs(30);
 const MANAGEMENT: &str = "3f6dd4b2-6a34-4f0c-9a3a-0c8f2f0b7a55";
 
-async fn launch(program: ConsulProgram) -> ConsulServer {
-    ConsulServer::launch(program).await.unwrap()
+async fn launch(program: Consul) -> ServerProcess<Consul> {
+    ServerProcess::launch(program).await.unwrap()
 }
 
-async fn get(server: &ConsulServer, target: &str) -> (u16, String) {
-    server.program().request("GET", target, "").await.unwrap()
+/// What an operator asks and gets, beside the runtime.
+async fn ask(
+    server: &ServerProcess<Consul>,
+    method: &'static str,
+    target: &str,
+    body: &str,
+) -> (u16, String) {
+    let program = server.program().clone();
+    let (target, body) = (target.to_owned(), body.to_owned());
+    let asked = spawn_blocking(move || program.request(method, &target, &body));
+    let answer = asked.await.unwrap().unwrap();
+    (answer.status, answer.body)
 }
 
-async fn put(server: &ConsulServer, target: &str, body: &str) -> (u16, String) {
-    server.program().request("PUT", target, body).await.unwrap()
+async fn get(server: &ServerProcess<Consul>, target: &str) -> (u16, String) {
+    ask(server, "GET", target, "").await
+}
+
+async fn put(server: &ServerProcess<Consul>, target: &str, body: &str) -> (u16, String) {
+    ask(server, "PUT", target, body).await
 }
 
 /// What a client that knows no token gets.
@@ -36,7 +51,7 @@ async fn get_anonymously(address: std::net::SocketAddr, target: &str) -> String 
 }
 
 /// Asks until the answer fits: agents hear from each other some time after they are ready.
-async fn until(server: &ConsulServer, target: &str, fits: impl Fn(u16, &str) -> bool) {
+async fn until(server: &ServerProcess<Consul>, target: &str, fits: impl Fn(u16, &str) -> bool) {
     let give_up_at = Instant::now() + SOON;
     loop {
         let (status, body) = get(server, target).await;
@@ -51,9 +66,9 @@ async fn until(server: &ConsulServer, target: &str, fits: impl Fn(u16, &str) -> 
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn takes_writes_and_sessions_whenever_it_was_started() {
-    let mut server = launch(ConsulProgram::from_env().unwrap()).await;
+    let mut server = launch(Consul::from_env().unwrap()).await;
     let node = server.program().node().to_owned();
-    let writes = async |server: &ConsulServer| {
+    let writes = async |server: &ServerProcess<Consul>| {
         let session = format!(r#"{{"Node": "{node}", "TTL": "10s"}}"#);
         let (status, body) = put(server, "/v1/session/create", &session).await;
         assert_eq!(status, 200, "{body}");
@@ -82,7 +97,7 @@ async fn takes_writes_and_sessions_whenever_it_was_started() {
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn is_silent_while_frozen_and_goes_on_afterwards() {
-    let server = launch(ConsulProgram::from_env().unwrap()).await;
+    let server = launch(Consul::from_env().unwrap()).await;
     server.freeze().unwrap();
     let silence = timeout(Duration::from_millis(300), get(&server, "/v1/kv/a")).await;
     assert!(silence.is_err(), "{silence:?}");
@@ -93,7 +108,7 @@ async fn is_silent_while_frozen_and_goes_on_afterwards() {
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn sessions_may_be_as_short_as_a_test_configures() {
-    let program = ConsulProgram::from_env().unwrap();
+    let program = Consul::from_env().unwrap();
     let server = launch(program.with_config(r#"session_ttl_min = "1s""#)).await;
     let created = put(&server, "/v1/session/create", r#"{"TTL": "1s"}"#).await;
     assert_eq!(created.0, 200, "{created:?}");
@@ -102,7 +117,7 @@ async fn sessions_may_be_as_short_as_a_test_configures() {
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn with_acl_only_the_management_token_sees_and_writes() {
-    let program = ConsulProgram::from_env().unwrap().with_acl(MANAGEMENT);
+    let program = Consul::from_env().unwrap().with_acl(MANAGEMENT);
     let mut server = launch(program).await;
     let nodes = "/v1/catalog/nodes";
     assert!(
@@ -120,8 +135,8 @@ async fn with_acl_only_the_management_token_sees_and_writes() {
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn a_client_agent_loses_its_services_with_its_data() {
-    let server = launch(ConsulProgram::from_env().unwrap()).await;
-    let program = ConsulProgram::from_env().unwrap();
+    let server = launch(Consul::from_env().unwrap()).await;
+    let program = Consul::from_env().unwrap();
     let mut agent = launch(program.client_of(server.program())).await;
     let service = r#"{"Name": "web", "Port": 80}"#;
     assert_eq!(
@@ -145,8 +160,8 @@ async fn a_client_agent_loses_its_services_with_its_data() {
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn a_client_agent_knows_no_leader_once_its_server_is_gone() {
-    let mut server = launch(ConsulProgram::from_env().unwrap()).await;
-    let program = ConsulProgram::from_env().unwrap();
+    let mut server = launch(Consul::from_env().unwrap()).await;
+    let program = Consul::from_env().unwrap();
     let agent = launch(program.client_of(server.program())).await;
     assert_eq!(put(&agent, "/v1/kv/a", "1").await.0, 200);
     assert_eq!(get(&server, "/v1/kv/a?raw").await.1, "1");
@@ -162,8 +177,8 @@ async fn a_client_agent_knows_no_leader_once_its_server_is_gone() {
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn two_datacenters_answer_for_each_other() {
-    let first = launch(ConsulProgram::from_env().unwrap()).await;
-    let program = ConsulProgram::from_env().unwrap();
+    let first = launch(Consul::from_env().unwrap()).await;
+    let program = Consul::from_env().unwrap();
     let second = launch(program.in_datacenter("dc2", &[first.program()])).await;
     let node = second.program().node().to_owned();
     let seen = move |status: u16, body: &str| status == 200 && body.contains(&node);
@@ -173,7 +188,7 @@ async fn two_datacenters_answer_for_each_other() {
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn an_http_proxy_counts_blocking_queries_and_answers_for_the_agent() {
-    let server = launch(ConsulProgram::from_env().unwrap()).await;
+    let server = launch(Consul::from_env().unwrap()).await;
     let proxy = HttpProxy::start(server.program().address()).await.unwrap();
     let address = proxy.address();
     let index = {

@@ -1,20 +1,18 @@
-//! etcd: the current release, and the one that Debian 12 carries and many teams still run.
+//! Where etcd comes from: the current release, and the one that Debian 12 carries and many teams still run.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use serde::Deserialize;
+use anyhow::Result;
+use server_programs::{Etcd, LocalServer};
 
-use crate::command::Run;
-use crate::http;
 use crate::servers::server::Server;
 use crate::servers::{debian, go};
 use crate::tools::Tools;
-use crate::version::Version;
 use crate::workspace::Workspace;
 
 /// Built from the module that `xtask/servers/etcd-3.6/go.mod` names.
-pub(crate) const ETCD_3_6: Etcd = Etcd {
+pub(crate) const ETCD_3_6: EtcdRelease = EtcdRelease {
     minor: 6,
     source: Source::Module {
         version: "3.6.16",
@@ -23,14 +21,14 @@ pub(crate) const ETCD_3_6: Etcd = Etcd {
 };
 
 /// Debian 12's 3.4.23, which has lease bugs that we must survive.
-pub(crate) const ETCD_3_4: Etcd = Etcd {
+pub(crate) const ETCD_3_4: EtcdRelease = EtcdRelease {
     minor: 4,
     source: Source::Debian,
 };
 
 /// One release line of etcd 3.
 #[derive(Debug)]
-pub(crate) struct Etcd {
+pub(crate) struct EtcdRelease {
     minor: u32,
     source: Source,
 }
@@ -44,7 +42,7 @@ enum Source {
     Debian,
 }
 
-impl Server for Etcd {
+impl Server for EtcdRelease {
     fn backend(&self) -> &'static str {
         "etcd"
     }
@@ -74,49 +72,17 @@ impl Server for Etcd {
         }
     }
 
-    fn ports(&self) -> usize {
-        2
+    fn local(
+        &self,
+        program: &Path,
+        free_port: &mut dyn FnMut() -> io::Result<u16>,
+    ) -> io::Result<Box<dyn LocalServer>> {
+        Ok(Box::new(Etcd::new(program, free_port)?))
     }
 
-    fn command(&self, program: &Path, data: &Path, ports: &[u16]) -> Run {
-        let client = self.url(ports);
-        let peer = format!("http://127.0.0.1:{}", ports[1]);
-        Run::new(program)
-            .arg("--data-dir")
-            .arg(data)
-            .args(["--name", "test"])
-            .args(["--listen-client-urls", &client])
-            .args(["--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer])
-            .args(["--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("test={peer}")])
+    fn serving_at(&self, url: &str) -> io::Result<String> {
+        Etcd::serving_at(url)
     }
-
-    fn url(&self, ports: &[u16]) -> String {
-        format!("http://127.0.0.1:{}", ports[0])
-    }
-
-    fn serving(&self, url: &str) -> Result<Version> {
-        let url = url.trim_end_matches('/');
-        // It answers true only while it has a leader and commits.
-        let health: Health = serde_json::from_str(&http::get(&format!("{url}/health"))?)?;
-        if health.health != "true" {
-            bail!("etcd at {url} says that its health is {}", health.health);
-        }
-        let versions: Versions = serde_json::from_str(&http::get(&format!("{url}/version"))?)?;
-        Version::find(&versions.etcdserver)
-            .with_context(|| format!("etcd at {url} has version `{}`", versions.etcdserver))
-    }
-}
-
-#[derive(Deserialize)]
-struct Health {
-    health: String,
-}
-
-#[derive(Deserialize)]
-struct Versions {
-    etcdserver: String,
 }
 
 #[cfg(test)]

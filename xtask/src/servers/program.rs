@@ -1,7 +1,6 @@
 //! The program of a server: the one that a variable names, the one on PATH, or an installed one.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -46,7 +45,7 @@ fn provide(workspace: &Workspace, tools: &Tools, server: &dyn Server) -> Result<
         let Some(path) = std::env::var_os(&variable).map(PathBuf::from) else {
             continue;
         };
-        let program = ask(&path).with_context(|| format!("{variable} names no {name}"))?;
+        let program = ask(server, &path).with_context(|| format!("{variable} names no {name}"))?;
         if program.version.is_of(server.line()) {
             return Ok(program);
         }
@@ -63,7 +62,7 @@ fn provide(workspace: &Workspace, tools: &Tools, server: &dyn Server) -> Result<
         return Ok(program);
     }
     let path = server.install(workspace, tools)?;
-    let program = ask(&path)?;
+    let program = ask(server, &path)?;
     if !program.version.is_of(server.line()) {
         bail!(
             "what could be installed is a {}, not a {name}: name one by {}",
@@ -79,20 +78,13 @@ fn on_path(server: &dyn Server) -> Option<Program> {
     std::env::split_paths(&folders)
         .map(|folder| folder.join(server.executable()))
         .filter(|path| path.is_file())
-        .filter_map(|path| ask(&path).ok())
+        .filter_map(|path| ask(server, &path).ok())
         .find(|program| program.version.is_of(server.line()))
 }
 
-fn ask(path: &Path) -> Result<Program> {
-    let output = Command::new(path)
-        .arg("--version")
-        .output()
-        .with_context(|| format!("cannot run {}", path.display()))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let version = Version::find(&text)
-        .with_context(|| format!("{} --version prints `{text}`", path.display()))?;
+fn ask(server: &dyn Server, path: &Path) -> Result<Program> {
     Ok(Program {
         path: path.to_owned(),
-        version,
+        version: server.version_of(path)?,
     })
 }

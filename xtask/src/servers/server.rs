@@ -1,11 +1,13 @@
-//! What a server is to xtask: how it is installed, started and asked whether it serves.
+//! What a server is to xtask: where its program comes from, and what is started and asked then.
 
 use std::fmt::Debug;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use server_programs::LocalServer;
 
-use crate::command::Run;
 use crate::tools::Tools;
 use crate::version::Version;
 use crate::workspace::Workspace;
@@ -20,14 +22,32 @@ pub(crate) trait Server: Debug + Sync {
     fn executable(&self) -> &'static str;
     /// Installs it into the cache; quick when it is there already.
     fn install(&self, workspace: &Workspace, tools: &Tools) -> Result<PathBuf>;
-    /// How many free ports it takes.
-    fn ports(&self) -> usize;
-    /// The command that runs it, in the foreground, with all of its state in `data`.
-    fn command(&self, program: &Path, data: &Path, ports: &[u16]) -> Run;
-    /// What clients are told.
-    fn url(&self, ports: &[u16]) -> String;
-    /// Its version, from the server itself, once it does what a client asks and not only listens.
-    fn serving(&self, url: &str) -> Result<Version>;
+    /// One that `program` runs on free ports of this machine.
+    fn local(
+        &self,
+        program: &Path,
+        free_port: &mut dyn FnMut() -> io::Result<u16>,
+    ) -> io::Result<Box<dyn LocalServer>>;
+    /// What the one at `url` says about its version, once it does what a client asks and not only listens.
+    fn serving_at(&self, url: &str) -> io::Result<String>;
+
+    /// The version of `program`, which most programs print.
+    fn version_of(&self, program: &Path) -> Result<Version> {
+        let output = Command::new(program)
+            .arg("--version")
+            .output()
+            .with_context(|| format!("cannot run {}", program.display()))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        Version::find(&text)
+            .with_context(|| format!("{} --version prints `{text}`", program.display()))
+    }
+
+    /// The version of the one at `url`, once it serves.
+    fn serving(&self, url: &str) -> Result<Version> {
+        let said = self.serving_at(url)?;
+        Version::find(&said)
+            .with_context(|| format!("{} at {url} has version `{said}`", self.backend()))
+    }
 
     /// `etcd-3.6`
     fn name(&self) -> String {

@@ -1,13 +1,16 @@
 //! Starting one server: free ports, an empty data folder, and waiting until it serves.
 
 use std::fs;
+use std::io;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use server_programs::LocalServer;
 
+use crate::command::Run;
 use crate::interrupt;
 use crate::process::ProcessId;
 use crate::servers::program::Program;
@@ -34,11 +37,13 @@ pub(crate) fn start(
     loop {
         remove(folder)?;
         fs::create_dir_all(folder.join("data"))?;
-        let ports = free_ports(server.ports())?;
-        let url = server.url(&ports);
-        let mut child = server
-            .command(&program.path, &folder.join("data"), &ports)
-            .detach(&log)?;
+        let mut ports = FreePorts::default();
+        let local = server
+            .local(&program.path, &mut || ports.next())
+            .context("no free port on 127.0.0.1")?;
+        drop(ports);
+        let url = local.url();
+        let mut child = Run::of(local.command(&folder.join("data"))).detach(&log)?;
         let record = Record {
             server: name.clone(),
             url: url.clone(),
@@ -48,7 +53,7 @@ pub(crate) fn start(
             owner,
         };
         record.write(folder)?;
-        let error = match wait_until_serving(server, &url, &mut child) {
+        let error = match wait_until_serving(&*local, &mut child) {
             Ok(()) => return Ok(Running::new(server, program.clone(), url)),
             Err(error) => error,
         };
@@ -66,31 +71,34 @@ pub(crate) fn start(
     }
 }
 
-fn wait_until_serving(server: &dyn Server, url: &str, child: &mut Child) -> Result<()> {
+fn wait_until_serving(local: &dyn LocalServer, child: &mut Child) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         interrupt::check()?;
         if let Some(status) = child.try_wait()? {
             bail!("it ended by itself: {status}");
         }
-        match server.serving(url) {
-            Ok(_) => return Ok(()),
+        match local.serving() {
+            Ok(()) => return Ok(()),
             Err(error) if Instant::now() > deadline => {
-                return Err(error.context(format!("it does not serve after {PATIENCE:?}")));
+                return Err(error).context(format!("it does not serve after {PATIENCE:?}"));
             }
             Err(_) => std::thread::sleep(POLL),
         }
     }
 }
 
-/// Ports that were free a moment ago. All are held until the last is known, so that they differ.
-fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let listeners: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind(("127.0.0.1", 0)))
-        .collect::<Result<_, _>>()
-        .context("no free port on 127.0.0.1")?;
-    let port = |listener: &TcpListener| Ok(listener.local_addr()?.port());
-    listeners.iter().map(port).collect()
+/// Ports that were free a moment ago. All are held until this is dropped, so that they differ.
+#[derive(Default)]
+struct FreePorts(Vec<TcpListener>);
+
+impl FreePorts {
+    fn next(&mut self) -> io::Result<u16> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let port = listener.local_addr()?.port();
+        self.0.push(listener);
+        Ok(port)
+    }
 }
 
 fn tail(log: &str) -> String {
@@ -100,12 +108,14 @@ fn tail(log: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn free_ports_differ() {
-        let ports = free_ports(8).unwrap();
-        let distinct: std::collections::BTreeSet<_> = ports.iter().collect();
+        let mut ports = FreePorts::default();
+        let distinct: BTreeSet<u16> = (0..8).map(|_| ports.next().unwrap()).collect();
         assert_eq!(distinct.len(), 8);
     }
 
