@@ -75,7 +75,7 @@ impl ConsulKv {
     pub(crate) async fn read(http: &Http, key: &str) -> Result<Option<Self>> {
         let target = format!("/v1/kv/{key}?consistent");
         let answer = http.ask("GET", &target, "").await?;
-        if answer.status == 404 {
+        if answer.is_not_found() {
             return Ok(None);
         }
         Ok(answer.json::<Vec<Self>>()?.pop())
