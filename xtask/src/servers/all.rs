@@ -1,4 +1,5 @@
-//! Every server that tests need. To add one: a file beside this one with an `impl Server`, and its name in [`ALL`].
+//! Every server that tests need. To add one: how it is started, in `xtask/servers/src`; a file beside this one with an
+//! `impl Server`; and its name in [`ALL`].
 
 use anyhow::{Result, bail};
 
