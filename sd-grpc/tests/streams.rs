@@ -63,6 +63,8 @@ async fn an_endpoint_whose_silent_connection_is_replaced_fails_nobody() {
     for nth in 1..=3 {
         ready(&channel, 1).await;
         assert_eq!(server.accepted(), nth);
+        // Its answer comes after the server's acknowledgement of our settings, which would be a sign of life.
+        client.say("hello").await.unwrap();
         client.unary(impatient(150)).await.unwrap_err();
         within("an answer", client.say("hello")).await.unwrap();
         assert_eq!(server.accepted(), nth + 1, "the connection was replaced");
