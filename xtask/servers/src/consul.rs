@@ -246,24 +246,12 @@ fn check(agent: SocketAddr, headers: &[(&str, &str)]) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-
     use super::*;
+    use crate::local_server::tests::{line, ports_from};
 
     fn consul(first_port: u16) -> Consul {
-        let mut ports = first_port..;
-        let free_port = || Ok::<_, Infallible>(ports.next().unwrap());
-        let Ok(consul) = Consul::new("/bin/consul", free_port);
+        let Ok(consul) = Consul::new("/bin/consul", ports_from(first_port));
         consul
-    }
-
-    fn line(consul: &Consul) -> String {
-        let command = consul.command(Path::new("/data"));
-        let words: Vec<_> = command
-            .get_args()
-            .map(|arg| arg.to_string_lossy())
-            .collect();
-        words.join(" ")
     }
 
     #[test]

@@ -157,24 +157,12 @@ impl LocalServer for Etcd {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-
     use super::*;
+    use crate::local_server::tests::{line, ports_from};
 
     fn etcd(first_port: u16) -> Etcd {
-        let mut ports = first_port..;
-        let free_port = || Ok::<_, Infallible>(ports.next().unwrap());
-        let Ok(etcd) = Etcd::new("/bin/etcd", free_port);
+        let Ok(etcd) = Etcd::new("/bin/etcd", ports_from(first_port));
         etcd
-    }
-
-    fn line(etcd: &Etcd) -> String {
-        let command = etcd.command(Path::new("/data"));
-        let words: Vec<_> = command
-            .get_args()
-            .map(|arg| arg.to_string_lossy())
-            .collect();
-        words.join(" ")
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! How the real servers that tests need are started and reached, and whether they serve: each said once, for `cargo xtask`, for
 //! `cargo xtask chaos` and for the tests of all crates.
 //!
-//! To add a server, add a file beside [`etcd`](Etcd)'s with an `impl` [`LocalServer`], and what it has of its own: members,
+//! To add a server, add a file beside `etcd.rs` with an `impl` [`LocalServer`] and what this server alone has: members,
 //! sentinels, a check in its own protocol. Where its program comes from is the business of `xtask/src/servers`.
 //!
 //! With the feature `testing`, each is a `ServerProgram` of `sd-testing`: `ServerProcess::launch(Etcd::from_env()?)`.

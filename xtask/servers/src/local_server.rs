@@ -31,3 +31,26 @@ pub trait LocalServer: Debug + Send + Sync + 'static {
     /// Why it does not serve yet.
     fn serving(&self) -> io::Result<()>;
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    /// One port after the other.
+    pub(crate) fn ports_from(first: u16) -> impl FnMut() -> Result<u16, Infallible> {
+        let mut ports = first..;
+        move || Ok(ports.next().unwrap())
+    }
+
+    /// The arguments with which it is started.
+    pub(crate) fn line(server: &dyn LocalServer) -> String {
+        let command = server.command(Path::new("/data"));
+        let words: Vec<_> = command
+            .get_args()
+            .map(|arg| arg.to_string_lossy())
+            .collect();
+        words.join(" ")
+    }
+}
