@@ -48,7 +48,7 @@ pub(crate) struct Options {
     at_once: Option<usize>,
 }
 
-/// One test program to be run, and how many tests it runs that were ignored before.
+/// One test program to be run, and how many tests it runs that are ignored where none is asked for.
 type Planned = (Job, usize);
 
 /// False when a test failed; the failure has been printed.
@@ -99,10 +99,10 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
 
     let at_once = options.at_once.unwrap_or_else(by_cores);
     let (mut counts, mut times) = (Counts::default(), Times::default());
-    let (jobs, were_ignored): (Vec<Job>, Vec<usize>) = planned.into_iter().unzip();
+    let (jobs, elsewhere): (Vec<Job>, Vec<usize>) = planned.into_iter().unzip();
     let ended = |index: usize, title: &str, captured| {
         counts.add(title, &captured);
-        counts.were_ignored(were_ignored[index]);
+        counts.are_run_elsewhere(elsewhere[index]);
         times.add(title, &captured);
     };
     side_by_side::run(jobs, at_once, ended)?;
