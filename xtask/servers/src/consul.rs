@@ -141,7 +141,7 @@ impl Consul {
         request.ask(self.plain(), Instant::now() + ANSWERED_WITHIN)
     }
 
-    /// Asks the Consul at a URL, whoever started it, whether it serves; the version that it says it has.
+    /// Asks the Consul at a URL whether it serves, and returns the version that it reports. Any process may have started it.
     ///
     /// # Errors
     /// Why it does not serve.
@@ -185,7 +185,7 @@ impl LocalServer for Consul {
             .args(["-serf-lan-port", &self.gossip.to_string()])
             .args(["-serf-wan-port", &self.wide_gossip.to_string()])
             .args(["-grpc-port=-1", "-grpc-tls-port=-1", "-dns-port=-1"])
-            // It elects itself sooner, and asks nobody on the internet for newer versions.
+            // Consul elects itself sooner, and does not look for newer versions on the internet.
             .args(["-hcl", "performance { raft_multiplier = 1 }"])
             .args(["-hcl", "disable_update_check = true"]);
         if !self.is_client {

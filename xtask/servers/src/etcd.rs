@@ -93,7 +93,7 @@ impl Etcd {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.peer_port))
     }
 
-    /// Asks the etcd at a URL, whoever started it, whether it serves; the version that it says it has.
+    /// Asks the etcd at a URL whether it serves, and returns the version that it reports. Any process may have started it.
     ///
     /// # Errors
     /// Why it does not serve.

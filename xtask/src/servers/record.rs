@@ -46,12 +46,12 @@ impl Record {
         Ok(Some(record))
     }
 
-    /// Nobody will end it any more.
+    /// The process that should have ended it is gone.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.owner.is_some_and(|owner| !owner.is_alive())
     }
 
-    /// Ends the server and removes its data. The log stays, for whoever wants to know what happened.
+    /// Ends the server and removes its data. The log stays, to show what happened.
     pub(crate) fn end(&self, folder: &Path) -> Result<()> {
         self.process
             .stop()

@@ -21,7 +21,7 @@ use crate::servers::server::Server;
 /// From start to serving. etcd takes half a second, a JVM on a busy machine much longer.
 const PATIENCE: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(50);
-/// How often other ports are tried when somebody was faster.
+/// How often other ports are tried when another process took one first.
 const ATTEMPTS: usize = 3;
 
 /// Starts `server` in `folder`, on free ports, and returns once it serves.
