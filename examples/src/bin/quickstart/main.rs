@@ -1,4 +1,4 @@
-//! What this workspace does, in about fifteen seconds. A balanced gRPC channel keeps every call alive while servers come, go,
+//! What this workspace does, in less than twenty seconds. A balanced gRPC channel keeps every call alive while servers come, go,
 //! die and fall silent. Then one of two workers is elected, freezes, is replaced, and can do no harm when it wakes.
 //!
 //! ```text
