@@ -130,10 +130,6 @@ async fn of_a_thousand_candidates_an_exit_wakes_one() {
         .collect()
         .await;
     let address = server.program().address();
-    let watched = || async {
-        let counts = served(address).await;
-        counts.get("Watch sent").copied().unwrap_or_default()
-    };
     let waiting = Standing::Waiting { ahead: None };
     let told = select_all(
         entries
@@ -141,22 +137,20 @@ async fn of_a_thousand_candidates_an_exit_wakes_one() {
             .map(|entry| Box::pin(entry.standing(Some(&waiting)))),
     );
     let exit = async {
-        // Each but the leader watches two keys.
-        let all = 2 * (CANDIDATES as u64 - 1);
-        while watched().await < all {
-            sleep(Duration::from_millis(50)).await;
-        }
-        // And reads once more.
-        let mut before = served(address).await;
+        // Each of the others watches two keys, and reads where it stands before and after that. A busy machine can lose a connection
+        // meanwhile, and its candidates then do so again.
+        let waiting = CANDIDATES as u64 - 1;
+        let least = [("Watch sent", 2 * waiting), ("Txn begun", 3 * waiting)];
+        let mut before = BTreeMap::new();
         loop {
-            sleep(Duration::from_millis(500)).await;
             let now = served(address).await;
-            if now == before {
+            let all_wait = |(what, count)| now.get(what).is_some_and(|seen| *seen >= count);
+            if now == before && least.into_iter().all(all_wait) {
                 break;
             }
             before = now;
+            sleep(Duration::from_secs(1)).await;
         }
-        assert_eq!(before["Watch sent"], all);
         elector(0).leave(&tickets[0]).await.unwrap();
         before
     };
@@ -168,13 +162,12 @@ async fn of_a_thousand_candidates_an_exit_wakes_one() {
     let quiet = timeout(Duration::from_secs(1), select_all(others)).await;
     assert!(quiet.is_err());
     let more = since(&before, &served(address).await);
-    let expected = counts(&[
-        ("LeaseRevoke begun", 1),
-        ("Watch sent", 1),
-        // The deletion, and the question of the one that was woken.
-        ("Txn begun", 2),
-    ]);
-    assert_eq!(more, expected);
+    // The deletion, and the question of the one that was woken: asked once more if the member answers it with what was before, because
+    // etcd sends an event before it ends the write. If all were woken, they would ask a thousand times.
+    let few = |count: u64| (1..10).contains(&count);
+    assert!(more.values().copied().all(few), "{more:?}");
+    let expected = ["LeaseRevoke begun", "Txn begun", "Watch sent"];
+    assert_eq!(more.keys().collect::<Vec<_>>(), expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
