@@ -8,6 +8,7 @@ mod leadership;
 mod term;
 
 mod fencing;
+mod leader_instancer;
 mod observer;
 
 mod campaign;
@@ -24,6 +25,7 @@ pub use crate::config::{DEFAULT_CLOCK_ERROR, DEFAULT_TTL, StepDown, TermConfig};
 pub use crate::end_reason::EndReason;
 pub use crate::event::{CandidatePhase, CandidateState, ElectionEvent};
 pub use crate::fencing::{Fence, Fenced, Refused};
+pub use crate::leader_instancer::LeaderInstancer;
 pub use crate::leadership::Leadership;
 pub use crate::observer::{LeaderView, Observer};
 pub use crate::term::Term;

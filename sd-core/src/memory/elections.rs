@@ -327,10 +327,8 @@ impl Elections {
             return;
         };
         election.end(|token, _| (token == own).then_some(End::Left));
-        if ticket.records_term
-            && let Some(term) = state.terms.get_mut(&ticket.name)
-            && term.token == own
-        {
+        let recorded = state.terms.get_mut(&ticket.name);
+        if let Some(term) = recorded.filter(|term| ticket.records_term && term.token == own) {
             term.resigned = true;
         }
         state.tidy(&ticket.name);

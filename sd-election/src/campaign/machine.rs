@@ -32,7 +32,7 @@ const LEAVE_SLACK: Duration = Duration::from_secs(5);
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
 /// What a server asks to wait for before joining is cut to this.
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// What is under way for the machine, at most one of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -145,12 +145,12 @@ impl Chaos {
                 }
             }
             Some(Fault::Depose) => {
-                if let Some(id) = self.server.queue().first()
-                    && let Some(node) = self.server.owner(*id)
-                {
+                let first = self.server.queue().first().copied();
+                let owned = first.and_then(|id| Some((id, self.server.owner(id)?)));
+                if let Some((id, node)) = owned {
                     let (requests, replies) = (true, true);
                     self.cut_off(node, Cut { requests, replies }, span);
-                    self.server.remove(*id);
+                    self.server.remove(id);
                 }
             }
             Some(Fault::ServerDown) => {

@@ -35,7 +35,7 @@ use crate::flaw::{self, Flaw};
 /// The longest time for which a leave may be on its way and wait to be tried again, once all is well.
 const LEFT_AFTER: Duration = Duration::from_secs(12);
 /// An observer whose feed fell silent knows it after this long.
-const OBSERVED_AFTER: Duration = Duration::from_mins(1);
+const OBSERVED_AFTER: Duration = Duration::from_secs(60);
 
 /// The result of one schedule.
 #[derive(Debug)]

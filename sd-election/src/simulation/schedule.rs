@@ -157,7 +157,7 @@ impl Schedule {
         let rate = self.slowest + (self.fastest - self.slowest) * share;
         // One millionth to the inside, for what rounding takes.
         let inside = if share < 0.5 { 1e-6 } else { -1e-6 };
-        let start = draw_between(rng, Duration::ZERO..=Duration::from_hours(1000));
+        let start = draw_between(rng, Duration::ZERO..=Duration::from_secs(1000 * 3600));
         Pace::of_rate(rate + inside, start)
     }
 

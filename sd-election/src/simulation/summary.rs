@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -169,14 +169,12 @@ impl fmt::Display for Caught {
 
 /// Puts in each mistake in turn and runs the schedules of these seeds until one notices it.
 pub fn hunt_flaws(seeds: &Range<u64>, threads: usize) -> Vec<Caught> {
-    let next = AtomicU64::new(0);
+    let next = AtomicUsize::new(0);
     let mut all = Vec::new();
     thread::scope(|scope| {
         let work = || {
             let mut part = Vec::new();
-            while let Ok(index) = usize::try_from(next.fetch_add(1, Ordering::Relaxed))
-                && let Some(flaw) = Flaw::ALL.get(index)
-            {
+            while let Some(flaw) = Flaw::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
                 part.push(hunt(*flaw, seeds.clone()));
             }
             part

@@ -16,7 +16,7 @@ use crate::simulation::node::Node;
 const AT_ONCE: Duration = Duration::from_millis(1);
 
 /// What went wrong before has no part in what happens this long after it.
-const SETTLED: Duration = Duration::from_mins(1);
+const SETTLED: Duration = Duration::from_secs(60);
 
 pub(super) fn check(story: &Story<'_>, found: &mut Found) {
     each_ends_once(story, found);
