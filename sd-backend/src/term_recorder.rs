@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     const SHORT: Duration = Duration::from_secs(5);
-    const LONG: Duration = Duration::from_mins(1);
+    const LONG: Duration = Duration::from_secs(60);
 
     fn recorder(entry: &str, ttl: Duration) -> TermRecorder {
         TermRecorder::new(CandidateId::from_u64(7).unwrap(), entry, ttl)

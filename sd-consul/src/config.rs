@@ -442,7 +442,7 @@ mod tests {
             .with_check(CheckKind::Grpc)
             .with_check_path("svc")
             .with_check_tls(true)
-            .with_deregister_critical_after(Duration::from_mins(2))
+            .with_deregister_critical_after(Duration::from_secs(2 * 60))
             .with_ttl(Duration::from_secs(7))
             .with_election_prefix("a/b")
             .with_lock_delay(Duration::from_secs(1))

@@ -26,4 +26,4 @@ pub use crate::config::rules::{
     DEFAULT_ENDPOINT, DEFAULT_LOCK_DELAY, DEFAULT_MAX_STALE, DEFAULT_PORT, DEFAULT_REQUEST_TIMEOUT,
     DEFAULT_TLS_PORT, DEFAULT_WAIT, DEFAULT_ZONE_META, URL_SCHEME,
 };
-pub use crate::election::guarded_write::Leads;
+pub use crate::election::guarded_write::{Leads, leads};

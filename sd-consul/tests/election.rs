@@ -18,7 +18,7 @@ use common::{Operator, server};
 use reqwest::Method;
 use sd_consul::DEFAULT_LOCK_DELAY;
 use sd_core::port::{Predecessor, Standing};
-use sd_core::{Backend, ErrorKind};
+use sd_core::{Backend, ErrorKind, FencingToken};
 use sd_testing::faults;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
@@ -149,7 +149,10 @@ async fn a_guarded_write_succeeds_while_the_term_lasts_and_never_after() {
     let next = elector.join(&b).await.unwrap();
     let target = format!("{}-target", booth.prefix);
     let write = json!({"KV": {"Verb": "set", "Key": target, "Value": "eA=="}});
-    let while_a = booth.backend.leads(&name(), a.id, &stale).await.unwrap();
+    let registry = booth.registry();
+    let condition =
+        async |id, token: &FencingToken| sd_consul::leads(&registry, &name(), id, token).await;
+    let while_a = condition(a.id, &stale).await.unwrap();
     assert_eq!(
         (while_a.key(), while_a.session().len()),
         (&*booth.key(), 36)
@@ -157,18 +160,15 @@ async fn a_guarded_write_succeeds_while_the_term_lasts_and_never_after() {
     assert_eq!(transact(&operator, &json!([while_a, write])).await, 200);
     leader.proclaim(b"still the same term").await.unwrap();
     assert_eq!(transact(&operator, &json!([while_a, write])).await, 200);
-    assert_eq!(
-        booth.backend.leads(&name(), a.id, &stale).await.unwrap(),
-        while_a
-    );
+    assert_eq!(condition(a.id, &stale).await.unwrap(), while_a);
 
     elector.leave(&a).await.unwrap();
     let current = leads(&*next).await;
     assert_eq!(transact(&operator, &json!([while_a, write])).await, 409);
-    let while_b = booth.backend.leads(&name(), b.id, &current).await.unwrap();
+    let while_b = condition(b.id, &current).await.unwrap();
     assert_eq!(transact(&operator, &json!([while_b, write])).await, 200);
     for (id, token) in [(a.id, &stale), (a.id, &current), (b.id, &stale)] {
-        let over = booth.backend.leads(&name(), id, token).await.unwrap_err();
+        let over = condition(id, token).await.unwrap_err();
         assert_eq!(over.kind(), ErrorKind::Conflict);
     }
     elector.leave(&b).await.unwrap();

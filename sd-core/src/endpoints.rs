@@ -232,7 +232,7 @@ mod tests {
                 news.changed().await.unwrap();
             }
         };
-        let set = timeout(Duration::from_mins(5), waiting).await.ok();
+        let set = timeout(Duration::from_secs(5 * 60), waiting).await.ok();
         set.unwrap_or_else(|| panic!("{:?}", cache.endpoints()))
     }
 
@@ -399,7 +399,7 @@ mod tests {
         };
         let cache = EndpointCache::builder(subscribe(Arc::<Switched>::clone(&source)), make)
             .with_made_at_once(1)
-            .with_make_within(Duration::from_hours(1))
+            .with_make_within(Duration::from_secs(3600))
             .spawn()
             .unwrap();
         until(&cache, |set| set.missing().len() == 1).await;
@@ -456,7 +456,7 @@ mod tests {
         let journal = Journal::default();
         let source = Switched::up(["a", "b"].map(instance));
         let cache = journal.cache(Arc::clone(&source));
-        let limit = Duration::from_mins(1);
+        let limit = Duration::from_secs(60);
         let cache = cache
             .with_invalidate_after(limit)
             .with_drain(Duration::ZERO)
@@ -489,7 +489,7 @@ mod tests {
         let cache = journal.cache(Arc::clone(&source)).spawn().unwrap();
         until(&cache, |set| set.len() == 1).await;
         source.turn(false);
-        sleep(Duration::from_hours(2)).await;
+        sleep(Duration::from_secs(2 * 3600)).await;
         assert!(matches!(
             cache.subscription.state().status(),
             Status::Stale { .. }
@@ -511,7 +511,7 @@ mod tests {
         source.set([instance("b")]);
         until(&cache, |set| set.draining() == 1).await;
         source.turn(false);
-        sleep(Duration::from_hours(24)).await;
+        sleep(Duration::from_secs(24 * 3600)).await;
         assert_eq!((cache.endpoints().len(), journal.count("close")), (1, 0));
         cache.shutdown().await;
         assert_eq!(journal.count("close"), 2);
@@ -597,7 +597,7 @@ mod tests {
         let cache = EndpointCache::builder(subscription, make).spawn().unwrap();
         until(&cache, |set| set.len() == 1).await;
         registry.close().await.unwrap();
-        sleep(Duration::from_mins(1)).await;
+        sleep(Duration::from_secs(60)).await;
         assert_eq!(cache.endpoints().len(), 1);
     }
 }

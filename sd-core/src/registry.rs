@@ -1,5 +1,6 @@
 //! The handle that users hold: one backend, with shared subscriptions and kept registrations.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, Weak};
@@ -121,6 +122,12 @@ impl Registry {
     /// The backend that this registry uses.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.inner.backend
+    }
+
+    /// The backend, if it is a `B`, for what `B` offers beyond the ports.
+    pub fn backend_as<B: Backend>(&self) -> Option<&B> {
+        let backend: &dyn Any = self.inner.backend.as_ref();
+        backend.downcast_ref()
     }
 
     /// The registry's settings. Every [`Moment`](crate::clock::Moment) in a state is measured by the clock in here.

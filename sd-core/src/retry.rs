@@ -10,12 +10,12 @@ use crate::error::{Error, ErrorKind};
 /// A shorter bound would keep a processor busy with attempts.
 const SHORTEST: Duration = Duration::from_millis(1);
 /// Spans from configuration are cut to 30 years, as tokio does it. A later time never comes.
-const FAR: Duration = Duration::from_hours(24 * 365 * 30);
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 /// The delay before a request is repeated that the server called wrong or unsupported.
 const SLOW_RETRY: Duration = Duration::from_secs(30);
 const SLOW_RETRY_JITTER: f64 = 0.2;
 /// The longest pause that a server can ask for, so that one wrong answer does not stop retries for good.
-const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// Exponential back-off with full jitter: attempt `n`, counted from 0, waits a random time between zero and `min(cap, first *
 /// 2^n)`. Many clients that failed together therefore do not come back together.
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn a_feed_that_lived_for_a_while_starts_the_delays_over() {
         let stable = Duration::from_secs(10);
-        let mut retry = FeedRetry::new(SHORTEST, Duration::from_hours(1), stable);
+        let mut retry = FeedRetry::new(SHORTEST, Duration::from_secs(3600), stable);
         let down = Error::new(ErrorKind::Unavailable, "test");
         for _ in 0..20 {
             retry.next(Duration::ZERO, &down);

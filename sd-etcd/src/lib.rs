@@ -19,5 +19,8 @@ pub use crate::config::rules::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_ELECTION_PREFIX, DEFAULT_KEEP_ALIVE_INTERVAL,
     DEFAULT_KEEP_ALIVE_TIMEOUT, DEFAULT_PORT, DEFAULT_PREFIX, DEFAULT_REQUEST_TIMEOUT, URL_SCHEME,
 };
-/// The client crate for [guarded writes](EtcdConfig::leads), in the version whose types they take.
+#[cfg(feature = "etcd-client")]
+pub use crate::election::guarded_write::leads;
+/// The client crate, in the version whose types [`leads`] takes.
+#[cfg(feature = "etcd-client")]
 pub use etcd_client;

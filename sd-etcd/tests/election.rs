@@ -10,6 +10,7 @@ use std::time::Duration;
 use common::election::{Booth, after, first, gone, leader_told, leads, name, now, ticket, waits};
 use common::{LONG, prefix, raw, server};
 use etcd_client::{Client, Compare, PutOptions, Txn, TxnOp};
+use sd_core::memory::Memory;
 use sd_core::port::CandidateId;
 use sd_core::{Backend, ErrorKind, FencingToken, Instancer};
 use sd_etcd::{EtcdBackend, EtcdConfig};
@@ -88,28 +89,45 @@ async fn a_guarded_write_succeeds_while_the_term_lasts_and_never_after() {
     let leader = elector.join(&a).await.unwrap();
     let stale = leads(&*leader).await;
     let next = elector.join(&b).await.unwrap();
-    let while_a = || booth.config.leads(&name(), a.id, &stale);
-    assert!(write(&mut client, &target, while_a()).await);
+    let registry = booth.registry();
+    let condition = async |id, token: &FencingToken| {
+        let leads = sd_etcd::leads(&registry, &name(), id, token).await;
+        leads.unwrap()
+    };
+    let while_a = condition(a.id, &stale).await;
+    assert!(write(&mut client, &target, while_a.clone()).await);
     leader.proclaim(b"still the same term").await.unwrap();
-    assert!(write(&mut client, &target, while_a()).await);
+    assert!(write(&mut client, &target, while_a.clone()).await);
 
     elector.leave(&a).await.unwrap();
     let current = leads(&*next).await;
-    assert!(!write(&mut client, &target, while_a()).await);
-    let while_b = || booth.config.leads(&name(), b.id, &current);
-    assert!(write(&mut client, &target, while_b()).await);
+    assert!(!write(&mut client, &target, while_a.clone()).await);
+    let while_b = condition(b.id, &current).await;
+    assert!(write(&mut client, &target, while_b.clone()).await);
     // The same candidate in another term.
     elector.join(&a).await.unwrap();
-    assert!(!write(&mut client, &target, while_a()).await);
+    assert!(!write(&mut client, &target, while_a.clone()).await);
     elector.leave(&a).await.unwrap();
     // What is no token of a term, for a key that is not there.
     for value in [0, u64::MAX] {
         let none = FencingToken::new(current.domain(), value);
-        let condition = booth.config.leads(&name(), a.id, &none);
-        assert!(!write(&mut client, &target, condition).await);
+        let never = condition(a.id, &none).await;
+        assert!(!write(&mut client, &target, never).await);
     }
     elector.leave(&b).await.unwrap();
-    assert!(!write(&mut client, &target, while_b()).await);
+    assert!(!write(&mut client, &target, while_b).await);
+}
+
+#[tokio::test]
+async fn a_registry_over_something_else_guards_no_write() {
+    let (registry, token) = (Memory::new().connect(), FencingToken::new("a", 1));
+    let guarded = sd_etcd::leads(&registry, &name(), ticket("a").id, &token).await;
+    let error = guarded.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(
+        error.report().to_string().contains("over memory"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

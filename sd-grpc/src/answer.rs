@@ -22,7 +22,7 @@ use crate::response_body::ResponseBody;
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// A server that asks for more patience than this gets no further attempt.
-const LONGEST_PUSHBACK: Duration = Duration::from_mins(1);
+const LONGEST_PUSHBACK: Duration = Duration::from_secs(60);
 
 /// What the server says about sending again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

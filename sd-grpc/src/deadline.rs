@@ -84,8 +84,8 @@ mod tests {
 
     #[test]
     fn reads_all_units_and_ignores_nonsense() {
-        assert_eq!(read("2H"), Some(Duration::from_hours(2)));
-        assert_eq!(read("3M"), Some(Duration::from_mins(3)));
+        assert_eq!(read("2H"), Some(Duration::from_secs(2 * 3600)));
+        assert_eq!(read("3M"), Some(Duration::from_secs(3 * 60)));
         assert_eq!(read("4S"), Some(Duration::from_secs(4)));
         assert_eq!(read("5m"), Some(Duration::from_millis(5)));
         assert_eq!(read("6u"), Some(Duration::from_micros(6)));

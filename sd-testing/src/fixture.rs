@@ -51,7 +51,7 @@ pub trait Fixture: Send + Sync {
 
     /// How long a case may wait for a quiet feed. If the backend's own limits are longer, the case is skipped. Default 60 s.
     fn patience(&self) -> Duration {
-        Duration::from_mins(1)
+        Duration::from_secs(60)
     }
 
     /// How many instances a large set has. Default 1000.

@@ -17,7 +17,7 @@ use super::follower::{Follower, TOLD_WITHIN};
 use crate::Fixture;
 
 /// Long enough for a record to outlive a case without renewals.
-const OUTLIVES_A_CASE: Duration = Duration::from_mins(5);
+const OUTLIVES_A_CASE: Duration = Duration::from_secs(5 * 60);
 /// Requests at once of [`Scene::register_at_once`].
 const IN_FLIGHT: usize = 32;
 

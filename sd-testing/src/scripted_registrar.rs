@@ -102,7 +102,7 @@ impl Default for ScriptedRegistrar {
 
 impl ScriptedRegistrar {
     /// The times-to-live that it accepts and grants: 1 s to 10 min.
-    pub const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(10);
+    pub const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(10 * 60);
     /// The largest record that it accepts, in bytes.
     pub const RECORD_BYTES: usize = 4096;
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 const OP: &str = "test server";
 /// From start to ready. A JVM on a busy machine takes long.
-const READY_WITHIN: Duration = Duration::from_mins(1);
+const READY_WITHIN: Duration = Duration::from_secs(60);
 /// From a polite request to the end.
 const STOPPED_WITHIN: Duration = Duration::from_secs(30);
 const PROBE_WITHIN: Duration = Duration::from_secs(2);

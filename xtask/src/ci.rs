@@ -7,6 +7,7 @@ mod features;
 mod isolation;
 mod lint;
 mod outcome;
+mod package;
 
 use std::fmt::{self, Display};
 use std::time::{Duration, Instant};
@@ -31,7 +32,9 @@ pub(crate) enum Command {
     Features,
     /// The quickstart, embedded and over etcd and Consul, and every other example
     Examples,
-    /// Everything compiled with the oldest supported Rust; needs rustup
+    /// The crates that are published, packed and compiled as their users get them
+    Package,
+    /// Each crate compiled with the oldest Rust that it supports; needs rustup
     Msrv,
 }
 
@@ -43,6 +46,7 @@ const DOC: (&str, Step) = ("documentation", lint::doc);
 const DENY: (&str, Step) = ("licences and sources", deny::check);
 const ISOLATION: (&str, Step) = ("isolation of backends", isolation::check);
 const FEATURES: (&str, Step) = ("every feature alone", features::check_each);
+const PACKAGE: (&str, Step) = ("packages", package::check);
 const TEST: (&str, Step) = ("tests", tests);
 const EXAMPLES: (&str, Step) = ("examples", examples::run);
 const MSRV: (&str, Step) = ("oldest supported Rust", lint::msrv);
@@ -53,12 +57,13 @@ impl Command {
         let steps: &[(&str, Step)] = match self {
             // What is quick and fails often goes first.
             Self::Ci => &[
-                FORMAT, CLIPPY, DOC, DENY, ISOLATION, TEST, EXAMPLES, FEATURES,
+                FORMAT, CLIPPY, DOC, DENY, ISOLATION, TEST, EXAMPLES, FEATURES, PACKAGE,
             ],
             Self::Lint => &[FORMAT, CLIPPY],
             Self::Doc => &[DOC],
             Self::Features => &[ISOLATION, FEATURES],
             Self::Examples => &[EXAMPLES],
+            Self::Package => &[PACKAGE],
             Self::Msrv => &[MSRV],
         };
         let start = Instant::now();

@@ -22,7 +22,7 @@ use crate::config::rules::RULES;
 /// The header that carries the ACL token.
 const TOKEN_HEADER: &str = "x-consul-token";
 /// How long a connection that was not used is kept.
-const IDLE_FOR: Duration = Duration::from_mins(1);
+const IDLE_FOR: Duration = Duration::from_secs(60);
 /// How many of these there may be.
 const MOST_IDLE: usize = 16;
 /// How soon the operating system asks whether a quiet connection still has another end.

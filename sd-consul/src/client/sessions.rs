@@ -12,7 +12,7 @@ use crate::client::go_duration::go_duration;
 /// Consul grants none that are shorter, unless its `session_ttl_min` says otherwise.
 pub(crate) const SHORTEST_TTL: Duration = Duration::from_secs(10);
 /// Nor any that are longer.
-pub(crate) const LONGEST_TTL: Duration = Duration::from_hours(24);
+pub(crate) const LONGEST_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// A session as it is made.
 #[derive(Serialize)]

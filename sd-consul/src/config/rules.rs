@@ -25,7 +25,7 @@ pub const DEFAULT_WAIT: Duration = Duration::from_secs(55);
 /// The default limit for the age of answers from caches and from servers that do not lead.
 pub const DEFAULT_MAX_STALE: Duration = Duration::from_secs(10);
 /// After how long in a critical state Consul removes a registration by default.
-pub const DEFAULT_DEREGISTER_CRITICAL_AFTER: Duration = Duration::from_mins(1);
+pub const DEFAULT_DEREGISTER_CRITICAL_AFTER: Duration = Duration::from_secs(60);
 /// The default key of a node's metadata that names its zone.
 pub const DEFAULT_ZONE_META: &str = "zone";
 /// The default key prefix of elections.
@@ -36,15 +36,16 @@ pub const DEFAULT_LOCK_DELAY: Duration = Duration::from_secs(15);
 pub(crate) const MAX_TEXT_BYTES: usize = 512;
 pub(crate) const MAX_FILTER_BYTES: usize = 4096;
 pub(crate) const TIMEOUTS: RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_mins(1);
+    Duration::from_millis(100)..=Duration::from_secs(60);
 /// Consul waits 10 min at most, whatever it is asked.
-pub(crate) const WAITS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(10);
+pub(crate) const WAITS: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(10 * 60);
 pub(crate) const AGES: RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_hours(24);
+    Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
 /// Consul raises what is shorter.
 pub(crate) const DEREGISTER_AFTER: RangeInclusive<Duration> =
-    Duration::from_mins(1)..=Duration::from_hours(7 * 24);
-pub(crate) const LOCK_DELAYS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_mins(1);
+    Duration::from_secs(60)..=Duration::from_secs(7 * 24 * 3600);
+pub(crate) const LOCK_DELAYS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
 
 /// A token goes into a header. It is not repeated when it is refused.
 pub(crate) fn check_token(key: &str, token: &str) -> Result<()> {

@@ -176,7 +176,7 @@ mod tests {
             (one().with_zone_from_node_meta(""), "zone_meta"),
             (one().with_zone_from_tag(""), "zone_tag"),
             (one().with_max_stale(Duration::ZERO), "max_stale"),
-            (one().with_wait(Duration::from_mins(11)), "wait"),
+            (one().with_wait(Duration::from_secs(11 * 60)), "wait"),
             (one().with_check_path("/x"), "check_path"),
             (
                 one().with_check(CheckKind::Tcp).with_check_path("/x"),
@@ -195,7 +195,7 @@ mod tests {
                 "connect_timeout",
             ),
             (
-                one().with_request_timeout(Duration::from_hours(1)),
+                one().with_request_timeout(Duration::from_secs(3600)),
                 "request_timeout",
             ),
         ] {

@@ -1,7 +1,7 @@
 //! Writes to Consul that only the current leader can make.
 
 use sd_core::port::CandidateId;
-use sd_core::{ElectionName, Error, ErrorKind, FencingToken, Result};
+use sd_core::{ElectionName, Error, ErrorKind, FencingToken, Registry, Result};
 use serde::Serialize;
 
 use crate::backend::ConsulBackend;
@@ -39,56 +39,44 @@ impl Serialize for Leads {
     }
 }
 
-impl ConsulBackend {
-    /// A step for your own transactions in the same datacenter. It succeeds as long as the term lasts that the candidate `id` won with
-    /// `token` in the election `name`. Consul checks the step and writes atomically, so it refuses the writes of a former leader,
-    /// whatever that leader believes. Call this once for each term.
-    ///
-    /// ```no_run
-    /// use sd_consul::{ConsulBackend, ConsulConfig};
-    /// use sd_core::port::CandidateId;
-    /// use sd_core::{ElectionName, FencingToken, Result};
-    /// use serde_json::json;
-    ///
-    /// # async fn example(name: ElectionName, id: CandidateId, token: FencingToken) -> Result<()> {
-    /// let consul = ConsulBackend::new(ConsulConfig::new(["10.0.0.1:8500"]))?;
-    /// let leads = consul.leads(&name, id, &token).await?;
-    /// let write = json!({"KV": {"Verb": "set", "Key": "reports/nightly/last", "Value": "MjAzMS0wMi0wMw=="}});
-    /// // The body of a `PUT /v1/txn`. If Consul answers 409, the term is over, and nothing was written.
-    /// let body = json!([leads, write]);
-    /// # drop(body);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// `Conflict` if the term is over. Otherwise why Consul did not answer.
-    pub async fn leads(
-        &self,
-        name: &ElectionName,
-        id: CandidateId,
-        token: &FencingToken,
-    ) -> Result<Leads> {
-        const OP: &str = "consul: guard write";
-        let client = self.client();
-        let keys = ElectionKeys::new(&client.config().election_prefix, name);
-        let (domain, read) = tokio::join!(
-            token_domain::find(client, OP, &keys),
-            client.kv_get(OP, keys.leader()),
-        );
-        let domain = domain?.unwrap_or_default();
-        let leader = read?.0;
-        let current = leader.filter(|leader| {
-            leader_record::leader(leader, &domain)
-                .is_some_and(|leader| leader.id == Some(id) && leader.token == *token)
-        });
-        match current {
-            Some(leader) => Ok(Leads {
-                key: keys.leader().to_owned(),
-                session: leader.session,
-            }),
-            None => Err(Error::new(ErrorKind::Conflict, OP)
-                .because(format!("the term {token} of {id} in {name} is over"))),
-        }
+/// A step for your own transactions in the datacenter of `registry`. It succeeds as long as the term lasts that the candidate `id` won
+/// with `token` in the election `name`. Consul checks the step and writes atomically, so it refuses the writes of a former leader,
+/// whatever that leader believes. Call this once for each term.
+///
+/// The arguments are `leadership.name()`, `leadership.id()` and `leadership.token()`. The crate's documentation has an example.
+///
+/// # Errors
+/// `InvalidInput` if `registry` is not over Consul, `Conflict` if the term is over. Otherwise why Consul did not answer.
+pub async fn leads(
+    registry: &Registry,
+    name: &ElectionName,
+    id: CandidateId,
+    token: &FencingToken,
+) -> Result<Leads> {
+    const OP: &str = "consul: guard write";
+    let backend: &ConsulBackend = registry.backend_as().ok_or_else(|| {
+        let other = registry.backend().name();
+        let help = format!("this registry is over {other}: open it with sd_consul::connect");
+        Error::invalid_input(OP, help)
+    })?;
+    let client = backend.client();
+    let keys = ElectionKeys::new(&client.config().election_prefix, name);
+    let (domain, read) = tokio::join!(
+        token_domain::find(client, OP, &keys),
+        client.kv_get(OP, keys.leader()),
+    );
+    let domain = domain?.unwrap_or_default();
+    let leader = read?.0;
+    let current = leader.filter(|leader| {
+        leader_record::leader(leader, &domain)
+            .is_some_and(|leader| leader.id == Some(id) && leader.token == *token)
+    });
+    match current {
+        Some(leader) => Ok(Leads {
+            key: keys.leader().to_owned(),
+            session: leader.session,
+        }),
+        None => Err(Error::new(ErrorKind::Conflict, OP)
+            .because(format!("the term {token} of {id} in {name} is over"))),
     }
 }

@@ -17,7 +17,7 @@ use crate::writing::registration::{ConsulRegistration, Written};
 /// An agent's answer on a busy machine takes a while, and three renewals should fit.
 const SHORTEST_TTL: Duration = Duration::from_secs(1);
 /// Longer ones would not be leases.
-const LONGEST_TTL: Duration = Duration::from_hours(24);
+const LONGEST_TTL: Duration = Duration::from_secs(24 * 3600);
 /// What fits into the metadata of a service, 64 times 640 bytes, and as much again in tags.
 const MOST_RECORD_BYTES: usize = 80 * 1024;
 

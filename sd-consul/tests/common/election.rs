@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sd_consul::{ConsulBackend, ConsulConfig};
 use sd_core::port::Ticket;
-use sd_core::{Backend, ElectionName, Elector};
+use sd_core::{Backend, ElectionName, Elector, Registry};
 pub(crate) use sd_testing::standings::{
     after, first, gone, leader_told, leads, now, told_at_last, waits,
 };
@@ -16,7 +16,7 @@ use super::{Operator, config_at};
 /// The shortest that Consul grants.
 pub(crate) const SESSION_TTL: Duration = Duration::from_secs(10);
 /// So that nothing expires while a test runs.
-pub(crate) const LASTING: Duration = Duration::from_mins(5);
+pub(crate) const LASTING: Duration = Duration::from_secs(300);
 
 /// One election prefix at one Consul, and electors that come and go.
 pub(crate) struct Booth {
@@ -49,6 +49,10 @@ impl Booth {
             config,
             prefix: prefix.to_owned(),
         }
+    }
+
+    pub(crate) fn registry(&self) -> Registry {
+        Registry::new(Arc::<ConsulBackend>::clone(&self.backend))
     }
 
     pub(crate) fn elector(&self) -> Arc<dyn Elector> {

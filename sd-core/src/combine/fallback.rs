@@ -337,13 +337,13 @@ mod tests {
         first.turn(false);
         until(&mut two, "b live").await;
         first.turn(true);
-        tokio::time::sleep(Duration::from_mins(3)).await;
+        tokio::time::sleep(Duration::from_secs(3 * 60)).await;
         assert_eq!(
             (seen(&one.state()), seen(&two.state())),
             ("a live".into(), "b live".into())
         );
         first.turn(false);
-        tokio::time::sleep(Duration::from_mins(3)).await;
+        tokio::time::sleep(Duration::from_secs(3 * 60)).await;
         assert_eq!(seen(&one.state()), "a stale");
     }
 
@@ -402,7 +402,7 @@ mod tests {
         assert!(matches!(old.next().await.unwrap(), Feed::Set(_)));
         first.turn(false);
         while !matches!(old.next().await.unwrap(), Feed::Set(_)) {}
-        tokio::time::sleep(Duration::from_mins(1)).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
         let opened_at = Instant::now();
         let mut new = one.watch(&service(), None).await.unwrap();
         let Feed::Set(set) = new.next().await.unwrap() else {

@@ -188,7 +188,7 @@ mod tests {
         // A second write within the same tick of the kernel's clock would leave all marks alike.
         assert_eq!(reader.look().marks, None);
         let file = std::fs::File::options().write(true).open(&path).unwrap();
-        let hour = Duration::from_hours(1);
+        let hour = Duration::from_secs(3600);
         for (modified, is_settled) in [
             (SystemTime::now() - hour, true),
             (SystemTime::now() + hour, false),

@@ -139,7 +139,7 @@ impl Watcher for SwitchedFeed {
     }
 
     fn silence_limit(&self) -> Duration {
-        Duration::from_hours(24)
+        Duration::from_secs(24 * 3600)
     }
 }
 
@@ -184,7 +184,7 @@ pub(crate) async fn until(subscription: &mut Subscription, wanted: &str) -> Stat
         }
         state
     };
-    let limit = Duration::from_mins(2);
+    let limit = Duration::from_secs(2 * 60);
     let told = tokio::time::timeout(limit, waiting).await.ok();
     told.unwrap_or_else(|| panic!("{:?} instead of {wanted:?}", seen(&subscription.state())))
 }

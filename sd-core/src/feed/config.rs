@@ -35,7 +35,7 @@ impl Default for SubscriptionConfig {
             backoff_first: Duration::from_millis(100),
             backoff_cap: Duration::from_secs(5),
             stable_after: Duration::from_secs(10),
-            anti_entropy: Some(Duration::from_mins(5)),
+            anti_entropy: Some(Duration::from_secs(5 * 60)),
             mass_loss_hold: Some(MassLossHold::default()),
             coalescing: Coalescing::default(),
             metered: true,

@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn a_hold_shorter_than_the_window_is_kept_to() {
         let mut holder = Holder::new(Some(MassLossHold {
-            window: Duration::from_mins(1),
+            window: Duration::from_secs(60),
             hold: Duration::from_secs(1),
         }));
         let start = Instant::now();

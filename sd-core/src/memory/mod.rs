@@ -45,7 +45,7 @@ use crate::registry::{Registry, RegistryConfig};
 /// The largest record, in bytes of JSON, and the largest value of a candidate, in bytes: 64 KiB.
 const MAX_RECORD_BYTES: usize = 64 * 1024;
 const SHORTEST_TTL: Duration = Duration::from_millis(10);
-const LONGEST_TTL: Duration = Duration::from_hours(24);
+const LONGEST_TTL: Duration = Duration::from_secs(24 * 3600);
 /// How often a feed without changes reports that it is alive.
 const ALIVE_EVERY: Duration = Duration::from_secs(10);
 

@@ -1,5 +1,6 @@
 //! What a registry URL opens: one server or cluster, with its ports.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -12,7 +13,7 @@ use crate::port::registrar::Registrar;
 /// One server or cluster, reached over one connection, with many services. A backend crate implements this; a
 /// [`Registry`](crate::Registry) is built on it.
 #[async_trait]
-pub trait Backend: Instancer {
+pub trait Backend: Instancer + Any {
     /// A short constant name for logs and metrics, for instance `"etcd"`.
     fn name(&self) -> &'static str;
 

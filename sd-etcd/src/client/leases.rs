@@ -15,7 +15,7 @@ use crate::client::Client;
 /// etcd raises shorter ones to this with its default election timeout of 1 s.
 pub(crate) const SHORTEST_TTL: Duration = Duration::from_secs(2);
 /// Longer ones would not be leases.
-pub(crate) const LONGEST_TTL: Duration = Duration::from_hours(24);
+pub(crate) const LONGEST_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// The lease of each owner, a record for instance.
 #[derive(Debug)]

@@ -27,6 +27,6 @@ pub const DEFAULT_KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(crate) const MAX_PREFIX_BYTES: usize = 512;
 pub(crate) const TIMEOUTS: RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_mins(1);
+    Duration::from_millis(100)..=Duration::from_secs(60);
 pub(crate) const KEEP_ALIVE_INTERVALS: RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_hours(1);
+    Duration::from_secs(1)..=Duration::from_secs(3600);

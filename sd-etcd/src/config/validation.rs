@@ -138,7 +138,7 @@ mod tests {
                 "connect_timeout",
             ),
             (
-                one().with_request_timeout(Duration::from_hours(1)),
+                one().with_request_timeout(Duration::from_secs(3600)),
                 "request_timeout",
             ),
             (

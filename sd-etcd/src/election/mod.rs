@@ -5,6 +5,7 @@ pub(crate) mod deletion_watch;
 pub(crate) mod elector;
 pub(crate) mod entry;
 pub(crate) mod flaws;
+#[cfg(feature = "etcd-client")]
 pub(crate) mod guarded_write;
 pub(crate) mod keys;
 pub(crate) mod leader_watcher;

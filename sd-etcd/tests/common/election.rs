@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sd_core::port::Ticket;
-use sd_core::{Backend, ElectionName, Elector};
+use sd_core::{Backend, ElectionName, Elector, Registry};
 use sd_etcd::{EtcdBackend, EtcdConfig};
 pub(crate) use sd_testing::standings::{
     after, first, gone, leader_told, leads, now, told_at_last, waits,
@@ -14,7 +14,6 @@ use super::{TTL, config_at, prefix};
 
 /// One election prefix at one server, and electors that come and go.
 pub(crate) struct Booth {
-    pub(crate) config: EtcdConfig,
     pub(crate) prefix: String,
     pub(crate) backend: Arc<EtcdBackend>,
 }
@@ -37,10 +36,13 @@ impl Booth {
         let config = config_at(url, &format!("{prefix}-services")).with_election_prefix(prefix);
         let config = set(config);
         Self {
-            backend: Arc::new(EtcdBackend::new(config.clone()).unwrap()),
-            config,
+            backend: Arc::new(EtcdBackend::new(config).unwrap()),
             prefix: prefix.to_owned(),
         }
+    }
+
+    pub(crate) fn registry(&self) -> Registry {
+        Registry::new(Arc::<EtcdBackend>::clone(&self.backend))
     }
 
     pub(crate) fn elector(&self) -> Arc<dyn Elector> {

@@ -98,7 +98,7 @@ impl Watcher for Sets {
     }
 
     fn silence_limit(&self) -> Duration {
-        Duration::from_hours(1)
+        Duration::from_secs(3600)
     }
 }
 

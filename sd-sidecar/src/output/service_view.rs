@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn json_has_every_field_and_the_wall_clock_time_of_the_trouble() {
         let status = Status::Stale {
-            since: BootClock.now() - Duration::from_mins(1),
+            since: BootClock.now() - Duration::from_secs(60),
             error: Error::new(ErrorKind::Unavailable, "etcd: watch").because("refused"),
         };
         let snapshot = snapshot();

@@ -22,7 +22,7 @@ pub(super) const LOSS: [ErrorKind; 3] = [
     ErrorKind::Conflict,
 ];
 /// Long enough for an entry to outlive a case without confirmations.
-const OUTLIVES_A_CASE: Duration = Duration::from_mins(5);
+const OUTLIVES_A_CASE: Duration = Duration::from_secs(5 * 60);
 
 pub(super) struct Stage<'a> {
     pub(super) fixture: &'a dyn Fixture,

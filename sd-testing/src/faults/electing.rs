@@ -14,7 +14,7 @@ use crate::standings::{after, first, gone, leads, now, told_at_last, waits};
 use crate::{Fault, LONG};
 
 /// Long enough that nothing expires meanwhile.
-const LASTING: Duration = Duration::from_mins(5);
+const LASTING: Duration = Duration::from_secs(5 * 60);
 /// Long enough for a candidate to wait for a change.
 const SETTLED: Duration = Duration::from_millis(300);
 

@@ -1,6 +1,8 @@
 //! What the compiler and its tools can say without running anything.
 
-use anyhow::{Context, Result};
+use std::collections::BTreeSet;
+
+use anyhow::Result;
 
 use crate::ci::outcome::Outcome;
 use crate::command::Run;
@@ -36,23 +38,23 @@ pub(crate) fn doc(workspace: &Workspace) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// The crates that are published, without their tests, whose dependencies may ask for more.
 pub(crate) fn msrv(workspace: &Workspace) -> Result<Outcome> {
-    let version = workspace
-        .packages
-        .iter()
-        .find_map(|package| package.rust_version.as_deref())
-        .context("no package states a rust-version")?;
-    Run::new("rustup")
-        .args(["run", "--install", version])
-        .args([
-            "cargo",
-            "check",
-            "--workspace",
-            "--all-targets",
-            "--all-features",
-        ])
-        .shared_envs(crate::protoc::variables()?)
-        .current_dir(&workspace.root)
-        .succeed()?;
+    let published = || workspace.packages.iter().filter(|one| one.is_published());
+    let versions: BTreeSet<&str> = published()
+        .filter_map(|package| package.rust_version.as_deref())
+        .collect();
+    for version in versions {
+        let of_this = published()
+            .filter(|package| package.rust_version.as_deref() == Some(version))
+            .flat_map(|package| ["--package", &package.name]);
+        Run::new("rustup")
+            .args(["run", "--install", version])
+            .args(["cargo", "check", "--all-features"])
+            .args(of_this)
+            .shared_envs(crate::protoc::variables()?)
+            .current_dir(&workspace.root)
+            .succeed()?;
+    }
     Ok(Outcome::Done)
 }
