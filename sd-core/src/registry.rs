@@ -212,8 +212,7 @@ impl Registry {
         options: RegisterOptions,
     ) -> Result<RegistrationGuard> {
         let (confirmed, confirmation) = oneshot::channel();
-        let within = Confirm::Within(self.inner.config.registration.confirm_within, confirmed);
-        let guard = self.keep(instance, options, within)?;
+        let guard = self.keep(instance, options, Confirm::InTime(confirmed))?;
         match confirmation.await {
             Ok(Ok(())) => Ok(guard),
             Ok(Err(error)) => Err(error),
@@ -252,13 +251,15 @@ impl Registry {
             ))
         })?;
         registrar.limits().check(&instance, &options)?;
+        let config = self.inner.config.registration.clone();
+        let config = config.with_room_for_a_write(registrar.limits());
 
         self.inner.registrations.keep(
             Keeper::new(
                 instance,
                 options,
                 registrar,
-                self.inner.config.registration.clone(),
+                config,
                 Arc::clone(&self.inner.config.clock),
                 self.inner.stop.child_token(),
             ),
@@ -291,8 +292,8 @@ impl Registry {
         }
     }
 
-    /// Withdraws all registrations, ends all subscriptions and closes the backend. Idempotent. Waits for tasks for at most
-    /// [`RegistrationConfig::withdraw_within`] plus 1 s. Later calls answer `Closed`.
+    /// Withdraws all registrations, ends all subscriptions and closes the backend. Idempotent. Waits for tasks for as long as
+    /// withdrawing [may take](RegistrationConfig::withdraw_within), plus 1 s. Later calls answer `Closed`.
     ///
     /// # Errors
     /// When the server could not be told in time. Everything local is ended nevertheless.
@@ -303,7 +304,14 @@ impl Registry {
     pub async fn close(&self) -> Result<()> {
         self.inner.stop.cancel();
         self.inner.tasks.close();
-        let limit = self.inner.config.registration.withdraw_within + CLOSE_SLACK;
+        let withdrawing = self.inner.registrations.withdraw_within();
+        let limit = self
+            .inner
+            .config
+            .registration
+            .withdraw_within
+            .max(withdrawing)
+            + CLOSE_SLACK;
         // A task that takes longer ends with the backend.
         let _ = timeout(limit, self.inner.tasks.wait()).await;
         self.inner.backend.close().await
@@ -334,8 +342,8 @@ impl Registry {
     }
 }
 
-/// Tells when a registry is being closed. [`Registry::close`] waits until this handle is dropped, for at most
-/// [`RegistrationConfig::withdraw_within`] plus 1 s.
+/// Tells when a registry is being closed. [`Registry::close`] waits until this handle is dropped, for as long as withdrawing
+/// [may take](RegistrationConfig::withdraw_within), plus 1 s.
 #[derive(Clone)]
 pub struct Closing {
     stop: CancellationToken,

@@ -23,8 +23,12 @@ fn instance(id: &str) -> Instance {
 }
 
 fn registry() -> (Registry, ScriptedRegistrar) {
-    let backend = ScriptedBackend::default();
-    let registrar = backend.registrar.clone();
+    registry_over(ScriptedRegistrar::default())
+}
+
+fn registry_over(registrar: ScriptedRegistrar) -> (Registry, ScriptedRegistrar) {
+    let mut backend = ScriptedBackend::default();
+    backend.registrar = registrar.clone();
     let config = RegistryConfig::default().with_clock(Arc::new(TokioClock));
     (Registry::with_config(Arc::new(backend), config), registrar)
 }
@@ -467,6 +471,65 @@ async fn deregistering_from_a_silent_server_is_an_error_within_its_bound() {
         let took = start.elapsed();
         assert!(took <= Duration::from_secs(3) + 10 * MILLIS, "{took:?}");
         nothing_is_kept(&registry).await;
+    }
+}
+
+/// Each write takes 4 s, as one of Cloud Map may.
+fn slow_registry(attempt: Duration) -> (Registry, ScriptedRegistrar) {
+    let slow = ScriptedRegistrar::default().with_permanent_records(Duration::from_secs(30));
+    let (registry, registrar) = registry_over(slow.with_attempt(attempt));
+    for op in [Op::Register, Op::Renew, Op::Update, Op::Withdraw] {
+        registrar.answer_all(op, Answer::SucceedAfter(Duration::from_secs(4)));
+    }
+    (registry, registrar)
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_that_take_as_long_as_the_backend_says_are_waited_for() {
+    let (registry, registrar) = slow_registry(Duration::from_secs(6));
+    let mut guard = registry.register(instance("a")).await.unwrap();
+    assert_eq!(event(&mut guard).await, "registered");
+    guard.set_ready(false).await.unwrap();
+    soon(registrar.called(Op::Renew, 3)).await;
+    guard.deregister().await.unwrap();
+    for op in [Op::Register, Op::Update, Op::Withdraw] {
+        assert_eq!(registrar.calls_of(op).len(), 1, "{op:?}");
+    }
+
+    let guard = registry.register(instance("b")).await.unwrap();
+    guard.drain(MILLIS).await.unwrap();
+    let last = registrar.calls_of(Op::Update).pop().unwrap();
+    assert!(!last.instance.unwrap().is_ready());
+
+    let mut guard = registry.register(instance("c")).await.unwrap();
+    registry.close().await.unwrap();
+    event_named(&mut guard, "withdrawn").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_write_may_take_longer_than_the_bound_for_confirming() {
+    let (registry, registrar) = slow_registry(Duration::from_secs(15));
+    registrar.answer_all(Op::Register, Answer::SucceedAfter(Duration::from_secs(14)));
+    registry.register(instance("a")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_withdrawing_says_what_becomes_of_the_record() {
+    let permanent = ScriptedRegistrar::default().with_permanent_records(TTL);
+    for (registrar, told) in [
+        (ScriptedRegistrar::default(), "renewed within 10s"),
+        (permanent, "stays until it is withdrawn"),
+    ] {
+        for answer in [Answer::Hang, fail(ErrorKind::Unavailable)] {
+            let (registry, registrar) = registry_over(registrar.clone());
+            let guard = registry.register(instance("a")).await.unwrap();
+            registrar.answer_all(Op::Withdraw, answer);
+            let error = guard.deregister().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Timeout);
+            let report = error.report().to_string();
+            assert!(report.contains(told), "{report}");
+            registrar.answer_all(Op::Withdraw, Answer::Succeed);
+        }
     }
 }
 

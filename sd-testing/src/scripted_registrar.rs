@@ -72,6 +72,7 @@ pub struct Call {
 pub struct ScriptedRegistrar {
     shared: Arc<Shared>,
     limits: Limits,
+    verify_every: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -96,6 +97,7 @@ impl Default for ScriptedRegistrar {
                 lost: watch::Sender::new(None),
             }),
             limits: Limits::new(Self::TTL, Self::RECORD_BYTES),
+            verify_every: None,
         }
     }
 }
@@ -105,6 +107,20 @@ impl ScriptedRegistrar {
     pub const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(10);
     /// The largest record that it accepts, in bytes.
     pub const RECORD_BYTES: usize = 4096;
+
+    /// Says that one write may take this long.
+    #[must_use]
+    pub fn with_attempt(mut self, attempt: Duration) -> Self {
+        self.limits = self.limits.with_attempt(attempt);
+        self
+    }
+
+    /// Keeps permanent records, to be verified this often. By default it keeps records on leases.
+    #[must_use]
+    pub fn with_permanent_records(mut self, verify_every: Duration) -> Self {
+        self.verify_every = Some(verify_every);
+        self
+    }
 
     /// Queues this answer to a call of `op`.
     pub fn answer_next(&self, op: Op, answer: Answer) {
@@ -184,7 +200,10 @@ impl Registrar for ScriptedRegistrar {
         self.call(Op::Register, Some(record), Some(options)).await?;
         Ok(Box::new(ScriptedRegistration {
             registrar: self.clone(),
-            liveness: Liveness::Lease { ttl: options.ttl },
+            liveness: match self.verify_every {
+                Some(verify_every) => Liveness::Permanent { verify_every },
+                None => Liveness::Lease { ttl: options.ttl },
+            },
         }))
     }
 

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use crate::error::{Error, Result};
 use crate::model::instance::{Instance, RecordId};
 
-/// What a server accepts. Core checks it before it sends anything.
+/// What a server accepts, and how long it may take. Core checks it before it sends anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -17,12 +17,37 @@ pub struct Limits {
     pub ttl: RangeInclusive<Duration>,
     /// The largest record, and the largest value of a candidate, in bytes as the backend writes them.
     pub record_bytes: usize,
+    /// How long one write of a record may take: one `register`, `renew`, `update` or `withdraw`. A write that takes longer is
+    /// given up and tried again. Where records live on leases, it must be so short that several writes fit into a time-to-live.
+    /// Default `None`: a third of the time-to-live, but at least 500 ms and at most 2 s.
+    pub attempt: Option<Duration>,
 }
+
+/// The bounds of one write where the backend states none.
+const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
+const LONGEST_ATTEMPT: Duration = Duration::from_secs(2);
 
 impl Limits {
     /// Limits with this range of times-to-live, and this largest record in bytes.
     pub fn new(ttl: RangeInclusive<Duration>, record_bytes: usize) -> Self {
-        Self { ttl, record_bytes }
+        Self {
+            ttl,
+            record_bytes,
+            attempt: None,
+        }
+    }
+
+    /// Sets how long one write of a record may take.
+    #[must_use]
+    pub fn with_attempt(mut self, attempt: Duration) -> Self {
+        self.attempt = Some(attempt);
+        self
+    }
+
+    /// How long one write of a record with this time-to-live may take.
+    pub(crate) fn attempt_within(&self, ttl: Duration) -> Duration {
+        self.attempt
+            .unwrap_or_else(|| (ttl / 3).clamp(SHORTEST_ATTEMPT, LONGEST_ATTEMPT))
     }
 
     /// Checks a registration's time-to-live and the size of its record.
@@ -122,15 +147,15 @@ pub trait Registrar: Debug + Send + Sync + 'static {
     /// withdrawn on purpose, if the server has a way to tell them. Also cleans up after a `register` of unknown outcome.
     ///
     /// # Errors
-    /// When the server did not confirm. The record then goes when its time-to-live ends.
+    /// When the server did not confirm. What becomes of the record then depends on its [`Liveness`].
     ///
     /// # Cancel safety
     /// After a dropped call the record may still be there: call again.
     async fn withdraw(&self, record: &RecordId) -> Result<()>;
 }
 
-/// One record at the server. Dropping this handle changes nothing at the server: core withdraws the record, or its time-to-live
-/// ends.
+/// One record at the server. Dropping this handle changes nothing at the server: core withdraws the record, or what its
+/// [`Liveness`] says becomes of it.
 #[async_trait]
 pub trait Registration: Debug + Send + Sync + 'static {
     /// How the record stays alive, as granted when it was registered.
@@ -173,7 +198,7 @@ pub enum Liveness {
         /// How long the server keeps the session without a sign of life.
         ttl: Duration,
     },
-    /// The record stays until it is withdrawn.
+    /// The record stays until it is withdrawn or removed, whatever becomes of its owner.
     Permanent {
         /// How often to verify that the record is still there.
         verify_every: Duration,
@@ -192,5 +217,20 @@ impl Liveness {
             Self::Permanent { verify_every } => verify_every,
         }
         .max(SHORTEST_INTERVAL)
+    }
+
+    /// What becomes of a record whose owner does nothing more for it, for people.
+    pub(crate) fn when_abandoned(self) -> String {
+        match self {
+            Self::Lease { ttl } => {
+                format!("the server removes it unless it is renewed within {ttl:?}")
+            }
+            Self::Session { ttl } => {
+                format!("the server removes it {ttl:?} after its session ends")
+            }
+            Self::Permanent { .. } => {
+                "it stays until it is withdrawn or removed by an operator".to_owned()
+            }
+        }
     }
 }

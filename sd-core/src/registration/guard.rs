@@ -131,7 +131,8 @@ impl RegistrationGuard {
     /// [`RegistrationConfig::withdraw_within`](crate::RegistrationConfig::withdraw_within).
     ///
     /// # Errors
-    /// When the server did not confirm in time. The record then goes when its time-to-live ends.
+    /// When the server did not confirm in time. The error says what becomes of the record then: the server removes one that lives
+    /// on a lease or a session, and a permanent one stays.
     ///
     /// # Cancel safety
     /// If the future is dropped, the withdrawal goes on in the background.

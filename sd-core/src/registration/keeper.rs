@@ -15,7 +15,7 @@ use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instrument;
 use crate::model::instance::Instance;
-use crate::port::registrar::{RegisterOptions, Registrar, Registration};
+use crate::port::registrar::{Liveness, RegisterOptions, Registrar, Registration};
 use crate::registration::command::{Command, Confirm};
 use crate::registration::config::RegistrationConfig;
 use crate::registration::event::{RegistrationEvent, RegistrationPhase};
@@ -42,6 +42,8 @@ pub(crate) struct Keeper {
     attempted: bool,
     /// The record that the server confirmed last.
     confirmed: Option<Arc<Instance>>,
+    /// How it stays alive.
+    liveness: Option<Liveness>,
 }
 
 /// What the owner of a registration holds of its keeper.
@@ -113,6 +115,7 @@ impl Keeper {
             unconfirmed: Vec::new(),
             attempted: false,
             confirmed: None,
+            liveness: None,
         };
         (keeper, handle)
     }
@@ -173,8 +176,8 @@ impl Keeper {
     async fn keep(&mut self, confirm: Confirm) -> Result<()> {
         let mut registration = match confirm {
             Confirm::InBackground => self.register(None).await,
-            Confirm::Within(limit, confirmed) => {
-                let give_up_at = self.clock.now() + limit;
+            Confirm::InTime(confirmed) => {
+                let give_up_at = self.clock.now() + self.config.confirm_within;
                 let first = self.register(Some(give_up_at)).await;
                 // The waiting owner may have let go.
                 let _ = match &first {
@@ -233,7 +236,9 @@ impl Keeper {
                 .await?
             {
                 Ok(registration) => {
-                    self.emit(RegistrationEvent::Registered(registration.liveness()));
+                    let liveness = registration.liveness();
+                    self.liveness = Some(liveness);
+                    self.emit(RegistrationEvent::Registered(liveness));
                     // The record that was written holds every change that was wanted until now.
                     self.confirm_updates();
                     return Ok(Held {
@@ -407,13 +412,20 @@ impl Keeper {
         };
         let limit = self.config.withdraw_within;
         timeout(limit, attempts).await.unwrap_or_else(|_| {
-            let error = Error::new(ErrorKind::Timeout, "withdraw");
-            Err(match last {
-                Some(reason) => error.with_source(reason),
-                None => error.because(format!(
-                    "the server did not confirm within {limit:?}: the record goes when its ttl ends"
-                )),
-            })
+            let left = match self.liveness {
+                Some(liveness) => format!(
+                    "the record may still be there: {}",
+                    liveness.when_abandoned()
+                ),
+                None => "the record may be there".to_owned(),
+            };
+            let why = match last {
+                Some(reason) => reason.report().to_string(),
+                None => "no answer".to_owned(),
+            };
+            Err(Error::new(ErrorKind::Timeout, "withdraw").because(format!(
+                "the server did not confirm within {limit:?}, {left} ({why})"
+            )))
         })
     }
 
@@ -489,9 +501,9 @@ impl Keeper {
         }
     }
 
-    /// How long one request may take: short enough that several fit into a time-to-live.
+    /// How long one request may take.
     fn attempt_limit(&self) -> Duration {
-        (self.options.ttl / 3).clamp(Duration::from_millis(500), Duration::from_secs(2))
+        self.registrar.limits().attempt_within(self.options.ttl)
     }
 
     /// Waits, taking wanted changes meanwhile.

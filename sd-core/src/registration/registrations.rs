@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
@@ -29,6 +30,8 @@ struct Kept {
     stop: CancellationToken,
     /// Has withdrawn, or given up doing so.
     left: CancellationToken,
+    /// How long that may take.
+    withdraw_within: Duration,
 }
 
 impl Registrations {
@@ -49,6 +52,7 @@ impl Registrations {
             status: handle.status.clone(),
             stop: handle.stop.clone(),
             left: left.clone(),
+            withdraw_within: handle.config.withdraw_within,
         };
         let keeper = keeper.after(self.enter(&record, kept)?);
         let span = info_span!(
@@ -95,6 +99,13 @@ impl Registrations {
         if map.get(&key).is_some_and(|kept| kept.left.is_cancelled()) {
             map.remove(&key);
         }
+    }
+
+    /// The longest that withdrawing a record which is kept may take.
+    pub(crate) fn withdraw_within(&self) -> Duration {
+        let map = lock(&self.0);
+        let longest = map.values().map(|kept| kept.withdraw_within).max();
+        longest.unwrap_or_default()
     }
 
     pub(crate) fn dump(&self, clock: &dyn Clock) -> Vec<RegistrationDump> {
