@@ -8,9 +8,9 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{LONG, Operator, config_at, is_live_with, registry_at, server, service, ttl, until};
+use common::{LONG, Operator, config_at, is_live_with, registry_at, server, service, until};
 use sd_consul::{CheckKind, ConsulBackend, ConsulConfig};
-use sd_core::port::{Liveness, Registration};
+use sd_core::port::{Attempt, Liveness, Registration};
 use sd_core::{Backend, Instance, Registrar, ServiceName, Subscription};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -37,7 +37,10 @@ async fn stage(listener: &TcpListener, service: &ServiceName, config: ConsulConf
     let one = Instance::new(service, address).unwrap();
     let backend = Arc::new(ConsulBackend::new(config).unwrap());
     let registrar = backend.registrar().unwrap();
-    let held = registrar.register(&one, &ttl(EVERY)).await.unwrap();
+    let held = registrar
+        .register(&one, &Attempt::new(EVERY))
+        .await
+        .unwrap();
     assert!(matches!(held.liveness(), Liveness::Permanent { .. }));
     let mut seen = registry_at(&server()).subscribe(service).unwrap();
     until(&mut seen, "there", is_live_with(1)).await;

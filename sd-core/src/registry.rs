@@ -22,7 +22,7 @@ use crate::model::snapshot::Snapshot;
 use crate::port::backend::Backend;
 use crate::port::elector::AnyElector;
 use crate::port::instancer::Instancer;
-use crate::port::registrar::RegisterOptions;
+use crate::port::registrar::{RegisterOptions, check_registration};
 use crate::registration::command::Confirm;
 use crate::registration::config::RegistrationConfig;
 use crate::registration::guard::RegistrationGuard;
@@ -250,7 +250,7 @@ impl Registry {
                 self.inner.backend.name()
             ))
         })?;
-        registrar.limits().check(&instance, &options)?;
+        check_registration(registrar.as_ref(), &instance, options.ttl)?;
         let config = self.inner.config.registration.clone();
         let config = config.with_room_for_a_write(registrar.limits());
 

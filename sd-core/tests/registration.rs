@@ -196,7 +196,7 @@ async fn an_id_is_new_for_the_first_attempt_alone_and_only_if_it_holds_the_incar
         registrar.answer_next(Op::Register, fail(ErrorKind::Timeout));
         let guard = registry.register(instance).await.unwrap();
         let calls = registrar.calls_of(Op::Register).into_iter().skip(before);
-        let new: Vec<bool> = calls.map(|call| call.options.unwrap().id_is_new).collect();
+        let new: Vec<bool> = calls.map(|call| call.attempt.unwrap().id_is_new).collect();
         assert_eq!(new, [first, false]);
         guard.deregister().await.unwrap();
     }

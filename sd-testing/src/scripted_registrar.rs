@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sd_core::port::{Limits, Liveness, Registration};
+use sd_core::port::{Attempt, Limits, Liveness, Registration};
 use sd_core::sync::lock;
-use sd_core::{Error, Instance, RecordId, RegisterOptions, Registrar, Result};
+use sd_core::{Error, Instance, RecordId, Registrar, Result};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -63,8 +63,8 @@ pub struct Call {
     pub op: Op,
     /// The record to write, for `register` and `update`.
     pub instance: Option<Instance>,
-    /// The options of `register`.
-    pub options: Option<RegisterOptions>,
+    /// What `register` was told besides.
+    pub attempt: Option<Attempt>,
 }
 
 /// A [`Registrar`] with scripted answers. Cheap to clone; clones share everything.
@@ -161,13 +161,13 @@ impl ScriptedRegistrar {
         &self,
         op: Op,
         instance: Option<&Instance>,
-        options: Option<&RegisterOptions>,
+        attempt: Option<&Attempt>,
     ) -> Result<()> {
         let call = Call {
             at: Instant::now(),
             op,
             instance: instance.cloned(),
-            options: options.cloned(),
+            attempt: attempt.copied(),
         };
         self.shared.calls.send_modify(|calls| calls.push(call));
         let answer = {
@@ -192,17 +192,23 @@ impl Registrar for ScriptedRegistrar {
         &self.limits
     }
 
+    /// The bytes of its metadata.
+    fn record_bytes(&self, record: &Instance) -> Result<usize> {
+        let metadata = record.metadata().iter();
+        Ok(metadata.map(|(key, value)| key.len() + value.len()).sum())
+    }
+
     async fn register(
         &self,
         record: &Instance,
-        options: &RegisterOptions,
+        attempt: &Attempt,
     ) -> Result<Box<dyn Registration>> {
-        self.call(Op::Register, Some(record), Some(options)).await?;
+        self.call(Op::Register, Some(record), Some(attempt)).await?;
         Ok(Box::new(ScriptedRegistration {
             registrar: self.clone(),
             liveness: match self.verify_every {
                 Some(verify_every) => Liveness::Permanent { verify_every },
-                None => Liveness::Lease { ttl: options.ttl },
+                None => Liveness::Lease { ttl: attempt.ttl },
             },
         }))
     }

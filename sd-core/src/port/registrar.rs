@@ -50,16 +50,6 @@ impl Limits {
             .unwrap_or_else(|| (ttl / 3).clamp(SHORTEST_ATTEMPT, LONGEST_ATTEMPT))
     }
 
-    /// Checks a registration's time-to-live and the size of its record.
-    ///
-    /// # Errors
-    /// `InvalidInput` names the limit that is broken.
-    pub fn check(&self, instance: &Instance, options: &RegisterOptions) -> Result<()> {
-        const OP: &str = "register";
-        self.check_ttl(OP, options.ttl)?;
-        self.check_size(OP, instance)
-    }
-
     pub(crate) fn check_ttl(&self, op: &'static str, ttl: Duration) -> Result<()> {
         if self.ttl.contains(&ttl) {
             return Ok(());
@@ -70,22 +60,38 @@ impl Limits {
             format!("the ttl {ttl:?} is outside of {shortest:?} to {longest:?}"),
         ))
     }
+}
 
-    pub(crate) fn check_size(&self, op: &'static str, instance: &Instance) -> Result<()> {
-        let bytes = serde_json::to_vec(instance)
-            .map_err(|e| Error::invalid_input(op, e.to_string()))?
-            .len();
-        if bytes > self.record_bytes {
-            return Err(Error::invalid_input(
-                op,
-                format!(
-                    "the record has {bytes} bytes, at most {} are allowed: shorten tags or metadata",
-                    self.record_bytes
-                ),
-            ));
-        }
-        Ok(())
+/// Checks a registration against what its backend accepts.
+pub(crate) fn check_registration(
+    registrar: &dyn Registrar,
+    record: &Instance,
+    ttl: Duration,
+) -> Result<()> {
+    const OP: &str = "register";
+    registrar.limits().check_ttl(OP, ttl)?;
+    check_record(OP, registrar, record)
+}
+
+/// Checks whether a backend can write a record, and whether the record is small enough.
+pub(crate) fn check_record(
+    op: &'static str,
+    registrar: &dyn Registrar,
+    record: &Instance,
+) -> Result<()> {
+    let (bytes, most) = (
+        registrar.record_bytes(record)?,
+        registrar.limits().record_bytes,
+    );
+    if bytes > most {
+        return Err(Error::invalid_input(
+            op,
+            format!(
+                "the record has {bytes} bytes, at most {most} are allowed: shorten tags or metadata"
+            ),
+        ));
     }
+    Ok(())
 }
 
 /// What a registration asks for.
@@ -95,18 +101,12 @@ pub struct RegisterOptions {
     /// How long the record outlives its last renewal. The server may grant another time-to-live, which then applies. Default
     /// [`DEFAULT_TTL`](Self::DEFAULT_TTL).
     pub ttl: Duration,
-    /// Whether no other process can hold the id: the id [holds the incarnation](Instance::id_holds_incarnation), and this is
-    /// the first attempt to write it. A registrar that would look up the holder of an id may then skip the lookup. If an
-    /// earlier registration of the same instance left a record, this attempt may fail; the next one has `false` here and must
-    /// succeed. A registry sets this for each attempt and ignores what was set. Default false.
-    pub id_is_new: bool,
 }
 
 impl Default for RegisterOptions {
     fn default() -> Self {
         Self {
             ttl: Self::DEFAULT_TTL,
-            id_is_new: false,
         }
     }
 }
@@ -123,13 +123,51 @@ impl RegisterOptions {
     }
 }
 
+/// What core tells a registrar of one attempt to register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// How long the record should outlive its last renewal. The server may grant another time-to-live, which then applies.
+    pub ttl: Duration,
+    /// Whether no other process can hold the id: the id [holds the incarnation](Instance::id_holds_incarnation), and this is
+    /// the first attempt to write it. A registrar that would look up the holder of an id may then skip the lookup. If an
+    /// earlier registration of the same instance left a record, this attempt may fail; the next one has `false` here and must
+    /// succeed.
+    pub id_is_new: bool,
+}
+
+impl Attempt {
+    /// An attempt with this time-to-live, under an id that may have a holder.
+    pub fn new(ttl: Duration) -> Self {
+        Self {
+            ttl,
+            id_is_new: false,
+        }
+    }
+
+    /// Says that no other process can hold the id.
+    #[must_use]
+    pub fn with_new_id(mut self) -> Self {
+        self.id_is_new = true;
+        self
+    }
+}
+
 /// Writes records to one server. A registrar makes one attempt and reports its outcome; core retries and renews.
 #[async_trait]
 pub trait Registrar: Debug + Send + Sync + 'static {
     /// What the server accepts.
     fn limits(&self) -> &Limits;
 
-    /// Writes a record and returns when the server has confirmed it. Idempotent for each [`RecordId`].
+    /// How many bytes the record has as this backend writes it. Before anything is sent, core compares that with
+    /// [`Limits::record_bytes`].
+    ///
+    /// # Errors
+    /// `InvalidInput` if the record can never be written, whatever its size.
+    fn record_bytes(&self, record: &Instance) -> Result<usize>;
+
+    /// Writes a record and returns when the server has confirmed it. Idempotent for each [`RecordId`]. The caller has checked the
+    /// time-to-live and the record against [`limits`](Self::limits).
     ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) if another incarnation has a live record under this id.
@@ -137,11 +175,8 @@ pub trait Registrar: Debug + Send + Sync + 'static {
     /// # Cancel safety
     /// Not cancel-safe. After a dropped call, or an error of unknown outcome, the record may exist:
     /// [`withdraw`](Self::withdraw) removes it.
-    async fn register(
-        &self,
-        record: &Instance,
-        options: &RegisterOptions,
-    ) -> Result<Box<dyn Registration>>;
+    async fn register(&self, record: &Instance, attempt: &Attempt)
+    -> Result<Box<dyn Registration>>;
 
     /// Removes this incarnation's record, never another one. Succeeds if there is none. Readers learn that the record was
     /// withdrawn on purpose, if the server has a way to tell them. Also cleans up after a `register` of unknown outcome.

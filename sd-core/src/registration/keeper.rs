@@ -15,7 +15,9 @@ use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instrument;
 use crate::model::instance::Instance;
-use crate::port::registrar::{Liveness, RegisterOptions, Registrar, Registration};
+use crate::port::registrar::{
+    Attempt, Liveness, RegisterOptions, Registrar, Registration, check_record,
+};
 use crate::registration::command::{Command, Confirm};
 use crate::registration::config::RegistrationConfig;
 use crate::registration::event::{RegistrationEvent, RegistrationPhase};
@@ -226,11 +228,11 @@ impl Keeper {
             let sent = self.clock.now();
             let is_first = !std::mem::replace(&mut self.attempted, true);
             let registrar = Arc::clone(&self.registrar);
-            let options = RegisterOptions {
-                id_is_new: is_first && wanted.id_holds_incarnation(),
-                ..self.options.clone()
-            };
-            let attempt = async move { registrar.register(&wanted, &options).await };
+            let mut attempt = Attempt::new(self.options.ttl);
+            if is_first && wanted.id_holds_incarnation() {
+                attempt = attempt.with_new_id();
+            }
+            let attempt = async move { registrar.register(&wanted, &attempt).await };
             let error = match self
                 .unless_stopped(within("register", limit, attempt))
                 .await?
@@ -471,7 +473,7 @@ impl Keeper {
                 "service, id and incarnation cannot change: register another instance",
             ));
         }
-        self.registrar.limits().check_size(OP, after)
+        check_record(OP, self.registrar.as_ref(), after)
     }
 
     /// The server confirmed the wanted record.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, Txn, TxnOp};
-use sd_core::port::{Limits, Registration};
-use sd_core::{Error, ErrorKind, Instance, RecordId, RegisterOptions, Registrar, Result};
+use sd_core::port::{Attempt, Limits, Registration};
+use sd_core::{Error, ErrorKind, Instance, RecordId, Registrar, Result};
 
 use crate::client::Client;
 use crate::client::answer::{found, position};
@@ -147,19 +147,22 @@ impl Registrar for EtcdRegistrar {
         &self.limits
     }
 
+    fn record_bytes(&self, record: &Instance) -> Result<usize> {
+        Ok(self.layout.encode("etcd: register", record)?.len())
+    }
+
     async fn register(
         &self,
         record: &Instance,
-        options: &RegisterOptions,
+        attempt: &Attempt,
     ) -> Result<Box<dyn Registration>> {
         const OP: &str = "etcd: register";
-        self.limits.check(record, options)?;
         let value = self.layout.encode(OP, record)?;
         let id = record.record_id();
         let key = self.layout.key(&id.service, &id.id);
         let (lease, ttl) = self
             .leases
-            .acquire(&self.client, OP, &id, options.ttl)
+            .acquire(&self.client, OP, &id, attempt.ttl)
             .await?;
         let put = self.put(OP, &key, &value, &id, lease).await;
         if let Err(error) = put {

@@ -158,8 +158,8 @@ const CATCHES: &[(Flaw, &[&str])] = &[
         &["an_oversized_record_is_refused_and_nothing_is_written"],
     ),
     (
-        Flaw::ClampsTheTtl,
-        &["a_ttl_out_of_range_is_refused_and_nothing_is_written"],
+        Flaw::RefusesTheLongestTtl,
+        &["the_shortest_and_the_longest_ttl_are_accepted"],
     ),
     (
         Flaw::IgnoresWithdrawals,
