@@ -184,10 +184,14 @@ impl Registry {
     /// Registers `instance` with the configured options and keeps it registered. Returns when the server has confirmed the
     /// record. Tries for at most [`RegistrationConfig::confirm_within`].
     ///
+    /// If the id is held by an earlier run at the same address, which has crashed perhaps, this waits until that run's record is gone:
+    /// for one time-to-live longer. It never takes the id from a run that goes on renewing its record.
+    ///
     /// # Errors
     /// After an error nothing stays registered.
     /// - `InvalidInput` before anything is sent.
-    /// - `Conflict` if another live incarnation has the id, in this process or another.
+    /// - `Conflict` if another live incarnation has the id, in this process or another. [`Error::holder`] says which. At once if it is
+    ///   at another address or in this process.
     /// - `Unsupported` if the source can only be read.
     /// - `Closed` after [`close`](Self::close).
     /// - Otherwise why the server did not confirm.

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use sd_core::clock::TokioClock;
 use sd_core::memory::Memory;
+use sd_core::port::Attempt;
 use sd_core::{
-    Error, ErrorKind, Incarnation, Instance, InstanceId, RegisterOptions, RegistrationEvent,
-    RegistrationGuard, RegistrationPhase, Registry, RegistryConfig,
+    Error, ErrorKind, Holder, Incarnation, Instance, InstanceId, RegisterOptions, Registrar,
+    RegistrationConfig, RegistrationEvent, RegistrationGuard, RegistrationPhase, Registry,
+    RegistryConfig,
 };
 use sd_testing::{Answer, Op, ScriptedBackend, ScriptedRegistrar};
 use tokio::time::{Instant, sleep, timeout};
@@ -102,6 +104,88 @@ async fn a_conflict_is_told_at_once_and_leaves_nothing_behind() {
     soon(registrar.called(Op::Withdraw, 1)).await;
     nothing_is_kept(&registry).await;
     assert_eq!(registrar.calls_of(Op::Register).len(), 1);
+}
+
+/// Another run of the same instance, at its address or at another one.
+fn another_run(address: &str) -> Instance {
+    let other = instance("a").with_incarnation(Incarnation::random());
+    other.with_endpoint(address.parse().unwrap())
+}
+
+fn held_by(other: &Instance) -> Answer {
+    Answer::Fail(Error::new(ErrorKind::Conflict, "scripted").held_by(other))
+}
+
+#[tokio::test(start_paused = true)]
+async fn register_waits_for_the_record_of_an_earlier_run_at_its_address_to_go() {
+    let (memory, start) = (Memory::with_clock(Arc::new(TokioClock)), Instant::now());
+    let crashed = another_run("10.0.0.7:50051");
+    let registrar = memory.backend();
+    registrar
+        .register(&crashed, &Attempt::new(TTL))
+        .await
+        .unwrap();
+    let mut guard = memory.connect().register(instance("a")).await.unwrap();
+    let took = start.elapsed();
+    assert!(
+        took >= TTL && took <= TTL + Duration::from_millis(1100),
+        "{took:?}"
+    );
+    let told = guard.next_event().await.unwrap();
+    let holder = told.error().and_then(Error::holder).cloned();
+    assert_eq!(told.as_str(), "retrying");
+    assert_eq!(holder, Some(Holder::from(&crashed)));
+    event_named(&mut guard, "registered").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn register_gives_up_on_a_run_at_its_address_that_outlasts_a_ttl() {
+    let (registry, registrar) = registry();
+    let alive = another_run("10.0.0.7:50051");
+    registrar.answer_all(Op::Register, held_by(&alive));
+    let start = Instant::now();
+    let error = registry.register(instance("a")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(error.holder(), Some(&Holder::from(&alive)));
+    let bound = RegistrationConfig::default().confirm_within + TTL;
+    let took = start.elapsed();
+    assert!(
+        took <= bound && took >= bound - Duration::from_millis(1100),
+        "{took:?}"
+    );
+    nothing_is_kept(&registry).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn register_does_not_wait_for_a_run_at_another_address_and_the_background_does() {
+    let (registry, registrar) = registry();
+    registrar.answer_all(Op::Register, held_by(&another_run("10.0.0.8:50051")));
+    let start = Instant::now();
+    let error = registry.register(instance("a")).await.unwrap_err();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert!(error.report().to_string().contains("10.0.0.8:50051"));
+
+    let options = RegisterOptions::default();
+    let mut guard = registry
+        .register_in_background(instance("b"), options)
+        .unwrap();
+    event_named(&mut guard, "retrying").await;
+    sleep(Duration::from_hours(1)).await;
+    registrar.answer_all(Op::Register, Answer::Succeed);
+    event_named(&mut guard, "registered").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registrar_is_told_whether_the_registration_was_confirmed_before() {
+    let (_registry, registrar, mut guard) = registered().await;
+    registrar.lose(Error::new(ErrorKind::Conflict, "scripted"));
+    event_named(&mut guard, "lost").await;
+    event_named(&mut guard, "registered").await;
+    let calls = registrar.calls_of(Op::Register).into_iter();
+    let told: Vec<bool> = calls
+        .map(|call| call.attempt.unwrap().was_confirmed)
+        .collect();
+    assert_eq!(told, [false, true]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -65,7 +65,12 @@ impl Registrar for ConsulRegistrar {
         let check = CheckDefinition::new(OP, self.client.config(), record, attempt.ttl)?;
         let definition = encode(OP, record, check)?;
         let (client, instance, id) = (Arc::clone(&self.client), record.clone(), record.record_id());
-        let id_is_new = attempt.id_is_new;
+        let Attempt {
+            ttl,
+            id_is_new,
+            was_confirmed,
+            ..
+        } = *attempt;
         // Before it is used: one that is replaced meanwhile is noticed then.
         let written = Written::new(record.clone(), client.token(OP).await?);
         let writing = async move {
@@ -80,14 +85,16 @@ impl Registrar for ConsulRegistrar {
                 records.holder(&record).await?
             };
             let before = match holder {
-                Holder::Other { who, alive: true } => {
-                    return Err(Error::new(ErrorKind::Conflict, OP).because(format!(
-                        "the id {} is held by {who}: give this instance another id, or wait until that one is gone",
-                        record.id
-                    )));
+                Holder::Other(other) if other.alive => {
+                    let mut succeeded = None;
+                    // A run that was taken over does not take its record back.
+                    if !was_confirmed {
+                        succeeded = records.succeed(&other, &definition, &instance).await?;
+                    }
+                    succeeded.ok_or_else(|| other.conflict(OP, &record.id))?
                 }
                 // What is left of it, its maintenance mode for instance, is not ours.
-                Holder::Other { alive: false, .. } => {
+                Holder::Other(_) => {
                     client.remove_service(OP, &definition.id).await?;
                     Holder::Free
                 }
@@ -107,7 +114,7 @@ impl Registrar for ConsulRegistrar {
             client: Arc::clone(&self.client),
             writes: Arc::clone(&self.writes),
             record: id,
-            ttl: attempt.ttl,
+            ttl,
             written: Arc::new(written),
         }))
     }

@@ -134,6 +134,9 @@ pub struct Attempt {
     /// earlier registration of the same instance left a record, this attempt may fail; the next one has `false` here and must
     /// succeed.
     pub id_is_new: bool,
+    /// Whether the server has confirmed this registration before. A record of another run under the id is then that of a
+    /// successor, even where a [check of the address](Registrar::register) would make it ours.
+    pub was_confirmed: bool,
 }
 
 impl Attempt {
@@ -142,7 +145,15 @@ impl Attempt {
         Self {
             ttl,
             id_is_new: false,
+            was_confirmed: false,
         }
+    }
+
+    /// Says that the server has confirmed this registration before.
+    #[must_use]
+    pub fn after_confirmation(mut self) -> Self {
+        self.was_confirmed = true;
+        self
     }
 
     /// Says that no other process can hold the id.
@@ -169,8 +180,13 @@ pub trait Registrar: Debug + Send + Sync + 'static {
     /// Writes a record and returns when the server has confirmed it. Idempotent for each [`RecordId`]. The caller has checked the
     /// time-to-live and the record against [`limits`](Self::limits).
     ///
+    /// A record of another incarnation is never replaced while it lives, with one exception. A server may find out by itself whether
+    /// the record's TCP address is served, for example with a check of Consul's agent. Such a record belongs to whatever listens at the
+    /// address now. The first attempt of a run at the same address replaces it, if it still is as it was found.
+    ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) if another incarnation has a live record under this id.
+    /// [`Error::held_by`] names it, so that core can tell an earlier run at the same address from another instance.
     ///
     /// # Cancel safety
     /// Not cancel-safe. After a dropped call, or an error of unknown outcome, the record may exist:

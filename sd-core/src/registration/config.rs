@@ -9,7 +9,8 @@ use crate::port::registrar::{Limits, RegisterOptions};
 #[non_exhaustive]
 pub struct RegistrationConfig {
     /// How long [`Registry::register`](crate::Registry::register) tries before it gives up, and how long an update waits for
-    /// its confirmation. At least as long as [one write of the backend](crate::port::Limits::attempt) may take. Default 10 s.
+    /// its confirmation. At least as long as [one write of the backend](crate::port::Limits::attempt) may take. If an
+    /// earlier run at the same address holds the id, registering takes at most one time-to-live longer. Default 10 s.
     pub confirm_within: Duration,
     /// How long a withdrawal is retried, at least as long as [one write of the backend](crate::port::Limits::attempt) may take.
     /// What becomes of a record that could not be withdrawn depends on its [`Liveness`](crate::port::Liveness): the server removes

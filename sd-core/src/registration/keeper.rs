@@ -60,6 +60,8 @@ pub(crate) struct KeeperHandle {
     pub(crate) config: RegistrationConfig,
 }
 
+/// An owner waits for the earlier run's record to go, so that is looked for often.
+const LONGEST_PAUSE_FOR_EARLIER_RUN: Duration = Duration::from_secs(1);
 /// Updates that the keeper has not taken yet.
 const MOST_COMMANDS: usize = 8;
 /// Events that the owner has not read yet; older ones are dropped.
@@ -214,12 +216,13 @@ impl Keeper {
     }
 
     /// Attempts to register until the server confirms; until `give_up_at`, if there is such a time.
-    async fn register(&mut self, give_up_at: Option<Moment>) -> Result<Held, End> {
+    async fn register(&mut self, mut give_up_at: Option<Moment>) -> Result<Held, End> {
         if let Some(left) = self.predecessor.clone() {
             self.wait_for(left, give_up_at).await?;
             self.predecessor = None;
         }
         let mut backoff = Backoff::new(Duration::from_millis(100), self.options.ttl / 3);
+        let mut outlasts_earlier_run = false;
         loop {
             let wanted = Arc::clone(&self.status.borrow().wanted);
             let limit = give_up_at.map_or(self.attempt_limit(), |at| {
@@ -231,6 +234,9 @@ impl Keeper {
             let mut attempt = Attempt::new(self.options.ttl);
             if is_first && wanted.id_holds_incarnation() {
                 attempt = attempt.with_new_id();
+            }
+            if self.confirmed.is_some() {
+                attempt = attempt.after_confirmation();
             }
             let attempt = async move { registrar.register(&wanted, &attempt).await };
             let error = match self
@@ -257,6 +263,15 @@ impl Keeper {
                 Retry::After(asked) => paced(asked, &mut backoff),
                 Retry::Backoff | Retry::Resync => backoff.next_delay(),
             };
+            let is_earlier_run = self.is_of_earlier_run(&error);
+            let delay = if is_earlier_run && give_up_at.is_some() {
+                delay.min(LONGEST_PAUSE_FOR_EARLIER_RUN)
+            } else {
+                delay
+            };
+            if is_earlier_run && !std::mem::replace(&mut outlasts_earlier_run, true) {
+                give_up_at = give_up_at.map(|at| at + self.options.ttl);
+            }
             if let Some(at) = give_up_at {
                 let may_pass = matches!(
                     error.kind(),
@@ -265,13 +280,31 @@ impl Keeper {
                         | ErrorKind::RateLimited { .. }
                         | ErrorKind::LeaseLost
                 );
-                if !may_pass || self.clock.now() + delay >= at {
-                    return Err(End::Hopeless(error));
+                if !(may_pass || is_earlier_run) || self.clock.now() + delay >= at {
+                    return Err(End::Hopeless(if is_earlier_run {
+                        error.because(
+                            "another run at this address has outlasted the time-to-live: it is alive, or its time-to-live is longer. Stop \
+                             it, wait until its record is gone, or give this instance another id",
+                        )
+                    } else {
+                        error
+                    }));
                 }
             }
             self.emit(RegistrationEvent::Retrying { error, delay });
             self.pause(delay).await?;
         }
+    }
+
+    /// Whether the id is held by another run at our own address. That is most probably an earlier run of ours which crashed, and
+    /// whose record goes when its time-to-live ends.
+    fn is_of_earlier_run(&self, error: &Error) -> bool {
+        let wanted = self.status.borrow();
+        let wanted = &wanted.wanted;
+        error.kind() == ErrorKind::Conflict
+            && error.holder().is_some_and(|holder| {
+                holder.endpoint == *wanted.endpoint() && holder.incarnation != wanted.incarnation()
+            })
     }
 
     /// Waits until an earlier registration has left, at most until `give_up_at`.

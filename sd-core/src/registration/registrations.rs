@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, info_span};
 
 use crate::clock::Clock;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Holder, Result};
 use crate::model::instance::RecordId;
 use crate::model::name::{InstanceId, ServiceName};
 use crate::registration::command::Confirm;
@@ -80,11 +80,10 @@ impl Registrations {
     fn enter(&self, record: &RecordId, kept: Kept) -> Result<Option<CancellationToken>> {
         let mut map = lock(&self.0);
         let key = (record.service.clone(), record.id.clone());
-        if map
-            .get(&key)
-            .is_some_and(|other| !other.stop.is_cancelled())
-        {
-            return Err(Error::new(ErrorKind::Conflict, "register").because(format!(
+        if let Some(other) = map.get(&key).filter(|other| !other.stop.is_cancelled()) {
+            let error = Error::new(ErrorKind::Conflict, "register");
+            let holder = Holder::from(other.status.borrow().wanted.as_ref());
+            return Err(error.held_by(holder).because(format!(
                 "this process already keeps {:?} of {:?} registered: deregister it first",
                 record.id, record.service
             )));

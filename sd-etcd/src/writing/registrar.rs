@@ -74,12 +74,21 @@ impl EtcdRegistrar {
             if found.lease() == lease && found.value() == value {
                 return Ok(());
             }
-            if found.lease() != lease
-                && let Owner::Other(who) = Owner::of(&stored_in(&found, record), record)
-            {
-                return Err(Error::new(ErrorKind::Conflict, op).because(format!(
-                    "{key} is held by {who}: give this instance another id, or wait until the other record is gone"
-                )));
+            if found.lease() != lease {
+                let conflict = Error::new(ErrorKind::Conflict, op);
+                match Owner::of(&stored_in(&found, record), record) {
+                    Owner::Us | Owner::Free => {}
+                    Owner::Run(holder) => {
+                        return Err(conflict.held_by(holder).because(format!(
+                            "{key} is taken: give this instance another id, or wait until the other record is gone"
+                        )));
+                    }
+                    Owner::NoRecord(reason) => {
+                        return Err(conflict.because(format!(
+                            "{key} holds a value that is not a record ({reason}): give this instance another id, or remove that"
+                        )));
+                    }
+                }
             }
             expected = found.mod_revision();
         }

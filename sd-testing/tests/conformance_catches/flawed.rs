@@ -50,6 +50,8 @@ pub(crate) enum Flaw {
     WritesOnWhenDropped,
     RefusesItsOwnRecord,
     OverwritesOthers,
+    OverwritesItsAddress,
+    HidesTheHolder,
     RemembersIdsForEver,
     ReportsNoTtl,
     GrantsMoreThanItSays,

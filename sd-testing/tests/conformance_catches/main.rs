@@ -226,6 +226,28 @@ const CATCHES: &[(Flaw, &[&str])] = &[
         Flaw::RemembersIdsForEver,
         &["an_id_is_free_after_its_record_expired"],
     ),
+    (
+        Flaw::HidesTheHolder,
+        &[
+            "a_conflict_says_who_holds_the_id",
+            "an_earlier_run_at_the_same_address_is_waited_out",
+        ],
+    ),
+    (
+        Flaw::OverwritesOthers,
+        &[
+            "a_conflict_says_who_holds_the_id",
+            "an_earlier_run_at_the_same_address_is_waited_out",
+            "a_living_run_at_the_same_address_keeps_its_record",
+        ],
+    ),
+    (
+        Flaw::OverwritesItsAddress,
+        &[
+            "an_earlier_run_at_the_same_address_is_waited_out",
+            "a_living_run_at_the_same_address_keeps_its_record",
+        ],
+    ),
 ];
 
 fn all_cases() -> Vec<Case> {

@@ -77,6 +77,12 @@ impl Registrar for Flawed {
                 return Err(Error::invalid_input("register", "that is too long"));
             }
             Flaw::OverwritesOthers => self.evict(&id).await?,
+            Flaw::OverwritesItsAddress => {
+                let owner = self.owner_of(&id).await?;
+                if owner.is_some_and(|owner| owner.endpoint() == record.endpoint()) {
+                    self.evict(&id).await?;
+                }
+            }
             Flaw::RefusesItsOwnRecord if self.owner_of(&id).await?.is_some() => {
                 return Err(Error::new(ErrorKind::Conflict, "register"));
             }
@@ -109,7 +115,13 @@ impl Registrar for Flawed {
         if self.has(Flaw::WritesOnWhenDropped) {
             tokio::spawn(writing).await.unwrap()?;
         }
-        registration.inner = Some(self.inner.register(&record, &stored).await?);
+        let registered = self.inner.register(&record, &stored).await;
+        registration.inner = Some(match registered {
+            Err(error) if self.has(Flaw::HidesTheHolder) => {
+                return Err(Error::new(error.kind(), "register"));
+            }
+            registered => registered?,
+        });
         Ok(Box::new(registration))
     }
 
