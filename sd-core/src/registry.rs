@@ -321,6 +321,19 @@ impl Registry {
         self.inner.backend.close().await
     }
 
+    /// As [`close`](Self::close), but leaves the records at the server, as [`RegistrationGuard::release`] does: for a process that
+    /// hands all of its registrations over to the next one. What the server has not confirmed is withdrawn.
+    ///
+    /// # Errors
+    /// As [`close`](Self::close). The last event of each registration says whether its record was left.
+    ///
+    /// # Cancel safety
+    /// As [`close`](Self::close): the records are left in the background.
+    pub async fn close_keeping_records(&self) -> Result<()> {
+        self.inner.registrations.leave_records();
+        self.close().await
+    }
+
     /// Every subscription and registration of this registry, and why it is as it is.
     pub fn dump(&self) -> RegistryDump {
         let clock = self.inner.config.clock.as_ref();

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use sd_core::clock::TokioClock;
 use sd_core::memory::Memory;
 use sd_core::port::Attempt;
@@ -758,6 +759,62 @@ async fn closing_the_registry_withdraws_everything_and_refuses_more() {
     let error = registry.register(instance("c")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
     assert_eq!(registrar.calls_of(Op::Register).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_released_record_is_left_and_not_renewed() {
+    let (registry, registrar, guard) = registered().await;
+    let record = guard.record_id().clone();
+    assert_eq!(guard.release().await.unwrap(), record);
+    nothing_is_kept(&registry).await;
+    sleep(Duration::from_mins(1)).await;
+    let ops: Vec<Op> = registrar.calls().iter().map(|call| call.op).collect();
+    assert_eq!(ops, [Op::Register, Op::Release]);
+
+    let (_registry, registrar, guard) = registered().await;
+    assert!(guard.release().now_or_never().is_none());
+    soon(registrar.called(Op::Release, 1)).await;
+    sleep(Duration::from_mins(1)).await;
+    assert!(registrar.calls_of(Op::Withdraw).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_left_is_withdrawn() {
+    let (registry, registrar) = registry();
+    registrar.answer_all(Op::Register, fail(ErrorKind::Unavailable));
+    let options = RegisterOptions::default();
+    let mut guard = registry
+        .register_in_background(instance("a"), options)
+        .unwrap();
+    event_named(&mut guard, "retrying").await;
+    let error = guard.release().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(registrar.calls_of(Op::Withdraw).len(), 1);
+
+    let (_registry, registrar, guard) = registered().await;
+    registrar.answer_all(Op::Release, fail(ErrorKind::Unsupported));
+    let error = guard.release().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert_eq!(registrar.calls_of(Op::Withdraw).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_closes_can_leave_its_records() {
+    let (registry, registrar, mut guard) = registered().await;
+    registrar.answer_next(Op::Register, Answer::Hang);
+    let options = RegisterOptions::default();
+    let mut unconfirmed = registry
+        .register_in_background(instance("b"), options)
+        .unwrap();
+    soon(registrar.called(Op::Register, 2)).await;
+    registry.close_keeping_records().await.unwrap();
+    assert_eq!(event(&mut guard).await, "released");
+    assert_eq!(event(&mut guard).await, "none");
+    event_named(&mut unconfirmed, "withdrawn").await;
+    assert_eq!(registrar.calls_of(Op::Release).len(), 1);
+    assert_eq!(registrar.calls_of(Op::Withdraw).len(), 1);
+    let error = registry.register(instance("c")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
 }
 
 #[tokio::test(start_paused = true)]

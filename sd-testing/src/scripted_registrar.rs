@@ -51,6 +51,8 @@ pub enum Op {
     Update,
     /// `withdraw`
     Withdraw,
+    /// `release`
+    Release,
 }
 
 /// One call of a [`ScriptedRegistrar`].
@@ -215,6 +217,10 @@ impl Registrar for ScriptedRegistrar {
 
     async fn withdraw(&self, _record: &RecordId) -> Result<()> {
         self.call(Op::Withdraw, None, None).await
+    }
+
+    async fn release(&self, _record: &RecordId) -> Result<()> {
+        self.call(Op::Release, None, None).await
     }
 }
 

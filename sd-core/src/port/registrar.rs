@@ -203,6 +203,19 @@ pub trait Registrar: Debug + Send + Sync + 'static {
     /// # Cancel safety
     /// After a dropped call the record may still be there: call again.
     async fn withdraw(&self, record: &RecordId) -> Result<()>;
+
+    /// Forgets this incarnation's record and leaves it at the server, for another client that registers the same incarnation. By
+    /// default there is nothing to forget.
+    ///
+    /// # Errors
+    /// `Unsupported` if the record ends with this client.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves the record at the server.
+    async fn release(&self, record: &RecordId) -> Result<()> {
+        let _ = record;
+        Ok(())
+    }
 }
 
 /// One record at the server. Dropping this handle changes nothing at the server: core withdraws the record, or what its

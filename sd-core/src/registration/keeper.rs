@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -46,6 +47,28 @@ pub(crate) struct Keeper {
     confirmed: Option<Arc<Instance>>,
     /// How it stays alive.
     liveness: Option<Liveness>,
+    leave_record: LeaveRecord,
+}
+
+/// Whether the record stays at the server when the keeper stops. Said before it is told to stop.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LeaveRecord(Arc<AtomicBool>);
+
+impl LeaveRecord {
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn get(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// How the keeper of a registration ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Withdrawn,
+    Released,
 }
 
 /// What the owner of a registration holds of its keeper.
@@ -54,8 +77,9 @@ pub(crate) struct KeeperHandle {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) status: watch::Receiver<RegistrationStatus>,
     pub(crate) events: broadcast::Receiver<RegistrationEvent>,
-    /// Tells the keeper to withdraw.
+    /// Tells the keeper to stop, and to withdraw unless it is to leave the record.
     pub(crate) stop: CancellationToken,
+    pub(crate) leave_record: LeaveRecord,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: RegistrationConfig,
 }
@@ -98,11 +122,13 @@ impl Keeper {
         });
         let (commands, commands_seen) = mpsc::channel(MOST_COMMANDS);
         let (events, events_seen) = broadcast::channel(MOST_EVENTS);
+        let leave_record = LeaveRecord::default();
         let handle = KeeperHandle {
             commands,
             status: status_seen,
             events: events_seen,
             stop: stop.clone(),
+            leave_record: leave_record.clone(),
             clock: Arc::clone(&clock),
             config: config.clone(),
         };
@@ -120,6 +146,7 @@ impl Keeper {
             attempted: false,
             confirmed: None,
             liveness: None,
+            leave_record,
         };
         (keeper, handle)
     }
@@ -130,8 +157,8 @@ impl Keeper {
         self
     }
 
-    /// Keeps the record until `stop` is cancelled, then withdraws it.
-    pub(crate) async fn run(self, confirm: Confirm) -> Result<()> {
+    /// Keeps the record until `stop` is cancelled, then withdraws it or leaves it.
+    pub(crate) async fn run(self, confirm: Confirm) -> Result<Ending> {
         let (status, events) = (self.status.clone(), self.events.clone());
         let done = AssertUnwindSafe(self.keep_and_withdraw(confirm))
             .catch_unwind()
@@ -150,29 +177,49 @@ impl Keeper {
         })
     }
 
-    async fn keep_and_withdraw(mut self, confirm: Confirm) -> Result<()> {
+    async fn keep_and_withdraw(mut self, confirm: Confirm) -> Result<Ending> {
         let hopeless = self.keep(confirm).await.err();
         // From here on another registration may take this id.
         self.stop.cancel();
-        let withdrawn = if self.attempted {
-            self.withdraw().await
-        } else {
-            Ok(())
-        };
+        let ended = self.end(hopeless.is_none()).await;
         self.answer_updates(&Err(Error::new(ErrorKind::Closed, "update registration")));
         if let Some(left) = self.predecessor.take() {
             // Our successor waits for us alone, so we leave no sooner than our own predecessor.
             left.cancelled().await;
         }
-        match (hopeless, withdrawn) {
+        match (hopeless, ended) {
             (Some(error), _) | (None, Err(error)) => {
                 self.emit(RegistrationEvent::Failed(error.clone()));
                 Err(error)
             }
-            (None, Ok(())) => {
-                self.emit(RegistrationEvent::Withdrawn);
-                Ok(())
+            (None, Ok(ending)) => {
+                self.emit(match ending {
+                    Ending::Withdrawn => RegistrationEvent::Withdrawn,
+                    Ending::Released => RegistrationEvent::Released,
+                });
+                Ok(ending)
             }
+        }
+    }
+
+    /// Leaves the record if that is wanted, and withdraws it otherwise. What the server never confirmed is no record to leave.
+    async fn end(&self, may_leave: bool) -> Result<Ending> {
+        let confirmed = self.confirmed.as_ref().filter(|_| may_leave);
+        let mut refused = None;
+        if let Some(record) = confirmed.filter(|_| self.leave_record.get()) {
+            let record = record.record_id();
+            let release = self.registrar.release(&record);
+            match within("release registration", self.attempt_limit(), release).await {
+                Ok(()) => return Ok(Ending::Released),
+                Err(error) => refused = Some(error),
+            }
+        }
+        if self.attempted {
+            self.withdraw().await?;
+        }
+        match refused {
+            Some(error) => Err(error),
+            None => Ok(Ending::Withdrawn),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::model::instance::RecordId;
 use crate::model::name::{InstanceId, ServiceName};
 use crate::registration::command::Confirm;
 use crate::registration::guard::RegistrationGuard;
-use crate::registration::keeper::{Keeper, KeeperHandle};
+use crate::registration::keeper::{Keeper, KeeperHandle, LeaveRecord};
 use crate::registration::status::{RegistrationDump, RegistrationStatus};
 use crate::sync::lock;
 
@@ -26,8 +26,9 @@ pub(crate) struct Registrations(Mutex<BTreeMap<(ServiceName, InstanceId), Kept>>
 
 struct Kept {
     status: watch::Receiver<RegistrationStatus>,
-    /// Told to withdraw.
+    /// Told to stop.
     stop: CancellationToken,
+    leave_record: LeaveRecord,
     /// Has withdrawn, or given up doing so.
     left: CancellationToken,
     /// How long that may take.
@@ -51,6 +52,7 @@ impl Registrations {
         let kept = Kept {
             status: handle.status.clone(),
             stop: handle.stop.clone(),
+            leave_record: handle.leave_record.clone(),
             left: left.clone(),
             withdraw_within: handle.config.withdraw_within,
         };
@@ -97,6 +99,13 @@ impl Registrations {
         let key = (record.service.clone(), record.id.clone());
         if map.get(&key).is_some_and(|kept| kept.left.is_cancelled()) {
             map.remove(&key);
+        }
+    }
+
+    /// Has every keeper leave its record when it stops.
+    pub(crate) fn leave_records(&self) {
+        for kept in lock(&self.0).values() {
+            kept.leave_record.set();
         }
     }
 

@@ -197,6 +197,14 @@ impl Registrar for EtcdRegistrar {
         self.remove(OP, record, lease).await?;
         self.leases.release(&self.client, OP, record).await
     }
+
+    /// The lease lives on until its time-to-live ends, or until another client moves the record to its own.
+    async fn release(&self, record: &RecordId) -> Result<()> {
+        if let Some(lease) = self.leases.id(record) {
+            self.leases.forget(record, lease);
+        }
+        Ok(())
+    }
 }
 
 fn changes_too_fast(op: &'static str, key: &str) -> Error {

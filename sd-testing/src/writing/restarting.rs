@@ -1,4 +1,4 @@
-//! Restarting: whose record is in the way is told, and an earlier run's is waited out.
+//! Restarting: whose record is in the way is told, an earlier run's is waited out, and a released one is continued.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use sd_core::clock::TokioClock;
 use sd_core::port::Attempt;
 use sd_core::{
-    Backend, ErrorKind, Holder, Incarnation, RegisterOptions, RegistrationConfig,
+    Backend, ErrorKind, Holder, Incarnation, Instance, RegisterOptions, RegistrationConfig,
     RegistrationPhase, Registry, RegistryConfig,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::Fixture;
 use crate::case::{Case, Failure, Outcome, case, ensure};
@@ -19,6 +19,7 @@ pub(super) const CASES: &[Case] = &[
     case!(a_conflict_says_who_holds_the_id),
     case!(an_earlier_run_at_the_same_address_is_waited_out),
     case!(a_living_run_at_the_same_address_keeps_its_record),
+    case!(a_released_record_is_continued_by_another_client),
 ];
 
 /// A registry as a process has one, by the clock that measures the cases.
@@ -104,4 +105,34 @@ async fn a_living_run_at_the_same_address_keeps_its_record(fixture: &dyn Fixture
     scene.ensure_lists("after a twin gave up", &[owner]).await?;
     guard.deregister().await?;
     Ok(())
+}
+
+async fn a_released_record_is_continued_by_another_client(fixture: &dyn Fixture) -> Outcome {
+    let scene = Scene::open(fixture).await?;
+    let ttl = fixture.ttl();
+    let first = scene.instance("a")?;
+    let config = within(Duration::from_secs(10), ttl);
+    let old = registry_over(&scene.writer, config.clone());
+    let record = old.register(first.clone()).await?.release().await?;
+    old.close_keeping_records().await?;
+    scene
+        .ensure_lists("after it was released", std::slice::from_ref(&first))
+        .await?;
+
+    // As another process would make it of the record's id.
+    let endpoint = first.endpoint().clone();
+    let next = Instance::of_run(record.service, record.id, record.incarnation, endpoint);
+    let next = next.with_metadata("version", "2");
+    let new = registry_over(&fixture.backend().await?, config);
+    let guard = new.register(next.clone()).await?;
+    let continued = Instant::now();
+    while continued.elapsed() < ttl * 2 {
+        let when = format!("{:?} after it was continued", continued.elapsed());
+        scene
+            .ensure_lists(&when, std::slice::from_ref(&next))
+            .await?;
+        sleep(ttl / 10).await;
+    }
+    guard.deregister().await?;
+    scene.ensure_lists("after its end", &[]).await
 }

@@ -52,6 +52,8 @@ pub(crate) enum Flaw {
     OverwritesOthers,
     OverwritesItsAddress,
     HidesTheHolder,
+    WithdrawsWhenReleased,
+    WithdrawsWhenClosed,
     RemembersIdsForEver,
     ReportsNoTtl,
     GrantsMoreThanItSays,
@@ -252,6 +254,9 @@ impl Backend for Flawed {
     async fn close(&self) -> Result<()> {
         if self.has(Flaw::IgnoresClose) {
             return Ok(());
+        }
+        if self.has(Flaw::WithdrawsWhenClosed) {
+            self.withdraw_all().await?;
         }
         self.inner.close().await
     }

@@ -227,6 +227,14 @@ const CATCHES: &[(Flaw, &[&str])] = &[
         &["an_id_is_free_after_its_record_expired"],
     ),
     (
+        Flaw::WithdrawsWhenReleased,
+        &["a_released_record_is_continued_by_another_client"],
+    ),
+    (
+        Flaw::WithdrawsWhenClosed,
+        &["a_released_record_is_continued_by_another_client"],
+    ),
+    (
         Flaw::HidesTheHolder,
         &[
             "a_conflict_says_who_holds_the_id",

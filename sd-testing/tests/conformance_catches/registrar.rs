@@ -23,6 +23,14 @@ impl Flawed {
         Ok(())
     }
 
+    pub(crate) async fn withdraw_all(&self) -> Result<()> {
+        let all = std::mem::take(&mut *self.shared.registered.lock().unwrap());
+        for record in all {
+            self.inner.withdraw(&record).await?;
+        }
+        Ok(())
+    }
+
     async fn owner_of(&self, record: &RecordId) -> Result<Option<Arc<Instance>>> {
         let listed = self.inner.list(&record.service).await?;
         Ok(listed.get(&record.id).cloned())
@@ -137,14 +145,18 @@ impl Registrar for Flawed {
                 return Err(Error::new(ErrorKind::NotFound, "withdraw"));
             }
             Flaw::WithdrawsAllItsRecords => {
-                let all = std::mem::take(&mut *self.shared.registered.lock().unwrap());
-                for record in all {
-                    self.inner.withdraw(&record).await?;
-                }
+                self.withdraw_all().await?;
             }
             _ => {}
         }
         self.inner.withdraw(&record).await
+    }
+
+    async fn release(&self, record: &RecordId) -> Result<()> {
+        if self.has(Flaw::WithdrawsWhenReleased) {
+            self.inner.withdraw(record).await?;
+        }
+        self.inner.release(record).await
     }
 }
 
