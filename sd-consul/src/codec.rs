@@ -290,6 +290,38 @@ fn encode_meta(op: &'static str, instance: &Instance) -> Result<BTreeMap<String,
     Ok(meta)
 }
 
+/// A record as a transaction replaces it in the catalog.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct CatalogRecord<'a> {
+    #[serde(rename = "ID")]
+    id: &'a str,
+    service: &'a str,
+    address: &'a str,
+    port: Option<u16>,
+    tags: &'a BTreeSet<String>,
+    meta: &'a BTreeMap<String, String>,
+    weights: Weights,
+    /// Which modification it replaces.
+    modify_index: u64,
+}
+
+impl ServiceDefinition {
+    /// In place of the record that was last modified at `index`.
+    pub(crate) fn in_place_of(&self, index: u64) -> CatalogRecord<'_> {
+        CatalogRecord {
+            id: &self.id,
+            service: &self.name,
+            address: &self.address,
+            port: self.port,
+            tags: &self.tags,
+            meta: &self.meta,
+            weights: self.weights,
+            modify_index: index,
+        }
+    }
+}
+
 impl Service {
     /// Which run of which instance of ours this is; `None` for what others registered.
     pub(crate) fn run_of(&self, service: &ServiceName) -> Option<(InstanceId, Incarnation)> {
@@ -297,16 +329,19 @@ impl Service {
         Some((instance_id(service, &self.id)?, incarnation))
     }
 
-    fn endpoint(&self, node: &Node) -> Result<Endpoint> {
+    /// Where it says itself that clients dial it. A record of ours does; another may mean the address of its node.
+    pub(crate) fn own_endpoint(&self) -> Result<Endpoint> {
         if !self.socket_path.is_empty() {
             return Endpoint::unix(Path::new(&self.socket_path));
         }
-        let port = u16::try_from(self.port).unwrap_or(0);
-        if self.address.is_empty() {
-            Endpoint::tcp(&node.address, port)
-        } else {
-            Endpoint::tcp(&self.address, port)
+        Endpoint::tcp(&self.address, u16::try_from(self.port).unwrap_or(0))
+    }
+
+    fn endpoint(&self, node: &Node) -> Result<Endpoint> {
+        if self.socket_path.is_empty() && self.address.is_empty() {
+            return Endpoint::tcp(&node.address, u16::try_from(self.port).unwrap_or(0));
         }
+        self.own_endpoint()
     }
 }
 

@@ -144,6 +144,8 @@ pub(crate) struct Check {
     status: String,
     #[serde(rename = "Notes", default)]
     pub(crate) notes: String,
+    #[serde(rename = "Type", default)]
+    kind: String,
 }
 
 /// What all checks of an instance and of its node say together.
@@ -172,6 +174,11 @@ impl Check {
         }
     }
 
+    /// Whether the agent finds the state out by itself, with the kinds of checks that we register.
+    fn is_probe(&self) -> bool {
+        matches!(self.kind.as_str(), "grpc" | "http" | "tcp")
+    }
+
     fn is_maintenance(&self) -> bool {
         self.id == NODE_MAINTENANCE || self.id.starts_with(SERVICE_MAINTENANCE)
     }
@@ -186,6 +193,13 @@ impl Health {
                 .iter()
                 .any(|check| check.is_maintenance() && check.state() != State::Passing),
         }
+    }
+
+    /// Whether the check with this id is one that the agent makes.
+    pub(crate) fn is_probed(checks: &[Check], id: &str) -> bool {
+        checks
+            .iter()
+            .any(|check| check.id == id && check.is_probe())
     }
 
     /// The state of one check; `None` if there is none with this id.
@@ -208,6 +222,7 @@ mod tests {
             id: id.to_owned(),
             status: status.to_owned(),
             notes: String::new(),
+            kind: String::new(),
         }
     }
 

@@ -8,10 +8,14 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{LONG, Operator, config_at, is_live_with, registry_at, server, service, ttl, until};
+use common::{LONG, Operator, config_at, is_live_with, registry_at, server, service, until};
 use sd_consul::{CheckKind, ConsulBackend, ConsulConfig};
-use sd_core::port::{Liveness, Registration};
-use sd_core::{Backend, Instance, Registrar, ServiceName, Subscription};
+use sd_core::port::{Attempt, Liveness, Registration};
+use sd_core::{
+    Backend, ErrorKind, Holder, Incarnation, Instance, RegisterOptions, Registrar, ServiceName,
+    Subscription,
+};
+use sd_testing::{HttpProxy, HttpRule};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -37,7 +41,10 @@ async fn stage(listener: &TcpListener, service: &ServiceName, config: ConsulConf
     let one = Instance::new(service, address).unwrap();
     let backend = Arc::new(ConsulBackend::new(config).unwrap());
     let registrar = backend.registrar().unwrap();
-    let held = registrar.register(&one, &ttl(EVERY)).await.unwrap();
+    let held = registrar
+        .register(&one, &Attempt::new(EVERY))
+        .await
+        .unwrap();
     assert!(matches!(held.liveness(), Liveness::Permanent { .. }));
     let mut seen = registry_at(&server()).subscribe(service).unwrap();
     until(&mut seen, "there", is_live_with(1)).await;
@@ -97,6 +104,92 @@ async fn answer(stream: TcpStream, status: &str) -> String {
     let told = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     stream.write_all(told.as_bytes()).await.unwrap();
     asked
+}
+
+/// The next run under the same id.
+fn next_run(of: &Instance) -> Instance {
+    of.clone().with_incarnation(Incarnation::random())
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn a_record_that_lives_on_a_check_belongs_to_what_listens_there_now() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let config = config_at(&server()).with_check(CheckKind::Tcp);
+    let (service, operator) = (service(), Operator::at(&server()));
+    let old = stage(&listener, &service, config.clone()).await;
+    let mut seen = registry_at(&server()).subscribe(&service).unwrap();
+    until(&mut seen, "there", is_live_with(1)).await;
+
+    // The earlier run has crashed, and this one listens at its address.
+    let next = next_run(&old.one);
+    let registry = sd_consul::connect(config.clone()).unwrap();
+    let options = RegisterOptions::default().with_ttl(EVERY);
+    let registering = registry.register_with(next.clone(), options);
+    let watching = async {
+        loop {
+            let state = seen.changed().await.unwrap();
+            let set = state.snapshot();
+            assert_eq!(set.len(), 1, "the instance vanished: {set:?}");
+            if set.instances()[0].incarnation() == next.incarnation() {
+                return;
+            }
+        }
+    };
+    let both = async { tokio::join!(registering, watching).0 };
+    let guard = timeout(LONG, both).await.unwrap().unwrap();
+    assert_eq!(operator.entries(&service).await.len(), 1);
+
+    // The run that was replaced learns it, and does not take the record back.
+    let lost = old.held.renew().await.unwrap_err();
+    let again = Attempt::new(EVERY).after_confirmation();
+    let refused = old.registrar.register(&old.one, &again).await.unwrap_err();
+    for error in [lost, refused] {
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{}", error.report());
+        assert_eq!(error.holder(), Some(&Holder::from(&next)));
+    }
+    old.registrar.withdraw(&old.one.record_id()).await.unwrap();
+
+    // An instance at another address is refused at once.
+    let elsewhere = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = elsewhere.local_addr().unwrap().to_string();
+    let other = next_run(&next).with_endpoint(address.parse().unwrap());
+    let other_process = sd_consul::connect(config).unwrap();
+    let error = other_process.register(other).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{}", error.report());
+
+    // It is the agent's own record, and not only the catalog's.
+    guard.update(|i| i.with_weight(7)).await.unwrap();
+    let found = registry_at(&server()).list(&service).await.unwrap();
+    assert_eq!(*found.instances()[0], next.with_weight(7));
+    guard.deregister().await.unwrap();
+    assert!(operator.entries(&service).await.is_empty());
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn a_record_that_changed_meanwhile_is_not_replaced() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let config = |url: &str| config_at(url).with_check(CheckKind::Tcp);
+    let (service, operator) = (service(), Operator::at(&server()));
+    let stage = stage(&listener, &service, config(&server())).await;
+    let listing = format!("/v1/health/service/{service}");
+    let before = operator.get(&listing).await.to_string();
+    let changed = stage.one.clone().with_weight(7);
+    stage.held.update(&changed).await.unwrap();
+
+    let target = server().strip_prefix("http://").unwrap().parse().unwrap();
+    let proxy = HttpProxy::start(target).await.unwrap();
+    proxy.set_rules([HttpRule::new("GET", &listing).answer(200, before)]);
+    let backend = Arc::new(ConsulBackend::new(config(&proxy.url())).unwrap());
+    let registrar = backend.registrar().unwrap();
+    let next = next_run(&changed);
+    let refused = registrar.register(&next, &Attempt::new(EVERY)).await;
+    let error = refused.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{}", error.report());
+    let found = registry_at(&server()).list(&service).await.unwrap();
+    assert_eq!(*found.instances()[0], changed);
+    stage.end().await;
 }
 
 #[tokio::test]

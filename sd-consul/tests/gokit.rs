@@ -7,9 +7,10 @@ mod common;
 use std::sync::Arc;
 
 use common::{
-    LONG, Operator, config_at, instance, is_live_with, registry_at, server, service, ttl, until,
+    LONG, Operator, config_at, instance, is_live_with, registry_at, server, service, until,
 };
 use sd_consul::ConsulBackend;
+use sd_core::port::Attempt;
 use sd_core::{Backend, ServiceName};
 use sd_testing::Peer;
 use serde_json::Value;
@@ -87,7 +88,10 @@ async fn what_crashed_vanishes_from_go_kit() {
     let _alive = registry.register(instance(&service, 1)).await.unwrap();
     let backend = Arc::new(ConsulBackend::new(config_at(&server())).unwrap());
     let (registrar, crashed) = (backend.registrar().unwrap(), instance(&service, 2));
-    registrar.register(&crashed, &ttl(LONG)).await.unwrap();
+    registrar
+        .register(&crashed, &Attempt::new(LONG))
+        .await
+        .unwrap();
     let mut instancer = go_kit("watch", &service, &[]);
     let mut seen = next(&mut instancer).await;
     seen.sort();

@@ -13,6 +13,7 @@ use common::{
     own_server_with, registry_at, server, service, ttl,
 };
 use sd_consul::{ConsulBackend, ConsulConfig};
+use sd_core::port::Attempt;
 use sd_core::{
     Backend, ErrorKind, Incarnation, Instance, InstanceId, Registrar, RegistrationGuard,
 };
@@ -61,7 +62,7 @@ async fn a_successors_record_is_never_touched() {
     let (service, operator) = (service(), Operator::at(&server()));
     let registrar = registrar(config_at(&server()));
     let ours = instance(&service, 1);
-    let held = registrar.register(&ours, &ttl(TTL)).await.unwrap();
+    let held = registrar.register(&ours, &Attempt::new(TTL)).await.unwrap();
     // As after a pause in which our check ended and another took the id.
     let body = serde_json::json!({
         "Name": service.as_str(), "ID": service_id(&ours.record_id()), "Address": "10.0.0.9", "Port": 9,
@@ -80,7 +81,10 @@ async fn a_successors_record_is_never_touched() {
     let lost = [
         held.renew().await.unwrap_err(),
         held.update(&ours.clone().with_weight(7)).await.unwrap_err(),
-        registrar.register(&ours, &ttl(TTL)).await.unwrap_err(),
+        registrar
+            .register(&ours, &Attempt::new(TTL))
+            .await
+            .unwrap_err(),
     ];
     for error in lost {
         assert_eq!(error.kind(), ErrorKind::Conflict, "{}", error.report());
@@ -104,16 +108,19 @@ async fn an_id_that_lives_at_another_agent_is_a_conflict() {
     let here = registrar(config_at(&program.url()));
     let there = registrar(config_at(&agent.program().url()));
     let first = instance(&service, 1);
-    here.register(&first, &ttl(TTL)).await.unwrap();
+    here.register(&first, &Attempt::new(TTL)).await.unwrap();
     let second = first.clone().with_incarnation(Incarnation::random());
-    let refused = there.register(&second, &ttl(TTL)).await.unwrap_err();
+    let refused = there
+        .register(&second, &Attempt::new(TTL))
+        .await
+        .unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Conflict, "{}", refused.report());
     let report = refused.report().to_string();
     assert!(report.contains(program.node()), "{report}");
     operator.until(&service, |entries| entries.len() == 1).await;
     // What has ended is in no one's way, though it is still listed.
     operator.fail(&first.record_id()).await;
-    there.register(&second, &ttl(TTL)).await.unwrap();
+    there.register(&second, &Attempt::new(TTL)).await.unwrap();
     let found = registry_at(&program.url()).list(&service).await.unwrap();
     assert_eq!(found.instances()[0].incarnation(), second.incarnation());
 }
@@ -128,10 +135,10 @@ async fn a_registration_that_moves_to_another_agent_is_one_instance() {
     let service = service();
     let one = instance(&service, 1);
     let old = registrar(config_at(&program.url()));
-    old.register(&one, &ttl(TTL)).await.unwrap();
+    old.register(&one, &Attempt::new(TTL)).await.unwrap();
     let new = registrar(config_at(&agent.program().url()));
     let moved = one.clone().with_weight(7);
-    new.register(&moved, &ttl(TTL * 10)).await.unwrap();
+    new.register(&moved, &Attempt::new(TTL * 10)).await.unwrap();
     let registry = registry_at(&program.url());
     let found = registry.list(&service).await.unwrap();
     assert_eq!(
@@ -150,10 +157,13 @@ async fn what_is_left_of_a_run_that_crashed_is_taken_over_clean() {
     let (service, operator) = (service(), Operator::at(&server()));
     let registrar = registrar(config_at(&server()));
     let crashed = instance(&service, 1).with_ready(false).with_tag("old");
-    registrar.register(&crashed, &ttl(TTL)).await.unwrap();
+    registrar
+        .register(&crashed, &Attempt::new(TTL))
+        .await
+        .unwrap();
     operator.fail(&crashed.record_id()).await;
     let next = instance(&service, 2).with_id(crashed.id().clone());
-    registrar.register(&next, &ttl(TTL)).await.unwrap();
+    registrar.register(&next, &Attempt::new(TTL)).await.unwrap();
     let entries = operator.passing(&service).await;
     assert_eq!(entries[0]["Service"]["Tags"], serde_json::json!([]));
     registrar.withdraw(&next.record_id()).await.unwrap();
@@ -165,7 +175,7 @@ async fn what_is_left_of_a_run_that_crashed_is_taken_over_clean() {
 async fn a_catalog_that_does_not_show_our_record_yet_proves_no_conflict() {
     let (service, operator) = (service(), Operator::at(&server()));
     let crashed = instance(&service, 1);
-    let options = ttl(TTL);
+    let options = Attempt::new(TTL);
     let old = registrar(config_at(&server()));
     old.register(&crashed, &options).await.unwrap();
     let listing = format!("/v1/health/service/{service}");
@@ -215,13 +225,14 @@ async fn what_an_earlier_registration_left_under_a_new_id_is_mended_by_the_secon
     let config = config_at(&server()).with_request_timeout(Duration::from_secs(1));
     let (registrar, ready) = (registrar(config), instance(&service, 1));
     let left = ready.clone().with_ready(false);
-    registrar.register(&left, &ttl(TTL)).await.unwrap();
-    let mut options = ttl(TTL);
-    options.id_is_new = true;
-    let first = registrar.register(&ready, &options).await.unwrap_err();
+    registrar.register(&left, &Attempt::new(TTL)).await.unwrap();
+    let new = Attempt::new(TTL).with_new_id();
+    let first = registrar.register(&ready, &new).await.unwrap_err();
     assert_eq!(first.kind(), ErrorKind::Timeout, "{}", first.report());
-    options.id_is_new = false;
-    registrar.register(&ready, &options).await.unwrap();
+    registrar
+        .register(&ready, &Attempt::new(TTL))
+        .await
+        .unwrap();
     assert_eq!(operator.passing(&service).await.len(), 1);
     registrar.withdraw(&ready.record_id()).await.unwrap();
 }
@@ -232,14 +243,14 @@ async fn what_consul_would_refuse_is_refused_before_it_is_sent() {
     let service = service();
     let registrar = registrar(config_at(&server()));
     let long = instance(&service, 1).with_metadata("k", "v".repeat(513));
-    let refused = registrar.register(&long, &ttl(TTL)).await.unwrap_err();
+    let refused = registrar.record_bytes(&long).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
     assert!(
         refused.report().to_string().contains("512"),
         "{}",
         refused.report()
     );
-    // And the largest that we send is taken.
+    // And one with the most metadata that we send is taken.
     let mut full = instance(&service, 1)
         .with_zone("z".repeat(512))
         .with_version("v".repeat(512));
@@ -247,7 +258,7 @@ async fn what_consul_would_refuse_is_refused_before_it_is_sent() {
         let key = format!("{number:0>128}");
         full = full.with_metadata(key, "v".repeat(512));
     }
-    registrar.register(&full, &ttl(TTL)).await.unwrap();
+    registrar.register(&full, &Attempt::new(TTL)).await.unwrap();
     let found = registry_at(&server()).list(&service).await.unwrap();
     assert_eq!(*found.instances()[0], full);
     registrar.withdraw(&full.record_id()).await.unwrap();
@@ -262,7 +273,7 @@ async fn consul_removes_by_itself_what_nobody_renews() {
     let registrar = registrar(config_at(&server()));
     let one = instance(&service, 1);
     registrar
-        .register(&one, &ttl(Duration::from_secs(1)))
+        .register(&one, &Attempt::new(Duration::from_secs(1)))
         .await
         .unwrap();
     let took = eventually("removed", limit, async || {

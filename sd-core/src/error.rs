@@ -6,6 +6,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::model::endpoint::Endpoint;
+use crate::model::instance::{Incarnation, Instance};
+
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -115,13 +118,46 @@ impl fmt::Display for ErrorKind {
 
 /// The error of every fallible call in this workspace: a kind, the operation that failed, and the cause.
 ///
-/// `Display` prints operation and kind. The cause is in [`source`](StdError::source). [`Error::report`] shows the whole chain
+/// `Display` prints operation and kind, and with whom a conflict is. The cause is in [`source`](StdError::source). [`Error::report`] shows the whole chain
 /// on one line. Clones share the cause.
 #[derive(Clone)]
 pub struct Error {
     kind: ErrorKind,
     op: &'static str,
     source: Option<Arc<dyn StdError + Send + Sync>>,
+    holder: Option<Arc<Holder>>,
+}
+
+/// The run that holds what another one asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// Where clients dial it.
+    pub endpoint: Endpoint,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+}
+
+impl Holder {
+    /// The run with this incarnation at this address.
+    pub fn new(endpoint: Endpoint, incarnation: Incarnation) -> Self {
+        Self {
+            endpoint,
+            incarnation,
+        }
+    }
+}
+
+impl From<&Instance> for Holder {
+    fn from(instance: &Instance) -> Self {
+        Self::new(instance.endpoint().clone(), instance.incarnation())
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "incarnation {} at {}", self.incarnation, self.endpoint)
+    }
 }
 
 impl Error {
@@ -131,6 +167,7 @@ impl Error {
             kind,
             op,
             source: None,
+            holder: None,
         }
     }
 
@@ -150,6 +187,18 @@ impl Error {
     #[must_use]
     pub fn because(self, message: impl Into<String>) -> Self {
         self.with_source(message.into())
+    }
+
+    /// Says which run holds what was asked for.
+    #[must_use]
+    pub fn held_by(mut self, holder: impl Into<Holder>) -> Self {
+        self.holder = Some(Arc::new(holder.into()));
+        self
+    }
+
+    /// Which run holds what was asked for, after a [`Conflict`](ErrorKind::Conflict) with a run whose record could be read.
+    pub fn holder(&self) -> Option<&Holder> {
+        self.holder.as_deref()
     }
 
     /// What the caller can do about it.
@@ -183,7 +232,11 @@ impl fmt::Debug for Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.op, self.kind)
+        write!(f, "{}: {}", self.op, self.kind)?;
+        match &self.holder {
+            Some(holder) => write!(f, " with {holder}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -237,6 +290,19 @@ mod tests {
             Error::new(ErrorKind::Unavailable, "etcd: list service").because("connection refused");
         assert_eq!(error.to_string(), "etcd: list service: unavailable");
         assert_eq!(error.source().unwrap().to_string(), "connection refused");
+    }
+
+    #[test]
+    fn a_conflict_says_with_whom() {
+        let holder = Holder::new("h:1".parse().unwrap(), Incarnation::from_u64(42));
+        let error = Error::new(ErrorKind::Conflict, "register")
+            .held_by(holder.clone())
+            .because("use another id");
+        assert_eq!(error.holder(), Some(&holder));
+        assert_eq!(
+            error.report().to_string(),
+            "register: conflict with incarnation 000000000000002a at h:1: use another id"
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod runtime;
 pub mod sync;
 
 pub use crate::endpoints::{EndpointCache, EndpointSet};
-pub use crate::error::{Error, ErrorKind, Report, Result};
+pub use crate::error::{Error, ErrorKind, Holder, Report, Result};
 pub use crate::feed::config::{Coalescing, SubscriptionConfig};
 pub use crate::feed::mass_loss::MassLossHold;
 pub use crate::feed::subscription::{Discovery, Subscription};

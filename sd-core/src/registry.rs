@@ -23,7 +23,7 @@ use crate::model::snapshot::Snapshot;
 use crate::port::backend::Backend;
 use crate::port::elector::AnyElector;
 use crate::port::instancer::Instancer;
-use crate::port::registrar::RegisterOptions;
+use crate::port::registrar::{RegisterOptions, check_registration};
 use crate::registration::command::Confirm;
 use crate::registration::config::RegistrationConfig;
 use crate::registration::guard::RegistrationGuard;
@@ -191,10 +191,14 @@ impl Registry {
     /// Registers `instance` with the configured options and keeps it registered. Returns when the server has confirmed the
     /// record. Tries for at most [`RegistrationConfig::confirm_within`].
     ///
+    /// If the id is held by an earlier run at the same address, which has crashed perhaps, this waits until that run's record is gone:
+    /// for one time-to-live longer. It never takes the id from a run that goes on renewing its record.
+    ///
     /// # Errors
     /// After an error nothing stays registered.
     /// - `InvalidInput` before anything is sent.
-    /// - `Conflict` if another live incarnation has the id, in this process or another.
+    /// - `Conflict` if another live incarnation has the id, in this process or another. [`Error::holder`] says which. At once if it is
+    ///   at another address or in this process.
     /// - `Unsupported` if the source can only be read.
     /// - `Closed` after [`close`](Self::close).
     /// - Otherwise why the server did not confirm.
@@ -219,8 +223,7 @@ impl Registry {
         options: RegisterOptions,
     ) -> Result<RegistrationGuard> {
         let (confirmed, confirmation) = oneshot::channel();
-        let within = Confirm::Within(self.inner.config.registration.confirm_within, confirmed);
-        let guard = self.keep(instance, options, within)?;
+        let guard = self.keep(instance, options, Confirm::InTime(confirmed))?;
         match confirmation.await {
             Ok(Ok(())) => Ok(guard),
             Ok(Err(error)) => Err(error),
@@ -258,14 +261,16 @@ impl Registry {
                 self.inner.backend.name()
             ))
         })?;
-        registrar.limits().check(&instance, &options)?;
+        check_registration(registrar.as_ref(), &instance, options.ttl)?;
+        let config = self.inner.config.registration.clone();
+        let config = config.with_room_for_a_write(registrar.limits());
 
         self.inner.registrations.keep(
             Keeper::new(
                 instance,
                 options,
                 registrar,
-                self.inner.config.registration.clone(),
+                config,
                 Arc::clone(&self.inner.config.clock),
                 self.inner.stop.child_token(),
             ),
@@ -298,8 +303,8 @@ impl Registry {
         }
     }
 
-    /// Withdraws all registrations, ends all subscriptions and closes the backend. Idempotent. Waits for tasks for at most
-    /// [`RegistrationConfig::withdraw_within`] plus 1 s. Later calls answer `Closed`.
+    /// Withdraws all registrations, ends all subscriptions and closes the backend. Idempotent. Waits for tasks for as long as
+    /// withdrawing [may take](RegistrationConfig::withdraw_within), plus 1 s. Later calls answer `Closed`.
     ///
     /// # Errors
     /// When the server could not be told in time. Everything local is ended nevertheless.
@@ -310,10 +315,30 @@ impl Registry {
     pub async fn close(&self) -> Result<()> {
         self.inner.stop.cancel();
         self.inner.tasks.close();
-        let limit = self.inner.config.registration.withdraw_within + CLOSE_SLACK;
+        let withdrawing = self.inner.registrations.withdraw_within();
+        let limit = self
+            .inner
+            .config
+            .registration
+            .withdraw_within
+            .max(withdrawing)
+            + CLOSE_SLACK;
         // A task that takes longer ends with the backend.
         let _ = timeout(limit, self.inner.tasks.wait()).await;
         self.inner.backend.close().await
+    }
+
+    /// As [`close`](Self::close), but leaves the records at the server, as [`RegistrationGuard::release`] does: for a process that
+    /// hands all of its registrations over to the next one. What the server has not confirmed is withdrawn.
+    ///
+    /// # Errors
+    /// As [`close`](Self::close). The last event of each registration says whether its record was left.
+    ///
+    /// # Cancel safety
+    /// As [`close`](Self::close): the records are left in the background.
+    pub async fn close_keeping_records(&self) -> Result<()> {
+        self.inner.registrations.leave_records();
+        self.close().await
     }
 
     /// Every subscription and registration of this registry, and why it is as it is.
@@ -341,8 +366,8 @@ impl Registry {
     }
 }
 
-/// Tells when a registry is being closed. [`Registry::close`] waits until this handle is dropped, for at most
-/// [`RegistrationConfig::withdraw_within`] plus 1 s.
+/// Tells when a registry is being closed. [`Registry::close`] waits until this handle is dropped, for as long as withdrawing
+/// [may take](RegistrationConfig::withdraw_within), plus 1 s.
 #[derive(Clone)]
 pub struct Closing {
     stop: CancellationToken,

@@ -5,11 +5,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use sd_core::clock::TokioClock;
 use sd_core::memory::Memory;
+use sd_core::port::Attempt;
 use sd_core::{
-    Error, ErrorKind, Incarnation, Instance, InstanceId, RegisterOptions, RegistrationEvent,
-    RegistrationGuard, RegistrationPhase, Registry, RegistryConfig,
+    Error, ErrorKind, Holder, Incarnation, Instance, InstanceId, RegisterOptions, Registrar,
+    RegistrationConfig, RegistrationEvent, RegistrationGuard, RegistrationPhase, Registry,
+    RegistryConfig,
 };
 use sd_testing::{Answer, Op, ScriptedBackend, ScriptedRegistrar};
 use tokio::time::{Instant, sleep, timeout};
@@ -23,8 +26,12 @@ fn instance(id: &str) -> Instance {
 }
 
 fn registry() -> (Registry, ScriptedRegistrar) {
-    let backend = ScriptedBackend::default();
-    let registrar = backend.registrar.clone();
+    registry_over(ScriptedRegistrar::default())
+}
+
+fn registry_over(registrar: ScriptedRegistrar) -> (Registry, ScriptedRegistrar) {
+    let mut backend = ScriptedBackend::default();
+    backend.registrar = registrar.clone();
     let config = RegistryConfig::default().with_clock(Arc::new(TokioClock));
     (Registry::with_config(Arc::new(backend), config), registrar)
 }
@@ -98,6 +105,88 @@ async fn a_conflict_is_told_at_once_and_leaves_nothing_behind() {
     soon(registrar.called(Op::Withdraw, 1)).await;
     nothing_is_kept(&registry).await;
     assert_eq!(registrar.calls_of(Op::Register).len(), 1);
+}
+
+/// Another run of the same instance, at its address or at another one.
+fn another_run(address: &str) -> Instance {
+    let other = instance("a").with_incarnation(Incarnation::random());
+    other.with_endpoint(address.parse().unwrap())
+}
+
+fn held_by(other: &Instance) -> Answer {
+    Answer::Fail(Error::new(ErrorKind::Conflict, "scripted").held_by(other))
+}
+
+#[tokio::test(start_paused = true)]
+async fn register_waits_for_the_record_of_an_earlier_run_at_its_address_to_go() {
+    let (memory, start) = (Memory::with_clock(Arc::new(TokioClock)), Instant::now());
+    let crashed = another_run("10.0.0.7:50051");
+    let registrar = memory.backend();
+    registrar
+        .register(&crashed, &Attempt::new(TTL))
+        .await
+        .unwrap();
+    let mut guard = memory.connect().register(instance("a")).await.unwrap();
+    let took = start.elapsed();
+    assert!(
+        took >= TTL && took <= TTL + Duration::from_millis(1100),
+        "{took:?}"
+    );
+    let told = guard.next_event().await.unwrap();
+    let holder = told.error().and_then(Error::holder).cloned();
+    assert_eq!(told.as_str(), "retrying");
+    assert_eq!(holder, Some(Holder::from(&crashed)));
+    event_named(&mut guard, "registered").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn register_gives_up_on_a_run_at_its_address_that_outlasts_a_ttl() {
+    let (registry, registrar) = registry();
+    let alive = another_run("10.0.0.7:50051");
+    registrar.answer_all(Op::Register, held_by(&alive));
+    let start = Instant::now();
+    let error = registry.register(instance("a")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(error.holder(), Some(&Holder::from(&alive)));
+    let bound = RegistrationConfig::default().confirm_within + TTL;
+    let took = start.elapsed();
+    assert!(
+        took <= bound && took >= bound - Duration::from_millis(1100),
+        "{took:?}"
+    );
+    nothing_is_kept(&registry).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn register_does_not_wait_for_a_run_at_another_address_and_the_background_does() {
+    let (registry, registrar) = registry();
+    registrar.answer_all(Op::Register, held_by(&another_run("10.0.0.8:50051")));
+    let start = Instant::now();
+    let error = registry.register(instance("a")).await.unwrap_err();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert!(error.report().to_string().contains("10.0.0.8:50051"));
+
+    let options = RegisterOptions::default();
+    let mut guard = registry
+        .register_in_background(instance("b"), options)
+        .unwrap();
+    event_named(&mut guard, "retrying").await;
+    sleep(Duration::from_hours(1)).await;
+    registrar.answer_all(Op::Register, Answer::Succeed);
+    event_named(&mut guard, "registered").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registrar_is_told_whether_the_registration_was_confirmed_before() {
+    let (_registry, registrar, mut guard) = registered().await;
+    registrar.lose(Error::new(ErrorKind::Conflict, "scripted"));
+    event_named(&mut guard, "lost").await;
+    event_named(&mut guard, "registered").await;
+    let calls = registrar.calls_of(Op::Register).into_iter();
+    let told: Vec<bool> = calls
+        .map(|call| call.attempt.unwrap().was_confirmed)
+        .collect();
+    assert_eq!(told, [false, true]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -192,7 +281,7 @@ async fn an_id_is_new_for_the_first_attempt_alone_and_only_if_it_holds_the_incar
         registrar.answer_next(Op::Register, fail(ErrorKind::Timeout));
         let guard = registry.register(instance).await.unwrap();
         let calls = registrar.calls_of(Op::Register).into_iter().skip(before);
-        let new: Vec<bool> = calls.map(|call| call.options.unwrap().id_is_new).collect();
+        let new: Vec<bool> = calls.map(|call| call.attempt.unwrap().id_is_new).collect();
         assert_eq!(new, [first, false]);
         guard.deregister().await.unwrap();
     }
@@ -470,6 +559,65 @@ async fn deregistering_from_a_silent_server_is_an_error_within_its_bound() {
     }
 }
 
+/// Each write takes 4 s, as one of Cloud Map may.
+fn slow_registry(attempt: Duration) -> (Registry, ScriptedRegistrar) {
+    let slow = ScriptedRegistrar::default().with_permanent_records(Duration::from_secs(30));
+    let (registry, registrar) = registry_over(slow.with_attempt(attempt));
+    for op in [Op::Register, Op::Renew, Op::Update, Op::Withdraw] {
+        registrar.answer_all(op, Answer::SucceedAfter(Duration::from_secs(4)));
+    }
+    (registry, registrar)
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_that_take_as_long_as_the_backend_says_are_waited_for() {
+    let (registry, registrar) = slow_registry(Duration::from_secs(6));
+    let mut guard = registry.register(instance("a")).await.unwrap();
+    assert_eq!(event(&mut guard).await, "registered");
+    guard.set_ready(false).await.unwrap();
+    soon(registrar.called(Op::Renew, 3)).await;
+    guard.deregister().await.unwrap();
+    for op in [Op::Register, Op::Update, Op::Withdraw] {
+        assert_eq!(registrar.calls_of(op).len(), 1, "{op:?}");
+    }
+
+    let guard = registry.register(instance("b")).await.unwrap();
+    guard.drain(MILLIS).await.unwrap();
+    let last = registrar.calls_of(Op::Update).pop().unwrap();
+    assert!(!last.instance.unwrap().is_ready());
+
+    let mut guard = registry.register(instance("c")).await.unwrap();
+    registry.close().await.unwrap();
+    event_named(&mut guard, "withdrawn").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_write_may_take_longer_than_the_bound_for_confirming() {
+    let (registry, registrar) = slow_registry(Duration::from_secs(15));
+    registrar.answer_all(Op::Register, Answer::SucceedAfter(Duration::from_secs(14)));
+    registry.register(instance("a")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_withdrawing_says_what_becomes_of_the_record() {
+    let permanent = ScriptedRegistrar::default().with_permanent_records(TTL);
+    for (registrar, told) in [
+        (ScriptedRegistrar::default(), "renewed within 10s"),
+        (permanent, "stays until it is withdrawn"),
+    ] {
+        for answer in [Answer::Hang, fail(ErrorKind::Unavailable)] {
+            let (registry, registrar) = registry_over(registrar.clone());
+            let guard = registry.register(instance("a")).await.unwrap();
+            registrar.answer_all(Op::Withdraw, answer);
+            let error = guard.deregister().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Timeout);
+            let report = error.report().to_string();
+            assert!(report.contains(told), "{report}");
+            registrar.answer_all(Op::Withdraw, Answer::Succeed);
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_second_instance_with_an_id_of_this_process_is_refused_and_not_sent() {
     let (registry, registrar, guard) = registered().await;
@@ -611,6 +759,62 @@ async fn closing_the_registry_withdraws_everything_and_refuses_more() {
     let error = registry.register(instance("c")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
     assert_eq!(registrar.calls_of(Op::Register).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_released_record_is_left_and_not_renewed() {
+    let (registry, registrar, guard) = registered().await;
+    let record = guard.record_id().clone();
+    assert_eq!(guard.release().await.unwrap(), record);
+    nothing_is_kept(&registry).await;
+    sleep(Duration::from_mins(1)).await;
+    let ops: Vec<Op> = registrar.calls().iter().map(|call| call.op).collect();
+    assert_eq!(ops, [Op::Register, Op::Release]);
+
+    let (_registry, registrar, guard) = registered().await;
+    assert!(guard.release().now_or_never().is_none());
+    soon(registrar.called(Op::Release, 1)).await;
+    sleep(Duration::from_mins(1)).await;
+    assert!(registrar.calls_of(Op::Withdraw).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_left_is_withdrawn() {
+    let (registry, registrar) = registry();
+    registrar.answer_all(Op::Register, fail(ErrorKind::Unavailable));
+    let options = RegisterOptions::default();
+    let mut guard = registry
+        .register_in_background(instance("a"), options)
+        .unwrap();
+    event_named(&mut guard, "retrying").await;
+    let error = guard.release().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(registrar.calls_of(Op::Withdraw).len(), 1);
+
+    let (_registry, registrar, guard) = registered().await;
+    registrar.answer_all(Op::Release, fail(ErrorKind::Unsupported));
+    let error = guard.release().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert_eq!(registrar.calls_of(Op::Withdraw).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_closes_can_leave_its_records() {
+    let (registry, registrar, mut guard) = registered().await;
+    registrar.answer_next(Op::Register, Answer::Hang);
+    let options = RegisterOptions::default();
+    let mut unconfirmed = registry
+        .register_in_background(instance("b"), options)
+        .unwrap();
+    soon(registrar.called(Op::Register, 2)).await;
+    registry.close_keeping_records().await.unwrap();
+    assert_eq!(event(&mut guard).await, "released");
+    assert_eq!(event(&mut guard).await, "none");
+    event_named(&mut unconfirmed, "withdrawn").await;
+    assert_eq!(registrar.calls_of(Op::Release).len(), 1);
+    assert_eq!(registrar.calls_of(Op::Withdraw).len(), 1);
+    let error = registry.register(instance("c")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
 }
 
 #[tokio::test(start_paused = true)]

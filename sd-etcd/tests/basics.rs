@@ -5,7 +5,7 @@
 mod common;
 
 use common::{config, instance, keys, prefix, raw, registry, server, until};
-use sd_core::{ErrorKind, Incarnation, Instance, ServiceName, State};
+use sd_core::{ErrorKind, Holder, Incarnation, Instance, ServiceName, State};
 
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
@@ -49,12 +49,16 @@ async fn another_incarnation_is_refused_and_told_who_holds_the_id() {
     let prefix = prefix();
     let (first, second) = (registry(&prefix), registry(&prefix));
     let mine = instance(1);
-    let theirs = mine.clone().with_incarnation(Incarnation::from_u64(42));
-    let guard = first.register(mine).await.unwrap();
+    let theirs = mine
+        .clone()
+        .with_incarnation(Incarnation::from_u64(42))
+        .with_endpoint("10.0.0.2:1".parse().unwrap());
+    let guard = first.register(mine.clone()).await.unwrap();
     let error = second.register(theirs.clone()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     let report = error.report().to_string();
     assert!(report.contains("10.0.0.1:1"), "{report}");
+    assert_eq!(error.holder(), Some(&Holder::from(&mine)));
     // The refused one cleaned up after itself, and only after itself.
     assert_eq!(keys(&mut raw(&server()).await, &prefix).await.len(), 1);
 

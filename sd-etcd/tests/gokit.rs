@@ -11,6 +11,7 @@ use common::{
     until,
 };
 use etcd_client::KeyValue;
+use sd_core::port::Attempt;
 use sd_core::{Backend, Incarnation, Instance, InstanceId};
 use sd_etcd::{EtcdBackend, Format, SCHEME};
 use sd_testing::Peer;
@@ -91,7 +92,10 @@ async fn go_kit_sees_what_we_register_for_it_until_it_is_withdrawn_or_its_lease_
         .unwrap();
     for crashes in [false, true] {
         let ours = foo();
-        registrar.register(&ours, &ttl(LONG)).await.unwrap();
+        registrar
+            .register(&ours, &Attempt::new(LONG))
+            .await
+            .unwrap();
         assert_eq!(next(&mut instancer).await, ["http://1.2.3.4:8080"]);
         if crashes {
             let stored = entries(&mut raw, &prefix).await.remove(0);

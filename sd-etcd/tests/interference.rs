@@ -11,7 +11,7 @@ use common::{
     prefix, raw, registry, revision, server, ttl, until,
 };
 use etcd_client::{EventType, PutOptions};
-use sd_core::port::Liveness;
+use sd_core::port::{Attempt, Liveness};
 use sd_core::{Backend, ErrorKind, Incarnation, Registrar};
 use sd_etcd::EtcdBackend;
 use tokio::time::Instant;
@@ -109,7 +109,7 @@ async fn a_successors_record_is_never_touched() {
     let (prefix, mut operator) = (prefix(), raw(&server()).await);
     let registrar = registrar(&prefix);
     let ours = instance(1);
-    let held = registrar.register(&ours, &ttl(TTL)).await.unwrap();
+    let held = registrar.register(&ours, &Attempt::new(TTL)).await.unwrap();
     let key = keys(&mut operator, &prefix).await.remove(0);
     // As after a pause in which our lease ended and another took the id.
     let theirs = ours.clone().with_incarnation(Incarnation::from_u64(42));
@@ -123,7 +123,10 @@ async fn a_successors_record_is_never_touched() {
     for error in [
         held.renew().await.unwrap_err(),
         held.update(&ours).await.unwrap_err(),
-        registrar.register(&ours, &ttl(TTL)).await.unwrap_err(),
+        registrar
+            .register(&ours, &Attempt::new(TTL))
+            .await
+            .unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::Conflict, "{}", error.report());
     }
@@ -138,15 +141,18 @@ async fn registering_again_writes_nothing_and_takes_no_second_lease() {
     let (prefix, mut operator) = (prefix(), raw(&server()).await);
     let registrar = registrar(&prefix);
     let ours = instance(1);
-    let first = registrar.register(&ours, &ttl(TTL)).await.unwrap();
+    let first = registrar.register(&ours, &Attempt::new(TTL)).await.unwrap();
     let lease = entries(&mut operator, &prefix).await[0].lease();
     let before = revision(&mut operator).await;
-    registrar.register(&ours, &ttl(TTL)).await.unwrap();
+    registrar.register(&ours, &Attempt::new(TTL)).await.unwrap();
     assert_eq!(events_after(&mut operator, &prefix, before).await, []);
 
     // A changed record replaces the first in place.
     let changed = ours.clone().with_weight(7);
-    registrar.register(&changed, &ttl(TTL)).await.unwrap();
+    registrar
+        .register(&changed, &Attempt::new(TTL))
+        .await
+        .unwrap();
     let stored = entries(&mut operator, &prefix).await.remove(0);
     assert_eq!((stored.lease(), stored.version()), (lease, 2));
     assert_eq!(first.renew().await.unwrap(), Liveness::Lease { ttl: TTL });
@@ -165,7 +171,7 @@ async fn a_record_under_withdrawal_counts_as_gone_and_may_be_taken_over() {
     let (registrar, registry) = (registrar(&prefix), registry(&prefix));
     let mut seen = registry.subscribe("greeter").unwrap();
     let old = instance(1);
-    registrar.register(&old, &ttl(TTL)).await.unwrap();
+    registrar.register(&old, &Attempt::new(TTL)).await.unwrap();
     until(&mut seen, "there", is_live_with(1)).await;
 
     let stored = entries(&mut operator, &prefix).await.remove(0);
@@ -210,13 +216,15 @@ async fn the_time_to_live_counts_in_whole_seconds_and_ends_a_record_that_nobody_
     let (prefix, operator) = (prefix(), raw(&server()).await);
     let registrar = registrar(&prefix);
     let asked = std::time::Duration::from_millis(2100);
-    let held = registrar.register(&instance(1), &ttl(asked)).await.unwrap();
-    assert_eq!(held.liveness(), Liveness::Lease { ttl: TTL });
-    let error = registrar
-        .register(&instance(2), &ttl(TTL / 3))
+    let held = registrar
+        .register(&instance(1), &Attempt::new(asked))
         .await
-        .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        .unwrap();
+    assert_eq!(held.liveness(), Liveness::Lease { ttl: TTL });
+    let too_short = ttl(TTL / 3);
+    let registry = registry(&prefix);
+    let refused = registry.register_with(instance(2), too_short).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidInput);
     drop(held);
     eventually("expired", common::LONG, async || {
         keys(&mut operator.clone(), &prefix).await.is_empty()

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use sd_core::port::Registration;
+use sd_core::port::{Attempt, Registration};
 use sd_core::{
-    Backend, Error, ErrorKind, Instance, InstanceId, RegisterOptions, Registrar, Result,
-    ServiceName, Snapshot,
+    Backend, Error, ErrorKind, Instance, InstanceId, Registrar, Result, ServiceName, Snapshot,
 };
 use tokio::time::timeout;
 
@@ -26,8 +25,8 @@ pub(super) struct Scene {
     pub(super) reader: Arc<dyn Backend>,
     pub(super) writer: Arc<dyn Backend>,
     pub(super) registrar: Arc<dyn Registrar>,
-    /// Records of these options need no renewal while a case runs.
-    pub(super) lasting: RegisterOptions,
+    /// Records of this attempt need no renewal while a case runs.
+    pub(super) lasting: Attempt,
 }
 
 impl Scene {
@@ -37,8 +36,7 @@ impl Scene {
             return Err(Failure::Skipped("this backend cannot write".to_owned()));
         };
         let ttl = &registrar.limits().ttl;
-        let lasting =
-            RegisterOptions::default().with_ttl(OUTLIVES_A_CASE.clamp(*ttl.start(), *ttl.end()));
+        let lasting = Attempt::new(OUTLIVES_A_CASE.clamp(*ttl.start(), *ttl.end()));
         Ok(Self {
             service: fixture.service(),
             reader,

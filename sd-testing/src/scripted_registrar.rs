@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sd_core::port::{Limits, Liveness, Registration};
+use sd_core::port::{Attempt, Limits, Liveness, Registration};
 use sd_core::sync::lock;
-use sd_core::{Error, Instance, RecordId, RegisterOptions, Registrar, Result};
+use sd_core::{Error, Instance, RecordId, Registrar, Result};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -51,6 +51,8 @@ pub enum Op {
     Update,
     /// `withdraw`
     Withdraw,
+    /// `release`
+    Release,
 }
 
 /// One call of a [`ScriptedRegistrar`].
@@ -63,8 +65,8 @@ pub struct Call {
     pub op: Op,
     /// The record to write, for `register` and `update`.
     pub instance: Option<Instance>,
-    /// The options of `register`.
-    pub options: Option<RegisterOptions>,
+    /// What `register` was told besides.
+    pub attempt: Option<Attempt>,
 }
 
 /// A [`Registrar`] with scripted answers. Cheap to clone; clones share everything.
@@ -72,6 +74,7 @@ pub struct Call {
 pub struct ScriptedRegistrar {
     shared: Arc<Shared>,
     limits: Limits,
+    verify_every: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -96,6 +99,7 @@ impl Default for ScriptedRegistrar {
                 lost: watch::Sender::new(None),
             }),
             limits: Limits::new(Self::TTL, Self::RECORD_BYTES),
+            verify_every: None,
         }
     }
 }
@@ -105,6 +109,20 @@ impl ScriptedRegistrar {
     pub const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(10 * 60);
     /// The largest record that it accepts, in bytes.
     pub const RECORD_BYTES: usize = 4096;
+
+    /// Says that one write may take this long.
+    #[must_use]
+    pub fn with_attempt(mut self, attempt: Duration) -> Self {
+        self.limits = self.limits.with_attempt(attempt);
+        self
+    }
+
+    /// Keeps permanent records, to be verified this often. By default it keeps records on leases.
+    #[must_use]
+    pub fn with_permanent_records(mut self, verify_every: Duration) -> Self {
+        self.verify_every = Some(verify_every);
+        self
+    }
 
     /// Queues this answer to a call of `op`.
     pub fn answer_next(&self, op: Op, answer: Answer) {
@@ -145,13 +163,13 @@ impl ScriptedRegistrar {
         &self,
         op: Op,
         instance: Option<&Instance>,
-        options: Option<&RegisterOptions>,
+        attempt: Option<&Attempt>,
     ) -> Result<()> {
         let call = Call {
             at: Instant::now(),
             op,
             instance: instance.cloned(),
-            options: options.cloned(),
+            attempt: attempt.copied(),
         };
         self.shared.calls.send_modify(|calls| calls.push(call));
         let answer = {
@@ -176,20 +194,33 @@ impl Registrar for ScriptedRegistrar {
         &self.limits
     }
 
+    /// The bytes of its metadata.
+    fn record_bytes(&self, record: &Instance) -> Result<usize> {
+        let metadata = record.metadata().iter();
+        Ok(metadata.map(|(key, value)| key.len() + value.len()).sum())
+    }
+
     async fn register(
         &self,
         record: &Instance,
-        options: &RegisterOptions,
+        attempt: &Attempt,
     ) -> Result<Box<dyn Registration>> {
-        self.call(Op::Register, Some(record), Some(options)).await?;
+        self.call(Op::Register, Some(record), Some(attempt)).await?;
         Ok(Box::new(ScriptedRegistration {
             registrar: self.clone(),
-            liveness: Liveness::Lease { ttl: options.ttl },
+            liveness: match self.verify_every {
+                Some(verify_every) => Liveness::Permanent { verify_every },
+                None => Liveness::Lease { ttl: attempt.ttl },
+            },
         }))
     }
 
     async fn withdraw(&self, _record: &RecordId) -> Result<()> {
         self.call(Op::Withdraw, None, None).await
+    }
+
+    async fn release(&self, _record: &RecordId) -> Result<()> {
+        self.call(Op::Release, None, None).await
     }
 }
 

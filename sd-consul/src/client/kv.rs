@@ -117,6 +117,13 @@ pub(crate) enum Txn {
     Refused(Vec<Refusal>),
 }
 
+/// As [`Txn`], before the answer is read.
+#[derive(Debug)]
+pub(crate) enum Committed {
+    Done(Answer),
+    Refused(Vec<Refusal>),
+}
+
 /// Why a step was refused.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -181,21 +188,35 @@ impl Client {
 
     /// Runs a transaction, once.
     pub(crate) async fn txn(&self, op: &'static str, steps: &[KvOp<'_>]) -> Result<Txn> {
-        let request = self.remote(op, Method::PUT, &["txn"]).json(&steps)?.once();
+        match self.commit(op, &steps).await? {
+            Committed::Done(answer) => {
+                let done: TxnAnswer = answer.json(op)?;
+                let results = done.results.unwrap_or_default();
+                Ok(Txn::Done(
+                    results.into_iter().map(|result| result.kv).collect(),
+                ))
+            }
+            Committed::Refused(refusals) => Ok(Txn::Refused(refusals)),
+        }
+    }
+
+    /// Runs a transaction of any steps, once.
+    pub(crate) async fn commit<S: Serialize + Sync>(
+        &self,
+        op: &'static str,
+        steps: &S,
+    ) -> Result<Committed> {
+        let request = self.remote(op, Method::PUT, &["txn"]).json(steps)?.once();
         let answer = self.send(request).await?;
         if answer.status != 409 {
-            let done: TxnAnswer = answer.success(op)?.json(op)?;
-            let results = done.results.unwrap_or_default();
-            return Ok(Txn::Done(
-                results.into_iter().map(|result| result.kv).collect(),
-            ));
+            return Ok(Committed::Done(answer.success(op)?));
         }
         let refused: TxnAnswer = answer.json(op)?;
         let refusals = refused.errors.unwrap_or_default();
         if let Some(denied) = refusals.iter().find(|refusal| says_denied(&refusal.what)) {
             return Err(Error::new(ErrorKind::Denied, op).because(denied.what.clone()));
         }
-        Ok(Txn::Refused(refusals))
+        Ok(Committed::Refused(refusals))
     }
 }
 

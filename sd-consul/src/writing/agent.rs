@@ -3,9 +3,11 @@
 use reqwest::Method;
 use sd_core::{ErrorKind, Result};
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::client::Client;
-use crate::codec::{Service, ServiceDefinition};
+use crate::client::kv::Committed;
+use crate::codec::{CatalogRecord, Service, ServiceDefinition};
 use crate::health_check::{Check, check_id};
 
 /// A service of the agent.
@@ -55,6 +57,17 @@ impl Client {
         let path = ["agent", "service", "register"];
         let request = self.local(op, Method::PUT, &path).json(definition)?;
         self.call(request).await.map(drop)
+    }
+
+    /// Replaces a service in the catalog if it still is as it was found at this node. Says whether it was.
+    pub(crate) async fn replace_in_catalog(
+        &self,
+        op: &'static str,
+        node: &str,
+        record: &CatalogRecord<'_>,
+    ) -> Result<bool> {
+        let steps = [json!({ "Service": { "Verb": "cas", "Node": node, "Service": record } })];
+        Ok(matches!(self.commit(op, &steps).await?, Committed::Done(_)))
     }
 
     /// Removes a service. Fine if it is not there.

@@ -5,12 +5,14 @@
 
 use std::time::Duration;
 
-use sd_core::{Error, ErrorKind, Incarnation, Instance, InstanceId, RecordId, Result};
+use sd_core::{
+    Address, Error, ErrorKind, Incarnation, Instance, InstanceId, RecordId, Result, ServiceName,
+};
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use crate::client::Client;
-use crate::codec::{Codec, HealthEntry, ServiceDefinition, service_id};
+use crate::codec::{Codec, HealthEntry, Service, ServiceDefinition, service_id};
 use crate::config::check_kind::CheckKind;
 use crate::health_check::{Check, Health, State, check_id, maintenance_id};
 
@@ -27,10 +29,38 @@ pub(crate) enum Holder {
     Free,
     Us(RecordState),
     /// Another run, or something that is no record of ours.
-    Other {
-        who: String,
-        alive: bool,
-    },
+    Other(Other),
+}
+
+/// What else than our record has the id.
+#[derive(Debug)]
+pub(crate) struct Other {
+    /// `None` for what is no record of ours.
+    pub(crate) run: Option<sd_core::Holder>,
+    pub(crate) alive: bool,
+    state: RecordState,
+}
+
+impl Other {
+    /// The refusal of another run.
+    pub(crate) fn conflict(&self, op: &'static str, id: &InstanceId) -> Error {
+        let conflict = Error::new(ErrorKind::Conflict, op);
+        match &self.run {
+            Some(run) => conflict.held_by(run.clone()).because(format!(
+                "the id {id} is taken: give this instance another id, or wait until that one is gone"
+            )),
+            None => conflict.because(format!(
+                "the id {id} is held by a service that is not one of our records: give this instance another id, or remove that service"
+            )),
+        }
+    }
+
+    /// The run that the record belonged to, if that was at the TCP address of `instance`.
+    fn run_at(&self, instance: &Instance) -> Option<&sd_core::Holder> {
+        let is_tcp = matches!(instance.endpoint().address(), Address::Tcp { .. });
+        let at_address = |run: &&sd_core::Holder| run.endpoint == *instance.endpoint();
+        self.run.as_ref().filter(|_| is_tcp).filter(at_address)
+    }
 }
 
 /// How our record is.
@@ -59,20 +89,56 @@ impl Records<'_> {
             return Ok(Holder::Free);
         };
         let run = found.service.run_of(&record.service);
+        let state = RecordState {
+            check: Health::of_check(&found.checks, &check_id(&id)),
+            unready: is_unready(&found.checks, &id),
+            maintained: maintenance(&found.checks, &id).is_some(),
+        };
         if run.as_ref().is_some_and(|run| is_of(record, run)) {
-            return Ok(Holder::Us(RecordState {
-                check: Health::of_check(&found.checks, &check_id(&id)),
-                unready: is_unready(&found.checks, &id),
-                maintained: maintenance(&found.checks, &id).is_some(),
-            }));
+            return Ok(Holder::Us(state));
         }
-        Ok(Holder::Other {
-            who: match run {
-                Some((_, incarnation)) => format!("the incarnation {incarnation}"),
-                None => "a service that is not one of our records".to_owned(),
-            },
+        Ok(Holder::Other(Other {
+            run: run_in(&found.service, &record.service),
             alive: Health::of(&found.checks).state < State::Critical,
-        })
+            state,
+        }))
+    }
+
+    /// Makes ours the record of another run whose address we serve now. Its record lives on the agent's check of that address, which
+    /// would find it alive for ever. The catalog gives it to one successor: it compares the index at which the run was found. Returns
+    /// what the agent has until then; `None` if the record belongs to somebody else.
+    pub(crate) async fn succeed(
+        &self,
+        other: &Other,
+        definition: &ServiceDefinition,
+        instance: &Instance,
+    ) -> Result<Option<Holder>> {
+        let Some(run) = other.run_at(instance) else {
+            return Ok(None);
+        };
+        let service = instance.service();
+        let read = self
+            .client
+            .entries_with_id(self.op, service, &definition.id)
+            .await?;
+        let entries = read.map(|read| read.entries).unwrap_or_default();
+        // Only one agent has this run, unless its process spoke to several.
+        let [entry] = entries.as_slice() else {
+            return Ok(None);
+        };
+        let found = entry.service.run_of(service);
+        let is_found = found.is_some_and(|(_, incarnation)| incarnation == run.incarnation);
+        // The agent itself does not tell the kinds of its checks.
+        if !is_found || !Health::is_probed(&entry.checks, &check_id(&definition.id)) {
+            return Ok(None);
+        }
+        let record = definition.in_place_of(entry.service.modify_index);
+        let node = &entry.node.name;
+        let replaced = self
+            .client
+            .replace_in_catalog(self.op, node, &record)
+            .await?;
+        Ok(replaced.then_some(Holder::Us(other.state)))
     }
 
     /// Our record, if it is there and alive.
@@ -89,9 +155,14 @@ impl Records<'_> {
                     "{id} is no longer at the agent: it was removed, or the agent lost its data"
                 ),
             ),
-            Holder::Other { who, .. } => {
-                lost(ErrorKind::Conflict, format!("{id} was taken over by {who}"))
+            Holder::Other(Other { run: Some(run), .. }) => {
+                let error = Error::new(ErrorKind::Conflict, self.op).held_by(run);
+                Err(error.because(format!("{id} was taken over")))
             }
+            Holder::Other(_) => lost(
+                ErrorKind::Conflict,
+                format!("{id} was taken over by a service that is not one of our records"),
+            ),
             Holder::Us(RecordState { check: None, .. }) => lost(
                 ErrorKind::NotFound,
                 format!("the check of {id} was removed"),
@@ -159,7 +230,11 @@ impl Records<'_> {
                     && is_alive(entry)
             });
             if let Some(other) = other {
-                return Err(Error::new(ErrorKind::Conflict, self.op).because(format!(
+                let mut error = Error::new(ErrorKind::Conflict, self.op);
+                if let Some(run) = run_in(&other.service, &record.service) {
+                    error = error.held_by(run);
+                }
+                return Err(error.because(format!(
                     "the id {} is already registered at the node {}: give this instance another id, or wait until that one is gone",
                     record.id, other.node.name
                 )));
@@ -234,6 +309,13 @@ impl Records<'_> {
 
 fn is_of(record: &RecordId, (id, incarnation): &(InstanceId, Incarnation)) -> bool {
     *id == record.id && *incarnation == record.incarnation
+}
+
+/// The run whose record this is, and its address; `None` for what is no record of ours.
+fn run_in(found: &Service, service: &ServiceName) -> Option<sd_core::Holder> {
+    let (_, incarnation) = found.run_of(service)?;
+    let endpoint = found.own_endpoint().ok()?;
+    Some(sd_core::Holder::new(endpoint, incarnation))
 }
 
 fn is_ours(record: &RecordId, entry: &HealthEntry) -> bool {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sd_core::port::{Limits, Registration};
-use sd_core::{Error, ErrorKind, Instance, RecordId, RegisterOptions, Registrar, Result};
+use sd_core::port::{Attempt, Limits, Registration};
+use sd_core::{Error, ErrorKind, Instance, RecordId, Registrar, Result};
 
 use crate::client::Client;
 use crate::codec::{encode, service_id};
@@ -45,18 +45,32 @@ impl Registrar for ConsulRegistrar {
         &self.limits
     }
 
+    fn record_bytes(&self, record: &Instance) -> Result<usize> {
+        const OP: &str = "consul: register";
+        // No other time-to-live is written longer.
+        let check = CheckDefinition::new(OP, self.client.config(), record, LONGEST_TTL)?;
+        let json = serde_json::to_vec(&encode(OP, record, check)?);
+        Ok(json
+            .map_err(|error| Error::invalid_input(OP, error.to_string()))?
+            .len())
+    }
+
     async fn register(
         &self,
         record: &Instance,
-        options: &RegisterOptions,
+        attempt: &Attempt,
     ) -> Result<Box<dyn Registration>> {
         const OP: &str = "consul: register";
         self.client.check_open(OP)?;
-        self.limits.check(record, options)?;
-        let check = CheckDefinition::new(OP, self.client.config(), record, options.ttl)?;
+        let check = CheckDefinition::new(OP, self.client.config(), record, attempt.ttl)?;
         let definition = encode(OP, record, check)?;
         let (client, instance, id) = (Arc::clone(&self.client), record.clone(), record.record_id());
-        let id_is_new = options.id_is_new;
+        let Attempt {
+            ttl,
+            id_is_new,
+            was_confirmed,
+            ..
+        } = *attempt;
         // Before it is used: one that is replaced meanwhile is noticed then.
         let written = Written::new(record.clone(), client.token(OP).await?);
         let writing = async move {
@@ -71,14 +85,16 @@ impl Registrar for ConsulRegistrar {
                 records.holder(&record).await?
             };
             let before = match holder {
-                Holder::Other { who, alive: true } => {
-                    return Err(Error::new(ErrorKind::Conflict, OP).because(format!(
-                        "the id {} is held by {who}: give this instance another id, or wait until that one is gone",
-                        record.id
-                    )));
+                Holder::Other(other) if other.alive => {
+                    let mut succeeded = None;
+                    // A run that was taken over does not take its record back.
+                    if !was_confirmed {
+                        succeeded = records.succeed(&other, &definition, &instance).await?;
+                    }
+                    succeeded.ok_or_else(|| other.conflict(OP, &record.id))?
                 }
                 // What is left of it, its maintenance mode for instance, is not ours.
-                Holder::Other { alive: false, .. } => {
+                Holder::Other(_) => {
                     client.remove_service(OP, &definition.id).await?;
                     Holder::Free
                 }
@@ -98,7 +114,7 @@ impl Registrar for ConsulRegistrar {
             client: Arc::clone(&self.client),
             writes: Arc::clone(&self.writes),
             record: id,
-            ttl: options.ttl,
+            ttl,
             written: Arc::new(written),
         }))
     }

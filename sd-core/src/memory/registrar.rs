@@ -9,7 +9,7 @@ use super::store::Store;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::model::instance::{Instance, RecordId};
-use crate::port::registrar::{Limits, Liveness, RegisterOptions, Registrar, Registration};
+use crate::port::registrar::{Attempt, Limits, Liveness, Registrar, Registration};
 
 #[async_trait]
 impl Registrar for MemoryBackend {
@@ -17,19 +17,25 @@ impl Registrar for MemoryBackend {
         &self.limits
     }
 
+    fn record_bytes(&self, record: &Instance) -> Result<usize> {
+        let json = serde_json::to_vec(record);
+        Ok(json
+            .map_err(|error| Error::invalid_input("memory: register", error.to_string()))?
+            .len())
+    }
+
     async fn register(
         &self,
         record: &Instance,
-        options: &RegisterOptions,
+        attempt: &Attempt,
     ) -> Result<Box<dyn Registration>> {
         self.check_open("memory: register")?;
-        self.limits.check(record, options)?;
-        self.store.register(record, options.ttl, self.clock.now())?;
+        self.store.register(record, attempt.ttl, self.clock.now())?;
         Ok(Box::new(MemoryRegistration {
             store: Arc::clone(&self.store),
             clock: Arc::clone(&self.clock),
             record: record.record_id(),
-            liveness: Liveness::Lease { ttl: options.ttl },
+            liveness: Liveness::Lease { ttl: attempt.ttl },
         }))
     }
 

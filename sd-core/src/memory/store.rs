@@ -200,15 +200,12 @@ impl Store {
         if let Some(held) = entry.records.get(instance.id())
             && held.instance.incarnation() != instance.incarnation()
         {
-            return Err(
-                Error::new(ErrorKind::Conflict, "memory: register").because(format!(
-                    "{:?} of {:?} is already registered by incarnation {} at {}: use another id",
-                    instance.id(),
-                    instance.service(),
-                    held.instance.incarnation(),
-                    held.instance.endpoint()
-                )),
-            );
+            let error = Error::new(ErrorKind::Conflict, "memory: register");
+            return Err(error.held_by(&*held.instance).because(format!(
+                "{:?} of {:?} is already registered: use another id",
+                instance.id(),
+                instance.service()
+            )));
         }
         let record = Record {
             instance: Arc::new(instance.clone()),

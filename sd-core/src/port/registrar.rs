@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use crate::error::{Error, Result};
 use crate::model::instance::{Instance, RecordId};
 
-/// What a server accepts. Core checks it before it sends anything.
+/// What a server accepts, and how long it may take. Core checks it before it sends anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -17,22 +17,37 @@ pub struct Limits {
     pub ttl: RangeInclusive<Duration>,
     /// The largest record, and the largest value of a candidate, in bytes as the backend writes them.
     pub record_bytes: usize,
+    /// How long one write of a record may take: one `register`, `renew`, `update` or `withdraw`. A write that takes longer is
+    /// given up and tried again. Where records live on leases, it must be so short that several writes fit into a time-to-live.
+    /// Default `None`: a third of the time-to-live, but at least 500 ms and at most 2 s.
+    pub attempt: Option<Duration>,
 }
+
+/// The bounds of one write where the backend states none.
+const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
+const LONGEST_ATTEMPT: Duration = Duration::from_secs(2);
 
 impl Limits {
     /// Limits with this range of times-to-live, and this largest record in bytes.
     pub fn new(ttl: RangeInclusive<Duration>, record_bytes: usize) -> Self {
-        Self { ttl, record_bytes }
+        Self {
+            ttl,
+            record_bytes,
+            attempt: None,
+        }
     }
 
-    /// Checks a registration's time-to-live and the size of its record.
-    ///
-    /// # Errors
-    /// `InvalidInput` names the limit that is broken.
-    pub fn check(&self, instance: &Instance, options: &RegisterOptions) -> Result<()> {
-        const OP: &str = "register";
-        self.check_ttl(OP, options.ttl)?;
-        self.check_size(OP, instance)
+    /// Sets how long one write of a record may take.
+    #[must_use]
+    pub fn with_attempt(mut self, attempt: Duration) -> Self {
+        self.attempt = Some(attempt);
+        self
+    }
+
+    /// How long one write of a record with this time-to-live may take.
+    pub(crate) fn attempt_within(&self, ttl: Duration) -> Duration {
+        self.attempt
+            .unwrap_or_else(|| (ttl / 3).clamp(SHORTEST_ATTEMPT, LONGEST_ATTEMPT))
     }
 
     pub(crate) fn check_ttl(&self, op: &'static str, ttl: Duration) -> Result<()> {
@@ -45,22 +60,38 @@ impl Limits {
             format!("the ttl {ttl:?} is outside of {shortest:?} to {longest:?}"),
         ))
     }
+}
 
-    pub(crate) fn check_size(&self, op: &'static str, instance: &Instance) -> Result<()> {
-        let bytes = serde_json::to_vec(instance)
-            .map_err(|e| Error::invalid_input(op, e.to_string()))?
-            .len();
-        if bytes > self.record_bytes {
-            return Err(Error::invalid_input(
-                op,
-                format!(
-                    "the record has {bytes} bytes, at most {} are allowed: shorten tags or metadata",
-                    self.record_bytes
-                ),
-            ));
-        }
-        Ok(())
+/// Checks a registration against what its backend accepts.
+pub(crate) fn check_registration(
+    registrar: &dyn Registrar,
+    record: &Instance,
+    ttl: Duration,
+) -> Result<()> {
+    const OP: &str = "register";
+    registrar.limits().check_ttl(OP, ttl)?;
+    check_record(OP, registrar, record)
+}
+
+/// Checks whether a backend can write a record, and whether the record is small enough.
+pub(crate) fn check_record(
+    op: &'static str,
+    registrar: &dyn Registrar,
+    record: &Instance,
+) -> Result<()> {
+    let (bytes, most) = (
+        registrar.record_bytes(record)?,
+        registrar.limits().record_bytes,
+    );
+    if bytes > most {
+        return Err(Error::invalid_input(
+            op,
+            format!(
+                "the record has {bytes} bytes, at most {most} are allowed: shorten tags or metadata"
+            ),
+        ));
     }
+    Ok(())
 }
 
 /// What a registration asks for.
@@ -70,18 +101,12 @@ pub struct RegisterOptions {
     /// How long the record outlives its last renewal. The server may grant another time-to-live, which then applies. Default
     /// [`DEFAULT_TTL`](Self::DEFAULT_TTL).
     pub ttl: Duration,
-    /// Whether no other process can hold the id: the id [holds the incarnation](Instance::id_holds_incarnation), and this is
-    /// the first attempt to write it. A registrar that would look up the holder of an id may then skip the lookup. If an
-    /// earlier registration of the same instance left a record, this attempt may fail; the next one has `false` here and must
-    /// succeed. A registry sets this for each attempt and ignores what was set. Default false.
-    pub id_is_new: bool,
 }
 
 impl Default for RegisterOptions {
     fn default() -> Self {
         Self {
             ttl: Self::DEFAULT_TTL,
-            id_is_new: false,
         }
     }
 }
@@ -98,39 +123,103 @@ impl RegisterOptions {
     }
 }
 
+/// What core tells a registrar of one attempt to register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// How long the record should outlive its last renewal. The server may grant another time-to-live, which then applies.
+    pub ttl: Duration,
+    /// Whether no other process can hold the id: the id [holds the incarnation](Instance::id_holds_incarnation), and this is
+    /// the first attempt to write it. A registrar that would look up the holder of an id may then skip the lookup. If an
+    /// earlier registration of the same instance left a record, this attempt may fail; the next one has `false` here and must
+    /// succeed.
+    pub id_is_new: bool,
+    /// Whether the server has confirmed this registration before. A record of another run under the id is then that of a
+    /// successor, even where a [check of the address](Registrar::register) would make it ours.
+    pub was_confirmed: bool,
+}
+
+impl Attempt {
+    /// An attempt with this time-to-live, under an id that may have a holder.
+    pub fn new(ttl: Duration) -> Self {
+        Self {
+            ttl,
+            id_is_new: false,
+            was_confirmed: false,
+        }
+    }
+
+    /// Says that the server has confirmed this registration before.
+    #[must_use]
+    pub fn after_confirmation(mut self) -> Self {
+        self.was_confirmed = true;
+        self
+    }
+
+    /// Says that no other process can hold the id.
+    #[must_use]
+    pub fn with_new_id(mut self) -> Self {
+        self.id_is_new = true;
+        self
+    }
+}
+
 /// Writes records to one server. A registrar makes one attempt and reports its outcome; core retries and renews.
 #[async_trait]
 pub trait Registrar: Debug + Send + Sync + 'static {
     /// What the server accepts.
     fn limits(&self) -> &Limits;
 
-    /// Writes a record and returns when the server has confirmed it. Idempotent for each [`RecordId`].
+    /// How many bytes the record has as this backend writes it. Before anything is sent, core compares that with
+    /// [`Limits::record_bytes`].
+    ///
+    /// # Errors
+    /// `InvalidInput` if the record can never be written, whatever its size.
+    fn record_bytes(&self, record: &Instance) -> Result<usize>;
+
+    /// Writes a record and returns when the server has confirmed it. Idempotent for each [`RecordId`]. The caller has checked the
+    /// time-to-live and the record against [`limits`](Self::limits).
+    ///
+    /// A record of another incarnation is never replaced while it lives, with one exception. A server may find out by itself whether
+    /// the record's TCP address is served, for example with a check of Consul's agent. Such a record belongs to whatever listens at the
+    /// address now. The first attempt of a run at the same address replaces it, if it still is as it was found.
     ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) if another incarnation has a live record under this id.
+    /// [`Error::held_by`] names it, so that core can tell an earlier run at the same address from another instance.
     ///
     /// # Cancel safety
     /// Not cancel-safe. After a dropped call, or an error of unknown outcome, the record may exist:
     /// [`withdraw`](Self::withdraw) removes it.
-    async fn register(
-        &self,
-        record: &Instance,
-        options: &RegisterOptions,
-    ) -> Result<Box<dyn Registration>>;
+    async fn register(&self, record: &Instance, attempt: &Attempt)
+    -> Result<Box<dyn Registration>>;
 
     /// Removes this incarnation's record, never another one. Succeeds if there is none. Readers learn that the record was
     /// withdrawn on purpose, if the server has a way to tell them. Also cleans up after a `register` of unknown outcome.
     ///
     /// # Errors
-    /// When the server did not confirm. The record then goes when its time-to-live ends.
+    /// When the server did not confirm. What becomes of the record then depends on its [`Liveness`].
     ///
     /// # Cancel safety
     /// After a dropped call the record may still be there: call again.
     async fn withdraw(&self, record: &RecordId) -> Result<()>;
+
+    /// Forgets this incarnation's record and leaves it at the server, for another client that registers the same incarnation. By
+    /// default there is nothing to forget.
+    ///
+    /// # Errors
+    /// `Unsupported` if the record ends with this client.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves the record at the server.
+    async fn release(&self, record: &RecordId) -> Result<()> {
+        let _ = record;
+        Ok(())
+    }
 }
 
-/// One record at the server. Dropping this handle changes nothing at the server: core withdraws the record, or its time-to-live
-/// ends.
+/// One record at the server. Dropping this handle changes nothing at the server: core withdraws the record, or what its
+/// [`Liveness`] says becomes of it.
 #[async_trait]
 pub trait Registration: Debug + Send + Sync + 'static {
     /// How the record stays alive, as granted when it was registered.
@@ -173,7 +262,7 @@ pub enum Liveness {
         /// How long the server keeps the session without a sign of life.
         ttl: Duration,
     },
-    /// The record stays until it is withdrawn.
+    /// The record stays until it is withdrawn or removed, whatever becomes of its owner.
     Permanent {
         /// How often to verify that the record is still there.
         verify_every: Duration,
@@ -192,5 +281,20 @@ impl Liveness {
             Self::Permanent { verify_every } => verify_every,
         }
         .max(SHORTEST_INTERVAL)
+    }
+
+    /// What becomes of a record whose owner does nothing more for it, for people.
+    pub(crate) fn when_abandoned(self) -> String {
+        match self {
+            Self::Lease { ttl } => {
+                format!("the server removes it unless it is renewed within {ttl:?}")
+            }
+            Self::Session { ttl } => {
+                format!("the server removes it {ttl:?} after its session ends")
+            }
+            Self::Permanent { .. } => {
+                "it stays until it is withdrawn or removed by an operator".to_owned()
+            }
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! What the owner of a registration asks its keeper.
 
 use std::fmt;
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -22,8 +21,8 @@ impl fmt::Debug for Command {
 
 /// What the owner waits for when it registers.
 pub(crate) enum Confirm {
-    /// The first confirmation, or the error that ended the attempt, within a time.
-    Within(Duration, oneshot::Sender<Result<()>>),
+    /// The first confirmation, or the error that ended the attempt, within the configured time.
+    InTime(oneshot::Sender<Result<()>>),
     /// Nothing: attempts go on until they succeed or the guard is dropped.
     InBackground,
 }

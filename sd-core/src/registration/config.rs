@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use crate::port::registrar::RegisterOptions;
+use crate::port::registrar::{Limits, RegisterOptions};
 
 /// How a registration is kept.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RegistrationConfig {
     /// How long [`Registry::register`](crate::Registry::register) tries before it gives up, and how long an update waits for
-    /// its confirmation. Default 10 s.
+    /// its confirmation. At least as long as [one write of the backend](crate::port::Limits::attempt) may take. If an
+    /// earlier run at the same address holds the id, registering takes at most one time-to-live longer. Default 10 s.
     pub confirm_within: Duration,
-    /// How long a withdrawal is retried. After that the record goes when its time-to-live ends. Default 3 s.
+    /// How long a withdrawal is retried, at least as long as [one write of the backend](crate::port::Limits::attempt) may take.
+    /// What becomes of a record that could not be withdrawn depends on its [`Liveness`](crate::port::Liveness): the server removes
+    /// one that lives on a lease or a session, and a permanent one stays. Default 3 s.
     pub withdraw_within: Duration,
     /// The options of [`Registry::register`](crate::Registry::register). By default [`RegisterOptions::default`].
     pub options: RegisterOptions,
@@ -24,5 +27,15 @@ impl Default for RegistrationConfig {
             withdraw_within: Duration::from_secs(3),
             options: RegisterOptions::default(),
         }
+    }
+}
+
+impl RegistrationConfig {
+    /// With bounds that leave room for one write of a backend with these limits.
+    pub(crate) fn with_room_for_a_write(mut self, limits: &Limits) -> Self {
+        let attempt = limits.attempt.unwrap_or_default();
+        self.confirm_within = self.confirm_within.max(attempt);
+        self.withdraw_within = self.withdraw_within.max(attempt);
+        self
     }
 }

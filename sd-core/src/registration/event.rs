@@ -30,6 +30,8 @@ pub enum RegistrationEvent {
     },
     /// The server confirmed that the record is withdrawn. The last event.
     Withdrawn,
+    /// The record is left at the server, and no longer kept. The last event.
+    Released,
     /// Registering cannot succeed, or withdrawing could not be confirmed. The last event.
     Failed(Error),
 }
@@ -45,6 +47,7 @@ impl RegistrationEvent {
             Self::Lost(_) => "lost",
             Self::Retrying { .. } => "retrying",
             Self::Withdrawn => "withdrawn",
+            Self::Released => "released",
             Self::Failed(_) => "failed",
         }
     }
@@ -56,7 +59,11 @@ impl RegistrationEvent {
             | Self::Lost(error)
             | Self::Retrying { error, .. }
             | Self::Failed(error) => Some(error),
-            Self::Registered(_) | Self::Updated | Self::Recovered | Self::Withdrawn => None,
+            Self::Registered(_)
+            | Self::Updated
+            | Self::Recovered
+            | Self::Withdrawn
+            | Self::Released => None,
         }
     }
 
@@ -66,7 +73,7 @@ impl RegistrationEvent {
             Self::Registered(_) | Self::Updated | Self::Recovered => RegistrationPhase::Registered,
             Self::AtRisk(_) => RegistrationPhase::AtRisk,
             Self::Lost(_) | Self::Retrying { .. } => RegistrationPhase::Registering,
-            Self::Withdrawn | Self::Failed(_) => RegistrationPhase::Ended,
+            Self::Withdrawn | Self::Released | Self::Failed(_) => RegistrationPhase::Ended,
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::instance::{Instance, RecordId};
 use crate::registration::command::Command;
 use crate::registration::event::{RegistrationEvent, RegistrationPhase};
-use crate::registration::keeper::KeeperHandle;
+use crate::registration::keeper::{Ending, KeeperHandle};
 
 /// Keeps one instance registered for as long as the guard lives: renews the record, and registers it again after a loss.
 ///
@@ -21,7 +21,7 @@ use crate::registration::keeper::KeeperHandle;
 pub struct RegistrationGuard {
     record: RecordId,
     keeper: KeeperHandle,
-    ended: oneshot::Receiver<Result<()>>,
+    ended: oneshot::Receiver<Result<Ending>>,
     _stop_on_drop: DropGuard,
 }
 
@@ -30,7 +30,7 @@ impl RegistrationGuard {
     pub(crate) fn new(
         record: RecordId,
         keeper: KeeperHandle,
-        ended: oneshot::Receiver<Result<()>>,
+        ended: oneshot::Receiver<Result<Ending>>,
     ) -> Self {
         Self {
             record,
@@ -131,15 +131,49 @@ impl RegistrationGuard {
     /// [`RegistrationConfig::withdraw_within`](crate::RegistrationConfig::withdraw_within).
     ///
     /// # Errors
-    /// When the server did not confirm in time. The record then goes when its time-to-live ends.
+    /// When the server did not confirm in time. The error says what becomes of the record then: the server removes one that lives
+    /// on a lease or a session, and a permanent one stays.
     ///
     /// # Cancel safety
     /// If the future is dropped, the withdrawal goes on in the background.
     pub async fn deregister(self) -> Result<()> {
+        self.end("deregister").await.map(drop)
+    }
+
+    /// Ends the keeping of the record and leaves the record at the server, for a process that continues this run: one that replaces
+    /// this one while the service goes on, for example an agent that is upgraded. Returns what that process needs.
+    ///
+    /// The record is not renewed any more. The next process has the rest of its time-to-live, at least two thirds of it while the
+    /// registry answers, to register the same incarnation: an instance made with [`Instance::of_run`], or with
+    /// [`Instance::with_id`] and [`Instance::with_incarnation`]. Readers see no change. Changes that the server has not confirmed are
+    /// lost.
+    ///
+    /// # Errors
+    /// After an error the record is withdrawn.
+    /// - `NotFound` if the server never confirmed the record.
+    /// - `Unsupported` if records of this registry end with the process that registered them.
+    /// - Why the registration had ended before.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the record is left nevertheless.
+    pub async fn release(self) -> Result<RecordId> {
+        const OP: &str = "release registration";
+        self.keeper.leave_record.set();
+        let record = self.record.clone();
+        match self.end(OP).await? {
+            Ending::Released => Ok(record),
+            Ending::Withdrawn => Err(Error::new(ErrorKind::NotFound, OP).because(
+                "the registry has not confirmed the record: there is nothing to continue",
+            )),
+        }
+    }
+
+    /// Tells the keeper to stop, and waits until it has.
+    async fn end(self, op: &'static str) -> Result<Ending> {
         let Self { keeper, ended, .. } = self;
         keeper.stop.cancel();
         ended.await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Closed, "deregister").because("the runtime is shutting down"))
+            Err(Error::new(ErrorKind::Closed, op).because("the runtime is shutting down"))
         })
     }
 

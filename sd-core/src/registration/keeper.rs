@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -15,7 +16,9 @@ use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instrument;
 use crate::model::instance::Instance;
-use crate::port::registrar::{RegisterOptions, Registrar, Registration};
+use crate::port::registrar::{
+    Attempt, Liveness, RegisterOptions, Registrar, Registration, check_record,
+};
 use crate::registration::command::{Command, Confirm};
 use crate::registration::config::RegistrationConfig;
 use crate::registration::event::{RegistrationEvent, RegistrationPhase};
@@ -42,6 +45,30 @@ pub(crate) struct Keeper {
     attempted: bool,
     /// The record that the server confirmed last.
     confirmed: Option<Arc<Instance>>,
+    /// How it stays alive.
+    liveness: Option<Liveness>,
+    leave_record: LeaveRecord,
+}
+
+/// Whether the record stays at the server when the keeper stops. Said before it is told to stop.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LeaveRecord(Arc<AtomicBool>);
+
+impl LeaveRecord {
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn get(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// How the keeper of a registration ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Withdrawn,
+    Released,
 }
 
 /// What the owner of a registration holds of its keeper.
@@ -50,12 +77,15 @@ pub(crate) struct KeeperHandle {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) status: watch::Receiver<RegistrationStatus>,
     pub(crate) events: broadcast::Receiver<RegistrationEvent>,
-    /// Tells the keeper to withdraw.
+    /// Tells the keeper to stop, and to withdraw unless it is to leave the record.
     pub(crate) stop: CancellationToken,
+    pub(crate) leave_record: LeaveRecord,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: RegistrationConfig,
 }
 
+/// An owner waits for the earlier run's record to go, so that is looked for often.
+const LONGEST_PAUSE_FOR_EARLIER_RUN: Duration = Duration::from_secs(1);
 /// Updates that the keeper has not taken yet.
 const MOST_COMMANDS: usize = 8;
 /// Events that the owner has not read yet; older ones are dropped.
@@ -92,11 +122,13 @@ impl Keeper {
         });
         let (commands, commands_seen) = mpsc::channel(MOST_COMMANDS);
         let (events, events_seen) = broadcast::channel(MOST_EVENTS);
+        let leave_record = LeaveRecord::default();
         let handle = KeeperHandle {
             commands,
             status: status_seen,
             events: events_seen,
             stop: stop.clone(),
+            leave_record: leave_record.clone(),
             clock: Arc::clone(&clock),
             config: config.clone(),
         };
@@ -113,6 +145,8 @@ impl Keeper {
             unconfirmed: Vec::new(),
             attempted: false,
             confirmed: None,
+            liveness: None,
+            leave_record,
         };
         (keeper, handle)
     }
@@ -123,8 +157,8 @@ impl Keeper {
         self
     }
 
-    /// Keeps the record until `stop` is cancelled, then withdraws it.
-    pub(crate) async fn run(self, confirm: Confirm) -> Result<()> {
+    /// Keeps the record until `stop` is cancelled, then withdraws it or leaves it.
+    pub(crate) async fn run(self, confirm: Confirm) -> Result<Ending> {
         let (status, events) = (self.status.clone(), self.events.clone());
         let done = AssertUnwindSafe(self.keep_and_withdraw(confirm))
             .catch_unwind()
@@ -143,29 +177,49 @@ impl Keeper {
         })
     }
 
-    async fn keep_and_withdraw(mut self, confirm: Confirm) -> Result<()> {
+    async fn keep_and_withdraw(mut self, confirm: Confirm) -> Result<Ending> {
         let hopeless = self.keep(confirm).await.err();
         // From here on another registration may take this id.
         self.stop.cancel();
-        let withdrawn = if self.attempted {
-            self.withdraw().await
-        } else {
-            Ok(())
-        };
+        let ended = self.end(hopeless.is_none()).await;
         self.answer_updates(&Err(Error::new(ErrorKind::Closed, "update registration")));
         if let Some(left) = self.predecessor.take() {
             // Our successor waits for us alone, so we leave no sooner than our own predecessor.
             left.cancelled().await;
         }
-        match (hopeless, withdrawn) {
+        match (hopeless, ended) {
             (Some(error), _) | (None, Err(error)) => {
                 self.emit(RegistrationEvent::Failed(error.clone()));
                 Err(error)
             }
-            (None, Ok(())) => {
-                self.emit(RegistrationEvent::Withdrawn);
-                Ok(())
+            (None, Ok(ending)) => {
+                self.emit(match ending {
+                    Ending::Withdrawn => RegistrationEvent::Withdrawn,
+                    Ending::Released => RegistrationEvent::Released,
+                });
+                Ok(ending)
             }
+        }
+    }
+
+    /// Leaves the record if that is wanted, and withdraws it otherwise. What the server never confirmed is no record to leave.
+    async fn end(&self, may_leave: bool) -> Result<Ending> {
+        let confirmed = self.confirmed.as_ref().filter(|_| may_leave);
+        let mut refused = None;
+        if let Some(record) = confirmed.filter(|_| self.leave_record.get()) {
+            let record = record.record_id();
+            let release = self.registrar.release(&record);
+            match within("release registration", self.attempt_limit(), release).await {
+                Ok(()) => return Ok(Ending::Released),
+                Err(error) => refused = Some(error),
+            }
+        }
+        if self.attempted {
+            self.withdraw().await?;
+        }
+        match refused {
+            Some(error) => Err(error),
+            None => Ok(Ending::Withdrawn),
         }
     }
 
@@ -173,8 +227,8 @@ impl Keeper {
     async fn keep(&mut self, confirm: Confirm) -> Result<()> {
         let mut registration = match confirm {
             Confirm::InBackground => self.register(None).await,
-            Confirm::Within(limit, confirmed) => {
-                let give_up_at = self.clock.now() + limit;
+            Confirm::InTime(confirmed) => {
+                let give_up_at = self.clock.now() + self.config.confirm_within;
                 let first = self.register(Some(give_up_at)).await;
                 // The waiting owner may have let go.
                 let _ = match &first {
@@ -209,12 +263,13 @@ impl Keeper {
     }
 
     /// Attempts to register until the server confirms; until `give_up_at`, if there is such a time.
-    async fn register(&mut self, give_up_at: Option<Moment>) -> Result<Held, End> {
+    async fn register(&mut self, mut give_up_at: Option<Moment>) -> Result<Held, End> {
         if let Some(left) = self.predecessor.clone() {
             self.wait_for(left, give_up_at).await?;
             self.predecessor = None;
         }
         let mut backoff = Backoff::new(Duration::from_millis(100), self.options.ttl / 3);
+        let mut outlasts_earlier_run = false;
         loop {
             let wanted = Arc::clone(&self.status.borrow().wanted);
             let limit = give_up_at.map_or(self.attempt_limit(), |at| {
@@ -223,17 +278,22 @@ impl Keeper {
             let sent = self.clock.now();
             let is_first = !std::mem::replace(&mut self.attempted, true);
             let registrar = Arc::clone(&self.registrar);
-            let options = RegisterOptions {
-                id_is_new: is_first && wanted.id_holds_incarnation(),
-                ..self.options.clone()
-            };
-            let attempt = async move { registrar.register(&wanted, &options).await };
+            let mut attempt = Attempt::new(self.options.ttl);
+            if is_first && wanted.id_holds_incarnation() {
+                attempt = attempt.with_new_id();
+            }
+            if self.confirmed.is_some() {
+                attempt = attempt.after_confirmation();
+            }
+            let attempt = async move { registrar.register(&wanted, &attempt).await };
             let error = match self
                 .unless_stopped(within("register", limit, attempt))
                 .await?
             {
                 Ok(registration) => {
-                    self.emit(RegistrationEvent::Registered(registration.liveness()));
+                    let liveness = registration.liveness();
+                    self.liveness = Some(liveness);
+                    self.emit(RegistrationEvent::Registered(liveness));
                     // The record that was written holds every change that was wanted until now.
                     self.confirm_updates();
                     return Ok(Held {
@@ -250,6 +310,15 @@ impl Keeper {
                 Retry::After(asked) => paced(asked, &mut backoff),
                 Retry::Backoff | Retry::Resync => backoff.next_delay(),
             };
+            let is_earlier_run = self.is_of_earlier_run(&error);
+            let delay = if is_earlier_run && give_up_at.is_some() {
+                delay.min(LONGEST_PAUSE_FOR_EARLIER_RUN)
+            } else {
+                delay
+            };
+            if is_earlier_run && !std::mem::replace(&mut outlasts_earlier_run, true) {
+                give_up_at = give_up_at.map(|at| at + self.options.ttl);
+            }
             if let Some(at) = give_up_at {
                 let may_pass = matches!(
                     error.kind(),
@@ -258,13 +327,31 @@ impl Keeper {
                         | ErrorKind::RateLimited { .. }
                         | ErrorKind::LeaseLost
                 );
-                if !may_pass || self.clock.now() + delay >= at {
-                    return Err(End::Hopeless(error));
+                if !(may_pass || is_earlier_run) || self.clock.now() + delay >= at {
+                    return Err(End::Hopeless(if is_earlier_run {
+                        error.because(
+                            "another run at this address has outlasted the time-to-live: it is alive, or its time-to-live is longer. Stop \
+                             it, wait until its record is gone, or give this instance another id",
+                        )
+                    } else {
+                        error
+                    }));
                 }
             }
             self.emit(RegistrationEvent::Retrying { error, delay });
             self.pause(delay).await?;
         }
+    }
+
+    /// Whether the id is held by another run at our own address. That is most probably an earlier run of ours which crashed, and
+    /// whose record goes when its time-to-live ends.
+    fn is_of_earlier_run(&self, error: &Error) -> bool {
+        let wanted = self.status.borrow();
+        let wanted = &wanted.wanted;
+        error.kind() == ErrorKind::Conflict
+            && error.holder().is_some_and(|holder| {
+                holder.endpoint == *wanted.endpoint() && holder.incarnation != wanted.incarnation()
+            })
     }
 
     /// Waits until an earlier registration has left, at most until `give_up_at`.
@@ -407,13 +494,20 @@ impl Keeper {
         };
         let limit = self.config.withdraw_within;
         timeout(limit, attempts).await.unwrap_or_else(|_| {
-            let error = Error::new(ErrorKind::Timeout, "withdraw");
-            Err(match last {
-                Some(reason) => error.with_source(reason),
-                None => error.because(format!(
-                    "the server did not confirm within {limit:?}: the record goes when its ttl ends"
-                )),
-            })
+            let left = match self.liveness {
+                Some(liveness) => format!(
+                    "the record may still be there: {}",
+                    liveness.when_abandoned()
+                ),
+                None => "the record may be there".to_owned(),
+            };
+            let why = match last {
+                Some(reason) => reason.report().to_string(),
+                None => "no answer".to_owned(),
+            };
+            Err(Error::new(ErrorKind::Timeout, "withdraw").because(format!(
+                "the server did not confirm within {limit:?}, {left} ({why})"
+            )))
         })
     }
 
@@ -459,7 +553,7 @@ impl Keeper {
                 "service, id and incarnation cannot change: register another instance",
             ));
         }
-        self.registrar.limits().check_size(OP, after)
+        check_record(OP, self.registrar.as_ref(), after)
     }
 
     /// The server confirmed the wanted record.
@@ -489,9 +583,9 @@ impl Keeper {
         }
     }
 
-    /// How long one request may take: short enough that several fit into a time-to-live.
+    /// How long one request may take.
     fn attempt_limit(&self) -> Duration {
-        (self.options.ttl / 3).clamp(Duration::from_millis(500), Duration::from_secs(2))
+        self.registrar.limits().attempt_within(self.options.ttl)
     }
 
     /// Waits, taking wanted changes meanwhile.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
@@ -10,12 +11,12 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, info_span};
 
 use crate::clock::Clock;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Holder, Result};
 use crate::model::instance::RecordId;
 use crate::model::name::{InstanceId, ServiceName};
 use crate::registration::command::Confirm;
 use crate::registration::guard::RegistrationGuard;
-use crate::registration::keeper::{Keeper, KeeperHandle};
+use crate::registration::keeper::{Keeper, KeeperHandle, LeaveRecord};
 use crate::registration::status::{RegistrationDump, RegistrationStatus};
 use crate::sync::lock;
 
@@ -25,10 +26,13 @@ pub(crate) struct Registrations(Mutex<BTreeMap<(ServiceName, InstanceId), Kept>>
 
 struct Kept {
     status: watch::Receiver<RegistrationStatus>,
-    /// Told to withdraw.
+    /// Told to stop.
     stop: CancellationToken,
+    leave_record: LeaveRecord,
     /// Has withdrawn, or given up doing so.
     left: CancellationToken,
+    /// How long that may take.
+    withdraw_within: Duration,
 }
 
 impl Registrations {
@@ -48,7 +52,9 @@ impl Registrations {
         let kept = Kept {
             status: handle.status.clone(),
             stop: handle.stop.clone(),
+            leave_record: handle.leave_record.clone(),
             left: left.clone(),
+            withdraw_within: handle.config.withdraw_within,
         };
         let keeper = keeper.after(self.enter(&record, kept)?);
         let span = info_span!(
@@ -76,11 +82,10 @@ impl Registrations {
     fn enter(&self, record: &RecordId, kept: Kept) -> Result<Option<CancellationToken>> {
         let mut map = lock(&self.0);
         let key = (record.service.clone(), record.id.clone());
-        if map
-            .get(&key)
-            .is_some_and(|other| !other.stop.is_cancelled())
-        {
-            return Err(Error::new(ErrorKind::Conflict, "register").because(format!(
+        if let Some(other) = map.get(&key).filter(|other| !other.stop.is_cancelled()) {
+            let error = Error::new(ErrorKind::Conflict, "register");
+            let holder = Holder::from(other.status.borrow().wanted.as_ref());
+            return Err(error.held_by(holder).because(format!(
                 "this process already keeps {:?} of {:?} registered: deregister it first",
                 record.id, record.service
             )));
@@ -95,6 +100,20 @@ impl Registrations {
         if map.get(&key).is_some_and(|kept| kept.left.is_cancelled()) {
             map.remove(&key);
         }
+    }
+
+    /// Has every keeper leave its record when it stops.
+    pub(crate) fn leave_records(&self) {
+        for kept in lock(&self.0).values() {
+            kept.leave_record.set();
+        }
+    }
+
+    /// The longest that withdrawing a record which is kept may take.
+    pub(crate) fn withdraw_within(&self) -> Duration {
+        let map = lock(&self.0);
+        let longest = map.values().map(|kept| kept.withdraw_within).max();
+        longest.unwrap_or_default()
     }
 
     pub(crate) fn dump(&self, clock: &dyn Clock) -> Vec<RegistrationDump> {

@@ -1,7 +1,7 @@
 //! Whose record lies under a key. Pure functions.
 
 use etcd_client::KeyValue;
-use sd_core::RecordId;
+use sd_core::{Holder, RecordId};
 
 use crate::codec::{Record, decode};
 
@@ -11,8 +11,10 @@ pub(crate) enum Owner {
     Us,
     /// Another run, which is withdrawing it.
     Free,
-    /// What is told of it.
-    Other(String),
+    /// Another run.
+    Run(Holder),
+    /// Something that is no record, for this reason.
+    NoRecord(String),
 }
 
 /// What is stored under the key of a record, or why it cannot be understood.
@@ -31,12 +33,8 @@ impl Owner {
                 Self::Us
             }
             Ok(Record::Withdrawn(_)) => Self::Free,
-            Ok(Record::Live(instance)) => Self::Other(format!(
-                "incarnation {} at {}",
-                instance.incarnation(),
-                instance.endpoint()
-            )),
-            Err(reason) => Self::Other(format!("a value that is not a record ({reason})")),
+            Ok(Record::Live(instance)) => Self::Run(instance.into()),
+            Err(reason) => Self::NoRecord(reason.clone()),
         }
     }
 }
@@ -61,15 +59,9 @@ mod tests {
         assert_eq!(owner(Ok(Record::Live(ours.clone()))), Owner::Us);
         assert_eq!(owner(Ok(Record::Withdrawn(ours))), Owner::Us);
         assert_eq!(owner(Ok(Record::Withdrawn(other.clone()))), Owner::Free);
-        for (stored, told) in [
-            (Ok(Record::Live(other)), "0000000000000001 at h:2"),
-            (Err("the reason".to_owned()), "not a record (the reason)"),
-        ] {
-            let owner = owner(stored);
-            assert!(
-                matches!(&owner, Owner::Other(who) if who.contains(told)),
-                "{owner:?}"
-            );
-        }
+        let holder = Holder::from(&other);
+        assert_eq!(owner(Ok(Record::Live(other))), Owner::Run(holder));
+        let reason = "the reason".to_owned();
+        assert_eq!(owner(Err(reason.clone())), Owner::NoRecord(reason));
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, Txn, TxnOp};
-use sd_core::port::{Limits, Registration};
-use sd_core::{Error, ErrorKind, Instance, RecordId, RegisterOptions, Registrar, Result};
+use sd_core::port::{Attempt, Limits, Registration};
+use sd_core::{Error, ErrorKind, Instance, RecordId, Registrar, Result};
 
 use crate::client::Client;
 use crate::client::answer::{found, position};
@@ -74,12 +74,21 @@ impl EtcdRegistrar {
             if found.lease() == lease && found.value() == value {
                 return Ok(());
             }
-            if found.lease() != lease
-                && let Owner::Other(who) = Owner::of(&stored_in(&found, record), record)
-            {
-                return Err(Error::new(ErrorKind::Conflict, op).because(format!(
-                    "{key} is held by {who}: give this instance another id, or wait until the other record is gone"
-                )));
+            if found.lease() != lease {
+                let conflict = Error::new(ErrorKind::Conflict, op);
+                match Owner::of(&stored_in(&found, record), record) {
+                    Owner::Us | Owner::Free => {}
+                    Owner::Run(holder) => {
+                        return Err(conflict.held_by(holder).because(format!(
+                            "{key} is taken: give this instance another id, or wait until the other record is gone"
+                        )));
+                    }
+                    Owner::NoRecord(reason) => {
+                        return Err(conflict.because(format!(
+                            "{key} holds a value that is not a record ({reason}): give this instance another id, or remove that"
+                        )));
+                    }
+                }
             }
             expected = found.mod_revision();
         }
@@ -147,19 +156,22 @@ impl Registrar for EtcdRegistrar {
         &self.limits
     }
 
+    fn record_bytes(&self, record: &Instance) -> Result<usize> {
+        Ok(self.layout.encode("etcd: register", record)?.len())
+    }
+
     async fn register(
         &self,
         record: &Instance,
-        options: &RegisterOptions,
+        attempt: &Attempt,
     ) -> Result<Box<dyn Registration>> {
         const OP: &str = "etcd: register";
-        self.limits.check(record, options)?;
         let value = self.layout.encode(OP, record)?;
         let id = record.record_id();
         let key = self.layout.key(&id.service, &id.id);
         let (lease, ttl) = self
             .leases
-            .acquire(&self.client, OP, &id, options.ttl)
+            .acquire(&self.client, OP, &id, attempt.ttl)
             .await?;
         let put = self.put(OP, &key, &value, &id, lease).await;
         if let Err(error) = put {
@@ -184,6 +196,14 @@ impl Registrar for EtcdRegistrar {
         let lease = self.leases.id(record);
         self.remove(OP, record, lease).await?;
         self.leases.release(&self.client, OP, record).await
+    }
+
+    /// The lease lives on until its time-to-live ends, or until another client moves the record to its own.
+    async fn release(&self, record: &RecordId) -> Result<()> {
+        if let Some(lease) = self.leases.id(record) {
+            self.leases.forget(record, lease);
+        }
+        Ok(())
     }
 }
 

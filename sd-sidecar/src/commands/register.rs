@@ -51,12 +51,12 @@ async fn withdraw(
     let instance = guard.instance();
     let withdrawn = tokio::select! {
         withdrawn = guard.deregister() => withdrawn.map_err(|error| error.report().to_string()),
-        () = signals.next() => Err("interrupted".to_owned()),
+        () = signals.next() => Err("interrupted: the record may still be there".to_owned()),
     };
     withdrawn.map_err(|why| {
         let (id, service, url) = (instance.id(), instance.service(), &session.url);
         Failure::new(format!(
-            "cannot withdraw {id} of {service:?} at {url}: {why}; if it is still registered, it expires with its ttl"
+            "cannot withdraw {id} of {service:?} at {url}: {why}"
         ))
     })?;
     print(session, &instance, &RegistrationEvent::Withdrawn)?;

@@ -2,6 +2,7 @@
 
 mod registering;
 mod renewing;
+mod restarting;
 mod updating;
 mod withdrawing;
 
@@ -15,6 +16,7 @@ pub fn cases() -> Vec<Case> {
         withdrawing::CASES,
         updating::CASES,
         renewing::CASES,
+        restarting::CASES,
     ]
     .concat()
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use sd_core::port::Attempt;
 use sd_core::port::{Liveness, Registration};
-use sd_core::{ErrorKind, Instance, RegisterOptions, Snapshot};
+use sd_core::{ErrorKind, Instance, Snapshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::updating::LOSS;
@@ -138,7 +139,7 @@ async fn short_lived(
     fixture: &dyn Fixture,
 ) -> Result<(Instance, Box<dyn Registration>, Duration), Failure> {
     let instance = scene.instance("a")?;
-    let asked = RegisterOptions::default().with_ttl(fixture.ttl());
+    let asked = Attempt::new(fixture.ttl());
     let registration = scene.registrar.register(&instance, &asked).await?;
     match registration.liveness() {
         Liveness::Lease { ttl } => Ok((instance, registration, ttl)),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sd_core::memory::{Memory, MemoryBackend};
-use sd_core::port::{Limits, async_trait};
+use sd_core::port::{Attempt, Limits, async_trait};
 use sd_core::{
     Backend, Error, ErrorKind, Incarnation, Instance, InstanceId, Instancer, RecordId,
     RegisterOptions, Registrar, Result, Revision, ServiceName, Skipped, Snapshot, Watcher,
@@ -50,12 +50,16 @@ pub(crate) enum Flaw {
     WritesOnWhenDropped,
     RefusesItsOwnRecord,
     OverwritesOthers,
+    OverwritesItsAddress,
+    HidesTheHolder,
+    WithdrawsWhenReleased,
+    WithdrawsWhenClosed,
     RemembersIdsForEver,
     ReportsNoTtl,
     GrantsMoreThanItSays,
     GrantsLessThanItSays,
     CutsOversizedRecords,
-    ClampsTheTtl,
+    RefusesTheLongestTtl,
     WithdrawsWhenDropped,
     TellsFalseLosses,
     IgnoresWithdrawals,
@@ -117,9 +121,9 @@ impl Fixture for Store {
     async fn write_garbage(&self, service: &ServiceName) -> Result<()> {
         let garbage = Instance::new(service.as_str(), "10.0.0.9:1")?;
         let garbage = garbage.with_id(InstanceId::new(GARBAGE)?);
-        let options = RegisterOptions::default();
+        let attempt = Attempt::new(RegisterOptions::DEFAULT_TTL);
         let registrar = self.memory.backend();
-        registrar.register(&garbage, &options).await.map(drop)
+        registrar.register(&garbage, &attempt).await.map(drop)
     }
 
     async fn remove_record(&self, record: &RecordId) -> Result<()> {
@@ -250,6 +254,9 @@ impl Backend for Flawed {
     async fn close(&self) -> Result<()> {
         if self.has(Flaw::IgnoresClose) {
             return Ok(());
+        }
+        if self.has(Flaw::WithdrawsWhenClosed) {
+            self.withdraw_all().await?;
         }
         self.inner.close().await
     }

@@ -158,8 +158,8 @@ const CATCHES: &[(Flaw, &[&str])] = &[
         &["an_oversized_record_is_refused_and_nothing_is_written"],
     ),
     (
-        Flaw::ClampsTheTtl,
-        &["a_ttl_out_of_range_is_refused_and_nothing_is_written"],
+        Flaw::RefusesTheLongestTtl,
+        &["the_shortest_and_the_longest_ttl_are_accepted"],
     ),
     (
         Flaw::IgnoresWithdrawals,
@@ -225,6 +225,36 @@ const CATCHES: &[(Flaw, &[&str])] = &[
     (
         Flaw::RemembersIdsForEver,
         &["an_id_is_free_after_its_record_expired"],
+    ),
+    (
+        Flaw::WithdrawsWhenReleased,
+        &["a_released_record_is_continued_by_another_client"],
+    ),
+    (
+        Flaw::WithdrawsWhenClosed,
+        &["a_released_record_is_continued_by_another_client"],
+    ),
+    (
+        Flaw::HidesTheHolder,
+        &[
+            "a_conflict_says_who_holds_the_id",
+            "an_earlier_run_at_the_same_address_is_waited_out",
+        ],
+    ),
+    (
+        Flaw::OverwritesOthers,
+        &[
+            "a_conflict_says_who_holds_the_id",
+            "an_earlier_run_at_the_same_address_is_waited_out",
+            "a_living_run_at_the_same_address_keeps_its_record",
+        ],
+    ),
+    (
+        Flaw::OverwritesItsAddress,
+        &[
+            "an_earlier_run_at_the_same_address_is_waited_out",
+            "a_living_run_at_the_same_address_keeps_its_record",
+        ],
     ),
 ];
 

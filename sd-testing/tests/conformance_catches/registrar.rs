@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sd_core::port::{Limits, Liveness, Registration, async_trait};
-use sd_core::{
-    Error, ErrorKind, Instance, InstanceId, Instancer, RecordId, RegisterOptions, Registrar, Result,
-};
+use sd_core::port::{Attempt, Limits, Liveness, Registration, async_trait};
+use sd_core::{Error, ErrorKind, Instance, InstanceId, Instancer, RecordId, Registrar, Result};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
@@ -25,6 +23,14 @@ impl Flawed {
         Ok(())
     }
 
+    pub(crate) async fn withdraw_all(&self) -> Result<()> {
+        let all = std::mem::take(&mut *self.shared.registered.lock().unwrap());
+        for record in all {
+            self.inner.withdraw(&record).await?;
+        }
+        Ok(())
+    }
+
     async fn owner_of(&self, record: &RecordId) -> Result<Option<Arc<Instance>>> {
         let listed = self.inner.list(&record.service).await?;
         Ok(listed.get(&record.id).cloned())
@@ -38,8 +44,18 @@ impl Flawed {
         }
     }
 
-    async fn write(&self, record: &Instance, options: &RegisterOptions) -> Result<()> {
-        self.inner.register(record, options).await.map(drop)
+    async fn write(&self, record: &Instance, attempt: &Attempt) -> Result<()> {
+        self.inner.register(record, attempt).await.map(drop)
+    }
+
+    /// The record as it is stored.
+    fn cut(&self, record: Instance) -> Instance {
+        if !self.has(Flaw::CutsOversizedRecords) {
+            return record;
+        }
+        let mut json = serde_json::to_value(&record).unwrap();
+        json["metadata"] = serde_json::json!({});
+        serde_json::from_value(json).unwrap()
     }
 }
 
@@ -49,27 +65,32 @@ impl Registrar for Flawed {
         limits(self)
     }
 
+    fn record_bytes(&self, record: &Instance) -> Result<usize> {
+        self.inner.record_bytes(&self.cut(record.clone()))
+    }
+
     async fn register(
         &self,
         record: &Instance,
-        options: &RegisterOptions,
+        attempt: &Attempt,
     ) -> Result<Box<dyn Registration>> {
-        let mut record = record.clone().with_id(self.stored_id(record.id()));
+        let record = record.clone().with_id(self.stored_id(record.id()));
+        let record = self.cut(record);
         let id = record.record_id();
-        let mut stored = options.clone();
+        let mut stored = *attempt;
         match self.flaw {
             Flaw::GrantsMoreThanItSays => stored.ttl *= 100,
             Flaw::GrantsLessThanItSays => stored.ttl /= 2,
-            Flaw::ClampsTheTtl => {
-                let range = &self.limits().ttl;
-                stored.ttl = stored.ttl.clamp(*range.start(), *range.end());
-            }
-            Flaw::CutsOversizedRecords => {
-                let mut json = serde_json::to_value(&record).unwrap();
-                json["metadata"] = serde_json::json!({});
-                record = serde_json::from_value(json).unwrap();
+            Flaw::RefusesTheLongestTtl if attempt.ttl == *self.limits().ttl.end() => {
+                return Err(Error::invalid_input("register", "that is too long"));
             }
             Flaw::OverwritesOthers => self.evict(&id).await?,
+            Flaw::OverwritesItsAddress => {
+                let owner = self.owner_of(&id).await?;
+                if owner.is_some_and(|owner| owner.endpoint() == record.endpoint()) {
+                    self.evict(&id).await?;
+                }
+            }
             Flaw::RefusesItsOwnRecord if self.owner_of(&id).await?.is_some() => {
                 return Err(Error::new(ErrorKind::Conflict, "register"));
             }
@@ -87,14 +108,13 @@ impl Registrar for Flawed {
             backend: self.clone(),
             inner: None,
             record: id,
-            options: stored.clone(),
-            reported: options.ttl,
+            stored,
+            reported: attempt.ttl,
         };
         let (backend, late) = (self.clone(), record.clone());
-        let options = stored.clone();
         let writing = async move {
             sleep(LATE).await;
-            backend.write(&late, &options).await
+            backend.write(&late, &stored).await
         };
         if self.has(Flaw::ConfirmsBeforeItWrites) {
             tokio::spawn(writing);
@@ -103,7 +123,13 @@ impl Registrar for Flawed {
         if self.has(Flaw::WritesOnWhenDropped) {
             tokio::spawn(writing).await.unwrap()?;
         }
-        registration.inner = Some(self.inner.register(&record, &stored).await?);
+        let registered = self.inner.register(&record, &stored).await;
+        registration.inner = Some(match registered {
+            Err(error) if self.has(Flaw::HidesTheHolder) => {
+                return Err(Error::new(error.kind(), "register"));
+            }
+            registered => registered?,
+        });
         Ok(Box::new(registration))
     }
 
@@ -119,14 +145,18 @@ impl Registrar for Flawed {
                 return Err(Error::new(ErrorKind::NotFound, "withdraw"));
             }
             Flaw::WithdrawsAllItsRecords => {
-                let all = std::mem::take(&mut *self.shared.registered.lock().unwrap());
-                for record in all {
-                    self.inner.withdraw(&record).await?;
-                }
+                self.withdraw_all().await?;
             }
             _ => {}
         }
         self.inner.withdraw(&record).await
+    }
+
+    async fn release(&self, record: &RecordId) -> Result<()> {
+        if self.has(Flaw::WithdrawsWhenReleased) {
+            self.inner.withdraw(record).await?;
+        }
+        self.inner.release(record).await
     }
 }
 
@@ -136,7 +166,7 @@ struct FlawedRegistration {
     /// `None` if it was confirmed before it was written.
     inner: Option<Box<dyn Registration>>,
     record: RecordId,
-    options: RegisterOptions,
+    stored: Attempt,
     reported: Duration,
 }
 
@@ -177,7 +207,7 @@ impl Registration for FlawedRegistration {
         match self.inner()?.renew().await {
             Err(_) if self.has(Flaw::RenewsWithoutLooking) => Ok(self.liveness()),
             Err(_) if self.has(Flaw::RenewsByRegisteringAgain) => {
-                self.backend.write(&self.again(), &self.options).await?;
+                self.backend.write(&self.again(), &self.stored).await?;
                 Ok(self.liveness())
             }
             renewed => renewed,
@@ -189,15 +219,15 @@ impl Registration for FlawedRegistration {
         if self.has(Flaw::UpdatesByDeleteAndPut) {
             self.backend.inner.withdraw(&self.record).await?;
             yield_now().await;
-            return self.backend.write(&record, &self.options).await;
+            return self.backend.write(&record, &self.stored).await;
         }
         match self.inner()?.update(&record).await {
             Err(_) if self.has(Flaw::UpdatesWhatIsGone) => {
-                self.backend.write(&record, &self.options).await
+                self.backend.write(&record, &self.stored).await
             }
             Err(_) if self.has(Flaw::UpdatesOthers) => {
                 self.backend.evict(&self.record).await?;
-                self.backend.write(&record, &self.options).await
+                self.backend.write(&record, &self.stored).await
             }
             updated => updated,
         }
