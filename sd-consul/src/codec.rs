@@ -3,6 +3,11 @@
 //! Address, port and tags are where every user of Consul looks for them, metadata is the service's own. What Consul has no place
 //! for goes into metadata under keys that begin with `sd-`.
 
+#[cfg(test)]
+mod frozen;
+#[cfg(test)]
+mod golden;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;

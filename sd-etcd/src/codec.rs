@@ -2,7 +2,11 @@
 //!
 //! A record is kept under `<prefix>/<service>/<id>`. Its value is our JSON, or go-kit's plain `scheme://host:port`.
 
+#[cfg(test)]
+mod frozen;
 pub(crate) mod gokit;
+#[cfg(test)]
+mod golden;
 pub(crate) mod json;
 
 use etcd_client::KeyValue;

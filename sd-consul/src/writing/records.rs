@@ -15,7 +15,7 @@ use crate::config::check_kind::CheckKind;
 use crate::health_check::{Check, Health, State, check_id, maintenance_id};
 
 /// Why one of our instances is in maintenance mode. Another reason is an operator's, who also ends it.
-const NOT_READY: &str = "sd: not ready";
+pub(crate) const NOT_READY: &str = "sd: not ready";
 
 /// The catalog takes a few milliseconds, so it is looked at soon, and then less and less often.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
