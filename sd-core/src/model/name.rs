@@ -184,6 +184,14 @@ macro_rules! checked_name {
             }
         }
 
+        impl TryFrom<&String> for $name {
+            type Error = Error;
+
+            fn try_from(text: &String) -> Result<Self> {
+                Self::new(text)
+            }
+        }
+
         impl TryFrom<String> for $name {
             type Error = Error;
 
