@@ -6,6 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::printable::Printable;
+
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -195,7 +197,7 @@ impl StdError for Error {
     }
 }
 
-/// Prints an [`Error`] and all its causes on one line.
+/// Prints an [`Error`] and all its causes on one line, with what is not printable escaped.
 #[derive(Debug)]
 pub struct Report<'a>(&'a Error);
 
@@ -221,7 +223,7 @@ impl fmt::Display for Report<'_> {
             if index > 0 {
                 f.write_str(" ")?;
             }
-            f.write_str(line)?;
+            write!(f, "{}", Printable(line))?;
         }
         Ok(())
     }
@@ -246,6 +248,15 @@ mod tests {
         assert_eq!(
             outer.report().to_string(),
             "connect: unavailable: dial: timed out: after 2s (no answer)"
+        );
+    }
+
+    #[test]
+    fn a_report_escapes_what_a_terminal_would_obey() {
+        let error = Error::invalid_input("connect", "\u{1b}[2J \u{202e}txt");
+        assert_eq!(
+            error.report().to_string(),
+            r"connect: invalid input: \u{1b}[2J \u{202e}txt"
         );
     }
 

@@ -11,6 +11,7 @@ pub mod instrument;
 pub mod memory;
 mod model;
 pub mod port;
+mod printable;
 mod registration;
 mod registry;
 pub mod retry;
@@ -33,9 +34,8 @@ pub use crate::port::backend::Backend;
 pub use crate::port::elector::Elector;
 pub use crate::port::instancer::{Instancer, Watcher};
 pub use crate::port::registrar::{RegisterOptions, Registrar};
-pub use crate::registration::advertised_address::{
-    advertised_address, advertised_address_towards,
-};
+pub use crate::printable::Printable;
+pub use crate::registration::advertised_address::{advertised_address, advertised_address_towards};
 pub use crate::registration::config::RegistrationConfig;
 pub use crate::registration::event::{RegistrationEvent, RegistrationPhase};
 pub use crate::registration::guard::RegistrationGuard;

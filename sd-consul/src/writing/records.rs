@@ -75,6 +75,21 @@ impl Records<'_> {
         })
     }
 
+    /// Fails if the agent has a service whose id differs only in case: each would replace the other in the catalog.
+    ///
+    /// # Errors
+    /// `Conflict` names the other id.
+    pub(crate) async fn check_case(&self, record: &RecordId) -> Result<()> {
+        let id = service_id(&record.service, &record.id);
+        match self.client.id_of_other_case(self.op, &id).await? {
+            None => Ok(()),
+            Some(other) => Err(Error::new(ErrorKind::Conflict, self.op).because(format!(
+                "the agent has a service with the id {other:?}, and Consul ignores case: give the instance {:?} an id that differs in more",
+                record.id
+            ))),
+        }
+    }
+
     /// Our record, if it is there and alive.
     ///
     /// # Errors
@@ -145,7 +160,8 @@ impl Records<'_> {
     /// Returns when the catalog shows the record.
     ///
     /// # Errors
-    /// `Conflict` if it shows that another run held the id before, at another agent.
+    /// `Conflict` if it shows that another run held the id before, at another agent, or that the service has another name before,
+    /// which differs only in case.
     pub(crate) async fn until_visible(&self, instance: &Instance) -> Result<()> {
         let record = instance.record_id();
         self.until(&record, |entries| {
@@ -159,10 +175,17 @@ impl Records<'_> {
                     && is_alive(entry)
             });
             if let Some(other) = other {
-                return Err(Error::new(ErrorKind::Conflict, self.op).because(format!(
-                    "the id {} is already registered at the node {}: give this instance another id, or wait until that one is gone",
-                    record.id, other.node.name
-                )));
+                let why = match other.other_name(&record.service) {
+                    Some(name) => format!(
+                        "Consul ignores case, and the service {:?} is registered as {name:?} at the node {:?}: use that name",
+                        record.service, other.node.name
+                    ),
+                    None => format!(
+                        "the id {:?} is already registered at the node {:?}: give this instance another id, or wait until that one is gone",
+                        record.id, other.node.name
+                    ),
+                };
+                return Err(Error::new(ErrorKind::Conflict, self.op).because(why));
             }
             Ok(ours().any(|entry| self.shows(entry, instance)))
         })

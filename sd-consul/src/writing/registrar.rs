@@ -8,7 +8,7 @@ use sd_core::port::{Limits, Registration};
 use sd_core::{Error, ErrorKind, Instance, RecordId, RegisterOptions, Registrar, Result};
 
 use crate::client::Client;
-use crate::codec::{encode, service_id};
+use crate::codec::{check_service, encode, service_id};
 use crate::health_check::CheckDefinition;
 use crate::write_queue::WriteQueue;
 use crate::writing::records::{Holder, Records};
@@ -53,6 +53,7 @@ impl Registrar for ConsulRegistrar {
         const OP: &str = "consul: register";
         self.client.check_open(OP)?;
         self.limits.check(record, options)?;
+        check_service(OP, record.service())?;
         let check = CheckDefinition::new(OP, self.client.config(), record, options.ttl)?;
         let definition = encode(OP, record, check)?;
         let (client, instance, id) = (Arc::clone(&self.client), record.clone(), record.record_id());
@@ -68,7 +69,10 @@ impl Registrar for ConsulRegistrar {
             let holder = if id_is_new {
                 Holder::Free
             } else {
-                records.holder(&record).await?
+                let (checked, holder) =
+                    tokio::join!(records.check_case(&record), records.holder(&record));
+                checked?;
+                holder?
             };
             let before = match holder {
                 Holder::Other { who, alive: true } => {

@@ -75,7 +75,8 @@ impl EtcdRegistrar {
                 return Ok(());
             }
             if found.lease() != lease
-                && let Owner::Other(who) = Owner::of(&stored_in(&found, record), record)
+                && let Owner::Other(who) =
+                    Owner::of(&stored_in(&self.layout, &found, record), record)
             {
                 return Err(Error::new(ErrorKind::Conflict, op).because(format!(
                     "{key} is held by {who}: give this instance another id, or wait until the other record is gone"
@@ -97,7 +98,7 @@ impl EtcdRegistrar {
             let Some(found) = answer.kvs().first() else {
                 return Ok(());
             };
-            let stored = stored_in(found, record);
+            let stored = stored_in(&self.layout, found, record);
             let on_our_lease = lease == Some(found.lease());
             if !on_our_lease && Owner::of(&stored, record) != Owner::Us {
                 return Ok(());

@@ -55,6 +55,11 @@ impl Registrar for Flawed {
         options: &RegisterOptions,
     ) -> Result<Box<dyn Registration>> {
         let mut record = record.clone().with_id(self.stored_id(record.id()));
+        if self.has(Flaw::DecodesNames) {
+            let mut json = serde_json::to_value(&record).unwrap();
+            json["service"] = self.stored_service(record.service()).as_str().into();
+            record = serde_json::from_value(json).unwrap();
+        }
         let id = record.record_id();
         let mut stored = options.clone();
         match self.flaw {
