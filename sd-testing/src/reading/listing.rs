@@ -97,10 +97,9 @@ async fn odd_names_of_services_are_kept_apart(fixture: &dyn Fixture) -> Outcome 
         let service = ServiceName::new(name)?;
         let mut instances = Vec::new();
         for id in ["c", "b/c", "b:c", "b c"] {
-            let instance = instance(&service, id)?;
-            scene.register(&instance).await?;
-            instances.push(instance);
+            instances.push(instance(&service, id)?);
         }
+        scene.register_at_once(&instances).await?;
         all.push((service, instances));
     }
     let lists = |when: &'static str, service: ServiceName, expected: Vec<Instance>| {
