@@ -14,7 +14,8 @@ use sd_core::{
 pub(crate) fn open(url: &str, config: RegistryConfig) -> Result<Registry> {
     let url = RegistryUrl::parse(url)?;
     url.without_settings()?;
-    if !url.hosts().is_empty() || url.username().is_some() || url.path().len() < 2 {
+    let has_user = url.username().is_some() || url.password().is_some();
+    if !url.hosts().is_empty() || has_user || url.path().len() < 2 {
         return Err(Error::invalid_input(
             "open file registry",
             "the URL must hold an absolute path and nothing else: write file:///path/services.json, with three slashes",
@@ -75,7 +76,13 @@ mod tests {
     #[test]
     fn a_file_is_named_by_its_absolute_path_alone() {
         open("file:///etc/services.json", RegistryConfig::default()).unwrap();
-        for url in ["file://services.json", "file:///", "file:///a?ttl=1s"] {
+        for url in [
+            "file://services.json",
+            "file:///",
+            "file:///a?ttl=1s",
+            "file://u@/a",
+            "file://:p@/a",
+        ] {
             let error = open(url, RegistryConfig::default()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{url}");
         }

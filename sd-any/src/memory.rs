@@ -11,7 +11,8 @@ use sd_core::{Error, Registry, RegistryConfig, Result};
 pub(crate) fn open(url: &str, config: RegistryConfig) -> Result<Registry> {
     let url = RegistryUrl::parse(url)?;
     url.without_settings()?;
-    if !url.hosts().is_empty() || !url.path().is_empty() || url.username().is_some() {
+    let has_user = url.username().is_some() || url.password().is_some();
+    if !url.hosts().is_empty() || !url.path().is_empty() || has_user {
         return Err(Error::invalid_input(
             "open embedded registry",
             "an embedded registry has no address: write memory:// and nothing after it",
@@ -30,7 +31,13 @@ mod tests {
     #[test]
     fn an_embedded_registry_has_no_address_and_no_keys() {
         open("memory://", RegistryConfig::default()).unwrap();
-        for url in ["memory://h", "memory:///path", "memory://?ttl=1s"] {
+        for url in [
+            "memory://h",
+            "memory:///path",
+            "memory://?ttl=1s",
+            "memory://u@",
+            "memory://:p@",
+        ] {
             let error = open(url, RegistryConfig::default()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{url}");
         }

@@ -10,9 +10,9 @@ const OP: &str = "connect";
 /// Opens the registry at a URL. The backend's own opener reads the URL, since only it knows the keys.
 type Open = fn(&str, RegistryConfig) -> Result<Registry>;
 
-/// A scheme with its opener, or with the cargo feature that adds it.
+/// The schemes of one backend with its opener, or with the cargo feature that adds it.
 struct Scheme {
-    name: &'static str,
+    names: &'static [&'static str],
     open: std::result::Result<Open, Feature>,
 }
 
@@ -20,7 +20,7 @@ struct Feature(&'static str);
 
 const SCHEMES: &[Scheme] = &[
     Scheme {
-        name: "consul",
+        names: &["consul", "consul+https"],
         #[cfg(feature = "consul")]
         open: Ok(|url, config| {
             sd_consul::connect_with(sd_consul::ConsulConfig::from_url(url)?, config)
@@ -29,18 +29,18 @@ const SCHEMES: &[Scheme] = &[
         open: Err(Feature("consul")),
     },
     Scheme {
-        name: "etcd",
+        names: &["etcd", "etcds"],
         #[cfg(feature = "etcd")]
         open: Ok(|url, config| sd_etcd::connect_with(sd_etcd::EtcdConfig::from_url(url)?, config)),
         #[cfg(not(feature = "etcd"))]
         open: Err(Feature("etcd")),
     },
     Scheme {
-        name: "file",
+        names: &["file"],
         open: Ok(file::open),
     },
     Scheme {
-        name: "memory",
+        names: &["memory"],
         open: Ok(memory::open),
     },
 ];
@@ -64,10 +64,10 @@ pub fn connect_with(url: &str, config: RegistryConfig) -> Result<Registry> {
         RegistryUrl::parse(url)?;
         return Err(Error::invalid_input(OP, "write backend://host:port/path"));
     };
-    match SCHEMES.iter().find(|scheme| scheme.name == name) {
+    match SCHEMES.iter().find(|scheme| scheme.names.contains(&name)) {
         Some(scheme) => match &scheme.open {
             Ok(open) => open(url, config),
-            Err(feature) => Err(not_compiled_in(scheme.name, feature)),
+            Err(feature) => Err(not_compiled_in(name, feature)),
         },
         None => Err(unknown(RegistryUrl::parse(url)?.scheme())),
     }
@@ -83,7 +83,8 @@ fn unknown(name: &str) -> Error {
     let compiled_in: Vec<_> = SCHEMES
         .iter()
         .filter(|scheme| scheme.open.is_ok())
-        .map(|scheme| format!("{}://", scheme.name))
+        .flat_map(|scheme| scheme.names)
+        .map(|name| format!("{name}://"))
         .collect();
     Error::invalid_input(
         OP,
@@ -116,6 +117,30 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         let report = error.report().to_string();
         assert!(report.ends_with("--features etcd"), "{report}");
+    }
+
+    /// The table has the names again, because a backend that is not compiled in cannot tell them.
+    #[test]
+    fn the_table_has_the_schemes_that_the_backends_read() {
+        let names = |feature: &str| {
+            let found = SCHEMES.iter().find(|scheme| scheme.names[0] == feature);
+            found.unwrap().names
+        };
+        #[cfg(feature = "consul")]
+        assert_eq!(names("consul"), sd_consul::URL_SCHEMES);
+        #[cfg(feature = "etcd")]
+        assert_eq!(names("etcd"), sd_etcd::URL_SCHEMES);
+        assert_eq!(names("file"), ["file"]);
+    }
+
+    #[test]
+    fn every_scheme_of_a_backend_opens_it_or_names_its_feature() {
+        for url in ["etcds://h", "consul+https://h", "etcd://h", "consul://h"] {
+            match connect(url) {
+                Ok(registry) => assert!(url.starts_with(registry.backend().name())),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported, "{url}"),
+            }
+        }
     }
 
     #[test]

@@ -28,19 +28,41 @@ impl Rules {
         Error::invalid_input(self.op, format!("{key}: {rule}"))
     }
 
-    /// Parses a registry URL that must have this scheme.
+    /// Parses a registry URL that must have one of these schemes.
     ///
     /// # Errors
     /// As [`RegistryUrl::parse`]. `InvalidInput` for another scheme.
-    pub fn url(&self, text: &str, scheme: &str) -> Result<RegistryUrl> {
+    pub fn url(&self, text: &str, schemes: &[&str]) -> Result<RegistryUrl> {
         let url = RegistryUrl::parse(text)?;
-        if url.scheme() != scheme {
-            return Err(self.broken(
-                "url",
-                format!("must begin with {scheme}://, not {}://", url.scheme()),
-            ));
+        if schemes.contains(&url.scheme()) {
+            return Ok(url);
         }
-        Ok(url)
+        let begin: Vec<_> = schemes
+            .iter()
+            .map(|scheme| format!("{scheme}://"))
+            .collect();
+        Err(self.broken(
+            "url",
+            format!(
+                "must begin with {}, not {}://",
+                begin.join(" or "),
+                url.scheme()
+            ),
+        ))
+    }
+
+    /// Turns TLS on if the scheme of a URL asks for it.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the setting `tls` turns it off.
+    pub fn tls_scheme(&self, asks_for_tls: bool, tls: &mut Option<bool>) -> Result<()> {
+        if !asks_for_tls {
+            return Ok(());
+        }
+        if tls.replace(true) == Some(false) {
+            return Err(self.broken("tls", "is off, but the scheme of the URL asks for it"));
+        }
+        Ok(())
     }
 
     /// Refuses settings that a URL gives twice: in the part before the `?` that is their place, and again after it.
@@ -114,12 +136,32 @@ mod tests {
 
     #[test]
     fn a_url_of_another_backend_is_refused() {
-        assert!(RULES.url("newdb://h", "newdb").is_ok());
-        let report = refused(RULES.url("olddb://h", "newdb"));
+        let schemes = ["newdb", "newdb+https"];
+        for scheme in schemes {
+            let url = RULES.url(&format!("{scheme}://h"), &schemes).unwrap();
+            assert_eq!(url.scheme(), scheme);
+        }
+        let report = refused(RULES.url("olddb://h", &schemes));
         assert!(
-            report.contains("url: must begin with newdb://, not olddb://"),
+            report.contains("url: must begin with newdb:// or newdb+https://, not olddb://"),
             "{report}"
         );
+    }
+
+    #[test]
+    fn a_scheme_turns_tls_on_unless_the_setting_turns_it_off() {
+        for (asks, before, after) in [
+            (false, None, None),
+            (false, Some(false), Some(false)),
+            (true, None, Some(true)),
+            (true, Some(true), Some(true)),
+        ] {
+            let mut tls = before;
+            RULES.tls_scheme(asks, &mut tls).unwrap();
+            assert_eq!(tls, after);
+        }
+        let report = refused(RULES.tls_scheme(true, &mut Some(false)));
+        assert!(report.contains("tls: is off"), "{report}");
     }
 
     #[test]

@@ -10,8 +10,9 @@ use crate::rules::Rules;
 
 const KEY: &str = "endpoints";
 
-/// The servers of a registry that speaks HTTP or gRPC, as the setting `endpoints` names them. `Debug` hides everything before
-/// an `@`: users may put a password or a token there, although it does not belong there.
+/// The servers of a registry, as the setting `endpoints` names them: [completed](Self::complete) to URLs if they speak HTTP or
+/// gRPC, otherwise to [addresses](Self::addresses). `Debug` hides everything before an `@`: users may put a password or a token
+/// there, although it does not belong there.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Servers(Vec<String>);
@@ -41,6 +42,24 @@ impl Servers {
             ));
         }
         Ok(())
+    }
+
+    /// The addresses of servers that do not speak HTTP: `host`, `host:port`, `[ipv6]` or `[ipv6]:port`. A server without a port
+    /// gets `default_port`. The caller checks whether there must be a server at all.
+    ///
+    /// # Errors
+    /// `InvalidInput` if a server has a scheme or cannot be dialled. The error repeats no server, because of what may stand before
+    /// an `@`.
+    pub fn addresses(&self, rules: Rules, default_port: u16) -> Result<Vec<Endpoint>> {
+        let address = |server: &String| {
+            let address = if server.contains("://") {
+                Err("one has a scheme: write host:port")
+            } else {
+                dialled(server, default_port)
+            };
+            address.map_err(|rule| rules.broken(KEY, rule))
+        };
+        self.iter().map(address).collect()
     }
 
     /// Whether the [completed](Self::complete) servers speak TLS.
@@ -74,19 +93,25 @@ fn full_url(
         }
     };
     let address = address.strip_suffix('/').unwrap_or(address);
-    let has_port = address
+    let address = dialled(address, default_port(secure))?;
+    let scheme = if secure { "https" } else { "http" };
+    Ok(format!("{scheme}://{address}"))
+}
+
+/// The TCP address that `text` names, or what is wrong with it, without repeating it.
+fn dialled(text: &str, default_port: u16) -> Result<Endpoint, &'static str> {
+    let has_port = text
         .rsplit_once(':')
         .is_some_and(|(_, port)| !port.contains(']'));
     let parsed = if has_port {
-        address.parse::<Endpoint>()
+        text.parse::<Endpoint>()
     } else {
-        Endpoint::tcp(address, default_port(secure))
+        Endpoint::tcp(text, default_port)
     };
-    let scheme = if secure { "https" } else { "http" };
-    match parsed {
-        Ok(parsed) if parsed.port().is_some() => Ok(format!("{scheme}://{parsed}")),
-        _ => Err("one cannot be dialled: write host:port"),
-    }
+    parsed
+        .ok()
+        .filter(|parsed| parsed.port().is_some())
+        .ok_or("one cannot be dialled: write host:port, and an IPv6 address in brackets")
 }
 
 impl<S: Into<String>> FromIterator<S> for Servers {
@@ -143,6 +168,44 @@ mod tests {
         let full = ["https://h1:8501", "https://h2:8501", "https://h3:1"];
         assert_eq!(*secure, full);
         assert!(secure.speak_tls());
+    }
+
+    #[test]
+    fn servers_without_http_are_addresses_with_a_port() {
+        let addresses = |servers: &[&str]| {
+            let servers = Servers::from_iter(servers.iter().copied());
+            let addresses = servers.addresses(RULES, 2181)?;
+            Ok(addresses.iter().map(ToString::to_string).collect())
+        };
+        let named = ["h1", "h2:1", "10.0.0.7", "[::1]", "[2001:db8::7]:99"];
+        let full: Result<Vec<String>> = addresses(&named);
+        let expected = [
+            "h1:2181",
+            "h2:1",
+            "10.0.0.7:2181",
+            "[::1]:2181",
+            "[2001:db8::7]:99",
+        ];
+        assert_eq!(full.unwrap(), expected);
+        for (server, why) in [
+            ("tcp://sesame", "scheme"),
+            ("u:sesame@h:1", "dialled"),
+            ("unix:/sesame", "dialled"),
+            ("::1", "brackets"),
+            ("h:0", "dialled"),
+            ("h:", "dialled"),
+            ("", "dialled"),
+        ] {
+            let refused: Result<Vec<String>> = addresses(&["h", server]);
+            let error = refused.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            let report = error.report().to_string();
+            assert!(
+                report.contains("endpoints: ") && report.contains(why),
+                "{report}"
+            );
+            assert!(!report.contains("sesame"), "{report}");
+        }
     }
 
     #[test]

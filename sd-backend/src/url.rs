@@ -25,9 +25,9 @@ pub struct RegistryUrl {
 }
 
 impl RegistryUrl {
-    /// Parses a URL of at most 8 KiB. Hosts are separated by commas and may lack a port. An IPv6 address needs brackets. User
-    /// name, password and path may be percent-encoded. `/`, `?` and `#` in a user name or password must be, and so must `@`
-    /// after the hosts.
+    /// Parses a URL of at most 8 KiB. A backend may have several schemes, such as `newdb` and `newdb+https`. Hosts are separated
+    /// by commas and may lack a port. An IPv6 address needs brackets. User name, password and path may be percent-encoded. `/`,
+    /// `?` and `#` in a user name or password must be, and so must `@` after the hosts. An empty user name or password is none.
     ///
     /// # Errors
     /// `InvalidInput` says what is wrong, without repeating the password.
@@ -51,10 +51,10 @@ impl RegistryUrl {
         if !first_is_letter
             || !scheme
                 .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'+'))
         {
             return Err(wrong(format!(
-                "{scheme:?} is no backend name: use lower-case letters, digits and '-'"
+                "{scheme:?} is no backend name: use lower-case letters, digits, '-' and '+'"
             )));
         }
         if rest.contains('#') {
@@ -78,12 +78,10 @@ impl RegistryUrl {
             Some((user, hosts)) => (Some(user), hosts),
             None => (None, authority),
         };
-        let (username, password) = match user.map(|user| user.split_once(':').unwrap_or((user, "")))
-        {
-            None => (None, None),
-            Some((name, "")) => (Some(decode(name)?), None),
-            Some((name, password)) => (Some(decode(name)?), Some(decode(password)?)),
-        };
+        let (username, password) =
+            user.map_or(("", ""), |user| user.split_once(':').unwrap_or((user, "")));
+        let given = |text: &str| (!text.is_empty()).then(|| decode(text)).transpose();
+        let (username, password) = (given(username)?, given(password)?);
         let hosts: Vec<_> = hosts
             .split(',')
             .filter(|_| !hosts.is_empty())
@@ -104,17 +102,17 @@ impl RegistryUrl {
         })
     }
 
-    /// The backend's name, for example `etcd`.
+    /// The scheme, for example `etcd` or `consul+https`.
     pub fn scheme(&self) -> &str {
         &self.scheme
     }
 
-    /// The user name, decoded.
+    /// The user name, decoded. `None` if it is empty.
     pub fn username(&self) -> Option<&str> {
         self.username.as_deref()
     }
 
-    /// The password, decoded.
+    /// The password, decoded. `None` if it is empty. It may stand alone, as in `newdb://:password@host`.
     pub fn password(&self) -> Option<&str> {
         self.password.as_deref()
     }
@@ -209,7 +207,8 @@ impl fmt::Display for RegistryUrl {
             (Some(username), Some(_)) => write!(f, "{username}:***@")?,
             // Alone before the hosts it may be a token.
             (Some(_), None) => f.write_str("***@")?,
-            (None, _) => {}
+            (None, Some(_)) => f.write_str(":***@")?,
+            (None, None) => {}
         }
         write!(f, "{}{}", self.hosts.join(","), self.path)
     }
@@ -256,6 +255,33 @@ mod tests {
             (settings.ttl, settings.tls),
             (Some(Duration::from_secs(10)), true)
         );
+    }
+
+    #[test]
+    fn an_empty_user_name_or_password_is_none() {
+        for (text, username, password) in [
+            ("etcd://@h", None, None),
+            ("etcd://:@h", None, None),
+            ("etcd://u:@h", Some("u"), None),
+            ("etcd://:sesame@h", None, Some("sesame")),
+        ] {
+            let url = RegistryUrl::parse(text).unwrap();
+            assert_eq!((url.username(), url.password()), (username, password));
+            assert!(!url.to_string().contains("sesame"), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_scheme_may_say_more_than_the_backend() {
+        let url = RegistryUrl::parse("consul+https://h").unwrap();
+        assert_eq!(url.scheme(), "consul+https");
+        for scheme in ["+consul", "consul_https", "consul.https", ""] {
+            let error = RegistryUrl::parse(&format!("{scheme}://h")).unwrap_err();
+            assert!(
+                error.report().to_string().contains("lower-case"),
+                "{scheme}"
+            );
+        }
     }
 
     #[test]

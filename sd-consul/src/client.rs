@@ -7,6 +7,7 @@ pub(crate) mod connection;
 pub(crate) mod credentials;
 pub(crate) mod error;
 pub(crate) mod file_thread;
+pub(crate) mod filter;
 pub(crate) mod go_duration;
 pub(crate) mod kv;
 pub(crate) mod sessions;

@@ -3,6 +3,11 @@
 //! Address, port and tags are where every user of Consul looks for them, metadata is the service's own. What Consul has no place
 //! for goes into metadata under keys that begin with `sd-`.
 
+#[cfg(test)]
+mod frozen;
+#[cfg(test)]
+mod golden;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
@@ -69,6 +74,9 @@ struct Weights {
 pub(crate) struct Service {
     #[serde(rename = "ID")]
     pub(crate) id: String,
+    /// The name of the service.
+    #[serde(rename = "Service", default)]
+    pub(crate) name: String,
     tags: Option<BTreeSet<String>>,
     #[serde(default)]
     address: String,
@@ -132,25 +140,53 @@ pub(crate) struct Codec {
     tolerated: State,
 }
 
-/// The id of our record at the agent, where the ids of all services share one space. It needs no encoding in a path or a filter.
+/// The id of our record at the agent, where the ids of all services share one space. It needs no encoding in a path or a filter. The
+/// first colon ends the service's name.
 pub(crate) fn service_id(service: &ServiceName, id: &InstanceId) -> String {
-    let mut written = format!("{service}:");
-    for byte in id.as_str().bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._:@".contains(&byte) {
+    let mut written = String::new();
+    escape(service.as_str(), b"-._", &mut written);
+    written.push(':');
+    escape(id.as_str(), b"-._:@", &mut written);
+    written
+}
+
+/// Writes letters, digits and what is `plain` as they are, and every other byte as `~` followed by two hexadecimal digits.
+fn escape(text: &str, plain: &[u8], written: &mut String) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || plain.contains(&byte) {
             written.push(char::from(byte));
         } else {
             // Writing to a string cannot fail.
             let _ = write!(written, "~{byte:02X}");
         }
     }
-    written
 }
 
 /// The instance whose id at the agent this is.
 fn instance_id(service: &ServiceName, id: &str) -> Option<InstanceId> {
-    let written = id.strip_prefix(service.as_str())?.strip_prefix(':')?;
+    let (written_service, written) = id.split_once(':')?;
+    if unescape(written_service, b'~')? != service.as_str().as_bytes() {
+        return None;
+    }
     let bytes = unescape(written, b'~')?;
     InstanceId::new(String::from_utf8(bytes).ok()?).ok()
+}
+
+/// Whether Consul can be asked for the records of a service of this name.
+///
+/// # Errors
+/// `InvalidInput` says what is in the way.
+pub(crate) fn check_service(op: &'static str, service: &ServiceName) -> Result<()> {
+    let name = service.as_str();
+    if name.contains('"') && name.contains('`') {
+        return Err(Error::invalid_input(
+            op,
+            format!(
+                "Consul cannot be asked for the service {service:?}: its filter language cannot quote both \" and ` in one name"
+            ),
+        ));
+    }
+    Ok(())
 }
 
 /// Resolves `mark` followed by two hexadecimal digits.
@@ -346,6 +382,12 @@ impl Service {
 }
 
 impl HealthEntry {
+    /// The name that it is registered under, if that is not `service` but only the same to Consul, which ignores case.
+    pub(crate) fn other_name(&self, service: &ServiceName) -> Option<&str> {
+        let name = self.service.name.as_str();
+        (!name.is_empty() && name != service.as_str()).then_some(name)
+    }
+
     /// Who it is. What others registered is only unique together with its node.
     pub(crate) fn identity(&self, service: &ServiceName) -> Result<Identity, String> {
         if let Some((id, incarnation)) = self.service.run_of(service) {
@@ -410,6 +452,11 @@ impl Codec {
         let health = Health::of(&entry.checks);
         if health.state > self.tolerated {
             return Ok(None);
+        }
+        if let Some(other) = entry.other_name(service) {
+            return Err(format!(
+                "it is registered under the name {other:?}: Consul ignores case, we do not"
+            ));
         }
         let Identity { id, ours } = identity?;
         let is_ours = ours.is_some();
@@ -550,10 +597,27 @@ mod tests {
             ("a/b", "greeter:a~2Fb"),
             ("a~2Fb", "greeter:a~7E2Fb"),
             ("ß", "greeter:~C3~9F"),
+            ("a b", "greeter:a~20b"),
+            ("/a/", "greeter:~2Fa~2F"),
         ] {
             let id = InstanceId::new(id).unwrap();
             assert_eq!(service_id(&service(), &id), written);
             assert_eq!(instance_id(&service(), written), Some(id));
+        }
+        for (service, written) in [
+            ("a/b", "a~2Fb:i"),
+            ("a:b", "a~3Ab:i"),
+            ("a~2Fb", "a~7E2Fb:i"),
+            ("größe", "gr~C3~B6~C3~9Fe:i"),
+            ("_udp.web", "_udp.web:i"),
+            ("two words@x", "two~20words~40x:i"),
+        ] {
+            let (service, id) = (
+                ServiceName::new(service).unwrap(),
+                InstanceId::new("i").unwrap(),
+            );
+            assert_eq!(service_id(&service, &id), written);
+            assert_eq!(instance_id(&service, written), Some(id));
         }
         for foreign in [
             "greeter",
@@ -566,6 +630,29 @@ mod tests {
         ] {
             assert_eq!(instance_id(&service(), foreign), None, "{foreign}");
         }
+    }
+
+    #[test]
+    fn a_name_that_no_filter_can_hold_is_refused_with_the_reason() {
+        let check = |name| check_service("test", &ServiceName::new(name).unwrap());
+        for good in ["a", "/a//b/../c", "50%", "\"", "`"] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        let error = check("\"`").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        let report = error.report().to_string();
+        assert!(report.contains("quote"), "{report}");
+    }
+
+    #[test]
+    fn what_is_registered_under_a_name_of_another_case_is_no_instance_and_says_so() {
+        let entry = |name: &str| json!({"ID": "web", "Service": name, "Address": "h", "Port": 1});
+        assert!(theirs(&entry("greeter")).unwrap().is_some());
+        let error = theirs(&entry("Greeter")).unwrap_err();
+        assert!(
+            error.contains("\"Greeter\"") && error.contains("case"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -616,8 +703,8 @@ mod tests {
             (json!({"ID": "web", "Address": "h", "Port": 70000}), "port"),
             (json!({"ID": "web", "Address": "a b", "Port": 1}), "host"),
             (
-                json!({"ID": "w e b", "Address": "h", "Port": 1}),
-                "white space",
+                json!({"ID": "w\u{1b}b", "Address": "h", "Port": 1}),
+                "control",
             ),
             (json!({"ID": "web", "SocketPath": "run/s"}), "absolute"),
         ] {
@@ -661,11 +748,12 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_again(
-            id in "[^\\s\\pC/]{1,20}", port in 1..u16::MAX, weight: u16, priority: u16, tag in "\\PC{0,9}",
+            service in "[a:~/ \u{f6}_.]{1,6}|\\PC{1,9}", id in "[a:~/ \u{f6}_.]{1,6}|\\PC{1,20}", port in 1..u16::MAX, weight: u16, priority: u16, tag in "\\PC{0,9}",
             key in "\\PC{0,9}|sd-k-_?[0-9]{0,3}|sd-zone|consul-x|version", value in "\\PC{0,9}",
             zone in prop::option::of("\\PC{1,9}"), version in prop::option::of("\\PC{0,9}"),
         ) {
-            let mut instance = Instance::new("greeter", format!("h:{port}")).unwrap()
+            prop_assume!(!matches!(&*service, "." | ".."));
+            let mut instance = Instance::new(&service, format!("h:{port}")).unwrap()
                 .with_id(InstanceId::new(id).unwrap())
                 .with_weight(weight)
                 .with_priority(priority)
@@ -677,8 +765,10 @@ mod tests {
             if let Some(version) = version {
                 instance = instance.with_version(version);
             }
-            let entry = told(&definition(&instance).unwrap(), &json!([]));
-            let read = Codec::new(&ConsulConfig::default()).decode(&service(), entry);
+            let written = definition(&instance).unwrap();
+            prop_assert!(written.id.is_ascii() && !written.id.contains(['/', '%', '"']), "{}", written.id);
+            let entry = told(&written, &json!([]));
+            let read = Codec::new(&ConsulConfig::default()).decode(instance.service(), entry);
             prop_assert_eq!(read, Ok(Some(instance)));
         }
 

@@ -17,7 +17,7 @@ use crate::config::consistency::Consistency;
 use crate::config::rules::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_DEREGISTER_CRITICAL_AFTER, DEFAULT_ELECTION_PREFIX,
     DEFAULT_LOCK_DELAY, DEFAULT_MAX_STALE, DEFAULT_REQUEST_TIMEOUT, DEFAULT_WAIT,
-    DEFAULT_ZONE_META, RULES, URL_SCHEME,
+    DEFAULT_ZONE_META, RULES, URL_SCHEMES,
 };
 
 /// How to reach Consul, what to read there and how to register. [`connect`](crate::connect) checks it.
@@ -123,11 +123,12 @@ impl ConsulConfig {
     /// ```
     ///
     /// `token` and `endpoints` stand before the `/`. The keys after the `?` are those of serde; `tag` may be repeated.
+    /// `consul+https://` is `consul://` with `tls=true`.
     ///
     /// # Errors
     /// `InvalidInput` names the part of the URL that is wrong, or the unknown key.
     pub fn from_url(url: &str) -> Result<Self> {
-        let url = RULES.url(url, URL_SCHEME)?;
+        let url = RULES.url(url, &URL_SCHEMES)?;
         let mut config: Self = url.settings()?;
         if !matches!(url.path(), "" | "/") {
             return Err(RULES.broken(
@@ -146,6 +147,7 @@ impl ConsulConfig {
             ("endpoints", !config.endpoints.is_empty()),
             ("token", token.is_some() && config.token.is_some()),
         ])?;
+        RULES.tls_scheme(url.scheme() != URL_SCHEMES[0], &mut config.tls)?;
         config.endpoints = url.hosts().iter().collect();
         config.token = config.token.or(token);
         Ok(config)

@@ -140,3 +140,37 @@ async fn what_go_kit_registers_is_read_beside_our_own() {
     assert_eq!(state.snapshot().held(), []);
     assert!(state.snapshot().get(&ours.record_id().id).is_some());
 }
+
+/// Names go into Consul's catalog as they are.
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn go_kit_and_we_see_each_others_odd_names() {
+    let (own, registry) = (service(), registry_at(&server()));
+    for name in [
+        format!("users/v1/{own}"),
+        format!("größe.{own}"),
+        format!("_Udp_.{own}"),
+        format!("two words {own}"),
+        format!("100% {own}"),
+        format!("a%2Fb:{own}/"),
+    ] {
+        let service = ServiceName::new(&name).unwrap();
+        let mut instancer = go_kit("watch", &service, &[]);
+        assert!(next(&mut instancer).await.is_empty());
+        let mut seen = registry.subscribe(&service).unwrap();
+        let mut theirs = go_kit("register", &service, &[&name, "10.0.0.3", "12345"]);
+        assert_eq!(done(&mut theirs).await, "register");
+        assert_eq!(next(&mut instancer).await, ["10.0.0.3:12345"], "{name}");
+        let state = until(&mut seen, "theirs", is_live_with(1)).await;
+        let id = state.snapshot().instances()[0].id().clone();
+        assert!(id.as_str().starts_with(&format!("{name}@")), "{id}");
+        let ours = registry.register(instance(&service, 8080)).await.unwrap();
+        let both = ["10.0.0.1:8080", "10.0.0.3:12345"];
+        assert_eq!(next(&mut instancer).await, both, "{name}");
+        until(&mut seen, "both", is_live_with(2)).await;
+        assert!(registry.services().await.unwrap().contains(&service));
+        ours.deregister().await.unwrap();
+        deregister(theirs).await;
+        until(&mut seen, "gone", is_live_with(0)).await;
+    }
+}

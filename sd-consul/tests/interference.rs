@@ -283,3 +283,69 @@ async fn consul_removes_by_itself_what_nobody_renews() {
     .await;
     assert!(took > Duration::from_mins(1), "{took:?}");
 }
+
+/// To the catalog they are the same: each would replace the other, or be listed with it.
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn names_and_ids_that_differ_only_in_case_are_a_conflict_that_says_so() {
+    let (service, operator) = (service(), Operator::at(&server()));
+    let registry = registry_at(&server());
+    let of = |service: &str, id: &str| {
+        let id = InstanceId::new(id).unwrap();
+        Instance::new(service, "10.0.0.1:1").unwrap().with_id(id)
+    };
+    let lower = registry
+        .register(of(service.as_str(), "a.b"))
+        .await
+        .unwrap();
+    let upper = service.as_str().to_uppercase();
+    for refused in [
+        of(service.as_str(), "A.b"),
+        of(&upper, "a.b"),
+        of(&upper, "c"),
+    ] {
+        let error = registry.register(refused).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        let report = error.report().to_string();
+        assert!(report.contains("ignores case"), "{report}");
+    }
+    // A dot is no pattern, and this is another id.
+    let other = registry
+        .register(of(service.as_str(), "axb"))
+        .await
+        .unwrap();
+    let listed = registry.list(&service).await.unwrap();
+    assert_eq!((listed.len(), listed.skipped().len()), (2, 0), "{listed:?}");
+    // Consul lists them under that name, too.
+    let listed = registry.list(&upper).await.unwrap();
+    assert_eq!((listed.len(), listed.skipped().len()), (0, 2), "{listed:?}");
+    let reason = &listed.skipped()[0].reason;
+    assert!(reason.contains("ignores case"), "{reason}");
+    for guard in [lower, other] {
+        guard.deregister().await.unwrap();
+    }
+    assert!(operator.entries(&service).await.is_empty());
+    // Now the name is free, and capitals are letters like others.
+    let capitals = registry.register(of(&upper, "A.B")).await.unwrap();
+    assert_eq!(registry.list(&upper).await.unwrap().len(), 1);
+    capitals.deregister().await.unwrap();
+}
+
+/// Go's own clients would clean it on the way.
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn a_name_that_looks_like_a_path_is_asked_for_as_it_is() {
+    let (own, registry) = (service(), registry_at(&server()));
+    for name in [
+        format!("/{own}"),
+        format!("{own}//b"),
+        format!("{own}/../b"),
+        format!("./{own}/.."),
+    ] {
+        let instance = Instance::new(&name, "10.0.0.1:1").unwrap();
+        let guard = registry.register(instance).await.unwrap();
+        assert_eq!(registry.list(&name).await.unwrap().len(), 1, "{name}");
+        guard.deregister().await.unwrap();
+        assert_eq!(registry.list(&name).await.unwrap().len(), 0, "{name}");
+    }
+}

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::model::endpoint::Endpoint;
 use crate::model::instance::{Incarnation, Instance};
+use crate::printable::Printable;
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -248,7 +249,7 @@ impl StdError for Error {
     }
 }
 
-/// Prints an [`Error`] and all its causes on one line.
+/// Prints an [`Error`] and all its causes on one line, with what is not printable escaped.
 #[derive(Debug)]
 pub struct Report<'a>(&'a Error);
 
@@ -274,7 +275,7 @@ impl fmt::Display for Report<'_> {
             if index > 0 {
                 f.write_str(" ")?;
             }
-            f.write_str(line)?;
+            write!(f, "{}", Printable(line))?;
         }
         Ok(())
     }
@@ -312,6 +313,15 @@ mod tests {
         assert_eq!(
             outer.report().to_string(),
             "connect: unavailable: dial: timed out: after 2s (no answer)"
+        );
+    }
+
+    #[test]
+    fn a_report_escapes_what_a_terminal_would_obey() {
+        let error = Error::invalid_input("connect", "\u{1b}[2J \u{202e}txt");
+        assert_eq!(
+            error.report().to_string(),
+            r"connect: invalid input: \u{1b}[2J \u{202e}txt"
         );
     }
 

@@ -154,19 +154,26 @@ impl Registry {
     /// A service as the server knows it now. One read, not a subscription. Cancel-safe.
     ///
     /// # Errors
-    /// `Closed` after [`close`](Self::close). Otherwise why the server did not answer.
-    pub async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
+    /// `InvalidInput` for a bad name, `Closed` after [`close`](Self::close). Otherwise why the server did not answer.
+    pub async fn list(
+        &self,
+        service: impl TryInto<ServiceName, Error: Into<Error>>,
+    ) -> Result<Snapshot> {
+        let service = service.try_into().map_err(Into::into)?;
         self.check_open("list service")?;
-        self.inner.backend.list(service).await
+        self.inner.backend.list(&service).await
     }
 
     /// Subscribes to a service, and shares the subscription if there is one already. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// `InvalidInput` for a bad name, or outside a runtime. `Closed` after [`close`](Self::close).
-    pub fn subscribe(&self, service: impl AsRef<str>) -> Result<Subscription> {
+    pub fn subscribe(
+        &self,
+        service: impl TryInto<ServiceName, Error: Into<Error>>,
+    ) -> Result<Subscription> {
         const OP: &str = "subscribe";
-        let service = ServiceName::new(service)?;
+        let service = service.try_into().map_err(Into::into)?;
         self.check_open(OP)?;
         let runtime = runtime(OP)?;
         let mut subscriptions = lock(&self.inner.subscriptions);

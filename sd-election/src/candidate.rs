@@ -55,30 +55,39 @@ enum Source {
 impl Candidate {
     /// A candidate of the election `name` at `registry`. The registry must grant at most one valid term at a time;
     /// [`build`](CandidateBuilder::build) refuses any other.
-    pub fn builder(registry: &Registry, name: impl AsRef<str>) -> CandidateBuilder {
+    pub fn builder(
+        registry: &Registry,
+        name: impl TryInto<ElectionName, Error: Into<Error>>,
+    ) -> CandidateBuilder {
         let source = Source::Registry {
             registry: registry.clone(),
             best_effort: false,
         };
-        CandidateBuilder::new(source, name.as_ref())
+        CandidateBuilder::new(source, name.try_into().map_err(Into::into))
     }
 
     /// Like [`builder`](Self::builder), over an elector whose type is strict. No other candidate should share the elector.
     pub fn with_elector(
         elector: Arc<dyn StrictElector>,
-        name: impl AsRef<str>,
+        name: impl TryInto<ElectionName, Error: Into<Error>>,
     ) -> CandidateBuilder {
-        CandidateBuilder::new(Source::Elector(elector), name.as_ref())
+        CandidateBuilder::new(
+            Source::Elector(elector),
+            name.try_into().map_err(Into::into),
+        )
     }
 
     /// Like [`builder`](Self::builder), but also accepts a registry that may have two leaders at once. Use it only for work that is
     /// merely wasteful when it is done twice.
-    pub fn best_effort(registry: &Registry, name: impl AsRef<str>) -> CandidateBuilder {
+    pub fn best_effort(
+        registry: &Registry,
+        name: impl TryInto<ElectionName, Error: Into<Error>>,
+    ) -> CandidateBuilder {
         let source = Source::Registry {
             registry: registry.clone(),
             best_effort: true,
         };
-        CandidateBuilder::new(source, name.as_ref())
+        CandidateBuilder::new(source, name.try_into().map_err(Into::into))
     }
 
     /// The election's name.
@@ -197,10 +206,10 @@ fn thread_ended(op: &'static str) -> Error {
 }
 
 impl CandidateBuilder {
-    fn new(source: Source, name: &str) -> Self {
+    fn new(source: Source, name: Result<ElectionName>) -> Self {
         Self {
             source,
-            name: ElectionName::new(name),
+            name,
             value: None,
             ttl: DEFAULT_TTL,
             config: TermConfig::default(),

@@ -76,8 +76,11 @@ impl Observer {
     ///
     /// # Errors
     /// `InvalidInput` for a bad name, or outside a runtime; `Unsupported` if the registry has no elections; `Closed` if it was closed.
-    pub fn new(registry: &Registry, name: impl AsRef<str>) -> Result<Self> {
-        let name = ElectionName::new(name)?;
+    pub fn new(
+        registry: &Registry,
+        name: impl TryInto<ElectionName, Error: Into<Error>>,
+    ) -> Result<Self> {
+        let name = name.try_into().map_err(Into::into)?;
         let runtime = Handle::try_current().map_err(|error| {
             Error::invalid_input("observe", "call it inside a tokio runtime").with_source(error)
         })?;

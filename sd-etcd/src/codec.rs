@@ -1,13 +1,22 @@
 //! Between an [`Instance`] and what is stored in etcd: keys and values. Pure functions.
 //!
-//! A record is kept under `<prefix>/<service>/<id>`. Its value is our JSON, or go-kit's plain `scheme://host:port`.
+//! A record is kept under `<prefix>/<service>/<id>`. Its value is our JSON, or go-kit's plain `scheme://host:port`. In the key of
+//! a plain value, names stand as they are, slashes included, as go-kit writes them; in the key of our JSON, [`names`] says how.
 
+#[cfg(test)]
+mod frozen;
 pub(crate) mod gokit;
+#[cfg(test)]
+mod golden;
 pub(crate) mod json;
+pub(crate) mod names;
+
+use std::borrow::Cow;
 
 use etcd_client::KeyValue;
 use sd_core::{Error, ErrorKind, Incarnation, Instance, InstanceId, ServiceName};
 
+use crate::codec::names::{id_suffix, service_segment};
 use crate::config::format::Format;
 
 /// Where records are and how they are written.
@@ -69,17 +78,34 @@ impl Layout {
 
     /// The key of a record.
     pub(crate) fn key(&self, service: &ServiceName, id: &InstanceId) -> String {
-        format!("{}/{service}/{id}", self.prefix)
+        let segment = match self.format {
+            Format::Json => service_segment(service),
+            Format::GoKit => service.as_str().into(),
+        };
+        format!("{}/{segment}/{}", self.prefix, self.suffix(id))
+    }
+
+    /// How the key of a record ends, after the folder of its service.
+    pub(crate) fn suffix<'a>(&self, id: &'a InstanceId) -> Cow<'a, str> {
+        match self.format {
+            Format::Json => id_suffix(id),
+            Format::GoKit => id.as_str().into(),
+        }
     }
 
     /// The range of all records of all services, end excluded.
     pub(crate) fn all(&self) -> (String, String) {
-        below(self.prefix.clone())
+        below(&format!("{}/", self.prefix))
     }
 
-    /// The range of all records of a service, end excluded.
-    pub(crate) fn service(&self, service: &ServiceName) -> (String, String) {
-        below(format!("{}/{service}", self.prefix))
+    /// Where the records of a service are.
+    pub(crate) fn folders(&self, service: &ServiceName) -> Folders {
+        let folder = |name: &str| format!("{}/{name}/", self.prefix);
+        let (ours, plain) = (folder(&service_segment(service)), folder(service.as_str()));
+        Folders {
+            plain: (plain != ours).then_some(plain),
+            ours,
+        }
     }
 
     /// The value of a record.
@@ -95,24 +121,77 @@ impl Layout {
     }
 }
 
-/// `folder/` and everything in it: up to the byte after the slash.
-fn below(folder: String) -> (String, String) {
-    let end = format!("{folder}0");
-    (folder + "/", end)
+/// Where the records of one service are: one folder, unless go-kit would write its name in another way than we do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Folders {
+    ours: String,
+    /// Where go-kit would write. There may be records of ours of other services: those of `a` with the id `b/c` are in the folder
+    /// of go-kit's `a/b`.
+    plain: Option<String>,
 }
 
-/// What `value`, stored for `id` of `service`, says. An error says why it cannot be understood.
+/// Where a record is within the folders of its service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place<'a> {
+    pub(crate) is_ours: bool,
+    pub(crate) suffix: &'a str,
+}
+
+impl Folders {
+    /// The keys in our folder, end excluded.
+    pub(crate) fn ours(&self) -> (String, String) {
+        below(&self.ours)
+    }
+
+    /// The keys in the folder for plain values alone, end excluded.
+    pub(crate) fn plain(&self) -> Option<(String, String)> {
+        self.plain.as_deref().map(below)
+    }
+
+    /// Where a key is; `None` if it is in none of the folders, or not text.
+    pub(crate) fn place<'a>(&self, key: &'a [u8]) -> Option<Place<'a>> {
+        let key = std::str::from_utf8(key).ok()?;
+        let within = |folder: Option<&String>, is_ours| {
+            let suffix = key.strip_prefix(folder?.as_str())?;
+            Some(Place { is_ours, suffix })
+        };
+        within(Some(&self.ours), true).or_else(|| within(self.plain.as_ref(), false))
+    }
+
+    /// The key of a place.
+    pub(crate) fn key(&self, place: Place<'_>) -> String {
+        let plain = self.plain.as_ref().filter(|_| !place.is_ours);
+        format!("{}{}", plain.unwrap_or(&self.ours), place.suffix)
+    }
+
+    /// Whether a value in this place is not of this service.
+    pub(crate) fn is_foreign(place: Place<'_>, value: &[u8]) -> bool {
+        !place.is_ours && is_json(value)
+    }
+}
+
+/// Everything in a folder, whose name ends with a slash: up to the byte after the slash.
+fn below(folder: &str) -> (String, String) {
+    let end = format!("{}0", folder.strip_suffix('/').unwrap_or(folder));
+    (folder.to_owned(), end)
+}
+
+fn is_json(value: &[u8]) -> bool {
+    value.trim_ascii_start().starts_with(b"{")
+}
+
+/// What `value` says, stored for `service` under a key that ends with `suffix`. An error says why it cannot be understood.
 pub(crate) fn decode(
     service: &ServiceName,
-    id: &str,
+    suffix: &str,
     value: &[u8],
     origin: Origin,
 ) -> Result<Record, String> {
-    if !value.trim_ascii_start().starts_with(b"{") {
-        return gokit::decode(service, id, value, origin.run()).map(Record::Live);
+    if !is_json(value) {
+        return gokit::decode(service, suffix, value, origin.run()).map(Record::Live);
     }
     let (instance, withdrawn) = json::decode(value)?;
-    if instance.service() != service || instance.id().as_str() != id {
+    if instance.service() != service || id_suffix(instance.id()) != suffix {
         return Err(format!(
             "the value is the record of instance {:?} of service {:?}, stored under the wrong key",
             instance.id(),
@@ -152,7 +231,9 @@ mod tests {
     #[test]
     fn keys_lie_below_their_service_and_no_other() {
         let layout = Layout::new("/services", Format::Json);
-        let (from, to) = layout.service(&service());
+        let folders = layout.folders(&service());
+        assert_eq!(folders.plain(), None);
+        let (from, to) = folders.ours();
         let key = layout.key(&service(), &InstanceId::new("http://h:1").unwrap());
         assert_eq!(key, "/services/greeter/http://h:1");
         assert!(from <= key && key < to);
@@ -163,6 +244,25 @@ mod tests {
         ] {
             assert!(!(from.as_str() <= other && other < to.as_str()), "{other}");
         }
+    }
+
+    #[test]
+    fn a_name_that_go_kit_writes_differently_has_a_folder_for_plain_values_alone() {
+        let service = ServiceName::new("a/b").unwrap();
+        let folders = Layout::new("/p", Format::Json).folders(&service);
+        assert_eq!(folders.ours().0, "/p/a%2Fb/");
+        assert_eq!(folders.plain().unwrap().0, "/p/a/b/");
+        for format in [Format::Json, Format::GoKit] {
+            let key = Layout::new("/p", format).key(&service, &InstanceId::new("i").unwrap());
+            let place = folders.place(key.as_bytes()).unwrap();
+            assert_eq!(place.suffix, "i");
+            assert!(!Folders::is_foreign(place, b"http://h:1"));
+            // Our record there is that of `b/i` of the service `a`.
+            let is_plain = format == Format::GoKit;
+            assert_eq!(Folders::is_foreign(place, b" {}"), is_plain);
+        }
+        assert_eq!(folders.place(b"/p/a/c"), None);
+        assert_eq!(folders.place(b"/p/a/b/\xff"), None);
     }
 
     #[test]
@@ -252,15 +352,23 @@ mod tests {
 
         #[test]
         fn what_is_written_is_read_again(
-            port in 1..u16::MAX, weight: u16, ready: bool, tag in "\\PC{0,9}", value in "\\PC{0,9}",
+            service in "\\PC{1,9}", id in "\\PC{1,9}", port in 1..u16::MAX, weight: u16, ready: bool, tag in "\\PC{0,9}",
+            value in "\\PC{0,9}",
         ) {
-            let instance = instance("k", &format!("h:{port}"))
+            prop_assume!(!matches!(&*service, "." | ".."));
+            let id = InstanceId::new(id).unwrap();
+            let instance = Instance::new(service, format!("h:{port}")).unwrap()
+                .with_id(id)
                 .with_weight(weight)
                 .with_ready(ready)
                 .with_tag(tag)
                 .with_metadata("key", value);
-            let stored = Layout::new("/p", Format::Json).encode("test", &instance).unwrap();
-            let read = decode(&service(), "k", &stored, ORIGIN);
+            let layout = Layout::new("/p", Format::Json);
+            let stored = layout.encode("test", &instance).unwrap();
+            let key = layout.key(instance.service(), instance.id());
+            let place = layout.folders(instance.service()).place(key.as_bytes()).unwrap();
+            prop_assert!(!Folders::is_foreign(place, &stored));
+            let read = decode(instance.service(), place.suffix, &stored, ORIGIN);
             prop_assert_eq!(read, Ok(Record::Live(instance)));
         }
     }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::config::format::Format;
 use crate::config::rules::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_ELECTION_PREFIX, DEFAULT_KEEP_ALIVE_INTERVAL,
-    DEFAULT_KEEP_ALIVE_TIMEOUT, DEFAULT_PREFIX, DEFAULT_REQUEST_TIMEOUT, RULES, URL_SCHEME,
+    DEFAULT_KEEP_ALIVE_TIMEOUT, DEFAULT_PREFIX, DEFAULT_REQUEST_TIMEOUT, RULES, URL_SCHEMES,
 };
 
 /// How to reach one etcd cluster and how to write to it. [`connect`](crate::connect) validates it.
@@ -89,11 +89,12 @@ impl EtcdConfig {
     /// ```
     ///
     /// The part before the `?` sets `endpoints`, `user`, `password` and `prefix`; the keys after the `?` are those of serde.
+    /// `etcds://` is `etcd://` with `tls=true`.
     ///
     /// # Errors
     /// `InvalidInput` names the part that is wrong or the key that is unknown.
     pub fn from_url(url: &str) -> Result<Self> {
-        let url = RULES.url(url, URL_SCHEME)?;
+        let url = RULES.url(url, &URL_SCHEMES)?;
         let mut config: Self = url.settings()?;
         let password = url.password().map(Secret::new);
         let prefix = Some(url.path().trim_end_matches('/')).filter(|path| !path.is_empty());
@@ -106,6 +107,7 @@ impl EtcdConfig {
                 prefix.is_some() && config.prefix != DEFAULT_PREFIX,
             ),
         ])?;
+        RULES.tls_scheme(url.scheme() != URL_SCHEMES[0], &mut config.tls)?;
         config.endpoints = url.hosts().iter().collect();
         config.user = config.user.or(url.username().map(str::to_owned));
         config.password = config.password.or(password);
@@ -277,9 +279,24 @@ mod tests {
     }
 
     #[test]
+    fn the_scheme_with_an_s_asks_for_tls() {
+        for (url, endpoint) in [
+            ("etcd://h", "http://h:2379"),
+            ("etcds://h", "https://h:2379"),
+            ("etcds://h?tls=true", "https://h:2379"),
+        ] {
+            let config = EtcdConfig::from_url(url).unwrap().checked().unwrap();
+            assert_eq!(*config.endpoints, [endpoint], "{url}");
+        }
+    }
+
+    #[test]
     fn a_bad_url_is_refused_and_says_why() {
         for (url, why) in [
-            ("consul://h", "etcd://"),
+            ("consul://h", "etcds://"),
+            ("etcd+https://h", "etcds://"),
+            ("etcds://h?tls=false", "tls"),
+            ("etcd://:hunter2@h", "needs a user"),
             ("etcd:///services", "endpoints"),
             ("etcd://h?colour=red", "colour"),
             ("etcd://h?ttl=soon", "a duration"),

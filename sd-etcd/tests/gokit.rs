@@ -149,3 +149,48 @@ async fn an_entry_of_go_kit_is_never_taken_over_or_deleted() {
         ("http://1.2.3.4:8080", 1)
     );
 }
+
+/// go-kit has no names but what its users write into keys, slashes included.
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn go_kit_and_we_see_each_others_odd_names() {
+    let prefix = prefix();
+    let json = registry(&prefix);
+    let for_go_kit = sd_etcd::connect(config(&prefix).with_format(Format::GoKit)).unwrap();
+    for name in [
+        "users/v1/profile",
+        "größe",
+        "_udp.web",
+        "two words",
+        "100%",
+        "a%2Fb",
+        "Upper.Case",
+    ] {
+        let mut instancer = go_kit("watch", &[&format!("{prefix}/{name}/")]);
+        assert!(next(&mut instancer).await.is_empty());
+        let mut seen = json.subscribe(name).unwrap();
+        let key = format!("{name}/5.6.7.8:9090/of them");
+        let theirs = registered(&prefix, &key, "5.6.7.8:9090").await;
+        assert_eq!(next(&mut instancer).await, ["5.6.7.8:9090"]);
+        let state = until(&mut seen, "theirs", is_live_with(1)).await;
+        let id = state.snapshot().instances()[0].id().clone();
+        assert_eq!(id.as_str(), "5.6.7.8:9090/of them");
+
+        let ours = Instance::new(name, "1.2.3.4:8080").unwrap();
+        let guard = for_go_kit.register(ours).await.unwrap();
+        let both = ["5.6.7.8:9090", "http://1.2.3.4:8080"];
+        assert_eq!(next(&mut instancer).await, both, "{name}");
+        until(&mut seen, "both", is_live_with(2)).await;
+        // Written as JSON it is in a folder of our own where the name is odd, and is seen by us beside the others.
+        let third = Instance::new(name, "10.0.0.1:1").unwrap();
+        let third = json.register(third).await.unwrap();
+        until(&mut seen, "all", is_live_with(3)).await;
+        let listed = json.list(name).await.unwrap();
+        assert_eq!((listed.len(), listed.skipped().len()), (3, 0), "{name}");
+        third.deregister().await.unwrap();
+        guard.deregister().await.unwrap();
+        until(&mut seen, "theirs again", is_live_with(1)).await;
+        timeout(LONG, theirs.dismiss()).await.unwrap().unwrap();
+        until(&mut seen, "gone", is_live_with(0)).await;
+    }
+}

@@ -52,10 +52,10 @@ impl BalancedChannel {
     /// called inside a tokio runtime. [`ChannelBuilder::build`] returns the errors, also of the service name.
     pub fn builder(
         discovery: &(impl Discovery + ?Sized),
-        service: impl AsRef<str>,
+        service: impl TryInto<ServiceName, Error: Into<Error>>,
     ) -> ChannelBuilder {
-        let subscription =
-            ServiceName::new(service).and_then(|service| discovery.subscribe(&service));
+        let service = service.try_into().map_err(Into::into);
+        let subscription = service.and_then(|service| discovery.subscribe(&service));
         ChannelBuilder::new(subscription)
     }
 

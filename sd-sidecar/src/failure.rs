@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use sd_backend::RegistryUrl;
-use sd_core::{Error, ErrorKind};
+use sd_core::{Error, ErrorKind, Printable};
 
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -40,7 +40,7 @@ impl Failure {
     /// Tells it, where that does not decide on the exit status.
     pub(crate) fn tell(&self) {
         if let Self::Line(line) = self {
-            eprintln!("sdctl: {line}");
+            eprintln!("sdctl: {}", Printable(line));
         }
     }
 }

@@ -1,15 +1,17 @@
-//! Printing to stdout, line by line: plain or coloured for people, JSON for programs.
+//! Printing to stdout, line by line: plain or coloured for people, JSON for programs. Nothing that a registry holds reaches the
+//! terminal unescaped.
 
 pub(crate) mod narrator;
-pub(crate) mod printable;
 pub(crate) mod service_view;
 pub(crate) mod table;
 pub(crate) mod time;
 
+use std::fmt::{Display, Write as _};
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
 
 use anstyle::{AnsiColor, Style as Ansi};
+use sd_core::Printable;
 use serde::Serialize;
 use tokio::io::Interest;
 use tokio::net::unix::pipe::Sender;
@@ -60,11 +62,17 @@ impl Output {
         self.json
     }
 
+    /// For people: what is not printable is escaped.
     pub(crate) fn line(self, line: &str) -> Result<(), Failure> {
         self.styled(Style::Plain, line)
     }
 
+    /// As [`line`](Self::line), in a colour.
     pub(crate) fn styled(self, style: Style, line: &str) -> Result<(), Failure> {
+        self.write(style, Printable(line))
+    }
+
+    fn write(self, style: Style, line: impl Display) -> Result<(), Failure> {
         let ansi = if self.colour {
             style.ansi()
         } else {
@@ -82,8 +90,24 @@ impl Output {
     pub(crate) fn json(self, value: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string(value)
             .map_err(|error| Failure::new(format!("cannot write JSON: {error}")))?;
-        self.line(&text)
+        self.write(Style::Plain, ascii_where_invisible(&text))
     }
+}
+
+/// The same JSON, with `\u` escapes for what is not printable. Such characters are only ever within its strings.
+fn ascii_where_invisible(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        if Printable::is_printable(c) {
+            escaped.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            // Writing to a string cannot fail.
+            let _ = write!(escaped, "\\u{unit:04x}");
+        }
+    }
+    escaped
 }
 
 /// Returns when the reader of a pipe has gone, as in `sdctl watch greeter | head -1`: without it, we would learn of that only
@@ -99,4 +123,24 @@ pub(crate) async fn reader_gone() {
         }
     }
     std::future::pending::<()>().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_means_the_same_and_moves_no_cursor() {
+        for text in [
+            "größe",
+            "\u{9b}2J",
+            "a\u{202e}b",
+            "\u{e0041}",
+            "\u{1b}\n\"\\",
+        ] {
+            let escaped = ascii_where_invisible(&serde_json::to_string(text).unwrap());
+            assert!(escaped.chars().all(Printable::is_printable), "{escaped:?}");
+            assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
+        }
+    }
 }

@@ -8,8 +8,8 @@ use sd_core::Result;
 
 pub(crate) const RULES: Rules = Rules::new("consul: configuration");
 
-/// The scheme of registry URLs for Consul.
-pub const URL_SCHEME: &str = "consul";
+/// The schemes of registry URLs for Consul. The second one asks for TLS.
+pub const URL_SCHEMES: [&str; 2] = ["consul", "consul+https"];
 /// The default agent: the one on this machine.
 pub const DEFAULT_ENDPOINT: &str = "127.0.0.1:8500";
 /// The default port of endpoints without TLS.

@@ -8,8 +8,9 @@ use sd_core::{Error, ErrorKind, Result, ServiceName};
 
 use crate::client::answer::{Answer, Meta};
 use crate::client::blocking_queries::Waiter;
+use crate::client::filter::quoted;
 use crate::client::{Client, Request};
-use crate::codec::HealthEntry;
+use crate::codec::{HealthEntry, check_service};
 use crate::config::ConsulConfig;
 use crate::config::consistency::Consistency;
 
@@ -32,7 +33,7 @@ impl Client {
         let answer = self.call(self.as_fresh_as_wanted(request)).await?;
         self.check_rights(op, &answer)?;
         let tags: BTreeMap<String, Vec<String>> = answer.json(op)?;
-        // Other programs' services may have names that we do not allow.
+        // Other programs' services may have names that would break a line.
         let names = tags
             .into_keys()
             .filter_map(|name| ServiceName::new(name).ok());
@@ -64,17 +65,22 @@ impl Client {
         self.read(op, &answer.success(op)?)
     }
 
-    /// The entries with this id in the agent's own datacenter, at whatever node. `None` if we may not see them.
+    /// The entries with this id in the agent's own datacenter, at whatever node, and those of a service whose name differs only in
+    /// case. `None` if we may not see them.
     pub(crate) async fn entries_with_id(
         &self,
         op: &'static str,
         service: &ServiceName,
         service_id: &str,
     ) -> Result<Option<ReadEntries>> {
+        check_service(op, service)?;
         let path = ["health", "service", service.as_str()];
-        let request = self
-            .local(op, Method::GET, &path)
-            .with("filter", format!("Service.ID == {}", quoted(service_id)));
+        let wanted = format!(
+            "Service.ID == {} or Service.Service != {}",
+            quoted(service_id),
+            quoted(service.as_str())
+        );
+        let request = self.local(op, Method::GET, &path).with("filter", wanted);
         let answer = self.call(request).await?;
         match self.read(op, &answer) {
             Err(error) if error.kind() == ErrorKind::Denied => Ok(None),
@@ -136,15 +142,6 @@ fn filter(config: &ConsulConfig) -> Option<String> {
     let tags = tags.map(|tag| format!("{} in Service.Tags", quoted(tag)));
     let all: Vec<String> = given.chain(tags).collect();
     (!all.is_empty()).then(|| all.join(" and "))
-}
-
-/// Text as Consul's filter language has it. What holds both kinds of quotes cannot be written, and is refused in a configuration.
-fn quoted(text: &str) -> String {
-    if text.contains('"') {
-        format!("`{text}`")
-    } else {
-        format!("\"{}\"", text.replace('\\', "\\\\"))
-    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! What the agent itself keeps: services with their checks, which it brings into the catalog a moment later.
 
+use std::collections::BTreeMap;
+
 use reqwest::Method;
 use sd_core::{ErrorKind, Result};
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::client::Client;
+use crate::client::filter::{ignoring_case, quoted};
 use crate::client::kv::Committed;
 use crate::codec::{CatalogRecord, Service, ServiceDefinition};
 use crate::health_check::{Check, check_id};
@@ -46,6 +49,20 @@ impl Client {
         }
         answer.success(op)?.json::<ServiceHealth>(op)?;
         Ok(None)
+    }
+
+    /// The id of a service of the agent that differs from `id` only in case, if there is one. To the catalog both are the same.
+    pub(crate) async fn id_of_other_case(
+        &self,
+        op: &'static str,
+        id: &str,
+    ) -> Result<Option<String>> {
+        let same = quoted(&ignoring_case(id));
+        let filter = format!("ID matches {same} and ID != {}", quoted(id));
+        let request = self.local(op, Method::GET, &["agent", "services"]);
+        let answer = self.call(request.with("filter", filter)).await?;
+        let found: BTreeMap<String, Service> = answer.json(op)?;
+        Ok(found.into_values().next().map(|service| service.id))
     }
 
     /// Puts a service with its check, or replaces it.

@@ -17,7 +17,7 @@ use crate::config::check_kind::CheckKind;
 use crate::health_check::{Check, Health, State, check_id, maintenance_id};
 
 /// Why one of our instances is in maintenance mode. Another reason is an operator's, who also ends it.
-const NOT_READY: &str = "sd: not ready";
+pub(crate) const NOT_READY: &str = "sd: not ready";
 
 /// The catalog takes a few milliseconds, so it is looked at soon, and then less and less often.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -141,6 +141,21 @@ impl Records<'_> {
         Ok(replaced.then_some(Holder::Us(other.state)))
     }
 
+    /// Fails if the agent has a service whose id differs only in case: each would replace the other in the catalog.
+    ///
+    /// # Errors
+    /// `Conflict` names the other id.
+    pub(crate) async fn check_case(&self, record: &RecordId) -> Result<()> {
+        let id = service_id(&record.service, &record.id);
+        match self.client.id_of_other_case(self.op, &id).await? {
+            None => Ok(()),
+            Some(other) => Err(Error::new(ErrorKind::Conflict, self.op).because(format!(
+                "the agent has a service with the id {other:?}, and Consul ignores case: give the instance {:?} an id that differs in more",
+                record.id
+            ))),
+        }
+    }
+
     /// Our record, if it is there and alive.
     ///
     /// # Errors
@@ -216,7 +231,8 @@ impl Records<'_> {
     /// Returns when the catalog shows the record.
     ///
     /// # Errors
-    /// `Conflict` if it shows that another run held the id before, at another agent.
+    /// `Conflict` if it shows that another run held the id before, at another agent, or that the service has another name before,
+    /// which differs only in case.
     pub(crate) async fn until_visible(&self, instance: &Instance) -> Result<()> {
         let record = instance.record_id();
         self.until(&record, |entries| {
@@ -230,14 +246,21 @@ impl Records<'_> {
                     && is_alive(entry)
             });
             if let Some(other) = other {
-                let mut error = Error::new(ErrorKind::Conflict, self.op);
+                let why = match other.other_name(&record.service) {
+                    Some(name) => format!(
+                        "Consul ignores case, and the service {:?} is registered as {name:?} at the node {:?}: use that name",
+                        record.service, other.node.name
+                    ),
+                    None => format!(
+                        "the id {:?} is already registered at the node {:?}: give this instance another id, or wait until that one is gone",
+                        record.id, other.node.name
+                    ),
+                };
+                let mut error = Error::new(ErrorKind::Conflict, self.op).because(why);
                 if let Some(run) = run_in(&other.service, &record.service) {
                     error = error.held_by(run);
                 }
-                return Err(error.because(format!(
-                    "the id {} is already registered at the node {}: give this instance another id, or wait until that one is gone",
-                    record.id, other.node.name
-                )));
+                return Err(error);
             }
             Ok(ours().any(|entry| self.shows(entry, instance)))
         })

@@ -8,7 +8,7 @@ use sd_core::port::{Attempt, Limits, Registration};
 use sd_core::{Error, ErrorKind, Instance, RecordId, Registrar, Result};
 
 use crate::client::Client;
-use crate::codec::{encode, service_id};
+use crate::codec::{check_service, encode, service_id};
 use crate::health_check::CheckDefinition;
 use crate::write_queue::WriteQueue;
 use crate::writing::records::{Holder, Records};
@@ -47,6 +47,7 @@ impl Registrar for ConsulRegistrar {
 
     fn record_bytes(&self, record: &Instance) -> Result<usize> {
         const OP: &str = "consul: register";
+        check_service(OP, record.service())?;
         // No other time-to-live is written longer.
         let check = CheckDefinition::new(OP, self.client.config(), record, LONGEST_TTL)?;
         let json = serde_json::to_vec(&encode(OP, record, check)?);
@@ -82,7 +83,10 @@ impl Registrar for ConsulRegistrar {
             let holder = if id_is_new {
                 Holder::Free
             } else {
-                records.holder(&record).await?
+                let (checked, holder) =
+                    tokio::join!(records.check_case(&record), records.holder(&record));
+                checked?;
+                holder?
             };
             let before = match holder {
                 Holder::Other(other) if other.alive => {

@@ -165,7 +165,7 @@ mod tests {
             ("{}", "no \"address\""),
             (r#"{"address": "h:0"}"#, "cannot be dialled"),
             (r#"{"address": 7}"#, "must be text"),
-            (r#"{"address": "h:1", "id": "a b"}"#, "white space"),
+            (r#"{"address": "h:1", "id": "a\nb"}"#, "control"),
             (r#"{"address": "h:1", "weight": -1}"#, "-1"),
             (
                 r#"{"address": "h:1", "service": "other"}"#,
@@ -193,7 +193,7 @@ mod tests {
                 r#"{"services": {}, "version": 2}"#,
                 "unknown field `version`",
             ),
-            (r#"{"services": {"a b": []}}"#, "a b"),
+            (r#"{"services": {"a\nb": []}}"#, r"a\nb"),
         ] {
             let error = Document::parse(content.as_bytes()).unwrap_err();
             assert!(error.contains(reason), "{content}: {error}");

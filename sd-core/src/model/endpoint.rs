@@ -197,6 +197,20 @@ impl TryFrom<&str> for Endpoint {
     }
 }
 
+impl TryFrom<&String> for Endpoint {
+    type Error = Error;
+
+    fn try_from(text: &String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<&Endpoint> for Endpoint {
+    fn from(endpoint: &Endpoint) -> Self {
+        endpoint.clone()
+    }
+}
+
 impl TryFrom<String> for Endpoint {
     type Error = Error;
 
@@ -239,6 +253,26 @@ mod tests {
             "unix:///run/x".parse::<Endpoint>().unwrap().to_string(),
             "unix:/run/x"
         );
+    }
+
+    #[test]
+    fn an_endpoint_is_made_of_text_of_a_socket_address_and_of_an_endpoint() {
+        fn made(endpoint: impl TryInto<Endpoint, Error: Into<Error>>) -> String {
+            endpoint.try_into().map_err(Into::into).unwrap().to_string()
+        }
+        let text = "[::1]:80".to_owned();
+        let socket: SocketAddr = text.parse().unwrap();
+        let endpoint: Endpoint = text.parse().unwrap();
+        for made in [
+            made("[::1]:80"),
+            made(&text),
+            made(text.clone()),
+            made(socket),
+            made(&endpoint),
+            made(endpoint.clone()),
+        ] {
+            assert_eq!(made, text);
+        }
     }
 
     #[test]

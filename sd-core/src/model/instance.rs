@@ -132,15 +132,16 @@ impl Instance {
     pub const DEFAULT_WEIGHT: u16 = 1;
 
     /// An instance of `service` that clients dial at `endpoint` (`host:port`, `[ipv6]:port` or `unix:/path`). It is ready, has
-    /// weight 1 and priority 0, a random incarnation, and an id made of address and incarnation.
+    /// weight 1 and priority 0, a random incarnation, and an id made of address and incarnation. Both arguments may be text, or
+    /// what was checked before: a [`ServiceName`], an [`Endpoint`], a `SocketAddr`.
     ///
     /// # Errors
     /// `InvalidInput` says which of the two is wrong and what to write.
     pub fn new(
-        service: impl AsRef<str>,
+        service: impl TryInto<ServiceName, Error: Into<Error>>,
         endpoint: impl TryInto<Endpoint, Error: Into<Error>>,
     ) -> Result<Self> {
-        let service = ServiceName::new(service)?;
+        let service = service.try_into().map_err(Into::into)?;
         let endpoint = endpoint.try_into().map_err(Into::into)?;
         let incarnation = Incarnation::random();
         let id = InstanceId::new(id_of_run(&endpoint, incarnation))?;

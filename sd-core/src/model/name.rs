@@ -1,4 +1,6 @@
-//! Checked names, which are safe in a registry key, a URL and a log line.
+//! Checked names: what other systems call their services and instances, without what could break a line or move a cursor.
+//!
+//! A backend writes a name as its server has it, or encodes it where the server has no place for some of its characters.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -9,14 +11,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// The name of a service: 1 to [`MAX_BYTES`](Self::MAX_BYTES) ASCII letters, digits, `-`, `_` and `.`. It begins and ends with
-/// a letter or a digit. Cheap to clone.
+/// The name of a service: 1 to [`MAX_BYTES`](Self::MAX_BYTES) bytes of text on one line, without control characters, and
+/// neither `.` nor `..`. Two names are equal if their bytes are. Cheap to clone.
+///
+/// ASCII letters, digits, `-`, `_` and `.`, with a letter or a digit at both ends, make a name that every registry stores as it
+/// is. Others, such as `users/v1/profile` or `größe`, are for names that other systems have given: `Display` writes them as they
+/// are, `Debug` quotes and escapes them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ServiceName(Arc<str>);
 
-/// The id of an instance within its service: 1 to [`MAX_BYTES`](Self::MAX_BYTES) bytes of printable text without white space.
-/// It does not begin or end with `/`. Cheap to clone.
+/// The id of an instance within its service: 1 to [`MAX_BYTES`](Self::MAX_BYTES) bytes of text on one line, without control
+/// characters. Two ids are equal if their bytes are. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct InstanceId(Arc<str>);
@@ -40,7 +46,13 @@ impl ServiceName {
         const OP: &str = "service name";
         let name = name.as_ref();
         check_length(OP, name, ServiceName::MAX_BYTES)?;
-        check_word(OP, name)?;
+        check_text(OP, name)?;
+        if matches!(name, "." | "..") {
+            return Err(Error::invalid_input(
+                OP,
+                format!("{name:?} stands for a folder in paths and URLs: choose another name"),
+            ));
+        }
         Ok(Self(name.into()))
     }
 }
@@ -84,25 +96,27 @@ impl InstanceId {
         const OP: &str = "instance id";
         let id = id.as_ref();
         check_length(OP, id, InstanceId::MAX_BYTES)?;
-        if let Some(odd) = id.chars().find(|c| c.is_whitespace() || c.is_control()) {
-            return Err(Error::invalid_input(
-                OP,
-                format!(
-                    "{id:?} contains {odd:?}: white space and control characters are not allowed"
-                ),
-            ));
-        }
-        if id.starts_with('/') || id.ends_with('/') {
-            return Err(Error::invalid_input(
-                OP,
-                format!("{id:?} must not begin or end with '/'"),
-            ));
-        }
+        check_text(OP, id)?;
         Ok(Self(id.into()))
     }
 }
 
-/// A service's name, or one segment of an election's.
+/// No name may break a line or move a cursor.
+fn check_text(op: &'static str, text: &str) -> Result<()> {
+    match text.chars().find(|c| breaks_lines(*c)) {
+        Some(odd) => Err(Error::invalid_input(
+            op,
+            format!("{text:?} contains {odd:?}: control characters and line ends are not allowed"),
+        )),
+        None => Ok(()),
+    }
+}
+
+fn breaks_lines(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// One segment of an election's name.
 fn check_word(op: &'static str, word: &str) -> Result<()> {
     if let Some(odd) = word
         .chars()
@@ -184,6 +198,14 @@ macro_rules! checked_name {
             }
         }
 
+        impl TryFrom<&String> for $name {
+            type Error = Error;
+
+            fn try_from(text: &String) -> Result<Self> {
+                Self::new(text)
+            }
+        }
+
         impl TryFrom<String> for $name {
             type Error = Error;
 
@@ -243,46 +265,79 @@ mod tests {
     }
 
     #[test]
-    fn accepts_the_names_of_grpc_services_and_go_kit_keys() {
-        for name in ["greeter", "pkg.v1.Greeter", "a", "0-1_2"] {
+    fn accepts_the_names_that_other_systems_give() {
+        let long = "x".repeat(ServiceName::MAX_BYTES);
+        for name in [
+            "greeter",
+            "pkg.v1.Greeter",
+            "0-1_2",
+            "users/v1/profile",
+            "/a//b/",
+            "größe",
+            "_udp.web",
+            "two words",
+            " ",
+            "a%2Fb",
+            "...",
+            &long,
+        ] {
             assert_eq!(ServiceName::new(name).unwrap().as_str(), name);
+            assert_eq!(InstanceId::new(name).unwrap().as_str(), name);
         }
-        for id in ["10.0.0.1:8080", "http://10.0.0.1:8080", "[::1]:80", "größe"] {
+        for id in ["http://10.0.0.1:8080", "[::1]:80", "."] {
             assert_eq!(InstanceId::new(id).unwrap().as_str(), id);
         }
     }
 
     #[test]
-    fn refuses_empty_oversized_and_odd_names_with_the_rule_they_break() {
+    fn refuses_empty_oversized_and_line_breaking_names_with_the_rule_they_break() {
         let long = "x".repeat(ServiceName::MAX_BYTES + 1);
         for (name, rule) in [
             ("", "empty"),
             (long.as_str(), "at most 128"),
-            ("a/b", "'/'"),
-            (".a", "begin and end"),
-            ("ü", "ASCII"),
+            ("a\nb", "control"),
+            ("\u{1b}[2J", "control"),
+            ("a\u{85}b", "control"),
+            ("a\u{2028}b", "line ends"),
+            (".", "folder"),
+            ("..", "folder"),
         ] {
             let error = ServiceName::new(name).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
-            assert!(
-                error.report().to_string().contains(rule),
-                "{}",
-                error.report()
-            );
+            let report = error.report().to_string();
+            assert!(report.contains(rule), "{report}");
+            assert!(!report.contains(breaks_lines), "{report:?}");
         }
+        let long = "x".repeat(InstanceId::MAX_BYTES + 1);
         for (id, rule) in [
             ("", "empty"),
-            ("a b", "white space"),
+            (long.as_str(), "at most 255"),
             ("a\0", "control"),
-            ("/a", "'/'"),
+            ("a\r", "control"),
         ] {
-            assert!(
-                InstanceId::new(id)
-                    .unwrap_err()
-                    .report()
-                    .to_string()
-                    .contains(rule)
-            );
+            let error = InstanceId::new(id).unwrap_err();
+            let report = error.report().to_string();
+            assert!(report.contains(rule), "{report}");
         }
+    }
+
+    #[test]
+    fn a_name_is_made_of_text_of_every_kind_and_of_a_name() {
+        fn made(name: impl TryInto<ServiceName, Error: Into<Error>>) -> Result<ServiceName> {
+            name.try_into().map_err(Into::into)
+        }
+        let name = ServiceName::new("a/b").unwrap();
+        let text = "a/b".to_owned();
+        let all = [
+            made("a/b"),
+            made(&text),
+            made(text.clone()),
+            made(&name),
+            made(name.clone()),
+        ];
+        for one in all {
+            assert_eq!(one.unwrap(), name);
+        }
+        assert_eq!(made("").unwrap_err().kind(), ErrorKind::InvalidInput);
     }
 }

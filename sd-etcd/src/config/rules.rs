@@ -8,8 +8,8 @@ use sd_backend::Rules;
 /// Names the setting in each error.
 pub(crate) const RULES: Rules = Rules::new("etcd: configuration");
 
-/// The scheme of a registry URL for etcd.
-pub const URL_SCHEME: &str = "etcd";
+/// The schemes of registry URLs for etcd. The second one asks for TLS.
+pub const URL_SCHEMES: [&str; 2] = ["etcd", "etcds"];
 /// The default key prefix of records; go-kit's examples use the same.
 pub const DEFAULT_PREFIX: &str = "/services";
 /// The default key prefix of elections.

@@ -6,6 +6,7 @@ use sd_core::{Instancer, Result, ServiceName, Snapshot, Watcher};
 
 use crate::backend::EtcdBackend;
 use crate::client::range::after_key;
+use crate::codec::names::service_of;
 use crate::reading::full_read::read_service;
 use crate::reading::watcher::EtcdWatcher;
 
@@ -25,6 +26,8 @@ impl Instancer for EtcdBackend {
             let answer = self.client.get(OP, &from, &options).await?;
             let Some(first) = answer.kvs().first() else {
                 services.sort();
+                // Our folder of a service and go-kit's.
+                services.dedup();
                 return Ok(services);
             };
             let mut key = first.key().to_vec();
@@ -33,7 +36,7 @@ impl Instancer for EtcdBackend {
                 key.truncate(all.len() + length);
                 // Other programs' keys may lie here, too.
                 let name = String::from_utf8_lossy(key.get(all.len()..).unwrap_or_default());
-                services.extend(ServiceName::new(name));
+                services.extend(service_of(&name));
                 from = after_folder(key);
             } else {
                 from = after_key(key);
@@ -43,7 +46,7 @@ impl Instancer for EtcdBackend {
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
         let as_of = self.clock.now();
-        let (mut set, position) = read_service(
+        let (mut set, positions) = read_service(
             &self.client,
             &self.layout,
             "etcd: list service",
@@ -51,7 +54,7 @@ impl Instancer for EtcdBackend {
             None,
         )
         .await?;
-        Ok(set.snapshot(position, as_of))
+        Ok(set.snapshot(positions.ours, as_of))
     }
 
     /// Always reads everything. The position of `known` proves nothing: a cluster that was restarted without its data has

@@ -8,15 +8,19 @@ use sd_core::clock::Moment;
 use sd_core::{Instance, InstanceId, Revision, ServiceName, Skipped, Snapshot};
 
 use crate::client::answer::Position;
-use crate::codec::{Origin, Record, decode};
+use crate::codec::{Folders, Origin, Place, Record, decode};
 
-/// The records under one service's prefix. Unchanged instances stay the same `Arc`, so that comparing sets is cheap.
+type Found = BTreeMap<Box<str>, Arc<Instance>>;
+
+/// The records of one service. Unchanged instances stay the same `Arc`, so that comparing sets is cheap.
 #[derive(Debug)]
 pub(crate) struct ServiceSet {
     service: ServiceName,
-    /// `<prefix>/<service>/`
-    prefix: String,
-    instances: BTreeMap<InstanceId, Arc<Instance>>,
+    folders: Folders,
+    /// By the ends of their keys: another program may have given one of our ids.
+    ours: Found,
+    /// What is in the folder for plain values alone.
+    plain: Found,
     /// What cannot be read: why, by key.
     skipped: BTreeMap<String, String>,
     /// Withdrawn on purpose since the last snapshot.
@@ -25,15 +29,25 @@ pub(crate) struct ServiceSet {
 }
 
 impl ServiceSet {
-    pub(crate) fn new(service: ServiceName, prefix: String) -> Self {
+    pub(crate) fn new(service: ServiceName, folders: Folders) -> Self {
         Self {
             service,
-            prefix,
-            instances: BTreeMap::new(),
+            folders,
+            ours: Found::new(),
+            plain: Found::new(),
             skipped: BTreeMap::new(),
             withdrawn: Vec::new(),
             changed: false,
         }
+    }
+
+    /// Takes what is in another part of the same service.
+    pub(crate) fn absorb(&mut self, mut part: Self) {
+        self.ours.append(&mut part.ours);
+        self.plain.append(&mut part.plain);
+        self.skipped.append(&mut part.skipped);
+        self.withdrawn.append(&mut part.withdrawn);
+        self.changed |= part.changed;
     }
 
     /// Takes a record as it is now. Instances equal to one of `known` share its memory.
@@ -44,26 +58,40 @@ impl ServiceSet {
         origin: Origin,
         known: Option<&Snapshot>,
     ) {
-        let read = match self.id_of(key) {
-            Some(id) => decode(&self.service, id, value, origin),
-            None => Err("the key is not UTF-8".to_owned()),
+        let Some(place) = self.folders.place(key) else {
+            return self.skip(key, None, "the key is not UTF-8".to_owned());
         };
-        let record = match read {
+        if Folders::is_foreign(place, value) {
+            return self.delete(key);
+        }
+        let record = match decode(&self.service, place.suffix, value, origin) {
             Ok(record) => record,
-            Err(reason) => return self.skip(key, reason),
+            Err(reason) => return self.skip(key, Some(place), reason),
         };
         self.changed |= self.skipped.remove(&*text(key)).is_some();
         match record {
-            Record::Live(instance) => self.insert(instance, known),
+            Record::Live(instance) => self.insert(place, instance, known),
             Record::Withdrawn(instance) => {
-                self.changed |= self.instances.remove(instance.id()).is_some();
+                self.remove(place);
                 self.withdrawn.push(instance.id().clone());
             }
         }
     }
 
-    fn insert(&mut self, instance: Instance, known: Option<&Snapshot>) {
-        let before = self.instances.get(instance.id());
+    fn folder(&mut self, place: Place<'_>) -> &mut Found {
+        if place.is_ours {
+            &mut self.ours
+        } else {
+            &mut self.plain
+        }
+    }
+
+    fn remove(&mut self, place: Place<'_>) {
+        self.changed |= self.folder(place).remove(place.suffix).is_some();
+    }
+
+    fn insert(&mut self, place: Place<'_>, instance: Instance, known: Option<&Snapshot>) {
+        let before = self.folder(place).get(place.suffix);
         if before.is_some_and(|before| **before == instance) {
             return;
         }
@@ -72,13 +100,13 @@ impl ServiceSet {
             Some(known) => Arc::clone(known),
             None => Arc::new(instance),
         };
-        self.instances.insert(shared.id().clone(), shared);
+        self.folder(place).insert(place.suffix.into(), shared);
         self.changed = true;
     }
 
-    fn skip(&mut self, key: &[u8], reason: String) {
-        if let Some(id) = self.id_of(key) {
-            self.changed |= self.instances.remove(id).is_some();
+    fn skip(&mut self, key: &[u8], place: Option<Place<'_>>, reason: String) {
+        if let Some(place) = place {
+            self.remove(place);
         }
         let key = text(key).into_owned();
         if self.skipped.get(&key) != Some(&reason) {
@@ -90,8 +118,8 @@ impl ServiceSet {
     /// Forgets a key that was deleted.
     pub(crate) fn delete(&mut self, key: &[u8]) {
         self.changed |= self.skipped.remove(&*text(key)).is_some();
-        if let Some(id) = self.id_of(key) {
-            self.changed |= self.instances.remove(id).is_some();
+        if let Some(place) = self.folders.place(key) {
+            self.remove(place);
         }
     }
 
@@ -103,24 +131,41 @@ impl ServiceSet {
     /// The set as of `position`.
     pub(crate) fn snapshot(&mut self, position: Position, as_of: Moment) -> Snapshot {
         self.changed = false;
-        let instances = self.instances.values().map(Arc::clone).collect();
-        let skipped = self
-            .skipped
-            .iter()
-            .map(|(key, reason)| Skipped {
-                key: key.clone(),
-                reason: reason.clone(),
-            })
-            .collect();
-        Snapshot::new(self.service.clone(), revision(position), as_of, instances)
-            .with_withdrawn(std::mem::take(&mut self.withdrawn))
+        // Of two with one id the last one is listed.
+        let all = self.plain.values().chain(self.ours.values());
+        let instances: Vec<_> = all.map(Arc::clone).collect();
+        let count = instances.len();
+        let skipped = self.skipped.iter().map(|(key, reason)| Skipped {
+            key: key.clone(),
+            reason: reason.clone(),
+        });
+        let mut skipped: Vec<_> = skipped.collect();
+        let set = Snapshot::new(self.service.clone(), revision(position), as_of, instances);
+        if set.len() < count {
+            skipped.extend(self.outdone(&set));
+            skipped.sort_by(|a, b| a.key.cmp(&b.key));
+        }
+        set.with_withdrawn(std::mem::take(&mut self.withdrawn))
             .with_skipped(skipped)
     }
 
-    fn id_of<'a>(&self, key: &'a [u8]) -> Option<&'a str> {
-        std::str::from_utf8(key)
-            .ok()?
-            .strip_prefix(self.prefix.as_str())
+    /// What to tell of records whose id another one has.
+    fn outdone(&self, set: &Snapshot) -> Vec<Skipped> {
+        let of = |found: &'_ Found, is_ours| {
+            let others = found.iter().filter(|(_, instance)| {
+                let listed = set.get(instance.id());
+                listed.is_some_and(|listed| !Arc::ptr_eq(listed, instance))
+            });
+            let others = others.map(|(suffix, instance)| Skipped {
+                key: self.folders.key(Place { is_ours, suffix }),
+                reason: format!(
+                    "another record of the service has the id {:?}, too",
+                    instance.id()
+                ),
+            });
+            others.collect::<Vec<_>>()
+        };
+        [of(&self.plain, false), of(&self.ours, true)].concat()
     }
 }
 
@@ -136,6 +181,8 @@ fn text(key: &[u8]) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::Layout;
+    use crate::config::format::Format;
 
     const AT: Position = Position {
         cluster: 1,
@@ -143,7 +190,13 @@ mod tests {
     };
 
     fn empty() -> ServiceSet {
-        ServiceSet::new(ServiceName::new("s").unwrap(), "/p/s/".to_owned())
+        of("s")
+    }
+
+    fn of(service: &str) -> ServiceSet {
+        let service = ServiceName::new(service).unwrap();
+        let folders = Layout::new("/p", Format::Json).folders(&service);
+        ServiceSet::new(service, folders)
     }
 
     fn put(set: &mut ServiceSet, key: &[u8], value: &[u8], known: Option<&Snapshot>) {
@@ -237,5 +290,40 @@ mod tests {
         set.delete(&key);
         assert!(!set.is_changed());
         assert!(taken(&mut set).withdrawn().is_empty());
+    }
+
+    #[test]
+    fn a_service_with_a_slash_holds_go_kits_values_beside_ours_and_no_record_of_another() {
+        let mut set = of("a/b");
+        let ours = Instance::new("a/b", "h:1").unwrap();
+        let key = format!("/p/a%2Fb/{}", ours.id());
+        let json = |instance: &Instance| serde_json::to_vec(instance).unwrap();
+        put(&mut set, key.as_bytes(), &json(&ours), None);
+        put(&mut set, b"/p/a/b/x", b"h:2", None);
+        // It is there, but as that of another service.
+        let other = Instance::new("a", "h:3").unwrap();
+        let other = other.with_id(InstanceId::new("b/y").unwrap());
+        put(&mut set, b"/p/a/b/y", &json(&other), None);
+        let both = taken(&mut set);
+        assert_eq!((both.len(), both.skipped().len()), (2, 0), "{both:?}");
+        put(&mut set, b"/p/a/b/x", &json(&other), None);
+        assert_eq!(taken(&mut set).instances(), [Arc::new(ours)]);
+    }
+
+    #[test]
+    fn of_two_records_with_one_id_ours_is_listed_and_the_other_named_until_it_is_alone() {
+        let mut set = of("a/b");
+        let id = InstanceId::new("x").unwrap();
+        let ours = Instance::new("a/b", "h:1").unwrap().with_id(id);
+        put(&mut set, b"/p/a/b/x", b"h:2", None);
+        let json = serde_json::to_vec(&ours).unwrap();
+        put(&mut set, b"/p/a%2Fb/x", &json, None);
+        let seen = taken(&mut set);
+        assert_eq!(seen.instances(), [Arc::new(ours)]);
+        assert_eq!(seen.skipped()[0].key, "/p/a/b/x");
+        set.delete(b"/p/a%2Fb/x");
+        let left = taken(&mut set);
+        assert_eq!(left.instances()[0].endpoint().port(), Some(2));
+        assert_eq!(left.skipped(), []);
     }
 }

@@ -3,7 +3,7 @@
 use etcd_client::KeyValue;
 use sd_core::{Holder, RecordId};
 
-use crate::codec::{Record, decode};
+use crate::codec::{Layout, Record, decode};
 
 /// Who holds a key that hangs on another lease than ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,9 +18,13 @@ pub(crate) enum Owner {
 }
 
 /// What is stored under the key of a record, or why it cannot be understood.
-pub(crate) fn stored_in(found: &KeyValue, record: &RecordId) -> Result<Record, String> {
-    let id = record.id.as_str();
-    decode(&record.service, id, found.value(), found.into())
+pub(crate) fn stored_in(
+    layout: &Layout,
+    found: &KeyValue,
+    record: &RecordId,
+) -> Result<Record, String> {
+    let suffix = layout.suffix(&record.id);
+    decode(&record.service, &suffix, found.value(), found.into())
 }
 
 impl Owner {

@@ -76,7 +76,7 @@ impl EtcdRegistrar {
             }
             if found.lease() != lease {
                 let conflict = Error::new(ErrorKind::Conflict, op);
-                match Owner::of(&stored_in(&found, record), record) {
+                match Owner::of(&stored_in(&self.layout, &found, record), record) {
                     Owner::Us | Owner::Free => {}
                     Owner::Run(holder) => {
                         return Err(conflict.held_by(holder).because(format!(
@@ -106,7 +106,7 @@ impl EtcdRegistrar {
             let Some(found) = answer.kvs().first() else {
                 return Ok(());
             };
-            let stored = stored_in(found, record);
+            let stored = stored_in(&self.layout, found, record);
             let on_our_lease = lease == Some(found.lease());
             if !on_our_lease && Owner::of(&stored, record) != Owner::Us {
                 return Ok(());

@@ -9,7 +9,6 @@ use serde::Serialize;
 
 use crate::cli::Wait;
 use crate::failure::Failure;
-use crate::output::printable::printable;
 use crate::output::time::{now, time_of};
 use crate::output::{Style, reader_gone};
 use crate::session::Session;
@@ -132,7 +131,7 @@ impl<'a> Told<'a> {
                 let id = leader.id.map(|id| format!(", id {id}"));
                 format!(
                     "{name} is led by {}, token {}{}",
-                    printable(&leader.value),
+                    leader.value,
                     leader.token,
                     id.unwrap_or_default()
                 )
@@ -141,7 +140,7 @@ impl<'a> Told<'a> {
             None => format!("{name}: no leader"),
         };
         match &self.error {
-            Some(error) => format!("{who}: {}", printable(error)),
+            Some(error) => format!("{who}: {error}"),
             None => who,
         }
     }

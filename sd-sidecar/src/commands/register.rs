@@ -26,7 +26,7 @@ pub(crate) async fn run(session: &Session, wanted: &Wanted) -> Result<(), Failur
     if let Some(ttl) = wanted.ttl {
         options = options.with_ttl(ttl);
     }
-    let what = format!("register {} of {:?}", instance.id(), instance.service());
+    let what = format!("register {:?} of {:?}", instance.id(), instance.service());
     let mut guard = session
         .registry
         .register_in_background(instance, options)
@@ -56,7 +56,7 @@ async fn withdraw(
     withdrawn.map_err(|why| {
         let (id, service, url) = (instance.id(), instance.service(), &session.url);
         Failure::new(format!(
-            "cannot withdraw {id} of {service:?} at {url}: {why}"
+            "cannot withdraw {id:?} of {service:?} at {url}: {why}"
         ))
     })?;
     print(session, &instance, &RegistrationEvent::Withdrawn)?;

@@ -4,7 +4,6 @@ use sd_core::retry::Retry;
 use sd_core::{Delta, State, Subscription};
 
 use crate::failure::Failure;
-use crate::output::printable::printable;
 use crate::output::service_view::{COLUMNS, ServiceView, cells, summary};
 use crate::output::table::Table;
 use crate::output::time::now;
@@ -137,7 +136,7 @@ impl Changes {
 
 fn described(state: &State) -> (&'static str, Option<String>) {
     let error = state.status().error();
-    let error = error.map(|error| printable(&error.report().to_string()));
+    let error = error.map(|error| error.report().to_string());
     (state.status().as_str(), error)
 }
 

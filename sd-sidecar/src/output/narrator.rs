@@ -11,7 +11,6 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::output::printable::printable;
 use crate::output::time::now;
 use crate::output::{Output, Style};
 
@@ -175,7 +174,7 @@ impl Line {
         let ahead = self.ahead.map(|ahead| format!(", {ahead} ahead"));
         let reason = self.reason.map(|reason| format!(": {reason}"));
         let error = self.error.as_ref();
-        let error = error.map(|error| format!(": {}", printable(error)));
+        let error = error.map(|error| format!(": {error}"));
         let parts = [Some(what), token, ahead, reason, error];
         parts.into_iter().flatten().collect()
     }

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use sd_core::clock::Clock;
-use sd_core::{Instance, InstanceId, ServiceName, Skipped, Snapshot, Status};
+use sd_core::{Instance, InstanceId, Printable, ServiceName, Skipped, Snapshot, Status};
 use serde::Serialize;
 
-use crate::output::printable::printable;
 use crate::output::time::time_of;
 
 /// The JSON form.
@@ -46,7 +45,7 @@ pub(crate) const COLUMNS: [&str; 9] = [
     "ID", "ADDRESS", "READY", "VERSION", "ZONE", "WEIGHT", "PRIORITY", "TAGS", "METADATA",
 ];
 
-/// An instance in those columns.
+/// An instance in those columns. Escaped here, where their width is counted.
 pub(crate) fn cells(instance: &Instance) -> [String; 9] {
     let tags: Vec<_> = instance.tags().iter().map(String::as_str).collect();
     let metadata: Vec<_> = instance
@@ -55,8 +54,8 @@ pub(crate) fn cells(instance: &Instance) -> [String; 9] {
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
     [
-        instance.id().to_string(),
-        instance.endpoint().to_string(),
+        printable(instance.id().as_str()),
+        printable(&instance.endpoint().to_string()),
         if instance.is_ready() { "yes" } else { "no" }.to_owned(),
         or_dash(instance.version().unwrap_or_default()),
         or_dash(instance.zone().unwrap_or_default()),
@@ -75,6 +74,10 @@ fn or_dash(text: &str) -> String {
     }
 }
 
+fn printable(text: &str) -> String {
+    Printable(text).to_string()
+}
+
 /// The set in one sentence.
 pub(crate) fn summary(snapshot: &Snapshot) -> String {
     let service = snapshot.service();
@@ -89,7 +92,7 @@ pub(crate) fn summary(snapshot: &Snapshot) -> String {
         parts.push(format!("{held} no longer listed but held"));
     }
     for Skipped { key, reason } in snapshot.skipped() {
-        parts.push(format!("skipped {}: {}", printable(key), printable(reason)));
+        parts.push(format!("skipped {key}: {reason}"));
     }
     parts.join(", ")
 }
@@ -150,6 +153,13 @@ mod tests {
                 "held": [],
             })
         );
+    }
+
+    #[test]
+    fn an_id_of_another_system_is_escaped_where_it_would_reorder_the_line() {
+        let instance = Instance::new("s", "h:1").unwrap();
+        let id = InstanceId::new("a b/\u{202e}größe").unwrap();
+        assert_eq!(cells(&instance.with_id(id))[0], "a b/\\u{202e}größe");
     }
 
     #[test]

@@ -23,7 +23,9 @@ async fn a_mistake_is_answered_with_one_line_that_says_what_to_write() {
             "only be read",
         ),
         ("memory://", &["list", ""], "empty"),
-        ("memory://", &["list", "a/b"], "'/'"),
+        ("memory://", &["list", ".."], "folder"),
+        ("memory://", &["list", "a\u{1b}[2J"], r"\u{1b}[2J"),
+        ("memory://a\u{202e}b", &list, r"\u{202e}"),
         ("memory://", &["lits", "a"], "sdctl --help"),
         ("memory://", &register("10.0.0.7"), "host:port"),
         ("memory://", &register("10.0.0.7:0"), "port"),
@@ -36,14 +38,16 @@ async fn a_mistake_is_answered_with_one_line_that_says_what_to_write() {
         ),
         (
             "memory://",
-            &["register", "s", "h:1", "--id", "a b"],
-            "white space",
+            &["register", "s", "h:1", "--id", "a\nb"],
+            "control",
         ),
     ];
     for (registry, arguments, hint) in cases {
         let line = failure(&sdctl(registry, arguments).await);
         assert!(
-            line.starts_with("sdctl: ") && line.contains(hint),
+            line.starts_with("sdctl: ")
+                && line.contains(hint)
+                && !line.contains(['\u{1b}', '\u{202e}']),
             "{registry} {arguments:?}: {line}"
         );
     }

@@ -4,12 +4,14 @@ use sd_core::{ErrorKind, Instance, ServiceName};
 
 use crate::Fixture;
 use crate::case::{Case, Failure, Outcome, case, done, ensure, ensure_fails};
+use crate::follower::Follower;
 use crate::scene::{Scene, holds, instance};
 
 pub(super) const CASES: &[Case] = &[
     case!(an_unknown_service_is_an_empty_set),
     case!(a_list_holds_every_field_of_every_record),
     case!(odd_ids_are_kept_apart),
+    case!(odd_names_of_services_are_kept_apart),
     case!(a_service_does_not_see_one_whose_name_begins_with_its_own),
     case!(services_with_an_instance_are_named_sorted),
     case!(an_unreadable_entry_is_skipped_and_named_and_the_others_stay),
@@ -60,7 +62,9 @@ async fn a_list_holds_every_field_of_every_record(fixture: &dyn Fixture) -> Outc
 async fn odd_ids_are_kept_apart(fixture: &dyn Fixture) -> Outcome {
     let scene = Scene::open(fixture).await?;
     let long = "x".repeat(sd_core::InstanceId::MAX_BYTES);
-    let ids = ["a", "a/b", "a%2Fb", "a_b", "größe", "[::1]:80", &long];
+    let ids = [
+        "a", "a/b", "a%2Fb", "a_b", "größe", "[::1]:80", "a b", "a%20b", "/a", "a/", " ", &long,
+    ];
     let mut instances = scene.register_all(&ids).await?;
     scene
         .ensure_lists("after all registered", &instances)
@@ -70,6 +74,75 @@ async fn odd_ids_are_kept_apart(fixture: &dyn Fixture) -> Outcome {
     scene
         .ensure_lists("after one was withdrawn", &instances)
         .await
+}
+
+/// Names as other systems give them. None of them may be mistaken for another, nor for a part of another record's place.
+async fn odd_names_of_services_are_kept_apart(fixture: &dyn Fixture) -> Outcome {
+    let scene = Scene::open(fixture).await?;
+    let own = &scene.service;
+    let names = [
+        format!("{own}"),
+        format!("{own}/b"),
+        format!("{own}/b/c"),
+        format!("{own}%2Fb"),
+        format!("{own} b"),
+        format!("{own}%20b"),
+        format!("{own}.größe"),
+        format!("_udp.{own}"),
+        format!("{own}:b"),
+        format!("Profile.V1/{own}_"),
+    ];
+    let mut all = Vec::new();
+    for name in &names {
+        let service = ServiceName::new(name)?;
+        let mut instances = Vec::new();
+        for id in ["c", "b/c", "b:c", "b c"] {
+            instances.push(instance(&service, id)?);
+        }
+        scene.register_at_once(&instances).await?;
+        all.push((service, instances));
+    }
+    let lists = |when: &'static str, service: ServiceName, expected: Vec<Instance>| {
+        let reader = &scene.reader;
+        async move {
+            let listed = reader.list(&service).await?;
+            let whole = holds(&listed, &expected) && listed.skipped().is_empty();
+            ensure(whole, || {
+                format!("{when}, for {service:?}: {expected:?} expected, {listed:?} listed")
+            })
+        }
+    };
+    for (service, instances) in &all {
+        lists("after all registered", service.clone(), instances.clone()).await?;
+    }
+    match scene.reader.services().await {
+        Err(error) if error.kind() == ErrorKind::Unsupported => {}
+        listed => {
+            let listed = listed?;
+            let missing = all.iter().find(|(service, _)| !listed.contains(service));
+            ensure(missing.is_none(), || {
+                format!("{missing:?} is not among the services {listed:?}")
+            })?;
+        }
+    }
+    let (service, instances) = &mut all[1];
+    let watcher = scene.reader.watch(service, None).await?;
+    let mut follower = Follower::new(service.clone(), watcher, None);
+    follower.until("all", |set| holds(set, instances)).await?;
+    let gone = instances.remove(0);
+    scene.registrar.withdraw(&gone.record_id()).await?;
+    follower
+        .until("one less", |set| holds(set, instances))
+        .await?;
+    for (service, instances) in &all {
+        lists(
+            "after one was withdrawn",
+            service.clone(),
+            instances.clone(),
+        )
+        .await?;
+    }
+    Ok(())
 }
 
 async fn a_service_does_not_see_one_whose_name_begins_with_its_own(

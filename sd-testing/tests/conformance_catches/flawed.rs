@@ -46,6 +46,7 @@ pub(crate) enum Flaw {
     TrustsAnyPosition,
     // What is written.
     ReplacesSlashes,
+    DecodesNames,
     ConfirmsBeforeItWrites,
     WritesOnWhenDropped,
     RefusesItsOwnRecord,
@@ -193,6 +194,15 @@ impl Flawed {
         Ok(set)
     }
 
+    /// A name that holds what stands for a slash elsewhere is mistaken for one with a slash.
+    pub(crate) fn stored_service(&self, service: &ServiceName) -> ServiceName {
+        if self.has(Flaw::DecodesNames) {
+            ServiceName::new(service.as_str().replace("%2F", "/")).unwrap()
+        } else {
+            service.clone()
+        }
+    }
+
     async fn list_with_prefix(&self, prefix: &ServiceName) -> Result<Snapshot> {
         let own = self.inner.list(prefix).await?;
         let mut all = own.instances().to_vec();
@@ -216,6 +226,7 @@ impl Instancer for Flawed {
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
+        let service = &self.stored_service(service);
         if self.has(Flaw::MatchesPrefixes) {
             return self.list_with_prefix(service).await;
         }

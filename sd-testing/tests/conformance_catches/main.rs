@@ -23,6 +23,10 @@ const CATCHES: &[(Flaw, &[&str])] = &[
     ),
     (Flaw::ReplacesSlashes, &["odd_ids_are_kept_apart"]),
     (
+        Flaw::DecodesNames,
+        &["odd_names_of_services_are_kept_apart"],
+    ),
+    (
         Flaw::MatchesPrefixes,
         &["a_service_does_not_see_one_whose_name_begins_with_its_own"],
     ),

@@ -74,7 +74,12 @@ impl Registrar for Flawed {
         record: &Instance,
         attempt: &Attempt,
     ) -> Result<Box<dyn Registration>> {
-        let record = record.clone().with_id(self.stored_id(record.id()));
+        let mut record = record.clone().with_id(self.stored_id(record.id()));
+        if self.has(Flaw::DecodesNames) {
+            let mut json = serde_json::to_value(&record).unwrap();
+            json["service"] = self.stored_service(record.service()).as_str().into();
+            record = serde_json::from_value(json).unwrap();
+        }
         let record = self.cut(record);
         let id = record.record_id();
         let mut stored = *attempt;
