@@ -18,6 +18,7 @@ use crate::feed::config::SubscriptionConfig;
 use crate::feed::subscription::{Discovery, Shared, Subscription, SubscriptionDump};
 use crate::model::instance::Instance;
 use crate::model::name::ServiceName;
+use crate::model::newest_run::without_older_runs;
 use crate::model::snapshot::Snapshot;
 use crate::port::backend::Backend;
 use crate::port::elector::AnyElector;
@@ -146,11 +147,17 @@ impl Registry {
 
     /// A service as the server knows it now. One read, not a subscription. Cancel-safe.
     ///
+    /// The records of runs that crashed may still stand beside that of the run that replaced them. Of several records with the
+    /// same TCP address and ids made of it ([`Instance::id_holds_incarnation`]), a ready one wins over one that is not, and then
+    /// the one that was made last. The others are not in the set, here and in subscriptions. Ids that users chose are never left
+    /// out, and neither is anything of a source that cannot say which record was made last.
+    ///
     /// # Errors
     /// `Closed` after [`close`](Self::close). Otherwise why the server did not answer.
     pub async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
         self.check_open("list service")?;
-        self.inner.backend.list(service).await
+        let listed = self.inner.backend.list(service).await?;
+        Ok(without_older_runs(listed))
     }
 
     /// Subscribes to a service, and shares the subscription if there is one already. Must be called inside a tokio runtime.

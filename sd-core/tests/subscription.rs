@@ -873,3 +873,90 @@ mod any_sequence {
         }
     }
 }
+
+/// The run with this number at an address, and when its record was made.
+fn run(address: &str, number: u32, made: u64) -> (Arc<Instance>, u64) {
+    let id = InstanceId::new(format!("{address}-{number:08x}")).unwrap();
+    let instance = Instance::new("s", address).unwrap().with_id(id);
+    let incarnation = Incarnation::from_u64(u64::from(number) << 32);
+    (Arc::new(instance.with_incarnation(incarnation)), made)
+}
+
+fn unready((instance, made): (Arc<Instance>, u64)) -> (Arc<Instance>, u64) {
+    (Arc::new(instance.as_ref().clone().with_ready(false)), made)
+}
+
+fn runs(revision: u64, records: Vec<(Arc<Instance>, u64)>) -> Snapshot {
+    Snapshot::ordered(service(), at(revision), Moment::ZERO, records)
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_runs_that_crashed_at_one_address_only_the_newest_is_seen_and_none_is_held() {
+    let backend = ScriptedBackend::default();
+    let registry = registry(&backend);
+    let other = run("h:2", 1, 1);
+    let crashed = [run("h:1", 7, 2), run("h:1", 1, 3), run("h:1", 9, 4)];
+    let living = run("h:1", 5, 5);
+    let all = [&crashed[..], &[other.clone(), living.clone()]].concat();
+    backend.instancer.tell(Ok(Feed::Set(runs(1, all))));
+    let mut seen = registry.subscribe("s").unwrap();
+    let state = soon(seen.changed()).await.unwrap();
+    let expected = ["h:1-00000005", "h:2-00000001"];
+    assert_eq!(told(&state), ("live", expected.to_vec()));
+    let listed = registry.list(&service()).await.unwrap();
+    assert_eq!(listed.len(), 2);
+    // Their time-to-live ends: three of five records at once.
+    backend
+        .instancer
+        .tell(Ok(Feed::Set(runs(2, vec![other, living]))));
+    backend.instancer.tell(Ok(alive(3)));
+    soon(async {
+        while seen.state().snapshot().revision() != &at(3) {
+            sleep(MILLIS).await;
+        }
+    })
+    .await;
+    assert_eq!(told(&seen.state()), ("live", expected.to_vec()));
+    assert_eq!(seen.state().snapshot().held(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_that_all_restart_leave_nothing_to_hold() {
+    let source = ScriptedInstancer::default();
+    let addresses = ["h:1", "h:2", "h:3", "h:4"];
+    let before: Vec<_> = addresses.map(|address| run(address, 1, 1)).to_vec();
+    let after: Vec<_> = addresses.map(|address| run(address, 2, 2)).to_vec();
+    source.tell(Ok(Feed::Set(runs(1, before.clone()))));
+    let mut subscription = subscribe(&source);
+    soon(subscription.changed()).await.unwrap();
+    // Some records of the crashed runs still stand, and some do not.
+    let both = [&before[..2], &after[..]].concat();
+    source.tell(Ok(Feed::Set(runs(2, both))));
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!(state.snapshot().held(), []);
+    assert!(ids(&state).iter().all(|id| id.ends_with("-00000002")));
+    assert_eq!(state.snapshot().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_draining_run_that_is_back_first_after_a_loss_does_not_replace_a_ready_one() {
+    let source = ScriptedInstancer::default();
+    let addresses = ["h:1", "h:2", "h:3"];
+    let ready: Vec<_> = addresses.map(|address| run(address, 2, 9)).to_vec();
+    source.tell(Ok(Feed::Set(runs(9, ready))));
+    let mut subscription = subscribe(&source);
+    soon(subscription.changed()).await.unwrap();
+    // The server lost its data, and counts from the beginning.
+    let draining = unready(run("h:1", 1, 1));
+    source.tell(Ok(Feed::Set(runs(1, vec![draining.clone()]))));
+    let held = soon(subscription.changed()).await.unwrap();
+    let expected = addresses.map(|address| format!("{address}-00000002"));
+    assert_eq!(ids(&held), expected);
+    assert_eq!(held.snapshot().held().len(), 3);
+    // A ready one that is listed wins over one that is held, however large the number of that was.
+    let back = run("h:1", 3, 2);
+    source.tell(Ok(Feed::Set(runs(2, vec![draining, back]))));
+    let state = soon(subscription.changed()).await.unwrap();
+    let expected = ["h:1-00000003", "h:2-00000002", "h:3-00000002"];
+    assert_eq!(ids(&state), expected);
+}

@@ -113,7 +113,7 @@ impl Instancer for Fallback {
     async fn services(&self) -> Result<Vec<ServiceName>> {
         let mut errors = Vec::new();
         for source in &self.sources {
-            match source.instancer().services().await {
+            match source.services().await {
                 Ok(services) => return Ok(services),
                 Err(error) => errors.push(error),
             }
@@ -130,7 +130,7 @@ impl Instancer for Fallback {
         let mut errors = Vec::new();
         let mut empty = None;
         for source in &self.sources {
-            match source.instancer().list(service).await {
+            match source.list(service).await {
                 Ok(set) if self.policy.skip_empty && set.is_empty() => {
                     empty = empty.or(Some(set));
                 }

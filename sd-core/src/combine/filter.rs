@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use crate::error::Result;
 use crate::model::instance::Instance;
 use crate::model::name::{InstanceId, ServiceName};
+use crate::model::newest_run::without_older_runs;
 use crate::model::snapshot::Snapshot;
 use crate::port::instancer::{Feed, Instancer, Watcher};
 
@@ -105,8 +106,9 @@ impl fmt::Debug for Rule {
     }
 }
 
-/// The matching part of `set`.
+/// The matching part of `set`. A run that matches does not count if a newer one at its address does not match.
 fn select(rules: &[Rule], set: Snapshot) -> Snapshot {
+    let set = without_older_runs(set);
     let fitting: Vec<_> = set
         .instances()
         .iter()

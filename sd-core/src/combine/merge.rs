@@ -102,10 +102,7 @@ impl Merge {
 impl Instancer for Merge {
     async fn services(&self) -> Result<Vec<ServiceName>> {
         const OP: &str = "merge: list services";
-        let asked = self
-            .sources
-            .iter()
-            .map(|source| source.instancer().services());
+        let asked = self.sources.iter().map(Source::services);
         let mut services = Vec::new();
         for (source, answer) in self.sources.iter().zip(join_all(asked).await) {
             services.extend(answer.map_err(|error| source.blame(OP, &error))?);
@@ -117,10 +114,7 @@ impl Instancer for Merge {
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
         const OP: &str = "merge: list service";
-        let asked = self
-            .sources
-            .iter()
-            .map(|source| source.instancer().list(service));
+        let asked = self.sources.iter().map(|source| source.list(service));
         let mut sets = Vec::new();
         for (source, answer) in self.sources.iter().zip(join_all(asked).await) {
             sets.push((

@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 use crate::feed::config::{Coalescing, SubscriptionConfig};
 use crate::feed::subscription::{Shared, Subscription};
 use crate::model::name::ServiceName;
+use crate::model::newest_run::without_older_runs;
+use crate::model::snapshot::Snapshot;
 use crate::model::state::{State, Status};
 use crate::port::instancer::Instancer;
 use crate::sync::lock;
@@ -52,8 +54,13 @@ impl Source {
         &self.name
     }
 
-    pub(super) fn instancer(&self) -> &dyn Instancer {
-        self.instancer.as_ref()
+    pub(super) async fn services(&self) -> Result<Vec<ServiceName>> {
+        self.instancer.services().await
+    }
+
+    pub(super) async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
+        let listed = self.instancer.list(service).await?;
+        Ok(without_older_runs(listed))
     }
 
     pub(super) fn subscribe(

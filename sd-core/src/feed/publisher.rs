@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::feed::config::{Coalescing, SubscriptionConfig};
 use crate::feed::mass_loss::Holder;
 use crate::instrument;
+use crate::model::newest_run::without_older_runs;
 use crate::model::snapshot::{Revision, Snapshot};
 use crate::model::state::{State, Status};
 use crate::retry::later;
@@ -71,7 +72,14 @@ impl Publisher {
             debug!(key = skipped.key, reason = skipped.reason, "entry skipped");
         }
         let now = Instant::now();
-        let served = self.holder.take(now, listed);
+        let current = without_older_runs(listed.clone());
+        if current.len() < listed.len() {
+            debug!(
+                older_runs = listed.len() - current.len(),
+                "several runs at one address"
+            );
+        }
+        let served = self.holder.take(now, &current);
         self.offer(now, served);
     }
 

@@ -43,6 +43,8 @@ struct Service {
 #[derive(Debug)]
 struct Record {
     instance: Arc<Instance>,
+    /// The revision at which it was made.
+    made: u64,
     ttl: Duration,
     expires: Moment,
 }
@@ -140,10 +142,10 @@ impl Store {
         let Some(entry) = state.services.get(service) else {
             return Snapshot::new(service.clone(), revision, now, Vec::new());
         };
-        let instances = entry
+        let records = entry
             .records
             .values()
-            .map(|record| Arc::clone(&record.instance))
+            .map(|record| (Arc::clone(&record.instance), record.made))
             .collect();
         let withdrawn = entry
             .withdrawals
@@ -151,7 +153,7 @@ impl Store {
             .filter(|(at, id)| *at > since && !entry.records.contains_key(id))
             .map(|(_, id)| id.clone())
             .collect();
-        Snapshot::new(service.clone(), revision, now, instances).with_withdrawn(withdrawn)
+        Snapshot::ordered(service.clone(), revision, now, records).with_withdrawn(withdrawn)
     }
 
     /// Signals each change of a service, with the revision of the change.
@@ -197,7 +199,8 @@ impl Store {
             .services
             .entry(instance.service().clone())
             .or_insert_with(|| Service::new(revision));
-        if let Some(held) = entry.records.get(instance.id())
+        let held = entry.records.get(instance.id());
+        if let Some(held) = held
             && held.instance.incarnation() != instance.incarnation()
         {
             return Err(
@@ -212,6 +215,7 @@ impl Store {
         }
         let record = Record {
             instance: Arc::new(instance.clone()),
+            made: held.map_or(revision, |held| held.made),
             ttl,
             expires: now + ttl,
         };

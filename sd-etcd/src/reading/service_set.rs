@@ -16,12 +16,19 @@ pub(crate) struct ServiceSet {
     service: ServiceName,
     /// `<prefix>/<service>/`
     prefix: String,
-    instances: BTreeMap<InstanceId, Arc<Instance>>,
+    instances: BTreeMap<InstanceId, Listed>,
     /// What cannot be read: why, by key.
     skipped: BTreeMap<String, String>,
     /// Withdrawn on purpose since the last snapshot.
     withdrawn: Vec<InstanceId>,
     changed: bool,
+}
+
+/// An instance in service.
+#[derive(Debug)]
+struct Listed {
+    instance: Arc<Instance>,
+    create_revision: i64,
 }
 
 impl ServiceSet {
@@ -54,7 +61,7 @@ impl ServiceSet {
         };
         self.changed |= self.skipped.remove(&*text(key)).is_some();
         match record {
-            Record::Live(instance) => self.insert(instance, known),
+            Record::Live(instance) => self.insert(instance, origin.create_revision, known),
             Record::Withdrawn(instance) => {
                 self.changed |= self.instances.remove(instance.id()).is_some();
                 self.withdrawn.push(instance.id().clone());
@@ -62,9 +69,11 @@ impl ServiceSet {
         }
     }
 
-    fn insert(&mut self, instance: Instance, known: Option<&Snapshot>) {
+    fn insert(&mut self, instance: Instance, create_revision: i64, known: Option<&Snapshot>) {
         let before = self.instances.get(instance.id());
-        if before.is_some_and(|before| **before == instance) {
+        if before.is_some_and(|before| {
+            *before.instance == instance && before.create_revision == create_revision
+        }) {
             return;
         }
         let known = known.and_then(|known| known.get(instance.id()));
@@ -72,7 +81,11 @@ impl ServiceSet {
             Some(known) => Arc::clone(known),
             None => Arc::new(instance),
         };
-        self.instances.insert(shared.id().clone(), shared);
+        let listed = Listed {
+            instance: Arc::clone(&shared),
+            create_revision,
+        };
+        self.instances.insert(shared.id().clone(), listed);
         self.changed = true;
     }
 
@@ -103,7 +116,11 @@ impl ServiceSet {
     /// The set as of `position`.
     pub(crate) fn snapshot(&mut self, position: Position, as_of: Moment) -> Snapshot {
         self.changed = false;
-        let instances = self.instances.values().map(Arc::clone).collect();
+        let listed = self.instances.values();
+        let records = listed.map(|listed| {
+            let made = listed.create_revision.max(0).cast_unsigned();
+            (Arc::clone(&listed.instance), made)
+        });
         let skipped = self
             .skipped
             .iter()
@@ -112,7 +129,8 @@ impl ServiceSet {
                 reason: reason.clone(),
             })
             .collect();
-        Snapshot::new(self.service.clone(), revision(position), as_of, instances)
+        let at = revision(position);
+        Snapshot::ordered(self.service.clone(), at, as_of, records.collect())
             .with_withdrawn(std::mem::take(&mut self.withdrawn))
             .with_skipped(skipped)
     }

@@ -4,6 +4,7 @@
 
 mod listing;
 mod resuming;
+mod runs;
 mod watching;
 
 use super::case::{Case, SuiteReport};
@@ -11,7 +12,13 @@ use crate::Fixture;
 
 /// All cases, in the order in which they run.
 pub fn cases() -> Vec<Case> {
-    [listing::CASES, watching::CASES, resuming::CASES].concat()
+    [
+        listing::CASES,
+        watching::CASES,
+        resuming::CASES,
+        runs::CASES,
+    ]
+    .concat()
 }
 
 /// Runs all cases one after the other.

@@ -27,6 +27,9 @@ pub(crate) enum Flaw {
     HidesGarbage,
     ReadsOnePage,
     ListsFromACache,
+    TellsNoOrderOfRecords,
+    OrdersRecordsById,
+    OrdersRecordsByUpdate,
     NamesNoWithdrawals,
     CountsBackwards,
     IgnoresClose,
@@ -178,6 +181,17 @@ impl Flawed {
             });
             set = set.with_skipped(skipped.collect());
         }
+        if self.has(Flaw::TellsNoOrderOfRecords) {
+            set = in_order(&set, None::<fn(&Instance, u64) -> u64>);
+        }
+        if self.has(Flaw::OrdersRecordsById) {
+            set = in_order(&set, Some(|_: &Instance, listed| listed));
+        }
+        if self.has(Flaw::OrdersRecordsByUpdate) {
+            let updates = |one: &Instance| 1_000_000 * one.metadata().len() as u64;
+            let place = |one: &Instance| stored.run_order(one.id()).unwrap() + updates(one);
+            set = in_order(&set, Some(|one: &Instance, _| place(one)));
+        }
         if self.has(Flaw::NamesNoWithdrawals) {
             set = set.with_withdrawn(Vec::new());
         }
@@ -199,6 +213,25 @@ impl Flawed {
         }
         Ok(own.with_instances(all))
     }
+}
+
+/// The same set with another order of its records, which tells the place of an instance by what it is and where it is listed.
+fn in_order(set: &Snapshot, place: Option<impl Fn(&Instance, u64) -> u64>) -> Snapshot {
+    let (service, at) = (set.service().clone(), set.revision().clone());
+    let instances = set.instances().iter().cloned();
+    let other = match place {
+        None => Snapshot::new(service, at, set.as_of(), instances.collect()),
+        Some(place) => {
+            let records = instances.zip(1..).map(|(one, listed)| {
+                let place = place(&one, listed);
+                (one, place)
+            });
+            Snapshot::ordered(service, at, set.as_of(), records.collect())
+        }
+    };
+    other
+        .with_withdrawn(set.withdrawn().to_vec())
+        .with_skipped(set.skipped().to_vec())
 }
 
 #[async_trait]

@@ -126,6 +126,22 @@ const CATCHES: &[(Flaw, &[&str])] = &[
         ],
     ),
     (
+        Flaw::TellsNoOrderOfRecords,
+        &["of_several_runs_at_one_address_the_newest_counts"],
+    ),
+    (
+        Flaw::OrdersRecordsById,
+        &["of_several_runs_at_one_address_the_newest_counts"],
+    ),
+    (
+        Flaw::OrdersRecordsByUpdate,
+        &["an_update_makes_an_older_run_no_newer"],
+    ),
+    (
+        Flaw::ComparesIds,
+        &["a_ready_run_counts_before_a_newer_one_that_is_not"],
+    ),
+    (
         Flaw::ListsFromACache,
         &["a_confirmed_record_is_visible_to_others_at_once"],
     ),
