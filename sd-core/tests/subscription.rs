@@ -583,12 +583,12 @@ async fn a_closed_source_is_not_opened_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_empty_set_is_ready_and_one_that_was_never_read_is_not() {
+async fn an_empty_set_is_known_and_one_that_was_never_read_is_not() {
     let source = ScriptedInstancer::default();
     source.tell(Ok(Feed::Set(set(1, &[]))));
     let subscription = subscribe(&source);
     let limit = Duration::from_secs(3);
-    let state = subscription.wait_until_ready(limit).await.unwrap();
+    let state = subscription.wait_until_known(limit).await.unwrap();
     assert_eq!(told(&state), ("live", vec![]));
 
     let source = ScriptedInstancer::default();
@@ -597,7 +597,7 @@ async fn an_empty_set_is_ready_and_one_that_was_never_read_is_not() {
     }
     let subscription = subscribe(&source);
     let start = Instant::now();
-    let error = subscription.wait_until_ready(limit).await.unwrap_err();
+    let error = subscription.wait_until_known(limit).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.report().to_string().contains("the server is down"));
     assert!((3000..3010).contains(&start.elapsed().as_millis()));
@@ -959,4 +959,180 @@ async fn a_draining_run_that_is_back_first_after_a_loss_does_not_replace_a_ready
     let state = soon(subscription.changed()).await.unwrap();
     let expected = ["h:1-00000003", "h:2-00000002", "h:3-00000002"];
     assert_eq!(ids(&state), expected);
+}
+
+/// Tells a set whenever a feed is opened, with the number of the feed as its revision.
+fn tells_each_feed_a_set(source: &ScriptedInstancer) -> tokio::task::JoinHandle<()> {
+    let source = source.clone();
+    tokio::spawn(async move {
+        for feed in 1.. {
+            source.opened(feed).await;
+            source.tell(Ok(Feed::Set(version(feed as u64))));
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_reads_everything_and_returns_when_it_is_published() {
+    let source = ScriptedInstancer::default();
+    let script = tells_each_feed_a_set(&source);
+    let subscription = subscribe(&source);
+    let state = subscription.wait_until_known(MILLIS).await.unwrap();
+    assert_eq!(version_of(&state), "1");
+    sleep(Duration::from_secs(10)).await;
+    let start = Instant::now();
+    for expected in ["2", "3"] {
+        let state = soon(subscription.refresh()).await.unwrap();
+        assert_eq!(version_of(&state), expected);
+        assert_eq!(version_of(&subscription.state()), expected);
+    }
+    assert!(
+        source
+            .openings()
+            .iter()
+            .all(|opening| opening.known.is_none())
+    );
+    // The second one had to wait.
+    assert_eq!(start.elapsed().as_millis(), 1000);
+    script.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_many_refresh_there_is_one_read_a_second() {
+    let source = ScriptedInstancer::default();
+    let script = tells_each_feed_a_set(&source);
+    let subscription = subscribe(&source);
+    subscription.wait_until_known(MILLIS).await.unwrap();
+    sleep(Duration::from_secs(10)).await;
+    let readers: Vec<_> = (0..50)
+        .map(|_| {
+            let subscription = subscription.clone();
+            tokio::spawn(async move {
+                for _ in 0..10 {
+                    subscription.refresh().await.unwrap();
+                }
+            })
+        })
+        .collect();
+    // Requests that are dropped are no reason to read more.
+    for _ in 0..1000 {
+        drop(timeout(MILLIS / 10, subscription.refresh()).await);
+    }
+    for reader in readers {
+        soon(reader).await.unwrap();
+    }
+    let openings = source.openings();
+    for pair in openings[1..].windows(2) {
+        let pause = pair[1].at - pair[0].at;
+        assert!(pause >= Duration::from_secs(1), "{pause:?}");
+    }
+    assert!(openings.len() <= 14, "{}", openings.len());
+    script.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_while_the_source_is_down_tries_at_once_and_says_why_it_failed() {
+    let source = ScriptedInstancer::default();
+    let mut subscription = subscribed(&source, &["a"]).await;
+    for _ in 0..20 {
+        source.answer_opening(Answer::Fail(down()));
+    }
+    source.tell(Err(down()));
+    // By now delays have grown.
+    soon(source.opened(12)).await;
+    let start = Instant::now();
+    for _ in 0..3 {
+        let error = soon(subscription.refresh()).await.unwrap_err();
+        assert!(error.report().to_string().contains("the server is down"));
+    }
+    assert!(
+        start.elapsed() <= Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(told(&subscription.state()), ("stale", vec!["a"]));
+    soon(source.opened(22)).await;
+    source.tell(Ok(Feed::Set(set(2, &["b"]))));
+    soon(async { while ids(&subscription.changed().await.unwrap()) != ["b"] {} }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_does_not_hurry_a_source_that_asked_for_a_pause() {
+    let source = ScriptedInstancer::default();
+    let subscription = subscribed(&source, &["a"]).await;
+    let asked = Duration::from_secs(60);
+    let busy = ErrorKind::RateLimited {
+        retry_after: Some(asked),
+    };
+    source.tell(Err(Error::new(busy, "scripted")));
+    let start = Instant::now();
+    while subscription.state().status().error().is_none() {
+        sleep(MILLIS).await;
+    }
+    for _ in 0..20 {
+        let error = soon(subscription.refresh()).await.unwrap_err();
+        assert_eq!(error.kind(), busy);
+    }
+    assert_eq!(source.openings().len(), 1);
+    soon(source.opened(2)).await;
+    assert!(start.elapsed() >= asked, "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_of_a_closed_source_answers_instead_of_waiting() {
+    let source = ScriptedInstancer::default();
+    let subscription = subscribed(&source, &["a"]).await;
+    source.tell(Err(Error::new(ErrorKind::Closed, "scripted")));
+    for _ in 0..3 {
+        let error = soon(subscription.refresh()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Closed);
+    }
+    let backend = ScriptedBackend::default();
+    let registry = registry(&backend);
+    let subscription = registry.subscribe("s").unwrap();
+    registry.close().await.unwrap();
+    let error = soon(subscription.refresh()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_of_a_merge_reads_its_sources_again() {
+    use sd_core::combine::Merge;
+    let (one, two) = (ScriptedInstancer::default(), ScriptedInstancer::default());
+    let scripts = [&one, &two].map(tells_each_feed_a_set);
+    let merge = Merge::new("one", Arc::new(one.clone())).and("two", Arc::new(two.clone()));
+    let merge = Arc::new(
+        merge
+            .with_subscription(config())
+            .with_clock(Arc::new(TokioClock)),
+    );
+    let subscription =
+        Subscription::spawn(merge, service(), config(), Arc::new(TokioClock)).unwrap();
+    subscription.wait_until_known(MILLIS * 10).await.unwrap();
+    sleep(Duration::from_secs(10)).await;
+    let state = soon(subscription.refresh()).await.unwrap();
+    assert_eq!(version_of(&state), "2");
+    assert_eq!((one.openings().len(), two.openings().len()), (2, 2));
+    scripts.map(|script| script.abort());
+}
+
+#[tokio::test(start_paused = true)]
+async fn ready_means_that_an_instance_wants_calls() {
+    let source = ScriptedInstancer::default();
+    let subscription = subscribed(&source, &[]).await;
+    let not_yet = async |why: &str| {
+        let error = subscription.wait_until_ready(MILLIS).await.unwrap_err();
+        let report = error.report().to_string();
+        assert!(report.contains(why), "{report}");
+    };
+    not_yet("s has no instance").await;
+    let unready = set(2, &["a"]).with_instances(vec![Arc::new(
+        instance("a", 0).as_ref().clone().with_ready(false),
+    )]);
+    source.tell(Ok(Feed::Set(unready)));
+    sleep(Duration::from_secs(1)).await;
+    not_yet("no instance of s is ready").await;
+    source.tell(Ok(Feed::Set(set(3, &["a"]))));
+    let state = subscription.wait_until_ready(Duration::from_secs(1)).await;
+    assert_eq!(ids(&state.unwrap()), ["a"]);
 }

@@ -77,6 +77,15 @@ impl Layout {
         below(self.prefix.clone())
     }
 
+    /// The service whose record is kept under this key. `None` if it is not a key of ours: other programs' may lie here, too.
+    pub(crate) fn service_of(&self, key: &[u8]) -> Option<ServiceName> {
+        let below = key.strip_prefix(self.prefix.as_bytes())?;
+        let below = below.strip_prefix(b"/")?;
+        let end = below.iter().position(|byte| *byte == b'/')?;
+        let name = std::str::from_utf8(below.get(..end)?).ok()?;
+        ServiceName::new(name).ok()
+    }
+
     /// The range of all records of a service, end excluded.
     pub(crate) fn service(&self, service: &ServiceName) -> (String, String) {
         below(format!("{}/{service}", self.prefix))

@@ -123,20 +123,7 @@ impl Publisher {
             } else {
                 debug!(error = %error.report(), "source still has trouble");
             }
-            state.status = match state.status {
-                Status::Initializing { since, .. } => Status::Initializing {
-                    since,
-                    error: Some(error.clone()),
-                },
-                Status::Live => Status::Stale {
-                    since: now,
-                    error: error.clone(),
-                },
-                Status::Stale { since, .. } => Status::Stale {
-                    since,
-                    error: error.clone(),
-                },
-            };
+            state.status.blame(now, error);
         });
     }
 
@@ -158,8 +145,15 @@ impl Publisher {
             if let Some(released) = self.holder.release(now) {
                 self.offer(now, released);
             }
-        } else if let Some(pending) = self.pending.take() {
+        } else {
             // What waits differs from what was published: a set that equals it ends the wait.
+            self.flush();
+        }
+    }
+
+    /// Publishes what waits for the end of a burst.
+    pub(crate) fn flush(&mut self) {
+        if let Some(pending) = self.pending.take() {
             self.publish(pending.snapshot, true);
         }
     }

@@ -26,6 +26,8 @@ pub(super) struct Store {
 #[derive(Debug, Default)]
 struct State {
     revision: u64,
+    /// Signals each change of any service, with its revision.
+    changed: watch::Sender<u64>,
     /// The revision of the last change in any service that has been forgotten.
     forgotten: u64,
     services: BTreeMap<ServiceName, Service>,
@@ -84,7 +86,13 @@ impl State {
         if entry.records.len() != before {
             self.revision += 1;
             entry.touch(self.revision);
+            self.changed.send_replace(self.revision);
         }
+    }
+
+    fn advance(&mut self, revision: u64) {
+        self.revision = revision;
+        self.changed.send_replace(revision);
     }
 
     /// Forgets a service that is not in use.
@@ -132,6 +140,18 @@ impl Store {
             .filter(|(_, service)| !service.records.is_empty())
             .map(|(name, _)| name.clone())
             .collect()
+    }
+
+    /// Signals each change of any service, with its revision.
+    pub(super) fn all_changes(&self) -> watch::Receiver<u64> {
+        self.lock().changed.subscribe()
+    }
+
+    /// When the next lease of any service ends.
+    pub(super) fn next_end(&self) -> Option<Moment> {
+        let state = self.lock();
+        let records = state.services.values().flat_map(|one| one.records.values());
+        records.map(|record| record.expires).min()
     }
 
     /// The set, with the ids withdrawn after the revision `since`.
@@ -221,7 +241,7 @@ impl Store {
         };
         entry.records.insert(instance.id().clone(), record);
         entry.touch(revision);
-        state.revision = revision;
+        state.advance(revision);
         Ok(())
     }
 
@@ -249,7 +269,7 @@ impl Store {
         let held = entry.owned(&instance.record_id()).ok_or_else(lost)?;
         held.instance = Arc::new(instance.clone());
         entry.touch(revision);
-        state.revision = revision;
+        state.advance(revision);
         Ok(())
     }
 
@@ -267,7 +287,7 @@ impl Store {
             }
             entry.withdrawals.push_back((revision, record.id.clone()));
             entry.touch(revision);
-            state.revision = revision;
+            state.advance(revision);
         }
         state.tidy(&record.service);
     }
@@ -284,7 +304,7 @@ impl Store {
         }
         entry.records.remove(&record.id);
         entry.touch(revision);
-        state.revision = revision;
+        state.advance(revision);
         true
     }
 }

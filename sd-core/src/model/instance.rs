@@ -75,7 +75,7 @@ impl From<Incarnation> for String {
 }
 
 /// The identity of one record at the server: service, id and incarnation.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct RecordId {
     /// The service.
     pub service: ServiceName,

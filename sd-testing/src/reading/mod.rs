@@ -5,6 +5,7 @@
 mod listing;
 mod resuming;
 mod runs;
+mod services;
 mod watching;
 
 use super::case::{Case, SuiteReport};
@@ -17,6 +18,7 @@ pub fn cases() -> Vec<Case> {
         watching::CASES,
         resuming::CASES,
         runs::CASES,
+        services::CASES,
     ]
     .concat()
 }

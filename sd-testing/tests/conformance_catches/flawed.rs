@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sd_core::memory::{Memory, MemoryBackend};
-use sd_core::port::{Limits, async_trait};
+use sd_core::port::{Limits, ServicesWatcher, async_trait};
 use sd_core::{
     Backend, Error, ErrorKind, Incarnation, Instance, InstanceId, Instancer, RecordId,
     RegisterOptions, Registrar, Result, Revision, ServiceName, Skipped, Snapshot, Watcher,
@@ -23,6 +23,7 @@ pub(crate) enum Flaw {
     MakesUpRuns,
     MatchesPrefixes,
     NamesServicesUnsorted,
+    TellsServicesOnce,
     FailsOnGarbage,
     HidesGarbage,
     ReadsOnePage,
@@ -244,6 +245,17 @@ impl Instancer for Flawed {
         Ok(services)
     }
 
+    async fn watch_services(&self) -> Result<Option<Box<dyn ServicesWatcher>>> {
+        if self.has(Flaw::NamesServicesUnsorted) {
+            return Ok(None);
+        }
+        let inner = self.inner.watch_services().await?;
+        let Some(inner) = inner.filter(|_| self.has(Flaw::TellsServicesOnce)) else {
+            return self.inner.watch_services().await;
+        };
+        Ok(Some(Box::new(ServicesOnce { inner, told: None })))
+    }
+
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
         if self.has(Flaw::MatchesPrefixes) {
             return self.list_with_prefix(service).await;
@@ -263,6 +275,25 @@ impl Instancer for Flawed {
     ) -> Result<Box<dyn Watcher>> {
         let watcher = FlawedWatcher::open(self.clone(), service, known).await?;
         Ok(Box::new(watcher))
+    }
+}
+
+/// Tells its first list again and again.
+#[derive(Debug)]
+struct ServicesOnce {
+    inner: Box<dyn ServicesWatcher>,
+    told: Option<Vec<ServiceName>>,
+}
+
+#[async_trait]
+impl ServicesWatcher for ServicesOnce {
+    async fn next(&mut self) -> Result<Vec<ServiceName>> {
+        let services = self.inner.next().await?;
+        Ok(self.told.get_or_insert(services).clone())
+    }
+
+    fn silence_limit(&self) -> Duration {
+        self.inner.silence_limit()
     }
 }
 

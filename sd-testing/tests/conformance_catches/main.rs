@@ -31,6 +31,10 @@ const CATCHES: &[(Flaw, &[&str])] = &[
         &["services_with_an_instance_are_named_sorted"],
     ),
     (
+        Flaw::TellsServicesOnce,
+        &["a_service_is_followed_from_its_first_instance_to_its_last"],
+    ),
+    (
         Flaw::FailsOnGarbage,
         &["an_unreadable_entry_is_skipped_and_named_and_the_others_stay"],
     ),
