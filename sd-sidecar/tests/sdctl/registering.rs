@@ -24,10 +24,17 @@ pub(crate) async fn is_seen_until_it_is_told_to_stop(registry: &str, service: &s
          --json"
     );
     let arguments: Vec<_> = arguments.split_whitespace().collect();
+    let mut names = Running::start(registry, &["services", "--watch", "--json"]);
+    let is_named = |state: &Value| {
+        let names = state["services"].as_array().unwrap();
+        names.iter().any(|name| name == service)
+    };
+    names.json_where(|state| state["status"] == "live").await;
     let mut register = Running::start(registry, &arguments);
     let registered = register.json_where(|_| true).await;
     assert_eq!(registered["event"], "registered");
     assert_eq!(registered["ttl_seconds"], 5.0);
+    names.json_where(is_named).await;
 
     let seen = watch.json_where(|state| ids(state) == ["g-1"]).await;
     let listed = sdctl_json(registry, &["list", service, "--json"]).await;
@@ -51,6 +58,7 @@ pub(crate) async fn is_seen_until_it_is_told_to_stop(registry: &str, service: &s
     let last: Value = serde_json::from_str(events.last().unwrap()).unwrap();
     assert_eq!(last["event"], "withdrawn");
     watch.json_where(|state| ids(state).is_empty()).await;
+    names.json_where(|state| !is_named(state)).await;
     [empty, listed, services]
 }
 
