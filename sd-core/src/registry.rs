@@ -147,8 +147,9 @@ impl Registry {
         &self.inner.config
     }
 
-    /// The backend's reading port, for filters, merges and fallbacks over this registry. Its readers do not share this
-    /// registry's subscriptions.
+    /// The backend's reading port, for a [`Filter`](crate::combine::Filter) over this registry. Its readers do not share this
+    /// registry's subscriptions. [`Merge`](crate::combine::Merge) and [`Fallback`](crate::combine::Fallback) take the registry
+    /// itself.
     pub fn instancer(&self) -> Arc<dyn Instancer> {
         Arc::<dyn Backend>::clone(&self.inner.backend)
     }

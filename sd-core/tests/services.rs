@@ -205,7 +205,7 @@ async fn a_healthy_feed_of_services_is_replaced_now_and_then_without_a_change() 
     let source = Names::new(true, [names(&["a"])]);
     let (_registry, mut services) = subscribe(&source);
     soon(services.changed()).await.unwrap();
-    let early = timeout(Duration::from_mins(60), services.changed()).await;
+    let early = timeout(Duration::from_hours(1), services.changed()).await;
     assert!(early.is_err(), "{early:?}");
     let opened = source.script.lock().unwrap().opened;
     assert!((11..=16).contains(&opened), "{opened}");

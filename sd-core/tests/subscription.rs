@@ -1060,7 +1060,7 @@ async fn a_refresh_while_the_source_is_down_tries_at_once_and_says_why_it_failed
 async fn a_refresh_does_not_hurry_a_source_that_asked_for_a_pause() {
     let source = ScriptedInstancer::default();
     let subscription = subscribed(&source, &["a"]).await;
-    let asked = Duration::from_secs(60);
+    let asked = Duration::from_mins(1);
     let busy = ErrorKind::RateLimited {
         retry_after: Some(asked),
     };

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use sd_core::port::Registration;
 use sd_core::{
-    Backend, Error, ErrorKind, Instance, InstanceId, RegisterOptions, Registrar, Result,
+    Backend, Error, ErrorKind, Instance, InstanceId, RegisterOptions, Registrar, Registry, Result,
     ServiceName, Snapshot,
 };
 use tokio::time::timeout;
@@ -46,6 +46,11 @@ impl Scene {
             registrar,
             lasting,
         })
+    }
+
+    /// The reading client as users have it.
+    pub(super) fn registry(&self) -> Registry {
+        Registry::new(Arc::clone(&self.reader))
     }
 
     pub(super) fn instance(&self, id: &str) -> Result<Instance> {

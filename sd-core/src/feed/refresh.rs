@@ -37,7 +37,7 @@ struct Answered {
 }
 
 /// Both ends.
-pub(crate) fn refreshes() -> (Requests, Refresher) {
+pub(crate) fn channel() -> (Requests, Refresher) {
     let (asked, seen) = watch::channel(0);
     let (answered, answers) = watch::channel(Answered::default());
     let requests = Requests {

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::feed::config::SubscriptionConfig;
 use crate::feed::driver::Driver;
 use crate::feed::publisher::Publisher;
-use crate::feed::refresh::{Requests, refreshes};
+use crate::feed::refresh::{self, Requests};
 use crate::model::name::ServiceName;
 use crate::model::snapshot::Snapshot;
 use crate::model::state::{State, Status};
@@ -71,7 +71,7 @@ pub(crate) struct Shared {
     service: ServiceName,
     states: watch::Receiver<State>,
     clock: Arc<dyn Clock>,
-    refreshes: Requests,
+    refresh_requests: Requests,
     _stop: DropGuard,
 }
 
@@ -111,13 +111,13 @@ impl Subscription {
         let stop = stop.child_token();
         let publisher = Publisher::new(out, Arc::clone(&clock), &config);
         let span = info_span!("watch", service = service.as_str());
-        let (refreshes, refresher) = refreshes();
+        let (refresh_requests, refresher) = refresh::channel();
         let driver = Driver::new(instancer, service.clone(), config, publisher, stop.clone());
         let shared = Shared {
             service,
             states: states.clone(),
             clock,
-            refreshes,
+            refresh_requests,
             _stop: stop.drop_guard(),
         };
         (
@@ -192,7 +192,7 @@ impl Subscription {
     /// # Cancel safety
     /// Cancel-safe: everything is read nevertheless.
     pub async fn refresh(&self) -> Result<State> {
-        self.shared.refreshes.ask("refresh").await?;
+        self.shared.refresh_requests.ask("refresh").await?;
         Ok(self.state())
     }
 

@@ -29,7 +29,7 @@ impl Readers {
             ));
         }
         let scene = Scene::open(fixture).await?;
-        let registry = Registry::new(scene.reader.clone());
+        let registry = scene.registry();
         let early = registry.subscribe(&scene.service)?;
         Ok(Self {
             scene,
@@ -58,7 +58,7 @@ impl Readers {
                 listed.instances()
             )
         })?;
-        let other = Registry::new(self.scene.reader.clone());
+        let other = self.scene.registry();
         let mut late = other.subscribe(&self.scene.service)?;
         for seen in [&mut self.early, &mut late] {
             let told = async {

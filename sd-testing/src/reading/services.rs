@@ -1,6 +1,6 @@
 //! The list of services, followed as users follow it. A source that cannot tell of changes is asked again and again by core.
 
-use sd_core::{ErrorKind, Registry, ServiceName, ServicesState, ServicesSubscription};
+use sd_core::{ErrorKind, ServiceName, ServicesState, ServicesSubscription};
 use tokio::time::timeout;
 
 use crate::Fixture;
@@ -23,9 +23,9 @@ async fn until(
         }
         Ok::<_, sd_core::Error>(())
     };
-    let waited = timeout(TOLD_WITHIN, waiting).await;
+    let told = timeout(TOLD_WITHIN, waiting).await;
     let state = services.state();
-    match waited {
+    match told {
         Ok(told) => told.map(|()| state).map_err(Failure::from),
         Err(_) => Err(Failure::Broken(format!(
             "{what} was not told; the last list was {:?}, {:?}",
@@ -45,7 +45,7 @@ async fn a_service_is_followed_from_its_first_instance_to_its_last(
         }
         listed => listed?,
     };
-    let registry = Registry::new(scene.reader.clone());
+    let registry = scene.registry();
     let mut services = registry.subscribe_services()?;
     until(&mut services, "the first list", ServicesState::is_known).await?;
     // The second one first: a list in order of registration is not sorted.
