@@ -4,11 +4,7 @@ use std::sync::Arc;
 
 use sd_backend::RegistryUrl;
 use sd_core::combine::File;
-use sd_core::port::async_trait;
-use sd_core::{
-    Backend, Error, Instancer, Registrar, Registry, RegistryConfig, Result, ServiceName, Snapshot,
-    Watcher,
-};
+use sd_core::{Error, Registry, RegistryConfig, Result};
 
 /// `file:///path/services.json`
 pub(crate) fn open(url: &str, config: RegistryConfig) -> Result<Registry> {
@@ -22,49 +18,7 @@ pub(crate) fn open(url: &str, config: RegistryConfig) -> Result<Registry> {
         ));
     }
     let file = File::new(url.path()).with_clock(Arc::clone(&config.clock));
-    Ok(Registry::with_config(Arc::new(FileBackend(file)), config))
-}
-
-#[derive(Debug)]
-struct FileBackend(File);
-
-#[async_trait]
-impl Instancer for FileBackend {
-    async fn services(&self) -> Result<Vec<ServiceName>> {
-        self.0.services().await
-    }
-
-    async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
-        self.0.list(service).await
-    }
-
-    async fn watch(
-        &self,
-        service: &ServiceName,
-        known: Option<&Snapshot>,
-    ) -> Result<Box<dyn Watcher>> {
-        self.0.watch(service, known).await
-    }
-}
-
-#[async_trait]
-impl Backend for FileBackend {
-    fn name(&self) -> &'static str {
-        "file"
-    }
-
-    /// A file has no leases: the program that writes it decides.
-    fn registrar(self: Arc<Self>) -> Option<Arc<dyn Registrar>> {
-        None
-    }
-
-    fn elector(self: Arc<Self>) -> Option<sd_core::port::AnyElector> {
-        None
-    }
-
-    async fn close(&self) -> Result<()> {
-        Ok(())
-    }
+    Ok(Registry::reading_with(Arc::new(file), config))
 }
 
 #[cfg(test)]

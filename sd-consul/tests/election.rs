@@ -316,7 +316,7 @@ async fn a_ttl_that_consul_would_refuse_is_refused_before_it_is_sent() {
     );
     assert!(booth.sessions(&operator).await.is_empty());
     // And what we take, Consul takes.
-    let long = ticket_for("a", Duration::from_hours(24));
+    let long = ticket_for("a", Duration::from_secs(24 * 3600));
     elector.join(&long).await.unwrap();
     elector.leave(&long).await.unwrap();
 }

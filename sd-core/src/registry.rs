@@ -16,16 +16,22 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::clock::{BootClock, Clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::config::SubscriptionConfig;
+use crate::feed::services::{ServicesSubscription, SharedServices};
 use crate::feed::subscription::{Discovery, Shared, Subscription, SubscriptionDump};
+use crate::health::Health;
 use crate::model::instance::Instance;
 use crate::model::name::ServiceName;
+use crate::model::newest_run::without_older_runs;
 use crate::model::snapshot::Snapshot;
+use crate::model::state::Status;
 use crate::port::backend::Backend;
 use crate::port::elector::AnyElector;
 use crate::port::instancer::Instancer;
 use crate::port::registrar::{RegisterOptions, check_registration};
+use crate::reading_backend::ReadingBackend;
 use crate::registration::command::Confirm;
 use crate::registration::config::RegistrationConfig;
+use crate::registration::event::RegistrationPhase;
 use crate::registration::guard::RegistrationGuard;
 use crate::registration::keeper::Keeper;
 use crate::registration::registrations::Registrations;
@@ -91,6 +97,7 @@ struct Inner {
     backend: Arc<dyn Backend>,
     config: RegistryConfig,
     subscriptions: Mutex<BTreeMap<ServiceName, Weak<Shared>>>,
+    services: Mutex<Weak<SharedServices>>,
     registrations: Arc<Registrations>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -112,11 +119,23 @@ impl Registry {
                 backend,
                 config,
                 subscriptions: Mutex::default(),
+                services: Mutex::default(),
                 registrations: Arc::default(),
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
             }),
         }
+    }
+
+    /// A registry that can only be read: a file, a fixed set, a merge, a fallback, or any other [`Instancer`]. With the default
+    /// configuration. Registering and electing answer `Unsupported`.
+    pub fn reading(instancer: Arc<dyn Instancer>) -> Self {
+        Self::reading_with(instancer, RegistryConfig::default())
+    }
+
+    /// As [`reading`](Self::reading), with this configuration.
+    pub fn reading_with(instancer: Arc<dyn Instancer>, config: RegistryConfig) -> Self {
+        Self::with_config(Arc::new(ReadingBackend::new(instancer)), config)
     }
 
     /// The backend that this registry uses.
@@ -135,8 +154,9 @@ impl Registry {
         &self.inner.config
     }
 
-    /// The backend's reading port, for filters, merges and fallbacks over this registry. Its readers do not share this
-    /// registry's subscriptions.
+    /// The backend's reading port, for a [`Filter`](crate::combine::Filter) over this registry. Its readers do not share this
+    /// registry's subscriptions. [`Merge`](crate::combine::Merge) and [`Fallback`](crate::combine::Fallback) take the registry
+    /// itself.
     pub fn instancer(&self) -> Arc<dyn Instancer> {
         Arc::<dyn Backend>::clone(&self.inner.backend)
     }
@@ -153,6 +173,11 @@ impl Registry {
 
     /// A service as the server knows it now. One read, not a subscription. Cancel-safe.
     ///
+    /// The records of runs that crashed may still stand beside that of the run that replaced them. Of several records with the
+    /// same TCP address and ids made of it ([`Instance::id_holds_incarnation`]), a ready one wins over one that is not, and then
+    /// the one that was made last. The others are not in the set, here and in subscriptions. Ids that users chose are never left
+    /// out, and neither is anything of a source that cannot say which record was made last.
+    ///
     /// # Errors
     /// `InvalidInput` for a bad name, `Closed` after [`close`](Self::close). Otherwise why the server did not answer.
     pub async fn list(
@@ -161,7 +186,80 @@ impl Registry {
     ) -> Result<Snapshot> {
         let service = service.try_into().map_err(Into::into)?;
         self.check_open("list service")?;
-        self.inner.backend.list(&service).await
+        let listed = self.inner.backend.list(&service).await?;
+        Ok(without_older_runs(listed))
+    }
+
+    /// Asks the server something cheap, to find out whether it can be reached and lets this client in: for a program that is
+    /// not to start without its registry, and for start-up probes. Cancel-safe. Sets no deadline beyond the backend's own.
+    ///
+    /// # Errors
+    /// `Closed` after [`close`](Self::close). Otherwise why the server did not answer, or refused.
+    pub async fn check(&self) -> Result<()> {
+        self.check_open("check")?;
+        self.inner.backend.check().await
+    }
+
+    /// How the subscriptions and registrations are, without asking the server: for readiness probes. See
+    /// [`Health::is_ready`].
+    pub fn health(&self) -> Health {
+        let mut health = Health {
+            closed: self.inner.stop.is_cancelled(),
+            ..Health::default()
+        };
+        for subscription in self.subscriptions() {
+            let service = subscription.service().clone();
+            match subscription.state().status() {
+                Status::Initializing { .. } => health.unknown.push(service),
+                Status::Stale { .. } => health.stale.push(service),
+                Status::Live => {}
+            }
+        }
+        for kept in self
+            .inner
+            .registrations
+            .dump(self.inner.config.clock.as_ref())
+        {
+            match kept.phase {
+                RegistrationPhase::Registering => {
+                    health.unregistered.push(kept.instance.record_id());
+                }
+                RegistrationPhase::AtRisk => health.at_risk.push(kept.instance.record_id()),
+                RegistrationPhase::Registered | RegistrationPhase::Ended => {}
+            }
+        }
+        health
+    }
+
+    fn subscriptions(&self) -> Vec<Subscription> {
+        let subscriptions = lock(&self.inner.subscriptions);
+        let living = subscriptions.values().filter_map(Weak::upgrade);
+        living.map(Subscription::from_shared).collect()
+    }
+
+    /// Subscribes to the list of services, and shares the subscription if there is one already. Must be called inside a tokio
+    /// runtime. A source that cannot tell of changes is asked every [`SubscriptionConfig::poll_services`].
+    ///
+    /// # Errors
+    /// `InvalidInput` outside a runtime. `Closed` after [`close`](Self::close).
+    pub fn subscribe_services(&self) -> Result<ServicesSubscription> {
+        const OP: &str = "subscribe to services";
+        self.check_open(OP)?;
+        let runtime = runtime(OP)?;
+        let mut services = lock(&self.inner.services);
+        if let Some(shared) = services.upgrade() {
+            return Ok(ServicesSubscription::from_shared(shared));
+        }
+        let config = &self.inner.config;
+        let (subscription, task) = ServicesSubscription::prepare(
+            self.instancer(),
+            config.subscription.clone(),
+            Arc::clone(&config.clock),
+            &self.inner.stop,
+        );
+        *services = Arc::downgrade(subscription.shared());
+        self.inner.tasks.spawn_on(task, &runtime);
+        Ok(subscription)
     }
 
     /// Subscribes to a service, and shares the subscription if there is one already. Must be called inside a tokio runtime.
@@ -264,7 +362,7 @@ impl Registry {
         let runtime = runtime(OP)?;
         let registrar = Arc::clone(&self.inner.backend).registrar().ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, OP).because(format!(
-                "{} can only be read: nothing can be registered there",
+                "this registry ({}) can only be read: register the instance at one that has a server",
                 self.inner.backend.name()
             ))
         })?;
@@ -296,7 +394,7 @@ impl Registry {
         self.check_open(OP)?;
         Arc::clone(&self.inner.backend).elector().ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, OP).because(format!(
-                "{} has no elections: use a registry that has them",
+                "this registry ({}) has no elections: use one that has them",
                 self.inner.backend.name()
             ))
         })
@@ -351,15 +449,12 @@ impl Registry {
     /// Every subscription and registration of this registry, and why it is as it is.
     pub fn dump(&self) -> RegistryDump {
         let clock = self.inner.config.clock.as_ref();
-        let subscriptions: Vec<_> = lock(&self.inner.subscriptions)
-            .values()
-            .filter_map(Weak::upgrade)
-            .collect();
         RegistryDump {
             backend: self.inner.backend.name(),
-            subscriptions: subscriptions
-                .into_iter()
-                .map(|shared| Subscription::from_shared(shared).dump())
+            subscriptions: self
+                .subscriptions()
+                .iter()
+                .map(Subscription::dump)
                 .collect(),
             registrations: self.inner.registrations.dump(clock),
         }

@@ -71,7 +71,7 @@ fn subscribe_with(source: &ScriptedInstancer, config: SubscriptionConfig) -> Sub
 }
 
 fn subscribe(source: &ScriptedInstancer) -> Subscription {
-    source.set_silence_limit(Duration::from_hours(24));
+    source.set_silence_limit(Duration::from_secs(24 * 3600));
     subscribe_with(source, config())
 }
 
@@ -91,7 +91,7 @@ fn registry(backend: &ScriptedBackend) -> Registry {
 }
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
-    let limit = Duration::from_hours(1);
+    let limit = Duration::from_secs(3600);
     timeout(limit, what).await.expect("something never happens")
 }
 
@@ -272,7 +272,7 @@ async fn an_opening_that_hangs_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn everything_is_read_again_now_and_then_and_the_difference_published_once() {
     let source = ScriptedInstancer::default();
-    source.set_silence_limit(Duration::from_hours(24));
+    source.set_silence_limit(Duration::from_secs(24 * 3600));
     source.tell(Ok(Feed::Set(set(1, &["a"]))));
     let mut subscription = subscribe_with(&source, SubscriptionConfig::default());
     soon(subscription.changed()).await.unwrap();
@@ -297,7 +297,7 @@ async fn everything_is_read_again_now_and_then_and_the_difference_published_once
 #[tokio::test(start_paused = true)]
 async fn a_rereading_that_fails_leaves_the_good_feed_alone() {
     let source = ScriptedInstancer::default();
-    source.set_silence_limit(Duration::from_hours(24));
+    source.set_silence_limit(Duration::from_secs(24 * 3600));
     source.tell(Ok(Feed::Set(set(1, &["a"]))));
     let mut subscription = subscribe_with(&source, SubscriptionConfig::default());
     soon(subscription.changed()).await.unwrap();
@@ -312,7 +312,7 @@ async fn a_rereading_that_fails_leaves_the_good_feed_alone() {
 #[tokio::test(start_paused = true)]
 async fn the_old_feed_is_followed_until_the_one_that_reads_everything_is_open() {
     let source = ScriptedInstancer::default();
-    source.set_silence_limit(Duration::from_hours(24));
+    source.set_silence_limit(Duration::from_secs(24 * 3600));
     source.tell(Ok(Feed::Set(set(1, &["a", "b", "c"]))));
     let mut subscription = subscribe_with(&source, SubscriptionConfig::default());
     soon(subscription.changed()).await.unwrap();
@@ -361,7 +361,7 @@ async fn silence_is_noticed_however_often_reading_everything_again_fails() {
 #[tokio::test(start_paused = true)]
 async fn an_anti_entropy_of_nothing_reads_once_a_second() {
     let source = ScriptedInstancer::default();
-    source.set_silence_limit(Duration::from_hours(24));
+    source.set_silence_limit(Duration::from_secs(24 * 3600));
     source.tell(Ok(Feed::Set(set(1, &["a"]))));
     let mut config = config();
     config.anti_entropy = Some(Duration::ZERO);
@@ -391,7 +391,7 @@ async fn spans_without_end_in_the_configuration_are_spans_without_end() {
     source.tell(Ok(Feed::Set(set(2, &[]))));
     let held = soon(subscription.changed()).await.unwrap();
     assert_eq!(held.snapshot().held().len(), 3);
-    sleep(Duration::from_hours(24)).await;
+    sleep(Duration::from_secs(24 * 3600)).await;
     assert_eq!(told(&subscription.state()), ("live", vec!["a", "b", "c"]));
 
     let mut config = self::config();
@@ -402,7 +402,7 @@ async fn spans_without_end_in_the_configuration_are_spans_without_end() {
         source.tell(Ok(Feed::Set(version(revision))));
     }
     soon(subscription.changed()).await.unwrap();
-    let day = Duration::from_hours(24);
+    let day = Duration::from_secs(24 * 3600);
     assert!(timeout(day, subscription.changed()).await.is_err());
 }
 
@@ -430,7 +430,7 @@ async fn a_slow_reader_skips_to_the_newest_state_and_delays_nobody() {
 async fn all_subscribers_of_a_registry_share_one_feed() {
     let backend = ScriptedBackend::default();
     let source = &backend.instancer;
-    source.set_silence_limit(Duration::from_hours(24));
+    source.set_silence_limit(Duration::from_secs(24 * 3600));
     source.tell(Ok(Feed::Set(set(1, &["a"]))));
     let registry = registry(&backend);
     let mut all: Vec<_> = (0..20).map(|_| registry.subscribe("s").unwrap()).collect();
@@ -578,17 +578,17 @@ async fn a_closed_source_is_not_opened_again() {
     let mut subscription = subscribe(&source);
     let state = soon(subscription.changed()).await.unwrap();
     assert_eq!(state.status().error().unwrap().kind(), ErrorKind::Closed);
-    sleep(Duration::from_hours(10)).await;
+    sleep(Duration::from_secs(10 * 3600)).await;
     assert_eq!(source.openings().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_empty_set_is_ready_and_one_that_was_never_read_is_not() {
+async fn an_empty_set_is_known_and_one_that_was_never_read_is_not() {
     let source = ScriptedInstancer::default();
     source.tell(Ok(Feed::Set(set(1, &[]))));
     let subscription = subscribe(&source);
     let limit = Duration::from_secs(3);
-    let state = subscription.wait_until_ready(limit).await.unwrap();
+    let state = subscription.wait_until_known(limit).await.unwrap();
     assert_eq!(told(&state), ("live", vec![]));
 
     let source = ScriptedInstancer::default();
@@ -597,7 +597,7 @@ async fn an_empty_set_is_ready_and_one_that_was_never_read_is_not() {
     }
     let subscription = subscribe(&source);
     let start = Instant::now();
-    let error = subscription.wait_until_ready(limit).await.unwrap_err();
+    let error = subscription.wait_until_known(limit).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.report().to_string().contains("the server is down"));
     assert!((3000..3010).contains(&start.elapsed().as_millis()));
@@ -736,12 +736,12 @@ mod any_sequence {
     /// Each step is a set, whether those that are missing in it have withdrawn, and the pause after it.
     async fn run_with_hold(script: Vec<(u8, bool, u64)>) {
         let source = ScriptedInstancer::default();
-        source.set_silence_limit(Duration::from_hours(24));
+        source.set_silence_limit(Duration::from_secs(24 * 3600));
         let mut subscription = subscribe(&source);
         let mut watcher = subscription.clone();
         let seen = tokio::spawn(async move {
             let mut seen = Vec::new();
-            while let Ok(state) = timeout(Duration::from_mins(10), watcher.changed()).await {
+            while let Ok(state) = timeout(Duration::from_secs(10 * 60), watcher.changed()).await {
                 seen.push(state.unwrap());
             }
             seen
@@ -795,14 +795,14 @@ mod any_sequence {
 
     async fn run(script: Vec<(News, u64)>) {
         let source = ScriptedInstancer::default();
-        source.set_silence_limit(Duration::from_hours(24));
+        source.set_silence_limit(Duration::from_secs(24 * 3600));
         let mut config = config();
         config.mass_loss_hold = None;
         let mut subscription = subscribe_with(&source, config);
         let mut watcher = subscription.clone();
         let seen = tokio::spawn(async move {
             let mut seen = Vec::new();
-            while let Ok(state) = timeout(Duration::from_mins(10), watcher.changed()).await {
+            while let Ok(state) = timeout(Duration::from_secs(10 * 60), watcher.changed()).await {
                 seen.push(state.unwrap());
             }
             seen
@@ -836,7 +836,7 @@ mod any_sequence {
             }
             sleep(Duration::from_millis(pause)).await;
         }
-        sleep(Duration::from_mins(5)).await;
+        sleep(Duration::from_secs(5 * 60)).await;
         let state = subscription.state_and_mark_seen();
         let expected = match (known, well) {
             (false, _) => "initializing",
@@ -872,4 +872,267 @@ mod any_sequence {
             runtime.unwrap().block_on(run_with_hold(script));
         }
     }
+}
+
+/// The run with this number at an address, and when its record was made.
+fn run(address: &str, number: u32, made: u64) -> (Arc<Instance>, u64) {
+    let id = InstanceId::new(format!("{address}-{number:08x}")).unwrap();
+    let instance = Instance::new("s", address).unwrap().with_id(id);
+    let incarnation = Incarnation::from_u64(u64::from(number) << 32);
+    (Arc::new(instance.with_incarnation(incarnation)), made)
+}
+
+fn unready((instance, made): (Arc<Instance>, u64)) -> (Arc<Instance>, u64) {
+    (Arc::new(instance.as_ref().clone().with_ready(false)), made)
+}
+
+fn runs(revision: u64, records: Vec<(Arc<Instance>, u64)>) -> Snapshot {
+    Snapshot::ordered(service(), at(revision), Moment::ZERO, records)
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_runs_that_crashed_at_one_address_only_the_newest_is_seen_and_none_is_held() {
+    let backend = ScriptedBackend::default();
+    let registry = registry(&backend);
+    let other = run("h:2", 1, 1);
+    let crashed = [run("h:1", 7, 2), run("h:1", 1, 3), run("h:1", 9, 4)];
+    let living = run("h:1", 5, 5);
+    let all = [&crashed[..], &[other.clone(), living.clone()]].concat();
+    backend.instancer.tell(Ok(Feed::Set(runs(1, all))));
+    let mut seen = registry.subscribe("s").unwrap();
+    let state = soon(seen.changed()).await.unwrap();
+    let expected = ["h:1-00000005", "h:2-00000001"];
+    assert_eq!(told(&state), ("live", expected.to_vec()));
+    let listed = registry.list(&service()).await.unwrap();
+    assert_eq!(listed.len(), 2);
+    // Their time-to-live ends: three of five records at once.
+    backend
+        .instancer
+        .tell(Ok(Feed::Set(runs(2, vec![other, living]))));
+    backend.instancer.tell(Ok(alive(3)));
+    soon(async {
+        while seen.state().snapshot().revision() != &at(3) {
+            sleep(MILLIS).await;
+        }
+    })
+    .await;
+    assert_eq!(told(&seen.state()), ("live", expected.to_vec()));
+    assert_eq!(seen.state().snapshot().held(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_that_all_restart_leave_nothing_to_hold() {
+    let source = ScriptedInstancer::default();
+    let addresses = ["h:1", "h:2", "h:3", "h:4"];
+    let before: Vec<_> = addresses.map(|address| run(address, 1, 1)).to_vec();
+    let after: Vec<_> = addresses.map(|address| run(address, 2, 2)).to_vec();
+    source.tell(Ok(Feed::Set(runs(1, before.clone()))));
+    let mut subscription = subscribe(&source);
+    soon(subscription.changed()).await.unwrap();
+    // Some records of the crashed runs still stand, and some do not.
+    let both = [&before[..2], &after[..]].concat();
+    source.tell(Ok(Feed::Set(runs(2, both))));
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!(state.snapshot().held(), []);
+    assert!(ids(&state).iter().all(|id| id.ends_with("-00000002")));
+    assert_eq!(state.snapshot().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_draining_run_that_is_back_first_after_a_loss_does_not_replace_a_ready_one() {
+    let source = ScriptedInstancer::default();
+    let addresses = ["h:1", "h:2", "h:3"];
+    let ready: Vec<_> = addresses.map(|address| run(address, 2, 9)).to_vec();
+    source.tell(Ok(Feed::Set(runs(9, ready))));
+    let mut subscription = subscribe(&source);
+    soon(subscription.changed()).await.unwrap();
+    // The server lost its data, and counts from the beginning.
+    let draining = unready(run("h:1", 1, 1));
+    source.tell(Ok(Feed::Set(runs(1, vec![draining.clone()]))));
+    let held = soon(subscription.changed()).await.unwrap();
+    let expected = addresses.map(|address| format!("{address}-00000002"));
+    assert_eq!(ids(&held), expected);
+    assert_eq!(held.snapshot().held().len(), 3);
+    // A ready one that is listed wins over one that is held, however large the number of that was.
+    let back = run("h:1", 3, 2);
+    source.tell(Ok(Feed::Set(runs(2, vec![draining, back]))));
+    let state = soon(subscription.changed()).await.unwrap();
+    let expected = ["h:1-00000003", "h:2-00000002", "h:3-00000002"];
+    assert_eq!(ids(&state), expected);
+}
+
+/// Tells a set whenever a feed is opened, with the number of the feed as its revision.
+fn tells_each_feed_a_set(source: &ScriptedInstancer) -> tokio::task::JoinHandle<()> {
+    let source = source.clone();
+    tokio::spawn(async move {
+        for feed in 1.. {
+            source.opened(feed).await;
+            source.tell(Ok(Feed::Set(version(feed as u64))));
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_reads_everything_and_returns_when_it_is_published() {
+    let source = ScriptedInstancer::default();
+    let script = tells_each_feed_a_set(&source);
+    let subscription = subscribe(&source);
+    let state = subscription.wait_until_known(MILLIS).await.unwrap();
+    assert_eq!(version_of(&state), "1");
+    sleep(Duration::from_secs(10)).await;
+    let start = Instant::now();
+    for expected in ["2", "3"] {
+        let state = soon(subscription.refresh()).await.unwrap();
+        assert_eq!(version_of(&state), expected);
+        assert_eq!(version_of(&subscription.state()), expected);
+    }
+    assert!(
+        source
+            .openings()
+            .iter()
+            .all(|opening| opening.known.is_none())
+    );
+    // The second one had to wait.
+    assert_eq!(start.elapsed().as_millis(), 1000);
+    script.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_many_refresh_there_is_one_read_a_second() {
+    let source = ScriptedInstancer::default();
+    let script = tells_each_feed_a_set(&source);
+    let subscription = subscribe(&source);
+    subscription.wait_until_known(MILLIS).await.unwrap();
+    sleep(Duration::from_secs(10)).await;
+    let readers: Vec<_> = (0..50)
+        .map(|_| {
+            let subscription = subscription.clone();
+            tokio::spawn(async move {
+                for _ in 0..10 {
+                    subscription.refresh().await.unwrap();
+                }
+            })
+        })
+        .collect();
+    // Requests that are dropped are no reason to read more.
+    for _ in 0..1000 {
+        drop(timeout(MILLIS / 10, subscription.refresh()).await);
+    }
+    for reader in readers {
+        soon(reader).await.unwrap();
+    }
+    let openings = source.openings();
+    for pair in openings[1..].windows(2) {
+        let pause = pair[1].at - pair[0].at;
+        assert!(pause >= Duration::from_secs(1), "{pause:?}");
+    }
+    assert!(openings.len() <= 14, "{}", openings.len());
+    script.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_while_the_source_is_down_tries_at_once_and_says_why_it_failed() {
+    let source = ScriptedInstancer::default();
+    let mut subscription = subscribed(&source, &["a"]).await;
+    for _ in 0..20 {
+        source.answer_opening(Answer::Fail(down()));
+    }
+    source.tell(Err(down()));
+    // By now delays have grown.
+    soon(source.opened(12)).await;
+    let start = Instant::now();
+    for _ in 0..3 {
+        let error = soon(subscription.refresh()).await.unwrap_err();
+        assert!(error.report().to_string().contains("the server is down"));
+    }
+    assert!(
+        start.elapsed() <= Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(told(&subscription.state()), ("stale", vec!["a"]));
+    soon(source.opened(22)).await;
+    source.tell(Ok(Feed::Set(set(2, &["b"]))));
+    soon(async { while ids(&subscription.changed().await.unwrap()) != ["b"] {} }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_does_not_hurry_a_source_that_asked_for_a_pause() {
+    let source = ScriptedInstancer::default();
+    let subscription = subscribed(&source, &["a"]).await;
+    let asked = Duration::from_secs(60);
+    let busy = ErrorKind::RateLimited {
+        retry_after: Some(asked),
+    };
+    source.tell(Err(Error::new(busy, "scripted")));
+    let start = Instant::now();
+    while subscription.state().status().error().is_none() {
+        sleep(MILLIS).await;
+    }
+    for _ in 0..20 {
+        let error = soon(subscription.refresh()).await.unwrap_err();
+        assert_eq!(error.kind(), busy);
+    }
+    assert_eq!(source.openings().len(), 1);
+    soon(source.opened(2)).await;
+    assert!(start.elapsed() >= asked, "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_of_a_closed_source_answers_instead_of_waiting() {
+    let source = ScriptedInstancer::default();
+    let subscription = subscribed(&source, &["a"]).await;
+    source.tell(Err(Error::new(ErrorKind::Closed, "scripted")));
+    for _ in 0..3 {
+        let error = soon(subscription.refresh()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Closed);
+    }
+    let backend = ScriptedBackend::default();
+    let registry = registry(&backend);
+    let subscription = registry.subscribe("s").unwrap();
+    registry.close().await.unwrap();
+    let error = soon(subscription.refresh()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_of_a_merge_reads_its_sources_again() {
+    use sd_core::combine::Merge;
+    let (one, two) = (ScriptedInstancer::default(), ScriptedInstancer::default());
+    let scripts = [&one, &two].map(tells_each_feed_a_set);
+    let merge = Merge::new("one", Arc::new(one.clone())).and("two", Arc::new(two.clone()));
+    let merge = Arc::new(
+        merge
+            .with_subscription(config())
+            .with_clock(Arc::new(TokioClock)),
+    );
+    let subscription =
+        Subscription::spawn(merge, service(), config(), Arc::new(TokioClock)).unwrap();
+    subscription.wait_until_known(MILLIS * 10).await.unwrap();
+    sleep(Duration::from_secs(10)).await;
+    let state = soon(subscription.refresh()).await.unwrap();
+    assert_eq!(version_of(&state), "2");
+    assert_eq!((one.openings().len(), two.openings().len()), (2, 2));
+    scripts.map(|script| script.abort());
+}
+
+#[tokio::test(start_paused = true)]
+async fn ready_means_that_an_instance_wants_calls() {
+    let source = ScriptedInstancer::default();
+    let subscription = subscribed(&source, &[]).await;
+    let not_yet = async |why: &str| {
+        let error = subscription.wait_until_ready(MILLIS).await.unwrap_err();
+        let report = error.report().to_string();
+        assert!(report.contains(why), "{report}");
+    };
+    not_yet("s has no instance").await;
+    let unready = set(2, &["a"]).with_instances(vec![Arc::new(
+        instance("a", 0).as_ref().clone().with_ready(false),
+    )]);
+    source.tell(Ok(Feed::Set(unready)));
+    sleep(Duration::from_secs(1)).await;
+    not_yet("no instance of s is ready").await;
+    source.tell(Ok(Feed::Set(set(3, &["a"]))));
+    let state = subscription.wait_until_ready(Duration::from_secs(1)).await;
+    assert_eq!(ids(&state.unwrap()), ["a"]);
 }

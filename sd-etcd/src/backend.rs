@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use etcd_client::GetOptions;
 use sd_core::clock::{BootClock, Clock};
 use sd_core::port::AnyElector;
 use sd_core::{Backend, Registrar, Registry, RegistryConfig, Result};
@@ -73,6 +74,17 @@ impl EtcdBackend {
 
 #[async_trait]
 impl Backend for EtcdBackend {
+    /// One read, however many services there are.
+    async fn check(&self) -> Result<()> {
+        let (all, end) = self.layout.all();
+        let options = GetOptions::new()
+            .with_range(end)
+            .with_limit(1)
+            .with_keys_only();
+        let read = self.client.get("etcd: check", all.as_bytes(), &options);
+        read.await.map(drop)
+    }
+
     fn name(&self) -> &'static str {
         "etcd"
     }

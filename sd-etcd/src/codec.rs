@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use etcd_client::KeyValue;
 use sd_core::{Error, ErrorKind, Incarnation, Instance, InstanceId, ServiceName};
 
-use crate::codec::names::{id_suffix, service_segment};
+use crate::codec::names::{id_suffix, service_of, service_segment};
 use crate::config::format::Format;
 
 /// Where records are and how they are written.
@@ -106,6 +106,14 @@ impl Layout {
             plain: (plain != ours).then_some(plain),
             ours,
         }
+    }
+
+    /// The service whose record is kept under this key. `None` if it is not a key of ours: other programs' may lie here, too.
+    pub(crate) fn service_of(&self, key: &[u8]) -> Option<ServiceName> {
+        let below = key.strip_prefix(self.prefix.as_bytes())?;
+        let below = below.strip_prefix(b"/")?;
+        let end = below.iter().position(|byte| *byte == b'/')?;
+        service_of(std::str::from_utf8(below.get(..end)?).ok()?)
     }
 
     /// The value of a record.

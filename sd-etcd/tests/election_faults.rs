@@ -19,7 +19,7 @@ use server_programs::{Etcd, LocalServer};
 use tokio::time::{Instant, timeout};
 
 /// So that nothing expires while a test runs.
-const LASTING: Duration = Duration::from_mins(5);
+const LASTING: Duration = Duration::from_secs(5 * 60);
 /// How much later everything arrives, so that there is time to cut the line between a request and its answer.
 const LATE: Duration = Duration::from_millis(300);
 /// How soon a candidate whose line is dead must know it: the ping interval, its time-out, and slack for a busy machine.

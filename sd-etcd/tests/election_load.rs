@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 /// So that nothing expires while a test runs.
-const LASTING: Duration = Duration::from_mins(10);
+const LASTING: Duration = Duration::from_secs(10 * 60);
 
 /// Calls that a server has begun to serve and messages that it has sent on streams, by method. What was not asked for is left out.
 async fn served(address: SocketAddr) -> BTreeMap<String, u64> {
@@ -112,7 +112,7 @@ async fn of_a_thousand_candidates_an_exit_wakes_one() {
     const ELECTORS: usize = 8;
     let server = own_server().await;
     // All begin to wait at the same moment, which takes a busy machine a while.
-    let patience = Duration::from_mins(1);
+    let patience = Duration::from_secs(60);
     let patient = |config: EtcdConfig| config.with_request_timeout(patience);
     let booth = Booth::with(&server.program().url(), &prefix(), patient);
     let electors: Vec<Arc<dyn Elector>> = (0..ELECTORS).map(|_| booth.elector()).collect();

@@ -194,7 +194,7 @@ async fn a_new_endpoint_does_not_queue_behind_retries_that_hang() {
     let bad = (1..=4).map(|port| instance_at(([127, 0, 0, 1], port).into()));
     let mut config = ChannelConfig::default();
     config.connect_parallelism = 2;
-    config.connect_timeout = Duration::from_mins(10);
+    config.connect_timeout = Duration::from_secs(10 * 60);
     config.reconnect_first = Duration::from_millis(1);
     let set = Set::of(bad.clone());
     let channel = set

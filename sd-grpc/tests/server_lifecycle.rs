@@ -113,7 +113,7 @@ async fn a_watcher_of_the_health_service_does_not_hold_up_the_stop() {
     let mut greeters = registry.subscribe("greeter").unwrap();
     let (listener, address) = listener().await;
     let (stop, shutdown) = oneshot::channel::<()>();
-    let patient = server(&registry, address).with_stop_within(Duration::from_mins(10));
+    let patient = server(&registry, address).with_stop_within(Duration::from_secs(10 * 60));
     let running = tokio::spawn(patient.serve(Routes::default(), listener, async {
         shutdown.await.unwrap();
     }));

@@ -55,7 +55,7 @@ async fn an_endpoint_whose_silent_connection_is_replaced_fails_nobody() {
     let mut config = ChannelConfig::default();
     config.silent_after = 1;
     // Every connection is one that did not last.
-    config.good_after = Duration::from_hours(1);
+    config.good_after = Duration::from_secs(3600);
     config.reconnect_cap = Duration::from_millis(200);
     let set = Set::of([server.instance()]);
     let channel = set.channel().config(config).build().unwrap();

@@ -42,7 +42,13 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List the names of all services
-    Services(Wait),
+    Services {
+        /// Print every change until interrupted
+        #[arg(long)]
+        watch: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
     /// Print the instances of a service once
     List {
         /// The service's name

@@ -46,7 +46,10 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let session = Session::open(&cli)?;
     match cli.command {
-        Command::Services(wait) => commands::services::run(&session, &wait).await?,
+        Command::Services { watch: false, wait } => {
+            commands::services::run(&session, &wait).await?;
+        }
+        Command::Services { watch: true, .. } => commands::services::watch(&session).await?,
         Command::List { service, wait } => commands::list::run(&session, &service, &wait).await?,
         Command::Watch { service } => commands::watch::run(&session, &service).await?,
         Command::Register(wanted) => commands::register::run(&session, &wanted).await?,

@@ -64,6 +64,11 @@ pub trait Fixture: Send + Sync {
         true
     }
 
+    /// Whether the source says in what order records were made. Default true.
+    fn orders_records(&self) -> bool {
+        true
+    }
+
     /// Writes an entry into the service that cannot be read as an instance.
     async fn write_garbage(&self, service: &ServiceName) -> Result<()> {
         let _ = service;

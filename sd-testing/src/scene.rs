@@ -7,7 +7,8 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use sd_core::port::{Attempt, Registration};
 use sd_core::{
-    Backend, Error, ErrorKind, Instance, InstanceId, Registrar, Result, ServiceName, Snapshot,
+    Backend, Error, ErrorKind, Instance, InstanceId, Registrar, Registry, Result, ServiceName,
+    Snapshot,
 };
 use tokio::time::timeout;
 
@@ -44,6 +45,11 @@ impl Scene {
             registrar,
             lasting,
         })
+    }
+
+    /// The reading client as users have it.
+    pub(super) fn registry(&self) -> Registry {
+        Registry::new(Arc::clone(&self.reader))
     }
 
     pub(super) fn instance(&self, id: &str) -> Result<Instance> {

@@ -25,7 +25,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let fixed = Static::new([Instance::new(&service, FIXED)?])?;
 
     // Sources compose: each of these could be a filter, a merge of datacenters, a file.
-    let source = Fallback::new("registry", registry.instancer())
+    let source = Fallback::new("registry", &registry)
         .or("fixed", Arc::new(fixed))
         // By default only a failed source is left; an empty set is used.
         .skip_empty()

@@ -25,7 +25,7 @@ const SERVICE: &str = "example-lifecycle";
 async fn main() -> Result<(), Box<dyn Error>> {
     let registry = examples::registry_from_arguments()?;
     let others = registry.subscribe(SERVICE)?;
-    others.wait_until_ready(Duration::from_secs(10)).await?;
+    others.wait_until_known(Duration::from_secs(10)).await?;
     let (stop, stopped) = oneshot::channel();
     let others = tokio::spawn(watch(others, stop));
 

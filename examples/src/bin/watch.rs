@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // Cheap to clone, and shared: the service is watched once, however many readers there are.
     let mut instances = registry.subscribe(SERVICE)?;
-    let mut state = instances.wait_until_ready(Duration::from_secs(10)).await?;
+    let mut state = instances.wait_until_known(Duration::from_secs(10)).await?;
     let others = tokio::spawn(come_and_go(registry.clone()));
     loop {
         // Always the complete set. A slow reader skips sets but never sees half of one.

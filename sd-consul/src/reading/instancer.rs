@@ -1,17 +1,25 @@
 //! Reading: the services, one service once, and the feed of one service.
 
 use async_trait::async_trait;
+use sd_core::port::ServicesWatcher;
 use sd_core::{Instancer, Result, ServiceName, Snapshot, Watcher};
 
 use crate::backend::ConsulBackend;
 use crate::reading::service_set::ServiceSet;
+use crate::reading::services_watcher::ConsulServicesWatcher;
 use crate::reading::watcher::ConsulWatcher;
 
 #[async_trait]
 impl Instancer for ConsulBackend {
     /// Also of services whose instances are all unwell.
     async fn services(&self) -> Result<Vec<ServiceName>> {
-        self.client().services("consul: list services").await
+        let read = self.client().services("consul: list services").await?;
+        Ok(read.services)
+    }
+
+    async fn watch_services(&self) -> Result<Option<Box<dyn ServicesWatcher>>> {
+        self.client().check_open("consul: watch services")?;
+        Ok(Some(Box::new(ConsulServicesWatcher::open(self))))
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {

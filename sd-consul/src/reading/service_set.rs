@@ -105,9 +105,10 @@ impl ServiceSet {
             let missing = ids.filter(|id| listed.binary_search(id).is_err());
             missing.cloned().collect()
         });
-        let instances = found.into_values().map(|one| one.instance).collect();
+        let found = found.into_values();
+        let records = found.map(|one| (one.instance, one.created)).collect();
         skipped.sort_by(|a, b| a.key.cmp(&b.key));
-        Snapshot::new(self.service.clone(), revision, as_of, instances)
+        Snapshot::ordered(self.service.clone(), revision, as_of, records)
             .with_withdrawn(withdrawn)
             .with_skipped(skipped)
     }

@@ -26,18 +26,51 @@ pub(crate) struct ReadEntries {
     pub(crate) bytes: usize,
 }
 
+/// The names of all services, with the position that they were read at.
+#[derive(Debug)]
+pub(crate) struct ReadServices {
+    pub(crate) services: Vec<ServiceName>,
+    pub(crate) meta: Meta,
+    /// How large the answer was.
+    pub(crate) bytes: usize,
+}
+
 impl Client {
     /// The names of all services.
-    pub(crate) async fn services(&self, op: &'static str) -> Result<Vec<ServiceName>> {
+    pub(crate) async fn services(&self, op: &'static str) -> Result<ReadServices> {
+        let answer = self.call(self.catalog(op)).await?;
+        self.read_services(op, &answer)
+    }
+
+    /// Waits until the names of all services may have changed since `index`. Cancel-safe.
+    pub(crate) async fn changed_services(
+        &self,
+        op: &'static str,
+        waiter: &Waiter,
+        index: u64,
+    ) -> Result<ReadServices> {
+        let request = self.catalog(op);
+        let answer = self.wait(waiter, &request, index, Duration::MAX).await?;
+        self.read_services(op, &answer.success(op)?)
+    }
+
+    fn catalog(&self, op: &'static str) -> Request<'_> {
         let request = self.remote(op, Method::GET, &["catalog", "services"]);
-        let answer = self.call(self.as_fresh_as_wanted(request)).await?;
-        self.check_rights(op, &answer)?;
+        self.as_fresh_as_wanted(request)
+    }
+
+    fn read_services(&self, op: &'static str, answer: &Answer) -> Result<ReadServices> {
+        self.check_rights(op, answer)?;
         let tags: BTreeMap<String, Vec<String>> = answer.json(op)?;
         // Other programs' services may have names that would break a line.
         let names = tags
             .into_keys()
             .filter_map(|name| ServiceName::new(name).ok());
-        Ok(names.collect())
+        Ok(ReadServices {
+            services: names.collect(),
+            meta: answer.meta,
+            bytes: answer.len(),
+        })
     }
 
     /// The entries of a service, as those who configured this client want to see them.

@@ -24,7 +24,7 @@ use crate::reading::services::ReadEntries;
 
 const OP: &str = "consul: watch service";
 /// How much longer than the longest query a feed may be silent: until it is its turn, and for its rate.
-const SLACK: Duration = Duration::from_secs(10);
+pub(crate) const SLACK: Duration = Duration::from_secs(10);
 
 /// One service, followed.
 #[derive(Debug)]
@@ -117,22 +117,30 @@ impl ConsulWatcher {
 
     /// What an answer tells, unless the server or cache that gave it has been out of touch for too long.
     fn unless_stale(&self, meta: &Meta, feed: Feed) -> Feed {
-        let most = self.client.config().max_stale;
-        let why = if !meta.known_leader {
-            "the server that answered knows of no leader of the cluster".to_owned()
-        } else if meta.staleness > most {
-            format!(
-                "the answer is {:?} old, and max_stale is {most:?}",
-                meta.staleness
-            )
-        } else {
-            return feed;
-        };
-        Feed::Partial {
-            set: self.last.clone(),
-            error: Error::new(ErrorKind::Unavailable, OP).because(why),
+        match check_fresh(OP, &self.client, meta) {
+            Ok(()) => feed,
+            Err(error) => Feed::Partial {
+                set: self.last.clone(),
+                error,
+            },
         }
     }
+}
+
+/// An error if the server or cache that gave an answer has been out of touch for too long.
+pub(crate) fn check_fresh(op: &'static str, client: &Client, meta: &Meta) -> Result<()> {
+    let most = client.config().max_stale;
+    let why = if !meta.known_leader {
+        "the server that answered knows of no leader of the cluster".to_owned()
+    } else if meta.staleness > most {
+        format!(
+            "the answer is {:?} old, and max_stale is {most:?}",
+            meta.staleness
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::Unavailable, op).because(why))
 }
 
 #[async_trait]

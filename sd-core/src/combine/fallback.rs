@@ -9,7 +9,7 @@ use tracing::{debug, info};
 
 use super::chooser::{Chooser, Policy};
 use super::relay::{Relay, SILENCE_LIMIT, View};
-use super::source::{Part, Source, changed, default_config, states, trouble};
+use super::source::{NamedSource, Part, Source, changed, default_config, reread, states, trouble};
 use crate::clock::{BootClock, Clock};
 use crate::error::{Error, Result};
 use crate::feed::config::SubscriptionConfig;
@@ -30,7 +30,7 @@ use crate::port::instancer::{Feed, Instancer, Watcher};
 /// no mass-loss hold for them. Each source has a hold of its own.
 #[derive(Debug)]
 pub struct Fallback {
-    sources: Vec<Source>,
+    sources: Vec<NamedSource>,
     config: SubscriptionConfig,
     clock: Arc<dyn Clock>,
     policy: Policy,
@@ -38,9 +38,9 @@ pub struct Fallback {
 
 impl Fallback {
     /// A fallback with this preferred source. [`or`](Self::or) adds others. Errors and logs show the name.
-    pub fn new(name: &str, source: Arc<dyn Instancer>) -> Self {
+    pub fn new(name: &str, source: impl Into<Source>) -> Self {
         Self {
-            sources: vec![Source::new(name, source)],
+            sources: vec![NamedSource::new(name, source.into())],
             config: default_config(),
             clock: Arc::new(BootClock),
             policy: Policy {
@@ -53,8 +53,8 @@ impl Fallback {
 
     /// Adds a source that is used while no earlier one is healthy.
     #[must_use]
-    pub fn or(mut self, name: &str, source: Arc<dyn Instancer>) -> Self {
-        self.sources.push(Source::new(name, source));
+    pub fn or(mut self, name: &str, source: impl Into<Source>) -> Self {
+        self.sources.push(NamedSource::new(name, source.into()));
         self
     }
 
@@ -79,7 +79,8 @@ impl Fallback {
         self
     }
 
-    /// Sets how each source is watched. By default as in any subscription but without coalescing, which the subscription to the
+    /// Sets how each [`Instancer`] is watched; a registry has its own settings. By default as in any subscription but without
+    /// coalescing, which the subscription to the
     /// fallback does.
     #[must_use]
     pub fn with_subscription(mut self, config: SubscriptionConfig) -> Self {
@@ -96,7 +97,7 @@ impl Fallback {
 }
 
 /// Joins the reasons of all sources, after none has answered.
-fn all_failed(op: &'static str, sources: &[Source], errors: &[Error]) -> Error {
+fn all_failed(op: &'static str, sources: &[NamedSource], errors: &[Error]) -> Error {
     let kind = errors
         .first()
         .map_or(crate::ErrorKind::Unavailable, Error::kind);
@@ -113,7 +114,7 @@ impl Instancer for Fallback {
     async fn services(&self) -> Result<Vec<ServiceName>> {
         let mut errors = Vec::new();
         for source in &self.sources {
-            match source.instancer().services().await {
+            match source.services().await {
                 Ok(services) => return Ok(services),
                 Err(error) => errors.push(error),
             }
@@ -130,7 +131,7 @@ impl Instancer for Fallback {
         let mut errors = Vec::new();
         let mut empty = None;
         for source in &self.sources {
-            match source.instancer().list(service).await {
+            match source.list(service).await {
                 Ok(set) if self.policy.skip_empty && set.is_empty() => {
                     empty = empty.or(Some(set));
                 }
@@ -151,6 +152,9 @@ impl Instancer for Fallback {
             .iter()
             .map(|source| source.subscribe(service, &self.config, &self.clock));
         let parts: Vec<_> = parts.collect::<Result<_>>()?;
+        if known.is_none() {
+            reread(&parts).await;
+        }
         Ok(Box::new(FallbackWatcher {
             service: service.clone(),
             chooser: Chooser::new(
@@ -264,7 +268,7 @@ impl Watcher for FallbackWatcher {
                 .due(now)
                 .map_or(repeat_at, |due| due.min(repeat_at));
             tokio::select! {
-                changed = changed(&mut self.parts) => changed?,
+                () = changed(&mut self.parts) => {}
                 () = sleep_until(wake_at) => {}
             }
         }

@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use crate::error::Result;
 use crate::model::instance::Instance;
 use crate::model::name::{InstanceId, ServiceName};
+use crate::model::newest_run::without_older_runs;
 use crate::model::snapshot::Snapshot;
-use crate::port::instancer::{Feed, Instancer, Watcher};
+use crate::port::instancer::{Feed, Instancer, ServicesWatcher, Watcher};
 
 /// A source that shows only those instances of another source that match all rules. Without rules it shows all.
 ///
@@ -105,8 +106,9 @@ impl fmt::Debug for Rule {
     }
 }
 
-/// The matching part of `set`.
+/// The matching part of `set`. A run that matches does not count if a newer one at its address does not match.
 fn select(rules: &[Rule], set: Snapshot) -> Snapshot {
+    let set = without_older_runs(set);
     let fitting: Vec<_> = set
         .instances()
         .iter()
@@ -129,6 +131,10 @@ fn select(rules: &[Rule], set: Snapshot) -> Snapshot {
 impl Instancer for Filter {
     async fn services(&self) -> Result<Vec<ServiceName>> {
         self.source.services().await
+    }
+
+    async fn watch_services(&self) -> Result<Option<Box<dyn ServicesWatcher>>> {
+        self.source.watch_services().await
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {

@@ -11,8 +11,9 @@ use tokio::time::sleep_until;
 use super::relay::{Relay, SILENCE_LIMIT, View};
 use crate::clock::{BootClock, Clock};
 use crate::error::{Error, Result};
+use crate::model::endpoint::Endpoint;
 use crate::model::instance::{Incarnation, Instance};
-use crate::model::name::ServiceName;
+use crate::model::name::{InstanceId, ServiceName};
 use crate::model::snapshot::{Revision, Snapshot};
 use crate::port::instancer::{Feed, Instancer, Watcher};
 
@@ -28,8 +29,11 @@ pub struct Static {
 #[derive(Clone, Debug)]
 struct Sets {
     revision: u64,
-    services: Arc<BTreeMap<ServiceName, Vec<Arc<Instance>>>>,
+    services: Arc<Services>,
 }
+
+/// The instances of each service, sorted by id.
+type Services = BTreeMap<ServiceName, Vec<Arc<Instance>>>;
 
 impl Static {
     /// A source of these instances, which may belong to several services.
@@ -56,22 +60,77 @@ impl Static {
 
     /// Replaces all instances of all services.
     ///
+    /// What stays at its address stays the same run, although each [`Instance::new`] is a new one: an instance goes on as the one
+    /// with the same address and id, or with the same address if its id was made of it. So the same addresses again change
+    /// nothing, and clients keep their connections.
+    ///
     /// # Errors
     /// `InvalidInput` if two instances of one service have the same id. The old instances then stay.
     pub fn set(&self, instances: impl IntoIterator<Item = Instance>) -> Result<()> {
-        let services = Arc::new(by_service(instances)?);
-        self.sets.send_modify(|sets| {
-            sets.revision += 1;
-            sets.services = services;
+        let wanted = by_service(instances)?;
+        self.sets.send_if_modified(|sets| {
+            let services = continued(&sets.services, wanted);
+            let differs = services != *sets.services;
+            if differs {
+                sets.revision += 1;
+                sets.services = Arc::new(services);
+            }
+            differs
         });
         Ok(())
     }
 }
 
-fn by_service(
-    instances: impl IntoIterator<Item = Instance>,
-) -> Result<BTreeMap<ServiceName, Vec<Arc<Instance>>>> {
-    let mut services: BTreeMap<_, Vec<Arc<Instance>>> = BTreeMap::new();
+/// What is wanted, as the same runs as before where it is at the same addresses.
+fn continued(before: &Services, mut wanted: Services) -> Services {
+    for (service, list) in &mut wanted {
+        let before = before.get(service).map_or(&[][..], Vec::as_slice);
+        let mut by_id: BTreeMap<&InstanceId, &Arc<Instance>> =
+            before.iter().map(|one| (one.id(), one)).collect();
+        // First those that name whom they continue.
+        let (mut named, mut others) = (Vec::new(), Vec::new());
+        for one in std::mem::take(list) {
+            match by_id.get(one.id()) {
+                Some(old) if old.endpoint() == one.endpoint() => {
+                    named.push(goes_on(old, &one));
+                    by_id.remove(one.id());
+                }
+                _ => others.push(one),
+            }
+        }
+        let mut by_address: BTreeMap<&Endpoint, Vec<&Arc<Instance>>> = BTreeMap::new();
+        for old in by_id.into_values().filter(|old| old.id_holds_incarnation()) {
+            by_address.entry(old.endpoint()).or_default().push(old);
+        }
+        let others = others.into_iter().map(|one| {
+            let made_of_address = one.id_holds_incarnation();
+            let old = by_address
+                .get_mut(one.endpoint())
+                .filter(|_| made_of_address);
+            match old.and_then(Vec::pop) {
+                Some(old) => goes_on(old, &one),
+                None => one,
+            }
+        });
+        named.extend(others);
+        named.sort_by(|a, b| a.id().cmp(b.id()));
+        *list = named;
+    }
+    wanted
+}
+
+/// `wanted` as the same run as `before`.
+fn goes_on(before: &Arc<Instance>, wanted: &Instance) -> Arc<Instance> {
+    let (id, run) = (before.id().clone(), before.incarnation());
+    let wanted = wanted.clone().with_id(id).with_incarnation(run);
+    if wanted == **before {
+        return Arc::clone(before);
+    }
+    Arc::new(wanted)
+}
+
+fn by_service(instances: impl IntoIterator<Item = Instance>) -> Result<Services> {
+    let mut services = Services::new();
     for instance in instances {
         let service = services.entry(instance.service().clone()).or_default();
         service.push(Arc::new(instance));
@@ -168,7 +227,6 @@ impl Watcher for StaticWatcher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::InstanceId;
 
     fn instance(id: &str, port: u16) -> Instance {
         Instance::new("s", format!("h:{port}"))
@@ -205,6 +263,58 @@ mod tests {
             source.list(&service()).await.unwrap().revision(),
             set.revision()
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_addresses_again_change_nothing_and_a_changed_one_stays_the_same_run() {
+        let of = |address: &str| Instance::new("s", address).unwrap();
+        let all = || {
+            [
+                of("h:1"),
+                of("h:2"),
+                of("h:2"),
+                of("unix:/s"),
+                instance("chosen", 3),
+            ]
+        };
+        let source = Static::new(all()).unwrap();
+        let before = source.list(&service()).await.unwrap();
+        for _ in 0..10 {
+            source.set(all()).unwrap();
+        }
+        let after = source.list(&service()).await.unwrap();
+        assert_eq!(after.revision(), before.revision());
+        assert!(after.is_same_set(&before));
+
+        source.set([of("h:1").with_weight(7), of("h:4")]).unwrap();
+        let changed = source.list(&service()).await.unwrap();
+        let at = |set: &Snapshot, address: &str| {
+            let mut all = set.instances().iter();
+            Arc::clone(
+                all.find(|one| one.endpoint().to_string() == address)
+                    .unwrap(),
+            )
+        };
+        let one = at(&changed, "h:1");
+        assert!(one.is_same_run(&at(&before, "h:1")) && one.weight() == 7);
+        assert_eq!(changed.len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_names_a_run_continues_that_run_and_no_other() {
+        let old = Instance::new("s", "h:1").unwrap();
+        let source = Static::new([old.clone()]).unwrap();
+        let second = Instance::new("s", "h:1").unwrap();
+        source.set([second.clone(), old.clone()]).unwrap();
+        let both = source.list(&service()).await.unwrap();
+        assert_eq!(both.get(old.id()).map(AsRef::as_ref), Some(&old));
+        assert_eq!(both.get(second.id()).map(AsRef::as_ref), Some(&second));
+        // A chosen id at another address is another instance.
+        source.set([instance("chosen", 1)]).unwrap();
+        let moved = instance("chosen", 2);
+        source.set([moved.clone()]).unwrap();
+        let set = source.list(&service()).await.unwrap();
+        assert_eq!(set.get(moved.id()).map(AsRef::as_ref), Some(&moved));
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep_until};
 
 use super::relay::{Relay, SILENCE_LIMIT, View};
-use super::source::{Part, Source, changed, default_config, states, trouble};
+use super::source::{NamedSource, Part, Source, changed, default_config, reread, states, trouble};
 use crate::clock::{BootClock, Clock};
 use crate::error::Result;
 use crate::feed::config::SubscriptionConfig;
@@ -32,7 +32,7 @@ use crate::retry::later;
 /// recovered. The mass-loss hold applies to each source separately.
 #[derive(Debug)]
 pub struct Merge {
-    sources: Vec<Source>,
+    sources: Vec<NamedSource>,
     config: SubscriptionConfig,
     clock: Arc<dyn Clock>,
     wait_for_all: Duration,
@@ -55,9 +55,9 @@ impl Position {
 
 impl Merge {
     /// A merge of this one source. [`and`](Self::and) adds others. Errors show the name.
-    pub fn new(name: &str, source: Arc<dyn Instancer>) -> Self {
+    pub fn new(name: &str, source: impl Into<Source>) -> Self {
         Self {
-            sources: vec![Source::new(name, source)],
+            sources: vec![NamedSource::new(name, source.into())],
             config: default_config(),
             clock: Arc::new(BootClock),
             wait_for_all: Duration::from_secs(3),
@@ -70,8 +70,8 @@ impl Merge {
 
     /// Adds another source.
     #[must_use]
-    pub fn and(mut self, name: &str, source: Arc<dyn Instancer>) -> Self {
-        self.sources.push(Source::new(name, source));
+    pub fn and(mut self, name: &str, source: impl Into<Source>) -> Self {
+        self.sources.push(NamedSource::new(name, source.into()));
         self
     }
 
@@ -82,7 +82,8 @@ impl Merge {
         self
     }
 
-    /// Sets how each source is watched. By default as in any subscription but without coalescing, which the subscription to the
+    /// Sets how each [`Instancer`] is watched; a registry has its own settings. By default as in any subscription but without
+    /// coalescing, which the subscription to the
     /// merge does.
     #[must_use]
     pub fn with_subscription(mut self, config: SubscriptionConfig) -> Self {
@@ -102,10 +103,7 @@ impl Merge {
 impl Instancer for Merge {
     async fn services(&self) -> Result<Vec<ServiceName>> {
         const OP: &str = "merge: list services";
-        let asked = self
-            .sources
-            .iter()
-            .map(|source| source.instancer().services());
+        let asked = self.sources.iter().map(NamedSource::services);
         let mut services = Vec::new();
         for (source, answer) in self.sources.iter().zip(join_all(asked).await) {
             services.extend(answer.map_err(|error| source.blame(OP, &error))?);
@@ -117,10 +115,7 @@ impl Instancer for Merge {
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
         const OP: &str = "merge: list service";
-        let asked = self
-            .sources
-            .iter()
-            .map(|source| source.instancer().list(service));
+        let asked = self.sources.iter().map(|source| source.list(service));
         let mut sets = Vec::new();
         for (source, answer) in self.sources.iter().zip(join_all(asked).await) {
             sets.push((
@@ -142,9 +137,13 @@ impl Instancer for Merge {
             .sources
             .iter()
             .map(|source| source.subscribe(service, &self.config, &self.clock));
+        let parts: Vec<_> = parts.collect::<Result<_>>()?;
+        if known.is_none() {
+            reread(&parts).await;
+        }
         Ok(Box::new(MergeWatcher {
             service: service.clone(),
-            parts: parts.collect::<Result<_>>()?,
+            parts,
             clock: Arc::clone(&self.clock),
             first_by: later(Instant::now(), self.wait_for_all),
             position: self.position.clone(),
@@ -224,7 +223,7 @@ impl Watcher for MergeWatcher {
             }
             let wake_at = self.wake_at();
             tokio::select! {
-                changed = changed(&mut self.parts) => changed?,
+                () = changed(&mut self.parts) => {}
                 () = sleep_until(wake_at) => {}
             }
         }

@@ -5,8 +5,10 @@
 //! | [`Static`] | a set that the program supplies and may replace |
 //! | [`File`] | a JSON file, read again when it changes |
 //! | [`Filter`] | the matching instances of a source: version, zone, tag, metadata, or any predicate |
-//! | [`Merge`] | several sources as one set: datacenters, backends |
-//! | [`Fallback`] | the first healthy source of several: falls back and returns |
+//! | [`Merge`] | several sources as one set: datacenters, backends; takes registries, too |
+//! | [`Fallback`] | the first healthy source of several: falls back and returns; takes registries, too |
+//!
+//! [`Registry::reading`](crate::Registry::reading) makes a registry of any of them.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -50,3 +52,4 @@ pub use self::file_reader::MAX_FILE_BYTES;
 pub use self::filter::Filter;
 pub use self::fixed::Static;
 pub use self::merge::Merge;
+pub use self::source::Source;

@@ -4,23 +4,64 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use futures_util::future::select_all;
+use futures_util::future::{join_all, select_all};
+use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::feed::config::{Coalescing, SubscriptionConfig};
 use crate::feed::subscription::{Shared, Subscription};
 use crate::model::name::ServiceName;
+use crate::model::newest_run::without_older_runs;
+use crate::model::snapshot::Snapshot;
 use crate::model::state::{State, Status};
 use crate::port::instancer::Instancer;
+use crate::registry::Registry;
 use crate::sync::lock;
+
+/// A source of a combination: a [`Registry`], or any [`Instancer`] in an `Arc`.
+///
+/// A registry's own subscriptions are used, so that each service is watched once, with the registry's settings. An instancer is
+/// watched with the settings of the combination.
+#[derive(Clone, Debug)]
+pub struct Source(Reads);
+
+#[derive(Clone, Debug)]
+enum Reads {
+    Registry(Registry),
+    Instancer(Arc<dyn Instancer>),
+}
+
+impl From<Registry> for Source {
+    fn from(registry: Registry) -> Self {
+        Self(Reads::Registry(registry))
+    }
+}
+
+impl From<&Registry> for Source {
+    fn from(registry: &Registry) -> Self {
+        registry.clone().into()
+    }
+}
+
+impl From<Arc<dyn Instancer>> for Source {
+    fn from(instancer: Arc<dyn Instancer>) -> Self {
+        Self(Reads::Instancer(instancer))
+    }
+}
+
+impl<I: Instancer> From<Arc<I>> for Source {
+    fn from(instancer: Arc<I>) -> Self {
+        Self(Reads::Instancer(instancer))
+    }
+}
 
 /// A named source. Each service is watched there once, however many feeds the combination has. A feed that is opened while the
 /// previous one lives finds the last set of a source that is down.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct NamedSource {
     name: Arc<str>,
-    instancer: Arc<dyn Instancer>,
+    source: Source,
     subscriptions: Mutex<BTreeMap<ServiceName, Weak<Shared>>>,
 }
 
@@ -29,9 +70,34 @@ pub(super) struct Source {
 pub(super) struct Part {
     pub(super) name: Arc<str>,
     pub(super) subscription: Subscription,
+    /// Whether the combination has watched the service there before.
+    is_shared: bool,
+    /// Why the source tells nothing any more: its owner closed it.
+    ended: Option<Error>,
 }
 
+/// How long a feed waits at most until its sources have been read again.
+const REREAD_WITHIN: Duration = Duration::from_secs(2);
+
 impl Part {
+    fn state(&mut self) -> State {
+        let mut state = self.subscription.state_and_mark_seen();
+        if let Some(error) = &self.ended {
+            state.status.blame(self.subscription.now(), error);
+        }
+        state
+    }
+
+    /// Waits for a new state. Cancel-safe.
+    async fn changed(&mut self) {
+        if self.ended.is_some() {
+            return std::future::pending().await;
+        }
+        if let Err(error) = self.subscription.changed().await {
+            self.ended = Some(error);
+        }
+    }
+
     /// How long it has not been live.
     pub(super) fn failing_for(&self) -> Duration {
         let since = self.subscription.state().status.since();
@@ -39,11 +105,11 @@ impl Part {
     }
 }
 
-impl Source {
-    pub(super) fn new(name: &str, instancer: Arc<dyn Instancer>) -> Self {
+impl NamedSource {
+    pub(super) fn new(name: &str, source: Source) -> Self {
         Self {
             name: name.into(),
-            instancer,
+            source,
             subscriptions: Mutex::default(),
         }
     }
@@ -52,8 +118,21 @@ impl Source {
         &self.name
     }
 
-    pub(super) fn instancer(&self) -> &dyn Instancer {
-        self.instancer.as_ref()
+    pub(super) async fn services(&self) -> Result<Vec<ServiceName>> {
+        match &self.source.0 {
+            Reads::Registry(registry) => registry.services().await,
+            Reads::Instancer(instancer) => instancer.services().await,
+        }
+    }
+
+    pub(super) async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
+        match &self.source.0 {
+            Reads::Registry(registry) => registry.list(service).await,
+            Reads::Instancer(instancer) => {
+                let listed = instancer.list(service).await?;
+                Ok(without_older_runs(listed))
+            }
+        }
     }
 
     pub(super) fn subscribe(
@@ -64,25 +143,31 @@ impl Source {
     ) -> Result<Part> {
         let mut map = lock(&self.subscriptions);
         let shared = map.get(service).and_then(Weak::upgrade);
+        let is_shared = shared.is_some();
         let subscription = if let Some(shared) = shared {
             Subscription::from_shared(shared)
         } else {
             map.retain(|_, shared| shared.strong_count() > 0);
-            let fresh = Subscription::spawn(
-                Arc::clone(&self.instancer),
-                service.clone(),
-                SubscriptionConfig {
-                    metered: false,
-                    ..config.clone()
-                },
-                Arc::clone(clock),
-            )?;
+            let fresh = match &self.source.0 {
+                Reads::Registry(registry) => registry.subscribe(service)?,
+                Reads::Instancer(instancer) => Subscription::spawn(
+                    Arc::clone(instancer),
+                    service.clone(),
+                    SubscriptionConfig {
+                        metered: false,
+                        ..config.clone()
+                    },
+                    Arc::clone(clock),
+                )?,
+            };
             map.insert(service.clone(), Arc::downgrade(fresh.shared()));
             fresh
         };
         Ok(Part {
             name: Arc::clone(&self.name),
             subscription,
+            is_shared,
+            ended: None,
         })
     }
 
@@ -103,20 +188,24 @@ pub(super) fn default_config() -> SubscriptionConfig {
     }
 }
 
+/// Reads the sources again that a combination has followed for a while, because its reader wants everything to be read. One that
+/// takes long is not waited for.
+pub(super) async fn reread(parts: &[Part]) {
+    let known = parts.iter().filter(|part| part.is_shared);
+    let reads = known.map(|part| part.subscription.refresh());
+    // An error shows in the state of its source.
+    let _ = timeout(REREAD_WITHIN, join_all(reads)).await;
+}
+
 /// The states of all parts. [`changed`] then waits for newer ones.
 pub(super) fn states(parts: &mut [Part]) -> Vec<State> {
-    parts
-        .iter_mut()
-        .map(|part| part.subscription.state_and_mark_seen())
-        .collect()
+    parts.iter_mut().map(Part::state).collect()
 }
 
 /// Waits until a part has a new state. Cancel-safe.
-pub(super) async fn changed(parts: &mut [Part]) -> Result<()> {
-    let waits = parts
-        .iter_mut()
-        .map(|part| Box::pin(part.subscription.changed()));
-    select_all(waits).await.0.map(drop)
+pub(super) async fn changed(parts: &mut [Part]) {
+    let waits = parts.iter_mut().map(|part| Box::pin(part.changed()));
+    select_all(waits).await;
 }
 
 /// Why each part with trouble cannot be trusted.

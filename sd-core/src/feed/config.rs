@@ -19,6 +19,9 @@ pub struct SubscriptionConfig {
     /// How often everything is read again, however healthy the feed looks, ± 20 %. Default 5 min. Less than 1 s counts as 1 s.
     /// `None` turns this off.
     pub anti_entropy: Option<Duration>,
+    /// How often the list of services is read from a source that does not tell of changes by itself, ± 20 %. Default 10 s. Less
+    /// than 1 s counts as 1 s.
+    pub poll_services: Duration,
     /// Whether instances that vanish together stay in the set for a while. By default [`MassLossHold::default`]. `None` follows
     /// the source at once.
     pub mass_loss_hold: Option<MassLossHold>,
@@ -36,6 +39,7 @@ impl Default for SubscriptionConfig {
             backoff_cap: Duration::from_secs(5),
             stable_after: Duration::from_secs(10),
             anti_entropy: Some(Duration::from_secs(5 * 60)),
+            poll_services: Duration::from_secs(10),
             mass_loss_hold: Some(MassLossHold::default()),
             coalescing: Coalescing::default(),
             metered: true,

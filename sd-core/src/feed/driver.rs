@@ -6,22 +6,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::config::SubscriptionConfig;
 use crate::feed::publisher::Publisher;
+use crate::feed::refresh::{Refresher, SHORTEST_REREAD};
 use crate::instrument;
 use crate::model::name::ServiceName;
 use crate::model::snapshot::{Revision, Snapshot};
 use crate::port::instancer::{Feed, Instancer, Watcher};
-use crate::retry::{FeedRetry, NextFeed, jittered, later};
+use crate::retry::{FeedRetry, NextFeed, Retry, jittered, later};
 use crate::runtime::until;
-
-/// Reading everything more often than this would be polling.
-const SHORTEST_ANTI_ENTROPY: Duration = Duration::from_secs(1);
 
 /// The task behind a subscription.
 #[derive(Debug)]
@@ -68,13 +66,13 @@ impl Driver {
         }
     }
 
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self, mut refresher: Refresher) {
         // Ends with `Stopped`, there is nothing else to tell.
-        let _ = self.drive().await;
+        let _ = self.drive(&mut refresher).await;
         debug!("subscription ended");
     }
 
-    async fn drive(&mut self) -> Result<(), Stopped> {
+    async fn drive(&mut self, refresher: &mut Refresher) -> Result<(), Stopped> {
         let config = &self.config;
         let mut retry = FeedRetry::new(
             config.backoff_first,
@@ -83,27 +81,54 @@ impl Driver {
         );
         loop {
             let opened_at = Instant::now();
-            let opening = self.open(self.last.clone());
+            let rereads = refresher.begin();
+            let known = self.last.clone().filter(|_| !rereads);
+            let opening = self.open(known);
             let error = match self.attend(opening).await? {
-                Ok(watcher) => self.follow(watcher).await?,
+                Ok(watcher) => self.follow(watcher, refresher).await?,
                 Err(error) => error,
             };
             instrument::feed_error(&self.service);
             self.publisher.trouble(&error);
+            refresher.end(Some(&error));
             let delay = match retry.next(opened_at.elapsed(), &error) {
-                NextFeed::Resume(delay) => delay,
+                NextFeed::Resume(delay) => Some(delay),
                 NextFeed::ReadAll(delay) => {
                     self.last = None;
-                    delay
+                    Some(delay)
                 }
-                NextFeed::Never => {
-                    // The status says why; only dropping the handles ends the subscription.
-                    self.attend(std::future::pending::<()>()).await?;
-                    return Err(Stopped);
-                }
+                // The status says why; only dropping the handles ends the subscription.
+                NextFeed::Never => None,
             };
-            self.attend(sleep(delay)).await?;
+            self.pause(delay, &error, refresher).await?;
         }
+    }
+
+    /// Waits before the next feed is opened, for ever if there is no delay after which one may be. A reader that wants everything to be read now shortens the wait, unless the same
+    /// request is not to be repeated so soon: then it is told why.
+    async fn pause(
+        &mut self,
+        delay: Option<Duration>,
+        error: &Error,
+        refresher: &mut Refresher,
+    ) -> Result<(), Stopped> {
+        let next_at = delay.map(|delay| later(Instant::now(), delay));
+        let may_hurry = matches!(error.kind().retry(), Retry::Backoff | Retry::Resync);
+        self.attend(async {
+            loop {
+                tokio::select! {
+                    () = until(next_at) => return,
+                    () = refresher.wanted() => {
+                        if may_hurry {
+                            return;
+                        }
+                        refresher.begin();
+                        refresher.end(Some(error));
+                    }
+                }
+            }
+        })
+        .await
     }
 
     fn open(&self, known: Option<Snapshot>) -> Opening {
@@ -120,13 +145,19 @@ impl Driver {
 
     /// Publishes what a feed tells until it ends. Replaces it now and then by one that reads everything again, and follows the
     /// old one until the new one is open.
-    async fn follow(&mut self, mut watcher: Box<dyn Watcher>) -> Result<Error, Stopped> {
+    async fn follow(
+        &mut self,
+        mut watcher: Box<dyn Watcher>,
+        refresher: &mut Refresher,
+    ) -> Result<Error, Stopped> {
         let mut reread_at = self.next_reread();
         let mut fresh: Option<Opening> = None;
         // How far the old feed got while the new one was being opened, which may have read before that.
         let mut passed: Option<Revision> = None;
         let mut limit = watcher.silence_limit();
         let mut silent_at = later(Instant::now(), limit);
+        // Whether the feed has yet to tell what it has read.
+        let mut is_new = true;
         loop {
             let event = self.attend(async {
                 tokio::select! {
@@ -135,6 +166,7 @@ impl Driver {
                     told = watcher.next() => Event::Told(told),
                     opened = opened(&mut fresh) => Event::Opened(opened),
                     () = until(reread_at) => Event::RereadDue,
+                    () = refresher.wanted(), if fresh.is_none() => Event::RereadDue,
                     () = sleep_until(silent_at) => Event::Silent,
                 }
             });
@@ -149,7 +181,16 @@ impl Driver {
                     } else {
                         passed = None;
                     }
+                    let error = match &feed {
+                        Feed::Degraded(error) => Some(error.clone()),
+                        _ => None,
+                    };
                     self.take(feed);
+                    // While the next one is being opened, it is that one which answers.
+                    if fresh.is_none() && std::mem::take(&mut is_new) {
+                        self.publisher.flush();
+                        refresher.end(error.as_ref());
+                    }
                 }
                 Event::Told(Err(error)) => return Ok(error),
                 Event::Opened(opened) => {
@@ -157,16 +198,19 @@ impl Driver {
                     match opened {
                         Ok(opened) => {
                             watcher = opened;
+                            is_new = true;
                             limit = watcher.silence_limit();
                             silent_at = later(Instant::now(), limit);
                         }
                         Err(error) => {
                             passed = None;
+                            refresher.end(Some(&error));
                             debug!(error = %error.report(), "could not read everything again");
                         }
                     }
                 }
                 Event::RereadDue => {
+                    refresher.begin();
                     (fresh, reread_at) = (Some(self.open(None)), None);
                     passed = None;
                 }
@@ -180,7 +224,7 @@ impl Driver {
 
     fn next_reread(&self) -> Option<Instant> {
         self.config.anti_entropy.map(|every| {
-            let every = every.max(SHORTEST_ANTI_ENTROPY);
+            let every = every.max(SHORTEST_REREAD);
             later(Instant::now(), jittered(every, 0.2))
         })
     }

@@ -2,7 +2,8 @@
 //!
 //! A registry that was frozen for longer than its leases drops every record at once, while the servers behind them are fine. If
 //! at least half of three or more instances vanish within a window without having been withdrawn, the hold puts them back for a
-//! while and marks them. Instances that were withdrawn, or were not ready, are never held.
+//! while and marks them. Instances that were withdrawn, or were not ready, are never held. Neither is a run whose address a ready
+//! newer one has taken.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use tokio::time::Instant;
 use crate::model::delta::Delta;
 use crate::model::instance::Instance;
 use crate::model::name::InstanceId;
-use crate::model::snapshot::Snapshot;
+use crate::model::newest_run::without_older_runs;
+use crate::model::snapshot::{Made, Snapshot};
 use crate::retry::later;
 
 /// When, and for how long, vanished instances stay in the set.
@@ -43,9 +45,19 @@ const SMALLEST_SET: usize = 3;
 #[derive(Debug)]
 struct Vanished {
     instance: Arc<Instance>,
+    /// Whether the source says in what order its records were made.
+    ordered: bool,
     at: Instant,
     /// Until when it stays in the set. `None` while its loss is not part of a mass loss.
     held_until: Option<Instant>,
+}
+
+impl Vanished {
+    /// Its record beside those that are listed.
+    fn record(&self) -> (Arc<Instance>, Option<Made>) {
+        let made = self.ordered.then_some(Made::BeforeAllListed);
+        (Arc::clone(&self.instance), made)
+    }
 }
 
 /// Remembers what vanished recently and decides what stays in the set.
@@ -77,12 +89,19 @@ impl Holder {
                     let lost = Vanished {
                         at: now,
                         held_until: None,
+                        ordered: before.made(&instance).is_some(),
                         instance,
                     };
                     self.vanished.insert(lost.instance.id().clone(), lost);
                 }
             }
             self.vanished.retain(|id, _| is_lost(id));
+            if !self.vanished.is_empty() {
+                // What listens at the address of such a run is listed.
+                let all = self.vanished.values().map(Vanished::record).collect();
+                let counts = without_older_runs(listed.clone().with_more(all));
+                self.vanished.retain(|id, _| counts.get(id).is_some());
+            }
         }
         self.serve(now, listed.clone())
     }
@@ -119,13 +138,13 @@ impl Holder {
             .vanished
             .values()
             .filter(|lost| lost.held_until.is_some());
-        let held: Vec<_> = held.map(|lost| Arc::clone(&lost.instance)).collect();
+        let held: Vec<_> = held.map(Vanished::record).collect();
         if held.is_empty() {
             return listed;
         }
-        let ids = held.iter().map(|instance| instance.id().clone()).collect();
-        let served = [listed.instances(), &held].concat();
-        listed.with_instances(served).with_held(ids)
+        let ids = held.iter().map(|(instance, _)| instance.id().clone());
+        let ids = ids.collect();
+        without_older_runs(listed.with_more(held)).with_held(ids)
     }
 
     /// When [`release`](Self::release) would next let go of something.

@@ -4,4 +4,6 @@ pub(crate) mod config;
 pub(crate) mod driver;
 pub(crate) mod mass_loss;
 pub(crate) mod publisher;
+pub(crate) mod refresh;
+pub(crate) mod services;
 pub(crate) mod subscription;

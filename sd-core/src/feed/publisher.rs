@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::feed::config::{Coalescing, SubscriptionConfig};
 use crate::feed::mass_loss::Holder;
 use crate::instrument;
+use crate::model::newest_run::without_older_runs;
 use crate::model::snapshot::{Revision, Snapshot};
 use crate::model::state::{State, Status};
 use crate::retry::later;
@@ -71,7 +72,14 @@ impl Publisher {
             debug!(key = skipped.key, reason = skipped.reason, "entry skipped");
         }
         let now = Instant::now();
-        let served = self.holder.take(now, listed);
+        let current = without_older_runs(listed.clone());
+        if current.len() < listed.len() {
+            debug!(
+                older_runs = listed.len() - current.len(),
+                "several runs at one address"
+            );
+        }
+        let served = self.holder.take(now, &current);
         self.offer(now, served);
     }
 
@@ -115,20 +123,7 @@ impl Publisher {
             } else {
                 debug!(error = %error.report(), "source still has trouble");
             }
-            state.status = match state.status {
-                Status::Initializing { since, .. } => Status::Initializing {
-                    since,
-                    error: Some(error.clone()),
-                },
-                Status::Live => Status::Stale {
-                    since: now,
-                    error: error.clone(),
-                },
-                Status::Stale { since, .. } => Status::Stale {
-                    since,
-                    error: error.clone(),
-                },
-            };
+            state.status.blame(now, error);
         });
     }
 
@@ -150,8 +145,15 @@ impl Publisher {
             if let Some(released) = self.holder.release(now) {
                 self.offer(now, released);
             }
-        } else if let Some(pending) = self.pending.take() {
+        } else {
             // What waits differs from what was published: a set that equals it ends the wait.
+            self.flush();
+        }
+    }
+
+    /// Publishes what waits for the end of a burst.
+    pub(crate) fn flush(&mut self) {
+        if let Some(pending) = self.pending.take() {
             self.publish(pending.snapshot, true);
         }
     }

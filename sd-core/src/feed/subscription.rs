@@ -15,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::feed::config::SubscriptionConfig;
 use crate::feed::driver::Driver;
 use crate::feed::publisher::Publisher;
+use crate::feed::refresh::{self, Requests};
 use crate::model::name::ServiceName;
 use crate::model::snapshot::Snapshot;
 use crate::model::state::{State, Status};
@@ -70,6 +71,7 @@ pub(crate) struct Shared {
     service: ServiceName,
     states: watch::Receiver<State>,
     clock: Arc<dyn Clock>,
+    refresh_requests: Requests,
     _stop: DropGuard,
 }
 
@@ -109,11 +111,13 @@ impl Subscription {
         let stop = stop.child_token();
         let publisher = Publisher::new(out, Arc::clone(&clock), &config);
         let span = info_span!("watch", service = service.as_str());
+        let (refresh_requests, refresher) = refresh::channel();
         let driver = Driver::new(instancer, service.clone(), config, publisher, stop.clone());
         let shared = Shared {
             service,
             states: states.clone(),
             clock,
+            refresh_requests,
             _stop: stop.drop_guard(),
         };
         (
@@ -121,7 +125,7 @@ impl Subscription {
                 shared: Arc::new(shared),
                 states,
             },
-            driver.run().instrument(span),
+            driver.run(refresher).instrument(span),
         )
     }
 
@@ -138,6 +142,11 @@ impl Subscription {
     /// The service.
     pub fn service(&self) -> &ServiceName {
         &self.shared.service
+    }
+
+    /// The time on this subscription's clock.
+    pub(crate) fn now(&self) -> Moment {
+        self.shared.clock.now()
     }
 
     /// How long ago a moment of this subscription's clock was.
@@ -170,6 +179,35 @@ impl Subscription {
         Ok(self.state_and_mark_seen())
     }
 
+    /// Reads everything from the source again, now, and returns the state when what was read is published. For a caller that has
+    /// found out that the set is outdated. Reads begin at most once a second: requests that come sooner share the next one. Over
+    /// a [`combine`](crate::combine)d source, all of its sources are read again.
+    ///
+    /// While the source is down, this tries it once more instead of waiting for the next delay to end, unless the source has
+    /// asked for a pause.
+    ///
+    /// # Errors
+    /// Why nothing could be read. The last set stays. `Closed` after the registry was closed.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe: everything is read nevertheless.
+    pub async fn refresh(&self) -> Result<State> {
+        self.shared.refresh_requests.ask("refresh").await?;
+        Ok(self.state())
+    }
+
+    /// Waits for at most `limit` until an instance is there that wants calls, and returns the state.
+    ///
+    /// # Errors
+    /// `Timeout` with the reason: the set is unknown or empty, or no instance is ready. `Closed` after the registry was closed.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub async fn wait_until_ready(&self, limit: Duration) -> Result<State> {
+        self.wait_for("wait until ready", limit, State::is_usable)
+            .await
+    }
+
     /// Waits for at most `limit` until the set is known, even if empty, and returns the state.
     ///
     /// # Errors
@@ -177,22 +215,36 @@ impl Subscription {
     ///
     /// # Cancel safety
     /// Cancel-safe.
-    pub async fn wait_until_ready(&self, limit: Duration) -> Result<State> {
+    pub async fn wait_until_known(&self, limit: Duration) -> Result<State> {
+        self.wait_for("wait until known", limit, State::is_known)
+            .await
+    }
+
+    async fn wait_for(
+        &self,
+        op: &'static str,
+        limit: Duration,
+        wanted: impl Fn(&State) -> bool,
+    ) -> Result<State> {
         let mut states = self.states.clone();
-        let known = timeout(limit, states.wait_for(State::is_known)).await;
-        match known {
+        match timeout(limit, states.wait_for(wanted)).await {
             Ok(Ok(state)) => Ok(state.clone()),
-            Ok(Err(_)) => Err(Error::new(ErrorKind::Closed, OP)),
-            Err(_) => {
-                let error = Error::new(ErrorKind::Timeout, "wait until ready");
-                Err(match self.state().status.error() {
-                    Some(reason) => error.with_source(reason.clone()),
-                    None => error.because(format!(
-                        "the source of {} did not answer within {limit:?}",
-                        self.service()
-                    )),
-                })
+            Ok(Err(_)) => Err(Error::new(ErrorKind::Closed, op)),
+            Err(_) => Err(self.why_not(Error::new(ErrorKind::Timeout, op), limit)),
+        }
+    }
+
+    fn why_not(&self, error: Error, limit: Duration) -> Error {
+        let (state, service) = (self.state(), self.service());
+        match state.status.error() {
+            Some(reason) => error.with_source(reason.clone()),
+            None if !state.is_known() => error.because(format!(
+                "the source of {service} did not answer within {limit:?}"
+            )),
+            None if state.instances().is_empty() => {
+                error.because(format!("{service} has no instance"))
             }
+            None => error.because(format!("no instance of {service} is ready")),
         }
     }
 

@@ -6,13 +6,14 @@ use async_trait::async_trait;
 
 use super::MemoryBackend;
 use super::elector::MemoryElector;
+use super::services_watcher::MemoryServicesWatcher;
 use super::watcher::MemoryWatcher;
 use crate::error::Result;
 use crate::model::name::ServiceName;
 use crate::model::snapshot::Snapshot;
 use crate::port::backend::Backend;
 use crate::port::elector::AnyElector;
-use crate::port::instancer::{Instancer, Watcher};
+use crate::port::instancer::{Instancer, ServicesWatcher, Watcher};
 use crate::port::registrar::Registrar;
 
 #[async_trait]
@@ -20,6 +21,14 @@ impl Instancer for MemoryBackend {
     async fn services(&self) -> Result<Vec<ServiceName>> {
         self.check_open("memory: list services")?;
         Ok(self.store.services(self.clock.now()))
+    }
+
+    async fn watch_services(&self) -> Result<Option<Box<dyn ServicesWatcher>>> {
+        self.check_open("memory: watch services")?;
+        Ok(Some(Box::new(MemoryServicesWatcher::open(
+            Arc::clone(&self.store),
+            Arc::clone(&self.clock),
+        ))))
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {

@@ -26,6 +26,7 @@ mod instancer;
 mod leader_watcher;
 mod operator;
 mod registrar;
+mod services_watcher;
 mod store;
 mod watcher;
 

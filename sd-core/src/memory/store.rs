@@ -26,6 +26,8 @@ pub(super) struct Store {
 #[derive(Debug, Default)]
 struct State {
     revision: u64,
+    /// Signals each change of any service, with its revision.
+    changed: watch::Sender<u64>,
     /// The revision of the last change in any service that has been forgotten.
     forgotten: u64,
     services: BTreeMap<ServiceName, Service>,
@@ -43,6 +45,8 @@ struct Service {
 #[derive(Debug)]
 struct Record {
     instance: Arc<Instance>,
+    /// The revision at which it was made.
+    made: u64,
     ttl: Duration,
     expires: Moment,
 }
@@ -82,7 +86,13 @@ impl State {
         if entry.records.len() != before {
             self.revision += 1;
             entry.touch(self.revision);
+            self.changed.send_replace(self.revision);
         }
+    }
+
+    fn advance(&mut self, revision: u64) {
+        self.revision = revision;
+        self.changed.send_replace(revision);
     }
 
     /// Forgets a service that is not in use.
@@ -132,6 +142,18 @@ impl Store {
             .collect()
     }
 
+    /// Signals each change of any service, with its revision.
+    pub(super) fn all_changes(&self) -> watch::Receiver<u64> {
+        self.lock().changed.subscribe()
+    }
+
+    /// When the next lease of any service ends.
+    pub(super) fn next_end(&self) -> Option<Moment> {
+        let state = self.lock();
+        let records = state.services.values().flat_map(|one| one.records.values());
+        records.map(|record| record.expires).min()
+    }
+
     /// The set, with the ids withdrawn after the revision `since`.
     pub(super) fn snapshot(&self, service: &ServiceName, now: Moment, since: u64) -> Snapshot {
         let mut state = self.lock();
@@ -140,10 +162,10 @@ impl Store {
         let Some(entry) = state.services.get(service) else {
             return Snapshot::new(service.clone(), revision, now, Vec::new());
         };
-        let instances = entry
+        let records = entry
             .records
             .values()
-            .map(|record| Arc::clone(&record.instance))
+            .map(|record| (Arc::clone(&record.instance), record.made))
             .collect();
         let withdrawn = entry
             .withdrawals
@@ -151,7 +173,7 @@ impl Store {
             .filter(|(at, id)| *at > since && !entry.records.contains_key(id))
             .map(|(_, id)| id.clone())
             .collect();
-        Snapshot::new(service.clone(), revision, now, instances).with_withdrawn(withdrawn)
+        Snapshot::ordered(service.clone(), revision, now, records).with_withdrawn(withdrawn)
     }
 
     /// Signals each change of a service, with the revision of the change.
@@ -197,7 +219,8 @@ impl Store {
             .services
             .entry(instance.service().clone())
             .or_insert_with(|| Service::new(revision));
-        if let Some(held) = entry.records.get(instance.id())
+        let held = entry.records.get(instance.id());
+        if let Some(held) = held
             && held.instance.incarnation() != instance.incarnation()
         {
             let error = Error::new(ErrorKind::Conflict, "memory: register");
@@ -209,12 +232,13 @@ impl Store {
         }
         let record = Record {
             instance: Arc::new(instance.clone()),
+            made: held.map_or(revision, |held| held.made),
             ttl,
             expires: now + ttl,
         };
         entry.records.insert(instance.id().clone(), record);
         entry.touch(revision);
-        state.revision = revision;
+        state.advance(revision);
         Ok(())
     }
 
@@ -242,7 +266,7 @@ impl Store {
         let held = entry.owned(&instance.record_id()).ok_or_else(lost)?;
         held.instance = Arc::new(instance.clone());
         entry.touch(revision);
-        state.revision = revision;
+        state.advance(revision);
         Ok(())
     }
 
@@ -260,7 +284,7 @@ impl Store {
             }
             entry.withdrawals.push_back((revision, record.id.clone()));
             entry.touch(revision);
-            state.revision = revision;
+            state.advance(revision);
         }
         state.tidy(&record.service);
     }
@@ -277,7 +301,7 @@ impl Store {
         }
         entry.records.remove(&record.id);
         entry.touch(revision);
-        state.revision = revision;
+        state.advance(revision);
         true
     }
 }

@@ -128,6 +128,9 @@ fn default_weight() -> u16 {
 }
 
 impl Instance {
+    /// How many characters at the end of an id that is made of an address tell the runs there apart.
+    pub(crate) const RUN_DIGITS: usize = 8;
+
     /// The weight of an instance that sets none.
     pub const DEFAULT_WEIGHT: u16 = 1;
 

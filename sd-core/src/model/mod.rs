@@ -4,6 +4,7 @@ pub(crate) mod delta;
 pub(crate) mod endpoint;
 pub(crate) mod instance;
 pub(crate) mod name;
+pub(crate) mod newest_run;
 pub(crate) mod snapshot;
 pub(crate) mod state;
 pub(crate) mod token;

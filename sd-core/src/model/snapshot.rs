@@ -65,6 +65,15 @@ pub struct Skipped {
     pub reason: String,
 }
 
+/// When a record was made, compared with the others of the same set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Made {
+    /// Before all records that the source lists now.
+    BeforeAllListed,
+    /// At this place in the source's order.
+    At(u64),
+}
+
 /// An immutable, complete set of a service's instances, sorted by id. Cheap to clone.
 #[derive(Clone)]
 pub struct Snapshot(Arc<Parts>);
@@ -75,6 +84,8 @@ struct Parts {
     revision: Revision,
     as_of: Moment,
     instances: Arc<[Arc<Instance>]>,
+    /// When the record of each of `instances` was made. Empty if the source cannot say it of any.
+    made: Arc<[Option<Made>]>,
     withdrawn: Arc<[InstanceId]>,
     skipped: Arc<[Skipped]>,
     held: Arc<[InstanceId]>,
@@ -98,10 +109,43 @@ impl Snapshot {
             revision,
             as_of,
             instances: instances.into(),
+            made: Arc::default(),
             withdrawn: Arc::default(),
             skipped: Arc::default(),
             held: Arc::default(),
         }))
+    }
+
+    /// As [`new`](Self::new), for a source that says in what order its records were made: a larger number was made later. An
+    /// update does not change the number. Numbers are only compared within one set.
+    ///
+    /// Of several runs at one address, readers then see only one. [`Registry::list`](crate::Registry::list) says which.
+    pub fn ordered(
+        service: ServiceName,
+        revision: Revision,
+        as_of: Moment,
+        records: Vec<(Arc<Instance>, u64)>,
+    ) -> Self {
+        let records = records.into_iter();
+        let records = records.map(|(instance, made)| (instance, Some(Made::At(made))));
+        Self::new(service, revision, as_of, Vec::new()).with_records(records.collect())
+    }
+
+    /// Replaces the instances by these, of which each tells when its record was made.
+    fn with_records(self, mut records: Vec<(Arc<Instance>, Option<Made>)>) -> Self {
+        if !records.is_sorted_by(|(a, _), (b, _)| a.id() < b.id()) {
+            records.reverse();
+            records.sort_by(|(a, _), (b, _)| a.id().cmp(b.id()));
+            records.dedup_by(|(later, _), (first, _)| later.id() == first.id());
+        }
+        let (instances, mut made): (Vec<_>, Vec<_>) = records.into_iter().unzip();
+        if made.iter().all(Option::is_none) {
+            made.clear();
+        }
+        self.edit(|parts| {
+            parts.instances = instances.into();
+            parts.made = made.into();
+        })
     }
 
     /// The empty set that stands for "not read yet".
@@ -130,9 +174,19 @@ impl Snapshot {
         })
     }
 
-    /// Replaces the instances. Position, service and skipped entries stay. For filters and merges.
+    /// Replaces the instances. Position, service and skipped entries stay, and so does the order of the records that stay. For
+    /// filters and merges.
     #[must_use]
     pub fn with_instances(self, instances: Vec<Arc<Instance>>) -> Self {
+        if !self.0.made.is_empty() {
+            let records = instances.into_iter();
+            let records = records.map(|instance| {
+                let made = self.made(&instance);
+                (instance, made)
+            });
+            let records = records.collect();
+            return self.with_records(records);
+        }
         let new = Self::new(
             self.0.service.clone(),
             self.0.revision.clone(),
@@ -141,6 +195,40 @@ impl Snapshot {
         );
         let sorted = Arc::clone(&new.0.instances);
         self.edit(|parts| parts.instances = sorted)
+    }
+
+    /// Adds records to those that are listed.
+    pub(crate) fn with_more(self, more: Vec<(Arc<Instance>, Option<Made>)>) -> Self {
+        let mut all: Vec<_> = self
+            .records()
+            .map(|(instance, made)| (Arc::clone(instance), made))
+            .collect();
+        all.extend(more);
+        self.with_records(all)
+    }
+
+    /// Each instance, and when its record was made.
+    pub(crate) fn records(&self) -> impl Iterator<Item = (&Arc<Instance>, Option<Made>)> + Clone {
+        let made = self.0.made.iter().copied();
+        let made = made.chain(std::iter::repeat(None));
+        self.0.instances.iter().zip(made)
+    }
+
+    /// When the record of this run was made, compared with the others. `None` if the run is not in the set.
+    pub(crate) fn made(&self, instance: &Instance) -> Option<Made> {
+        let index = self.index_of(instance.id())?;
+        let same_run = self.0.instances.get(index)?.is_same_run(instance);
+        self.0
+            .made
+            .get(index)
+            .copied()
+            .flatten()
+            .filter(|_| same_run)
+    }
+
+    /// Whether the source says of any record when it was made.
+    pub(crate) fn is_ordered(&self) -> bool {
+        !self.0.made.is_empty()
     }
 
     /// Marks instances that the source no longer lists but that stay in the set.
@@ -175,12 +263,23 @@ impl Snapshot {
 
     /// The instance with this id.
     pub fn get(&self, id: &InstanceId) -> Option<&Arc<Instance>> {
-        let index = self
-            .0
-            .instances
+        self.0.instances.get(self.index_of(id)?)
+    }
+
+    fn index_of(&self, id: &InstanceId) -> Option<usize> {
+        let instances = &self.0.instances;
+        instances
             .binary_search_by(|instance| instance.id().cmp(id))
-            .ok()?;
-        self.0.instances.get(index)
+            .ok()
+    }
+
+    /// The place of an instance's record in the order in which the source's records were made: a larger one was made later.
+    /// `None` if the source cannot say it.
+    pub fn run_order(&self, id: &InstanceId) -> Option<u64> {
+        match self.0.made.get(self.index_of(id)?) {
+            Some(Some(Made::At(place))) => Some(*place),
+            _ => None,
+        }
     }
 
     /// Instances that were withdrawn on purpose since the previous set.

@@ -1,7 +1,10 @@
 //! What a subscription's reader sees: the last good set, and whether it can be trusted.
 
+use std::sync::Arc;
+
 use crate::clock::Moment;
 use crate::error::Error;
+use crate::model::instance::Instance;
 use crate::model::snapshot::Snapshot;
 
 /// The last good set of a service, and how far it can be trusted. An error never replaces data.
@@ -39,6 +42,11 @@ impl State {
         &self.snapshot
     }
 
+    /// The instances of the last good set, sorted by id. None while [`Status::Initializing`].
+    pub fn instances(&self) -> &[Arc<Instance>] {
+        self.snapshot.instances()
+    }
+
     /// How far the set can be trusted.
     pub fn status(&self) -> &Status {
         &self.status
@@ -46,11 +54,34 @@ impl State {
 
     /// Whether a set has been read at all.
     pub fn is_known(&self) -> bool {
-        !matches!(self.status, Status::Initializing { .. })
+        self.status.is_known()
+    }
+
+    /// Whether an instance is there that wants calls.
+    pub fn is_usable(&self) -> bool {
+        self.instances().iter().any(|instance| instance.is_ready())
     }
 }
 
 impl Status {
+    /// Whether anything has been read at all.
+    pub(crate) fn is_known(&self) -> bool {
+        !matches!(self, Self::Initializing { .. })
+    }
+
+    /// The source has trouble, now.
+    pub(crate) fn blame(&mut self, now: Moment, error: &Error) {
+        let error = error.clone();
+        *self = match *self {
+            Self::Initializing { since, .. } => Self::Initializing {
+                since,
+                error: Some(error),
+            },
+            Self::Live => Self::Stale { since: now, error },
+            Self::Stale { since, .. } => Self::Stale { since, error },
+        };
+    }
+
     /// `initializing`, `live` or `stale`.
     pub fn as_str(&self) -> &'static str {
         match self {

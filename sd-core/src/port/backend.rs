@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::port::elector::AnyElector;
 use crate::port::instancer::Instancer;
 use crate::port::registrar::Registrar;
@@ -16,6 +16,18 @@ use crate::port::registrar::Registrar;
 pub trait Backend: Instancer + Any {
     /// A short constant name for logs and metrics, for instance `"etcd"`.
     fn name(&self) -> &'static str;
+
+    /// Asks the server something cheap that any reader may ask, to find out whether it can be reached and lets this client in.
+    /// By default [`services`](Instancer::services); a source that cannot list services has answered.
+    ///
+    /// # Errors
+    /// Why the server did not answer, or refused.
+    async fn check(&self) -> Result<()> {
+        match self.services().await {
+            Err(error) if error.kind() != ErrorKind::Unsupported => Err(error),
+            _ => Ok(()),
+        }
+    }
 
     /// The writing port; `None` for a source that can only be read.
     fn registrar(self: Arc<Self>) -> Option<Arc<dyn Registrar>>;

@@ -22,6 +22,15 @@ pub trait Instancer: Debug + Send + Sync + 'static {
     /// `Unsupported` if the source cannot list services. Otherwise why it could not be read.
     async fn services(&self) -> Result<Vec<ServiceName>>;
 
+    /// Opens a feed of the names of all services that have an instance. `None`, the default, if the source does not tell of
+    /// changes by itself: core then asks for [`services`](Self::services) again and again. Cancel-safe.
+    ///
+    /// # Errors
+    /// `Unsupported` if the source cannot list services. Otherwise why the feed could not be opened.
+    async fn watch_services(&self) -> Result<Option<Box<dyn ServicesWatcher>>> {
+        Ok(None)
+    }
+
     /// Reads one service once, as fresh as the source offers. An unknown service is an empty set. Cancel-safe.
     ///
     /// # Errors
@@ -52,6 +61,23 @@ pub trait Watcher: Debug + Send + 'static {
     /// # Cancel safety
     /// Cancel-safe: a dropped call loses nothing.
     async fn next(&mut self) -> Result<Feed>;
+
+    /// How long `next` may stay silent. After a longer silence core takes the feed for dead and opens a new one.
+    fn silence_limit(&self) -> Duration;
+}
+
+/// One feed of the list of services. It ends with its first error, or when it is dropped.
+#[async_trait]
+pub trait ServicesWatcher: Debug + Send + 'static {
+    /// Waits for the next news, and returns the names of all services that have an instance, sorted. The first call of a feed
+    /// answers as soon as the source does. Without a change the answer is the same list, which says that the feed is alive.
+    ///
+    /// # Errors
+    /// Any error ends this feed but not the subscription: core opens a new feed.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe: a dropped call loses nothing.
+    async fn next(&mut self) -> Result<Vec<ServiceName>>;
 
     /// How long `next` may stay silent. After a longer silence core takes the feed for dead and opens a new one.
     fn silence_limit(&self) -> Duration;

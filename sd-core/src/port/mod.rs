@@ -14,7 +14,7 @@ pub use self::elector::{
     AnyElector, CandidateId, Confirmation, CountsFrom, Elector, Entry, Leader, LeaderFeed,
     LeaderWatcher, Predecessor, Standing, StrictElector, Ticket, check_value,
 };
-pub use self::instancer::{Feed, Instancer, Watcher};
+pub use self::instancer::{Feed, Instancer, ServicesWatcher, Watcher};
 pub use self::registrar::{Attempt, Limits, Liveness, RegisterOptions, Registrar, Registration};
 pub use self::safety::{Guarantee, Safety, SafetyNote};
 pub use crate::registry::Closing;

@@ -19,11 +19,35 @@ pub(crate) async fn read_range<S>(
     new: impl Fn() -> S,
     put: impl Fn(&mut S, &KeyValue),
 ) -> Result<(S, Position)> {
+    read(client, op, range, &GetOptions::new(), new, put).await
+}
+
+/// As [`read_range`], but the entries have no values.
+pub(crate) async fn read_keys<S>(
+    client: &Client,
+    op: &'static str,
+    range: (&str, &str),
+    new: impl Fn() -> S,
+    put: impl Fn(&mut S, &KeyValue),
+) -> Result<(S, Position)> {
+    let keys_only = GetOptions::new().with_keys_only();
+    read(client, op, range, &keys_only, new, put).await
+}
+
+async fn read<S>(
+    client: &Client,
+    op: &'static str,
+    range: (&str, &str),
+    options: &GetOptions,
+    new: impl Fn() -> S,
+    put: impl Fn(&mut S, &KeyValue),
+) -> Result<(S, Position)> {
     let mut starts = 0;
     loop {
         starts += 1;
         let mut into = new();
-        match read_at_one_revision(client, op, range, |entry| put(&mut into, entry)).await {
+        let put = |entry: &KeyValue| put(&mut into, entry);
+        match read_at_one_revision(client, op, range, options, put).await {
             Err(error) if error.kind() == ErrorKind::Outdated && starts < MOST_STARTS => {}
             done => return done.map(|position| (into, position)),
         }
@@ -34,9 +58,10 @@ async fn read_at_one_revision(
     client: &Client,
     op: &'static str,
     (start, end): (&str, &str),
+    options: &GetOptions,
     mut put: impl FnMut(&KeyValue),
 ) -> Result<Position> {
-    let mut options = GetOptions::new().with_range(end).with_limit(PAGE);
+    let mut options = options.clone().with_range(end).with_limit(PAGE);
     let mut from = start.as_bytes().to_vec();
     let mut first: Option<Position> = None;
     loop {

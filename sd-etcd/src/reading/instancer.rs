@@ -2,12 +2,14 @@
 
 use async_trait::async_trait;
 use etcd_client::GetOptions;
+use sd_core::port::ServicesWatcher;
 use sd_core::{Instancer, Result, ServiceName, Snapshot, Watcher};
 
 use crate::backend::EtcdBackend;
 use crate::client::range::after_key;
 use crate::codec::names::service_of;
 use crate::reading::full_read::read_service;
+use crate::reading::services_watcher::EtcdServicesWatcher;
 use crate::reading::watcher::EtcdWatcher;
 
 #[async_trait]
@@ -42,6 +44,11 @@ impl Instancer for EtcdBackend {
                 from = after_key(key);
             }
         }
+    }
+
+    async fn watch_services(&self) -> Result<Option<Box<dyn ServicesWatcher>>> {
+        let watcher = EtcdServicesWatcher::open(self).await?;
+        Ok(Some(Box::new(watcher)))
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {

@@ -10,7 +10,7 @@ use sd_core::{Instance, InstanceId, Revision, ServiceName, Skipped, Snapshot};
 use crate::client::answer::Position;
 use crate::codec::{Folders, Origin, Place, Record, decode};
 
-type Found = BTreeMap<Box<str>, Arc<Instance>>;
+type Found = BTreeMap<Box<str>, Listed>;
 
 /// The records of one service. Unchanged instances stay the same `Arc`, so that comparing sets is cheap.
 #[derive(Debug)]
@@ -26,6 +26,13 @@ pub(crate) struct ServiceSet {
     /// Withdrawn on purpose since the last snapshot.
     withdrawn: Vec<InstanceId>,
     changed: bool,
+}
+
+/// An instance in service.
+#[derive(Debug)]
+struct Listed {
+    instance: Arc<Instance>,
+    create_revision: i64,
 }
 
 impl ServiceSet {
@@ -70,7 +77,7 @@ impl ServiceSet {
         };
         self.changed |= self.skipped.remove(&*text(key)).is_some();
         match record {
-            Record::Live(instance) => self.insert(place, instance, known),
+            Record::Live(instance) => self.insert(place, instance, origin.create_revision, known),
             Record::Withdrawn(instance) => {
                 self.remove(place);
                 self.withdrawn.push(instance.id().clone());
@@ -90,9 +97,17 @@ impl ServiceSet {
         self.changed |= self.folder(place).remove(place.suffix).is_some();
     }
 
-    fn insert(&mut self, place: Place<'_>, instance: Instance, known: Option<&Snapshot>) {
+    fn insert(
+        &mut self,
+        place: Place<'_>,
+        instance: Instance,
+        create_revision: i64,
+        known: Option<&Snapshot>,
+    ) {
         let before = self.folder(place).get(place.suffix);
-        if before.is_some_and(|before| **before == instance) {
+        if before.is_some_and(|before| {
+            *before.instance == instance && before.create_revision == create_revision
+        }) {
             return;
         }
         let known = known.and_then(|known| known.get(instance.id()));
@@ -100,7 +115,11 @@ impl ServiceSet {
             Some(known) => Arc::clone(known),
             None => Arc::new(instance),
         };
-        self.folder(place).insert(place.suffix.into(), shared);
+        let listed = Listed {
+            instance: shared,
+            create_revision,
+        };
+        self.folder(place).insert(place.suffix.into(), listed);
         self.changed = true;
     }
 
@@ -133,14 +152,20 @@ impl ServiceSet {
         self.changed = false;
         // Of two with one id the last one is listed.
         let all = self.plain.values().chain(self.ours.values());
-        let instances: Vec<_> = all.map(Arc::clone).collect();
-        let count = instances.len();
+        let records: Vec<_> = all
+            .map(|listed| {
+                let made = listed.create_revision.max(0).cast_unsigned();
+                (Arc::clone(&listed.instance), made)
+            })
+            .collect();
+        let count = records.len();
         let skipped = self.skipped.iter().map(|(key, reason)| Skipped {
             key: key.clone(),
             reason: reason.clone(),
         });
         let mut skipped: Vec<_> = skipped.collect();
-        let set = Snapshot::new(self.service.clone(), revision(position), as_of, instances);
+        let at = revision(position);
+        let set = Snapshot::ordered(self.service.clone(), at, as_of, records);
         if set.len() < count {
             skipped.extend(self.outdone(&set));
             skipped.sort_by(|a, b| a.key.cmp(&b.key));
@@ -152,15 +177,15 @@ impl ServiceSet {
     /// What to tell of records whose id another one has.
     fn outdone(&self, set: &Snapshot) -> Vec<Skipped> {
         let of = |found: &'_ Found, is_ours| {
-            let others = found.iter().filter(|(_, instance)| {
-                let listed = set.get(instance.id());
-                listed.is_some_and(|listed| !Arc::ptr_eq(listed, instance))
+            let others = found.iter().filter(|(_, found)| {
+                let listed = set.get(found.instance.id());
+                listed.is_some_and(|listed| !Arc::ptr_eq(listed, &found.instance))
             });
-            let others = others.map(|(suffix, instance)| Skipped {
+            let others = others.map(|(suffix, found)| Skipped {
                 key: self.folders.key(Place { is_ours, suffix }),
                 reason: format!(
                     "another record of the service has the id {:?}, too",
-                    instance.id()
+                    found.instance.id()
                 ),
             });
             others.collect::<Vec<_>>()

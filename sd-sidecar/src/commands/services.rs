@@ -1,15 +1,39 @@
-//! `sdctl services`: the names of all services.
+//! `sdctl services`: the names of all services, and every change if it is to watch.
 
-use sd_core::ServiceName;
+use sd_core::retry::Retry;
+use sd_core::{ServiceName, ServicesState, ServicesSubscription};
 use serde::Serialize;
 
 use crate::cli::Wait;
 use crate::failure::Failure;
+use crate::output::printable::printable;
+use crate::output::time::now;
+use crate::output::{Style, reader_gone};
 use crate::session::Session;
 
 #[derive(Serialize)]
 struct Services<'a> {
     services: &'a [ServiceName],
+}
+
+/// What is known while it is watched.
+#[derive(Serialize)]
+struct Watched<'a> {
+    services: &'a [ServiceName],
+    status: &'static str,
+    /// Why the list cannot be trusted.
+    error: Option<String>,
+}
+
+impl<'a> Watched<'a> {
+    fn new(state: &'a ServicesState) -> Self {
+        let error = state.status().error();
+        Self {
+            services: state.services(),
+            status: state.status().as_str(),
+            error: error.map(|error| error.report().to_string()),
+        }
+    }
 }
 
 pub(crate) async fn run(session: &Session, wait: &Wait) -> Result<(), Failure> {
@@ -25,4 +49,104 @@ pub(crate) async fn run(session: &Session, wait: &Wait) -> Result<(), Failure> {
         session.output.line(service.as_str())?;
     }
     Ok(())
+}
+
+/// Nothing needs to be undone here, so that the signals keep their default action.
+pub(crate) async fn watch(session: &Session) -> Result<(), Failure> {
+    let subscribed = session.registry.subscribe_services();
+    let subscription = subscribed.map_err(|error| failure(session, &error))?;
+    tokio::select! {
+        () = reader_gone() => Ok(()),
+        done = follow(session, subscription) => done,
+    }
+}
+
+async fn follow(session: &Session, mut subscription: ServicesSubscription) -> Result<(), Failure> {
+    let mut before: Option<ServicesState> = None;
+    loop {
+        let next = subscription.changed().await;
+        let state = next.map_err(|error| failure(session, &error))?;
+        let error = state.status().error();
+        if let Some(error) = error.filter(|error| error.kind().retry() == Retry::Never) {
+            return Err(failure(session, error));
+        }
+        if session.output.is_json() {
+            session.output.json(&Watched::new(&state))?;
+        } else {
+            for (style, line) in lines(before.as_ref(), &state) {
+                session
+                    .output
+                    .styled(style, &format!("{}  {line}", now()))?;
+            }
+        }
+        before = Some(state);
+    }
+}
+
+/// What a state changes about the one before, for people.
+fn lines(before: Option<&ServicesState>, state: &ServicesState) -> Vec<(Style, String)> {
+    let mut lines = Vec::new();
+    let (was, is) = (before.map(Watched::new), Watched::new(state));
+    let same_status = was
+        .as_ref()
+        .is_some_and(|was| (was.status, &was.error) == (is.status, &is.error));
+    if !same_status {
+        lines.push(match &is.error {
+            Some(error) => {
+                let text = format!("{}: {}", is.status, printable(error));
+                (Style::Doubtful, text)
+            }
+            None => {
+                let text = format!("{}: {} services", is.status, is.services.len());
+                (Style::Good, text)
+            }
+        });
+    }
+    let before = was.map_or(&[][..], |was| was.services);
+    let missing_in = |other: &[ServiceName], names: &[ServiceName]| -> Vec<ServiceName> {
+        let missing = names
+            .iter()
+            .filter(|name| other.binary_search(name).is_err());
+        missing.cloned().collect()
+    };
+    let removed = missing_in(is.services, before).into_iter();
+    lines.extend(removed.map(|name| (Style::Bad, format!("removed  {name}"))));
+    let added = missing_in(before, is.services).into_iter();
+    lines.extend(added.map(|name| (Style::Good, format!("added    {name}"))));
+    lines
+}
+
+fn failure(session: &Session, error: &sd_core::Error) -> Failure {
+    session.failure("watch the services", error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use sd_core::Instance;
+    use sd_core::memory::Memory;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_service_that_comes_or_goes_is_a_line_and_the_status_is_said_once() {
+        let registry = Memory::new().connect();
+        let mut services = registry.subscribe_services().unwrap();
+        let limit = Duration::from_secs(5);
+        let texts = |lines: Vec<(Style, String)>| {
+            let texts = lines.into_iter().map(|(_, text)| text);
+            texts.collect::<Vec<_>>()
+        };
+        services.wait_until_known(limit).await.unwrap();
+        let empty = services.changed().await.unwrap();
+        assert_eq!(texts(lines(None, &empty)), ["live: 0 services"]);
+        let guard = registry.register(Instance::new("greeter", "h:1").unwrap());
+        let guard = guard.await.unwrap();
+        let one = services.changed().await.unwrap();
+        assert_eq!(texts(lines(Some(&empty), &one)), ["added    greeter"]);
+        guard.deregister().await.unwrap();
+        let none = services.changed().await.unwrap();
+        assert_eq!(texts(lines(Some(&one), &none)), ["removed  greeter"]);
+    }
 }

@@ -171,7 +171,7 @@ mod tests {
         let mut changes = Changes::default();
         let mut greeters = registry.subscribe("greeter").unwrap();
         let limit = Duration::from_secs(5);
-        let state = greeters.wait_until_ready(limit).await.unwrap();
+        let state = greeters.wait_until_known(limit).await.unwrap();
         greeters.state_and_mark_seen();
         let empty = changes.lines(&state, "T");
         assert_eq!((rows(&empty).len(), sentences(&empty)), (0, 1), "{empty:?}");

@@ -11,7 +11,9 @@ use server_programs::{Consul, LocalServer};
 
 use crate::beating::Beating;
 use crate::electing::{ELECTION, elect, is, time};
-use crate::registering::is_seen_until_it_is_told_to_stop;
+use crate::registering::{
+    is_seen_until_it_is_told_to_stop, runs_that_were_killed_are_not_seen_beside_the_next_one,
+};
 use crate::running::{command, failure, sdctl, sdctl_json};
 
 /// The shortest time-to-live that Consul grants.
@@ -112,4 +114,10 @@ async fn the_command_of_a_leader_that_is_killed_is_dead_before_the_next_one_lead
         time(&elected).since(now) < Duration::from_secs(5),
         "{elected}"
     );
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn three_runs_that_were_killed_are_not_seen_beside_the_next_one() {
+    runs_that_were_killed_are_not_seen_beside_the_next_one(&registry(), &service()).await;
 }

@@ -4,7 +4,9 @@ use sd_testing::{ServerProcess, required_env};
 use serde_json::{Value, json};
 use server_programs::{Etcd, LocalServer};
 
-use crate::registering::{ids, is_seen_until_it_is_told_to_stop};
+use crate::registering::{
+    ids, is_seen_until_it_is_told_to_stop, runs_that_were_killed_are_not_seen_beside_the_next_one,
+};
 use crate::running::{Running, sdctl};
 
 /// A corner of the shared server for one test.
@@ -81,4 +83,10 @@ async fn a_watch_keeps_the_set_while_the_registry_is_down_and_a_registration_com
         .await;
     let live = |state: &Value| state["status"] == "live" && ids(state) == ["g-1"];
     watch.json_where(live).await;
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn three_runs_that_were_killed_are_not_seen_beside_the_next_one() {
+    runs_that_were_killed_are_not_seen_beside_the_next_one(&registry(), "greeter").await;
 }

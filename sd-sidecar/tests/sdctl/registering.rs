@@ -24,10 +24,17 @@ pub(crate) async fn is_seen_until_it_is_told_to_stop(registry: &str, service: &s
          --json"
     );
     let arguments: Vec<_> = arguments.split_whitespace().collect();
+    let mut names = Running::start(registry, &["services", "--watch", "--json"]);
+    let is_named = |state: &Value| {
+        let names = state["services"].as_array().unwrap();
+        names.iter().any(|name| name == service)
+    };
+    names.json_where(|state| state["status"] == "live").await;
     let mut register = Running::start(registry, &arguments);
     let registered = register.json_where(|_| true).await;
     assert_eq!(registered["event"], "registered");
     assert_eq!(registered["ttl_seconds"], 5.0);
+    names.json_where(is_named).await;
 
     let seen = watch.json_where(|state| ids(state) == ["g-1"]).await;
     let listed = sdctl_json(registry, &["list", service, "--json"]).await;
@@ -51,5 +58,40 @@ pub(crate) async fn is_seen_until_it_is_told_to_stop(registry: &str, service: &s
     let last: Value = serde_json::from_str(events.last().unwrap()).unwrap();
     assert_eq!(last["event"], "withdrawn");
     watch.json_where(|state| ids(state).is_empty()).await;
+    names.json_where(|state| !is_named(state)).await;
     [empty, listed, services]
+}
+
+/// Three runs at one address are killed one after the other, and their records outlive them. Beside the fourth one, and another
+/// instance, readers see none of them.
+pub(crate) async fn runs_that_were_killed_are_not_seen_beside_the_next_one(
+    registry: &str,
+    service: &str,
+) {
+    const TTL: &str = "10m";
+    let start = async |address: &str| {
+        let arguments = ["register", service, address, "--ttl", TTL, "--json"];
+        let mut register = Running::start(registry, &arguments);
+        let registered = register.json_where(|_| true).await;
+        assert_eq!(registered["event"], "registered", "{registered}");
+        (register, registered["id"].as_str().unwrap().to_owned())
+    };
+    let (_other, other) = start("10.0.0.8:50051").await;
+    let mut watch = Running::start(registry, &["watch", service, "--json"]);
+    let mut killed = Vec::new();
+    for _ in 0..3 {
+        let (run, id) = start("10.0.0.7:50051").await;
+        let expected = [id.as_str(), other.as_str()];
+        watch.json_where(|state| ids(state) == expected).await;
+        run.signal(Signal::KILL);
+        let (status, ..) = run.end().await;
+        assert!(!status.success());
+        killed.push(id);
+    }
+    let (_run, id) = start("10.0.0.7:50051").await;
+    let expected = [id.as_str(), other.as_str()];
+    let seen = watch.json_where(|state| ids(state) == expected).await;
+    let listed = sdctl_json(registry, &["list", service, "--json"]).await;
+    assert_eq!(seen["instances"], listed["instances"]);
+    assert!(!killed.contains(&id));
 }

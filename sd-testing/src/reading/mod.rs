@@ -4,6 +4,8 @@
 
 mod listing;
 mod resuming;
+mod runs;
+mod services;
 mod watching;
 
 use super::case::{Case, SuiteReport};
@@ -11,7 +13,14 @@ use crate::Fixture;
 
 /// All cases, in the order in which they run.
 pub fn cases() -> Vec<Case> {
-    [listing::CASES, watching::CASES, resuming::CASES].concat()
+    [
+        listing::CASES,
+        watching::CASES,
+        resuming::CASES,
+        runs::CASES,
+        services::CASES,
+    ]
+    .concat()
 }
 
 /// Runs all cases one after the other.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sd_core::memory::{Memory, MemoryBackend};
-use sd_core::port::{Attempt, Limits, async_trait};
+use sd_core::port::{Attempt, Limits, ServicesWatcher, async_trait};
 use sd_core::{
     Backend, Error, ErrorKind, Incarnation, Instance, InstanceId, Instancer, RecordId,
     RegisterOptions, Registrar, Result, Revision, ServiceName, Skipped, Snapshot, Watcher,
@@ -23,10 +23,14 @@ pub(crate) enum Flaw {
     MakesUpRuns,
     MatchesPrefixes,
     NamesServicesUnsorted,
+    TellsServicesOnce,
     FailsOnGarbage,
     HidesGarbage,
     ReadsOnePage,
     ListsFromACache,
+    TellsNoOrderOfRecords,
+    OrdersRecordsById,
+    OrdersRecordsByUpdate,
     NamesNoWithdrawals,
     CountsBackwards,
     IgnoresClose,
@@ -183,6 +187,17 @@ impl Flawed {
             });
             set = set.with_skipped(skipped.collect());
         }
+        if self.has(Flaw::TellsNoOrderOfRecords) {
+            set = in_order(&set, None::<fn(&Instance, u64) -> u64>);
+        }
+        if self.has(Flaw::OrdersRecordsById) {
+            set = in_order(&set, Some(|_: &Instance, listed| listed));
+        }
+        if self.has(Flaw::OrdersRecordsByUpdate) {
+            let updates = |one: &Instance| 1_000_000 * one.metadata().len() as u64;
+            let place = |one: &Instance| stored.run_order(one.id()).unwrap() + updates(one);
+            set = in_order(&set, Some(|one: &Instance, _| place(one)));
+        }
         if self.has(Flaw::NamesNoWithdrawals) {
             set = set.with_withdrawn(Vec::new());
         }
@@ -215,6 +230,25 @@ impl Flawed {
     }
 }
 
+/// The same set with another order of its records, which tells the place of an instance by what it is and where it is listed.
+fn in_order(set: &Snapshot, place: Option<impl Fn(&Instance, u64) -> u64>) -> Snapshot {
+    let (service, at) = (set.service().clone(), set.revision().clone());
+    let instances = set.instances().iter().cloned();
+    let other = match place {
+        None => Snapshot::new(service, at, set.as_of(), instances.collect()),
+        Some(place) => {
+            let records = instances.zip(1..).map(|(one, listed)| {
+                let place = place(&one, listed);
+                (one, place)
+            });
+            Snapshot::ordered(service, at, set.as_of(), records.collect())
+        }
+    };
+    other
+        .with_withdrawn(set.withdrawn().to_vec())
+        .with_skipped(set.skipped().to_vec())
+}
+
 #[async_trait]
 impl Instancer for Flawed {
     async fn services(&self) -> Result<Vec<ServiceName>> {
@@ -223,6 +257,17 @@ impl Instancer for Flawed {
             services.reverse();
         }
         Ok(services)
+    }
+
+    async fn watch_services(&self) -> Result<Option<Box<dyn ServicesWatcher>>> {
+        if self.has(Flaw::NamesServicesUnsorted) {
+            return Ok(None);
+        }
+        let inner = self.inner.watch_services().await?;
+        let Some(inner) = inner.filter(|_| self.has(Flaw::TellsServicesOnce)) else {
+            return self.inner.watch_services().await;
+        };
+        Ok(Some(Box::new(ServicesOnce { inner, told: None })))
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
@@ -245,6 +290,25 @@ impl Instancer for Flawed {
     ) -> Result<Box<dyn Watcher>> {
         let watcher = FlawedWatcher::open(self.clone(), service, known).await?;
         Ok(Box::new(watcher))
+    }
+}
+
+/// Tells its first list again and again.
+#[derive(Debug)]
+struct ServicesOnce {
+    inner: Box<dyn ServicesWatcher>,
+    told: Option<Vec<ServiceName>>,
+}
+
+#[async_trait]
+impl ServicesWatcher for ServicesOnce {
+    async fn next(&mut self) -> Result<Vec<ServiceName>> {
+        let services = self.inner.next().await?;
+        Ok(self.told.get_or_insert(services).clone())
+    }
+
+    fn silence_limit(&self) -> Duration {
+        self.inner.silence_limit()
     }
 }
 

@@ -35,6 +35,10 @@ const CATCHES: &[(Flaw, &[&str])] = &[
         &["services_with_an_instance_are_named_sorted"],
     ),
     (
+        Flaw::TellsServicesOnce,
+        &["a_service_is_followed_from_its_first_instance_to_its_last"],
+    ),
+    (
         Flaw::FailsOnGarbage,
         &["an_unreadable_entry_is_skipped_and_named_and_the_others_stay"],
     ),
@@ -128,6 +132,22 @@ const CATCHES: &[(Flaw, &[&str])] = &[
             "a_known_set_of_another_history_is_not_trusted",
             "a_known_set_from_the_future_is_not_trusted",
         ],
+    ),
+    (
+        Flaw::TellsNoOrderOfRecords,
+        &["of_several_runs_at_one_address_the_newest_counts"],
+    ),
+    (
+        Flaw::OrdersRecordsById,
+        &["of_several_runs_at_one_address_the_newest_counts"],
+    ),
+    (
+        Flaw::OrdersRecordsByUpdate,
+        &["an_update_makes_an_older_run_no_newer"],
+    ),
+    (
+        Flaw::ComparesIds,
+        &["a_ready_run_counts_before_a_newer_one_that_is_not"],
     ),
     (
         Flaw::ListsFromACache,

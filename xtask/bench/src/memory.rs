@@ -180,7 +180,7 @@ pub(crate) fn probe(size: usize) -> Result<()> {
             SubscriptionConfig::default(),
             Arc::new(BootClock),
         )?;
-        subscription.wait_until_ready(PATIENCE).await?;
+        subscription.wait_until_known(PATIENCE).await?;
         subscription.state_and_mark_seen();
         sleep(PAUSE).await;
         let started = Instant::now();

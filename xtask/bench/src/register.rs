@@ -136,7 +136,7 @@ impl Ours {
         let open = || sd_etcd::connect(EtcdConfig::new([address]).with_prefix("/bench/ours"));
         let (writer, reader) = (open()?, open()?);
         let subscription = reader.subscribe(SERVICE)?;
-        subscription.wait_until_ready(PATIENCE).await?;
+        subscription.wait_until_known(PATIENCE).await?;
         Ok(Self {
             writer,
             _reader: reader,

@@ -92,7 +92,7 @@ async fn subscription(endpoints: usize, samples: usize) -> Result<Step> {
         SubscriptionConfig::default(),
         Arc::new(BootClock),
     )?;
-    subscription.wait_until_ready(PATIENCE).await?;
+    subscription.wait_until_known(PATIENCE).await?;
     subscription.state_and_mark_seen();
     let mut times = Vec::new();
     for nth in 0..samples {

@@ -45,7 +45,7 @@ pub(super) fn measure(effort: Effort, runtime: &Runtime, address: &str) -> Resul
         let wait = config(address).with_request_timeout(PATIENCE);
         let registry = sd_consul::connect(wait)?;
         let subscription = registry.subscribe(SERVICE)?;
-        subscription.wait_until_ready(PATIENCE).await?;
+        subscription.wait_until_known(PATIENCE).await?;
         Ok::<_, Error>((registry, subscription))
     });
     let (_registry, mut subscription) = subscription?;

@@ -53,7 +53,7 @@ impl Follower {
         let named = named.map(|name| Ok((name.clone(), registry.subscribe(&*name)?)));
         let services = named.collect::<Result<Vec<_>>>()?;
         for (_, subscription) in &services {
-            subscription.wait_until_ready(PATIENCE).await?;
+            subscription.wait_until_known(PATIENCE).await?;
         }
         Ok(Self {
             registry,

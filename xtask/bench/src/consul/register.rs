@@ -80,7 +80,7 @@ impl Ours {
     async fn connect(address: &str) -> Result<Self> {
         let (writer, reader) = (connect(address)?, connect(address)?);
         let subscription = reader.subscribe(Self::SERVICE)?;
-        subscription.wait_until_ready(PATIENCE).await?;
+        subscription.wait_until_known(PATIENCE).await?;
         Ok(Self {
             writer,
             _reader: reader,

@@ -1,0 +1,221 @@
+//! Which of several runs at one address counts.
+//!
+//! The record of a run that crashed stands until its time-to-live ends, beside that of the run that replaced it. Both have an id
+//! that was made of the address and of a random incarnation. Only the source knows which record was made later.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use crate::model::endpoint::{Address, Endpoint};
+use crate::model::instance::Instance;
+use crate::model::snapshot::{Made, Snapshot};
+
+/// What decides between runs at one address, the most important first. A run that wants no calls may have been recorded last
+/// although it is the oldest: its record was lost, and it wrote a new one while it was draining.
+type Claim<'a> = (bool, Made, &'a str);
+
+/// The set without the runs that no longer count: of several at one TCP address, whose ids were made of it, a ready one wins over
+/// one that is not, and then the one whose record was made last. Ids that users chose are not touched, and neither are Unix
+/// sockets and records of which the source does not say when they were made.
+pub(crate) fn without_older_runs(set: Snapshot) -> Snapshot {
+    if !set.is_ordered() || !may_share_an_address(&set) {
+        return set;
+    }
+    let mut newest: HashMap<&Endpoint, Claim<'_>> = HashMap::new();
+    for (instance, made) in set.records() {
+        let Some(claim) = claim(instance, made) else {
+            continue;
+        };
+        match newest.entry(instance.endpoint()) {
+            Entry::Vacant(slot) => {
+                slot.insert(claim);
+            }
+            Entry::Occupied(mut slot) if claim > *slot.get() => {
+                slot.insert(claim);
+            }
+            Entry::Occupied(_) => {}
+        }
+    }
+    let counts = |(instance, made): &(&Arc<Instance>, Option<Made>)| {
+        let claim = claim(instance, *made);
+        claim.is_none() || claim.as_ref() == newest.get(instance.endpoint())
+    };
+    let left: Vec<_> = set
+        .records()
+        .filter(counts)
+        .map(|(instance, _)| Arc::clone(instance))
+        .collect();
+    if left.len() == set.len() {
+        return set;
+    }
+    set.with_instances(left)
+}
+
+fn claim(instance: &Instance, made: Option<Made>) -> Option<Claim<'_>> {
+    let applies = matches!(instance.endpoint().address(), Address::Tcp { .. })
+        && instance.id_holds_incarnation();
+    // The id decides only between records that were made together.
+    made.filter(|_| applies)
+        .map(|made| (instance.is_ready(), made, instance.id().as_str()))
+}
+
+/// Whether it is worth looking closer, in a set where hardly any two ever share an address. An id that was made of an address is
+/// followed, in a sorted set, by one that begins with the same address if there is another.
+fn may_share_an_address(set: &Snapshot) -> bool {
+    set.instances().windows(2).any(|pair| match pair {
+        [one, next] => {
+            let (one, next) = (one.id().as_str().as_bytes(), next.id().as_str().as_bytes());
+            let stem = one.get(..one.len().saturating_sub(Instance::RUN_DIGITS));
+            stem.is_some_and(|stem| next.starts_with(stem))
+        }
+        _ => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::Moment;
+    use crate::{Incarnation, InstanceId, Revision, ServiceName};
+
+    /// The run with this number at an address.
+    fn run(address: &str, number: u32) -> Instance {
+        let id = format!("{}-{number:08x}", address.trim_start_matches("unix:/"));
+        Instance::new("s", address)
+            .unwrap()
+            .with_id(InstanceId::new(id).unwrap())
+            .with_incarnation(Incarnation::from_u64(u64::from(number) << 32))
+    }
+
+    fn set(records: impl IntoIterator<Item = (Instance, u64)>) -> Snapshot {
+        let records = records.into_iter();
+        let records = records.map(|(instance, made)| (Arc::new(instance), made));
+        let service = ServiceName::new("s").unwrap();
+        Snapshot::ordered(
+            service,
+            Revision::new("d", 1),
+            Moment::ZERO,
+            records.collect(),
+        )
+    }
+
+    fn left(set: Snapshot) -> Vec<String> {
+        let left = without_older_runs(set);
+        let ids = left.instances().iter().map(|one| one.id().to_string());
+        ids.collect()
+    }
+
+    #[test]
+    fn of_runs_that_crashed_one_after_the_other_the_last_one_counts() {
+        // Neither the first nor the last by id.
+        let runs = [(run("h:1", 9), 1), (run("h:1", 2), 2), (run("h:1", 5), 3)];
+        let others = [(run("h:2", 1), 4), (run("g:1", 1), 5)];
+        assert_eq!(
+            left(set(runs.into_iter().chain(others))),
+            ["g:1-00000001", "h:1-00000005", "h:2-00000001"]
+        );
+    }
+
+    #[test]
+    fn a_ready_run_wins_over_one_that_is_not_whenever_that_was_recorded() {
+        let (ready, draining) = (run("h:1", 1), run("h:1", 2).with_ready(false));
+        let both = [(ready, 1), (draining.clone(), 2)];
+        assert_eq!(left(set(both)), ["h:1-00000001"]);
+        let neither = [(run("h:1", 1).with_ready(false), 1), (draining, 2)];
+        assert_eq!(left(set(neither)), ["h:1-00000002"]);
+    }
+
+    #[test]
+    fn chosen_ids_sockets_and_sources_without_an_order_are_not_touched() {
+        let chosen = |id: &str| run("h:1", 3).with_id(InstanceId::new(id).unwrap());
+        let all = [
+            (run("h:1", 1), 1),
+            // It only looks as if it were made of the address.
+            (chosen("h:1-00000002"), 2),
+            (chosen("h:1-0"), 3),
+            (chosen("web"), 4),
+            (run("unix:/s", 1), 5),
+            (run("unix:/s", 2), 6),
+        ];
+        assert_eq!(left(set(all.clone())).len(), all.len());
+        let instances = [run("h:1", 1), run("h:1", 2)].map(Arc::new).to_vec();
+        let unordered = set([]).with_instances(instances);
+        assert_eq!(left(unordered).len(), 2);
+    }
+
+    #[test]
+    fn an_id_that_lies_between_two_runs_hides_neither() {
+        let between = run("h:1", 7).with_id(InstanceId::new("h:1-00000001-x").unwrap());
+        let all = [(run("h:1", 1), 1), (between, 2), (run("h:1", 2), 3)];
+        assert_eq!(left(set(all)), ["h:1-00000001-x", "h:1-00000002"]);
+    }
+
+    #[test]
+    fn ipv6_addresses_are_told_apart() {
+        let all = [
+            (run("[::1]:80", 1), 1),
+            (run("[::1]:80", 2), 2),
+            (run("[::1]:8", 3), 3),
+        ];
+        assert_eq!(left(set(all)), ["[::1]:8-00000003", "[::1]:80-00000002"]);
+    }
+
+    /// Addresses of which some begin with others, runs, chosen ids, sockets.
+    fn records() -> impl Strategy<Value = Vec<(Instance, u64)>> {
+        let addresses = ["h:1", "h:11", "h-1:1", "[::1]:1", "unix:/h:1"];
+        let record = (0..addresses.len(), 0..6u32, 0..4u8, any::<bool>(), 0..6u64);
+        let record = record.prop_map(move |(address, number, chosen, ready, made)| {
+            let instance = run(addresses[address], number).with_ready(ready);
+            let instance = match chosen {
+                0 => instance.with_id(InstanceId::new(format!("h:1-{number}")).unwrap()),
+                1 => instance.with_id(InstanceId::new(format!("h:1-0000000{number}-z")).unwrap()),
+                _ => instance,
+            };
+            (instance, made)
+        });
+        prop::collection::vec(record, 0..24)
+    }
+
+    proptest! {
+        #[test]
+        fn exactly_the_best_run_at_each_address_counts(records in records()) {
+            let all = set(records);
+            let counts = without_older_runs(all.clone());
+            // As the rule is written, run by run.
+            let key = |one: &Arc<Instance>| {
+                (one.is_ready(), all.run_order(one.id()), one.id().clone())
+            };
+            let applies = |one: &Arc<Instance>| {
+                one.id_holds_incarnation() && !one.endpoint().to_string().starts_with("unix")
+            };
+            let is_best = |one: &Arc<Instance>| {
+                let others = all.instances().iter().filter(|other| {
+                    applies(other) && other.endpoint() == one.endpoint()
+                });
+                !applies(one) || others.map(key).max() == Some(key(one))
+            };
+            let expected: Vec<_> = all.instances().iter().filter(|one| is_best(one)).collect();
+            prop_assert_eq!(counts.instances().iter().collect::<Vec<_>>(), expected);
+            for one in counts.instances() {
+                prop_assert_eq!(counts.run_order(one.id()), all.run_order(one.id()));
+            }
+            prop_assert!(without_older_runs(counts.clone()).is_same_set(&counts));
+        }
+
+        #[test]
+        fn the_order_in_which_records_are_listed_does_not_matter(records in records()) {
+            // Of two records with one id, the last one stays.
+            let unique: BTreeMap<_, _> =
+                records.into_iter().map(|record| (record.0.id().clone(), record)).collect();
+            let records: Vec<_> = unique.into_values().collect();
+            let reversed = records.iter().rev().cloned();
+            prop_assert_eq!(left(set(reversed)), left(set(records)));
+        }
+    }
+}
