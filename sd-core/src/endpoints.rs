@@ -4,6 +4,7 @@
 //! use std::convert::Infallible;
 //! use std::sync::Arc;
 //! use std::time::Duration;
+//! use sd_core::balance::Outcome;
 //! use sd_core::{EndpointCache, Instance, memory::Memory};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -16,16 +17,22 @@
 //! };
 //! let clients = EndpointCache::builder(registry.subscribe("greeter")?, connect).spawn()?;
 //! clients.wait_until_ready(Duration::from_secs(1)).await?;
-//! let picked = clients.pick().map(|endpoint| endpoint.value().len());
-//! assert!(picked.is_some());
+//! // Held for as long as the call lasts, so that the policy knows of it.
+//! let picked = clients.pick().expect("an endpoint");
+//! let answer: Result<usize, Infallible> = Ok(picked.value().len());
+//! picked.end(Outcome::of(&answer));
 //! # Ok(())
 //! # }
 //! ```
 
 mod builder;
+mod cached_endpoint;
 mod driver;
 mod dump;
 mod parts;
+mod picked;
+mod retry;
+mod retry_error;
 mod set;
 
 use std::fmt;
@@ -39,8 +46,13 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::builder::EndpointCacheBuilder;
+pub use self::cached_endpoint::{CachedEndpoint, MissingEndpoint};
 pub use self::dump::{EndpointCacheDump, EndpointDump};
-pub use self::set::{CachedEndpoint, EndpointSet, MissingEndpoint};
+pub use self::picked::Picked;
+pub use self::retry::RetryPolicy;
+pub use self::retry_error::{Attempt, AttemptError, GaveUp, RetryError};
+pub use self::set::EndpointSet;
+use crate::balance::CallInfo;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::subscription::Subscription;
 use crate::model::instance::Instance;
@@ -81,9 +93,20 @@ impl<T: Send + Sync + 'static> EndpointCache<T> {
         self.sets.load_full()
     }
 
-    /// The next endpoint that wants calls, in turn by weight. `None` if there is none now. Takes no lock and never waits.
-    pub fn pick(&self) -> Option<Arc<CachedEndpoint<T>>> {
-        self.sets.load().pick().cloned()
+    /// Picks an endpoint for a call, by the [policy](EndpointCacheBuilder::policy), among those that want calls and are
+    /// [selected](EndpointCacheBuilder::selection). `None` if there is none now. Takes no lock and never waits.
+    pub fn pick(&self) -> Option<Picked<T>> {
+        self.sets.load().pick()
+    }
+
+    /// Picks an endpoint for a call of which something is known. An endpoint that the call has `tried` is picked only if there is no
+    /// other.
+    pub fn pick_for(
+        &self,
+        call: &CallInfo<'_>,
+        tried: impl Fn(&CachedEndpoint<T>) -> bool + Sync,
+    ) -> Option<Picked<T>> {
+        self.sets.load().pick_for(call, tried)
     }
 
     /// Waits for at most `limit` until there is an endpoint to pick, and returns the set.
@@ -109,27 +132,31 @@ impl<T: Send + Sync + 'static> EndpointCache<T> {
                 }
             }
         };
-        match timeout(limit, ready).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(self.why_not_ready(Error::new(ErrorKind::Timeout, OP), limit)),
-        }
+        timeout(limit, ready).await.unwrap_or_else(|_| {
+            let when = format!("within {limit:?}");
+            Err(self.why_not_ready(Error::new(ErrorKind::Timeout, OP), &when))
+        })
     }
 
-    fn why_not_ready(&self, error: Error, limit: Duration) -> Error {
+    /// Adds to `error` why there was no endpoint `when` it was needed.
+    fn why_not_ready(&self, error: Error, when: &str) -> Error {
         let (set, state) = (self.endpoints(), self.subscription.state());
+        let service = self.subscription.service();
         let unmade = set.missing().iter().find_map(MissingEndpoint::error);
         match unmade.or(state.status().error()) {
             Some(reason) => error.with_source(reason.clone()),
-            None if !state.is_known() => error.because(format!(
-                "the source of {} did not answer within {limit:?}",
-                self.subscription.service()
-            )),
-            None if state.snapshot().is_empty() => {
-                error.because(format!("{} has no instance", self.subscription.service()))
+            None if !state.is_known() => {
+                error.because(format!("the source of {service} did not answer {when}"))
             }
+            None if state.snapshot().is_empty() => {
+                error.because(format!("{service} has no instance"))
+            }
+            None if set.is_empty() && set.missing().is_empty() => error.because(format!(
+                "none of the {} instances of {service} has the labels that are selected",
+                state.snapshot().len(),
+            )),
             None => error.because(format!(
-                "within {limit:?} no instance of {} wants calls and has a value",
-                self.subscription.service()
+                "no instance of {service} wants calls and has a value {when}"
             )),
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Uri};
-use sd_core::balance::Rotation;
+use sd_core::balance::{Policy, RoundRobin, Selection};
 use sd_core::{Error, Result, Subscription};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -35,6 +35,7 @@ const USER_AGENT: &str = concat!("sd-grpc/", env!("CARGO_PKG_VERSION"));
 pub struct ChannelBuilder {
     subscription: Result<Subscription>,
     config: ChannelConfig,
+    policy: Arc<dyn Policy>,
     connector: SharedConnector,
     origin: Option<Uri>,
     user_agent: Option<String>,
@@ -47,6 +48,7 @@ impl ChannelBuilder {
         Self {
             subscription,
             config: ChannelConfig::default(),
+            policy: Arc::new(RoundRobin::new()),
             connector: SharedConnector(Arc::new(Dial)),
             origin: None,
             user_agent: None,
@@ -111,6 +113,18 @@ impl ChannelBuilder {
         self
     }
 
+    /// Sets [`ChannelConfig::selection`].
+    pub fn selection(mut self, selection: Selection) -> Self {
+        self.config.selection = selection;
+        self
+    }
+
+    /// Sets what picks an endpoint for each call. Default [`RoundRobin`].
+    pub fn policy(mut self, policy: impl Policy) -> Self {
+        self.policy = Arc::new(policy);
+        self
+    }
+
     /// Replaces [`Dial`], which dials TCP and Unix sockets.
     pub fn connector(mut self, connector: impl Connector) -> Self {
         self.connector = SharedConnector(Arc::new(connector));
@@ -162,8 +176,7 @@ impl ChannelBuilder {
 
         let service = subscription.service().clone();
         let config = Arc::new(self.config);
-        let rotation = Rotation::new();
-        let published = Arc::new(Published::new(ReadySet::unresolved(&rotation)));
+        let published = Arc::new(Published::new(ReadySet::unresolved()));
         let (telling, events) = mpsc::channel(EVENTS);
         let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
         let driver = Driver::new(Parts {
@@ -172,7 +185,7 @@ impl ChannelBuilder {
             transport: Arc::new(transport),
             origin,
             published: Arc::clone(&published),
-            rotation,
+            policy: self.policy,
             events,
             telling: telling.clone(),
             stop: stop.clone(),

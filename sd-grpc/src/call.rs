@@ -19,6 +19,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use hyper::client::conn::TrySendError;
+use sd_core::balance::CallInfo;
 use sd_core::retry::Backoff;
 use tokio::time::{Instant, sleep};
 use tonic::body::Body;
@@ -30,7 +31,7 @@ use crate::connection::{Connection, StreamPermit};
 use crate::deadline::{self, GRPC_TIMEOUT, earlier, until};
 use crate::driver::Event;
 use crate::instrument::Again;
-use crate::options::{AnsweredBy, Idempotent, WaitForReady};
+use crate::options::{AnsweredBy, HashKey, Idempotent, WaitForReady};
 use crate::ready_set::{Condition, Pick, ReadySet, Tried};
 use crate::request_body::{CallBody, RequestBody};
 use crate::shared::{Shared, Totals};
@@ -39,10 +40,19 @@ use crate::subchannel::Subchannel;
 
 const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
+/// What a policy is told of a call.
+pub(crate) fn info(path: &str, hash_key: Option<HashKey>) -> CallInfo<'_> {
+    let info = CallInfo::new().with_method(path);
+    match hash_key {
+        Some(HashKey(key)) => info.with_hash_key(key),
+        None => info,
+    }
+}
+
 /// Picks from `set`, and tells the driver of endpoints that need another connection.
-pub(crate) fn pick(shared: &Shared, set: &ReadySet, tried: &Tried) -> Pick {
+pub(crate) fn pick(shared: &Shared, set: &ReadySet, info: &CallInfo<'_>, tried: &Tried) -> Pick {
     let mut full = Vec::new();
-    let pick = set.pick(tried, &mut full);
+    let pick = set.pick(info, tried, &mut full);
     for subchannel in full {
         ask_for_more(shared, subchannel);
     }
@@ -65,6 +75,7 @@ pub(crate) struct Call {
     began: Instant,
     deadline: Option<Instant>,
     wait_for_ready: bool,
+    hash_key: Option<HashKey>,
     /// Until when it may be sent again although a server has looked at it; `None` where it may not.
     answered_by: Option<AnsweredBy>,
     tried: Tried,
@@ -143,6 +154,7 @@ impl Call {
             began,
             deadline: timeout.and_then(|timeout| began.checked_add(timeout)),
             wait_for_ready,
+            hash_key: parts.extensions.get().copied(),
             answered_by,
             tried: Tried::default(),
             attempts: 0,
@@ -186,7 +198,7 @@ impl Call {
                 }
                 Outcome::Failed {
                     failure,
-                    permit,
+                    mut permit,
                     refused,
                     pushback,
                 } => {
@@ -271,7 +283,8 @@ impl Call {
             changed.as_mut().enable();
             freed.as_mut().enable();
             let set = shared.published.set().load_full();
-            let full = match pick(shared, &set, &self.tried) {
+            let info = info(self.path.path(), self.hash_key);
+            let full = match pick(shared, &set, &info, &self.tried) {
                 Pick::On(connection) => return Ok(self.permit(connection)),
                 Pick::Full => true,
                 Pick::None => false,

@@ -82,7 +82,7 @@ impl BalancedChannel {
                 tokio::pin!(changed);
                 changed.as_mut().enable();
                 let set = published.set().load_full();
-                if !set.ready.is_empty() {
+                if !set.choice.is_empty() {
                     return Ok(());
                 }
                 if self.shared.stop.is_cancelled() {
@@ -133,7 +133,8 @@ impl Service<Request<Body>> for BalancedChannel {
 
     fn call(&mut self, request: Request<Body>) -> CallFuture {
         let shared = Arc::clone(&self.shared);
-        let place = match call::pick(&shared, self.set.load(), &Tried::default()) {
+        let info = call::info(request.uri().path(), request.extensions().get().copied());
+        let place = match call::pick(&shared, self.set.load(), &info, &Tried::default()) {
             Pick::On(connection) => Some(StreamPermit::new(connection, Arc::clone(&shared))),
             Pick::Full | Pick::None => None,
         };

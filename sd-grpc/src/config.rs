@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use sd_core::balance::Selection;
 use sd_core::{Error, Result};
 
 use crate::options::AnsweredBy;
@@ -12,6 +13,8 @@ use crate::throttle::RetryThrottle;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ChannelConfig {
+    /// Which instances are connected, and which of them are preferred. Default all.
+    pub selection: Selection,
     /// How long opening a connection may take: dialing, TLS and the server's SETTINGS together. Must not be
     /// zero. Default 10 s.
     pub connect_timeout: Duration,
@@ -88,6 +91,7 @@ pub struct KeepAlive {
 impl Default for ChannelConfig {
     fn default() -> Self {
         Self {
+            selection: Selection::default(),
             connect_timeout: Duration::from_secs(10),
             reconnect_first: Duration::from_millis(200),
             reconnect_cap: Duration::from_secs(20),

@@ -16,12 +16,15 @@ use crossbeam_utils::CachePadded;
 use futures_util::stream::FuturesUnordered;
 use futures_util::task::AtomicWaker;
 use futures_util::{FutureExt, StreamExt};
+use http::HeaderMap;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sd_core::Instance;
+use sd_core::balance::{LoadGuard, Outcome};
 use sd_core::sync::lock;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep, timeout};
+use tonic::{Code, Status};
 use tracing::debug;
 
 use crate::config::{ChannelConfig, KeepAlive};
@@ -211,17 +214,19 @@ pub(crate) struct StreamPermit {
     began: Instant,
     /// How many bytes had come by then.
     bytes: u64,
+    /// Tells the policy. Dropped after the place is left.
+    load: Option<LoadGuard>,
 }
 
 impl StreamPermit {
     /// For a call that has [entered](Connection::enter).
     pub(crate) fn new(connection: Arc<Connection>, shared: Arc<Shared>) -> Self {
-        let bytes = connection.bytes();
         Self {
+            bytes: connection.bytes(),
+            load: connection.target.load().cloned().map(LoadGuard::begin),
             connection,
             shared,
             began: Instant::now(),
-            bytes,
         }
     }
 
@@ -265,9 +270,33 @@ impl StreamPermit {
             .timed_out(self.began, self.bytes, self.shared.config.silent_after);
     }
 
+    /// The call got its answer here.
+    pub(crate) fn succeeded(&mut self) {
+        self.tell(Outcome::Success);
+    }
+
+    /// The call's answer ended with these trailers.
+    pub(crate) fn answered(&mut self, trailers: &HeaderMap) {
+        let code = trailers.get(Status::GRPC_STATUS);
+        let code = code.map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()));
+        let cannot_serve = matches!(code, Code::Unavailable | Code::ResourceExhausted);
+        self.tell(if cannot_serve {
+            Outcome::Failure
+        } else {
+            Outcome::Success
+        });
+    }
+
     /// The call got no answer here.
-    pub(crate) fn failed(&self) {
+    pub(crate) fn failed(&mut self) {
         self.target().counters().error();
+        self.tell(Outcome::Failure);
+    }
+
+    fn tell(&mut self, outcome: Outcome) {
+        if let Some(load) = &mut self.load {
+            load.tell(outcome);
+        }
     }
 }
 

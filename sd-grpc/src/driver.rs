@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
-use sd_core::balance::{Picker, Rotation};
+use sd_core::balance::{Listed, Policy, Selector};
 use sd_core::retry::Backoff;
 use sd_core::{Delta, Instance, InstanceId, Snapshot, State, Subscription};
 use tokio::sync::mpsc;
@@ -85,9 +85,11 @@ pub(crate) struct Driver {
     /// For the tasks of connections.
     telling: mpsc::Sender<Event>,
     stop: CancellationToken,
-    rotation: Rotation,
 
+    /// The part of the service that is to be connected.
     snapshot: Snapshot,
+    /// How many instances the whole service has.
+    registered: usize,
     resolved: bool,
     /// Why the set is unknown.
     unresolved_because: Option<Arc<str>>,
@@ -99,10 +101,8 @@ pub(crate) struct Driver {
     failure: Option<Arc<str>>,
     /// The members as calls see them; rebuilt when one comes, goes or moves.
     shown: Arc<[Arc<Subchannel>]>,
-    /// The weights of the members.
-    weights: Vec<u16>,
-    /// The indices of ready members, sorted.
-    ready: Vec<u32>,
+    /// The members as the policy sees them.
+    selector: Selector,
     /// Removed endpoints with connections.
     leaving: Vec<Arc<Subchannel>>,
     /// Something changed since the last publishing.
@@ -129,8 +129,6 @@ enum Timer {
 /// One endpoint of the service.
 struct Member {
     instance: Arc<Instance>,
-    /// The instance's, at hand for going through all members.
-    weight: u16,
     state: EndpointState,
     link: Link,
     /// Where it was before it moved; serves on until the new place is connected. Boxed because it is rare.
@@ -152,7 +150,6 @@ struct Link {
 impl Member {
     fn new(instance: Arc<Instance>, link: Link) -> Self {
         Self {
-            weight: instance.weight(),
             state: EndpointState::of(&instance, false, false),
             instance,
             link,
@@ -160,16 +157,19 @@ impl Member {
         }
     }
 
-    fn change(&mut self, to: Arc<Instance>) {
-        self.weight = to.weight();
-        self.instance = to;
-    }
-
     /// The place that calls use.
     fn shown(&self) -> &Link {
         match &self.previous {
             Some(previous) if self.link.open == 0 => previous,
             _ => &self.link,
+        }
+    }
+
+    fn listed(&self) -> Listed {
+        Listed {
+            instance: Arc::clone(&self.instance),
+            load: self.shown().subchannel.target().load().cloned(),
+            usable: self.state == EndpointState::Ready,
         }
     }
 }
@@ -181,7 +181,7 @@ pub(crate) struct Parts {
     pub(crate) transport: Arc<Transport>,
     pub(crate) origin: Option<(Scheme, Authority)>,
     pub(crate) published: Arc<Published>,
-    pub(crate) rotation: Rotation,
+    pub(crate) policy: Arc<dyn Policy>,
     pub(crate) events: mpsc::Receiver<Event>,
     pub(crate) telling: mpsc::Sender<Event>,
     pub(crate) stop: CancellationToken,
@@ -191,6 +191,7 @@ impl Driver {
     pub(crate) fn new(parts: Parts) -> Self {
         let state = parts.subscription.state();
         Self {
+            selector: Selector::new(parts.policy, parts.config.selection.zone.clone()),
             metrics: DriverMetrics::new(parts.subscription.service()),
             snapshot: Snapshot::unread(
                 parts.subscription.service().clone(),
@@ -205,15 +206,13 @@ impl Driver {
             events: parts.events,
             telling: parts.telling,
             stop: parts.stop,
-            rotation: parts.rotation,
+            registered: 0,
             resolved: false,
             unresolved_because: None,
             members: Vec::new(),
             counts: StateCounts::default(),
             failure: None,
             shown: Arc::default(),
-            weights: Vec::new(),
-            ready: Vec::new(),
             leaving: Vec::new(),
             dirty: true,
             connections: JoinSet::new(),
@@ -256,8 +255,8 @@ impl Driver {
         for member in std::mem::take(&mut self.members) {
             self.dismiss(member);
         }
-        self.ready.clear();
-        self.shown = Arc::default();
+        self.relist();
+        self.reshow();
         self.timers.clear();
         self.queue.clear();
         self.retries.clear();
@@ -336,15 +335,18 @@ impl Driver {
             self.dirty = true;
             return;
         }
-        let new = state.snapshot();
-        let delta = Delta::between(&self.snapshot, new);
+        let new = self.config.selection.to_connect(state.snapshot());
+        let delta = Delta::between(&self.snapshot, &new);
         let first = !std::mem::replace(&mut self.resolved, true);
-        self.snapshot = new.clone();
+        // How many there are is part of the reason if none can be used.
+        self.dirty |= self.registered != state.snapshot().len();
+        self.registered = state.snapshot().len();
+        self.snapshot = new;
         if delta.is_empty() && !first {
             return;
         }
         info!(
-            service = new.service().as_str(),
+            service = self.snapshot.service().as_str(),
             added = delta.added.len(),
             removed = delta.removed.len(),
             readdressed = delta.readdressed.len(),
@@ -388,6 +390,7 @@ impl Driver {
             for instance in gone {
                 if let Some(position) = self.position(instance.id()) {
                     let member = self.members.remove(position);
+                    self.selector.remove(position);
                     self.dismiss(member);
                 }
             }
@@ -402,6 +405,7 @@ impl Driver {
                 self.members.push(member);
             }
         }
+        self.relist();
     }
 
     /// Puts members in; `new` is sorted.
@@ -410,6 +414,7 @@ impl Driver {
             self.members.extend(new);
             self.members
                 .sort_by(|a, b| a.instance.id().cmp(b.instance.id()));
+            self.relist();
             return;
         }
         for member in new {
@@ -417,6 +422,7 @@ impl Driver {
             let place = self
                 .members
                 .partition_point(|other| other.instance.id() < id);
+            self.selector.insert(place, member.listed());
             self.members.insert(place, member);
         }
     }
@@ -426,11 +432,8 @@ impl Driver {
         let Some(position) = self.position(to.id()) else {
             return;
         };
-        if let Some(weight) = self.weights.get_mut(position) {
-            *weight = to.weight();
-        }
         if let Some(member) = self.members.get_mut(position) {
-            member.change(to);
+            member.instance = to;
         }
         self.refresh(position, None);
     }
@@ -443,7 +446,7 @@ impl Driver {
         let Some(member) = self.members.get_mut(position) else {
             return;
         };
-        member.change(to);
+        member.instance = to;
         let old = std::mem::replace(&mut member.link, link);
         // Of two moves in a row, the place that serves is kept.
         let done = if old.open > 0 {
@@ -473,8 +476,10 @@ impl Driver {
             .find(|link| Arc::ptr_eq(&link.subchannel, subchannel))
     }
 
-    fn new_link(&self, instance: &Instance) -> Link {
-        let target = Target::new(instance, &self.transport.scheme, self.origin.as_ref());
+    fn new_link(&self, instance: &Arc<Instance>) -> Link {
+        let load = self.selector.new_load(instance);
+        let (scheme, origin) = (&self.transport.scheme, self.origin.as_ref());
+        let target = Target::new(instance, scheme, origin, load);
         Link {
             subchannel: Arc::new(Subchannel::new(target)),
             open: 0,
@@ -702,19 +707,16 @@ impl Driver {
 
     // --- Publishing ----------------------------------------------------------------------------------------------------
 
+    /// Rebuilds what the policy sees of the members.
+    fn relist(&mut self) {
+        self.selector
+            .replace(self.members.iter().map(Member::listed));
+    }
+
     /// Rebuilds what calls see of the members.
     fn reshow(&mut self) {
-        let members = &self.members;
-        self.shown = members
-            .iter()
-            .map(|member| Arc::clone(&member.shown().subchannel))
-            .collect();
-        self.weights = members.iter().map(|member| member.weight).collect();
-        self.ready = (0u32..)
-            .zip(members)
-            .filter(|(_, member)| member.state == EndpointState::Ready)
-            .map(|(index, _)| index)
-            .collect();
+        let shown = self.members.iter().map(|member| &member.shown().subchannel);
+        self.shown = shown.cloned().collect();
         self.dirty = true;
     }
 
@@ -731,47 +733,19 @@ impl Driver {
         self.counts.moved(Some(member.state), Some(state));
         member.state = state;
         member.link.subchannel.stand(state, failure.clone());
+        self.selector.update(position, member.listed());
         self.failure = failure.or(self.failure.take());
-
-        let Ok(index) = u32::try_from(position) else {
-            return;
-        };
-        match (
-            self.ready.binary_search(&index),
-            state == EndpointState::Ready,
-        ) {
-            (Err(at), true) => self.ready.insert(at, index),
-            (Ok(at), false) => {
-                self.ready.remove(at);
-            }
-            (Ok(_), true) | (Err(_), false) => {}
-        }
     }
 
-    fn publish(&self, condition: Condition) {
-        let (ready, picker) = self.pickable();
+    fn publish(&mut self, condition: Condition) {
+        let choice = self.selector.choose();
         self.metrics.endpoints(&self.counts);
         self.published.publish(ReadySet {
             members: Arc::clone(&self.shown),
             leaving: self.leaving.as_slice().into(),
-            ready,
-            picker,
+            choice,
             condition,
         });
-    }
-
-    /// The ready members that may be picked, without those of weight 0 unless there are only such.
-    fn pickable(&self) -> (Box<[u32]>, Picker) {
-        let weight = |index: &u32| self.weights.get(*index as usize).copied().unwrap_or(0);
-        let first = self.ready.first().map_or(0, weight);
-        if self.ready.iter().all(|index| weight(index) == first) {
-            let picker = Picker::even(&self.rotation, self.ready.len());
-            return (self.ready.as_slice().into(), picker);
-        }
-        let weighty = |index: &u32| weight(index) > 0;
-        let ready: Box<[u32]> = self.ready.iter().copied().filter(weighty).collect();
-        let picker = Picker::new(&self.rotation, ready.iter().map(weight));
-        (ready, picker)
     }
 
     fn condition(&self) -> Condition {
@@ -789,6 +763,11 @@ impl Driver {
             Some(why) if failing > 0 => {
                 format!("{failing} of {all} endpoints could not be connected, most recently {why}")
             }
+            _ if all == 0 && self.registered > 0 => format!(
+                "none of the {} registered instances has the labels {}",
+                self.registered,
+                self.config.selection.show_labels()
+            ),
             _ if all == 0 => "no instance is registered".to_owned(),
             _ => format!("no instance is ready ({all} registered)"),
         };

@@ -39,6 +39,8 @@ pub struct EndpointDump {
     pub address: Arc<str>,
     /// The state.
     pub state: EndpointState,
+    /// Whether calls go to it: it is ready, and its tier and zone are the ones in use.
+    pub picked: bool,
     /// How long the endpoint has been in this state, in seconds.
     pub for_seconds: f64,
     /// Why the endpoint is not connected.
@@ -69,14 +71,17 @@ impl ChannelDump {
                 .members
                 .iter()
                 .chain(set.leaving.iter())
-                .map(|subchannel| EndpointDump::new(subchannel))
+                .enumerate()
+                .map(|(index, subchannel)| {
+                    EndpointDump::new(subchannel, set.choice.contains(index))
+                })
                 .collect(),
         }
     }
 }
 
 impl EndpointDump {
-    fn new(subchannel: &Subchannel) -> Self {
+    fn new(subchannel: &Subchannel, picked: bool) -> Self {
         let target = subchannel.target();
         let standing = subchannel.standing();
         let connections = subchannel.connections();
@@ -86,6 +91,7 @@ impl EndpointDump {
             incarnation: target.incarnation(),
             address: target.label(),
             state: standing.state,
+            picked,
             for_seconds: standing.since.elapsed().as_secs_f64(),
             reason: standing.reason,
             connections: connections.len(),

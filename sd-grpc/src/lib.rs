@@ -36,7 +36,7 @@ pub use crate::config::{ChannelConfig, KeepAlive};
 pub use crate::connector::{BoxedIo, Connecting, Connector, Dial, Io};
 pub use crate::discover::{Discover, Feeder, Key, discover, feed};
 pub use crate::dump::{ChannelDump, EndpointDump};
-pub use crate::options::{AnsweredBy, AttemptInfo, Idempotent, WaitForReady};
+pub use crate::options::{AnsweredBy, AttemptInfo, HashKey, Idempotent, WaitForReady};
 pub use crate::server::{DEFAULT_DRAIN, DEFAULT_STOP_WITHIN, Server};
 pub use crate::subchannel::EndpointState;
 pub use crate::throttle::RetryThrottle;

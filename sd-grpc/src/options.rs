@@ -55,6 +55,12 @@ pub enum AnsweredBy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitForReady(pub bool);
 
+/// What a policy of consistent hashing goes by: calls with one key belong to one endpoint. Insert it into a request's extensions. The
+/// policies of this workspace do not look at it; those of others see it in
+/// [`CallInfo::hash_key`](sd_core::balance::CallInfo::hash_key).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashKey(pub u64);
+
 /// The endpoint where a call ended, and the number of attempts. Every response has it in its extensions; for a failed call see
 /// [`AttemptInfo::of`].
 #[derive(Clone, Debug, PartialEq, Eq)]

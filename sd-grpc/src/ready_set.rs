@@ -3,23 +3,22 @@
 use std::fmt;
 use std::sync::Arc;
 
-use sd_core::balance::{Picker, Rotation};
+use sd_core::balance::{CallInfo, Choice};
 
 use crate::connection::Connection;
 use crate::subchannel::{Place, Subchannel, Target};
 
 /// The endpoints of a service and which of them take calls.
 ///
-/// Two levels: the members change with the service, which endpoints of them are ready changes with every connection. Only
-/// numbers are copied for the latter.
+/// Two levels: the members change with the service, which of them are picked changes with every connection. Only numbers are copied
+/// for the latter.
 #[derive(Debug)]
 pub(crate) struct ReadySet {
     pub(crate) members: Arc<[Arc<Subchannel>]>,
     /// Removed endpoints with calls in flight.
     pub(crate) leaving: Arc<[Arc<Subchannel>]>,
-    /// Indices of members that are connected and want calls.
-    pub(crate) ready: Box<[u32]>,
-    pub(crate) picker: Picker,
+    /// Among the members.
+    pub(crate) choice: Choice,
     pub(crate) condition: Condition,
 }
 
@@ -79,70 +78,46 @@ impl Tried {
     }
 }
 
-/// After so many picks that came to nothing, every endpoint is looked at once.
-const PICKS: usize = 4;
-
 impl ReadySet {
     /// The set of a channel that knows nothing yet.
-    pub(crate) fn unresolved(rotation: &Rotation) -> Self {
+    pub(crate) fn unresolved() -> Self {
         Self {
             members: Arc::default(),
             leaving: Arc::default(),
-            ready: Box::default(),
-            picker: Picker::even(rotation, 0),
+            choice: Choice::default(),
             condition: Condition::Unresolved { reason: None },
         }
     }
 
-    /// Takes a place at the endpoint whose turn it is. One that was tried gets another call only if no other endpoint can take it.
-    /// Adds to `full` those endpoints that should get another connection.
-    pub(crate) fn pick(&self, tried: &Tried, full: &mut Vec<Arc<Subchannel>>) -> Pick {
-        for _ in 0..PICKS {
-            let Some(member) = self.picker.pick().and_then(|nth| self.nth(nth)) else {
-                return Pick::None;
-            };
-            if tried.contains(member.target()) {
-                continue;
-            }
-            match member.enter() {
-                Place::On(connection) => return Pick::On(connection),
-                Place::Full { ask: true } => full.push(Arc::clone(member)),
-                Place::Full { ask: false } | Place::None => {}
-            }
-        }
-        self.search(tried, full)
-    }
-
-    /// Looks at every ready endpoint, from a random one on; at those that were tried last.
-    fn search(&self, tried: &Tried, full: &mut Vec<Arc<Subchannel>>) -> Pick {
-        let start = fastrand::usize(..self.ready.len().max(1));
+    /// Takes a place at the endpoint that the policy picks. One that was tried gets another call only if no other endpoint can take
+    /// it. Adds to `full` those endpoints that should get another connection.
+    pub(crate) fn pick(
+        &self,
+        call: &CallInfo<'_>,
+        tried: &Tried,
+        full: &mut Vec<Arc<Subchannel>>,
+    ) -> Pick {
+        let member = |index: usize| self.members.get(index);
+        let has_tried = |index| member(index).is_some_and(|one| tried.contains(one.target()));
         let mut some_full = false;
-        for again in [false, true] {
-            for nth in (start..self.ready.len()).chain(0..start) {
-                let Some(member) = self.nth(nth) else {
-                    continue;
-                };
-                if tried.contains(member.target()) != again {
-                    continue;
-                }
-                match member.enter() {
-                    Place::On(connection) => return Pick::On(connection),
-                    Place::Full { ask } => {
-                        some_full = true;
-                        if ask {
-                            full.push(Arc::clone(member));
-                        }
+        let place = self.choice.pick(call, has_tried, |index| {
+            let member = member(index)?;
+            match member.enter() {
+                Place::On(connection) => return Some(connection),
+                Place::Full { ask } => {
+                    some_full = true;
+                    if ask {
+                        full.push(Arc::clone(member));
                     }
-                    Place::None => {}
                 }
+                Place::None => {}
             }
+            None
+        });
+        match place {
+            Some(connection) => Pick::On(connection),
+            None if some_full => Pick::Full,
+            None => Pick::None,
         }
-        if some_full { Pick::Full } else { Pick::None }
-    }
-
-    fn nth(&self, nth: usize) -> Option<&Arc<Subchannel>> {
-        self.ready
-            .get(nth)
-            .and_then(|index| self.members.get(*index as usize))
     }
 }

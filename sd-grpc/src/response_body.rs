@@ -38,10 +38,14 @@ impl ResponseBody {
         beginning: Beginning,
         incoming: Incoming,
         sending: Option<Sending>,
-        permit: StreamPermit,
+        mut permit: StreamPermit,
         deadline: Option<Instant>,
         attempts: u32,
     ) -> Self {
+        // Not every caller polls a body that is known to have ended.
+        if beginning.trailers().is_some() || (beginning.is_empty() && incoming.is_end_stream()) {
+            permit.succeeded();
+        }
         Self {
             beginning,
             open: Some(Open {
@@ -93,6 +97,7 @@ impl Body for ResponseBody {
         };
         let failure = match polled {
             Poll::Ready(None) => {
+                open.permit.succeeded();
                 this.open = None;
                 return Poll::Ready(None);
             }
@@ -101,13 +106,17 @@ impl Body for ResponseBody {
             Poll::Ready(Some(Ok(frame))) if !this.is_late(cx, false) => {
                 if frame.is_trailers() {
                     // Nothing can follow, and not every caller polls for it.
-                    this.open = None;
+                    if let (Some(mut open), Some(trailers)) =
+                        (this.open.take(), frame.trailers_ref())
+                    {
+                        open.permit.answered(trailers);
+                    }
                 }
                 return Poll::Ready(Some(Ok(frame)));
             }
             Poll::Pending | Poll::Ready(Some(Ok(_))) => None,
         };
-        let Some((permit, attempt)) = this.end() else {
+        let Some((mut permit, attempt)) = this.end() else {
             return Poll::Ready(None);
         };
         permit.failed();

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use http::uri::{Authority, Scheme};
+use sd_core::balance::Load;
 use sd_core::sync::lock;
 use sd_core::{Address, Incarnation, Instance, InstanceId};
 use serde::Serialize;
@@ -23,6 +24,8 @@ pub(crate) struct Target {
     scheme: Scheme,
     authority: Authority,
     counters: CachePadded<Counters>,
+    /// What the policy keeps of its calls.
+    load: Option<Arc<dyn Load>>,
 }
 
 /// What happened at one endpoint.
@@ -39,6 +42,7 @@ impl Target {
         instance: &Instance,
         scheme: &Scheme,
         origin: Option<&(Scheme, Authority)>,
+        load: Option<Arc<dyn Load>>,
     ) -> Self {
         let (scheme, authority) = origin.cloned().unwrap_or_else(|| {
             let authority = match instance.endpoint().address() {
@@ -56,6 +60,7 @@ impl Target {
             scheme,
             authority,
             counters: CachePadded::default(),
+            load,
         }
     }
 
@@ -78,6 +83,10 @@ impl Target {
 
     pub(crate) fn authority(&self) -> Authority {
         self.authority.clone()
+    }
+
+    pub(crate) fn load(&self) -> Option<&Arc<dyn Load>> {
+        self.load.as_ref()
     }
 
     pub(crate) fn counters(&self) -> &Counters {
@@ -118,7 +127,7 @@ impl Counters {
 pub enum EndpointState {
     /// Connecting for the first time, or again after a good connection broke.
     Connecting,
-    /// Connected and in the set that calls pick from.
+    /// Connected. Calls go to it while its tier and zone are the ones in use.
     Ready,
     /// The instance is marked not ready: it wants no calls.
     NotReady,

@@ -1,30 +1,23 @@
-//! Whose turn it is: one counter that all pickers of a set share, old and new.
+//! Whose turn it is: one counter that the pickers of an owner share, one after the other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crossbeam_utils::CachePadded;
 
-/// The turn that the pickers of one set share. A rebuilt picker continues where the old one stood, and many holders of one
-/// picker share the calls exactly. The turn starts at random, so that many clients do not begin with the same server. Clones
-/// share the turn.
+/// A turn. A picker for the next set goes on where the last one stood, and all who hold one picker share the calls exactly. It starts
+/// at random, so that many clients do not begin with the same server. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Rotation(Arc<CachePadded<AtomicU32>>);
-
-impl Default for Rotation {
-    fn default() -> Self {
-        Self::new()
-    }
-}
+pub(super) struct Rotation(Arc<CachePadded<AtomicU32>>);
 
 impl Rotation {
     /// A rotation that starts at random.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::starting_at(fastrand::u32(..))
     }
 
     /// A rotation that starts at `turn`, for reproducible orders.
-    pub fn starting_at(turn: u32) -> Self {
+    pub(super) fn starting_at(turn: u32) -> Self {
         Self(Arc::new(CachePadded::new(AtomicU32::new(turn))))
     }
 

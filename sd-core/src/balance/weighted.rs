@@ -55,7 +55,7 @@ impl Weighted {
         Self { slots }
     }
 
-    pub(super) fn pick(&self, rotation: &Rotation) -> usize {
+    pub(super) fn in_turn(&self, rotation: &Rotation) -> usize {
         // The heaviest slot takes every turn of its own, so the loop ends within one round.
         loop {
             let turn = rotation.advance();
@@ -69,6 +69,19 @@ impl Weighted {
                 .wrapping_mul(generation)
                 .wrapping_add(slot.phase);
             if slot.stride == u32::MAX || at.checked_add(slot.stride).is_none() {
+                return slot.entry as usize;
+            }
+        }
+    }
+
+    /// A slot is drawn, and drawn again if it has more chances than its share. Takes fewer than two draws on average.
+    pub(super) fn at_random(&self) -> usize {
+        loop {
+            let index = fastrand::usize(..self.slots.len().max(1));
+            let Some(slot) = self.slots.get(index) else {
+                return 0;
+            };
+            if fastrand::u32(..) <= slot.stride {
                 return slot.entry as usize;
             }
         }

@@ -15,7 +15,7 @@ use super::EndpointCache;
 use super::driver::Driver;
 use super::parts::{Make, Parts, Settings};
 use super::set::EndpointSet;
-use crate::balance::Rotation;
+use crate::balance::{Choice, Policy, RoundRobin, Selection};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::subscription::Subscription;
 use crate::model::instance::Instance;
@@ -55,6 +55,8 @@ impl<T: Send + Sync + 'static> EndpointCacheBuilder<T> {
                 close_within: Duration::from_secs(5),
                 invalidate_after: None,
             },
+            selection: Selection::default(),
+            policy: Arc::new(RoundRobin::new()),
         })
     }
 
@@ -107,13 +109,25 @@ impl<T: Send + Sync + 'static> EndpointCacheBuilder<T> {
         self
     }
 
+    /// Sets which instances get a value, and which of them are preferred. Default all.
+    pub fn selection(mut self, selection: Selection) -> Self {
+        self.0.selection = selection;
+        self
+    }
+
+    /// Sets what picks an endpoint for each call. Default [`RoundRobin`].
+    pub fn policy(mut self, policy: impl Policy) -> Self {
+        self.0.policy = Arc::new(policy);
+        self
+    }
+
     /// Starts the cache without waiting for any value.
     ///
     /// # Errors
     /// `InvalidInput` outside a tokio runtime.
     pub fn spawn(self) -> Result<EndpointCache<T>> {
         let runtime = runtime("endpoint cache")?;
-        let empty = EndpointSet::new(Vec::new(), Vec::new(), &Rotation::new());
+        let empty = EndpointSet::new(Vec::new(), Vec::new(), Choice::default());
         let sets = Arc::new(ArcSwap::from_pointee(empty));
         let (told, news) = watch::channel(());
         let stop = CancellationToken::new();
@@ -136,6 +150,8 @@ impl<T> fmt::Debug for EndpointCacheBuilder<T> {
         f.debug_struct("EndpointCacheBuilder")
             .field("service", self.0.subscription.service())
             .field("settings", &self.0.settings)
+            .field("selection", &self.0.selection)
+            .field("policy", &self.0.policy)
             .finish_non_exhaustive()
     }
 }

@@ -16,9 +16,10 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::cached_endpoint::{CachedEndpoint, MissingEndpoint};
 use super::parts::{Close, Make, Parts, Settings};
-use super::set::{CachedEndpoint, EndpointSet, MissingEndpoint};
-use crate::balance::Rotation;
+use super::set::EndpointSet;
+use crate::balance::{Listed, Selection, Selector};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::subscription::Subscription;
 use crate::instrument;
@@ -39,13 +40,16 @@ pub(super) struct Driver<T> {
     make: Make<T>,
     close: Option<Close<T>>,
     settings: Settings,
-    rotation: Rotation,
+    selection: Selection,
+    selector: Selector,
     sets: Arc<ArcSwap<EndpointSet<T>>>,
     told: watch::Sender<()>,
     stop: CancellationToken,
 
-    /// The set that the slots stand for.
+    /// The set that the slots stand for: the selected part of the service.
     listed: Snapshot,
+    /// The source has told its set.
+    resolved: bool,
     slots: BTreeMap<InstanceId, Slot<T>>,
     last_ticket: u64,
     /// The waiting slots by their time.
@@ -95,11 +99,13 @@ impl<T: Send + Sync + 'static> Driver<T> {
             make: built.make,
             close: built.close,
             settings: built.settings,
-            rotation: Rotation::new(),
+            selector: Selector::new(built.policy, built.selection.zone.clone()),
+            selection: built.selection,
             sets,
             told,
             stop,
             listed,
+            resolved: false,
             slots: BTreeMap::new(),
             last_ticket: 0,
             queue: BTreeSet::new(),
@@ -152,7 +158,7 @@ impl<T: Send + Sync + 'static> Driver<T> {
             }
         }
         if !self.invalidated {
-            self.apply(state.snapshot().clone());
+            self.apply(self.selection.to_connect(state.snapshot()));
         }
     }
 
@@ -169,7 +175,8 @@ impl<T: Send + Sync + 'static> Driver<T> {
     fn apply(&mut self, listed: Snapshot) {
         let delta = Delta::between(&self.listed, &listed);
         self.listed = listed;
-        if delta.is_empty() {
+        let first = !std::mem::replace(&mut self.resolved, true);
+        if delta.is_empty() && !first {
             return;
         }
         for gone in &delta.removed {
@@ -221,8 +228,7 @@ impl<T: Send + Sync + 'static> Driver<T> {
         if let Some(slot) = self.slots.get_mut(instance.id()) {
             slot.instance = Arc::clone(instance);
             if let Stage::Made(endpoint) = &mut slot.stage {
-                let value = Arc::clone(endpoint.value());
-                *endpoint = Arc::new(CachedEndpoint::new(Arc::clone(instance), value));
+                *endpoint = Arc::new(endpoint.with_instance(Arc::clone(instance)));
             }
         }
     }
@@ -287,7 +293,9 @@ impl<T: Send + Sync + 'static> Driver<T> {
             (Some(slot), Ok(value)) => {
                 debug!(instance = made.id.as_str(), "endpoint made");
                 let instance = Arc::clone(&slot.instance);
-                slot.stage = Stage::Made(Arc::new(CachedEndpoint::new(instance, Arc::new(value))));
+                let load = self.selector.new_load(&instance);
+                let made = CachedEndpoint::new(instance, Arc::new(value), load);
+                slot.stage = Stage::Made(Arc::new(made));
                 slot.error = None;
             }
             (Some(slot), Err(error)) => {
@@ -310,7 +318,7 @@ impl<T: Send + Sync + 'static> Driver<T> {
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let (mut endpoints, mut missing) = (Vec::with_capacity(self.slots.len()), Vec::new());
         for slot in self.slots.values() {
             if let Stage::Made(endpoint) = &slot.stage {
@@ -323,9 +331,16 @@ impl<T: Send + Sync + 'static> Driver<T> {
                 });
             }
         }
-        let set = EndpointSet::new(endpoints, missing, &self.rotation)
+        self.selector
+            .replace(endpoints.iter().map(|endpoint| Listed {
+                instance: Arc::clone(endpoint.instance()),
+                load: endpoint.load.clone(),
+                usable: endpoint.instance().is_ready(),
+            }));
+        let set = EndpointSet::new(endpoints, missing, self.selector.choose())
             .with_draining(self.draining.len())
-            .with_invalidated(self.invalidated);
+            .with_invalidated(self.invalidated)
+            .with_resolved(self.resolved);
         self.sets.store(Arc::new(set));
         self.told.send_replace(());
     }

@@ -33,6 +33,8 @@ pub struct EndpointDump {
     pub ready: bool,
     /// Whether its value has been made.
     pub made: bool,
+    /// Whether calls go to it: it is ready and made, and its tier and zone are the ones in use.
+    pub picked: bool,
     /// How many attempts to make the value have failed.
     pub failures: u32,
     /// Why the last attempt failed.
@@ -46,6 +48,7 @@ impl EndpointDump {
             address: instance.endpoint().to_string(),
             ready: instance.is_ready(),
             made: true,
+            picked: false,
             failures: 0,
             error: None,
         }
@@ -54,10 +57,11 @@ impl EndpointDump {
 
 impl EndpointCacheDump {
     pub(super) fn new<T>(subscription: SubscriptionDump, set: &EndpointSet<T>) -> Self {
-        let made = set
-            .endpoints()
-            .iter()
-            .map(|endpoint| EndpointDump::new(endpoint.instance()));
+        let made = set.endpoints().iter().enumerate();
+        let made = made.map(|(index, endpoint)| EndpointDump {
+            picked: set.is_picked(index),
+            ..EndpointDump::new(endpoint.instance())
+        });
         let missing = set.missing().iter().map(|missing| EndpointDump {
             made: false,
             failures: missing.failures(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use crate::balance::{Policy, Selection};
 use crate::error::Result;
 use crate::feed::subscription::Subscription;
 use crate::model::instance::Instance;
@@ -32,4 +33,6 @@ pub(super) struct Parts<T> {
     pub(super) make: Make<T>,
     pub(super) close: Option<Close<T>>,
     pub(super) settings: Settings,
+    pub(super) selection: Selection,
+    pub(super) policy: Arc<dyn Policy>,
 }

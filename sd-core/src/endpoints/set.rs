@@ -1,59 +1,12 @@
-//! The set that an endpoint cache publishes: immutable, with a picker over it.
+//! The set that an endpoint cache publishes: immutable, with the choice that calls pick from.
 
 use std::fmt;
 use std::sync::Arc;
 
-use crate::balance::{Picker, Rotation};
-use crate::error::Error;
-use crate::model::instance::Instance;
+use super::cached_endpoint::{CachedEndpoint, MissingEndpoint};
+use super::picked::Picked;
+use crate::balance::{CallInfo, Choice};
 use crate::model::name::InstanceId;
-
-/// An instance and the value that was made of it.
-pub struct CachedEndpoint<T> {
-    instance: Arc<Instance>,
-    value: Arc<T>,
-}
-
-impl<T> CachedEndpoint<T> {
-    pub(super) fn new(instance: Arc<Instance>, value: Arc<T>) -> Self {
-        Self { instance, value }
-    }
-
-    /// The instance as it is now. Its weight or metadata may have changed since the value was made.
-    pub fn instance(&self) -> &Arc<Instance> {
-        &self.instance
-    }
-
-    /// The value that was made of it.
-    pub fn value(&self) -> &Arc<T> {
-        &self.value
-    }
-}
-
-/// An instance whose value has not been made yet.
-#[derive(Clone, Debug)]
-pub struct MissingEndpoint {
-    pub(super) instance: Arc<Instance>,
-    pub(super) failures: u32,
-    pub(super) error: Option<Error>,
-}
-
-impl MissingEndpoint {
-    /// The instance.
-    pub fn instance(&self) -> &Arc<Instance> {
-        &self.instance
-    }
-
-    /// How many attempts have failed.
-    pub fn failures(&self) -> u32 {
-        self.failures
-    }
-
-    /// Why the last attempt failed.
-    pub fn error(&self) -> Option<&Error> {
-        self.error.as_ref()
-    }
-}
 
 /// All endpoints at one time. Immutable.
 pub struct EndpointSet<T> {
@@ -61,37 +14,24 @@ pub struct EndpointSet<T> {
     missing: Vec<MissingEndpoint>,
     draining: usize,
     invalidated: bool,
-    /// The indices that the picker chooses from.
-    choice: Vec<usize>,
-    picker: Picker,
+    resolved: bool,
+    choice: Choice,
 }
 
 impl<T> EndpointSet<T> {
-    /// Takes endpoints and missing ones sorted by id. Only ready endpoints of the lowest tier are picked.
+    /// Takes endpoints and missing ones sorted by id, and the choice among the endpoints.
     pub(super) fn new(
         endpoints: Vec<Arc<CachedEndpoint<T>>>,
         missing: Vec<MissingEndpoint>,
-        rotation: &Rotation,
+        choice: Choice,
     ) -> Self {
-        let ready = || {
-            let indexed = endpoints.iter().enumerate();
-            indexed.filter(|(_, endpoint)| endpoint.instance.is_ready())
-        };
-        let tier = ready()
-            .map(|(_, endpoint)| endpoint.instance.priority())
-            .min();
-        let (choice, weights): (Vec<_>, Vec<_>) = ready()
-            .filter(|(_, endpoint)| Some(endpoint.instance.priority()) == tier)
-            .map(|(index, endpoint)| (index, endpoint.instance.weight()))
-            .unzip();
-        let picker = Picker::new(rotation, weights);
         Self {
             endpoints,
             missing,
             draining: 0,
             invalidated: false,
+            resolved: false,
             choice,
-            picker,
         }
     }
 
@@ -105,14 +45,26 @@ impl<T> EndpointSet<T> {
         self
     }
 
-    /// The next endpoint that wants calls, in turn by weight. Only ready endpoints of the lowest tier are picked.
-    pub fn pick(&self) -> Option<&Arc<CachedEndpoint<T>>> {
-        let index = self.picker.pick()?;
-        self.endpoints.get(*self.choice.get(index)?)
+    pub(super) fn with_resolved(mut self, resolved: bool) -> Self {
+        self.resolved = resolved;
+        self
     }
 
     pub(super) fn has_choice(&self) -> bool {
         !self.choice.is_empty()
+    }
+
+    /// Whether calls may find an endpoint soon: the set is not known yet, or a value is being made for the first time.
+    pub(super) fn may_have_choice_soon(&self) -> bool {
+        let is_new =
+            |missing: &MissingEndpoint| missing.failures == 0 && missing.instance.is_ready();
+        !self.resolved || self.missing.iter().any(is_new)
+    }
+
+    /// Whether calls go to the endpoint at `index` of [`endpoints`](Self::endpoints): it wants calls, and its tier and zone are the
+    /// ones in use.
+    pub fn is_picked(&self, index: usize) -> bool {
+        self.choice.contains(index)
     }
 
     /// All endpoints, including those that want no calls, sorted by id.
@@ -124,7 +76,7 @@ impl<T> EndpointSet<T> {
     pub fn get(&self, id: &InstanceId) -> Option<&Arc<CachedEndpoint<T>>> {
         let index = self
             .endpoints
-            .binary_search_by(|endpoint| endpoint.instance.id().cmp(id))
+            .binary_search_by(|endpoint| endpoint.instance().id().cmp(id))
             .ok()?;
         self.endpoints.get(index)
     }
@@ -155,11 +107,22 @@ impl<T> EndpointSet<T> {
     }
 }
 
-impl<T> fmt::Debug for CachedEndpoint<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CachedEndpoint")
-            .field("instance", &self.instance)
-            .finish_non_exhaustive()
+impl<T: Send + Sync> EndpointSet<T> {
+    /// Picks an endpoint for a call; see [`EndpointCache::pick`](super::EndpointCache::pick).
+    pub fn pick(&self) -> Option<Picked<T>> {
+        self.pick_for(&CallInfo::new(), |_| false)
+    }
+
+    /// Picks an endpoint for a call; see [`EndpointCache::pick_for`](super::EndpointCache::pick_for).
+    pub fn pick_for(
+        &self,
+        call: &CallInfo<'_>,
+        tried: impl Fn(&CachedEndpoint<T>) -> bool + Sync,
+    ) -> Option<Picked<T>> {
+        let has_tried = |index: usize| self.endpoints.get(index).is_some_and(|one| tried(one));
+        self.choice.pick(call, has_tried, |index| {
+            self.endpoints.get(index).cloned().map(Picked::begin)
+        })
     }
 }
 
@@ -169,45 +132,5 @@ impl<T> fmt::Debug for EndpointSet<T> {
             .field("endpoints", &self.endpoints)
             .field("missing", &self.missing)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::combine::switched::instance;
-
-    fn picks(instances: &[Instance], times: usize) -> Vec<String> {
-        let endpoints = instances
-            .iter()
-            .map(|instance| {
-                let instance = Arc::new(instance.clone());
-                Arc::new(CachedEndpoint::new(instance, Arc::new(())))
-            })
-            .collect();
-        let set = EndpointSet::new(endpoints, Vec::new(), &Rotation::starting_at(0));
-        (0..times)
-            .filter_map(|_| set.pick())
-            .map(|endpoint| endpoint.instance().id().to_string())
-            .collect()
-    }
-
-    #[test]
-    fn picks_ready_endpoints_of_the_lowest_tier_in_turn() {
-        let all = [
-            instance("a").with_ready(false),
-            instance("b").with_priority(1),
-            instance("c").with_priority(1),
-            instance("d").with_priority(2),
-        ];
-        assert_eq!(picks(&all, 4), ["b", "c", "b", "c"]);
-        assert_eq!(picks(&all[..1], 4), [""; 0]);
-    }
-
-    #[test]
-    fn picks_by_weight() {
-        let all = [instance("a").with_weight(3), instance("b")];
-        let heavy = picks(&all, 400).iter().filter(|id| *id == "a").count();
-        assert_eq!(heavy, 300);
     }
 }

@@ -5,11 +5,14 @@ use std::fmt;
 use std::future::{Ready, ready};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll, Waker};
 
 use arc_swap::{ArcSwap, Cache};
-use sd_core::balance::{Picker, Rotation};
+use sd_core::Instance;
+use sd_core::balance::{
+    CallInfo, Choice, LeastRequest, Listed, LoadGuard, Policy, RoundRobin, Selector,
+};
 use tower::Service;
 use tower::balance::p2c::Balance;
 use tower::discover::ServiceList;
@@ -43,10 +46,12 @@ impl fmt::Debug for Contender {
 /// All of them, for a set of this size.
 pub(super) fn all(size: usize) -> Vec<Contender> {
     let servers: Arc<[Arc<Server>]> = (0..size).map(|nth| Arc::new(Server::new(nth))).collect();
+    let (even, uneven) = (instances(size, 1), instances(size, 5));
     vec![
-        rotation("sd-core round robin", vec![1; size]),
-        rotation("sd-core weighted", (1..=5).cycle().take(size).collect()),
-        published(&servers),
+        policy("sd-core round robin", RoundRobin::new(), &even),
+        policy("sd-core weighted", RoundRobin::new(), &uneven),
+        policy("sd-core least request", LeastRequest::new(), &even),
+        published(&servers, even),
         swapped(Arc::clone(&servers)),
         locked(servers),
         tower_p2c(size),
@@ -75,50 +80,75 @@ fn repeat(mut pick: impl FnMut() + Send + 'static) -> Picks {
     })
 }
 
-fn rotation(name: &'static str, weights: Vec<u16>) -> Contender {
-    let picker = Arc::new(Picker::new(&Rotation::new(), weights));
+/// So many instances, whose weights go up to `heaviest`.
+fn instances(size: usize, heaviest: u16) -> Vec<Arc<Instance>> {
+    let weights = (1..=heaviest).cycle();
+    let ports = (1..=u16::MAX).cycle();
+    let instances = weights.zip(ports).take(size).filter_map(|(weight, port)| {
+        let instance = Instance::new("bench", format!("10.0.0.1:{port}")).ok()?;
+        Some(Arc::new(instance.with_weight(weight)))
+    });
+    instances.collect()
+}
+
+/// What an owner of these endpoints tells, all of them connected.
+fn listed(selector: &Selector, instances: &[Arc<Instance>]) -> Vec<Listed> {
+    let listed = instances.iter().map(|instance| Listed {
+        instance: Arc::clone(instance),
+        load: selector.new_load(instance),
+        usable: true,
+    });
+    listed.collect()
+}
+
+fn policy(name: &'static str, policy: impl Policy, instances: &[Arc<Instance>]) -> Contender {
+    let mut selector = Selector::new(Arc::new(policy), None);
+    let listed: Arc<[Listed]> = listed(&selector, instances).into();
+    selector.replace(listed.iter().cloned());
+    let choice = selector.choose();
     Contender {
         name,
         ours: true,
-        gives: "an index",
+        gives: "an index, and its load is told of a call",
         shared: true,
         picks: Box::new(move || {
-            let picker = Arc::clone(&picker);
+            let (choice, listed) = (choice.clone(), Arc::clone(&listed));
             repeat(move || {
-                black_box(picker.pick());
+                let picked = choice.pick(&CallInfo::new(), |_| false, |index| listed.get(index));
+                drop(black_box(
+                    picked.and_then(|one| one.load.clone().map(LoadGuard::begin)),
+                ));
             })
         }),
         publish: None,
     }
 }
 
-/// What sd-grpc publishes, as far as a pick reads it: members, which of them are ready, and whose turn it is.
+/// What sd-grpc publishes, as far as a pick reads it: members, and the choice among them.
 #[derive(Debug)]
 struct Set {
     members: Arc<[Arc<Server>]>,
-    ready: Box<[u32]>,
-    picker: Picker,
+    choice: Choice,
 }
 
 impl Set {
-    fn new(members: &Arc<[Arc<Server>]>, rotation: &Rotation) -> Self {
-        Self {
-            members: Arc::clone(members),
-            ready: (0..).take(members.len()).collect(),
-            picker: Picker::even(rotation, members.len()),
-        }
-    }
-
     fn pick(&self) -> Option<Arc<Server>> {
-        let index = self.ready.get(self.picker.pick()?)?;
-        self.members.get(*index as usize).cloned()
+        let member = |index: usize| self.members.get(index).cloned();
+        self.choice.pick(&CallInfo::new(), |_| false, member)
     }
 }
 
-fn published(members: &Arc<[Arc<Server>]>) -> Contender {
-    let rotation = Rotation::new();
-    let state = Arc::new(ArcSwap::from_pointee(Set::new(members, &rotation)));
+fn published(members: &Arc<[Arc<Server>]>, instances: Vec<Arc<Instance>>) -> Contender {
+    let mut selector = Selector::new(Arc::new(RoundRobin::new()), None);
+    let listed = listed(&selector, &instances);
+    selector.replace(listed.clone());
+    let set = |members: &Arc<[Arc<Server>]>, choice| Set {
+        members: Arc::clone(members),
+        choice,
+    };
+    let state = Arc::new(ArcSwap::from_pointee(set(members, selector.choose())));
     let (writer, members) = (Arc::clone(&state), Arc::clone(members));
+    let (selector, flips) = (Mutex::new(selector), AtomicUsize::new(0));
     Contender {
         name: "published set, sd-core round robin",
         ours: true,
@@ -131,7 +161,17 @@ fn published(members: &Arc<[Arc<Server>]>) -> Contender {
             })
         }),
         publish: Some(Box::new(move || {
-            writer.store(Arc::new(Set::new(&members, &rotation)));
+            let mut selector = selector.lock().unwrap_or_else(PoisonError::into_inner);
+            // The last endpoint comes and goes.
+            let usable = flips.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+            if let Some(last) = listed.last() {
+                let last = Listed {
+                    usable,
+                    ..last.clone()
+                };
+                selector.update(listed.len() - 1, last);
+            }
+            writer.store(Arc::new(set(&members, selector.choose())));
         })),
     }
 }
