@@ -28,6 +28,15 @@ pub trait ServerProgram: Send + Sync + 'static {
     /// The name in errors.
     fn name(&self) -> &str;
 
+    /// Writes what the server reads at its start into the folder `data`, which exists. Called before each start; what the server
+    /// may have changed must stay.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    fn prepare(&self, _data: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
     /// The command that starts the server in the foreground, with its data in the folder `data`.
     fn command(&self, data: &Path) -> Command;
 
@@ -56,17 +65,22 @@ impl<P: ServerProgram> ServerProcess<P> {
     /// # Cancel safety
     /// Dropping the future ends the server.
     pub async fn launch(program: P) -> Result<Self> {
+        let mut server = Self::new(program)?;
+        server.restart().await?;
+        Ok(server)
+    }
+
+    /// One that does not run yet.
+    pub(crate) fn new(program: P) -> Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("sd-test-")
             .tempdir()
             .map_err(unavailable)?;
-        let mut server = Self {
+        Ok(Self {
             program,
             child: None,
             folder,
-        };
-        server.restart().await?;
-        Ok(server)
+        })
     }
 
     /// The program.
@@ -152,8 +166,7 @@ impl<P: ServerProgram> ServerProcess<P> {
     /// # Cancel safety
     /// Dropping the future leaves a started server running.
     pub async fn restart(&mut self) -> Result<()> {
-        self.kill()?;
-        self.spawn().map_err(unavailable)?;
+        self.begin_restart()?;
         self.wait_until_ready().await
     }
 
@@ -170,9 +183,16 @@ impl<P: ServerProgram> ServerProcess<P> {
         self.restart().await
     }
 
+    /// The first half of [`restart`](Self::restart), up to the start.
+    pub(crate) fn begin_restart(&mut self) -> Result<()> {
+        self.kill()?;
+        self.spawn().map_err(unavailable)
+    }
+
     fn spawn(&mut self) -> io::Result<()> {
         let data = self.data();
         fs::create_dir_all(&data)?;
+        self.program.prepare(&data)?;
         let log = self.open_log()?;
         let mut command = self.program.command(&data);
         command
@@ -183,7 +203,7 @@ impl<P: ServerProgram> ServerProcess<P> {
         Ok(())
     }
 
-    async fn wait_until_ready(&mut self) -> Result<()> {
+    pub(crate) async fn wait_until_ready(&mut self) -> Result<()> {
         let give_up_at = Instant::now() + READY_WITHIN;
         loop {
             let ended = match &mut self.child {
@@ -270,6 +290,11 @@ mod tests {
             "shell"
         }
 
+        fn prepare(&self, data: &Path) -> io::Result<()> {
+            let starts = fs::read_to_string(data.join("starts")).unwrap_or_default();
+            fs::write(data.join("prepared"), starts)
+        }
+
         fn command(&self, data: &Path) -> Command {
             let mut command = Command::new("sh");
             command.args(["-c", self.script]).current_dir(data);
@@ -312,6 +337,8 @@ mod tests {
         assert_eq!(server.freeze().unwrap_err().kind(), ErrorKind::NotFound);
         server.restart().await.unwrap();
         assert_eq!(starts(&server), 2);
+        let prepared = fs::read_to_string(server.data().join("prepared"));
+        assert_eq!(prepared.unwrap(), "x\n", "prepared before each start");
         server.restart_empty().await.unwrap();
         assert_eq!(starts(&server), 1);
 

@@ -24,7 +24,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    let servers = chosen(&["etcd-3.6".to_owned(), "consul".to_owned()])?;
+    let servers = chosen(workspace, &["etcd-3.6".to_owned(), "consul".to_owned()])?;
     let programs = provide_all(workspace, &servers)?;
     let build = workspace.cargo("build")?;
     build.args(["--release", "--package", "bench"]).succeed()?;

@@ -27,7 +27,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let Some(backend) = backend(&options.arguments) else {
         return run.succeed();
     };
-    let servers = chosen(&[backend.to_owned()])?;
+    let servers = chosen(workspace, &[backend.to_owned()])?;
     let programs = provide_all(workspace, &servers)?;
     run.shared_envs(variables::of_programs(&servers, &programs))
         .succeed()

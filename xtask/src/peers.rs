@@ -13,6 +13,7 @@ use crate::workspace::Workspace;
 
 /// go-kit's registrars and instancers, for each backend that we share with it.
 const GO_KIT: &str = "go-kit";
+const SHARED_BACKENDS: [&str; 2] = ["etcd", "consul"];
 const GO_KIT_VERSION: &str = "0.13.0";
 const OLDEST_GO: &str = "1.23.8";
 const SOURCES: [&str; 3] = [
@@ -26,7 +27,10 @@ pub(crate) fn provide(
     workspace: &Workspace,
     servers: &[&'static dyn Server],
 ) -> Result<BTreeMap<String, String>> {
-    let wanted: BTreeSet<String> = servers.iter().map(|server| variable(*server)).collect();
+    let wanted: BTreeSet<String> = servers
+        .iter()
+        .filter_map(|server| variable(*server))
+        .collect();
     let mut variables = BTreeMap::new();
     let mut missing = Vec::new();
     for name in wanted {
@@ -54,9 +58,11 @@ pub(crate) fn provide(
     Ok(variables)
 }
 
-/// Where tests of this server's backend find go-kit.
-pub(crate) fn variable(server: &dyn Server) -> String {
-    format!("SD_TEST_{}_GO_KIT", server.backend().to_ascii_uppercase())
+/// Where tests of this server's backend find go-kit. None if the program in `xtask/peers` does not speak to it.
+pub(crate) fn variable(server: &dyn Server) -> Option<String> {
+    let backend = server.backend();
+    let variable = || format!("SD_TEST_{}_GO_KIT", backend.to_ascii_uppercase());
+    SHARED_BACKENDS.contains(&backend).then(variable)
 }
 
 #[cfg(test)]
@@ -72,8 +78,8 @@ mod tests {
     }
 
     #[test]
-    fn every_backend_has_its_variable() {
-        let names: Vec<String> = ALL.iter().map(|server| variable(*server)).collect();
+    fn every_backend_that_go_kit_speaks_to_has_its_variable() {
+        let names: Vec<String> = ALL.iter().filter_map(|server| variable(*server)).collect();
         let [etcd, consul] = ["SD_TEST_ETCD_GO_KIT", "SD_TEST_CONSUL_GO_KIT"];
         assert_eq!(names, [etcd, etcd, consul]);
     }

@@ -18,7 +18,7 @@ use self::ignored::Ignored;
 use self::times::Times;
 use crate::built::{self, Executable};
 use crate::peers;
-use crate::servers::all::{ALL, chosen};
+use crate::servers::all::chosen;
 use crate::servers::fleet::Fleet;
 use crate::servers::program::{Program, provide_all};
 use crate::servers::running::Running;
@@ -34,6 +34,9 @@ const LIMIT: Duration = Duration::from_mins(20);
 /// How many test programs run for each core; in each, libtest runs as many tests at a time as there are cores. Together they use a third
 /// of a core for each program, so that two leave a third of every core to what has to be on time.
 const FOR_EACH_CORE: usize = 2;
+
+/// The package whose tests show that servers start.
+const HOW_SERVERS_START: &str = "server-programs";
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct Options {
@@ -59,8 +62,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
     let start = Instant::now();
     let servers = match &options.backend {
         _ if options.without_servers => Vec::new(),
-        None => ALL.to_vec(),
-        Some(backend) => chosen(std::slice::from_ref(backend))?,
+        None => chosen(workspace, &[])?,
+        Some(backend) => chosen(workspace, std::slice::from_ref(backend))?,
     };
     let Prepared {
         executables,
@@ -87,9 +90,10 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
         told.extend(variables::plain(running));
         planned.extend(server_tests(&ignored, &told, running, first_of_backend));
     }
+    let by_default = chosen(workspace, &[])?;
     for test in &ignored {
         let supplied = |server: &&dyn Server| test.needs(server.backend());
-        if !ALL.iter().any(supplied) {
+        if !by_default.iter().chain(&servers).any(supplied) {
             eprintln!("not run: {}: {}", test.name, test.reason);
         }
     }
@@ -170,7 +174,8 @@ fn plain_tests(workspace: &Workspace, executables: &[Executable]) -> Result<Vec<
     Ok(jobs.map(|job| (job, 0)).collect())
 }
 
-/// The ignored tests that need this server. Another version than the first is the business of the backend's own package.
+/// The ignored tests that need this server. Another version than the first is the business of the backend's own package, and of the one
+/// that starts it.
 fn server_tests(
     ignored: &[Ignored<'_>],
     told: &BTreeMap<String, String>,
@@ -178,9 +183,10 @@ fn server_tests(
     first_of_backend: bool,
 ) -> Vec<Planned> {
     let (backend, version) = (running.server.backend(), running.version);
-    let own_package = format!("sd-{backend}");
+    let packages = [&running.server.package(), HOW_SERVERS_START];
     let is_wanted = |test: &Ignored<'_>| {
-        test.needs(backend) && (first_of_backend || test.executable.package == own_package)
+        let is_for_all = packages.contains(&&*test.executable.package);
+        test.needs(backend) && (first_of_backend || is_for_all)
     };
     eprintln!("\ntests that need {backend}, with {version}");
     for (name, value) in told {

@@ -1,5 +1,6 @@
 //! The servers of a site: one, or three members of etcd with a network between them that can be broken.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -186,6 +187,10 @@ async fn etcd_members(plan: &Plan) -> Result<(Vec<Member>, Peers)> {
 impl ServerProgram for Member {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn prepare(&self, data: &Path) -> io::Result<()> {
+        self.server.prepare(data)
     }
 
     fn command(&self, data: &Path) -> Command {

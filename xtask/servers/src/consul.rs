@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::http::{Answer, Request, address_of};
+use crate::http::{Answer, Request};
 use crate::json;
 use crate::local_server::{CHECKED_WITHIN, LocalServer};
+use crate::tcp;
 
 /// How long an operator waits for an answer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
@@ -146,7 +147,7 @@ impl Consul {
     /// # Errors
     /// Why it does not serve.
     pub fn serving_at(url: &str) -> io::Result<String> {
-        check(address_of(url)?, &[])
+        check(tcp::address_of("http", url)?, &[])
     }
 
     /// Where it answers without TLS.

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use crate::http::{Request, address_of};
+use crate::http::Request;
 use crate::json;
 use crate::local_server::{CHECKED_WITHIN, LocalServer};
+use crate::tcp;
 
 /// How an etcd is started. It is the only member of its cluster, unless told otherwise.
 #[derive(Clone, Debug)]
@@ -98,7 +99,10 @@ impl Etcd {
     /// # Errors
     /// Why it does not serve.
     pub fn serving_at(url: &str) -> io::Result<String> {
-        let (server, deadline) = (address_of(url)?, Instant::now() + CHECKED_WITHIN);
+        let (server, deadline) = (
+            tcp::address_of("http", url)?,
+            Instant::now() + CHECKED_WITHIN,
+        );
         let get = |target| Request::get(target).ask(server, deadline)?.ok();
         // True only while it has a leader and commits. 3.4 answers `{"health":"true"}`, 3.6 adds a reason.
         let health = get("/health")?;

@@ -1,13 +1,10 @@
 //! As much HTTP as asking a server of this machine takes, without a runtime.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::time::{Duration, Instant};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::Instant;
 
-/// More than any answer that a test asks for.
-const MOST_BYTES: usize = 16 * 1024 * 1024;
-/// The room for one more read.
-const CHUNK_BYTES: usize = 4 * 1024;
+use crate::tcp::{self, End};
 
 /// What is asked.
 #[derive(Clone, Copy, Debug)]
@@ -47,37 +44,17 @@ impl<'a> Request<'a> {
     /// # Errors
     /// No whole answer comes before the deadline, or it is not HTTP or too long.
     pub fn ask(&self, server: SocketAddr, deadline: Instant) -> io::Result<Answer> {
-        let answer = self.exchange(server, deadline);
+        let question = self.message(server);
+        let answer = tcp::ask(server, question.as_bytes(), End::Closed, deadline);
+        let answer = answer.and_then(|answer| {
+            let half = || io::Error::new(ErrorKind::InvalidData, "half an answer, or no HTTP");
+            parse(&String::from_utf8_lossy(&answer)).ok_or_else(half)
+        });
         answer.map_err(|error| {
-            let (why, Self { method, target, .. }) = (reason(&error), self);
-            io::Error::new(
-                error.kind(),
-                format!("{method} http://{server}{target}: {why}"),
-            )
+            let Self { method, target, .. } = self;
+            let why = format!("{method} http://{server}{target}: {error}");
+            io::Error::new(error.kind(), why)
         })
-    }
-
-    fn exchange(&self, server: SocketAddr, deadline: Instant) -> io::Result<Answer> {
-        let mut stream = TcpStream::connect_timeout(&server, left(deadline)?)?;
-        stream.set_write_timeout(Some(left(deadline)?))?;
-        stream.write_all(self.message(server).as_bytes())?;
-        let mut answer = Vec::new();
-        let mut chunk = [0; CHUNK_BYTES];
-        loop {
-            stream.set_read_timeout(Some(left(deadline)?))?;
-            match stream.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(read) => answer.extend(chunk.iter().take(read)),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-            if answer.len() > MOST_BYTES {
-                let why = format!("an answer of more than {MOST_BYTES} bytes");
-                return Err(io::Error::new(ErrorKind::InvalidData, why));
-            }
-        }
-        parse(&String::from_utf8_lossy(&answer))
-            .ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "half an answer, or no HTTP"))
     }
 
     /// As it goes over the wire.
@@ -110,23 +87,6 @@ impl Answer {
     }
 }
 
-/// Where the server with this URL is, `http://host:port`.
-///
-/// # Errors
-/// It is another kind of URL, or its host has no address.
-pub fn address_of(url: &str) -> io::Result<SocketAddr> {
-    let authority = url.strip_prefix("http://").map(|rest| {
-        let (authority, _) = rest.split_once('/').unwrap_or((rest, ""));
-        authority
-    });
-    let Some(authority) = authority else {
-        let why = format!("only http:// can be asked here, not {url}");
-        return Err(io::Error::new(ErrorKind::InvalidInput, why));
-    };
-    let none = || io::Error::new(ErrorKind::InvalidInput, format!("{url} has no address"));
-    authority.to_socket_addrs()?.next().ok_or_else(none)
-}
-
 fn parse(answer: &str) -> Option<Answer> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
@@ -134,49 +94,23 @@ fn parse(answer: &str) -> Option<Answer> {
     Some(Answer { status, body })
 }
 
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(ErrorKind::TimedOut.into());
-    }
-    Ok(left)
-}
-
-/// A socket whose time is up says that it would block.
-fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => "no answer in time".to_owned(),
-        _ => error.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-    use std::thread;
+    use std::io::{Read, Write};
+    use std::time::Duration;
 
     use super::*;
-
-    const SOON: Duration = Duration::from_secs(30);
+    use crate::tcp::tests::{SOON, server_that_answers};
 
     /// What a server said that answers so, and what it was asked.
     fn told(answer: &'static str, within: Duration) -> (io::Result<Answer>, String) {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let server = listener.local_addr().unwrap();
-        let serving = thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut asked = Vec::new();
-            while !asked.ends_with(b"\r\n\r\nbody") {
-                let mut byte = [0];
-                stream.read_exact(&mut byte).unwrap();
-                asked.extend(byte);
-            }
-            stream.write_all(answer.as_bytes()).unwrap();
+        let (server, serving) = server_that_answers(b"\r\n\r\nbody", move |stream| {
+            stream.write_all(answer.as_bytes())?;
             if answer.is_empty() {
                 // Silence, until the other side gives up.
-                let _ = stream.read(&mut [0]);
+                stream.read_exact(&mut [0])?;
             }
-            String::from_utf8(asked).unwrap()
+            Ok(())
         });
         let request = Request {
             method: "PUT",
@@ -217,14 +151,5 @@ mod tests {
         assert_eq!(answer(200).ok().unwrap(), "true");
         let error = answer(503).ok().unwrap_err().to_string();
         assert_eq!(error, "status 503 `true`");
-    }
-
-    #[test]
-    fn an_address_is_that_of_a_plain_url() {
-        let address = address_of("http://127.0.0.1:2379/").unwrap();
-        assert_eq!(address, SocketAddr::from(([127, 0, 0, 1], 2379)));
-        for bad in ["https://127.0.0.1:2379", "127.0.0.1:2379", "http://a"] {
-            assert!(address_of(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -16,9 +16,16 @@ mod etcd;
 pub mod http;
 mod json;
 mod local_server;
+mod moto;
+mod redis;
+mod tcp;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod zookeeper;
 
 pub use self::consul::Consul;
 pub use self::etcd::{Etcd, EtcdMember};
 pub use self::local_server::LocalServer;
+pub use self::moto::Moto;
+pub use self::redis::Redis;
+pub use self::zookeeper::ZooKeeper;

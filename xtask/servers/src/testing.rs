@@ -1,5 +1,6 @@
 //! Every server as a program of the test kit, which tests start, kill, freeze and start again.
 
+use std::io;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use sd_core::{Error, ErrorKind, Result};
 use sd_testing::{ServerProgram, free_port, required_env};
 use tokio::task::spawn_blocking;
 
-use crate::{Consul, Etcd, LocalServer};
+use crate::{Consul, Etcd, LocalServer, Moto, Redis, ZooKeeper};
 
 /// Whether it serves, asked beside the runtime. Cancel-safe: a check that has begun goes on, and ends by itself.
 ///
@@ -40,6 +41,10 @@ macro_rules! program_of_the_test_kit {
                 LocalServer::name(self)
             }
 
+            fn prepare(&self, data: &Path) -> io::Result<()> {
+                LocalServer::prepare(self, data)
+            }
+
             fn command(&self, data: &Path) -> Command {
                 LocalServer::command(self, data)
             }
@@ -51,5 +56,18 @@ macro_rules! program_of_the_test_kit {
     };
 }
 
+impl ZooKeeper {
+    /// The members of an ensemble, all of the program that `SD_TEST_ZK_BIN` names, on free ports.
+    ///
+    /// # Errors
+    /// `NotFound` if the variable is missing, `Unavailable` if there are not enough free ports.
+    pub fn ensemble_from_env(members: usize) -> Result<Vec<Self>> {
+        Self::ensemble(required_env("SD_TEST_ZK_BIN")?, members, free_port)
+    }
+}
+
 program_of_the_test_kit!(Consul, "SD_TEST_CONSUL_BIN");
 program_of_the_test_kit!(Etcd, "SD_TEST_ETCD_BIN");
+program_of_the_test_kit!(Moto, "SD_TEST_CLOUDMAP_BIN");
+program_of_the_test_kit!(Redis, "SD_TEST_REDIS_BIN");
+program_of_the_test_kit!(ZooKeeper, "SD_TEST_ZK_BIN");

@@ -30,7 +30,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Outcome> {
     let package = package.with_context(|| format!("the workspace has no package `{PACKAGE}`"))?;
     let built = built::build(workspace, &["--test", QUICKSTART])?.programs;
 
-    let servers = chosen(&["etcd-3.6".to_owned(), "consul".to_owned()])?;
+    let servers = chosen(workspace, &["etcd-3.6".to_owned(), "consul".to_owned()])?;
     let programs = provide_all(workspace, &servers)?;
     let fleet = Fleet::start(workspace, &servers, &programs)?;
     let mut failed = Vec::new();

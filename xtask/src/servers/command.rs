@@ -16,7 +16,7 @@ use crate::workspace::Workspace;
 pub(crate) enum Command {
     /// Start what does not run yet; print variables for `eval "$(cargo xtask servers up)"`
     Up {
-        /// Only these: `etcd`, `etcd-3.4`
+        /// Only these: `etcd`, `etcd-3.4`. Without names, those of all backends in this workspace
         names: Vec<String>,
     },
     /// Stop what `up` started; print `unset` for the same shell
@@ -29,7 +29,7 @@ impl Command {
     pub(crate) fn run(&self, workspace: &Workspace) -> Result<()> {
         match self {
             Self::Up { names } => {
-                let servers = chosen(names)?;
+                let servers = chosen(workspace, names)?;
                 let peers = peers::provide(workspace, &servers)?;
                 let running = fleet::up(workspace, &servers)?;
                 for (name, value) in variables::of(&running).into_iter().chain(peers) {
@@ -38,7 +38,7 @@ impl Command {
             }
             Self::Down => {
                 let stopped = fleet::down(workspace)?;
-                let peers = stopped.iter().map(|one| peers::variable(one.server));
+                let peers = stopped.iter().filter_map(|one| peers::variable(one.server));
                 let names = variables::of(&stopped).into_iter().map(|(name, _)| name);
                 for name in names.chain(peers.collect::<BTreeSet<_>>()) {
                     println!("unset {name}");

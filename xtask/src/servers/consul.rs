@@ -50,8 +50,8 @@ impl Server for ConsulRelease {
         Ok(Box::new(Consul::new(program, free_port)?))
     }
 
-    fn serving_at(&self, url: &str) -> io::Result<String> {
-        Consul::serving_at(url)
+    fn serving_at(&self, url: &str) -> io::Result<Option<String>> {
+        Consul::serving_at(url).map(Some)
     }
 }
 

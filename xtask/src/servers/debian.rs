@@ -1,10 +1,10 @@
 //! Debian packages: installed where a tool is missing, or only unpacked where a program is all we need.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use rustix::process::geteuid;
 
 use crate::command::Run;
@@ -12,12 +12,13 @@ use crate::command::Run;
 /// apt-get refuses to work beside itself, and several servers are installed at the same time.
 static APT: Mutex<()> = Mutex::new(());
 
-/// Unpacks `package` and nothing else into `folder`: nothing is installed, no service starts, no root is needed.
-pub(crate) fn unpack(package: &str, folder: &Path) -> Result<()> {
+/// Unpacks `packages` and nothing else into `folder`, one over the other: nothing is installed, no service starts, no root is needed.
+pub(crate) fn unpack(packages: &[&str], folder: &Path) -> Result<()> {
     let _apt = APT.lock().unwrap_or_else(PoisonError::into_inner);
     let download = || {
         Run::new("apt-get")
-            .args(["download", package])
+            .arg("download")
+            .args(packages)
             .current_dir(folder)
             .succeed()
     };
@@ -29,15 +30,30 @@ pub(crate) fn unpack(package: &str, folder: &Path) -> Result<()> {
         update()?;
         download()?;
     }
-    let archive = fs::read_dir(folder)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|ext| ext == "deb"))
-        .with_context(|| format!("apt-get downloaded no archive of {package}"))?;
-    Run::new("dpkg-deb")
-        .arg("-x")
-        .args([&archive, folder])
-        .succeed()?;
-    Ok(fs::remove_file(archive)?)
+    let archives = archives(folder)?;
+    if archives.len() != packages.len() {
+        bail!("apt-get downloaded {archives:?} for {packages:?}");
+    }
+    for archive in archives {
+        Run::new("dpkg-deb")
+            .arg("-x")
+            .args([&archive, folder])
+            .succeed()?;
+        fs::remove_file(archive)?;
+    }
+    Ok(())
+}
+
+fn archives(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut archives = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ext| ext == "deb") {
+            archives.push(path);
+        }
+    }
+    archives.sort();
+    Ok(archives)
 }
 
 /// Installs `package` when we may.

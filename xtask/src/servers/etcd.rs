@@ -66,7 +66,7 @@ impl Server for EtcdRelease {
             }
             Source::Debian => {
                 let name = format!("etcd-3.{}-debian", self.minor);
-                let folder = tools.get(&name, |folder| debian::unpack("etcd-server", folder))?;
+                let folder = tools.get(&name, |folder| debian::unpack(&["etcd-server"], folder))?;
                 Ok(folder.join("usr/bin/etcd"))
             }
         }
@@ -80,8 +80,8 @@ impl Server for EtcdRelease {
         Ok(Box::new(Etcd::new(program, free_port)?))
     }
 
-    fn serving_at(&self, url: &str) -> io::Result<String> {
-        Etcd::serving_at(url)
+    fn serving_at(&self, url: &str) -> io::Result<Option<String>> {
+        Etcd::serving_at(url).map(Some)
     }
 }
 

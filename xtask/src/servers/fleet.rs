@@ -119,7 +119,7 @@ pub(crate) fn print_status(workspace: &Workspace) -> Result<()> {
             Some(owner) => format!("of run {}", owner.pid),
         };
         println!(
-            "{:<12} {:<8} pid {:<8} {:<24} {state}, {owner}",
+            "{:<13} {:<8} pid {:<8} {:<24} {state}, {owner}",
             record.server, record.version, record.process.pid, record.url
         );
     }

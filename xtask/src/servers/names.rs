@@ -14,7 +14,8 @@ pub(crate) fn program_names(server: &dyn Server) -> [String; 2] {
 
 pub(crate) fn with_line(server: &dyn Server) -> String {
     let (major, minor) = server.line();
-    format!("{}_{major}_{minor}", without_line(server))
+    let product = server.product().to_ascii_uppercase();
+    format!("SD_TEST_{product}_{major}_{minor}")
 }
 
 pub(crate) fn without_line(server: &dyn Server) -> String {
@@ -28,11 +29,15 @@ mod tests {
 
     #[test]
     fn a_variable_with_the_release_line_goes_first() {
-        let server = ALL[1];
-        assert_eq!(url_names(server), ["SD_TEST_ETCD_3_4", "SD_TEST_ETCD"]);
-        assert_eq!(
-            program_names(server),
-            ["SD_TEST_ETCD_3_4_BIN", "SD_TEST_ETCD_BIN"]
-        );
+        let named = |name: &str| {
+            let mut all = ALL.iter().copied();
+            let server = all.find(|server| server.name() == name).unwrap();
+            (url_names(server), program_names(server))
+        };
+        let (urls, programs) = named("etcd-3.4");
+        assert_eq!(urls, ["SD_TEST_ETCD_3_4", "SD_TEST_ETCD"]);
+        assert_eq!(programs, ["SD_TEST_ETCD_3_4_BIN", "SD_TEST_ETCD_BIN"]);
+        let (urls, _) = named("valkey-9.1");
+        assert_eq!(urls, ["SD_TEST_VALKEY_9_1", "SD_TEST_REDIS"]);
     }
 }

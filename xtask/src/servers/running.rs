@@ -50,6 +50,8 @@ impl Running {
             let version = server.serving(&url).with_context(|| {
                 format!("{name} names a server that does not serve: start it, or `unset {name}`")
             })?;
+            // Of one that does not tell, its program is the best guess.
+            let version = version.unwrap_or(program.version);
             if version.is_of(server.line()) {
                 return Ok(Some(Self {
                     server,

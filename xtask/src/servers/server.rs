@@ -16,6 +16,10 @@ use crate::workspace::Workspace;
 pub(crate) trait Server: Debug + Sync {
     /// Whose tests need it. Package `sd-<backend>` and the variables `SD_TEST_<BACKEND>` are named after it.
     fn backend(&self) -> &'static str;
+    /// Its own name, where several products serve one backend or none has the backend's name.
+    fn product(&self) -> &'static str {
+        self.backend()
+    }
     /// Major and minor version.
     fn line(&self) -> (u32, u32);
     /// What it is called on PATH.
@@ -28,30 +32,49 @@ pub(crate) trait Server: Debug + Sync {
         program: &Path,
         free_port: &mut dyn FnMut() -> io::Result<u16>,
     ) -> io::Result<Box<dyn LocalServer>>;
-    /// What the one at `url` says about its version, once it does what a client asks and not only listens.
-    fn serving_at(&self, url: &str) -> io::Result<String>;
+    /// What the one at `url` says about its version, once it does what a client asks and not only listens. None if servers of this kind do
+    /// not tell.
+    fn serving_at(&self, url: &str) -> io::Result<Option<String>>;
 
-    /// The version of `program`, which most programs print.
+    /// What prints the version of `program`.
+    fn version_command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.arg("--version");
+        command
+    }
+
     fn version_of(&self, program: &Path) -> Result<Version> {
-        let output = Command::new(program)
-            .arg("--version")
+        let mut command = self.version_command(program);
+        let output = command
             .output()
-            .with_context(|| format!("cannot run {}", program.display()))?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        Version::find(&text)
-            .with_context(|| format!("{} --version prints `{text}`", program.display()))
+            .with_context(|| format!("cannot run {}", command.get_program().display()))?;
+        let [text, errors] =
+            [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+        Version::find(&text).with_context(|| {
+            let (program, text, errors) = (program.display(), text.trim(), errors.trim());
+            format!("{program}, asked for its version, prints `{text}` and the errors `{errors}`")
+        })
     }
 
     /// The version of the one at `url`, once it serves.
-    fn serving(&self, url: &str) -> Result<Version> {
-        let said = self.serving_at(url)?;
-        Version::find(&said)
-            .with_context(|| format!("{} at {url} has version `{said}`", self.backend()))
+    fn serving(&self, url: &str) -> Result<Option<Version>> {
+        let Some(said) = self.serving_at(url)? else {
+            return Ok(None);
+        };
+        let version = Version::find(&said);
+        let version =
+            version.with_context(|| format!("{} at {url} has version `{said}`", self.product()))?;
+        Ok(Some(version))
     }
 
     /// `etcd-3.6`
     fn name(&self) -> String {
         let (major, minor) = self.line();
-        format!("{}-{major}.{minor}", self.backend())
+        format!("{}-{major}.{minor}", self.product())
+    }
+
+    /// Whose own tests run with every release line.
+    fn package(&self) -> String {
+        format!("sd-{}", self.backend())
     }
 }

@@ -36,14 +36,16 @@ pub(crate) fn start(
     let mut attempt = 1;
     loop {
         remove(folder)?;
-        fs::create_dir_all(folder.join("data"))?;
+        let data = folder.join("data");
+        fs::create_dir_all(&data)?;
         let mut ports = FreePorts::default();
         let local = server
             .local(&program.path, &mut || ports.next())
             .context("no free port on 127.0.0.1")?;
         drop(ports);
         let url = local.url();
-        let mut child = Run::of(local.command(&folder.join("data"))).detach(&log)?;
+        local.prepare(&data)?;
+        let mut child = Run::of(local.command(&data)).detach(&log)?;
         let record = Record {
             server: name.clone(),
             url: url.clone(),

@@ -1,0 +1,240 @@
+//! ZooKeeper: alone, or a member of an ensemble.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use crate::local_server::{CHECKED_WITHIN, LocalServer, write_once};
+use crate::tcp::{self, End};
+
+/// A JVM with little memory that compiles little: most of these servers live for seconds.
+const JVM: &str = "-Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1";
+
+/// How a ZooKeeper is started. It is alone, unless told otherwise.
+///
+/// Sessions last from 1 s to 10 minutes, a client address may have any number of connections, and all four-letter words are answered.
+#[derive(Clone, Debug)]
+pub struct ZooKeeper {
+    program: PathBuf,
+    client_port: u16,
+    /// None if it is alone.
+    member: Option<Member>,
+    config: Vec<String>,
+}
+
+/// What one member of an ensemble knows.
+#[derive(Clone, Debug)]
+struct Member {
+    id: usize,
+    /// The file that names all members.
+    ensemble: String,
+}
+
+impl ZooKeeper {
+    /// The ZooKeeper that `program` runs, a `zkServer.sh`, on a port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// There is no free port.
+    pub fn new<E>(
+        program: impl Into<PathBuf>,
+        mut free_port: impl FnMut() -> Result<u16, E>,
+    ) -> Result<Self, E> {
+        Ok(Self {
+            program: program.into(),
+            client_port: free_port()?,
+            member: None,
+            config: Vec::new(),
+        })
+    }
+
+    /// The members of an ensemble, each on three ports of 127.0.0.1. None serves before most of them run.
+    ///
+    /// # Errors
+    /// There are not enough free ports.
+    pub fn ensemble<E>(
+        program: impl Into<PathBuf>,
+        members: usize,
+        mut free_port: impl FnMut() -> Result<u16, E>,
+    ) -> Result<Vec<Self>, E> {
+        let program = program.into();
+        let mut alone = Vec::new();
+        let mut ensemble = Vec::new();
+        for id in 1..=members {
+            let server = Self::new(&program, &mut free_port)?;
+            let (quorum, election) = (free_port()?, free_port()?);
+            let client = server.client_port;
+            ensemble.push(format!(
+                "server.{id}=127.0.0.1:{quorum}:{election}:participant;127.0.0.1:{client}\n"
+            ));
+            alone.push(server);
+        }
+        let ensemble = ensemble.concat();
+        let with_id = |(index, server): (usize, Self)| Self {
+            member: Some(Member {
+                id: index + 1,
+                ensemble: ensemble.clone(),
+            }),
+            ..server
+        };
+        Ok(alone.into_iter().enumerate().map(with_id).collect())
+    }
+
+    /// Adds a line of configuration, for instance `skipACL=yes`.
+    #[must_use]
+    pub fn with_config(mut self, line: impl Into<String>) -> Self {
+        self.config.push(line.into());
+        self
+    }
+
+    /// What it answers to a four-letter word: `srvr`, `cons`, `dump`. Blocks for 5 seconds at most.
+    ///
+    /// # Errors
+    /// No answer comes.
+    pub fn four_letter_word(&self, word: &str) -> io::Result<String> {
+        ask(self.address(), word)
+    }
+
+    /// Asks the ZooKeeper at an address, `host:port`, whether it serves, and returns the version that it reports. Any process may have
+    /// started it.
+    ///
+    /// # Errors
+    /// Why it does not serve.
+    pub fn serving_at(address: &str) -> io::Result<String> {
+        check(tcp::address_of("", address)?)
+    }
+}
+
+impl LocalServer for ZooKeeper {
+    fn name(&self) -> &'static str {
+        "zookeeper"
+    }
+
+    fn prepare(&self, data: &Path) -> io::Result<()> {
+        let mut config = vec![
+            format!("dataDir={}", property(data)),
+            "tickTime=500".to_owned(),
+            "initLimit=20".to_owned(),
+            "syncLimit=10".to_owned(),
+            "minSessionTimeout=1000".to_owned(),
+            "maxSessionTimeout=600000".to_owned(),
+            "maxClientCnxns=0".to_owned(),
+            "admin.enableServer=false".to_owned(),
+            "4lw.commands.whitelist=*".to_owned(),
+        ];
+        if let Some(member) = &self.member {
+            let ensemble = data.join("ensemble.cfg");
+            write_once(&ensemble, &member.ensemble)?;
+            write_once(&data.join("myid"), &member.id.to_string())?;
+            config.push("reconfigEnabled=true".to_owned());
+            config.push(format!("dynamicConfigFile={}", property(&ensemble)));
+        } else {
+            config.push("clientPortAddress=127.0.0.1".to_owned());
+            config.push(format!("clientPort={}", self.client_port));
+        }
+        config.extend_from_slice(&self.config);
+        write_once(&data.join("zoo.cfg"), &(config.join("\n") + "\n"))
+    }
+
+    fn command(&self, data: &Path) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .arg("start-foreground")
+            .arg(data.join("zoo.cfg"))
+            .env("SERVER_JVMFLAGS", JVM)
+            .env("JMXDISABLE", "true")
+            .env("ZOO_LOG_DIR", data);
+        command
+    }
+
+    /// `host:port`, as ZooKeeper's clients have it.
+    fn url(&self) -> String {
+        self.address().to_string()
+    }
+
+    fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.client_port))
+    }
+
+    fn serving(&self) -> io::Result<()> {
+        check(self.address()).map(drop)
+    }
+}
+
+/// A path as a value of a Java properties file.
+fn property(path: &Path) -> String {
+    path.display().to_string().replace('\\', r"\\")
+}
+
+/// The version once it serves. A member that is in no quorum says that it does not.
+fn check(server: SocketAddr) -> io::Result<String> {
+    let said = ask(server, "srvr")?;
+    let value = |name: &str| said.lines().find_map(|line| line.strip_prefix(name));
+    let (Some(_), Some(version)) = (value("Mode: "), value("Zookeeper version: ")) else {
+        let why = format!("ZooKeeper at {server} answers srvr with `{}`", said.trim());
+        return Err(io::Error::other(why));
+    };
+    Ok(version.to_owned())
+}
+
+fn ask(server: SocketAddr, word: &str) -> io::Result<String> {
+    let deadline = Instant::now() + CHECKED_WITHIN;
+    let answer = tcp::ask(server, word.as_bytes(), End::Closed, deadline);
+    match answer {
+        Ok(answer) => Ok(String::from_utf8_lossy(&answer).into_owned()),
+        Err(error) => {
+            let why = format!("{server} {word}: {error}");
+            Err(io::Error::new(error.kind(), why))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::local_server::tests::{line, ports_from, prepared};
+    use crate::tcp::tests::server_that_answers;
+
+    #[test]
+    fn one_alone_listens_where_clients_are_told() {
+        let Ok(alone) = ZooKeeper::new("/bin/zkServer.sh", ports_from(11));
+        let alone = alone.with_config("skipACL=yes");
+        assert_eq!(line(&alone), "start-foreground /data/zoo.cfg");
+        let config = prepared(&alone, "zoo.cfg");
+        assert!(config.ends_with("\nclientPortAddress=127.0.0.1\nclientPort=11\nskipACL=yes\n"));
+        assert!(!config.contains("dynamicConfigFile"), "{config}");
+        assert_eq!(alone.url(), "127.0.0.1:11");
+    }
+
+    #[test]
+    fn each_member_knows_all_and_which_it_is() {
+        let Ok(members) = ZooKeeper::ensemble("/bin/zkServer.sh", 3, ports_from(11));
+        let all = "server.1=127.0.0.1:12:13:participant;127.0.0.1:11\n\
+                   server.2=127.0.0.1:15:16:participant;127.0.0.1:14\n\
+                   server.3=127.0.0.1:18:19:participant;127.0.0.1:17\n";
+        for (member, (id, port)) in members.iter().zip([("1", 11), ("2", 14), ("3", 17)]) {
+            assert_eq!(prepared(member, "ensemble.cfg"), all);
+            assert_eq!(prepared(member, "myid"), id);
+            assert!(!prepared(member, "zoo.cfg").contains("clientPort="));
+            assert_eq!(member.address().port(), port);
+        }
+    }
+
+    fn asked(answer: &'static str) -> io::Result<String> {
+        let (server, _) = server_that_answers(b"srvr", |s| s.write_all(answer.as_bytes()));
+        ZooKeeper::serving_at(&server.to_string())
+    }
+
+    #[test]
+    fn it_serves_once_it_has_a_mode() {
+        let served =
+            "Zookeeper version: 3.8.0-abc, built on 2024-12-29\nMode: follower\nNodes: 5\n";
+        assert_eq!(asked(served).unwrap(), "3.8.0-abc, built on 2024-12-29");
+        let alone = "This ZooKeeper instance is not currently serving requests\n";
+        let error = asked(alone).unwrap_err().to_string();
+        assert!(error.contains("not currently serving"), "{error}");
+    }
+}
