@@ -164,8 +164,8 @@ impl Selector {
             let chosen = to_pick(&self.ranks, &self.usable);
             let candidates = Candidates::new(&self.members, &self.weights, &chosen);
             let previous = self.picker.take();
-            let build = || self.policy.picker(&candidates, previous.as_deref());
-            let built = catch_unwind(AssertUnwindSafe(build)).ok();
+            let new_picker = || self.policy.picker(&candidates, previous.as_deref());
+            let built = catch_unwind(AssertUnwindSafe(new_picker)).ok();
             self.picker = built.map(Arc::from);
             let picker = self.picker.clone().unwrap_or_else(|| {
                 warn!(policy = ?self.policy, "policy panicked, picking in turn");

@@ -10,9 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use arc_swap::{ArcSwap, Cache};
 use sd_core::Instance;
-use sd_core::balance::{
-    CallInfo, Choice, LeastRequest, Listed, LoadGuard, Policy, RoundRobin, Selector,
-};
+use sd_core::balance::{CallInfo, Choice, LeastRequest, Listed, Policy, RoundRobin, Selector};
 use tower::Service;
 use tower::balance::p2c::Balance;
 use tower::discover::ServiceList;
@@ -51,7 +49,7 @@ pub(super) fn all(size: usize) -> Vec<Contender> {
         policy("sd-core round robin", RoundRobin::new(), &even),
         policy("sd-core weighted", RoundRobin::new(), &uneven),
         policy("sd-core least request", LeastRequest::new(), &even),
-        published(&servers, even),
+        published(&servers, &even),
         swapped(Arc::clone(&servers)),
         locked(servers),
         tower_p2c(size),
@@ -103,21 +101,18 @@ fn listed(selector: &Selector, instances: &[Arc<Instance>]) -> Vec<Listed> {
 
 fn policy(name: &'static str, policy: impl Policy, instances: &[Arc<Instance>]) -> Contender {
     let mut selector = Selector::new(Arc::new(policy), None);
-    let listed: Arc<[Listed]> = listed(&selector, instances).into();
-    selector.replace(listed.iter().cloned());
+    let listed = listed(&selector, instances);
+    selector.replace(listed);
     let choice = selector.choose();
     Contender {
         name,
         ours: true,
-        gives: "an index, and its load is told of a call",
+        gives: "an index",
         shared: true,
         picks: Box::new(move || {
-            let (choice, listed) = (choice.clone(), Arc::clone(&listed));
+            let choice = choice.clone();
             repeat(move || {
-                let picked = choice.pick(&CallInfo::new(), |_| false, |index| listed.get(index));
-                drop(black_box(
-                    picked.and_then(|one| one.load.clone().map(LoadGuard::begin)),
-                ));
+                black_box(choice.pick(&CallInfo::new(), |_| false, Some));
             })
         }),
         publish: None,
@@ -138,9 +133,9 @@ impl Set {
     }
 }
 
-fn published(members: &Arc<[Arc<Server>]>, instances: Vec<Arc<Instance>>) -> Contender {
+fn published(members: &Arc<[Arc<Server>]>, instances: &[Arc<Instance>]) -> Contender {
     let mut selector = Selector::new(Arc::new(RoundRobin::new()), None);
-    let listed = listed(&selector, &instances);
+    let listed = listed(&selector, instances);
     selector.replace(listed.clone());
     let set = |members: &Arc<[Arc<Server>]>, choice| Set {
         members: Arc::clone(members),
