@@ -57,7 +57,7 @@ impl HelloServer {
         let listener = listener.await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let instance = Instance::new(service, address)?.with_id(InstanceId::new(copy)?);
-        let server = Server::new(registry, instance).with_drain(Duration::from_millis(200));
+        let server = Server::new(registry, instance).drain(Duration::from_millis(200));
         let routes = Routes::new(GreeterServer::new(Hello::from(copy)));
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(async move {

@@ -38,7 +38,7 @@ pub fn connect(config: ConsulConfig) -> Result<Registry> {
 /// Those of [`connect`].
 pub fn connect_with(config: ConsulConfig, mut registry: RegistryConfig) -> Result<Registry> {
     if let Some(ttl) = config.ttl {
-        registry.registration.options.ttl = ttl;
+        registry.registration.ttl = ttl;
     }
     let backend = ConsulBackend::new(config)?.with_clock(Arc::clone(&registry.clock));
     Ok(Registry::with_config(Arc::new(backend), registry))

@@ -332,7 +332,7 @@ impl ConsulConfig {
         self
     }
 
-    /// Sets the time-to-live of registrations that do not set their own. Default [`sd_core::RegisterOptions::DEFAULT_TTL`].
+    /// Sets the time-to-live of registrations that do not set their own. Default [`sd_core::RegistrationConfig::DEFAULT_TTL`].
     #[must_use]
     pub fn with_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);

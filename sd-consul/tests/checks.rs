@@ -12,8 +12,7 @@ use common::{LONG, Operator, config_at, is_live_with, registry_at, server, servi
 use sd_consul::{CheckKind, ConsulBackend, ConsulConfig};
 use sd_core::port::{Attempt, Liveness, Registration};
 use sd_core::{
-    Backend, ErrorKind, Holder, Incarnation, Instance, RegisterOptions, Registrar, ServiceName,
-    Subscription,
+    Backend, ErrorKind, Holder, Incarnation, Instance, Registrar, ServiceName, Subscription,
 };
 use sd_testing::{HttpProxy, HttpRule};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -124,8 +123,7 @@ async fn a_record_that_lives_on_a_check_belongs_to_what_listens_there_now() {
     // The earlier run has crashed, and this one listens at its address.
     let next = next_run(&old.one);
     let registry = sd_consul::connect(config.clone()).unwrap();
-    let options = RegisterOptions::default().with_ttl(EVERY);
-    let registering = registry.register_with(next.clone(), options);
+    let registering = registry.register(next.clone()).ttl(EVERY);
     let watching = async {
         loop {
             let state = seen.changed().await.unwrap();

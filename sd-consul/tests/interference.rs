@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::operator::service_id;
 use common::{
     BACK_WITHIN, Operator, TTL, config_at, event, eventually, instance, own_server,
-    own_server_with, registry_at, server, service, ttl,
+    own_server_with, registry_at, server, service,
 };
 use sd_consul::{ConsulBackend, ConsulConfig};
 use sd_core::port::Attempt;
@@ -40,7 +40,7 @@ async fn whatever_an_operator_removes_is_there_again() {
     let (service, operator) = (service(), Operator::at(&server()));
     let registry = registry_at(&server());
     let one = instance(&service, 1);
-    let mut guard = registry.register_with(one, ttl(TTL)).await.unwrap();
+    let mut guard = registry.register(one).ttl(TTL).await.unwrap();
     event(&mut guard, "registered").await;
     let id = service_id(guard.record_id());
     for target in [

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use common::operator::plain_id;
 use common::{
     LONG, Operator, TTL, config_at, eventually, instance, is_live_with, own_server_with,
-    registry_at, server, service, ttl, until,
+    registry_at, server, service, until,
 };
 use futures_util::FutureExt;
 use sd_consul::{Consistency, ConsulBackend, ConsulConfig};
@@ -112,7 +112,7 @@ async fn one_that_is_not_ready_is_so_again_after_an_operator_ended_its_maintenan
     let (service, operator) = (service(), Operator::at(&server()));
     let registry = registry_at(&server());
     let unready = instance(&service, 1).with_ready(false);
-    let guard = registry.register_with(unready, ttl(TTL)).await.unwrap();
+    let guard = registry.register(unready).ttl(TTL).await.unwrap();
     let id = common::operator::service_id(guard.record_id());
     let target = format!("/v1/agent/service/maintenance/{id}?enable=false");
     operator.put(&target, "").await;

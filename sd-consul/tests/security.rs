@@ -12,7 +12,7 @@ use std::{fs, io};
 use common::election::{Booth, leads, prefix, ticket};
 use common::{
     LONG, Operator, TTL, config_at, event, instance, is_live_with, is_stale, own_server_with,
-    service, ttl, until,
+    service, until,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -66,7 +66,7 @@ async fn a_token_that_is_replaced_under_a_running_process_needs_no_restart() {
     let config = config_at(&server.program().url()).with_token_file(file.path());
     let registry = sd_consul::connect(config).unwrap();
     let one = instance(&service, 1);
-    let mut guard = registry.register_with(one, ttl(TTL * 5)).await.unwrap();
+    let mut guard = registry.register(one).ttl(TTL * 5).await.unwrap();
     event(&mut guard, "registered").await;
     let mut seen = registry.subscribe(&service).unwrap();
     until(&mut seen, "there", is_live_with(1)).await;

@@ -15,7 +15,7 @@
 //! let connect = |instance: Arc<Instance>| async move {
 //!     Ok::<_, Infallible>(format!("a client of {:?}", instance.endpoint()))
 //! };
-//! let clients = EndpointCache::builder(registry.subscribe("greeter")?, connect).spawn()?;
+//! let clients = EndpointCache::builder(registry.subscribe("greeter")?, connect).build()?;
 //! clients.wait_until_ready(Duration::from_secs(1)).await?;
 //! // Held for as long as the call lasts, so that the policy knows of it.
 //! let picked = clients.pick().expect("an endpoint");
@@ -64,7 +64,7 @@ use crate::model::instance::Instance;
 /// gets a new value. A change of weight, readiness or metadata keeps the value.
 ///
 /// Reading loads the latest set and never waits, whatever is being made or closed. Dropping the cache ends the task and closes
-/// all values at once; [`shutdown`](Self::shutdown) waits for that. Share the cache in an [`Arc`].
+/// all values at once; [`close`](Self::close) waits for that. Share the cache in an [`Arc`].
 pub struct EndpointCache<T> {
     sets: Arc<ArcSwap<EndpointSet<T>>>,
     /// Signals each new set. Closed when the task has ended.
@@ -113,7 +113,7 @@ impl<T: Send + Sync + 'static> EndpointCache<T> {
     ///
     /// # Errors
     /// `Timeout` with the reason: the set is unknown or empty, or no value could be made. `Closed` after
-    /// [`shutdown`](Self::shutdown).
+    /// [`close`](Self::close).
     ///
     /// # Cancel safety
     /// Cancel-safe.
@@ -165,8 +165,8 @@ impl<T: Send + Sync + 'static> EndpointCache<T> {
     /// closing is over. Idempotent.
     ///
     /// # Cancel safety
-    /// If the future is dropped, the shutdown goes on.
-    pub async fn shutdown(&self) {
+    /// If the future is dropped, the closing goes on.
+    pub async fn close(&self) {
         self.stop.cancel();
         let mut news = self.news.clone();
         while news.changed().await.is_ok() {}
@@ -230,7 +230,7 @@ mod tests {
                     Ok::<_, Error>(format!("{}#{number}", instance.id()))
                 }
             })
-            .with_closer(move |value: Arc<String>| {
+            .closer(move |value: Arc<String>| {
                 closed.write(format!("close {value}"));
                 std::future::ready(())
             })
@@ -276,7 +276,7 @@ mod tests {
             std::future::ready(outcome)
         };
         let cache = EndpointCache::builder(subscribe(source), make)
-            .spawn()
+            .build()
             .unwrap();
         let set = until(&cache, |set| {
             set.missing().iter().any(|bad| bad.failures() == 1)
@@ -303,7 +303,7 @@ mod tests {
             }
         };
         let cache = EndpointCache::builder(subscribe(source), make)
-            .spawn()
+            .build()
             .unwrap();
         let failed = |set: &EndpointSet<_>| {
             set.missing().len() == 2 && set.missing().iter().all(|missing| missing.failures() > 0)
@@ -336,8 +336,8 @@ mod tests {
             }
         };
         let cache = EndpointCache::builder(subscribe(source), make)
-            .with_made_at_once(3)
-            .spawn()
+            .made_at_once(3)
+            .build()
             .unwrap();
         until(&cache, |set| set.len() == 20).await;
         assert_eq!(*seen.lock().unwrap(), (0, 3));
@@ -349,14 +349,14 @@ mod tests {
         let source = Switched::up(["a", "b"].map(instance));
         let drain = Duration::from_secs(7);
         let cache = journal.cache(Arc::clone(&source));
-        let cache = cache.with_drain(drain).spawn().unwrap();
+        let cache = cache.drain(drain).build().unwrap();
         until(&cache, |set| set.len() == 2).await;
         let removed_at = Instant::now();
         source.set([instance("b")]);
         let set = until(&cache, |set| set.len() == 1).await;
         assert_eq!((journal.count("close"), set.draining()), (0, 1));
         until(&cache, |set| set.draining() == 0).await;
-        cache.shutdown().await;
+        cache.close().await;
         let closed = journal.lines("close a");
         let [(at, _)] = &closed[..] else {
             panic!("{closed:?}");
@@ -373,7 +373,7 @@ mod tests {
     async fn a_change_of_metadata_keeps_the_value_and_shows_the_new_instance() {
         let journal = Journal::default();
         let source = Switched::up(["a", "b"].map(instance));
-        let cache = journal.cache(Arc::clone(&source)).spawn().unwrap();
+        let cache = journal.cache(Arc::clone(&source)).build().unwrap();
         until(&cache, |set| set.len() == 2).await;
         let before = values(&cache);
         source.set([
@@ -394,7 +394,7 @@ mod tests {
     async fn a_new_run_and_a_new_address_get_new_values_and_the_old_ones_are_closed() {
         let journal = Journal::default();
         let source = Switched::up(["a", "b", "c"].map(instance));
-        let cache = journal.cache(Arc::clone(&source)).spawn().unwrap();
+        let cache = journal.cache(Arc::clone(&source)).build().unwrap();
         until(&cache, |set| set.len() == 3).await;
         let before = values(&cache);
         source.set([
@@ -406,7 +406,7 @@ mod tests {
         let after = values(&cache);
         assert!(before[0] != after[0] && before[1] != after[1] && before[2] == after[2]);
         until(&cache, |set| set.draining() == 0).await;
-        cache.shutdown().await;
+        cache.close().await;
         let mut times: BTreeMap<String, usize> = BTreeMap::new();
         for (_, line) in journal.lines("close") {
             *times.entry(line).or_default() += 1;
@@ -425,9 +425,9 @@ mod tests {
             Ok::<_, Error>(())
         };
         let cache = EndpointCache::builder(subscribe(Arc::<Switched>::clone(&source)), make)
-            .with_made_at_once(1)
-            .with_make_within(Duration::from_secs(3600))
-            .spawn()
+            .made_at_once(1)
+            .make_within(Duration::from_secs(3600))
+            .build()
             .unwrap();
         until(&cache, |set| set.missing().len() == 1).await;
         source.set([instance("quick")]);
@@ -455,11 +455,11 @@ mod tests {
                 }
             };
             let cache = EndpointCache::builder(subscribe(Arc::<Switched>::clone(&source)), make)
-                .with_closer(move |run: Arc<Incarnation>| {
+                .closer(move |run: Arc<Incarnation>| {
                     closes.write(format!("close {run}"));
                     std::future::ready(())
                 })
-                .spawn()
+                .build()
                 .unwrap();
             until(&cache, |set| set.missing().len() == 1).await;
             // After quiet the change passes the subscription at once, so that both reach the driver together.
@@ -473,7 +473,7 @@ mod tests {
             })
             .await;
             assert_eq!(**set.endpoints()[0].value(), Incarnation::from_u64(2));
-            cache.shutdown().await;
+            cache.close().await;
             assert_eq!(journal.count("close"), journal.count("make"));
         }
     }
@@ -485,9 +485,9 @@ mod tests {
         let cache = journal.cache(Arc::clone(&source));
         let limit = Duration::from_secs(60);
         let cache = cache
-            .with_invalidate_after(limit)
-            .with_drain(Duration::ZERO)
-            .spawn()
+            .invalidate_after(limit)
+            .drain(Duration::ZERO)
+            .build()
             .unwrap();
         until(&cache, |set| set.len() == 2).await;
         source.turn(false);
@@ -513,7 +513,7 @@ mod tests {
     async fn a_source_that_fails_leaves_the_set_alone_by_default() {
         let journal = Journal::default();
         let source = Switched::up([instance("a")]);
-        let cache = journal.cache(Arc::clone(&source)).spawn().unwrap();
+        let cache = journal.cache(Arc::clone(&source)).build().unwrap();
         until(&cache, |set| set.len() == 1).await;
         source.turn(false);
         sleep(Duration::from_secs(2 * 3600)).await;
@@ -530,9 +530,9 @@ mod tests {
         let source = Switched::up(["a", "b"].map(instance));
         let cache = journal.cache(Arc::clone(&source));
         let cache = cache
-            .with_drain(Duration::MAX)
-            .with_invalidate_after(Duration::MAX)
-            .spawn()
+            .drain(Duration::MAX)
+            .invalidate_after(Duration::MAX)
+            .build()
             .unwrap();
         until(&cache, |set| set.len() == 2).await;
         source.set([instance("b")]);
@@ -540,7 +540,7 @@ mod tests {
         source.turn(false);
         sleep(Duration::from_secs(24 * 3600)).await;
         assert_eq!((cache.endpoints().len(), journal.count("close")), (1, 0));
-        cache.shutdown().await;
+        cache.close().await;
         assert_eq!(journal.count("close"), 2);
     }
 
@@ -548,7 +548,7 @@ mod tests {
     async fn dropping_the_cache_closes_all_values_without_drain_and_ends_task_and_feed() {
         let journal = Journal::default();
         let source = Switched::up(["a", "b"].map(instance));
-        let cache = journal.cache(Arc::clone(&source)).spawn().unwrap();
+        let cache = journal.cache(Arc::clone(&source)).build().unwrap();
         until(&cache, |set| set.len() == 2).await;
         source.set([instance("b")]);
         until(&cache, |set| set.draining() == 1).await;
@@ -568,7 +568,7 @@ mod tests {
         let closed = journal.clone();
         let cache = journal
             .cache(source)
-            .with_closer(move |value: Arc<String>| {
+            .closer(move |value: Arc<String>| {
                 closed.write(format!("close {value}"));
                 async move {
                     assert!(!value.starts_with("panics"), "as the test wants it");
@@ -577,11 +577,11 @@ mod tests {
                     }
                 }
             })
-            .spawn()
+            .build()
             .unwrap();
         until(&cache, |set| set.len() == 3).await;
         let asked_at = Instant::now();
-        cache.shutdown().await;
+        cache.close().await;
         assert!(asked_at.elapsed() < Duration::from_secs(6));
         assert_eq!(journal.count("close"), 3);
         assert!(cache.pick().is_none());
@@ -597,7 +597,7 @@ mod tests {
         async fn reason(source: Arc<Switched>, fails: bool) -> String {
             let make = move |_| std::future::ready(if fails { Err("refused") } else { Ok(()) });
             let cache = EndpointCache::builder(subscribe(source), make)
-                .spawn()
+                .build()
                 .unwrap();
             let waited = cache.wait_until_ready(Duration::from_secs(2)).await;
             waited.unwrap_err().report().to_string()
@@ -621,7 +621,7 @@ mod tests {
         let service = crate::combine::switched::service();
         let subscription = Discovery::subscribe(&registry, &service).unwrap();
         let make = |_| std::future::ready(Ok::<_, Error>(()));
-        let cache = EndpointCache::builder(subscription, make).spawn().unwrap();
+        let cache = EndpointCache::builder(subscription, make).build().unwrap();
         until(&cache, |set| set.len() == 1).await;
         registry.close().await.unwrap();
         sleep(Duration::from_secs(60)).await;

@@ -14,7 +14,7 @@ impl Printable<'_> {
             return !c.is_ascii_control();
         }
         // As `Debug` of text decides, which leaves what combines with the character before it.
-        let mut after_another = [b'a'; 1 + char::MAX_LEN_UTF8];
+        let mut after_another = [b'a'; 1 + 4];
         let length = c.encode_utf8(&mut after_another[1..]).len();
         let text = std::str::from_utf8(&after_another[..=length]).unwrap_or_default();
         text.escape_debug().nth(1) == Some(c)

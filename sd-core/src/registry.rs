@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,13 +26,14 @@ use crate::model::state::Status;
 use crate::port::backend::Backend;
 use crate::port::elector::AnyElector;
 use crate::port::instancer::Instancer;
-use crate::port::registrar::{RegisterOptions, check_registration};
+use crate::port::registrar::check_registration;
 use crate::reading_backend::ReadingBackend;
 use crate::registration::command::Confirm;
 use crate::registration::config::RegistrationConfig;
 use crate::registration::event::RegistrationPhase;
 use crate::registration::guard::RegistrationGuard;
 use crate::registration::keeper::Keeper;
+use crate::registration::register::Register;
 use crate::registration::registrations::Registrations;
 use crate::registration::status::RegistrationDump;
 use crate::runtime::runtime;
@@ -293,8 +293,26 @@ impl Registry {
         Ok(subscription)
     }
 
-    /// Registers `instance` with the configured options and keeps it registered. Returns when the server has confirmed the
-    /// record. Tries for at most [`RegistrationConfig::confirm_within`].
+    /// Registers `instance` and keeps it registered: awaited, it returns when the server has confirmed the record, and tries for at most
+    /// [`RegistrationConfig::confirm_within`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sd_core::Instance;
+    /// use sd_core::memory::Memory;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> sd_core::Result<()> {
+    /// let registry = Memory::new().connect();
+    /// let guard = registry.register(Instance::new("greeter", "10.0.0.7:50051")?).await?;
+    ///
+    /// // A process that must start while its registry is down:
+    /// let other = Instance::new("greeter", "10.0.0.8:50051")?;
+    /// let other = registry.register(other).ttl(Duration::from_secs(30)).in_background()?;
+    /// # drop((guard, other));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// If the id is held by an earlier run at the same address, which has crashed perhaps, this waits until that run's record is gone:
     /// for one time-to-live longer. It never takes the id from a run that goes on renewing its record.
@@ -310,51 +328,14 @@ impl Registry {
     ///
     /// # Cancel safety
     /// If the future is dropped, the record is withdrawn in the background.
-    pub async fn register(&self, instance: Instance) -> Result<RegistrationGuard> {
-        let options = self.inner.config.registration.options.clone();
-        self.register_with(instance, options).await
+    pub fn register(&self, instance: Instance) -> Register {
+        Register::new(self.clone(), instance)
     }
 
-    /// As [`register`](Self::register), with these options.
-    ///
-    /// # Errors
-    /// As [`register`](Self::register).
-    ///
-    /// # Cancel safety
-    /// As [`register`](Self::register).
-    pub async fn register_with(
+    pub(crate) fn keep(
         &self,
         instance: Instance,
-        options: RegisterOptions,
-    ) -> Result<RegistrationGuard> {
-        let (confirmed, confirmation) = oneshot::channel();
-        let guard = self.keep(instance, options, Confirm::InTime(confirmed))?;
-        match confirmation.await {
-            Ok(Ok(())) => Ok(guard),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(Error::new(ErrorKind::Closed, "register")),
-        }
-    }
-
-    /// Registers `instance` without waiting, for a process that must start while its registry is down. Attempts go on until one
-    /// succeeds or the guard is dropped. [`RegistrationGuard::next_event`] reports each of them. Must be called inside a tokio
-    /// runtime.
-    ///
-    /// # Errors
-    /// `InvalidInput`, `Unsupported` or `Closed` as for [`register`](Self::register). `Conflict` if this process already keeps
-    /// the id.
-    pub fn register_in_background(
-        &self,
-        instance: Instance,
-        options: RegisterOptions,
-    ) -> Result<RegistrationGuard> {
-        self.keep(instance, options, Confirm::InBackground)
-    }
-
-    fn keep(
-        &self,
-        instance: Instance,
-        options: RegisterOptions,
+        config: RegistrationConfig,
         confirm: Confirm,
     ) -> Result<RegistrationGuard> {
         const OP: &str = "register";
@@ -366,14 +347,12 @@ impl Registry {
                 self.inner.backend.name()
             ))
         })?;
-        check_registration(registrar.as_ref(), &instance, options.ttl)?;
-        let config = self.inner.config.registration.clone();
+        check_registration(registrar.as_ref(), &instance, config.ttl)?;
         let config = config.with_room_for_a_write(registrar.limits());
 
         self.inner.registrations.keep(
             Keeper::new(
                 instance,
-                options,
                 registrar,
                 config,
                 Arc::clone(&self.inner.config.clock),

@@ -77,7 +77,7 @@ async fn a_tier_that_cannot_be_reached_hands_over_and_takes_the_calls_back() {
     ];
     let down = Down::default();
     down.set(&["a", "b", "c"]);
-    let cache = cache(&down, &all).spawn().unwrap();
+    let cache = cache(&down, &all).build().unwrap();
     until_picked(&cache, "d").await;
     down.set(&["a", "b"]);
     until_picked(&cache, "c").await;
@@ -103,7 +103,7 @@ async fn the_own_zone_is_preferred_and_another_one_serves_while_it_cannot_be_rea
     let down = Down::default();
     down.set(&["a1", "a2"]);
     let selection = Selection::default().with_zone("a");
-    let cache = cache(&down, &all).selection(selection).spawn().unwrap();
+    let cache = cache(&down, &all).selection(selection).build().unwrap();
     until_picked(&cache, "b1 x1").await;
     down.set(&["a2"]);
     until_picked(&cache, "a1").await;
@@ -124,7 +124,7 @@ async fn only_instances_with_the_labels_and_of_the_subset_get_a_value() {
     let selection = selection.with_subset(subset);
     let cache = cache(&Down::default(), &all)
         .selection(selection)
-        .spawn()
+        .build()
         .unwrap();
     cache.wait_until_ready(SOON).await.unwrap();
     let made = |set: &EndpointSet<String>| set.missing().is_empty().then(|| set.len());
@@ -147,7 +147,7 @@ async fn only_instances_with_the_labels_and_of_the_subset_get_a_value() {
 async fn labels_that_no_instance_has_are_the_reason_why_nothing_is_there() {
     let selection = Selection::default().with_label("colour", "blue");
     let cache = cache(&Down::default(), &[instance("a")]).selection(selection);
-    let cache = cache.spawn().unwrap();
+    let cache = cache.build().unwrap();
     let error = cache
         .wait_until_ready(Duration::from_secs(1))
         .await
@@ -164,7 +164,7 @@ async fn shares(policy: impl Policy) -> BTreeMap<String, u32> {
     let all = ["fast", "faster", "slow"].map(instance);
     let cache = cache(&Down::default(), &all)
         .policy(policy)
-        .spawn()
+        .build()
         .unwrap();
     let cache = Arc::new(cache);
     until_picked(&cache, "fast faster slow").await;

@@ -10,14 +10,13 @@ use sd_core::clock::TokioClock;
 use sd_core::memory::Memory;
 use sd_core::port::Attempt;
 use sd_core::{
-    Error, ErrorKind, Holder, Incarnation, Instance, InstanceId, RegisterOptions, Registrar,
-    RegistrationConfig, RegistrationEvent, RegistrationGuard, RegistrationPhase, Registry,
-    RegistryConfig,
+    Error, ErrorKind, Holder, Incarnation, Instance, InstanceId, Registrar, RegistrationConfig,
+    RegistrationEvent, RegistrationGuard, RegistrationPhase, Registry, RegistryConfig,
 };
 use sd_testing::{Answer, Op, ScriptedBackend, ScriptedRegistrar};
 use tokio::time::{Instant, sleep, timeout};
 
-const TTL: Duration = sd_core::RegisterOptions::DEFAULT_TTL;
+const TTL: Duration = sd_core::RegistrationConfig::DEFAULT_TTL;
 const MILLIS: Duration = Duration::from_millis(1);
 
 fn instance(id: &str) -> Instance {
@@ -166,10 +165,7 @@ async fn register_does_not_wait_for_a_run_at_another_address_and_the_background_
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert!(error.report().to_string().contains("10.0.0.8:50051"));
 
-    let options = RegisterOptions::default();
-    let mut guard = registry
-        .register_in_background(instance("b"), options)
-        .unwrap();
+    let mut guard = registry.register(instance("b")).in_background().unwrap();
     event_named(&mut guard, "retrying").await;
     sleep(Duration::from_secs(3600)).await;
     registrar.answer_all(Op::Register, Answer::Succeed);
@@ -241,10 +237,7 @@ async fn a_register_that_is_dropped_withdraws() {
 async fn a_background_registration_outlives_a_registry_that_is_down() {
     let (registry, registrar) = registry();
     registrar.answer_all(Op::Register, fail(ErrorKind::Unavailable));
-    let options = RegisterOptions::default();
-    let mut guard = registry
-        .register_in_background(instance("a"), options)
-        .unwrap();
+    let mut guard = registry.register(instance("a")).in_background().unwrap();
     let first = event_named(&mut guard, "retrying").await;
     assert_eq!(first.error().unwrap().kind(), ErrorKind::Unavailable);
     sleep(Duration::from_secs(3600)).await;
@@ -304,10 +297,7 @@ fn guard_wants(registry: &Registry, error: &str) {
 async fn an_attempt_that_hangs_in_the_background_is_given_up() {
     let (registry, registrar) = registry();
     registrar.answer_next(Op::Register, Answer::Hang);
-    let options = RegisterOptions::default();
-    let mut guard = registry
-        .register_in_background(instance("a"), options)
-        .unwrap();
+    let mut guard = registry.register(instance("a")).in_background().unwrap();
     let event = event_named(&mut guard, "retrying").await;
     assert_eq!(event.error().unwrap().kind(), ErrorKind::Timeout);
     event_named(&mut guard, "registered").await;
@@ -317,10 +307,7 @@ async fn an_attempt_that_hangs_in_the_background_is_given_up() {
 async fn a_registration_that_can_never_succeed_ends_with_the_reason() {
     let (registry, registrar) = registry();
     registrar.answer_all(Op::Register, fail(ErrorKind::Unsupported));
-    let options = RegisterOptions::default();
-    let mut guard = registry
-        .register_in_background(instance("a"), options)
-        .unwrap();
+    let mut guard = registry.register(instance("a")).in_background().unwrap();
     let last = event_named(&mut guard, "failed").await;
     assert_eq!(last.error().unwrap().kind(), ErrorKind::Unsupported);
     assert_eq!(event(&mut guard).await, "none");
@@ -735,10 +722,9 @@ async fn what_can_never_work_is_refused_before_anything_is_sent() {
     let error = registry.register(oversized).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     for ttl in [Duration::ZERO, Duration::from_secs(3600)] {
-        let options = RegisterOptions::default().with_ttl(ttl);
-        let result = registry.register_with(instance("a"), options.clone()).await;
+        let result = registry.register(instance("a")).ttl(ttl).await;
         assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidInput);
-        let result = registry.register_in_background(instance("a"), options);
+        let result = registry.register(instance("a")).ttl(ttl).in_background();
         assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidInput);
     }
     sleep(Duration::from_secs(60)).await;
@@ -782,10 +768,7 @@ async fn a_released_record_is_left_and_not_renewed() {
 async fn what_cannot_be_left_is_withdrawn() {
     let (registry, registrar) = registry();
     registrar.answer_all(Op::Register, fail(ErrorKind::Unavailable));
-    let options = RegisterOptions::default();
-    let mut guard = registry
-        .register_in_background(instance("a"), options)
-        .unwrap();
+    let mut guard = registry.register(instance("a")).in_background().unwrap();
     event_named(&mut guard, "retrying").await;
     let error = guard.release().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
@@ -802,10 +785,7 @@ async fn what_cannot_be_left_is_withdrawn() {
 async fn a_registry_that_closes_can_leave_its_records() {
     let (registry, registrar, mut guard) = registered().await;
     registrar.answer_next(Op::Register, Answer::Hang);
-    let options = RegisterOptions::default();
-    let mut unconfirmed = registry
-        .register_in_background(instance("b"), options)
-        .unwrap();
+    let mut unconfirmed = registry.register(instance("b")).in_background().unwrap();
     soon(registrar.called(Op::Register, 2)).await;
     registry.close_keeping_records().await.unwrap();
     assert_eq!(event(&mut guard).await, "released");

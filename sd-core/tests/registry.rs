@@ -9,8 +9,8 @@ use sd_core::combine::{Fallback, File, Merge, Static};
 use sd_core::memory::Memory;
 use sd_core::port::Feed;
 use sd_core::{
-    Error, ErrorKind, Instance, InstanceId, RegisterOptions, Registry, RegistryConfig, Revision,
-    ServiceName, Snapshot, State, Subscription,
+    Error, ErrorKind, Instance, InstanceId, Registry, RegistryConfig, Revision, ServiceName,
+    Snapshot, State, Subscription,
 };
 use sd_testing::{Answer, Op, ScriptedBackend};
 use tokio::time::timeout;
@@ -180,9 +180,7 @@ async fn health_names_what_is_unknown_stale_or_not_registered_and_an_outage_make
     let fails = Answer::Fail(down());
     backend.registrar.answer_all(Op::Register, fails);
     let one = instance("a", "h:1");
-    let _guard = registry
-        .register_in_background(one.clone(), RegisterOptions::default())
-        .unwrap();
+    let _guard = registry.register(one.clone()).in_background().unwrap();
     let health = registry.health();
     assert_eq!(health.unregistered, [one.record_id()]);
     assert_eq!(health.to_string(), "stale: s; not registered: a of s");

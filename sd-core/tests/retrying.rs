@@ -47,7 +47,7 @@ async fn cache(ids: &[&str]) -> EndpointCache<String> {
 }
 
 async fn made(builder: EndpointCacheBuilder<String>, count: usize) -> EndpointCache<String> {
-    let cache = builder.spawn().unwrap();
+    let cache = builder.build().unwrap();
     while cache.endpoints().len() < count {
         sleep(Duration::from_millis(1)).await;
     }
@@ -165,7 +165,7 @@ async fn the_whole_call_ends_in_time_whatever_its_attempts_do() {
 #[tokio::test(start_paused = true)]
 async fn an_empty_set_fails_at_once_and_a_first_value_is_waited_for() {
     let answer = |endpoint: Arc<CachedEndpoint<String>>| ready(Ok::<_, Trouble>(id(&endpoint)));
-    let empty = builder(&[]).spawn().unwrap();
+    let empty = builder(&[]).build().unwrap();
     let began = Instant::now();
     let error = empty.call(&retry(), answer).await.unwrap_err();
     assert!(began.elapsed() < Duration::from_secs(1));
@@ -183,13 +183,13 @@ async fn an_empty_set_fails_at_once_and_a_first_value_is_waited_for() {
         Ok::<_, Error>(instance.id().to_string())
     };
     let cache = EndpointCache::builder(subscription(&["a"]), slow)
-        .spawn()
+        .build()
         .unwrap();
     assert_eq!(cache.call(&retry(), answer).await.unwrap(), "a");
 
     let refused = |_| ready(Err::<String, _>("refused"));
     let cache = EndpointCache::builder(subscription(&["a"]), refused)
-        .spawn()
+        .build()
         .unwrap();
     let error = cache.call(&retry(), answer).await.unwrap_err();
     let GaveUp::NoEndpoint(reason) = error.gave_up() else {
@@ -199,7 +199,7 @@ async fn an_empty_set_fails_at_once_and_a_first_value_is_waited_for() {
         reason.report().to_string().contains("refused"),
         "{reason:?}"
     );
-    cache.shutdown().await;
+    cache.close().await;
     assert!(cache.call(&retry(), answer).await.is_err());
 }
 

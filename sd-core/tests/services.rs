@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use sd_core::clock::TokioClock;
 use sd_core::memory::Memory;
-use sd_core::port::{ServicesWatcher, async_trait};
+use sd_core::port::{Attempt, ServicesWatcher, async_trait};
 use sd_core::{
-    Error, ErrorKind, Instance, Instancer, RegisterOptions, Registry, RegistryConfig, Result,
-    ServiceName, ServicesState, ServicesSubscription, Snapshot, Watcher,
+    Error, ErrorKind, Instance, Instancer, Registry, RegistryConfig, Result, ServiceName,
+    ServicesState, ServicesSubscription, Snapshot, Watcher,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -259,9 +259,9 @@ async fn the_embedded_registry_tells_which_services_come_go_and_expire() {
 
     let backend = Arc::new(memory.backend());
     let registrar = sd_core::Backend::registrar(backend).unwrap();
-    let options = RegisterOptions::default().with_ttl(3 * SECOND);
+    let attempt = Attempt::new(3 * SECOND);
     let instance = Instance::new("c", "h:1").unwrap();
-    registrar.register(&instance, &options).await.unwrap();
+    registrar.register(&instance, &attempt).await.unwrap();
     assert_eq!(told(&soon(services.changed()).await.unwrap()).1, ["c"]);
     let start = Instant::now();
     assert_eq!(told(&soon(services.changed()).await.unwrap()).1, [""; 0]);

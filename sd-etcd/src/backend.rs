@@ -30,7 +30,7 @@ pub fn connect(config: EtcdConfig) -> Result<Registry> {
 /// Like [`connect`].
 pub fn connect_with(config: EtcdConfig, mut registry: RegistryConfig) -> Result<Registry> {
     if let Some(ttl) = config.ttl {
-        registry.registration.options.ttl = ttl;
+        registry.registration.ttl = ttl;
     }
     let backend = EtcdBackend::new(config)?.with_clock(Arc::clone(&registry.clock));
     Ok(Registry::with_config(Arc::new(backend), registry))

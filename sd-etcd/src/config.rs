@@ -141,7 +141,7 @@ impl EtcdConfig {
     }
 
     /// Sets the time-to-live that registrations ask for unless they set their own. Fractions of seconds are rounded up. Default:
-    /// [`sd_core::RegisterOptions::DEFAULT_TTL`].
+    /// [`sd_core::RegistrationConfig::DEFAULT_TTL`].
     #[must_use]
     pub fn with_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);

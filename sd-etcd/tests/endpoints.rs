@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{TTL, event, instance, is_live_with, own_server, prefix, server, ttl, until};
+use common::{TTL, event, instance, is_live_with, own_server, prefix, server, until};
 use sd_core::{ErrorKind, Registry, ServiceName};
 use sd_etcd::EtcdConfig;
 use sd_testing::{Fault, TcpProxy, free_port};
@@ -37,7 +37,7 @@ async fn no_call_fails_or_is_slow(endpoints: [String; 2]) {
             assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
         }
         let since = Instant::now();
-        let guard = registry.register_with(instance(1), ttl(TTL)).await.unwrap();
+        let guard = registry.register(instance(1)).ttl(TTL).await.unwrap();
         assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
         guard.deregister().await.unwrap();
     }
@@ -73,7 +73,7 @@ async fn an_endpoint_that_falls_silent_in_use_is_left_for_the_other() {
         .each_ref()
         .map(|proxy| format!("http://{}", proxy.address()));
     let registry = connect(&endpoints);
-    let mut guard = registry.register_with(instance(1), ttl(TTL)).await.unwrap();
+    let mut guard = registry.register(instance(1)).ttl(TTL).await.unwrap();
     event(&mut guard, "registered").await;
     let mut seen = registry.subscribe("greeter").unwrap();
     until(&mut seen, "there", is_live_with(1)).await;

@@ -7,8 +7,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{
-    LONG, TTL, config, entries, event, instance, is_live_with, prefix, raw, registry, server, ttl,
-    until,
+    LONG, TTL, config, entries, event, instance, is_live_with, prefix, raw, registry, server, until,
 };
 use etcd_client::KeyValue;
 use sd_core::port::Attempt;
@@ -113,7 +112,7 @@ async fn go_kit_sees_what_we_register_for_it_until_it_is_withdrawn_or_its_lease_
 async fn what_we_register_for_go_kit_is_a_plain_value_on_a_lease() {
     let (prefix, mut raw) = (prefix(), raw(&server()).await);
     let registry = sd_etcd::connect(config(&prefix).with_format(Format::GoKit)).unwrap();
-    let mut guard = registry.register_with(foo(), ttl(TTL)).await.unwrap();
+    let mut guard = registry.register(foo()).ttl(TTL).await.unwrap();
 
     let stored = entries(&mut raw, &prefix).await.remove(0);
     assert_eq!(

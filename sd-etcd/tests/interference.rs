@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use common::{
     BACK_WITHIN, TTL, entries, event, events_after, eventually, instance, is_live_with, keys,
-    prefix, raw, registry, revision, server, ttl, until,
+    prefix, raw, registry, revision, server, until,
 };
 use etcd_client::{EventType, PutOptions};
 use sd_core::port::{Attempt, Liveness};
@@ -26,7 +26,8 @@ fn registrar(prefix: &str) -> Arc<dyn Registrar> {
 async fn a_lease_that_an_operator_revokes_is_replaced() {
     let (prefix, mut operator) = (prefix(), raw(&server()).await);
     let mut guard = registry(&prefix)
-        .register_with(instance(1), ttl(TTL))
+        .register(instance(1))
+        .ttl(TTL)
         .await
         .unwrap();
     event(&mut guard, "registered").await;
@@ -45,7 +46,8 @@ async fn a_lease_that_an_operator_revokes_is_replaced() {
 async fn a_key_that_an_operator_deletes_is_put_again_on_the_same_lease() {
     let (prefix, mut operator) = (prefix(), raw(&server()).await);
     let mut guard = registry(&prefix)
-        .register_with(instance(1), ttl(TTL))
+        .register(instance(1))
+        .ttl(TTL)
         .await
         .unwrap();
     event(&mut guard, "registered").await;
@@ -221,9 +223,9 @@ async fn the_time_to_live_counts_in_whole_seconds_and_ends_a_record_that_nobody_
         .await
         .unwrap();
     assert_eq!(held.liveness(), Liveness::Lease { ttl: TTL });
-    let too_short = ttl(TTL / 3);
+    let too_short = TTL / 3;
     let registry = registry(&prefix);
-    let refused = registry.register_with(instance(2), too_short).await;
+    let refused = registry.register(instance(2)).ttl(too_short).await;
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidInput);
     drop(held);
     eventually("expired", common::LONG, async || {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::election::{Booth, after, first, leads, name, ticket, waits};
-use common::{LONG, event, instance, is_live_with, own_server, prefix, ttl, until};
+use common::{LONG, event, instance, is_live_with, own_server, prefix, until};
 use etcd_client::{Client, ConnectOptions, Permission, PermissionType};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use sd_core::{ErrorKind, RegistrationEvent, ServiceName};
@@ -53,8 +53,8 @@ async fn a_password_changed_at_the_server_is_read_again_and_nothing_is_lost() {
         .with_prefix(&prefix)
         .with_password_file("svc", file.path());
     let registry = sd_etcd::connect(config).unwrap();
-    let options = ttl(Duration::from_secs(9));
-    let mut guard = registry.register_with(instance(1), options).await.unwrap();
+    let ttl = Duration::from_secs(9);
+    let mut guard = registry.register(instance(1)).ttl(ttl).await.unwrap();
     event(&mut guard, "registered").await;
     let mut seen = registry.subscribe("greeter").unwrap();
     until(&mut seen, "there", is_live_with(1)).await;

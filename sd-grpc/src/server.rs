@@ -8,10 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use sd_core::{
-    Error, ErrorKind, Instance, RegisterOptions, RegistrationGuard, RegistrationPhase, Registry,
-    Result,
-};
+use sd_core::{Error, ErrorKind, Instance, RegistrationGuard, RegistrationPhase, Registry, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -45,7 +42,7 @@ pub struct Server {
     registry: Registry,
     instance: Instance,
     transport: tonic::transport::Server,
-    options: RegisterOptions,
+    ttl: Option<Duration>,
     in_background: bool,
     drain: Duration,
     stop_within: Duration,
@@ -59,7 +56,7 @@ impl Server {
             registry: registry.clone(),
             instance,
             transport: tonic::transport::Server::builder(),
-            options: RegisterOptions::default(),
+            ttl: None,
             in_background: false,
             drain: DEFAULT_DRAIN,
             stop_within: DEFAULT_STOP_WITHIN,
@@ -68,21 +65,22 @@ impl Server {
 
     /// Sets tonic's own settings: TLS, windows, limits, keep-alive.
     #[must_use]
-    pub fn with_transport(mut self, transport: tonic::transport::Server) -> Self {
+    pub fn transport(mut self, transport: tonic::transport::Server) -> Self {
         self.transport = transport;
         self
     }
 
-    /// Sets the options of the registration.
+    /// Sets the time-to-live of the registration. Default: the registry's
+    /// [`RegistrationConfig::ttl`](sd_core::RegistrationConfig::ttl).
     #[must_use]
-    pub fn with_register_options(mut self, options: RegisterOptions) -> Self {
-        self.options = options;
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
         self
     }
 
     /// Serves even while the registry is down, and registers once it is up.
     #[must_use]
-    pub fn register_in_background(mut self) -> Self {
+    pub fn in_background(mut self) -> Self {
         self.in_background = true;
         self
     }
@@ -90,14 +88,14 @@ impl Server {
     /// Sets how long the server keeps answering after it became unready. Allow as long as clients take to notice. Default
     /// 5 s.
     #[must_use]
-    pub fn with_drain(mut self, drain: Duration) -> Self {
+    pub fn drain(mut self, drain: Duration) -> Self {
         self.drain = drain;
         self
     }
 
     /// Sets how long calls in flight may take once the server stops; then it cuts their connections. Default 10 s.
     #[must_use]
-    pub fn with_stop_within(mut self, stop_within: Duration) -> Self {
+    pub fn stop_within(mut self, stop_within: Duration) -> Self {
         self.stop_within = stop_within;
         self
     }
@@ -161,12 +159,7 @@ impl Server {
             Serving::start(self.transport, routes.add_service(health_service), incoming);
 
         tokio::pin!(shutdown);
-        let registering = register(
-            &self.registry,
-            self.instance,
-            self.options,
-            self.in_background,
-        );
+        let registering = register(&self.registry, self.instance, self.ttl, self.in_background);
         tokio::pin!(registering);
         let guard = tokio::select! {
             registered = &mut registering => registered,
@@ -222,13 +215,17 @@ impl Server {
 async fn register(
     registry: &Registry,
     instance: Instance,
-    options: RegisterOptions,
+    ttl: Option<Duration>,
     in_background: bool,
 ) -> Result<RegistrationGuard> {
+    let mut register = registry.register(instance);
+    if let Some(ttl) = ttl {
+        register = register.ttl(ttl);
+    }
     if in_background {
-        registry.register_in_background(instance, options)
+        register.in_background()
     } else {
-        registry.register_with(instance, options).await
+        register.await
     }
 }
 

@@ -32,8 +32,8 @@ fn instance(address: SocketAddr) -> Instance {
 
 fn server(registry: &Registry, address: SocketAddr) -> Server {
     Server::new(registry, instance(address))
-        .with_drain(Duration::from_millis(100))
-        .with_stop_within(Duration::from_millis(500))
+        .drain(Duration::from_millis(100))
+        .stop_within(Duration::from_millis(500))
 }
 
 async fn client(address: SocketAddr) -> Option<HealthClient<Channel>> {
@@ -75,7 +75,7 @@ async fn is_healthy_when_registered_and_unready_then_gone_then_stopped_at_the_en
     let mut greeters = registry.subscribe("greeter").unwrap();
     let (listener, address) = listener().await;
     let (stop, shutdown) = oneshot::channel::<()>();
-    let draining = server(&registry, address).with_drain(Duration::from_secs(2));
+    let draining = server(&registry, address).drain(Duration::from_secs(2));
     let running = tokio::spawn(draining.serve(Routes::default(), listener, async {
         shutdown.await.unwrap();
     }));
@@ -113,7 +113,7 @@ async fn a_watcher_of_the_health_service_does_not_hold_up_the_stop() {
     let mut greeters = registry.subscribe("greeter").unwrap();
     let (listener, address) = listener().await;
     let (stop, shutdown) = oneshot::channel::<()>();
-    let patient = server(&registry, address).with_stop_within(Duration::from_secs(10 * 60));
+    let patient = server(&registry, address).stop_within(Duration::from_secs(10 * 60));
     let running = tokio::spawn(patient.serve(Routes::default(), listener, async {
         shutdown.await.unwrap();
     }));
@@ -165,13 +165,13 @@ async fn a_shutdown_while_registering_leaves_nothing_registered() {
         &registry,
         instance(address).with_id("one".try_into().unwrap()),
     )
-    .register_in_background();
+    .in_background();
     let served = waiting
-        .with_drain(Duration::ZERO)
+        .drain(Duration::ZERO)
         .serve(Routes::default(), listener, async {});
     timeout(SOON, served).await.unwrap().unwrap();
     holder.deregister().await.unwrap();
-    let left = registry.list(&"greeter".try_into().unwrap()).await.unwrap();
+    let left = registry.list("greeter").await.unwrap();
     assert!(left.is_empty(), "{left:?}");
 }
 

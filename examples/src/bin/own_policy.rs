@@ -112,8 +112,8 @@ async fn serve_all(
         let mut request = Request::new(HelloRequest { name });
         request.extensions_mut().insert(HashKey(hash(user)));
         let reply = client.say_hello(request).await?.into_inner().message;
-        let server = reply.rsplit(' ').next().unwrap_or_default();
-        served.insert(user, server.to_owned());
+        let name = reply.rsplit(' ').next().unwrap_or_default();
+        served.insert(user, name.to_owned());
     }
     Ok(served)
 }

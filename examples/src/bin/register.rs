@@ -11,7 +11,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use sd_core::{Instance, RegisterOptions, RegistrationEvent};
+use sd_core::{Instance, RegistrationEvent};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -45,8 +45,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // A process that must start while its registry is down does not wait, and watches the events.
     let second = Instance::new("example-register", "10.0.0.8:50051")?;
-    let options = RegisterOptions::default().with_ttl(Duration::from_secs(30));
-    let mut guard = registry.register_in_background(second, options)?;
+    let ttl = Duration::from_secs(30);
+    let mut guard = registry.register(second).ttl(ttl).in_background()?;
     while let Some(event) = guard.next_event().await {
         match event.error() {
             Some(error) => println!("{}: {}", event.as_str(), error.report()),

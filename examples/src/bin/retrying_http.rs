@@ -70,7 +70,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         },
     )
     .policy(LeastRequest::new())
-    .spawn()?;
+    .build()?;
 
     // This call is safe to execute twice, so it may be tried again whenever it could not be answered.
     let retry = RetryPolicy::new(|error: &reqwest::Error| {
@@ -90,7 +90,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("{greeting} after {tries} of at most 3 attempts");
     }
 
-    apis.shutdown().await;
+    apis.close().await;
     for guard in guards {
         guard.deregister().await?;
     }

@@ -64,7 +64,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             std::future::ready(Ok::<_, Infallible>(connect(&instance)))
         })
         .policy(LeastRequest::new())
-        .spawn()?;
+        .build()?;
 
     // Turning text into capitals twice harms nobody: every error may be followed by another attempt.
     let retry = RetryPolicy::new(|_: &io::Error| true)
@@ -84,7 +84,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     }
 
-    services.shutdown().await;
+    services.close().await;
     for guard in guards {
         guard.deregister().await?;
     }

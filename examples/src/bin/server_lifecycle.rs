@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Serves `grpc.health.v1` beside your routes, becomes healthy, and registers. When told to stop, it becomes not ready,
     // drains, deregisters, and stops once the calls in flight have ended.
     Server::new(&registry, instance)
-        .with_drain(Duration::from_millis(500))
+        .drain(Duration::from_millis(500))
         .serve(
             Routes::new(GreeterServer::new(Hello::from("me"))),
             listener,

@@ -13,7 +13,7 @@ pub(crate) mod operator;
 use std::time::Duration;
 
 use sd_consul::ConsulConfig;
-use sd_core::{Instance, RegisterOptions, Registry, ServiceName};
+use sd_core::{Instance, Registry, ServiceName};
 pub(crate) use sd_testing::{LONG, event, eventually, is_live_with, is_stale, until};
 use sd_testing::{ServerProcess, TcpProxy, required_env};
 use server_programs::{Consul, LocalServer};
@@ -68,8 +68,4 @@ pub(crate) fn service() -> ServiceName {
 
 pub(crate) fn instance(service: &ServiceName, port: u16) -> Instance {
     Instance::new(service, format!("10.0.0.1:{port}")).unwrap()
-}
-
-pub(crate) fn ttl(ttl: Duration) -> RegisterOptions {
-    RegisterOptions::default().with_ttl(ttl)
 }

@@ -1,7 +1,6 @@
 //! Which endpoints of a service a client uses.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -136,14 +135,13 @@ impl Selection {
     }
 
     /// The labels as text.
-    pub fn show_labels(&self) -> impl fmt::Display + '_ {
-        fmt::from_fn(|f| {
-            for (nth, (key, value)) in self.labels.iter().enumerate() {
-                let comma = if nth == 0 { "" } else { ", " };
-                write!(f, "{comma}{key:?}={value:?}")?;
-            }
-            Ok(())
-        })
+    pub fn show_labels(&self) -> String {
+        let shown: Vec<String> = self
+            .labels
+            .iter()
+            .map(|(key, value)| format!("{key:?}={value:?}"))
+            .collect();
+        shown.join(", ")
     }
 }
 
@@ -191,7 +189,7 @@ mod tests {
             .with_label("k", "v")
             .with_label("l", "w");
         assert_eq!(connected(&selection, &all), ["both"]);
-        assert_eq!(selection.show_labels().to_string(), r#""k"="v", "l"="w""#);
+        assert_eq!(selection.show_labels(), r#""k"="v", "l"="w""#);
     }
 
     #[test]

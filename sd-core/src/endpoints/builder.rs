@@ -62,7 +62,7 @@ impl<T: Send + Sync + 'static> EndpointCacheBuilder<T> {
 
     /// Sets how a value is closed after it has left the set. Called once for each value that was made. By default a value is
     /// dropped with its last holder.
-    pub fn with_closer<F>(mut self, close: impl Fn(Arc<T>) -> F + Send + Sync + 'static) -> Self
+    pub fn closer<F>(mut self, close: impl Fn(Arc<T>) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -71,40 +71,40 @@ impl<T: Send + Sync + 'static> EndpointCacheBuilder<T> {
     }
 
     /// Sets how many values are made at the same time, at least 1. Default 16.
-    pub fn with_made_at_once(mut self, limit: usize) -> Self {
+    pub fn made_at_once(mut self, limit: usize) -> Self {
         self.0.settings.made_at_once = limit.max(1);
         self
     }
 
     /// Sets how long it may take to make one value. Default 10 s.
-    pub fn with_make_within(mut self, limit: Duration) -> Self {
+    pub fn make_within(mut self, limit: Duration) -> Self {
         self.0.settings.make_within = limit;
         self
     }
 
     /// Sets the delays between attempts to make a value: up to `first`, doubling up to `cap`, with full jitter. Default 200 ms
     /// and 10 s.
-    pub fn with_retry(mut self, first: Duration, cap: Duration) -> Self {
+    pub fn retry(mut self, first: Duration, cap: Duration) -> Self {
         self.0.settings.retry_first = first;
         self.0.settings.retry_cap = cap;
         self
     }
 
     /// Sets how long after leaving the set a value is closed. Default 30 s.
-    pub fn with_drain(mut self, drain: Duration) -> Self {
+    pub fn drain(mut self, drain: Duration) -> Self {
         self.0.settings.drain = drain;
         self
     }
 
-    /// Sets how long closing one value may take, also at shutdown. Default 5 s.
-    pub fn with_close_within(mut self, limit: Duration) -> Self {
+    /// Sets how long closing one value may take, also when the cache is closed. Default 5 s.
+    pub fn close_within(mut self, limit: Duration) -> Self {
         self.0.settings.close_within = limit;
         self
     }
 
     /// Empties the set once its source has failed for this long, until the source recovers. By default the last set is served
     /// however old it is.
-    pub fn with_invalidate_after(mut self, limit: Duration) -> Self {
+    pub fn invalidate_after(mut self, limit: Duration) -> Self {
         self.0.settings.invalidate_after = Some(limit);
         self
     }
@@ -125,7 +125,7 @@ impl<T: Send + Sync + 'static> EndpointCacheBuilder<T> {
     ///
     /// # Errors
     /// `InvalidInput` outside a tokio runtime.
-    pub fn spawn(self) -> Result<EndpointCache<T>> {
+    pub fn build(self) -> Result<EndpointCache<T>> {
         let runtime = runtime("endpoint cache")?;
         let empty = EndpointSet::new(Vec::new(), Vec::new(), Choice::default());
         let sets = Arc::new(ArcSwap::from_pointee(empty));

@@ -15,6 +15,6 @@ pub use self::elector::{
     LeaderWatcher, Predecessor, Standing, StrictElector, Ticket, check_value,
 };
 pub use self::instancer::{Feed, Instancer, ServicesWatcher, Watcher};
-pub use self::registrar::{Attempt, Limits, Liveness, RegisterOptions, Registrar, Registration};
+pub use self::registrar::{Attempt, Limits, Liveness, Registrar, Registration};
 pub use self::safety::{Guarantee, Safety, SafetyNote};
 pub use crate::registry::Closing;

@@ -94,35 +94,6 @@ pub(crate) fn check_record(
     Ok(())
 }
 
-/// What a registration asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RegisterOptions {
-    /// How long the record outlives its last renewal. The server may grant another time-to-live, which then applies. Default
-    /// [`DEFAULT_TTL`](Self::DEFAULT_TTL).
-    pub ttl: Duration,
-}
-
-impl Default for RegisterOptions {
-    fn default() -> Self {
-        Self {
-            ttl: Self::DEFAULT_TTL,
-        }
-    }
-}
-
-impl RegisterOptions {
-    /// The default time-to-live: 10 s.
-    pub const DEFAULT_TTL: Duration = Duration::from_secs(10);
-
-    /// Asks for this time-to-live.
-    #[must_use]
-    pub fn with_ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = ttl;
-        self
-    }
-}
-
 /// What core tells a registrar of one attempt to register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

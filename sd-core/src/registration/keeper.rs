@@ -16,9 +16,7 @@ use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instrument;
 use crate::model::instance::Instance;
-use crate::port::registrar::{
-    Attempt, Liveness, RegisterOptions, Registrar, Registration, check_record,
-};
+use crate::port::registrar::{Attempt, Liveness, Registrar, Registration, check_record};
 use crate::registration::command::{Command, Confirm};
 use crate::registration::config::RegistrationConfig;
 use crate::registration::event::{RegistrationEvent, RegistrationPhase};
@@ -29,7 +27,6 @@ use crate::retry::{Backoff, Retry, jittered, paced};
 #[derive(Debug)]
 pub(crate) struct Keeper {
     registrar: Arc<dyn Registrar>,
-    options: RegisterOptions,
     config: RegistrationConfig,
     clock: Arc<dyn Clock>,
     commands: mpsc::Receiver<Command>,
@@ -108,7 +105,6 @@ impl Keeper {
     /// A keeper that registers `instance` when it runs, and withdraws it when `stop` is cancelled.
     pub(crate) fn new(
         instance: Instance,
-        options: RegisterOptions,
         registrar: Arc<dyn Registrar>,
         config: RegistrationConfig,
         clock: Arc<dyn Clock>,
@@ -134,7 +130,6 @@ impl Keeper {
         };
         let keeper = Self {
             registrar,
-            options,
             config,
             clock,
             commands: commands_seen,
@@ -250,7 +245,7 @@ impl Keeper {
                 End::Lost(error) => {
                     self.emit(RegistrationEvent::Lost(error));
                     // Many may have lost their records at once: spread their return.
-                    let spread = (self.options.ttl / 10)
+                    let spread = (self.config.ttl / 10)
                         .min(Duration::from_secs(1))
                         .mul_f64(fastrand::f64());
                     registration = match self.pause(spread).await {
@@ -268,7 +263,7 @@ impl Keeper {
             self.wait_for(left, give_up_at).await?;
             self.predecessor = None;
         }
-        let mut backoff = Backoff::new(Duration::from_millis(100), self.options.ttl / 3);
+        let mut backoff = Backoff::new(Duration::from_millis(100), self.config.ttl / 3);
         let mut outlasts_earlier_run = false;
         loop {
             let wanted = Arc::clone(&self.status.borrow().wanted);
@@ -278,7 +273,7 @@ impl Keeper {
             let sent = self.clock.now();
             let is_first = !std::mem::replace(&mut self.attempted, true);
             let registrar = Arc::clone(&self.registrar);
-            let mut attempt = Attempt::new(self.options.ttl);
+            let mut attempt = Attempt::new(self.config.ttl);
             if is_first && wanted.id_holds_incarnation() {
                 attempt = attempt.with_new_id();
             }
@@ -317,7 +312,7 @@ impl Keeper {
                 delay
             };
             if is_earlier_run && !std::mem::replace(&mut outlasts_earlier_run, true) {
-                give_up_at = give_up_at.map(|at| at + self.options.ttl);
+                give_up_at = give_up_at.map(|at| at + self.config.ttl);
             }
             if let Some(at) = give_up_at {
                 let may_pass = matches!(
@@ -585,7 +580,7 @@ impl Keeper {
 
     /// How long one request may take.
     fn attempt_limit(&self) -> Duration {
-        self.registrar.limits().attempt_within(self.options.ttl)
+        self.registrar.limits().attempt_within(self.config.ttl)
     }
 
     /// Waits, taking wanted changes meanwhile.

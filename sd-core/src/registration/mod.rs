@@ -6,5 +6,6 @@ pub(crate) mod config;
 pub(crate) mod event;
 pub(crate) mod guard;
 pub(crate) mod keeper;
+pub(crate) mod register;
 pub(crate) mod registrations;
 pub(crate) mod status;

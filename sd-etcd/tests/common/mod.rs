@@ -12,7 +12,7 @@ pub(crate) mod faults;
 use std::time::Duration;
 
 use etcd_client::{Client, EventType, GetOptions, KeyValue, WatchOptions};
-use sd_core::{Instance, RegisterOptions, Registry};
+use sd_core::{Instance, Registry};
 use sd_etcd::EtcdConfig;
 pub(crate) use sd_testing::{LONG, event, eventually, is_live_with, until};
 use sd_testing::{ServerProcess, TcpProxy, required_env};
@@ -74,10 +74,6 @@ pub(crate) async fn raw(url: &str) -> Client {
 
 pub(crate) fn instance(port: u16) -> Instance {
     Instance::new("greeter", format!("10.0.0.1:{port}")).unwrap()
-}
-
-pub(crate) fn ttl(ttl: Duration) -> RegisterOptions {
-    RegisterOptions::default().with_ttl(ttl)
 }
 
 /// Everything under a prefix, as another client reads it.

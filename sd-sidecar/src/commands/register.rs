@@ -22,14 +22,13 @@ pub(crate) async fn run(session: &Session, wanted: &Wanted) -> Result<(), Failur
     let instance = wanted
         .instance()
         .map_err(|error| Failure::new(format!("cannot register: {}", error.report())))?;
-    let mut options = session.registry.config().registration.options.clone();
-    if let Some(ttl) = wanted.ttl {
-        options = options.with_ttl(ttl);
-    }
     let what = format!("register {:?} of {:?}", instance.id(), instance.service());
-    let mut guard = session
-        .registry
-        .register_in_background(instance, options)
+    let mut register = session.registry.register(instance);
+    if let Some(ttl) = wanted.ttl {
+        register = register.ttl(ttl);
+    }
+    let mut guard = register
+        .in_background()
         .map_err(|error| session.failure(&what, &error))?;
     loop {
         tokio::select! {

@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use crate::cli::Wait;
 use crate::failure::Failure;
-use crate::output::printable::printable;
 use crate::output::time::now;
 use crate::output::{Style, reader_gone};
 use crate::session::Session;
@@ -93,7 +92,7 @@ fn lines(before: Option<&ServicesState>, state: &ServicesState) -> Vec<(Style, S
     if !same_status {
         lines.push(match &is.error {
             Some(error) => {
-                let text = format!("{}: {}", is.status, printable(error));
+                let text = format!("{}: {}", is.status, error);
                 (Style::Doubtful, text)
             }
             None => {

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use sd_core::{RegisterOptions, Revision};
+use sd_core::Revision;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::FaultFixture;
@@ -100,9 +100,11 @@ pub async fn a_registry_that_is_down_at_the_start_delays_nobody(mut fixture: imp
     let service = unused_service();
     let registry = direct(&fixture);
     let mut seen = registry.subscribe(&service).unwrap();
-    let options = RegisterOptions::default().with_ttl(fixture.ttl());
+    let ttl = fixture.ttl();
     let mut guard = registry
-        .register_in_background(instance(&service, 1), options)
+        .register(instance(&service, 1))
+        .ttl(ttl)
+        .in_background()
         .unwrap();
     assert!(since.elapsed() < Duration::from_secs(1));
     let state = until(&mut seen, "explained", |state| {

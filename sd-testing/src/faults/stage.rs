@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use sd_core::{
-    ErrorKind, Incarnation, Instance, RegisterOptions, RegistrationEvent, RegistrationGuard,
-    Registry, ServiceName, Subscription,
+    ErrorKind, Incarnation, Instance, RegistrationEvent, RegistrationGuard, Registry, ServiceName,
+    Subscription,
 };
 
 use super::FaultFixture;
@@ -28,10 +28,11 @@ impl Stage {
     /// Registers with this time-to-live, and waits until the reader sees the instance.
     pub async fn open(registry: Registry, ttl: Duration) -> Self {
         let service = unused_service();
-        let options = RegisterOptions::default().with_ttl(ttl);
         // In the background, where a first attempt that is too slow on a busy machine is followed by another one.
         let mut guard = registry
-            .register_in_background(instance(&service, 1), options)
+            .register(instance(&service, 1))
+            .ttl(ttl)
+            .in_background()
             .unwrap();
         event(&mut guard, "registered").await;
         let mut seen = registry.subscribe(&service).unwrap();

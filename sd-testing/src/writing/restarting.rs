@@ -6,8 +6,8 @@ use std::time::Duration;
 use sd_core::clock::TokioClock;
 use sd_core::port::Attempt;
 use sd_core::{
-    Backend, ErrorKind, Holder, Incarnation, Instance, RegisterOptions, RegistrationConfig,
-    RegistrationPhase, Registry, RegistryConfig,
+    Backend, ErrorKind, Holder, Incarnation, Instance, RegistrationConfig, RegistrationPhase,
+    Registry, RegistryConfig,
 };
 use tokio::time::{Instant, sleep};
 
@@ -31,10 +31,9 @@ fn registry_over(backend: &Arc<dyn Backend>, config: RegistrationConfig) -> Regi
 }
 
 fn within(confirm: Duration, ttl: Duration) -> RegistrationConfig {
-    let mut config = RegistrationConfig::default();
-    config.confirm_within = confirm;
-    config.options = RegisterOptions::default().with_ttl(ttl);
-    config
+    RegistrationConfig::default()
+        .with_confirm_within(confirm)
+        .with_ttl(ttl)
 }
 
 async fn a_conflict_says_who_holds_the_id(fixture: &dyn Fixture) -> Outcome {

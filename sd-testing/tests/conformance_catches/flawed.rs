@@ -7,8 +7,8 @@ use std::time::Duration;
 use sd_core::memory::{Memory, MemoryBackend};
 use sd_core::port::{Attempt, Limits, ServicesWatcher, async_trait};
 use sd_core::{
-    Backend, Error, ErrorKind, Incarnation, Instance, InstanceId, Instancer, RecordId,
-    RegisterOptions, Registrar, Result, Revision, ServiceName, Skipped, Snapshot, Watcher,
+    Backend, Error, ErrorKind, Incarnation, Instance, InstanceId, Instancer, RecordId, Registrar,
+    RegistrationConfig, Result, Revision, ServiceName, Skipped, Snapshot, Watcher,
 };
 use sd_testing::Fixture;
 
@@ -126,7 +126,7 @@ impl Fixture for Store {
     async fn write_garbage(&self, service: &ServiceName) -> Result<()> {
         let garbage = Instance::new(service.as_str(), "10.0.0.9:1")?;
         let garbage = garbage.with_id(InstanceId::new(GARBAGE)?);
-        let attempt = Attempt::new(RegisterOptions::DEFAULT_TTL);
+        let attempt = Attempt::new(RegistrationConfig::DEFAULT_TTL);
         let registrar = self.memory.backend();
         registrar.register(&garbage, &attempt).await.map(drop)
     }

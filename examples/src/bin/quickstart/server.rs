@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use examples::Hello;
 use examples::greeter::{Greeter, GreeterServer, HelloReply, HelloRequest};
-use sd_core::{Instance, InstanceId, RegisterOptions, Registry};
+use sd_core::{Instance, InstanceId, Registry};
 use sd_grpc::Server;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -38,8 +38,8 @@ pub(crate) async fn serve(
     // There may be no listener.
     let _ = began.send(SystemTime::now());
     Server::new(registry, instance)
-        .with_register_options(RegisterOptions::default().with_ttl(TTL))
-        .with_drain(DRAIN)
+        .ttl(TTL)
+        .drain(DRAIN)
         .serve(Routes::new(greeter), listener, drain)
         .await?;
     Ok(())
