@@ -106,16 +106,16 @@ async fn serve_all(
     channel: &BalancedChannel,
 ) -> Result<BTreeMap<&'static str, String>, Box<dyn Error>> {
     let mut client = GreeterClient::new(channel.clone());
-    let mut served = BTreeMap::new();
+    let mut served_by = BTreeMap::new();
     for user in USERS {
         let name = user.to_owned();
         let mut request = Request::new(HelloRequest { name });
         request.extensions_mut().insert(HashKey(hash(user)));
         let reply = client.say_hello(request).await?.into_inner().message;
-        let name = reply.rsplit(' ').next().unwrap_or_default();
-        served.insert(user, name.to_owned());
+        let copy = reply.rsplit(' ').next().unwrap_or_default();
+        served_by.insert(user, copy.to_owned());
     }
-    Ok(served)
+    Ok(served_by)
 }
 
 /// Needed only because this example wants to show that nobody moves.
