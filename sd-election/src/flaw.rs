@@ -42,8 +42,10 @@ flaws! {
     EarlyExpiryIgnored,
     /// Nothing is left for the application to stop in.
     StopMarginIgnored,
-    /// A confirmation that only counts from the one before is taken to count from itself.
-    PreviousSendIgnored,
+    /// A confirmation that only counts from an earlier send is taken to count from itself.
+    EarlierSendIgnored,
+    /// A confirmation is taken to prove the one before it, however shortly after that it was sent.
+    SpacingIgnored,
     /// A term begins without a fresh confirmation of the entry.
     TermUnconfirmed,
     /// A term begins at once after one whose leader may still believe.

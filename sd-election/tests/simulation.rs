@@ -70,12 +70,12 @@ fn every_mistake_is_noticed() {
 
 #[test]
 fn who_leaves_within_the_takeover_delay_does_not_speak_for_the_leader_before() {
-    breaks_i1_only_with(Flaw::GraceTakenForTerm, 172);
+    breaks_i1_only_with(Flaw::GraceTakenForTerm, 379);
 }
 
 #[test]
 fn a_shorter_takeover_delay_than_the_predecessor_may_believe_is_not_enough() {
-    breaks_i1_only_with(Flaw::PredecessorTtlIgnored, 49);
+    breaks_i1_only_with(Flaw::PredecessorTtlIgnored, 85);
 }
 
 #[test]

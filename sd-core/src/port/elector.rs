@@ -356,14 +356,20 @@ pub struct Confirmation {
     pub counts_from: CountsFrom,
 }
 
-/// The moment from which a confirmed time-to-live counts.
+/// The moment from which a confirmed time-to-live counts: that of the earliest request that the server is proven to have timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CountsFrom {
-    /// The moment at which this confirmation was sent.
+    /// The moment at which this confirmation was sent. The server had timed it when it answered.
     ThisSend,
-    /// The moment at which the previous confirmation was sent. The answer to a confirmation proves only that the previous one
-    /// had reached the place where the server times its sessions.
-    PreviousSend,
+    /// This moment, on the backend's clock: when a request was sent that the server has timed for certain, apart from the
+    /// confirmations of this entry. For a fresh session that is the request that made it. For an older one it may be a request of long
+    /// ago, and a term does not begin on it.
+    ///
+    /// For servers whose answer to a confirmation does not prove that it was timed. ZooKeeper times sessions at the member that leads,
+    /// which hears of their signs of life when it next pings the member that got them. Such an answer proves the confirmations that
+    /// were answered at least a quarter of the time-to-live before it was asked for, for one ping lies in between. The caller keeps
+    /// account of these.
+    EarlierSend(Moment),
 }
 
 /// A feed of who leads one election. As with a [`Watcher`](crate::Watcher), the first call answers at once, and an error ends

@@ -387,9 +387,9 @@ impl Machine {
                 let before = self.deadline();
                 self.confirmed = Some(confirmed);
                 self.confirm.backoff.reset();
-                // Never later than a third of the time-to-live, and not all candidates at once.
+                // Not later than a third of the time-to-live, unless it would prove nothing, and not all candidates at once.
                 let every = renew_every(confirmed.ttl).mul_f64(1.0 - 0.1 * fastrand::f64());
-                self.confirm.due = Some(sent + every);
+                self.confirm.due = Some((sent + every).max(confirmed.proves_from));
                 self.trouble_is_over();
                 if let (Phase::Leading { .. }, Some(deadline)) = (&self.phase, self.deadline())
                     && Some(deadline) != before

@@ -13,6 +13,9 @@ use sd_core::{Error, ErrorKind};
 use crate::config::{StepDown, TermConfig};
 use crate::flaw::{Flaw, flawed, unless};
 
+/// How long after the answer to a confirmation the next one proves that the first was timed, in times-to-live.
+const SHORTEST_SPACING: f64 = 0.25;
+
 /// Everything that the decisions about one term depend on.
 #[derive(Clone, Debug)]
 pub(crate) struct TermRules {
@@ -29,8 +32,13 @@ pub(crate) struct TermRules {
 /// The last confirmation, and what it means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Confirmed {
+    /// When the confirmation was sent that a later one may prove.
     pub(crate) sent: Moment,
+    /// Only what is sent from here on proves that one.
+    pub(crate) proves_from: Moment,
     pub(crate) ttl: Duration,
+    /// When the latest request was sent that the server has timed for certain.
+    pub(crate) proven: Option<Moment>,
     /// Until here the server does not hand the term over. `None` if that takes one more confirmation.
     pub(crate) hand_over: Option<Moment>,
 }
@@ -46,24 +54,40 @@ impl TermRules {
     ) -> Confirmed {
         let sent = unless(Flaw::DeadlineFromReply, sent, now);
         let ttl = unless(Flaw::TtlFromConfiguration, answer.ttl, self.ttl);
-        let counts_from = match (answer.counts_from, before) {
-            (CountsFrom::ThisSend, _) => Some(sent),
-            (CountsFrom::PreviousSend, _) if flawed(Flaw::PreviousSendIgnored) => Some(sent),
-            (CountsFrom::PreviousSend, None) => None,
-            // Too close to the one before to prove anything about it.
-            (CountsFrom::PreviousSend, Some(before))
-                if sent.since(before.sent) < shortest_spacing(ttl) =>
-            {
-                return before;
+        let proves_from = now + self.spacing(answer.ttl);
+        let (waiting, proven) = match answer.counts_from {
+            CountsFrom::ThisSend => ((sent, sent), Some(sent)),
+            CountsFrom::EarlierSend(_) if flawed(Flaw::EarlierSendIgnored) => {
+                ((sent, sent), Some(sent))
             }
-            (CountsFrom::PreviousSend, Some(before)) => Some(before.sent),
+            CountsFrom::EarlierSend(named) => {
+                // What comes after this send was read from another clock, and proves nothing.
+                let named = Some(named).filter(|named| *named <= sent);
+                let (waiting, proven) = match before {
+                    None => ((sent, proves_from), None),
+                    Some(before) if sent >= before.proves_from => {
+                        ((sent, proves_from), Some(before.sent))
+                    }
+                    Some(before) => ((before.sent, before.proves_from), before.proven),
+                };
+                (waiting, named.max(proven))
+            }
         };
         Confirmed {
-            sent,
+            sent: waiting.0,
+            proves_from: waiting.1,
             ttl: answer.ttl,
+            proven,
             // The newest answer rules, also if it grants less than the one before.
-            hand_over: counts_from.map(|from| from + self.span(ttl)),
+            hand_over: proven.map(|from| from + self.span(ttl)),
         }
+    }
+
+    /// How long after the answer to a confirmation the next one must be sent to prove that the first was timed. The answer tells
+    /// when it had come at the latest. The clock of the server may be the slower one.
+    fn spacing(&self, ttl: Duration) -> Duration {
+        let spacing = ttl.mul_f64(SHORTEST_SPACING * (1.0 + self.config.clock_error));
+        unless(Flaw::SpacingIgnored, spacing, Duration::ZERO)
     }
 
     /// How much of a granted time-to-live can be relied on.
@@ -139,11 +163,6 @@ impl TermRules {
 /// How often an entry is confirmed: three times within its time-to-live.
 pub(crate) fn renew_every(ttl: Duration) -> Duration {
     ttl / 3
-}
-
-/// How far apart two confirmations must be sent for the second to prove that the first arrived everywhere.
-fn shortest_spacing(ttl: Duration) -> Duration {
-    ttl / 4
 }
 
 /// How long one confirmation may take, so that at least two fit.

@@ -23,7 +23,7 @@ pub(super) fn start(
 ) -> Result<()> {
     let node = world.add_node();
     let clock = NodeClock::new(world.clone(), node, pace, Duration::ZERO);
-    let elector = SimulatedElector::connect(server, network, node)?;
+    let elector = SimulatedElector::connect(server, network, node, clock.clone())?;
     let (mut observer, task) =
         Observer::prepare(elector, Arc::new(clock), server.name.clone(), None);
     world.spawn(node, Box::pin(task));

@@ -239,7 +239,7 @@ impl Candidates {
         let stop_margin = self.schedule.stop_margin(ttl);
         let lateness = self.schedule.lateness;
         let clock = NodeClock::new(self.world.clone(), node, pace, lateness);
-        let elector = SimulatedElector::connect(&self.server, &self.network, node)?;
+        let elector = SimulatedElector::connect(&self.server, &self.network, node, clock.clone())?;
         let backend = Arc::new(SimulatedBackend(elector));
         let config = RegistryConfig::default().with_clock(Arc::new(clock.clone()));
         let registry = Registry::with_config(backend, config);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use fastrand::Rng;
-use sd_core::port::CountsFrom;
+use sd_core::clock::Moment;
 
 use super::clock::Pace;
 use super::executor::{Stalls, draw_between};
@@ -41,6 +41,26 @@ impl Class {
     }
 }
 
+/// A server whose answer to a confirmation does not prove that it was timed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lag {
+    /// How often what was confirmed is reported to where sessions are timed.
+    pub(super) reports_every: Duration,
+    /// How long before it joins the session of an entry was timed last.
+    pub(super) session_age: Duration,
+}
+
+impl Lag {
+    /// In the shortest times-to-live. A quarter of one holds a report, also if the clock that measures it is a fifth too fast.
+    const REPORTS_EVERY: f64 = 0.2;
+
+    /// Whether something that came at `earlier` is reported before `later`.
+    pub(super) fn has_report_between(self, earlier: Moment, later: Moment) -> bool {
+        let reports = |at: Moment| at.since_start().as_nanos() / self.reports_every.as_nanos();
+        reports(earlier) < reports(later)
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Schedule {
     pub(super) class: Class,
@@ -55,7 +75,8 @@ pub(super) struct Schedule {
     /// The longest that the server grants.
     pub(super) granted: Duration,
     pub(super) config: TermConfig,
-    pub(super) counts_from: CountsFrom,
+    /// Where the server times sessions, if that is not where it answers.
+    pub(super) lag: Option<Lag>,
     /// What the server declares, and how much of it it makes use of.
     pub(super) early_expiry: Duration,
     pub(super) expires_early_by: Duration,
@@ -101,17 +122,17 @@ impl Schedule {
             },
             progress_within: pick(rng, &[Some(ttl), None, None, None]),
         };
-        let counts_from = match rng.u8(..3) {
-            0 => CountsFrom::PreviousSend,
-            _ => CountsFrom::ThisSend,
-        };
+        let lag = (rng.u8(..3) == 0).then(|| Lag {
+            reports_every: granted.mul_f64(shorter * Lag::REPORTS_EVERY),
+            session_age: granted.mul_f64(shorter * pick(rng, &[0.0, 0.0, 0.15, 0.3])),
+        });
         let server_rate = pick(rng, &[1.0, 1.0, 0.98, 1.03]);
         let (slowest, fastest) = match class {
             // A clock that is too fast gives up too early, which does no harm.
             Class::Promised => (1.0 - clock_error, 1.0 + 2.0 * clock_error),
             // The delay is measured by one clock and the deadline by another, which together are off by the clock error.
             Class::Delayed => (1.0 - clock_error / 2.0, 1.0 + clock_error / 2.0),
-            Class::Unguarded if counts_from == CountsFrom::PreviousSend => (0.75, 2.0),
+            Class::Unguarded if lag.is_some() => (0.75, 2.0),
             Class::Unguarded => (0.5, 2.0),
         };
         Self {
@@ -126,7 +147,7 @@ impl Schedule {
             granted_share,
             granted,
             config,
-            counts_from,
+            lag,
             early_expiry,
             expires_early_by: early_expiry.mul_f64(pick(rng, &[0.0, 0.5, 1.0])),
             server_pace: Pace::of_rate(server_rate, Duration::from_secs(rng.u64(1..1_000_000))),
@@ -180,7 +201,7 @@ impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}: {} candidates, ttl {:?} (some ask for {} of it, granted {:?}, counts from {:?}, declared early {:?}, early by {:?}), clock error {}, \
+            "{}: {} candidates, ttl {:?} (some ask for {} of it, granted {:?}, {:?}, declared early {:?}, early by {:?}), clock error {}, \
              stop margin {:?} at most, takeover delay {:?}, {:?}, progress within {:?}, clocks {:.3} to {:.3} of true time and the server's \
              {:.3}, {:?}, {:?}, a fault every {:?} for {:?}",
             self.class.as_str(),
@@ -188,7 +209,7 @@ impl fmt::Display for Schedule {
             self.ttl,
             self.shorter,
             self.granted,
-            self.counts_from,
+            self.lag,
             self.early_expiry,
             self.expires_early_by,
             self.config.clock_error,

@@ -20,7 +20,7 @@ use super::executor::World;
 use super::history::{Answer, What};
 use super::network::{Network, Request};
 use super::node::Node;
-use super::schedule::Schedule;
+use super::schedule::{Lag, Schedule};
 use crate::campaign::machine::{Call, is_lost};
 
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) struct Server {
     pub(super) name: ElectionName,
     /// By what factor the server grants more or less than it is asked for.
     granted_share: f64,
-    counts_from: CountsFrom,
+    lag: Option<Lag>,
     early_expiry: Duration,
     expires_early_by: Duration,
     entries: Mutex<BTreeMap<CandidateId, Kept>>,
@@ -45,6 +45,7 @@ struct Kept {
     span: Duration,
     /// When its lease ends, on the server's clock. The embedded registry ends it then or later.
     expires: Moment,
+    /// When the last confirmation came.
     touched: Moment,
     /// It may be there though no candidate wants it: a late message made it again, or a restart of the server gave it more time.
     excused: bool,
@@ -65,7 +66,7 @@ impl Server {
             clock,
             name: ElectionName::new("simulated")?,
             granted_share: schedule.granted_share,
-            counts_from: schedule.counts_from,
+            lag: schedule.lag,
             early_expiry: schedule.early_expiry,
             expires_early_by: schedule.expires_early_by,
             entries: Mutex::default(),
@@ -130,7 +131,8 @@ impl Server {
             let id = ticket.id;
             let now = self.clock.now();
             let span = ticket.ttl.saturating_sub(self.expires_early_by);
-            let expires = now + span;
+            let age = self.lag.map_or(Duration::ZERO, |lag| lag.session_age);
+            let expires = now + span.saturating_sub(age);
             let again = {
                 let mut all = self.kept();
                 let again = all.contains_key(&id);
@@ -149,7 +151,7 @@ impl Server {
             };
             self.world.record(node, What::Joined { id });
             let may_end_sooner = !self.expires_early_by.is_zero();
-            if !again && (may_end_sooner || self.counts_from == CountsFrom::PreviousSend) {
+            if !again && (may_end_sooner || self.lag.is_some()) {
                 let server = Arc::clone(&self);
                 self.world
                     .spawn(Node::SERVER, Box::pin(server.end_in_time(id)));
@@ -187,17 +189,17 @@ impl Server {
         let confirmation = entry.confirm().await?;
         let now = self.clock.now();
         if let Some(kept) = self.kept().get_mut(&id) {
-            let from = match self.counts_from {
-                CountsFrom::ThisSend => now,
-                CountsFrom::PreviousSend => kept.touched,
-            };
-            kept.expires = kept.expires.max(from + kept.span);
-            kept.touched = now;
+            match self.lag {
+                None => kept.expires = kept.expires.max(now + kept.span),
+                Some(lag) => {
+                    if lag.has_report_between(kept.touched, now) {
+                        kept.expires = kept.expires.max(kept.touched + kept.span);
+                    }
+                    kept.touched = now;
+                }
+            }
         }
-        Ok(Confirmation {
-            counts_from: self.counts_from,
-            ..confirmation
-        })
+        Ok(confirmation)
     }
 
     async fn leave(
@@ -231,7 +233,10 @@ pub(super) struct SimulatedElector {
     server: Arc<Server>,
     network: Network,
     node: Node,
+    clock: NodeClock,
     inner: Arc<dyn Elector>,
+    /// When the first join of each ticket was sent. A later one finds what the first one made.
+    joined: Mutex<BTreeMap<CandidateId, Moment>>,
 }
 
 impl SimulatedElector {
@@ -239,6 +244,7 @@ impl SimulatedElector {
         server: &Arc<Server>,
         network: &Network,
         node: Node,
+        clock: NodeClock,
     ) -> Result<Arc<Self>> {
         let inner = Arc::new(server.memory.backend()).elector();
         let inner = inner.map(AnyElector::into_any);
@@ -246,6 +252,8 @@ impl SimulatedElector {
             server: Arc::clone(server),
             network: network.clone(),
             node,
+            clock,
+            joined: Mutex::default(),
             inner: inner.ok_or_else(|| Error::new(ErrorKind::Unsupported, "simulate"))?,
         }))
     }
@@ -276,6 +284,8 @@ impl Elector for SimulatedElector {
     async fn join(&self, ticket: &Ticket) -> Result<Box<dyn Entry>> {
         let (server, node) = (Arc::clone(&self.server), self.node);
         server.world.record(node, What::Joins { id: ticket.id });
+        let sent = self.clock.read();
+        let sent = *lock(&self.joined).entry(ticket.id).or_insert(sent);
         let (inner, granted) = (Arc::clone(&self.inner), self.granted(ticket));
         let request: Request<Box<dyn Entry>> = Arc::new(move || {
             let joined = Arc::clone(&server).join(node, Arc::clone(&inner), granted.clone());
@@ -288,6 +298,11 @@ impl Elector for SimulatedElector {
             node,
             id: ticket.id,
             inner: entry.into(),
+            counts_from: match self.server.lag {
+                None => CountsFrom::ThisSend,
+                // That long ago by a clock that may be too fast.
+                Some(lag) => CountsFrom::EarlierSend(sent - lag.session_age * 2),
+            },
         }))
     }
 
@@ -332,6 +347,7 @@ struct SimulatedEntry {
     node: Node,
     id: CandidateId,
     inner: Arc<dyn Entry>,
+    counts_from: CountsFrom,
 }
 
 impl SimulatedEntry {
@@ -379,6 +395,10 @@ impl Entry for SimulatedEntry {
         let request: Request<Confirmation> =
             Arc::new(move || Box::pin(Arc::clone(&server).confirm(id, Arc::clone(&inner))));
         let confirmed = self.network.call(self.node, false, request).await;
+        let confirmed = confirmed.map(|confirmation| Confirmation {
+            counts_from: self.counts_from,
+            ..confirmation
+        });
         self.answered(Call::Confirm, confirmed, |_| true)
     }
 

@@ -97,7 +97,8 @@ async fn without_confirmations_the_next_one_leads_in_time_and_not_before(
     let granted = confirmed.ttl;
     let counted_from = match confirmed.counts_from {
         CountsFrom::ThisSend => sent,
-        CountsFrom::PreviousSend => earlier,
+        // They were far enough apart.
+        CountsFrom::EarlierSend(_) => earlier,
     };
     let taking_over = async {
         let told = takes_over(&next, waiting).await?;

@@ -198,42 +198,96 @@ fn one_that_was_paused_is_confirmed_anew_before_it_leads() {
     scene.expect(&["elected until 69000"]);
 }
 
-#[test]
-fn where_confirmations_lag_one_behind_two_are_needed() {
-    let lagging = || {
-        Event::Confirmed(Ok(Confirmation {
-            ttl: TTL,
-            counts_from: CountsFrom::PreviousSend,
-        }))
-    };
-    let mut scene = Scene::new(rules());
-    scene.step(0, Event::Tick);
-    scene.step(0, Event::Joined(Ok(())));
-    scene.step(0, lagging());
-    scene.step(0, first(Predecessor::None));
-    scene.told.clear();
-    let sent = scene.until_something();
-    scene.expect(&["begin Confirm"]);
-    scene.step(sent, lagging());
-    scene.expect(&["elected until 9000"]);
+/// Where the server has timed for certain what was sent then.
+fn proven_at(millis: u64) -> Event {
+    Event::Confirmed(Ok(Confirmation {
+        ttl: TTL,
+        counts_from: CountsFrom::EarlierSend(at(millis)),
+    }))
 }
 
 #[test]
-fn two_confirmations_close_together_prove_nothing_where_they_lag() {
-    let lagging = || {
-        Event::Confirmed(Ok(Confirmation {
-            ttl: TTL,
-            counts_from: CountsFrom::PreviousSend,
-        }))
-    };
+fn where_confirmations_lag_the_first_term_on_a_fresh_session_begins_at_once() {
     let mut scene = Scene::new(rules());
-    scene.step(0, Event::Tick);
-    scene.step(0, Event::Joined(Ok(())));
-    scene.step(0, lagging());
-    scene.step(0, first(Predecessor::None));
+    scene.step(1000, Event::Tick);
+    // The join was sent at 1000 and made the session.
+    scene.step(1200, Event::Joined(Ok(())));
+    scene.told.clear();
+    scene.step(1300, first(Predecessor::None));
+    scene.expect(&["taking", "begin Standing"]);
+    scene.step(1400, proven_at(1000));
+    scene.expect(&["elected until 10000"]);
+    // The second one proves the first.
+    let sent = scene.until_something();
+    scene.told.clear();
+    scene.step(sent + 100, proven_at(1000));
+    scene.expect(&["extended until 10200"]);
+}
+
+#[test]
+fn where_confirmations_lag_a_term_on_an_old_session_waits_for_two() {
+    let mut scene = Scene::new(rules());
+    scene.step(60_000, Event::Tick);
+    scene.step(60_000, Event::Joined(Ok(())));
+    scene.step(60_000, proven_at(1000));
+    scene.step(60_000, first(Predecessor::None));
+    scene.told.clear();
+    let sent = scene.until_something();
+    scene.expect(&["begin Confirm"]);
+    scene.step(sent, proven_at(1000));
+    scene.expect(&["elected until 69000"]);
+}
+
+#[test]
+fn where_confirmations_lag_two_close_together_prove_nothing() {
+    let mut scene = Scene::new(rules());
+    scene.step(60_000, Event::Tick);
+    scene.step(60_000, Event::Joined(Ok(())));
+    scene.step(60_000, proven_at(1000));
+    scene.step(60_000, first(Predecessor::None));
     // Trouble makes it ask again at once.
-    scene.step(100, Event::Standing(Err(failed(ErrorKind::Unavailable))));
-    scene.step(110, lagging());
+    scene.step(60_100, Event::Standing(Err(failed(ErrorKind::Unavailable))));
+    scene.step(60_110, proven_at(1000));
+    assert!(!scene.told.iter().any(|told| told.starts_with("elected")));
+    // The next one proves the first.
+    let sent = loop {
+        scene.told.clear();
+        let millis = scene.until_something();
+        if scene.told.contains(&"begin Confirm".to_owned()) {
+            break millis;
+        }
+    };
+    scene.step(sent, proven_at(1000));
+    assert!(
+        scene.told.contains(&"elected until 69000".to_owned()),
+        "{:?}",
+        scene.told
+    );
+}
+
+#[test]
+fn where_confirmations_lag_their_distance_counts_from_the_answer() {
+    let mut scene = Scene::new(rules());
+    scene.step(60_000, Event::Tick);
+    scene.step(60_000, Event::Joined(Ok(())));
+    scene.step(60_000, first(Predecessor::None));
+    // It may have come as late as that.
+    scene.step(62_000, proven_at(1000));
+    scene.told.clear();
+    let sent = scene.until_something();
+    scene.expect(&["begin Confirm"]);
+    assert!(sent >= 64_500, "{sent}");
+    scene.step(sent, proven_at(1000));
+    scene.expect(&["elected until 69000"]);
+}
+
+#[test]
+fn a_moment_of_another_clock_proves_nothing() {
+    let mut scene = Scene::new(rules());
+    scene.step(1000, Event::Tick);
+    scene.step(1000, Event::Joined(Ok(())));
+    scene.step(1000, first(Predecessor::None));
+    scene.step(1100, proven_at(999_000));
     assert!(!scene.told.iter().any(|told| told.starts_with("elected")));
 }
 
