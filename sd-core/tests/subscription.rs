@@ -1113,7 +1113,9 @@ async fn a_refresh_of_a_merge_reads_its_sources_again() {
     let state = soon(subscription.refresh()).await.unwrap();
     assert_eq!(version_of(&state), "2");
     assert_eq!((one.openings().len(), two.openings().len()), (2, 2));
-    scripts.map(|script| script.abort());
+    for script in scripts {
+        script.abort();
+    }
 }
 
 #[tokio::test(start_paused = true)]

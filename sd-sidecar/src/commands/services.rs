@@ -90,15 +90,12 @@ fn lines(before: Option<&ServicesState>, state: &ServicesState) -> Vec<(Style, S
         .as_ref()
         .is_some_and(|was| (was.status, &was.error) == (is.status, &is.error));
     if !same_status {
-        lines.push(match &is.error {
-            Some(error) => {
-                let text = format!("{}: {}", is.status, error);
-                (Style::Doubtful, text)
-            }
-            None => {
-                let text = format!("{}: {} services", is.status, is.services.len());
-                (Style::Good, text)
-            }
+        let status = is.status;
+        lines.push(if let Some(error) = &is.error {
+            (Style::Doubtful, format!("{status}: {error}"))
+        } else {
+            let text = format!("{status}: {} services", is.services.len());
+            (Style::Good, text)
         });
     }
     let before = was.map_or(&[][..], |was| was.services);
