@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn servers_without_http_are_addresses_with_a_port() {
         let addresses = |servers: &[&str]| {
-            let servers = Servers::from_iter(servers.iter().copied());
+            let servers: Servers = servers.iter().copied().collect();
             let addresses = servers.addresses(RULES, 2181)?;
             Ok(addresses.iter().map(ToString::to_string).collect())
         };

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -40,7 +40,8 @@ use crate::runtime::runtime;
 use crate::sync::lock;
 
 /// How a registry uses its backend.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RegistryConfig {
     /// Settings of every subscription. By default [`SubscriptionConfig::default`].
@@ -48,6 +49,7 @@ pub struct RegistryConfig {
     /// Settings of every registration. By default [`RegistrationConfig::default`].
     pub registration: RegistrationConfig,
     /// The clock that measures ages and times-to-live. Default [`BootClock`].
+    #[serde(skip)]
     pub clock: Arc<dyn Clock>,
 }
 

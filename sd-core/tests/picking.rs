@@ -15,7 +15,7 @@ use sd_core::{
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-const SOON: Duration = Duration::from_mins(5);
+const SOON: Duration = Duration::from_secs(5 * 60);
 
 fn instance(id: &str) -> Instance {
     let instance = Instance::new("s", "h:1").unwrap();

@@ -15,7 +15,7 @@ use sd_core::{
 };
 use tokio::time::{Instant, sleep};
 
-const SOON: Duration = Duration::from_mins(1);
+const SOON: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trouble {

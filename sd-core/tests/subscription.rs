@@ -380,10 +380,7 @@ async fn spans_without_end_in_the_configuration_are_spans_without_end() {
     config.open_timeout = Duration::MAX;
     config.stable_after = Duration::MAX;
     config.anti_entropy = Some(Duration::MAX);
-    config.mass_loss_hold = Some(MassLossHold {
-        window: Duration::MAX,
-        hold: Duration::MAX,
-    });
+    config.mass_loss_hold = Some(MassLossHold::new(Duration::MAX, Duration::MAX));
     config.coalescing.longest = Duration::MAX;
     let mut subscription = subscribe_with(&source, config);
     source.tell(Ok(Feed::Set(set(1, &["a", "b", "c"]))));

@@ -129,10 +129,10 @@ impl LeaderSets {
         if let Some(leader) = leader {
             match self.instance(&service, leader) {
                 Ok(instance) => instances.push(Arc::new(instance)),
-                Err(error) => skipped.push(Skipped {
-                    key: self.election.to_string(),
-                    reason: error.report().to_string(),
-                }),
+                Err(error) => {
+                    let reason = error.report().to_string();
+                    skipped.push(Skipped::new(self.election.to_string(), reason));
+                }
             }
         }
         let gone = self

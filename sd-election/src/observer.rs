@@ -299,11 +299,7 @@ mod tests {
     use super::*;
 
     fn leader(domain: &str, token: u64) -> Leader {
-        Leader {
-            id: None,
-            value: b"a".as_slice().into(),
-            token: FencingToken::new(domain, token),
-        }
+        Leader::new(None, b"a".as_slice(), FencingToken::new(domain, token))
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use sd_core::balance::Selection;
 use sd_core::{Error, Result};
 
@@ -10,25 +12,31 @@ use crate::options::AnsweredBy;
 use crate::throttle::RetryThrottle;
 
 /// How a channel connects, waits and retries.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ChannelConfig {
     /// Which instances are connected, and which of them are preferred. Default all.
     pub selection: Selection,
     /// How long opening a connection may take: dialing, TLS and the server's SETTINGS together. Must not be
     /// zero. Default 10 s.
+    #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
     /// The delay before the first reconnect; each further failure doubles it. All delays have full jitter. A connection that
     /// breaks after lasting [`good_after`](Self::good_after) is replaced at once. Default 200 ms.
+    #[serde(with = "humantime_serde")]
     pub reconnect_first: Duration,
     /// The longest delay between attempts to connect to one endpoint. Default 20 s.
+    #[serde(with = "humantime_serde")]
     pub reconnect_cap: Duration,
     /// How long a connection must last to count as good, which resets the delay. Default 5 s.
+    #[serde(with = "humantime_serde")]
     pub good_after: Duration,
     /// How many connections may be opening at once, at least 1. Default 100.
     pub connect_parallelism: usize,
     /// How long a call waits while the set is unknown or its endpoints are connecting; a shorter deadline applies first.
     /// Default 3 s.
+    #[serde(with = "humantime_serde")]
     pub connect_wait: Duration,
     /// How many calls may wait for an endpoint at once; further calls fail with `RESOURCE_EXHAUSTED`. Default 10 000.
     pub max_waiting: usize,
@@ -36,17 +44,21 @@ pub struct ChannelConfig {
     /// [`WaitForReady`](crate::WaitForReady) sets it for one call.
     pub wait_for_ready: bool,
     /// The deadline of calls that set none, counted from their start. Must not be zero. Default none.
+    #[serde(with = "humantime_serde")]
     pub default_deadline: Option<Duration>,
     /// How long an attempt of an idempotent call may wait for the response's first message, or for what
     /// [`answered_by`](Self::answered_by) says instead, before the call moves to another endpoint. The last attempt may use
     /// all the time that is left. Must not be zero. Default none.
+    #[serde(with = "humantime_serde")]
     pub attempt_timeout: Option<Duration>,
     /// How many attempts an idempotent call may make, at least 1. Requests that were never sent do not count, nor does the
     /// first one that a server refuses. Default 5.
     pub max_attempts: u32,
     /// The delay before the first retry; each further retry doubles it. All delays have full jitter. Default 50 ms.
+    #[serde(with = "humantime_serde")]
     pub retry_first: Duration,
     /// The longest delay between attempts. Default 1 s.
+    #[serde(with = "humantime_serde")]
     pub retry_cap: Duration,
     /// Stops retries while most calls fail.
     pub retry_throttle: RetryThrottle,
@@ -72,20 +84,45 @@ pub struct ChannelConfig {
     /// How many streams a connection may carry at once, at least 1; the server's own limit also applies. Default none.
     pub max_streams: Option<u32>,
     /// How long a connection beyond an endpoint's first stays open without calls. Default 30 s.
+    #[serde(with = "humantime_serde")]
     pub close_idle_after: Duration,
     /// How long calls in flight may continue after their endpoint is removed or the channel is closed. Default 30 s.
+    #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
 }
 
 /// HTTP/2 keep-alive pings. The interval doubles when a server complains of too many pings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct KeepAlive {
     /// How long the server must be silent before a ping is sent, at least 1 s.
+    #[serde(with = "humantime_serde")]
     pub interval: Duration,
     /// How long the server may take to answer a ping.
+    #[serde(with = "humantime_serde")]
     pub timeout: Duration,
     /// Whether to ping while no call is in flight.
+    #[serde(default)]
     pub while_idle: bool,
+}
+
+impl KeepAlive {
+    /// Pings after `interval` of silence, at least 1 s, and waits `timeout` for the answer. Not while no call is in flight.
+    pub fn new(interval: Duration, timeout: Duration) -> Self {
+        Self {
+            interval,
+            timeout,
+            while_idle: false,
+        }
+    }
+
+    /// Sets whether to ping while no call is in flight.
+    #[must_use]
+    pub fn with_while_idle(mut self, ping: bool) -> Self {
+        self.while_idle = ping;
+        self
+    }
 }
 
 impl Default for ChannelConfig {

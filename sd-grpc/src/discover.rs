@@ -114,7 +114,7 @@ impl<S, F: FnMut(&Arc<Instance>) -> S> Changes<S, F> {
             added,
             removed,
             readdressed,
-            retuned: _,
+            ..
         } = Delta::between(&before, &ready);
         for gone in &removed {
             self.queue.push_back(Change::Remove(gone.as_ref().into()));

@@ -1,5 +1,6 @@
 //! What one call may ask for, in its request's extensions, and what its answer tells.
 
+use serde::Deserialize;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -34,7 +35,9 @@ pub struct Idempotent;
 /// request.extensions_mut().insert(Idempotent);
 /// request.extensions_mut().insert(AnsweredBy::End);
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum AnsweredBy {
     /// The headers, for streams whose first message may be late. After the headers, only the deadline limits the call, and the
     /// call fails if its server dies.

@@ -2,8 +2,12 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use serde::Deserialize;
+
 /// Limits the retries of a channel: the token bucket of gRPC proposal A6.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct RetryThrottle {
     /// The size of the bucket. Each failed attempt takes one token; while the bucket is at most half full, nothing is retried.
     /// Default 200: a connection may break with a hundred calls in flight.

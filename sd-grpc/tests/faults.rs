@@ -385,11 +385,8 @@ async fn a_slow_call_on_a_connection_that_counts_as_silent_still_gets_its_answer
 #[tokio::test]
 async fn keep_alive_finds_a_dead_connection_without_calls() {
     let (_server, _behind, proxy, set) = frozen_pair().await;
-    let keep_alive = sd_grpc::KeepAlive {
-        interval: Duration::from_secs(1),
-        timeout: Duration::from_millis(200),
-        while_idle: true,
-    };
+    let keep_alive = sd_grpc::KeepAlive::new(Duration::from_secs(1), Duration::from_millis(200))
+        .with_while_idle(true);
     let mut config = ChannelConfig::default();
     config.connect_timeout = Duration::from_millis(500);
     let channel = set
@@ -430,11 +427,8 @@ async fn until_ping(stream: &mut TcpStream) {
 async fn a_server_that_complains_about_pings_gets_half_as_many() {
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let keep_alive = sd_grpc::KeepAlive {
-        interval: Duration::from_secs(1),
-        timeout: Duration::from_secs(10),
-        while_idle: true,
-    };
+    let keep_alive = sd_grpc::KeepAlive::new(Duration::from_secs(1), Duration::from_secs(10))
+        .with_while_idle(true);
     let set = Set::of([instance_at(listener.local_addr().unwrap())]);
     let _channel = set.channel().keep_alive(keep_alive).build().unwrap();
     let (mut stream, _) = within("a connection", listener.accept()).await.unwrap();

@@ -220,7 +220,7 @@ async fn a_policy_of_ones_own_picks_by_key_and_hears_how_calls_end() {
                 "busy" => Err(Status::unavailable("busy")),
                 "wrong" => Err(Status::not_found("wrong")),
                 "slow" => {
-                    sleep(Duration::from_hours(1)).await;
+                    sleep(Duration::from_secs(3600)).await;
                     Ok(Text::new("late"))
                 }
                 _ => Ok(Text::new("done")),

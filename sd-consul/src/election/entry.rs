@@ -356,11 +356,8 @@ impl Entry for ConsulEntry {
             renewed => renewed?,
         }
         read?;
-        Ok(Confirmation {
-            // Consul grants what it is asked for, and ends the session after twice as long.
-            ttl: self.ttl,
-            counts_from: CountsFrom::ThisSend,
-        })
+        // Consul grants what it is asked for, and ends the session after twice as long.
+        Ok(Confirmation::new(self.ttl, CountsFrom::ThisSend))
     }
 
     async fn proclaim(&self, value: &[u8]) -> Result<()> {

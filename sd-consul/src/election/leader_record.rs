@@ -58,11 +58,8 @@ pub(crate) fn leader(entry: &KvEntry, domain: &str) -> Option<Leader> {
         Some((id, _, value)) => (Some(id), value),
         None => (None, entry.value.as_slice().into()),
     };
-    Some(Leader {
-        id,
-        value,
-        token: FencingToken::new(domain, token(entry)),
-    })
+    let token = FencingToken::new(domain, token(entry));
+    Some(Leader::new(id, value, token))
 }
 
 fn decode(stored: &[u8]) -> Option<(CandidateId, Option<u64>, Arc<[u8]>)> {

@@ -22,24 +22,24 @@ pub(crate) fn safety(config: &ConsulConfig) -> Safety {
     safety.failover_extra = config.lock_delay + longest_poll + SWEEP;
     let delay = config.lock_delay;
     safety.notes = vec![
-        SafetyNote {
-            code: "lost-leader-is-replaced-late",
-            warning: false,
-            text: Cow::Owned(format!(
+        SafetyNote::new(
+            "lost-leader-is-replaced-late",
+            false,
+            Cow::Owned(format!(
                 "Consul ends a session that is not renewed after twice its time-to-live, and then no candidate may lead for another \
                  {delay:?}; a leader that resigns is replaced at once"
             )),
-        },
-        SafetyNote {
-            code: "session-ended-by-returned-server",
-            // A term of any length could then be believed in beside the next.
-            warning: delay < SHORTEST_TTL,
-            text: Cow::Owned(format!(
+        ),
+        // A term of any length could then be believed in beside the next.
+        SafetyNote::new(
+            "session-ended-by-returned-server",
+            delay < SHORTEST_TTL,
+            Cow::Owned(format!(
                 "a server that loses its raft leadership while it is ending a session retries for minutes, and if it leads again by \
                  then, it ends the session although it was renewed: set a lock_delay that is not shorter than the time-to-live, so \
                  that no two candidates believe that they lead; it is {delay:?}"
             )),
-        },
+        ),
     ];
     safety
 }

@@ -75,7 +75,7 @@ impl ServiceSet {
                 Ok(Some(instance)) if found.len() < most => shared(instance, known),
                 Ok(_) => continue,
                 Err(reason) => {
-                    skipped.push(Skipped { key, reason });
+                    skipped.push(Skipped::new(key, reason));
                     continue;
                 }
             };
@@ -125,13 +125,13 @@ fn shared(instance: Instance, known: Option<&Snapshot>) -> Arc<Instance> {
 /// What to tell of a run whose id another one holds.
 fn outdone(loser: &Claim, winner: &Claim) -> Option<Skipped> {
     let id = loser.instance.id();
-    (!loser.instance.is_same_run(&winner.instance)).then(|| Skipped {
-        key: format!("{id}@{}", loser.node),
-        reason: format!(
+    (!loser.instance.is_same_run(&winner.instance)).then(|| {
+        let reason = format!(
             "the incarnation {} at the node {} has the same id and was there first",
             winner.instance.incarnation(),
             winner.node
-        ),
+        );
+        Skipped::new(format!("{id}@{}", loser.node), reason)
     })
 }
 

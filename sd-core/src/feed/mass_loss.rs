@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use tokio::time::Instant;
 
 use crate::model::delta::Delta;
@@ -22,11 +24,15 @@ use crate::retry::later;
 ///
 /// A source can report a withdrawal only while a feed is open. Instances that withdraw between two feeds therefore count as
 /// lost, unless they were marked as not ready before, as a draining server does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct MassLossHold {
     /// Losses within this time are counted together. Default 10 s.
+    #[serde(with = "humantime_serde")]
     pub window: Duration,
     /// How long each vanished instance stays in the set. Default 30 s.
+    #[serde(with = "humantime_serde")]
     pub hold: Duration,
 }
 
@@ -36,6 +42,13 @@ impl Default for MassLossHold {
             window: Duration::from_secs(10),
             hold: Duration::from_secs(30),
         }
+    }
+}
+
+impl MassLossHold {
+    /// Counts losses within `window` together, and keeps each vanished instance for `hold`.
+    pub fn new(window: Duration, hold: Duration) -> Self {
+        Self { window, hold }
     }
 }
 

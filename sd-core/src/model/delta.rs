@@ -8,6 +8,7 @@ use crate::model::snapshot::Snapshot;
 
 /// An instance before and after a change. Both are the same run: id and incarnation are equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Change {
     /// The instance before the change.
     pub from: Arc<Instance>,
@@ -17,6 +18,7 @@ pub struct Change {
 
 /// The difference between two sets of one service. A new incarnation under an old id is one removal plus one addition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Delta {
     /// New incarnations: connect.
     pub added: Vec<Arc<Instance>>,

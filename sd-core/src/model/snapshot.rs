@@ -58,6 +58,7 @@ impl fmt::Debug for Revision {
 
 /// An entry that a backend could not read. The other entries of the set are not affected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Skipped {
     /// Where the entry is stored: the server's own key, path or id.
     pub key: String,
@@ -72,6 +73,16 @@ pub(crate) enum Made {
     BeforeAllListed,
     /// At this place in the source's order.
     At(u64),
+}
+
+impl Skipped {
+    /// The entry at `key` cannot be read for this reason.
+    pub fn new(key: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            reason: reason.into(),
+        }
+    }
 }
 
 /// An immutable, complete set of a service's instances, sorted by id. Cheap to clone.

@@ -349,11 +349,19 @@ impl Predecessor {
 
 /// A server's answer to [`Entry::confirm`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Confirmation {
     /// How long the entry lives, counted from the moment that `counts_from` names.
     pub ttl: Duration,
     /// The moment from which `ttl` counts.
     pub counts_from: CountsFrom,
+}
+
+impl Confirmation {
+    /// The entry lives for `ttl`, counted from the moment that `counts_from` names.
+    pub fn new(ttl: Duration, counts_from: CountsFrom) -> Self {
+        Self { ttl, counts_from }
+    }
 }
 
 /// The moment from which a confirmed time-to-live counts: that of the earliest request that the server is proven to have timed.
@@ -410,6 +418,7 @@ pub enum LeaderFeed {
 
 /// The leader of an election.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Leader {
     /// Its candidate id. `None` if another program wrote the entry in its own format.
     pub id: Option<CandidateId>,
@@ -417,4 +426,15 @@ pub struct Leader {
     pub value: Arc<[u8]>,
     /// The fencing token of its term.
     pub token: FencingToken,
+}
+
+impl Leader {
+    /// The candidate `id`, if it is one of ours, which shows `value` and leads with `token`.
+    pub fn new(id: Option<CandidateId>, value: impl Into<Arc<[u8]>>, token: FencingToken) -> Self {
+        Self {
+            id,
+            value: value.into(),
+            token,
+        }
+    }
 }

@@ -36,6 +36,7 @@ pub enum Guarantee {
 
 /// Something to know about a server's elections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct SafetyNote {
     /// A stable name, for example `lease-revoked-by-stuck-leader`.
     pub code: &'static str,
@@ -43,6 +44,17 @@ pub struct SafetyNote {
     pub warning: bool,
     /// One sentence: what it means and what to do.
     pub text: Cow<'static, str>,
+}
+
+impl SafetyNote {
+    /// A note with a stable name; `warning` says whether it weakens the promise.
+    pub const fn new(code: &'static str, warning: bool, text: Cow<'static, str>) -> Self {
+        Self {
+            code,
+            warning,
+            text,
+        }
+    }
 }
 
 impl Safety {

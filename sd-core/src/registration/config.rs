@@ -2,22 +2,28 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use crate::port::registrar::Limits;
 
 /// How a registration is kept.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RegistrationConfig {
     /// How long a record outlives its last renewal. The server may grant another time-to-live, which then applies. Default
     /// [`DEFAULT_TTL`](Self::DEFAULT_TTL).
+    #[serde(with = "humantime_serde")]
     pub ttl: Duration,
     /// How long [`Registry::register`](crate::Registry::register) tries before it gives up, and how long an update waits for
     /// its confirmation. At least as long as [one write of the backend](crate::port::Limits::attempt) may take. If an
     /// earlier run at the same address holds the id, registering takes at most one time-to-live longer. Default 10 s.
+    #[serde(with = "humantime_serde")]
     pub confirm_within: Duration,
     /// How long a withdrawal is retried, at least as long as [one write of the backend](crate::port::Limits::attempt) may take.
     /// What becomes of a record that could not be withdrawn depends on its [`Liveness`](crate::port::Liveness): the server removes
     /// one that lives on a lease or a session, and a permanent one stays. Default 3 s.
+    #[serde(with = "humantime_serde")]
     pub withdraw_within: Duration,
 }
 

@@ -395,10 +395,8 @@ impl Entry for SimulatedEntry {
         let request: Request<Confirmation> =
             Arc::new(move || Box::pin(Arc::clone(&server).confirm(id, Arc::clone(&inner))));
         let confirmed = self.network.call(self.node, false, request).await;
-        let confirmed = confirmed.map(|confirmation| Confirmation {
-            counts_from: self.counts_from,
-            ..confirmation
-        });
+        let confirmed =
+            confirmed.map(|confirmation| Confirmation::new(confirmation.ttl, self.counts_from));
         self.answered(Call::Confirm, confirmed, |_| true)
     }
 

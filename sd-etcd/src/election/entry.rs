@@ -214,11 +214,8 @@ impl Entry for EtcdEntry {
         }
         extended?;
         loss?;
-        Ok(Confirmation {
-            // Each keep-alive grants the same again.
-            ttl: self.candidate.ttl,
-            counts_from: CountsFrom::ThisSend,
-        })
+        // Each keep-alive grants the same again.
+        Ok(Confirmation::new(self.candidate.ttl, CountsFrom::ThisSend))
     }
 
     async fn proclaim(&self, value: &[u8]) -> Result<()> {

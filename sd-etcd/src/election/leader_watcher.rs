@@ -56,11 +56,12 @@ impl Queue {
     /// The oldest candidate leads.
     fn leader(&self, keys: &ElectionKeys, domain: String) -> Option<Leader> {
         let (key, oldest) = self.0.iter().min_by_key(|(_, queued)| queued.created)?;
-        Some(Leader {
-            id: keys.id_of(key),
-            value: Arc::clone(&oldest.value),
-            token: FencingToken::new(domain, oldest.created.max(0).cast_unsigned()),
-        })
+        let token = FencingToken::new(domain, oldest.created.max(0).cast_unsigned());
+        Some(Leader::new(
+            keys.id_of(key),
+            Arc::clone(&oldest.value),
+            token,
+        ))
     }
 }
 

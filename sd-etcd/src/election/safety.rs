@@ -17,15 +17,15 @@ const FAILOVER_EXTRA: Duration = Duration::from_millis(750);
 
 /// What a member does that led the others, was frozen as a whole and goes on: it takes itself for active, does not ask whether it still
 /// leads, and ends leases that were renewed at its successor (`EtcdServer.ensureLeadership`). Seen with 3.6.16, mended in no release.
-const HUNG_MEMBER: SafetyNote = SafetyNote {
-    code: "lease-ended-by-hung-member",
-    warning: true,
-    text: Cow::Borrowed(
+const HUNG_MEMBER: SafetyNote = SafetyNote::new(
+    "lease-ended-by-hung-member",
+    true,
+    Cow::Borrowed(
         "a member that led this cluster and hung may, when it resumes, revoke leases that were renewed at another member in the \
          meantime. Two candidates may then believe for an instant that they lead. A takeover delay prevents that; fence the leader's \
          writes in any case",
     ),
-};
+);
 
 /// Asks the members for their versions.
 pub(crate) async fn safety(client: &Client) -> Result<Safety> {
@@ -48,15 +48,11 @@ fn notes(told: &[MemberVersion]) -> Vec<SafetyNote> {
         .filter_map(|flaw| {
             let affected = versions.iter().filter(|version| flaw.is_in(**version)).min()?;
             let good: Vec<String> = flaw.mended_in.iter().map(ToString::to_string).collect();
-            Some(SafetyNote {
-                code: flaw.code,
-                warning: true,
-                text: Cow::Owned(format!(
+            Some(SafetyNote::new(flaw.code, true, Cow::Owned(format!(
                     "etcd {affected}: {}. Two candidates may then believe that they lead. Fence the leader's writes, and upgrade to {} or later",
                     flaw.what,
                     good.join(", ")
-                )),
-            })
+                ))))
         })
         .collect();
     let unknown: Vec<String> = told
@@ -68,14 +64,14 @@ fn notes(told: &[MemberVersion]) -> Vec<SafetyNote> {
         })
         .collect();
     if !unknown.is_empty() {
-        notes.push(SafetyNote {
-            code: "version-unknown",
-            warning: versions.is_empty(),
-            text: Cow::Owned(format!(
+        notes.push(SafetyNote::new(
+            "version-unknown",
+            versions.is_empty(),
+            Cow::Owned(format!(
                 "unknown whether these members have flaws that affect elections: {}",
                 unknown.join("; ")
             )),
-        });
+        ));
     }
     notes
 }

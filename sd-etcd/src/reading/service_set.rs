@@ -159,10 +159,8 @@ impl ServiceSet {
             })
             .collect();
         let count = records.len();
-        let skipped = self.skipped.iter().map(|(key, reason)| Skipped {
-            key: key.clone(),
-            reason: reason.clone(),
-        });
+        let skipped = self.skipped.iter();
+        let skipped = skipped.map(|(key, reason)| Skipped::new(key.as_str(), reason.as_str()));
         let mut skipped: Vec<_> = skipped.collect();
         let at = revision(position);
         let set = Snapshot::ordered(self.service.clone(), at, as_of, records);
@@ -181,12 +179,11 @@ impl ServiceSet {
                 let listed = set.get(found.instance.id());
                 listed.is_some_and(|listed| !Arc::ptr_eq(listed, &found.instance))
             });
-            let others = others.map(|(suffix, found)| Skipped {
-                key: self.folders.key(Place { is_ours, suffix }),
-                reason: format!(
-                    "another record of the service has the id {:?}, too",
-                    found.instance.id()
-                ),
+            let others = others.map(|(suffix, found)| {
+                let key = self.folders.key(Place { is_ours, suffix });
+                let id = found.instance.id();
+                let reason = format!("another record of the service has the id {id:?}, too");
+                Skipped::new(key, reason)
             });
             others.collect::<Vec<_>>()
         };

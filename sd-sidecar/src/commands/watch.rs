@@ -102,13 +102,11 @@ impl Changes {
             row.extend(cells(instance));
             Line::Row(style, row)
         };
-        let delta = match &last {
-            Some(last) => Delta::between(last.snapshot(), state.snapshot()),
-            None => Delta {
-                added: state.snapshot().instances().to_vec(),
-                ..Delta::default()
-            },
-        };
+        let nothing = || state.snapshot().clone().with_instances(Vec::new());
+        let before = last
+            .as_ref()
+            .map_or_else(nothing, |last| last.snapshot().clone());
+        let delta = Delta::between(&before, state.snapshot());
         if !delta.is_empty() && !std::mem::replace(&mut self.has_header, true) {
             let header = ["TIME", "CHANGE"].iter().chain(&COLUMNS);
             let header = header.map(|&name| name.to_owned()).collect();

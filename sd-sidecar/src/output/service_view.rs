@@ -91,7 +91,7 @@ pub(crate) fn summary(snapshot: &Snapshot) -> String {
         let held = snapshot.held().len();
         parts.push(format!("{held} no longer listed but held"));
     }
-    for Skipped { key, reason } in snapshot.skipped() {
+    for Skipped { key, reason, .. } in snapshot.skipped() {
         parts.push(format!("skipped {key}: {reason}"));
     }
     parts.join(", ")
@@ -113,10 +113,7 @@ mod tests {
             .with_incarnation(Incarnation::from_u64(1))
             .with_metadata("k", "line\nbreak");
         let service = ServiceName::new("greeter").unwrap();
-        let skipped = Skipped {
-            key: "services/greeter/x".to_owned(),
-            reason: "no JSON".to_owned(),
-        };
+        let skipped = Skipped::new("services/greeter/x", "no JSON");
         Snapshot::new(
             service,
             Revision::new("d", 7),

@@ -181,10 +181,9 @@ impl Flawed {
         }
         let mut set = stored.clone().with_instances(good);
         if !self.has(Flaw::HidesGarbage) {
-            let skipped = garbage.iter().map(|instance| Skipped {
-                key: instance.id().to_string(),
-                reason: "is garbage".to_owned(),
-            });
+            let garbage = garbage.iter();
+            let skipped =
+                garbage.map(|instance| Skipped::new(instance.id().to_string(), "is garbage"));
             set = set.with_skipped(skipped.collect());
         }
         if self.has(Flaw::TellsNoOrderOfRecords) {

@@ -191,10 +191,7 @@ impl Entry for FlawedEntry {
     }
 
     async fn confirm(&self) -> Result<Confirmation> {
-        let confirmed = Confirmation {
-            ttl: self.reported_ttl(),
-            counts_from: CountsFrom::ThisSend,
-        };
+        let confirmed = Confirmation::new(self.reported_ttl(), CountsFrom::ThisSend);
         if self.has(Flaw::ConfirmsNothing) {
             return Ok(confirmed);
         }

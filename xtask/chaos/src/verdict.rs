@@ -263,11 +263,11 @@ mod tests {
         let mut safety = Safety::strict();
         safety
             .notes
-            .extend(warned.then_some(sd_core::port::SafetyNote {
-                code: OF_FREEZING[0],
-                warning: true,
-                text: "it is broken".into(),
-            }));
+            .extend(warned.then_some(sd_core::port::SafetyNote::new(
+                OF_FREEZING[0],
+                true,
+                "it is broken".into(),
+            )));
         Visit {
             label: "etcd".to_owned(),
             safety,

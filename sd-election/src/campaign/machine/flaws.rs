@@ -34,10 +34,7 @@ impl Machine {
             Event::Confirmed(Err(error))
                 if flawed(Flaw::FailureTakenForSuccess) && !is_lost(&error) =>
             {
-                Event::Confirmed(Ok(Confirmation {
-                    ttl: self.rules.ttl,
-                    counts_from: CountsFrom::ThisSend,
-                }))
+                Event::Confirmed(Ok(Confirmation::new(self.rules.ttl, CountsFrom::ThisSend)))
             }
             Event::Left(Err(_)) if flawed(Flaw::LeaveNotRepeated) => Event::Left(Ok(())),
             Event::Cancel if ignores_cancel => Event::Tick,

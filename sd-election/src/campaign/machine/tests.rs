@@ -42,10 +42,7 @@ fn first(before: Predecessor) -> Event {
 }
 
 fn confirmed() -> Event {
-    Event::Confirmed(Ok(Confirmation {
-        ttl: TTL,
-        counts_from: CountsFrom::ThisSend,
-    }))
+    Event::Confirmed(Ok(Confirmation::new(TTL, CountsFrom::ThisSend)))
 }
 
 fn failed(kind: ErrorKind) -> Error {
@@ -152,10 +149,7 @@ fn what_is_granted_rules_and_clocks_and_servers_are_allowed_for() {
     let mut scene = Scene::new(rules);
     scene.step(0, Event::Tick);
     scene.step(0, Event::Joined(Ok(())));
-    let granted = Confirmation {
-        ttl: TTL * 2,
-        counts_from: CountsFrom::ThisSend,
-    };
+    let granted = Confirmation::new(TTL * 2, CountsFrom::ThisSend);
     scene.step(0, Event::Confirmed(Ok(granted)));
     scene.told.clear();
     scene.step(0, first(Predecessor::None));
@@ -200,10 +194,10 @@ fn one_that_was_paused_is_confirmed_anew_before_it_leads() {
 
 /// Where the server has timed for certain what was sent then.
 fn proven_at(millis: u64) -> Event {
-    Event::Confirmed(Ok(Confirmation {
-        ttl: TTL,
-        counts_from: CountsFrom::EarlierSend(at(millis)),
-    }))
+    Event::Confirmed(Ok(Confirmation::new(
+        TTL,
+        CountsFrom::EarlierSend(at(millis)),
+    )))
 }
 
 #[test]
@@ -296,10 +290,7 @@ fn a_server_that_grants_less_than_before_shortens_the_term() {
     let mut scene = Scene::leading(rules());
     let sent = scene.until_something();
     scene.told.clear();
-    let less = Confirmation {
-        ttl: TTL * 8 / 10,
-        counts_from: CountsFrom::ThisSend,
-    };
+    let less = Confirmation::new(TTL * 8 / 10, CountsFrom::ThisSend);
     scene.step(sent, Event::Confirmed(Ok(less)));
     assert_eq!(scene.told, [format!("extended until {}", sent + 7000)]);
 }
