@@ -157,6 +157,20 @@ async fn register_gives_up_on_a_run_at_its_address_that_outlasts_a_ttl() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_conflict_is_told_though_the_bound_cuts_the_last_attempt_short() {
+    let alive = another_run("10.0.0.7:50051");
+    let conflict = Error::new(ErrorKind::Conflict, "scripted").held_by(&alive);
+    // Where the bound falls, depends on chance.
+    for _ in 0..50 {
+        let (registry, registrar) = registry();
+        let slowly = Answer::FailAfter(Duration::from_secs(1), conflict.clone());
+        registrar.answer_all(Op::Register, slowly);
+        let error = registry.register(instance("a")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{}", error.report());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn register_does_not_wait_for_a_run_at_another_address_and_the_background_does() {
     let (registry, registrar) = registry();
     registrar.answer_all(Op::Register, held_by(&another_run("10.0.0.8:50051")));

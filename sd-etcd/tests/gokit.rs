@@ -138,9 +138,13 @@ async fn an_entry_of_go_kit_is_never_taken_over_or_deleted() {
     let (prefix, mut raw) = (prefix(), raw(&server()).await);
     let _theirs = registered(&prefix, "foosvc/1.2.3.4:8080", "http://1.2.3.4:8080").await;
     for format in [Format::GoKit, Format::Json] {
-        let registry = sd_etcd::connect(config(&prefix).with_format(format)).unwrap();
-        let error = registry.register(foo()).await.unwrap_err();
+        let backend = EtcdBackend::new(config(&prefix).with_format(format)).unwrap();
+        let (registrar, ours) = (Arc::new(backend).registrar().unwrap(), foo());
+        let refused = registrar.register(&ours, &Attempt::new(TTL)).await;
+        let error = refused.unwrap_err();
         assert_eq!(error.kind(), sd_core::ErrorKind::Conflict);
+        assert_eq!(error.holder().unwrap().endpoint, *ours.endpoint());
+        registrar.withdraw(&ours.record_id()).await.unwrap();
     }
     let left = entries(&mut raw, &prefix).await.remove(0);
     assert_eq!(

@@ -22,6 +22,8 @@ pub enum Answer {
     Fail(Error),
     /// It succeeds after this long.
     SucceedAfter(Duration),
+    /// It fails after this long.
+    FailAfter(Duration, Error),
     /// It never returns.
     Hang,
 }
@@ -34,6 +36,10 @@ impl Answer {
             Self::SucceedAfter(delay) => {
                 tokio::time::sleep(delay).await;
                 Ok(())
+            }
+            Self::FailAfter(delay, error) => {
+                tokio::time::sleep(delay).await;
+                Err(error)
             }
             Self::Hang => std::future::pending().await,
         }

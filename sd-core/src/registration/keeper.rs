@@ -264,7 +264,7 @@ impl Keeper {
             self.predecessor = None;
         }
         let mut backoff = Backoff::new(Duration::from_millis(100), self.config.ttl / 3);
-        let mut outlasts_earlier_run = false;
+        let mut earlier_run = None;
         loop {
             let wanted = Arc::clone(&self.status.borrow().wanted);
             let limit = give_up_at.map_or(self.attempt_limit(), |at| {
@@ -306,13 +306,12 @@ impl Keeper {
                 Retry::Backoff | Retry::Resync => backoff.next_delay(),
             };
             let is_earlier_run = self.is_of_earlier_run(&error);
-            let delay = if is_earlier_run && give_up_at.is_some() {
-                delay.min(LONGEST_PAUSE_FOR_EARLIER_RUN)
-            } else {
-                delay
-            };
-            if is_earlier_run && !std::mem::replace(&mut outlasts_earlier_run, true) {
-                give_up_at = give_up_at.map(|at| at + self.config.ttl);
+            let mut delay = delay;
+            if is_earlier_run && give_up_at.is_some() {
+                delay = delay.min(LONGEST_PAUSE_FOR_EARLIER_RUN);
+                if earlier_run.replace(error.clone()).is_none() {
+                    give_up_at = give_up_at.map(|at| at + self.config.ttl);
+                }
             }
             if let Some(at) = give_up_at {
                 let may_pass = matches!(
@@ -323,13 +322,16 @@ impl Keeper {
                         | ErrorKind::LeaseLost
                 );
                 if !(may_pass || is_earlier_run) || self.clock.now() + delay >= at {
-                    return Err(End::Hopeless(if is_earlier_run {
-                        error.because(
+                    // The bound may have cut the last attempt short, which then tells nothing.
+                    let was_cut =
+                        error.kind() == ErrorKind::Timeout && limit < self.attempt_limit();
+                    let outlasted = earlier_run.filter(|_| is_earlier_run || was_cut);
+                    return Err(End::Hopeless(match outlasted {
+                        Some(conflict) => conflict.because(
                             "another run at this address has outlasted the time-to-live: it is alive, or its time-to-live is longer. Stop \
                              it, wait until its record is gone, or give this instance another id",
-                        )
-                    } else {
-                        error
+                        ),
+                        None => error,
                     }));
                 }
             }
