@@ -140,7 +140,7 @@ async fn a_record_that_lives_on_a_check_belongs_to_what_listens_there_now() {
 
     // The run that was replaced learns it, and does not take the record back.
     let lost = old.held.renew().await.unwrap_err();
-    let again = Attempt::new(EVERY).after_confirmation();
+    let again = Attempt::new(EVERY).with_was_confirmed();
     let refused = old.registrar.register(&old.one, &again).await.unwrap_err();
     for error in [lost, refused] {
         assert_eq!(error.kind(), ErrorKind::Conflict, "{}", error.report());

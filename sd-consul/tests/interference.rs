@@ -226,7 +226,7 @@ async fn what_an_earlier_registration_left_under_a_new_id_is_mended_by_the_secon
     let (registrar, ready) = (registrar(config), instance(&service, 1));
     let left = ready.clone().with_ready(false);
     registrar.register(&left, &Attempt::new(TTL)).await.unwrap();
-    let new = Attempt::new(TTL).with_new_id();
+    let new = Attempt::new(TTL).with_id_is_new();
     let first = registrar.register(&ready, &new).await.unwrap_err();
     assert_eq!(first.kind(), ErrorKind::Timeout, "{}", first.report());
     registrar

@@ -372,12 +372,17 @@ async fn an_instance_without_a_port_is_skipped_until_it_has_one() {
 
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
-async fn names_that_are_ours_are_listed_and_others_left_out() {
+async fn services_of_other_systems_are_listed_and_names_that_none_may_have_left_out() {
     let (service, operator) = (service(), Operator::at(&server()));
     operator.register(&service, "a", PASSING).await;
-    let odd = format!(r#"{{"Name":"{service}/odd"{PASSING}}}"#);
-    operator.put("/v1/agent/service/register", &odd).await;
+    let odd = format!("{service}/odd");
+    let long = format!("{service}{}", "x".repeat(ServiceName::MAX_BYTES));
+    for name in [&odd, &long] {
+        let body = format!(r#"{{"Name":"{name}"{PASSING}}}"#);
+        operator.put("/v1/agent/service/register", &body).await;
+    }
     let listed: Vec<ServiceName> = backend(config_at(&server())).services().await.unwrap();
     assert!(listed.contains(&service) && listed.is_sorted());
-    assert!(!listed.iter().any(|name| name.as_str().ends_with("odd")));
+    assert!(listed.iter().any(|name| name.as_str() == odd));
+    assert!(!listed.iter().any(|name| name.as_str().ends_with("xx")));
 }

@@ -50,7 +50,7 @@ pub use self::cached_endpoint::{CachedEndpoint, MissingEndpoint};
 pub use self::dump::{EndpointCacheDump, EndpointDump};
 pub use self::picked::Picked;
 pub use self::retry::RetryPolicy;
-pub use self::retry_error::{Attempt, AttemptError, GaveUp, RetryError};
+pub use self::retry_error::{AttemptError, FailedAttempt, GaveUp, RetryError};
 pub use self::set::EndpointSet;
 use crate::balance::CallInfo;
 use crate::error::{Error, ErrorKind, Result};

@@ -119,8 +119,8 @@ impl fmt::Display for ErrorKind {
 
 /// The error of every fallible call in this workspace: a kind, the operation that failed, and the cause.
 ///
-/// `Display` prints operation and kind, and with whom a conflict is. The cause is in [`source`](StdError::source). [`Error::report`] shows the whole chain
-/// on one line. Clones share the cause.
+/// `Display` prints operation and kind, and with whom a conflict is. The cause is in [`source`](StdError::source).
+/// [`Error::report`] shows the whole chain on one line. Clones share the cause.
 #[derive(Clone)]
 pub struct Error {
     kind: ErrorKind,

@@ -486,7 +486,7 @@ impl fmt::Debug for Registry {
     }
 }
 
-/// Everything that a registry holds. Serializes to JSON.
+/// The subscriptions to services and the registrations of a registry. Serializes to JSON.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct RegistryDump {

@@ -129,6 +129,22 @@ async fn a_fallback_leaves_a_registry_that_was_closed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_registry_that_was_closed_before_does_not_keep_a_combination_from_the_others() {
+    let (closed, other) = (Memory::new().connect(), Memory::new().connect());
+    let _b = other.register(instance("b", "h:2")).await.unwrap();
+    closed.close().await.unwrap();
+    let fallback = Fallback::new("closed", &closed).or("other", &other);
+    let mut one = Registry::reading(Arc::new(fallback))
+        .subscribe("s")
+        .unwrap();
+    until(&mut one, |state| ids(state) == ["b"]).await;
+    let merge = Merge::new("closed", &closed).and("other", other.clone());
+    let mut both = Registry::reading(Arc::new(merge)).subscribe("s").unwrap();
+    let state = until(&mut both, |state| ids(state) == ["b"]).await;
+    assert_eq!(state.status().as_str(), "stale");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_check_asks_the_server_and_says_why_it_cannot_be_used() {
     let registry = Memory::new().connect();
     registry.check().await.unwrap();

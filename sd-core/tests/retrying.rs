@@ -150,7 +150,7 @@ async fn the_whole_call_ends_in_time_whatever_its_attempts_do() {
     assert!(began.elapsed() <= limit && began.elapsed() > second);
     assert!(matches!(error.gave_up(), GaveUp::Timeout(of) if *of == limit));
     let timed_out =
-        |attempt: &sd_core::endpoints::Attempt<_>| *attempt.error() == AttemptError::TimedOut;
+        |attempt: &sd_core::endpoints::FailedAttempt<_>| *attempt.error() == AttemptError::TimedOut;
     assert!(error.attempts().iter().all(timed_out));
     let text = error.to_string();
     assert!(

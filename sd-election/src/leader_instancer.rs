@@ -36,10 +36,14 @@ impl LeaderInstancer {
     ///
     /// # Errors
     /// `InvalidInput` for a bad name, `Unsupported` if the registry has no elections, `Closed` if it was closed.
-    pub fn new(registry: &Registry, name: impl AsRef<str>) -> Result<Self> {
+    pub fn new(
+        registry: &Registry,
+        name: impl TryInto<ElectionName, Error: Into<Error>>,
+    ) -> Result<Self> {
+        let name = name.try_into().map_err(Into::into)?;
         let elector = registry.elector().map(AnyElector::into_any)?;
         Ok(Self {
-            name: ElectionName::new(name)?,
+            name,
             elector,
             clock: Arc::clone(&registry.config().clock),
             endpoint_of: Arc::new(address_in),
@@ -56,10 +60,11 @@ impl LeaderInstancer {
         self
     }
 
-    async fn open(&self, service: &ServiceName) -> Result<LeaderSets> {
+    async fn open(&self, service: &ServiceName, known: Option<&Snapshot>) -> Result<LeaderSets> {
+        let unread = || Snapshot::unread(service.clone(), self.clock.now());
         Ok(LeaderSets {
             leaders: self.elector.observe(&self.name).await?,
-            last: Snapshot::unread(service.clone(), self.clock.now()),
+            last: known.cloned().unwrap_or_else(unread),
             election: self.name.clone(),
             endpoint_of: Arc::clone(&self.endpoint_of),
         })
@@ -93,7 +98,7 @@ impl Instancer for LeaderInstancer {
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
-        let mut sets = self.open(service).await?;
+        let mut sets = self.open(service, None).await?;
         loop {
             if let Feed::Set(set) = sets.next().await? {
                 return Ok(set);
@@ -104,9 +109,9 @@ impl Instancer for LeaderInstancer {
     async fn watch(
         &self,
         service: &ServiceName,
-        _known: Option<&Snapshot>,
+        known: Option<&Snapshot>,
     ) -> Result<Box<dyn Watcher>> {
-        Ok(Box::new(self.open(service).await?))
+        Ok(Box::new(self.open(service, known).await?))
     }
 }
 

@@ -221,13 +221,17 @@ pub(crate) struct StreamPermit {
 impl StreamPermit {
     /// For a call that has [entered](Connection::enter).
     pub(crate) fn new(connection: Arc<Connection>, shared: Arc<Shared>) -> Self {
-        Self {
+        let load = connection.target.load().cloned();
+        let mut permit = Self {
             bytes: connection.bytes(),
-            load: connection.target.load().cloned().map(LoadGuard::begin),
+            load: None,
             connection,
             shared,
             began: Instant::now(),
-        }
+        };
+        // Only now: a policy that panics must not keep the place.
+        permit.load = load.map(LoadGuard::begin);
+        permit
     }
 
     pub(crate) fn target(&self) -> &Arc<Target> {

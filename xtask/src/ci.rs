@@ -46,7 +46,8 @@ const DOC: (&str, Step) = ("documentation", lint::doc);
 const DENY: (&str, Step) = ("licences and sources", deny::check);
 const ISOLATION: (&str, Step) = ("isolation of backends", isolation::check);
 const FEATURES: (&str, Step) = ("every feature alone", features::check_each);
-const PACKAGE: (&str, Step) = ("packages", package::check);
+const PACK: (&str, Step) = ("packages", package::pack);
+const PACKAGE: (&str, Step) = ("compiled packages", package::compile);
 const TEST: (&str, Step) = ("tests", tests);
 const EXAMPLES: (&str, Step) = ("examples", examples::run);
 const MSRV: (&str, Step) = ("oldest supported Rust", lint::msrv);
@@ -57,7 +58,7 @@ impl Command {
         let steps: &[(&str, Step)] = match self {
             // What is quick and fails often goes first.
             Self::Ci => &[
-                FORMAT, CLIPPY, DOC, DENY, ISOLATION, TEST, EXAMPLES, FEATURES, PACKAGE,
+                FORMAT, CLIPPY, DOC, DENY, ISOLATION, PACK, TEST, EXAMPLES, FEATURES,
             ],
             Self::Lint => &[FORMAT, CLIPPY],
             Self::Doc => &[DOC],

@@ -140,4 +140,10 @@ impl Registrar for ConsulRegistrar {
         };
         self.writes.run(OP, record, removing).await
     }
+
+    /// Waits for a write that the agent has been sent: it would come after those of the next client.
+    async fn release(&self, record: &RecordId) -> Result<()> {
+        let nothing = async { Ok(()) };
+        self.writes.run("consul: release", record, nothing).await
+    }
 }

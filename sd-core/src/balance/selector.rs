@@ -139,7 +139,10 @@ impl Selector {
         ) else {
             return;
         };
-        let same_load = member.load.as_ref().map(Arc::as_ptr) == load.as_ref().map(Arc::as_ptr);
+        let same_load = match (&member.load, &load) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            (before, now) => before.is_none() && now.is_none(),
+        };
         self.changed |= !same_load || !Arc::ptr_eq(&member.instance, &instance);
         *weight = instance.weight();
         *old_rank = rank;

@@ -80,8 +80,7 @@ impl Fallback {
     }
 
     /// Sets how each [`Instancer`] is watched; a registry has its own settings. By default as in any subscription but without
-    /// coalescing, which the subscription to the
-    /// fallback does.
+    /// coalescing, which the subscription to the fallback does.
     #[must_use]
     pub fn with_subscription(mut self, config: SubscriptionConfig) -> Self {
         self.config = config;

@@ -83,8 +83,7 @@ impl Merge {
     }
 
     /// Sets how each [`Instancer`] is watched; a registry has its own settings. By default as in any subscription but without
-    /// coalescing, which the subscription to the
-    /// merge does.
+    /// coalescing, which the subscription to the merge does.
     #[must_use]
     pub fn with_subscription(mut self, config: SubscriptionConfig) -> Self {
         self.config = config;

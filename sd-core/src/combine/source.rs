@@ -8,7 +8,7 @@ use futures_util::future::{join_all, select_all};
 use tokio::time::timeout;
 
 use crate::clock::Clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::feed::config::{Coalescing, SubscriptionConfig};
 use crate::feed::subscription::{Shared, Subscription};
 use crate::model::name::ServiceName;
@@ -148,17 +148,20 @@ impl NamedSource {
             Subscription::from_shared(shared)
         } else {
             map.retain(|_, shared| shared.strong_count() > 0);
+            let own = |instancer| {
+                let config = SubscriptionConfig {
+                    metered: false,
+                    ..config.clone()
+                };
+                Subscription::spawn(instancer, service.clone(), config, Arc::clone(clock))
+            };
             let fresh = match &self.source.0 {
-                Reads::Registry(registry) => registry.subscribe(service)?,
-                Reads::Instancer(instancer) => Subscription::spawn(
-                    Arc::clone(instancer),
-                    service.clone(),
-                    SubscriptionConfig {
-                        metered: false,
-                        ..config.clone()
-                    },
-                    Arc::clone(clock),
-                )?,
+                Reads::Registry(registry) => match registry.subscribe(service) {
+                    // Its owner has closed it. Its feed ends at once, and the other sources are followed.
+                    Err(error) if error.kind() == ErrorKind::Closed => own(registry.instancer())?,
+                    shared => shared?,
+                },
+                Reads::Instancer(instancer) => own(Arc::clone(instancer))?,
             };
             map.insert(service.clone(), Arc::downgrade(fresh.shared()));
             fresh
@@ -231,7 +234,7 @@ pub(super) fn trouble<'a>(
         reasons.push(format!("{}: {reason}", part.name));
     }
     (!reasons.is_empty()).then(|| {
-        let kind = kind.unwrap_or(crate::ErrorKind::Unavailable);
+        let kind = kind.unwrap_or(ErrorKind::Unavailable);
         Error::new(kind, op).because(reasons.join("; "))
     })
 }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::EndpointCache;
 use super::cached_endpoint::CachedEndpoint;
 use super::picked::Picked;
-use super::retry_error::{Attempt, AttemptError, GaveUp, RetryError};
+use super::retry_error::{AttemptError, FailedAttempt, GaveUp, RetryError};
 use crate::balance::{CallInfo, Outcome};
 use crate::error::{Error, ErrorKind};
 use crate::retry::{Backoff, later};
@@ -156,8 +156,15 @@ impl<T: Send + Sync + 'static> EndpointCache<T> {
                     (AttemptError::TimedOut, gave_up)
                 }
             };
-            picked.end(Outcome::Failure);
-            failed.push(Attempt::new(endpoint.instance().endpoint().clone(), error));
+            // With an error that is not retried the endpoint has answered.
+            picked.end(match gave_up {
+                Some(GaveUp::NotRetried) => Outcome::Success,
+                _ => Outcome::Failure,
+            });
+            failed.push(FailedAttempt::new(
+                endpoint.instance().endpoint().clone(),
+                error,
+            ));
             if let Some(gave_up) = gave_up {
                 return Err(RetryError::new(gave_up, failed));
             }

@@ -11,7 +11,7 @@ use crate::model::endpoint::Endpoint;
 #[derive(Debug)]
 pub struct RetryError<E> {
     gave_up: GaveUp,
-    attempts: Vec<Attempt<E>>,
+    attempts: Vec<FailedAttempt<E>>,
 }
 
 /// Why no further attempt was made.
@@ -30,7 +30,7 @@ pub enum GaveUp {
 
 /// An attempt that failed.
 #[derive(Clone, Debug)]
-pub struct Attempt<E> {
+pub struct FailedAttempt<E> {
     endpoint: Endpoint,
     error: AttemptError<E>,
 }
@@ -45,7 +45,7 @@ pub enum AttemptError<E> {
     TimedOut,
 }
 
-impl<E> Attempt<E> {
+impl<E> FailedAttempt<E> {
     pub(super) fn new(endpoint: Endpoint, error: AttemptError<E>) -> Self {
         Self { endpoint, error }
     }
@@ -62,7 +62,7 @@ impl<E> Attempt<E> {
 }
 
 impl<E> RetryError<E> {
-    pub(super) fn new(gave_up: GaveUp, attempts: Vec<Attempt<E>>) -> Self {
+    pub(super) fn new(gave_up: GaveUp, attempts: Vec<FailedAttempt<E>>) -> Self {
         Self { gave_up, attempts }
     }
 
@@ -72,7 +72,7 @@ impl<E> RetryError<E> {
     }
 
     /// The attempts, in the order in which they were made.
-    pub fn attempts(&self) -> &[Attempt<E>] {
+    pub fn attempts(&self) -> &[FailedAttempt<E>] {
         &self.attempts
     }
 
@@ -96,11 +96,11 @@ impl fmt::Display for GaveUp {
     }
 }
 
-/// Says where and why no further attempt was made. The last error is the [source](StdError::source).
+/// Says where and why no further attempt was made. The [source](StdError::source) is the last error, or why there is no endpoint.
 impl<E> fmt::Display for RetryError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("call failed")?;
-        for (nth, Attempt { endpoint, error }) in self.attempts.iter().enumerate() {
+        for (nth, FailedAttempt { endpoint, error }) in self.attempts.iter().enumerate() {
             let before = if nth == 0 { " at" } else { "," };
             write!(f, "{before} {endpoint}")?;
             if matches!(error, AttemptError::TimedOut) {

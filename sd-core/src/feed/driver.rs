@@ -104,8 +104,8 @@ impl Driver {
         }
     }
 
-    /// Waits before the next feed is opened, for ever if there is no delay after which one may be. A reader that wants everything to be read now shortens the wait, unless the same
-    /// request is not to be repeated so soon: then it is told why.
+    /// Waits before the next feed is opened, for ever if there is no delay after which one may be. A reader that wants
+    /// everything to be read now shortens the wait, unless the same request is not to be repeated so soon: then it is told why.
     async fn pause(
         &mut self,
         delay: Option<Duration>,

@@ -122,14 +122,14 @@ impl Attempt {
 
     /// Says that the server has confirmed this registration before.
     #[must_use]
-    pub fn after_confirmation(mut self) -> Self {
+    pub fn with_was_confirmed(mut self) -> Self {
         self.was_confirmed = true;
         self
     }
 
     /// Says that no other process can hold the id.
     #[must_use]
-    pub fn with_new_id(mut self) -> Self {
+    pub fn with_id_is_new(mut self) -> Self {
         self.id_is_new = true;
         self
     }
@@ -175,8 +175,8 @@ pub trait Registrar: Debug + Send + Sync + 'static {
     /// After a dropped call the record may still be there: call again.
     async fn withdraw(&self, record: &RecordId) -> Result<()>;
 
-    /// Forgets this incarnation's record and leaves it at the server, for another client that registers the same incarnation. By
-    /// default there is nothing to forget.
+    /// Forgets this incarnation's record and leaves it at the server, for another client that registers the same incarnation.
+    /// Returns when no earlier write of the record can still reach the server. By default there is nothing to do.
     ///
     /// # Errors
     /// `Unsupported` if the record ends with this client.

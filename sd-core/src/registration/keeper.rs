@@ -85,6 +85,8 @@ pub(crate) struct KeeperHandle {
 const LONGEST_PAUSE_FOR_EARLIER_RUN: Duration = Duration::from_secs(1);
 /// Updates that the keeper has not taken yet.
 const MOST_COMMANDS: usize = 8;
+/// How many updates may wait for the server at once.
+const MOST_UNCONFIRMED: usize = 64;
 /// Events that the owner has not read yet; older ones are dropped.
 const MOST_EVENTS: usize = 64;
 
@@ -97,9 +99,6 @@ enum End {
     /// Registering can never succeed.
     Hopeless(Error),
 }
-
-/// How many updates may wait for the server at once.
-const MOST_UNCONFIRMED: usize = 64;
 
 impl Keeper {
     /// A keeper that registers `instance` when it runs, and withdraws it when `stop` is cancelled.
@@ -275,10 +274,10 @@ impl Keeper {
             let registrar = Arc::clone(&self.registrar);
             let mut attempt = Attempt::new(self.config.ttl);
             if is_first && wanted.id_holds_incarnation() {
-                attempt = attempt.with_new_id();
+                attempt = attempt.with_id_is_new();
             }
             if self.confirmed.is_some() {
-                attempt = attempt.after_confirmation();
+                attempt = attempt.with_was_confirmed();
             }
             let attempt = async move { registrar.register(&wanted, &attempt).await };
             let error = match self
@@ -298,7 +297,7 @@ impl Keeper {
                 }
                 Err(error) => error,
             };
-            let delay = match error.kind().retry() {
+            let mut delay = match error.kind().retry() {
                 // The record may succeed without the changes since the last confirmation.
                 Retry::Never if self.refuse_updates(&error) => continue,
                 Retry::Never => return Err(End::Hopeless(error)),
@@ -306,7 +305,6 @@ impl Keeper {
                 Retry::Backoff | Retry::Resync => backoff.next_delay(),
             };
             let is_earlier_run = self.is_of_earlier_run(&error);
-            let mut delay = delay;
             if is_earlier_run && give_up_at.is_some() {
                 delay = delay.min(LONGEST_PAUSE_FOR_EARLIER_RUN);
                 if earlier_run.replace(error.clone()).is_none() {
@@ -526,6 +524,8 @@ impl Keeper {
                 return false;
             }
         };
+        // Those whose callers have given up wait for nothing.
+        self.unconfirmed.retain(|reply| !reply.is_closed());
         if self.unconfirmed.len() >= MOST_UNCONFIRMED {
             let full = Error::new(
                 ErrorKind::RateLimited { retry_after: None },

@@ -22,7 +22,14 @@ use crate::sync::lock;
 
 /// The registrations that this process keeps. Refuses duplicates, and shows all in dumps.
 #[derive(Default)]
-pub(crate) struct Registrations(Mutex<BTreeMap<(ServiceName, InstanceId), Kept>>);
+pub(crate) struct Registrations(Mutex<All>);
+
+#[derive(Default)]
+struct All {
+    kept: BTreeMap<(ServiceName, InstanceId), Kept>,
+    /// Whether later ones leave their records, too.
+    leave_records: bool,
+}
 
 struct Kept {
     status: watch::Receiver<RegistrationStatus>,
@@ -80,7 +87,11 @@ impl Registrations {
     /// Enters a registration. If an earlier one under this id is still withdrawing, returns the token that tells when it has
     /// left.
     fn enter(&self, record: &RecordId, kept: Kept) -> Result<Option<CancellationToken>> {
-        let mut map = lock(&self.0);
+        let mut all = lock(&self.0);
+        if all.leave_records {
+            kept.leave_record.set();
+        }
+        let map = &mut all.kept;
         let key = (record.service.clone(), record.id.clone());
         if let Some(other) = map.get(&key).filter(|other| !other.stop.is_cancelled()) {
             let error = Error::new(ErrorKind::Conflict, "register");
@@ -95,7 +106,7 @@ impl Registrations {
 
     /// Forgets the registration under this id, unless it is a later one than the one that left.
     fn tidy(&self, record: &RecordId) {
-        let mut map = lock(&self.0);
+        let map = &mut lock(&self.0).kept;
         let key = (record.service.clone(), record.id.clone());
         if map.get(&key).is_some_and(|kept| kept.left.is_cancelled()) {
             map.remove(&key);
@@ -104,20 +115,23 @@ impl Registrations {
 
     /// Has every keeper leave its record when it stops.
     pub(crate) fn leave_records(&self) {
-        for kept in lock(&self.0).values() {
+        let mut all = lock(&self.0);
+        all.leave_records = true;
+        for kept in all.kept.values() {
             kept.leave_record.set();
         }
     }
 
     /// The longest that withdrawing a record which is kept may take.
     pub(crate) fn withdraw_within(&self) -> Duration {
-        let map = lock(&self.0);
-        let longest = map.values().map(|kept| kept.withdraw_within).max();
+        let all = lock(&self.0);
+        let longest = all.kept.values().map(|kept| kept.withdraw_within).max();
         longest.unwrap_or_default()
     }
 
     pub(crate) fn dump(&self, clock: &dyn Clock) -> Vec<RegistrationDump> {
         lock(&self.0)
+            .kept
             .values()
             .map(|kept| RegistrationDump::new(&kept.status.borrow(), clock))
             .collect()

@@ -7,7 +7,6 @@ use sd_core::{Instancer, Result, ServiceName, Snapshot, Watcher};
 
 use crate::backend::EtcdBackend;
 use crate::client::range::after_key;
-use crate::codec::names::service_of;
 use crate::reading::full_read::read_service;
 use crate::reading::services_watcher::EtcdServicesWatcher;
 use crate::reading::watcher::EtcdWatcher;
@@ -35,10 +34,9 @@ impl Instancer for EtcdBackend {
             let mut key = first.key().to_vec();
             let name = key.get(all.len()..).unwrap_or_default();
             if let Some(length) = name.iter().position(|byte| *byte == b'/') {
-                key.truncate(all.len() + length);
                 // Other programs' keys may lie here, too.
-                let name = String::from_utf8_lossy(key.get(all.len()..).unwrap_or_default());
-                services.extend(service_of(&name));
+                services.extend(self.layout.service_of(&key));
+                key.truncate(all.len() + length);
                 from = after_folder(key);
             } else {
                 from = after_key(key);

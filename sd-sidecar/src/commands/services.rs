@@ -94,7 +94,9 @@ fn lines(before: Option<&ServicesState>, state: &ServicesState) -> Vec<(Style, S
         lines.push(if let Some(error) = &is.error {
             (Style::Doubtful, format!("{status}: {error}"))
         } else {
-            let text = format!("{status}: {} services", is.services.len());
+            let count = is.services.len();
+            let plural = if count == 1 { "" } else { "s" };
+            let text = format!("{status}: {count} service{plural}");
             (Style::Good, text)
         });
     }
