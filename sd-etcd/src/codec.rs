@@ -363,10 +363,10 @@ mod tests {
             service in "\\PC{1,9}", id in "\\PC{1,9}", port in 1..u16::MAX, weight: u16, ready: bool, tag in "\\PC{0,9}",
             value in "\\PC{0,9}",
         ) {
-            prop_assume!(!matches!(&*service, "." | ".."));
-            let id = InstanceId::new(id).unwrap();
-            let instance = Instance::new(service, format!("h:{port}")).unwrap()
-                .with_id(id)
+            let (service, id) = (ServiceName::new(service), InstanceId::new(id));
+            prop_assume!(service.is_ok() && id.is_ok());
+            let instance = Instance::new(service.unwrap(), format!("h:{port}")).unwrap()
+                .with_id(id.unwrap())
                 .with_weight(weight)
                 .with_ready(ready)
                 .with_tag(tag)

@@ -104,7 +104,7 @@ async fn settings_that_cannot_work_are_refused_with_a_reason() {
     assert!(reason(zero).contains("attempt_timeout"));
     assert!(reason(set.channel().idempotent_methods(["Method"])).contains("idempotent_methods"));
     let memory = sd_core::memory::Memory::new().connect();
-    assert!(reason(BalancedChannel::builder(&memory, "bad name")).contains("service name"));
+    assert!(reason(BalancedChannel::builder(&memory, "bad\nname")).contains("service name"));
 }
 
 #[cfg(feature = "tls")]

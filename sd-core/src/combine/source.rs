@@ -192,9 +192,10 @@ pub(super) fn default_config() -> SubscriptionConfig {
 }
 
 /// Reads the sources again that a combination has followed for a while, because its reader wants everything to be read. One that
-/// takes long is not waited for.
+/// takes long is not waited for, and one that fails is being read again anyway.
 pub(super) async fn reread(parts: &[Part]) {
-    let known = parts.iter().filter(|part| part.is_shared);
+    let is_live = |part: &&Part| matches!(part.subscription.state().status(), Status::Live);
+    let known = parts.iter().filter(|part| part.is_shared).filter(is_live);
     let reads = known.map(|part| part.subscription.refresh());
     // An error shows in the state of its source.
     let _ = timeout(REREAD_WITHIN, join_all(reads)).await;
