@@ -1,6 +1,10 @@
 //! Aligned columns that only ever grow, so that a table without an end stays aligned.
 
+use std::borrow::Cow;
 use std::fmt::Write;
+
+/// The most characters of a cell that are shown. Anybody can write a record, and formatting panics beyond 65 535.
+const WIDEST: usize = 1000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Table {
@@ -12,7 +16,7 @@ impl Table {
     pub(crate) fn make_room(&mut self, cells: &[String]) {
         self.widths.resize(self.widths.len().max(cells.len()), 0);
         for (width, cell) in self.widths.iter_mut().zip(cells) {
-            *width = (*width).max(cell.chars().count());
+            *width = (*width).max(shortened(cell).chars().count());
         }
     }
 
@@ -24,12 +28,21 @@ impl Table {
                 line.push_str("  ");
             }
             let width = self.widths.get(index).copied().unwrap_or(0);
+            let cell = shortened(cell);
             // Writing to a string cannot fail.
             let _ = write!(line, "{cell:width$}");
         }
         line.truncate(line.trim_end().len());
         line
     }
+}
+
+/// A cell that is too wide ends with `…`.
+fn shortened(cell: &str) -> Cow<'_, str> {
+    if cell.chars().nth(WIDEST).is_none() {
+        return cell.into();
+    }
+    cell.chars().take(WIDEST - 1).chain(['…']).collect()
 }
 
 #[cfg(test)]
@@ -56,5 +69,14 @@ mod tests {
                 "x      h:50051"
             ]
         );
+    }
+
+    #[test]
+    fn a_cell_of_any_width_is_shown_as_far_as_it_is_wide_enough() {
+        let mut table = Table::default();
+        let row = ["ü".repeat(70_000), "b".to_owned()];
+        table.make_room(&row);
+        let line = table.row(&row);
+        assert_eq!(line, format!("{}…  b", "ü".repeat(WIDEST - 1)));
     }
 }
