@@ -918,24 +918,6 @@ async fn of_runs_that_crashed_at_one_address_only_the_newest_is_seen_and_none_is
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_crashed_does_not_come_back_when_the_next_one_drains_and_leaves() {
-    let source = ScriptedInstancer::default();
-    let (crashed, living) = (run("h:1", 1, 1), run("h:1", 2, 2));
-    let draining = (Arc::new(living.0.as_ref().clone().with_ready(false)), 2);
-    source.tell(Ok(Feed::Set(runs(1, vec![crashed.clone(), living]))));
-    let mut subscription = subscribe(&source);
-    let state = soon(subscription.changed()).await.unwrap();
-    assert_eq!(ids(&state), ["h:1-00000002"]);
-    source.tell(Ok(Feed::Set(runs(2, vec![crashed.clone(), draining]))));
-    let state = soon(subscription.changed()).await.unwrap();
-    assert_eq!(ids(&state), ["h:1-00000002"]);
-    assert!(!state.instances()[0].is_ready());
-    source.tell(Ok(Feed::Set(runs(3, vec![crashed]))));
-    let state = soon(subscription.changed()).await.unwrap();
-    assert!(state.instances().is_empty());
-}
-
-#[tokio::test(start_paused = true)]
 async fn servers_that_all_restart_leave_nothing_to_hold() {
     let source = ScriptedInstancer::default();
     let addresses = ["h:1", "h:2", "h:3", "h:4"];

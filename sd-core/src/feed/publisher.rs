@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::feed::config::{Coalescing, SubscriptionConfig};
 use crate::feed::mass_loss::Holder;
 use crate::instrument;
-use crate::model::newest_run::OutdoneRuns;
+use crate::model::newest_run::without_older_runs;
 use crate::model::snapshot::{Revision, Snapshot};
 use crate::model::state::{State, Status};
 use crate::retry::later;
@@ -30,7 +30,6 @@ pub(crate) struct Publisher {
     clock: Arc<dyn Clock>,
     coalescing: Coalescing,
     metered: bool,
-    outdone: OutdoneRuns,
     holder: Holder,
     last_change: Option<Instant>,
     pending: Option<Pending>,
@@ -49,7 +48,6 @@ impl Publisher {
             clock,
             coalescing: config.coalescing,
             metered: config.metered,
-            outdone: OutdoneRuns::default(),
             holder: Holder::new(config.mass_loss_hold),
             last_change: None,
             pending: None,
@@ -74,7 +72,7 @@ impl Publisher {
             debug!(key = skipped.key, reason = skipped.reason, "entry skipped");
         }
         let now = Instant::now();
-        let current = self.outdone.leave_out(listed.clone());
+        let current = without_older_runs(listed.clone());
         if current.len() < listed.len() {
             debug!(
                 older_runs = listed.len() - current.len(),

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use crate::model::endpoint::{Address, Endpoint};
 use crate::model::instance::Instance;
-use crate::model::name::InstanceId;
 use crate::model::snapshot::{Made, Snapshot};
 
 /// What decides between runs at one address, the most important first. A run that wants no calls may have been recorded last
@@ -51,46 +50,6 @@ pub(crate) fn without_older_runs(set: Snapshot) -> Snapshot {
         return set;
     }
     set.with_instances(left)
-}
-
-/// Runs that a subscription has seen beside a later one at their address. They stay out as long as their records stand: the later run
-/// may drain and leave before the record of one that crashed ends.
-#[derive(Debug, Default)]
-pub(crate) struct OutdoneRuns(HashMap<InstanceId, Made>);
-
-impl OutdoneRuns {
-    /// The set without the runs that no longer count, now or since an earlier set.
-    pub(crate) fn leave_out(&mut self, set: Snapshot) -> Snapshot {
-        // A record that was made again belongs to a run that lives.
-        self.0.retain(|id, made| {
-            let listed = set.get(id);
-            listed.is_some_and(|listed| set.made(listed) == Some(*made))
-        });
-        let is_new = |instance: &&Arc<Instance>| !self.0.contains_key(instance.id());
-        let rest = if self.0.is_empty() {
-            set
-        } else {
-            let rest = set.instances().iter().filter(is_new).cloned();
-            let rest = rest.collect();
-            set.with_instances(rest)
-        };
-        let left = without_older_runs(rest.clone());
-        if left.len() < rest.len() {
-            let mut latest = HashMap::new();
-            for (instance, made) in left.records() {
-                let slot = latest.entry(instance.endpoint()).or_insert(made);
-                *slot = (*slot).max(made);
-            }
-            for (instance, made) in rest.records() {
-                let is_out = left.get(instance.id()).is_none();
-                let later = latest.get(instance.endpoint()).copied().flatten();
-                if let Some(made) = made.filter(|made| is_out && later > Some(*made)) {
-                    self.0.insert(instance.id().clone(), made);
-                }
-            }
-        }
-        left
-    }
 }
 
 fn claim(instance: &Instance, made: Option<Made>) -> Option<Claim<'_>> {
@@ -170,27 +129,6 @@ mod tests {
         assert_eq!(left(set(both)), ["h:1-00000001"]);
         let neither = [(run("h:1", 1).with_ready(false), 1), (draining, 2)];
         assert_eq!(left(set(neither)), ["h:1-00000002"]);
-    }
-
-    #[test]
-    fn what_a_later_run_has_outdone_stays_out_until_its_record_is_made_again() {
-        let mut outdone = OutdoneRuns::default();
-        let mut left = |records: &[(Instance, u64)]| {
-            let left = outdone.leave_out(set(records.to_vec()));
-            let ids = left.instances().iter().map(|one| one.id().to_string());
-            ids.collect::<Vec<_>>()
-        };
-        let (crashed, later) = ((run("h:1", 1), 1), (run("h:1", 2), 2));
-        let draining = (later.0.clone().with_ready(false), 2);
-        assert_eq!(left(&[crashed.clone()]), ["h:1-00000001"]);
-        assert_eq!(left(&[crashed.clone(), later]), ["h:1-00000002"]);
-        assert_eq!(left(&[crashed.clone(), draining]), ["h:1-00000002"]);
-        assert!(left(&[crashed.clone()]).is_empty());
-        assert_eq!(left(&[(crashed.0, 3)]), ["h:1-00000001"]);
-        // One that drains, and was recorded last after a loss, is not outdone for good.
-        let (ready, lost) = (run("h:2", 1), run("h:2", 2).with_ready(false));
-        assert_eq!(left(&[(ready, 1), (lost.clone(), 2)]), ["h:2-00000001"]);
-        assert_eq!(left(&[(lost, 2)]), ["h:2-00000002"]);
     }
 
     #[test]
