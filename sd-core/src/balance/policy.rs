@@ -10,8 +10,8 @@ use crate::model::instance::Instance;
 /// Decides which endpoint each call goes to.
 ///
 /// Its owner, an [`EndpointCache`](crate::EndpointCache) or a channel of `sd-grpc`, has [shaped](super::Selection) the set: a policy
-/// sees only connected endpoints of one tier. A policy that panics costs its own state and no more: the owner picks in turn until
-/// the next set.
+/// sees only connected endpoints of one tier. A policy that panics here costs its own state and no more: the owner picks in turn
+/// until the next set. A [`Picker`] or [`Load`] that panics fails the call.
 ///
 /// The program `own_policy` in the examples has a complete policy.
 pub trait Policy: fmt::Debug + Send + Sync + 'static {
