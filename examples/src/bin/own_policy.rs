@@ -118,7 +118,7 @@ async fn serve_all(
     Ok(served_by)
 }
 
-/// Needed only because this example wants to show that nobody moves.
+/// Needed only because this example wants to show that no user moves to another server.
 async fn picked(channel: &BalancedChannel, count: usize) {
     while channel
         .dump()

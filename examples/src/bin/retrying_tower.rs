@@ -66,7 +66,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .policy(LeastRequest::new())
         .build()?;
 
-    // Turning text into capitals twice harms nobody: every error may be followed by another attempt.
+    // Turning text into capitals twice does no harm: every error may be followed by another attempt.
     let retry = RetryPolicy::new(|_: &io::Error| true)
         .attempts(3)
         .attempt_timeout(Duration::from_millis(200))

@@ -106,7 +106,7 @@ impl Records<'_> {
 
     /// Makes ours the record of another run whose address we serve now. Its record lives on the agent's check of that address, which
     /// would find it alive for ever. The catalog gives it to one successor: it compares the index at which the run was found. Returns
-    /// what the agent has until then; `None` if the record belongs to somebody else.
+    /// what the agent has until then; `None` if the record belongs to another run.
     pub(crate) async fn succeed(
         &self,
         other: &Other,

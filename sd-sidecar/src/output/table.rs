@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// The most characters of a cell that are shown. Anybody can write a record, and formatting panics beyond 65 535.
+/// The most characters of a cell that are shown. Other programs write records, too, and formatting panics beyond 65 535.
 const WIDEST: usize = 1000;
 
 #[derive(Debug, Default)]
