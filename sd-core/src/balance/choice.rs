@@ -34,6 +34,10 @@ impl Asked {
             self.count += 1;
         }
     }
+
+    fn is_full(&self) -> bool {
+        self.count == ASKED
+    }
 }
 
 /// The picker of no endpoint.
@@ -65,21 +69,41 @@ impl Choice {
         tried: impl Fn(usize) -> bool + Sync,
         mut take: impl FnMut(usize) -> Option<T>,
     ) -> Option<T> {
+        let has_tried = |nth| self.nth(nth).is_some_and(&tried);
+        let first = self.picker.pick(&call.with_tried(&has_tried));
+        let index = first.and_then(|nth| self.nth(nth));
+        let taken = index.filter(|index| !tried(*index)).and_then(&mut take);
+        // Nearly every call ends here, so that what follows is kept apart.
+        match taken {
+            Some(taken) => Some(taken),
+            None => self.pick_another(first, call, tried, take),
+        }
+    }
+
+    /// The same after the picker has named `first`, which was not taken.
+    #[cold]
+    fn pick_another<T>(
+        &self,
+        first: Option<usize>,
+        call: &CallInfo<'_>,
+        tried: impl Fn(usize) -> bool + Sync,
+        mut take: impl FnMut(usize) -> Option<T>,
+    ) -> Option<T> {
         let mut asked = Asked::default();
-        for _ in 0..ASKED {
+        let mut named = first;
+        while let Some(nth) = named.filter(|nth| *nth < self.len()) {
+            asked.push(nth);
+            if asked.is_full() {
+                break;
+            }
             let has_tried = |nth| asked.contains(nth) || self.nth(nth).is_some_and(&tried);
-            let Some(nth) = self.picker.pick(&call.with_tried(&has_tried)) else {
-                break;
-            };
-            let Some(index) = self.nth(nth) else {
-                break;
-            };
-            if !has_tried(nth)
-                && let Some(taken) = take(index)
-            {
+            named = self.picker.pick(&call.with_tried(&has_tried));
+            let index = named
+                .filter(|nth| !has_tried(*nth))
+                .and_then(|nth| self.nth(nth));
+            if let Some(taken) = index.and_then(&mut take) {
                 return Some(taken);
             }
-            asked.push(nth);
         }
         self.search(tried, take)
     }
@@ -92,12 +116,12 @@ impl Choice {
     ) -> Option<T> {
         let start = fastrand::usize(..self.indices.len().max(1));
         for again in [false, true] {
-            for nth in (start..self.indices.len()).chain(0..start) {
-                if let Some(index) = self.nth(nth).filter(|index| tried(*index) == again)
-                    && let Some(taken) = take(index)
-                {
-                    return Some(taken);
-                }
+            let from_start = (start..self.indices.len()).chain(0..start);
+            let wanted = from_start
+                .filter_map(|nth| self.nth(nth))
+                .filter(|index| tried(*index) == again);
+            if let Some(taken) = wanted.filter_map(&mut take).next() {
+                return Some(taken);
             }
         }
         None
