@@ -6,6 +6,7 @@ pub mod combine;
 pub mod dump;
 pub mod endpoints;
 mod error;
+pub mod events;
 mod feed;
 mod health;
 pub mod instrument;
@@ -22,6 +23,7 @@ pub mod sync;
 
 pub use crate::endpoints::{EndpointCache, EndpointSet};
 pub use crate::error::{Error, ErrorKind, Holder, Report, Result};
+pub use crate::events::{Events, Missed};
 pub use crate::feed::config::{Coalescing, SubscriptionConfig};
 pub use crate::feed::mass_loss::MassLossHold;
 pub use crate::feed::services::{ServicesState, ServicesSubscription};

@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sd_core::clock::Clock;
+use sd_core::events::EventLog;
 use sd_core::port::Ticket;
 use sd_core::{ElectionName, Elector, Error};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
 use crate::config::TermConfig;
 use crate::event::{CandidatePhase, CandidateState, ElectionEvent};
@@ -35,7 +36,7 @@ pub(crate) struct Campaign {
     pub(crate) number: u64,
     pub(crate) last_number: Arc<AtomicU64>,
     pub(crate) state: watch::Sender<CandidateState>,
-    pub(crate) events: broadcast::Sender<ElectionEvent>,
+    pub(crate) events: Arc<EventLog<ElectionEvent>>,
 }
 
 impl Campaign {
@@ -84,7 +85,6 @@ impl Campaign {
 
     pub(crate) fn emit(&self, event: ElectionEvent) {
         instrument::event(&self.name, &event);
-        // There may be no listener.
-        let _ = self.events.send(event);
+        self.events.tell(event);
     }
 }

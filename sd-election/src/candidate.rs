@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sd_core::clock::{BootClock, Clock, Moment};
+use sd_core::events::EventLog;
 use sd_core::port::{Safety, StrictElector, Ticket};
-use sd_core::{ElectionName, Elector, Error, ErrorKind, Registry, Result};
-use tokio::sync::{broadcast, oneshot, watch};
+use sd_core::{ElectionName, Elector, Error, ErrorKind, Events, Registry, Result};
+use tokio::sync::{oneshot, watch};
 use tracing::warn;
 
 use crate::campaign::Campaign;
@@ -19,7 +20,7 @@ use crate::flaw::{Flaw, unless};
 use crate::leadership::Leadership;
 use crate::term::Term;
 
-/// Events that wait for a slow listener; older ones are dropped.
+/// Events that are kept for a slow listener.
 const EVENTS_KEPT: usize = 256;
 
 /// A candidate of one election. It does nothing until it campaigns, and it can campaign any number of times.
@@ -173,9 +174,10 @@ impl Candidate {
         None
     }
 
-    /// The events of all campaigns of this candidate from now on.
-    pub fn events(&self) -> ElectionEvents {
-        ElectionEvents(self.campaign.events.subscribe())
+    /// The events of all campaigns of this candidate from now on, as a stream that ends when the candidate is dropped. The newest 256
+    /// events are kept for a listener that is slow.
+    pub fn events(&self) -> Events<ElectionEvent> {
+        self.campaign.events.events_from_now()
     }
 
     /// What this candidate is doing now.
@@ -336,7 +338,7 @@ impl CandidateBuilder {
             number: 0,
             last_number: Arc::default(),
             state,
-            events: broadcast::Sender::new(EVENTS_KEPT),
+            events: Arc::new(EventLog::keeping(EVENTS_KEPT)),
         };
         Ok(Candidate {
             campaign,
@@ -352,25 +354,4 @@ fn default_value() -> Arc<[u8]> {
         .to_string_lossy()
         .into_owned();
     format!("{host}/{}", std::process::id()).into_bytes().into()
-}
-
-/// The events of a candidate.
-#[derive(Debug)]
-pub struct ElectionEvents(broadcast::Receiver<ElectionEvent>);
-
-impl ElectionEvents {
-    /// The next event; `None` when the candidate was dropped. A listener that is more than 256 events behind misses the oldest ones and
-    /// gets [`ElectionEvent::Missed`].
-    ///
-    /// # Cancel safety
-    /// A dropped call loses nothing.
-    pub async fn next(&mut self) -> Option<ElectionEvent> {
-        match self.0.recv().await {
-            Ok(event) => Some(event),
-            Err(broadcast::error::RecvError::Lagged(count)) => {
-                Some(ElectionEvent::Missed { count })
-            }
-            Err(broadcast::error::RecvError::Closed) => None,
-        }
-    }
 }

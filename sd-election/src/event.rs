@@ -2,7 +2,7 @@
 
 use sd_core::clock::Moment;
 use sd_core::port::CandidateId;
-use sd_core::{Error, FencingToken};
+use sd_core::{Error, FencingToken, Missed};
 
 use crate::end_reason::EndReason;
 
@@ -72,6 +72,14 @@ impl ElectionEvent {
             Self::Ended { .. } => "ended",
             Self::Lost { .. } => "lost",
             Self::Missed { .. } => "missed",
+        }
+    }
+}
+
+impl From<Missed> for ElectionEvent {
+    fn from(missed: Missed) -> Self {
+        Self::Missed {
+            count: missed.count,
         }
     }
 }

@@ -20,7 +20,7 @@ pub mod instrument;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 
-pub use crate::candidate::{Candidate, CandidateBuilder, ElectionEvents};
+pub use crate::candidate::{Candidate, CandidateBuilder};
 pub use crate::config::{DEFAULT_CLOCK_ERROR, DEFAULT_TTL, StepDown, TermConfig};
 pub use crate::end_reason::EndReason;
 pub use crate::event::{CandidatePhase, CandidateState, ElectionEvent};

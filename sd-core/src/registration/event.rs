@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::events::Missed;
 use crate::port::registrar::Liveness;
 
 /// Something that happened to a registration.
@@ -28,6 +29,11 @@ pub enum RegistrationEvent {
         /// How long until the next attempt.
         delay: Duration,
     },
+    /// The listener was too slow and missed events.
+    Missed {
+        /// How many events it missed.
+        count: u64,
+    },
     /// The server confirmed that the record is withdrawn. The last event.
     Withdrawn,
     /// The record is left at the server, and no longer kept. The last event.
@@ -46,6 +52,7 @@ impl RegistrationEvent {
             Self::Recovered => "recovered",
             Self::Lost(_) => "lost",
             Self::Retrying { .. } => "retrying",
+            Self::Missed { .. } => "missed",
             Self::Withdrawn => "withdrawn",
             Self::Released => "released",
             Self::Failed(_) => "failed",
@@ -62,18 +69,30 @@ impl RegistrationEvent {
             Self::Registered(_)
             | Self::Updated
             | Self::Recovered
+            | Self::Missed { .. }
             | Self::Withdrawn
             | Self::Released => None,
         }
     }
 
-    /// Where the registration stands after this event.
-    pub(crate) fn phase(&self) -> RegistrationPhase {
+    /// Where the registration stands after this event, if that is known.
+    pub(crate) fn phase(&self) -> Option<RegistrationPhase> {
         match self {
-            Self::Registered(_) | Self::Updated | Self::Recovered => RegistrationPhase::Registered,
-            Self::AtRisk(_) => RegistrationPhase::AtRisk,
-            Self::Lost(_) | Self::Retrying { .. } => RegistrationPhase::Registering,
-            Self::Withdrawn | Self::Released | Self::Failed(_) => RegistrationPhase::Ended,
+            Self::Registered(_) | Self::Updated | Self::Recovered => {
+                Some(RegistrationPhase::Registered)
+            }
+            Self::AtRisk(_) => Some(RegistrationPhase::AtRisk),
+            Self::Lost(_) | Self::Retrying { .. } => Some(RegistrationPhase::Registering),
+            Self::Withdrawn | Self::Released | Self::Failed(_) => Some(RegistrationPhase::Ended),
+            Self::Missed { .. } => None,
+        }
+    }
+}
+
+impl From<Missed> for RegistrationEvent {
+    fn from(missed: Missed) -> Self {
+        Self::Missed {
+            count: missed.count,
         }
     }
 }

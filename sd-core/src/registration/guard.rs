@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::DropGuard;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::Events;
 use crate::model::instance::{Instance, RecordId};
 use crate::registration::command::Command;
 use crate::registration::event::{RegistrationEvent, RegistrationPhase};
@@ -55,19 +56,19 @@ impl RegistrationGuard {
         self.keeper.status.borrow().phase
     }
 
-    /// Waits for the next event. Returns `None` after the last one. Unread events are kept up to 64; then the oldest are
-    /// dropped.
+    /// The events that [`next_event`](Self::next_event) has not returned yet, as a stream that another task can read. It ends after
+    /// the last event of the registration. The newest 64 events are kept for a listener that is slow or comes late.
+    pub fn events(&self) -> Events<RegistrationEvent> {
+        self.keeper.events.clone()
+    }
+
+    /// Waits for the next event. Returns `None` after the last one. The newest 64 events are kept;
+    /// [`RegistrationEvent::Missed`] says how many older ones are gone.
     ///
     /// # Cancel safety
     /// Cancel-safe.
     pub async fn next_event(&mut self) -> Option<RegistrationEvent> {
-        loop {
-            match self.keeper.events.recv().await {
-                Ok(event) => return Some(event),
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
-        }
+        self.keeper.events.next().await
     }
 
     /// Changes the record in place: weight, readiness, zone, tags, metadata, address. Returns when the server has confirmed the

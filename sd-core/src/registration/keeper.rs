@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::{EventLog, Events};
 use crate::instrument;
 use crate::model::instance::Instance;
 use crate::port::registrar::{Attempt, Liveness, Registrar, Registration, check_record};
@@ -31,7 +32,7 @@ pub(crate) struct Keeper {
     clock: Arc<dyn Clock>,
     commands: mpsc::Receiver<Command>,
     status: watch::Sender<RegistrationStatus>,
-    events: broadcast::Sender<RegistrationEvent>,
+    events: Arc<EventLog<RegistrationEvent>>,
     stop: CancellationToken,
     /// Cancelled when an earlier registration under this id has withdrawn. Until then its record is a conflict, or its clean-up
     /// would remove our record.
@@ -73,7 +74,7 @@ pub(crate) enum Ending {
 pub(crate) struct KeeperHandle {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) status: watch::Receiver<RegistrationStatus>,
-    pub(crate) events: broadcast::Receiver<RegistrationEvent>,
+    pub(crate) events: Events<RegistrationEvent>,
     /// Tells the keeper to stop, and to withdraw unless it is to leave the record.
     pub(crate) stop: CancellationToken,
     pub(crate) leave_record: LeaveRecord,
@@ -87,7 +88,7 @@ const LONGEST_PAUSE_FOR_EARLIER_RUN: Duration = Duration::from_secs(1);
 const MOST_COMMANDS: usize = 8;
 /// How many updates may wait for the server at once.
 const MOST_UNCONFIRMED: usize = 64;
-/// Events that the owner has not read yet; older ones are dropped.
+/// Events that are kept for the owner.
 const MOST_EVENTS: usize = 64;
 
 /// Why a loop of the keeper ended.
@@ -116,12 +117,12 @@ impl Keeper {
             error: None,
         });
         let (commands, commands_seen) = mpsc::channel(MOST_COMMANDS);
-        let (events, events_seen) = broadcast::channel(MOST_EVENTS);
+        let events = Arc::new(EventLog::keeping(MOST_EVENTS));
         let leave_record = LeaveRecord::default();
         let handle = KeeperHandle {
             commands,
             status: status_seen,
-            events: events_seen,
+            events: events.events(),
             stop: stop.clone(),
             leave_record: leave_record.clone(),
             clock: Arc::clone(&clock),
@@ -153,7 +154,7 @@ impl Keeper {
 
     /// Keeps the record until `stop` is cancelled, then withdraws it or leaves it.
     pub(crate) async fn run(self, confirm: Confirm) -> Result<Ending> {
-        let (status, events) = (self.status.clone(), self.events.clone());
+        let (status, events) = (self.status.clone(), Arc::clone(&self.events));
         let done = AssertUnwindSafe(self.keep_and_withdraw(confirm))
             .catch_unwind()
             .await;
@@ -165,8 +166,7 @@ impl Keeper {
                 status.phase = RegistrationPhase::Ended;
                 status.error = Some(error.clone());
             });
-            // The owner need not listen.
-            let _ = events.send(RegistrationEvent::Failed(error.clone()));
+            events.tell(RegistrationEvent::Failed(error.clone()));
             Err(error)
         })
     }
@@ -612,7 +612,7 @@ impl Keeper {
     fn emit(&self, event: RegistrationEvent) {
         let now = self.clock.now();
         self.status.send_modify(|status| {
-            let phase = event.phase();
+            let Some(phase) = event.phase() else { return };
             if status.phase == RegistrationPhase::AtRisk
                 && matches!(event, RegistrationEvent::Updated)
             {
@@ -631,8 +631,7 @@ impl Keeper {
             None => info!(event = name, "registration"),
             Some(error) => warn!(event = name, %error, "registration"),
         }
-        // There may be no listener.
-        let _ = self.events.send(event);
+        self.events.tell(event);
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use sd_core::Events;
 use sd_core::clock::Moment;
 use sd_core::port::CandidateId;
 use sd_core::sync::lock;
@@ -13,7 +14,7 @@ use super::clock::Pace;
 use super::executor::{Inspect, World};
 use super::history::What;
 use super::node::Node;
-use crate::candidate::{Candidate, ElectionEvents};
+use crate::candidate::Candidate;
 use crate::event::ElectionEvent;
 use crate::term::Term;
 
@@ -25,7 +26,7 @@ pub(super) struct Monitor {
 
 #[derive(Debug)]
 struct Monitored {
-    events: ElectionEvents,
+    events: Events<ElectionEvent>,
     pace: Pace,
     stop_margin: Duration,
     /// The participations whose terms were told, by token.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use sd_core::clock::{BootClock, Clock};
 use sd_core::port::CandidateId;
-use sd_core::{ElectionName, FencingToken};
-use sd_election::{Candidate, ElectionEvent, ElectionEvents, EndReason};
+use sd_core::{ElectionName, Events, FencingToken};
+use sd_election::{Candidate, ElectionEvent, EndReason};
 use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -57,7 +57,7 @@ impl Story {
         }
     }
 
-    async fn tell(mut self, output: Output, mut events: ElectionEvents) {
+    async fn tell(mut self, output: Output, mut events: Events<ElectionEvent>) {
         while let Some(event) = events.next().await {
             let Some(line) = self.line(&event) else {
                 continue;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use sd_core::Registry;
-use sd_election::{Candidate, ElectionEvent, ElectionEvents, Leadership};
+use sd_core::{Events, Registry};
+use sd_election::{Candidate, ElectionEvent, Leadership};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -32,7 +32,7 @@ pub(super) struct Stand {
 
 /// Passes on what the candidate tells.
 struct Teller {
-    events: ElectionEvents,
+    events: Events<ElectionEvent>,
     election: Election,
     journal: Journal,
     /// The token of the last term whose end was told.
