@@ -50,7 +50,7 @@ async fn withdraw(
     let instance = guard.instance();
     let withdrawn = tokio::select! {
         withdrawn = guard.deregister() => withdrawn.map_err(|error| error.report().to_string()),
-        () = signals.next() => Err("interrupted: the record may still be there".to_owned()),
+        () = signals.insisted() => Err("interrupted: the record may still be there".to_owned()),
     };
     withdrawn.map_err(|why| {
         let (id, service, url) = (instance.id(), instance.service(), &session.url);

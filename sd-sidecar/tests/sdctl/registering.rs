@@ -52,7 +52,9 @@ pub(crate) async fn is_seen_until_it_is_told_to_stop(registry: &str, service: &s
     );
     let services = sdctl_json(registry, &["services", "--json"]).await;
 
+    // GNU `timeout`, for one, sends two at once.
     register.signal(Signal::TERM);
+    register.signal(Signal::INT);
     let (status, events, stderr) = register.end().await;
     assert!(status.success(), "{stderr}");
     let last: Value = serde_json::from_str(events.last().unwrap()).unwrap();
