@@ -215,9 +215,9 @@ pub trait Registration: Debug + Send + Sync + 'static {
     /// After a dropped call either record may be stored.
     async fn update(&self, record: &Instance) -> Result<()>;
 
-    /// Returns when the record is known to be lost, whoever else is told of it. Never returns if the server does not report that; the
-    /// next renewal then finds out. Where a session keeps several records alive, its end is told to each of their registrations.
-    /// Cancel-safe: a loss that was not returned is told to the next call.
+    /// Returns when the server reports that the record is lost. Where a session keeps several records alive, each of their registrations
+    /// reports its end. Never returns if the server does not report losses: the next renewal then finds out. Cancel-safe: what a dropped
+    /// call missed, the next one returns.
     async fn lost(&self) -> Error;
 }
 

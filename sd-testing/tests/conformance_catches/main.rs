@@ -344,6 +344,10 @@ const WITH_PERMANENT_RECORDS: Catches = &[
 
 /// Also where a flaw is seen late, it is seen.
 const WITH_LATE_READS: Catches = &[
+    (
+        Flaw::WritesOnWhenDropped,
+        &["a_register_that_was_dropped_is_cleaned_up"],
+    ),
     (Flaw::ReadsOnePage, &["a_big_set_is_complete"]),
     (
         Flaw::ListsFromACache,
