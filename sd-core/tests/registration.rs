@@ -438,6 +438,48 @@ async fn a_loss_that_the_server_tells_is_mended_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_loss_that_is_told_while_a_renewal_hangs_is_mended_at_once() {
+    let (_registry, registrar, mut guard) = registered().await;
+    registrar.answer_next(Op::Renew, Answer::Hang);
+    soon(registrar.called(Op::Renew, 1)).await;
+    sleep(MILLIS).await;
+    let told_at = Instant::now();
+    registrar.lose(Error::new(ErrorKind::LeaseLost, "scripted"));
+    assert_eq!(event(&mut guard).await, "lost");
+    assert_eq!(told_at.elapsed(), Duration::ZERO);
+    assert_eq!(event(&mut guard).await, "registered");
+    assert!(told_at.elapsed() <= Duration::from_secs(1) + MILLIS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_session_kept_is_told_at_once_and_back_once_and_spread() {
+    const RECORDS: usize = 50;
+    let (registry, registrar) = registry();
+    let mut guards = Vec::new();
+    for number in 0..RECORDS {
+        let instance = instance(&format!("i{number}"));
+        guards.push(registry.register(instance).await.unwrap());
+    }
+    let told_at = Instant::now();
+    registrar.lose_all(Error::new(ErrorKind::LeaseLost, "the session ended"));
+    for guard in &mut guards {
+        event_named(guard, "lost").await;
+    }
+    assert_eq!(told_at.elapsed(), Duration::ZERO);
+    for guard in &mut guards {
+        assert_eq!(event(guard).await, "registered");
+    }
+    sleep(Duration::from_secs(60)).await;
+    let calls = registrar.calls_of(Op::Register).split_off(RECORDS);
+    assert_eq!(calls.len(), RECORDS);
+    let after: Vec<Duration> = calls.iter().map(|call| call.at - told_at).collect();
+    let (first, last) = (after.iter().min().unwrap(), after.iter().max().unwrap());
+    assert!(*last <= Duration::from_secs(1) + MILLIS, "{after:?}");
+    assert!(*last - *first > Duration::from_millis(300), "{after:?}");
+    registry.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_update_returns_when_it_is_confirmed() {
     let (_registry, registrar, mut guard) = registered().await;
     registrar.answer_next(Op::Update, Answer::SucceedAfter(Duration::from_secs(1)));

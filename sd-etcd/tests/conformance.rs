@@ -12,7 +12,7 @@ use etcd_client::Client;
 use sd_core::port::{Ticket, async_trait};
 use sd_core::{Backend, ElectionName, Error, ErrorKind, RecordId, Result, ServiceName};
 use sd_etcd::EtcdBackend;
-use sd_testing::{Fixture, electing, reading, writing};
+use sd_testing::{Ability, Fixture, electing, reading, writing};
 
 /// A prefix of its own in the running etcd, and an operator beside the library.
 struct Prefix {
@@ -72,6 +72,10 @@ impl Fixture for Prefix {
         Ok(Arc::new(EtcdBackend::new(config)?))
     }
 
+    fn lacks(&self) -> Vec<Ability> {
+        vec![Ability::Sessions, Ability::PermanentRecords]
+    }
+
     fn ttl(&self) -> Duration {
         TTL
     }
@@ -107,17 +111,13 @@ impl Fixture for Prefix {
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn passes_all_reading_cases() {
-    reading::run_all(&Prefix::new().await)
-        .await
-        .expect_passed_but_skipped(&[]);
+    reading::run_all(&Prefix::new().await).await.expect_passed();
 }
 
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn passes_all_writing_cases() {
-    writing::run_all(&Prefix::new().await)
-        .await
-        .expect_passed_but_skipped(&[]);
+    writing::run_all(&Prefix::new().await).await.expect_passed();
 }
 
 #[tokio::test]
@@ -125,5 +125,5 @@ async fn passes_all_writing_cases() {
 async fn passes_all_electing_cases() {
     electing::run_all(&Prefix::new().await)
         .await
-        .expect_passed_but_skipped(&[]);
+        .expect_passed();
 }

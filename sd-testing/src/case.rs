@@ -1,22 +1,25 @@
 //! Conformance cases with names, and the report of a suite, which names every case that failed or was skipped.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use sd_core::{Error, ErrorKind};
 use tokio::time::timeout;
 
-use crate::Fixture;
+use crate::{Ability, Fixture};
 
 /// The time limit of a case. One that hangs has failed.
 const CASE_WITHIN: Duration = Duration::from_secs(3 * 60);
 
-/// One behaviour that every backend must have.
+/// One behaviour that every backend must have whose source has the abilities for it.
 #[derive(Clone, Copy)]
 pub struct Case {
     /// A sentence that is true when the case passes.
     pub name: &'static str,
+    /// What it needs. If the source lacks one of these, the case is skipped.
+    pub needs: &'static [Ability],
     pub(super) run: for<'a> fn(&'a dyn Fixture) -> BoxFuture<'a, Result<(), Failure>>,
 }
 
@@ -31,8 +34,8 @@ impl fmt::Debug for Case {
 pub enum Failure {
     /// The backend does not behave that way.
     Broken(String),
-    /// The case does not apply, or the fixture cannot stage it.
-    Skipped(String),
+    /// The source lacks this, and the case needs it.
+    Skipped(Ability),
 }
 
 impl From<Error> for Failure {
@@ -45,11 +48,14 @@ impl From<Error> for Failure {
 pub type Outcome = Result<(), Failure>;
 
 impl Case {
-    /// Runs this case alone, for at most 3 minutes.
+    /// Runs this case alone, for at most 3 minutes, unless the source lacks what it needs.
     ///
     /// # Errors
     /// Why the case did not pass.
     pub async fn run(&self, fixture: &dyn Fixture) -> Outcome {
+        if let Some(lacking) = self.needs.iter().find(|need| !fixture.has(**need)) {
+            return Err(Failure::Skipped(*lacking));
+        }
         match timeout(CASE_WITHIN, (self.run)(fixture)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Failure::Broken(format!(
@@ -89,29 +95,28 @@ impl SuiteReport {
         self.names(|outcome| matches!(outcome, Err(Failure::Skipped(_))))
     }
 
-    /// Panics unless exactly the cases `expected` were skipped and all others passed.
+    /// Prints which cases were skipped for lack of what, and panics unless all others passed.
     ///
     /// # Panics
-    /// With the name and the reason of every case that failed, was skipped unexpectedly, or was expected to be skipped and was
-    /// not.
+    /// With the name and the reason of every case that failed.
     #[track_caller]
-    pub fn expect_passed_but_skipped(&self, expected: &[&str]) {
-        let wrong: Vec<String> = self
-            .outcomes
-            .iter()
-            .filter_map(|(name, outcome)| match (outcome, expected.contains(name)) {
-                (Ok(()), false) | (Err(Failure::Skipped(_)), true) => None,
-                (Ok(()), true) => Some(format!("{name}: passed, was to be skipped")),
-                (Err(Failure::Skipped(why)), false) => Some(format!("{name}: skipped: {why}")),
-                (Err(Failure::Broken(why)), _) => Some(format!("{name}: {why}")),
-            })
-            .collect();
+    pub fn expect_passed(&self) {
+        let mut failed = Vec::new();
+        for (name, outcome) in &self.outcomes {
+            match outcome {
+                Ok(()) => {}
+                Err(Failure::Skipped(lacking)) => {
+                    tell_skipped(name, *lacking);
+                }
+                Err(Failure::Broken(why)) => failed.push(format!("{name}: {why}")),
+            }
+        }
         assert!(
-            wrong.is_empty(),
-            "{} of {} cases did not pass:\n{}",
-            wrong.len(),
+            failed.is_empty(),
+            "{} of {} cases failed:\n{}",
+            failed.len(),
             self.outcomes.len(),
-            wrong.join("\n")
+            failed.join("\n")
         );
     }
 
@@ -121,12 +126,19 @@ impl SuiteReport {
     }
 }
 
-/// The outcome of an act that the fixture may not support.
+/// Says that a case is skipped, also where the output of tests is captured.
+pub(super) fn tell_skipped(name: &str, lacking: Ability) {
+    // Without a standard error the report still says so.
+    let _ = writeln!(io::stderr(), "skipped, for lack of {lacking}: {name}");
+}
+
+/// The outcome of an act of the fixture.
 pub(super) fn done(act: sd_core::Result<()>) -> Outcome {
     act.map_err(|error| match error.kind() {
-        ErrorKind::Unsupported => {
-            Failure::Skipped(format!("the fixture cannot {op}", op = error.op()))
-        }
+        ErrorKind::Unsupported => Failure::Broken(format!(
+            "the fixture cannot {}: implement it, or state what the source lacks",
+            error.op()
+        )),
         _ => error.into(),
     })
 }
@@ -156,11 +168,12 @@ pub(super) fn ensure_fails<T>(
     }
 }
 
-/// A [`Case`] named after the function that runs it.
+/// A [`Case`] named after the function that runs it, and the abilities that it needs.
 macro_rules! case {
-    ($run:ident) => {
+    ($run:ident $(, $need:ident)*) => {
         $crate::Case {
             name: stringify!($run),
+            needs: &[$($crate::Ability::$need),*],
             run: |fixture| Box::pin($run(fixture)),
         }
     };

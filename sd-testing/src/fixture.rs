@@ -9,16 +9,36 @@ use sd_core::{
     Backend, ElectionName, Error, ErrorKind, Incarnation, RecordId, Result, ServiceName,
 };
 
+use crate::Ability;
+
 /// One store, its clients, and the acts that only an operator can do to it.
 ///
-/// The optional acts return `Unsupported` by default. Cases that need them are then skipped, and the report names them.
+/// An author of a backend states here what its source [lacks](Self::lacks), and how long things take there. The optional acts return
+/// `Unsupported` by default; a case that needs one fails then.
 #[async_trait]
 pub trait Fixture: Send + Sync {
     /// A new client of the store, as independent as a client in another process.
     async fn backend(&self) -> Result<Arc<dyn Backend>>;
 
-    /// A time-to-live within the backend's limits that is short enough for a case to wait for its end.
+    /// What the source lacks. Cases that need it are skipped. What costs one record to find out is held against this.
+    ///
+    /// Of [`Leases`](Ability::Leases), [`Sessions`](Ability::Sessions) and [`PermanentRecords`](Ability::PermanentRecords) most sources
+    /// have one. Where records are permanent, [`Expiry`](Ability::Expiry) is lacking, too.
+    fn lacks(&self) -> Vec<Ability>;
+
+    /// Whether the source does not [lack](Self::lacks) this.
+    fn has(&self, ability: Ability) -> bool {
+        !self.lacks().contains(&ability)
+    }
+
+    /// A time-to-live within the backend's limits that is short enough for a case to wait for its end. Where a session keeps the
+    /// records, that of the session.
     fn ttl(&self) -> Duration;
+
+    /// How late a read may see what a write has confirmed. Default zero: every read after the confirmation sees it.
+    fn visible_within(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// A service name that no other test uses.
     fn service(&self) -> ServiceName {
@@ -49,7 +69,7 @@ pub trait Fixture: Send + Sync {
         Duration::from_secs(5)
     }
 
-    /// How long a case may wait for a quiet feed. If the backend's own limits are longer, the case is skipped. Default 60 s.
+    /// How long a feed may be silent. Configure the backend so that its own limit is shorter. Default 60 s.
     fn patience(&self) -> Duration {
         Duration::from_secs(60)
     }
@@ -57,16 +77,6 @@ pub trait Fixture: Send + Sync {
     /// How many instances a large set has. Default 1000.
     fn big_set(&self) -> usize {
         1000
-    }
-
-    /// Whether readers learn that an instance was withdrawn on purpose. Default true.
-    fn tells_withdrawals(&self) -> bool {
-        true
-    }
-
-    /// Whether the source says in what order records were made. Default true.
-    fn orders_records(&self) -> bool {
-        true
     }
 
     /// Writes an entry into the service that cannot be read as an instance.
@@ -81,7 +91,8 @@ pub trait Fixture: Send + Sync {
         Err(Error::new(ErrorKind::Unsupported, "remove record"))
     }
 
-    /// Ends the lease or session of a record. If this is `Unsupported`, cases wait for the time-to-live to end.
+    /// Ends the lease of a record, or the session that keeps it, with all its other records. If this is `Unsupported`, cases wait for
+    /// the time-to-live of a lease to end; a session has to be ended here.
     async fn expire(&self, record: &RecordId) -> Result<()> {
         let _ = record;
         Err(Error::new(ErrorKind::Unsupported, "expire record"))
@@ -93,7 +104,8 @@ pub trait Fixture: Send + Sync {
         Err(Error::new(ErrorKind::Unsupported, "remove entry"))
     }
 
-    /// Ends the lease or session of a candidate's entry. If this is `Unsupported`, cases wait for the time-to-live to end.
+    /// Ends the lease of a candidate's entry, or the session that keeps it, with all its other entries. If this is `Unsupported`, cases
+    /// wait for the time-to-live of a lease to end; a session has to be ended here.
     async fn expire_entry(&self, ticket: &Ticket) -> Result<()> {
         let _ = ticket;
         Err(Error::new(ErrorKind::Unsupported, "expire entry"))

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::case::{Failure, ensure};
 
-/// How long a feed may take to tell what it must tell.
+/// How long a feed may take to tell what it must tell, where reads are not late.
 pub(super) const TOLD_WITHIN: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
@@ -17,20 +17,23 @@ pub(super) struct Follower {
     service: ServiceName,
     latest: Option<Snapshot>,
     position: Option<Revision>,
+    told_within: Duration,
 }
 
 impl Follower {
-    /// Follows a feed that was opened with `known`.
+    /// Follows a feed that was opened with `known`, and tells within this time what it must tell.
     pub(super) fn new(
         service: ServiceName,
         watcher: Box<dyn Watcher>,
         known: Option<&Snapshot>,
+        told_within: Duration,
     ) -> Self {
         Self {
             watcher,
             service,
             latest: known.cloned(),
             position: None,
+            told_within,
         }
     }
 
@@ -41,7 +44,7 @@ impl Follower {
 
     /// Waits for the next news.
     pub(super) async fn step(&mut self) -> Result<Feed, Failure> {
-        self.step_until("the next news", Instant::now() + TOLD_WITHIN)
+        self.step_until("the next news", Instant::now() + self.told_within)
             .await
     }
 
@@ -51,7 +54,7 @@ impl Follower {
         what: &str,
         wanted: impl Fn(&Snapshot) -> bool,
     ) -> Result<Snapshot, Failure> {
-        let deadline = Instant::now() + TOLD_WITHIN;
+        let deadline = Instant::now() + self.told_within;
         loop {
             if let Some(latest) = self.latest.as_ref().filter(|latest| wanted(latest)) {
                 return Ok(latest.clone());

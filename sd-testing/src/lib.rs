@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod ability;
 mod case;
 pub mod electing;
 mod environment;
@@ -17,11 +18,13 @@ mod scripted_instancer;
 mod scripted_registrar;
 mod server_group;
 mod server_process;
+mod sight;
 pub mod standings;
 mod tcp_proxy;
 mod waiting;
 pub mod writing;
 
+pub use self::ability::Ability;
 pub use self::case::{Case, Failure, Outcome, SuiteReport};
 pub use self::environment::required_env;
 pub use self::fixture::Fixture;

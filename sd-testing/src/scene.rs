@@ -1,25 +1,29 @@
 //! The setting of a case: a service of its own, one client that writes and another that reads.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use sd_core::port::{Attempt, Registration};
+use sd_core::port::{Attempt, Feed, Registration};
 use sd_core::{
     Backend, Error, ErrorKind, Instance, InstanceId, Registrar, Registry, Result, ServiceName,
-    Snapshot,
+    Snapshot, Watcher,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::case::{Failure, ensure};
 use super::follower::{Follower, TOLD_WITHIN};
-use crate::Fixture;
+use super::sight::Sight;
+use crate::{Ability, Fixture};
 
 /// Long enough for a record to outlive a case without renewals.
 const OUTLIVES_A_CASE: Duration = Duration::from_secs(5 * 60);
 /// Requests at once of [`Scene::register_at_once`].
 const IN_FLIGHT: usize = 32;
+/// From a read that was too early to the next one.
+const READ_AGAIN: Duration = Duration::from_millis(20);
 
 pub(super) struct Scene {
     pub(super) service: ServiceName,
@@ -28,13 +32,19 @@ pub(super) struct Scene {
     pub(super) registrar: Arc<dyn Registrar>,
     /// Records of this attempt need no renewal while a case runs.
     pub(super) lasting: Attempt,
+    pub(super) sight: Sight,
+    /// How late a read may see a write.
+    pub(super) late: Duration,
+    reads_on_demand: bool,
 }
 
 impl Scene {
     pub(super) async fn open(fixture: &dyn Fixture) -> Result<Self, Failure> {
         let (reader, writer) = (fixture.backend().await?, fixture.backend().await?);
         let Some(registrar) = Arc::clone(&writer).registrar() else {
-            return Err(Failure::Skipped("this backend cannot write".to_owned()));
+            return Err(Failure::Broken(
+                "the fixture's backend cannot write: give it a registrar".to_owned(),
+            ));
         };
         let ttl = &registrar.limits().ttl;
         let lasting = Attempt::new(OUTLIVES_A_CASE.clamp(*ttl.start(), *ttl.end()));
@@ -44,6 +54,9 @@ impl Scene {
             writer,
             registrar,
             lasting,
+            sight: Sight::of(fixture),
+            late: fixture.visible_within(),
+            reads_on_demand: fixture.has(Ability::ReadOnDemand),
         })
     }
 
@@ -88,19 +101,49 @@ impl Scene {
         Ok(())
     }
 
-    /// What the reading client lists.
+    /// What the reading client reads of the service now.
     pub(super) async fn list(&self) -> Result<Snapshot> {
-        self.reader.list(&self.service).await
+        self.list_of(&self.service).await
     }
 
-    /// Fails unless the reading client lists exactly these.
+    /// What the reading client reads of a service now.
+    pub(super) async fn list_of(&self, service: &ServiceName) -> Result<Snapshot> {
+        if self.reads_on_demand {
+            return self.reader.list(service).await;
+        }
+        let mut watcher = self.reader.watch(service, None).await?;
+        loop {
+            if let Feed::Set(set) = watcher.next().await? {
+                return Ok(set);
+            }
+        }
+    }
+
+    /// Reads again until what is read is as wanted, for as long as a read may be late. Returns what was read last.
+    pub(super) async fn read_until<T, F: Future<Output = Result<T>>>(
+        &self,
+        read: impl Fn() -> F,
+        wanted: impl Fn(&T) -> bool,
+    ) -> Result<T> {
+        let deadline = Instant::now() + self.late;
+        loop {
+            let found = read().await?;
+            if wanted(&found) || Instant::now() >= deadline {
+                return Ok(found);
+            }
+            sleep(READ_AGAIN).await;
+        }
+    }
+
+    /// Fails unless the reading client comes to list exactly these, in time.
     pub(super) async fn ensure_lists(
         &self,
         when: &str,
         expected: &[Instance],
     ) -> Result<(), Failure> {
-        let listed = self.list().await?;
-        ensure(holds(&listed, expected), || {
+        let holds = |set: &Snapshot| self.sight.holds(set, expected);
+        let listed = self.read_until(|| self.list(), holds).await?;
+        ensure(holds(&listed), || {
             format!(
                 "{when}: {expected:?} expected, {:?} listed",
                 listed.instances()
@@ -108,10 +151,55 @@ impl Scene {
         })
     }
 
+    /// Fails unless the reading client still lists exactly these when it would see any change.
+    pub(super) async fn ensure_still_lists(
+        &self,
+        when: &str,
+        expected: &[Instance],
+    ) -> Result<(), Failure> {
+        sleep(self.late).await;
+        self.ensure_lists(when, expected).await
+    }
+
     /// Opens a feed at the reading client.
     pub(super) async fn follow(&self) -> Result<Follower> {
         let watcher = self.reader.watch(&self.service, None).await?;
-        Ok(Follower::new(self.service.clone(), watcher, None))
+        Ok(self.follower(&self.service, watcher, None))
+    }
+
+    /// Reads a feed that was opened with `known`.
+    pub(super) fn follower(
+        &self,
+        service: &ServiceName,
+        watcher: Box<dyn Watcher>,
+        known: Option<&Snapshot>,
+    ) -> Follower {
+        Follower::new(service.clone(), watcher, known, TOLD_WITHIN + self.late)
+    }
+
+    /// Fails unless a new feed begins with exactly these, or comes to tell them in time if reads may be late.
+    pub(super) async fn ensure_begins_with(
+        &self,
+        follower: &mut Follower,
+        expected: &[Instance],
+    ) -> Result<(), Failure> {
+        follower.step().await?;
+        let deadline = Instant::now() + self.late;
+        loop {
+            let told = follower.latest();
+            if told.is_some_and(|set| self.sight.holds(set, expected)) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(Failure::Broken(format!(
+                    "the feed began with {told:?}, {} instances expected",
+                    expected.len()
+                )));
+            }
+            if let Ok(told) = timeout_at(deadline, follower.step()).await {
+                told?;
+            }
+        }
     }
 
     /// Opens a feed after `known`, or a fresh one if that is refused as outdated, and waits for a set as wanted.
@@ -131,7 +219,7 @@ impl Scene {
         };
         let mut follower = match first {
             Ok((watcher, feed)) => {
-                let mut follower = Follower::new(self.service.clone(), watcher, Some(known));
+                let mut follower = self.follower(&self.service, watcher, Some(known));
                 follower.take(&feed)?;
                 follower
             }
@@ -142,13 +230,12 @@ impl Scene {
     }
 }
 
+/// An instance at an address of its own, always the same for an id.
 pub(super) fn instance(service: &ServiceName, id: &str) -> Result<Instance> {
-    Ok(Instance::new(service.as_str(), "10.0.0.7:50051")?.with_id(InstanceId::new(id)?))
-}
-
-/// Whether the set holds exactly these whole records.
-pub(super) fn holds(set: &Snapshot, expected: &[Instance]) -> bool {
-    let mut expected: Vec<&Instance> = expected.iter().collect();
-    expected.sort_by(|a, b| a.id().cmp(b.id()));
-    set.instances().iter().map(AsRef::as_ref).eq(expected)
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    let [a, b, c, d, ..] = hasher.finish().to_le_bytes();
+    let port = 1024 + u16::from(d);
+    let address = format!("10.{a}.{b}.{c}:{port}");
+    Ok(Instance::new(service.as_str(), address)?.with_id(InstanceId::new(id)?))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sd_core::port::{Attempt, Limits, Liveness, Registration};
 use sd_core::sync::lock;
-use sd_core::{Error, Instance, RecordId, Registrar, Result};
+use sd_core::{Error, ErrorKind, Instance, RecordId, Registrar, Result};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -88,6 +88,8 @@ struct Shared {
     answers: Mutex<BTreeMap<Op, Answers>>,
     calls: watch::Sender<Vec<Call>>,
     lost: watch::Sender<Option<Error>>,
+    /// How often the session has ended, and why it did last.
+    ends: watch::Sender<(usize, Option<Error>)>,
 }
 
 #[derive(Debug, Default)]
@@ -103,6 +105,7 @@ impl Default for ScriptedRegistrar {
                 answers: Mutex::default(),
                 calls: watch::Sender::new(Vec::new()),
                 lost: watch::Sender::new(None),
+                ends: watch::Sender::default(),
             }),
             limits: Limits::new(Self::TTL, Self::RECORD_BYTES),
             verify_every: None,
@@ -140,7 +143,15 @@ impl ScriptedRegistrar {
         self.answers().entry(op).or_default().then = answer;
     }
 
-    /// Tells the registration that its record is lost.
+    /// Tells every registration of now that its record is lost, as when the session ends that kept them all.
+    pub fn lose_all(&self, error: Error) {
+        self.shared.ends.send_modify(|(ends, why)| {
+            *ends += 1;
+            *why = Some(error);
+        });
+    }
+
+    /// Tells one registration that its record is lost.
     pub fn lose(&self, error: Error) {
         self.shared.lost.send_replace(Some(error));
     }
@@ -213,6 +224,7 @@ impl Registrar for ScriptedRegistrar {
     ) -> Result<Box<dyn Registration>> {
         self.call(Op::Register, Some(record), Some(attempt)).await?;
         Ok(Box::new(ScriptedRegistration {
+            ends_before: self.shared.ends.borrow().0,
             registrar: self.clone(),
             liveness: match self.verify_every {
                 Some(verify_every) => Liveness::Permanent { verify_every },
@@ -233,6 +245,7 @@ impl Registrar for ScriptedRegistrar {
 #[derive(Debug)]
 struct ScriptedRegistration {
     registrar: ScriptedRegistrar,
+    ends_before: usize,
     liveness: Liveness,
 }
 
@@ -252,15 +265,19 @@ impl Registration for ScriptedRegistration {
     }
 
     async fn lost(&self) -> Error {
-        let mut lost = self.registrar.shared.lost.subscribe();
-        let told = match lost.wait_for(Option::is_some).await {
-            Ok(told) => told.clone(),
-            Err(_) => None,
+        let shared = &self.registrar.shared;
+        let (mut lost, mut ends) = (shared.lost.subscribe(), shared.ends.subscribe());
+        let told = tokio::select! {
+            Ok(told) = lost.wait_for(Option::is_some) => told.clone(),
+            Ok(told) = ends.wait_for(|(ends, _)| *ends > self.ends_before) => {
+                return told.1.clone().unwrap_or_else(|| Error::new(ErrorKind::LeaseLost, "scripted"));
+            }
+            else => None,
         };
         match told {
             Some(error) => {
                 // One loss ends one registration.
-                self.registrar.shared.lost.send_replace(None);
+                shared.lost.send_replace(None);
                 error
             }
             None => std::future::pending().await,

@@ -215,7 +215,9 @@ pub trait Registration: Debug + Send + Sync + 'static {
     /// After a dropped call either record may be stored.
     async fn update(&self, record: &Instance) -> Result<()>;
 
-    /// Returns when the server reports that the record is lost. Never returns if the server does not report that. Cancel-safe.
+    /// Returns when the server reports that the record is lost. Where a session keeps several records alive, each of their registrations
+    /// reports its end. Never returns if the server does not report losses: the next renewal then finds out. Cancel-safe: what a dropped
+    /// call missed, the next one returns.
     async fn lost(&self) -> Error;
 }
 

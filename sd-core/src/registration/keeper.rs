@@ -414,12 +414,11 @@ impl Keeper {
                 }
             };
             let limit = self.attempt_limit();
-            let done = match self
-                .unless_stopped(within("renew registration", limit, step))
-                .await
-            {
-                Ok(done) => done,
-                Err(end) => return end,
+            let done = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return End::Stopped,
+                error = registration.lost() => return End::Lost(error),
+                done = within("renew registration", limit, step) => done,
             };
             let error = match done {
                 Ok(None) => {

@@ -1,5 +1,6 @@
 //! Confirming: keeps an entry, and proves that it is there. Some of these cases wait for a time-to-live to pass.
 
+use sd_core::ElectionName;
 use sd_core::port::{Confirmation, CountsFrom, Standing};
 use tokio::time::{Duration, Instant, sleep, timeout};
 
@@ -10,11 +11,15 @@ use crate::electing::stage::{Candidate, LOSS, Stage};
 pub(super) const CASES: &[Case] = &[
     case!(at_least_the_time_to_live_that_was_asked_for_is_granted),
     case!(confirmations_keep_the_leader_beyond_its_ttl),
-    case!(without_confirmations_the_next_one_leads_in_time_and_not_before),
+    case!(
+        without_confirmations_the_next_one_leads_in_time_and_not_before,
+        Leases
+    ),
     case!(a_waiting_candidate_whose_lease_ended_is_told),
     case!(a_leader_whose_lease_ended_is_told_and_never_comes_back),
     case!(a_waiting_candidate_that_was_removed_is_told),
     case!(a_leader_that_was_removed_is_told_and_never_comes_back),
+    case!(the_end_of_a_session_is_the_end_of_all_its_entries, Sessions),
 ];
 
 async fn at_least_the_time_to_live_that_was_asked_for_is_granted(fixture: &dyn Fixture) -> Outcome {
@@ -131,7 +136,8 @@ async fn without_confirmations_the_next_one_leads_in_time_and_not_before(
 async fn a_waiting_candidate_whose_lease_ended_is_told(fixture: &dyn Fixture) -> Outcome {
     let stage = Stage::open(fixture).await?;
     let leader = stage.join(stage.ticket()).await?;
-    let waiting = stage.join(stage.short_ticket()).await?;
+    // The others of its client would end with its session, where there is one.
+    let waiting = stage.join_by(1, stage.short_ticket()).await?;
     let behind = stage.join(stage.ticket()).await?;
     let ending = async {
         waiting.waits("behind the leader").await?;
@@ -209,6 +215,47 @@ async fn a_leader_that_was_removed_is_told_and_never_comes_back(fixture: &dyn Fi
     stage
         .ensure_entries("after the leader was removed", 1)
         .await
+}
+
+async fn the_end_of_a_session_is_the_end_of_all_its_entries(fixture: &dyn Fixture) -> Outcome {
+    let stage = Stage::open(fixture).await?;
+    let second = ElectionName::new(format!("{}/second", stage.name))?;
+    let ticket_of_second = || {
+        let mut ticket = stage.short_ticket();
+        ticket.name = second.clone();
+        ticket
+    };
+    let leader = stage.join(stage.short_ticket()).await?;
+    leader.leads("alone").await?;
+    let next = stage.join_by(1, stage.ticket()).await?;
+    let behind = stage.join(stage.short_ticket()).await?;
+    let elsewhere = stage.join(ticket_of_second()).await?;
+    elsewhere.leads("alone in another election").await?;
+    next.waits("behind the leader").await?;
+    behind.waits("behind two").await?;
+
+    let (ended, first, second, third, led) = tokio::join!(
+        stage.expire(&leader.ticket),
+        leader.is_gone("after its session ended"),
+        behind.is_gone("after the session of its client ended"),
+        elsewhere.is_gone("after the session of its client ended"),
+        next.leads("after the leader's session ended"),
+    );
+    ended?;
+    for told in [first, second, third] {
+        told?;
+    }
+    led?;
+    for candidate in [&leader, &behind, &elsewhere] {
+        lost(candidate, "after its session ended").await?;
+    }
+    stage.ensure_entries("after a session ended", 1).await?;
+    // In a new session.
+    let again = stage.join(stage.ticket()).await?;
+    again.waits("joined again behind another").await?;
+    let elsewhere = stage.join(ticket_of_second()).await?;
+    elsewhere.leads("joined again alone").await?;
+    next.goes_on_leading("after the others joined again").await
 }
 
 /// Fails unless the entry is gone for good and says so, whatever it is asked.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use sd_core::port::{AnyElector, Guarantee, Ticket};
 use sd_core::{ElectionName, ErrorKind};
 
-use crate::Fixture;
 use crate::case::{Case, Failure, Outcome, case, ensure, ensure_fails};
 use crate::electing::stage::{Stage, elector_of};
+use crate::{Ability, Fixture};
 
 pub(super) const CASES: &[Case] = &[
     case!(what_is_promised_is_told_and_fits_the_type),
@@ -36,6 +36,15 @@ async fn what_is_promised_is_told_and_fits_the_type(fixture: &dyn Fixture) -> Ou
     ensure(safety.guarantee == typed, || {
         format!("{typed:?} by type, {:?} when asked", safety.guarantee)
     })?;
+    let strict = safety.guarantee == Guarantee::Strict;
+    for (ability, has) in [
+        (Ability::StrictElections, strict),
+        (Ability::FairElections, safety.fair),
+    ] {
+        ensure(fixture.has(ability) == has, || {
+            format!("the fixture and the elector differ about {ability}: {safety:?}")
+        })?;
+    }
     let ttl = fixture.election_ttl();
     ensure(safety.early_expiry < ttl, || {
         format!("a lease of {ttl:?} may end {:?} early", safety.early_expiry)

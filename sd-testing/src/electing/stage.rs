@@ -7,9 +7,9 @@ use sd_core::port::{AnyElector, Entry, Predecessor, Standing, Ticket};
 use sd_core::{Backend, ElectionName, Elector, Error, ErrorKind, FencingToken};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::Fixture;
 use crate::case::{Failure, Outcome, done, ensure};
 use crate::follower::TOLD_WITHIN;
+use crate::{Ability, Fixture};
 
 /// How long a loopback and a busy machine may take for an answer that must come at once.
 pub(super) const AT_ONCE: Duration = Duration::from_secs(5);
@@ -48,7 +48,7 @@ pub(super) struct Term {
 
 pub(super) fn elector_of(client: &Arc<dyn Backend>) -> Result<AnyElector, Failure> {
     let elector = Arc::clone(client).elector();
-    elector.ok_or_else(|| Failure::Skipped("this backend has no elections".to_owned()))
+    elector.ok_or_else(|| Failure::Broken("the fixture's backend has no elections".to_owned()))
 }
 
 impl<'a> Stage<'a> {
@@ -114,15 +114,16 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Ends the lease of a candidate that is not confirmed any more.
+    /// Ends the lease of a candidate that is not confirmed any more, or the session of its client.
     pub(super) async fn expire(&self, ticket: &Ticket) -> Outcome {
+        let leases = self.fixture.has(Ability::Leases);
         match self.fixture.expire_entry(ticket).await {
-            Err(error) if error.kind() == ErrorKind::Unsupported => {
+            Err(error) if leases && error.kind() == ErrorKind::Unsupported => {
                 let safety = self.electors[0].safety().await?;
                 sleep(safety.failover_within(ticket.ttl) + self.fixture.expiry_slack()).await;
                 Ok(())
             }
-            expired => Ok(expired?),
+            expired => done(expired),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Faults that every backend must survive, on a server of the test's own: it is killed, frozen, emptied or cut off. Every
 //! backend must tell its readers and owners the same meanwhile, and recover soon.
 //!
-//! Each case is a function for one test, and panics with what is wrong.
+//! Each case is a function for one test, and panics with what is wrong. Election cases are for strict and for best-effort electors alike. One
+//! that needs strict elections says so, and is skipped where they are best effort, by the type of the elector.
 #![expect(
     clippy::unwrap_used,
     clippy::missing_panics_doc,

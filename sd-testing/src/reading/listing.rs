@@ -1,22 +1,24 @@
 //! One read: complete, of this service alone, and good whatever lies beside it.
 
-use sd_core::{ErrorKind, Instance, ServiceName};
+use sd_core::{ErrorKind, Instance, ServiceName, Snapshot};
 
-use crate::Fixture;
-use crate::case::{Case, Failure, Outcome, case, done, ensure, ensure_fails};
-use crate::follower::Follower;
-use crate::scene::{Scene, holds, instance};
+use crate::case::{Case, Outcome, case, done, ensure, ensure_fails};
+use crate::scene::{Scene, instance};
+use crate::{Ability, Fixture};
 
 pub(super) const CASES: &[Case] = &[
     case!(an_unknown_service_is_an_empty_set),
-    case!(a_list_holds_every_field_of_every_record),
-    case!(odd_ids_are_kept_apart),
+    case!(a_list_holds_every_field_of_every_record, Ids, Metadata),
+    case!(odd_ids_are_kept_apart, Ids),
     case!(odd_names_of_services_are_kept_apart),
     case!(a_service_does_not_see_one_whose_name_begins_with_its_own),
-    case!(services_with_an_instance_are_named_sorted),
-    case!(an_unreadable_entry_is_skipped_and_named_and_the_others_stay),
+    case!(services_with_an_instance_are_named_sorted, Services),
+    case!(
+        an_unreadable_entry_is_skipped_and_named_and_the_others_stay,
+        UnreadableEntries
+    ),
     case!(a_big_set_is_complete),
-    case!(a_closed_backend_answers_closed),
+    case!(a_closed_backend_answers_closed, ReadOnDemand, Services),
 ];
 
 async fn an_unknown_service_is_an_empty_set(fixture: &dyn Fixture) -> Outcome {
@@ -102,45 +104,38 @@ async fn odd_names_of_services_are_kept_apart(fixture: &dyn Fixture) -> Outcome 
         scene.register_at_once(&instances).await?;
         all.push((service, instances));
     }
-    let lists = |when: &'static str, service: ServiceName, expected: Vec<Instance>| {
-        let reader = &scene.reader;
-        async move {
-            let listed = reader.list(&service).await?;
-            let whole = holds(&listed, &expected) && listed.skipped().is_empty();
-            ensure(whole, || {
-                format!("{when}, for {service:?}: {expected:?} expected, {listed:?} listed")
-            })
-        }
+    let lists = async |when: &str, service: &ServiceName, expected: &[Instance]| {
+        let whole = |set: &Snapshot| scene.sight.holds(set, expected) && set.skipped().is_empty();
+        let listed = scene.read_until(|| scene.list_of(service), whole).await?;
+        ensure(whole(&listed), || {
+            format!("{when}, for {service:?}: {expected:?} expected, {listed:?} listed")
+        })
     };
     for (service, instances) in &all {
-        lists("after all registered", service.clone(), instances.clone()).await?;
+        lists("after all registered", service, instances).await?;
     }
-    match scene.reader.services().await {
-        Err(error) if error.kind() == ErrorKind::Unsupported => {}
-        listed => {
-            let listed = listed?;
-            let missing = all.iter().find(|(service, _)| !listed.contains(service));
-            ensure(missing.is_none(), || {
-                format!("{missing:?} is not among the services {listed:?}")
-            })?;
-        }
+    if fixture.has(Ability::Services) {
+        let all_named = |listed: &Vec<_>| all.iter().all(|(service, _)| listed.contains(service));
+        let listed = scene.read_until(|| scene.reader.services(), all_named);
+        let listed = listed.await?;
+        ensure(all_named(&listed), || {
+            format!("{names:?} expected among the services {listed:?}")
+        })?;
     }
     let (service, instances) = &mut all[1];
     let watcher = scene.reader.watch(service, None).await?;
-    let mut follower = Follower::new(service.clone(), watcher, None);
-    follower.until("all", |set| holds(set, instances)).await?;
+    let mut follower = scene.follower(service, watcher, None);
+    let sight = scene.sight;
+    follower
+        .until("all", |set| sight.holds(set, instances))
+        .await?;
     let gone = instances.remove(0);
     scene.registrar.withdraw(&gone.record_id()).await?;
     follower
-        .until("one less", |set| holds(set, instances))
+        .until("one less", |set| sight.holds(set, instances))
         .await?;
     for (service, instances) in &all {
-        lists(
-            "after one was withdrawn",
-            service.clone(),
-            instances.clone(),
-        )
-        .await?;
+        lists("after one was withdrawn", service, instances).await?;
     }
     Ok(())
 }
@@ -151,7 +146,9 @@ async fn a_service_does_not_see_one_whose_name_begins_with_its_own(
     let scene = Scene::open(fixture).await?;
     let own = scene.register_all(&["own"]).await?;
     let mut follower = scene.follow().await?;
-    follower.until("its own", |set| holds(set, &own)).await?;
+    follower
+        .until("its own", |set| scene.sight.holds(set, &own))
+        .await?;
     for more in ["b", ".b", "-b", "_b"] {
         let neighbour = ServiceName::new(format!("{}{more}", scene.service))?;
         scene.register(&instance(&neighbour, "own")?).await?;
@@ -162,7 +159,7 @@ async fn a_service_does_not_see_one_whose_name_begins_with_its_own(
     let set = follower
         .until("the second of its own", |set| set.len() > 1)
         .await?;
-    ensure(holds(&set, &both), || {
+    ensure(scene.sight.holds(&set, &both), || {
         format!("the feed also tells of other services: {set:?}")
     })
 }
@@ -176,20 +173,18 @@ async fn services_with_an_instance_are_named_sorted(fixture: &dyn Fixture) -> Ou
     scene.register(&gone).await?;
     scene.register(&instance(&first, "stays")?).await?;
 
-    let listed = match scene.reader.services().await {
-        Err(error) if error.kind() == ErrorKind::Unsupported => {
-            return Err(Failure::Skipped("the source cannot say".to_owned()));
-        }
-        listed => listed?,
+    let both = |listed: &Vec<ServiceName>| {
+        listed.contains(&first) && listed.contains(&second) && !listed.contains(&scene.service)
     };
+    let listed = scene.read_until(|| scene.reader.services(), both).await?;
     ensure(listed.is_sorted(), || format!("not sorted: {listed:?}"))?;
-    ensure(
-        listed.contains(&first) && listed.contains(&second) && !listed.contains(&scene.service),
-        || format!("{first} and {second} expected, {listed:?} listed"),
-    )?;
+    ensure(both(&listed), || {
+        format!("{first} and {second} expected, {listed:?} listed")
+    })?;
     scene.registrar.withdraw(&gone.record_id()).await?;
-    let listed = scene.reader.services().await?;
-    ensure(listed.contains(&first) && !listed.contains(&second), || {
+    let one = |listed: &Vec<_>| listed.contains(&first) && !listed.contains(&second);
+    let listed = scene.read_until(|| scene.reader.services(), one).await?;
+    ensure(one(&listed), || {
         format!("only {first} has an instance, {listed:?} listed")
     })
 }
@@ -201,12 +196,13 @@ async fn an_unreadable_entry_is_skipped_and_named_and_the_others_stay(
     let good = scene.register_all(&["a", "b"]).await?;
     let mut follower = scene.follow().await?;
     follower
-        .until("the good ones", |set| holds(set, &good))
+        .until("the good ones", |set| scene.sight.holds(set, &good))
         .await?;
     done(fixture.write_garbage(&scene.service).await)?;
 
-    let listed = scene.list().await?;
-    ensure(holds(&listed, &good), || {
+    let names_one = |set: &Snapshot| set.skipped().len() == 1;
+    let listed = scene.read_until(|| scene.list(), names_one).await?;
+    ensure(scene.sight.holds(&listed, &good), || {
         format!("the good ones are not listed: {listed:?}")
     })?;
     ensure(
@@ -215,10 +211,8 @@ async fn an_unreadable_entry_is_skipped_and_named_and_the_others_stay(
     )?;
     let mut fresh = scene.follow().await?;
     for follower in [&mut follower, &mut fresh] {
-        let seen = follower
-            .until("the unreadable entry", |set| set.skipped().len() == 1)
-            .await?;
-        ensure(holds(&seen, &good), || {
+        let seen = follower.until("the unreadable entry", names_one).await?;
+        ensure(scene.sight.holds(&seen, &good), || {
             format!("the good ones are not in the feed: {seen:?}")
         })?;
     }
@@ -231,16 +225,13 @@ async fn a_big_set_is_complete(fixture: &dyn Fixture) -> Outcome {
         .map(|index| scene.instance(&format!("i{index}")))
         .collect::<sd_core::Result<Vec<Instance>>>()?;
     scene.register_at_once(&instances).await?;
-    let listed = scene.list().await?;
-    ensure(holds(&listed, &instances), || {
+    let whole = |set: &Snapshot| scene.sight.holds(set, &instances);
+    let listed = scene.read_until(|| scene.list(), whole).await?;
+    ensure(whole(&listed), || {
         format!("{} of {} listed", listed.len(), instances.len())
     })?;
     let mut follower = scene.follow().await?;
-    follower.step().await?;
-    let told = follower.latest().map_or(0, sd_core::Snapshot::len);
-    ensure(told == instances.len(), || {
-        format!("the feed began with {told} of {}", instances.len())
-    })
+    scene.ensure_begins_with(&mut follower, &instances).await
 }
 
 async fn a_closed_backend_answers_closed(fixture: &dyn Fixture) -> Outcome {

@@ -2,6 +2,7 @@
 //!
 //! The cases write with a separate client, so the backend must also be able to write.
 
+mod lacking;
 mod listing;
 mod resuming;
 mod runs;
@@ -19,6 +20,7 @@ pub fn cases() -> Vec<Case> {
         resuming::CASES,
         runs::CASES,
         services::CASES,
+        lacking::CASES,
     ]
     .concat()
 }

@@ -5,11 +5,10 @@ use sd_core::{Instance, Revision, Snapshot};
 
 use crate::Fixture;
 use crate::case::{Case, Failure, Outcome, case};
-use crate::follower::Follower;
-use crate::scene::{Scene, holds};
+use crate::scene::Scene;
 
 pub(super) const CASES: &[Case] = &[
-    case!(changes_since_a_known_set_are_told),
+    case!(changes_since_a_known_set_are_told, Metadata),
     case!(withdrawals_since_a_known_set_are_told),
     case!(a_known_set_without_changes_stays),
     case!(a_known_set_of_another_history_is_not_trusted),
@@ -21,7 +20,7 @@ pub(super) const CASES: &[Case] = &[
 async fn known(scene: &Scene, expected: &[Instance]) -> Result<Snapshot, Failure> {
     let mut follower = scene.follow().await?;
     follower
-        .until("what is registered", |set| holds(set, expected))
+        .until("what is registered", |set| scene.sight.holds(set, expected))
         .await
 }
 
@@ -42,7 +41,7 @@ async fn changes_since_a_known_set_are_told(fixture: &dyn Fixture) -> Outcome {
     let after = [stays, vec![changed], new].concat();
     scene
         .resume_until(&known, "all that changed meanwhile", |set| {
-            holds(set, &after)
+            scene.sight.holds(set, &after)
         })
         .await
         .map(drop)
@@ -67,14 +66,16 @@ async fn a_known_set_without_changes_stays(fixture: &dyn Fixture) -> Outcome {
     let known = known(&scene, &all).await?;
     // Whatever the feed tells first: the set is the same, and a change after that is told.
     let watcher = scene.reader.watch(&scene.service, Some(&known)).await?;
-    let mut follower = Follower::new(scene.service.clone(), watcher, Some(&known));
+    let mut follower = scene.follower(&scene.service, watcher, Some(&known));
     follower.step().await?;
     follower
-        .until("the same set", |set| holds(set, &all))
+        .until("the same set", |set| scene.sight.holds(set, &all))
         .await?;
     all.extend(scene.register_all(&["c"]).await?);
     follower
-        .until("a change after it resumed", |set| holds(set, &all))
+        .until("a change after it resumed", |set| {
+            scene.sight.holds(set, &all)
+        })
         .await
         .map(drop)
 }
@@ -119,7 +120,9 @@ fn pretended(scene: &Scene, at: Revision) -> sd_core::Result<Snapshot> {
 
 async fn resumes_with(scene: &Scene, known: &Snapshot, real: &[Instance]) -> Outcome {
     scene
-        .resume_until(known, "what is really there", |set| holds(set, real))
+        .resume_until(known, "what is really there", |set| {
+            scene.sight.holds(set, real)
+        })
         .await
         .map(drop)
 }

@@ -1,17 +1,31 @@
 //! Several runs at one address: the records of those that crashed still stand, and readers see the one that counts.
 
-use sd_core::{Instance, InstanceId, Registry, Subscription};
+use sd_core::{Instance, InstanceId, Registry, Snapshot, Subscription};
 use tokio::time::timeout;
 
 use crate::Fixture;
 use crate::case::{Case, Failure, Outcome, case, ensure};
 use crate::follower::TOLD_WITHIN;
-use crate::scene::{Scene, holds};
+use crate::scene::Scene;
 
 pub(super) const CASES: &[Case] = &[
-    case!(of_several_runs_at_one_address_the_newest_counts),
-    case!(an_update_makes_an_older_run_no_newer),
-    case!(a_ready_run_counts_before_a_newer_one_that_is_not),
+    case!(
+        of_several_runs_at_one_address_the_newest_counts,
+        RunOrder,
+        ReadOnDemand
+    ),
+    case!(
+        an_update_makes_an_older_run_no_newer,
+        RunOrder,
+        ReadOnDemand,
+        Metadata
+    ),
+    case!(
+        a_ready_run_counts_before_a_newer_one_that_is_not,
+        RunOrder,
+        ReadOnDemand,
+        Metadata
+    ),
 ];
 
 /// Readers as users have them.
@@ -23,11 +37,6 @@ struct Readers {
 
 impl Readers {
     async fn open(fixture: &dyn Fixture) -> Result<Self, Failure> {
-        if !fixture.orders_records() {
-            return Err(Failure::Skipped(
-                "the source cannot say which record was made last".to_owned(),
-            ));
-        }
         let scene = Scene::open(fixture).await?;
         let registry = scene.registry();
         let early = registry.subscribe(&scene.service)?;
@@ -51,8 +60,11 @@ impl Readers {
 
     /// Fails unless exactly these are listed, and told by a feed that was opened before and by one that is opened now.
     async fn all_see(&mut self, when: &str, expected: &[Instance]) -> Outcome {
-        let listed = self.registry.list(&self.scene.service).await?;
-        ensure(holds(&listed, expected), || {
+        let sight = self.scene.sight;
+        let read = || self.registry.list(&self.scene.service);
+        let holds = |set: &Snapshot| sight.holds(set, expected);
+        let listed = self.scene.read_until(read, holds).await?;
+        ensure(holds(&listed), || {
             format!(
                 "{when}: {expected:?} expected, {:?} listed",
                 listed.instances()
@@ -62,12 +74,12 @@ impl Readers {
         let mut late = other.subscribe(&self.scene.service)?;
         for seen in [&mut self.early, &mut late] {
             let told = async {
-                while !holds(seen.state().snapshot(), expected) {
+                while !holds(seen.state().snapshot()) {
                     seen.changed().await?;
                 }
                 Ok::<_, sd_core::Error>(())
             };
-            if let Ok(told) = timeout(TOLD_WITHIN, told).await {
+            if let Ok(told) = timeout(TOLD_WITHIN + self.scene.late, told).await {
                 told?;
             } else {
                 return Err(Failure::Broken(format!(

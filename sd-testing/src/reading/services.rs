@@ -1,6 +1,8 @@
 //! The list of services, followed as users follow it. A source that cannot tell of changes is asked again and again by core.
 
-use sd_core::{ErrorKind, ServiceName, ServicesState, ServicesSubscription};
+use std::time::Duration;
+
+use sd_core::{ServiceName, ServicesState, ServicesSubscription};
 use tokio::time::timeout;
 
 use crate::Fixture;
@@ -9,11 +11,13 @@ use crate::follower::TOLD_WITHIN;
 use crate::scene::{Scene, instance};
 
 pub(super) const CASES: &[Case] = &[case!(
-    a_service_is_followed_from_its_first_instance_to_its_last
+    a_service_is_followed_from_its_first_instance_to_its_last,
+    Services
 )];
 
 async fn until(
     services: &mut ServicesSubscription,
+    late: Duration,
     what: &str,
     wanted: impl Fn(&ServicesState) -> bool,
 ) -> Result<ServicesState, Failure> {
@@ -23,7 +27,7 @@ async fn until(
         }
         Ok::<_, sd_core::Error>(())
     };
-    let told = timeout(TOLD_WITHIN, waiting).await;
+    let told = timeout(TOLD_WITHIN + late, waiting).await;
     let state = services.state();
     match told {
         Ok(told) => told.map(|()| state).map_err(Failure::from),
@@ -39,15 +43,16 @@ async fn a_service_is_followed_from_its_first_instance_to_its_last(
     fixture: &dyn Fixture,
 ) -> Outcome {
     let scene = Scene::open(fixture).await?;
-    match scene.reader.services().await {
-        Err(error) if error.kind() == ErrorKind::Unsupported => {
-            return Err(Failure::Skipped("the source cannot say".to_owned()));
-        }
-        listed => listed?,
-    };
     let registry = scene.registry();
     let mut services = registry.subscribe_services()?;
-    until(&mut services, "the first list", ServicesState::is_known).await?;
+    let late = scene.late;
+    until(
+        &mut services,
+        late,
+        "the first list",
+        ServicesState::is_known,
+    )
+    .await?;
     // The second one first: a list in order of registration is not sorted.
     let first = ServiceName::new(format!("{}-a", scene.service))?;
     let second = ServiceName::new(format!("{}-b", scene.service))?;
@@ -55,14 +60,14 @@ async fn a_service_is_followed_from_its_first_instance_to_its_last(
 
     let (one, two) = (instance(&second, "one")?, instance(&second, "two")?);
     scene.register(&one).await?;
-    until(&mut services, "the first instance", |state| {
+    until(&mut services, late, "the first instance", |state| {
         named(state, &second)
     })
     .await?;
     scene.register(&two).await?;
     scene.registrar.withdraw(&one.record_id()).await?;
     scene.register(&instance(&first, "stays")?).await?;
-    let state = until(&mut services, "another service", |state| {
+    let state = until(&mut services, late, "another service", |state| {
         named(state, &first)
     })
     .await?;
@@ -73,9 +78,12 @@ async fn a_service_is_followed_from_its_first_instance_to_its_last(
         "a service was gone with one of its two instances".to_owned()
     })?;
     scene.registrar.withdraw(&two.record_id()).await?;
-    let state = until(&mut services, "the end of the last instance", |state| {
-        !named(state, &second)
-    })
+    let state = until(
+        &mut services,
+        late,
+        "the end of the last instance",
+        |state| !named(state, &second),
+    )
     .await?;
     ensure(named(&state, &first), || {
         format!("{first} is gone, too: {:?}", state.services())

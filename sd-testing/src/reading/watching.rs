@@ -3,24 +3,25 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use sd_core::Snapshot;
 use sd_core::port::Feed;
+use sd_core::{Instance, Snapshot};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::Fixture;
 use crate::case::{Case, Failure, Outcome, case, ensure};
-use crate::scene::{Scene, holds};
+use crate::scene::Scene;
 
 pub(super) const CASES: &[Case] = &[
     case!(the_first_call_answers_with_the_full_set),
     case!(no_change_falls_between_the_first_set_and_the_feed),
-    case!(a_readiness_change_is_told_as_the_same_run),
-    case!(a_change_of_metadata_alone_is_told),
-    case!(a_new_address_is_told_as_the_same_run),
-    case!(a_withdrawal_is_told_and_named),
-    case!(a_new_run_under_an_old_id_is_told),
+    case!(a_readiness_change_is_told_as_the_same_run, Metadata),
+    case!(a_change_of_metadata_alone_is_told, Metadata),
+    case!(a_new_address_is_told_as_the_same_run, Ids),
+    case!(a_withdrawal_is_told),
+    case!(a_withdrawal_is_named, Withdrawals, Ids),
+    case!(a_new_run_under_an_old_id_is_told, Ids),
     case!(a_dropped_call_loses_nothing),
-    case!(the_revision_never_goes_back),
+    case!(the_revision_never_goes_back, Metadata),
     case!(two_feeds_of_one_service_tell_the_same),
     case!(a_quiet_feed_says_that_it_is_alive),
 ];
@@ -32,13 +33,11 @@ async fn the_first_call_answers_with_the_full_set(fixture: &dyn Fixture) -> Outc
     let scene = Scene::open(fixture).await?;
     let instances = scene.register_all(&["b", "a", "c"]).await?;
     let mut follower = scene.follow().await?;
-    if timeout(AT_ONCE, follower.step()).await.is_err() {
-        return Err(Failure::Broken(format!("no answer within {AT_ONCE:?}")));
+    let begins = scene.ensure_begins_with(&mut follower, &instances);
+    match timeout(AT_ONCE + scene.late, begins).await {
+        Ok(began) => began,
+        Err(_) => Err(Failure::Broken(format!("no answer within {AT_ONCE:?}"))),
     }
-    let first = follower.latest();
-    ensure(first.is_some_and(|set| holds(set, &instances)), || {
-        format!("the first call told {first:?}")
-    })
 }
 
 async fn no_change_falls_between_the_first_set_and_the_feed(fixture: &dyn Fixture) -> Outcome {
@@ -63,7 +62,7 @@ async fn no_change_falls_between_the_first_set_and_the_feed(fixture: &dyn Fixtur
         registered?;
         follower?
             .until("all that registered while it opened", |set| {
-                holds(set, &instances)
+                scene.sight.holds(set, &instances)
             })
             .await?;
     }
@@ -94,38 +93,35 @@ async fn a_new_address_is_told_as_the_same_run(fixture: &dyn Fixture) -> Outcome
 /// Changes one of two instances while a feed is open.
 async fn tells_change(
     scene: &Scene,
-    change: impl Fn(sd_core::Instance) -> sd_core::Result<sd_core::Instance>,
+    change: impl Fn(Instance) -> sd_core::Result<Instance>,
 ) -> Outcome {
     let before = scene.instance("changes")?.with_metadata("k", "old");
     let registration = scene.register(&before).await?;
     let other = scene.register_all(&["stays"]).await?;
     let mut follower = scene.follow().await?;
     let both = [vec![before.clone()], other.clone()].concat();
-    follower.until("both", |set| holds(set, &both)).await?;
+    follower
+        .until("both", |set| scene.sight.holds(set, &both))
+        .await?;
 
     let after = change(before)?;
     registration.update(&after).await?;
     let both = [vec![after], other].concat();
     follower
-        .until("the change", |set| holds(set, &both))
+        .until("the change", |set| scene.sight.holds(set, &both))
         .await?;
     scene.ensure_lists("after the change", &both).await
 }
 
-async fn a_withdrawal_is_told_and_named(fixture: &dyn Fixture) -> Outcome {
+async fn a_withdrawal_is_told(fixture: &dyn Fixture) -> Outcome {
     let scene = Scene::open(fixture).await?;
-    let mut instances = scene.register_all(&["a", "b", "c"]).await?;
-    let mut follower = scene.follow().await?;
-    follower
-        .until("all three", |set| holds(set, &instances))
-        .await?;
-    let gone = instances.remove(1);
-    scene.registrar.withdraw(&gone.record_id()).await?;
-    let set = follower
-        .until("the withdrawal", |set| holds(set, &instances))
-        .await?;
-    let named = set.withdrawn().contains(gone.id()) || !fixture.tells_withdrawals();
-    ensure(named, || {
+    withdraw_one(&scene).await.map(drop)
+}
+
+async fn a_withdrawal_is_named(fixture: &dyn Fixture) -> Outcome {
+    let scene = Scene::open(fixture).await?;
+    let (gone, set) = withdraw_one(&scene).await?;
+    ensure(set.withdrawn().contains(gone.id()), || {
         format!(
             "{:?} is not named as withdrawn on purpose: {:?}",
             gone.id(),
@@ -134,19 +130,34 @@ async fn a_withdrawal_is_told_and_named(fixture: &dyn Fixture) -> Outcome {
     })
 }
 
+/// Withdraws one of three instances while a feed is open, and returns it and the set without it.
+async fn withdraw_one(scene: &Scene) -> Result<(Instance, Snapshot), Failure> {
+    let mut instances = scene.register_all(&["a", "b", "c"]).await?;
+    let mut follower = scene.follow().await?;
+    follower
+        .until("all three", |set| scene.sight.holds(set, &instances))
+        .await?;
+    let gone = instances.remove(1);
+    scene.registrar.withdraw(&gone.record_id()).await?;
+    let set = follower
+        .until("the withdrawal", |set| scene.sight.holds(set, &instances))
+        .await?;
+    Ok((gone, set))
+}
+
 async fn a_new_run_under_an_old_id_is_told(fixture: &dyn Fixture) -> Outcome {
     let scene = Scene::open(fixture).await?;
     let old = scene.register_all(&["a"]).await?;
     let mut follower = scene.follow().await?;
     follower
-        .until("the first run", |set| holds(set, &old))
+        .until("the first run", |set| scene.sight.holds(set, &old))
         .await?;
     for run in &old {
         scene.registrar.withdraw(&run.record_id()).await?;
     }
     let new = scene.register_all(&["a"]).await?;
     let set = follower
-        .until("the second run", |set| holds(set, &new))
+        .until("the second run", |set| scene.sight.holds(set, &new))
         .await?;
     ensure(set.withdrawn().is_empty(), || {
         format!("one that is there is named as withdrawn: {set:?}")
@@ -161,7 +172,7 @@ async fn a_dropped_call_loses_nothing(fixture: &dyn Fixture) -> Outcome {
     follower.until("the empty set", Snapshot::is_empty).await?;
     for round in 0..ROUNDS {
         if round % 3 == 2 {
-            let gone: sd_core::Instance = expected.remove(0);
+            let gone: Instance = expected.remove(0);
             scene.registrar.withdraw(&gone.record_id()).await?;
         } else {
             expected.extend(scene.register_all(&[&format!("i{round}")]).await?);
@@ -181,7 +192,7 @@ async fn a_dropped_call_loses_nothing(fixture: &dyn Fixture) -> Outcome {
         }
         follower
             .until("a change after calls were dropped", |set| {
-                holds(set, &expected)
+                scene.sight.holds(set, &expected)
             })
             .await?;
     }
@@ -199,7 +210,9 @@ async fn the_revision_never_goes_back(fixture: &dyn Fixture) -> Outcome {
         let changed = instance.clone().with_metadata("round", round.to_string());
         registration.update(&changed).await?;
         let told = follower
-            .until("a change", |set| holds(set, std::slice::from_ref(&changed)))
+            .until("a change", |set| {
+                scene.sight.holds(set, std::slice::from_ref(&changed))
+            })
             .await?;
         let after = scene.list().await?.revision().clone();
         let back = after < before;
@@ -228,10 +241,12 @@ async fn two_feeds_of_one_service_tell_the_same(fixture: &dyn Fixture) -> Outcom
             let gone = instances.remove(0);
             scene.registrar.withdraw(&gone.record_id()).await?;
         }
-        one.until("what registered", |set| holds(set, &instances))
+        one.until("what registered", |set| scene.sight.holds(set, &instances))
             .await?;
-        two.until("what the other feed told", |set| holds(set, &instances))
-            .await?;
+        two.until("what the other feed told", |set| {
+            scene.sight.holds(set, &instances)
+        })
+        .await?;
     }
     Ok(())
 }
@@ -245,11 +260,12 @@ async fn a_quiet_feed_says_that_it_is_alive(fixture: &dyn Fixture) -> Outcome {
     ensure(sane.contains(&limit), || {
         format!("a silence limit of {limit:?} is outside of {sane:?}")
     })?;
-    if limit > fixture.patience() {
-        return Err(Failure::Skipped(format!(
-            "a feed may be silent for {limit:?}, longer than a test can wait"
-        )));
-    }
+    ensure(limit <= fixture.patience(), || {
+        format!(
+            "a feed may be silent for {limit:?}, and the fixture waits for {:?}",
+            fixture.patience()
+        )
+    })?;
     let quiet_since = Instant::now();
     match timeout(limit, follower.watcher.next()).await {
         Ok(told) => match told? {

@@ -1,8 +1,11 @@
 //! What every [`Registrar`](sd_core::Registrar) and [`Registration`](sd_core::port::Registration) must do.
 
+mod lacking;
+mod permanent;
 mod registering;
 mod renewing;
 mod restarting;
+mod sessions;
 mod updating;
 mod withdrawing;
 
@@ -17,6 +20,9 @@ pub fn cases() -> Vec<Case> {
         updating::CASES,
         renewing::CASES,
         restarting::CASES,
+        sessions::CASES,
+        permanent::CASES,
+        lacking::CASES,
     ]
     .concat()
 }

@@ -4,23 +4,29 @@ use futures_util::FutureExt;
 use sd_core::port::{Attempt, Liveness};
 use sd_core::{ErrorKind, Incarnation, Registry};
 
-use crate::Fixture;
 use crate::case::{Case, Failure, Outcome, case, ensure, ensure_fails};
 use crate::scene::Scene;
+use crate::{Ability, Fixture};
 
 pub(super) const CASES: &[Case] = &[
     case!(a_confirmed_record_is_visible_to_others_at_once),
     case!(registering_again_is_idempotent),
-    case!(another_run_under_a_live_id_is_a_conflict_and_changes_nothing),
+    case!(
+        another_run_under_a_live_id_is_a_conflict_and_changes_nothing,
+        UniqueIds
+    ),
     case!(what_is_granted_is_reported_and_within_limits),
     case!(dropping_a_registration_changes_nothing_at_the_server),
     case!(no_loss_is_told_while_the_record_is_there),
-    case!(an_oversized_record_is_refused_and_nothing_is_written),
+    case!(
+        an_oversized_record_is_refused_and_nothing_is_written,
+        Metadata
+    ),
     case!(the_shortest_and_the_longest_ttl_are_accepted),
     case!(a_closed_backend_neither_registers_nor_withdraws),
 ];
 
-/// Records larger than this are not tried.
+/// No backend may accept records that are larger.
 const LARGEST_TRIED: usize = 16 * 1024 * 1024;
 
 async fn a_confirmed_record_is_visible_to_others_at_once(fixture: &dyn Fixture) -> Outcome {
@@ -72,7 +78,7 @@ async fn another_run_under_a_live_id_is_a_conflict_and_changes_nothing(
         )?;
     }
     scene
-        .ensure_lists("after another run tried", &[owner])
+        .ensure_still_lists("after another run tried", &[owner])
         .await?;
     registration.renew().await?;
     Ok(())
@@ -85,15 +91,21 @@ async fn what_is_granted_is_reported_and_within_limits(fixture: &dyn Fixture) ->
     let registration = scene.registrar.register(&instance, &asked).await?;
     let limits = scene.registrar.limits();
     for granted in [registration.liveness(), registration.renew().await?] {
-        match granted {
-            Liveness::Lease { ttl } | Liveness::Session { ttl } => {
-                ensure(limits.ttl.contains(&ttl), || {
-                    format!("{ttl:?} was granted, outside of {:?}", limits.ttl)
-                })?;
-            }
+        let (kept, ttl) = match granted {
+            Liveness::Lease { ttl } => (Ability::Leases, Some(ttl)),
+            Liveness::Session { ttl } => (Ability::Sessions, Some(ttl)),
             // A permanent record has no time-to-live to hold against the limits.
-            _ => {}
-        }
+            _ => (Ability::PermanentRecords, None),
+        };
+        ensure(fixture.has(kept), || {
+            format!("{granted:?} was granted, and the fixture says that the source lacks {kept}")
+        })?;
+        ensure(ttl.is_some() == fixture.has(Ability::Expiry), || {
+            format!("{granted:?} was granted, which does not fit what the fixture says of Expiry")
+        })?;
+        ensure(ttl.is_none_or(|ttl| limits.ttl.contains(&ttl)), || {
+            format!("{ttl:?} was granted, outside of {:?}", limits.ttl)
+        })?;
         ensure(!granted.renew_every().is_zero(), || {
             format!("{granted:?} can never be renewed in time")
         })?;
@@ -111,14 +123,15 @@ async fn dropping_a_registration_changes_nothing_at_the_server(fixture: &dyn Fix
     // Something that happens later shows that nothing happened before.
     let other = scene.register_all(&["b"]).await?;
     let both = [vec![instance], other].concat();
+    let sight = scene.sight;
     let set = follower
-        .until("the next change", |set| set.get(both[1].id()).is_some())
+        .until("the next change", |set| sight.finds(set, &both[1]))
         .await?;
-    ensure(set.len() == 2, || {
+    ensure(sight.holds(&set, &both), || {
         format!("the record went with its registration: {set:?}")
     })?;
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    scene.ensure_lists("a while later", &both).await
+    scene.ensure_still_lists("a while later", &both).await
 }
 
 async fn no_loss_is_told_while_the_record_is_there(fixture: &dyn Fixture) -> Outcome {
@@ -143,9 +156,9 @@ async fn no_loss_is_told_while_the_record_is_there(fixture: &dyn Fixture) -> Out
 async fn an_oversized_record_is_refused_and_nothing_is_written(fixture: &dyn Fixture) -> Outcome {
     let scene = Scene::open(fixture).await?;
     let most = scene.registrar.limits().record_bytes;
-    if most > LARGEST_TRIED {
-        return Err(Failure::Skipped(format!("{most} bytes are allowed")));
-    }
+    ensure(most <= LARGEST_TRIED, || {
+        format!("records of {most} bytes are accepted: state a limit of at most {LARGEST_TRIED}")
+    })?;
     let large = scene.instance("a")?.with_metadata("k", "x".repeat(most));
     // Core compares what the backend says of the record with what it says of itself.
     let registry = Registry::new(std::sync::Arc::clone(&scene.writer));
@@ -154,7 +167,7 @@ async fn an_oversized_record_is_refused_and_nothing_is_written(fixture: &dyn Fix
         registry.register(large).await,
         &[ErrorKind::InvalidInput],
     )?;
-    scene.ensure_lists("after it was refused", &[]).await
+    scene.ensure_still_lists("after it was refused", &[]).await
 }
 
 async fn the_shortest_and_the_longest_ttl_are_accepted(fixture: &dyn Fixture) -> Outcome {
@@ -189,8 +202,9 @@ async fn a_closed_backend_neither_registers_nor_withdraws(fixture: &dyn Fixture)
         let withdrawn = scene.registrar.withdraw(&instance.record_id()).await;
         ensure_fails("withdrawing", withdrawn, &kinds)?;
     }
+    tokio::time::sleep(scene.late).await;
     let listed = scene.list().await?;
-    ensure(listed.get(late.id()).is_none(), || {
+    ensure(!scene.sight.finds(&listed, &late), || {
         format!("a closed client wrote: {listed:?}")
     })
 }

@@ -1,23 +1,26 @@
 //! Renewing: keeps the record, and proves that it is there. These cases wait for a time-to-live to pass.
 
-use std::time::Duration;
-
-use sd_core::port::Attempt;
-use sd_core::port::{Liveness, Registration};
+use sd_core::port::{Attempt, Liveness, Registration};
 use sd_core::{ErrorKind, Instance, Snapshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::updating::LOSS;
 use crate::Fixture;
 use crate::case::{Case, Failure, Outcome, case, done, ensure, ensure_fails};
-use crate::scene::{Scene, holds};
+use crate::scene::Scene;
 
 pub(super) const CASES: &[Case] = &[
-    case!(renewals_keep_the_record_beyond_its_ttl),
-    case!(without_renewals_the_record_goes_when_its_ttl_has_passed),
-    case!(renewing_and_updating_after_expiry_is_a_loss_and_does_not_bring_it_back),
-    case!(renewing_what_was_removed_is_a_loss),
-    case!(an_id_is_free_after_its_record_expired),
+    case!(renewals_keep_the_record_beyond_its_ttl, Expiry),
+    case!(
+        without_renewals_the_record_goes_when_its_ttl_has_passed,
+        Leases
+    ),
+    case!(
+        renewing_and_updating_after_expiry_is_a_loss_and_does_not_bring_it_back,
+        Expiry
+    ),
+    case!(renewing_what_was_removed_is_a_loss, Removal),
+    case!(an_id_is_free_after_its_record_expired, Expiry),
 ];
 
 async fn renewals_keep_the_record_beyond_its_ttl(fixture: &dyn Fixture) -> Outcome {
@@ -57,13 +60,16 @@ async fn without_renewals_the_record_goes_when_its_ttl_has_passed(
 ) -> Outcome {
     let scene = Scene::open(fixture).await?;
     let before = Instant::now();
-    let (instance, _registration, ttl) = short_lived(&scene, fixture).await?;
+    let (instance, _registration, liveness) = short_lived(&scene, fixture).await?;
+    let Liveness::Lease { ttl } = liveness else {
+        return Err(Failure::Broken(format!("{liveness:?} is no lease")));
+    };
     let mut follower = scene.follow().await?;
     let alone = [instance];
     follower
-        .until("the record", |set| holds(set, &alone))
+        .until("the record", |set| scene.sight.holds(set, &alone))
         .await?;
-    let deadline = Instant::now() + ttl + fixture.expiry_slack();
+    let deadline = Instant::now() + ttl + fixture.expiry_slack() + scene.late;
     while !follower.latest().is_some_and(Snapshot::is_empty) {
         match timeout_at(deadline, follower.watcher.next()).await {
             Ok(told) => follower.take(&told?)?,
@@ -92,16 +98,16 @@ async fn renewing_and_updating_after_expiry_is_a_loss_and_does_not_bring_it_back
     fixture: &dyn Fixture,
 ) -> Outcome {
     let scene = Scene::open(fixture).await?;
-    let (instance, registration, ttl) = short_lived(&scene, fixture).await?;
+    let (instance, registration, liveness) = short_lived(&scene, fixture).await?;
     let changed = instance.clone().with_metadata("k", "v");
-    expire(&scene, fixture, &instance, ttl).await?;
+    expire(&scene, fixture, &instance, liveness).await?;
     ensure_fails("renewing after expiry", registration.renew().await, &LOSS)?;
     ensure_fails(
         "updating after expiry",
         registration.update(&changed).await,
         &LOSS,
     )?;
-    scene.ensure_lists("after both failed", &[]).await
+    scene.ensure_still_lists("after both failed", &[]).await
 }
 
 async fn renewing_what_was_removed_is_a_loss(fixture: &dyn Fixture) -> Outcome {
@@ -114,7 +120,9 @@ async fn renewing_what_was_removed_is_a_loss(fixture: &dyn Fixture) -> Outcome {
         registration.renew().await,
         &LOSS,
     )?;
-    scene.ensure_lists("after the renewal failed", &[]).await?;
+    scene
+        .ensure_still_lists("after the renewal failed", &[])
+        .await?;
     // What core does next.
     scene.register(&instance).await?;
     scene
@@ -124,8 +132,8 @@ async fn renewing_what_was_removed_is_a_loss(fixture: &dyn Fixture) -> Outcome {
 
 async fn an_id_is_free_after_its_record_expired(fixture: &dyn Fixture) -> Outcome {
     let scene = Scene::open(fixture).await?;
-    let (instance, _registration, ttl) = short_lived(&scene, fixture).await?;
-    expire(&scene, fixture, &instance, ttl).await?;
+    let (instance, _registration, liveness) = short_lived(&scene, fixture).await?;
+    expire(&scene, fixture, &instance, liveness).await?;
     let successor = instance.with_incarnation(sd_core::Incarnation::random());
     scene.register(&successor).await?;
     scene
@@ -137,28 +145,26 @@ async fn an_id_is_free_after_its_record_expired(fixture: &dyn Fixture) -> Outcom
 async fn short_lived(
     scene: &Scene,
     fixture: &dyn Fixture,
-) -> Result<(Instance, Box<dyn Registration>, Duration), Failure> {
+) -> Result<(Instance, Box<dyn Registration>, Liveness), Failure> {
     let instance = scene.instance("a")?;
     let asked = Attempt::new(fixture.ttl());
     let registration = scene.registrar.register(&instance, &asked).await?;
-    match registration.liveness() {
-        Liveness::Lease { ttl } => Ok((instance, registration, ttl)),
-        other => Err(Failure::Skipped(format!(
-            "{other:?} does not end with the time"
-        ))),
-    }
+    let granted = registration.liveness();
+    Ok((instance, registration, granted))
 }
 
-/// Ends a record that is not renewed.
+/// Ends the lease or the session of a record that is not renewed.
 async fn expire(
     scene: &Scene,
     fixture: &dyn Fixture,
     instance: &Instance,
-    ttl: Duration,
+    liveness: Liveness,
 ) -> Outcome {
-    match fixture.expire(&instance.record_id()).await {
-        Err(error) if error.kind() == ErrorKind::Unsupported => {
-            let deadline = Instant::now() + ttl + fixture.expiry_slack();
+    match (fixture.expire(&instance.record_id()).await, liveness) {
+        (Err(error), Liveness::Lease { ttl }) if error.kind() == ErrorKind::Unsupported => {
+            let alone = std::slice::from_ref(instance);
+            scene.ensure_lists("before it expires", alone).await?;
+            let deadline = Instant::now() + ttl + fixture.expiry_slack() + scene.late;
             while !scene.list().await?.is_empty() {
                 ensure(Instant::now() < deadline, || {
                     format!("the record is still there long after its ttl of {ttl:?}")
@@ -167,6 +173,6 @@ async fn expire(
             }
             Ok(())
         }
-        expired => Ok(expired?),
+        (expired, _) => done(expired),
     }
 }

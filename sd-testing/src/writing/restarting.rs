@@ -16,10 +16,14 @@ use crate::case::{Case, Failure, Outcome, case, ensure};
 use crate::scene::Scene;
 
 pub(super) const CASES: &[Case] = &[
-    case!(a_conflict_says_who_holds_the_id),
-    case!(an_earlier_run_at_the_same_address_is_waited_out),
-    case!(a_living_run_at_the_same_address_keeps_its_record),
-    case!(a_released_record_is_continued_by_another_client),
+    case!(a_conflict_says_who_holds_the_id, UniqueIds),
+    case!(
+        an_earlier_run_at_the_same_address_is_waited_out,
+        UniqueIds,
+        Leases
+    ),
+    case!(a_living_run_at_the_same_address_keeps_its_record, UniqueIds),
+    case!(a_released_record_is_continued_by_another_client, Release),
 ];
 
 /// A registry as a process has one, by the clock that measures the cases.
@@ -101,7 +105,9 @@ async fn a_living_run_at_the_same_address_keeps_its_record(fixture: &dyn Fixture
     ensure(guard.phase() == RegistrationPhase::Registered, || {
         format!("the one that lives is {:?}", guard.phase())
     })?;
-    scene.ensure_lists("after a twin gave up", &[owner]).await?;
+    scene
+        .ensure_still_lists("after a twin gave up", &[owner])
+        .await?;
     guard.deregister().await?;
     Ok(())
 }
@@ -115,7 +121,7 @@ async fn a_released_record_is_continued_by_another_client(fixture: &dyn Fixture)
     let record = old.register(first.clone()).await?.release().await?;
     old.close_keeping_records().await?;
     scene
-        .ensure_lists("after it was released", std::slice::from_ref(&first))
+        .ensure_still_lists("after it was released", std::slice::from_ref(&first))
         .await?;
 
     // As another process would make it of the record's id.

@@ -7,8 +7,11 @@ use crate::case::{Case, Outcome, case, done, ensure, ensure_fails};
 use crate::scene::Scene;
 
 pub(super) const CASES: &[Case] = &[
-    case!(an_update_is_confirmed_and_in_place),
-    case!(updating_what_was_removed_is_a_loss_and_does_not_bring_it_back),
+    case!(an_update_is_confirmed_and_in_place, UpdateInPlace, Metadata),
+    case!(
+        updating_what_was_removed_is_a_loss_and_does_not_bring_it_back,
+        Removal
+    ),
     case!(a_successor_is_neither_updated_nor_renewed),
 ];
 
@@ -36,13 +39,12 @@ async fn an_update_is_confirmed_and_in_place(fixture: &dyn Fixture) -> Outcome {
     let watching = async {
         loop {
             follower.step().await?;
-            let found = follower.latest().and_then(|set| set.get(first.id()));
-            match found {
-                None => ensure(false, || {
-                    "the record was absent while it was updated".to_owned()
-                })?,
-                Some(found) if **found == last => return Ok(()),
-                Some(_) => {}
+            let latest = follower.latest();
+            ensure(latest.is_some_and(|set| set.len() == 1), || {
+                "the record was absent while it was updated".to_owned()
+            })?;
+            if latest.is_some_and(|set| scene.sight.finds(set, &last)) {
+                return Ok(());
             }
         }
     };
@@ -62,7 +64,9 @@ async fn updating_what_was_removed_is_a_loss_and_does_not_bring_it_back(
         registration.update(&changed).await,
         &LOSS,
     )?;
-    scene.ensure_lists("after the update failed", &[]).await
+    scene
+        .ensure_still_lists("after the update failed", &[])
+        .await
 }
 
 async fn a_successor_is_neither_updated_nor_renewed(fixture: &dyn Fixture) -> Outcome {
@@ -82,6 +86,6 @@ async fn a_successor_is_neither_updated_nor_renewed(fixture: &dyn Fixture) -> Ou
     ensure_fails("updating", registration.update(&changed).await, &kinds)?;
     ensure_fails("renewing", registration.renew().await, &kinds)?;
     scene
-        .ensure_lists("after its predecessor tried to update it", &[successor])
+        .ensure_still_lists("after its predecessor tried to update it", &[successor])
         .await
 }

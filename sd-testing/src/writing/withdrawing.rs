@@ -21,7 +21,11 @@ pub(super) const CASES: &[Case] = &[
 async fn a_withdrawn_record_is_gone_at_once(fixture: &dyn Fixture) -> Outcome {
     let scene = Scene::open(fixture).await?;
     for round in 0..5 {
-        for instance in scene.register_all(&[&format!("i{round}")]).await? {
+        let registered = scene.register_all(&[&format!("i{round}")]).await?;
+        scene
+            .ensure_lists("right after it registered", &registered)
+            .await?;
+        for instance in registered {
             scene.registrar.withdraw(&instance.record_id()).await?;
         }
         scene
@@ -54,7 +58,7 @@ async fn withdrawing_spares_a_successor(fixture: &dyn Fixture) -> Outcome {
     // As when the withdrawal's first answer was lost.
     scene.registrar.withdraw(&first.record_id()).await?;
     scene
-        .ensure_lists("after the predecessor was withdrawn", &[successor])
+        .ensure_still_lists("after the predecessor was withdrawn", &[successor])
         .await
 }
 
@@ -67,7 +71,7 @@ async fn withdrawing_one_of_two_records_leaves_the_other_alive(fixture: &dyn Fix
     }
     registration.renew().await?;
     scene
-        .ensure_lists("after the other one was withdrawn", &[stays])
+        .ensure_still_lists("after the other one was withdrawn", &[stays])
         .await
 }
 
@@ -84,9 +88,9 @@ async fn a_register_that_was_dropped_is_cleaned_up(fixture: &dyn Fixture) -> Out
         scene.registrar.withdraw(&instance.record_id()).await?;
     }
     scene
-        .ensure_lists("after dropped registrations were withdrawn", &[])
+        .ensure_still_lists("after dropped registrations were withdrawn", &[])
         .await?;
     // Nothing that was still on its way may arrive later.
     sleep(Duration::from_millis(200)).await;
-    scene.ensure_lists("a while later", &[]).await
+    scene.ensure_still_lists("a while later", &[]).await
 }

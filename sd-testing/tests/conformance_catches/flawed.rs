@@ -10,8 +10,11 @@ use sd_core::{
     Backend, Error, ErrorKind, Incarnation, Instance, InstanceId, Instancer, RecordId, Registrar,
     RegistrationConfig, Result, Revision, ServiceName, Skipped, Snapshot, Watcher,
 };
-use sd_testing::Fixture;
+use sd_testing::{Ability, Fixture};
 
+use crate::late::Late;
+use crate::session::{Session, Sessions};
+use crate::source::Source;
 use crate::watcher::FlawedWatcher;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,12 +80,22 @@ pub(crate) enum Flaw {
     RenewsNothing,
     RenewsWithoutLooking,
     RenewsByRegisteringAgain,
+    // How records are kept that have no leases.
+    LetsRecordsExpire,
+    TellsTheEndOfASessionOnce,
+    LosesALossWhenACallIsDropped,
+    KeepsTheRecordsOfAnEndedSession,
+    EndsAllSessions,
+    GoesOnInAnEndedSession,
 }
 
 /// A store whose clients all have the same flaw. Records with the id `garbage` count as unreadable.
 pub(crate) struct Store {
     memory: Memory,
     flaw: Flaw,
+    source: Source,
+    /// What the fixture says of it.
+    said: Source,
     shared: Arc<Shared>,
 }
 
@@ -93,17 +106,34 @@ pub(crate) struct Shared {
     pub(crate) newest_feed: Mutex<BTreeMap<ServiceName, u64>>,
     pub(crate) first_owners: Mutex<BTreeMap<(ServiceName, InstanceId), Incarnation>>,
     pub(crate) registered: Mutex<BTreeSet<RecordId>>,
+    pub(crate) sessions: Sessions,
+    pub(crate) late: Late,
 }
 
 const GARBAGE: &str = "garbage";
 const PAGE: usize = 100;
 
 impl Store {
-    pub(crate) fn with(flaw: Flaw) -> Self {
+    pub(crate) fn new(source: Source, flaw: Flaw) -> Self {
         Self {
             memory: Memory::new(),
             flaw,
+            said: source.clone(),
+            source,
             shared: Arc::default(),
+        }
+    }
+
+    /// With a fixture that says this of its source, whatever it is like.
+    pub(crate) fn said_to_be(self, said: Source) -> Self {
+        Self { said, ..self }
+    }
+
+    fn acts(&self, ability: Ability, op: &'static str) -> Result<()> {
+        if self.source.has(ability) {
+            Ok(())
+        } else {
+            Err(Error::new(ErrorKind::Unsupported, op))
         }
     }
 }
@@ -115,8 +145,19 @@ impl Fixture for Store {
             memory: self.memory.clone(),
             inner: Arc::new(self.memory.backend()),
             flaw: self.flaw,
+            source: self.source.clone(),
+            session: Arc::new(Mutex::new(self.shared.sessions.open())),
             shared: Arc::clone(&self.shared),
         }))
+    }
+
+    fn lacks(&self) -> Vec<Ability> {
+        self.said.lacks.clone()
+    }
+
+    fn visible_within(&self) -> Duration {
+        // What is shown then has still to be read.
+        self.said.late * 2
     }
 
     fn ttl(&self) -> Duration {
@@ -124,6 +165,7 @@ impl Fixture for Store {
     }
 
     async fn write_garbage(&self, service: &ServiceName) -> Result<()> {
+        self.acts(Ability::UnreadableEntries, "write garbage")?;
         let garbage = Instance::new(service.as_str(), "10.0.0.9:1")?;
         let garbage = garbage.with_id(InstanceId::new(GARBAGE)?);
         let attempt = Attempt::new(RegistrationConfig::DEFAULT_TTL);
@@ -132,9 +174,28 @@ impl Fixture for Store {
     }
 
     async fn remove_record(&self, record: &RecordId) -> Result<()> {
+        self.acts(Ability::Removal, "remove record")?;
         self.memory.operator().remove(record);
         Ok(())
     }
+
+    async fn expire(&self, record: &RecordId) -> Result<()> {
+        self.acts(Ability::Sessions, "expire record")?;
+        let stored = stored(&self.source, record);
+        self.shared
+            .sessions
+            .end_of(&stored, &self.memory, self.flaw);
+        Ok(())
+    }
+}
+
+/// What identifies a record in a store. Where ids need not be unique, each run has a record of its own.
+pub(crate) fn stored(source: &Source, record: &RecordId) -> RecordId {
+    let mut stored = record.clone();
+    if !source.has(Ability::UniqueIds) {
+        stored.id = InstanceId::new(record.incarnation.to_string()).unwrap();
+    }
+    stored
 }
 
 #[derive(Clone, Debug)]
@@ -142,12 +203,37 @@ pub(crate) struct Flawed {
     pub(crate) memory: Memory,
     pub(crate) inner: Arc<MemoryBackend>,
     pub(crate) flaw: Flaw,
+    pub(crate) source: Source,
+    /// The session that keeps what this client writes, where there are sessions.
+    pub(crate) session: Arc<Mutex<Arc<Session>>>,
     pub(crate) shared: Arc<Shared>,
 }
 
 impl Flawed {
     pub(crate) fn has(&self, flaw: Flaw) -> bool {
         self.flaw == flaw
+    }
+
+    fn check(&self, ability: Ability, op: &'static str) -> Result<()> {
+        if self.source.has(ability) {
+            Ok(())
+        } else {
+            Err(Error::new(ErrorKind::Unsupported, op))
+        }
+    }
+
+    pub(crate) async fn record(&self, service: &ServiceName) -> Result<()> {
+        let Self { shared, inner, .. } = self;
+        shared.late.record(inner, service, self.source.late).await
+    }
+
+    async fn list_stored(&self, service: &ServiceName) -> Result<Snapshot> {
+        let now = self.inner.list(service).await?;
+        if self.source.late.is_zero() {
+            return Ok(now);
+        }
+        self.record(service).await?;
+        Ok(self.shared.late.list(service))
     }
 
     /// What a set of the store looks like to a reader.
@@ -205,7 +291,37 @@ impl Flawed {
             let back = Revision::new(at.domain(), u64::MAX - at.value());
             set = set.with_position(back, stored.as_of());
         }
-        Ok(set)
+        Ok(self.without_what_is_lacking(set))
+    }
+
+    fn without_what_is_lacking(&self, mut set: Snapshot) -> Snapshot {
+        if !self.source.has(Ability::RunOrder) {
+            set = in_order(&set, None::<fn(&Instance, u64) -> u64>);
+        }
+        if !self.source.has(Ability::Withdrawals) {
+            set = set.with_withdrawn(Vec::new());
+        }
+        if self.source.has(Ability::Metadata) && self.source.has(Ability::Ids) {
+            return set;
+        }
+        let seen = set.instances().iter().map(|instance| {
+            let mut seen = instance.as_ref().clone();
+            if !self.source.has(Ability::Ids) {
+                let id = InstanceId::new(seen.endpoint().to_string()).unwrap();
+                seen = seen.with_id(id).with_incarnation(Incarnation::from_u64(1));
+            }
+            if !self.source.has(Ability::Metadata) {
+                seen = Instance::of_run(
+                    seen.service().clone(),
+                    seen.id().clone(),
+                    seen.incarnation(),
+                    seen.endpoint().clone(),
+                );
+            }
+            (seen.id().clone(), Arc::new(seen))
+        });
+        let seen: BTreeMap<_, _> = seen.collect();
+        set.with_instances(seen.into_values().collect())
     }
 
     /// A name that holds what stands for a slash elsewhere is mistaken for one with a slash.
@@ -252,6 +368,7 @@ fn in_order(set: &Snapshot, place: Option<impl Fn(&Instance, u64) -> u64>) -> Sn
 impl Instancer for Flawed {
     async fn services(&self) -> Result<Vec<ServiceName>> {
         let mut services = self.inner.services().await?;
+        self.check(Ability::Services, "list services")?;
         if self.has(Flaw::NamesServicesUnsorted) {
             services.reverse();
         }
@@ -271,10 +388,11 @@ impl Instancer for Flawed {
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
         let service = &self.stored_service(service);
+        self.check(Ability::ReadOnDemand, "list service")?;
         if self.has(Flaw::MatchesPrefixes) {
             return self.list_with_prefix(service).await;
         }
-        let set = self.read(&self.inner.list(service).await?)?;
+        let set = self.read(&self.list_stored(service).await?)?;
         if self.has(Flaw::ListsFromACache) {
             let mut cache = self.shared.cache.lock().unwrap();
             return Ok(cache.entry(service.clone()).or_insert(set).clone());
@@ -332,7 +450,12 @@ impl Backend for Flawed {
         if self.has(Flaw::WithdrawsWhenClosed) {
             self.withdraw_all().await?;
         }
-        self.inner.close().await
+        self.inner.close().await?;
+        if self.source.has(Ability::Sessions) {
+            let session = Arc::clone(&self.session.lock().unwrap());
+            session.end(&self.memory, self.flaw);
+        }
+        Ok(())
     }
 }
 

@@ -2,17 +2,25 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod flawed;
+mod late;
 mod registrar;
+mod session;
+mod source;
 mod watcher;
 
 use std::collections::BTreeSet;
 
-use sd_testing::{Case, Failure, reading, writing};
+use std::time::Duration;
+
+use sd_testing::{Ability, Case, Failure, reading, writing};
 
 use crate::flawed::{Flaw, Store};
+use crate::source::Source;
 
-/// Which cases must catch which flaw.
-const CATCHES: &[(Flaw, &[&str])] = &[
+/// Which cases must catch which flaw of a backend, and over which source.
+type Catches = &'static [(Flaw, &'static [&'static str])];
+
+const ON_LEASES: Catches = &[
     (
         Flaw::UnknownServiceIsAnError,
         &["an_unknown_service_is_an_empty_set"],
@@ -88,15 +96,12 @@ const CATCHES: &[(Flaw, &[&str])] = &[
     (
         Flaw::TellsDeltas,
         &[
-            "a_withdrawal_is_told_and_named",
+            "a_withdrawal_is_told",
             "two_feeds_of_one_service_tell_the_same",
             "changes_since_a_known_set_are_told",
         ],
     ),
-    (
-        Flaw::NamesNoWithdrawals,
-        &["a_withdrawal_is_told_and_named"],
-    ),
+    (Flaw::NamesNoWithdrawals, &["a_withdrawal_is_named"]),
     (
         Flaw::LosesWhatADroppedCallTook,
         &["a_dropped_call_loses_nothing"],
@@ -282,21 +287,139 @@ const CATCHES: &[(Flaw, &[&str])] = &[
     ),
 ];
 
+const ON_SESSIONS: Catches = &[
+    (
+        Flaw::LetsRecordsExpire,
+        &["a_session_keeps_its_records_without_renewals"],
+    ),
+    (
+        Flaw::TellsTheEndOfASessionOnce,
+        &["the_end_of_a_session_is_told_to_each_of_its_registrations"],
+    ),
+    (
+        Flaw::LosesALossWhenACallIsDropped,
+        &["the_end_of_a_session_is_told_to_each_of_its_registrations"],
+    ),
+    (
+        Flaw::KeepsTheRecordsOfAnEndedSession,
+        &[
+            "the_end_of_a_session_is_told_to_each_of_its_registrations",
+            "an_id_is_free_after_its_record_expired",
+        ],
+    ),
+    (
+        Flaw::EndsAllSessions,
+        &["the_end_of_a_session_is_told_to_each_of_its_registrations"],
+    ),
+    (
+        Flaw::RenewsWithoutLooking,
+        &[
+            "the_end_of_a_session_is_told_to_each_of_its_registrations",
+            "renewing_and_updating_after_expiry_is_a_loss_and_does_not_bring_it_back",
+        ],
+    ),
+    (
+        Flaw::GoesOnInAnEndedSession,
+        &[
+            "the_end_of_a_session_is_told_to_each_of_its_registrations",
+            "what_a_session_lost_is_registered_again_once_and_in_time",
+        ],
+    ),
+];
+
+const WITH_PERMANENT_RECORDS: Catches = &[
+    (
+        Flaw::LetsRecordsExpire,
+        &["a_permanent_record_stays_until_it_is_withdrawn"],
+    ),
+    (
+        Flaw::WithdrawsWhenClosed,
+        &["a_permanent_record_stays_until_it_is_withdrawn"],
+    ),
+    (
+        Flaw::IgnoresWithdrawals,
+        &["a_permanent_record_stays_until_it_is_withdrawn"],
+    ),
+];
+
+/// Also where a flaw is seen late, it is seen.
+const WITH_LATE_READS: Catches = &[
+    (
+        Flaw::WritesOnWhenDropped,
+        &["a_register_that_was_dropped_is_cleaned_up"],
+    ),
+    (Flaw::ReadsOnePage, &["a_big_set_is_complete"]),
+    (
+        Flaw::ListsFromACache,
+        &["a_confirmed_record_is_visible_to_others_at_once"],
+    ),
+    (
+        Flaw::OverwritesOthers,
+        &["another_run_under_a_live_id_is_a_conflict_and_changes_nothing"],
+    ),
+    (
+        Flaw::WithdrawsWhoeverHasTheId,
+        &["withdrawing_spares_a_successor"],
+    ),
+    (
+        Flaw::WithdrawsWhenReleased,
+        &["a_released_record_is_continued_by_another_client"],
+    ),
+];
+
+const WITH_ADDRESSES_ALONE: Catches = &[
+    (Flaw::ReadsOnePage, &["a_big_set_is_complete"]),
+    (
+        Flaw::TellsDeltas,
+        &["two_feeds_of_one_service_tell_the_same"],
+    ),
+    (
+        Flaw::WithdrawsAllItsRecords,
+        &["withdrawing_one_of_two_records_leaves_the_other_alive"],
+    ),
+    (
+        Flaw::TellsTheEndOfASessionOnce,
+        &["the_end_of_a_session_is_told_to_each_of_its_registrations"],
+    ),
+];
+
+type OfSource = fn() -> Source;
+
+const ALL: [(OfSource, Catches); 5] = [
+    (Source::on_leases, ON_LEASES),
+    (Source::on_sessions, ON_SESSIONS),
+    (Source::with_permanent_records, WITH_PERMANENT_RECORDS),
+    (Source::with_late_reads, WITH_LATE_READS),
+    (Source::with_addresses_alone, WITH_ADDRESSES_ALONE),
+];
+
+/// The cases that find out a fixture that says what is not so.
+const OF_FIXTURES: [&str; 2] = [
+    "what_the_fixture_says_that_readers_lack_they_lack",
+    "what_the_fixture_says_that_writers_lack_they_lack",
+];
+
 fn all_cases() -> Vec<Case> {
     [reading::cases(), writing::cases()].concat()
 }
 
+fn case_named(name: &str) -> Case {
+    let mut cases = all_cases().into_iter();
+    let case = cases.find(|case| case.name == name);
+    case.unwrap_or_else(|| panic!("there is no case {name}"))
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_flaw_is_caught_by_the_cases_that_are_meant_to_catch_it() {
-    let cases = all_cases();
     let mut missed = Vec::new();
-    for &(flaw, names) in CATCHES {
-        for name in names {
-            let case = cases.iter().find(|case| case.name == *name);
-            let case = case.unwrap_or_else(|| panic!("there is no case {name}"));
-            let outcome = case.run(&Store::with(flaw)).await;
-            if !matches!(outcome, Err(Failure::Broken(_))) {
-                missed.push(format!("{flaw:?}: {name}: {outcome:?}"));
+    for (source, catches) in ALL {
+        for &(flaw, names) in catches {
+            for name in names {
+                let store = Store::new(source(), flaw);
+                let outcome = case_named(name).run(&store).await;
+                if !matches!(outcome, Err(Failure::Broken(_))) {
+                    missed.push(format!("{flaw:?}: {name}: {outcome:?}"));
+                }
             }
         }
     }
@@ -305,23 +428,145 @@ async fn every_flaw_is_caught_by_the_cases_that_are_meant_to_catch_it() {
 
 #[test]
 fn every_case_catches_a_flaw() {
-    let catching: BTreeSet<&str> = CATCHES
-        .iter()
-        .flat_map(|(_, names)| *names)
-        .copied()
-        .collect();
+    let of_flaws = ALL.iter().flat_map(|(_, catches)| *catches);
+    let of_flaws = of_flaws.flat_map(|(_, names)| *names).copied();
+    let catching: BTreeSet<&str> = of_flaws.chain(OF_FIXTURES).collect();
     let cases: BTreeSet<&str> = all_cases().iter().map(|case| case.name).collect();
     assert_eq!(cases, catching);
     assert_eq!(cases.len(), all_cases().len(), "two cases have one name");
 }
 
+/// And only those are skipped that need what the source lacks.
 #[tokio::test(start_paused = true)]
-async fn without_a_flaw_every_case_passes() {
-    let store = Store::with(Flaw::None);
-    reading::run_all(&store)
-        .await
-        .expect_passed_but_skipped(&[]);
-    writing::run_all(&store)
-        .await
-        .expect_passed_but_skipped(&[]);
+async fn without_a_flaw_every_case_passes_over_each_source() {
+    for (source, _) in ALL {
+        let store = Store::new(source(), Flaw::None);
+        for report in [
+            reading::run_all(&store).await,
+            writing::run_all(&store).await,
+        ] {
+            report.expect_passed();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_skipped_case_is_named_with_what_the_source_lacks() {
+    let store = Store::new(Source::with_permanent_records(), Flaw::None);
+    let report = writing::run_all(&store).await;
+    let lacking = |name| {
+        let mut outcomes = report.outcomes().iter();
+        outcomes
+            .find(|(of, _)| *of == name)
+            .map(|(_, outcome)| outcome.clone())
+    };
+    for (name, ability) in [
+        ("an_id_is_free_after_its_record_expired", Ability::Expiry),
+        (
+            "a_session_keeps_its_records_without_renewals",
+            Ability::Sessions,
+        ),
+    ] {
+        assert_eq!(lacking(name), Some(Err(Failure::Skipped(ability))));
+    }
+    assert_eq!(report.skipped().len(), 8, "{:?}", report.skipped());
+}
+
+/// What is cheap to find out. Whether an update is in place is not.
+#[tokio::test(start_paused = true)]
+async fn a_fixture_that_says_that_its_source_lacks_what_is_there_is_found_out() {
+    let cases = OF_FIXTURES.map(case_named);
+    let granted = case_named("what_is_granted_is_reported_and_within_limits");
+    for ability in Source::with_addresses_alone()
+        .lacks
+        .into_iter()
+        .chain([Ability::Expiry])
+    {
+        if ability == Ability::UpdateInPlace {
+            continue;
+        }
+        let mut source = Source::on_leases();
+        if ability == Ability::PermanentRecords {
+            source = Source::with_permanent_records();
+        }
+        let mut said = source.clone();
+        said.lacks.push(ability);
+        let store = Store::new(source, Flaw::None).said_to_be(said);
+        let mut told = Vec::new();
+        for case in cases.iter().chain([&granted]) {
+            if let Err(Failure::Broken(why)) = case.run(&store).await {
+                told.push(why);
+            }
+        }
+        let [why] = &told[..] else {
+            panic!("{ability}: {told:?}");
+        };
+        assert!(why.contains(&ability.to_string()), "{ability}: {why}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fixture_that_does_not_say_what_its_source_lacks_is_found_out() {
+    let kept = [
+        Ability::Leases,
+        Ability::Sessions,
+        Ability::PermanentRecords,
+    ];
+    let lacks = Source::with_addresses_alone().lacks.into_iter();
+    for lacking in lacks.filter(|ability| !kept.contains(ability)) {
+        let said = Source::on_leases();
+        let mut source = said.clone();
+        source.lacks.push(lacking);
+        is_found_out(source, said, lacking).await;
+    }
+    for (source, said, wrong) in [
+        (Source::on_sessions(), Source::on_leases(), Ability::Leases),
+        (
+            Source::on_leases(),
+            Source::on_sessions(),
+            Ability::Sessions,
+        ),
+        (
+            Source::with_permanent_records(),
+            Source::on_leases(),
+            Ability::Expiry,
+        ),
+    ] {
+        is_found_out(source, said, wrong).await;
+    }
+}
+
+/// Fails unless a case that needs the ability fails, or the one that looks how a record is kept.
+async fn is_found_out(source: Source, said: Source, lacking: Ability) {
+    let store = Store::new(source, Flaw::None).said_to_be(said);
+    let mut failed = Vec::new();
+    for case in all_cases() {
+        let applies = case.needs.contains(&lacking) || case.name.starts_with("what_is_granted");
+        if applies && matches!(case.run(&store).await, Err(Failure::Broken(_))) {
+            failed.push(case.name);
+        }
+    }
+    assert!(!failed.is_empty(), "{lacking}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_that_are_later_than_the_fixture_says_are_found_out() {
+    let late = Source::with_late_reads;
+    let mut said = late();
+    said.late = Duration::ZERO;
+    for name in [
+        "a_confirmed_record_is_visible_to_others_at_once",
+        "a_withdrawn_record_is_gone_at_once",
+        "a_list_holds_every_field_of_every_record",
+        "the_first_call_answers_with_the_full_set",
+    ] {
+        let case = case_named(name);
+        case.run(&Store::new(late(), Flaw::None)).await.unwrap();
+        let store = Store::new(late(), Flaw::None).said_to_be(said.clone());
+        let outcome = case.run(&store).await;
+        assert!(
+            matches!(outcome, Err(Failure::Broken(_))),
+            "{name}: {outcome:?}"
+        );
+    }
 }

@@ -1,14 +1,17 @@
 //! The writing port of the embedded registry with one deliberate flaw.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sd_core::port::{Attempt, Limits, Liveness, Registration, async_trait};
 use sd_core::{Error, ErrorKind, Instance, InstanceId, Instancer, RecordId, Registrar, Result};
+use sd_testing::Ability;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-use crate::flawed::{Flaw, Flawed, limits};
+use crate::flawed::{Flaw, Flawed, limits, stored};
+use crate::session::Session;
 
 /// How late something is written that is written too late.
 const LATE: Duration = Duration::from_millis(20);
@@ -36,12 +39,24 @@ impl Flawed {
         Ok(listed.get(&record.id).cloned())
     }
 
-    fn stored_id(&self, id: &InstanceId) -> InstanceId {
+    fn stored_record(&self, record: &RecordId) -> RecordId {
+        let mut stored = stored(&self.source, record);
         if self.has(Flaw::ReplacesSlashes) {
-            InstanceId::new(id.as_str().replace('/', "_")).unwrap()
-        } else {
-            id.clone()
+            stored.id = InstanceId::new(stored.id.as_str().replace('/', "_")).unwrap();
         }
+        stored
+    }
+
+    /// The session that keeps what is written now, if sessions keep records.
+    fn session(&self) -> Option<Arc<Session>> {
+        if !self.source.has(Ability::Sessions) {
+            return None;
+        }
+        let mut session = self.session.lock().unwrap();
+        if session.has_ended() && !self.has(Flaw::GoesOnInAnEndedSession) {
+            *session = self.shared.sessions.open();
+        }
+        Some(Arc::clone(&session))
     }
 
     async fn write(&self, record: &Instance, attempt: &Attempt) -> Result<()> {
@@ -74,7 +89,9 @@ impl Registrar for Flawed {
         record: &Instance,
         attempt: &Attempt,
     ) -> Result<Box<dyn Registration>> {
-        let mut record = record.clone().with_id(self.stored_id(record.id()));
+        self.record(record.service()).await?;
+        let stored_id = self.stored_record(&record.record_id()).id;
+        let mut record = record.clone().with_id(stored_id);
         if self.has(Flaw::DecodesNames) {
             let mut json = serde_json::to_value(&record).unwrap();
             json["service"] = self.stored_service(record.service()).as_str().into();
@@ -83,6 +100,10 @@ impl Registrar for Flawed {
         let record = self.cut(record);
         let id = record.record_id();
         let mut stored = *attempt;
+        let session = self.session();
+        if !self.source.has(Ability::Leases) && !self.has(Flaw::LetsRecordsExpire) {
+            stored.ttl = *self.limits().ttl.end();
+        }
         match self.flaw {
             Flaw::GrantsMoreThanItSays => stored.ttl *= 100,
             Flaw::GrantsLessThanItSays => stored.ttl /= 2,
@@ -112,6 +133,9 @@ impl Registrar for Flawed {
         let mut registration = FlawedRegistration {
             backend: self.clone(),
             inner: None,
+            is_first: session.as_ref().is_some_and(|session| session.keep(&id)),
+            session,
+            told: AtomicBool::new(false),
             record: id,
             stored,
             reported: attempt.ttl,
@@ -139,10 +163,7 @@ impl Registrar for Flawed {
     }
 
     async fn withdraw(&self, record: &RecordId) -> Result<()> {
-        let record = RecordId {
-            id: self.stored_id(&record.id),
-            ..record.clone()
-        };
+        let record = self.stored_record(record);
         match self.flaw {
             Flaw::IgnoresWithdrawals => return Ok(()),
             Flaw::WithdrawsWhoeverHasTheId => return self.evict(&record).await,
@@ -158,6 +179,9 @@ impl Registrar for Flawed {
     }
 
     async fn release(&self, record: &RecordId) -> Result<()> {
+        if !self.source.has(Ability::Release) {
+            return Err(Error::new(ErrorKind::Unsupported, "release"));
+        }
         if self.has(Flaw::WithdrawsWhenReleased) {
             self.inner.withdraw(record).await?;
         }
@@ -170,6 +194,11 @@ struct FlawedRegistration {
     backend: Flawed,
     /// `None` if it was confirmed before it was written.
     inner: Option<Box<dyn Registration>>,
+    session: Option<Arc<Session>>,
+    /// Whether it has the first record of its session.
+    is_first: bool,
+    /// Whether it was asked for its loss.
+    told: AtomicBool,
     record: RecordId,
     stored: Attempt,
     reported: Duration,
@@ -202,7 +231,13 @@ impl Registration for FlawedRegistration {
         } else {
             self.reported
         };
-        Liveness::Lease { ttl }
+        if self.session.is_some() {
+            Liveness::Session { ttl }
+        } else if self.backend.source.has(Ability::PermanentRecords) {
+            Liveness::Permanent { verify_every: ttl }
+        } else {
+            Liveness::Lease { ttl }
+        }
     }
 
     async fn renew(&self) -> Result<Liveness> {
@@ -215,13 +250,18 @@ impl Registration for FlawedRegistration {
                 self.backend.write(&self.again(), &self.stored).await?;
                 Ok(self.liveness())
             }
+            Ok(_) if !self.backend.source.has(Ability::Leases) => Ok(self.liveness()),
             renewed => renewed,
         }
     }
 
     async fn update(&self, record: &Instance) -> Result<()> {
         let record = record.clone().with_id(self.record.id.clone());
-        if self.has(Flaw::UpdatesByDeleteAndPut) {
+        if !self.backend.source.has(Ability::UpdateInPlace) {
+            self.inner()?.renew().await?;
+        }
+        if self.has(Flaw::UpdatesByDeleteAndPut) || !self.backend.source.has(Ability::UpdateInPlace)
+        {
             self.backend.inner.withdraw(&self.record).await?;
             yield_now().await;
             return self.backend.write(&record, &self.stored).await;
@@ -242,7 +282,19 @@ impl Registration for FlawedRegistration {
         if self.has(Flaw::TellsFalseLosses) {
             return Error::new(ErrorKind::LeaseLost, "registration");
         }
-        std::future::pending().await
+        let first_call = !self.told.swap(true, Ordering::Relaxed);
+        let is_told = match self.backend.flaw {
+            Flaw::TellsTheEndOfASessionOnce => self.is_first,
+            Flaw::LosesALossWhenACallIsDropped => first_call,
+            _ => true,
+        };
+        match &self.session {
+            Some(session) if is_told => {
+                session.ended().await;
+                Error::new(ErrorKind::LeaseLost, "registration")
+            }
+            _ => std::future::pending().await,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use sd_core::{Instance, Instancer, Result, Revision, ServiceName, Snapshot, Watc
 use tokio::task::yield_now;
 
 use crate::flawed::{Flaw, Flawed};
+use crate::late::LateWatcher;
 
 #[derive(Debug)]
 pub(crate) struct FlawedWatcher {
@@ -50,7 +51,13 @@ impl FlawedWatcher {
                     .with_position(Revision::new(now.domain(), value), set.as_of())
             });
         }
-        let inner = backend.inner.watch(service, known.as_ref()).await?;
+        let mut inner = backend.inner.watch(service, known.as_ref()).await?;
+        let by = backend.source.late;
+        if !by.is_zero() {
+            backend.record(service).await?;
+            let first = known.is_none().then(|| backend.shared.late.list(service));
+            inner = Box::new(LateWatcher::new(inner, by, first));
+        }
         Ok(Self {
             backend,
             inner,

@@ -15,10 +15,12 @@ use tokio::time::sleep;
 
 use crate::entry::FlawedEntry;
 use crate::feed::FlawedFeed;
-use crate::flawed::{Flaw, Shared, elector_of};
+use crate::flawed::{Flaw, Kind, Shared, elector_of};
 
 /// How late something arrives that arrives too late.
 const LATE: Duration = Duration::from_millis(20);
+/// How long a session lives without its client.
+const SESSION: Duration = Duration::from_secs(10);
 /// As long as the name of an election that the fixture makes up.
 const CUT_AT: usize = "conformance/".len() + 16;
 
@@ -28,14 +30,30 @@ pub(crate) struct FlawedElector {
     pub(crate) inner: Arc<dyn Elector>,
     pub(crate) flaw: Flaw,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) kind: Kind,
+    limits: Limits,
     own: Arc<Own>,
 }
 
 /// What the flaws of one client remember.
 #[derive(Debug, Default)]
-struct Own {
+pub(crate) struct Own {
     joins: AtomicU64,
     left: Mutex<BTreeSet<CandidateId>>,
+    /// What its session keeps, if there are sessions.
+    kept: Mutex<Vec<Ticket>>,
+}
+
+impl Own {
+    pub(crate) fn keeps(&self, ticket: &Ticket) -> bool {
+        self.kept.lock().unwrap().contains(ticket)
+    }
+
+    pub(crate) fn end_session(&self, memory: &Memory) {
+        for Ticket { name, id, .. } in self.kept.lock().unwrap().drain(..) {
+            memory.operator().expire_entry(&name, id);
+        }
+    }
 }
 
 impl FlawedElector {
@@ -44,13 +62,22 @@ impl FlawedElector {
         inner: Arc<dyn Elector>,
         flaw: Flaw,
         shared: Arc<Shared>,
+        kind: Kind,
     ) -> Self {
+        let own = Arc::<Own>::default();
+        shared.clients.lock().unwrap().push(Arc::clone(&own));
+        let mut limits = inner.limits().clone();
+        if kind == Kind::OnSessions {
+            limits.ttl = *limits.ttl.start()..=SESSION;
+        }
         Self {
             memory,
             inner,
             flaw,
             shared,
-            own: Arc::default(),
+            kind,
+            limits,
+            own,
         }
     }
 
@@ -62,6 +89,9 @@ impl FlawedElector {
     fn mend(&self, ticket: &Ticket) -> Ticket {
         let limits = self.inner.limits();
         let mut ticket = ticket.clone();
+        if self.kind == Kind::OnSessions && self.limits.ttl.contains(&ticket.ttl) {
+            ticket.ttl = *limits.ttl.end();
+        }
         match self.flaw {
             Flaw::JoinsAnewEachTime => ticket.id = CandidateId::random(),
             Flaw::EntersAnything => {
@@ -113,12 +143,12 @@ impl FlawedElector {
 #[async_trait]
 impl Elector for FlawedElector {
     fn limits(&self) -> &Limits {
-        self.inner.limits()
+        &self.limits
     }
 
     async fn safety(&self) -> Result<Safety> {
         let mut safety = self.inner.safety().await?;
-        if self.has(Flaw::PromisesWhatItsTypeDoesNot) {
+        if self.has(Flaw::PromisesWhatItsTypeDoesNot) || self.kind == Kind::BestEffort {
             safety.guarantee = Guarantee::BestEffort;
         }
         Ok(safety)
@@ -126,6 +156,9 @@ impl Elector for FlawedElector {
 
     async fn join(&self, ticket: &Ticket) -> Result<Box<dyn Entry>> {
         let handed_on = self.mend(ticket);
+        if self.kind == Kind::OnSessions {
+            ticket.check(&self.limits)?;
+        }
         let came_back = self.own.left.lock().unwrap().contains(&ticket.id);
         if self.has(Flaw::RejoinsInPlaceOfOthers) && came_back {
             for id in self.memory.operator().entries(&ticket.name) {
@@ -143,6 +176,7 @@ impl Elector for FlawedElector {
         let token = self.count(&ticket.name);
         let ahead = self.memory.operator().entries(&ticket.name).last().copied();
         let inner = self.enter(&handed_on).await?;
+        self.own.kept.lock().unwrap().push(ticket.clone());
         Ok(Box::new(FlawedEntry::new(
             self.clone(),
             inner,

@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sd_core::port::{
-    CandidateId, Confirmation, CountsFrom, Entry, Predecessor, Standing, Ticket, async_trait,
+    CandidateId, Confirmation, CountsFrom, Elector, Entry, Predecessor, Standing, Ticket,
+    async_trait,
 };
 use sd_core::{FencingToken, Result};
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use crate::elector::FlawedElector;
-use crate::flawed::Flaw;
+use crate::flawed::{Flaw, Kind};
 
 /// How often those with rules of their own look who leads.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -124,6 +125,11 @@ impl FlawedEntry {
                     }
                 }
                 (Flaw::ForgetsWhatItFound, _) if found_before => Predecessor::Unknown { ttl },
+                (_, Predecessor::Unknown { .. }) if self.elector.kind == Kind::OnSessions => {
+                    Predecessor::Unknown {
+                        ttl: self.reported_ttl(),
+                    }
+                }
                 (_, before) => before,
             },
         }
@@ -132,6 +138,9 @@ impl FlawedEntry {
     fn reported_ttl(&self) -> Duration {
         if self.has(Flaw::ReportsLessThanWasAskedFor) {
             self.ticket.ttl / 2
+        } else if self.elector.kind == Kind::OnSessions {
+            // Its session's, whatever was asked for.
+            *self.elector.limits().ttl.end()
         } else {
             self.ticket.ttl
         }

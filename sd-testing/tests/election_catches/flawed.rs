@@ -10,9 +10,9 @@ use sd_core::port::{AnyElector, CandidateId, Ticket, async_trait};
 use sd_core::{
     Backend, ElectionName, Elector, Instancer, Registrar, Result, ServiceName, Snapshot, Watcher,
 };
-use sd_testing::Fixture;
+use sd_testing::{Ability, Fixture};
 
-use crate::elector::FlawedElector;
+use crate::elector::{FlawedElector, Own};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flaw {
@@ -73,12 +73,26 @@ pub(crate) enum Flaw {
     RecordsUnasked,
     RecordsEveryEnd,
     ForgetsWhatItFound,
+    // What a session keeps.
+    EndsOneEntryOfASession,
+    EndsAllSessions,
+}
+
+/// What the elections of a store are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    OnLeases,
+    OnSessions,
+    BestEffort,
 }
 
 /// A store whose clients all have the same flaw.
 pub(crate) struct Store {
     memory: Memory,
     flaw: Flaw,
+    kind: Kind,
+    /// What the fixture says.
+    said: Kind,
     shared: Arc<Shared>,
 }
 
@@ -86,6 +100,7 @@ pub(crate) struct Store {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) elector: Arc<dyn Elector>,
+    pub(crate) clients: Mutex<Vec<Arc<Own>>>,
     pub(crate) joins: AtomicU64,
     pub(crate) joins_since_empty: Mutex<BTreeMap<ElectionName, u64>>,
     pub(crate) holders: Mutex<BTreeMap<ElectionName, CandidateId>>,
@@ -93,10 +108,11 @@ pub(crate) struct Shared {
 }
 
 impl Store {
-    pub(crate) fn with(flaw: Flaw) -> Self {
+    pub(crate) fn new(kind: Kind, flaw: Flaw) -> Self {
         let memory = Memory::new();
         let shared = Arc::new(Shared {
             elector: elector_of(memory.backend()),
+            clients: Mutex::default(),
             joins: AtomicU64::new(0),
             joins_since_empty: Mutex::default(),
             holders: Mutex::default(),
@@ -105,8 +121,25 @@ impl Store {
         Self {
             memory,
             flaw,
+            kind,
+            said: kind,
             shared,
         }
+    }
+
+    pub(crate) fn client(&self) -> Arc<dyn Backend> {
+        Arc::new(Flawed {
+            memory: self.memory.clone(),
+            inner: Arc::new(self.memory.backend()),
+            flaw: self.flaw,
+            kind: self.kind,
+            shared: Arc::clone(&self.shared),
+        })
+    }
+
+    /// With a fixture that says this, whatever the elections are like.
+    pub(crate) fn said_to_be(self, said: Kind) -> Self {
+        Self { said, ..self }
     }
 }
 
@@ -117,12 +150,19 @@ pub(crate) fn elector_of(backend: MemoryBackend) -> Arc<dyn Elector> {
 #[async_trait]
 impl Fixture for Store {
     async fn backend(&self) -> Result<Arc<dyn Backend>> {
-        Ok(Arc::new(Flawed {
-            memory: self.memory.clone(),
-            inner: Arc::new(self.memory.backend()),
-            flaw: self.flaw,
-            shared: Arc::clone(&self.shared),
-        }))
+        Ok(self.client())
+    }
+
+    fn lacks(&self) -> Vec<Ability> {
+        let mut lacks = vec![Ability::PermanentRecords];
+        lacks.push(match self.said {
+            Kind::OnSessions => Ability::Leases,
+            Kind::OnLeases | Kind::BestEffort => Ability::Sessions,
+        });
+        if self.said == Kind::BestEffort {
+            lacks.push(Ability::StrictElections);
+        }
+        lacks
     }
 
     fn ttl(&self) -> Duration {
@@ -135,7 +175,15 @@ impl Fixture for Store {
     }
 
     async fn expire_entry(&self, ticket: &Ticket) -> Result<()> {
-        self.memory.operator().expire_entry(&ticket.name, ticket.id);
+        if self.kind != Kind::OnSessions || self.flaw == Flaw::EndsOneEntryOfASession {
+            self.memory.operator().expire_entry(&ticket.name, ticket.id);
+            return Ok(());
+        }
+        for client in &*self.shared.clients.lock().unwrap() {
+            if client.keeps(ticket) || self.flaw == Flaw::EndsAllSessions {
+                client.end_session(&self.memory);
+            }
+        }
         Ok(())
     }
 
@@ -149,6 +197,7 @@ struct Flawed {
     memory: Memory,
     inner: Arc<MemoryBackend>,
     flaw: Flaw,
+    kind: Kind,
     shared: Arc<Shared>,
 }
 
@@ -187,8 +236,11 @@ impl Backend for Flawed {
             _ => Arc::clone(&self.inner).elector()?.into_any(),
         };
         let (memory, shared) = (self.memory.clone(), Arc::clone(&self.shared));
-        let elector = FlawedElector::new(memory, inner, self.flaw, shared);
-        Some(AnyElector::Strict(Arc::new(elector)))
+        let elector = FlawedElector::new(memory, inner, self.flaw, shared, self.kind);
+        Some(match self.kind {
+            Kind::BestEffort => AnyElector::BestEffort(Arc::new(elector)),
+            Kind::OnLeases | Kind::OnSessions => AnyElector::Strict(Arc::new(elector)),
+        })
     }
 
     async fn close(&self) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Each conformance case of elections is shown to fail on at least one elector with one deliberate flaw.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod best_effort;
 mod elector;
 mod entry;
 mod feed;
@@ -8,12 +9,14 @@ mod flawed;
 
 use std::collections::BTreeSet;
 
-use sd_testing::{Failure, electing};
+use sd_testing::{Case, Failure, electing};
 
-use crate::flawed::{Flaw, Store};
+use crate::flawed::{Flaw, Kind, Store};
 
 /// Which cases must catch which flaw.
-const CATCHES: &[(Flaw, &[&str])] = &[
+type Catches = &'static [(Flaw, &'static [&'static str])];
+
+const ON_LEASES: Catches = &[
     (
         Flaw::PromisesWhatItsTypeDoesNot,
         &["what_is_promised_is_told_and_fits_the_type"],
@@ -258,17 +261,55 @@ const CATCHES: &[(Flaw, &[&str])] = &[
     ),
 ];
 
+const ON_SESSIONS: Catches = &[
+    (
+        Flaw::EndsOneEntryOfASession,
+        &["the_end_of_a_session_is_the_end_of_all_its_entries"],
+    ),
+    (
+        Flaw::EndsAllSessions,
+        &["the_end_of_a_session_is_the_end_of_all_its_entries"],
+    ),
+    (
+        Flaw::ConfirmsWithoutLooking,
+        &[
+            "the_end_of_a_session_is_the_end_of_all_its_entries",
+            "a_leader_whose_lease_ended_is_told_and_never_comes_back",
+        ],
+    ),
+];
+
+/// On a server that is well, best effort is no excuse.
+const BEST_EFFORT: Catches = &[
+    (Flaw::ElectsEverybody, &["a_second_candidate_waits"]),
+    (
+        Flaw::CountsTokensAnewWhenEmpty,
+        &["tokens_grow_also_when_nobody_took_part_in_between"],
+    ),
+];
+
+const ALL: [(Kind, Catches); 3] = [
+    (Kind::OnLeases, ON_LEASES),
+    (Kind::OnSessions, ON_SESSIONS),
+    (Kind::BestEffort, BEST_EFFORT),
+];
+
+fn case_named(name: &str) -> Case {
+    let mut cases = electing::cases().into_iter();
+    let case = cases.find(|case| case.name == name);
+    case.unwrap_or_else(|| panic!("there is no case {name}"))
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_flaw_is_caught_by_the_cases_that_are_meant_to_catch_it() {
-    let cases = electing::cases();
     let mut missed = Vec::new();
-    for &(flaw, names) in CATCHES {
-        for name in names {
-            let case = cases.iter().find(|case| case.name == *name);
-            let case = case.unwrap_or_else(|| panic!("there is no case {name}"));
-            let outcome = case.run(&Store::with(flaw)).await;
-            if !matches!(outcome, Err(Failure::Broken(_))) {
-                missed.push(format!("{flaw:?}: {name}: {outcome:?}"));
+    for (kind, catches) in ALL {
+        for &(flaw, names) in catches {
+            for name in names {
+                let outcome = case_named(name).run(&Store::new(kind, flaw)).await;
+                if !matches!(outcome, Err(Failure::Broken(_))) {
+                    missed.push(format!("{kind:?}: {flaw:?}: {name}: {outcome:?}"));
+                }
             }
         }
     }
@@ -278,11 +319,8 @@ async fn every_flaw_is_caught_by_the_cases_that_are_meant_to_catch_it() {
 #[test]
 fn every_case_catches_a_flaw() {
     let cases = electing::cases();
-    let catching: BTreeSet<&str> = CATCHES
-        .iter()
-        .flat_map(|(_, names)| *names)
-        .copied()
-        .collect();
+    let catching = ALL.iter().flat_map(|(_, catches)| *catches);
+    let catching: BTreeSet<&str> = catching.flat_map(|(_, names)| *names).copied().collect();
     let names: BTreeSet<&str> = cases.iter().map(|case| case.name).collect();
     assert_eq!(names, catching);
     assert_eq!(names.len(), cases.len(), "two cases have one name");
@@ -290,7 +328,21 @@ fn every_case_catches_a_flaw() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_flaw_every_case_passes() {
-    electing::run_all(&Store::with(Flaw::None))
-        .await
-        .expect_passed_but_skipped(&[]);
+    for (kind, _) in ALL {
+        let store = Store::new(kind, Flaw::None);
+        electing::run_all(&store).await.expect_passed();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fixture_that_says_another_guarantee_than_the_elector_is_found_out() {
+    let promised = case_named("what_is_promised_is_told_and_fits_the_type");
+    for (kind, said) in [
+        (Kind::BestEffort, Kind::OnLeases),
+        (Kind::OnLeases, Kind::BestEffort),
+    ] {
+        let store = Store::new(kind, Flaw::None).said_to_be(said);
+        let outcome = promised.run(&store).await;
+        assert!(matches!(outcome, Err(Failure::Broken(_))), "{outcome:?}");
+    }
 }

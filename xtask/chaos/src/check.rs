@@ -13,6 +13,8 @@ mod writes;
 use std::fmt;
 use std::time::Duration;
 
+use sd_core::port::Guarantee;
+
 pub(crate) use self::handover::{Handover, Way};
 pub(crate) use self::leaderless::Gap;
 use crate::history::{At, Election};
@@ -46,6 +48,17 @@ impl Invariant {
         Self::I9,
         Self::I10,
     ];
+
+    /// The guarantee without which it is not promised. Best-effort elections may break those of the strict ones while their servers fail
+    /// over.
+    pub(crate) fn needs(self) -> Guarantee {
+        match self {
+            Self::I1 | Self::I2 | Self::I4 => Guarantee::Strict,
+            Self::I3 | Self::I5 | Self::I6 | Self::I7 | Self::I8 | Self::I9 | Self::I10 => {
+                Guarantee::BestEffort
+            }
+        }
+    }
 
     pub(crate) fn says(self) -> &'static str {
         match self {

@@ -186,19 +186,24 @@ impl Report<'_> {
     }
 
     fn invariants(&self) -> Table {
-        let mut table = Table::new(["", "invariant", "violations", "apart", "naive"]);
+        let best_effort = self.verdict.visits.iter().any(Visit::is_best_effort);
+        let not_promised = best_effort.then_some("not promised");
+        let heads = ["", "invariant", "violations", "apart", "naive"].into_iter();
+        let mut table = Table::new(heads.chain(not_promised));
         for invariant in Invariant::ALL {
             let count = |class| {
                 self.verdict
                     .count(class, |violation| violation.invariant == invariant)
             };
-            table.row([
+            let not_promised = best_effort.then(|| count(Class::NotPromised).to_string());
+            let row = [
                 invariant.to_string(),
                 invariant.says().to_owned(),
                 count(Class::Ours).to_string(),
                 count(Class::Frozen).to_string(),
                 count(Class::Naive).to_string(),
-            ]);
+            ];
+            table.row(row.into_iter().chain(not_promised));
         }
         table
     }
@@ -234,10 +239,10 @@ impl Report<'_> {
                 at,
                 text: what,
             } = violation;
-            let apart = if class == Class::Frozen {
-                " (apart)"
-            } else {
-                ""
+            let apart = match class {
+                Class::Frozen => " (apart)",
+                Class::NotPromised => " (not promised)",
+                Class::Ours | Class::Naive => "",
             };
             let _ = writeln!(
                 text,

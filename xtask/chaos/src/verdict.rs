@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sd_core::port::Safety;
+use sd_core::port::{Guarantee, Safety};
 
 use crate::backend::Backend;
 use crate::check::{Findings, Invariant, Violation};
@@ -83,6 +83,8 @@ pub(crate) enum Class {
     Ours,
     /// A server was frozen that does not survive this without harm.
     Frozen,
+    /// The elections are best effort, and only strict ones promise it. Counted.
+    NotPromised,
     /// It was made by the candidate that must be caught.
     Naive,
 }
@@ -121,11 +123,18 @@ impl Visit {
         let follows = matches!(violation.invariant, Invariant::I1 | Invariant::I4);
         match violation.election {
             Election::Naive => Class::Naive,
+            _ if violation.invariant.needs() == Guarantee::Strict && self.is_best_effort() => {
+                Class::NotPromised
+            }
             _ if follows && self.is_harmed_by_freezing() && self.was_frozen(violation.at) => {
                 Class::Frozen
             }
             _ => Class::Ours,
         }
+    }
+
+    pub(crate) fn is_best_effort(&self) -> bool {
+        self.safety.guarantee == Guarantee::BestEffort
     }
 
     /// Whether `Safety` warns of what a frozen server does when it goes on.
@@ -337,6 +346,39 @@ mod tests {
             .ended_all();
         let visit = visit_of(&script, true);
         assert_eq!(classes(&visit), [(Invariant::I2, Class::Ours)]);
+    }
+
+    /// Beliefs overlap, tokens are equal, and one term ends twice.
+    #[test]
+    fn what_only_strict_elections_promise_is_counted_apart_where_they_are_best_effort() {
+        let mut script = Script::default();
+        script.elected("a", 1, 1_000).elected("b", 1, 1_500);
+        script
+            .believed("a", 1, 1_000, 2_000)
+            .believed("b", 1, 1_500, 3_000);
+        script.ended_all().ended("a", 1, 2_100);
+        let mut visit = visit_of(&script, false);
+        for (guarantee, class) in [
+            (Guarantee::Strict, Class::Ours),
+            (Guarantee::BestEffort, Class::NotPromised),
+        ] {
+            visit.safety.guarantee = guarantee;
+            let classes = classes(&visit);
+            for (invariant, of) in [
+                (Invariant::I1, class),
+                (Invariant::I2, class),
+                (Invariant::I7, Class::Ours),
+            ] {
+                assert!(
+                    classes.contains(&(invariant, of)),
+                    "{invariant}: {classes:?}"
+                );
+            }
+        }
+        let verdict = Verdict::new(Backend::Etcd, vec![visit], NO_BARS);
+        let excused = |violation: &Violation| violation.invariant.needs() == Guarantee::Strict;
+        assert_eq!(verdict.count(Class::Ours, excused), 0);
+        assert!(!verdict.is_good());
     }
 
     #[test]
