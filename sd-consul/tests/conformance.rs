@@ -12,7 +12,7 @@ use common::{Operator, TTL, config_at, server};
 use sd_consul::{ConsulBackend, DEFAULT_ELECTION_PREFIX, DEFAULT_REQUEST_TIMEOUT};
 use sd_core::port::{Ticket, async_trait};
 use sd_core::{Backend, ElectionName, RecordId, Result, ServiceName};
-use sd_testing::{Fixture, electing, reading, writing};
+use sd_testing::{Fixture, electing, operating, reading, writing};
 
 /// The running Consul, and an operator beside the library.
 struct Consul(Operator);
@@ -109,4 +109,12 @@ async fn passes_all_electing_cases() {
     electing::run_all(&Consul::new())
         .await
         .expect_passed_but_skipped(&["candidates_lead_in_the_order_in_which_they_joined"]);
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn passes_all_operating_cases() {
+    operating::run_all(&Consul::new())
+        .await
+        .expect_passed_but_skipped(&["ready_wins_over_a_record_that_is_not_ready"]);
 }

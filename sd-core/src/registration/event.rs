@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::model::overriding::Override;
 use crate::port::registrar::Liveness;
 
 /// Something that happened to a registration.
@@ -19,7 +20,12 @@ pub enum RegistrationEvent {
     AtRisk(Error),
     /// A renewal succeeded after [`AtRisk`](Self::AtRisk). The record was there all the time.
     Recovered,
-    /// The record is gone. The keeper registers it again.
+    /// An operator says this of the record, in place of its owner: readers go by it. An owner whose record is
+    /// [draining](Override::Draining) should finish and deregister.
+    Overridden(Override),
+    /// An operator has cleared the override: readers go by what the owner says.
+    OverrideCleared,
+    /// The record is gone, and an override with it. The keeper registers it again.
     Lost(Error),
     /// An attempt to register failed. The next attempt follows after `delay`.
     Retrying {
@@ -44,6 +50,8 @@ impl RegistrationEvent {
             Self::Updated => "updated",
             Self::AtRisk(_) => "at_risk",
             Self::Recovered => "recovered",
+            Self::Overridden(_) => "overridden",
+            Self::OverrideCleared => "override_cleared",
             Self::Lost(_) => "lost",
             Self::Retrying { .. } => "retrying",
             Self::Withdrawn => "withdrawn",
@@ -62,6 +70,8 @@ impl RegistrationEvent {
             Self::Registered(_)
             | Self::Updated
             | Self::Recovered
+            | Self::Overridden(_)
+            | Self::OverrideCleared
             | Self::Withdrawn
             | Self::Released => None,
         }
@@ -70,7 +80,11 @@ impl RegistrationEvent {
     /// Where the registration stands after this event.
     pub(crate) fn phase(&self) -> RegistrationPhase {
         match self {
-            Self::Registered(_) | Self::Updated | Self::Recovered => RegistrationPhase::Registered,
+            Self::Registered(_)
+            | Self::Updated
+            | Self::Recovered
+            | Self::Overridden(_)
+            | Self::OverrideCleared => RegistrationPhase::Registered,
             Self::AtRisk(_) => RegistrationPhase::AtRisk,
             Self::Lost(_) | Self::Retrying { .. } => RegistrationPhase::Registering,
             Self::Withdrawn | Self::Released | Self::Failed(_) => RegistrationPhase::Ended,

@@ -9,6 +9,7 @@ use tokio_util::sync::DropGuard;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::instance::{Instance, RecordId};
+use crate::model::overriding::Override;
 use crate::registration::command::Command;
 use crate::registration::event::{RegistrationEvent, RegistrationPhase};
 use crate::registration::keeper::{Ending, KeeperHandle};
@@ -53,6 +54,12 @@ impl RegistrationGuard {
     /// Where the registration stands.
     pub fn phase(&self) -> RegistrationPhase {
         self.keeper.status.borrow().phase
+    }
+
+    /// What an operator says of the record in place of its owner, as the last renewal found it. Readers go by it, whatever
+    /// [`set_ready`](Self::set_ready) says.
+    pub fn overridden(&self) -> Option<Override> {
+        self.keeper.status.borrow().overridden
     }
 
     /// Waits for the next event. Returns `None` after the last one. Unread events are kept up to 64; then the oldest are

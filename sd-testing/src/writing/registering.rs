@@ -84,7 +84,8 @@ async fn what_is_granted_is_reported_and_within_limits(fixture: &dyn Fixture) ->
     let asked = Attempt::new(fixture.ttl());
     let registration = scene.registrar.register(&instance, &asked).await?;
     let limits = scene.registrar.limits();
-    for granted in [registration.liveness(), registration.renew().await?] {
+    let renewed = registration.renew().await?;
+    for granted in [registration.liveness(), renewed.liveness] {
         match granted {
             Liveness::Lease { ttl } | Liveness::Session { ttl } => {
                 ensure(limits.ttl.contains(&ttl), || {

@@ -2,12 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod flawed;
+mod operator;
 mod registrar;
 mod watcher;
 
 use std::collections::BTreeSet;
 
-use sd_testing::{Case, Failure, reading, writing};
+use sd_testing::{Case, Failure, operating, reading, writing};
 
 use crate::flawed::{Flaw, Store};
 
@@ -283,14 +284,18 @@ const CATCHES: &[(Flaw, &[&str])] = &[
 ];
 
 fn all_cases() -> Vec<Case> {
-    [reading::cases(), writing::cases()].concat()
+    [reading::cases(), writing::cases(), operating::cases()].concat()
+}
+
+fn all_catches() -> impl Iterator<Item = (Flaw, &'static [&'static str])> {
+    CATCHES.iter().chain(operator::CATCHES).copied()
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_flaw_is_caught_by_the_cases_that_are_meant_to_catch_it() {
     let cases = all_cases();
     let mut missed = Vec::new();
-    for &(flaw, names) in CATCHES {
+    for (flaw, names) in all_catches() {
         for name in names {
             let case = cases.iter().find(|case| case.name == *name);
             let case = case.unwrap_or_else(|| panic!("there is no case {name}"));
@@ -305,9 +310,8 @@ async fn every_flaw_is_caught_by_the_cases_that_are_meant_to_catch_it() {
 
 #[test]
 fn every_case_catches_a_flaw() {
-    let catching: BTreeSet<&str> = CATCHES
-        .iter()
-        .flat_map(|(_, names)| *names)
+    let catching: BTreeSet<&str> = all_catches()
+        .flat_map(|(_, names)| names)
         .copied()
         .collect();
     let cases: BTreeSet<&str> = all_cases().iter().map(|case| case.name).collect();
@@ -322,6 +326,9 @@ async fn without_a_flaw_every_case_passes() {
         .await
         .expect_passed_but_skipped(&[]);
     writing::run_all(&store)
+        .await
+        .expect_passed_but_skipped(&[]);
+    operating::run_all(&store)
         .await
         .expect_passed_but_skipped(&[]);
 }

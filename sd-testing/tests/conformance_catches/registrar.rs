@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sd_core::port::{Attempt, Limits, Liveness, Registration, async_trait};
+use sd_core::port::{Attempt, Limits, Liveness, Registration, Renewed, async_trait};
 use sd_core::{Error, ErrorKind, Instance, InstanceId, Instancer, RecordId, Registrar, Result};
 use tokio::task::yield_now;
 use tokio::time::sleep;
@@ -135,6 +135,7 @@ impl Registrar for Flawed {
             }
             registered => registered?,
         });
+        self.inherit(&registration.record).await?;
         Ok(Box::new(registration))
     }
 
@@ -160,6 +161,9 @@ impl Registrar for Flawed {
     async fn release(&self, record: &RecordId) -> Result<()> {
         if self.has(Flaw::WithdrawsWhenReleased) {
             self.inner.withdraw(record).await?;
+        }
+        if self.has(Flaw::ReleasesOverrides) {
+            self.clear_override(record).await?;
         }
         self.inner.release(record).await
     }
@@ -205,22 +209,29 @@ impl Registration for FlawedRegistration {
         Liveness::Lease { ttl }
     }
 
-    async fn renew(&self) -> Result<Liveness> {
+    async fn renew(&self) -> Result<Renewed> {
+        let unseen = Renewed::new(self.liveness());
         if self.has(Flaw::RenewsNothing) {
-            return Ok(self.liveness());
+            return Ok(unseen);
         }
         match self.inner()?.renew().await {
-            Err(_) if self.has(Flaw::RenewsWithoutLooking) => Ok(self.liveness()),
+            Err(_) if self.has(Flaw::RenewsWithoutLooking) => Ok(unseen),
             Err(_) if self.has(Flaw::RenewsByRegisteringAgain) => {
                 self.backend.write(&self.again(), &self.stored).await?;
-                Ok(self.liveness())
+                Ok(unseen)
             }
-            renewed => renewed,
+            renewed => {
+                let said = renewed?.overridden;
+                Ok(unseen.with_override(said.filter(|_| !self.has(Flaw::TellsNoOwnerOfOverrides))))
+            }
         }
     }
 
     async fn update(&self, record: &Instance) -> Result<()> {
         let record = record.clone().with_id(self.record.id.clone());
+        if self.has(Flaw::ClearsOverridesByUpdating) {
+            self.backend.clear_override(&self.record).await?;
+        }
         if self.has(Flaw::UpdatesByDeleteAndPut) {
             self.backend.inner.withdraw(&self.record).await?;
             yield_now().await;
