@@ -126,7 +126,8 @@ async fn of_two_operators_the_last_one_counts(fixture: &dyn Fixture) -> Outcome 
             ward.operator.set_override(&id, drain),
             second.set_override(&id, unready),
         );
-        (one?, two?);
+        one?;
+        two?;
         let listed = ward.scene.list().await?;
         let said = listed.get(record.id()).and_then(|one| one.overridden());
         ensure(said == drain || said == unready, || {
