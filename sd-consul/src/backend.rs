@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sd_core::clock::{BootClock, Clock};
-use sd_core::port::AnyElector;
+use sd_core::port::{AnyElector, Operator};
 use sd_core::{Backend, Registrar, Registry, RegistryConfig, Result};
 
 use crate::client::clients::Clients;
@@ -14,6 +14,7 @@ use crate::client::{Client, Concurrency};
 use crate::config::ConsulConfig;
 use crate::config::rules::RULES;
 use crate::election::elector::ConsulElector;
+use crate::operating::operator::ConsulOperator;
 use crate::reading::revision_domain::RevisionDomain;
 use crate::writing::registrar::ConsulRegistrar;
 
@@ -93,6 +94,11 @@ impl Backend for ConsulBackend {
     fn registrar(self: Arc<Self>) -> Option<Arc<dyn Registrar>> {
         let registrar: Arc<dyn Registrar> = Arc::<ConsulRegistrar>::clone(&self.registrar);
         Some(registrar)
+    }
+
+    fn operator(self: Arc<Self>) -> Option<Arc<dyn Operator>> {
+        let client = Arc::clone(self.clients.shared());
+        Some(Arc::new(ConsulOperator::new(client)))
     }
 
     fn elector(self: Arc<Self>) -> Option<AnyElector> {

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ConsulConfig;
 use crate::health_check::{Check, CheckDefinition, Health, State};
+use crate::maintenance::Reason;
 
 /// The metadata key that names the node of an instance that another program registered.
 pub const NODE: &str = "consul-node";
@@ -107,7 +108,7 @@ pub(crate) struct Node {
     #[serde(rename = "Node")]
     pub(crate) name: String,
     #[serde(default)]
-    address: String,
+    pub(crate) address: String,
     #[serde(default)]
     datacenter: String,
     meta: Option<BTreeMap<String, String>>,
@@ -459,6 +460,7 @@ impl Codec {
             ));
         }
         let Identity { id, ours } = identity?;
+        let maintenance = Reason::of(&entry.checks, &entry.service.id);
         let is_ours = ours.is_some();
         let incarnation = ours.unwrap_or(Incarnation::from_u64(entry.service.create_index));
         let HealthEntry {
@@ -474,9 +476,18 @@ impl Codec {
             .weights
             .map_or(Instance::DEFAULT_WEIGHT, |w| w.in_state(health.state));
         let mut instance = Instance::of_run(service.clone(), id, incarnation, endpoint)
-            .with_ready(!health.maintenance)
+            .with_ready(!health.node_maintenance)
             .with_weight(number(WEIGHT).unwrap_or(consuls))
             .with_priority(number(PRIORITY).unwrap_or(0));
+        match maintenance {
+            None => {}
+            // What is said of an earlier run under the id says nothing of this one.
+            Some(Reason::Override(overriding)) if overriding.incarnation != incarnation => {}
+            Some(Reason::Override(overriding)) => {
+                instance = instance.with_override(overriding.said);
+            }
+            Some(Reason::NotReady | Reason::Other(_)) => instance = instance.with_ready(false),
+        }
         let version = if is_ours { VERSION } else { THEIR_VERSION };
         if let Some(version) = meta.get(version) {
             instance = instance.with_version(version);
@@ -527,7 +538,7 @@ mod tests {
     use std::time::Duration;
 
     use proptest::prelude::*;
-    use sd_core::ErrorKind;
+    use sd_core::{ErrorKind, Override};
     use serde_json::json;
 
     use super::*;
@@ -732,6 +743,31 @@ mod tests {
             let maintenance = json!([{"CheckID": id, "Status": "critical"}]);
             assert_eq!(ready(&strict, maintenance), Some(false), "{id}");
         }
+    }
+
+    #[test]
+    fn an_override_is_of_one_run_and_the_nodes_maintenance_wins_over_it() {
+        let instance = instance();
+        let written = definition(&instance).unwrap();
+        let codec = Codec::new(&ConsulConfig::default());
+        let run = instance.incarnation();
+        let read = |notes: String, node: &str| {
+            let checks = json!([
+                {"CheckID": "_service_maintenance:greeter:g-1", "Status": "critical", "Notes": notes},
+                {"CheckID": "_node_maintenance", "Status": node},
+            ]);
+            let read = codec.decode(&service(), told(&written, &checks));
+            let read = read.unwrap().unwrap();
+            (read.is_ready(), read.overridden())
+        };
+        let drained = (false, Some(Override::Draining));
+        let of = |run| format!("sd: override draining {run}");
+        assert_eq!(read(of(run), "passing"), drained);
+        assert_eq!(read(of(run), "critical"), drained);
+        let other = Incarnation::random();
+        assert_eq!(read(of(other), "passing"), (true, None));
+        assert_eq!(read(of(other), "critical"), (false, None));
+        assert_eq!(read("disk".to_owned(), "passing"), (false, None));
     }
 
     #[test]

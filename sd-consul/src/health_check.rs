@@ -13,16 +13,11 @@ use crate::config::check_kind::CheckKind;
 const LONGEST_CHECK: Duration = Duration::from_secs(10);
 /// How the checks of maintenance mode are called: of a node, and before the id of a service.
 const NODE_MAINTENANCE: &str = "_node_maintenance";
-const SERVICE_MAINTENANCE: &str = "_service_maintenance:";
+pub(crate) const SERVICE_MAINTENANCE: &str = "_service_maintenance:";
 
 /// The id that Consul gives the one check of a service.
 pub(crate) fn check_id(service_id: &str) -> String {
     format!("service:{service_id}")
-}
-
-/// The id of the check that stands for the maintenance mode of a service.
-pub(crate) fn maintenance_id(service_id: &str) -> String {
-    format!("{SERVICE_MAINTENANCE}{service_id}")
 }
 
 /// A check as it is registered with a service.
@@ -153,8 +148,8 @@ pub(crate) struct Check {
 pub(crate) struct Health {
     /// The worst state, maintenance mode left aside.
     pub(crate) state: State,
-    /// Whether the instance or its node is in maintenance mode.
-    pub(crate) maintenance: bool,
+    /// Whether the node is in maintenance mode.
+    pub(crate) node_maintenance: bool,
 }
 
 /// The state of one or more checks, the worst last.
@@ -166,7 +161,7 @@ pub(crate) enum State {
 }
 
 impl Check {
-    fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         match self.status.as_str() {
             "passing" => State::Passing,
             "warning" => State::Warning,
@@ -189,9 +184,9 @@ impl Health {
         let others = checks.iter().filter(|check| !check.is_maintenance());
         Self {
             state: others.map(Check::state).max().unwrap_or(State::Passing),
-            maintenance: checks
+            node_maintenance: checks
                 .iter()
-                .any(|check| check.is_maintenance() && check.state() != State::Passing),
+                .any(|check| check.id == NODE_MAINTENANCE && check.state() != State::Passing),
         }
     }
 
@@ -286,8 +281,11 @@ mod tests {
                 .iter()
                 .map(|(id, status)| check(id, status))
                 .collect();
-            let Health { state, maintenance } = Health::of(&checks);
-            (state, maintenance)
+            let Health {
+                state,
+                node_maintenance,
+            } = Health::of(&checks);
+            (state, node_maintenance)
         };
         assert_eq!(health(&[]), (State::Passing, false));
         assert_eq!(
@@ -303,7 +301,7 @@ mod tests {
                 ("service:a", "passing"),
                 ("_service_maintenance:a", "critical")
             ]),
-            (State::Passing, true)
+            (State::Passing, false)
         );
         assert_eq!(
             health(&[("_node_maintenance", "critical"), ("service:a", "critical")]),

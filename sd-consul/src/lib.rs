@@ -6,11 +6,14 @@ mod client;
 
 mod codec;
 mod health_check;
+mod maintenance;
 mod write_queue;
 
 mod reading;
 
 mod writing;
+
+mod operating;
 
 mod election;
 

@@ -12,7 +12,7 @@ use common::{Operator, TTL, config_at, server};
 use sd_consul::{ConsulBackend, DEFAULT_ELECTION_PREFIX, DEFAULT_REQUEST_TIMEOUT};
 use sd_core::port::{Ticket, async_trait};
 use sd_core::{Backend, ElectionName, RecordId, Result, ServiceName};
-use sd_testing::{Ability, Fixture, electing, reading, writing};
+use sd_testing::{Ability, Fixture, electing, operating, reading, writing};
 
 /// The running Consul, and an operator beside the library.
 struct Consul(Operator);
@@ -45,6 +45,7 @@ impl Fixture for Consul {
             Ability::Sessions,
             Ability::PermanentRecords,
             Ability::FairElections,
+            Ability::ReadyOverrides,
         ]
     }
 
@@ -112,4 +113,10 @@ async fn passes_all_writing_cases() {
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn passes_all_electing_cases() {
     electing::run_all(&Consul::new()).await.expect_passed();
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn passes_all_operating_cases() {
+    operating::run_all(&Consul::new()).await.expect_passed();
 }

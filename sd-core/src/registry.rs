@@ -18,14 +18,16 @@ use crate::feed::config::SubscriptionConfig;
 use crate::feed::services::{ServicesSubscription, SharedServices};
 use crate::feed::subscription::{Discovery, Shared, Subscription, SubscriptionDump};
 use crate::health::Health;
-use crate::model::instance::Instance;
+use crate::model::instance::{Instance, RecordId};
 use crate::model::name::ServiceName;
 use crate::model::newest_run::without_older_runs;
+use crate::model::overriding::Override;
 use crate::model::snapshot::Snapshot;
 use crate::model::state::Status;
 use crate::port::backend::Backend;
 use crate::port::elector::AnyElector;
 use crate::port::instancer::Instancer;
+use crate::port::operator::Operator;
 use crate::port::registrar::check_registration;
 use crate::reading_backend::ReadingBackend;
 use crate::registration::command::Confirm;
@@ -343,6 +345,8 @@ impl Registry {
         const OP: &str = "register";
         self.check_open(OP)?;
         let runtime = runtime(OP)?;
+        // One that was read may have an override, which is that of another record.
+        let instance = instance.with_override(None);
         let registrar = Arc::clone(&self.inner.backend).registrar().ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, OP).because(format!(
                 "this registry ({}) can only be read: register the instance at one that has a server",
@@ -364,6 +368,62 @@ impl Registry {
             &self.inner.tasks,
             &runtime,
         )
+    }
+
+    /// Has readers see a record as an operator wants it, whatever its owner says: for tools that take a living instance out of
+    /// service or put it back. Replaces an override that is there. Sets no deadline beyond the backend's own.
+    ///
+    /// The override names this run and ends with its record. If the record is lost or [removed](Self::remove_record) and registered
+    /// again, it is as its owner says. Instances that readers see have it in [`Instance::overridden`]. The owner is told at its next
+    /// renewal, with [`RegistrationEvent::Overridden`](crate::RegistrationEvent::Overridden), and does not write it away. One that is
+    /// told that it is [draining](Override::Draining) should finish and deregister.
+    ///
+    /// # Errors
+    /// - `NotFound` if no record has the id.
+    /// - `Conflict` if the record is that of another run, which [`Error::holder`] names.
+    /// - `Unsupported` if the registry has no place for this override. The cause says what to do instead.
+    /// - `Closed` after [`close`](Self::close).
+    /// - Otherwise why the server did not confirm.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the override may or may not be set.
+    pub async fn set_override(&self, record: &RecordId, wanted: Override) -> Result<()> {
+        let operator = self.operator("set override")?;
+        operator.set_override(record, Some(wanted)).await
+    }
+
+    /// Lets a record's own readiness count again. Fine if it is not overridden.
+    ///
+    /// # Errors
+    /// As [`set_override`](Self::set_override).
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the override may or may not be cleared.
+    pub async fn clear_override(&self, record: &RecordId) -> Result<()> {
+        let operator = self.operator("clear override")?;
+        operator.set_override(record, None).await
+    }
+
+    /// Removes the record of another process, with its override: for what a run has left behind. Readers learn that it was removed on
+    /// purpose. A living owner registers it again at its next renewal, as it says itself.
+    ///
+    /// # Errors
+    /// As [`set_override`](Self::set_override).
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the record may or may not be removed.
+    pub async fn remove_record(&self, record: &RecordId) -> Result<()> {
+        self.operator("remove record")?.remove(record).await
+    }
+
+    fn operator(&self, op: &'static str) -> Result<Arc<dyn Operator>> {
+        self.check_open(op)?;
+        Arc::clone(&self.inner.backend).operator().ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, op).because(format!(
+                "this registry ({}) cannot change records of other processes: change the record where it comes from",
+                self.inner.backend.name()
+            ))
+        })
     }
 
     /// An elector with a connection of its own. Most programs give the registry to a `Candidate` of `sd-election` instead.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sd_core::memory::Memory;
 use sd_core::port::{Ticket, async_trait};
 use sd_core::{Backend, ElectionName, RecordId, Result};
-use sd_testing::{Ability, Fixture, electing, reading, writing};
+use sd_testing::{Ability, Fixture, electing, operating, reading, writing};
 
 #[derive(Default)]
 struct Embedded(Memory);
@@ -58,6 +58,13 @@ async fn the_embedded_registry_passes_all_writing_cases() {
 #[tokio::test(start_paused = true)]
 async fn the_embedded_registry_passes_all_electing_cases() {
     electing::run_all(&Embedded::default())
+        .await
+        .expect_passed();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_embedded_registry_passes_all_operating_cases() {
+    operating::run_all(&Embedded::default())
         .await
         .expect_passed();
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use etcd_client::GetOptions;
 use sd_core::clock::{BootClock, Clock};
-use sd_core::port::AnyElector;
+use sd_core::port::{AnyElector, Operator};
 use sd_core::{Backend, Registrar, Registry, RegistryConfig, Result};
 
 use crate::client::Client;
@@ -13,6 +13,7 @@ use crate::client::credentials::Credentials;
 use crate::codec::Layout;
 use crate::config::EtcdConfig;
 use crate::election::elector::EtcdElector;
+use crate::operating::operator::EtcdOperator;
 use crate::writing::registrar::EtcdRegistrar;
 
 /// Opens a registry over an etcd cluster. Does not wait for the server and needs no runtime: the first use connects. Reads the
@@ -92,6 +93,11 @@ impl Backend for EtcdBackend {
     fn registrar(self: Arc<Self>) -> Option<Arc<dyn Registrar>> {
         let registrar: Arc<dyn Registrar> = Arc::<EtcdRegistrar>::clone(&self.registrar);
         Some(registrar)
+    }
+
+    fn operator(self: Arc<Self>) -> Option<Arc<dyn Operator>> {
+        let (client, layout) = (Arc::clone(&self.client), self.layout.clone());
+        Some(Arc::new(EtcdOperator::new(client, layout)))
     }
 
     fn elector(self: Arc<Self>) -> Option<AnyElector> {

@@ -1,7 +1,8 @@
 //! Between an [`Instance`] and what is stored in etcd: keys and values. Pure functions.
 //!
 //! A record is kept under `<prefix>/<service>/<id>`. Its value is our JSON, or go-kit's plain `scheme://host:port`. In the key of
-//! a plain value, names stand as they are, slashes included, as go-kit writes them; in the key of our JSON, [`names`] says how.
+//! a plain value, names stand as they are, slashes included, as go-kit writes them; in the key of our JSON, [`names`] says how. What an
+//! operator says of a record lies beside it: see [`overrides`].
 
 #[cfg(test)]
 mod frozen;
@@ -10,6 +11,7 @@ pub(crate) mod gokit;
 mod golden;
 pub(crate) mod json;
 pub(crate) mod names;
+pub(crate) mod overrides;
 
 use std::borrow::Cow;
 
@@ -72,10 +74,6 @@ impl Layout {
         }
     }
 
-    pub(crate) fn format(&self) -> Format {
-        self.format
-    }
-
     /// The key of a record.
     pub(crate) fn key(&self, service: &ServiceName, id: &InstanceId) -> String {
         let segment = match self.format {
@@ -83,6 +81,25 @@ impl Layout {
             Format::GoKit => service.as_str().into(),
         };
         format!("{}/{segment}/{}", self.prefix, self.suffix(id))
+    }
+
+    /// Where a record may be: where we would write it, and where go-kit would.
+    pub(crate) fn keys(&self, service: &ServiceName, id: &InstanceId) -> Vec<String> {
+        let folders = self.folders(service);
+        let plain = folders.plain.as_ref().unwrap_or(&folders.ours);
+        let mut keys = vec![
+            format!("{}{}", folders.ours, id_suffix(id)),
+            format!("{plain}{id}"),
+        ];
+        keys.dedup();
+        keys
+    }
+
+    /// The key of what an operator says of a record of ours. `None` in go-kit's layout, where everything is taken for an address.
+    pub(crate) fn override_key(&self, service: &ServiceName, id: &InstanceId) -> Option<String> {
+        let (folder, _) = self.folders(service).ours();
+        let suffix = overrides::suffix(&id_suffix(id));
+        (self.format == Format::Json).then(|| format!("{folder}{suffix}"))
     }
 
     /// How the key of a record ends, after the folder of its service.
@@ -184,7 +201,7 @@ fn below(folder: &str) -> (String, String) {
     (folder.to_owned(), end)
 }
 
-fn is_json(value: &[u8]) -> bool {
+pub(crate) fn is_json(value: &[u8]) -> bool {
     value.trim_ascii_start().starts_with(b"{")
 }
 

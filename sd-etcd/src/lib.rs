@@ -6,6 +6,7 @@ mod client;
 mod codec;
 
 mod election;
+mod operating;
 mod reading;
 mod writing;
 

@@ -12,7 +12,7 @@ use etcd_client::Client;
 use sd_core::port::{Ticket, async_trait};
 use sd_core::{Backend, ElectionName, Error, ErrorKind, RecordId, Result, ServiceName};
 use sd_etcd::EtcdBackend;
-use sd_testing::{Ability, Fixture, electing, reading, writing};
+use sd_testing::{Ability, Fixture, electing, operating, reading, writing};
 
 /// A prefix of its own in the running etcd, and an operator beside the library.
 struct Prefix {
@@ -124,6 +124,14 @@ async fn passes_all_writing_cases() {
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn passes_all_electing_cases() {
     electing::run_all(&Prefix::new().await)
+        .await
+        .expect_passed();
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn passes_all_operating_cases() {
+    operating::run_all(&Prefix::new().await)
         .await
         .expect_passed();
 }

@@ -157,7 +157,8 @@ async fn registering_again_writes_nothing_and_takes_no_second_lease() {
         .unwrap();
     let stored = entries(&mut operator, &prefix).await.remove(0);
     assert_eq!((stored.lease(), stored.version()), (lease, 2));
-    assert_eq!(first.renew().await.unwrap(), Liveness::Lease { ttl: TTL });
+    let renewed = first.renew().await.unwrap();
+    assert_eq!(renewed.liveness, Liveness::Lease { ttl: TTL });
 
     registrar.withdraw(&ours.record_id()).await.unwrap();
     registrar.withdraw(&ours.record_id()).await.unwrap();

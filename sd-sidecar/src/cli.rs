@@ -63,6 +63,16 @@ pub(crate) enum Command {
     },
     /// Keep an instance registered until Ctrl-C or SIGTERM, then withdraw it
     Register(Wanted),
+    /// Have readers see an instance as not ready, and ask its owner to finish
+    Drain(Target),
+    /// Have readers see an instance as ready, whatever its owner says
+    Ready(Target),
+    /// Have readers see an instance as not ready, whatever its owner says
+    Unready(Target),
+    /// End what drain, ready or unready said: readers see what the owner says
+    Clear(Target),
+    /// Remove the record of an instance; its owner, if it lives, registers it again
+    Deregister(Target),
     /// Campaign until Ctrl-C or SIGTERM, and run a command while leading
     Elect(Candidacy),
     /// Print the leader of an election
@@ -82,6 +92,20 @@ pub(crate) struct Wait {
     /// How long to wait for the registry's answer
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub(crate) timeout: Duration,
+}
+
+/// The record that an operator means.
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    /// The service's name
+    pub(crate) service: String,
+    /// The instance's id
+    pub(crate) id: String,
+    /// The run of the instance, as list --json prints it [default: the one that is listed now]
+    #[arg(long, value_name = "HEX")]
+    pub(crate) incarnation: Option<String>,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
 }
 
 /// The instance to register.

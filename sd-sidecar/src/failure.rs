@@ -20,7 +20,7 @@ impl Failure {
 
     /// What could not be done at a registry, and why.
     pub(crate) fn at(url: &RegistryUrl, what: &str, error: &Error) -> Self {
-        let hint = hint(error.kind()).map_or_else(String::new, |hint| format!("; try: {hint}"));
+        let hint = hint(error).map_or_else(String::new, |hint| format!("; try: {hint}"));
         Self::Line(format!("cannot {what} at {url}: {}{hint}", error.report()))
     }
 
@@ -46,14 +46,16 @@ impl Failure {
 }
 
 /// What a person can do about it. Errors of the caller say so themselves.
-fn hint(kind: ErrorKind) -> Option<&'static str> {
-    match kind {
+fn hint(error: &Error) -> Option<&'static str> {
+    match error.kind() {
         ErrorKind::Unavailable => Some(
             "check that the registry is running and that this is its address; -v shows each attempt",
         ),
         ErrorKind::Timeout => Some("check the address and any firewall; --timeout waits longer"),
         ErrorKind::Denied => Some("check the user, password, certificates and permissions"),
-        ErrorKind::Conflict => Some("use another --id, or stop the other instance first"),
+        ErrorKind::Conflict if error.op().ends_with("register") => {
+            Some("use another --id, or stop the other instance first")
+        }
         ErrorKind::RateLimited { .. } => Some("again later"),
         ErrorKind::InvalidData => {
             Some("check whether another program writes there; -v shows the answer")

@@ -13,9 +13,11 @@ mod watchdog;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use sd_core::Override;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command};
+use crate::commands::operate::{self, Act};
 use crate::failure::Failure;
 use crate::session::Session;
 
@@ -53,6 +55,17 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::List { service, wait } => commands::list::run(&session, &service, &wait).await?,
         Command::Watch { service } => commands::watch::run(&session, &service).await?,
         Command::Register(wanted) => commands::register::run(&session, &wanted).await?,
+        Command::Drain(target) => {
+            operate::run(&session, &target, Act::Set(Override::Draining)).await?;
+        }
+        Command::Ready(target) => {
+            operate::run(&session, &target, Act::Set(Override::Ready)).await?;
+        }
+        Command::Unready(target) => {
+            operate::run(&session, &target, Act::Set(Override::Unready)).await?;
+        }
+        Command::Clear(target) => operate::run(&session, &target, Act::Clear).await?,
+        Command::Deregister(target) => operate::run(&session, &target, Act::Remove).await?,
         Command::Elect(candidacy) => return commands::elect::run(&session, &candidacy).await,
         Command::Leader { name, watch, wait } => {
             return commands::leader::run(&session, &name, watch, &wait).await;

@@ -29,6 +29,10 @@ pub enum Ability {
     Removal,
     /// A record can be left to another client: [`Registrar::release`](sd_core::Registrar::release).
     Release,
+    /// Operators can override and remove records: [`Backend::operator`](sd_core::Backend::operator).
+    Operators,
+    /// An operator can make ready what its owner says is not.
+    ReadyOverrides,
     /// A record goes when its owner has gone without withdrawing it.
     Expiry,
     /// Each record, and each entry of an election, has a lease of its own, which ends unless it is renewed.

@@ -9,6 +9,7 @@ mod fixture;
 mod follower;
 mod http_message;
 mod http_proxy;
+pub mod operating;
 mod peer;
 mod port;
 pub mod reading;

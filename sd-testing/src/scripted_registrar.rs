@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sd_core::port::{Attempt, Limits, Liveness, Registration};
+use sd_core::port::{Attempt, Limits, Liveness, Registration, Renewed};
 use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Instance, RecordId, Registrar, Result};
 use tokio::sync::watch;
@@ -255,9 +255,9 @@ impl Registration for ScriptedRegistration {
         self.liveness
     }
 
-    async fn renew(&self) -> Result<Liveness> {
+    async fn renew(&self) -> Result<Renewed> {
         self.registrar.call(Op::Renew, None, None).await?;
-        Ok(self.liveness)
+        Ok(Renewed::new(self.liveness))
     }
 
     async fn update(&self, record: &Instance) -> Result<()> {

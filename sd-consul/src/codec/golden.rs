@@ -14,8 +14,8 @@ use crate::config::ConsulConfig;
 use crate::config::check_kind::CheckKind;
 use crate::election::keys::ElectionKeys;
 use crate::election::leader_record;
-use crate::health_check::{CheckDefinition, check_id, maintenance_id};
-use crate::writing::records::NOT_READY;
+use crate::health_check::{CheckDefinition, check_id};
+use crate::maintenance::{Reason, maintenance_id};
 
 /// Name and what is stored, separated by tabs.
 fn stored<const N: usize>(file: &str) -> Vec<[String; N]> {
@@ -134,7 +134,11 @@ fn checks_and_elections_are_named_and_kept_as_the_first_version_did() {
     let changed = text(&leader_record::encode(id, Some(42), b"host-7"));
     let written = [
         ["check", &check_id("s:i"), ""],
-        ["maintenance", &maintenance_id("s:i"), NOT_READY],
+        [
+            "maintenance",
+            &maintenance_id("s:i"),
+            &Reason::NotReady.text(),
+        ],
         ["session", &format!("{}nonce", keys.candidate(id)), ""],
         ["history", keys.history(), ""],
         ["leader", keys.leader(), &leader],

@@ -1,6 +1,7 @@
 //! What the agent itself keeps: services with their checks, which it brings into the catalog a moment later.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use reqwest::Method;
 use sd_core::{ErrorKind, Result};
@@ -9,9 +10,14 @@ use serde_json::json;
 
 use crate::client::Client;
 use crate::client::filter::{ignoring_case, quoted};
+use crate::client::go_duration::go_duration;
 use crate::client::kv::Committed;
 use crate::codec::{CatalogRecord, Service, ServiceDefinition};
 use crate::health_check::{Check, check_id};
+use crate::maintenance::{Reason, maintenance_id};
+
+/// The time-to-live of a check that nothing passes: ten years.
+const NEVER_PASSES: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// A service of the agent.
 #[derive(Debug)]
@@ -96,20 +102,40 @@ impl Client {
         }
     }
 
-    /// Puts a service into maintenance mode for this reason, or ends it with `None`.
+    /// Puts a service into maintenance mode for this reason unless it is in it already, or ends it with `None`.
     pub(crate) async fn set_maintenance(
         &self,
         op: &'static str,
         id: &str,
-        reason: Option<&str>,
+        reason: Option<&Reason>,
     ) -> Result<()> {
         let path = ["agent", "service", "maintenance", id];
         let mut request = self.local(op, Method::PUT, &path);
         request = request.with("enable", reason.is_some().to_string());
         if let Some(reason) = reason {
-            request = request.with("reason", reason);
+            request = request.with("reason", reason.text());
         }
         self.call(request).await.map(drop)
+    }
+
+    /// Puts a service into maintenance mode for this reason, whether or not it is in it for another one. Ending it in between would show
+    /// readers that it is ready, so its check is written over. The agent takes it with a time-to-live alone, after which it stays critical.
+    pub(crate) async fn replace_maintenance(
+        &self,
+        op: &'static str,
+        id: &str,
+        reason: &Reason,
+    ) -> Result<()> {
+        let check = json!({
+            "ID": maintenance_id(id),
+            "Name": "Service Maintenance Mode",
+            "ServiceID": id,
+            "Status": "critical",
+            "TTL": go_duration(NEVER_PASSES),
+            "Notes": reason.text(),
+        });
+        let request = self.local(op, Method::PUT, &["agent", "check", "register"]);
+        self.call(request.json(&check)?).await.map(drop)
     }
 
     /// Says that a service is well, for another time-to-live. `NotFound` if its check is not there.

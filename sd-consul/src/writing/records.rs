@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use sd_core::port::no_such_record;
 use sd_core::{
     Address, Error, ErrorKind, Incarnation, Instance, InstanceId, RecordId, Result, ServiceName,
 };
@@ -14,10 +15,8 @@ use tracing::debug;
 use crate::client::Client;
 use crate::codec::{Codec, HealthEntry, Service, ServiceDefinition, service_id};
 use crate::config::check_kind::CheckKind;
-use crate::health_check::{Check, Health, State, check_id, maintenance_id};
-
-/// Why one of our instances is in maintenance mode. Another reason is an operator's, who also ends it.
-pub(crate) const NOT_READY: &str = "sd: not ready";
+use crate::health_check::{Health, State, check_id};
+use crate::maintenance::Reason;
 
 /// The catalog takes a few milliseconds, so it is looked at soon, and then less and less often.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -64,14 +63,12 @@ impl Other {
 }
 
 /// How our record is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct RecordState {
     /// What its check says; `None` without one.
     check: Option<State>,
-    /// Whether we put it into maintenance mode.
-    unready: bool,
-    /// Whether we or an operator did.
-    pub(crate) maintained: bool,
+    /// Why it is in maintenance mode, if it is.
+    pub(crate) maintenance: Option<Reason>,
 }
 
 /// The agent's records.
@@ -91,8 +88,7 @@ impl Records<'_> {
         let run = found.service.run_of(&record.service);
         let state = RecordState {
             check: Health::of_check(&found.checks, &check_id(&id)),
-            unready: is_unready(&found.checks, &id),
-            maintained: maintenance(&found.checks, &id).is_some(),
+            maintenance: Reason::of(&found.checks, &id),
         };
         if run.as_ref().is_some_and(|run| is_of(record, run)) {
             return Ok(Holder::Us(state));
@@ -138,7 +134,7 @@ impl Records<'_> {
             .client
             .replace_in_catalog(self.op, node, &record)
             .await?;
-        Ok(replaced.then_some(Holder::Us(other.state)))
+        Ok(replaced.then(|| Holder::Us(other.state.clone())))
     }
 
     /// Fails if the agent has a service whose id differs only in case: each would replace the other in the catalog.
@@ -200,40 +196,58 @@ impl Records<'_> {
         self.client.config().check == CheckKind::Ttl
     }
 
-    /// Writes the record over what is there.
+    /// Whether our record has ended, though the agent still has it.
+    pub(crate) fn is_over(&self, state: &RecordState) -> bool {
+        match state.check {
+            None => true,
+            Some(check) => check == State::Critical && self.is_kept_by_us(),
+        }
+    }
+
+    /// Writes the record over what is there. Says whether what an operator said of the record was dropped.
     pub(crate) async fn write(
         &self,
         definition: &ServiceDefinition,
         instance: &Instance,
         before: &Holder,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let (client, op, id) = (self.client, self.op, definition.id.as_str());
-        let unready = matches!(before, Holder::Us(RecordState { unready: true, .. }));
-        let is_known = matches!(before, Holder::Us(_));
+        let known = match before {
+            Holder::Us(state) => Some(state),
+            _ => None,
+        };
+        let now = known.and_then(|state| state.maintenance.as_ref());
+        // What was said of a record that has ended says nothing of the one that is written in its place.
+        let is_over = known.is_some_and(|state| self.is_over(state));
+        let is_dropped = is_over && matches!(now, Some(Reason::Override(_)));
+        let wanted = Reason::wanted(instance, now.filter(|_| !is_dropped));
+        let changed = now != wanted.as_ref();
         // It must get no more calls before it looks different, nor before it looks as it should.
-        if is_known && !instance.is_ready() && !unready {
-            client.set_maintenance(op, id, Some(NOT_READY)).await?;
+        if let (true, Some(reason)) = (known.is_some() && changed, &wanted) {
+            if now.is_some() {
+                client.replace_maintenance(op, id, reason).await?;
+            } else {
+                client.set_maintenance(op, id, Some(reason)).await?;
+            }
         }
         client.put_service(op, definition).await?;
-        match (instance.is_ready(), unready) {
-            (true, true) => client.set_maintenance(op, id, None).await?,
-            (false, false) if !is_known => client.set_maintenance(op, id, Some(NOT_READY)).await?,
-            _ => {}
+        if changed && (known.is_none() || wanted.is_none()) {
+            client.set_maintenance(op, id, wanted.as_ref()).await?;
         }
         // A check that was there before goes on as it was, and that of one that is not ready begins as critical. Also, an agent that is
         // restarted knows of a pass, but not how a check began.
         if self.is_kept_by_us() {
             client.pass_check(op, id).await?;
         }
-        Ok(())
+        Ok(is_dropped)
     }
 
-    /// Returns when the catalog shows the record.
+    /// Returns when the catalog shows the record, with or without what an operator says of it; without if that was dropped.
     ///
     /// # Errors
     /// `Conflict` if it shows that another run held the id before, at another agent, or that the service has another name before,
     /// which differs only in case.
-    pub(crate) async fn until_visible(&self, instance: &Instance) -> Result<()> {
+    pub(crate) async fn until_visible(&self, instance: &Instance, is_dropped: bool) -> Result<()> {
         let record = instance.record_id();
         self.until(&record, |entries| {
             // More than one if the process spoke to another agent before.
@@ -262,9 +276,32 @@ impl Records<'_> {
                 }
                 return Err(error);
             }
-            Ok(ours().any(|entry| self.shows(entry, instance)))
+            Ok(ours().any(|entry| self.shows(entry, instance, is_dropped)))
         })
         .await
+    }
+
+    /// Returns when the catalog shows the record in the maintenance mode that the agent has for it, which several may change at once.
+    ///
+    /// # Errors
+    /// `NotFound` if the record is gone meanwhile.
+    pub(crate) async fn until_maintained(&self, record: &RecordId) -> Result<()> {
+        let reading = async {
+            let mut pause = FIRST_PAUSE;
+            loop {
+                let Holder::Us(RecordState { maintenance, .. }) = self.holder(record).await? else {
+                    return Err(no_such_record(self.op, record));
+                };
+                let Some(entries) = self.look(record, &mut pause).await? else {
+                    return Ok(());
+                };
+                let mut ours = entries.iter().filter(|entry| is_ours(record, entry));
+                if ours.any(|entry| Reason::of(&entry.checks, &entry.service.id) == maintenance) {
+                    return Ok(());
+                }
+            }
+        };
+        self.within_limit(reading).await
     }
 
     /// Returns when the catalog does not show the record as alive.
@@ -282,23 +319,37 @@ impl Records<'_> {
         record: &RecordId,
         wanted: impl Fn(&[HealthEntry]) -> Result<bool>,
     ) -> Result<()> {
-        let id = service_id(&record.service, &record.id);
         let reading = async {
-            // A blocking query would wake up for every other instance of the service, too.
             let mut pause = FIRST_PAUSE;
-            loop {
-                sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-                let read = self.client.entries_with_id(self.op, &record.service, &id);
-                let Some(read) = read.await? else {
-                    debug!("the token may not read what was written");
-                    return Ok(());
-                };
-                if wanted(&read.entries)? {
-                    return Ok(());
+            while let Some(entries) = self.look(record, &mut pause).await? {
+                if wanted(&entries)? {
+                    break;
                 }
             }
+            Ok(())
         };
+        self.within_limit(reading).await
+    }
+
+    /// Reads the entries with the record's id after a pause, which grows. `None` if we may not see them. A blocking query would wake up
+    /// for every other instance of the service, too.
+    async fn look(
+        &self,
+        record: &RecordId,
+        pause: &mut Duration,
+    ) -> Result<Option<Vec<HealthEntry>>> {
+        sleep(*pause).await;
+        *pause = (*pause * 2).min(LONGEST_PAUSE);
+        let id = service_id(&record.service, &record.id);
+        let read = self.client.entries_with_id(self.op, &record.service, &id);
+        let read = read.await?;
+        if read.is_none() {
+            debug!("the token may not read what was written");
+        }
+        Ok(read.map(|read| read.entries))
+    }
+
+    async fn within_limit(&self, reading: impl Future<Output = Result<()>>) -> Result<()> {
         let limit = self.client.config().request_timeout;
         timeout(limit, reading).await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Timeout, self.op).because(format!(
@@ -307,26 +358,22 @@ impl Records<'_> {
         })
     }
 
-    fn shows(&self, entry: &HealthEntry, instance: &Instance) -> bool {
-        let health = Health::of(&entry.checks);
+    fn shows(&self, entry: &HealthEntry, instance: &Instance, is_dropped: bool) -> bool {
         if self.is_kept_by_us()
             && Health::of_check(&entry.checks, &check_id(&entry.service.id)) != Some(State::Passing)
         {
             return false;
         }
-        let unready = is_unready(&entry.checks, &entry.service.id);
-        let readiness = if instance.is_ready() {
-            !unready
-        } else {
-            health.maintenance
-        };
+        let maintenance = Reason::of(&entry.checks, &entry.service.id);
+        let stays = maintenance.as_ref().filter(|_| !is_dropped);
+        let is_as_wanted = maintenance == Reason::wanted(instance, stays);
         let read = Codec::verbatim().decode(instance.service(), entry.clone());
         // An operator's maintenance mode is none of ours.
         let read = read
             .ok()
             .flatten()
-            .map(|read| read.with_ready(instance.is_ready()));
-        readiness && read.as_ref() == Some(instance)
+            .map(|read| read.with_override(None).with_ready(instance.is_ready()));
+        is_as_wanted && read.as_ref() == Some(instance)
     }
 }
 
@@ -335,7 +382,7 @@ fn is_of(record: &RecordId, (id, incarnation): &(InstanceId, Incarnation)) -> bo
 }
 
 /// The run whose record this is, and its address; `None` for what is no record of ours.
-fn run_in(found: &Service, service: &ServiceName) -> Option<sd_core::Holder> {
+pub(crate) fn run_in(found: &Service, service: &ServiceName) -> Option<sd_core::Holder> {
     let (_, incarnation) = found.run_of(service)?;
     let endpoint = found.own_endpoint().ok()?;
     Some(sd_core::Holder::new(endpoint, incarnation))
@@ -348,13 +395,4 @@ fn is_ours(record: &RecordId, entry: &HealthEntry) -> bool {
 
 fn is_alive(entry: &HealthEntry) -> bool {
     Health::of(&entry.checks).state < State::Critical
-}
-
-fn is_unready(checks: &[Check], service_id: &str) -> bool {
-    maintenance(checks, service_id).is_some_and(|check| check.notes == NOT_READY)
-}
-
-fn maintenance<'a>(checks: &'a [Check], service_id: &str) -> Option<&'a Check> {
-    let id = maintenance_id(service_id);
-    checks.iter().find(|check| check.id == id)
 }

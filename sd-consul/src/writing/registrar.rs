@@ -104,8 +104,8 @@ impl Registrar for ConsulRegistrar {
                 }
                 free_or_ours => free_or_ours,
             };
-            records.write(&definition, &instance, &before).await?;
-            let visible = records.until_visible(&instance).await;
+            let is_dropped = records.write(&definition, &instance, &before).await?;
+            let visible = records.until_visible(&instance, is_dropped).await;
             if let Err(error) = &visible
                 && error.kind() == ErrorKind::Conflict
             {

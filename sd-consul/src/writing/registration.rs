@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sd_backend::Secret;
-use sd_core::port::{Liveness, Registration};
+use sd_core::port::{Liveness, Registration, Renewed};
 use sd_core::sync::lock;
 use sd_core::{Error, Instance, RecordId, Result};
 
 use crate::client::Client;
 use crate::codec::{encode, service_id};
 use crate::health_check::CheckDefinition;
+use crate::maintenance::Reason;
 use crate::write_queue::WriteQueue;
-use crate::writing::records::{Holder, RecordState, Records};
+use crate::writing::records::{Holder, Records};
 
 /// A record under one id.
 #[derive(Debug)]
@@ -66,9 +67,9 @@ impl ConsulRegistration {
             // Before it is used: one that is replaced meanwhile is noticed then.
             let token = client.token(op).await?;
             let before = Holder::Us(records.ours(&instance.record_id()).await?);
-            records.write(&definition, &instance, &before).await?;
+            let is_dropped = records.write(&definition, &instance, &before).await?;
             written.set(instance.clone(), token);
-            records.until_visible(&instance).await
+            records.until_visible(&instance, is_dropped).await
         };
         self.writes.run(op, &self.record, writing).await
     }
@@ -86,19 +87,22 @@ impl Registration for ConsulRegistration {
     }
 
     /// The agent takes a pass for a record that was lost meanwhile as a rescue. So whether it is there comes first. It is written again
-    /// if the token is another one now, or an operator has ended the maintenance mode that it should be in.
-    async fn renew(&self) -> Result<Liveness> {
+    /// if the token is another one now, or its maintenance mode is not what it should be: an operator may have ended it.
+    async fn renew(&self) -> Result<Renewed> {
         const OP: &str = "consul: renew";
         let records = self.records(OP);
-        let RecordState { maintained, .. } = records.ours(&self.record).await?;
+        let now = records.ours(&self.record).await?.maintenance;
         let (instance, token) = self.written.get();
-        if token != self.client.token(OP).await? || !(instance.is_ready() || maintained) {
+        let wanted = Reason::wanted(&instance, now.as_ref());
+        if token != self.client.token(OP).await? || now != wanted {
             self.put(OP, &instance).await?;
         } else if records.is_kept_by_us() {
             let id = service_id(&self.record.service, &self.record.id);
             self.client.pass_check(OP, &id).await?;
         }
-        Ok(self.liveness())
+        let said = now.and_then(|now| now.overriding(self.record.incarnation));
+        let said = said.map(|overriding| overriding.said);
+        Ok(Renewed::new(self.liveness()).with_override(said))
     }
 
     async fn update(&self, record: &Instance) -> Result<()> {

@@ -14,6 +14,7 @@ use crate::model::snapshot::Snapshot;
 use crate::port::backend::Backend;
 use crate::port::elector::AnyElector;
 use crate::port::instancer::{Instancer, ServicesWatcher, Watcher};
+use crate::port::operator::Operator;
 use crate::port::registrar::Registrar;
 
 #[async_trait]
@@ -58,6 +59,10 @@ impl Backend for MemoryBackend {
     }
 
     fn registrar(self: Arc<Self>) -> Option<Arc<dyn Registrar>> {
+        Some(self)
+    }
+
+    fn operator(self: Arc<Self>) -> Option<Arc<dyn Operator>> {
         Some(self)
     }
 

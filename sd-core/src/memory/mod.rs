@@ -24,6 +24,7 @@ mod elections;
 mod elector;
 mod instancer;
 mod leader_watcher;
+mod operating;
 mod operator;
 mod registrar;
 mod services_watcher;

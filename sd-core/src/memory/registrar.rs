@@ -9,7 +9,7 @@ use super::store::Store;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::model::instance::{Instance, RecordId};
-use crate::port::registrar::{Attempt, Limits, Liveness, Registrar, Registration};
+use crate::port::registrar::{Attempt, Limits, Liveness, Registrar, Registration, Renewed};
 
 #[async_trait]
 impl Registrar for MemoryBackend {
@@ -60,9 +60,8 @@ impl Registration for MemoryRegistration {
         self.liveness
     }
 
-    async fn renew(&self) -> Result<Liveness> {
-        let ttl = self.store.renew(&self.record, self.clock.now())?;
-        Ok(Liveness::Lease { ttl })
+    async fn renew(&self) -> Result<Renewed> {
+        self.store.renew(&self.record, self.clock.now())
     }
 
     async fn update(&self, record: &Instance) -> Result<()> {

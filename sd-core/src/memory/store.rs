@@ -11,7 +11,10 @@ use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::instance::{Incarnation, Instance, RecordId};
 use crate::model::name::{InstanceId, ServiceName};
+use crate::model::overriding::Override;
 use crate::model::snapshot::{Revision, Snapshot};
+use crate::port::operator::{check_run, no_such_record};
+use crate::port::registrar::{Liveness, Renewed};
 use crate::sync::lock;
 
 /// How many withdrawals are kept for each service, for feeds that lag.
@@ -49,6 +52,17 @@ struct Record {
     made: u64,
     ttl: Duration,
     expires: Moment,
+    overridden: Option<Override>,
+}
+
+impl Record {
+    /// The instance as readers see it.
+    fn shown(&self) -> Arc<Instance> {
+        match self.overridden {
+            None => Arc::clone(&self.instance),
+            Some(said) => Arc::new(self.instance.as_ref().clone().with_override(said)),
+        }
+    }
 }
 
 impl Service {
@@ -88,6 +102,32 @@ impl State {
             entry.touch(self.revision);
             self.changed.send_replace(self.revision);
         }
+    }
+
+    /// Fails unless the record under this id is that of this incarnation.
+    fn check_run(&self, op: &'static str, record: &RecordId) -> Result<()> {
+        let service = self.services.get(&record.service);
+        let held = service.and_then(|service| service.records.get(&record.id));
+        let held = held.ok_or_else(|| no_such_record(op, record))?;
+        check_run(op, record, &*held.instance)
+    }
+
+    /// Removes this incarnation's record on purpose.
+    fn withdraw(&mut self, record: &RecordId) {
+        let revision = self.revision + 1;
+        let Some(entry) = self.services.get_mut(&record.service) else {
+            return;
+        };
+        if entry.owned(record).is_some() {
+            entry.records.remove(&record.id);
+            if entry.withdrawals.len() == WITHDRAWALS_KEPT {
+                entry.withdrawals.pop_front();
+            }
+            entry.withdrawals.push_back((revision, record.id.clone()));
+            entry.touch(revision);
+            self.advance(revision);
+        }
+        self.tidy(&record.service);
     }
 
     fn advance(&mut self, revision: u64) {
@@ -165,7 +205,7 @@ impl Store {
         let records = entry
             .records
             .values()
-            .map(|record| (Arc::clone(&record.instance), record.made))
+            .map(|record| (record.shown(), record.made))
             .collect();
         let withdrawn = entry
             .withdrawals
@@ -235,6 +275,7 @@ impl Store {
             made: held.map_or(revision, |held| held.made),
             ttl,
             expires: now + ttl,
+            overridden: held.and_then(|held| held.overridden),
         };
         entry.records.insert(instance.id().clone(), record);
         entry.touch(revision);
@@ -242,7 +283,7 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn renew(&self, record: &RecordId, now: Moment) -> Result<Duration> {
+    pub(super) fn renew(&self, record: &RecordId, now: Moment) -> Result<Renewed> {
         let mut state = self.lock();
         state.expire(&record.service, now);
         let held = state
@@ -251,7 +292,8 @@ impl Store {
             .and_then(|service| service.owned(record));
         let held = held.ok_or_else(|| Error::new(ErrorKind::LeaseLost, "memory: renew"))?;
         held.expires = now + held.ttl;
-        Ok(held.ttl)
+        let liveness = Liveness::Lease { ttl: held.ttl };
+        Ok(Renewed::new(liveness).with_override(held.overridden))
     }
 
     pub(super) fn update(&self, instance: &Instance, now: Moment) -> Result<()> {
@@ -270,23 +312,45 @@ impl Store {
         Ok(())
     }
 
-    /// Removes this incarnation's record on purpose.
-    pub(super) fn withdraw(&self, record: &RecordId) {
+    /// What an operator says of this incarnation's record. Readers see that.
+    pub(super) fn set_override(
+        &self,
+        op: &'static str,
+        record: &RecordId,
+        wanted: Option<Override>,
+        now: Moment,
+    ) -> Result<()> {
         let mut state = self.lock();
+        state.expire(&record.service, now);
+        state.check_run(op, record)?;
         let revision = state.revision + 1;
-        let Some(entry) = state.services.get_mut(&record.service) else {
-            return;
-        };
-        if entry.owned(record).is_some() {
-            entry.records.remove(&record.id);
-            if entry.withdrawals.len() == WITHDRAWALS_KEPT {
-                entry.withdrawals.pop_front();
-            }
-            entry.withdrawals.push_back((revision, record.id.clone()));
+        if let Some(entry) = state.services.get_mut(&record.service)
+            && let Some(held) = entry.owned(record)
+        {
+            held.overridden = wanted;
             entry.touch(revision);
             state.advance(revision);
         }
-        state.tidy(&record.service);
+        Ok(())
+    }
+
+    /// Removes this incarnation's record on purpose, for an operator.
+    pub(super) fn remove_on_purpose(
+        &self,
+        op: &'static str,
+        record: &RecordId,
+        now: Moment,
+    ) -> Result<()> {
+        let mut state = self.lock();
+        state.expire(&record.service, now);
+        state.check_run(op, record)?;
+        state.withdraw(record);
+        Ok(())
+    }
+
+    /// Removes this incarnation's record on purpose.
+    pub(super) fn withdraw(&self, record: &RecordId) {
+        self.lock().withdraw(record);
     }
 
     /// Removes this incarnation's record as an operator would: readers are not told that it was on purpose.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::model::endpoint::Endpoint;
 use crate::model::name::{InstanceId, ServiceName};
+use crate::model::overriding::Override;
 
 /// Tells two runs of one instance apart. Random, new for each [`Instance::new`]: a restarted process is a new incarnation even
 /// if id and address are the same. Written as 16 hexadecimal digits.
@@ -88,7 +89,8 @@ pub struct RecordId {
 /// One running copy of a service.
 ///
 /// Two instances are equal if all fields are. The JSON form is what our backends store, what files hold, and what `sdctl`
-/// prints. Unknown fields are ignored, so that newer writers do not break older readers.
+/// prints. Unknown fields are ignored, so that newer writers do not break older readers. An override is printed, and never read
+/// from there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
     service: ServiceName,
@@ -110,6 +112,13 @@ pub struct Instance {
     tags: BTreeSet<String>,
     #[serde(default)]
     metadata: BTreeMap<String, String>,
+    /// No part of what is stored: a backend that reads the record adds it.
+    #[serde(
+        rename = "override",
+        skip_deserializing,
+        skip_serializing_if = "Option::is_none"
+    )]
+    overridden: Option<Override>,
 }
 
 /// The id of a run whose owner chose none.
@@ -170,6 +179,7 @@ impl Instance {
             priority: 0,
             tags: BTreeSet::new(),
             metadata: BTreeMap::new(),
+            overridden: None,
         }
     }
 
@@ -198,6 +208,17 @@ impl Instance {
     #[must_use]
     pub fn with_ready(mut self, ready: bool) -> Self {
         self.ready = ready;
+        self
+    }
+
+    /// Sets what an operator says of the record, for backends that read it: the instance is then as ready as that says. `None` takes
+    /// it back and leaves the readiness as it is. Registrations store no override.
+    #[must_use]
+    pub fn with_override(mut self, said: impl Into<Option<Override>>) -> Self {
+        self.overridden = said.into();
+        if let Some(said) = self.overridden {
+            self.ready = said.is_ready();
+        }
         self
     }
 
@@ -280,9 +301,14 @@ impl Instance {
         &self.endpoint
     }
 
-    /// Whether it wants calls.
+    /// Whether it wants calls. An [override](Self::overridden) decides, if there is one.
     pub fn is_ready(&self) -> bool {
         self.ready
+    }
+
+    /// What an operator says of the record in place of its owner.
+    pub fn overridden(&self) -> Option<Override> {
+        self.overridden
     }
 
     /// The version of the software it runs.
@@ -350,6 +376,21 @@ mod tests {
             r#"{"service":"greeter","id":"g-1","incarnation":"0000000000000abc","address":"10.0.0.7:50051","ready":true,"version":null,"zone":"a","weight":1,"priority":0,"tags":["blue"],"metadata":{"k":"v"}}"#
         );
         assert_eq!(serde_json::from_str::<Instance>(&json).unwrap(), instance);
+    }
+
+    #[test]
+    fn an_override_decides_on_readiness_and_is_printed_but_not_read() {
+        let ready = Instance::new("s", "h:1").unwrap();
+        let drained = ready.clone().with_override(Override::Draining);
+        assert!(!drained.is_ready());
+        let json = serde_json::to_value(&drained).unwrap();
+        assert_eq!(json["override"], "draining");
+        let read: Instance = serde_json::from_value(json).unwrap();
+        assert_eq!(read, ready.clone().with_ready(false));
+        let unready = ready.clone().with_ready(false);
+        let wanted = unready.with_override(Override::Ready);
+        assert!(wanted.is_ready());
+        assert_eq!(wanted.with_override(None), ready);
     }
 
     #[test]

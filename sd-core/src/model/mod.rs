@@ -5,6 +5,7 @@ pub(crate) mod endpoint;
 pub(crate) mod instance;
 pub(crate) mod name;
 pub(crate) mod newest_run;
+pub(crate) mod overriding;
 pub(crate) mod snapshot;
 pub(crate) mod state;
 pub(crate) mod token;

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use crate::error::{ErrorKind, Result};
 use crate::port::elector::AnyElector;
 use crate::port::instancer::Instancer;
+use crate::port::operator::Operator;
 use crate::port::registrar::Registrar;
 
 /// One server or cluster, reached over one connection, with many services. A backend crate implements this; a
@@ -31,6 +32,11 @@ pub trait Backend: Instancer + Any {
 
     /// The writing port; `None` for a source that can only be read.
     fn registrar(self: Arc<Self>) -> Option<Arc<dyn Registrar>>;
+
+    /// The operators' port. `None`, the default, for a source that has no place for it.
+    fn operator(self: Arc<Self>) -> Option<Arc<dyn Operator>> {
+        None
+    }
 
     /// The ownership port, with a connection of its own for each call. `None` where there are no elections.
     fn elector(self: Arc<Self>) -> Option<AnyElector>;

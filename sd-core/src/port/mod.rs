@@ -4,6 +4,7 @@
 pub(crate) mod backend;
 pub(crate) mod elector;
 pub(crate) mod instancer;
+pub(crate) mod operator;
 pub(crate) mod registrar;
 pub(crate) mod safety;
 
@@ -15,6 +16,7 @@ pub use self::elector::{
     LeaderWatcher, Predecessor, Standing, StrictElector, Ticket, check_value,
 };
 pub use self::instancer::{Feed, Instancer, ServicesWatcher, Watcher};
-pub use self::registrar::{Attempt, Limits, Liveness, Registrar, Registration};
+pub use self::operator::{Operator, check_run, no_such_record};
+pub use self::registrar::{Attempt, Limits, Liveness, Registrar, Registration, Renewed};
 pub use self::safety::{Guarantee, Safety, SafetyNote};
 pub use crate::registry::Closing;

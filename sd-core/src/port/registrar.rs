@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use crate::error::{Error, Result};
 use crate::model::instance::{Instance, RecordId};
+use crate::model::overriding::Override;
 
 /// What a server accepts, and how long it may take. Core checks it before it sends anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,7 +197,8 @@ pub trait Registration: Debug + Send + Sync + 'static {
     /// How the record stays alive, as granted when it was registered.
     fn liveness(&self) -> Liveness;
 
-    /// Extends the record's life. The answer proves that the record is there and belongs to this incarnation.
+    /// Extends the record's life. The answer proves that the record is there and belongs to this incarnation, and says what an
+    /// [`Operator`](crate::port::Operator) says of it.
     ///
     /// # Errors
     /// [`LeaseLost`](crate::ErrorKind::LeaseLost), `NotFound` or `Conflict` if the record is gone or belongs to another
@@ -204,9 +206,9 @@ pub trait Registration: Debug + Send + Sync + 'static {
     ///
     /// # Cancel safety
     /// A dropped call may have extended the record's life.
-    async fn renew(&self) -> Result<Liveness>;
+    async fn renew(&self) -> Result<Renewed>;
 
-    /// Replaces the record in place, for the same incarnation: readiness, weight, tags, metadata.
+    /// Replaces the record in place, for the same incarnation: readiness, weight, tags, metadata. An override stays as it is.
     ///
     /// # Errors
     /// As [`renew`](Self::renew).
@@ -219,6 +221,33 @@ pub trait Registration: Debug + Send + Sync + 'static {
     /// reports its end. Never returns if the server does not report losses: the next renewal then finds out. Cancel-safe: what a dropped
     /// call missed, the next one returns.
     async fn lost(&self) -> Error;
+}
+
+/// What a renewal found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Renewed {
+    /// How the record stays alive.
+    pub liveness: Liveness,
+    /// What an operator says of the record in place of its owner.
+    pub overridden: Option<Override>,
+}
+
+impl Renewed {
+    /// A record that stays alive like this, and of which no operator says anything.
+    pub fn new(liveness: Liveness) -> Self {
+        Self {
+            liveness,
+            overridden: None,
+        }
+    }
+
+    /// Sets what an operator says of the record.
+    #[must_use]
+    pub fn with_override(mut self, said: Option<Override>) -> Self {
+        self.overridden = said;
+        self
+    }
 }
 
 /// How a record stays alive.

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::events::Missed;
+use crate::model::overriding::Override;
 use crate::port::registrar::Liveness;
 
 /// Something that happened to a registration.
@@ -20,7 +21,12 @@ pub enum RegistrationEvent {
     AtRisk(Error),
     /// A renewal succeeded after [`AtRisk`](Self::AtRisk). The record was there all the time.
     Recovered,
-    /// The record is gone. The keeper registers it again.
+    /// An operator says this of the record, in place of its owner: readers go by it. An owner whose record is
+    /// [draining](Override::Draining) should finish and deregister.
+    Overridden(Override),
+    /// An operator has cleared the override: readers go by what the owner says.
+    OverrideCleared,
+    /// The record is gone, and an override with it. The keeper registers it again.
     Lost(Error),
     /// An attempt to register failed. The next attempt follows after `delay`.
     Retrying {
@@ -50,6 +56,8 @@ impl RegistrationEvent {
             Self::Updated => "updated",
             Self::AtRisk(_) => "at_risk",
             Self::Recovered => "recovered",
+            Self::Overridden(_) => "overridden",
+            Self::OverrideCleared => "override_cleared",
             Self::Lost(_) => "lost",
             Self::Retrying { .. } => "retrying",
             Self::Missed { .. } => "missed",
@@ -70,6 +78,8 @@ impl RegistrationEvent {
             | Self::Updated
             | Self::Recovered
             | Self::Missed { .. }
+            | Self::Overridden(_)
+            | Self::OverrideCleared
             | Self::Withdrawn
             | Self::Released => None,
         }
@@ -78,9 +88,11 @@ impl RegistrationEvent {
     /// Where the registration stands after this event, if that is known.
     pub(crate) fn phase(&self) -> Option<RegistrationPhase> {
         match self {
-            Self::Registered(_) | Self::Updated | Self::Recovered => {
-                Some(RegistrationPhase::Registered)
-            }
+            Self::Registered(_)
+            | Self::Updated
+            | Self::Recovered
+            | Self::Overridden(_)
+            | Self::OverrideCleared => Some(RegistrationPhase::Registered),
             Self::AtRisk(_) => Some(RegistrationPhase::AtRisk),
             Self::Lost(_) | Self::Retrying { .. } => Some(RegistrationPhase::Registering),
             Self::Withdrawn | Self::Released | Self::Failed(_) => Some(RegistrationPhase::Ended),

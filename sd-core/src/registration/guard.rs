@@ -10,6 +10,7 @@ use tokio_util::sync::DropGuard;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Events;
 use crate::model::instance::{Instance, RecordId};
+use crate::model::overriding::Override;
 use crate::registration::command::Command;
 use crate::registration::event::{RegistrationEvent, RegistrationPhase};
 use crate::registration::keeper::{Ending, KeeperHandle};
@@ -54,6 +55,12 @@ impl RegistrationGuard {
     /// Where the registration stands.
     pub fn phase(&self) -> RegistrationPhase {
         self.keeper.status.borrow().phase
+    }
+
+    /// What an operator says of the record in place of its owner, as the last renewal found it. Readers go by it, whatever
+    /// [`set_ready`](Self::set_ready) says.
+    pub fn overridden(&self) -> Option<Override> {
+        self.keeper.status.borrow().overridden
     }
 
     /// The events that [`next_event`](Self::next_event) has not returned yet, as a stream that another task can read. It ends after

@@ -17,7 +17,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::events::{EventLog, Events};
 use crate::instrument;
 use crate::model::instance::Instance;
-use crate::port::registrar::{Attempt, Liveness, Registrar, Registration, check_record};
+use crate::model::overriding::Override;
+use crate::port::registrar::{Attempt, Liveness, Registrar, Registration, Renewed, check_record};
 use crate::registration::command::{Command, Confirm};
 use crate::registration::config::RegistrationConfig;
 use crate::registration::event::{RegistrationEvent, RegistrationPhase};
@@ -115,6 +116,7 @@ impl Keeper {
             phase: RegistrationPhase::Registering,
             since: clock.now(),
             error: None,
+            overridden: None,
         });
         let (commands, commands_seen) = mpsc::channel(MOST_COMMANDS);
         let events = Arc::new(EventLog::keeping(MOST_EVENTS));
@@ -427,12 +429,16 @@ impl Keeper {
                     self.confirm_updates();
                     continue;
                 }
-                Ok(Some(liveness)) => {
+                Ok(Some(Renewed {
+                    liveness,
+                    overridden,
+                })) => {
                     every = liveness.renew_every();
                     renew_at = sent + jittered(every, 0.1);
                     if std::mem::take(&mut at_risk) {
                         self.emit(RegistrationEvent::Recovered);
                     }
+                    self.note_override(overridden);
                     renewals.reset();
                     continue;
                 }
@@ -516,6 +522,8 @@ impl Keeper {
                 "the change panicked: nothing was changed",
             )
         });
+        // One that was read may have an override, which the owner does not say.
+        let after = after.map(|after| after.with_override(None));
         let after = match after.and_then(|after| self.check(&before, &after).map(|()| after)) {
             Ok(after) => after,
             Err(error) => {
@@ -579,6 +587,18 @@ impl Keeper {
         }
     }
 
+    /// A renewal found that an operator says this of the record.
+    fn note_override(&self, found: Option<Override>) {
+        if self.status.borrow().overridden == found {
+            return;
+        }
+        self.status.send_modify(|status| status.overridden = found);
+        self.emit(match found {
+            Some(said) => RegistrationEvent::Overridden(said),
+            None => RegistrationEvent::OverrideCleared,
+        });
+    }
+
     /// How long one request may take.
     fn attempt_limit(&self) -> Duration {
         self.registrar.limits().attempt_within(self.config.ttl)
@@ -623,6 +643,9 @@ impl Keeper {
                 status.since = now;
             }
             status.error = event.error().cloned();
+            if matches!(event, RegistrationEvent::Lost(_)) {
+                status.overridden = None;
+            }
         });
         let name = event.as_str();
         instrument::registration(self.status.borrow().wanted.service(), &event);

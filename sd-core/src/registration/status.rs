@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::clock::{Clock, Moment};
 use crate::error::Error;
 use crate::model::instance::Instance;
+use crate::model::overriding::Override;
 use crate::registration::event::RegistrationPhase;
 
 /// What a dump and the guard's getters show.
@@ -16,6 +17,8 @@ pub(crate) struct RegistrationStatus {
     pub(crate) phase: RegistrationPhase,
     pub(crate) since: Moment,
     pub(crate) error: Option<Error>,
+    /// What an operator says of the record, as the last renewal found it.
+    pub(crate) overridden: Option<Override>,
 }
 
 /// A registration as a dump shows it.
@@ -30,6 +33,8 @@ pub struct RegistrationDump {
     pub for_seconds: f64,
     /// Why it is not registered, if it is not.
     pub error: Option<String>,
+    /// What an operator says of the record in place of its owner.
+    pub overridden: Option<Override>,
 }
 
 impl RegistrationDump {
@@ -42,6 +47,7 @@ impl RegistrationDump {
                 .error
                 .as_ref()
                 .map(|error| error.report().to_string()),
+            overridden: status.overridden,
         }
     }
 }

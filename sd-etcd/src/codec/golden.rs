@@ -5,10 +5,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 use sd_backend::TermRecorder;
 use sd_core::port::CandidateId;
-use sd_core::{ElectionName, Incarnation, Instance, InstanceId, ServiceName};
+use sd_core::{ElectionName, Incarnation, Instance, InstanceId, Override, ServiceName};
 
 use super::frozen::{self, FrozenRecord};
 use super::gokit::{PATH, SCHEME};
+use super::overrides::{self, Overriding};
 use super::{Layout, Origin, Record, decode};
 use crate::codec::json::encode_withdrawn;
 use crate::config::format::Format;
@@ -168,6 +169,37 @@ fn records_are_written_and_read_as_the_first_version_did() {
         assert_eq!(read.as_ref(), Ok(record), "{name}");
         let read = read_by_the_first(service, key, value.as_bytes());
         assert_eq!(read, Some(Ok(frozen(record))), "{name}");
+    }
+}
+
+#[test]
+fn an_override_is_written_as_before_and_the_first_version_skips_it_alone() {
+    let stored = stored(include_str!("../../tests/golden/overrides.tsv"));
+    let all = [
+        ("minimal", "i", Override::Draining),
+        ("ready", "i", Override::Ready),
+        ("odd id", "two words", Override::Unready),
+    ];
+    assert_eq!(stored.len(), all.len());
+    for ([name, key, value], (expected, id, said)) in stored.iter().zip(all) {
+        assert_eq!(name, expected);
+        let record = instance("s", id, "10.0.0.7:50051");
+        let layout = Layout::new(PREFIX, Format::Json);
+        let written = layout.override_key(record.service(), record.id());
+        assert_eq!(written.as_ref(), Some(key));
+        let overriding = Overriding {
+            said,
+            incarnation: record.incarnation(),
+            created: ORIGIN.create_revision,
+        };
+        let written = overrides::encode(&overriding).unwrap();
+        assert_eq!(&String::from_utf8(written).unwrap(), value, "{name}");
+        assert_eq!(overrides::decode(value.as_bytes()), Ok(overriding));
+        // To the first version it is an entry that it cannot read, and no other.
+        let read = read_by_the_first(record.service(), key, value.as_bytes());
+        assert!(matches!(read, Some(Err(_))), "{name}: {read:?}");
+        let layout = Layout::new(PREFIX, Format::GoKit);
+        assert_eq!(layout.override_key(record.service(), record.id()), None);
     }
 }
 

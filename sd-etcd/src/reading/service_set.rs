@@ -8,7 +8,8 @@ use sd_core::clock::Moment;
 use sd_core::{Instance, InstanceId, Revision, ServiceName, Skipped, Snapshot};
 
 use crate::client::answer::Position;
-use crate::codec::{Folders, Origin, Place, Record, decode};
+use crate::codec::overrides::{self, Overriding};
+use crate::codec::{Folders, Origin, Place, Record, decode, is_json};
 
 type Found = BTreeMap<Box<str>, Listed>;
 
@@ -21,6 +22,8 @@ pub(crate) struct ServiceSet {
     ours: Found,
     /// What is in the folder for plain values alone.
     plain: Found,
+    /// What operators say of `ours`, by the ends of the records' keys.
+    overrides: BTreeMap<Box<str>, Overriding>,
     /// What cannot be read: why, by key.
     skipped: BTreeMap<String, String>,
     /// Withdrawn on purpose since the last snapshot.
@@ -35,6 +38,16 @@ struct Listed {
     create_revision: i64,
 }
 
+impl Listed {
+    /// The instance as readers see it.
+    fn shown(&self, overriding: Option<&Overriding>) -> Arc<Instance> {
+        match overriding.and_then(|said| said.of(&self.instance, self.create_revision)) {
+            None => Arc::clone(&self.instance),
+            Some(said) => Arc::new(self.instance.as_ref().clone().with_override(said)),
+        }
+    }
+}
+
 impl ServiceSet {
     pub(crate) fn new(service: ServiceName, folders: Folders) -> Self {
         Self {
@@ -42,6 +55,7 @@ impl ServiceSet {
             folders,
             ours: Found::new(),
             plain: Found::new(),
+            overrides: BTreeMap::new(),
             skipped: BTreeMap::new(),
             withdrawn: Vec::new(),
             changed: false,
@@ -52,6 +66,7 @@ impl ServiceSet {
     pub(crate) fn absorb(&mut self, mut part: Self) {
         self.ours.append(&mut part.ours);
         self.plain.append(&mut part.plain);
+        self.overrides.append(&mut part.overrides);
         self.skipped.append(&mut part.skipped);
         self.withdrawn.append(&mut part.withdrawn);
         self.changed |= part.changed;
@@ -70,6 +85,12 @@ impl ServiceSet {
         };
         if Folders::is_foreign(place, value) {
             return self.delete(key);
+        }
+        if let Some(record) = overridden(place) {
+            if is_json(value) {
+                return self.put_override(key, place, record, value);
+            }
+            self.forget_override(record);
         }
         let record = match decode(&self.service, place.suffix, value, origin) {
             Ok(record) => record,
@@ -95,6 +116,26 @@ impl ServiceSet {
 
     fn remove(&mut self, place: Place<'_>) {
         self.changed |= self.folder(place).remove(place.suffix).is_some();
+    }
+
+    /// Takes what an operator says of the record whose key ends with `record`.
+    fn put_override(&mut self, key: &[u8], place: Place<'_>, record: &str, value: &[u8]) {
+        match overrides::decode(value) {
+            Ok(overriding) => {
+                self.remove(place);
+                self.changed |= self.skipped.remove(&*text(key)).is_some();
+                let before = self.overrides.insert(record.into(), overriding);
+                self.changed |= before != Some(overriding);
+            }
+            Err(reason) => {
+                self.forget_override(record);
+                self.skip(key, Some(place), reason);
+            }
+        }
+    }
+
+    fn forget_override(&mut self, record: &str) {
+        self.changed |= self.overrides.remove(record).is_some();
     }
 
     fn insert(
@@ -139,6 +180,9 @@ impl ServiceSet {
         self.changed |= self.skipped.remove(&*text(key)).is_some();
         if let Some(place) = self.folders.place(key) {
             self.remove(place);
+            if let Some(record) = overridden(place) {
+                self.forget_override(record);
+            }
         }
     }
 
@@ -151,11 +195,14 @@ impl ServiceSet {
     pub(crate) fn snapshot(&mut self, position: Position, as_of: Moment) -> Snapshot {
         self.changed = false;
         // Of two with one id the last one is listed.
-        let all = self.plain.values().chain(self.ours.values());
-        let records: Vec<_> = all
-            .map(|listed| {
+        let plain = self.plain.values().map(|listed| (listed, None));
+        let ours = self.ours.iter();
+        let ours = ours.map(|(suffix, listed)| (listed, self.overrides.get(suffix)));
+        let records: Vec<_> = plain
+            .chain(ours)
+            .map(|(listed, overriding)| {
                 let made = listed.create_revision.max(0).cast_unsigned();
-                (Arc::clone(&listed.instance), made)
+                (listed.shown(overriding), made)
             })
             .collect();
         let count = records.len();
@@ -177,7 +224,7 @@ impl ServiceSet {
         let of = |found: &'_ Found, is_ours| {
             let others = found.iter().filter(|(_, found)| {
                 let listed = set.get(found.instance.id());
-                listed.is_some_and(|listed| !Arc::ptr_eq(listed, &found.instance))
+                listed.is_some_and(|listed| !listed.is_same_run(&found.instance))
             });
             let others = others.map(|(suffix, found)| {
                 let key = self.folders.key(Place { is_ours, suffix });
@@ -191,6 +238,11 @@ impl ServiceSet {
     }
 }
 
+/// How the key of the record ends that an override in this place would be about.
+fn overridden(place: Place<'_>) -> Option<&str> {
+    overrides::record_suffix(place.suffix).filter(|_| place.is_ours)
+}
+
 /// A position as core sees it: revisions are ordered within one cluster.
 pub(crate) fn revision(position: Position) -> Revision {
     Revision::new(position.domain(), position.revision.max(0).cast_unsigned())
@@ -202,6 +254,8 @@ fn text(key: &[u8]) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use sd_core::Override;
+
     use super::*;
     use crate::codec::Layout;
     use crate::config::format::Format;
@@ -284,6 +338,56 @@ mod tests {
         assert!(taken(&mut set).skipped().is_empty());
         set.delete(b"/p/s/never-seen");
         assert!(!set.is_changed());
+    }
+
+    #[test]
+    fn an_override_decides_in_whatever_order_it_comes_and_hides_nothing() {
+        let ours = Instance::new("s", "h:1").unwrap();
+        let record = format!("/p/s/{}", ours.id()).into_bytes();
+        let json = serde_json::to_vec(&ours).unwrap();
+        let key = format!("/p/s//override/{}", ours.id()).into_bytes();
+        let drained = Overriding {
+            said: Override::Draining,
+            incarnation: ours.incarnation(),
+            created: 1,
+        };
+        let value = overrides::encode(&drained).unwrap();
+        let read = |entries: &[(&[u8], &[u8])]| {
+            let mut set = empty();
+            put(&mut set, b"/p/s/b", b"h:2", None);
+            for (key, value) in entries {
+                put(&mut set, key, value, None);
+            }
+            set
+        };
+        let (record, over) = ((&*record, &*json), (&*key, &*value));
+        for order in [[record, over], [over, record]] {
+            let mut set = read(&order);
+            let seen = taken(&mut set);
+            let one = seen.get(ours.id()).unwrap();
+            assert_eq!(one.overridden(), Some(Override::Draining));
+            assert_eq!((seen.len(), seen.skipped().len()), (2, 0));
+            put(&mut set, over.0, over.1, None);
+            assert!(!set.is_changed());
+            set.delete(over.0);
+            assert_eq!(**taken(&mut set).get(ours.id()).unwrap(), ours);
+        }
+        let other = Overriding {
+            created: 2,
+            ..drained
+        };
+        let other = overrides::encode(&other).unwrap();
+        let seen = taken(&mut read(&[record, (&*key, &*other)]));
+        assert_eq!(**seen.get(ours.id()).unwrap(), ours);
+        // One that cannot be read is named, and one of go-kit under such an id is what go-kit means.
+        let seen = taken(&mut read(&[over, record, (&*key, b"{}")]));
+        assert_eq!((seen.len(), seen.skipped().len()), (2, 1));
+        assert_eq!(**seen.get(ours.id()).unwrap(), ours);
+        let mut set = read(&[over, record]);
+        put(&mut set, &key, b"h:3", None);
+        let seen = taken(&mut set);
+        assert_eq!((seen.len(), seen.skipped().len()), (3, 0));
+        assert_eq!(**seen.get(ours.id()).unwrap(), ours);
     }
 
     #[test]

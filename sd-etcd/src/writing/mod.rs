@@ -3,3 +3,4 @@
 pub(crate) mod ownership;
 pub(crate) mod registrar;
 pub(crate) mod registration;
+pub(crate) mod removal;

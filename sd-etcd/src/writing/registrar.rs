@@ -6,23 +6,20 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, Txn, TxnOp};
+use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
 use sd_core::port::{Attempt, Limits, Registration};
 use sd_core::{Error, ErrorKind, Instance, RecordId, Registrar, Result};
 
 use crate::client::Client;
-use crate::client::answer::{found, position};
+use crate::client::answer::found;
 use crate::client::leases::{LONGEST_TTL, Leases, SHORTEST_TTL};
-use crate::codec::json::encode_withdrawn;
-use crate::codec::{Layout, Record};
-use crate::config::format::Format;
+use crate::codec::Layout;
 use crate::writing::ownership::{Owner, stored_in};
 use crate::writing::registration::EtcdRegistration;
+use crate::writing::removal::{MOST_ROUNDS, Removal, changes_too_fast};
 
 /// Far below what etcd takes in one request (1.5 MiB), and large enough for any sensible metadata.
 const MOST_RECORD_BYTES: usize = 64 * 1024;
-/// How often a write starts over because the key changed between a read and the write.
-const MOST_ROUNDS: u32 = 5;
 
 /// Writes records to one cluster.
 #[derive(Debug)]
@@ -54,14 +51,16 @@ impl EtcdRegistrar {
     ) -> Result<()> {
         // 0 stands for a key that is not there.
         let mut expected = 0;
+        let mut moved = None;
         for _ in 0..MOST_ROUNDS {
+            let put = TxnOp::put(key, value, Some(PutOptions::new().with_lease(lease)));
             let txn = Txn::new()
                 .when([Compare::mod_revision(key, CompareOp::Equal, expected)])
-                .and_then([TxnOp::put(
-                    key,
-                    value,
-                    Some(PutOptions::new().with_lease(lease)),
-                )])
+                .and_then(
+                    std::iter::once(put)
+                        .chain(moved.clone())
+                        .collect::<Vec<_>>(),
+                )
                 .or_else([TxnOp::get(key, None)]);
             let answer = self.client.txn(op, &txn).await?;
             if answer.succeeded() {
@@ -77,7 +76,8 @@ impl EtcdRegistrar {
             if found.lease() != lease {
                 let conflict = Error::new(ErrorKind::Conflict, op);
                 match Owner::of(&stored_in(&self.layout, &found, record), record) {
-                    Owner::Us | Owner::Free => {}
+                    Owner::Us => moved = self.override_moved_to(lease, record),
+                    Owner::Free => moved = None,
                     Owner::Run(holder) => {
                         return Err(conflict.held_by(holder).because(format!(
                             "{key} is taken: give this instance another id, or wait until the other record is gone"
@@ -93,6 +93,16 @@ impl EtcdRegistrar {
             expected = found.mod_revision();
         }
         Err(changes_too_fast(op, key))
+    }
+
+    /// Hangs what an operator says of our record, if anything, on the record's new lease.
+    fn override_moved_to(&self, lease: i64, record: &RecordId) -> Option<TxnOp> {
+        let key = self.layout.override_key(&record.service, &record.id)?;
+        let moved = PutOptions::new().with_lease(lease).with_ignore_value();
+        let if_there = Txn::new()
+            .when([Compare::version(key.as_str(), CompareOp::Greater, 0)])
+            .and_then([TxnOp::put(key, "", Some(moved))]);
+        Some(TxnOp::txn(if_there))
     }
 
     /// Tells readers that our record goes on purpose, and deletes it unless the end of `lease` does.
@@ -111,42 +121,20 @@ impl EtcdRegistrar {
             if !on_our_lease && Owner::of(&stored, record) != Owner::Us {
                 return Ok(());
             }
-            let mut last = found.mod_revision();
-            if let (Format::Json, Ok(Record::Live(instance))) = (self.layout.format(), stored) {
-                let tombstone = encode_withdrawn(&instance)
-                    .map_err(|error| Error::new(ErrorKind::InvalidData, op).with_source(error))?;
-                let keep_lease = PutOptions::new().with_ignore_lease();
-                let put = TxnOp::put(key.as_str(), tombstone, Some(keep_lease));
-                match self.if_unchanged(op, &key, last, put).await? {
-                    Some(revision) => last = revision,
-                    None => continue,
-                }
-            }
-            if on_our_lease {
-                return Ok(());
-            }
-            let delete = TxnOp::delete(key.as_str(), Some(DeleteOptions::new()));
-            if self.if_unchanged(op, &key, last, delete).await?.is_some() {
+            let removal = Removal {
+                client: &self.client,
+                op,
+                key: &key,
+            };
+            let announced = removal.announce(found, stored.as_ref().ok()).await?;
+            let Some(last) = announced else {
+                continue;
+            };
+            if on_our_lease || removal.delete(last, None).await? {
                 return Ok(());
             }
         }
         Err(changes_too_fast(op, &key))
-    }
-
-    /// Does `step` if the key was last changed at `revision`; returns the revision of the step, `None` if it was not done.
-    async fn if_unchanged(
-        &self,
-        op: &'static str,
-        key: &str,
-        revision: i64,
-        step: TxnOp,
-    ) -> Result<Option<i64>> {
-        let txn = Txn::new()
-            .when([Compare::mod_revision(key, CompareOp::Equal, revision)])
-            .and_then([step]);
-        let answer = self.client.txn(op, &txn).await?;
-        let at = position(op, answer.header())?;
-        Ok(answer.succeeded().then_some(at.revision))
     }
 }
 
@@ -205,10 +193,4 @@ impl Registrar for EtcdRegistrar {
         }
         Ok(())
     }
-}
-
-fn changes_too_fast(op: &'static str, key: &str) -> Error {
-    Error::new(ErrorKind::Unavailable, op).because(format!(
-        "{key} changed between read and write {MOST_ROUNDS} times in a row"
-    ))
 }

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, PutOptions, Txn, TxnOp};
-use sd_core::port::{Liveness, Registration};
+use sd_core::port::{Liveness, Registration, Renewed};
 use sd_core::{Error, ErrorKind, Instance, RecordId, Result};
 
 use crate::client::Client;
-use crate::client::answer::found;
+use crate::client::answer::{found, found_sets};
 use crate::client::leases::Leases;
-use crate::codec::Layout;
+use crate::codec::{Layout, Record, overrides};
+use crate::writing::ownership::stored_in;
 
 /// A record under one key, attached to one lease.
 #[derive(Debug)]
@@ -26,10 +27,14 @@ pub(crate) struct EtcdRegistration {
 }
 
 impl EtcdRegistration {
-    /// Only our lease is attached to our record: ids of leases are random.
-    fn check_ours(&self, op: &'static str, found: Option<&KeyValue>) -> Result<()> {
+    /// Our record, if it is that. Only our lease is attached to it: ids of leases are random.
+    fn check_ours<'a>(
+        &self,
+        op: &'static str,
+        found: Option<&'a KeyValue>,
+    ) -> Result<&'a KeyValue> {
         match found {
-            Some(found) if found.lease() == self.lease => Ok(()),
+            Some(found) if found.lease() == self.lease => Ok(found),
             Some(_) => Err(Error::new(ErrorKind::Conflict, op)
                 .because(format!("{} was taken over by another lease", self.key))),
             None => {
@@ -52,17 +57,33 @@ impl Registration for EtcdRegistration {
         Liveness::Lease { ttl: self.ttl }
     }
 
-    /// A lease outlives a key that was deleted, so both are asked after, side by side.
-    async fn renew(&self) -> Result<Liveness> {
+    /// A lease outlives a key that was deleted, so both are asked after, side by side. It also outlives a removal that stopped halfway.
+    async fn renew(&self) -> Result<Renewed> {
         const OP: &str = "etcd: renew";
-        let key_only = GetOptions::new().with_keys_only();
+        let id = &self.record;
+        let overriding = self.layout.override_key(&id.service, &id.id);
+        let reads = [Some(self.key.clone()), overriding].into_iter().flatten();
+        let reads = Txn::new().and_then(reads.map(|key| TxnOp::get(key, None)).collect::<Vec<_>>());
         let (extended, read) = tokio::join!(
             self.client.keep_alive(OP, self.lease),
-            self.client.get(OP, self.key.as_bytes(), &key_only),
+            self.client.repeatable_txn(OP, &reads),
         );
         extended.inspect_err(|error| self.note_loss(error))?;
-        self.check_ours(OP, read?.kvs().first())?;
-        Ok(self.liveness())
+        let found = found_sets(&read?);
+        let mut found = found.iter().map(|found| found.first());
+        let record = self.check_ours(OP, found.next().flatten())?;
+        let overriding = found.next().flatten();
+        let said = match stored_in(&self.layout, record, id) {
+            Ok(Record::Live(instance)) => overriding
+                .and_then(|found| overrides::decode(found.value()).ok())
+                .and_then(|found| found.of(&instance, record.create_revision())),
+            Ok(Record::Withdrawn(_)) => {
+                return Err(Error::new(ErrorKind::NotFound, OP)
+                    .because(format!("an operator is removing {}", self.key)));
+            }
+            Err(_) => None,
+        };
+        Ok(Renewed::new(self.liveness()).with_override(said))
     }
 
     async fn update(&self, record: &Instance) -> Result<()> {
@@ -89,7 +110,7 @@ impl Registration for EtcdRegistration {
         if answer.succeeded() {
             return Ok(());
         }
-        self.check_ours(OP, found(&answer).as_ref())
+        self.check_ours(OP, found(&answer).as_ref()).map(drop)
     }
 
     /// etcd does not report that a lease has expired. The next renewal does.

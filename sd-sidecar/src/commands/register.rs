@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sd_core::port::Liveness;
-use sd_core::{Instance, RegistrationEvent, RegistrationGuard};
+use sd_core::{Instance, Override, RegistrationEvent, RegistrationGuard};
 use serde::Serialize;
 
 use crate::cli::Wanted;
@@ -75,6 +75,8 @@ struct EventView<'a> {
     ttl_seconds: Option<f64>,
     /// When the next attempt follows.
     retry_in_seconds: Option<f64>,
+    /// What an operator says of the record.
+    r#override: Option<Override>,
     error: Option<String>,
 }
 
@@ -90,12 +92,17 @@ impl<'a> EventView<'a> {
             RegistrationEvent::Retrying { delay, .. } => Some(delay.as_secs_f64()),
             _ => None,
         };
+        let said = match event {
+            RegistrationEvent::Overridden(said) => Some(*said),
+            _ => None,
+        };
         Self {
             time: now(),
             event: event.as_str(),
             instance,
             ttl_seconds: ttl,
             retry_in_seconds: delay,
+            r#override: said,
             error: event.error().map(|error| error.report().to_string()),
         }
     }
@@ -110,11 +117,12 @@ impl<'a> EventView<'a> {
             instance.endpoint()
         );
         let ttl = self.ttl_seconds.map(|ttl| format!(", ttl {ttl}s"));
+        let said = self.r#override.map(|said| format!(", {said}"));
         let error = self.error.as_ref().map(|error| format!(": {error}"));
         let retry = self
             .retry_in_seconds
             .map(|delay| format!("; next attempt in {delay:.1}s"));
-        let parts = [Some(what), ttl, error, retry];
+        let parts = [Some(what), ttl, said, error, retry];
         parts.into_iter().flatten().collect()
     }
 }
@@ -139,7 +147,9 @@ fn style(event: &RegistrationEvent) -> Style {
         | RegistrationEvent::Updated
         | RegistrationEvent::Recovered => Style::Good,
         RegistrationEvent::Lost(_) | RegistrationEvent::Failed(_) => Style::Bad,
-        RegistrationEvent::AtRisk(_) | RegistrationEvent::Retrying { .. } => Style::Doubtful,
+        RegistrationEvent::AtRisk(_)
+        | RegistrationEvent::Retrying { .. }
+        | RegistrationEvent::Overridden(_) => Style::Doubtful,
         _ => Style::Plain,
     }
 }

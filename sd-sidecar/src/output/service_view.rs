@@ -56,7 +56,7 @@ pub(crate) fn cells(instance: &Instance) -> [String; 9] {
     [
         printable(instance.id().as_str()),
         printable(&instance.endpoint().to_string()),
-        if instance.is_ready() { "yes" } else { "no" }.to_owned(),
+        readiness(instance),
         or_dash(instance.version().unwrap_or_default()),
         or_dash(instance.zone().unwrap_or_default()),
         instance.weight().to_string(),
@@ -64,6 +64,14 @@ pub(crate) fn cells(instance: &Instance) -> [String; 9] {
         or_dash(&tags.join(",")),
         or_dash(&metadata.join(",")),
     ]
+}
+
+fn readiness(instance: &Instance) -> String {
+    let ready = if instance.is_ready() { "yes" } else { "no" };
+    match instance.overridden() {
+        None => ready.to_owned(),
+        Some(said) => format!("{ready} ({said})"),
+    }
 }
 
 fn or_dash(text: &str) -> String {
@@ -102,7 +110,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use sd_core::clock::{BootClock, Moment};
-    use sd_core::{Error, ErrorKind, Incarnation, Revision};
+    use sd_core::{Error, ErrorKind, Incarnation, Override, Revision};
 
     use super::*;
 
@@ -149,6 +157,17 @@ mod tests {
                 "skipped": [{"key": "services/greeter/x", "reason": "no JSON"}],
                 "held": [],
             })
+        );
+    }
+
+    #[test]
+    fn what_an_operator_says_is_shown_beside_the_readiness() {
+        let instance = Instance::new("s", "h:1").unwrap();
+        let drained = instance.with_override(Override::Draining);
+        assert_eq!(cells(&drained)[2], "no (draining)");
+        assert_eq!(
+            serde_json::to_value(&drained).unwrap()["override"],
+            "draining"
         );
     }
 

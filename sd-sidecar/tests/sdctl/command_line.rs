@@ -41,6 +41,23 @@ async fn a_mistake_is_answered_with_one_line_that_says_what_to_write() {
             &["register", "s", "h:1", "--id", "a\nb"],
             "control",
         ),
+        ("memory://", &["drain", "s", "a"], "no such instance"),
+        ("memory://", &["clear", "s", ""], "empty"),
+        (
+            "memory://",
+            &["deregister", "s", "a", "--incarnation", "x"],
+            "hexadecimal",
+        ),
+        (
+            "memory://",
+            &["unready", "s", "a", "--incarnation", "2a"],
+            "no record",
+        ),
+        (
+            "file:///nonexistent/x.json",
+            &["ready", "s", "a", "--incarnation", "2a"],
+            "where it comes from",
+        ),
     ];
     for (registry, arguments, hint) in cases {
         let line = failure(&sdctl(registry, arguments).await);

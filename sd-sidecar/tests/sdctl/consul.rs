@@ -11,6 +11,7 @@ use server_programs::{Consul, LocalServer};
 
 use crate::beating::Beating;
 use crate::electing::{ELECTION, elect, is, time};
+use crate::operating::an_instance_is_drained_marked_cleared_and_removed;
 use crate::registering::{
     is_seen_until_it_is_told_to_stop, runs_that_were_killed_are_not_seen_beside_the_next_one,
 };
@@ -44,6 +45,12 @@ async fn a_registration_is_seen_by_others_until_it_is_told_to_stop() {
     let [.., services] = is_seen_until_it_is_told_to_stop(&registry(), &service).await;
     let services = services["services"].as_array().unwrap();
     assert!(services.contains(&service.into()), "{services:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn an_operator_drains_marks_clears_and_removes_an_instance() {
+    an_instance_is_drained_marked_cleared_and_removed(&registry(), &service(), false).await;
 }
 
 #[tokio::test]

@@ -4,10 +4,11 @@ use sd_testing::{ServerProcess, required_env};
 use serde_json::{Value, json};
 use server_programs::{Etcd, LocalServer};
 
+use crate::operating::an_instance_is_drained_marked_cleared_and_removed;
 use crate::registering::{
     ids, is_seen_until_it_is_told_to_stop, runs_that_were_killed_are_not_seen_beside_the_next_one,
 };
-use crate::running::{Running, sdctl};
+use crate::running::{Running, failure, sdctl};
 
 /// A corner of the shared server for one test.
 fn registry() -> String {
@@ -26,6 +27,28 @@ async fn a_registration_is_seen_by_others_until_it_is_told_to_stop() {
     let [empty, listed, services] = seen;
     assert!(listed["revision"].as_u64() > empty["revision"].as_u64());
     assert_eq!(services, json!({"services": ["greeter"]}));
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn an_operator_drains_marks_clears_and_removes_an_instance() {
+    an_instance_is_drained_marked_cleared_and_removed(&registry(), "greeter", true).await;
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn an_entry_of_go_kit_is_removed_but_not_drained() {
+    let registry = format!("{}?format=gokit", registry());
+    let register = ["register", "greeter", "10.0.0.7:50051", "--id", "g-1"];
+    let mut owner = Running::start(&registry, &register);
+    owner.line().await.unwrap();
+    let line = failure(&sdctl(&registry, &["drain", "greeter", "g-1"]).await);
+    assert!(
+        line.contains("go-kit") && line.contains("remove it"),
+        "{line}"
+    );
+    let removed = sdctl(&registry, &["deregister", "greeter", "g-1"]).await;
+    assert!(removed.status.success(), "{removed:?}");
 }
 
 #[tokio::test]

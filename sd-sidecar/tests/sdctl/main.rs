@@ -20,6 +20,8 @@ mod electing;
 #[cfg(feature = "etcd")]
 mod etcd;
 #[cfg(any(feature = "etcd", feature = "consul"))]
+mod operating;
+#[cfg(any(feature = "etcd", feature = "consul"))]
 mod registering;
 mod running;
 #[cfg(target_os = "linux")]

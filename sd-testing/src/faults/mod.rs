@@ -10,6 +10,7 @@
 )]
 
 mod electing;
+mod operating;
 mod registering;
 mod stage;
 
@@ -26,6 +27,11 @@ pub use self::electing::{
     an_elector_outlives_the_runtime_that_it_was_first_used_on,
     killed_and_restarted_the_server_still_has_the_candidates,
     restarted_without_its_data_the_server_has_nobody,
+};
+pub use self::operating::{
+    an_owner_that_is_killed_leaves_no_override_behind,
+    killed_and_restarted_with_its_data_an_override_stays,
+    restarted_without_its_data_a_record_is_back_without_its_override,
 };
 pub use self::registering::{
     a_registry_that_is_down_at_the_start_delays_nobody,

@@ -146,7 +146,7 @@ pub async fn dropping_everything_leaves_nothing(fixture: impl FaultFixture) {
     eventually("all tasks ended", limit, || async { tasks() == before }).await;
 }
 
-fn direct(fixture: &impl FaultFixture) -> sd_core::Registry {
+pub(super) fn direct(fixture: &impl FaultFixture) -> sd_core::Registry {
     registry(fixture, fixture.address())
 }
 
@@ -158,7 +158,7 @@ async fn behind_proxy(fixture: &impl FaultFixture, ttls: u32) -> (TcpProxy, Stag
 }
 
 /// A time-to-live that outlasts a restart of the server: several times what a restart takes on this machine now, however busy it is.
-async fn longer_than_an_outage(fixture: &mut impl FaultFixture) -> Duration {
+pub(super) async fn longer_than_an_outage(fixture: &mut impl FaultFixture) -> Duration {
     let since = Instant::now();
     fixture.server().restart().await.unwrap();
     // A third of it passes until a renewal is due and fails.

@@ -90,7 +90,8 @@ async fn what_is_granted_is_reported_and_within_limits(fixture: &dyn Fixture) ->
     let asked = Attempt::new(fixture.ttl());
     let registration = scene.registrar.register(&instance, &asked).await?;
     let limits = scene.registrar.limits();
-    for granted in [registration.liveness(), registration.renew().await?] {
+    let renewed = registration.renew().await?;
+    for granted in [registration.liveness(), renewed.liveness] {
         let (kept, ttl) = match granted {
             Liveness::Lease { ttl } => (Ability::Leases, Some(ttl)),
             Liveness::Session { ttl } => (Ability::Sessions, Some(ttl)),

@@ -7,8 +7,9 @@ use std::time::Duration;
 use sd_core::memory::{Memory, MemoryBackend};
 use sd_core::port::{Attempt, Limits, ServicesWatcher, async_trait};
 use sd_core::{
-    Backend, Error, ErrorKind, Incarnation, Instance, InstanceId, Instancer, RecordId, Registrar,
-    RegistrationConfig, Result, Revision, ServiceName, Skipped, Snapshot, Watcher,
+    Backend, Error, ErrorKind, Incarnation, Instance, InstanceId, Instancer, Operator, Override,
+    RecordId, Registrar, RegistrationConfig, Result, Revision, ServiceName, Skipped, Snapshot,
+    Watcher,
 };
 use sd_testing::{Ability, Fixture};
 
@@ -87,6 +88,23 @@ pub(crate) enum Flaw {
     KeepsTheRecordsOfAnEndedSession,
     EndsAllSessions,
     GoesOnInAnEndedSession,
+    // What operators say.
+    OverridesNothing,
+    HidesOverrides,
+    OverridesTheWholeService,
+    HeedsTheOwnerFirst,
+    ClearsByMakingReady,
+    ClearsBeforeItSets,
+    HeedsTheFirstOperator,
+    OverridesAnyRunWithTheId,
+    OverridesWhatIsAbsent,
+    TellsNoOwnerOfOverrides,
+    ClearsOverridesByUpdating,
+    KeepsOverridesOfIds,
+    ReleasesOverrides,
+    RemovesNothing,
+    RemovesAsIfLost,
+    RemovesAnyRunWithTheId,
 }
 
 /// A store whose clients all have the same flaw. Records with the id `garbage` count as unreadable.
@@ -108,6 +126,7 @@ pub(crate) struct Shared {
     pub(crate) registered: Mutex<BTreeSet<RecordId>>,
     pub(crate) sessions: Sessions,
     pub(crate) late: Late,
+    pub(crate) said: Mutex<BTreeMap<(ServiceName, InstanceId), Override>>,
 }
 
 const GARBAGE: &str = "garbage";
@@ -265,7 +284,7 @@ impl Flawed {
                 *instance = Arc::new(instance.as_ref().clone().with_incarnation(made_up));
             }
         }
-        let mut set = stored.clone().with_instances(good);
+        let mut set = self.overridden(stored.clone().with_instances(good));
         if !self.has(Flaw::HidesGarbage) {
             let garbage = garbage.iter();
             let skipped =
@@ -437,6 +456,11 @@ impl Backend for Flawed {
 
     fn registrar(self: Arc<Self>) -> Option<Arc<dyn Registrar>> {
         Some(self)
+    }
+
+    fn operator(self: Arc<Self>) -> Option<Arc<dyn Operator>> {
+        let operator: Arc<dyn Operator> = self.clone();
+        self.source.has(Ability::Operators).then_some(operator)
     }
 
     fn elector(self: Arc<Self>) -> Option<sd_core::port::AnyElector> {

@@ -3,6 +3,7 @@
 
 mod flawed;
 mod late;
+mod operator;
 mod registrar;
 mod session;
 mod source;
@@ -12,7 +13,7 @@ use std::collections::BTreeSet;
 
 use std::time::Duration;
 
-use sd_testing::{Ability, Case, Failure, reading, writing};
+use sd_testing::{Ability, Case, Failure, operating, reading, writing};
 
 use crate::flawed::{Flaw, Store};
 use crate::source::Source;
@@ -385,8 +386,9 @@ const WITH_ADDRESSES_ALONE: Catches = &[
 
 type OfSource = fn() -> Source;
 
-const ALL: [(OfSource, Catches); 5] = [
+const ALL: [(OfSource, Catches); 6] = [
     (Source::on_leases, ON_LEASES),
+    (Source::on_leases, operator::CATCHES),
     (Source::on_sessions, ON_SESSIONS),
     (Source::with_permanent_records, WITH_PERMANENT_RECORDS),
     (Source::with_late_reads, WITH_LATE_READS),
@@ -400,7 +402,7 @@ const OF_FIXTURES: [&str; 2] = [
 ];
 
 fn all_cases() -> Vec<Case> {
-    [reading::cases(), writing::cases()].concat()
+    [reading::cases(), writing::cases(), operating::cases()].concat()
 }
 
 fn case_named(name: &str) -> Case {
@@ -444,6 +446,7 @@ async fn without_a_flaw_every_case_passes_over_each_source() {
         for report in [
             reading::run_all(&store).await,
             writing::run_all(&store).await,
+            operating::run_all(&store).await,
         ] {
             report.expect_passed();
         }

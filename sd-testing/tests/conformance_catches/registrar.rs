@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sd_core::port::{Attempt, Limits, Liveness, Registration, async_trait};
+use sd_core::port::{Attempt, Limits, Liveness, Registration, Renewed, async_trait};
 use sd_core::{Error, ErrorKind, Instance, InstanceId, Instancer, RecordId, Registrar, Result};
 use sd_testing::Ability;
 use tokio::task::yield_now;
@@ -159,6 +159,7 @@ impl Registrar for Flawed {
             }
             registered => registered?,
         });
+        self.inherit(&registration.record).await?;
         Ok(Box::new(registration))
     }
 
@@ -184,6 +185,9 @@ impl Registrar for Flawed {
         }
         if self.has(Flaw::WithdrawsWhenReleased) {
             self.inner.withdraw(record).await?;
+        }
+        if self.has(Flaw::ReleasesOverrides) {
+            self.clear_override(record).await?;
         }
         self.inner.release(record).await
     }
@@ -240,23 +244,29 @@ impl Registration for FlawedRegistration {
         }
     }
 
-    async fn renew(&self) -> Result<Liveness> {
+    async fn renew(&self) -> Result<Renewed> {
+        let unseen = Renewed::new(self.liveness());
         if self.has(Flaw::RenewsNothing) {
-            return Ok(self.liveness());
+            return Ok(unseen);
         }
         match self.inner()?.renew().await {
-            Err(_) if self.has(Flaw::RenewsWithoutLooking) => Ok(self.liveness()),
+            Err(_) if self.has(Flaw::RenewsWithoutLooking) => Ok(unseen),
             Err(_) if self.has(Flaw::RenewsByRegisteringAgain) => {
                 self.backend.write(&self.again(), &self.stored).await?;
-                Ok(self.liveness())
+                Ok(unseen)
             }
-            Ok(_) if !self.backend.source.has(Ability::Leases) => Ok(self.liveness()),
-            renewed => renewed,
+            renewed => {
+                let said = renewed?.overridden;
+                Ok(unseen.with_override(said.filter(|_| !self.has(Flaw::TellsNoOwnerOfOverrides))))
+            }
         }
     }
 
     async fn update(&self, record: &Instance) -> Result<()> {
         let record = record.clone().with_id(self.record.id.clone());
+        if self.has(Flaw::ClearsOverridesByUpdating) {
+            self.backend.clear_override(&self.record).await?;
+        }
         if !self.backend.source.has(Ability::UpdateInPlace) {
             self.inner()?.renew().await?;
         }

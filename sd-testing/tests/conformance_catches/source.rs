@@ -25,12 +25,24 @@ impl Source {
 
     /// As ZooKeeper: a session for all records of a client.
     pub(crate) fn on_sessions() -> Self {
-        Self::lacking(&[Ability::Leases, Ability::PermanentRecords, Ability::Release])
+        Self::lacking(&[
+            Ability::Leases,
+            Ability::PermanentRecords,
+            Ability::Release,
+            Ability::Operators,
+            Ability::ReadyOverrides,
+        ])
     }
 
     /// As Cloud Map.
     pub(crate) fn with_permanent_records() -> Self {
-        Self::lacking(&[Ability::Leases, Ability::Sessions, Ability::Expiry])
+        Self::lacking(&[
+            Ability::Leases,
+            Ability::Sessions,
+            Ability::Expiry,
+            Ability::Operators,
+            Ability::ReadyOverrides,
+        ])
     }
 
     /// One that tells addresses to those who watch it, as long as the connections last that brought them.
@@ -47,6 +59,8 @@ impl Source {
             Ability::UnreadableEntries,
             Ability::Removal,
             Ability::Release,
+            Ability::Operators,
+            Ability::ReadyOverrides,
             Ability::Leases,
             Ability::PermanentRecords,
         ])
@@ -56,7 +70,12 @@ impl Source {
     pub(crate) fn with_late_reads() -> Self {
         Self {
             late: Duration::from_millis(300),
-            ..Self::on_leases()
+            ..Self::lacking(&[
+                Ability::Sessions,
+                Ability::PermanentRecords,
+                Ability::Operators,
+                Ability::ReadyOverrides,
+            ])
         }
     }
 

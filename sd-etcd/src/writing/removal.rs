@@ -1,0 +1,64 @@
+//! Removing one record on purpose, unless it changes meanwhile.
+
+use etcd_client::{Compare, CompareOp, KeyValue, PutOptions, Txn, TxnOp};
+use sd_core::{Error, ErrorKind, Result};
+
+use crate::client::Client;
+use crate::client::answer::position;
+use crate::codec::json::encode_withdrawn;
+use crate::codec::{Record, is_json};
+
+/// How often a write starts over because the key changed between a read and the write.
+pub(crate) const MOST_ROUNDS: u32 = 5;
+
+/// What is removed, and for which request.
+#[derive(Debug)]
+pub(crate) struct Removal<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) op: &'static str,
+    pub(crate) key: &'a str,
+}
+
+impl Removal<'_> {
+    /// Tells readers that what was found there goes on purpose, if it is a record of ours. Returns its modification after that; `None`
+    /// if it changed meanwhile.
+    pub(crate) async fn announce(
+        &self,
+        found: &KeyValue,
+        stored: Option<&Record>,
+    ) -> Result<Option<i64>> {
+        let last = found.mod_revision();
+        let Some(Record::Live(instance)) = stored.filter(|_| is_json(found.value())) else {
+            return Ok(Some(last));
+        };
+        let tombstone = encode_withdrawn(instance)
+            .map_err(|error| Error::new(ErrorKind::InvalidData, self.op).with_source(error))?;
+        let keep_lease = PutOptions::new().with_ignore_lease();
+        let put = TxnOp::put(self.key, tombstone, Some(keep_lease));
+        self.if_unchanged(last, vec![put]).await
+    }
+
+    /// Deletes what was last modified at `revision`, together with the key `beside`. Says whether it was as it was found.
+    pub(crate) async fn delete(&self, revision: i64, beside: Option<&str>) -> Result<bool> {
+        let keys = std::iter::once(self.key).chain(beside);
+        let deletions = keys.map(|key| TxnOp::delete(key, None)).collect();
+        let deleted = self.if_unchanged(revision, deletions).await?;
+        Ok(deleted.is_some())
+    }
+
+    /// Takes these steps if the key was last changed at `revision`. Returns their revision; `None` if they were not taken.
+    async fn if_unchanged(&self, revision: i64, steps: Vec<TxnOp>) -> Result<Option<i64>> {
+        let txn = Txn::new()
+            .when([Compare::mod_revision(self.key, CompareOp::Equal, revision)])
+            .and_then(steps);
+        let answer = self.client.txn(self.op, &txn).await?;
+        let at = position(self.op, answer.header())?;
+        Ok(answer.succeeded().then_some(at.revision))
+    }
+}
+
+pub(crate) fn changes_too_fast(op: &'static str, key: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, op).because(format!(
+        "{key} changed between read and write {MOST_ROUNDS} times in a row"
+    ))
+}

@@ -1,0 +1,118 @@
+//! What operators say of records and where it is kept, over a running etcd.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod common;
+
+use common::faults::OwnServer;
+use common::{TTL, config, event, instance, keys, prefix, raw, registry, server};
+use etcd_client::{KeyValue, PutOptions};
+use sd_core::{ErrorKind, Override};
+use sd_etcd::Format;
+use sd_testing::faults;
+
+async fn entry(prefix: &str, key: &str) -> Option<KeyValue> {
+    let mut raw = raw(&server()).await;
+    let found = common::entries(&mut raw, prefix).await;
+    found.into_iter().find(|kv| kv.key() == key.as_bytes())
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn an_override_lies_beside_its_record_on_the_same_lease_and_goes_with_it() {
+    let prefix = prefix();
+    let (owner, operator) = (registry(&prefix), registry(&prefix));
+    let guard = owner.register(instance(1)).await.unwrap();
+    let record = guard.record_id().clone();
+    let key = format!("{prefix}/greeter/{}", record.id);
+    let before = entry(&prefix, &key).await.unwrap();
+    operator
+        .set_override(&record, Override::Draining)
+        .await
+        .unwrap();
+    let after = entry(&prefix, &key).await.unwrap();
+    assert_eq!(before.mod_revision(), after.mod_revision());
+    let beside = format!("{prefix}/greeter//override/{}", record.id);
+    let beside = entry(&prefix, &beside).await.unwrap();
+    assert_eq!(beside.lease(), before.lease());
+
+    guard.deregister().await.unwrap();
+    let mut raw = raw(&server()).await;
+    assert_eq!(keys(&mut raw, &prefix).await, [""; 0]);
+}
+
+/// Its living owner does not notice by its lease: the record is there, and readers do not see it.
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn a_removal_that_stopped_halfway_is_mended_by_the_owner() {
+    let prefix = prefix();
+    let owner = registry(&prefix);
+    let mut guard = owner.register(instance(1)).ttl(TTL).await.unwrap();
+    let key = format!("{prefix}/greeter/{}", guard.record_id().id);
+    let mut json = serde_json::to_value(&*guard.instance()).unwrap();
+    json["withdrawn"] = true.into();
+    let keep = PutOptions::new().with_ignore_lease();
+    let mut raw = raw(&server()).await;
+    raw.put(key, json.to_string(), Some(keep)).await.unwrap();
+    assert!(owner.list("greeter").await.unwrap().is_empty());
+    event(&mut guard, "lost").await;
+    event(&mut guard, "registered").await;
+    assert_eq!(owner.list("greeter").await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn what_another_program_keeps_is_neither_overridden_nor_written_over() {
+    let prefix = prefix();
+    let registry = registry(&prefix);
+    let guard = registry.register(instance(1)).await.unwrap();
+    let record = guard.record_id();
+    // To go-kit, this is the id of an instance.
+    let beside = format!("{prefix}/greeter//override/{}", record.id);
+    let mut raw = raw(&server()).await;
+    raw.put(beside.as_str(), "http://10.0.0.9:1", None)
+        .await
+        .unwrap();
+    let refused = registry.set_override(record, Override::Draining).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict, "{}", refused.report());
+    registry.remove_record(record).await.unwrap();
+    let left = entry(&prefix, &beside).await.unwrap();
+    assert_eq!(left.value(), b"http://10.0.0.9:1");
+
+    let name = "users/v1";
+    let other = sd_etcd::connect(config(&prefix).with_format(Format::GoKit)).unwrap();
+    let gokit = sd_core::Instance::new(name, "10.0.0.8:1").unwrap();
+    let _gokit = other.register(gokit).await.unwrap();
+    for registry in [&registry, &other] {
+        let listed = registry.list(name).await.unwrap();
+        let record = listed.instances()[0].record_id();
+        let drain = registry.set_override(&record, Override::Draining).await;
+        let refused = drain.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unsupported);
+        let report = refused.report().to_string();
+        assert!(report.contains("go-kit"), "{report}");
+    }
+    let record = registry.list(name).await.unwrap().instances()[0].record_id();
+    registry.remove_record(&record).await.unwrap();
+    assert!(registry.list(name).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn killed_and_restarted_with_its_data_an_override_stays() {
+    faults::killed_and_restarted_with_its_data_an_override_stays(OwnServer::start().await).await;
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn restarted_without_its_data_a_record_is_back_without_its_override() {
+    let server = OwnServer::start().await;
+    faults::restarted_without_its_data_a_record_is_back_without_its_override(server).await;
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn an_owner_that_is_killed_leaves_no_override_behind() {
+    faults::an_owner_that_is_killed_leaves_no_override_behind(OwnServer::start().await).await;
+}

@@ -1,0 +1,123 @@
+//! `sdctl drain`, `ready`, `unready`, `clear` and `deregister`: what an operator says of another process's record.
+
+use sd_core::{Incarnation, InstanceId, Override, RecordId};
+use serde::Serialize;
+
+use crate::cli::Target;
+use crate::failure::Failure;
+use crate::output::time::now;
+use crate::session::{Session, service_name};
+
+/// What is done to a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    Set(Override),
+    Clear,
+    Remove,
+}
+
+impl Act {
+    /// The command that does it.
+    fn command(self) -> &'static str {
+        match self {
+            Self::Set(Override::Ready) => "ready",
+            Self::Set(Override::Unready) => "unready",
+            Self::Set(_) => "drain",
+            Self::Clear => "clear",
+            Self::Remove => "deregister",
+        }
+    }
+}
+
+pub(crate) async fn run(session: &Session, target: &Target, act: Act) -> Result<(), Failure> {
+    let service = service_name(&target.service)?;
+    let failure = |error: sd_core::Error| Failure::new(error.report().to_string());
+    let id = InstanceId::new(&target.id).map_err(failure)?;
+    let what = format!("{} {id:?} of {service:?}", act.command());
+    let incarnation = match &target.incarnation {
+        Some(text) => text.parse().map_err(failure)?,
+        None => listed_run(session, target, &what).await?,
+    };
+    let record = RecordId {
+        service,
+        id,
+        incarnation,
+    };
+    let registry = &session.registry;
+    let acting = async {
+        match act {
+            Act::Set(said) => registry.set_override(&record, said).await,
+            Act::Clear => registry.clear_override(&record).await,
+            Act::Remove => registry.remove_record(&record).await,
+        }
+    };
+    session.ask(&what, &target.wait, acting).await?;
+    let done = Done::new(&record, act);
+    if session.output.is_json() {
+        session.output.json(&done)
+    } else {
+        session.output.line(&done.sentence())
+    }
+}
+
+/// The run whose record is listed. One that crashed is, too, which readers do not see beside its successor.
+async fn listed_run(
+    session: &Session,
+    target: &Target,
+    what: &str,
+) -> Result<Incarnation, Failure> {
+    let service = service_name(&target.service)?;
+    let source = session.registry.instancer();
+    let listed = session.ask(what, &target.wait, source.list(&service));
+    let listed = listed.await?;
+    let found = listed
+        .instances()
+        .iter()
+        .find(|one| one.id().as_str() == target.id);
+    found.map(|found| found.incarnation()).ok_or_else(|| {
+        Failure::new(format!(
+            "cannot {what} at {}: the service has no such instance; try: sdctl list {service}",
+            session.url
+        ))
+    })
+}
+
+/// What was done, in its JSON form.
+#[derive(Debug, Serialize)]
+struct Done<'a> {
+    time: String,
+    event: &'static str,
+    #[serde(flatten)]
+    record: &'a RecordId,
+    r#override: Option<Override>,
+}
+
+impl<'a> Done<'a> {
+    fn new(record: &'a RecordId, act: Act) -> Self {
+        let (event, said) = match act {
+            Act::Set(said) => ("overridden", Some(said)),
+            Act::Clear => ("override_cleared", None),
+            Act::Remove => ("removed", None),
+        };
+        Self {
+            time: now(),
+            event,
+            record,
+            r#override: said,
+        }
+    }
+
+    /// The form for people.
+    fn sentence(&self) -> String {
+        let Self { time, record, .. } = self;
+        let RecordId { service, id, .. } = record;
+        let done = match (self.r#override, self.event) {
+            (Some(said), _) => format!("is {said}, whatever its owner says"),
+            (None, "removed") => {
+                "is removed; its owner, if it lives, registers it again".to_owned()
+            }
+            (None, _) => "is as its owner says".to_owned(),
+        };
+        format!("{time}  {id} of {service} {done}")
+    }
+}

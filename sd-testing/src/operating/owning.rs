@@ -1,0 +1,139 @@
+//! Owning a record that is overridden: the owner is told, and neither writes it away nor takes it along into another record.
+
+use sd_core::port::{Attempt, Liveness};
+use sd_core::{ErrorKind, Incarnation, Override};
+use tokio::time::sleep;
+
+use super::Ward;
+use crate::Fixture;
+use crate::case::{Case, Failure, Outcome, case, ensure};
+
+pub(super) const CASES: &[Case] = &[
+    case!(the_owner_is_told_when_it_renews, Operators),
+    case!(renewals_and_updates_leave_an_override, Operators),
+    case!(an_override_ends_with_its_record, Operators),
+    case!(an_override_says_nothing_of_the_next_run, Operators),
+    case!(a_released_record_keeps_its_override, Operators),
+];
+
+async fn the_owner_is_told_when_it_renews(fixture: &dyn Fixture) -> Outcome {
+    let ward = Ward::open(fixture).await?;
+    let record = ward.scene.instance("a")?;
+    let held = ward.scene.register(&record).await?;
+    for said in [
+        None,
+        Some(Override::Draining),
+        Some(Override::Unready),
+        None,
+    ] {
+        ward.say(&record, said).await?;
+        let told = held.renew().await?.overridden;
+        ensure(told == said, || {
+            format!("an operator said {said:?}, and the owner is told {told:?}")
+        })?;
+    }
+    Ok(())
+}
+
+async fn renewals_and_updates_leave_an_override(fixture: &dyn Fixture) -> Outcome {
+    let ward = Ward::open(fixture).await?;
+    let record = ward.scene.instance("a")?;
+    let held = ward.scene.register(&record).await?;
+    ward.set(&record, Override::Draining).await?;
+    let steps = [
+        record.clone().with_weight(7),
+        record.clone().with_ready(false),
+        record.clone().with_metadata("k", "v"),
+        record.clone().with_ready(false).with_weight(3),
+    ];
+    for changed in &steps {
+        held.update(changed).await?;
+        ward.ensure_said("after an update", changed, Override::Draining)
+            .await?;
+        held.renew().await?;
+        ward.ensure_said("after a renewal", changed, Override::Draining)
+            .await?;
+    }
+    // What the owner says now counts when it has heard of it.
+    for changed in [&record.clone().with_ready(false), &record] {
+        ward.set(&record, Override::Draining).await?;
+        held.update(changed).await?;
+        ward.clear(&record).await?;
+        held.renew().await?;
+        ward.ensure_said("after it was cleared", changed, None)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn an_override_ends_with_its_record(fixture: &dyn Fixture) -> Outcome {
+    let ward = Ward::open(fixture).await?;
+    let record = ward.scene.instance("a")?;
+    ward.scene.register(&record).await?;
+    ward.set(&record, Override::Draining).await?;
+    ward.scene.registrar.withdraw(&record.record_id()).await?;
+    ward.scene.register(&record).await?;
+    ward.ensure_said("registered again after it was withdrawn", &record, None)
+        .await?;
+    for how in ["removed", "expired"] {
+        ward.set(&record, Override::Draining).await?;
+        let id = record.record_id();
+        let lost = match how {
+            "removed" => fixture.remove_record(&id).await,
+            _ => fixture.expire(&id).await,
+        };
+        match lost {
+            Err(error) if error.kind() == ErrorKind::Unsupported => continue,
+            lost => lost?,
+        }
+        let held = ward.scene.register(&record).await?;
+        ward.ensure_said(how, &record, None).await?;
+        let told = held.renew().await?.overridden;
+        ensure(told.is_none(), || {
+            format!("the owner of the record that follows one that was {how} is told {told:?}")
+        })?;
+    }
+    Ok(())
+}
+
+async fn an_override_says_nothing_of_the_next_run(fixture: &dyn Fixture) -> Outcome {
+    let ward = Ward::open(fixture).await?;
+    let record = ward.scene.instance("a")?;
+    ward.scene.register(&record).await?;
+    ward.set(&record, Override::Draining).await?;
+    ward.scene.registrar.withdraw(&record.record_id()).await?;
+    let next = record.with_incarnation(Incarnation::random());
+    let held = ward.scene.register(&next).await?;
+    ward.ensure_said("when the next run has the id", &next, None)
+        .await?;
+    let told = held.renew().await?.overridden;
+    ensure(told.is_none(), || format!("the next run is told {told:?}"))
+}
+
+/// It outlives what the first owner kept it alive with.
+async fn a_released_record_keeps_its_override(fixture: &dyn Fixture) -> Outcome {
+    let ward = Ward::open(fixture).await?;
+    let record = ward.scene.instance("a")?;
+    let short = Attempt::new(fixture.ttl());
+    let held = ward.scene.registrar.register(&record, &short).await?;
+    ward.set(&record, Override::Draining).await?;
+    ward.scene.registrar.release(&record.record_id()).await?;
+    let next = fixture.backend().await?;
+    let Some(next) = next.registrar() else {
+        return Err(Failure::Broken("the next client cannot write".to_owned()));
+    };
+    let continued = next.register(&record, &ward.scene.lasting).await?;
+    if let Liveness::Lease { ttl } = held.liveness() {
+        sleep(ttl + fixture.expiry_slack()).await;
+    }
+    ward.ensure_said(
+        "after another client continued it",
+        &record,
+        Override::Draining,
+    )
+    .await?;
+    let told = continued.renew().await?.overridden;
+    ensure(told == Some(Override::Draining), || {
+        format!("the next owner is told {told:?}")
+    })
+}
