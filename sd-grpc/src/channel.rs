@@ -18,8 +18,8 @@ use tower_service::Service;
 
 use crate::builder::ChannelBuilder;
 use crate::call::{self, Call};
-use crate::connection::StreamPermit;
 use crate::dump::ChannelDump;
+use crate::permit::StreamPermit;
 use crate::ready_set::{Pick, ReadySet, Tried};
 use crate::shared::{Published, Shared, Totals};
 

@@ -22,14 +22,15 @@ pub struct ChannelConfig {
     /// zero. Default 10 s.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
-    /// The delay before the first reconnect; each further failure doubles it. All delays have full jitter. A connection that
-    /// breaks after lasting [`good_after`](Self::good_after) is replaced at once. Default 200 ms.
+    /// The delay before the first reconnect after a failure; each further failure doubles it. All delays have full jitter. A
+    /// connection that was good is replaced at once: it answered a call, or lasted [`good_after`](Self::good_after), or lasted
+    /// this long and ended with a GOAWAY without an error. Default 200 ms.
     #[serde(with = "humantime_serde")]
     pub reconnect_first: Duration,
     /// The longest delay between attempts to connect to one endpoint. Default 20 s.
     #[serde(with = "humantime_serde")]
     pub reconnect_cap: Duration,
-    /// How long a connection must last to count as good, which resets the delay. Default 5 s.
+    /// How long a connection that answered no call must last to count as good, which resets the delay. Default 5 s.
     #[serde(with = "humantime_serde")]
     pub good_after: Duration,
     /// How many connections may be opening at once, at least 1. Default 100.
@@ -83,6 +84,15 @@ pub struct ChannelConfig {
     pub max_connections: usize,
     /// How many streams a connection may carry at once, at least 1; the server's own limit also applies. Default none.
     pub max_streams: Option<u32>,
+    /// How large the headers or trailers of a response may be, in bytes as HTTP/2 counts them: names, values and 32 for each
+    /// field. A larger response fails its call with INTERNAL, and the call is tried nowhere else. At least 16 KiB. Default 1 MiB.
+    pub max_header_list_size: u32,
+    /// How many bytes of one response may have come without being read, from 64 KiB to 2 GiB. Default 2 MiB.
+    pub stream_window: u32,
+    /// How many bytes of all responses on one connection may have come without being read, from
+    /// [`stream_window`](Self::stream_window) to 2 GiB. Should be far larger than that: once so many responses are not read that
+    /// they fill it, no call on this connection gets an answer. Default 64 MiB.
+    pub connection_window: u32,
     /// How long a connection beyond an endpoint's first stays open without calls. Default 30 s.
     #[serde(with = "humantime_serde")]
     pub close_idle_after: Duration,
@@ -150,11 +160,17 @@ impl Default for ChannelConfig {
             keep_alive: None,
             max_connections: 4,
             max_streams: None,
+            max_header_list_size: 1024 * 1024,
+            stream_window: 2 * 1024 * 1024,
+            connection_window: 64 * 1024 * 1024,
             close_idle_after: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
         }
     }
 }
+
+/// What HTTP/2 allows.
+const MOST_WINDOW: u32 = (1 << 31) - 1;
 
 impl ChannelConfig {
     /// Checks what the types cannot.
@@ -194,6 +210,18 @@ impl ChannelConfig {
                 self.keep_alive
                     .is_some_and(|keep| keep.interval < Duration::from_secs(1)),
                 "keep_alive.interval must be at least 1 s",
+            ),
+            (
+                self.max_header_list_size < 16 * 1024,
+                "max_header_list_size must be at least 16 KiB",
+            ),
+            (
+                !(64 * 1024..=MOST_WINDOW).contains(&self.stream_window),
+                "stream_window must be between 64 KiB and 2 GiB - 1",
+            ),
+            (
+                !(self.stream_window..=MOST_WINDOW).contains(&self.connection_window),
+                "connection_window must be between stream_window and 2 GiB - 1",
             ),
             (
                 !are_paths(self.idempotent_methods.iter()),

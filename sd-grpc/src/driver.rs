@@ -4,7 +4,7 @@
 //! never waits for one of its tasks, so a stuck connection delays nothing else.
 //!
 //! An endpoint is a [`Member`]. It is connected when it appears. When its last connection breaks, it is connected again: at
-//! once if that connection was good for a while, otherwise after a growing delay. At most `connect_parallelism` connections
+//! once if that connection was good, otherwise after a growing delay. At most `connect_parallelism` connections
 //! are being opened at a time; the others queue, and retries take at most half of the places. A member that moves keeps its
 //! old connections until the first new one.
 
@@ -23,52 +23,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::config::{ChannelConfig, KeepAlive};
-use crate::connection::{self, Connection, Job, Leave};
+use crate::connection::{Connection, Leave};
+use crate::connection_task::{self, Job};
+use crate::event::{EVENTS, Event};
 use crate::instrument::DriverMetrics;
 use crate::ready_set::{Condition, ReadySet};
 use crate::shared::Published;
-use crate::subchannel::{EndpointState, StateCounts, Subchannel, Target};
+use crate::subchannel::{EndpointState, StateCounts, Subchannel};
+use crate::target::Target;
 use crate::transport::Transport;
 
-/// What connections and calls tell the driver.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// A connection is usable.
-    Connected {
-        subchannel: Arc<Subchannel>,
-        extra: bool,
-        connection: Arc<Connection>,
-    },
-    /// A connection could not be opened.
-    Failed {
-        subchannel: Arc<Subchannel>,
-        extra: bool,
-        error: Arc<str>,
-    },
-    /// A connection takes no new calls.
-    Leaving {
-        subchannel: Arc<Subchannel>,
-        reason: Leave,
-        lived: Duration,
-    },
-    /// A connection that was usable is gone.
-    Ended {
-        subchannel: Arc<Subchannel>,
-        connection: Arc<Connection>,
-    },
-    /// A connection takes more calls than before.
-    Roomier,
-    /// An extra connection had no call for a while.
-    Idle {
-        subchannel: Arc<Subchannel>,
-        connection: Arc<Connection>,
-    },
-    /// A call found all connections of an endpoint full.
-    Grow { subchannel: Arc<Subchannel> },
-}
-
-/// How many events may wait. Connections wait to tell; calls do not, and ask again.
-pub(crate) const EVENTS: usize = 1024;
+/// A connection that lived shorter is not replaced before this, whatever it was good for.
+const RECONNECT_FLOOR: Duration = Duration::from_millis(2);
 
 /// So many members are put in or taken out one by one; more of them in one pass over all.
 const FEW: usize = 64;
@@ -305,8 +271,12 @@ impl Driver {
             Event::Leaving {
                 subchannel,
                 reason,
+                answered,
                 lived,
-            } => self.left(&subchannel, &reason, lived),
+            } => {
+                let was_good = answered || self.was_good(&reason, lived);
+                self.left(&subchannel, &reason, was_good, lived);
+            }
             Event::Ended {
                 subchannel,
                 connection,
@@ -554,7 +524,7 @@ impl Driver {
             extra,
             events: self.telling.clone(),
         };
-        link.opening = Some(self.connections.spawn(connection::run(job)));
+        link.opening = Some(self.connections.spawn(connection_task::run(job)));
         self.opening += 1;
     }
 
@@ -612,9 +582,21 @@ impl Driver {
         }
     }
 
-    fn left(&mut self, subchannel: &Arc<Subchannel>, reason: &Leave, lived: Duration) {
+    /// Whether a connection that answered no call is to be replaced at once.
+    fn was_good(&self, reason: &Leave, lived: Duration) -> bool {
+        // A server may limit the age of connections, also of those that nothing uses.
+        let polite = matches!(reason, Leave::GoAway(go_away) if go_away.is_polite());
+        lived >= self.config.good_after || (polite && lived >= self.config.reconnect_first)
+    }
+
+    fn left(
+        &mut self,
+        subchannel: &Arc<Subchannel>,
+        reason: &Leave,
+        was_good: bool,
+        lived: Duration,
+    ) {
         let endpoint = subchannel.target().label();
-        debug!(%endpoint, %reason, "connection takes no new calls");
         if let Leave::GoAway(go_away) = reason
             && go_away.too_many_pings()
             && let Some(keep_alive) = &mut self.keep_alive
@@ -624,13 +606,12 @@ impl Driver {
             let interval = keep_alive.interval;
             info!(%endpoint, ?interval, "server wants fewer keep-alive pings");
         }
-        let good_after = self.config.good_after;
         let Some(link) = self.link(subchannel) else {
             return;
         };
         link.open = link.open.saturating_sub(1);
         if link.open > 0 {
-            if *reason == Leave::Idle || lived >= good_after {
+            if *reason == Leave::Idle || was_good {
                 link.growth.reset();
                 subchannel.may_grow();
             } else {
@@ -641,10 +622,15 @@ impl Driver {
             return;
         }
         subchannel.may_grow();
-        let failure = if lived >= good_after {
+        let failure = if was_good {
             link.backoff.reset();
-            self.queue.push_back(Arc::clone(subchannel));
-            self.open_queued();
+            match RECONNECT_FLOOR.checked_sub(lived) {
+                Some(rest) => self.later(rest, Timer::Connect(Arc::clone(subchannel))),
+                None => {
+                    self.queue.push_back(Arc::clone(subchannel));
+                    self.open_queued();
+                }
+            }
             None
         } else {
             let delay = link.backoff.next_delay();

@@ -100,7 +100,7 @@ impl AttemptInfo {
 #[derive(Debug)]
 pub(crate) struct CallFailure {
     pub(crate) attempt: AttemptInfo,
-    pub(crate) cause: Option<hyper::Error>,
+    pub(crate) cause: Option<h2::Error>,
 }
 
 impl fmt::Display for CallFailure {

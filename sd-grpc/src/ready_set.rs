@@ -6,7 +6,8 @@ use std::sync::Arc;
 use sd_core::balance::{CallInfo, Choice};
 
 use crate::connection::Connection;
-use crate::subchannel::{Place, Subchannel, Target};
+use crate::subchannel::{Place, Subchannel};
+use crate::target::Target;
 
 /// The endpoints of a service and which of them take calls.
 ///

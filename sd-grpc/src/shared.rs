@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::ChannelConfig;
-use crate::driver::Event;
+use crate::event::Event;
 use crate::instrument::CallMetrics;
 use crate::ready_set::ReadySet;
 use crate::replay_budget::ReplayBudget;

@@ -50,25 +50,24 @@ async fn calls_with_short_deadlines_take_a_slow_endpoint_from_nobody() {
 }
 
 #[tokio::test]
-async fn an_endpoint_whose_silent_connection_is_replaced_fails_nobody() {
+async fn slow_calls_end_no_connection_that_answers_a_ping() {
     let server = choosy();
     let mut config = ChannelConfig::default();
-    config.silent_after = 1;
-    // Every connection is one that did not last.
-    config.good_after = Duration::from_secs(3600);
-    config.reconnect_cap = Duration::from_millis(200);
+    config.drain_timeout = Duration::from_millis(100);
     let set = Set::of([server.instance()]);
     let channel = set.channel().config(config).build().unwrap();
+    ready(&channel, 1).await;
     let mut client = EchoClient::new(channel.clone());
-    for nth in 1..=3 {
-        ready(&channel, 1).await;
-        assert_eq!(server.accepted(), nth);
-        // Its answer comes after the server's acknowledgement of our settings, which would be a sign of life.
-        client.say("hello").await.unwrap();
+    let (say, said) = mpsc::channel(1);
+    say.send(Text::new("a")).await.unwrap();
+    let mut chat = client.chat(ReceiverStream::new(said)).await.unwrap();
+    within("an echo", chat.message()).await.unwrap().unwrap();
+    for _ in 0..12 {
         client.unary(impatient(150)).await.unwrap_err();
-        within("an answer", client.say("hello")).await.unwrap();
-        assert_eq!(server.accepted(), nth + 1, "the connection was replaced");
     }
+    say.send(Text::new("b")).await.unwrap();
+    within("an echo", chat.message()).await.unwrap().unwrap();
+    assert_eq!(server.accepted(), 1, "the connection was kept");
 }
 
 /// A channel with one connection to a server that takes one call at a time.

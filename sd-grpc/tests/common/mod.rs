@@ -11,6 +11,7 @@
 )]
 
 pub mod echo;
+pub mod raw;
 pub mod scripted;
 mod server;
 mod source;
