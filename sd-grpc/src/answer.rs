@@ -9,7 +9,7 @@ use std::task::Poll;
 
 use http::Response;
 use tokio::time::Instant;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::beginning::Beginning;
 use crate::incoming::Incoming;
@@ -18,6 +18,7 @@ use crate::permit::StreamPermit;
 use crate::request_body::Sending;
 use crate::response_body::ResponseBody;
 use crate::server_status::{self, Pushback};
+use crate::status;
 
 pub(crate) struct Answer {
     /// Ends the request with the response.
@@ -80,13 +81,18 @@ impl Answer {
         server_status::pushback_in(trailers.unwrap_or_else(|| self.response.headers()))
     }
 
-    /// Makes it the caller's.
+    /// Makes it the caller's. It is an error if its headers are a failure and all of it.
     pub(crate) fn into_response(
         self,
-        permit: StreamPermit,
+        mut permit: StreamPermit,
         deadline: Option<Instant>,
         attempts: u32,
-    ) -> Response<tonic::body::Body> {
+    ) -> Result<Response<tonic::body::Body>, Status> {
+        let headers = self.response.headers();
+        if let Some(status) = status::by_server(headers, permit.info(attempts)) {
+            permit.answered(headers);
+            return Err(status);
+        }
         let Self {
             sending,
             response,
@@ -98,6 +104,6 @@ impl Answer {
             tonic::body::Body::new(body)
         });
         response.extensions_mut().insert(info);
-        response
+        Ok(response)
     }
 }

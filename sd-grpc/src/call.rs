@@ -216,7 +216,7 @@ impl Call {
             match self.send(permit, attempt, &body).await {
                 Outcome::Answer(answer, permit) => {
                     body.commit();
-                    return Ok(answer.into_response(permit, self.deadline, self.attempts + 1));
+                    return answer.into_response(permit, self.deadline, self.attempts + 1);
                 }
                 Outcome::NeverSent(permit) => {
                     permit.closed();
@@ -243,7 +243,7 @@ impl Call {
                         body.commit();
                         return match failure {
                             Failure::Answer(answer) => {
-                                Ok(answer.into_response(permit, self.deadline, self.attempts))
+                                answer.into_response(permit, self.deadline, self.attempts)
                             }
                             Failure::Status(status) => Err(status),
                         };
@@ -300,88 +300,94 @@ impl Call {
     // --- Finding a place ------------------------------------------------------------------------------------------------
 
     /// Waits for an endpoint as long as its call may: for one that is full until the deadline, for one that is not there
-    /// only as long as [`connect_wait`](crate::ChannelConfig::connect_wait).
+    /// only as long as [`connect_wait`](crate::ChannelConfig::connect_wait). First come, first served.
     async fn find_place(&self) -> Result<StreamPermit, Status> {
-        let (shared, config) = (&self.shared, &self.shared.config);
-        let service = shared.service.as_str();
-        let mut waiting = None;
+        let published = &self.shared.published;
+        let info = info(self.path.path(), self.hash_key);
+        if published.waiting() == 0 {
+            let set = published.set().load_full();
+            if let Pick::On(connection) = pick(&self.shared, &set, &info, &self.tried) {
+                return Ok(self.permit(connection));
+            }
+            self.check(&set.condition, !set.choice.is_empty()).await?;
+        }
+        let most = self.shared.config.max_waiting;
+        let Some(_waiting) = published.wait(most) else {
+            tokio::task::coop::consume_budget().await;
+            return Err(status::too_many_wait(self.shared.service.as_str(), most));
+        };
+        let first = published.first().acquire();
+        tokio::pin!(first);
+        let mut is_first = None;
         let mut nobody_since = None;
         loop {
-            let changed = shared.published.changed().notified();
-            let freed = shared.published.freed().notified();
+            let changed = published.changed().notified();
+            let freed = published.freed().notified();
             tokio::pin!(changed, freed);
             // From here on no publishing and no place is missed.
             changed.as_mut().enable();
-            freed.as_mut().enable();
-            let set = shared.published.set().load_full();
-            let info = info(self.path.path(), self.hash_key);
-            let full = match pick(shared, &set, &info, &self.tried) {
-                Pick::On(connection) => return Ok(self.permit(connection)),
-                Pick::Full => true,
-                Pick::None => false,
-            };
-            let unresolved = matches!(set.condition, Condition::Unresolved { .. });
-            let reason = match &set.condition {
-                Condition::Closed => Some("the channel was closed"),
-                Condition::Unusable { reason } => Some(&**reason),
-                Condition::Unresolved { reason } | Condition::Usable { reason } => {
-                    reason.as_deref()
+            if is_first.is_some() {
+                // Only the first one is to be told of a place.
+                freed.as_mut().enable();
+            }
+            let set = published.set().load_full();
+            let mut full = !set.choice.is_empty();
+            if is_first.is_some() {
+                match pick(&self.shared, &set, &info, &self.tried) {
+                    Pick::On(connection) => return Ok(self.permit(connection)),
+                    Pick::Full => full = true,
+                    Pick::None => full = false,
                 }
-            };
-            let fails = match &set.condition {
-                Condition::Closed => true,
-                Condition::Unusable { .. } => !self.wait_for_ready && !full,
-                Condition::Unresolved { .. } | Condition::Usable { .. } => false,
-            };
-            if fails {
-                // Who calls in a loop must not keep the driver from its turn.
-                tokio::task::coop::consume_budget().await;
-                let reason = reason.unwrap_or("no endpoint is ready");
-                return Err(status::no_endpoint(service, reason));
             }
-            if waiting.is_none() {
-                let Some(place) = shared.published.wait_for_place(config.max_waiting) else {
-                    tokio::task::coop::consume_budget().await;
-                    return Err(status::too_many_wait(service, config.max_waiting));
-                };
-                waiting = Some(place);
-                // What was freed before we were counted was not told: look once more.
-                continue;
-            }
+            self.check(&set.condition, full).await?;
             let patience = if full {
                 nobody_since = None;
                 None
             } else {
                 let since = *nobody_since.get_or_insert_with(Instant::now);
                 since
-                    .checked_add(config.connect_wait)
+                    .checked_add(self.shared.config.connect_wait)
                     .filter(|_| !self.wait_for_ready)
             };
             let either = async {
                 tokio::select! {
                     () = changed => {}
-                    () = freed => {}
+                    () = freed, if is_first.is_some() => {}
+                    permit = &mut first, if is_first.is_none() => is_first = permit.ok(),
                 }
             };
             let limit = earlier(self.deadline, patience);
-            if until(limit, either).await.is_ok() {
-                continue;
+            if until(limit, either).await.is_err() {
+                return Err(self.waited_in_vain(&set.condition, full, limit));
             }
-            if full {
-                let when = "while every connection was full";
-                return Err(status::deadline_exceeded(when, None));
-            }
-            let reason = reason.unwrap_or(if unresolved {
-                "the registry has not listed the instances yet"
-            } else {
-                "endpoints are still connecting"
-            });
-            return Err(if limit == self.deadline {
-                let when = format_args!("while no endpoint was ready: {reason}");
-                status::deadline_exceeded(when, None)
-            } else {
-                status::no_endpoint(service, reason)
-            });
+        }
+    }
+
+    /// Fails where there is nothing to wait for.
+    async fn check(&self, condition: &Condition, full: bool) -> Result<(), Status> {
+        let reason: &str = match condition {
+            Condition::Closed { reason } => reason,
+            Condition::Unusable { reason } if !self.wait_for_ready && !full => reason,
+            _ => return Ok(()),
+        };
+        // Who calls in a loop must not keep the driver from its turn.
+        tokio::task::coop::consume_budget().await;
+        Err(status::no_endpoint(self.shared.service.as_str(), reason))
+    }
+
+    fn waited_in_vain(&self, condition: &Condition, full: bool, limit: Option<Instant>) -> Status {
+        if full {
+            return status::deadline_exceeded("while every connection was full", None);
+        }
+        let reason = condition.reason().unwrap_or(match condition {
+            Condition::Unresolved { .. } => "the registry has not listed the instances yet",
+            _ => "endpoints are still connecting",
+        });
+        if limit == self.deadline {
+            let when = format_args!("while no endpoint was ready: {reason}");
+            status::deadline_exceeded(when, None)
+        } else {
+            status::no_endpoint(self.shared.service.as_str(), reason)
         }
     }
 
@@ -443,6 +449,7 @@ impl Call {
         let (error, had_headers) = match got {
             Ok(Ok(Got::Answer(answer))) => return self.answered(answer, permit),
             Ok(Ok(Got::Foreign(code, why, pushback))) => {
+                permit.turned_away();
                 return Outcome::Failed {
                     failure: Failure::Status(status::foreign(code, &why, info)),
                     permit,
@@ -475,6 +482,9 @@ impl Call {
             return Outcome::failed(status, permit);
         }
         let refused = !had_headers && status::is_refused(&error);
+        if error.is_reset() && error.is_remote() {
+            permit.turned_away();
+        }
         let status = status::broken(error, permit.connection().close_reason(), info);
         Outcome::Failed {
             failure: Failure::Status(status),
@@ -491,6 +501,10 @@ impl Call {
                 status::deadline_exceeded("at the server", Some(info)),
                 permit,
             );
+        }
+        match answer.code() {
+            Code::Unavailable => permit.turned_away(),
+            _ => permit.target().set_turned_away(0),
         }
         if !matches!(answer.code(), Code::Unavailable | Code::ResourceExhausted) {
             self.shared.throttle.succeeded();

@@ -73,10 +73,15 @@ pub struct ChannelConfig {
     /// Which part of the response answers an idempotent call, by method path, where it is not the first message. An
     /// [`AnsweredBy`] in a request overrides this for one call. Default none.
     pub answered_by: BTreeMap<String, AnsweredBy>,
-    /// After how many time-outs in a row, without a single byte from the server, a connection counts as silent: it is
-    /// replaced and gets no more calls. Attempts that overlap count as one; attempts that waited less than 100 ms do not
-    /// count. 0 means never. Default 3.
+    /// After how many calls in a row that timed out or were dropped, without a sign of life from the server, it is asked by an
+    /// HTTP/2 PING whether it is there. If it does not answer within 1 s, the connection counts as silent: it is replaced and
+    /// gets no more calls. Calls that overlap count as one; calls that waited less than 100 ms do not count. 0 means never.
+    /// Default 3.
     pub silent_after: u32,
+    /// After how many calls in a row that were turned away an endpoint is ejected: it gets no calls for 1 s, and then twice as
+    /// long each time that its next call is turned away, at most 1 min. A call is turned away by UNAVAILABLE, by a reset, or by
+    /// an answer that is not gRPC's. At most half of the connected endpoints are ejected. 0 means never. Default 5.
+    pub eject_after: u32,
     /// HTTP/2 pings that detect dead connections. Default none, because many servers close a connection that is pinged more
     /// often than their policy allows, which is often every 5 minutes.
     pub keep_alive: Option<KeepAlive>,
@@ -157,6 +162,7 @@ impl Default for ChannelConfig {
             idempotent_methods: BTreeSet::new(),
             answered_by: BTreeMap::new(),
             silent_after: 3,
+            eject_after: 5,
             keep_alive: None,
             max_connections: 4,
             max_streams: None,

@@ -335,6 +335,9 @@ impl Serve {
     }
 
     fn why_ended(&self, wire: &Wire) -> String {
+        if let Some(language) = wire.language() {
+            return format!("the server speaks {language} here, and not HTTP/2");
+        }
         let why = wire.error().or(self.failure.as_deref());
         why.unwrap_or("the server closed the connection").to_owned()
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::connection::{Connection, Leave};
 use crate::subchannel::Subchannel;
+use crate::target::Target;
 
 /// What connections and calls tell the driver.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub(crate) enum Event {
         subchannel: Arc<Subchannel>,
         connection: Arc<Connection>,
     },
+    /// An endpoint turned away so many calls in a row that it is to be ejected.
+    TurnsAway { target: Arc<Target> },
     /// A call found all connections of an endpoint full.
     Grow { subchannel: Arc<Subchannel> },
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use crate::connection::{Connection, Leave, Unsent};
+use crate::event::Event;
 use crate::options::AttemptInfo;
 use crate::request_body::RequestBody;
 use crate::shared::Shared;
@@ -91,6 +92,16 @@ impl StreamPermit {
         if let Some(since) = self.waits_since.take() {
             let limit = self.shared.config.silent_after;
             self.connection.got_nothing(since, self.life, limit);
+        }
+    }
+
+    /// The endpoint cannot serve, as it says itself.
+    pub(crate) fn turned_away(&self) {
+        let limit = self.shared.config.eject_after;
+        if self.target().turned_away() >= limit && limit > 0 {
+            let target = Arc::clone(self.target());
+            // If the driver is busy, the next one tells it.
+            let _ = self.shared.events.try_send(Event::TurnsAway { target });
         }
     }
 

@@ -1,17 +1,43 @@
 //! How failures read: one `tonic::Status` with a sentence that names endpoint and cause.
 
+use std::error::Error;
 use std::fmt::Display;
 use std::sync::Arc;
 
 use h2::Reason;
+use http::HeaderMap;
 use tonic::{Code, Status};
 
 use crate::options::{AttemptInfo, CallFailure};
 
 fn failed(code: Code, message: String, attempt: AttemptInfo, cause: Option<h2::Error>) -> Status {
     let mut status = Status::new(code, message);
-    status.set_source(Arc::new(CallFailure { attempt, cause }));
+    status.set_source(Arc::new(CallFailure {
+        attempt,
+        cause,
+        by_server: false,
+    }));
     status
+}
+
+/// The failure that a server's headers or trailers tell; `None` if they tell of none.
+pub(crate) fn by_server(headers: &HeaderMap, attempt: AttemptInfo) -> Option<Status> {
+    let mut status = Status::from_header_map(headers)?;
+    if status.code() == Code::Ok {
+        return None;
+    }
+    status.set_source(Arc::new(CallFailure {
+        attempt,
+        cause: None,
+        by_server: true,
+    }));
+    Some(status)
+}
+
+/// Whether a server sent it.
+pub(crate) fn is_by_server(status: &Status) -> bool {
+    let failure = status.source().and_then(<dyn Error>::downcast_ref);
+    failure.is_some_and(|failure: &CallFailure| failure.by_server)
 }
 
 /// No endpoint could be had.

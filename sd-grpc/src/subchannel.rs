@@ -20,6 +20,8 @@ use crate::target::Target;
 pub enum EndpointState {
     /// Connecting for the first time, or again after a good connection broke.
     Connecting,
+    /// Connected, but it turned away several calls in a row: it gets none for a while.
+    Ejected,
     /// Connected. Calls go to it while its tier and zone are the ones in use.
     Ready,
     /// The instance is marked not ready: it wants no calls.
@@ -32,8 +34,9 @@ pub enum EndpointState {
 
 impl EndpointState {
     /// Every state, in the order of their numbers.
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Connecting,
+        Self::Ejected,
         Self::Ready,
         Self::NotReady,
         Self::Failing,
@@ -41,9 +44,10 @@ impl EndpointState {
     ];
 
     /// The state of a member of the service.
-    pub(crate) fn of(instance: &Instance, connected: bool, failing: bool) -> Self {
+    pub(crate) fn of(instance: &Instance, connected: bool, failing: bool, ejected: bool) -> Self {
         match (instance.is_ready(), connected, failing) {
             (false, _, _) => Self::NotReady,
+            (true, true, _) if ejected => Self::Ejected,
             (true, true, _) => Self::Ready,
             (true, false, true) => Self::Failing,
             (true, false, false) => Self::Connecting,
@@ -54,6 +58,7 @@ impl EndpointState {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
+            Self::Ejected => "ejected",
             Self::Ready => "ready",
             Self::NotReady => "not_ready",
             Self::Failing => "failing",

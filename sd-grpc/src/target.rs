@@ -1,7 +1,7 @@
 //! Where calls go: one run of an instance at one address.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 use http::uri::{Authority, Scheme};
@@ -17,6 +17,8 @@ pub(crate) struct Target {
     scheme: Scheme,
     authority: Authority,
     counters: CachePadded<Counters>,
+    /// How many calls in a row were turned away.
+    turned_away: AtomicU32,
     /// What the policy keeps of its calls.
     load: Option<Arc<dyn Load>>,
 }
@@ -39,7 +41,7 @@ impl Target {
     ) -> Self {
         let (scheme, authority) = origin.cloned().unwrap_or_else(|| {
             let authority = match instance.endpoint().address() {
-                Address::Tcp { .. } => instance.endpoint().to_string().parse().ok(),
+                Address::Tcp { .. } => without_zone(&instance.endpoint().to_string()).parse().ok(),
                 // What gRPC sends where there is no host.
                 _ => None,
             };
@@ -53,6 +55,7 @@ impl Target {
             scheme,
             authority,
             counters: CachePadded::default(),
+            turned_away: AtomicU32::new(0),
             load,
         }
     }
@@ -82,8 +85,28 @@ impl Target {
         self.load.as_ref()
     }
 
+    /// A call was turned away. Says how many in a row were.
+    pub(crate) fn turned_away(&self) -> u32 {
+        self.turned_away.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// So many calls in a row count as turned away. Costs one load where nothing changes.
+    pub(crate) fn set_turned_away(&self, count: u32) {
+        if self.turned_away.load(Ordering::Relaxed) != count {
+            self.turned_away.store(count, Ordering::Relaxed);
+        }
+    }
+
     pub(crate) fn counters(&self) -> &Counters {
         &self.counters
+    }
+}
+
+/// The zone of an IPv6 address means something on this machine only (RFC 6874).
+fn without_zone(authority: &str) -> String {
+    match (authority.split_once('%'), authority.rsplit_once(']')) {
+        (Some((address, _)), Some((_, port))) => format!("{address}]{port}"),
+        _ => authority.to_owned(),
     }
 }
 
@@ -110,5 +133,17 @@ impl Counters {
             read(&self.sent_again),
             read(&self.errors),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_zone;
+
+    #[test]
+    fn an_authority_has_no_zone() {
+        assert_eq!(without_zone("[fe80::1%eth0]:443"), "[fe80::1]:443");
+        assert_eq!(without_zone("[fe80::1]:443"), "[fe80::1]:443");
+        assert_eq!(without_zone("a.example:443"), "a.example:443");
     }
 }

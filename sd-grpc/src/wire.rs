@@ -32,6 +32,8 @@ pub(crate) struct Wire {
     last_written: AtomicU32,
     go_away: OnceLock<GoAway>,
     error: OnceLock<String>,
+    /// What the server speaks if that is not HTTP/2.
+    language: OnceLock<&'static str>,
 }
 
 /// The server asked us to go.
@@ -76,6 +78,7 @@ impl Wire {
             last_written: AtomicU32::new(0),
             go_away: OnceLock::new(),
             error: OnceLock::new(),
+            language: OnceLock::new(),
         }
     }
 
@@ -117,6 +120,22 @@ impl Wire {
     /// What the server said when it asked us to go.
     pub(crate) fn go_away(&self) -> Option<&GoAway> {
         self.go_away.get()
+    }
+
+    /// What the server speaks if that is not HTTP/2.
+    pub(crate) fn language(&self) -> Option<&'static str> {
+        self.language.get().copied()
+    }
+
+    /// Notes the language of the first bytes.
+    fn greeted(&self, bytes: &[u8]) {
+        /// The types of an alert and a handshake, and the first byte of the version.
+        const TLS: [[u8; 2]; 2] = [[21, 3], [22, 3]];
+        if bytes.starts_with(b"HTTP/1") {
+            let _ = self.language.set("HTTP/1");
+        } else if TLS.iter().any(|start| bytes.starts_with(start)) {
+            let _ = self.language.set("TLS");
+        }
     }
 
     /// Why reading or writing failed.
@@ -183,6 +202,7 @@ pub(crate) struct WatchedIo {
     wire: Arc<Wire>,
     incoming: Frames,
     outgoing: Frames,
+    has_greeted: bool,
 }
 
 impl WatchedIo {
@@ -192,6 +212,7 @@ impl WatchedIo {
             wire,
             incoming: Frames::of_a_server(),
             outgoing: Frames::of_a_client(),
+            has_greeted: false,
         }
     }
 
@@ -216,6 +237,9 @@ impl AsyncRead for WatchedIo {
         if polled.is_ready()
             && let Some(new) = buf.filled().get(before..)
         {
+            if !std::mem::replace(&mut this.has_greeted, true) {
+                this.wire.greeted(new);
+            }
             this.incoming.feed(new, |frame| this.wire.read(frame));
         }
         this.note(polled)

@@ -13,7 +13,7 @@ use common::{Set, TestServer, eventually, ready, within};
 use futures_util::future::join_all;
 use h2::Reason;
 use h2::server::Builder;
-use sd_grpc::{AttemptInfo, BalancedChannel, ChannelConfig, Idempotent};
+use sd_grpc::{AttemptInfo, BalancedChannel, ChannelConfig, EndpointState, Idempotent};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::codegen::http::{HeaderMap, HeaderValue, Response};
 use tonic::{Code, Request};
@@ -409,4 +409,173 @@ async fn a_deadline_that_passed_is_deadline_exceeded_whichever_side_notices_firs
             }
         }
     }
+}
+
+#[tokio::test]
+async fn the_attempt_is_known_of_every_call_that_the_server_failed() {
+    let server = Raw::start(&settings(), None, |request, mut respond| async move {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", (Code::NotFound as i32).into());
+        if request.uri().path() == UNARY {
+            let response = Response::builder().header("content-type", "application/grpc");
+            let mut response = response.body(()).unwrap();
+            response.headers_mut().extend(trailers);
+            let _ = respond.send_response(response, true);
+        } else {
+            answer(respond, trailers);
+        }
+    })
+    .await;
+    let channel = Set::of([server.instance()]).channel().build().unwrap();
+    let mut client = EchoClient::new(channel.clone());
+    let bare = within("an answer", client.say("hello")).await.unwrap_err();
+    let stream = client.split("hello").await.unwrap();
+    let after_a_message = texts(stream).await.unwrap_err();
+    for status in [bare, after_a_message] {
+        assert_eq!(status.code(), Code::NotFound);
+        let info = AttemptInfo::of(&status).unwrap();
+        assert_eq!(
+            (info.attempts(), info.endpoint()),
+            (1, &*server.address.to_string())
+        );
+    }
+    assert_eq!(channel.dump().failed, 0, "a server answered");
+}
+
+#[tokio::test]
+async fn what_a_server_says_in_its_goodbye_reaches_the_calls_that_it_cuts() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let channel = Set::of([common::instance_at(address)])
+        .channel()
+        .build()
+        .unwrap();
+    let mut client = EchoClient::new(channel);
+    let call = tokio::spawn(async move { client.say("hello").await });
+    let (stream, _) = within("a connection", listener.accept()).await.unwrap();
+    let mut connection = settings().handshake::<_, Bytes>(stream).await.unwrap();
+    let _call = within("a call", connection.accept())
+        .await
+        .unwrap()
+        .unwrap();
+    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+    while connection.accept().await.is_some() {}
+    let status = within("an answer", call).await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("GOAWAY"), "{status}");
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_another_language_is_named() {
+    const ALERT: &[u8] = &[21, 3, 3, 0, 2, 2, 70];
+    for (greeting, language) in [
+        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "HTTP/1"),
+        (ALERT, "TLS"),
+    ] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                // The client may be gone.
+                let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, greeting).await;
+                tokio::spawn(async move {
+                    let mut all = Vec::new();
+                    let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut all).await;
+                });
+            }
+        });
+        let channel = Set::of([common::instance_at(address)])
+            .channel()
+            .build()
+            .unwrap();
+        let mut client = EchoClient::new(channel);
+        let status = within("an answer", client.say("hello")).await.unwrap_err();
+        assert!(status.message().contains(language), "{status}");
+        server.abort();
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_turns_every_call_away_is_ejected_and_tried_again() {
+    let bad = Raw::start(&settings(), None, |_, mut respond| async move {
+        respond.send_reset(Reason::INTERNAL_ERROR);
+    })
+    .await;
+    let good = [
+        TestServer::start(),
+        TestServer::start(),
+        TestServer::start(),
+    ];
+    let set = Set::of(
+        good.iter()
+            .map(TestServer::instance)
+            .chain([bad.instance()]),
+    );
+    let channel = set.channel().build().unwrap();
+    ready(&channel, 4).await;
+    let label = bad.address.to_string();
+    let state = || {
+        let endpoints = channel.dump().endpoints.into_iter();
+        endpoints
+            .clone()
+            .find(|one| *one.address == *label)
+            .unwrap()
+            .state
+    };
+    let ended = calls(&channel, 1, 40, false).await;
+    assert_eq!(ended.failed.len(), 5, "five calls in a row show it");
+    eventually("it is ejected", || state() == EndpointState::Ejected).await;
+    let ended = calls(&channel, 1, 40, false).await;
+    assert!(ended.failed.is_empty(), "{:?}", ended.failed.first());
+    eventually("it is tried again", || state() == EndpointState::Ready).await;
+    let ended = calls(&channel, 1, 40, false).await;
+    assert_eq!(
+        ended.failed.len(),
+        1,
+        "one more call shows that it is no better"
+    );
+}
+
+#[tokio::test]
+async fn of_two_endpoints_that_turn_calls_away_one_stays() {
+    let refuse = |_, mut respond: h2::server::SendResponse<Bytes>| async move {
+        respond.send_reset(Reason::INTERNAL_ERROR);
+    };
+    let servers = [
+        Raw::start(&settings(), None, refuse).await,
+        Raw::start(&settings(), None, refuse).await,
+    ];
+    let channel = Set::of(servers.iter().map(Raw::instance))
+        .channel()
+        .build()
+        .unwrap();
+    ready(&channel, 2).await;
+    let ended = calls(&channel, 1, 60, false).await;
+    for status in ended.failed {
+        assert_eq!(status.code(), Code::Internal, "it was called: {status}");
+    }
+}
+
+#[tokio::test]
+async fn one_bad_endpoint_of_four_fails_no_idempotent_call_however_many_there_are() {
+    let bad = TestServer::answering(|_| async { Err(tonic::Status::unavailable("not now")) });
+    let good = [
+        TestServer::start(),
+        TestServer::start(),
+        TestServer::start(),
+    ];
+    let set = Set::of(
+        good.iter()
+            .map(TestServer::instance)
+            .chain([bad.instance()]),
+    );
+    let mut config = ChannelConfig::default();
+    config.retry_first = Duration::from_millis(1);
+    let channel = set.channel().config(config).build().unwrap();
+    ready(&channel, 4).await;
+    // Without ejection, a quarter of them would need a retry, and retries end after a hundred failures.
+    let ended = calls(&channel, 4, 500, true).await;
+    assert!(ended.failed.is_empty(), "{:?}", ended.failed.first());
+    assert!(bad.calls() < 100, "{} calls", bad.calls());
 }

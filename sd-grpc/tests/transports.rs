@@ -10,11 +10,11 @@ use std::sync::Arc;
 use common::echo::EchoClient;
 use common::{Set, TestServer, ready};
 use sd_core::{Endpoint, Instance};
-use sd_grpc::{BalancedChannel, ChannelBuilder};
+use sd_grpc::{BalancedChannel, ChannelBuilder, Dial};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 
 #[tokio::test]
-async fn unix_sockets_are_dialled() {
+async fn unix_sockets_are_dialled_where_that_is_allowed() {
     let server = TestServer::start();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("echo.sock");
@@ -28,7 +28,12 @@ async fn unix_sockets_are_dialled() {
     });
     let endpoint = Endpoint::unix(path).unwrap();
     let set = Set::of([server.instance().with_endpoint(endpoint)]);
-    let channel = set.channel().build().unwrap();
+    let refusing = set.channel().build().unwrap();
+    let status = EchoClient::new(refusing).say("hello").await.unwrap_err();
+    assert!(status.message().contains("with_unix_sockets"), "{status}");
+
+    let allowing = set.channel().connector(Dial::new().with_unix_sockets());
+    let channel = allowing.build().unwrap();
     ready(&channel, 1).await;
     let mut client = EchoClient::new(channel);
     assert_eq!(client.say("hello").await.unwrap(), address.to_string());
