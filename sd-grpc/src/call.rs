@@ -249,8 +249,6 @@ impl Call {
                         };
                     };
                     self.count_again(&permit, Again::Retried);
-                    // The server may have answered without having read it all.
-                    body.abandon();
                     drop((failure, permit));
                     sleep(delay).await;
                 }
@@ -418,6 +416,8 @@ impl Call {
             }
         };
         let stream = response.stream_id().as_u32();
+        // Whatever ends this attempt ends its request.
+        let sending = body.sending();
         let config = &self.shared.config;
         // The last attempt may take all the time that is left.
         let is_last = self.answered_by.is_none() || self.attempts + 1 >= config.max_attempts;
@@ -432,7 +432,7 @@ impl Call {
                 let pushback = server_status::pushback_in(response.headers());
                 return Ok(Got::Foreign(code, why, pushback));
             }
-            let mut answer = Answer::new(response.map(Incoming::new), body.sending());
+            let mut answer = Answer::new(response.map(Incoming::new), sending);
             // A server that has not got the whole request may be waiting for the rest of it.
             let read = match self.answered_by {
                 Some(until) if !is_last && body.is_known() => {
@@ -445,13 +445,14 @@ impl Call {
             Ok(Got::Answer(answer))
         })
         .await;
-        let info = permit.info(self.attempts + 1);
+        let attempts = self.attempts + 1;
         let (error, had_headers) = match got {
             Ok(Ok(Got::Answer(answer))) => return self.answered(answer, permit),
             Ok(Ok(Got::Foreign(code, why, pushback))) => {
                 permit.turned_away();
+                let status = status::foreign(code, &why, permit.info(attempts));
                 return Outcome::Failed {
-                    failure: Failure::Status(status::foreign(code, &why, info)),
+                    failure: Failure::Status(status),
                     permit,
                     refused: false,
                     pushback,
@@ -460,6 +461,7 @@ impl Call {
             Ok(Err(failed)) => failed,
             Err(deadline::Elapsed) => {
                 permit.gave_up();
+                let info = permit.info(attempts);
                 let status = if limit == self.deadline {
                     status::deadline_exceeded("while waiting for an answer", Some(info))
                 } else {
@@ -468,6 +470,7 @@ impl Call {
                 return Outcome::failed(status, permit);
             }
         };
+        let info = permit.info(attempts);
         let wire = permit.connection().wire();
         if !had_headers && !error.is_reset() && !wire.was_written(stream) {
             return Outcome::NeverSent(permit);

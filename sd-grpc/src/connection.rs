@@ -286,7 +286,7 @@ impl Connection {
     }
 }
 
-/// As SETTINGS_MAX_HEADER_LIST_SIZE counts (RFC 9113, section 6.5.2).
+/// As `SETTINGS_MAX_HEADER_LIST_SIZE` counts (RFC 9113, section 6.5.2).
 fn header_list_size(request: &Request<()>) -> u64 {
     const FIELD: usize = 32;
     let uri = request.uri();

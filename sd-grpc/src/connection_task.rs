@@ -213,7 +213,7 @@ impl Life {
             }
         }
         match found {
-            Some(Found::Alive) if connection.is_open() => {
+            Some(Found::Alive) if connection.is_open() && connection.is_doubted() => {
                 connection.settle_doubt();
                 return Poll::Ready(Step::Roomier);
             }

@@ -89,7 +89,8 @@ impl Connector for Dial {
                 Address::Unix { path } if !unix_sockets => Err(io::Error::new(
                     io::ErrorKind::PermissionDenied,
                     format!(
-                        "may not dial {path:?}: allow it with `Dial::with_unix_sockets` and `ChannelBuilder::connector`"
+                        "may not dial {}: allow it with `Dial::with_unix_sockets` and `ChannelBuilder::connector`",
+                        path.display()
                     ),
                 )),
                 #[cfg(unix)]

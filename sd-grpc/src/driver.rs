@@ -571,14 +571,12 @@ impl Driver {
         subchannel.may_grow();
         let failure = if was_good {
             link.backoff.reset();
-            match RECONNECT_FLOOR.checked_sub(lived) {
-                Some(rest) => self
-                    .timers
-                    .later(rest, Timer::Connect(Arc::clone(subchannel))),
-                None => {
-                    self.line.extend([Arc::clone(subchannel)]);
-                    self.open_queued();
-                }
+            if let Some(rest) = RECONNECT_FLOOR.checked_sub(lived) {
+                let connect = Timer::Connect(Arc::clone(subchannel));
+                self.timers.later(rest, connect);
+            } else {
+                self.line.extend([Arc::clone(subchannel)]);
+                self.open_queued();
             }
             None
         } else {

@@ -78,7 +78,9 @@ impl Pings {
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, connection: &Connection) -> Poll<Found> {
-        self.ask_when_doubted(connection);
+        if connection.is_open() && connection.is_doubted() && !self.ask(connection) {
+            return Poll::Ready(Found::Alive);
+        }
         self.keep_alive(cx, connection);
         let Some(sent) = &mut self.sent else {
             return Poll::Pending;
@@ -103,16 +105,14 @@ impl Pings {
         Poll::Pending
     }
 
-    fn ask_when_doubted(&mut self, connection: &Connection) {
-        if !connection.is_doubted() || !connection.is_open() {
-            return;
-        }
+    /// Asks the server whether it is there. Says `false` where it has told so not long ago.
+    fn ask(&mut self, connection: &Connection) -> bool {
         if let Some(sent) = &mut self.sent {
             if !sent.doubted {
                 sent.doubted = true;
                 sent.limit = Box::pin(sleep(ANSWER_WITHIN));
             }
-            return;
+            return true;
         }
         let life = connection.wire().life();
         if life != self.life {
@@ -124,13 +124,12 @@ impl Pings {
             PAUSES.get(before.min(last)).copied().unwrap_or_default()
         });
         if self.last_asked.is_some_and(|last| last.elapsed() < pause) {
-            // It answered the last one.
-            connection.settle_doubt();
-            return;
+            return false;
         }
         self.asked += 1;
         self.last_asked = Some(Instant::now());
         self.sent = send(&mut self.ping_pong, ANSWER_WITHIN, true);
+        true
     }
 
     fn keep_alive(&mut self, cx: &mut Context<'_>, connection: &Connection) {

@@ -93,18 +93,11 @@ impl CallBody {
         }
     }
 
-    /// What ends the sending with the response. `None` where all is sent.
+    /// What ends the sending of the attempt that was made last. `None` where all is given to h2.
     pub(crate) fn sending(&self) -> Option<Sending> {
         match self {
             Self::Whole(_) => None,
             Self::Stream(tape) => Some(Sending(Arc::clone(tape))),
-        }
-    }
-
-    /// Ends the sending of the attempt that was made last. There may be another one.
-    pub(crate) fn abandon(&self) {
-        if let Self::Stream(tape) = self {
-            tape.next_attempt();
         }
     }
 

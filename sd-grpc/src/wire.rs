@@ -143,8 +143,8 @@ impl Wire {
         self.error.get().map(String::as_str)
     }
 
-    fn read(&self, frame: Frame<'_>) {
-        match frame {
+    fn read(&self, frame: &Frame<'_>) {
+        match *frame {
             Frame::Begun { kind, stream } => {
                 if kind == kind::HEADERS {
                     self.last_headers.store(stream, Ordering::Relaxed);
@@ -183,8 +183,8 @@ impl Wire {
         }
     }
 
-    fn written(&self, frame: Frame<'_>) {
-        if let Frame::Begun { kind, stream } = frame
+    fn written(&self, frame: &Frame<'_>) {
+        if let Frame::Begun { kind, stream } = *frame
             && kind == kind::HEADERS
         {
             // h2 opens streams in the order of their numbers.
@@ -240,7 +240,7 @@ impl AsyncRead for WatchedIo {
             if !std::mem::replace(&mut this.has_greeted, true) {
                 this.wire.greeted(new);
             }
-            this.incoming.feed(new, |frame| this.wire.read(frame));
+            this.incoming.feed(new, |frame| this.wire.read(&frame));
         }
         this.note(polled)
     }
@@ -265,7 +265,7 @@ impl AsyncWrite for WatchedIo {
         if let Poll::Ready(Ok(mut written)) = polled {
             for buf in bufs {
                 let (now, _) = buf.split_at(written.min(buf.len()));
-                this.outgoing.feed(now, |frame| this.wire.written(frame));
+                this.outgoing.feed(now, |frame| this.wire.written(&frame));
                 written -= now.len();
             }
         }

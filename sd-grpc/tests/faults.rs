@@ -418,15 +418,15 @@ async fn pings_and_unknown_frames_do_not_keep_a_server_that_does_not_answer() {
     let set = Set::of([instance_at(listener.local_addr().unwrap())]);
     let channel = set.channel().build().unwrap();
     let (stream, _) = within("a connection", listener.accept()).await.unwrap();
-    let (mut reading, mut writing) = stream.into_split();
-    writing.write_all(&SETTINGS).await.unwrap();
+    let (mut from, mut to) = stream.into_split();
+    to.write_all(&SETTINGS).await.unwrap();
     let flood = async move {
         let mut ignored = vec![0; 4096];
         loop {
             let noise = [&PING[..], &UNKNOWN[..]].concat();
             tokio::select! {
-                sent = writing.write_all(&noise) => sent.unwrap(),
-                _ = reading.read(&mut ignored) => continue,
+                written = to.write_all(&noise) => written.unwrap(),
+                _ = from.read(&mut ignored) => continue,
             }
             sleep(Duration::from_millis(5)).await;
         }

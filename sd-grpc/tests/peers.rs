@@ -156,6 +156,8 @@ async fn a_server_that_says_goodbye_at_once_is_not_flooded() {
         accepted += 1;
         tokio::spawn(async move {
             if let Ok(mut connection) = settings().handshake::<_, Bytes>(stream).await {
+                // Long enough to count as connected.
+                let _ = timeout(Duration::from_millis(20), connection.accept()).await;
                 connection.abrupt_shutdown(Reason::NO_ERROR);
                 while connection.accept().await.is_some() {}
             }
@@ -578,4 +580,50 @@ async fn one_bad_endpoint_of_four_fails_no_idempotent_call_however_many_there_ar
     let ended = calls(&channel, 4, 500, true).await;
     assert!(ended.failed.is_empty(), "{:?}", ended.failed.first());
     assert!(bad.calls() < 100, "{} calls", bad.calls());
+}
+
+#[tokio::test]
+async fn a_request_of_which_nothing_was_written_is_sent_elsewhere() {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    // No more than the client's preface.
+    const ROOM: usize = 24;
+    let (ours, theirs) = tokio::io::duplex(ROOM);
+    let ours = std::sync::Mutex::new(Some(ours));
+    let server = TestServer::start();
+    let real = server.address;
+    let blocked = common::instance_at(([127, 0, 0, 1], 1).into());
+    let connector = move |instance: std::sync::Arc<sd_core::Instance>| {
+        let ours = (instance.endpoint().to_string() != real.to_string())
+            .then(|| ours.lock().unwrap().take());
+        async move {
+            match ours {
+                Some(Some(ours)) => Ok(Box::new(ours) as sd_grpc::BoxedIo),
+                Some(None) => Err(std::io::ErrorKind::ConnectionRefused.into()),
+                None => {
+                    let stream = tokio::net::TcpStream::connect(real).await?;
+                    Ok(Box::new(stream) as sd_grpc::BoxedIo)
+                }
+            }
+        }
+    };
+    let set = Set::of([blocked.clone()]);
+    let channel = set.channel().connector(connector).build().unwrap();
+    let mut theirs = theirs;
+    tokio::io::AsyncWriteExt::write_all(&mut theirs, &SETTINGS)
+        .await
+        .unwrap();
+    ready(&channel, 1).await;
+    let mut client = EchoClient::new(channel.clone());
+    let call = tokio::spawn(async move { client.say("hello").await });
+    eventually("the call is given to the connection", || {
+        channel.dump().endpoints[0].in_flight == 1
+    })
+    .await;
+    set.set([blocked, server.instance()]);
+    ready(&channel, 2).await;
+    drop(theirs);
+    let answer = within("an answer", call).await.unwrap().unwrap();
+    assert_eq!(answer, real.to_string());
+    let dump = channel.dump();
+    assert_eq!((dump.failed, dump.sent_again), (0, 1));
 }

@@ -7,6 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::echo::{EchoClient, Text};
+use common::raw::Raw;
 use common::{Set, TestServer, ready, within};
 use futures_util::future::join_all;
 use sd_grpc::{BalancedChannel, ChannelConfig, EndpointState};
@@ -118,4 +119,35 @@ async fn a_deadline_in_the_middle_of_a_stream_ends_its_request_and_frees_the_pla
     within("the end of the request", say.closed()).await;
     within("the next call", client.say("b")).await.unwrap();
     drop(chat);
+}
+
+#[tokio::test]
+async fn a_call_that_ends_before_its_headers_ends_its_request() {
+    let server = Raw::start(
+        &h2::server::Builder::new(),
+        None,
+        |request, respond| async {
+            let _unanswered = (request, respond);
+            std::future::pending::<()>().await;
+        },
+    )
+    .await;
+    let channel = Set::of([server.instance()]).channel().build().unwrap();
+    for dropped in [false, true] {
+        let (say, said) = mpsc::channel(1);
+        say.send(Text::new("a")).await.unwrap();
+        let mut request = Request::new(ReceiverStream::new(said));
+        if !dropped {
+            request.set_timeout(Duration::from_millis(100));
+        }
+        let mut client = EchoClient::new(channel.clone());
+        let call = tokio::spawn(async move { client.chat_with(request).await });
+        within("the first message is taken", say.reserve())
+            .await
+            .unwrap();
+        if dropped {
+            call.abort();
+        }
+        within("the end of the request", say.closed()).await;
+    }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use common::echo::EchoClient;
 use common::{Set, TestServer, ready};
 use sd_core::{Endpoint, Instance};
-use sd_grpc::{BalancedChannel, ChannelBuilder, Dial};
+use sd_grpc::{BalancedChannel, ChannelBuilder, ChannelConfig, Dial};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 
 #[tokio::test]
@@ -214,6 +214,40 @@ mod tls {
             "{why}"
         );
         assert_eq!(server.calls(), 1);
+    }
+
+    #[tokio::test]
+    async fn files_are_read_again_for_each_connection() {
+        let (old, new) = (Authority::new(), Authority::new());
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name| folder.path().join(name);
+        let write = |authority: &Authority| {
+            let (chain, key) = authority.issue("client");
+            std::fs::write(file("ca"), authority.pem()).unwrap();
+            std::fs::write(file("chain"), chain).unwrap();
+            std::fs::write(file("key"), key).unwrap();
+        };
+        write(&old);
+        let tls = ClientTls::new()
+            .with_ca_file(file("ca"))
+            .with_identity_files(file("chain"), file("key"));
+        let server = server(
+            ServerTlsConfig::new()
+                .identity(identity(new.issue("127.0.0.1")))
+                .client_ca_root(Certificate::from_pem(new.pem())),
+        );
+        let mut config = ChannelConfig::default();
+        config.reconnect_cap = Duration::from_millis(100);
+        let set = Set::of([server.instance()]);
+        let channel = set.channel().config(config).tls(tls).build().unwrap();
+        let mut client = EchoClient::new(channel.clone());
+        client.say("hello").await.unwrap_err();
+        // What cannot be read replaces nothing and ends nothing.
+        std::fs::write(file("ca"), "no PEM").unwrap();
+        client.say("hello").await.unwrap_err();
+        write(&new);
+        ready(&channel, 1).await;
+        client.say("hello").await.unwrap();
     }
 
     #[tokio::test]
