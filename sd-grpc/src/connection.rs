@@ -136,7 +136,7 @@ impl Connection {
     }
 
     fn limit(&self) -> u32 {
-        if self.is_doubted() {
+        if self.is_doubted() || self.wire.is_full() {
             return 0;
         }
         self.max_streams.min(self.wire.max_streams())
@@ -278,9 +278,7 @@ impl Connection {
     pub(crate) fn close_reason(&self) -> Option<String> {
         match self.reason.get() {
             Some(Leave::Broken(why)) => Some(why.clone()),
-            Some(reason @ Leave::GoAway(go_away)) if !go_away.is_polite() => {
-                Some(reason.to_string())
-            }
+            Some(reason @ Leave::GoAway(_)) => Some(reason.to_string()),
             _ => self.wire.error().map(str::to_owned),
         }
     }

@@ -81,6 +81,7 @@ pub(crate) async fn run(job: Job) {
             .extra
             .then(|| IdleCheck::new(job.config.close_idle_after)),
         max_streams: connection.wire().max_streams(),
+        was_full: false,
         told: false,
         closing: false,
     };
@@ -133,7 +134,7 @@ async fn open(job: &Job) -> Result<(Arc<Connection>, Serve), String> {
         .connect(Arc::clone(&job.instance))
         .await
         .map_err(|error| error.to_string())?;
-    let wire = Arc::new(Wire::new());
+    let wire = Arc::new(Wire::new(job.config.connection_window));
     let (sender, mut http2): (SendRequest<Bytes>, _) = Builder::new()
         .enable_push(false)
         .max_send_buffer_size(SEND_BUFFER)
@@ -180,6 +181,8 @@ struct Life {
     idle_check: Option<IdleCheck>,
     /// How many streams the server allowed when last looked at.
     max_streams: u32,
+    /// Whether its window was full when last looked at.
+    was_full: bool,
     told: bool,
     closing: bool,
 }
@@ -237,8 +240,10 @@ impl Life {
                 // Whether it is one too many is for the driver to say: another one may have broken since.
                 return Poll::Ready(Step::Idle);
             }
-            let before = std::mem::replace(&mut self.max_streams, connection.wire().max_streams());
-            if self.max_streams > before {
+            let wire = connection.wire();
+            let before = std::mem::replace(&mut self.max_streams, wire.max_streams());
+            let was_full = std::mem::replace(&mut self.was_full, wire.is_full());
+            if self.max_streams > before || (was_full && !self.was_full) {
                 return Poll::Ready(Step::Roomier);
             }
             return Poll::Pending;

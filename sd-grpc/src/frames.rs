@@ -2,17 +2,20 @@
 
 /// Types of frames.
 pub(crate) mod kind {
+    pub(crate) const DATA: u8 = 0x0;
     pub(crate) const HEADERS: u8 = 0x1;
     pub(crate) const SETTINGS: u8 = 0x4;
     pub(crate) const PING: u8 = 0x6;
     pub(crate) const GO_AWAY: u8 = 0x7;
+    pub(crate) const WINDOW_UPDATE: u8 = 0x8;
     /// The largest that RFC 9113 defines.
     pub(crate) const CONTINUATION: u8 = 0x9;
 }
 
 const HEADER_BYTES: usize = 9;
 const ACK: u8 = 0x1;
-/// More of a frame than this is not looked at. SETTINGS and GOAWAY are a few dozen bytes.
+const WITHOUT_RESERVED_BIT: u32 = 0x7fff_ffff;
+/// More of a frame than this is not looked at. What is looked at has a few dozen bytes.
 const KEPT_BYTES: usize = 1024;
 /// What a client sends before its first frame.
 const PREFACE_BYTES: usize = 24;
@@ -20,10 +23,11 @@ const PREFACE_BYTES: usize = 24;
 /// What was read.
 #[derive(Debug)]
 pub(crate) enum Frame<'a> {
-    /// The header of a frame.
+    /// The header of a frame, and how much follows it.
     Begun {
         kind: u8,
         stream: u32,
+        length: usize,
     },
     /// So many more bytes of a frame.
     Part {
@@ -36,6 +40,8 @@ pub(crate) enum Frame<'a> {
         code: u32,
         debug: &'a [u8],
     },
+    /// So much more may come over the whole connection.
+    ConnectionWindow(u32),
 }
 
 /// One direction of a connection.
@@ -93,11 +99,13 @@ impl Frames {
         }
         self.filled += taken;
         if self.filled == HEADER_BYTES {
-            let [a, b, c, kind, _, stream @ ..] = self.header;
+            let [a, b, c, kind, ..] = self.header;
             self.left = u32::from_be_bytes([0, a, b, c]) as usize;
-            // The first bit is reserved.
-            let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
-            see(Frame::Begun { kind, stream });
+            see(Frame::Begun {
+                kind,
+                stream: self.stream(),
+                length: self.left,
+            });
             see(Frame::Part {
                 kind,
                 length: HEADER_BYTES,
@@ -109,7 +117,7 @@ impl Frames {
     fn payload(&mut self, bytes: &[u8], see: &mut impl FnMut(Frame<'_>)) -> usize {
         let taken = bytes.len().min(self.left);
         let kind = self.kind();
-        if matches!(kind, kind::SETTINGS | kind::GO_AWAY) {
+        if matches!(kind, kind::SETTINGS | kind::GO_AWAY | kind::WINDOW_UPDATE) {
             let room = KEPT_BYTES.saturating_sub(self.payload.len());
             self.payload.extend(bytes.iter().take(taken.min(room)));
         }
@@ -125,6 +133,11 @@ impl Frames {
         self.header[3]
     }
 
+    fn stream(&self) -> u32 {
+        let [_, _, _, _, _, stream @ ..] = self.header;
+        u32::from_be_bytes(stream) & WITHOUT_RESERVED_BIT
+    }
+
     fn finish(&mut self, see: &mut impl FnMut(Frame<'_>)) {
         match self.kind() {
             kind::SETTINGS if self.header[4] & ACK == 0 => see(Frame::Settings(&self.payload)),
@@ -132,6 +145,12 @@ impl Frames {
                 if let [_, _, _, _, a, b, c, d, debug @ ..] = self.payload.as_slice() {
                     let code = u32::from_be_bytes([*a, *b, *c, *d]);
                     see(Frame::GoAway { code, debug });
+                }
+            }
+            kind::WINDOW_UPDATE if self.stream() == 0 => {
+                if let [a, b, c, d] = self.payload.as_slice() {
+                    let more = u32::from_be_bytes([*a, *b, *c, *d]) & WITHOUT_RESERVED_BIT;
+                    see(Frame::ConnectionWindow(more));
                 }
             }
             _ => {}

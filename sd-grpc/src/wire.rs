@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
@@ -26,6 +26,12 @@ pub(crate) struct Wire {
     max_streams: AtomicU32,
     max_header_list: AtomicU32,
     answered: AtomicBool,
+    /// How many bytes of responses may have come without being read.
+    window: u32,
+    /// How many have.
+    unread: AtomicI64,
+    /// How much of the window the server was not told of yet.
+    untold: AtomicU32,
     /// The stream of the latest header block that came.
     last_headers: AtomicU32,
     /// The newest stream of which something was written.
@@ -67,13 +73,17 @@ impl GoAway {
 }
 
 impl Wire {
-    pub(crate) fn new() -> Self {
+    /// Of a connection whose window is to be so large.
+    pub(crate) fn new(window: u32) -> Self {
         Self {
             life: AtomicU64::new(0),
             settings: AtomicBool::new(false),
             max_streams: AtomicU32::new(u32::MAX),
             max_header_list: AtomicU32::new(u32::MAX),
             answered: AtomicBool::new(false),
+            window,
+            unread: AtomicI64::new(0),
+            untold: AtomicU32::new(window.saturating_sub(FIRST_WINDOW)),
             last_headers: AtomicU32::new(0),
             last_written: AtomicU32::new(0),
             go_away: OnceLock::new(),
@@ -105,6 +115,12 @@ impl Wire {
     /// Whether the server has answered a request.
     pub(crate) fn has_answered(&self) -> bool {
         self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Whether so much was not read that the server can hardly send more.
+    pub(crate) fn is_full(&self) -> bool {
+        let most = self.window - self.window / 16;
+        self.unread.load(Ordering::Relaxed) > i64::from(most)
     }
 
     /// The stream whose headers came last, also if they are incomplete.
@@ -145,12 +161,24 @@ impl Wire {
 
     fn read(&self, frame: &Frame<'_>) {
         match *frame {
-            Frame::Begun { kind, stream } => {
-                if kind == kind::HEADERS {
-                    self.last_headers.store(stream, Ordering::Relaxed);
-                    self.answered.store(true, Ordering::Relaxed);
-                }
+            Frame::Begun {
+                kind: kind::HEADERS,
+                stream,
+                ..
+            } => {
+                self.last_headers.store(stream, Ordering::Relaxed);
+                self.answered.store(true, Ordering::Relaxed);
             }
+            Frame::Begun {
+                kind: kind::DATA,
+                length,
+                ..
+            } => {
+                // A frame has at most 2^24 bytes.
+                let length = i64::try_from(length).unwrap_or(i64::MAX);
+                self.unread.fetch_add(length, Ordering::Relaxed);
+            }
+            Frame::Begun { .. } | Frame::ConnectionWindow(_) => {}
             Frame::Part { kind, length } => {
                 let is_life = kind <= kind::CONTINUATION && kind != kind::PING;
                 if is_life {
@@ -184,15 +212,28 @@ impl Wire {
     }
 
     fn written(&self, frame: &Frame<'_>) {
-        if let Frame::Begun { kind, stream } = *frame
-            && kind == kind::HEADERS
-        {
+        match *frame {
             // h2 opens streams in the order of their numbers.
-            self.last_written.store(stream, Ordering::Relaxed);
+            Frame::Begun {
+                kind: kind::HEADERS,
+                stream,
+                ..
+            } => self.last_written.store(stream, Ordering::Relaxed),
+            Frame::ConnectionWindow(more) => {
+                // What first makes the window as large as it is to be gives nothing back.
+                let untold = self.untold.load(Ordering::Relaxed);
+                let still_untold = untold.saturating_sub(more);
+                self.untold.store(still_untold, Ordering::Relaxed);
+                let read = more.saturating_sub(untold);
+                self.unread.fetch_sub(i64::from(read), Ordering::Relaxed);
+            }
+            _ => {}
         }
     }
 }
 
+/// The window of a connection before anything is said (RFC 9113, section 6.9.2).
+const FIRST_WINDOW: u32 = 65_535;
 const MAX_CONCURRENT_STREAMS: u16 = 0x3;
 const MAX_HEADER_LIST_SIZE: u16 = 0x6;
 
@@ -297,7 +338,7 @@ mod tests {
     #[tokio::test]
     async fn a_stream_counts_as_written_when_its_headers_begin_to_leave() {
         let (ours, _theirs) = duplex(1024);
-        let wire = Arc::new(Wire::new());
+        let wire = Arc::new(Wire::new(1 << 20));
         let mut io = WatchedIo::new(Box::new(ours), Arc::clone(&wire));
         io.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
             .await
@@ -310,7 +351,7 @@ mod tests {
     #[tokio::test]
     async fn pings_and_unknown_frames_are_no_sign_of_life() {
         let (ours, mut theirs) = duplex(1024);
-        let wire = Arc::new(Wire::new());
+        let wire = Arc::new(Wire::new(1 << 20));
         let mut io = WatchedIo::new(Box::new(ours), Arc::clone(&wire));
         theirs
             .write_all(&[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8])
@@ -326,5 +367,26 @@ mod tests {
         io.read_exact(&mut [0; 12]).await.unwrap();
         assert!(wire.life() > 0 && wire.has_answered());
         assert_eq!(wire.last_headers(), 5);
+    }
+
+    #[tokio::test]
+    async fn what_was_not_read_fills_the_window_until_the_server_is_told_of_more() {
+        const WINDOW: u32 = 80_000;
+        let (ours, mut theirs) = duplex(1 << 20);
+        let wire = Arc::new(Wire::new(WINDOW));
+        let mut io = WatchedIo::new(Box::new(ours), Arc::clone(&wire));
+        let update = [0, 0, 4, 8, 0, 0, 0, 0, 0];
+        let more = |bytes: u32| [&update[..], &bytes.to_be_bytes()].concat();
+        io.write_all(&[b'x'; 24]).await.unwrap();
+        io.write_all(&more(WINDOW - FIRST_WINDOW)).await.unwrap();
+        let data = [&[0, 0x27, 0x10, 0, 0, 0, 0, 0, 1][..], &[0; 10_000]].concat();
+        for full in [false, false, false, false, false, false, false, true] {
+            assert!(!wire.is_full());
+            theirs.write_all(&data).await.unwrap();
+            io.read_exact(&mut vec![0; data.len()]).await.unwrap();
+            assert_eq!(wire.is_full(), full);
+        }
+        io.write_all(&more(10_000)).await.unwrap();
+        assert!(!wire.is_full());
     }
 }

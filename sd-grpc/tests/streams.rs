@@ -12,6 +12,7 @@ use common::{Set, TestServer, ready, within};
 use futures_util::future::join_all;
 use sd_grpc::{BalancedChannel, ChannelConfig, EndpointState};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request};
 
@@ -149,5 +150,39 @@ async fn a_call_that_ends_before_its_headers_ends_its_request() {
             call.abort();
         }
         within("the end of the request", say.closed()).await;
+    }
+}
+
+#[tokio::test]
+async fn responses_that_are_not_read_do_not_keep_others_from_their_answers() {
+    let server = TestServer::start();
+    let mut config = ChannelConfig::default();
+    config.stream_window = 64 * 1024;
+    config.connection_window = 64 * 1024;
+    let set = Set::of([server.instance()]);
+    let channel = set.channel().config(config).build().unwrap();
+    ready(&channel, 1).await;
+    let mut client = EchoClient::new(channel.clone());
+    let words = vec!["x".repeat(1_000); 200].join(" ");
+    let unread = within("headers", client.split(&words)).await.unwrap();
+    // Until the window is full, calls still go to the connection, and their answers wait for it.
+    let (mut answered, mut waiting) = (0, Vec::new());
+    while answered < 20 {
+        let mut client = EchoClient::new(channel.clone());
+        let mut call = tokio::spawn(async move { client.say("hello").await });
+        match timeout(Duration::from_millis(500), &mut call).await {
+            Ok(answer) => {
+                answer.unwrap().unwrap();
+                answered += 1;
+            }
+            Err(_) => waiting.push(call),
+        }
+        assert!(waiting.len() < 10, "calls wait for a full connection");
+    }
+    assert_eq!(server.accepted(), 2, "a full connection gets company");
+    let read = within("the messages", common::echo::texts(unread)).await;
+    assert_eq!(read.unwrap().len(), 200);
+    for call in waiting {
+        within("a late answer", call).await.unwrap().unwrap();
     }
 }
