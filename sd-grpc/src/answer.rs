@@ -6,30 +6,19 @@
 
 use std::future::poll_fn;
 use std::task::Poll;
-use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, Response, StatusCode};
-use hyper::body::Incoming;
+use http::Response;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use crate::beginning::Beginning;
-use crate::connection::StreamPermit;
+use crate::incoming::Incoming;
 use crate::options::AnsweredBy;
+use crate::permit::StreamPermit;
 use crate::request_body::Sending;
 use crate::response_body::ResponseBody;
-
-const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
-
-/// A server that asks for more patience than this gets no further attempt.
-const LONGEST_PUSHBACK: Duration = Duration::from_secs(60);
-
-/// What the server says about sending again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pushback {
-    After(Duration),
-    Never,
-}
+use crate::server_status::{self, Pushback};
+use crate::status;
 
 pub(crate) struct Answer {
     /// Ends the request with the response.
@@ -39,7 +28,9 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    pub(crate) fn new(response: Response<Incoming>, sending: Option<Sending>) -> Self {
+    /// Of a response that is [gRPC's](server_status::foreign).
+    pub(crate) fn new(mut response: Response<Incoming>, sending: Option<Sending>) -> Self {
+        server_status::make_safe(response.headers_mut());
         Self {
             sending,
             response,
@@ -52,8 +43,9 @@ impl Answer {
         &mut self,
         until: AnsweredBy,
         mut waits: impl FnMut(),
-    ) -> hyper::Result<()> {
-        if until == AnsweredBy::Headers || bare_status(&self.response).is_some() {
+    ) -> Result<(), h2::Error> {
+        if until == AnsweredBy::Headers || server_status::code_in(self.response.headers()).is_some()
+        {
             return Ok(());
         }
         let (beginning, body) = (&mut self.beginning, self.response.body_mut());
@@ -79,25 +71,28 @@ impl Answer {
 
     /// The status that it ends with, as far as it was read. OK where it is not known yet.
     pub(crate) fn code(&self) -> Code {
-        let code = match self.beginning.trailers() {
-            Some(trailers) => status_in(trailers),
-            None => bare_status(&self.response),
-        };
+        let trailers = self.beginning.trailers();
+        let code = server_status::code_in(trailers.unwrap_or_else(|| self.response.headers()));
         code.unwrap_or(Code::Ok)
     }
 
     pub(crate) fn pushback(&self) -> Option<Pushback> {
         let trailers = self.beginning.trailers();
-        pushback_in(trailers.unwrap_or_else(|| self.response.headers()))
+        server_status::pushback_in(trailers.unwrap_or_else(|| self.response.headers()))
     }
 
-    /// Makes it the caller's.
+    /// Makes it the caller's. It is an error if its headers are a failure and all of it.
     pub(crate) fn into_response(
         self,
-        permit: StreamPermit,
+        mut permit: StreamPermit,
         deadline: Option<Instant>,
         attempts: u32,
-    ) -> Response<tonic::body::Body> {
+    ) -> Result<Response<tonic::body::Body>, Status> {
+        let headers = self.response.headers();
+        if let Some(status) = status::by_server(headers, permit.info(attempts)) {
+            permit.answered(headers);
+            return Err(status);
+        }
         let Self {
             sending,
             response,
@@ -109,34 +104,6 @@ impl Answer {
             tonic::body::Body::new(body)
         });
         response.extensions_mut().insert(info);
-        response
+        Ok(response)
     }
-}
-
-fn status_in(headers: &HeaderMap) -> Option<Code> {
-    let code = headers.get(Status::GRPC_STATUS)?;
-    Some(Code::from_bytes(code.as_bytes()))
-}
-
-/// The status of a response whose headers are all of it; of one that is no gRPC at all, what gRPC makes of it.
-fn bare_status(response: &Response<Incoming>) -> Option<Code> {
-    status_in(response.headers()).or_else(|| match response.status() {
-        StatusCode::TOO_MANY_REQUESTS
-        | StatusCode::BAD_GATEWAY
-        | StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::GATEWAY_TIMEOUT => Some(Code::Unavailable),
-        _ => None,
-    })
-}
-
-fn pushback_in(headers: &HeaderMap) -> Option<Pushback> {
-    let value = headers.get(PUSHBACK)?;
-    // Negative or malformed: never.
-    let millis = value.to_str().ok().and_then(|text| text.parse().ok());
-    let delay = millis.map(Duration::from_millis);
-    Some(
-        delay
-            .filter(|delay| *delay <= LONGEST_PUSHBACK)
-            .map_or(Pushback::Never, Pushback::After),
-    )
 }

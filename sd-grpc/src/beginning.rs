@@ -1,14 +1,13 @@
 //! What was read of a response's body before it became the caller's.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body::{Body, Frame};
-use hyper::body::Incoming;
+use http_body::Frame;
 
+use crate::incoming::Incoming;
 use crate::options::AnsweredBy;
 
 /// An answer that is longer than this becomes the caller's before its end.
@@ -44,8 +43,8 @@ impl Beginning {
         body: &mut Incoming,
         until: AnsweredBy,
         cx: &mut Context<'_>,
-    ) -> Poll<hyper::Result<bool>> {
-        let Some(frame) = ready!(Pin::new(body).poll_frame(cx)).transpose()? else {
+    ) -> Poll<Result<bool, h2::Error>> {
+        let Some(frame) = ready!(body.poll_frame(cx)).transpose()? else {
             return Poll::Ready(Ok(true));
         };
         let data = match frame.into_data() {

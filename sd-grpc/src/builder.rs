@@ -9,16 +9,17 @@ use sd_core::balance::{Policy, RoundRobin, Selection};
 use sd_core::{Error, Result, Subscription};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument, info_span};
 
 use crate::channel::BalancedChannel;
 use crate::config::{ChannelConfig, KeepAlive};
 use crate::connector::{Connector, Dial, SharedConnector};
-use crate::driver::{Driver, EVENTS, Parts};
-use crate::instrument::CallMetrics;
+use crate::driver::{Driver, Parts};
+use crate::event::EVENTS;
+use crate::instrument::{self, CallMetrics};
 use crate::options::AnsweredBy;
-use crate::ready_set::ReadySet;
+use crate::ready_set::{Condition, ReadySet};
 use crate::replay_budget::ReplayBudget;
 use crate::shared::{Published, Shared};
 use crate::throttle::Throttle;
@@ -49,7 +50,7 @@ impl ChannelBuilder {
             subscription,
             config: ChannelConfig::default(),
             policy: Arc::new(RoundRobin::new()),
-            connector: SharedConnector(Arc::new(Dial)),
+            connector: SharedConnector(Arc::new(Dial::new())),
             origin: None,
             user_agent: None,
             #[cfg(feature = "tls")]
@@ -125,7 +126,7 @@ impl ChannelBuilder {
         self
     }
 
-    /// Replaces [`Dial`], which dials TCP and Unix sockets.
+    /// Replaces [`Dial`], which dials TCP, and Unix sockets if that is [allowed](Dial::with_unix_sockets).
     pub fn connector(mut self, connector: impl Connector) -> Self {
         self.connector = SharedConnector(Arc::new(connector));
         self
@@ -176,7 +177,8 @@ impl ChannelBuilder {
 
         let service = subscription.service().clone();
         let config = Arc::new(self.config);
-        let published = Arc::new(Published::new(ReadySet::unresolved()));
+        let waiting = instrument::calls_waiting(&service);
+        let published = Arc::new(Published::new(ReadySet::unresolved(), waiting));
         let (telling, events) = mpsc::channel(EVENTS);
         let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
         let driver = Driver::new(Parts {
@@ -191,7 +193,10 @@ impl ChannelBuilder {
             stop: stop.clone(),
         });
         let span = info_span!("balance", service = service.as_str());
-        let over = ended.clone().drop_guard();
+        let over = DriverEnd {
+            published: Arc::clone(&published),
+            _ended: ended.clone().drop_guard(),
+        };
         runtime.spawn(
             async move {
                 driver.run().await;
@@ -213,6 +218,23 @@ impl ChannelBuilder {
             _stop_on_drop: stop.clone().drop_guard(),
             stop,
         })))
+    }
+}
+
+/// Says that the driver has ended, also if its runtime or a panic ended it.
+struct DriverEnd {
+    published: Arc<Published>,
+    _ended: DropGuard,
+}
+
+impl Drop for DriverEnd {
+    fn drop(&mut self) {
+        let set = self.published.set().load_full();
+        if matches!(set.condition, Condition::Closed { .. }) {
+            return;
+        }
+        let reason = "the channel's task has ended: its runtime was shut down, or it panicked";
+        self.published.publish(set.closed(reason.into()));
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! What may be sent again, in the order of the code (gRPC A6, with the same bounds):
 //! - *Never sent*: no connection took the request. Always, and it does not count as an attempt.
-//! - *Refused*: the server said that it did not look at the request. Once for any call, later ones count as attempts.
+//! - *Refused*: the server said that it did not look at the request. Any call: at once the first time, and then as what follows.
 //! - *Anything else that may pass*: only calls that are marked idempotent, a few times, elsewhere, after a delay, and not
 //!   while most calls fail.
 //!
@@ -18,22 +18,24 @@ use http::header::USER_AGENT;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
-use hyper::client::conn::TrySendError;
 use sd_core::balance::CallInfo;
 use sd_core::retry::Backoff;
 use tokio::time::{Instant, sleep};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use crate::answer::{Answer, Pushback};
+use crate::answer::Answer;
 use crate::config::ChannelConfig;
-use crate::connection::{Connection, StreamPermit};
+use crate::connection::{Connection, Unsent};
 use crate::deadline::{self, GRPC_TIMEOUT, earlier, until};
-use crate::driver::Event;
+use crate::event::Event;
+use crate::incoming::Incoming;
 use crate::instrument::Again;
 use crate::options::{AnsweredBy, HashKey, Idempotent, WaitForReady};
+use crate::permit::StreamPermit;
 use crate::ready_set::{Condition, Pick, ReadySet, Tried};
 use crate::request_body::{CallBody, RequestBody};
+use crate::server_status::{self, Pushback};
 use crate::shared::{Shared, Totals};
 use crate::status;
 use crate::subchannel::Subchannel;
@@ -81,7 +83,7 @@ pub(crate) struct Call {
     tried: Tried,
     /// Attempts that count.
     attempts: u32,
-    /// The server refused the call once.
+    /// A server refused the call once.
     refused: bool,
     backoff: Backoff,
 }
@@ -103,6 +105,8 @@ fn answered_by(parts: &Parts, config: &ChannelConfig) -> Option<AnsweredBy> {
 enum Outcome {
     Answer(Answer, StreamPermit),
     NeverSent(StreamPermit),
+    /// It cannot be sent anywhere.
+    Impossible(Status),
     Failed {
         failure: Failure,
         permit: StreamPermit,
@@ -110,6 +114,29 @@ enum Outcome {
         refused: bool,
         pushback: Option<Pushback>,
     },
+}
+
+impl Outcome {
+    /// It ended here, with this status.
+    fn failed(status: Status, permit: StreamPermit) -> Self {
+        Self::Failed {
+            failure: Failure::Status(status),
+            permit,
+            refused: false,
+            pushback: None,
+        }
+    }
+}
+
+/// What an attempt got.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an answer is moved twice, which is cheaper than to allocate it"
+)]
+enum Got {
+    Answer(Answer),
+    /// Of what is no gRPC server.
+    Foreign(Code, String, Option<Pushback>),
 }
 
 /// What the caller gets if the call is not sent again.
@@ -189,13 +216,14 @@ impl Call {
             match self.send(permit, attempt, &body).await {
                 Outcome::Answer(answer, permit) => {
                     body.commit();
-                    return Ok(answer.into_response(permit, self.deadline, self.attempts + 1));
+                    return answer.into_response(permit, self.deadline, self.attempts + 1);
                 }
                 Outcome::NeverSent(permit) => {
                     permit.closed();
                     self.tried.add(permit.target());
                     self.count_again(&permit, Again::NeverSent);
                 }
+                Outcome::Impossible(status) => return Err(status),
                 Outcome::Failed {
                     failure,
                     mut permit,
@@ -210,18 +238,17 @@ impl Call {
                         continue;
                     }
                     self.attempts += 1;
-                    let Some(delay) = self.may_retry(failure.code(), pushback, &body) else {
+                    let Some(delay) = self.may_retry(failure.code(), refused, pushback, &body)
+                    else {
                         body.commit();
                         return match failure {
                             Failure::Answer(answer) => {
-                                Ok(answer.into_response(permit, self.deadline, self.attempts))
+                                answer.into_response(permit, self.deadline, self.attempts)
                             }
                             Failure::Status(status) => Err(status),
                         };
                     };
                     self.count_again(&permit, Again::Retried);
-                    // The server may have answered without having read it all.
-                    body.abandon();
                     drop((failure, permit));
                     sleep(delay).await;
                 }
@@ -239,10 +266,12 @@ impl Call {
     fn may_retry(
         &mut self,
         code: Code,
+        refused: bool,
         pushback: Option<Pushback>,
         body: &CallBody,
     ) -> Option<Duration> {
-        let passes = code == Code::Unavailable
+        let passes = refused
+            || code == Code::Unavailable
             || (code == Code::ResourceExhausted && matches!(pushback, Some(Pushback::After(_))));
         if !passes {
             return None;
@@ -250,7 +279,7 @@ impl Call {
         // Every failure that may pass counts, also of calls that are not sent again.
         let allowed = self.shared.throttle.failed();
         if !allowed
-            || self.answered_by.is_none()
+            || (self.answered_by.is_none() && !refused)
             || self.attempts >= self.shared.config.max_attempts
             || !body.can_repeat()
         {
@@ -269,88 +298,94 @@ impl Call {
     // --- Finding a place ------------------------------------------------------------------------------------------------
 
     /// Waits for an endpoint as long as its call may: for one that is full until the deadline, for one that is not there
-    /// only as long as [`connect_wait`](crate::ChannelConfig::connect_wait).
+    /// only as long as [`connect_wait`](crate::ChannelConfig::connect_wait). First come, first served.
     async fn find_place(&self) -> Result<StreamPermit, Status> {
-        let (shared, config) = (&self.shared, &self.shared.config);
-        let service = shared.service.as_str();
-        let mut waiting = None;
+        let published = &self.shared.published;
+        let info = info(self.path.path(), self.hash_key);
+        if published.waiting() == 0 {
+            let set = published.set().load_full();
+            if let Pick::On(connection) = pick(&self.shared, &set, &info, &self.tried) {
+                return Ok(self.permit(connection));
+            }
+            self.check(&set.condition, !set.choice.is_empty()).await?;
+        }
+        let most = self.shared.config.max_waiting;
+        let Some(_waiting) = published.wait(most) else {
+            tokio::task::coop::consume_budget().await;
+            return Err(status::too_many_wait(self.shared.service.as_str(), most));
+        };
+        let first = published.first().acquire();
+        tokio::pin!(first);
+        let mut is_first = None;
         let mut nobody_since = None;
         loop {
-            let changed = shared.published.changed().notified();
-            let freed = shared.published.freed().notified();
+            let changed = published.changed().notified();
+            let freed = published.freed().notified();
             tokio::pin!(changed, freed);
             // From here on no publishing and no place is missed.
             changed.as_mut().enable();
-            freed.as_mut().enable();
-            let set = shared.published.set().load_full();
-            let info = info(self.path.path(), self.hash_key);
-            let full = match pick(shared, &set, &info, &self.tried) {
-                Pick::On(connection) => return Ok(self.permit(connection)),
-                Pick::Full => true,
-                Pick::None => false,
-            };
-            let unresolved = matches!(set.condition, Condition::Unresolved { .. });
-            let reason = match &set.condition {
-                Condition::Closed => Some("the channel was closed"),
-                Condition::Unusable { reason } => Some(&**reason),
-                Condition::Unresolved { reason } | Condition::Usable { reason } => {
-                    reason.as_deref()
+            if is_first.is_some() {
+                // Only the first one is to be told of a place.
+                freed.as_mut().enable();
+            }
+            let set = published.set().load_full();
+            let mut full = !set.choice.is_empty();
+            if is_first.is_some() {
+                match pick(&self.shared, &set, &info, &self.tried) {
+                    Pick::On(connection) => return Ok(self.permit(connection)),
+                    Pick::Full => full = true,
+                    Pick::None => full = false,
                 }
-            };
-            let fails = match &set.condition {
-                Condition::Closed => true,
-                Condition::Unusable { .. } => !self.wait_for_ready && !full,
-                Condition::Unresolved { .. } | Condition::Usable { .. } => false,
-            };
-            if fails {
-                // Who calls in a loop must not keep the driver from its turn.
-                tokio::task::coop::consume_budget().await;
-                let reason = reason.unwrap_or("no endpoint is ready");
-                return Err(status::no_endpoint(service, reason));
             }
-            if waiting.is_none() {
-                let Some(place) = shared.published.wait_for_place(config.max_waiting) else {
-                    tokio::task::coop::consume_budget().await;
-                    return Err(status::too_many_wait(service, config.max_waiting));
-                };
-                waiting = Some(place);
-                // What was freed before we were counted was not told: look once more.
-                continue;
-            }
+            self.check(&set.condition, full).await?;
             let patience = if full {
                 nobody_since = None;
                 None
             } else {
                 let since = *nobody_since.get_or_insert_with(Instant::now);
                 since
-                    .checked_add(config.connect_wait)
+                    .checked_add(self.shared.config.connect_wait)
                     .filter(|_| !self.wait_for_ready)
             };
             let either = async {
                 tokio::select! {
                     () = changed => {}
-                    () = freed => {}
+                    () = freed, if is_first.is_some() => {}
+                    permit = &mut first, if is_first.is_none() => is_first = permit.ok(),
                 }
             };
             let limit = earlier(self.deadline, patience);
-            if until(limit, either).await.is_ok() {
-                continue;
+            if until(limit, either).await.is_err() {
+                return Err(self.waited_in_vain(&set.condition, full, limit));
             }
-            if full {
-                let when = "while every connection was full";
-                return Err(status::deadline_exceeded(when, None));
-            }
-            let reason = reason.unwrap_or(if unresolved {
-                "the registry has not listed the instances yet"
-            } else {
-                "endpoints are still connecting"
-            });
-            return Err(if limit == self.deadline {
-                let when = format_args!("while no endpoint was ready: {reason}");
-                status::deadline_exceeded(when, None)
-            } else {
-                status::no_endpoint(service, reason)
-            });
+        }
+    }
+
+    /// Fails where there is nothing to wait for.
+    async fn check(&self, condition: &Condition, full: bool) -> Result<(), Status> {
+        let reason: &str = match condition {
+            Condition::Closed { reason } => reason,
+            Condition::Unusable { reason } if !self.wait_for_ready && !full => reason,
+            _ => return Ok(()),
+        };
+        // Who calls in a loop must not keep the driver from its turn.
+        tokio::task::coop::consume_budget().await;
+        Err(status::no_endpoint(self.shared.service.as_str(), reason))
+    }
+
+    fn waited_in_vain(&self, condition: &Condition, full: bool, limit: Option<Instant>) -> Status {
+        if full {
+            return status::deadline_exceeded("while every connection was full", None);
+        }
+        let reason = condition.reason().unwrap_or(match condition {
+            Condition::Unresolved { .. } => "the registry has not listed the instances yet",
+            _ => "endpoints are still connecting",
+        });
+        if limit == self.deadline {
+            let when = format_args!("while no endpoint was ready: {reason}");
+            status::deadline_exceeded(when, None)
+        } else {
+            status::no_endpoint(self.shared.service.as_str(), reason)
         }
     }
 
@@ -366,8 +401,23 @@ impl Call {
         attempt: RequestBody,
         body: &CallBody,
     ) -> Outcome {
-        let request = self.request(&permit, attempt);
+        let request = self.request(&permit);
         permit.target().counters().call();
+        let response = match permit.send(request, attempt) {
+            Ok(response) => response,
+            Err(Unsent::Closed) => return Outcome::NeverSent(permit),
+            Err(Unsent::TooLarge { bytes, limit }) => {
+                let endpoint = permit.target().label();
+                let status = status::headers_too_large(&endpoint, bytes, limit);
+                return Outcome::Impossible(status);
+            }
+            Err(Unsent::Invalid(error)) => {
+                return Outcome::Impossible(status::invalid_request(&error));
+            }
+        };
+        let stream = response.stream_id().as_u32();
+        // Whatever ends this attempt ends its request.
+        let sending = body.sending();
         let config = &self.shared.config;
         // The last attempt may take all the time that is left.
         let is_last = self.answered_by.is_none() || self.attempts + 1 >= config.max_attempts;
@@ -376,49 +426,69 @@ impl Call {
             .filter(|_| !is_last)
             .and_then(|timeout| Instant::now().checked_add(timeout));
         let limit = earlier(self.deadline, patience);
-        let answer = until(limit, async {
-            let response = permit.sender().try_send_request(request).await?;
-            let mut answer = Answer::new(response, body.sending());
+        let got = until(limit, async {
+            let response = response.await.map_err(|error| (error, false))?;
+            if let Some((code, why)) = server_status::foreign(&response) {
+                let pushback = server_status::pushback_in(response.headers());
+                return Ok(Got::Foreign(code, why, pushback));
+            }
+            let mut answer = Answer::new(response.map(Incoming::new), sending);
             // A server that has not got the whole request may be waiting for the rest of it.
             let read = match self.answered_by {
                 Some(until) if !is_last && body.is_known() => {
-                    answer.read(until, || permit.heard()).await
+                    answer.read(until, || permit.wait()).await
                 }
                 _ => Ok(()),
             };
-            Ok::<_, TrySendError<_>>(read.map(|()| answer))
+            // After headers it was looked at.
+            read.map_err(|error| (error, true))?;
+            Ok(Got::Answer(answer))
         })
         .await;
-        let (error, refused) = match answer {
-            Ok(Ok(Ok(answer))) => return self.answered(answer, permit),
-            // After headers it was looked at.
-            Ok(Ok(Err(error))) => (error, false),
-            Ok(Err(mut error)) => {
-                if error.take_message().is_some() {
-                    return Outcome::NeverSent(permit);
-                }
-                let error = error.into_error();
-                let refused = status::is_refused(&error);
-                (error, refused)
+        let attempts = self.attempts + 1;
+        let (error, had_headers) = match got {
+            Ok(Ok(Got::Answer(answer))) => return self.answered(answer, permit),
+            Ok(Ok(Got::Foreign(code, why, pushback))) => {
+                permit.turned_away();
+                let status = status::foreign(code, &why, permit.info(attempts));
+                return Outcome::Failed {
+                    failure: Failure::Status(status),
+                    permit,
+                    refused: false,
+                    pushback,
+                };
             }
+            Ok(Err(failed)) => failed,
             Err(deadline::Elapsed) => {
-                permit.timed_out();
-                let info = permit.info(self.attempts + 1);
+                permit.gave_up();
+                let info = permit.info(attempts);
                 let status = if limit == self.deadline {
                     status::deadline_exceeded("while waiting for an answer", Some(info))
                 } else {
                     status::attempt_timed_out(info)
                 };
-                return Outcome::Failed {
-                    failure: Failure::Status(status),
-                    permit,
-                    refused: false,
-                    pushback: None,
-                };
+                return Outcome::failed(status, permit);
             }
         };
-        let info = permit.info(self.attempts + 1);
-        let status = status::broken(error, permit.close_reason(), info);
+        let info = permit.info(attempts);
+        let wire = permit.connection().wire();
+        if !had_headers && !error.is_reset() && !wire.was_written(stream) {
+            return Outcome::NeverSent(permit);
+        }
+        // If h2 had to close the connection over headers, only the call that they were for is to blame.
+        let is_ours = error.is_reset() || wire.last_headers() == stream;
+        if error.is_library() && is_ours {
+            return Outcome::failed(status::unreadable(error, info), permit);
+        }
+        if status::is_cancelled(&error) && deadline::may_have_passed(self.deadline) {
+            let status = status::deadline_exceeded("at the server", Some(info));
+            return Outcome::failed(status, permit);
+        }
+        let refused = !had_headers && status::is_refused(&error);
+        if error.is_reset() && error.is_remote() {
+            permit.turned_away();
+        }
+        let status = status::broken(error, permit.connection().close_reason(), info);
         Outcome::Failed {
             failure: Failure::Status(status),
             permit,
@@ -428,6 +498,17 @@ impl Call {
     }
 
     fn answered(&self, answer: Answer, permit: StreamPermit) -> Outcome {
+        if answer.code() == Code::Cancelled && deadline::may_have_passed(self.deadline) {
+            let info = permit.info(self.attempts + 1);
+            return Outcome::failed(
+                status::deadline_exceeded("at the server", Some(info)),
+                permit,
+            );
+        }
+        match answer.code() {
+            Code::Unavailable => permit.turned_away(),
+            _ => permit.target().set_turned_away(0),
+        }
         if !matches!(answer.code(), Code::Unavailable | Code::ResourceExhausted) {
             self.shared.throttle.succeeded();
             return Outcome::Answer(answer, permit);
@@ -440,7 +521,7 @@ impl Call {
         }
     }
 
-    fn request(&self, permit: &StreamPermit, body: RequestBody) -> Request<RequestBody> {
+    fn request(&self, permit: &StreamPermit) -> Request<()> {
         let mut headers = self.headers.clone();
         let target = permit.target();
         if let Some(deadline) = self.deadline {
@@ -459,7 +540,7 @@ impl Call {
         uri.scheme = Some(target.scheme());
         uri.authority = Some(target.authority());
         uri.path_and_query = Some(self.path.clone());
-        let mut request = Request::new(body);
+        let mut request = Request::new(());
         *request.method_mut() = Method::POST;
         // All three parts are there.
         *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();

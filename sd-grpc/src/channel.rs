@@ -18,10 +18,14 @@ use tower_service::Service;
 
 use crate::builder::ChannelBuilder;
 use crate::call::{self, Call};
-use crate::connection::StreamPermit;
 use crate::dump::ChannelDump;
-use crate::ready_set::{Pick, ReadySet, Tried};
+use crate::permit::StreamPermit;
+use crate::readiness::Readiness;
+use crate::ready_set::{Condition, Pick, ReadySet, Tried};
 use crate::shared::{Published, Shared, Totals};
+use crate::status;
+
+const WAIT: &str = "wait until channel is ready";
 
 /// A gRPC channel that balances calls over the instances of a service. Cheap to clone; clones share connections and the
 /// rotation over endpoints.
@@ -69,12 +73,33 @@ impl BalancedChannel {
     /// Waits until an endpoint is ready for calls, for at most `limit`.
     ///
     /// # Errors
-    /// `Timeout`, with the reason why no endpoint is ready; `Closed` after [`close`](Self::close).
+    /// `Timeout`, with the reason why no endpoint is ready; `Closed` after [`close`](Self::close), and when the runtime on which
+    /// the channel was built has ended.
     ///
     /// # Cancel safety
     /// Cancel-safe.
     pub async fn wait_until_ready(&self, limit: Duration) -> Result<()> {
-        const OP: &str = "wait until channel is ready";
+        self.wait(limit, |set| !set.choice.is_empty()).await
+    }
+
+    /// Waits until more than one endpoint is ready for calls, for at most `limit`: calls that begin sooner all go to the few that
+    /// happened to be connected first.
+    ///
+    /// # Errors
+    /// As [`wait_until_ready`](Self::wait_until_ready), and `InvalidInput` for a share that is not between 0 and 1.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub async fn wait_until(&self, readiness: Readiness, limit: Duration) -> Result<()> {
+        if !readiness.is_valid() {
+            let why = format!("{readiness:?} is no share between 0 and 1");
+            return Err(Error::invalid_input(WAIT, why));
+        }
+        self.wait(limit, |set| readiness.is_met(set.ready, set.wanted))
+            .await
+    }
+
+    async fn wait(&self, limit: Duration, is_enough: impl Fn(&ReadySet) -> bool) -> Result<()> {
         let published = &self.shared.published;
         let waiting = async {
             loop {
@@ -82,18 +107,22 @@ impl BalancedChannel {
                 tokio::pin!(changed);
                 changed.as_mut().enable();
                 let set = published.set().load_full();
-                if !set.choice.is_empty() {
+                if is_enough(&set) {
                     return Ok(());
                 }
-                if self.shared.stop.is_cancelled() {
-                    return Err(Error::new(ErrorKind::Closed, OP));
+                if let Condition::Closed { reason } = &set.condition {
+                    return Err(Error::new(ErrorKind::Closed, WAIT).because(reason.to_string()));
                 }
                 changed.await;
             }
         };
         timeout(limit, waiting).await.unwrap_or_else(|_| {
-            let why = published.set().load().condition.to_string();
-            Err(Error::new(ErrorKind::Timeout, OP).because(why))
+            let set = published.set().load();
+            let why = format!(
+                "{} of {} are ready; {}",
+                set.ready, set.wanted, set.condition
+            );
+            Err(Error::new(ErrorKind::Timeout, WAIT).because(why))
         })
     }
 
@@ -134,9 +163,14 @@ impl Service<Request<Body>> for BalancedChannel {
     fn call(&mut self, request: Request<Body>) -> CallFuture {
         let shared = Arc::clone(&self.shared);
         let info = call::info(request.uri().path(), request.extensions().get().copied());
-        let place = match call::pick(&shared, self.set.load(), &info, &Tried::default()) {
-            Pick::On(connection) => Some(StreamPermit::new(connection, Arc::clone(&shared))),
-            Pick::Full | Pick::None => None,
+        // Not before those that wait already.
+        let place = if shared.published.waiting() > 0 {
+            None
+        } else {
+            match call::pick(&shared, self.set.load(), &info, &Tried::default()) {
+                Pick::On(connection) => Some(StreamPermit::new(connection, Arc::clone(&shared))),
+                Pick::Full | Pick::None => None,
+            }
         };
         CallFuture(Box::pin(run(shared, request, place)))
     }
@@ -154,7 +188,10 @@ async fn run(
         Ok(call) => call.run(body, place).await,
         Err(status) => Err(status),
     };
-    if done.is_err() {
+    if done
+        .as_ref()
+        .is_err_and(|status| !status::is_by_server(status))
+    {
         Totals::count(&shared.totals.failed);
         shared.metrics.failed();
     }

@@ -22,14 +22,15 @@ pub struct ChannelConfig {
     /// zero. Default 10 s.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
-    /// The delay before the first reconnect; each further failure doubles it. All delays have full jitter. A connection that
-    /// breaks after lasting [`good_after`](Self::good_after) is replaced at once. Default 200 ms.
+    /// The delay before the first reconnect after a failure; each further failure doubles it. All delays have full jitter. A
+    /// connection that was good is replaced at once: it answered a call, or lasted [`good_after`](Self::good_after), or lasted
+    /// this long and ended with a GOAWAY without an error. Default 200 ms.
     #[serde(with = "humantime_serde")]
     pub reconnect_first: Duration,
     /// The longest delay between attempts to connect to one endpoint. Default 20 s.
     #[serde(with = "humantime_serde")]
     pub reconnect_cap: Duration,
-    /// How long a connection must last to count as good, which resets the delay. Default 5 s.
+    /// How long a connection that answered no call must last to count as good, which resets the delay. Default 5 s.
     #[serde(with = "humantime_serde")]
     pub good_after: Duration,
     /// How many connections may be opening at once, at least 1. Default 100.
@@ -72,10 +73,15 @@ pub struct ChannelConfig {
     /// Which part of the response answers an idempotent call, by method path, where it is not the first message. An
     /// [`AnsweredBy`] in a request overrides this for one call. Default none.
     pub answered_by: BTreeMap<String, AnsweredBy>,
-    /// After how many time-outs in a row, without a single byte from the server, a connection counts as silent: it is
-    /// replaced and gets no more calls. Attempts that overlap count as one; attempts that waited less than 100 ms do not
-    /// count. 0 means never. Default 3.
+    /// After how many calls in a row that timed out or were dropped, without a sign of life from the server, it is asked by an
+    /// HTTP/2 PING whether it is there. If it does not answer within 1 s, the connection counts as silent: it is replaced and
+    /// gets no more calls. Calls that overlap count as one; calls that waited less than 100 ms do not count. 0 means never.
+    /// Default 3.
     pub silent_after: u32,
+    /// After how many calls in a row that were turned away an endpoint is ejected: it gets no calls for 1 s, and then twice as
+    /// long each time that its next call is turned away, at most 1 min. A call is turned away by UNAVAILABLE, by a reset, or by
+    /// an answer that is not gRPC's. At most half of the connected endpoints are ejected. 0 means never. Default 5.
+    pub eject_after: u32,
     /// HTTP/2 pings that detect dead connections. Default none, because many servers close a connection that is pinged more
     /// often than their policy allows, which is often every 5 minutes.
     pub keep_alive: Option<KeepAlive>,
@@ -83,6 +89,15 @@ pub struct ChannelConfig {
     pub max_connections: usize,
     /// How many streams a connection may carry at once, at least 1; the server's own limit also applies. Default none.
     pub max_streams: Option<u32>,
+    /// How large the headers or trailers of a response may be, in bytes as HTTP/2 counts them: names, values and 32 for each
+    /// field. A larger response fails its call with INTERNAL, and the call is tried nowhere else. At least 16 KiB. Default 1 MiB.
+    pub max_header_list_size: u32,
+    /// How many bytes of one response may have come without being read, from 64 KiB to 2 GiB. Default 2 MiB.
+    pub stream_window: u32,
+    /// How many bytes of all responses on one connection may have come without being read, from
+    /// [`stream_window`](Self::stream_window) to 2 GiB. Should be far larger than that: once so many responses are not read that
+    /// they fill it, no call on this connection gets an answer. Default 64 MiB.
+    pub connection_window: u32,
     /// How long a connection beyond an endpoint's first stays open without calls. Default 30 s.
     #[serde(with = "humantime_serde")]
     pub close_idle_after: Duration,
@@ -147,14 +162,21 @@ impl Default for ChannelConfig {
             idempotent_methods: BTreeSet::new(),
             answered_by: BTreeMap::new(),
             silent_after: 3,
+            eject_after: 5,
             keep_alive: None,
             max_connections: 4,
             max_streams: None,
+            max_header_list_size: 1024 * 1024,
+            stream_window: 2 * 1024 * 1024,
+            connection_window: 64 * 1024 * 1024,
             close_idle_after: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
         }
     }
 }
+
+/// What HTTP/2 allows.
+const MOST_WINDOW: u32 = (1 << 31) - 1;
 
 impl ChannelConfig {
     /// Checks what the types cannot.
@@ -194,6 +216,18 @@ impl ChannelConfig {
                 self.keep_alive
                     .is_some_and(|keep| keep.interval < Duration::from_secs(1)),
                 "keep_alive.interval must be at least 1 s",
+            ),
+            (
+                self.max_header_list_size < 16 * 1024,
+                "max_header_list_size must be at least 16 KiB",
+            ),
+            (
+                !(64 * 1024..=MOST_WINDOW).contains(&self.stream_window),
+                "stream_window must be between 64 KiB and 2 GiB - 1",
+            ),
+            (
+                !(self.stream_window..=MOST_WINDOW).contains(&self.connection_window),
+                "connection_window must be between stream_window and 2 GiB - 1",
             ),
             (
                 !are_paths(self.idempotent_methods.iter()),

@@ -10,6 +10,8 @@ use sd_core::{Address, Instance};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::happy_eyeballs;
+
 /// A byte stream that a connection can run over.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
@@ -48,19 +50,49 @@ where
     }
 }
 
-/// Dials TCP endpoints, with Nagle's algorithm disabled, and Unix sockets.
+/// Dials TCP endpoints, with Nagle's algorithm disabled, and Unix sockets. Of several addresses of a host name, those that do not
+/// answer within 250 ms get company by the next one, IPv6 and IPv4 by turns, and the first that connects is taken (RFC 8305).
+///
+/// Unix sockets only where that is allowed. Otherwise a writer to the registry could send clients to any socket of their machine.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Dial;
+pub struct Dial {
+    unix_sockets: bool,
+}
+
+impl Dial {
+    /// Dials TCP endpoints only.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Dials Unix sockets as well, for registries that only this machine or trusted parties write to.
+    #[must_use]
+    pub fn with_unix_sockets(mut self) -> Self {
+        self.unix_sockets = true;
+        self
+    }
+}
 
 impl Connector for Dial {
     fn connect(&self, instance: Arc<Instance>) -> Connecting<'_> {
+        let unix_sockets = self.unix_sockets;
         Box::pin(async move {
             match instance.endpoint().address() {
                 Address::Tcp { host, port } => {
-                    let stream = TcpStream::connect((host, port)).await?;
+                    let addresses = tokio::net::lookup_host((host, port)).await?;
+                    let addresses = happy_eyeballs::by_turns(addresses);
+                    let attempts = addresses.into_iter().map(TcpStream::connect);
+                    let stream = happy_eyeballs::race(attempts).await?;
                     stream.set_nodelay(true)?;
                     Ok(Box::new(stream) as BoxedIo)
                 }
+                Address::Unix { path } if !unix_sockets => Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    format!(
+                        "may not dial {}: allow it with `Dial::with_unix_sockets` and `ChannelBuilder::connector`",
+                        path.display()
+                    ),
+                )),
                 #[cfg(unix)]
                 Address::Unix { path } => {
                     let stream = tokio::net::UnixStream::connect(path).await?;

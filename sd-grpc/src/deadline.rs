@@ -47,6 +47,14 @@ pub(crate) fn header_value(left: Duration) -> HeaderValue {
         .unwrap_or_else(|_| HeaderValue::from_static("0u"))
 }
 
+/// A server counts from when the request arrives, in whole milliseconds of what is left then.
+const ROUNDING: Duration = Duration::from_millis(2);
+
+/// Whether a server that was told of the deadline may say that it has passed.
+pub(crate) fn may_have_passed(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| Instant::now() + ROUNDING >= deadline)
+}
+
 /// The earlier of two moments that may not be.
 pub(crate) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {

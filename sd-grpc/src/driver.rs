@@ -4,71 +4,38 @@
 //! never waits for one of its tasks, so a stuck connection delays nothing else.
 //!
 //! An endpoint is a [`Member`]. It is connected when it appears. When its last connection breaks, it is connected again: at
-//! once if that connection was good for a while, otherwise after a growing delay. At most `connect_parallelism` connections
+//! once if that connection was good, otherwise after a growing delay. At most `connect_parallelism` connections
 //! are being opened at a time; the others queue, and retries take at most half of the places. A member that moves keeps its
 //! old connections until the first new one.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
-use sd_core::balance::{Listed, Policy, Selector};
-use sd_core::retry::Backoff;
-use sd_core::{Delta, Instance, InstanceId, Snapshot, State, Subscription};
+use sd_core::balance::{Policy, Selector};
+use sd_core::{Delta, Error, Instance, InstanceId, Printable, Snapshot, State, Subscription};
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::config::{ChannelConfig, KeepAlive};
-use crate::connection::{self, Connection, Job, Leave};
+use crate::connect_line::ConnectLine;
+use crate::connection::{Connection, Leave};
+use crate::connection_task::{self, Job};
+use crate::event::{EVENTS, Event};
 use crate::instrument::DriverMetrics;
+use crate::member::{Link, Member};
 use crate::ready_set::{Condition, ReadySet};
 use crate::shared::Published;
-use crate::subchannel::{EndpointState, StateCounts, Subchannel, Target};
+use crate::subchannel::{EndpointState, StateCounts, Subchannel};
+use crate::target::Target;
+use crate::timers::Timers;
 use crate::transport::Transport;
 
-/// What connections and calls tell the driver.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// A connection is usable.
-    Connected {
-        subchannel: Arc<Subchannel>,
-        extra: bool,
-        connection: Arc<Connection>,
-    },
-    /// A connection could not be opened.
-    Failed {
-        subchannel: Arc<Subchannel>,
-        extra: bool,
-        error: Arc<str>,
-    },
-    /// A connection takes no new calls.
-    Leaving {
-        subchannel: Arc<Subchannel>,
-        reason: Leave,
-        lived: Duration,
-    },
-    /// A connection that was usable is gone.
-    Ended {
-        subchannel: Arc<Subchannel>,
-        connection: Arc<Connection>,
-    },
-    /// A connection takes more calls than before.
-    Roomier,
-    /// An extra connection had no call for a while.
-    Idle {
-        subchannel: Arc<Subchannel>,
-        connection: Arc<Connection>,
-    },
-    /// A call found all connections of an endpoint full.
-    Grow { subchannel: Arc<Subchannel> },
-}
-
-/// How many events may wait. Connections wait to tell; calls do not, and ask again.
-pub(crate) const EVENTS: usize = 1024;
+/// A connection that lived shorter is not replaced before this, whatever it was good for.
+const RECONNECT_FLOOR: Duration = Duration::from_millis(2);
 
 /// So many members are put in or taken out one by one; more of them in one pass over all.
 const FEW: usize = 64;
@@ -93,6 +60,8 @@ pub(crate) struct Driver {
     resolved: bool,
     /// Why the set is unknown.
     unresolved_because: Option<Arc<str>>,
+    /// Why the set will not change any more.
+    unfollowed_because: Option<Arc<str>>,
     /// Sorted by id, as the snapshot.
     members: Vec<Member>,
     /// How many of them are in which state.
@@ -109,69 +78,16 @@ pub(crate) struct Driver {
     dirty: bool,
 
     connections: JoinSet<()>,
-    /// How many of them are being opened.
-    opening: usize,
-    /// To be connected: new places, and those whose good connection broke.
-    queue: VecDeque<Arc<Subchannel>>,
-    /// To be tried again.
-    retries: VecDeque<Arc<Subchannel>>,
-    timers: BTreeMap<(Instant, u64), Timer>,
-    next_timer: u64,
+    line: ConnectLine,
+    timers: Timers<Timer>,
     keep_alive: Option<KeepAlive>,
 }
 
 /// What happens later.
 enum Timer {
     Connect(Arc<Subchannel>),
+    Readmit(Arc<Subchannel>),
     MayGrow(Arc<Subchannel>),
-}
-
-/// One endpoint of the service.
-struct Member {
-    instance: Arc<Instance>,
-    state: EndpointState,
-    link: Link,
-    /// Where it was before it moved; serves on until the new place is connected. Boxed because it is rare.
-    previous: Option<Box<Link>>,
-}
-
-/// A subchannel and what the driver knows about it.
-struct Link {
-    subchannel: Arc<Subchannel>,
-    /// How many of its connections take new calls, as far as was told.
-    open: usize,
-    backoff: Backoff,
-    /// For extra connections that break soon.
-    growth: Backoff,
-    /// A connection is being opened. Aborting it gives up.
-    opening: Option<AbortHandle>,
-}
-
-impl Member {
-    fn new(instance: Arc<Instance>, link: Link) -> Self {
-        Self {
-            state: EndpointState::of(&instance, false, false),
-            instance,
-            link,
-            previous: None,
-        }
-    }
-
-    /// The place that calls use.
-    fn shown(&self) -> &Link {
-        match &self.previous {
-            Some(previous) if self.link.open == 0 => previous,
-            _ => &self.link,
-        }
-    }
-
-    fn listed(&self) -> Listed {
-        Listed {
-            instance: Arc::clone(&self.instance),
-            load: self.shown().subchannel.target().load().cloned(),
-            usable: self.state == EndpointState::Ready,
-        }
-    }
 }
 
 /// What a driver is made of.
@@ -199,6 +115,7 @@ impl Driver {
             ),
             subscription: parts.subscription,
             keep_alive: parts.config.keep_alive,
+            line: ConnectLine::new(parts.config.connect_parallelism),
             config: parts.config,
             transport: parts.transport,
             origin: parts.origin,
@@ -209,6 +126,7 @@ impl Driver {
             registered: 0,
             resolved: false,
             unresolved_because: None,
+            unfollowed_because: None,
             members: Vec::new(),
             counts: StateCounts::default(),
             failure: None,
@@ -216,11 +134,7 @@ impl Driver {
             leaving: Vec::new(),
             dirty: true,
             connections: JoinSet::new(),
-            opening: 0,
-            queue: VecDeque::new(),
-            retries: VecDeque::new(),
-            timers: BTreeMap::new(),
-            next_timer: 0,
+            timers: Timers::default(),
         }
     }
 
@@ -233,14 +147,16 @@ impl Driver {
             if std::mem::take(&mut self.dirty) {
                 self.publish(self.condition());
             }
-            let timer = self.timers.first_key_value().map(|((at, _), _)| *at);
+            let timer = self.timers.next();
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
                 state = self.subscription.changed(), if following => match state {
                     Ok(state) => self.apply(&state),
-                    // The registry was closed: what is known stays.
-                    Err(_) => following = false,
+                    Err(error) => {
+                        following = false;
+                        self.unfollowed(&error);
+                    }
                 },
                 Some(event) = self.events.recv() => self.take_all(event),
                 () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => self.on_timer(),
@@ -258,17 +174,17 @@ impl Driver {
         self.relist();
         self.reshow();
         self.timers.clear();
-        self.queue.clear();
-        self.retries.clear();
+        self.line.clear();
         loop {
-            self.publish(Condition::Closed);
+            let reason = "the channel was closed".into();
+            self.publish(Condition::Closed { reason });
             tokio::select! {
                 biased;
                 Some(event) = self.events.recv() => match event {
                     // Opened while we closed.
                     Event::Connected { connection, .. } => connection.leave(Leave::Unwanted),
                     Event::Ended { subchannel, connection } => self.ended(&subchannel, &connection),
-                    Event::Failed { .. } | Event::Leaving { .. } | Event::Roomier | Event::Idle { .. } | Event::Grow { .. } => {}
+                    Event::Failed { .. } | Event::Leaving { .. } | Event::Roomier | Event::Idle { .. } | Event::TurnsAway { .. } | Event::Grow { .. } => {}
                 },
                 ended = self.connections.join_next() => {
                     if ended.is_none() {
@@ -305,8 +221,12 @@ impl Driver {
             Event::Leaving {
                 subchannel,
                 reason,
+                answered,
                 lived,
-            } => self.left(&subchannel, &reason, lived),
+            } => {
+                let was_good = answered || self.was_good(&reason, lived);
+                self.left(&subchannel, &reason, was_good, lived);
+            }
             Event::Ended {
                 subchannel,
                 connection,
@@ -322,8 +242,16 @@ impl Driver {
                     connection.leave(Leave::Idle);
                 }
             }
+            Event::TurnsAway { target } => self.eject(&target),
             Event::Grow { subchannel } => self.grow(&subchannel),
         }
+    }
+
+    /// The registry was closed, or what follows the service has failed for good. What is known stays.
+    fn unfollowed(&mut self, error: &Error) {
+        let why = format!("the service is no longer followed: {}", error.report());
+        self.unfollowed_because = Some(why.into());
+        self.dirty = true;
     }
 
     // --- The set -------------------------------------------------------------------------------------------------------
@@ -380,7 +308,7 @@ impl Driver {
         }
         self.insert(added);
         self.reshow();
-        self.queue.extend(fresh);
+        self.line.extend(fresh);
         self.open_queued();
     }
 
@@ -479,14 +407,7 @@ impl Driver {
     fn new_link(&self, instance: &Arc<Instance>) -> Link {
         let load = self.selector.new_load(instance);
         let (scheme, origin) = (&self.transport.scheme, self.origin.as_ref());
-        let target = Target::new(instance, scheme, origin, load);
-        Link {
-            subchannel: Arc::new(Subchannel::new(target)),
-            open: 0,
-            backoff: Backoff::new(self.config.reconnect_first, self.config.reconnect_cap),
-            growth: Backoff::new(self.config.reconnect_first, self.config.reconnect_cap),
-            opening: None,
-        }
+        Link::new(Target::new(instance, scheme, origin, load), &self.config)
     }
 
     fn dismiss(&mut self, member: Member) {
@@ -501,7 +422,7 @@ impl Driver {
     fn retire(&mut self, link: Link) {
         if let Some(opening) = link.opening {
             opening.abort();
-            self.opening -= 1;
+            self.line.over();
         }
         let connections = link.subchannel.connections();
         for connection in connections.iter() {
@@ -517,16 +438,7 @@ impl Driver {
     // --- Connections ---------------------------------------------------------------------------------------------------
 
     fn open_queued(&mut self) {
-        while self.opening < self.config.connect_parallelism {
-            // What failed before may well hang: it never takes the half that is kept for what is new.
-            let may_retry = self.opening < self.config.connect_parallelism.div_ceil(2);
-            let next = match self.queue.pop_front() {
-                None if may_retry => self.retries.pop_front(),
-                next => next,
-            };
-            let Some(subchannel) = next else {
-                return;
-            };
+        while let Some(subchannel) = self.line.next() {
             self.open(&subchannel, false);
         }
     }
@@ -554,8 +466,8 @@ impl Driver {
             extra,
             events: self.telling.clone(),
         };
-        link.opening = Some(self.connections.spawn(connection::run(job)));
-        self.opening += 1;
+        link.opening = Some(self.connections.spawn(connection_task::run(job)));
+        self.line.begun();
     }
 
     /// An attempt to open a connection is over. Gives the link if it is still wanted.
@@ -564,7 +476,7 @@ impl Driver {
         if !was_opening {
             return None;
         }
-        self.opening -= 1;
+        self.line.over();
         self.open_queued();
         self.link(subchannel)
     }
@@ -596,25 +508,41 @@ impl Driver {
 
     fn failed(&mut self, subchannel: &Arc<Subchannel>, extra: bool, error: &str) {
         self.metrics.connect_failed();
+        // Part of it may be text from the other side.
+        let error = Printable(error);
         let endpoint = subchannel.target().label();
-        debug!(%endpoint, extra, error, "could not connect");
+        debug!(%endpoint, extra, %error, "could not connect");
         let Some(link) = self.opened(subchannel) else {
             return;
         };
         let delay = link.backoff.next_delay();
         if link.open > 0 {
-            self.later(delay, Timer::MayGrow(Arc::clone(subchannel)));
+            self.timers
+                .later(delay, Timer::MayGrow(Arc::clone(subchannel)));
             return;
         }
-        self.later(delay, Timer::Connect(Arc::clone(subchannel)));
+        self.timers
+            .later(delay, Timer::Connect(Arc::clone(subchannel)));
         if let Some(position) = self.position(subchannel.target().id()) {
             self.refresh(position, Some(format!("{endpoint}: {error}").into()));
         }
     }
 
-    fn left(&mut self, subchannel: &Arc<Subchannel>, reason: &Leave, lived: Duration) {
+    /// Whether a connection that answered no call is to be replaced at once.
+    fn was_good(&self, reason: &Leave, lived: Duration) -> bool {
+        // A server may limit the age of connections, also of those that nothing uses.
+        let polite = matches!(reason, Leave::GoAway(go_away) if go_away.is_polite());
+        lived >= self.config.good_after || (polite && lived >= self.config.reconnect_first)
+    }
+
+    fn left(
+        &mut self,
+        subchannel: &Arc<Subchannel>,
+        reason: &Leave,
+        was_good: bool,
+        lived: Duration,
+    ) {
         let endpoint = subchannel.target().label();
-        debug!(%endpoint, %reason, "connection takes no new calls");
         if let Leave::GoAway(go_away) = reason
             && go_away.too_many_pings()
             && let Some(keep_alive) = &mut self.keep_alive
@@ -624,38 +552,81 @@ impl Driver {
             let interval = keep_alive.interval;
             info!(%endpoint, ?interval, "server wants fewer keep-alive pings");
         }
-        let good_after = self.config.good_after;
         let Some(link) = self.link(subchannel) else {
             return;
         };
         link.open = link.open.saturating_sub(1);
         if link.open > 0 {
-            if *reason == Leave::Idle || lived >= good_after {
+            if *reason == Leave::Idle || was_good {
                 link.growth.reset();
                 subchannel.may_grow();
             } else {
                 let delay = link.growth.next_delay();
                 subchannel.may_not_grow();
-                self.later(delay, Timer::MayGrow(Arc::clone(subchannel)));
+                self.timers
+                    .later(delay, Timer::MayGrow(Arc::clone(subchannel)));
             }
             return;
         }
         subchannel.may_grow();
-        let failure = if lived >= good_after {
+        let failure = if was_good {
             link.backoff.reset();
-            self.queue.push_back(Arc::clone(subchannel));
-            self.open_queued();
+            if let Some(rest) = RECONNECT_FLOOR.checked_sub(lived) {
+                let connect = Timer::Connect(Arc::clone(subchannel));
+                self.timers.later(rest, connect);
+            } else {
+                self.line.extend([Arc::clone(subchannel)]);
+                self.open_queued();
+            }
             None
         } else {
             let delay = link.backoff.next_delay();
             // A connection that breaks soon may be bad luck; the next one decides.
             // Of a silent server, only a new connection shows whether it is dead or slow.
             let again = link.backoff.attempts() > 1 && *reason != Leave::Silent;
-            self.later(delay, Timer::Connect(Arc::clone(subchannel)));
+            self.timers
+                .later(delay, Timer::Connect(Arc::clone(subchannel)));
             again.then(|| format!("{endpoint}: {reason}").into())
         };
         if let Some(position) = self.position(subchannel.target().id()) {
             self.refresh(position, failure);
+        }
+    }
+
+    /// Keeps calls from an endpoint that turns them away, unless half of the connected ones are ejected already.
+    fn eject(&mut self, target: &Arc<Target>) {
+        let ejected = self.counts.of(EndpointState::Ejected);
+        let connected = ejected + self.counts.of(EndpointState::Ready);
+        if 2 * (ejected + 1) > connected {
+            return;
+        }
+        let Some(position) = self.position(target.id()) else {
+            return;
+        };
+        let Some(member) = self.members.get_mut(position) else {
+            return;
+        };
+        let link = &mut member.link;
+        if member.state != EndpointState::Ready || !Arc::ptr_eq(link.subchannel.target(), target) {
+            return;
+        }
+        let time = link.ejection.begin(Instant::now());
+        info!(endpoint = %target.label(), ?time, "endpoint turns calls away and gets none");
+        let subchannel = Arc::clone(&link.subchannel);
+        self.timers.later(time, Timer::Readmit(subchannel));
+        self.refresh(position, None);
+    }
+
+    fn readmit(&mut self, subchannel: &Arc<Subchannel>) {
+        let almost = self.config.eject_after.saturating_sub(1);
+        let Some(link) = self.link(subchannel) else {
+            return;
+        };
+        link.ejection.is_on = false;
+        // One more call that is turned away ejects it again.
+        subchannel.target().set_turned_away(almost);
+        if let Some(position) = self.position(subchannel.target().id()) {
+            self.refresh(position, None);
         }
     }
 
@@ -673,7 +644,7 @@ impl Driver {
 
     fn grow(&mut self, subchannel: &Arc<Subchannel>) {
         let max = self.config.max_connections;
-        let all_busy = self.opening >= self.config.connect_parallelism;
+        let all_busy = self.line.is_busy();
         match self.link(subchannel) {
             // At the limit the mark stays until a connection goes: calls need not ask.
             Some(link) if link.open >= max => {}
@@ -684,21 +655,12 @@ impl Driver {
 
     // --- Time ----------------------------------------------------------------------------------------------------------
 
-    fn later(&mut self, delay: Duration, timer: Timer) {
-        // What is later than time itself never comes.
-        if let Some(at) = Instant::now().checked_add(delay) {
-            self.next_timer += 1;
-            self.timers.insert((at, self.next_timer), timer);
-        }
-    }
-
     fn on_timer(&mut self) {
         let now = Instant::now();
-        while let Some(entry) = self.timers.first_entry()
-            && entry.key().0 <= now
-        {
-            match entry.remove() {
-                Timer::Connect(subchannel) => self.retries.push_back(subchannel),
+        while let Some(timer) = self.timers.due(now) {
+            match timer {
+                Timer::Connect(subchannel) => self.line.retry(subchannel),
+                Timer::Readmit(subchannel) => self.readmit(&subchannel),
                 Timer::MayGrow(subchannel) => subchannel.may_grow(),
             }
         }
@@ -729,7 +691,8 @@ impl Driver {
         let connected = member.shown().open > 0;
         // A failure stays until a connection.
         let failing = failure.is_some() || member.state == EndpointState::Failing;
-        let state = EndpointState::of(&member.instance, connected, failing);
+        let ejected = member.link.ejection.is_on;
+        let state = EndpointState::of(&member.instance, connected, failing, ejected);
         self.counts.moved(Some(member.state), Some(state));
         member.state = state;
         member.link.subchannel.stand(state, failure.clone());
@@ -744,19 +707,28 @@ impl Driver {
             members: Arc::clone(&self.shown),
             leaving: self.leaving.as_slice().into(),
             choice,
+            ready: self.counts.of(EndpointState::Ready),
+            wanted: self.members.len() - self.counts.of(EndpointState::NotReady),
             condition,
         });
     }
 
     fn condition(&self) -> Condition {
         if !self.resolved {
-            let reason = self.unresolved_because.clone();
-            return Condition::Unresolved { reason };
+            return match &self.unfollowed_because {
+                Some(reason) => Condition::Closed {
+                    reason: Arc::clone(reason),
+                },
+                None => Condition::Unresolved {
+                    reason: self.unresolved_because.clone(),
+                },
+            };
         }
         let all = self.members.len();
         let failing = self.counts.of(EndpointState::Failing);
         if failing + self.counts.of(EndpointState::NotReady) < all {
-            let reason = self.failure.clone().filter(|_| failing > 0);
+            let failure = self.failure.clone().filter(|_| failing > 0);
+            let reason = failure.or_else(|| self.unfollowed_because.clone());
             return Condition::Usable { reason };
         }
         let reason = match &self.failure {

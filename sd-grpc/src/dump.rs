@@ -23,6 +23,8 @@ pub struct ChannelDump {
     pub failed: u64,
     /// Attempts that were followed by another attempt.
     pub sent_again: u64,
+    /// Calls that wait for an endpoint now.
+    pub waiting: usize,
     /// The endpoints of the service, sorted by id, then those that are draining.
     pub endpoints: Vec<EndpointDump>,
 }
@@ -67,6 +69,7 @@ impl ChannelDump {
             calls: totals.calls.load(Ordering::Relaxed),
             failed: totals.failed.load(Ordering::Relaxed),
             sent_again: totals.sent_again.load(Ordering::Relaxed),
+            waiting: shared.published.waiting(),
             endpoints: set
                 .members
                 .iter()

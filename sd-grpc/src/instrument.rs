@@ -14,10 +14,17 @@ pub const CALLS_FAILED: &str = "sd_grpc_calls_failed_total";
 /// Counter, labels `service` and `reason` (`never_sent`, `refused`, `retried`): attempts that were followed by
 /// another attempt.
 pub const SENT_AGAIN: &str = "sd_grpc_calls_sent_again_total";
+/// Gauge, label `service`: calls that wait for an endpoint.
+pub const CALLS_WAITING: &str = "sd_grpc_calls_waiting";
 /// Gauge, labels `service` and `state`: endpoints in this state.
 pub const ENDPOINTS: &str = "sd_grpc_endpoints";
 /// Counter, labels `service` and `outcome` (`connected`, `failed`): attempts to connect.
 pub const CONNECTS: &str = "sd_grpc_connects_total";
+
+/// For [`CALLS_WAITING`].
+pub(crate) fn calls_waiting(service: &ServiceName) -> Gauge {
+    gauge!(CALLS_WAITING, "service" => service.as_str().to_owned())
+}
 
 /// Why an attempt was followed by another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

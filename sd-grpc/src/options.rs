@@ -73,7 +73,7 @@ pub struct AttemptInfo {
 }
 
 impl AttemptInfo {
-    /// Reads it from a failed call's status. `None` if no attempt was made, or if the server itself sent the status.
+    /// Reads it from a failed call's status, whether the server sent that or not. `None` if no attempt was made.
     pub fn of(status: &tonic::Status) -> Option<&Self> {
         let mut cause = status.source();
         while let Some(error) = cause {
@@ -100,7 +100,9 @@ impl AttemptInfo {
 #[derive(Debug)]
 pub(crate) struct CallFailure {
     pub(crate) attempt: AttemptInfo,
-    pub(crate) cause: Option<hyper::Error>,
+    pub(crate) cause: Option<h2::Error>,
+    /// The server itself sent the status.
+    pub(crate) by_server: bool,
 }
 
 impl fmt::Display for CallFailure {

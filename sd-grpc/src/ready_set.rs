@@ -6,7 +6,8 @@ use std::sync::Arc;
 use sd_core::balance::{CallInfo, Choice};
 
 use crate::connection::Connection;
-use crate::subchannel::{Place, Subchannel, Target};
+use crate::subchannel::{Place, Subchannel};
+use crate::target::Target;
 
 /// The endpoints of a service and which of them take calls.
 ///
@@ -19,6 +20,9 @@ pub(crate) struct ReadySet {
     pub(crate) leaving: Arc<[Arc<Subchannel>]>,
     /// Among the members.
     pub(crate) choice: Choice,
+    /// How many members are ready for calls, and how many want some.
+    pub(crate) ready: usize,
+    pub(crate) wanted: usize,
     pub(crate) condition: Condition,
 }
 
@@ -31,8 +35,18 @@ pub(crate) enum Condition {
     Usable { reason: Option<Arc<str>> },
     /// No endpoint is there, wants calls and can be reached: fails.
     Unusable { reason: Arc<str> },
-    /// The channel was closed: fails.
-    Closed,
+    /// The channel was closed, or its task has ended: fails.
+    Closed { reason: Arc<str> },
+}
+
+impl Condition {
+    /// Why calls find no endpoint, or not all of them.
+    pub(crate) fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Closed { reason } | Self::Unusable { reason } => Some(reason),
+            Self::Unresolved { reason } | Self::Usable { reason } => reason.as_deref(),
+        }
+    }
 }
 
 impl fmt::Display for Condition {
@@ -44,8 +58,7 @@ impl fmt::Display for Condition {
             }
             Self::Usable { reason: None } => f.write_str("usable"),
             Self::Usable { reason: Some(why) } => write!(f, "partly usable: {why}"),
-            Self::Unusable { reason } => f.write_str(reason),
-            Self::Closed => f.write_str("the channel was closed"),
+            Self::Unusable { reason } | Self::Closed { reason } => f.write_str(reason),
         }
     }
 }
@@ -85,7 +98,21 @@ impl ReadySet {
             members: Arc::default(),
             leaving: Arc::default(),
             choice: Choice::default(),
+            ready: 0,
+            wanted: 0,
             condition: Condition::Unresolved { reason: None },
+        }
+    }
+
+    /// The same, of which nothing takes calls any more.
+    pub(crate) fn closed(&self, reason: Arc<str>) -> Self {
+        Self {
+            members: Arc::clone(&self.members),
+            leaving: Arc::clone(&self.leaving),
+            choice: Choice::default(),
+            ready: 0,
+            wanted: self.wanted,
+            condition: Condition::Closed { reason },
         }
     }
 

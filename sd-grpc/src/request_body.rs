@@ -1,22 +1,21 @@
 //! Request bodies that can be sent again.
 //!
-//! A unary request is read at once: its message stays as shared bytes, and sending it again copies nothing. As a side effect
-//! hyper learns with the message that it is the last, which saves a frame. A streamed request is recorded while it is sent,
-//! up to [`REPLAY_BYTES`](crate::replay_budget::REPLAY_BYTES), as far as the channel's budget goes, and until the answer is the
-//! caller's.
+//! A unary request is read at once: its message stays as shared bytes, and sending it again copies nothing. It is known to be the
+//! last when it is sent, which saves a frame. A streamed request is recorded while it is sent, up to
+//! [`REPLAY_BYTES`](crate::replay_budget::REPLAY_BYTES), as far as the channel's budget goes, and until the answer is the caller's.
 //!
-//! Once the response has begun, hyper goes on sending a stream even if the response is no longer read. A [`Sending`] ends
-//! that.
+//! The connection's task goes on sending a stream even if the response is no longer read. A [`Sending`] ends that.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use http_body::{Body as _, Frame};
+use h2::Reason;
+use http_body::Body as _;
 use sd_core::sync::lock;
 use tonic::Status;
 use tonic::body::Body;
@@ -94,18 +93,11 @@ impl CallBody {
         }
     }
 
-    /// What ends the sending with the response. `None` where all is sent.
+    /// What ends the sending of the attempt that was made last. `None` where all is given to h2.
     pub(crate) fn sending(&self) -> Option<Sending> {
         match self {
             Self::Whole(_) => None,
             Self::Stream(tape) => Some(Sending(Arc::clone(tape))),
-        }
-    }
-
-    /// Ends the sending of the attempt that was made last. There may be another one.
-    pub(crate) fn abandon(&self) {
-        if let Self::Stream(tape) = self {
-            tape.next_attempt();
         }
     }
 
@@ -139,7 +131,7 @@ impl CallBody {
 /// A stream and the record of its beginning, of which the latest attempt reads.
 #[derive(Debug)]
 pub(crate) struct Tape {
-    /// The attempt that may read. An abandoned one may still be polled until hyper drops it. Not under the lock, because the
+    /// The attempt that may read. An abandoned one may still be polled until it is dropped. Not under the lock, because the
     /// user's stream may hold the response, and let it go while it is polled.
     attempt: AtomicU32,
     /// Waits for the next frame.
@@ -229,25 +221,34 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    fn is_abandoned(&self) -> bool {
-        self.tape.attempt.load(Ordering::SeqCst) != self.attempt
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let tape = Arc::clone(&self.tape);
-        let mut reel = tape.reel();
-        if !self.is_abandoned() {
-            tape.reader.register(cx.waker());
+    /// Ready when another attempt reads, or none does.
+    pub(crate) fn poll_abandoned(&self, cx: &Context<'_>) -> Poll<()> {
+        let is_abandoned = || self.tape.attempt.load(Ordering::SeqCst) != self.attempt;
+        if !is_abandoned() {
+            self.tape.reader.register(cx.waker());
         }
         // Looked at after the waker is there: it is not abandoned unseen.
-        if self.is_abandoned() {
-            // Hyper resets the stream with the reason that it finds in an error.
-            let cancelled = h2::Error::from(h2::Reason::CANCEL);
-            return Poll::Ready(Some(Err(Status::from_error(Box::new(cancelled)))));
+        if is_abandoned() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// The next message, or with what reason the stream is to be reset.
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Reason>>> {
+        let tape = Arc::clone(&self.tape);
+        let mut reel = tape.reel();
+        // Under the lock: another attempt begins by rewinding.
+        if self.poll_abandoned(cx).is_ready() {
+            return Poll::Ready(Some(Err(Reason::CANCEL)));
         }
         if let Some(data) = reel.recorded.get(reel.position).cloned() {
             reel.position += 1;
-            return Poll::Ready(Some(Ok(Frame::data(data))));
+            return Poll::Ready(Some(Ok(data)));
         }
         if !reel.recording && !reel.recorded.is_empty() {
             // Played to its end for the last time.
@@ -259,42 +260,31 @@ impl Replay {
         let source = &mut reel.source;
         let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(source).poll_frame(cx)));
         let polled = polled.unwrap_or_else(|_| {
-            // Hyper polls this in the connection's task: the panic must cost this call alone.
+            // This is the connection's task: the panic must cost this call alone.
             reel.source = Body::empty();
             let status = Status::internal("the request stream panicked");
             Poll::Ready(Some(Err(status)))
         });
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    reel.keep(data);
-                }
+        match ready!(polled) {
+            Some(Ok(frame)) => {
+                let Ok(data) = frame.into_data() else {
+                    // A gRPC request must not have trailers.
+                    reel.complete = false;
+                    return Poll::Ready(Some(Err(Reason::INTERNAL_ERROR)));
+                };
+                reel.keep(&data);
+                Poll::Ready(Some(Ok(data)))
             }
-            // The source cannot fail twice.
-            Poll::Ready(Some(Err(_))) => reel.complete = false,
-            Poll::Ready(None) => reel.ended = true,
-            Poll::Pending => {}
+            Some(Err(_)) => {
+                // The source cannot fail twice.
+                reel.complete = false;
+                Poll::Ready(Some(Err(Reason::INTERNAL_ERROR)))
+            }
+            None => {
+                reel.ended = true;
+                Poll::Ready(None)
+            }
         }
-        polled
-    }
-}
-
-impl http_body::Body for RequestBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        match self.get_mut() {
-            Self::Whole(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
-            Self::Stream(replay) => replay.poll(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(None))
     }
 }
 
@@ -303,7 +293,8 @@ mod tests {
     use std::convert::Infallible;
 
     use futures_util::{StreamExt, stream};
-    use http_body_util::{BodyExt, StreamBody};
+    use http_body::Frame;
+    use http_body_util::StreamBody;
 
     use super::*;
     use crate::replay_budget::REPLAY_BYTES;
@@ -334,22 +325,42 @@ mod tests {
         Bytes::from_static(text.as_bytes())
     }
 
-    async fn text(body: RequestBody) -> String {
-        let bytes = body.collect().await.unwrap().to_bytes();
-        String::from_utf8(bytes.to_vec()).unwrap()
+    /// The messages of an attempt, one after another.
+    struct Messages(RequestBody);
+
+    impl Messages {
+        fn of(call: &CallBody) -> Self {
+            Self(call.attempt().unwrap())
+        }
+
+        async fn next(&mut self) -> Option<Result<Bytes, Reason>> {
+            match &mut self.0 {
+                RequestBody::Whole(message) => message.take().map(Ok),
+                RequestBody::Stream(replay) => {
+                    std::future::poll_fn(|cx| replay.poll_next(cx)).await
+                }
+            }
+        }
+
+        async fn text(mut self) -> String {
+            let mut bytes = Vec::new();
+            while let Some(message) = self.next().await {
+                bytes.extend(message.unwrap());
+            }
+            String::from_utf8(bytes).unwrap()
+        }
     }
 
     #[tokio::test]
     async fn one_message_is_sent_with_its_end_and_can_be_sent_again() {
         let call = read(body(vec![message("hello")]));
         for _ in 0..2 {
-            let mut attempt = call.attempt().unwrap();
-            assert!(!attempt.is_end_stream());
-            let frame = attempt.frame().await.unwrap().unwrap();
-            assert_eq!(frame.into_data().unwrap(), "hello");
-            assert!(attempt.is_end_stream());
+            let mut attempt = Messages::of(&call);
+            assert_eq!(attempt.next().await.unwrap().unwrap(), "hello");
+            assert!(attempt.next().await.is_none());
         }
-        assert!(read(body(vec![])).attempt().unwrap().is_end_stream());
+        let empty = read(body(vec![]));
+        assert!(matches!(empty.attempt(), Some(RequestBody::Whole(None))));
     }
 
     #[tokio::test]
@@ -360,17 +371,17 @@ mod tests {
             message("c"),
             message("d"),
         ]));
-        let mut first = call.attempt().unwrap();
+        let mut first = Messages::of(&call);
         for _ in 0..3 {
-            first.frame().await.unwrap().unwrap();
+            first.next().await.unwrap().unwrap();
         }
-        let second = call.attempt().unwrap();
+        let second = Messages::of(&call);
         assert!(
-            first.frame().await.unwrap().is_err(),
+            first.next().await.unwrap().is_err(),
             "the first was abandoned"
         );
-        assert_eq!(text(second).await, "abcd");
-        assert_eq!(text(call.attempt().unwrap()).await, "abcd");
+        assert_eq!(second.text().await, "abcd");
+        assert_eq!(Messages::of(&call).text().await, "abcd");
     }
 
     #[tokio::test]
@@ -381,11 +392,11 @@ mod tests {
             message("c"),
             message("d"),
         ]));
-        assert_eq!(text(call.attempt().unwrap()).await, "abcd");
-        let mut second = call.attempt().unwrap();
-        second.frame().await.unwrap().unwrap();
+        assert_eq!(Messages::of(&call).text().await, "abcd");
+        let mut second = Messages::of(&call);
+        second.next().await.unwrap().unwrap();
         call.commit();
-        assert_eq!(text(second).await, "bcd");
+        assert_eq!(second.text().await, "bcd");
         assert!(!call.can_repeat());
     }
 
@@ -398,9 +409,9 @@ mod tests {
             block.clone(),
             block,
         ]));
-        let sent = call.attempt().unwrap();
+        let sent = Messages::of(&call);
         assert!(call.can_repeat());
-        assert_eq!(text(sent).await.len(), 2 * REPLAY_BYTES);
+        assert_eq!(sent.text().await.len(), 2 * REPLAY_BYTES);
         assert!(!call.can_repeat());
         assert!(call.attempt().is_none());
     }
@@ -410,13 +421,13 @@ mod tests {
         let budget = Arc::new(ReplayBudget::new(5));
         let four = || body(["a", "b", "c", "d"].map(message).to_vec());
         let (first, second) = (read_within(&budget, four()), read_within(&budget, four()));
-        assert_eq!(text(first.attempt().unwrap()).await, "abcd");
+        assert_eq!(Messages::of(&first).text().await, "abcd");
         assert!(!first.can_repeat(), "three were all that was left for it");
         assert!(
             has_left(&budget, 3),
             "the first gave back what it cannot use"
         );
-        assert_eq!(text(second.attempt().unwrap()).await, "abcd");
+        assert_eq!(Messages::of(&second).text().await, "abcd");
         assert!(second.can_repeat());
         assert!(has_left(&budget, 1));
         drop(second);
@@ -430,9 +441,9 @@ mod tests {
             .map(|text| Ok::<_, Infallible>(Frame::data(message(text))))
             .chain(stream::pending());
         let call = read_within(&budget, Body::new(StreamBody::new(quiet)));
-        let mut sent = call.attempt().unwrap();
+        let mut sent = Messages::of(&call);
         for _ in 0..3 {
-            sent.frame().await.unwrap().unwrap();
+            sent.next().await.unwrap().unwrap();
         }
         assert!(has_left(&budget, 2));
         call.commit();
@@ -447,6 +458,6 @@ mod tests {
         let call = read(Body::new(StreamBody::new(stream)));
         messages.send(message("late")).await.unwrap();
         drop(messages);
-        assert_eq!(text(call.attempt().unwrap()).await, "late");
+        assert_eq!(Messages::of(&call).text().await, "late");
     }
 }

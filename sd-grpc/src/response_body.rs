@@ -5,14 +5,16 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::beginning::Beginning;
-use crate::connection::StreamPermit;
+use crate::deadline;
+use crate::incoming::Incoming;
 use crate::options::AttemptInfo;
+use crate::permit::StreamPermit;
 use crate::request_body::Sending;
+use crate::server_status;
 use crate::status;
 
 pub(crate) struct ResponseBody {
@@ -23,6 +25,8 @@ pub(crate) struct ResponseBody {
     deadline: Option<Instant>,
     /// Made when the body first has to wait: a unary response is mostly there with its headers.
     timer: Option<Pin<Box<Sleep>>>,
+    /// There was nothing to read when it was polled last.
+    is_waiting: bool,
     attempts: u32,
 }
 
@@ -55,6 +59,7 @@ impl ResponseBody {
             }),
             deadline,
             timer: None,
+            is_waiting: false,
             attempts,
         }
     }
@@ -69,6 +74,15 @@ impl ResponseBody {
                 .poll(cx)
                 .is_ready(),
             Some(deadline) => Instant::now() >= deadline,
+        }
+    }
+
+    /// The server's silence counts from the first time that there is nothing to read.
+    fn wait(&mut self) {
+        if let Some(open) = &mut self.open
+            && !std::mem::replace(&mut self.is_waiting, true)
+        {
+            open.permit.wait();
         }
     }
 
@@ -93,7 +107,7 @@ impl Body for ResponseBody {
         };
         let polled = match this.beginning.next() {
             Some(frame) => Poll::Ready(Some(Ok(frame))),
-            None => Pin::new(&mut open.incoming).poll_frame(cx),
+            None => open.incoming.poll_frame(cx),
         };
         let failure = match polled {
             Poll::Ready(None) => {
@@ -102,14 +116,26 @@ impl Body for ResponseBody {
                 return Poll::Ready(None);
             }
             Poll::Ready(Some(Err(error))) => Some(error),
-            Poll::Pending if !this.is_late(cx, true) => return Poll::Pending,
-            Poll::Ready(Some(Ok(frame))) if !this.is_late(cx, false) => {
-                if frame.is_trailers() {
-                    // Nothing can follow, and not every caller polls for it.
-                    if let (Some(mut open), Some(trailers)) =
-                        (this.open.take(), frame.trailers_ref())
+            Poll::Pending if !this.is_late(cx, true) => {
+                this.wait();
+                return Poll::Pending;
+            }
+            Poll::Ready(Some(Ok(mut frame))) if !this.is_late(cx, false) => {
+                this.is_waiting = false;
+                if let Some(trailers) = frame.trailers_mut() {
+                    if server_status::code_in(trailers) == Some(Code::Cancelled)
+                        && deadline::may_have_passed(this.deadline)
                     {
+                        let why = "the deadline passed at the server";
+                        server_status::set_status(trailers, Code::DeadlineExceeded, why);
+                    }
+                    // Nothing can follow, and not every caller polls for it.
+                    if let Some(mut open) = this.open.take() {
                         open.permit.answered(trailers);
+                        let info = open.permit.info(this.attempts);
+                        if let Some(status) = status::by_server(trailers, info) {
+                            return Poll::Ready(Some(Err(status)));
+                        }
                     }
                 }
                 return Poll::Ready(Some(Ok(frame)));
@@ -119,11 +145,20 @@ impl Body for ResponseBody {
         let Some((mut permit, attempt)) = this.end() else {
             return Poll::Ready(None);
         };
+        let status = match failure {
+            Some(error)
+                if status::is_cancelled(&error) && deadline::may_have_passed(self.deadline) =>
+            {
+                status::deadline_exceeded("at the server", Some(attempt))
+            }
+            Some(error) => status::broken(error, permit.connection().close_reason(), attempt),
+            None => {
+                permit.gave_up();
+                status::deadline_exceeded("while the response was read", Some(attempt))
+            }
+        };
         permit.failed();
-        Poll::Ready(Some(Err(match failure {
-            Some(error) => status::broken(error, permit.close_reason(), attempt),
-            None => status::deadline_exceeded("while the response was read", Some(attempt)),
-        })))
+        Poll::Ready(Some(Err(status)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -135,9 +170,7 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match &self.open {
             None => SizeHint::with_exact(0),
-            // The rest's own hint says nothing of it.
-            Some(_) if !self.beginning.is_empty() => SizeHint::default(),
-            Some(open) => open.incoming.size_hint(),
+            Some(_) => SizeHint::default(),
         }
     }
 }

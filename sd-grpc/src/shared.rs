@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use http::HeaderValue;
+use metrics::Gauge;
 use sd_core::ServiceName;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::ChannelConfig;
-use crate::driver::Event;
+use crate::event::Event;
 use crate::instrument::CallMetrics;
 use crate::ready_set::ReadySet;
 use crate::replay_budget::ReplayBudget;
@@ -36,24 +37,29 @@ pub(crate) struct Shared {
     pub(crate) _stop_on_drop: DropGuard,
 }
 
-/// What the driver publishes, and how calls wait for it.
+/// What the driver publishes, and how calls wait for it: in a line, of which the first one picks.
 #[derive(Debug)]
 pub(crate) struct Published {
     set: ArcSwap<ReadySet>,
     changed: Notify,
-    /// A call left a full connection.
+    /// A call left its connection.
     freed: Notify,
+    /// One permit, for the first in line. A semaphore is fair: it is the line.
+    first: Semaphore,
     /// How many calls wait. Nearly always none: a call that ends then pays one load.
     waiting: AtomicUsize,
+    waiting_gauge: Gauge,
 }
 
 impl Published {
-    pub(crate) fn new(set: ReadySet) -> Self {
+    pub(crate) fn new(set: ReadySet, waiting_gauge: Gauge) -> Self {
         Self {
             set: ArcSwap::from_pointee(set),
             changed: Notify::new(),
             freed: Notify::new(),
+            first: Semaphore::new(1),
             waiting: AtomicUsize::new(0),
+            waiting_gauge,
         }
     }
 
@@ -74,15 +80,26 @@ impl Published {
         &self.changed
     }
 
-    /// A call left a full connection. Told to one of those that wait.
+    /// A call left its connection. Told to the first in line.
     pub(crate) fn freed(&self) -> &Notify {
         &self.freed
     }
 
+    /// Its permit makes a call the first in line until it is dropped.
+    pub(crate) fn first(&self) -> &Semaphore {
+        &self.first
+    }
+
+    /// How many calls wait. A new one must not pick before them.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
     /// Counts a call that is about to wait, unless `most` do already. It must look for a place once more before it waits.
-    pub(crate) fn wait_for_place(&self, most: usize) -> Option<Waiting<'_>> {
+    pub(crate) fn wait(&self, most: usize) -> Option<Waiting<'_>> {
         let waiting = self.waiting.fetch_add(1, Ordering::SeqCst);
-        let counted = Waiting(&self.waiting);
+        self.waiting_gauge.increment(1);
+        let counted = Waiting(self);
         // Either this look at the connections sees the place that a call leaves, or that call sees us: see `freed_place`.
         fence(Ordering::SeqCst);
         (waiting < most).then_some(counted)
@@ -91,7 +108,7 @@ impl Published {
     /// A call has left its connection.
     pub(crate) fn freed_place(&self) {
         fence(Ordering::SeqCst);
-        if self.waiting.load(Ordering::SeqCst) > 0 {
+        if self.waiting() > 0 {
             self.freed.notify_one();
         }
     }
@@ -99,11 +116,12 @@ impl Published {
 
 /// A call that waits.
 #[derive(Debug)]
-pub(crate) struct Waiting<'a>(&'a AtomicUsize);
+pub(crate) struct Waiting<'a>(&'a Published);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.0.waiting_gauge.decrement(1);
     }
 }
 

@@ -5,19 +5,39 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use h2::Reason;
+use http::HeaderMap;
 use tonic::{Code, Status};
 
 use crate::options::{AttemptInfo, CallFailure};
 
-fn failed(
-    code: Code,
-    message: String,
-    attempt: AttemptInfo,
-    cause: Option<hyper::Error>,
-) -> Status {
+fn failed(code: Code, message: String, attempt: AttemptInfo, cause: Option<h2::Error>) -> Status {
     let mut status = Status::new(code, message);
-    status.set_source(Arc::new(CallFailure { attempt, cause }));
+    status.set_source(Arc::new(CallFailure {
+        attempt,
+        cause,
+        by_server: false,
+    }));
     status
+}
+
+/// The failure that a server's headers or trailers tell; `None` if they tell of none.
+pub(crate) fn by_server(headers: &HeaderMap, attempt: AttemptInfo) -> Option<Status> {
+    let mut status = Status::from_header_map(headers)?;
+    if status.code() == Code::Ok {
+        return None;
+    }
+    status.set_source(Arc::new(CallFailure {
+        attempt,
+        cause: None,
+        by_server: true,
+    }));
+    Some(status)
+}
+
+/// Whether a server sent it.
+pub(crate) fn is_by_server(status: &Status) -> bool {
+    let failure = status.source().and_then(<dyn Error>::downcast_ref);
+    failure.is_some_and(|failure: &CallFailure| failure.by_server)
 }
 
 /// No endpoint could be had.
@@ -57,9 +77,36 @@ pub(crate) fn attempt_timed_out(attempt: AttemptInfo) -> Status {
     failed(Code::Unavailable, message, attempt, None)
 }
 
+/// HTTP/2 cannot carry the request.
+pub(crate) fn invalid_request(error: &h2::Error) -> Status {
+    Status::internal(format!("the request cannot be sent over HTTP/2: {error}"))
+}
+
+/// The request's headers exceed what the server takes.
+pub(crate) fn headers_too_large(endpoint: &str, bytes: u64, limit: u32) -> Status {
+    Status::resource_exhausted(format!(
+        "the request's headers take {bytes} bytes and {endpoint} allows {limit} (SETTINGS_MAX_HEADER_LIST_SIZE)"
+    ))
+}
+
+/// What answered is no gRPC server.
+pub(crate) fn foreign(code: Code, why: &str, attempt: AttemptInfo) -> Status {
+    let message = format!("{} {why} (attempt {})", attempt.endpoint, attempt.attempts);
+    failed(code, message, attempt, None)
+}
+
+/// h2 refused the response, for its size or for what it holds. The server has answered: no other one is to be asked.
+pub(crate) fn unreadable(error: h2::Error, attempt: AttemptInfo) -> Status {
+    let message = format!(
+        "the response of {} could not be read, or its headers exceed max_header_list_size: {error} (attempt {})",
+        attempt.endpoint, attempt.attempts
+    );
+    failed(Code::Internal, message, attempt, Some(error))
+}
+
 /// A stream broke.
-pub(crate) fn broken(error: hyper::Error, reason: Option<String>, attempt: AttemptInfo) -> Status {
-    let why = reason.unwrap_or_else(|| root_cause(&error).to_string());
+pub(crate) fn broken(error: h2::Error, reason: Option<String>, attempt: AttemptInfo) -> Status {
+    let why = reason.unwrap_or_else(|| error.to_string());
     let message = format!(
         "the call to {} failed: {why} (attempt {})",
         attempt.endpoint, attempt.attempts
@@ -67,47 +114,30 @@ pub(crate) fn broken(error: hyper::Error, reason: Option<String>, attempt: Attem
     failed(code_of(&error), message, attempt, Some(error))
 }
 
+/// Whether the server ended the stream because its deadline had passed, as far as it can say so.
+pub(crate) fn is_cancelled(error: &h2::Error) -> bool {
+    error.is_remote() && error.is_reset() && error.reason() == Some(Reason::CANCEL)
+}
+
 /// The code for a broken stream, as gRPC over HTTP/2 maps resets; a lost connection is UNAVAILABLE.
-pub(crate) fn code_of(error: &hyper::Error) -> Code {
-    match h2_error(error) {
-        Some(error) if error.is_reset() => match error.reason() {
-            Some(Reason::REFUSED_STREAM) => Code::Unavailable,
-            Some(Reason::CANCEL) => Code::Cancelled,
-            Some(Reason::ENHANCE_YOUR_CALM) => Code::ResourceExhausted,
-            Some(Reason::INADEQUATE_SECURITY) => Code::PermissionDenied,
-            _ => Code::Internal,
-        },
-        _ => Code::Unavailable,
+fn code_of(error: &h2::Error) -> Code {
+    if !error.is_reset() {
+        return Code::Unavailable;
+    }
+    match error.reason() {
+        Some(Reason::REFUSED_STREAM) => Code::Unavailable,
+        Some(Reason::CANCEL) => Code::Cancelled,
+        Some(Reason::ENHANCE_YOUR_CALM) => Code::ResourceExhausted,
+        Some(Reason::INADEQUATE_SECURITY) => Code::PermissionDenied,
+        _ => Code::Internal,
     }
 }
 
 /// Whether the server said that it did not look at the request: it refused the stream, or sent GOAWAY before it.
-pub(crate) fn is_refused(error: &hyper::Error) -> bool {
+pub(crate) fn is_refused(error: &h2::Error) -> bool {
     // h2 gives a received GOAWAY as the error of those streams only that are newer than the last one processed. Streams that
     // were cut off later have an I/O error.
-    h2_error(error).is_some_and(|error| {
-        error.is_remote()
-            && (error.is_go_away()
-                || (error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM)))
-    })
-}
-
-fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref::<h2::Error>() {
-            return Some(found);
-        }
-        cause = error.source();
-    }
-    None
-}
-
-/// The innermost error: the one that says what happened.
-pub(crate) fn root_cause(error: &hyper::Error) -> &(dyn Error + 'static) {
-    let mut cause: &(dyn Error + 'static) = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause
+    error.is_remote()
+        && (error.is_go_away()
+            || (error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM)))
 }

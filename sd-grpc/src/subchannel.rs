@@ -1,124 +1,17 @@
 //! One endpoint: where it is, its connections, and what happened to it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
-use crossbeam_utils::CachePadded;
-use http::uri::{Authority, Scheme};
-use sd_core::balance::Load;
+use sd_core::Instance;
 use sd_core::sync::lock;
-use sd_core::{Address, Incarnation, Instance, InstanceId};
 use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::connection::Connection;
-
-/// One run of an instance at one address, with what every call to it needs ready-made.
-#[derive(Debug)]
-pub(crate) struct Target {
-    id: InstanceId,
-    incarnation: Incarnation,
-    label: Arc<str>,
-    scheme: Scheme,
-    authority: Authority,
-    counters: CachePadded<Counters>,
-    /// What the policy keeps of its calls.
-    load: Option<Arc<dyn Load>>,
-}
-
-/// What happened at one endpoint.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    calls: AtomicU64,
-    sent_again: AtomicU64,
-    errors: AtomicU64,
-}
-
-impl Target {
-    /// `origin` replaces the scheme and authority that calls carry.
-    pub(crate) fn new(
-        instance: &Instance,
-        scheme: &Scheme,
-        origin: Option<&(Scheme, Authority)>,
-        load: Option<Arc<dyn Load>>,
-    ) -> Self {
-        let (scheme, authority) = origin.cloned().unwrap_or_else(|| {
-            let authority = match instance.endpoint().address() {
-                Address::Tcp { .. } => instance.endpoint().to_string().parse().ok(),
-                // What gRPC sends where there is no host.
-                _ => None,
-            };
-            let localhost = Authority::from_static("localhost");
-            (scheme.clone(), authority.unwrap_or(localhost))
-        });
-        Self {
-            id: instance.id().clone(),
-            incarnation: instance.incarnation(),
-            label: instance.endpoint().to_string().into(),
-            scheme,
-            authority,
-            counters: CachePadded::default(),
-            load,
-        }
-    }
-
-    pub(crate) fn id(&self) -> &InstanceId {
-        &self.id
-    }
-
-    pub(crate) fn incarnation(&self) -> Incarnation {
-        self.incarnation
-    }
-
-    /// The address, for people.
-    pub(crate) fn label(&self) -> Arc<str> {
-        Arc::clone(&self.label)
-    }
-
-    pub(crate) fn scheme(&self) -> Scheme {
-        self.scheme.clone()
-    }
-
-    pub(crate) fn authority(&self) -> Authority {
-        self.authority.clone()
-    }
-
-    pub(crate) fn load(&self) -> Option<&Arc<dyn Load>> {
-        self.load.as_ref()
-    }
-
-    pub(crate) fn counters(&self) -> &Counters {
-        &self.counters
-    }
-}
-
-impl Counters {
-    /// An attempt was given to a connection.
-    pub(crate) fn call(&self) {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// An attempt failed here, and the call goes on.
-    pub(crate) fn sent_again(&self) {
-        self.sent_again.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// An attempt got no answer, or that the server cannot take it now.
-    pub(crate) fn error(&self) {
-        self.errors.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn read(&self) -> (u64, u64, u64) {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        (
-            read(&self.calls),
-            read(&self.sent_again),
-            read(&self.errors),
-        )
-    }
-}
+use crate::target::Target;
 
 /// The state of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -127,6 +20,8 @@ impl Counters {
 pub enum EndpointState {
     /// Connecting for the first time, or again after a good connection broke.
     Connecting,
+    /// Connected, but it turned away several calls in a row: it gets none for a while.
+    Ejected,
     /// Connected. Calls go to it while its tier and zone are the ones in use.
     Ready,
     /// The instance is marked not ready: it wants no calls.
@@ -139,8 +34,9 @@ pub enum EndpointState {
 
 impl EndpointState {
     /// Every state, in the order of their numbers.
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Connecting,
+        Self::Ejected,
         Self::Ready,
         Self::NotReady,
         Self::Failing,
@@ -148,9 +44,10 @@ impl EndpointState {
     ];
 
     /// The state of a member of the service.
-    pub(crate) fn of(instance: &Instance, connected: bool, failing: bool) -> Self {
+    pub(crate) fn of(instance: &Instance, connected: bool, failing: bool, ejected: bool) -> Self {
         match (instance.is_ready(), connected, failing) {
             (false, _, _) => Self::NotReady,
+            (true, true, _) if ejected => Self::Ejected,
             (true, true, _) => Self::Ready,
             (true, false, true) => Self::Failing,
             (true, false, false) => Self::Connecting,
@@ -161,6 +58,7 @@ impl EndpointState {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
+            Self::Ejected => "ejected",
             Self::Ready => "ready",
             Self::NotReady => "not_ready",
             Self::Failing => "failing",
@@ -244,12 +142,10 @@ impl Subchannel {
     /// Takes a place on the open connection with the fewest calls. Each place must be left again.
     pub(crate) fn enter(&self) -> Place {
         let connections = self.connections.load();
-        let mut open = false;
         if let [only] = connections.as_slice() {
             if only.enter() {
                 return Place::On(Arc::clone(only));
             }
-            open = only.is_open();
         } else {
             // Another call may take the last place between the look and the try.
             while let Some(best) = connections
@@ -261,14 +157,14 @@ impl Subchannel {
                     return Place::On(Arc::clone(best));
                 }
             }
-            open |= connections.iter().any(|connection| connection.is_open());
         }
-        if open {
-            let ask = !self.growing.swap(true, Ordering::Relaxed);
-            Place::Full { ask }
-        } else {
-            Place::None
+        let mut open = connections.iter().filter(|one| one.is_open()).peekable();
+        if open.peek().is_none() {
+            return Place::None;
         }
+        // Another connection helps against full ones, but not while it is unknown whether the server is there.
+        let ask = !open.any(|one| one.is_doubted()) && !self.growing.swap(true, Ordering::Relaxed);
+        Place::Full { ask }
     }
 
     /// Lets calls ask for another connection again.

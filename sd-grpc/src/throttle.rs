@@ -1,8 +1,10 @@
 //! Stops retries while most calls fail: gRPC's token bucket (proposal A6), in thousandths of a token.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde::Deserialize;
+use tokio::time::Instant;
 
 /// Limits the retries of a channel: the token bucket of gRPC proposal A6.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -15,6 +17,9 @@ pub struct RetryThrottle {
     /// How many tokens a successful call puts back, from 0 to 1. Default 0.1: in the long run at most one retry per ten
     /// successes.
     pub token_ratio: f32,
+    /// How many retries in a second are allowed whatever the bucket holds, so that a channel of few calls, or one with a bad
+    /// endpoint, does not stop to retry for good. At most 1 000 000. Default 10.
+    pub floor_per_second: u32,
 }
 
 impl Default for RetryThrottle {
@@ -22,6 +27,7 @@ impl Default for RetryThrottle {
         Self {
             max_tokens: 200,
             token_ratio: 0.1,
+            floor_per_second: 10,
         }
     }
 }
@@ -33,6 +39,30 @@ pub(crate) struct Throttle {
     tokens: AtomicI64,
     max: i64,
     refill: i64,
+    floor: Option<Floor>,
+}
+
+/// Lets one through in each interval.
+#[derive(Debug)]
+struct Floor {
+    since: Instant,
+    interval: Duration,
+    /// When the next one may pass, in microseconds.
+    next: AtomicU64,
+}
+
+impl Floor {
+    fn pass(&self) -> bool {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let now = micros(self.since.elapsed());
+        let after = now.saturating_add(micros(self.interval));
+        let passed = self
+            .next
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+                (next <= now).then_some(after)
+            });
+        passed.is_ok()
+    }
 }
 
 impl Throttle {
@@ -45,6 +75,13 @@ impl Throttle {
         Self {
             tokens: AtomicI64::new(max),
             max,
+            floor: Duration::from_secs(1)
+                .checked_div(throttle.floor_per_second)
+                .map(|interval| Floor {
+                    since: Instant::now(),
+                    interval,
+                    next: AtomicU64::new(0),
+                }),
             refill: (throttle.token_ratio * 1000.0).round() as i64,
         }
     }
@@ -55,7 +92,7 @@ impl Throttle {
         if after < 0 {
             self.tokens.fetch_max(0, Ordering::Relaxed);
         }
-        after > self.max / 2
+        after > self.max / 2 || self.floor.as_ref().is_some_and(Floor::pass)
     }
 
     /// Notes a successful call. Costs one load while the bucket is full, which it nearly always is.
@@ -76,6 +113,7 @@ mod tests {
         let throttle = Throttle::new(RetryThrottle {
             max_tokens: 4,
             token_ratio: 0.5,
+            floor_per_second: 0,
         });
         assert!(throttle.failed());
         assert!(!throttle.failed());
@@ -86,11 +124,27 @@ mod tests {
         assert!(throttle.failed());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn some_retries_are_allowed_whatever_the_bucket_holds() {
+        let throttle = Throttle::new(RetryThrottle {
+            max_tokens: 0,
+            token_ratio: 0.0,
+            floor_per_second: 10,
+        });
+        let mut allowed = 0;
+        for _ in 0..1_000 {
+            allowed += u32::from(throttle.failed());
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        assert_eq!(allowed, 10);
+    }
+
     #[test]
     fn a_long_outage_does_not_dig_below_the_ground() {
         let throttle = Throttle::new(RetryThrottle {
             max_tokens: 2,
             token_ratio: 1.0,
+            floor_per_second: 0,
         });
         for _ in 0..100 {
             throttle.failed();

@@ -1,15 +1,19 @@
-//! TLS and mutual TLS over any connection, by rustls with aws-lc-rs.
+//! TLS and mutual TLS over any connection, by rustls with aws-lc-rs. Files are read again for each connection.
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use sd_core::sync::lock;
 use sd_core::{Address, Error, Instance, Result};
+use tokio::task::spawn_blocking;
 use tokio_rustls::TlsConnector;
+use tracing::warn;
 
 use crate::connector::BoxedIo;
 
@@ -19,10 +23,35 @@ const HTTP2: &[u8] = b"h2";
 /// The TLS settings of a channel.
 #[derive(Clone, Default)]
 pub struct ClientTls {
-    roots: Vec<Vec<u8>>,
+    roots: Vec<Pem>,
     native_roots: bool,
-    identity: Option<(Vec<u8>, Vec<u8>)>,
+    identity: Option<(Pem, Pem)>,
     server_name: Option<String>,
+}
+
+/// Text in PEM, or the file that holds it.
+#[derive(Clone)]
+enum Pem {
+    Text(Vec<u8>),
+    File(PathBuf),
+}
+
+impl Pem {
+    fn read(&self) -> Result<Vec<u8>> {
+        match self {
+            Self::Text(text) => Ok(text.clone()),
+            Self::File(path) => std::fs::read(path).map_err(|error| {
+                Error::invalid_input(OP, format!("cannot read {}: {error}", path.display()))
+            }),
+        }
+    }
+}
+
+/// What was read of it.
+#[derive(PartialEq, Eq)]
+struct Material {
+    roots: Vec<Vec<u8>>,
+    identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl ClientTls {
@@ -34,7 +63,15 @@ impl ClientTls {
     /// Trusts these CA certificates, in PEM.
     #[must_use]
     pub fn with_ca(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.roots.push(pem.into());
+        self.roots.push(Pem::Text(pem.into()));
+        self
+    }
+
+    /// Trusts the CA certificates of this file, in PEM. It is read again for each connection; while it cannot be used, what was
+    /// read last counts.
+    #[must_use]
+    pub fn with_ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.roots.push(Pem::File(path.into()));
         self
     }
 
@@ -48,7 +85,19 @@ impl ClientTls {
     /// Authenticates to servers with this certificate chain and its private key, both in PEM: mutual TLS.
     #[must_use]
     pub fn with_identity(mut self, chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
-        self.identity = Some((chain.into(), key.into()));
+        self.identity = Some((Pem::Text(chain.into()), Pem::Text(key.into())));
+        self
+    }
+
+    /// As [`with_identity`](Self::with_identity), from files that are read again for each connection, so that certificates can be
+    /// renewed while the channel is in use. While they cannot be used, what was read last counts.
+    #[must_use]
+    pub fn with_identity_files(
+        mut self,
+        chain: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Self {
+        self.identity = Some((Pem::File(chain.into()), Pem::File(key.into())));
         self
     }
 
@@ -71,23 +120,33 @@ impl fmt::Debug for ClientTls {
     }
 }
 
-/// A checked [`ClientTls`].
-pub(crate) struct Tls {
-    connector: TlsConnector,
-    server_name: Option<ServerName<'static>>,
-}
+impl ClientTls {
+    fn has_files(&self) -> bool {
+        let identity = self.identity.iter().flat_map(|(chain, key)| [chain, key]);
+        let mut all = self.roots.iter().chain(identity);
+        all.any(|pem| matches!(pem, Pem::File(_)))
+    }
 
-impl Tls {
-    pub(crate) fn new(tls: ClientTls) -> Result<Self> {
+    fn read(&self) -> Result<Material> {
+        let identity = self.identity.as_ref();
+        Ok(Material {
+            roots: self.roots.iter().map(Pem::read).collect::<Result<_>>()?,
+            identity: identity
+                .map(|(chain, key)| Ok::<_, Error>((chain.read()?, key.read()?)))
+                .transpose()?,
+        })
+    }
+
+    fn connector(&self, material: &Material) -> Result<TlsConnector> {
         let mut roots = RootCertStore::empty();
-        for pem in &tls.roots {
+        for pem in &material.roots {
             for certificate in certificates("CA", pem)? {
                 roots.add(certificate).map_err(|e| {
                     Error::invalid_input(OP, format!("invalid CA certificate: {e}"))
                 })?;
             }
         }
-        if tls.native_roots {
+        if self.native_roots {
             // Some of a system's certificates are usually broken; none at all is an error below.
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
@@ -101,7 +160,7 @@ impl Tls {
             .with_safe_default_protocol_versions()
             .map_err(|e| Error::invalid_input(OP, e.to_string()))?
             .with_root_certificates(roots);
-        let mut config = match &tls.identity {
+        let mut config = match &material.identity {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => {
                 let chain = certificates("client", chain)?;
@@ -114,11 +173,58 @@ impl Tls {
             }
         };
         config.alpn_protocols = vec![HTTP2.to_vec()];
-        let server_name = tls.server_name.map(server_name).transpose()?;
+        Ok(TlsConnector::from(Arc::new(config)))
+    }
+}
+
+/// A checked [`ClientTls`].
+pub(crate) struct Tls {
+    settings: Arc<ClientTls>,
+    current: Mutex<Current>,
+    server_name: Option<ServerName<'static>>,
+}
+
+/// What was last read and could be used.
+struct Current {
+    material: Material,
+    connector: TlsConnector,
+}
+
+impl Tls {
+    pub(crate) fn new(settings: ClientTls) -> Result<Self> {
+        let material = settings.read()?;
         Ok(Self {
-            connector: TlsConnector::from(Arc::new(config)),
-            server_name,
+            server_name: settings.server_name.clone().map(server_name).transpose()?,
+            current: Mutex::new(Current {
+                connector: settings.connector(&material)?,
+                material,
+            }),
+            settings: Arc::new(settings),
         })
+    }
+
+    /// The connector for what the files hold now. An error never replaces what was good.
+    async fn connector(&self) -> TlsConnector {
+        if self.settings.has_files() {
+            let settings = Arc::clone(&self.settings);
+            let read = spawn_blocking(move || settings.read()).await;
+            // Reading has no panic of its own, and at the end of the runtime nothing is connected.
+            if let Ok(read) = read
+                && let Err(error) = read.and_then(|material| self.renew(material))
+            {
+                warn!(error = %error.report(), "what was read of TLS files before is used");
+            }
+        }
+        lock(&self.current).connector.clone()
+    }
+
+    fn renew(&self, material: Material) -> Result<()> {
+        let mut current = lock(&self.current);
+        if current.material != material {
+            current.connector = self.settings.connector(&material)?;
+            current.material = material;
+        }
+        Ok(())
     }
 
     pub(crate) async fn connect(&self, instance: &Instance, io: BoxedIo) -> io::Result<BoxedIo> {
@@ -134,7 +240,7 @@ impl Tls {
                 ));
             }
         };
-        let stream = self.connector.connect(name, io).await?;
+        let stream = self.connector().await.connect(name, io).await?;
         if stream.get_ref().1.alpn_protocol() != Some(HTTP2) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,

@@ -1,31 +1,45 @@
-//! What a connection's incoming bytes tell before hyper says a word: hyper's handshake resolves before the server has said
-//! anything, and a GOAWAY shows only at the next request.
+//! What a connection's bytes tell before or beyond what h2 says: h2 shows neither the server's header limit nor a GOAWAY before
+//! the next request, nor whether a request has left.
 //!
-//! [`WatchedIo`] passes bytes through and reads the frame headers on the way: the first SETTINGS make a connection usable,
-//! its stream limit bounds it, GOAWAY takes it out of the set at once, and every byte is a sign of life.
+//! [`WatchedIo`] passes bytes through and reads the frame headers on the way. The first SETTINGS make a connection usable, GOAWAY
+//! takes it out of the set at once, and what was written says which requests no server can have seen.
 
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
-use futures_util::task::AtomicWaker;
+use sd_core::Printable;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::cork::Cork;
+use crate::connector::BoxedIo;
+use crate::frames::{Frame, Frames, kind};
 
-/// What was seen on a connection, and the switch that ends it.
+/// What was seen on a connection.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    bytes: AtomicU64,
+    /// Bytes of frames that only a server at work sends.
+    life: AtomicU64,
     settings: AtomicBool,
     max_streams: AtomicU32,
+    max_header_list: AtomicU32,
+    answered: AtomicBool,
+    /// How many bytes of responses may have come without being read.
+    window: u32,
+    /// How many have.
+    unread: AtomicI64,
+    /// How much of the window the server was not told of yet.
+    untold: AtomicU32,
+    /// The stream of the latest header block that came.
+    last_headers: AtomicU32,
+    /// The newest stream of which something was written.
+    last_written: AtomicU32,
     go_away: OnceLock<GoAway>,
     error: OnceLock<String>,
-    closed: AtomicBool,
-    reader: AtomicWaker,
+    /// What the server speaks if that is not HTTP/2.
+    language: OnceLock<&'static str>,
 }
 
 /// The server asked us to go.
@@ -39,7 +53,7 @@ impl fmt::Display for GoAway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", h2::Reason::from(self.code))?;
         if !self.debug.is_empty() {
-            write!(f, " ({})", self.debug)?;
+            write!(f, " ({})", Printable(&self.debug))?;
         }
         Ok(())
     }
@@ -48,27 +62,39 @@ impl fmt::Display for GoAway {
 impl GoAway {
     /// Whether the server complains about keep-alive pings.
     pub(crate) fn too_many_pings(&self) -> bool {
-        const ENHANCE_YOUR_CALM: u32 = 0xb;
-        self.code == ENHANCE_YOUR_CALM && self.debug == "too_many_pings"
+        h2::Reason::from(self.code) == h2::Reason::ENHANCE_YOUR_CALM
+            && self.debug == "too_many_pings"
+    }
+
+    /// Whether nothing is wrong.
+    pub(crate) fn is_polite(&self) -> bool {
+        h2::Reason::from(self.code) == h2::Reason::NO_ERROR
     }
 }
 
 impl Wire {
-    pub(crate) fn new() -> Self {
+    /// Of a connection whose window is to be so large.
+    pub(crate) fn new(window: u32) -> Self {
         Self {
-            bytes: AtomicU64::new(0),
+            life: AtomicU64::new(0),
             settings: AtomicBool::new(false),
             max_streams: AtomicU32::new(u32::MAX),
+            max_header_list: AtomicU32::new(u32::MAX),
+            answered: AtomicBool::new(false),
+            window,
+            unread: AtomicI64::new(0),
+            untold: AtomicU32::new(window.saturating_sub(FIRST_WINDOW)),
+            last_headers: AtomicU32::new(0),
+            last_written: AtomicU32::new(0),
             go_away: OnceLock::new(),
             error: OnceLock::new(),
-            closed: AtomicBool::new(false),
-            reader: AtomicWaker::new(),
+            language: OnceLock::new(),
         }
     }
 
-    /// How many bytes the server has sent.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+    /// Grows with every sign that the server works on something. PING and frames of no meaning are none.
+    pub(crate) fn life(&self) -> u64 {
+        self.life.load(Ordering::Relaxed)
     }
 
     /// Whether the server's SETTINGS have arrived.
@@ -81,9 +107,51 @@ impl Wire {
         self.max_streams.load(Ordering::Relaxed)
     }
 
+    /// How large a list of headers the server takes.
+    pub(crate) fn max_header_list(&self) -> u32 {
+        self.max_header_list.load(Ordering::Relaxed)
+    }
+
+    /// Whether the server has answered a request.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Whether so much was not read that the server can hardly send more.
+    pub(crate) fn is_full(&self) -> bool {
+        let most = self.window - self.window / 16;
+        self.unread.load(Ordering::Relaxed) > i64::from(most)
+    }
+
+    /// The stream whose headers came last, also if they are incomplete.
+    pub(crate) fn last_headers(&self) -> u32 {
+        self.last_headers.load(Ordering::Relaxed)
+    }
+
+    /// Whether anything of this stream was given to the socket.
+    pub(crate) fn was_written(&self, stream: u32) -> bool {
+        stream <= self.last_written.load(Ordering::Relaxed)
+    }
+
     /// What the server said when it asked us to go.
     pub(crate) fn go_away(&self) -> Option<&GoAway> {
         self.go_away.get()
+    }
+
+    /// What the server speaks if that is not HTTP/2.
+    pub(crate) fn language(&self) -> Option<&'static str> {
+        self.language.get().copied()
+    }
+
+    /// Notes the language of the first bytes.
+    fn greeted(&self, bytes: &[u8]) {
+        /// The types of an alert and a handshake, and the first byte of the version.
+        const TLS: [[u8; 2]; 2] = [[21, 3], [22, 3]];
+        if bytes.starts_with(b"HTTP/1") {
+            let _ = self.language.set("HTTP/1");
+        } else if TLS.iter().any(|start| bytes.starts_with(start)) {
+            let _ = self.language.set("TLS");
+        }
     }
 
     /// Why reading or writing failed.
@@ -91,31 +159,101 @@ impl Wire {
         self.error.get().map(String::as_str)
     }
 
-    /// Ends the connection as if the server had closed it: hyper says goodbye and closes the socket.
-    pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
-        self.wake_reader();
+    fn read(&self, frame: &Frame<'_>) {
+        match *frame {
+            Frame::Begun {
+                kind: kind::HEADERS,
+                stream,
+                ..
+            } => {
+                self.last_headers.store(stream, Ordering::Relaxed);
+                self.answered.store(true, Ordering::Relaxed);
+            }
+            Frame::Begun {
+                kind: kind::DATA,
+                length,
+                ..
+            } => {
+                // A frame has at most 2^24 bytes.
+                let length = i64::try_from(length).unwrap_or(i64::MAX);
+                self.unread.fetch_add(length, Ordering::Relaxed);
+            }
+            Frame::Begun { .. } | Frame::ConnectionWindow(_) => {}
+            Frame::Part { kind, length } => {
+                let is_life = kind <= kind::CONTINUATION && kind != kind::PING;
+                if is_life {
+                    self.life.fetch_add(length as u64, Ordering::Relaxed);
+                }
+            }
+            Frame::Settings(settings) => {
+                for setting in settings.as_chunks::<6>().0 {
+                    let [id @ .., a, b, c, d] = *setting;
+                    let value = u32::from_be_bytes([a, b, c, d]);
+                    match u16::from_be_bytes(id) {
+                        MAX_CONCURRENT_STREAMS => {
+                            self.max_streams.store(value, Ordering::Relaxed);
+                        }
+                        MAX_HEADER_LIST_SIZE => {
+                            self.max_header_list.store(value, Ordering::Relaxed);
+                        }
+                        _ => {}
+                    }
+                }
+                self.settings.store(true, Ordering::Release);
+            }
+            Frame::GoAway { code, debug } => {
+                // Of several GOAWAYs the first one counts: since then nothing new may be sent.
+                let _ = self.go_away.set(GoAway {
+                    code,
+                    debug: String::from_utf8_lossy(debug).into_owned(),
+                });
+            }
+        }
     }
 
-    /// Lets the reader look again.
-    pub(crate) fn wake_reader(&self) {
-        self.reader.wake();
+    fn written(&self, frame: &Frame<'_>) {
+        match *frame {
+            // h2 opens streams in the order of their numbers.
+            Frame::Begun {
+                kind: kind::HEADERS,
+                stream,
+                ..
+            } => self.last_written.store(stream, Ordering::Relaxed),
+            Frame::ConnectionWindow(more) => {
+                // What first makes the window as large as it is to be gives nothing back.
+                let untold = self.untold.load(Ordering::Relaxed);
+                let still_untold = untold.saturating_sub(more);
+                self.untold.store(still_untold, Ordering::Relaxed);
+                let read = more.saturating_sub(untold);
+                self.unread.fetch_sub(i64::from(read), Ordering::Relaxed);
+            }
+            _ => {}
+        }
     }
 }
+
+/// The window of a connection before anything is said (RFC 9113, section 6.9.2).
+const FIRST_WINDOW: u32 = 65_535;
+const MAX_CONCURRENT_STREAMS: u16 = 0x3;
+const MAX_HEADER_LIST_SIZE: u16 = 0x6;
 
 /// Passes bytes through and notes what they tell.
 pub(crate) struct WatchedIo {
-    io: Cork,
+    io: BoxedIo,
     wire: Arc<Wire>,
-    frames: Frames,
+    incoming: Frames,
+    outgoing: Frames,
+    has_greeted: bool,
 }
 
 impl WatchedIo {
-    pub(crate) fn new(io: Cork, wire: Arc<Wire>) -> Self {
+    pub(crate) fn new(io: BoxedIo, wire: Arc<Wire>) -> Self {
         Self {
             io,
             wire,
-            frames: Frames::default(),
+            incoming: Frames::of_a_server(),
+            outgoing: Frames::of_a_client(),
+            has_greeted: false,
         }
     }
 
@@ -135,27 +273,15 @@ impl AsyncRead for WatchedIo {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.wire.closed.load(Ordering::SeqCst) {
-            return Poll::Ready(Ok(()));
-        }
         let before = buf.filled().len();
         let polled = Pin::new(&mut this.io).poll_read(cx, buf);
-        match &polled {
-            Poll::Ready(Ok(())) => {
-                if let Some(new) = buf.filled().get(before..) {
-                    this.wire
-                        .bytes
-                        .fetch_add(new.len() as u64, Ordering::Relaxed);
-                    this.frames.read(new, &this.wire);
-                }
+        if polled.is_ready()
+            && let Some(new) = buf.filled().get(before..)
+        {
+            if !std::mem::replace(&mut this.has_greeted, true) {
+                this.wire.greeted(new);
             }
-            Poll::Ready(Err(_)) => {}
-            Poll::Pending => {
-                this.wire.reader.register(cx.waker());
-                if this.wire.closed.load(Ordering::SeqCst) {
-                    return Poll::Ready(Ok(()));
-                }
-            }
+            this.incoming.feed(new, |frame| this.wire.read(&frame));
         }
         this.note(polled)
     }
@@ -163,12 +289,11 @@ impl AsyncRead for WatchedIo {
 
 impl AsyncWrite for WatchedIo {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.note(polled)
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -176,8 +301,16 @@ impl AsyncWrite for WatchedIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.note(polled)
+        let this = &mut *self;
+        let polled = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        if let Poll::Ready(Ok(mut written)) = polled {
+            for buf in bufs {
+                let (now, _) = buf.split_at(written.min(buf.len()));
+                this.outgoing.feed(now, |frame| this.wire.written(&frame));
+                written -= now.len();
+            }
+        }
+        this.note(polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -194,135 +327,66 @@ impl AsyncWrite for WatchedIo {
     }
 }
 
-const HEADER_BYTES: usize = 9;
-const SETTINGS: u8 = 0x4;
-const GO_AWAY: u8 = 0x7;
-const ACK: u8 = 0x1;
-const MAX_CONCURRENT_STREAMS: u16 = 0x3;
-/// More of a frame than this is not looked at. SETTINGS and GOAWAY are a few dozen bytes.
-const KEPT_BYTES: usize = 1024;
-
-/// A reader of frame headers that takes bytes in chunks of any size (RFC 9113, section 4.1).
-#[derive(Debug, Default)]
-struct Frames {
-    header: [u8; HEADER_BYTES],
-    filled: usize,
-    left: usize,
-    payload: Vec<u8>,
-}
-
-impl Frames {
-    fn read(&mut self, mut bytes: &[u8], wire: &Wire) {
-        while !bytes.is_empty() {
-            let taken = if self.filled < HEADER_BYTES {
-                let taken = bytes.len().min(HEADER_BYTES - self.filled);
-                for (to, from) in self.header.iter_mut().skip(self.filled).zip(bytes) {
-                    *to = *from;
-                }
-                self.filled += taken;
-                let [a, b, c, ..] = self.header;
-                self.left = u32::from_be_bytes([0, a, b, c]) as usize;
-                taken
-            } else {
-                let taken = bytes.len().min(self.left);
-                if matches!(self.kind(), SETTINGS | GO_AWAY) {
-                    let room = KEPT_BYTES.saturating_sub(self.payload.len());
-                    self.payload.extend(bytes.iter().take(taken.min(room)));
-                }
-                self.left -= taken;
-                taken
-            };
-            if self.filled == HEADER_BYTES && self.left == 0 {
-                self.finish(wire);
-            }
-            bytes = bytes.get(taken..).unwrap_or_default();
-        }
-    }
-
-    fn kind(&self) -> u8 {
-        self.header[3]
-    }
-
-    fn finish(&mut self, wire: &Wire) {
-        match self.kind() {
-            SETTINGS if self.header[4] & ACK == 0 => {
-                for setting in self.payload.as_chunks::<6>().0 {
-                    let [id @ .., a, b, c, d] = *setting;
-                    if u16::from_be_bytes(id) == MAX_CONCURRENT_STREAMS {
-                        let limit = u32::from_be_bytes([a, b, c, d]);
-                        wire.max_streams.store(limit, Ordering::Relaxed);
-                    }
-                }
-                wire.settings.store(true, Ordering::Release);
-            }
-            GO_AWAY => {
-                if let [_, _, _, _, a, b, c, d, debug @ ..] = self.payload.as_slice() {
-                    // Of several GOAWAYs the first one counts: since then nothing new may be sent.
-                    let _ = wire.go_away.set(GoAway {
-                        code: u32::from_be_bytes([*a, *b, *c, *d]),
-                        debug: String::from_utf8_lossy(debug).into_owned(),
-                    });
-                }
-            }
-            _ => {}
-        }
-        self.payload.clear();
-        self.filled = 0;
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
 
-    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let mut frame = vec![length[1], length[2], length[3], kind, flags, 0, 0, 0, 0];
-        frame.extend(payload);
-        frame
+    const HEADERS_OF_5: [u8; 12] = [0, 0, 3, 1, 4, 0, 0, 0, 5, 1, 2, 3];
+
+    #[tokio::test]
+    async fn a_stream_counts_as_written_when_its_headers_begin_to_leave() {
+        let (ours, _theirs) = duplex(1024);
+        let wire = Arc::new(Wire::new(1 << 20));
+        let mut io = WatchedIo::new(Box::new(ours), Arc::clone(&wire));
+        io.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .await
+            .unwrap();
+        assert!(!wire.was_written(5));
+        io.write_all(&HEADERS_OF_5[..9]).await.unwrap();
+        assert!(wire.was_written(5) && !wire.was_written(7));
     }
 
-    fn conversation() -> Vec<u8> {
-        let mut bytes = frame(SETTINGS, 0, &[0, 4, 0, 1, 0, 0, 0, 3, 0, 0, 0, 7]);
-        bytes.extend(frame(SETTINGS, ACK, &[]));
-        bytes.extend(frame(0, 0, &[7; 5_000]));
-        let mut go_away = vec![0, 0, 0, 9, 0, 0, 0, 0xb];
-        go_away.extend(b"too_many_pings");
-        bytes.extend(frame(GO_AWAY, 0, &go_away));
-        bytes
+    #[tokio::test]
+    async fn pings_and_unknown_frames_are_no_sign_of_life() {
+        let (ours, mut theirs) = duplex(1024);
+        let wire = Arc::new(Wire::new(1 << 20));
+        let mut io = WatchedIo::new(Box::new(ours), Arc::clone(&wire));
+        theirs
+            .write_all(&[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8])
+            .await
+            .unwrap();
+        theirs
+            .write_all(&[0, 0, 1, 0xbe, 0, 0, 0, 0, 0, 1])
+            .await
+            .unwrap();
+        io.read_exact(&mut [0; 27]).await.unwrap();
+        assert_eq!(wire.life(), 0);
+        theirs.write_all(&HEADERS_OF_5).await.unwrap();
+        io.read_exact(&mut [0; 12]).await.unwrap();
+        assert!(wire.life() > 0 && wire.has_answered());
+        assert_eq!(wire.last_headers(), 5);
     }
 
-    proptest! {
-        #[test]
-        fn reads_settings_and_go_away_however_the_bytes_are_cut(cuts in prop::collection::vec(1..700usize, 0..40)) {
-            let (wire, mut frames) = (Wire::new(), Frames::default());
-            let bytes = conversation();
-            let mut rest = bytes.as_slice();
-            for cut in cuts {
-                let (chunk, after) = rest.split_at(cut.min(rest.len()));
-                frames.read(chunk, &wire);
-                rest = after;
-            }
-            frames.read(rest, &wire);
-            prop_assert!(wire.is_settled());
-            prop_assert_eq!(wire.max_streams(), 7);
-            prop_assert!(wire.go_away().unwrap().too_many_pings());
+    #[tokio::test]
+    async fn what_was_not_read_fills_the_window_until_the_server_is_told_of_more() {
+        const WINDOW: u32 = 80_000;
+        let (ours, mut theirs) = duplex(1 << 20);
+        let wire = Arc::new(Wire::new(WINDOW));
+        let mut io = WatchedIo::new(Box::new(ours), Arc::clone(&wire));
+        let update = [0, 0, 4, 8, 0, 0, 0, 0, 0];
+        let more = |bytes: u32| [&update[..], &bytes.to_be_bytes()].concat();
+        io.write_all(&[b'x'; 24]).await.unwrap();
+        io.write_all(&more(WINDOW - FIRST_WINDOW)).await.unwrap();
+        let data = [&[0, 0x27, 0x10, 0, 0, 0, 0, 0, 1][..], &[0; 10_000]].concat();
+        for full in [false, false, false, false, false, false, false, true] {
+            assert!(!wire.is_full());
+            theirs.write_all(&data).await.unwrap();
+            io.read_exact(&mut vec![0; data.len()]).await.unwrap();
+            assert_eq!(wire.is_full(), full);
         }
-
-        #[test]
-        fn any_bytes_are_read_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..4_000)) {
-            let mut frames = Frames::default();
-            frames.read(&bytes, &Wire::new());
-            prop_assert!(frames.payload.len() <= KEPT_BYTES);
-        }
-    }
-
-    #[test]
-    fn an_acknowledgement_is_no_settings() {
-        let wire = Wire::new();
-        Frames::default().read(&frame(SETTINGS, ACK, &[]), &wire);
-        assert!(!wire.is_settled());
+        io.write_all(&more(10_000)).await.unwrap();
+        assert!(!wire.is_full());
     }
 }

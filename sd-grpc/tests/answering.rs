@@ -148,7 +148,7 @@ async fn a_long_response_answers_a_call_before_its_end() {
 
 #[tokio::test]
 async fn silence_after_headers_counts_as_silence() {
-    let mute = Scripted::start([Step::Headers]).await;
+    let mute = Scripted::start([Step::Headers, Step::Freeze]).await;
     let mut config = ChannelConfig::default();
     config.silent_after = 1;
     let _channel = moves_from(&mute, |builder| {

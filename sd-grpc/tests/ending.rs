@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::echo::{EchoClient, Text};
-use common::{Set, TestServer, eventually, ready, within};
+use common::{Panicking, Set, TestServer, eventually, ready, within};
 use sd_core::ErrorKind;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -133,4 +133,52 @@ async fn a_channel_that_is_connecting_ends_as_well() {
     drop(channel);
     drop(set);
     eventually("tasks are back where they were", || tasks() == before).await;
+}
+
+#[test]
+fn a_channel_whose_runtime_has_ended_says_so_at_once() {
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    let first = runtime();
+    let (_server, channel) = first.block_on(async {
+        let server = TestServer::start();
+        let channel = Set::of([server.instance()]).channel().build().unwrap();
+        ready(&channel, 1).await;
+        (server, channel)
+    });
+    drop(first);
+    runtime().block_on(async {
+        for wait in [false, true] {
+            let mut client = EchoClient::new(channel.clone());
+            let mut request = tonic::Request::new(Text::new("hello"));
+            request.extensions_mut().insert(sd_grpc::WaitForReady(wait));
+            let before = Instant::now();
+            let status = within("an answer", client.unary(request))
+                .await
+                .unwrap_err();
+            assert_eq!(status.code(), Code::Unavailable);
+            assert!(status.message().contains("runtime"), "{status}");
+            assert!(before.elapsed() < Duration::from_secs(2), "at once");
+        }
+        let waiting = channel.wait_until_ready(Duration::from_secs(20));
+        assert_eq!(waiting.await.unwrap_err().kind(), ErrorKind::Closed);
+        assert!(channel.dump().condition.contains("runtime"));
+        within("closing", channel.close()).await;
+    });
+}
+
+#[tokio::test]
+async fn a_channel_whose_source_panicked_says_so_at_once() {
+    let channel = Panicking::channel().build().unwrap();
+    eventually("it is known", || {
+        channel.dump().condition.contains("no longer followed")
+    })
+    .await;
+    let mut client = EchoClient::new(channel);
+    let mut request = tonic::Request::new(Text::new("hello"));
+    request.extensions_mut().insert(sd_grpc::WaitForReady(true));
+    let status = within("an answer", client.unary(request))
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("no longer followed"), "{status}");
 }

@@ -17,7 +17,7 @@ use sd_testing::{Direction, Fault, TcpProxy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::Code;
 
 /// Calls one after another; says how many failed and how long the longest took.
@@ -180,12 +180,9 @@ async fn a_restart_of_the_only_server_is_waited_for() {
     let set = Set::of([instance_at(proxy.address())]);
     let channel = set.channel().build().unwrap();
     ready(&channel, 1).await;
-    for _ in 0..3 {
+    for cut in 1..=3 {
         proxy.cut_connections();
-        eventually("the loss is seen", || {
-            channel.dump().endpoints[0].state != EndpointState::Ready
-        })
-        .await;
+        eventually("the loss is seen", || server.accepted() > cut).await;
         let mut client = EchoClient::new(channel.clone());
         let mut request = tonic::Request::new(Text::new("hello"));
         request.extensions_mut().insert(sd_grpc::WaitForReady(true));
@@ -341,8 +338,11 @@ async fn a_frozen_server_leaves_the_set_and_returns_when_it_thaws() {
     };
     assert_eq!(burst(&channel, 20).await.0, 0);
     let left = frozen();
-    assert_eq!(left.sent_again, 3, "three time-outs show that it is silent");
-    assert_ne!(left.state, EndpointState::Ready);
+    assert_eq!(left.sent_again, 3, "three time-outs raise the doubt");
+    eventually("the doubt is confirmed", || {
+        frozen().state != EndpointState::Ready
+    })
+    .await;
     assert_eq!(burst(&channel, 100).await.0, 0);
     assert_eq!(frozen().calls, left.calls, "it gets no calls");
 
@@ -354,32 +354,94 @@ async fn a_frozen_server_leaves_the_set_and_returns_when_it_thaws() {
 }
 
 #[tokio::test]
-async fn a_slow_call_on_a_connection_that_counts_as_silent_still_gets_its_answer() {
+async fn a_call_on_a_connection_that_counted_as_silent_gets_its_answer_when_the_server_thaws() {
     let server = TestServer::answering(|seen| async move {
         let millis = seen.text.parse().unwrap();
         sleep(Duration::from_millis(millis)).await;
         Ok(Text::new("done"))
     });
-    let channel = Set::of([server.instance()])
+    let proxy = TcpProxy::start(server.address).await.unwrap();
+    let mut config = ChannelConfig::default();
+    config.silent_after = 1;
+    config.drain_timeout = Duration::from_secs(2);
+    let channel = Set::of([instance_at(proxy.address())])
         .channel()
-        .attempt_timeout(Duration::from_millis(100))
+        .config(config)
         .build()
         .unwrap();
     ready(&channel, 1).await;
     let mut client = EchoClient::new(channel.clone());
-    let slow = tokio::spawn(async move { client.say("1500").await });
+    let slow = tokio::spawn(async move { client.say("5000").await });
     eventually("the slow call arrives", || server.calls() == 1).await;
+    proxy.set(Fault::Hold(Direction::Both));
     let mut client = EchoClient::new(channel.clone());
-    let mut request = tonic::Request::new(Text::new("60000"));
-    request.extensions_mut().insert(sd_grpc::Idempotent);
-    let slower = tokio::spawn(async move { client.unary(request).await });
-    eventually("the connection was replaced", || server.accepted() == 2).await;
-    assert_eq!(
-        within("the slow call", slow).await.unwrap().unwrap(),
-        "done"
-    );
-    slower.abort();
-    eventually("the old one is closed", || server.open() == 1).await;
+    let dropped = timeout(Duration::from_millis(150), client.say("0")).await;
+    assert!(dropped.is_err());
+    eventually("the connection counts as silent", || {
+        channel.dump().endpoints[0].state != EndpointState::Ready
+    })
+    .await;
+    proxy.set(Fault::Pass);
+    // Its answer comes later than the calls of a silent connection may take.
+    let answer = within("the slow call", slow).await.unwrap();
+    assert_eq!(answer.unwrap(), "done");
+}
+
+#[tokio::test]
+async fn calls_that_are_dropped_while_they_wait_show_that_a_server_is_silent() {
+    let (_server, behind, proxy, set) = frozen_pair().await;
+    let channel = set.channel().build().unwrap();
+    ready(&channel, 2).await;
+    let mut client = EchoClient::new(channel.clone());
+    client.say("hello").await.unwrap();
+    client.say("hello").await.unwrap();
+    proxy.set(Fault::Hold(Direction::Both));
+    let mut dropped = 0;
+    for _ in 0..20 {
+        let call = timeout(Duration::from_millis(200), client.say("hello"));
+        dropped += usize::from(call.await.is_err());
+    }
+    assert_eq!(dropped, 3, "three show it");
+    let before = behind.calls();
+    proxy.set(Fault::Pass);
+    ready(&channel, 2).await;
+    assert_eq!(burst(&channel, 20).await.0, 0);
+    assert!(behind.calls() > before, "it gets calls again");
+}
+
+#[tokio::test]
+async fn pings_and_unknown_frames_do_not_keep_a_server_that_does_not_answer() {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const PING: [u8; 17] = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+    const UNKNOWN: [u8; 10] = [0, 0, 1, 0xbe, 0, 0, 0, 0, 0, 7];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let set = Set::of([instance_at(listener.local_addr().unwrap())]);
+    let channel = set.channel().build().unwrap();
+    let (stream, _) = within("a connection", listener.accept()).await.unwrap();
+    let (mut from, mut to) = stream.into_split();
+    to.write_all(&SETTINGS).await.unwrap();
+    let flood = async move {
+        let mut ignored = vec![0; 4096];
+        loop {
+            let noise = [&PING[..], &UNKNOWN[..]].concat();
+            tokio::select! {
+                written = to.write_all(&noise) => written.unwrap(),
+                _ = from.read(&mut ignored) => continue,
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let flood = tokio::spawn(flood);
+    ready(&channel, 1).await;
+    let mut client = EchoClient::new(channel.clone());
+    for _ in 0..3 {
+        let call = timeout(Duration::from_millis(150), client.say("hello"));
+        call.await.unwrap_err();
+    }
+    within("another connection", listener.accept())
+        .await
+        .unwrap();
+    flood.abort();
 }
 
 #[tokio::test]

@@ -157,6 +157,7 @@ async fn retries_stop_while_most_calls_fail() {
     let server = failing(usize::MAX, unavailable);
     let mut config = ChannelConfig::default();
     config.retry_throttle.max_tokens = 20;
+    config.retry_throttle.floor_per_second = 0;
     config.retry_first = Duration::from_millis(1);
     let channel = channel(&[&server], |builder| builder.config(config)).await;
     for _ in 0..50 {

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use common::echo::EchoClient;
 use common::{Set, TestServer, ready};
 use sd_core::{Endpoint, Instance};
-use sd_grpc::{BalancedChannel, ChannelBuilder};
+use sd_grpc::{BalancedChannel, ChannelBuilder, ChannelConfig, Dial};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 
 #[tokio::test]
-async fn unix_sockets_are_dialled() {
+async fn unix_sockets_are_dialled_where_that_is_allowed() {
     let server = TestServer::start();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("echo.sock");
@@ -28,7 +28,12 @@ async fn unix_sockets_are_dialled() {
     });
     let endpoint = Endpoint::unix(path).unwrap();
     let set = Set::of([server.instance().with_endpoint(endpoint)]);
-    let channel = set.channel().build().unwrap();
+    let refusing = set.channel().build().unwrap();
+    let status = EchoClient::new(refusing).say("hello").await.unwrap_err();
+    assert!(status.message().contains("with_unix_sockets"), "{status}");
+
+    let allowing = set.channel().connector(Dial::new().with_unix_sockets());
+    let channel = allowing.build().unwrap();
     ready(&channel, 1).await;
     let mut client = EchoClient::new(channel);
     assert_eq!(client.say("hello").await.unwrap(), address.to_string());
@@ -209,6 +214,40 @@ mod tls {
             "{why}"
         );
         assert_eq!(server.calls(), 1);
+    }
+
+    #[tokio::test]
+    async fn files_are_read_again_for_each_connection() {
+        let (old, new) = (Authority::new(), Authority::new());
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name| folder.path().join(name);
+        let write = |authority: &Authority| {
+            let (chain, key) = authority.issue("client");
+            std::fs::write(file("ca"), authority.pem()).unwrap();
+            std::fs::write(file("chain"), chain).unwrap();
+            std::fs::write(file("key"), key).unwrap();
+        };
+        write(&old);
+        let tls = ClientTls::new()
+            .with_ca_file(file("ca"))
+            .with_identity_files(file("chain"), file("key"));
+        let server = server(
+            ServerTlsConfig::new()
+                .identity(identity(new.issue("127.0.0.1")))
+                .client_ca_root(Certificate::from_pem(new.pem())),
+        );
+        let mut config = ChannelConfig::default();
+        config.reconnect_cap = Duration::from_millis(100);
+        let set = Set::of([server.instance()]);
+        let channel = set.channel().config(config).tls(tls).build().unwrap();
+        let mut client = EchoClient::new(channel.clone());
+        client.say("hello").await.unwrap_err();
+        // What cannot be read replaces nothing and ends nothing.
+        std::fs::write(file("ca"), "no PEM").unwrap();
+        client.say("hello").await.unwrap_err();
+        write(&new);
+        ready(&channel, 1).await;
+        client.say("hello").await.unwrap();
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@
 )]
 
 pub mod echo;
+pub mod raw;
 pub mod scripted;
 mod server;
 mod source;
@@ -22,7 +23,7 @@ use sd_grpc::{BalancedChannel, EndpointState};
 use tokio::time::{sleep, timeout};
 
 pub use self::server::{Seen, TestServer, instance_at};
-pub use self::source::{Set, Silent};
+pub use self::source::{Panicking, Set, Silent};
 
 /// Longer than anything takes on a busy machine.
 pub const SOON: Duration = Duration::from_secs(20);

@@ -32,6 +32,8 @@ pub enum Step {
     Wait(Arc<Semaphore>),
     /// Closes the connection when the client has read what was sent before.
     Close,
+    /// Freezes it then: it stays open, and not even a PING is answered.
+    Freeze,
 }
 
 impl Step {
@@ -122,10 +124,9 @@ async fn serve(stream: TcpStream, script: Arc<[Step]>, calls: Arc<AtomicUsize>) 
                     let mut body = request.into_body();
                     let read = Semaphore::new(0);
                     let answering = async {
-                        if answer(respond, &script, &read, &ping_pong).await
-                            && let Some(close) = close.lock().await.take()
-                        {
-                            let _ = close.send(());
+                        let last = answer(respond, &script, &read, &ping_pong).await;
+                        if let Some(close) = close.lock().await.take() {
+                            let _ = close.send(last);
                         }
                         std::future::pending::<()>().await;
                     };
@@ -139,18 +140,21 @@ async fn serve(stream: TcpStream, script: Arc<[Step]>, calls: Arc<AtomicUsize>) 
                     tokio::join!(answering, reading);
                 });
             }
-            _ = &mut closing => return,
+            last = &mut closing => match last {
+                Ok(Step::Freeze) => std::future::pending().await,
+                _ => return,
+            },
         }
     }
 }
 
-/// Says whether the connection is to be closed.
+/// Returns the step that concerns the whole connection.
 async fn answer(
     mut respond: SendResponse<Bytes>,
     script: &[Step],
     read: &Semaphore,
     ping_pong: &Mutex<PingPong>,
-) -> bool {
+) -> Step {
     let mut sending: Option<SendStream<Bytes>> = None;
     for step in script {
         match (step, &mut sending) {
@@ -162,7 +166,7 @@ async fn answer(
                     .unwrap();
                 // The client may have given the call up; so for the other steps.
                 let Ok(stream) = respond.send_response(response, false) else {
-                    return false;
+                    return std::future::pending().await;
                 };
                 sending = Some(stream);
             }
@@ -173,13 +177,13 @@ async fn answer(
                 let _ = stream.send_trailers(trailers(*code, *pushback));
             }
             (Step::Wait(gate), _) => gate.acquire().await.unwrap().forget(),
-            (Step::Close, _) => {
+            (Step::Close | Step::Freeze, _) => {
                 let mut ping_pong = ping_pong.lock().await;
                 // A ping overtakes what waits to be sent. A second one does not: the first has flushed it.
                 for _ in 0..2 {
                     let _ = ping_pong.ping(Ping::opaque()).await;
                 }
-                return true;
+                return step.clone();
             }
             step => panic!("not possible now: {step:?}"),
         }

@@ -46,6 +46,35 @@ impl Silent {
     }
 }
 
+/// A source that panics when it is opened.
+#[derive(Debug)]
+pub struct Panicking;
+
+impl Panicking {
+    pub fn channel() -> ChannelBuilder {
+        over(Arc::new(Self))
+    }
+}
+
+#[async_trait]
+impl Instancer for Panicking {
+    async fn services(&self) -> Result<Vec<ServiceName>> {
+        panic!("a bug in the source")
+    }
+
+    async fn list(&self, _service: &ServiceName) -> Result<Snapshot> {
+        panic!("a bug in the source")
+    }
+
+    async fn watch(
+        &self,
+        _service: &ServiceName,
+        _known: Option<&Snapshot>,
+    ) -> Result<Box<dyn Watcher>> {
+        panic!("a bug in the source")
+    }
+}
+
 fn over(instancer: Arc<dyn Instancer>) -> ChannelBuilder {
     let mut config = SubscriptionConfig::default();
     config.mass_loss_hold = None;

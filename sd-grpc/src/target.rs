@@ -1,0 +1,149 @@
+//! Where calls go: one run of an instance at one address.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
+use http::uri::{Authority, Scheme};
+use sd_core::balance::Load;
+use sd_core::{Address, Incarnation, Instance, InstanceId};
+
+/// One run of an instance at one address, with what every call to it needs ready-made.
+#[derive(Debug)]
+pub(crate) struct Target {
+    id: InstanceId,
+    incarnation: Incarnation,
+    label: Arc<str>,
+    scheme: Scheme,
+    authority: Authority,
+    counters: CachePadded<Counters>,
+    /// How many calls in a row were turned away.
+    turned_away: AtomicU32,
+    /// What the policy keeps of its calls.
+    load: Option<Arc<dyn Load>>,
+}
+
+/// What happened at one endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    calls: AtomicU64,
+    sent_again: AtomicU64,
+    errors: AtomicU64,
+}
+
+impl Target {
+    /// `origin` replaces the scheme and authority that calls carry.
+    pub(crate) fn new(
+        instance: &Instance,
+        scheme: &Scheme,
+        origin: Option<&(Scheme, Authority)>,
+        load: Option<Arc<dyn Load>>,
+    ) -> Self {
+        let (scheme, authority) = origin.cloned().unwrap_or_else(|| {
+            let authority = match instance.endpoint().address() {
+                Address::Tcp { .. } => without_zone(&instance.endpoint().to_string()).parse().ok(),
+                // What gRPC sends where there is no host.
+                _ => None,
+            };
+            let localhost = Authority::from_static("localhost");
+            (scheme.clone(), authority.unwrap_or(localhost))
+        });
+        Self {
+            id: instance.id().clone(),
+            incarnation: instance.incarnation(),
+            label: instance.endpoint().to_string().into(),
+            scheme,
+            authority,
+            counters: CachePadded::default(),
+            turned_away: AtomicU32::new(0),
+            load,
+        }
+    }
+
+    pub(crate) fn id(&self) -> &InstanceId {
+        &self.id
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// The address, for people.
+    pub(crate) fn label(&self) -> Arc<str> {
+        Arc::clone(&self.label)
+    }
+
+    pub(crate) fn scheme(&self) -> Scheme {
+        self.scheme.clone()
+    }
+
+    pub(crate) fn authority(&self) -> Authority {
+        self.authority.clone()
+    }
+
+    pub(crate) fn load(&self) -> Option<&Arc<dyn Load>> {
+        self.load.as_ref()
+    }
+
+    /// A call was turned away. Says how many in a row were.
+    pub(crate) fn turned_away(&self) -> u32 {
+        self.turned_away.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// So many calls in a row count as turned away. Costs one load where nothing changes.
+    pub(crate) fn set_turned_away(&self, count: u32) {
+        if self.turned_away.load(Ordering::Relaxed) != count {
+            self.turned_away.store(count, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
+
+/// The zone of an IPv6 address means something on this machine only (RFC 6874).
+fn without_zone(authority: &str) -> String {
+    match (authority.split_once('%'), authority.rsplit_once(']')) {
+        (Some((address, _)), Some((_, port))) => format!("{address}]{port}"),
+        _ => authority.to_owned(),
+    }
+}
+
+impl Counters {
+    /// An attempt was given to a connection.
+    pub(crate) fn call(&self) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An attempt failed here, and the call goes on.
+    pub(crate) fn sent_again(&self) {
+        self.sent_again.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An attempt got no answer, or that the server cannot take it now.
+    pub(crate) fn error(&self) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> (u64, u64, u64) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (
+            read(&self.calls),
+            read(&self.sent_again),
+            read(&self.errors),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_zone;
+
+    #[test]
+    fn an_authority_has_no_zone() {
+        assert_eq!(without_zone("[fe80::1%eth0]:443"), "[fe80::1]:443");
+        assert_eq!(without_zone("[fe80::1]:443"), "[fe80::1]:443");
+        assert_eq!(without_zone("a.example:443"), "a.example:443");
+    }
+}
