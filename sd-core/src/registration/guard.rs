@@ -55,6 +55,26 @@ impl RegistrationGuard {
         self.keeper.status.borrow().phase
     }
 
+    /// Waits until the server has confirmed the record, which it already has unless the registration began
+    /// [in the background](crate::registration::register::Register::in_background).
+    ///
+    /// # Errors
+    /// Why the registration has ended.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub async fn registered(&self) -> Result<()> {
+        use RegistrationPhase::{AtRisk, Ended, Registered};
+        let closed = || Error::new(ErrorKind::Closed, "wait until registered");
+        let mut status = self.keeper.status.clone();
+        let settled = status.wait_for(|status| matches!(status.phase, Registered | AtRisk | Ended));
+        let settled = settled.await.map_err(|_| closed())?;
+        match settled.phase {
+            Ended => Err(settled.error.clone().unwrap_or_else(closed)),
+            _ => Ok(()),
+        }
+    }
+
     /// Waits for the next event. Returns `None` after the last one. Unread events are kept up to 64; then the oldest are
     /// dropped.
     ///
