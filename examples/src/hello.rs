@@ -4,11 +4,8 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use sd_core::{Error, ErrorKind, Instance, InstanceId, Registry, Result};
-use sd_grpc::Server;
+use sd_grpc::{RunningServer, Server, Services};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use crate::greeter::{Greeter, GreeterServer, HelloReply, HelloRequest};
@@ -38,12 +35,9 @@ impl Greeter for Hello {
     }
 }
 
-/// A running [`Hello`]. Dropping it drains it in the background.
+/// A running [`Hello`]. Dropping it stops it at once.
 #[derive(Debug)]
-pub struct HelloServer {
-    stop: oneshot::Sender<()>,
-    serving: JoinHandle<Result<()>>,
-}
+pub struct HelloServer(RunningServer);
 
 impl HelloServer {
     /// Serves a greeter on a free port and registers it as the instance `copy` of `service`.
@@ -57,17 +51,13 @@ impl HelloServer {
         let listener = listener.await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let instance = Instance::new(service, address)?.with_id(InstanceId::new(copy)?);
-        let server = Server::new(registry, instance).drain(Duration::from_millis(200));
-        let routes = Routes::new(GreeterServer::new(Hello::from(copy)));
-        let (stop, stopped) = oneshot::channel();
-        let serving = tokio::spawn(async move {
-            let stopped = async {
-                // Dropped or told: both mean the same.
-                let _ = stopped.await;
-            };
-            server.serve(routes, listener, stopped).await
-        });
-        Ok(Self { stop, serving })
+        let server = Server::new(registry, instance)
+            .drain(Duration::from_millis(200))
+            .listen(
+                listener,
+                Services::new().add_service(GreeterServer::new(Hello::from(copy))),
+            );
+        Ok(Self(server.start()))
     }
 
     /// Drains and deregisters the server, and waits until it has stopped.
@@ -75,9 +65,6 @@ impl HelloServer {
     /// # Errors
     /// When the server could not register or deregister.
     pub async fn stop(self) -> Result<()> {
-        drop(self.stop);
-        self.serving.await.unwrap_or_else(|panicked| {
-            Err(Error::new(ErrorKind::Closed, "stop hello server").with_source(panicked))
-        })
+        self.0.shutdown().await
     }
 }

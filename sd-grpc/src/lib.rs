@@ -53,8 +53,11 @@ pub use crate::discover::{Discover, Feeder, Key, discover, feed};
 pub use crate::dump::{ChannelDump, EndpointDump};
 pub use crate::options::{AnsweredBy, AttemptInfo, HashKey, Idempotent, WaitForReady};
 pub use crate::readiness::Readiness;
-pub use crate::server::{DEFAULT_DRAIN, DEFAULT_STOP_WITHIN, Server};
+pub use crate::server::{
+    DEFAULT_DRAIN, DEFAULT_MAX_PENDING_RESETS, DEFAULT_STOP_WITHIN, RunningServer, Server, Services,
+};
 pub use crate::subchannel::EndpointState;
 pub use crate::throttle::RetryThrottle;
 #[cfg(feature = "tls")]
 pub use crate::tls::ClientTls;
+pub use tonic_health::ServingStatus;

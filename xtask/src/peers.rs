@@ -1,5 +1,5 @@
-//! Programs of other projects beside which ours are tested: built from the modules in `xtask/peers/`, and named by a variable for each
-//! backend, as servers are.
+//! Programs of other projects beside which ours are tested: named by variables, as servers are, and built or unpacked where none names
+//! them. What is built is a module in `xtask/peers/`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,51 +11,85 @@ use crate::servers::server::Server;
 use crate::tools::Tools;
 use crate::workspace::Workspace;
 
-/// go-kit's registrars and instancers, for each backend that we share with it.
-const GO_KIT: &str = "go-kit";
-const SHARED_BACKENDS: [&str; 2] = ["etcd", "consul"];
-const GO_KIT_VERSION: &str = "0.13.0";
-const OLDEST_GO: &str = "1.23.8";
-const SOURCES: [&str; 3] = [
-    include_str!("../peers/go-kit/main.go"),
-    include_str!("../peers/go-kit/go.mod"),
-    include_str!("../peers/go-kit/go.sum"),
-];
+/// What tests need that run beside the peers of sd-grpc, and beside no server: `needs grpc peers`.
+pub(crate) const GRPC: &str = "grpc";
+const GRPC_GO_VARIABLE: &str = "SD_TEST_GRPC_GO";
 
-/// The variables that name those which the tests with `servers` need. Builds what none names yet, unless that was done before.
+/// The backends that we share with go-kit.
+const SHARED_BACKENDS: [&str; 2] = ["etcd", "consul"];
+
+/// A program around one module, which says what its file `go.mod` says.
+struct GoProgram {
+    name: &'static str,
+    version: &'static str,
+    oldest_go: &'static str,
+    /// The source, `go.mod` and `go.sum`.
+    sources: [&'static str; 3],
+}
+
+/// go-kit's registrars and instancers.
+const GO_KIT: GoProgram = GoProgram {
+    name: "go-kit",
+    version: "0.13.0",
+    oldest_go: "1.23.8",
+    sources: [
+        include_str!("../peers/go-kit/main.go"),
+        include_str!("../peers/go-kit/go.mod"),
+        include_str!("../peers/go-kit/go.sum"),
+    ],
+};
+
+/// grpc-go's servers and clients, and its interop tests.
+const GRPC_GO: GoProgram = GoProgram {
+    name: "grpc-go",
+    version: "1.85.0",
+    oldest_go: "1.26.0",
+    sources: [
+        include_str!("../peers/grpc-go/main.go"),
+        include_str!("../peers/grpc-go/go.mod"),
+        include_str!("../peers/grpc-go/go.sum"),
+    ],
+};
+
+impl GoProgram {
+    /// Builds it, unless that was done before.
+    fn provide(&self, workspace: &Workspace) -> Result<String> {
+        let source = workspace.root.join("xtask/peers").join(self.name);
+        let tools = Tools::open(workspace)?;
+        // Unlike a server, the program is our own and changes.
+        let mut hasher = DefaultHasher::new();
+        self.sources.hash(&mut hasher);
+        let name = format!("{}-{}-{:016x}", self.name, self.version, hasher.finish());
+        let folder = tools.get(&name, |folder| {
+            go::build(&tools, &source, self.oldest_go, &folder.join(self.name))
+        })?;
+        Ok(folder.join(self.name).to_string_lossy().into_owned())
+    }
+}
+
+/// The variables that name those which the tests with `servers` need.
 pub(crate) fn provide(
     workspace: &Workspace,
     servers: &[&'static dyn Server],
 ) -> Result<BTreeMap<String, String>> {
-    let wanted: BTreeSet<String> = servers
-        .iter()
-        .filter_map(|server| variable(*server))
-        .collect();
-    let mut variables = BTreeMap::new();
-    let mut missing = Vec::new();
-    for name in wanted {
-        match std::env::var(&name) {
-            Ok(program) => {
-                variables.insert(name, program);
-            }
-            Err(_) => missing.push(name),
-        }
-    }
-    if missing.is_empty() {
-        return Ok(variables);
-    }
-    let source = workspace.root.join("xtask/peers").join(GO_KIT);
-    let tools = Tools::open(workspace)?;
-    // Unlike a server, the program is our own and changes.
-    let mut hasher = DefaultHasher::new();
-    SOURCES.hash(&mut hasher);
-    let name = format!("{GO_KIT}-{GO_KIT_VERSION}-{:016x}", hasher.finish());
-    let folder = tools.get(&name, |folder| {
-        go::build(&tools, &source, OLDEST_GO, &folder.join(GO_KIT))
-    })?;
-    let program = folder.join(GO_KIT).to_string_lossy().into_owned();
-    variables.extend(missing.into_iter().map(|name| (name, program.clone())));
-    Ok(variables)
+    let wanted = servers.iter().filter_map(|server| variable(*server));
+    let wanted: BTreeSet<String> = wanted.collect();
+    let provided = wanted.iter().map(|name| {
+        let program = named_or(name, || GO_KIT.provide(workspace))?;
+        Ok((name.clone(), program))
+    });
+    provided.collect()
+}
+
+/// The variables that name the peers of sd-grpc.
+pub(crate) fn provide_grpc(workspace: &Workspace) -> Result<BTreeMap<String, String>> {
+    let grpc_go = named_or(GRPC_GO_VARIABLE, || GRPC_GO.provide(workspace))?;
+    Ok(BTreeMap::from([(GRPC_GO_VARIABLE.to_owned(), grpc_go)]))
+}
+
+/// The program that the variable `name` names, and else the one that `provide` makes.
+fn named_or(name: &str, provide: impl FnOnce() -> Result<String>) -> Result<String> {
+    std::env::var(name).or_else(|_| provide())
 }
 
 /// Where tests of this server's backend find go-kit. None if the program in `xtask/peers` does not speak to it.
@@ -71,10 +105,13 @@ mod tests {
     use crate::servers::all::ALL;
 
     #[test]
-    fn the_module_names_the_same_versions() {
-        let [_, go_mod, _] = SOURCES;
-        assert!(go_mod.contains(&format!("github.com/go-kit/kit v{GO_KIT_VERSION}\n")));
-        assert!(go_mod.contains(&format!("\ngo {OLDEST_GO}\n")));
+    fn the_modules_name_the_same_versions() {
+        let modules = ["github.com/go-kit/kit", "google.golang.org/grpc"];
+        for (module, program) in modules.into_iter().zip([GO_KIT, GRPC_GO]) {
+            let [_, go_mod, _] = program.sources;
+            assert!(go_mod.contains(&format!("{module} v{}\n", program.version)));
+            assert!(go_mod.contains(&format!("\ngo {}\n", program.oldest_go)));
+        }
     }
 
     #[test]
@@ -82,5 +119,10 @@ mod tests {
         let names: Vec<String> = ALL.iter().filter_map(|server| variable(*server)).collect();
         let [etcd, consul] = ["SD_TEST_ETCD_GO_KIT", "SD_TEST_CONSUL_GO_KIT"];
         assert_eq!(names, [etcd, etcd, consul]);
+    }
+
+    #[test]
+    fn the_peers_of_grpc_are_no_backend() {
+        assert!(ALL.iter().all(|server| server.backend() != GRPC));
     }
 }

@@ -40,7 +40,7 @@ const HOW_SERVERS_START: &str = "server-programs";
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct Options {
-    /// Only the tests that need this server
+    /// Only the tests that need this server, or `grpc`: those beside peers of sd-grpc
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
     /// Only the tests that need no server
@@ -60,23 +60,25 @@ type Planned = (Job, usize);
 /// The tests could not be built, or a server could not be started.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
     let start = Instant::now();
-    let servers = match &options.backend {
-        _ if options.without_servers => Vec::new(),
-        None => chosen(workspace, &[])?,
-        Some(backend) => chosen(workspace, std::slice::from_ref(backend))?,
+    let (servers, with_grpc) = match &options.backend {
+        _ if options.without_servers => (Vec::new(), false),
+        None => (chosen(workspace, &[])?, true),
+        Some(backend) if backend == peers::GRPC => (Vec::new(), true),
+        Some(backend) => (chosen(workspace, std::slice::from_ref(backend))?, false),
     };
     let Prepared {
         executables,
         programs,
         peers,
-    } = prepare(workspace, &servers)?;
+        grpc,
+    } = prepare(workspace, &servers, with_grpc)?;
     busy::check(&executables)?;
     let built = start.elapsed();
 
     // Those with servers wait most, and go first.
     let mut planned = Vec::new();
     let fleet = Fleet::start(workspace, &servers, &programs)?;
-    let ignored = ignored::all(if servers.is_empty() {
+    let ignored = ignored::all(if servers.is_empty() && !with_grpc {
         &[]
     } else {
         &executables
@@ -90,10 +92,15 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
         told.extend(variables::plain(running));
         planned.extend(server_tests(&ignored, &told, running, first_of_backend));
     }
+    if with_grpc {
+        eprintln!("\ntests beside peers of gRPC");
+        let is_wanted = |test: &Ignored<'_>| test.needs(peers::GRPC);
+        planned.extend(ignored_tests(&ignored, &grpc, "peers of gRPC", is_wanted));
+    }
     let by_default = chosen(workspace, &[])?;
     for test in &ignored {
         let supplied = |server: &&dyn Server| test.needs(server.backend());
-        if !by_default.iter().chain(&servers).any(supplied) {
+        if !by_default.iter().chain(&servers).any(supplied) && !test.needs(peers::GRPC) {
             eprintln!("not run: {}: {}", test.name, test.reason);
         }
     }
@@ -134,19 +141,33 @@ struct Prepared {
     programs: Vec<Program>,
     /// The variables that name the programs of other projects.
     peers: BTreeMap<String, String>,
+    /// The same for those that no server is needed for.
+    grpc: BTreeMap<String, String>,
 }
 
 /// Builds the tests and, beside that, finds or installs the servers and what runs beside ours.
-fn prepare(workspace: &Workspace, servers: &[&'static dyn Server]) -> Result<Prepared> {
+fn prepare(
+    workspace: &Workspace,
+    servers: &[&'static dyn Server],
+    with_grpc: bool,
+) -> Result<Prepared> {
     std::thread::scope(|scope| {
         let programs = scope.spawn(|| provide_all(workspace, servers));
         let peers = scope.spawn(|| peers::provide(workspace, servers));
+        let grpc = scope.spawn(|| {
+            if with_grpc {
+                peers::provide_grpc(workspace)
+            } else {
+                Ok(BTreeMap::new())
+            }
+        });
         let executables = built::build(workspace, &[])?.tests;
         let panicked = |_| anyhow!("an installation panicked");
         Ok(Prepared {
             executables,
             programs: programs.join().map_err(panicked)??,
             peers: peers.join().map_err(panicked)??,
+            grpc: grpc.join().map_err(panicked)??,
         })
     })
 }
@@ -189,6 +210,19 @@ fn server_tests(
         test.needs(backend) && (first_of_backend || is_for_all)
     };
     eprintln!("\ntests that need {backend}, with {version}");
+    let jobs = ignored_tests(ignored, told, &format!("{backend} {version}"), is_wanted);
+    // Another version runs them once more.
+    let counted = |(job, wanted)| (job, if first_of_backend { wanted } else { 0 });
+    jobs.into_iter().map(counted).collect()
+}
+
+/// The wanted ones of the ignored tests, which are told these variables.
+fn ignored_tests(
+    ignored: &[Ignored<'_>],
+    told: &BTreeMap<String, String>,
+    with: &str,
+    is_wanted: impl Fn(&Ignored<'_>) -> bool,
+) -> Vec<Planned> {
     for (name, value) in told {
         eprintln!("{}", export(name, value));
     }
@@ -205,12 +239,12 @@ fn server_tests(
             command = command.arg("--exact").args(&wanted);
         }
         let job = Job {
-            title: format!("{} with {backend} {version}", executable.title()),
+            title: format!("{} with {with}", executable.title()),
             command: command.shared_envs(told),
             busy: is_busy(executable),
             limit: LIMIT,
         };
-        planned.push((job, if first_of_backend { wanted.len() } else { 0 }));
+        planned.push((job, wanted.len()));
     }
     planned
 }

@@ -14,10 +14,9 @@ use std::time::Duration;
 use examples::Hello;
 use examples::greeter::GreeterServer;
 use sd_core::{Instance, Subscription, advertised_address};
-use sd_grpc::Server;
+use sd_grpc::{Server, Services};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tonic::service::Routes;
 
 const SERVICE: &str = "example-lifecycle";
 
@@ -32,18 +31,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Port 0 stands for any free port. On 0.0.0.0, `advertised_address` finds an address that clients can dial.
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let instance = Instance::new(SERVICE, advertised_address(listener.local_addr()?)?)?;
-    // Serves `grpc.health.v1` beside your routes, becomes healthy, and registers. When told to stop, it becomes not ready,
+    let greeter = Services::new().add_service(GreeterServer::new(Hello::from("me")));
+    // Serves `grpc.health.v1` beside your services, becomes healthy, and registers. When told to stop, it becomes not ready,
     // drains, deregisters, and stops once the calls in flight have ended.
     Server::new(&registry, instance)
         .drain(Duration::from_millis(500))
-        .serve(
-            Routes::new(GreeterServer::new(Hello::from("me"))),
-            listener,
-            async {
-                // In your server: the signals that ask it to stop.
-                let _ = stopped.await;
-            },
-        )
+        .listen(listener, greeter)
+        .serve(async {
+            // In your server: the signals that ask it to stop.
+            let _ = stopped.await;
+        })
         .await?;
 
     others.await??;

@@ -63,6 +63,26 @@ impl RegistrationGuard {
         self.keeper.status.borrow().overridden
     }
 
+    /// Waits until the server has confirmed the record, which it already has unless the registration began
+    /// [in the background](crate::registration::register::Register::in_background).
+    ///
+    /// # Errors
+    /// Why the registration has ended.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub async fn registered(&self) -> Result<()> {
+        use RegistrationPhase::{AtRisk, Ended, Registered};
+        let closed = || Error::new(ErrorKind::Closed, "wait until registered");
+        let mut status = self.keeper.status.clone();
+        let settled = status.wait_for(|status| matches!(status.phase, Registered | AtRisk | Ended));
+        let settled = settled.await.map_err(|_| closed())?;
+        match settled.phase {
+            Ended => Err(settled.error.clone().unwrap_or_else(closed)),
+            _ => Ok(()),
+        }
+    }
+
     /// The events that [`next_event`](Self::next_event) has not returned yet, as a stream that another task can read. It ends after
     /// the last event of the registration. The newest 64 events are kept for a listener that is slow or comes late.
     pub fn events(&self) -> Events<RegistrationEvent> {

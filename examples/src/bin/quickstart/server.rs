@@ -7,10 +7,9 @@ use std::time::{Duration, SystemTime};
 use examples::Hello;
 use examples::greeter::{Greeter, GreeterServer, HelloReply, HelloRequest};
 use sd_core::{Instance, InstanceId, Registry};
-use sd_grpc::Server;
+use sd_grpc::{Server, Services};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use crate::Result;
@@ -40,7 +39,8 @@ pub(crate) async fn serve(
     Server::new(registry, instance)
         .ttl(TTL)
         .drain(DRAIN)
-        .serve(Routes::new(greeter), listener, drain)
+        .listen(listener, Services::new().add_service(greeter))
+        .serve(drain)
         .await?;
     Ok(())
 }
