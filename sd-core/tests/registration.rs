@@ -454,7 +454,8 @@ async fn a_loss_that_is_told_while_a_renewal_hangs_is_mended_at_once() {
 #[tokio::test(start_paused = true)]
 async fn what_a_session_kept_is_told_at_once_and_back_once_and_spread() {
     const RECORDS: usize = 50;
-    let (registry, registrar) = registry();
+    let scripted = ScriptedRegistrar::default().with_session(TTL);
+    let (registry, registrar) = registry_over(scripted);
     let mut guards = Vec::new();
     for number in 0..RECORDS {
         let instance = instance(&format!("i{number}"));
@@ -475,8 +476,35 @@ async fn what_a_session_kept_is_told_at_once_and_back_once_and_spread() {
     let after: Vec<Duration> = calls.iter().map(|call| call.at - told_at).collect();
     let (first, last) = (after.iter().min().unwrap(), after.iter().max().unwrap());
     assert!(*last <= Duration::from_secs(1) + MILLIS, "{after:?}");
-    assert!(*last - *first > Duration::from_millis(300), "{after:?}");
+    assert!(
+        last.abs_diff(*first) > Duration::from_millis(300),
+        "{after:?}"
+    );
     registry.close().await.unwrap();
+}
+
+/// A session grants what it has, and a third of that counts.
+#[tokio::test(start_paused = true)]
+async fn what_a_short_session_kept_is_back_within_a_third_of_what_was_granted() {
+    let granted = TTL / 5;
+    let (registry, registrar) = registry_over(ScriptedRegistrar::default().with_session(granted));
+    let mut guard = registry.register(instance("a")).await.unwrap();
+    registrar.answer_all(Op::Register, fail(ErrorKind::Unavailable));
+    registrar.lose_all(Error::new(ErrorKind::LeaseLost, "the session ended"));
+    event_named(&mut guard, "lost").await;
+    sleep(TTL * 5).await;
+    registrar.answer_all(Op::Register, Answer::Succeed);
+    let back = Instant::now();
+    event_named(&mut guard, "registered").await;
+    assert!(
+        back.elapsed() <= granted / 3 + MILLIS,
+        "{:?}",
+        back.elapsed()
+    );
+    let calls = registrar.calls_of(Op::Register);
+    let gaps = calls[1..].windows(2).map(|calls| calls[1].at - calls[0].at);
+    let longest = gaps.max().unwrap();
+    assert!(longest <= granted / 3 + MILLIS, "{longest:?}");
 }
 
 #[tokio::test(start_paused = true)]

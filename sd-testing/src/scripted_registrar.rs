@@ -81,6 +81,7 @@ pub struct ScriptedRegistrar {
     shared: Arc<Shared>,
     limits: Limits,
     verify_every: Option<Duration>,
+    session: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -109,6 +110,7 @@ impl Default for ScriptedRegistrar {
             }),
             limits: Limits::new(Self::TTL, Self::RECORD_BYTES),
             verify_every: None,
+            session: None,
         }
     }
 }
@@ -130,6 +132,13 @@ impl ScriptedRegistrar {
     #[must_use]
     pub fn with_permanent_records(mut self, verify_every: Duration) -> Self {
         self.verify_every = Some(verify_every);
+        self
+    }
+
+    /// Keeps all records in one session with this time-to-live, whatever is asked for. [`lose_all`](Self::lose_all) ends it.
+    #[must_use]
+    pub fn with_session(mut self, ttl: Duration) -> Self {
+        self.session = Some(ttl);
         self
     }
 
@@ -226,9 +235,10 @@ impl Registrar for ScriptedRegistrar {
         Ok(Box::new(ScriptedRegistration {
             ends_before: self.shared.ends.borrow().0,
             registrar: self.clone(),
-            liveness: match self.verify_every {
-                Some(verify_every) => Liveness::Permanent { verify_every },
-                None => Liveness::Lease { ttl: attempt.ttl },
+            liveness: match (self.verify_every, self.session) {
+                (Some(verify_every), _) => Liveness::Permanent { verify_every },
+                (None, Some(ttl)) => Liveness::Session { ttl },
+                (None, None) => Liveness::Lease { ttl: attempt.ttl },
             },
         }))
     }

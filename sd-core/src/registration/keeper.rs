@@ -264,7 +264,12 @@ impl Keeper {
             self.wait_for(left, give_up_at).await?;
             self.predecessor = None;
         }
-        let mut backoff = Backoff::new(Duration::from_millis(100), self.config.ttl / 3);
+        // A session may grant less than was asked for.
+        let longest = self.config.ttl / 3;
+        let longest = self
+            .liveness
+            .map_or(longest, |granted| granted.renew_every().min(longest));
+        let mut backoff = Backoff::new(Duration::from_millis(100), longest);
         let mut earlier_run = None;
         loop {
             let wanted = Arc::clone(&self.status.borrow().wanted);

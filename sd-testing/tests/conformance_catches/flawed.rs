@@ -147,14 +147,6 @@ impl Store {
     pub(crate) fn said_to_be(self, said: Source) -> Self {
         Self { said, ..self }
     }
-
-    fn acts(&self, ability: Ability, op: &'static str) -> Result<()> {
-        if self.source.has(ability) {
-            Ok(())
-        } else {
-            Err(Error::new(ErrorKind::Unsupported, op))
-        }
-    }
 }
 
 #[async_trait]
@@ -184,7 +176,8 @@ impl Fixture for Store {
     }
 
     async fn write_garbage(&self, service: &ServiceName) -> Result<()> {
-        self.acts(Ability::UnreadableEntries, "write garbage")?;
+        self.source
+            .check(Ability::UnreadableEntries, "write garbage")?;
         let garbage = Instance::new(service.as_str(), "10.0.0.9:1")?;
         let garbage = garbage.with_id(InstanceId::new(GARBAGE)?);
         let attempt = Attempt::new(RegistrationConfig::DEFAULT_TTL);
@@ -193,13 +186,13 @@ impl Fixture for Store {
     }
 
     async fn remove_record(&self, record: &RecordId) -> Result<()> {
-        self.acts(Ability::Removal, "remove record")?;
+        self.source.check(Ability::Removal, "remove record")?;
         self.memory.operator().remove(record);
         Ok(())
     }
 
     async fn expire(&self, record: &RecordId) -> Result<()> {
-        self.acts(Ability::Sessions, "expire record")?;
+        self.source.check(Ability::Sessions, "expire record")?;
         let stored = stored(&self.source, record);
         self.shared
             .sessions
@@ -231,14 +224,6 @@ pub(crate) struct Flawed {
 impl Flawed {
     pub(crate) fn has(&self, flaw: Flaw) -> bool {
         self.flaw == flaw
-    }
-
-    fn check(&self, ability: Ability, op: &'static str) -> Result<()> {
-        if self.source.has(ability) {
-            Ok(())
-        } else {
-            Err(Error::new(ErrorKind::Unsupported, op))
-        }
     }
 
     pub(crate) async fn record(&self, service: &ServiceName) -> Result<()> {
@@ -387,7 +372,7 @@ fn in_order(set: &Snapshot, place: Option<impl Fn(&Instance, u64) -> u64>) -> Sn
 impl Instancer for Flawed {
     async fn services(&self) -> Result<Vec<ServiceName>> {
         let mut services = self.inner.services().await?;
-        self.check(Ability::Services, "list services")?;
+        self.source.check(Ability::Services, "list services")?;
         if self.has(Flaw::NamesServicesUnsorted) {
             services.reverse();
         }
@@ -407,7 +392,7 @@ impl Instancer for Flawed {
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
         let service = &self.stored_service(service);
-        self.check(Ability::ReadOnDemand, "list service")?;
+        self.source.check(Ability::ReadOnDemand, "list service")?;
         if self.has(Flaw::MatchesPrefixes) {
             return self.list_with_prefix(service).await;
         }

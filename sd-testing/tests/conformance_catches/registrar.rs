@@ -180,9 +180,7 @@ impl Registrar for Flawed {
     }
 
     async fn release(&self, record: &RecordId) -> Result<()> {
-        if !self.source.has(Ability::Release) {
-            return Err(Error::new(ErrorKind::Unsupported, "release"));
-        }
+        self.source.check(Ability::Release, "release")?;
         if self.has(Flaw::WithdrawsWhenReleased) {
             self.inner.withdraw(record).await?;
         }

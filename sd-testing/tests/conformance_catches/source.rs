@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sd_core::{Error, ErrorKind, Result};
 use sd_testing::Ability;
 
 #[derive(Clone, Debug)]
@@ -81,5 +82,14 @@ impl Source {
 
     pub(crate) fn has(&self, ability: Ability) -> bool {
         !self.lacks.contains(&ability)
+    }
+
+    /// Fails with `Unsupported` without this.
+    pub(crate) fn check(&self, ability: Ability, op: &'static str) -> Result<()> {
+        if self.has(ability) {
+            Ok(())
+        } else {
+            Err(Error::new(ErrorKind::Unsupported, op))
+        }
     }
 }
