@@ -138,10 +138,11 @@ impl State {
     /// Forgets a service that is not in use.
     fn tidy(&mut self, service: &ServiceName) {
         let idle = |s: &Service| s.records.is_empty() && s.changed.receiver_count() == 0;
-        if let Entry::Occupied(entry) = self.services.entry(service.clone())
-            && idle(entry.get())
-        {
-            self.forgotten = self.forgotten.max(entry.remove().revision);
+        match self.services.entry(service.clone()) {
+            Entry::Occupied(entry) if idle(entry.get()) => {
+                self.forgotten = self.forgotten.max(entry.remove().revision);
+            }
+            _ => {}
         }
     }
 }
@@ -260,9 +261,8 @@ impl Store {
             .entry(instance.service().clone())
             .or_insert_with(|| Service::new(revision));
         let held = entry.records.get(instance.id());
-        if let Some(held) = held
-            && held.instance.incarnation() != instance.incarnation()
-        {
+        let is_other = |held: &&Record| held.instance.incarnation() != instance.incarnation();
+        if let Some(held) = held.filter(is_other) {
             let error = Error::new(ErrorKind::Conflict, "memory: register");
             return Err(error.held_by(&*held.instance).because(format!(
                 "{:?} of {:?} is already registered: use another id",
@@ -324,13 +324,11 @@ impl Store {
         state.expire(&record.service, now);
         state.check_run(op, record)?;
         let revision = state.revision + 1;
-        if let Some(entry) = state.services.get_mut(&record.service)
-            && let Some(held) = entry.owned(record)
-        {
-            held.overridden = wanted;
-            entry.touch(revision);
-            state.advance(revision);
-        }
+        let gone = || no_such_record(op, record);
+        let entry = state.services.get_mut(&record.service).ok_or_else(gone)?;
+        entry.owned(record).ok_or_else(gone)?.overridden = wanted;
+        entry.touch(revision);
+        state.advance(revision);
         Ok(())
     }
 

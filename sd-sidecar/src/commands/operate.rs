@@ -1,9 +1,9 @@
 //! `sdctl drain`, `ready`, `unready`, `clear` and `deregister`: what an operator says of another process's record.
 
-use sd_core::{Incarnation, InstanceId, Override, RecordId};
+use sd_core::{Incarnation, InstanceId, Override, RecordId, ServiceName};
 use serde::Serialize;
 
-use crate::cli::Target;
+use crate::cli::{Target, Wait};
 use crate::failure::Failure;
 use crate::output::time::now;
 use crate::session::{Session, service_name};
@@ -27,16 +27,25 @@ impl Act {
             Self::Remove => "deregister",
         }
     }
+
+    /// What the instance is then, for people.
+    fn outcome(self) -> String {
+        match self {
+            Self::Set(said) => format!("is {said}, whatever its owner says"),
+            Self::Clear => "is as its owner says".to_owned(),
+            Self::Remove => "is removed; its owner, if it lives, registers it again".to_owned(),
+        }
+    }
 }
 
 pub(crate) async fn run(session: &Session, target: &Target, act: Act) -> Result<(), Failure> {
     let service = service_name(&target.service)?;
-    let failure = |error: sd_core::Error| Failure::new(error.report().to_string());
-    let id = InstanceId::new(&target.id).map_err(failure)?;
+    let misused = |error: sd_core::Error| Failure::new(error.report().to_string());
+    let id = InstanceId::new(&target.id).map_err(misused)?;
     let what = format!("{} {id:?} of {service:?}", act.command());
     let incarnation = match &target.incarnation {
-        Some(text) => text.parse().map_err(failure)?,
-        None => listed_run(session, target, &what).await?,
+        Some(text) => text.parse().map_err(misused)?,
+        None => listed_run(session, &target.wait, &service, &id, &what).await?,
     };
     let record = RecordId {
         service,
@@ -56,25 +65,26 @@ pub(crate) async fn run(session: &Session, target: &Target, act: Act) -> Result<
     if session.output.is_json() {
         session.output.json(&done)
     } else {
-        session.output.line(&done.sentence())
+        let RecordId { service, id, .. } = &record;
+        let (time, outcome) = (&done.time, act.outcome());
+        session
+            .output
+            .line(&format!("{time}  {id} of {service} {outcome}"))
     }
 }
 
-/// The run whose record is listed. One that crashed is, too, which readers do not see beside its successor.
+/// The run whose record is listed, also if it has crashed and readers see its successor instead.
 async fn listed_run(
     session: &Session,
-    target: &Target,
+    wait: &Wait,
+    service: &ServiceName,
+    id: &InstanceId,
     what: &str,
 ) -> Result<Incarnation, Failure> {
-    let service = service_name(&target.service)?;
     let source = session.registry.instancer();
-    let listed = session.ask(what, &target.wait, source.list(&service));
-    let listed = listed.await?;
-    let found = listed
-        .instances()
-        .iter()
-        .find(|one| one.id().as_str() == target.id);
-    found.map(|found| found.incarnation()).ok_or_else(|| {
+    let listed = session.ask(what, wait, source.list(service)).await?;
+    let found = listed.get(id).map(|found| found.incarnation());
+    found.ok_or_else(|| {
         Failure::new(format!(
             "cannot {what} at {}: the service has no such instance; try: sdctl list {service}",
             session.url
@@ -105,19 +115,5 @@ impl<'a> Done<'a> {
             record,
             r#override: said,
         }
-    }
-
-    /// The form for people.
-    fn sentence(&self) -> String {
-        let Self { time, record, .. } = self;
-        let RecordId { service, id, .. } = record;
-        let done = match (self.r#override, self.event) {
-            (Some(said), _) => format!("is {said}, whatever its owner says"),
-            (None, "removed") => {
-                "is removed; its owner, if it lives, registers it again".to_owned()
-            }
-            (None, _) => "is as its owner says".to_owned(),
-        };
-        format!("{time}  {id} of {service} {done}")
     }
 }

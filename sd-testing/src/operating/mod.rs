@@ -1,4 +1,4 @@
-//! What every [`Operator`](sd_core::Operator) must do, and what every reader, registrar and registration must make of it.
+//! What every [`Operator`] must do, and what every reader, registrar and registration must make of it.
 
 mod overriding;
 mod owning;
@@ -23,12 +23,12 @@ pub async fn run_all(fixture: &dyn Fixture) -> SuiteReport {
 }
 
 /// A scene with an operator, who is not the client that writes.
-struct Ward {
+struct Stage {
     scene: Scene,
     operator: Arc<dyn Operator>,
 }
 
-impl Ward {
+impl Stage {
     async fn open(fixture: &dyn Fixture) -> Result<Self, Failure> {
         let scene = Scene::open(fixture).await?;
         let operator = Arc::clone(&scene.reader).operator().ok_or_else(|| {

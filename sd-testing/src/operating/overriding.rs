@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sd_core::{ErrorKind, Incarnation, Override};
 
-use super::{Ward, has, overridden};
+use super::{Stage, has, overridden};
 use crate::Fixture;
 use crate::case::{Case, Failure, Outcome, case, ensure, ensure_fails};
 
@@ -30,15 +30,16 @@ pub(super) const CASES: &[Case] = &[
 async fn an_override_decides_on_readiness_and_changes_nothing_else(
     fixture: &dyn Fixture,
 ) -> Outcome {
-    let ward = Ward::open(fixture).await?;
-    let one = ward.scene.instance("a")?.with_zone("z").with_weight(7);
-    ward.scene.register(&one).await?;
-    let other = ward.scene.instance("a.b")?;
-    ward.scene.register(&other).await?;
+    let stage = Stage::open(fixture).await?;
+    let one = stage.scene.instance("a")?.with_zone("z").with_weight(7);
+    stage.scene.register(&one).await?;
+    let other = stage.scene.instance("a.b")?;
+    stage.scene.register(&other).await?;
     for said in [Override::Draining, Override::Unready, Override::Draining] {
-        ward.set(&one, said).await?;
+        stage.set(&one, said).await?;
         let expected = [overridden(&one, said), other.clone()];
-        ward.scene
+        stage
+            .scene
             .ensure_lists("after an override", &expected)
             .await?;
     }
@@ -46,25 +47,27 @@ async fn an_override_decides_on_readiness_and_changes_nothing_else(
 }
 
 async fn ready_wins_over_a_record_that_is_not_ready(fixture: &dyn Fixture) -> Outcome {
-    let ward = Ward::open(fixture).await?;
-    let record = ward.scene.instance("a")?.with_ready(false);
-    ward.scene.register(&record).await?;
-    ward.set(&record, Override::Ready).await?;
-    ward.ensure_said("after it was made ready", &record, Override::Ready)
+    let stage = Stage::open(fixture).await?;
+    let record = stage.scene.instance("a")?.with_ready(false);
+    stage.scene.register(&record).await?;
+    stage.set(&record, Override::Ready).await?;
+    stage
+        .ensure_said("after it was made ready", &record, Override::Ready)
         .await
 }
 
 async fn a_cleared_override_leaves_what_the_owner_says(fixture: &dyn Fixture) -> Outcome {
-    let ward = Ward::open(fixture).await?;
+    let stage = Stage::open(fixture).await?;
     for (id, ready) in [("ready", true), ("unready", false)] {
-        let record = ward.scene.instance(id)?.with_ready(ready);
-        ward.scene.register(&record).await?;
-        ward.set(&record, Override::Draining).await?;
-        ward.set(&record, Override::Unready).await?;
+        let record = stage.scene.instance(id)?.with_ready(ready);
+        stage.scene.register(&record).await?;
+        stage.set(&record, Override::Draining).await?;
+        stage.set(&record, Override::Unready).await?;
         // The second time there is nothing to clear.
         for _ in 0..2 {
-            ward.clear(&record).await?;
-            ward.ensure_said("after the override was cleared", &record, None)
+            stage.clear(&record).await?;
+            stage
+                .ensure_said("after the override was cleared", &record, None)
                 .await?;
         }
     }
@@ -72,23 +75,23 @@ async fn a_cleared_override_leaves_what_the_owner_says(fixture: &dyn Fixture) ->
 }
 
 async fn a_feed_tells_each_override_as_the_same_run(fixture: &dyn Fixture) -> Outcome {
-    let ward = Ward::open(fixture).await?;
-    let record = ward.scene.instance("a")?;
-    ward.scene.register(&record).await?;
-    let mut follower = ward.scene.follow().await?;
+    let stage = Stage::open(fixture).await?;
+    let record = stage.scene.instance("a")?;
+    stage.scene.register(&record).await?;
+    let mut follower = stage.scene.follow().await?;
     follower.until("the record", has(&record)).await?;
     let drained = overridden(&record, Override::Draining);
-    ward.set(&record, Override::Draining).await?;
+    stage.set(&record, Override::Draining).await?;
     follower.until("the override", has(&drained)).await?;
-    let last = ward.scene.instance("last")?;
+    let last = stage.scene.instance("last")?;
     let changing = async {
         for _ in 0..5 {
             for said in [Override::Unready, Override::Draining] {
-                ward.set(&record, said).await?;
+                stage.set(&record, said).await?;
                 tokio::task::yield_now().await;
             }
         }
-        ward.scene.register(&last).await?;
+        stage.scene.register(&last).await?;
         Ok::<(), Failure>(())
     };
     // From one override to the next, no reader may see the record as its owner says.
@@ -110,7 +113,7 @@ async fn a_feed_tells_each_override_as_the_same_run(fixture: &dyn Fixture) -> Ou
     };
     tokio::try_join!(changing, watching)?;
     follower.until("the last override", has(&drained)).await?;
-    ward.clear(&record).await?;
+    stage.clear(&record).await?;
     let cleared = follower.until("that it was cleared", has(&record)).await?;
     ensure(cleared.withdrawn().is_empty(), || {
         "the end of an override is told as a withdrawal".to_owned()
@@ -118,40 +121,42 @@ async fn a_feed_tells_each_override_as_the_same_run(fixture: &dyn Fixture) -> Ou
 }
 
 async fn of_two_operators_the_last_one_counts(fixture: &dyn Fixture) -> Outcome {
-    let ward = Ward::open(fixture).await?;
-    let Some(second) = Arc::clone(&ward.scene.writer).operator() else {
+    let stage = Stage::open(fixture).await?;
+    let Some(second) = Arc::clone(&stage.scene.writer).operator() else {
         return Err(Failure::Broken(
             "one client can change records of others, and the next one cannot".to_owned(),
         ));
     };
-    let record = ward.scene.instance("a")?;
+    let record = stage.scene.instance("a")?;
     let id = record.record_id();
-    ward.scene.register(&record).await?;
+    stage.scene.register(&record).await?;
     let (drain, unready) = (Some(Override::Draining), Some(Override::Unready));
     for _ in 0..5 {
         let (one, two) = tokio::join!(
-            ward.operator.set_override(&id, drain),
+            stage.operator.set_override(&id, drain),
             second.set_override(&id, unready),
         );
         one?;
         two?;
-        let listed = ward.scene.list().await?;
+        let listed = stage.scene.list().await?;
         let said = listed.get(record.id()).and_then(|one| one.overridden());
         ensure(said == drain || said == unready, || {
             format!("two operators said draining and unready at once, and {said:?} is listed")
         })?;
         second.set_override(&id, unready).await?;
-        ward.ensure_said("after the second operator", &record, unready)
+        stage
+            .ensure_said("after the second operator", &record, unready)
             .await?;
-        ward.operator.set_override(&id, drain).await?;
-        ward.ensure_said("after the first operator", &record, drain)
+        stage.operator.set_override(&id, drain).await?;
+        stage
+            .ensure_said("after the first operator", &record, drain)
             .await?;
     }
     Ok(())
 }
 
 async fn an_odd_id_is_overridden_like_any_other(fixture: &dyn Fixture) -> Outcome {
-    let ward = Ward::open(fixture).await?;
+    let stage = Stage::open(fixture).await?;
     let ids = [
         "a/b",
         "a_b",
@@ -163,12 +168,12 @@ async fn an_odd_id_is_overridden_like_any_other(fixture: &dyn Fixture) -> Outcom
         "a%2Fb",
     ];
     for id in ids {
-        let record = ward.scene.instance(id)?;
-        ward.scene.register(&record).await?;
-        ward.set(&record, Override::Draining).await?;
-        ward.ensure_said(id, &record, Override::Draining).await?;
+        let record = stage.scene.instance(id)?;
+        stage.scene.register(&record).await?;
+        stage.set(&record, Override::Draining).await?;
+        stage.ensure_said(id, &record, Override::Draining).await?;
     }
-    let listed = ward.scene.list().await?;
+    let listed = stage.scene.list().await?;
     ensure(
         listed.len() == ids.len() && listed.skipped().is_empty(),
         || format!("{} records expected, {listed:?} listed", ids.len()),
@@ -176,46 +181,47 @@ async fn an_odd_id_is_overridden_like_any_other(fixture: &dyn Fixture) -> Outcom
 }
 
 async fn another_run_is_not_overridden(fixture: &dyn Fixture) -> Outcome {
-    let ward = Ward::open(fixture).await?;
-    let record = ward.scene.instance("a")?;
-    ward.scene.register(&record).await?;
+    let stage = Stage::open(fixture).await?;
+    let record = stage.scene.instance("a")?;
+    stage.scene.register(&record).await?;
     let before = record.clone().with_incarnation(Incarnation::random());
     for said in [Some(Override::Draining), None] {
-        let set = ward.say(&before, said).await;
+        let set = stage.say(&before, said).await;
         let holder = set.as_ref().err().and_then(|error| error.holder().cloned());
         ensure_fails("overriding an earlier run", set, &[ErrorKind::Conflict])?;
         let names_it = holder.is_some_and(|run| run.incarnation == record.incarnation());
         ensure(names_it, || "the conflict does not name the run".to_owned())?;
     }
-    ward.ensure_said("after an earlier run was overridden", &record, None)
+    stage
+        .ensure_said("after an earlier run was overridden", &record, None)
         .await
 }
 
 async fn what_is_not_there_cannot_be_overridden(fixture: &dyn Fixture) -> Outcome {
-    let ward = Ward::open(fixture).await?;
-    let never = ward.scene.instance("never")?;
+    let stage = Stage::open(fixture).await?;
+    let never = stage.scene.instance("never")?;
     let not_found = &[ErrorKind::NotFound];
     for said in [Some(Override::Draining), None] {
-        let set = ward.say(&never, said).await;
+        let set = stage.say(&never, said).await;
         ensure_fails("overriding what is not there", set, not_found)?;
     }
-    let gone = ward.scene.instance("gone")?;
-    ward.scene.register(&gone).await?;
-    ward.scene.registrar.withdraw(&gone.record_id()).await?;
-    let set = ward.say(&gone, Some(Override::Draining)).await;
+    let gone = stage.scene.instance("gone")?;
+    stage.scene.register(&gone).await?;
+    stage.scene.registrar.withdraw(&gone.record_id()).await?;
+    let set = stage.say(&gone, Some(Override::Draining)).await;
     ensure_fails("overriding what is gone", set, not_found)?;
-    ward.scene.ensure_lists("after that", &[]).await
+    stage.scene.ensure_lists("after that", &[]).await
 }
 
 async fn a_closed_backend_neither_overrides_nor_removes(fixture: &dyn Fixture) -> Outcome {
-    let ward = Ward::open(fixture).await?;
-    let record = ward.scene.instance("a")?;
-    ward.scene.register(&record).await?;
-    ward.scene.reader.close().await?;
+    let stage = Stage::open(fixture).await?;
+    let record = stage.scene.instance("a")?;
+    stage.scene.register(&record).await?;
+    stage.scene.reader.close().await?;
     let id = record.record_id();
-    let set = ward.say(&record, Some(Override::Draining)).await;
+    let set = stage.say(&record, Some(Override::Draining)).await;
     ensure_fails("overriding after it was closed", set, &[ErrorKind::Closed])?;
-    let removed = ward.operator.remove(&id).await;
+    let removed = stage.operator.remove(&id).await;
     ensure_fails(
         "removing after it was closed",
         removed,

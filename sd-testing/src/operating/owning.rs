@@ -4,7 +4,7 @@ use sd_core::port::{Attempt, Liveness};
 use sd_core::{ErrorKind, Incarnation, Override};
 use tokio::time::sleep;
 
-use super::Ward;
+use super::Stage;
 use crate::Fixture;
 use crate::case::{Case, Failure, Outcome, case, ensure};
 
@@ -17,16 +17,16 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 async fn the_owner_is_told_when_it_renews(fixture: &dyn Fixture) -> Outcome {
-    let ward = Ward::open(fixture).await?;
-    let record = ward.scene.instance("a")?;
-    let held = ward.scene.register(&record).await?;
+    let stage = Stage::open(fixture).await?;
+    let record = stage.scene.instance("a")?;
+    let held = stage.scene.register(&record).await?;
     for said in [
         None,
         Some(Override::Draining),
         Some(Override::Unready),
         None,
     ] {
-        ward.say(&record, said).await?;
+        stage.say(&record, said).await?;
         let told = held.renew().await?.overridden;
         ensure(told == said, || {
             format!("an operator said {said:?}, and the owner is told {told:?}")
@@ -36,10 +36,10 @@ async fn the_owner_is_told_when_it_renews(fixture: &dyn Fixture) -> Outcome {
 }
 
 async fn renewals_and_updates_leave_an_override(fixture: &dyn Fixture) -> Outcome {
-    let ward = Ward::open(fixture).await?;
-    let record = ward.scene.instance("a")?;
-    let held = ward.scene.register(&record).await?;
-    ward.set(&record, Override::Draining).await?;
+    let stage = Stage::open(fixture).await?;
+    let record = stage.scene.instance("a")?;
+    let held = stage.scene.register(&record).await?;
+    stage.set(&record, Override::Draining).await?;
     let steps = [
         record.clone().with_weight(7),
         record.clone().with_ready(false),
@@ -48,35 +48,39 @@ async fn renewals_and_updates_leave_an_override(fixture: &dyn Fixture) -> Outcom
     ];
     for changed in &steps {
         held.update(changed).await?;
-        ward.ensure_said("after an update", changed, Override::Draining)
+        stage
+            .ensure_said("after an update", changed, Override::Draining)
             .await?;
         held.renew().await?;
-        ward.ensure_said("after a renewal", changed, Override::Draining)
+        stage
+            .ensure_said("after a renewal", changed, Override::Draining)
             .await?;
     }
     // What the owner says now counts when it has heard of it.
     for changed in [&record.clone().with_ready(false), &record] {
-        ward.set(&record, Override::Draining).await?;
+        stage.set(&record, Override::Draining).await?;
         held.update(changed).await?;
-        ward.clear(&record).await?;
+        stage.clear(&record).await?;
         held.renew().await?;
-        ward.ensure_said("after it was cleared", changed, None)
+        stage
+            .ensure_said("after it was cleared", changed, None)
             .await?;
     }
     Ok(())
 }
 
 async fn an_override_ends_with_its_record(fixture: &dyn Fixture) -> Outcome {
-    let ward = Ward::open(fixture).await?;
-    let record = ward.scene.instance("a")?;
-    ward.scene.register(&record).await?;
-    ward.set(&record, Override::Draining).await?;
-    ward.scene.registrar.withdraw(&record.record_id()).await?;
-    ward.scene.register(&record).await?;
-    ward.ensure_said("registered again after it was withdrawn", &record, None)
+    let stage = Stage::open(fixture).await?;
+    let record = stage.scene.instance("a")?;
+    stage.scene.register(&record).await?;
+    stage.set(&record, Override::Draining).await?;
+    stage.scene.registrar.withdraw(&record.record_id()).await?;
+    stage.scene.register(&record).await?;
+    stage
+        .ensure_said("registered again after it was withdrawn", &record, None)
         .await?;
     for how in ["removed", "expired"] {
-        ward.set(&record, Override::Draining).await?;
+        stage.set(&record, Override::Draining).await?;
         let id = record.record_id();
         let lost = match how {
             "removed" => fixture.remove_record(&id).await,
@@ -86,8 +90,8 @@ async fn an_override_ends_with_its_record(fixture: &dyn Fixture) -> Outcome {
             Err(error) if error.kind() == ErrorKind::Unsupported => continue,
             lost => lost?,
         }
-        let held = ward.scene.register(&record).await?;
-        ward.ensure_said(how, &record, None).await?;
+        let held = stage.scene.register(&record).await?;
+        stage.ensure_said(how, &record, None).await?;
         let told = held.renew().await?.overridden;
         ensure(told.is_none(), || {
             format!("the owner of the record that follows one that was {how} is told {told:?}")
@@ -97,14 +101,15 @@ async fn an_override_ends_with_its_record(fixture: &dyn Fixture) -> Outcome {
 }
 
 async fn an_override_says_nothing_of_the_next_run(fixture: &dyn Fixture) -> Outcome {
-    let ward = Ward::open(fixture).await?;
-    let record = ward.scene.instance("a")?;
-    ward.scene.register(&record).await?;
-    ward.set(&record, Override::Draining).await?;
-    ward.scene.registrar.withdraw(&record.record_id()).await?;
+    let stage = Stage::open(fixture).await?;
+    let record = stage.scene.instance("a")?;
+    stage.scene.register(&record).await?;
+    stage.set(&record, Override::Draining).await?;
+    stage.scene.registrar.withdraw(&record.record_id()).await?;
     let next = record.with_incarnation(Incarnation::random());
-    let held = ward.scene.register(&next).await?;
-    ward.ensure_said("when the next run has the id", &next, None)
+    let held = stage.scene.register(&next).await?;
+    stage
+        .ensure_said("when the next run has the id", &next, None)
         .await?;
     let told = held.renew().await?.overridden;
     ensure(told.is_none(), || format!("the next run is told {told:?}"))
@@ -112,26 +117,27 @@ async fn an_override_says_nothing_of_the_next_run(fixture: &dyn Fixture) -> Outc
 
 /// It outlives what the first owner kept it alive with.
 async fn a_released_record_keeps_its_override(fixture: &dyn Fixture) -> Outcome {
-    let ward = Ward::open(fixture).await?;
-    let record = ward.scene.instance("a")?;
+    let stage = Stage::open(fixture).await?;
+    let record = stage.scene.instance("a")?;
     let short = Attempt::new(fixture.ttl());
-    let held = ward.scene.registrar.register(&record, &short).await?;
-    ward.set(&record, Override::Draining).await?;
-    ward.scene.registrar.release(&record.record_id()).await?;
+    let held = stage.scene.registrar.register(&record, &short).await?;
+    stage.set(&record, Override::Draining).await?;
+    stage.scene.registrar.release(&record.record_id()).await?;
     let next = fixture.backend().await?;
     let Some(next) = next.registrar() else {
         return Err(Failure::Broken("the next client cannot write".to_owned()));
     };
-    let continued = next.register(&record, &ward.scene.lasting).await?;
+    let continued = next.register(&record, &stage.scene.lasting).await?;
     if let Liveness::Lease { ttl } = held.liveness() {
         sleep(ttl + fixture.expiry_slack()).await;
     }
-    ward.ensure_said(
-        "after another client continued it",
-        &record,
-        Override::Draining,
-    )
-    .await?;
+    stage
+        .ensure_said(
+            "after another client continued it",
+            &record,
+            Override::Draining,
+        )
+        .await?;
     let told = continued.renew().await?.overridden;
     ensure(told == Some(Override::Draining), || {
         format!("the next owner is told {told:?}")

@@ -2,7 +2,7 @@
 
 use sd_core::{ErrorKind, Incarnation, Override};
 
-use super::Ward;
+use super::Stage;
 use crate::case::{Case, Outcome, case, ensure, ensure_fails};
 use crate::{Ability, Fixture};
 
@@ -16,15 +16,15 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 async fn a_removed_record_is_gone_and_named_as_withdrawn(fixture: &dyn Fixture) -> Outcome {
-    let ward = Ward::open(fixture).await?;
-    let records = ward.scene.register_all(&["a", "b", "stays"]).await?;
-    let mut follower = ward.scene.follow().await?;
+    let stage = Stage::open(fixture).await?;
+    let records = stage.scene.register_all(&["a", "b", "stays"]).await?;
+    let mut follower = stage.scene.follow().await?;
     follower.until("the records", |set| set.len() == 3).await?;
     for (record, said) in records.iter().zip([None, Some(Override::Draining)]) {
         let id = record.record_id();
-        ward.operator.set_override(&id, said).await?;
-        ward.operator.remove(&id).await?;
-        let listed = ward.scene.list().await?;
+        stage.operator.set_override(&id, said).await?;
+        stage.operator.remove(&id).await?;
+        let listed = stage.scene.list().await?;
         ensure(listed.get(&id.id).is_none(), || {
             format!("{id:?} is listed after it was removed")
         })?;
@@ -36,36 +36,37 @@ async fn a_removed_record_is_gone_and_named_as_withdrawn(fixture: &dyn Fixture) 
                 .await?;
         }
     }
-    ward.scene
+    stage
+        .scene
         .ensure_lists("after the others were removed", &records[2..])
         .await
 }
 
 async fn removing_spares_another_run_and_what_is_not_there(fixture: &dyn Fixture) -> Outcome {
-    let ward = Ward::open(fixture).await?;
-    let record = ward.scene.instance("a")?;
-    ward.scene.register(&record).await?;
+    let stage = Stage::open(fixture).await?;
+    let record = stage.scene.instance("a")?;
+    stage.scene.register(&record).await?;
     let earlier = record.clone().with_incarnation(Incarnation::random());
-    let removed = ward.operator.remove(&earlier.record_id()).await;
+    let removed = stage.operator.remove(&earlier.record_id()).await;
     ensure_fails("removing an earlier run", removed, &[ErrorKind::Conflict])?;
-    let never = ward.scene.instance("never")?;
-    let removed = ward.operator.remove(&never.record_id()).await;
+    let never = stage.scene.instance("never")?;
+    let removed = stage.operator.remove(&never.record_id()).await;
     ensure_fails(
         "removing what is not there",
         removed,
         &[ErrorKind::NotFound],
     )?;
-    ward.scene.ensure_lists("after that", &[record]).await
+    stage.scene.ensure_lists("after that", &[record]).await
 }
 
 async fn a_living_owner_notices_that_its_record_was_removed_and_registers_it_as_it_says(
     fixture: &dyn Fixture,
 ) -> Outcome {
-    let ward = Ward::open(fixture).await?;
-    let record = ward.scene.instance("a")?;
-    let held = ward.scene.register(&record).await?;
-    ward.set(&record, Override::Draining).await?;
-    ward.operator.remove(&record.record_id()).await?;
+    let stage = Stage::open(fixture).await?;
+    let record = stage.scene.instance("a")?;
+    let held = stage.scene.register(&record).await?;
+    stage.set(&record, Override::Draining).await?;
+    stage.operator.remove(&record.record_id()).await?;
     let loss = [ErrorKind::LeaseLost, ErrorKind::NotFound];
     ensure_fails("renewing what was removed", held.renew().await, &loss)?;
     ensure_fails(
@@ -74,8 +75,9 @@ async fn a_living_owner_notices_that_its_record_was_removed_and_registers_it_as_
         &loss,
     )?;
     // What core does next.
-    let held = ward.scene.register(&record).await?;
-    ward.ensure_said("registered again after it was removed", &record, None)
+    let held = stage.scene.register(&record).await?;
+    stage
+        .ensure_said("registered again after it was removed", &record, None)
         .await?;
     let told = held.renew().await?.overridden;
     ensure(told.is_none(), || format!("its owner is told {told:?}"))
