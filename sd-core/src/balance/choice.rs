@@ -117,10 +117,10 @@ impl Choice {
         let start = fastrand::usize(..self.indices.len().max(1));
         for again in [false, true] {
             let from_start = (start..self.indices.len()).chain(0..start);
-            let wanted = from_start
+            let mut wanted = from_start
                 .filter_map(|nth| self.nth(nth))
                 .filter(|index| tried(*index) == again);
-            if let Some(taken) = wanted.filter_map(&mut take).next() {
+            if let Some(taken) = wanted.find_map(&mut take) {
                 return Some(taken);
             }
         }

@@ -391,10 +391,11 @@ impl Machine {
                 let every = renew_every(confirmed.ttl).mul_f64(1.0 - 0.1 * fastrand::f64());
                 self.confirm.due = Some((sent + every).max(confirmed.proves_from));
                 self.trouble_is_over();
-                if let (Phase::Leading { .. }, Some(deadline)) = (&self.phase, self.deadline())
-                    && Some(deadline) != before
-                {
-                    self.tell(Notice::Extended { deadline });
+                match (&self.phase, self.deadline()) {
+                    (Phase::Leading { .. }, Some(deadline)) if Some(deadline) != before => {
+                        self.tell(Notice::Extended { deadline });
+                    }
+                    _ => {}
                 }
             }
             Err(error) if is_lost(&error) => self.end(now, EndReason::of_lost_entry(error)),

@@ -20,9 +20,7 @@ impl TermConfig {
                 ),
             ));
         }
-        if let Some(margin) = self.stop_margin
-            && margin > ttl / 4
-        {
+        if let Some(margin) = self.stop_margin.filter(|margin| *margin > ttl / 4) {
             return Err(Error::invalid_input(
                 OP,
                 format!(

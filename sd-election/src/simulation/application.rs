@@ -88,9 +88,8 @@ impl<F: Future> Future for Uncertain<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // First, so that what has just become ready is dropped as well.
-        if let Some(drop_at) = &mut self.drop_at
-            && Pin::new(drop_at).poll(cx).is_ready()
-        {
+        let drop_at = self.drop_at.as_mut();
+        if drop_at.is_some_and(|drop_at| Pin::new(drop_at).poll(cx).is_ready()) {
             return Poll::Ready(None);
         }
         if self.polls_left == Some(0) {

@@ -248,9 +248,8 @@ impl World {
         } else {
             state.now
         };
-        if let Some(entry) = state.alarms.first_entry()
-            && entry.key().0 <= limit
-        {
+        let first = state.alarms.first_entry();
+        if let Some(entry) = first.filter(|entry| entry.key().0 <= limit) {
             let ((at, _), alarm) = entry.remove_entry();
             state.now = state.now.max(at);
             return Some(match alarm {

@@ -128,9 +128,7 @@ impl Chaos {
                 }
             }
             Some(Fault::Kill) => {
-                if let Some(node) = self.victim()
-                    && world.kill(node)
-                {
+                if let Some(node) = self.victim().filter(|node| world.kill(*node)) {
                     world.record(node, What::Killed);
                     self.nodes.killed(node);
                     self.later(span, |chaos| chaos.nodes.restart());

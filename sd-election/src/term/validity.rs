@@ -67,10 +67,9 @@ impl Validity {
         let to = nanos(to);
         let mut deadline = self.deadline.load(Ordering::Acquire);
         loop {
-            if let Some(over) = over(deadline)
-                && !flawed(Flaw::LateAnswerRevives)
-            {
-                return Err(over);
+            match over(deadline) {
+                Some(over) if !flawed(Flaw::LateAnswerRevives) => return Err(over),
+                _ => {}
             }
             match self.replace(deadline, to) {
                 Ok(()) => {

@@ -57,11 +57,12 @@ fn belief_is_over_when_the_end_is_told(story: &Story<'_>, found: &mut Found) {
     for term in &story.terms {
         let ended = term.ended.first();
         let believed = term.beliefs.last().map(|(_, until)| until);
-        if let (Some(ended), Some(believed)) = (ended, believed)
-            && believed > ended
-        {
-            let text = format!("the end of {term} is told while it is believed in");
-            found.add("I7", *ended, text);
+        match (ended, believed) {
+            (Some(ended), Some(believed)) if believed > ended => {
+                let text = format!("the end of {term} is told while it is believed in");
+                found.add("I7", *ended, text);
+            }
+            _ => {}
         }
     }
 }
