@@ -89,7 +89,7 @@ impl Answer {
         attempts: u32,
     ) -> Result<Response<tonic::body::Body>, Status> {
         let headers = self.response.headers();
-        if let Some(status) = status::by_server(headers, permit.info(attempts)) {
+        if let Some(status) = status::by_server(headers, || permit.info(attempts)) {
             permit.answered(headers);
             return Err(status);
         }

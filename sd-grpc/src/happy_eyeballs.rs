@@ -59,9 +59,11 @@ mod tests {
     use super::*;
 
     fn after(millis: u64, what: &'static str) -> BoxFuture<'static, io::Result<&'static str>> {
-        sleep(Duration::from_millis(millis))
-            .map(move |()| Ok(what))
-            .boxed()
+        async move {
+            sleep(Duration::from_millis(millis)).await;
+            Ok(what)
+        }
+        .boxed()
     }
 
     fn refused() -> BoxFuture<'static, io::Result<&'static str>> {

@@ -76,8 +76,10 @@ impl StreamPermit {
     /// The connection takes nothing any more. Its task is about to find out.
     pub(crate) fn closed(&self) {
         if self.connection.is_open() {
-            let why = "the connection was closed".to_owned();
-            self.connection.leave(Leave::Broken(why));
+            let go_away = self.connection.wire().go_away().cloned();
+            let broken = || Leave::Broken("the connection was closed".to_owned());
+            self.connection
+                .leave(go_away.map_or_else(broken, Leave::GoAway));
         }
     }
 

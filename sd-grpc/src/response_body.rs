@@ -132,7 +132,7 @@ impl Body for ResponseBody {
                     // Nothing can follow, and not every caller polls for it.
                     if let Some(mut open) = this.open.take() {
                         open.permit.answered(trailers);
-                        let info = open.permit.info(this.attempts);
+                        let info = || open.permit.info(this.attempts);
                         if let Some(status) = status::by_server(trailers, info) {
                             return Poll::Ready(Some(Err(status)));
                         }

@@ -9,6 +9,7 @@ use http::HeaderMap;
 use tonic::{Code, Status};
 
 use crate::options::{AttemptInfo, CallFailure};
+use crate::server_status;
 
 fn failed(code: Code, message: String, attempt: AttemptInfo, cause: Option<h2::Error>) -> Status {
     let mut status = Status::new(code, message);
@@ -21,13 +22,17 @@ fn failed(code: Code, message: String, attempt: AttemptInfo, cause: Option<h2::E
 }
 
 /// The failure that a server's headers or trailers tell; `None` if they tell of none.
-pub(crate) fn by_server(headers: &HeaderMap, attempt: AttemptInfo) -> Option<Status> {
-    let mut status = Status::from_header_map(headers)?;
-    if status.code() == Code::Ok {
+pub(crate) fn by_server(
+    headers: &HeaderMap,
+    attempt: impl FnOnce() -> AttemptInfo,
+) -> Option<Status> {
+    // Making a status copies all headers.
+    if server_status::code_in(headers)? == Code::Ok {
         return None;
     }
+    let mut status = Status::from_header_map(headers)?;
     status.set_source(Arc::new(CallFailure {
-        attempt,
+        attempt: attempt(),
         cause: None,
         by_server: true,
     }));
