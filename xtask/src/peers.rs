@@ -6,14 +6,18 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::Result;
 
-use crate::servers::go;
 use crate::servers::server::Server;
+use crate::servers::{debian, go, script};
 use crate::tools::Tools;
 use crate::workspace::Workspace;
 
 /// What tests need that run beside the peers of sd-grpc, and beside no server: `needs grpc peers`.
 pub(crate) const GRPC: &str = "grpc";
 const GRPC_GO_VARIABLE: &str = "SD_TEST_GRPC_GO";
+const NGINX_VARIABLE: &str = "SD_TEST_NGINX";
+
+/// Debian 12's 1.22, and the libraries that a small Debian lacks.
+const NGINX_PACKAGES: [&str; 3] = ["nginx", "libpcre2-8-0", "libssl3"];
 
 /// The backends that we share with go-kit.
 const SHARED_BACKENDS: [&str; 2] = ["etcd", "consul"];
@@ -84,7 +88,22 @@ pub(crate) fn provide(
 /// The variables that name the peers of sd-grpc.
 pub(crate) fn provide_grpc(workspace: &Workspace) -> Result<BTreeMap<String, String>> {
     let grpc_go = named_or(GRPC_GO_VARIABLE, || GRPC_GO.provide(workspace))?;
-    Ok(BTreeMap::from([(GRPC_GO_VARIABLE.to_owned(), grpc_go)]))
+    let nginx = named_or(NGINX_VARIABLE, || nginx(workspace))?;
+    let provided = [(GRPC_GO_VARIABLE, grpc_go), (NGINX_VARIABLE, nginx)];
+    Ok(provided
+        .map(|(name, program)| (name.to_owned(), program))
+        .into())
+}
+
+/// Unpacks nginx, unless that was done before.
+fn nginx(workspace: &Workspace) -> Result<String> {
+    let folder = Tools::open(workspace)?.get("nginx-1.22-debian", |folder| {
+        debian::unpack(&NGINX_PACKAGES, folder)?;
+        let lines = "for libraries in \"$here\"/usr/lib/*-linux-gnu; do LD_LIBRARY_PATH=$libraries; done\n\
+            export LD_LIBRARY_PATH\nexec \"$here/usr/sbin/nginx\" \"$@\"\n";
+        script::write(&folder.join("nginx"), lines)
+    })?;
+    Ok(folder.join("nginx").to_string_lossy().into_owned())
 }
 
 /// The program that the variable `name` names, and else the one that `provide` makes.

@@ -63,8 +63,8 @@ impl RegistrationGuard {
         self.keeper.status.borrow().overridden
     }
 
-    /// Waits until the server has confirmed the record, which it already has unless the registration began
-    /// [in the background](crate::registration::register::Register::in_background).
+    /// Waits until the server has confirmed the record. It already has unless the registration began
+    /// [in the background](crate::Register::in_background).
     ///
     /// # Errors
     /// Why the registration has ended.

@@ -84,16 +84,9 @@ impl Lifecycle {
             ended = serving.ended() => return Err(ended),
             () = orders.shutdown.cancelled() => {
                 health.drain();
-                // Hardly any client knows this server: there is nothing to drain. But what was begun is undone before we
-                // return, if the registry answers in time.
+                // What was begun is finished before it is undone, if the registry answers in time.
                 let begun = timeout(stop_within, registering).await;
-                let withdrawn = match begun {
-                    Ok(Ok(guards)) => end_all(guards, RegistrationGuard::deregister).await,
-                    _ => Ok(()),
-                };
-                health.end();
-                serving.stop(stop_within).await?;
-                return withdrawn;
+                Ok(begun.ok().and_then(Result::ok).unwrap_or_default())
             }
         };
         let guards = match guards {

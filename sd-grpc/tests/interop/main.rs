@@ -11,6 +11,7 @@
 mod cases;
 #[path = "../common/mod.rs"]
 mod common;
+mod polite;
 mod servers;
 mod service;
 

@@ -3,7 +3,7 @@
 pub(crate) mod all;
 pub(crate) mod command;
 mod consul;
-mod debian;
+pub(crate) mod debian;
 mod etcd;
 pub(crate) mod fleet;
 pub(crate) mod go;
@@ -16,7 +16,7 @@ mod python;
 mod record;
 mod redis;
 pub(crate) mod running;
-mod script;
+pub(crate) mod script;
 pub(crate) mod server;
 mod start;
 pub(crate) mod variables;
