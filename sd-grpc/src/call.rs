@@ -317,7 +317,7 @@ impl Call {
         let first = published.first().acquire();
         tokio::pin!(first);
         let mut is_first = None;
-        let mut nobody_since = None;
+        let mut without_since = None;
         loop {
             let changed = published.changed().notified();
             let freed = published.freed().notified();
@@ -339,10 +339,10 @@ impl Call {
             }
             self.check(&set.condition, full).await?;
             let patience = if full {
-                nobody_since = None;
+                without_since = None;
                 None
             } else {
-                let since = *nobody_since.get_or_insert_with(Instant::now);
+                let since = *without_since.get_or_insert_with(Instant::now);
                 since
                     .checked_add(self.shared.config.connect_wait)
                     .filter(|_| !self.wait_for_ready)
