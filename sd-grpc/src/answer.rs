@@ -69,11 +69,15 @@ impl Answer {
         reading.await
     }
 
+    /// The status that it ends with, if that was read.
+    pub(crate) fn known_code(&self) -> Option<Code> {
+        let trailers = self.beginning.trailers();
+        server_status::code_in(trailers.unwrap_or_else(|| self.response.headers()))
+    }
+
     /// The status that it ends with, as far as it was read. OK where it is not known yet.
     pub(crate) fn code(&self) -> Code {
-        let trailers = self.beginning.trailers();
-        let code = server_status::code_in(trailers.unwrap_or_else(|| self.response.headers()));
-        code.unwrap_or(Code::Ok)
+        self.known_code().unwrap_or(Code::Ok)
     }
 
     pub(crate) fn pushback(&self) -> Option<Pushback> {

@@ -2,7 +2,8 @@
 //!
 //! What may be sent again, in the order of the code (gRPC A6, with the same bounds):
 //! - *Never sent*: no connection took the request. Always, and it does not count as an attempt.
-//! - *Refused*: the server said that it did not look at the request. Any call: at once the first time, and then as what follows.
+//! - *Refused*: the server said that it did not look at the request. Any call: at once the first time, then with the same delays and bounds
+//!   as what follows, marked or not.
 //! - *Anything else that may pass*: only calls that are marked idempotent, a few times, elsewhere, after a delay, and not
 //!   while most calls fail.
 //!
@@ -277,9 +278,8 @@ impl Call {
             return None;
         }
         // Every failure that may pass counts, also of calls that are not sent again.
-        let allowed = self.shared.throttle.failed();
-        if !allowed
-            || (self.answered_by.is_none() && !refused)
+        self.shared.throttle.failed();
+        if (self.answered_by.is_none() && !refused)
             || self.attempts >= self.shared.config.max_attempts
             || !body.can_repeat()
         {
@@ -292,7 +292,8 @@ impl Call {
         };
         let retry_at = Instant::now().checked_add(delay)?;
         let in_time = self.deadline.is_none_or(|deadline| retry_at < deadline);
-        in_time.then_some(delay)
+        // Last: only what is sent again uses up what the throttle lets through.
+        (in_time && self.shared.throttle.may_retry()).then_some(delay)
     }
 
     // --- Finding a place ------------------------------------------------------------------------------------------------
@@ -497,7 +498,7 @@ impl Call {
         }
     }
 
-    fn answered(&self, answer: Answer, permit: StreamPermit) -> Outcome {
+    fn answered(&self, answer: Answer, mut permit: StreamPermit) -> Outcome {
         if answer.code() == Code::Cancelled && deadline::may_have_passed(self.deadline) {
             let info = permit.info(self.attempts + 1);
             return Outcome::failed(
@@ -505,9 +506,8 @@ impl Call {
                 permit,
             );
         }
-        match answer.code() {
-            Code::Unavailable => permit.turned_away(),
-            _ => permit.target().set_turned_away(0),
+        if let Some(code) = answer.known_code() {
+            permit.judge(code);
         }
         if !matches!(answer.code(), Code::Unavailable | Code::ResourceExhausted) {
             self.shared.throttle.succeeded();

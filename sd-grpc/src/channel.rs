@@ -119,7 +119,7 @@ impl BalancedChannel {
         timeout(limit, waiting).await.unwrap_or_else(|_| {
             let set = published.set().load();
             let why = format!(
-                "{} of {} are ready; {}",
+                "{} of {} endpoints are ready; {}",
                 set.ready, set.wanted, set.condition
             );
             Err(Error::new(ErrorKind::Timeout, WAIT).because(why))
@@ -127,7 +127,8 @@ impl BalancedChannel {
     }
 
     /// Closes the channel: new calls fail with UNAVAILABLE; calls in flight have
-    /// [`drain_timeout`](crate::ChannelConfig::drain_timeout) to finish. Returns when all connections have ended. Idempotent.
+    /// [`drain_timeout`](crate::ChannelConfig::drain_timeout) to finish. Returns when all connections have ended. Later calls wait for
+    /// the same end.
     ///
     /// # Cancel safety
     /// If the future is dropped, the channel still closes in the background.

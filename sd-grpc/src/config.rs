@@ -80,7 +80,8 @@ pub struct ChannelConfig {
     pub silent_after: u32,
     /// After how many calls in a row that were turned away an endpoint is ejected: it gets no calls for 1 s, and then twice as
     /// long each time that its next call is turned away, at most 1 min. A call is turned away by UNAVAILABLE, by a reset, or by
-    /// an answer that is not gRPC's. At most half of the connected endpoints are ejected. 0 means never. Default 5.
+    /// an answer that is not gRPC's. At most half of the connected endpoints are ejected: when more would be, because others
+    /// broke or were removed, the ones whose time is over first get calls again. 0 means never. Default 5.
     pub eject_after: u32,
     /// HTTP/2 pings that detect dead connections. Default none, because many servers close a connection that is pinged more
     /// often than their policy allows, which is often every 5 minutes.

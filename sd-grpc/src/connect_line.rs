@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::subchannel::Subchannel;
 
-/// What failed before may well hang: it takes at most half of the places, and the rest is kept for what is new.
+/// An endpoint that failed before may well hang: such endpoints take at most half of the places, and the rest is kept for new
+/// ones.
 #[derive(Debug)]
 pub(crate) struct ConnectLine {
     most: usize,

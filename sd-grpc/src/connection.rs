@@ -41,8 +41,11 @@ pub(crate) struct Connection {
     calls: CachePadded<AtomicU32>,
     state: AtomicU8,
     reason: OnceLock<Leave>,
-    /// The calls in flight have the drain time left. After a goodbye they may take theirs, until the endpoint is removed.
-    drain: AtomicBool,
+    /// The endpoint was removed or moved, or the channel closed: the calls in flight have the drain time left. After a goodbye
+    /// they may take theirs, until this.
+    unwanted: AtomicBool,
+    /// The server left a PING unanswered: the calls in flight have the drain time left, unless it answers after all.
+    silent: AtomicBool,
     silence: Mutex<Silence>,
     /// It is being found out whether the server is there. Takes no calls meanwhile.
     doubted: AtomicBool,
@@ -107,7 +110,8 @@ impl Connection {
             calls: CachePadded::default(),
             state: AtomicU8::new(OPEN),
             reason: OnceLock::new(),
-            drain: AtomicBool::new(false),
+            unwanted: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
             silence: Mutex::default(),
             doubted: AtomicBool::new(false),
             task: AtomicWaker::new(),
@@ -225,8 +229,10 @@ impl Connection {
 
     /// Takes no new calls from now on. The task sees to the rest.
     pub(crate) fn leave(&self, reason: Leave) {
-        if matches!(reason, Leave::Unwanted | Leave::Silent) {
-            self.drain.store(true, Ordering::SeqCst);
+        match reason {
+            Leave::Unwanted => self.unwanted.store(true, Ordering::SeqCst),
+            Leave::Silent => self.silent.store(true, Ordering::SeqCst),
+            _ => {}
         }
         // The first reason is the one that is told.
         if self.reason.set(reason).is_ok() {
@@ -242,12 +248,12 @@ impl Connection {
 
     /// Whether the calls in flight have only the drain time left.
     pub(crate) fn is_draining(&self) -> bool {
-        self.drain.load(Ordering::SeqCst)
+        self.unwanted.load(Ordering::SeqCst) || self.silent.load(Ordering::SeqCst)
     }
 
-    /// The calls in flight may take their time after all.
-    pub(crate) fn stop_draining(&self) {
-        self.drain.store(false, Ordering::SeqCst);
+    /// The server answers after all. The calls in flight may take their time, unless the connection is unwanted.
+    pub(crate) fn not_silent(&self) {
+        self.silent.store(false, Ordering::SeqCst);
     }
 
     /// Has the task woken.
@@ -279,6 +285,9 @@ impl Connection {
         match self.reason.get() {
             Some(Leave::Broken(why)) => Some(why.clone()),
             Some(reason @ Leave::GoAway(_)) => Some(reason.to_string()),
+            Some(reason @ Leave::Silent) if self.silent.load(Ordering::SeqCst) => {
+                Some(reason.to_string())
+            }
             _ => self.wire.error().map(str::to_owned),
         }
     }

@@ -75,6 +75,7 @@ pub(crate) async fn run(job: Job) {
     let mut life = Life {
         serve,
         connection: Arc::clone(&connection),
+        opened_at,
         drain_timeout: job.config.drain_timeout,
         drained_at: None,
         idle_check: job
@@ -85,32 +86,20 @@ pub(crate) async fn run(job: Job) {
         told: false,
         closing: false,
     };
-    loop {
-        let event = match std::future::poll_fn(|cx| life.poll(cx)).await {
-            Step::Roomier => Event::Roomier,
-            Step::Idle => Event::Idle {
-                subchannel: Arc::clone(&job.subchannel),
-                connection: Arc::clone(&connection),
-            },
-            Step::Leaving => Event::Leaving {
-                subchannel: Arc::clone(&job.subchannel),
-                reason: connection.reason().cloned().unwrap_or(Leave::Unwanted),
-                answered: connection.wire().has_answered(),
-                lived: opened_at.elapsed(),
-            },
-            Step::Ended => break,
-        };
-        // Telling must not stop the streams that are still in flight.
-        let telling = job.events.send(event);
-        tokio::pin!(telling);
-        std::future::poll_fn(|cx| {
-            let _ = life.serve.poll(cx, &connection);
-            telling.as_mut().poll(cx).map(drop)
-        })
-        .await;
+    // The driver hears of the end in any case: with the connection, users' streams and sockets are dropped, and may panic.
+    if AssertUnwindSafe(live(&job, &mut life))
+        .catch_unwind()
+        .await
+        .is_err()
+    {
+        connection.leave(Leave::Broken(PANICKED.to_owned()));
     }
-    drop(life);
-    connection.close();
+    let untold = (!life.told).then(|| life.leaving(&job));
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(life)));
+    let _ = catch_unwind(AssertUnwindSafe(|| connection.close()));
+    if let Some(leaving) = untold {
+        let _ = job.events.send(leaving).await;
+    }
     let event = Event::Ended {
         subchannel: job.subchannel,
         connection,
@@ -119,10 +108,38 @@ pub(crate) async fn run(job: Job) {
     let _ = job.events.send(event).await;
 }
 
+/// Runs an open connection until it has ended.
+async fn live(job: &Job, life: &mut Life) {
+    loop {
+        let step = std::future::poll_fn(|cx| life.poll(cx)).await;
+        let event = match step {
+            Step::Roomier => Event::Roomier,
+            Step::Idle => Event::Idle {
+                subchannel: Arc::clone(&job.subchannel),
+                connection: Arc::clone(&life.connection),
+            },
+            Step::Leaving => life.leaving(job),
+            Step::Ended => return,
+        };
+        // Telling must not stop the streams that are still in flight.
+        let telling = job.events.send(event);
+        tokio::pin!(telling);
+        std::future::poll_fn(|cx| {
+            life.connection.register(cx.waker());
+            let _ = life.serve.poll(cx, &life.connection);
+            telling.as_mut().poll(cx).map(drop)
+        })
+        .await;
+        life.told |= matches!(step, Step::Leaving);
+    }
+}
+
+const PANICKED: &str = "a task of the connection panicked";
+
 /// How many cancelled streams h2 remembers, for frames that were under way when they were cancelled.
 const CANCELLED_REMEMBERED: usize = 256;
-/// How much memory beyond their bytes the small messages of one connection may take until they are read: a quarter of a million.
-/// h2 closes the connection after that.
+/// How much memory beyond their bytes the small messages of one connection may take until they are read; enough for a quarter
+/// of a million messages. h2 closes the connection after that.
 const SMALL_FRAMES: usize = 64 * 1024 * 1024;
 /// How much of one stream h2 takes from the request before it has left.
 const SEND_BUFFER: usize = 1024 * 1024;
@@ -176,6 +193,7 @@ async fn open(job: &Job) -> Result<(Arc<Connection>, Serve), String> {
 struct Life {
     serve: Serve,
     connection: Arc<Connection>,
+    opened_at: Instant,
     drain_timeout: Duration,
     drained_at: Option<Pin<Box<Sleep>>>,
     idle_check: Option<IdleCheck>,
@@ -183,6 +201,7 @@ struct Life {
     max_streams: u32,
     /// Whether its window was full when last looked at.
     was_full: bool,
+    /// The driver knows that it takes no new calls.
     told: bool,
     closing: bool,
 }
@@ -192,7 +211,7 @@ enum Step {
     Roomier,
     /// It had no call for a while.
     Idle,
-    /// It takes no new calls from now on. Happens once.
+    /// It takes no new calls from now on. Once the driver was told, this does not come again.
     Leaving,
     /// It is over.
     Ended,
@@ -202,6 +221,16 @@ enum Step {
 const GOODBYE: Duration = Duration::from_millis(500);
 
 impl Life {
+    fn leaving(&self, job: &Job) -> Event {
+        let connection = &self.connection;
+        Event::Leaving {
+            subchannel: Arc::clone(&job.subchannel),
+            reason: connection.reason().cloned().unwrap_or(Leave::Unwanted),
+            answered: connection.wire().has_answered(),
+            lived: self.opened_at.elapsed(),
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         let connection = &*self.connection;
         connection.register(cx.waker());
@@ -220,10 +249,12 @@ impl Life {
                 connection.settle_doubt();
                 return Poll::Ready(Step::Roomier);
             }
-            Some(Found::Alive) if connection.reason() == Some(&Leave::Silent) => {
+            Some(Found::Alive) if !connection.is_open() => {
                 // Late, but there: what it does for the calls in flight may still come to something.
-                connection.stop_draining();
-                self.drained_at = None;
+                connection.not_silent();
+                if !connection.is_draining() && !self.closing {
+                    self.drained_at = None;
+                }
             }
             Some(Found::Silent) if connection.is_open() => connection.leave(Leave::Silent),
             Some(Found::Dead) => {
@@ -249,7 +280,6 @@ impl Life {
             return Poll::Pending;
         }
         if !self.told {
-            self.told = true;
             return Poll::Ready(Step::Leaving);
         }
         if ended || self.serve.http2.is_none() {
@@ -320,7 +350,7 @@ impl Serve {
     fn poll(&mut self, cx: &mut Context<'_>, connection: &Connection) -> Poll<()> {
         let polled = catch_unwind(AssertUnwindSafe(|| self.poll_all(cx, connection)));
         polled.unwrap_or_else(|_| {
-            self.end("a task of the connection panicked");
+            self.end(PANICKED);
             Poll::Ready(())
         })
     }

@@ -26,6 +26,9 @@ pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<BoxedIo>> + Sen
 /// Opens connections to instances. Any `Fn(Arc<Instance>) -> impl Future<Output = io::Result<impl Io>>` is a connector.
 ///
 /// If TLS is configured, the channel runs it over the stream that this returns.
+///
+/// A write that returns an error must not have passed on any of its bytes: the channel sends a call again, whatever the call,
+/// when none of its request was written.
 pub trait Connector: Send + Sync + 'static {
     /// Opens one connection.
     ///

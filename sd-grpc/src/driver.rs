@@ -24,6 +24,7 @@ use crate::config::{ChannelConfig, KeepAlive};
 use crate::connect_line::ConnectLine;
 use crate::connection::{Connection, Leave};
 use crate::connection_task::{self, Job};
+use crate::ejection::Ejection;
 use crate::event::{EVENTS, Event};
 use crate::instrument::DriverMetrics;
 use crate::member::{Link, Member};
@@ -86,7 +87,8 @@ pub(crate) struct Driver {
 /// What happens later.
 enum Timer {
     Connect(Arc<Subchannel>),
-    Readmit(Arc<Subchannel>),
+    /// Ends the ejection that was to last until then.
+    Readmit(Arc<Subchannel>, Instant),
     MayGrow(Arc<Subchannel>),
 }
 
@@ -144,7 +146,9 @@ impl Driver {
         let first = self.subscription.state_and_mark_seen();
         self.apply(&first);
         loop {
-            if std::mem::take(&mut self.dirty) {
+            if self.dirty {
+                self.readmit_surplus();
+                self.dirty = false;
                 self.publish(self.condition());
             }
             let timer = self.timers.next();
@@ -242,7 +246,10 @@ impl Driver {
                     connection.leave(Leave::Idle);
                 }
             }
-            Event::TurnsAway { target } => self.eject(&target),
+            Event::TurnsAway { target } => {
+                self.eject(&target);
+                target.ejection_decided();
+            }
             Event::Grow { subchannel } => self.grow(&subchannel),
         }
     }
@@ -610,11 +617,32 @@ impl Driver {
         if member.state != EndpointState::Ready || !Arc::ptr_eq(link.subchannel.target(), target) {
             return;
         }
-        let time = link.ejection.begin(Instant::now());
+        let now = Instant::now();
+        let time = link.ejection.begin(now);
         info!(endpoint = %target.label(), ?time, "endpoint turns calls away and gets none");
         let subchannel = Arc::clone(&link.subchannel);
-        self.timers.later(time, Timer::Readmit(subchannel));
+        self.timers
+            .later(time, Timer::Readmit(subchannel, now + time));
         self.refresh(position, None);
+    }
+
+    /// Readmits ejected endpoints, the one whose time is over first before the others, while more than half of the connected
+    /// ones are ejected: some broke or were removed since.
+    fn readmit_surplus(&mut self) {
+        while self.counts.of(EndpointState::Ejected) > self.counts.of(EndpointState::Ready) {
+            let ejected = self
+                .members
+                .iter()
+                .filter(|member| member.state == EndpointState::Ejected);
+            let until = |member: &&Member| member.link.ejection.until();
+            let Some(first) = ejected.min_by_key(until) else {
+                return;
+            };
+            let subchannel = Arc::clone(&first.link.subchannel);
+            let endpoint = subchannel.target().label();
+            info!(%endpoint, "endpoint gets calls again: too few others are connected");
+            self.readmit(&subchannel);
+        }
     }
 
     fn readmit(&mut self, subchannel: &Arc<Subchannel>) {
@@ -622,7 +650,7 @@ impl Driver {
         let Some(link) = self.link(subchannel) else {
             return;
         };
-        link.ejection.is_on = false;
+        link.ejection.end(Instant::now());
         // One more call that is turned away ejects it again.
         subchannel.target().set_turned_away(almost);
         if let Some(position) = self.position(subchannel.target().id()) {
@@ -660,7 +688,13 @@ impl Driver {
         while let Some(timer) = self.timers.due(now) {
             match timer {
                 Timer::Connect(subchannel) => self.line.retry(subchannel),
-                Timer::Readmit(subchannel) => self.readmit(&subchannel),
+                Timer::Readmit(subchannel, end) => {
+                    let ejection = self.link(&subchannel).map(|link| &link.ejection);
+                    // It may have ended early, and another one may have begun.
+                    if ejection.and_then(Ejection::until) == Some(end) {
+                        self.readmit(&subchannel);
+                    }
+                }
                 Timer::MayGrow(subchannel) => subchannel.may_grow(),
             }
         }
@@ -691,7 +725,7 @@ impl Driver {
         let connected = member.shown().open > 0;
         // A failure stays until a connection.
         let failing = failure.is_some() || member.state == EndpointState::Failing;
-        let ejected = member.link.ejection.is_on;
+        let ejected = member.link.ejection.is_on();
         let state = EndpointState::of(&member.instance, connected, failing, ejected);
         self.counts.moved(Some(member.state), Some(state));
         member.state = state;

@@ -24,6 +24,8 @@ pub(crate) struct StreamPermit {
     waits_since: Option<Instant>,
     /// What the server had sent by then.
     life: u64,
+    /// Whether the endpoint serves or turns calls away was read from the answer's status.
+    judged: bool,
     /// Tells the policy. Dropped after the place is left.
     load: Option<LoadGuard>,
 }
@@ -34,6 +36,7 @@ impl StreamPermit {
         let load = connection.target().load().cloned();
         let mut permit = Self {
             life: 0,
+            judged: false,
             load: None,
             connection,
             shared,
@@ -77,7 +80,8 @@ impl StreamPermit {
     pub(crate) fn closed(&self) {
         if self.connection.is_open() {
             let go_away = self.connection.wire().go_away().cloned();
-            let broken = || Leave::Broken("the connection was closed".to_owned());
+            let why = self.connection.wire().error();
+            let broken = || Leave::Broken(why.unwrap_or("the connection was closed").to_owned());
             self.connection
                 .leave(go_away.map_or_else(broken, Leave::GoAway));
         }
@@ -97,13 +101,29 @@ impl StreamPermit {
         }
     }
 
+    /// The answer has this status, which says whether the endpoint serves or turns calls away. Only the first one counts.
+    pub(crate) fn judge(&mut self, code: Code) {
+        if std::mem::replace(&mut self.judged, true) {
+            return;
+        }
+        match code {
+            Code::Unavailable => self.turned_away(),
+            _ => self.target().set_turned_away(0),
+        }
+    }
+
     /// The endpoint cannot serve, as it says itself.
     pub(crate) fn turned_away(&self) {
         let limit = self.shared.config.eject_after;
-        if self.target().turned_away() >= limit && limit > 0 {
-            let target = Arc::clone(self.target());
-            // If the driver is busy, the next one tells it.
-            let _ = self.shared.events.try_send(Event::TurnsAway { target });
+        let target = self.target();
+        if target.turned_away() >= limit && limit > 0 && target.asks_for_ejection() {
+            let event = Event::TurnsAway {
+                target: Arc::clone(target),
+            };
+            if self.shared.events.try_send(event).is_err() {
+                // The driver is busy: the next call that is turned away tells it.
+                target.ejection_decided();
+            }
         }
     }
 
@@ -116,6 +136,7 @@ impl StreamPermit {
     pub(crate) fn answered(&mut self, trailers: &HeaderMap) {
         let code = trailers.get(Status::GRPC_STATUS);
         let code = code.map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()));
+        self.judge(code);
         let cannot_serve = matches!(code, Code::Unavailable | Code::ResourceExhausted);
         self.tell(if cannot_serve {
             Outcome::Failure

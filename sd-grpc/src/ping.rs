@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use h2::{Ping, PingPong};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::config::KeepAlive;
 use crate::connection::Connection;
@@ -14,8 +14,8 @@ use crate::connection::Connection;
 /// How long a server may take to answer the question whether it is there.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// A server that answers a PING but no call is not asked again before this: servers count PINGs between which they sent
-/// nothing, and by default allow two within five minutes.
+/// A server that answers a PING but no call is not asked again before this: servers count PINGs between which they sent no
+/// headers or data, and by default allow two within five minutes.
 const PAUSES: [Duration; 3] = [
     Duration::from_secs(10),
     Duration::from_secs(60),
@@ -38,13 +38,40 @@ pub(crate) struct Pings {
     ping_pong: PingPong,
     sent: Option<Sent>,
     keep_alive: Option<KeepAliveTimer>,
-    /// How often the server was asked since it last sent anything else, when, and what it had sent.
+    questions: Questions,
+}
+
+/// When the server may be asked whether it is there.
+#[derive(Default)]
+struct Questions {
+    /// How often it was asked since it last sent headers or data.
     asked: usize,
     last_asked: Option<Instant>,
-    life: u64,
+    /// How many frames of headers and data it had sent by then.
+    answers: u64,
+}
+
+impl Questions {
+    /// Counts a question to a server that has sent so many frames of headers and data, if it may be asked `now`.
+    fn may_ask(&mut self, now: Instant, answers: u64) -> bool {
+        if self.answers != answers {
+            self.answers = answers;
+            self.asked = 0;
+        }
+        let pause = PAUSES.get(self.asked.saturating_sub(1));
+        let pause = pause.or(PAUSES.last()).copied().unwrap_or_default();
+        let too_soon = |last| now.saturating_duration_since(last) < pause;
+        if self.last_asked.is_some_and(too_soon) {
+            return false;
+        }
+        self.asked += 1;
+        self.last_asked = Some(now);
+        true
+    }
 }
 
 struct Sent {
+    at: Instant,
     /// When it counts as unanswered.
     limit: Pin<Box<Sleep>>,
     /// Because calls got nothing, and not for keep-alive.
@@ -71,9 +98,7 @@ impl Pings {
                 life: 0,
                 last_life: Instant::now(),
             }),
-            asked: 0,
-            last_asked: None,
-            life: 0,
+            questions: Questions::default(),
         }
     }
 
@@ -94,13 +119,20 @@ impl Pings {
             return Poll::Ready(Found::Alive);
         }
         if !sent.told && sent.limit.as_mut().poll(cx).is_ready() {
-            // The answer is waited for nevertheless: it may be late.
-            sent.told = true;
-            return Poll::Ready(if sent.doubted {
-                Found::Silent
+            if !sent.doubted {
+                sent.told = true;
+                return Poll::Ready(Found::Dead);
+            }
+            // The answer is waited for nevertheless: it may be late. With keep-alive, no later than that allows.
+            if let Some(timer) = &self.keep_alive {
+                sent.doubted = false;
+                sent.limit = Box::pin(sleep_until(later(sent.at, timer.settings.timeout)));
+                // The next poll registers the timer.
+                cx.waker().wake_by_ref();
             } else {
-                Found::Dead
-            });
+                sent.told = true;
+            }
+            return Poll::Ready(Found::Silent);
         }
         Poll::Pending
     }
@@ -114,20 +146,10 @@ impl Pings {
             }
             return true;
         }
-        let life = connection.wire().life();
-        if life != self.life {
-            self.life = life;
-            self.asked = 0;
-        }
-        let pause = self.asked.checked_sub(1).map_or(Duration::ZERO, |before| {
-            let last = PAUSES.len() - 1;
-            PAUSES.get(before.min(last)).copied().unwrap_or_default()
-        });
-        if self.last_asked.is_some_and(|last| last.elapsed() < pause) {
+        let answers = connection.wire().answers();
+        if !self.questions.may_ask(Instant::now(), answers) {
             return false;
         }
-        self.asked += 1;
-        self.last_asked = Some(Instant::now());
         self.sent = send(&mut self.ping_pong, ANSWER_WITHIN, true);
         true
     }
@@ -164,6 +186,7 @@ fn send(ping_pong: &mut PingPong, within: Duration, doubted: bool) -> Option<Sen
     // This fails if one is under way, which the caller knows, or if the connection has ended, which its future tells.
     ping_pong.send_ping(Ping::opaque()).ok()?;
     Some(Sent {
+        at: Instant::now(),
         limit: Box::pin(sleep(within)),
         doubted,
         told: false,
@@ -174,4 +197,27 @@ fn send(ping_pong: &mut PingPong, within: Duration, doubted: bool) -> Option<Sen
 fn later(from: Instant, after: Duration) -> Instant {
     const YEARS: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
     from.checked_add(after).unwrap_or_else(|| from + YEARS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_headers_and_data_shorten_the_pause_between_two_questions_and_never_below_the_first() {
+        let (start, mut questions) = (Instant::now(), Questions::default());
+        let mut may_ask =
+            |seconds, answers| questions.may_ask(start + Duration::from_secs(seconds), answers);
+        assert!(may_ask(0, 1));
+        assert!(!may_ask(9, 2), "whatever came");
+        assert!(may_ask(10, 2));
+        assert!(!may_ask(19, 2));
+        assert!(may_ask(20, 2));
+        assert!(!may_ask(79, 2));
+        assert!(may_ask(80, 2));
+        assert!(!may_ask(389, 2));
+        assert!(may_ask(390, 2));
+        assert!(!may_ask(699, 2));
+        assert!(may_ask(700, 3) && may_ask(710, 3));
+    }
 }

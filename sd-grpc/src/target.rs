@@ -1,7 +1,7 @@
 //! Where calls go: one run of an instance at one address.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 use http::uri::{Authority, Scheme};
@@ -19,6 +19,8 @@ pub(crate) struct Target {
     counters: CachePadded<Counters>,
     /// How many calls in a row were turned away.
     turned_away: AtomicU32,
+    /// The driver was told so and has not decided yet.
+    told: AtomicBool,
     /// What the policy keeps of its calls.
     load: Option<Arc<dyn Load>>,
 }
@@ -56,6 +58,7 @@ impl Target {
             authority,
             counters: CachePadded::default(),
             turned_away: AtomicU32::new(0),
+            told: AtomicBool::new(false),
             load,
         }
     }
@@ -95,6 +98,16 @@ impl Target {
         if self.turned_away.load(Ordering::Relaxed) != count {
             self.turned_away.store(count, Ordering::Relaxed);
         }
+    }
+
+    /// Whether the driver is to be told that this turns calls away. `true` once until the driver has decided.
+    pub(crate) fn asks_for_ejection(&self) -> bool {
+        !self.told.load(Ordering::Relaxed) && !self.told.swap(true, Ordering::Relaxed)
+    }
+
+    /// The driver has decided whether to eject this, or was not told.
+    pub(crate) fn ejection_decided(&self) {
+        self.told.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn counters(&self) -> &Counters {

@@ -18,7 +18,7 @@ pub struct RetryThrottle {
     /// successes.
     pub token_ratio: f32,
     /// How many retries in a second are allowed whatever the bucket holds, so that a channel of few calls, or one with a bad
-    /// endpoint, does not stop to retry for good. At most 1 000 000. Default 10.
+    /// endpoint, does not stop retrying for good. At most 1 000 000. Default 10.
     pub floor_per_second: u32,
 }
 
@@ -86,13 +86,18 @@ impl Throttle {
         }
     }
 
-    /// Notes a failed attempt, and says whether another one may follow.
-    pub(crate) fn failed(&self) -> bool {
-        let after = self.tokens.fetch_sub(TOKEN, Ordering::Relaxed) - TOKEN;
-        if after < 0 {
+    /// Notes a failed attempt, also of a call that is not sent again.
+    pub(crate) fn failed(&self) {
+        let before = self.tokens.fetch_sub(TOKEN, Ordering::Relaxed);
+        if before < TOKEN {
             self.tokens.fetch_max(0, Ordering::Relaxed);
         }
-        after > self.max / 2 || self.floor.as_ref().is_some_and(Floor::pass)
+    }
+
+    /// Says whether a call may be sent again. Only for one to which nothing else is in the way: it may use up the floor.
+    pub(crate) fn may_retry(&self) -> bool {
+        self.tokens.load(Ordering::Relaxed) > self.max / 2
+            || self.floor.as_ref().is_some_and(Floor::pass)
     }
 
     /// Notes a successful call. Costs one load while the bucket is full, which it nearly always is.
@@ -115,13 +120,12 @@ mod tests {
             token_ratio: 0.5,
             floor_per_second: 0,
         });
-        assert!(throttle.failed());
-        assert!(!throttle.failed());
+        throttle.failed();
+        assert!(throttle.may_retry());
+        throttle.failed();
+        assert!(!throttle.may_retry());
         throttle.succeeded();
-        throttle.succeeded();
-        throttle.succeeded();
-        throttle.succeeded();
-        assert!(throttle.failed());
+        assert!(throttle.may_retry());
     }
 
     #[tokio::test(start_paused = true)]
@@ -133,7 +137,8 @@ mod tests {
         });
         let mut allowed = 0;
         for _ in 0..1_000 {
-            allowed += u32::from(throttle.failed());
+            throttle.failed();
+            allowed += u32::from(throttle.may_retry());
             tokio::time::advance(Duration::from_millis(1)).await;
         }
         assert_eq!(allowed, 10);
@@ -149,11 +154,10 @@ mod tests {
         for _ in 0..100 {
             throttle.failed();
         }
-        for _ in 0..4 {
-            throttle.succeeded();
-        }
-        assert!(!throttle.failed(), "one of two tokens left is half of them");
         throttle.succeeded();
+        assert!(!throttle.may_retry(), "one of two tokens is half of them");
+        throttle.succeeded();
+        assert!(throttle.may_retry());
         assert_eq!(throttle.tokens.load(Ordering::Relaxed), 2 * TOKEN);
     }
 }

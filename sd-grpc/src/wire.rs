@@ -20,8 +20,10 @@ use crate::frames::{Frame, Frames, kind};
 /// What was seen on a connection.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    /// Bytes of frames that only a server at work sends.
+    /// Bytes of all frames but PING and those of an unknown kind.
     life: AtomicU64,
+    /// Frames of headers and data.
+    answers: AtomicU64,
     settings: AtomicBool,
     max_streams: AtomicU32,
     max_header_list: AtomicU32,
@@ -77,6 +79,7 @@ impl Wire {
     pub(crate) fn new(window: u32) -> Self {
         Self {
             life: AtomicU64::new(0),
+            answers: AtomicU64::new(0),
             settings: AtomicBool::new(false),
             max_streams: AtomicU32::new(u32::MAX),
             max_header_list: AtomicU32::new(u32::MAX),
@@ -92,9 +95,14 @@ impl Wire {
         }
     }
 
-    /// Grows with every sign that the server works on something. PING and frames of no meaning are none.
+    /// Grows with every sign that the server works. Frames of PING and of an unknown kind are no such sign.
     pub(crate) fn life(&self) -> u64 {
         self.life.load(Ordering::Relaxed)
+    }
+
+    /// How many frames of headers and data the server has sent.
+    pub(crate) fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
     }
 
     /// Whether the server's SETTINGS have arrived.
@@ -166,6 +174,7 @@ impl Wire {
                 stream,
                 ..
             } => {
+                self.answers.fetch_add(1, Ordering::Relaxed);
                 self.last_headers.store(stream, Ordering::Relaxed);
                 self.answered.store(true, Ordering::Relaxed);
             }
@@ -174,6 +183,7 @@ impl Wire {
                 length,
                 ..
             } => {
+                self.answers.fetch_add(1, Ordering::Relaxed);
                 // A frame has at most 2^24 bytes.
                 let length = i64::try_from(length).unwrap_or(i64::MAX);
                 self.unread.fetch_add(length, Ordering::Relaxed);
@@ -363,9 +373,21 @@ mod tests {
             .unwrap();
         io.read_exact(&mut [0; 27]).await.unwrap();
         assert_eq!(wire.life(), 0);
+        theirs
+            .write_all(&[0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 1])
+            .await
+            .unwrap();
+        io.read_exact(&mut [0; 13]).await.unwrap();
+        assert_eq!((wire.life(), wire.answers()), (13, 0), "a window update");
         theirs.write_all(&HEADERS_OF_5).await.unwrap();
         io.read_exact(&mut [0; 12]).await.unwrap();
-        assert!(wire.life() > 0 && wire.has_answered());
+        assert!(wire.life() > 13 && wire.has_answered());
+        theirs
+            .write_all(&[0, 0, 1, 0, 0, 0, 0, 0, 5, 1])
+            .await
+            .unwrap();
+        io.read_exact(&mut [0; 10]).await.unwrap();
+        assert_eq!(wire.answers(), 2, "headers and data");
         assert_eq!(wire.last_headers(), 5);
     }
 

@@ -2,17 +2,21 @@
 
 mod common;
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use common::echo::{EchoClient, Text};
 use common::{Set, TestServer, eventually, instance_at, ready, within};
 use futures_util::StreamExt;
 use futures_util::stream;
-use sd_grpc::{ChannelConfig, EndpointState};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use sd_grpc::{ChannelConfig, EndpointState, KeepAlive};
+use sd_testing::{Direction, Fault, TcpProxy};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use tokio_stream::wrappers::ReceiverStream;
@@ -68,6 +72,71 @@ async fn a_connector_that_panics_has_failed_and_is_asked_again() {
         .unwrap();
     ready(&channel, 1).await;
     assert_eq!(dials.load(Ordering::SeqCst), 3);
+}
+
+/// A socket that panics when it is dropped.
+struct Fragile(TcpStream);
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        panic!("a bug in the socket")
+    }
+}
+
+impl AsyncRead for Fragile {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Fragile {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_whose_socket_panics_when_it_is_dropped_is_connected_again() {
+    let server = TestServer::start();
+    let proxy = TcpProxy::start(server.address).await.unwrap();
+    let address = proxy.address();
+    let connector = move |_| async move {
+        let stream = TcpStream::connect(address).await?;
+        Ok::<_, io::Error>(Fragile(stream))
+    };
+    let keep_alive = KeepAlive::new(Duration::from_secs(1), Duration::from_millis(200));
+    let channel = Set::of([instance_at(address)])
+        .channel()
+        .connector(connector)
+        .keep_alive(keep_alive.with_while_idle(true))
+        .build()
+        .unwrap();
+    ready(&channel, 1).await;
+    proxy.set(Fault::Hold(Direction::Both));
+    eventually("the dead connection is found", || {
+        channel.dump().endpoints[0].state != EndpointState::Ready
+    })
+    .await;
+    proxy.set(Fault::Pass);
+    ready(&channel, 1).await;
+    let mut client = EchoClient::new(channel);
+    within("a call", client.say("hello")).await.unwrap();
 }
 
 #[tokio::test]

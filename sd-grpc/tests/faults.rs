@@ -389,6 +389,63 @@ async fn a_call_on_a_connection_that_counted_as_silent_gets_its_answer_when_the_
     assert_eq!(answer.unwrap(), "done");
 }
 
+/// A channel to a server that never answers, behind a proxy, with a call under way on a connection that counts as silent.
+async fn silent_with_a_call(
+    config: ChannelConfig,
+    keep_alive: sd_grpc::KeepAlive,
+) -> (
+    TestServer,
+    TcpProxy,
+    BalancedChannel,
+    tokio::task::JoinHandle<Result<String, tonic::Status>>,
+) {
+    let server = TestServer::answering(|_| std::future::pending());
+    let proxy = TcpProxy::start(server.address).await.unwrap();
+    let set = Set::of([instance_at(proxy.address())]);
+    let builder = set.channel().config(config).keep_alive(keep_alive);
+    let channel = builder.build().unwrap();
+    ready(&channel, 1).await;
+    let mut client = EchoClient::new(channel.clone());
+    let call = tokio::spawn(async move { client.say("hello").await });
+    eventually("the call arrives", || server.calls() == 1).await;
+    proxy.set(Fault::Hold(Direction::Both));
+    let mut client = EchoClient::new(channel.clone());
+    let drop_calls = async {
+        while channel.dump().endpoints[0].state == EndpointState::Ready {
+            let _ = timeout(Duration::from_millis(150), client.say("hello")).await;
+        }
+    };
+    within("the connection counts as silent", drop_calls).await;
+    (server, proxy, channel, call)
+}
+
+#[tokio::test]
+async fn answers_to_pings_do_not_hold_up_the_end_of_a_connection_that_counted_as_silent() {
+    let mut config = ChannelConfig::default();
+    config.silent_after = 1;
+    config.drain_timeout = Duration::from_secs(3);
+    let keep_alive = sd_grpc::KeepAlive::new(Duration::from_secs(1), Duration::from_secs(10));
+    let (_server, proxy, channel, call) = silent_with_a_call(config, keep_alive).await;
+    proxy.set(Fault::Pass);
+    // Keep-alive asks more often than the calls in flight have time to finish.
+    within("the channel ends", channel.close()).await;
+    let status = within("the call ends", call).await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn keep_alive_ends_a_silent_connection_that_does_not_answer_later_either() {
+    let mut config = ChannelConfig::default();
+    config.silent_after = 1;
+    config.drain_timeout = Duration::from_secs(600);
+    // The connection counts as silent long before keep-alive itself asks.
+    let keep_alive = sd_grpc::KeepAlive::new(Duration::from_secs(300), Duration::from_secs(2));
+    let (_server, _proxy, _channel, call) = silent_with_a_call(config, keep_alive).await;
+    let status = within("the call ends", call).await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("silent"), "{status}");
+}
+
 #[tokio::test]
 async fn calls_that_are_dropped_while_they_wait_show_that_a_server_is_silent() {
     let (_server, behind, proxy, set) = frozen_pair().await;

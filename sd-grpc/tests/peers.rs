@@ -560,6 +560,74 @@ async fn of_two_endpoints_that_turn_calls_away_one_stays() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_turns_calls_away_after_its_headers_is_ejected() {
+    let bad = Raw::start(&settings(), None, |_, respond| async move {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", (Code::Unavailable as i32).into());
+        answer(respond, trailers);
+    })
+    .await;
+    let good = TestServer::start();
+    let set = Set::of([bad.instance(), good.instance()]);
+    let channel = set.channel().build().unwrap();
+    ready(&channel, 2).await;
+    let ended = calls(&channel, 1, 40, false).await;
+    assert_eq!(ended.failed.len(), 5, "five calls in a row show it");
+    let label = bad.address.to_string();
+    eventually("it is ejected", || {
+        let mut endpoints = channel.dump().endpoints.into_iter();
+        let bad = endpoints.find(|one| *one.address == *label).unwrap();
+        bad.state == EndpointState::Ejected
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_ejected_endpoint_gets_calls_again_when_the_others_are_gone() {
+    let bad = Raw::start(&settings(), None, |_, mut respond| async move {
+        respond.send_reset(Reason::INTERNAL_ERROR);
+    })
+    .await;
+    let good = TestServer::start();
+    let mut config = ChannelConfig::default();
+    config.connect_wait = Duration::from_millis(100);
+    let set = Set::of([bad.instance(), good.instance()]);
+    let channel = set.channel().config(config).build().unwrap();
+    ready(&channel, 2).await;
+    let state = || {
+        let label = bad.address.to_string();
+        let mut endpoints = channel.dump().endpoints.into_iter();
+        endpoints.find(|one| *one.address == *label).unwrap().state
+    };
+    let ended = calls(&channel, 1, 40, false).await;
+    assert_eq!(ended.failed.len(), 5, "five calls in a row show it");
+    eventually("it is ejected", || state() == EndpointState::Ejected).await;
+    let first_end = Instant::now() + Duration::from_secs(1);
+
+    set.set([bad.instance()]);
+    eventually("the good one is gone", || {
+        channel.dump().endpoints.len() == 1
+    })
+    .await;
+    let ended = calls(&channel, 1, 1, false).await;
+    assert_eq!(ended.failed.len(), 1);
+    let status = &ended.failed[0];
+    assert_eq!(status.code(), Code::Internal, "it was called: {status}");
+
+    // The second time lasts twice as long, and does not end with the first one's.
+    set.set([bad.instance(), good.instance()]);
+    ready(&channel, 2).await;
+    let second = Instant::now();
+    let ended = calls(&channel, 1, 40, false).await;
+    assert_eq!(ended.failed.len(), 1, "one more call shows it");
+    eventually("it is ejected", || state() == EndpointState::Ejected).await;
+    tokio::time::sleep_until(first_end + Duration::from_millis(100)).await;
+    let is_ejected = state() == EndpointState::Ejected;
+    // On a slow machine the second time may be over as well.
+    assert!(is_ejected || second.elapsed() >= Duration::from_secs(2));
+}
+
+#[tokio::test]
 async fn one_bad_endpoint_of_four_fails_no_idempotent_call_however_many_there_are() {
     let bad = TestServer::answering(|_| async { Err(tonic::Status::unavailable("not now")) });
     let good = [

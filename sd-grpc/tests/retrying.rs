@@ -168,6 +168,19 @@ async fn retries_stop_while_most_calls_fail() {
 }
 
 #[tokio::test]
+async fn calls_that_are_not_sent_again_use_up_none_of_the_retries_that_are_always_allowed() {
+    let server = failing(2, unavailable);
+    let mut config = ChannelConfig::default();
+    config.retry_throttle.max_tokens = 1;
+    config.retry_throttle.floor_per_second = 1;
+    let channel = channel(&[&server], |builder| builder.config(config)).await;
+    let mut client = EchoClient::new(channel.clone());
+    client.say("hello").await.unwrap_err();
+    call(&channel).await.unwrap();
+    assert_eq!(server.calls(), 3);
+}
+
+#[tokio::test]
 async fn one_deadline_covers_all_attempts_and_the_server_sees_it_shrink() {
     let server = failing(2, unavailable);
     let mut config = ChannelConfig::default();

@@ -261,6 +261,31 @@ async fn readiness_and_record_change_while_it_serves() {
 }
 
 #[tokio::test]
+async fn a_change_during_the_shutdown_fails_at_once() {
+    let registry = Memory::new().connect();
+    let mut greeters = registry.subscribe("greeter").unwrap();
+    let (listener, address) = listener().await;
+    let running = server(&registry, address)
+        .drain(Duration::from_secs(600))
+        .listen(listener, Services::new())
+        .start();
+    running.registered().await.unwrap();
+    let changing = async {
+        wait_for(&mut greeters, "unready", |set| {
+            set.len() == 1 && !set[0].is_ready()
+        })
+        .await;
+        running.set_ready(true).await
+    };
+    let changed = tokio::select! {
+        _ = running.shutdown() => panic!("it drains for minutes"),
+        changed = timeout(SOON, changing) => changed,
+    };
+    let error = changed.expect("it does not wait for the end").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+}
+
+#[tokio::test]
 async fn all_ports_and_instances_end_in_one_order() {
     let registry = Memory::new().connect();
     let mut greeters = registry.subscribe("greeter").unwrap();

@@ -104,14 +104,17 @@ impl Lifecycle {
             let registered = all_registered(&guards).await;
             progress.send_replace(Progress::Registered(registered));
         };
-        tokio::select! {
-            () = orders.shutdown.cancelled() => {}
-            ended = serving.ended() => {
-                // One port answers no more: withdraw at once.
-                let _ = end_all(guards, RegistrationGuard::deregister).await;
-                return Err(ended);
-            }
+        let ended = tokio::select! {
+            () = orders.shutdown.cancelled() => None,
+            ended = serving.ended() => Some(ended),
             ((), never) = join(told, apply_changes(&guards, &mut orders.changes)) => match never {},
+        };
+        // Changes that come from here on fail at once, and do not wait for the stop.
+        drop(orders.changes);
+        if let Some(ended) = ended {
+            // One port answers no more: withdraw at once.
+            let _ = end_all(guards, RegistrationGuard::deregister).await;
+            return Err(ended);
         }
         info!(services = ?services(&guards), "stopping");
         health.drain();
