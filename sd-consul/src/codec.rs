@@ -110,7 +110,7 @@ pub(crate) struct Node {
     #[serde(default)]
     pub(crate) address: String,
     #[serde(default)]
-    datacenter: String,
+    pub(crate) datacenter: String,
     meta: Option<BTreeMap<String, String>>,
 }
 
@@ -482,10 +482,8 @@ impl Codec {
         match maintenance {
             None => {}
             // What is said of an earlier run under the id says nothing of this one.
-            Some(Reason::Override(overriding)) if overriding.incarnation != incarnation => {}
-            Some(Reason::Override(overriding)) => {
-                instance = instance.with_override(overriding.said);
-            }
+            Some(Reason::Override(reason)) if reason.incarnation != incarnation => {}
+            Some(Reason::Override(reason)) => instance = instance.with_override(reason.said),
             Some(Reason::NotReady | Reason::Other(_)) => instance = instance.with_ready(false),
         }
         let version = if is_ours { VERSION } else { THEIR_VERSION };

@@ -20,14 +20,14 @@ pub(crate) enum Reason {
     /// Its owner is not ready.
     NotReady,
     /// An operator says something else than its owner.
-    Override(Overriding),
+    Override(OverrideReason),
     /// That of another program or of a later version, which also ends it.
     Other(String),
 }
 
 /// What an operator says of one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Overriding {
+pub(crate) struct OverrideReason {
     pub(crate) said: Override,
     pub(crate) incarnation: Incarnation,
     /// Whether its owner was ready when that was said.
@@ -58,7 +58,7 @@ impl Reason {
                 None => (rest, true),
             };
             let (said, incarnation) = rest.split_once(' ')?;
-            Some(Self::Override(Overriding {
+            Some(Self::Override(OverrideReason {
                 said: Override::from_name(said)?,
                 incarnation: incarnation.parse().ok()?,
                 over_ready,
@@ -72,7 +72,7 @@ impl Reason {
         match self {
             Self::NotReady => NOT_READY.to_owned(),
             Self::Other(text) => text.clone(),
-            Self::Override(Overriding {
+            Self::Override(OverrideReason {
                 said,
                 incarnation,
                 over_ready,
@@ -84,11 +84,9 @@ impl Reason {
     }
 
     /// What an operator says of this run.
-    pub(crate) fn overriding(&self, incarnation: Incarnation) -> Option<Overriding> {
+    pub(crate) fn override_of(&self, incarnation: Incarnation) -> Option<OverrideReason> {
         match self {
-            Self::Override(overriding) if overriding.incarnation == incarnation => {
-                Some(*overriding)
-            }
+            Self::Override(reason) if reason.incarnation == incarnation => Some(*reason),
             _ => None,
         }
     }
@@ -98,7 +96,7 @@ impl Reason {
     pub(crate) fn wanted(instance: &Instance, now: Option<&Self>) -> Option<Self> {
         let stays = now.filter(|now| match now {
             Self::NotReady => false,
-            Self::Override(_) => now.overriding(instance.incarnation()).is_some(),
+            Self::Override(_) => now.override_of(instance.incarnation()).is_some(),
             Self::Other(_) => true,
         });
         let own = || (!instance.is_ready()).then_some(Self::NotReady);
@@ -113,8 +111,8 @@ mod tests {
     #[test]
     fn a_reason_is_written_and_read() {
         let incarnation = Incarnation::from_u64(0x2a);
-        let overriding = |said, over_ready| {
-            Reason::Override(Overriding {
+        let said_of = |said, over_ready| {
+            Reason::Override(OverrideReason {
                 said,
                 incarnation,
                 over_ready,
@@ -124,11 +122,11 @@ mod tests {
             ("sd: not ready", Reason::NotReady),
             (
                 "sd: override draining 000000000000002a",
-                overriding(Override::Draining, true),
+                said_of(Override::Draining, true),
             ),
             (
                 "sd: override unready 000000000000002a, not ready",
-                overriding(Override::Unready, false),
+                said_of(Override::Unready, false),
             ),
             ("disk change", Reason::Other("disk change".to_owned())),
             (
@@ -146,7 +144,7 @@ mod tests {
         let ready = Instance::new("s", "h:1").unwrap();
         let unready = ready.clone().with_ready(false);
         let said = |incarnation| {
-            Some(Reason::Override(Overriding {
+            Some(Reason::Override(OverrideReason {
                 said: Override::Draining,
                 incarnation,
                 over_ready: true,

@@ -1,18 +1,25 @@
 //! What operators say of records, and the removal of records, at the agent that keeps them.
 //!
-//! An agent compares nothing, so whose the record is, is looked up before. What is written names the run, and says nothing of another
-//! one that takes the id meanwhile.
+//! An agent compares nothing, so each write comes right after the read that says whose the record is. Another run may still take the id
+//! in between. An override names its run, so it says nothing of that one. That its owner is not ready, the end of the maintenance mode
+//! and the removal name no run: they hit the other run, whose next renewal mends them.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use sd_core::port::{Operator, check_run, no_such_record};
-use sd_core::{Error, ErrorKind, Override, RecordId, Result};
+use sd_core::{Endpoint, Error, ErrorKind, Override, RecordId, Result};
 
 use crate::client::Client;
 use crate::codec::{HealthEntry, service_id};
-use crate::maintenance::{Overriding, Reason};
+use crate::maintenance::{OverrideReason, Reason};
+use crate::writing::agent::AgentNode;
 use crate::writing::records::{Holder, RecordState, Records, run_in};
+
+/// How often an override is written if its owner, which has just become ready, writes it away.
+const MOST_WRITES: usize = 5;
+/// Where agents listen unless told otherwise.
+const PORT: u16 = 8500;
 
 /// Changes records of other processes at one agent.
 #[derive(Debug)]
@@ -56,17 +63,69 @@ impl ConsulOperator {
                 "{:?} is not one of our records: at its node {:?}, use consul maint -service={id} or consul services deregister -id={id}",
                 record.id,
                 node.name,
-                id = entry.service.id
+                id = shell_word(&entry.service.id)
             )));
         };
         if let Err(conflict) = check_run(op, record, run) {
             return Ok(conflict);
         }
+        // The catalog lags behind an agent that has just lost the record.
+        let own = self.client.agent_node(op).await?;
+        let is_own = |own: AgentNode| own.name == node.name && own.datacenter == node.datacenter;
+        if own.is_some_and(is_own) {
+            return Ok(no_such_record(op, record));
+        }
+        let example = Endpoint::tcp(&node.address, PORT)
+            .map(|address| format!(", for example with consul://{address}"))
+            .unwrap_or_default();
         Ok(Error::new(ErrorKind::Unsupported, op).because(format!(
-            "{:?} is kept by the agent of the node {:?}, and no other agent can change it: connect to that one, for example with \
-             consul://{}:8500",
-            record.id, node.name, node.address
+            "{:?} is kept by the agent of the node {:?}, and no other agent can change it: connect to that one{example}",
+            record.id, node.name
         )))
+    }
+
+    /// Writes an override, or its end, over what the agent has now.
+    async fn write(
+        &self,
+        records: &Records<'_>,
+        record: &RecordId,
+        wanted: Option<Override>,
+    ) -> Result<()> {
+        let (client, op) = (&self.client, records.op);
+        let found = self.find(records, record).await?;
+        if records.is_over(&found) {
+            return Err(no_such_record(op, record));
+        }
+        let id = service_id(&record.service, &record.id);
+        let now = found.maintenance;
+        let over_ready = match &now {
+            None => true,
+            Some(Reason::NotReady) => false,
+            Some(Reason::Override(before)) => {
+                before.incarnation != record.incarnation || before.over_ready
+            }
+            Some(Reason::Other(why)) => {
+                return Err(Error::new(ErrorKind::Conflict, op).because(format!(
+                    "{:?} is in maintenance mode for a reason of another program ({why}): end that first, with consul maint -disable \
+                     -service={}",
+                    record.id,
+                    shell_word(&id)
+                )));
+            }
+        };
+        let wanted = match wanted {
+            Some(said) => Some(Reason::Override(OverrideReason {
+                said,
+                incarnation: record.incarnation,
+                over_ready,
+            })),
+            None => (!over_ready).then_some(Reason::NotReady),
+        };
+        match &wanted {
+            _ if now == wanted => Ok(()),
+            Some(reason) => client.replace_maintenance(op, &id, reason).await,
+            None => client.set_maintenance(op, &id, None).await,
+        }
     }
 }
 
@@ -81,42 +140,20 @@ impl Operator for ConsulOperator {
         }
         let client = &self.client;
         let records = Records { client, op: OP };
-        let found = self.find(&records, record).await?;
-        if records.is_over(&found) {
-            return Err(no_such_record(OP, record));
-        }
-        let now = found.maintenance;
-        let over_ready = match &now {
-            None => true,
-            Some(Reason::NotReady) => false,
-            Some(Reason::Override(before)) => {
-                before.incarnation != record.incarnation || before.over_ready
-            }
-            Some(Reason::Other(why)) => {
-                return Err(Error::new(ErrorKind::Conflict, OP).because(format!(
-                    "{:?} is in maintenance mode for a reason of another program ({why}): end that first, with consul maint -disable \
-                     -service={}",
-                    record.id,
-                    service_id(&record.service, &record.id)
-                )));
-            }
-        };
-        let wanted = match wanted {
-            Some(said) => Some(Reason::Override(Overriding {
-                said,
-                incarnation: record.incarnation,
-                over_ready,
-            })),
-            None => (!over_ready).then_some(Reason::NotReady),
-        };
-        if now != wanted {
-            let id = service_id(&record.service, &record.id);
-            match &wanted {
-                Some(reason) => client.replace_maintenance(OP, &id, reason).await?,
-                None => client.set_maintenance(OP, &id, None).await?,
+        for _ in 0..MOST_WRITES {
+            self.write(&records, record, wanted).await?;
+            let now = records.until_maintained(record).await?;
+            // That of another operator counts as well: the last one stays.
+            let is_overridden =
+                now.is_some_and(|now| now.override_of(record.incarnation).is_some());
+            if is_overridden || wanted.is_none() {
+                return Ok(());
             }
         }
-        records.until_maintained(record).await
+        Err(Error::new(ErrorKind::Unavailable, OP).because(format!(
+            "the override of {:?} was written {MOST_WRITES} times, and each time its owner or another program ended it: try again",
+            record.id
+        )))
     }
 
     async fn remove(&self, record: &RecordId) -> Result<()> {
@@ -127,5 +164,26 @@ impl Operator for ConsulOperator {
         let id = service_id(&record.service, &record.id);
         client.remove_service(OP, &id).await?;
         records.until_gone(record).await
+    }
+}
+
+/// As one word of a POSIX shell, whatever it holds.
+fn shell_word(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_pasted_into_a_shell_is_one_word() {
+        for (text, word) in [
+            ("web", "'web'"),
+            ("a b;$(c)`d`", "'a b;$(c)`d`'"),
+            ("it's", r"'it'\''s'"),
+        ] {
+            assert_eq!(shell_word(text), word);
+        }
     }
 }

@@ -19,6 +19,22 @@ use crate::maintenance::{Reason, maintenance_id};
 /// The time-to-live of a check that nothing passes: ten years.
 const NEVER_PASSES: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+/// What the agent says of itself.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct AgentSelf {
+    config: AgentNode,
+}
+
+/// The node of an agent.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct AgentNode {
+    #[serde(rename = "NodeName")]
+    pub(crate) name: String,
+    pub(crate) datacenter: String,
+}
+
 /// A service of the agent.
 #[derive(Debug)]
 pub(crate) struct AgentService {
@@ -55,6 +71,15 @@ impl Client {
         }
         answer.success(op)?.json::<ServiceHealth>(op)?;
         Ok(None)
+    }
+
+    /// The agent's node; `None` if the token may not read it.
+    pub(crate) async fn agent_node(&self, op: &'static str) -> Result<Option<AgentNode>> {
+        let request = self.local(op, Method::GET, &["agent", "self"]);
+        match self.call(request).await {
+            Err(error) if error.kind() == ErrorKind::Denied => Ok(None),
+            told => Ok(Some(told?.json::<AgentSelf>(op)?.config)),
+        }
     }
 
     /// The id of a service of the agent that differs from `id` only in case, if there is one. To the catalog both are the same.

@@ -231,7 +231,14 @@ impl Records<'_> {
             }
         }
         client.put_service(op, definition).await?;
-        if changed && (known.is_none() || wanted.is_none()) {
+        let is_due = match (known, &wanted) {
+            (Some(_), Some(_)) => false,
+            (Some(_), None) => {
+                changed && (is_dropped || self.may_end_maintenance(instance).await?)
+            }
+            (None, _) => changed,
+        };
+        if is_due {
             client.set_maintenance(op, id, wanted.as_ref()).await?;
         }
         // A check that was there before goes on as it was, and that of one that is not ready begins as critical. Also, an agent that is
@@ -240,6 +247,15 @@ impl Records<'_> {
             client.pass_check(op, id).await?;
         }
         Ok(is_dropped)
+    }
+
+    /// Whether the maintenance mode is still one that the record's owner ends. An operator may have overridden it since it was read, and
+    /// the agent ends it for any reason.
+    async fn may_end_maintenance(&self, instance: &Instance) -> Result<bool> {
+        let Holder::Us(now) = self.holder(&instance.record_id()).await? else {
+            return Ok(false);
+        };
+        Ok(Reason::wanted(instance, now.maintenance.as_ref()).is_none())
     }
 
     /// Returns when the catalog shows the record, with or without what an operator says of it; without if that was dropped.
@@ -281,23 +297,26 @@ impl Records<'_> {
         .await
     }
 
-    /// Returns when the catalog shows the record in the maintenance mode that the agent has for it, which several may change at once.
+    /// Returns when the catalog shows the record in the maintenance mode that the agent has for it, and says why it is in it. That need
+    /// not be what was written: several may change it at once.
     ///
     /// # Errors
     /// `NotFound` if the record is gone meanwhile.
-    pub(crate) async fn until_maintained(&self, record: &RecordId) -> Result<()> {
+    pub(crate) async fn until_maintained(&self, record: &RecordId) -> Result<Option<Reason>> {
         let reading = async {
             let mut pause = FIRST_PAUSE;
             loop {
+                let entries = self.look(record, &mut pause).await?;
+                // The agent after the catalog: so what both say was not written away in between.
                 let Holder::Us(RecordState { maintenance, .. }) = self.holder(record).await? else {
                     return Err(no_such_record(self.op, record));
                 };
-                let Some(entries) = self.look(record, &mut pause).await? else {
-                    return Ok(());
-                };
-                let mut ours = entries.iter().filter(|entry| is_ours(record, entry));
-                if ours.any(|entry| Reason::of(&entry.checks, &entry.service.id) == maintenance) {
-                    return Ok(());
+                let is_shown = entries.is_none_or(|entries| {
+                    let mut ours = entries.iter().filter(|entry| is_ours(record, entry));
+                    ours.any(|entry| Reason::of(&entry.checks, &entry.service.id) == maintenance)
+                });
+                if is_shown {
+                    return Ok(maintenance);
                 }
             }
         };
@@ -349,7 +368,7 @@ impl Records<'_> {
         Ok(read.map(|read| read.entries))
     }
 
-    async fn within_limit(&self, reading: impl Future<Output = Result<()>>) -> Result<()> {
+    async fn within_limit<T>(&self, reading: impl Future<Output = Result<T>>) -> Result<T> {
         let limit = self.client.config().request_timeout;
         timeout(limit, reading).await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Timeout, self.op).because(format!(

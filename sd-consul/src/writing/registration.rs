@@ -100,8 +100,8 @@ impl Registration for ConsulRegistration {
             let id = service_id(&self.record.service, &self.record.id);
             self.client.pass_check(OP, &id).await?;
         }
-        let said = now.and_then(|now| now.overriding(self.record.incarnation));
-        let said = said.map(|overriding| overriding.said);
+        let said = now.and_then(|now| now.override_of(self.record.incarnation));
+        let said = said.map(|reason| reason.said);
         Ok(Renewed::new(self.liveness()).with_override(said))
     }
 
