@@ -48,6 +48,8 @@ async fn a_removal_that_stopped_halfway_is_mended_by_the_owner() {
     let prefix = prefix();
     let owner = registry(&prefix);
     let mut guard = owner.register(instance(1)).ttl(TTL).await.unwrap();
+    let set = owner.set_override(guard.record_id(), Override::Draining);
+    set.await.unwrap();
     let key = format!("{prefix}/greeter/{}", guard.record_id().id);
     let mut json = serde_json::to_value(&*guard.instance()).unwrap();
     json["withdrawn"] = true.into();
@@ -57,7 +59,27 @@ async fn a_removal_that_stopped_halfway_is_mended_by_the_owner() {
     assert!(owner.list("greeter").await.unwrap().is_empty());
     event(&mut guard, "lost").await;
     event(&mut guard, "registered").await;
-    assert_eq!(owner.list("greeter").await.unwrap().len(), 1);
+    let listed = owner.list("greeter").await.unwrap();
+    assert_eq!(listed.len(), 1);
+    // Although the key was there all the time.
+    assert_eq!(listed.instances()[0].overridden(), None);
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn what_has_no_lease_cannot_be_overridden_for_good() {
+    let prefix = prefix();
+    let registry = registry(&prefix);
+    let instance = instance(1);
+    let key = format!("{prefix}/greeter/{}", instance.id());
+    let json = serde_json::to_string(&instance).unwrap();
+    let mut raw = raw(&server()).await;
+    raw.put(key, json, None).await.unwrap();
+    let record = instance.record_id();
+    let refused = registry.set_override(&record, Override::Draining).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unsupported);
+    registry.remove_record(&record).await.unwrap();
+    assert!(registry.list("greeter").await.unwrap().is_empty());
 }
 
 #[tokio::test]

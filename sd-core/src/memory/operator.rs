@@ -11,7 +11,7 @@ use crate::model::name::ElectionName;
 use crate::port::elector::CandidateId;
 
 /// Changes the data of a [`Memory`] as an operator changes a server's data, whichever client owns it. For simulations and
-/// tests.
+/// tests. Readers are not told why a record goes; [`sd_core::Operator`](crate::Operator), which has the same name, tells them.
 #[derive(Clone, Debug)]
 pub struct Operator {
     store: Arc<Store>,

@@ -55,9 +55,11 @@ pub(crate) fn without_older_runs(set: Snapshot) -> Snapshot {
 fn claim(instance: &Instance, made: Option<Made>) -> Option<Claim<'_>> {
     let applies = matches!(instance.endpoint().address(), Address::Tcp { .. })
         && instance.id_holds_incarnation();
+    // An override ends with its record, so what an operator says of a run says that it is no remnant.
+    let counts_first = instance.is_ready() || instance.overridden().is_some();
     // The id decides only between records that were made together.
     made.filter(|_| applies)
-        .map(|made| (instance.is_ready(), made, instance.id().as_str()))
+        .map(|made| (counts_first, made, instance.id().as_str()))
 }
 
 /// Whether it is worth looking closer, in a set where hardly any two ever share an address. An id that was made of an address is
@@ -82,7 +84,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Moment;
-    use crate::{Incarnation, InstanceId, Revision, ServiceName};
+    use crate::{Incarnation, InstanceId, Override, Revision, ServiceName};
 
     /// The run with this number at an address.
     fn run(address: &str, number: u32) -> Instance {
@@ -129,6 +131,13 @@ mod tests {
         assert_eq!(left(set(both)), ["h:1-00000001"]);
         let neither = [(run("h:1", 1).with_ready(false), 1), (draining, 2)];
         assert_eq!(left(set(neither)), ["h:1-00000002"]);
+    }
+
+    #[test]
+    fn a_run_that_an_operator_drains_is_not_replaced_by_one_that_crashed_before() {
+        let drained = run("h:1", 2).with_override(Override::Draining);
+        let both = [(run("h:1", 1), 1), (drained, 2)];
+        assert_eq!(left(set(both)), ["h:1-00000002"]);
     }
 
     #[test]

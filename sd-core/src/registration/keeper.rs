@@ -647,7 +647,13 @@ impl Keeper {
                 status.phase = phase;
                 status.since = now;
             }
-            status.error = event.error().cloned();
+            // An operator's word says nothing about an update that waits.
+            if !matches!(
+                event,
+                RegistrationEvent::Overridden(_) | RegistrationEvent::OverrideCleared
+            ) {
+                status.error = event.error().cloned();
+            }
             if matches!(event, RegistrationEvent::Lost(_)) {
                 status.overridden = None;
             }

@@ -14,7 +14,7 @@ use crate::client::answer::found_sets;
 use crate::codec::overrides::{self, Overriding};
 use crate::codec::{Layout, Record, is_json};
 use crate::writing::ownership::stored_in;
-use crate::writing::removal::{MOST_ROUNDS, Removal, changes_too_fast};
+use crate::writing::removal::{Beside, MOST_ROUNDS, Removal, changes_too_fast};
 
 /// Changes records of other processes at one cluster.
 #[derive(Debug)]
@@ -90,6 +90,15 @@ impl Found {
         Ok(key)
     }
 
+    /// What lies at `key`, where its override would be.
+    fn beside_at<'a>(&self, key: &'a str) -> Beside<'a> {
+        Beside {
+            key,
+            revision: self.beside.as_ref().map_or(0, KeyValue::mod_revision),
+            is_override: self.is_overridden(),
+        }
+    }
+
     /// Whether an override lies beside it, and not what go-kit takes for an entry.
     fn is_overridden(&self) -> bool {
         self.beside
@@ -109,6 +118,12 @@ impl Operator for EtcdOperator {
             if matches!(found.stored, Record::Withdrawn(_)) {
                 return Err(no_such_record(OP, record));
             }
+            if found.entry.lease() == 0 {
+                return Err(Error::new(ErrorKind::Unsupported, OP).because(format!(
+                    "{} has no lease, with which an override would end: change the record itself, or remove it",
+                    found.key
+                )));
+            }
             let step = match wanted {
                 None => TxnOp::delete(key, None),
                 Some(said) => {
@@ -124,11 +139,9 @@ impl Operator for EtcdOperator {
                     TxnOp::put(key, value, Some(with_record))
                 }
             };
-            // 0 stands for a key that is not there.
-            let beside = found.beside.map_or(0, |beside| beside.mod_revision());
             let unchanged = [
                 (found.key.as_str(), found.entry.mod_revision()),
-                (key, beside),
+                (key, found.beside_at(key).revision),
             ];
             let unchanged =
                 unchanged.map(|(key, at)| Compare::mod_revision(key, CompareOp::Equal, at));
@@ -149,18 +162,30 @@ impl Operator for EtcdOperator {
     async fn remove(&self, record: &RecordId) -> Result<()> {
         const OP: &str = "etcd: remove record";
         let key = self.layout.override_key(&record.service, &record.id);
+        let mut was_announced = false;
         for _ in 0..MOST_ROUNDS {
-            let found = self.find(OP, record).await?;
-            let beside = key.as_deref().filter(|_| found.is_overridden());
+            let found = match self.find(OP, record).await {
+                // What was announced is gone, and its id may be taken again.
+                Err(error)
+                    if was_announced
+                        && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) =>
+                {
+                    return Ok(());
+                }
+                found => found?,
+            };
             let removal = Removal {
                 client: &self.client,
                 op: OP,
                 key: &found.key,
+                beside: key.as_deref().map(|key| found.beside_at(key)),
             };
             let announced = removal.announce(&found.entry, Some(&found.stored)).await?;
-            if let Some(last) = announced
-                && removal.delete(last, beside).await?
-            {
+            let Some(last) = announced else {
+                continue;
+            };
+            was_announced = true;
+            if removal.delete(last).await? {
                 return Ok(());
             }
         }

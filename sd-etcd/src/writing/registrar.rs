@@ -6,14 +6,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
+use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, PutOptions, Txn, TxnOp};
 use sd_core::port::{Attempt, Limits, Registration};
 use sd_core::{Error, ErrorKind, Instance, RecordId, Registrar, Result};
 
 use crate::client::Client;
-use crate::client::answer::found;
+use crate::client::answer::found_sets;
 use crate::client::leases::{LONGEST_TTL, Leases, SHORTEST_TTL};
-use crate::codec::Layout;
+use crate::codec::{Layout, Record, is_json};
 use crate::writing::ownership::{Owner, stored_in};
 use crate::writing::registration::EtcdRegistration;
 use crate::writing::removal::{MOST_ROUNDS, Removal, changes_too_fast};
@@ -49,35 +49,40 @@ impl EtcdRegistrar {
         record: &RecordId,
         lease: i64,
     ) -> Result<()> {
+        let override_key = self.layout.override_key(&record.service, &record.id);
         // 0 stands for a key that is not there.
-        let mut expected = 0;
-        let mut moved = None;
+        let mut unchanged = vec![(key, 0)];
+        let mut of_override = None;
         for _ in 0..MOST_ROUNDS {
             let put = TxnOp::put(key, value, Some(PutOptions::new().with_lease(lease)));
+            let unchanged_since = unchanged.iter();
+            let unchanged_since =
+                unchanged_since.map(|(key, at)| Compare::mod_revision(*key, CompareOp::Equal, *at));
+            let writes = std::iter::once(put).chain(of_override.take());
+            let reads = std::iter::once(key).chain(override_key.as_deref());
             let txn = Txn::new()
-                .when([Compare::mod_revision(key, CompareOp::Equal, expected)])
-                .and_then(
-                    std::iter::once(put)
-                        .chain(moved.clone())
-                        .collect::<Vec<_>>(),
-                )
-                .or_else([TxnOp::get(key, None)]);
+                .when(unchanged_since.collect::<Vec<_>>())
+                .and_then(writes.collect::<Vec<_>>())
+                .or_else(reads.map(|key| TxnOp::get(key, None)).collect::<Vec<_>>());
             let answer = self.client.txn(op, &txn).await?;
             if answer.succeeded() {
                 return Ok(());
             }
-            let Some(found) = found(&answer) else {
-                expected = 0;
+            let sets = found_sets(&answer).into_iter();
+            let mut entries = sets.map(|set| set.into_iter().next());
+            let (found, beside) = (entries.next().flatten(), entries.next().flatten());
+            let Some(found) = found else {
+                unchanged = vec![(key, 0)];
                 continue;
             };
             if found.lease() == lease && found.value() == value {
                 return Ok(());
             }
+            let stored = stored_in(&self.layout, &found, record);
             if found.lease() != lease {
                 let conflict = Error::new(ErrorKind::Conflict, op);
-                match Owner::of(&stored_in(&self.layout, &found, record), record) {
-                    Owner::Us => moved = self.override_moved_to(lease, record),
-                    Owner::Free => moved = None,
+                match Owner::of(&stored, record) {
+                    Owner::Us | Owner::Free => {}
                     Owner::Run(holder) => {
                         return Err(conflict.held_by(holder).because(format!(
                             "{key} is taken: give this instance another id, or wait until the other record is gone"
@@ -90,19 +95,18 @@ impl EtcdRegistrar {
                     }
                 }
             }
-            expected = found.mod_revision();
+            unchanged = vec![(key, found.mod_revision())];
+            if let Some(override_key) = override_key.as_deref() {
+                unchanged.push((
+                    override_key,
+                    beside.as_ref().map_or(0, KeyValue::mod_revision),
+                ));
+                of_override = beside
+                    .filter(|beside| is_json(beside.value()))
+                    .and_then(|beside| follow_up(override_key, &beside, &stored, lease));
+            }
         }
         Err(changes_too_fast(op, key))
-    }
-
-    /// Hangs what an operator says of our record, if anything, on the record's new lease.
-    fn override_moved_to(&self, lease: i64, record: &RecordId) -> Option<TxnOp> {
-        let key = self.layout.override_key(&record.service, &record.id)?;
-        let moved = PutOptions::new().with_lease(lease).with_ignore_value();
-        let if_there = Txn::new()
-            .when([Compare::version(key.as_str(), CompareOp::Greater, 0)])
-            .and_then([TxnOp::put(key, "", Some(moved))]);
-        Some(TxnOp::txn(if_there))
     }
 
     /// Tells readers that our record goes on purpose, and deletes it unless the end of `lease` does.
@@ -125,17 +129,34 @@ impl EtcdRegistrar {
                 client: &self.client,
                 op,
                 key: &key,
+                // It hangs on the lease that ends with the registration.
+                beside: None,
             };
             let announced = removal.announce(found, stored.as_ref().ok()).await?;
             let Some(last) = announced else {
                 continue;
             };
-            if on_our_lease || removal.delete(last, None).await? {
+            if on_our_lease || removal.delete(last).await? {
                 return Ok(());
             }
         }
         Err(changes_too_fast(op, &key))
     }
+}
+
+/// What becomes of an override whose record is written over, and keeps its create revision: it goes with a record that is being
+/// withdrawn, and follows another one to its new lease.
+fn follow_up(
+    key: &str,
+    beside: &KeyValue,
+    stored: &Result<Record, String>,
+    lease: i64,
+) -> Option<TxnOp> {
+    if matches!(stored, Ok(Record::Withdrawn(_))) {
+        return Some(TxnOp::delete(key, None));
+    }
+    let moved = PutOptions::new().with_lease(lease);
+    (beside.lease() != lease).then(|| TxnOp::put(key, beside.value(), Some(moved)))
 }
 
 #[async_trait]

@@ -17,6 +17,18 @@ pub(crate) struct Removal<'a> {
     pub(crate) client: &'a Client,
     pub(crate) op: &'static str,
     pub(crate) key: &'a str,
+    /// What lies where its override does, if that matters.
+    pub(crate) beside: Option<Beside<'a>>,
+}
+
+/// The place of an override.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Beside<'a> {
+    pub(crate) key: &'a str,
+    /// When it was written last; 0 if nothing is there.
+    pub(crate) revision: i64,
+    /// Whether it is an override, which goes with the record.
+    pub(crate) is_override: bool,
 }
 
 impl Removal<'_> {
@@ -38,18 +50,23 @@ impl Removal<'_> {
         self.if_unchanged(last, vec![put]).await
     }
 
-    /// Deletes what was last modified at `revision`, together with the key `beside`. Says whether it was as it was found.
-    pub(crate) async fn delete(&self, revision: i64, beside: Option<&str>) -> Result<bool> {
-        let keys = std::iter::once(self.key).chain(beside);
+    /// Deletes what was last modified at `revision`, together with its override. Says whether all was as it was found.
+    pub(crate) async fn delete(&self, revision: i64) -> Result<bool> {
+        let overridden = self.beside.filter(|beside| beside.is_override);
+        let keys = std::iter::once(self.key).chain(overridden.map(|beside| beside.key));
         let deletions = keys.map(|key| TxnOp::delete(key, None)).collect();
         let deleted = self.if_unchanged(revision, deletions).await?;
         Ok(deleted.is_some())
     }
 
-    /// Takes these steps if the key was last changed at `revision`. Returns their revision; `None` if they were not taken.
+    /// Takes these steps if the key was last changed at `revision`, and what lies beside it is as it was. Returns their revision; `None`
+    /// if they were not taken.
     async fn if_unchanged(&self, revision: i64, steps: Vec<TxnOp>) -> Result<Option<i64>> {
+        let beside = self.beside.map(|beside| (beside.key, beside.revision));
+        let unchanged = std::iter::once((self.key, revision)).chain(beside);
+        let unchanged = unchanged.map(|(key, at)| Compare::mod_revision(key, CompareOp::Equal, at));
         let txn = Txn::new()
-            .when([Compare::mod_revision(self.key, CompareOp::Equal, revision)])
+            .when(unchanged.collect::<Vec<_>>())
             .and_then(steps);
         let answer = self.client.txn(self.op, &txn).await?;
         let at = position(self.op, answer.header())?;

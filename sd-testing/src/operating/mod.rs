@@ -60,10 +60,14 @@ impl Stage {
         record: &Instance,
         said: impl Into<Option<Override>>,
     ) -> Outcome {
-        let listed = self.scene.list().await?;
-        let (found, expected) = (listed.get(record.id()), overridden(record, said));
-        ensure(found.is_some_and(|found| **found == expected), || {
-            format!("{when}: {expected:?} expected, {found:?} listed")
+        let expected = overridden(record, said);
+        let listed = self.scene.read_until(|| self.scene.list(), has(&expected));
+        let listed = listed.await?;
+        ensure(has(&expected)(&listed), || {
+            format!(
+                "{when}: {expected:?} expected, {:?} listed",
+                listed.get(record.id())
+            )
         })
     }
 }

@@ -24,8 +24,10 @@ async fn a_removed_record_is_gone_and_named_as_withdrawn(fixture: &dyn Fixture) 
         let id = record.record_id();
         stage.operator.set_override(&id, said).await?;
         stage.operator.remove(&id).await?;
-        let listed = stage.scene.list().await?;
-        ensure(listed.get(&id.id).is_none(), || {
+        let scene = &stage.scene;
+        let is_gone = |set: &sd_core::Snapshot| set.get(&id.id).is_none();
+        let listed = scene.read_until(|| scene.list(), is_gone).await?;
+        ensure(is_gone(&listed), || {
             format!("{id:?} is listed after it was removed")
         })?;
         if fixture.has(Ability::Withdrawals) {

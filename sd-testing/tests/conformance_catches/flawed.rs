@@ -444,7 +444,7 @@ impl Backend for Flawed {
     }
 
     fn operator(self: Arc<Self>) -> Option<Arc<dyn Operator>> {
-        let operator: Arc<dyn Operator> = self.clone();
+        let operator: Arc<dyn Operator> = Arc::<Self>::clone(&self);
         self.source.has(Ability::Operators).then_some(operator)
     }
 
