@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use sd_core::port::Attempt;
-use sd_core::{Incarnation, Override, State};
-use tokio::time::sleep;
+use sd_core::{ErrorKind, Incarnation, Override, State};
 
 use super::FaultFixture;
 use super::registering::{direct, longer_than_an_outage};
@@ -84,10 +83,10 @@ pub async fn an_owner_that_is_killed_leaves_no_override_behind(fixture: impl Fau
             .await
             .is_ok_and(|set| set.is_empty())
     };
-    sleep(fixture.ttl()).await;
-    eventually("expired", LONG, is_gone).await;
-    let gone = operator.set_override(&record, Override::Draining);
-    assert!(gone.await.is_err(), "what has ended was overridden");
+    eventually("expired", fixture.ttl() + LONG, is_gone).await;
+    let gone = operator.set_override(&record, Override::Draining).await;
+    let gone = gone.unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::NotFound, "{}", gone.report());
     let next = crashed.with_incarnation(Incarnation::random());
     let guard = operator.register(next.clone()).ttl(fixture.ttl());
     let guard = guard.await.unwrap();
