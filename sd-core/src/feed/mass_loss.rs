@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::model::delta::Delta;
 use crate::model::instance::Instance;
 use crate::model::name::InstanceId;
-use crate::model::newest_run::without_older_runs;
+use crate::model::newest_run::{newest_beside, without_older_runs};
 use crate::model::snapshot::{Made, Snapshot};
 use crate::retry::later;
 
@@ -112,7 +112,7 @@ impl Holder {
             if !self.vanished.is_empty() {
                 // What listens at the address of such a run is listed.
                 let all = self.vanished.values().map(Vanished::record).collect();
-                let counts = without_older_runs(listed.clone().with_more(all));
+                let counts = newest_beside(listed, all);
                 self.vanished.retain(|id, _| counts.get(id).is_some());
             }
         }

@@ -3,8 +3,8 @@
 //! The record of a run that crashed stands until its time-to-live ends, beside that of the run that replaced it. Both have an id
 //! that was made of the address and of a random incarnation. Only the source knows which record was made later.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::model::endpoint::{Address, Endpoint};
@@ -52,6 +52,32 @@ pub(crate) fn without_older_runs(set: Snapshot) -> Snapshot {
     set.with_instances(left)
 }
 
+/// What [`without_older_runs`] leaves of `records` beside those that are `listed`: only a listed run at the same address can
+/// matter, and its id begins in the same way.
+pub(crate) fn newest_beside(
+    listed: &Snapshot,
+    records: Vec<(Arc<Instance>, Option<Made>)>,
+) -> Snapshot {
+    let few = listed.clone().with_instances(Vec::new());
+    let mut all = records;
+    let stem_of = |(instance, made): &(Arc<Instance>, Option<Made>)| {
+        claim(instance, *made).map(|_| stem(instance).to_owned())
+    };
+    let stems: BTreeSet<String> = all.iter().filter_map(stem_of).collect();
+    for stem in &stems {
+        let rivals = listed.records_from(stem);
+        all.extend(rivals.map(|(instance, made)| (Arc::clone(instance), made)));
+    }
+    without_older_runs(few.with_more(all))
+}
+
+/// What the ids begin with that are made of the address of this instance.
+fn stem(instance: &Instance) -> &str {
+    let id = instance.id().as_str();
+    id.get(..id.len().saturating_sub(Instance::RUN_DIGITS))
+        .unwrap_or(id)
+}
+
 fn claim(instance: &Instance, made: Option<Made>) -> Option<Claim<'_>> {
     let applies = matches!(instance.endpoint().address(), Address::Tcp { .. })
         && instance.id_holds_incarnation();
@@ -66,11 +92,7 @@ fn claim(instance: &Instance, made: Option<Made>) -> Option<Claim<'_>> {
 /// followed, in a sorted set, by one that begins with the same address if there is another.
 fn may_share_an_address(set: &Snapshot) -> bool {
     set.instances().windows(2).any(|pair| match pair {
-        [one, next] => {
-            let (one, next) = (one.id().as_str().as_bytes(), next.id().as_str().as_bytes());
-            let stem = one.get(..one.len().saturating_sub(Instance::RUN_DIGITS));
-            stem.is_some_and(|stem| next.starts_with(stem))
-        }
+        [one, next] => next.id().as_str().starts_with(stem(one)),
         _ => false,
     })
 }
@@ -111,6 +133,55 @@ mod tests {
         let left = without_older_runs(set);
         let ids = left.instances().iter().map(|one| one.id().to_string());
         ids.collect()
+    }
+
+    proptest! {
+        #[test]
+        fn beside_a_listed_set_the_same_runs_are_left_as_within_it(
+            listed in runs(),
+            more in runs(),
+        ) {
+            let listed = without_older_runs(set(listed));
+            let more: BTreeMap<_, _> = more.into_iter().map(|(run, made)| (run.id().clone(), (run, made))).collect();
+            let more: Vec<_> = more
+                .into_values()
+                .filter(|(run, _)| listed.get(run.id()).is_none())
+                .map(|(run, made)| (Arc::new(run), (made % 3 > 0).then_some(Made::At(made))))
+                .collect();
+            let beside = newest_beside(&listed, more.clone());
+            let within = without_older_runs(listed.clone().with_more(more.clone()));
+            for (run, _) in more {
+                prop_assert_eq!(beside.get(run.id()), within.get(run.id()));
+            }
+        }
+    }
+
+    #[test]
+    fn of_a_large_set_only_runs_at_the_same_address_are_looked_at() {
+        let many = (0..1000).map(|host| (run(&format!("host-{host}:1"), 1), 1));
+        let lost = run("host-7:1", 2);
+        let chosen = run("x:1", 1).with_id(InstanceId::new("h").unwrap());
+        let more = [lost, chosen].map(|run| (Arc::new(run), Some(Made::BeforeAllListed)));
+        let beside = newest_beside(&set(many), more.to_vec());
+        let ids: Vec<_> = beside
+            .instances()
+            .iter()
+            .map(|one| one.id().as_str())
+            .collect();
+        assert_eq!(ids, ["h", "host-7:1-00000001"]);
+    }
+
+    /// Runs at three addresses, one of which begins like another, some of them not ready.
+    fn runs() -> impl Strategy<Value = Vec<(Instance, u64)>> {
+        let one = (0..3usize, 1..4u32, 1..9u64, any::<bool>());
+        let one = one.prop_map(|(address, number, made, ready)| {
+            let address = ["h:1", "h:12", "g:1"]
+                .get(address)
+                .copied()
+                .unwrap_or("x:1");
+            (run(address, number).with_ready(ready), made)
+        });
+        proptest::collection::vec(one, 0..8)
     }
 
     #[test]

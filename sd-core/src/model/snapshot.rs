@@ -225,6 +225,20 @@ impl Snapshot {
         self.0.instances.iter().zip(made)
     }
 
+    /// The records whose ids begin with `prefix`.
+    pub(crate) fn records_from<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> impl Iterator<Item = (&'a Arc<Instance>, Option<Made>)> {
+        let instances = &self.0.instances;
+        let first = instances.partition_point(|instance| instance.id().as_str() < prefix);
+        let from_first = instances.get(first..).unwrap_or_default();
+        let indexed = from_first.iter().zip(first..);
+        indexed
+            .take_while(move |(instance, _)| instance.id().as_str().starts_with(prefix))
+            .map(|(instance, index)| (instance, self.0.made.get(index).copied().flatten()))
+    }
+
     /// When the record of this run was made, compared with the others. `None` if the run is not in the set.
     pub(crate) fn made(&self, instance: &Instance) -> Option<Made> {
         let index = self.index_of(instance.id())?;
