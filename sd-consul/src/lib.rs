@@ -18,6 +18,9 @@ mod operating;
 mod election;
 
 mod backend;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 
 pub use crate::backend::{ConsulBackend, connect, connect_with};
 pub use crate::codec::{DATACENTER, NODE};

@@ -8,6 +8,9 @@ pub mod endpoints;
 mod error;
 pub mod events;
 mod feed;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 pub mod instrument;
 pub mod memory;

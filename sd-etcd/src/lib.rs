@@ -11,6 +11,9 @@ mod reading;
 mod writing;
 
 mod backend;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 
 pub use crate::backend::{EtcdBackend, connect, connect_with};
 pub use crate::codec::gokit::{DEFAULT_SCHEME, PATH, SCHEME};

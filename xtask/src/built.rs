@@ -3,7 +3,7 @@
 //! They are run by themselves and not through `cargo test`, which runs one after another, and with `-p` would choose other
 //! features of the shared dependencies and build everything once more.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -111,6 +111,21 @@ pub(crate) fn build(workspace: &Workspace, chosen: &[&str]) -> Result<Built> {
         .args(chosen)
         .output()?;
     from_messages(workspace, &messages)
+}
+
+/// Builds one program, with the features and dependencies of the tests, but with `wrapper` in place of the compiler of our own crates.
+pub(crate) fn program(workspace: &Workspace, name: &str, wrapper: &Path) -> Result<PathBuf> {
+    let messages = workspace
+        .cargo("test")?
+        .env("RUSTC_WORKSPACE_WRAPPER", &wrapper.to_string_lossy())
+        .args(["--workspace", "--all-features", "--no-run"])
+        .arg("--message-format=json-render-diagnostics")
+        .args(["--bin", name])
+        .output()?;
+    let mut programs = messages.lines().filter_map(artifact);
+    let program = programs.find(|artifact| artifact.target.name == name);
+    let program = program.with_context(|| format!("cargo has built no program {name}"))?;
+    Ok(program.executable.into())
 }
 
 fn from_messages(workspace: &Workspace, messages: &str) -> Result<Built> {

@@ -6,7 +6,7 @@ mod examples;
 mod features;
 mod isolation;
 mod lint;
-mod outcome;
+pub(crate) mod outcome;
 mod package;
 
 use std::fmt::{self, Display};
@@ -18,7 +18,7 @@ use clap::Subcommand;
 use self::budget::Budget;
 use self::outcome::Outcome;
 use crate::workspace::Workspace;
-use crate::{interrupt, test};
+use crate::{fuzz, interrupt, test};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -50,6 +50,7 @@ const PACK: (&str, Step) = ("packages", package::pack);
 const PACKAGE: (&str, Step) = ("compiled packages", package::compile);
 const TEST: (&str, Step) = ("tests", tests);
 const EXAMPLES: (&str, Step) = ("examples", examples::run);
+const FUZZ: (&str, Step) = ("hostile input", fuzz::check);
 const MSRV: (&str, Step) = ("oldest supported Rust", lint::msrv);
 
 impl Command {
@@ -58,7 +59,7 @@ impl Command {
         let steps: &[(&str, Step)] = match self {
             // What is quick and fails often goes first.
             Self::Ci => &[
-                FORMAT, CLIPPY, DOC, DENY, ISOLATION, PACK, TEST, EXAMPLES, FEATURES,
+                FORMAT, CLIPPY, DOC, DENY, ISOLATION, PACK, TEST, FUZZ, EXAMPLES, FEATURES,
             ],
             Self::Lint => &[FORMAT, CLIPPY],
             Self::Doc => &[DOC],

@@ -13,6 +13,7 @@ mod capture;
 mod chaos;
 mod ci;
 mod command;
+mod fuzz;
 mod interrupt;
 mod peers;
 mod process;
@@ -51,6 +52,8 @@ enum Task {
     Bench(bench::Options),
     /// Hold elections under faults, and check what the candidates did
     Chaos(chaos::Options),
+    /// Look for input that does harm, with LLVM's fuzzer
+    Fuzz(fuzz::Options),
     #[command(flatten)]
     Ci(ci::Command),
     /// Print the shell variables for building sd-etcd without an installed protoc
@@ -78,6 +81,7 @@ fn run(task: &Task) -> Result<bool> {
         Task::Test(options) => return test::run(&workspace, options),
         Task::Bench(options) => bench::run(&workspace, options)?,
         Task::Chaos(options) => chaos::run(&workspace, options)?,
+        Task::Fuzz(options) => fuzz::run(&workspace, options)?,
         Task::Ci(command) => return command.run(&workspace),
         Task::Protoc => protoc::print()?,
     }

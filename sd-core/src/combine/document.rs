@@ -15,15 +15,15 @@ use crate::model::snapshot::Skipped;
 
 /// Everything that a file says.
 #[derive(Debug, Default)]
-pub(super) struct Document {
+pub(crate) struct Document {
     services: BTreeMap<ServiceName, Entries>,
 }
 
 /// The records of one service.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Entries {
-    pub(super) instances: Vec<Arc<Instance>>,
-    pub(super) skipped: Vec<Skipped>,
+pub(crate) struct Entries {
+    pub(crate) instances: Vec<Arc<Instance>>,
+    pub(crate) skipped: Vec<Skipped>,
 }
 
 #[derive(Deserialize)]
@@ -35,7 +35,7 @@ struct Form {
 impl Document {
     /// Reads a file's content. Unreadable records are skipped and named. The error says what makes the whole file unreadable,
     /// with line and column.
-    pub(super) fn parse(content: &[u8]) -> Result<Self, String> {
+    pub(crate) fn parse(content: &[u8]) -> Result<Self, String> {
         let form: Form = serde_json::from_slice(content).map_err(|error| error.to_string())?;
         let mut document = Self::default();
         for (name, records) in form.services {
@@ -47,12 +47,12 @@ impl Document {
         Ok(document)
     }
 
-    pub(super) fn entries(&self, service: &ServiceName) -> Entries {
+    pub(crate) fn entries(&self, service: &ServiceName) -> Entries {
         self.services.get(service).cloned().unwrap_or_default()
     }
 
     /// The services that have an instance.
-    pub(super) fn services(&self) -> Vec<ServiceName> {
+    pub(crate) fn services(&self) -> Vec<ServiceName> {
         self.services
             .iter()
             .filter(|(_, entries)| !entries.instances.is_empty())

@@ -34,7 +34,7 @@
 //! ```
 
 mod chooser;
-mod document;
+pub(crate) mod document;
 mod fallback;
 mod file;
 mod file_reader;

@@ -1,0 +1,55 @@
+//! One target for each reader.
+
+mod consul;
+mod endpoint;
+mod etcd;
+mod file;
+mod grpc;
+mod instance;
+mod names;
+mod url;
+
+/// A reader of untrusted input.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// What it is called on the command line, and the folder of its corpus.
+    pub name: &'static str,
+    /// Panics if the input does harm.
+    pub run: fn(&[u8]),
+}
+
+/// All targets.
+pub const TARGETS: [Target; 8] = [
+    Target {
+        name: "url",
+        run: url::run,
+    },
+    Target {
+        name: "names",
+        run: names::run,
+    },
+    Target {
+        name: "endpoint",
+        run: endpoint::run,
+    },
+    Target {
+        name: "instance",
+        run: instance::run,
+    },
+    Target {
+        name: "file",
+        run: file::run,
+    },
+    Target {
+        name: "etcd",
+        run: etcd::run,
+    },
+    Target {
+        name: "consul",
+        run: consul::run,
+    },
+    Target {
+        name: "grpc",
+        run: grpc::run,
+    },
+];
