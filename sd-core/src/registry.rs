@@ -225,11 +225,12 @@ impl Registry {
             .dump(self.inner.config.clock.as_ref())
         {
             match kept.phase {
-                RegistrationPhase::Registering => {
+                // One that has ended is shown only if its owner still counts on it.
+                RegistrationPhase::Registering | RegistrationPhase::Ended => {
                     health.unregistered.push(kept.instance.record_id());
                 }
                 RegistrationPhase::AtRisk => health.at_risk.push(kept.instance.record_id()),
-                RegistrationPhase::Registered | RegistrationPhase::Ended => {}
+                RegistrationPhase::Registered => {}
             }
         }
         health
@@ -251,8 +252,10 @@ impl Registry {
         self.check_open(OP)?;
         let runtime = runtime(OP)?;
         let mut services = lock(&self.inner.services);
-        if let Some(shared) = services.upgrade() {
-            return Ok(ServicesSubscription::from_shared(shared));
+        let shared = services.upgrade().map(ServicesSubscription::from_shared);
+        // One that was followed on another runtime may have ended with it.
+        if let Some(shared) = shared.filter(ServicesSubscription::is_followed) {
+            return Ok(shared);
         }
         let config = &self.inner.config;
         let (subscription, task) = ServicesSubscription::prepare(
@@ -279,8 +282,11 @@ impl Registry {
         self.check_open(OP)?;
         let runtime = runtime(OP)?;
         let mut subscriptions = lock(&self.inner.subscriptions);
-        if let Some(shared) = subscriptions.get(&service).and_then(Weak::upgrade) {
-            return Ok(Subscription::from_shared(shared));
+        let shared = subscriptions.get(&service).and_then(Weak::upgrade);
+        let shared = shared.map(Subscription::from_shared);
+        // One that was followed on another runtime may have ended with it.
+        if let Some(shared) = shared.filter(Subscription::is_followed) {
+            return Ok(shared);
         }
         subscriptions.retain(|_, shared| shared.strong_count() > 0);
         let instancer = self.instancer();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sd_core::clock::{Clock, Moment};
+use sd_core::panics::caught;
 use sd_core::port::{Closing, Leader, LeaderFeed, LeaderWatcher};
 use sd_core::retry::{FeedRetry, NextFeed};
 use sd_core::{ElectionName, Elector, Error, ErrorKind, FencingToken, Registry, Result, Status};
@@ -176,7 +177,8 @@ impl Observer {
 }
 
 fn closed() -> Error {
-    Error::new(ErrorKind::Closed, "observe").because("the registry was closed")
+    Error::new(ErrorKind::Closed, "observe")
+        .because("the registry was closed, or the runtime that observed has ended")
 }
 
 /// Keeps the view true: opens feeds one after another.
@@ -246,7 +248,7 @@ impl Follower {
     ) -> Result<T> {
         tokio::select! {
             biased;
-            answer = answer => answer,
+            answer = caught("observe", answer) => answer,
             () = self.clock.sleep_until(self.clock.now() + limit) => {
                 Err(Error::new(ErrorKind::Timeout, "observe").because(format!("silent for {limit:?}")))
             }

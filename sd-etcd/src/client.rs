@@ -27,7 +27,7 @@ use tracing::debug;
 
 use crate::client::connection::{Connection, Connector, Unanswered};
 use crate::client::error::{
-    cancel_kind, is_login_outdated, is_unreachable, stream_ended, translate,
+    cancel_kind, caught, is_login_outdated, is_unreachable, stream_ended, translate,
 };
 use crate::config::EtcdConfig;
 use crate::config::rules::DEFAULT_KEEP_ALIVE_INTERVAL;
@@ -182,7 +182,7 @@ impl Client {
         let first = match asked {
             Ok(told) => told,
             // The others would say the same.
-            Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::Unsupported) => {
+            Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::Rejected) => {
                 let (endpoint, version) = (endpoints.join(", "), Err(error));
                 return Ok(vec![MemberVersion { endpoint, version }]);
             }
@@ -330,7 +330,7 @@ impl Client {
         loop {
             let connection = self.connector.connection(op).await?;
             let unanswered = Unanswered::new(&self.connector, &connection);
-            let answer = request(connection.clone()).await;
+            let answer = caught(request(connection.clone())).await;
             unanswered.done();
             let error = match answer {
                 Ok(answer) => return Ok(answer),

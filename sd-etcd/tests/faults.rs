@@ -5,6 +5,7 @@
 mod common;
 
 use common::faults::OwnServer;
+use common::refusing::Refusing;
 use common::{TTL, is_live_with, own_server_behind_proxy, raw, registry_at, revision, until};
 use sd_core::Instance;
 use sd_etcd::DEFAULT_PREFIX;
@@ -83,6 +84,14 @@ async fn in_a_black_hole_for_longer_than_the_lease_the_registration_is_back_soon
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn a_server_whose_answers_are_held_back_is_found_out() {
     faults::a_server_whose_answers_are_held_back_is_found_out(OwnServer::start().await).await;
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn while_everything_is_refused_nothing_is_given_up() {
+    let refusing = Refusing::everything().await;
+    let server = OwnServer::start().await;
+    faults::while_everything_is_refused_nothing_is_given_up(server, refusing.address()).await;
 }
 
 #[tokio::test]

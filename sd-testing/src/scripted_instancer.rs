@@ -39,7 +39,8 @@ struct Shared {
 #[derive(Debug)]
 struct Script {
     openings: VecDeque<Answer>,
-    news: VecDeque<Result<Feed>>,
+    /// `None` stands for a panic.
+    news: VecDeque<Option<Result<Feed>>>,
     last: Option<Snapshot>,
     silence_limit: Duration,
 }
@@ -63,6 +64,15 @@ impl Default for ScriptedInstancer {
 impl ScriptedInstancer {
     /// Queues this news for the feed that is open when its turn comes.
     pub fn tell(&self, news: Result<Feed>) {
+        self.push(Some(news));
+    }
+
+    /// Has the feed panic that is open when its turn comes.
+    pub fn panic(&self) {
+        self.push(None);
+    }
+
+    fn push(&self, news: Option<Result<Feed>>) {
         self.script().news.push_back(news);
         self.0.written.notify_waiters();
     }
@@ -156,6 +166,7 @@ struct ScriptedWatcher {
 
 #[async_trait]
 impl Watcher for ScriptedWatcher {
+    #[expect(clippy::panic, reason = "the test asks for it")]
     async fn next(&mut self) -> Result<Feed> {
         loop {
             let written = self.source.0.written.notified();
@@ -165,6 +176,9 @@ impl Watcher for ScriptedWatcher {
             {
                 let mut script = self.source.script();
                 if let Some(news) = script.news.pop_front() {
+                    let Some(news) = news else {
+                        panic!("it was written so");
+                    };
                     if let Ok(Feed::Set(set) | Feed::Partial { set, .. }) = &news {
                         script.last = Some(set.clone());
                     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::Response;
 use reqwest::header::{AGE, HeaderMap, RETRY_AFTER};
-use sd_core::{Error, ErrorKind, Result};
+use sd_core::{Error, ErrorKind, Result, brief};
 use serde::de::DeserializeOwned;
 
 use crate::client::error::{refused, says_denied, unanswered};
@@ -17,6 +17,8 @@ const MOST_BYTES: usize = 256 * 1024 * 1024;
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) meta: Meta,
+    /// What a proxy answers by itself has no index.
+    has_index: bool,
     retry_after: Option<Duration>,
     body: Vec<u8>,
 }
@@ -59,6 +61,7 @@ impl Answer {
     pub(crate) async fn read(op: &'static str, mut response: Response) -> Result<Self> {
         let status = response.status().as_u16();
         let meta = Meta::read(response.headers());
+        let has_index = response.headers().contains_key("x-consul-index");
         let seconds = response.headers().get(RETRY_AFTER);
         let seconds = seconds.and_then(|value| value.to_str().ok()?.parse().ok());
         let expected = response
@@ -76,6 +79,7 @@ impl Answer {
         Ok(Self {
             status,
             meta,
+            has_index,
             retry_after: seconds.map(Duration::from_secs),
             body,
         })
@@ -98,7 +102,8 @@ impl Answer {
     /// `InvalidData` says where it is not as expected.
     pub(crate) fn json<T: DeserializeOwned>(&self, op: &'static str) -> Result<T> {
         serde_json::from_slice(&self.body)
-            .map_err(|error| Error::new(ErrorKind::InvalidData, op).with_source(error))
+            // The error repeats what it was found in, which may be all of the answer.
+            .map_err(|error| Error::new(ErrorKind::InvalidData, op).because(brief(error)))
     }
 
     pub(crate) fn text(&self) -> String {
@@ -110,6 +115,11 @@ impl Answer {
         if self.status >= 400 {
             self.body = edit(&self.text()).into_bytes();
         }
+    }
+
+    /// Whether it says that there is no such key.
+    pub(crate) fn says_no_key(&self) -> bool {
+        self.status == 404 && self.body.is_empty() && self.has_index
     }
 
     /// How many bytes the body has.
@@ -151,6 +161,7 @@ mod tests {
         Answer {
             status: 200,
             meta: Meta::read(&headers(pairs)),
+            has_index: headers(pairs).contains_key("x-consul-index"),
             retry_after: None,
             body: body.as_bytes().to_vec(),
         }
@@ -181,6 +192,22 @@ mod tests {
         let cached = Meta::read(&headers(&[("age", "3"), ("x-cache", "HIT")]));
         assert_eq!(cached.staleness, Duration::from_secs(3));
         assert!(cached.known_leader);
+    }
+
+    #[test]
+    fn that_a_key_is_not_there_is_believed_of_consul_alone() {
+        let index = [("x-consul-index", "7")];
+        for (headers, body, believed) in [
+            (&index[..], "", true),
+            (&index[..], "404 page not found", false),
+            (&[][..], "", false),
+        ] {
+            let answer = Answer {
+                status: 404,
+                ..answer(headers, body)
+            };
+            assert_eq!(answer.says_no_key(), believed, "{body}");
+        }
     }
 
     #[test]

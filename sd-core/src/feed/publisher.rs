@@ -127,6 +127,15 @@ impl Publisher {
         });
     }
 
+    /// Nothing is published any more. Readers are not woken: that the writer is gone wakes them.
+    pub(crate) fn end(&mut self, error: &Error) {
+        let now = self.clock.now();
+        self.out.send_if_modified(|state| {
+            state.status.blame(now, error);
+            false
+        });
+    }
+
     /// When [`on_timer`](Self::on_timer) has something to do.
     pub(crate) fn due(&self) -> Option<Instant> {
         let burst_ends = self.pending.as_ref().map(|pending| {

@@ -12,8 +12,10 @@ use tracing::{Instrument, debug, info, info_span, warn};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::config::SubscriptionConfig;
+use crate::feed::driver::ended;
 use crate::model::name::ServiceName;
 use crate::model::state::Status;
+use crate::panics::caught;
 use crate::port::instancer::{Instancer, ServicesWatcher};
 use crate::retry::{FeedRetry, NextFeed, jittered, later};
 
@@ -89,6 +91,7 @@ impl ServicesSubscription {
             config,
             clock,
             out,
+            stop: stop.clone(),
         };
         let task = {
             let stop = stop.clone();
@@ -112,6 +115,11 @@ impl ServicesSubscription {
 
     pub(crate) fn shared(&self) -> &Arc<SharedServices> {
         &self.shared
+    }
+
+    /// Whether the source is still followed.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.states.has_changed().is_ok()
     }
 
     /// The latest state.
@@ -162,6 +170,18 @@ struct Driver {
     config: SubscriptionConfig,
     clock: Arc<dyn Clock>,
     out: watch::Sender<ServicesState>,
+    stop: CancellationToken,
+}
+
+/// Whatever ends the task, readers see that nothing is followed any more. Their next wait ends with `Closed`.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let (now, error) = (self.clock.now(), ended(OP, &self.stop));
+        self.out.send_if_modified(|state| {
+            state.status.blame(now, &error);
+            false
+        });
+    }
 }
 
 impl Driver {
@@ -174,7 +194,7 @@ impl Driver {
         );
         loop {
             let opened_at = Instant::now();
-            let Err(error) = self.follow().await else {
+            let Err(error) = caught("feed of services", self.follow()).await else {
                 debug!("reading the list of services again");
                 continue;
             };

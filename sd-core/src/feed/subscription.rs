@@ -139,6 +139,11 @@ impl Subscription {
         &self.shared
     }
 
+    /// Whether the source is still followed.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.states.has_changed().is_ok()
+    }
+
     /// The service.
     pub fn service(&self) -> &ServiceName {
         &self.shared.service

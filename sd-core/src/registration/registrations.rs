@@ -42,6 +42,18 @@ struct Kept {
     withdraw_within: Duration,
 }
 
+impl Kept {
+    /// Whether its task goes on and its owner wants it.
+    fn is_kept(&self) -> bool {
+        !self.stop.is_cancelled() && !self.left.is_cancelled()
+    }
+
+    /// Whether there is nothing left to tell. A task that ended with its runtime is shown until its owner lets go.
+    fn is_over(&self) -> bool {
+        self.stop.is_cancelled() && self.left.is_cancelled()
+    }
+}
+
 impl Registrations {
     /// Runs a keeper in a task of its own.
     ///
@@ -92,8 +104,9 @@ impl Registrations {
             kept.leave_record.set();
         }
         let map = &mut all.kept;
+        map.retain(|_, kept| !kept.is_over());
         let key = (record.service.clone(), record.id.clone());
-        if let Some(other) = map.get(&key).filter(|other| !other.stop.is_cancelled()) {
+        if let Some(other) = map.get(&key).filter(|other| other.is_kept()) {
             let error = Error::new(ErrorKind::Conflict, "register");
             let holder = Holder::from(other.status.borrow().wanted.as_ref());
             return Err(error.held_by(holder).because(format!(
@@ -130,9 +143,9 @@ impl Registrations {
     }
 
     pub(crate) fn dump(&self, clock: &dyn Clock) -> Vec<RegistrationDump> {
-        lock(&self.0)
-            .kept
-            .values()
+        let map = &mut lock(&self.0).kept;
+        map.retain(|_, kept| !kept.is_over());
+        map.values()
             .map(|kept| RegistrationDump::new(&kept.status.borrow(), clock))
             .collect()
     }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::client::Client;
 use crate::client::answer::{Position, position};
 use crate::client::connection::Connection;
-use crate::client::error::{stream_ended, translate};
+use crate::client::error::{caught, stream_ended, translate};
 
 /// The watch id in an answer to a progress request, which concerns all watches of a stream.
 const ALL_WATCHES: i64 = -1;
@@ -74,7 +74,7 @@ impl ChangeFeed {
             tokio::select! {
                 biased;
                 closed = self.client.closed(self.op) => return Err(closed),
-                answer = self.stream.message() => return match answer {
+                answer = caught(self.stream.message()) => return match answer {
                     Ok(Some(answer)) => Ok(answer),
                     Ok(None) => Err(self.failed(stream_ended())),
                     Err(error) => Err(self.failed(error)),

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Endpoint, Uri};
 
 use crate::client::credentials::Credentials;
-use crate::client::error::{is_login_needless, is_unreachable, translate};
+use crate::client::error::{caught, is_login_needless, is_unreachable, translate};
 use crate::config::EtcdConfig;
 
 /// How long an endpoint is tried alone before the next one is tried beside it.
@@ -105,7 +105,8 @@ impl Connector {
         let credentials = self.credentials(op).await?;
         let opened = self.open_endpoint(op, endpoint, &credentials).await;
         let mut etcd = opened.map_err(|(_, error)| error)?.etcd;
-        let status = etcd.status().await.map_err(|error| translate(op, error))?;
+        let asked = caught(etcd.status()).await;
+        let status = asked.map_err(|error| translate(op, error))?;
         Ok(status.version().to_owned())
     }
 
@@ -168,7 +169,7 @@ impl Connector {
             .map_err(failed)?;
         let connect = |options| {
             let channel = Channel::Tonic(prepared.connect_lazy());
-            etcd_client::Client::from_channel(channel, Some(options))
+            caught(etcd_client::Client::from_channel(channel, Some(options)))
         };
         // A member that is cut off from the others says so instead of being silent.
         let options = ConnectOptions::new().with_require_leader(true);
@@ -183,8 +184,7 @@ impl Connector {
         };
         let mut etcd = connected.map_err(failed)?;
         let probe = GetOptions::new().with_count_only();
-        match etcd
-            .get(self.config.prefix.as_str(), Some(probe))
+        match caught(etcd.get(self.config.prefix.as_str(), Some(probe)))
             .await
             .map_err(failed)
         {

@@ -8,7 +8,7 @@ use sd_core::Result;
 
 use crate::client::Client;
 use crate::client::connection::Connection;
-use crate::client::error::{stream_ended, translate};
+use crate::client::error::{caught, stream_ended, translate};
 
 /// A stream with one or two watches.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl DeletionWatch {
             let answer = tokio::select! {
                 biased;
                 closed = client.closed(op) => return Err(closed),
-                answer = self.stream.message() => answer,
+                answer = caught(self.stream.message()) => answer,
                 () = self.connection.retired() => return Ok(false),
             };
             match answer.and_then(|answer| answer.ok_or_else(stream_ended)) {

@@ -8,6 +8,7 @@
 
 pub(crate) mod election;
 pub(crate) mod faults;
+pub(crate) mod refusing;
 
 use std::time::Duration;
 

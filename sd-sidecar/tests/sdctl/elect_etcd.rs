@@ -263,6 +263,28 @@ async fn a_command_has_no_time_to_stop_once_another_may_lead() {
     }
 }
 
+/// The time-to-live says nothing about how long that takes.
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn a_wrong_password_is_told_at_once() {
+    let program = Etcd::from_env().unwrap();
+    let server = program.address();
+    let registry = program.url().replacen("http://", "etcd://root:wrong@", 1) + "/services";
+    let _server = ServerProcess::launch(program).await.unwrap();
+    let root = json!({ "name": "root", "password": "right" });
+    ask(server, "auth/user/add", &root).await;
+    ask(server, "auth/role/add", &json!({ "name": "root" })).await;
+    let granted = json!({ "user": "root", "role": "root" });
+    ask(server, "auth/user/grant", &granted).await;
+    ask(server, "auth/enable", &json!({})).await;
+    let since = BootClock.now();
+    let elect = sdctl(&registry, &["elect", ELECTION, "--ttl", "60s"]).await;
+    let took = BootClock.now().since(since);
+    let line = crate::running::failure(&elect);
+    assert!(line.contains("denied") && !line.contains("wrong"), "{line}");
+    assert!(took < 2 * SLACK, "{took:?}");
+}
+
 /// Asks etcd's JSON gateway, as an operator would.
 async fn ask(server: SocketAddr, what: &str, request: &Value) -> Value {
     let mut stream = TcpStream::connect(server).await.unwrap();
