@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use etcd_client::{
-    GetOptions, GetResponse, LeaseGrantOptions, Txn, TxnResponse, WatchFilterType, WatchOptions,
-    WatchResponse, WatchStream,
+    GetOptions, GetResponse, LeaseGrantOptions, LeaseTimeToLiveOptions, Txn, TxnResponse,
+    WatchFilterType, WatchOptions, WatchResponse, WatchStream,
 };
 use futures_util::future::join_all;
 use sd_core::sync::lock;
@@ -162,6 +162,17 @@ impl Client {
 
     /// How many members the cluster has. If the server does not say, as many as there are endpoints.
     pub(crate) async fn members(&self, op: &'static str) -> usize {
+    /// The keys that hang on a lease; none if it is gone.
+    pub(crate) async fn attached_to(&self, op: &'static str, lease: i64) -> Result<Vec<Vec<u8>>> {
+        self.call(op, Repeat::Harmless, |connection| async move {
+            let with_keys = LeaseTimeToLiveOptions::new().with_keys();
+            let mut leases = connection.lease();
+            let told = leases.time_to_live(lease, Some(with_keys)).await?;
+            Ok(told.keys().to_vec())
+        })
+        .await
+    }
+
         let listed = self.call(op, Repeat::Harmless, |connection| async move {
             Ok(connection.cluster().member_list().await?.members().len())
         });

@@ -185,7 +185,7 @@ impl Operator for EtcdOperator {
                 continue;
             };
             was_announced = true;
-            if removal.delete(last).await? {
+            if removal.delete(&found.entry, last).await? {
                 return Ok(());
             }
         }

@@ -136,7 +136,7 @@ impl EtcdRegistrar {
             let Some(last) = announced else {
                 continue;
             };
-            if on_our_lease || removal.delete(last).await? {
+            if on_our_lease || removal.delete(found, last).await? {
                 return Ok(());
             }
         }
