@@ -1,11 +1,13 @@
 //! Requests to etcd and their answers. Knows nothing of discovery.
 
+pub(crate) mod addresses;
 pub(crate) mod answer;
 pub(crate) mod change_feed;
 pub(crate) mod connection;
 pub(crate) mod credentials;
 pub(crate) mod error;
 pub(crate) mod leases;
+pub(crate) mod members;
 pub(crate) mod range;
 pub(crate) mod version;
 
@@ -160,8 +162,6 @@ impl Client {
         }
     }
 
-    /// How many members the cluster has. If the server does not say, as many as there are endpoints.
-    pub(crate) async fn members(&self, op: &'static str) -> usize {
     /// The keys that hang on a lease; none if it is gone.
     pub(crate) async fn attached_to(&self, op: &'static str, lease: i64) -> Result<Vec<Vec<u8>>> {
         self.call(op, Repeat::Harmless, |connection| async move {
@@ -173,6 +173,8 @@ impl Client {
         .await
     }
 
+    /// How many members the cluster has. If the server does not say, as many as there are endpoints.
+    pub(crate) async fn members(&self, op: &'static str) -> usize {
         let listed = self.call(op, Repeat::Harmless, |connection| async move {
             Ok(connection.cluster().member_list().await?.members().len())
         });
@@ -372,7 +374,7 @@ impl fmt::Debug for Client {
     }
 }
 
-fn no_answer(op: &'static str, limit: Duration) -> Error {
+pub(crate) fn no_answer(op: &'static str, limit: Duration) -> Error {
     Error::new(ErrorKind::Timeout, op)
         .because(format!("the server did not answer within {limit:?}"))
 }
