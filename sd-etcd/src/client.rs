@@ -233,23 +233,29 @@ impl Client {
         Ok((connection, stream, created))
     }
 
-    /// Watches for the deletion of each of these keys, from now on, on one stream. Returns when all watches stand; a deletion
-    /// that is told before that is dropped.
+    /// Watches for deletions of each of these keys or ranges, from now on, on one stream. Returns when all watches stand; a deletion that
+    /// is told before that is dropped.
     pub(crate) async fn watch_deletions(
         &self,
         op: &'static str,
-        keys: &[&[u8]],
+        keys: &[(&[u8], Option<&[u8]>)],
     ) -> Result<(Connection, WatchStream)> {
+        let options = |end: Option<&[u8]>| {
+            let options = WatchOptions::new().with_filters([WatchFilterType::NoPut]);
+            match end {
+                Some(end) => options.with_range(end),
+                None => options,
+            }
+        };
         let (connection, stream, refusal) = self
             .call(op, Repeat::Harmless, |connection| async move {
-                let options = WatchOptions::new().with_filters([WatchFilterType::NoPut]);
-                let (first, others) = keys.split_first().ok_or_else(stream_ended)?;
+                let ((first, end), others) = keys.split_first().ok_or_else(stream_ended)?;
                 let mut stream = connection
                     .watch()
-                    .watch(*first, Some(options.clone()))
+                    .watch(*first, Some(options(*end)))
                     .await?;
-                for key in others {
-                    stream.watch(*key, Some(options.clone())).await?;
+                for (key, end) in others {
+                    stream.watch(*key, Some(options(*end))).await?;
                 }
                 let mut missing = keys.len();
                 while missing > 0 {
