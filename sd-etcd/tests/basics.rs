@@ -131,7 +131,7 @@ async fn fifty_thousand_services_are_listed_and_followed_in_pages() {
     let listed = listed.unwrap();
     assert_eq!(listed.len(), 50_000);
     assert_eq!(listed[49_999].as_str(), "service-49999");
-    let mut followed = registry.subscribe_services().unwrap();
+    let followed = registry.subscribe_services().unwrap();
     let known = followed.wait_until_known(LISTED_WITHIN).await.unwrap();
     assert_eq!(known.services(), listed);
 }
