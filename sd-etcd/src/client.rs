@@ -1,11 +1,13 @@
 //! Requests to etcd and their answers. Knows nothing of discovery.
 
+pub(crate) mod addresses;
 pub(crate) mod answer;
 pub(crate) mod change_feed;
 pub(crate) mod connection;
 pub(crate) mod credentials;
 pub(crate) mod error;
 pub(crate) mod leases;
+pub(crate) mod members;
 pub(crate) mod range;
 pub(crate) mod version;
 
@@ -15,8 +17,8 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use etcd_client::{
-    GetOptions, GetResponse, LeaseGrantOptions, Txn, TxnResponse, WatchFilterType, WatchOptions,
-    WatchResponse, WatchStream,
+    GetOptions, GetResponse, LeaseGrantOptions, LeaseTimeToLiveOptions, Txn, TxnResponse,
+    WatchFilterType, WatchOptions, WatchResponse, WatchStream,
 };
 use futures_util::future::join_all;
 use sd_core::sync::lock;
@@ -160,6 +162,17 @@ impl Client {
         }
     }
 
+    /// The keys that hang on a lease; none if it is gone.
+    pub(crate) async fn attached_to(&self, op: &'static str, lease: i64) -> Result<Vec<Vec<u8>>> {
+        self.call(op, Repeat::Harmless, |connection| async move {
+            let with_keys = LeaseTimeToLiveOptions::new().with_keys();
+            let mut leases = connection.lease();
+            let told = leases.time_to_live(lease, Some(with_keys)).await?;
+            Ok(told.keys().to_vec())
+        })
+        .await
+    }
+
     /// How many members the cluster has. If the server does not say, as many as there are endpoints.
     pub(crate) async fn members(&self, op: &'static str) -> usize {
         let listed = self.call(op, Repeat::Harmless, |connection| async move {
@@ -220,23 +233,29 @@ impl Client {
         Ok((connection, stream, created))
     }
 
-    /// Watches for the deletion of each of these keys, from now on, on one stream. Returns when all watches stand; a deletion
-    /// that is told before that is dropped.
+    /// Watches for deletions of each of these keys or ranges, from now on, on one stream. Returns when all watches stand; a deletion that
+    /// is told before that is dropped.
     pub(crate) async fn watch_deletions(
         &self,
         op: &'static str,
-        keys: &[&[u8]],
+        keys: &[(&[u8], Option<&[u8]>)],
     ) -> Result<(Connection, WatchStream)> {
+        let options = |end: Option<&[u8]>| {
+            let options = WatchOptions::new().with_filters([WatchFilterType::NoPut]);
+            match end {
+                Some(end) => options.with_range(end),
+                None => options,
+            }
+        };
         let (connection, stream, refusal) = self
             .call(op, Repeat::Harmless, |connection| async move {
-                let options = WatchOptions::new().with_filters([WatchFilterType::NoPut]);
-                let (first, others) = keys.split_first().ok_or_else(stream_ended)?;
+                let ((first, end), others) = keys.split_first().ok_or_else(stream_ended)?;
                 let mut stream = connection
                     .watch()
-                    .watch(*first, Some(options.clone()))
+                    .watch(*first, Some(options(*end)))
                     .await?;
-                for key in others {
-                    stream.watch(*key, Some(options.clone())).await?;
+                for (key, end) in others {
+                    stream.watch(*key, Some(options(*end))).await?;
                 }
                 let mut missing = keys.len();
                 while missing > 0 {
@@ -361,7 +380,7 @@ impl fmt::Debug for Client {
     }
 }
 
-fn no_answer(op: &'static str, limit: Duration) -> Error {
+pub(crate) fn no_answer(op: &'static str, limit: Duration) -> Error {
     Error::new(ErrorKind::Timeout, op)
         .because(format!("the server did not answer within {limit:?}"))
 }

@@ -4,8 +4,15 @@
 
 mod common;
 
-use common::{config, instance, keys, prefix, raw, registry, server, until};
+use std::time::Duration;
+
+use common::{
+    config, instance, keys, own_server, prefix, raw, registry, registry_at, server, until,
+};
+use etcd_client::{Txn, TxnOp};
 use sd_core::{ErrorKind, Holder, Incarnation, Instance, ServiceName, State};
+use server_programs::LocalServer;
+use tokio::time::timeout;
 
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
@@ -98,4 +105,33 @@ async fn a_closed_registry_answers_closed_and_leaves_nothing() {
     let error = registry.backend().services().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
     assert_eq!(seen.changed().await.unwrap_err().kind(), ErrorKind::Closed);
+}
+
+/// How long the list of 50 000 services may take. Seen: less than a second.
+const LISTED_WITHIN: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn fifty_thousand_services_are_listed_and_followed_in_pages() {
+    let server = own_server().await;
+    let url = server.program().url();
+    let (mut raw, prefix) = (raw(&url).await, prefix());
+    let services = (0..50_000).map(|n| format!("{prefix}/service-{n:05}/i"));
+    // Another program's keys lie among them, and one service has many instances.
+    let flat = (0..5_000).map(|n| format!("{prefix}/flat-{n:05}"));
+    let many = (0..5_000).map(|n| format!("{prefix}/service-25000/{n}"));
+    let all: Vec<String> = services.chain(flat).chain(many).collect();
+    for some in all.chunks(100) {
+        let puts = some.iter().map(|key| TxnOp::put(key.as_str(), "h:1", None));
+        let put = Txn::new().and_then(puts.collect::<Vec<_>>());
+        raw.txn(put).await.unwrap();
+    }
+    let registry = registry_at(&url, &prefix);
+    let listed = timeout(LISTED_WITHIN, registry.services()).await.unwrap();
+    let listed = listed.unwrap();
+    assert_eq!(listed.len(), 50_000);
+    assert_eq!(listed[49_999].as_str(), "service-49999");
+    let followed = registry.subscribe_services().unwrap();
+    let known = followed.wait_until_known(LISTED_WITHIN).await.unwrap();
+    assert_eq!(known.services(), listed);
 }

@@ -8,7 +8,7 @@ use sd_core::clock::Moment;
 use sd_core::{Instance, InstanceId, Revision, ServiceName, Skipped, Snapshot};
 
 use crate::client::answer::Position;
-use crate::codec::overrides::{self, Overriding};
+use crate::codec::overrides::{self, StoredOverride};
 use crate::codec::{Folders, Origin, Place, Record, decode, is_json};
 
 type Found = BTreeMap<Box<str>, Listed>;
@@ -23,7 +23,7 @@ pub(crate) struct ServiceSet {
     /// What is in the folder for plain values alone.
     plain: Found,
     /// What operators say of `ours`, by the ends of the records' keys.
-    overrides: BTreeMap<Box<str>, Overriding>,
+    overrides: BTreeMap<Box<str>, StoredOverride>,
     /// What cannot be read: why, by key.
     skipped: BTreeMap<String, String>,
     /// Withdrawn on purpose since the last snapshot.
@@ -40,7 +40,7 @@ struct Listed {
 
 impl Listed {
     /// The instance as readers see it.
-    fn shown(&self, overriding: Option<&Overriding>) -> Arc<Instance> {
+    fn shown(&self, overriding: Option<&StoredOverride>) -> Arc<Instance> {
         match overriding.and_then(|said| said.of(&self.instance, self.create_revision)) {
             None => Arc::clone(&self.instance),
             Some(said) => Arc::new(self.instance.as_ref().clone().with_override(said)),
@@ -346,7 +346,7 @@ mod tests {
         let record = format!("/p/s/{}", ours.id()).into_bytes();
         let json = serde_json::to_vec(&ours).unwrap();
         let key = format!("/p/s//override/{}", ours.id()).into_bytes();
-        let drained = Overriding {
+        let drained = StoredOverride {
             said: Override::Draining,
             incarnation: ours.incarnation(),
             created: 1,
@@ -372,7 +372,7 @@ mod tests {
             set.delete(over.0);
             assert_eq!(**taken(&mut set).get(ours.id()).unwrap(), ours);
         }
-        let other = Overriding {
+        let other = StoredOverride {
             created: 2,
             ..drained
         };
