@@ -1,6 +1,7 @@
 //! Requests to Consul's HTTP interface and their answers. Knows nothing of discovery.
 
 pub(crate) mod answer;
+mod at;
 pub(crate) mod blocking_queries;
 pub(crate) mod clients;
 pub(crate) mod connection;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::client::answer::Answer;
+use crate::client::at::at;
 use crate::client::blocking_queries::{BlockingQueries, Waiter};
 use crate::client::connection::{Connection, Connector, Unanswered};
 use crate::client::error::{is_unreachable, unanswered};
@@ -336,7 +338,7 @@ impl Client {
             let response = sending
                 .send()
                 .await
-                .map_err(|error| unanswered(op, error))?;
+                .map_err(|error| at(error.url().cloned().as_ref(), unanswered(op, error)))?;
             Answer::read(op, response).await
         };
         let mut answer = timeout_at(deadline, answering)

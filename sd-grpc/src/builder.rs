@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Uri};
 use sd_core::balance::{Policy, RoundRobin, Selection};
-use sd_core::{Error, Result, Subscription};
+use sd_core::{Error, Printable, Result, Subscription};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -192,7 +192,7 @@ impl ChannelBuilder {
             telling: telling.clone(),
             stop: stop.clone(),
         });
-        let span = info_span!("balance", service = service.as_str());
+        let span = info_span!("balance", service = %Printable(service.as_str()));
         let over = DriverEnd {
             published: Arc::clone(&published),
             _ended: ended.clone().drop_guard(),

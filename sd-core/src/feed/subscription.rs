@@ -20,6 +20,7 @@ use crate::model::name::ServiceName;
 use crate::model::snapshot::Snapshot;
 use crate::model::state::{State, Status};
 use crate::port::instancer::Instancer;
+use crate::printable::Printable;
 use crate::runtime::runtime;
 
 const OP: &str = "subscription";
@@ -110,7 +111,7 @@ impl Subscription {
         });
         let stop = stop.child_token();
         let publisher = Publisher::new(out, Arc::clone(&clock), &config);
-        let span = info_span!("watch", service = service.as_str());
+        let span = info_span!("watch", service = %Printable(service.as_str()));
         let (refresh_requests, refresher) = refresh::channel();
         let driver = Driver::new(instancer, service.clone(), config, publisher, stop.clone());
         let shared = Shared {

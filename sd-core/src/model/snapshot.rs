@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::clock::Moment;
 use crate::model::instance::Instance;
 use crate::model::name::{InstanceId, ServiceName};
+use crate::printable::Printable;
 
 /// A position in a source's change feed. Opaque: two positions are equal or not, and ordered only within one domain, which is a
 /// history such as an etcd cluster, a Redis replication history or a session.
@@ -52,7 +53,7 @@ impl fmt::Display for Revision {
 
 impl fmt::Debug for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.value, self.domain)
+        write!(f, "{}@{}", self.value, Printable(&self.domain))
     }
 }
 

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Holder, Result};
 use crate::model::instance::RecordId;
 use crate::model::name::{InstanceId, ServiceName};
+use crate::printable::Printable;
 use crate::registration::command::Confirm;
 use crate::registration::guard::RegistrationGuard;
 use crate::registration::keeper::{Keeper, KeeperHandle, LeaveRecord};
@@ -78,8 +79,8 @@ impl Registrations {
         let keeper = keeper.after(self.enter(&record, kept)?);
         let span = info_span!(
             "heartbeat",
-            service = record.service.as_str(),
-            instance = record.id.as_str()
+            service = %Printable(record.service.as_str()),
+            instance = %Printable(record.id.as_str())
         );
         let (end, ended) = oneshot::channel();
         let (registrations, id) = (Arc::clone(self), record.clone());

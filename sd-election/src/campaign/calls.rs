@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use sd_core::clock::Clock;
 use sd_core::panics::caught;
 use sd_core::port::{Confirmation, Entry, Safety, Standing, Ticket};
-use sd_core::{Elector, Error, ErrorKind, Result};
+use sd_core::{Elector, Error, ErrorKind, Printable, Result};
 use tracing::warn;
 
 use crate::campaign::machine::Call;
@@ -112,7 +112,7 @@ pub(crate) async fn outcome<T>(call: &mut Option<BoxFuture<'static, T>>) -> T {
 async fn promised(elector: &dyn Elector) -> Result<Safety> {
     let safety = elector.safety().await?;
     for note in safety.warnings() {
-        warn!(code = note.code, note = %note.text, "this server weakens what an election promises");
+        warn!(code = note.code, note = %Printable(&note.text), "this server weakens what an election promises");
     }
     Ok(safety)
 }

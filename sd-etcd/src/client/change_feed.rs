@@ -155,7 +155,7 @@ impl ChangeFeed {
         self.proof.get_or_insert_with(|| {
             Box::pin(async move {
                 let keys_only = GetOptions::new().with_keys_only();
-                let reading = timeout(limit, kv.get(key, Some(keys_only))).await;
+                let reading = timeout(limit, caught(kv.get(key, Some(keys_only)))).await;
                 let read = reading.map_err(|_| no_answer(op, limit))?;
                 let read = read.map_err(|error| translate(op, error))?;
                 check_cluster(op, cluster, position(op, read.header())?)

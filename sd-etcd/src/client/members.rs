@@ -13,6 +13,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Uri;
 use tracing::debug;
 
+use crate::client::error::{caught, translate};
+
 /// URLs that are kept. The largest clusters have 7 members, with one or two URLs each.
 const MOST_URLS: usize = 64;
 
@@ -72,13 +74,16 @@ impl Members {
         let members = Arc::clone(self);
         AbortOnDropHandle::new(tokio::spawn(async move {
             loop {
-                match timeout(every, asked.member_list()).await {
+                match timeout(every, caught(asked.member_list())).await {
                     Ok(Ok(told)) => {
                         let cluster = told.header().map_or(0, ResponseHeader::cluster_id);
                         let urls = told.members().iter().flat_map(Member::client_urls);
                         members.take(cluster, is_tls, urls);
                     }
-                    Ok(Err(error)) => debug!(%error, "the members of the cluster were not told"),
+                    Ok(Err(error)) => {
+                        let error = translate("etcd: list members", error);
+                        debug!(error = %error.report(), "the members of the cluster were not told");
+                    }
                     Err(_) => debug!("the members of the cluster were not told in time"),
                 }
                 sleep(every).await;

@@ -6,6 +6,7 @@ use sd_core::clock::Clock;
 use sd_core::{Instance, InstanceId, Printable, ServiceName, Skipped, Snapshot, Status};
 use serde::Serialize;
 
+use crate::output::changes::Watched;
 use crate::output::time::time_of;
 
 /// The JSON form.
@@ -39,6 +40,15 @@ impl<'a> ServiceView<'a> {
         }
     }
 }
+
+impl Watched for ServiceView<'_> {
+    fn since(&mut self) -> &mut Option<String> {
+        &mut self.since
+    }
+}
+
+/// The most entries that are named in a summary; JSON has all of them.
+const MOST_SKIPPED: usize = 3;
 
 /// The columns for people.
 pub(crate) const COLUMNS: [&str; 9] = [
@@ -99,8 +109,12 @@ pub(crate) fn summary(snapshot: &Snapshot) -> String {
         let held = snapshot.held().len();
         parts.push(format!("{held} no longer listed but held"));
     }
-    for Skipped { key, reason, .. } in snapshot.skipped() {
+    let skipped = snapshot.skipped();
+    for Skipped { key, reason, .. } in skipped.iter().take(MOST_SKIPPED) {
         parts.push(format!("skipped {key}: {reason}"));
+    }
+    if skipped.len() > MOST_SKIPPED {
+        parts.push(format!("{} more skipped", skipped.len() - MOST_SKIPPED));
     }
     parts.join(", ")
 }

@@ -1,6 +1,7 @@
 //! What needs no registry: mistakes, signals and pipes.
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::running::{Running, ended, failure, sdctl, sdctl_json};
 
@@ -82,7 +83,9 @@ async fn a_password_is_never_repeated() {
 async fn an_empty_registry_has_no_services_and_an_unknown_service_no_instances() {
     let services = sdctl_json(MEMORY, &["services", "--json"]).await;
     assert_eq!(services, serde_json::json!({"services": []}));
-    let greeter = sdctl_json(MEMORY, &["list", "greeter", "--json"]).await;
+    let greeter = sdctl(MEMORY, &["list", "greeter", "--json"]).await;
+    assert_eq!(greeter.status.code(), Some(5));
+    let greeter: Value = serde_json::from_slice(&greeter.stdout).unwrap();
     assert_eq!(greeter["status"], "live");
     assert_eq!(greeter["instances"], serde_json::json!([]));
 }

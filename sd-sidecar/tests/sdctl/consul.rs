@@ -104,6 +104,24 @@ async fn a_candidate_with_an_unknown_token_is_told_at_once() {
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn the_command_of_a_leader_has_neither_the_url_nor_the_token() {
+    let url = format!("{}&token_env=SDCTL_TEST_TOKEN", registry());
+    let script = r#"echo "command ${SDCTL_REGISTRY-none} ${SDCTL_TEST_TOKEN-none}""#;
+    let mut elect = command(&url, &["elect", ELECTION, "--", "sh", "-c", script]);
+    let output = elect
+        .env("SDCTL_REGISTRY", &url)
+        .env("SDCTL_TEST_TOKEN", "sesame");
+    let output = output.output().await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("command none none\n"),
+        "{text} {:?}",
+        output.stderr
+    );
+}
+
 /// Consul has no shorter time-to-live and takes twice as long: all the more must the command be dead by then.
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
