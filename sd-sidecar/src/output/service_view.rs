@@ -19,8 +19,10 @@ pub(crate) struct ServiceView<'a> {
     /// Why it cannot be trusted.
     error: Option<String>,
     instances: &'a [Arc<Instance>],
-    /// Entries that could not be read.
+    /// Entries that could not be read, the first 100 of them.
     skipped: &'a [Skipped],
+    /// How many there are.
+    skipped_count: usize,
     /// Instances that the registry no longer lists, but which vanished together with too many others to be believed at once.
     held: &'a [InstanceId],
 }
@@ -35,6 +37,7 @@ impl<'a> ServiceView<'a> {
             error: status.error().map(|error| error.report().to_string()),
             instances: snapshot.instances(),
             skipped: snapshot.skipped(),
+            skipped_count: snapshot.skipped_count(),
             held: snapshot.held(),
         }
     }
@@ -102,6 +105,10 @@ pub(crate) fn summary(snapshot: &Snapshot) -> String {
     for Skipped { key, reason, .. } in snapshot.skipped() {
         parts.push(format!("skipped {key}: {reason}"));
     }
+    let more = snapshot.skipped_count() - snapshot.skipped().len();
+    if more > 0 {
+        parts.push(format!("{more} more skipped"));
+    }
     parts.join(", ")
 }
 
@@ -155,6 +162,7 @@ mod tests {
                     "weight": 1, "priority": 0, "tags": [], "metadata": {"k": "line\nbreak"},
                 }],
                 "skipped": [{"key": "services/greeter/x", "reason": "no JSON"}],
+                "skipped_count": 1,
                 "held": [],
             })
         );
@@ -188,5 +196,7 @@ mod tests {
             summary(&snapshot),
             "greeter: 1 instance, revision 7, skipped services/greeter/x: no JSON"
         );
+        let many = summary(&snapshot.with_skipped_count(7));
+        assert!(many.ends_with("x: no JSON, 6 more skipped"), "{many}");
     }
 }
