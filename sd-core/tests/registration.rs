@@ -991,3 +991,39 @@ fn a_registration_whose_runtime_has_ended_says_so_and_its_id_is_free_again() {
     });
     assert_eq!(registrar.calls_of(Op::Register).len(), 2);
 }
+
+#[test]
+fn outside_a_runtime_a_call_is_an_error_and_no_panic() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(1).enable_all().build().unwrap();
+    let (registry, registrar, guard) = runtime.block_on(registered());
+    let inside = runtime.enter();
+    let seen = registry.subscribe("s").unwrap();
+    drop(inside);
+    let record = guard.record_id().clone();
+    let limit = Duration::from_secs(1);
+    let refused = [
+        guard.set_ready(false).now_or_never(),
+        guard.drain(limit).now_or_never(),
+        registry.list("s").now_or_never().map(|done| done.map(drop)),
+        registry
+            .services()
+            .now_or_never()
+            .map(|done| done.map(drop)),
+        registry.check().now_or_never(),
+        registry.clear_override(&record).now_or_never(),
+        seen.wait_until_known(limit)
+            .now_or_never()
+            .map(|done| done.map(drop)),
+        seen.wait_until_ready(limit)
+            .now_or_never()
+            .map(|done| done.map(drop)),
+        registry.close().now_or_never(),
+    ];
+    for refused in refused {
+        let error = refused.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{}", error.report());
+    }
+    // What was drained is withdrawn on the runtime that kept it.
+    runtime.block_on(soon(registrar.called(Op::Withdraw, 1)));
+}

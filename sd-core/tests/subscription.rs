@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sd_core::clock::{Moment, TokioClock};
+use sd_core::combine;
 use sd_core::port::Feed;
 use sd_core::{
     Error, ErrorKind, Incarnation, Instance, InstanceId, MassLossHold, Registry, RegistryConfig,
@@ -1220,4 +1221,25 @@ fn a_subscription_whose_runtime_has_ended_says_so_and_is_replaced_by_the_next_on
         let listed = soon(services.changed()).await.unwrap();
         assert_eq!(listed.status().as_str(), "live");
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_vanishes_from_a_source_that_tells_no_withdrawals_goes_at_once_unless_asked_otherwise()
+{
+    let hold = MassLossHold::default();
+    for (hold, held) in [(hold, 0), (hold.for_any_source(), 3)] {
+        let source = ScriptedInstancer::default().without_withdrawals();
+        source.tell(Ok(Feed::Set(set(1, &["a", "b", "c", "d"]))));
+        let filtered = combine::Filter::new(Arc::new(source.clone()));
+        let config = config().with_mass_loss_hold(Some(hold));
+        let clock = Arc::new(TokioClock);
+        let subscribed = Subscription::spawn(Arc::new(filtered), service(), config, clock);
+        let mut subscription = subscribed.unwrap();
+        soon(subscription.changed()).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        source.tell(Ok(Feed::Set(set(2, &["a"]))));
+        let state = soon(subscription.changed()).await.unwrap();
+        assert_eq!(state.snapshot().held().len(), held);
+        assert_eq!(state.snapshot().len(), 1 + held);
+    }
 }

@@ -43,6 +43,7 @@ struct Script {
     news: VecDeque<Option<Result<Feed>>>,
     last: Option<Snapshot>,
     silence_limit: Duration,
+    tells_withdrawals: bool,
 }
 
 impl Default for ScriptedInstancer {
@@ -53,6 +54,7 @@ impl Default for ScriptedInstancer {
                 news: VecDeque::new(),
                 last: None,
                 silence_limit: Duration::from_secs(30),
+                tells_withdrawals: true,
             }),
             written: Notify::new(),
             openings: watch::Sender::new(Vec::new()),
@@ -94,6 +96,13 @@ impl ScriptedInstancer {
         self.script().silence_limit = limit;
     }
 
+    /// As a source whose entries have no room to say that they were withdrawn.
+    #[must_use]
+    pub fn without_withdrawals(self) -> Self {
+        self.script().tells_withdrawals = false;
+        self
+    }
+
     /// Every call of `watch` so far.
     pub fn openings(&self) -> Vec<Opening> {
         self.0.openings.borrow().clone()
@@ -129,6 +138,10 @@ impl Instancer for ScriptedInstancer {
     async fn services(&self) -> Result<Vec<ServiceName>> {
         let last = self.script().last.clone();
         Ok(last.into_iter().map(|set| set.service().clone()).collect())
+    }
+
+    fn tells_withdrawals(&self) -> bool {
+        self.script().tells_withdrawals
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {

@@ -211,7 +211,7 @@ impl Publisher {
                 info!(
                     instances = snapshot.len(),
                     held = snapshot.held().len(),
-                    skipped = snapshot.skipped().len(),
+                    skipped = snapshot.skipped_count(),
                     revision = snapshot.revision().value(),
                     "set changed"
                 );

@@ -18,6 +18,7 @@ use crate::model::state::Status;
 use crate::panics::caught;
 use crate::port::instancer::{Instancer, ServicesWatcher};
 use crate::retry::{FeedRetry, NextFeed, jittered, later};
+use crate::runtime::runtime;
 
 const OP: &str = "subscription to services";
 /// Reading the list more often than this would be a burden to the server.
@@ -143,11 +144,13 @@ impl ServicesSubscription {
     /// Waits for at most `limit` until the list is known, even if empty, and returns the state.
     ///
     /// # Errors
-    /// `Timeout` with the reason why nothing could be read. `Closed` after the registry was closed.
+    /// `Timeout` with the reason why nothing could be read. `Closed` after the registry was closed. `InvalidInput` outside a tokio
+    /// runtime.
     ///
     /// # Cancel safety
     /// Cancel-safe.
     pub async fn wait_until_known(&self, limit: Duration) -> Result<ServicesState> {
+        runtime("wait until services are known")?;
         let mut states = self.states.clone();
         let known = timeout(limit, states.wait_for(ServicesState::is_known)).await;
         match known {

@@ -97,7 +97,7 @@ impl Subscription {
     pub(crate) fn prepare(
         instancer: Arc<dyn Instancer>,
         service: ServiceName,
-        config: SubscriptionConfig,
+        mut config: SubscriptionConfig,
         clock: Arc<dyn Clock>,
         stop: &CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
@@ -109,6 +109,10 @@ impl Subscription {
                 error: None,
             },
         });
+        let tells = instancer.tells_withdrawals();
+        config.mass_loss_hold = config
+            .mass_loss_hold
+            .filter(|hold| tells || hold.any_source);
         let stop = stop.child_token();
         let publisher = Publisher::new(out, Arc::clone(&clock), &config);
         let span = info_span!("watch", service = %Printable(service.as_str()));
@@ -206,6 +210,7 @@ impl Subscription {
     ///
     /// # Errors
     /// `Timeout` with the reason: the set is unknown or empty, or no instance is ready. `Closed` after the registry was closed.
+    /// `InvalidInput` outside a tokio runtime.
     ///
     /// # Cancel safety
     /// Cancel-safe.
@@ -217,7 +222,8 @@ impl Subscription {
     /// Waits for at most `limit` until the set is known, even if empty, and returns the state.
     ///
     /// # Errors
-    /// `Timeout` with the reason why nothing could be read. `Closed` after the registry was closed.
+    /// `Timeout` with the reason why nothing could be read. `Closed` after the registry was closed. `InvalidInput` outside a tokio
+    /// runtime.
     ///
     /// # Cancel safety
     /// Cancel-safe.
@@ -232,6 +238,7 @@ impl Subscription {
         limit: Duration,
         wanted: impl Fn(&State) -> bool,
     ) -> Result<State> {
+        runtime(op)?;
         let mut states = self.states.clone();
         match timeout(limit, states.wait_for(wanted)).await {
             Ok(Ok(state)) => Ok(state.clone()),
@@ -299,7 +306,7 @@ impl SubscriptionDump {
             age_seconds: now.since(state.snapshot.as_of()).as_secs_f64(),
             instances: state.snapshot.len(),
             held: state.snapshot.held().len(),
-            skipped: state.snapshot.skipped().len(),
+            skipped: state.snapshot.skipped_count(),
         }
     }
 }

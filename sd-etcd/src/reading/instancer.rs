@@ -9,6 +9,7 @@ use sd_core::{Instancer, Result, ServiceName, Snapshot, Watcher};
 use crate::backend::EtcdBackend;
 use crate::client::range::read_folders;
 use crate::codec::names::service_of;
+use crate::config::format::Format;
 use crate::reading::full_read::read_service;
 use crate::reading::services_watcher::EtcdServicesWatcher;
 use crate::reading::watcher::EtcdWatcher;
@@ -29,6 +30,11 @@ impl Instancer for EtcdBackend {
     async fn watch_services(&self) -> Result<Option<Box<dyn ServicesWatcher>>> {
         let watcher = EtcdServicesWatcher::open(self).await?;
         Ok(Some(Box::new(watcher)))
+    }
+
+    /// go-kit's entries are addresses and nothing else.
+    fn tells_withdrawals(&self) -> bool {
+        self.client.config().format != Format::GoKit
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {

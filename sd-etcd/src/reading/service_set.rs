@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sd_core::clock::Moment;
-use sd_core::{Instance, InstanceId, Revision, ServiceName, Skipped, Snapshot};
+use sd_core::{Instance, InstanceId, Revision, ServiceName, Skipped, Snapshot, brief};
 
 use crate::client::answer::Position;
 use crate::codec::overrides::{self, StoredOverride};
@@ -168,7 +168,7 @@ impl ServiceSet {
         if let Some(place) = place {
             self.remove(place);
         }
-        let key = text(key).into_owned();
+        let (key, reason) = (text(key).into_owned(), brief(reason));
         if self.skipped.get(&key) != Some(&reason) {
             self.skipped.insert(key, reason);
             self.changed = true;
@@ -206,7 +206,8 @@ impl ServiceSet {
             })
             .collect();
         let count = records.len();
-        let skipped = self.skipped.iter();
+        // The others are counted.
+        let skipped = self.skipped.iter().take(Snapshot::MOST_SKIPPED);
         let skipped = skipped.map(|(key, reason)| Skipped::new(key.as_str(), reason.as_str()));
         let mut skipped: Vec<_> = skipped.collect();
         let at = revision(position);
@@ -215,8 +216,11 @@ impl ServiceSet {
             skipped.extend(self.outdone(&set));
             skipped.sort_by(|a, b| a.key.cmp(&b.key));
         }
+        let unnamed = self.skipped.len().saturating_sub(Snapshot::MOST_SKIPPED);
+        let skipped_count = skipped.len() + unnamed;
         set.with_withdrawn(std::mem::take(&mut self.withdrawn))
             .with_skipped(skipped)
+            .with_skipped_count(skipped_count)
     }
 
     /// What to tell of records whose id another one has.
@@ -326,6 +330,25 @@ mod tests {
         put(&mut set, b"/p/s/a", b"h:1", None);
         let mended = taken(&mut set);
         assert_eq!((mended.len(), mended.skipped().len()), (2, 0));
+    }
+
+    #[test]
+    fn of_much_garbage_little_is_kept_and_all_is_counted() {
+        let mut set = empty();
+        // What cannot be parsed is repeated in the parser's error.
+        let garbage = format!(r#"{{"weight":"{}"}}"#, "ö".repeat(1 << 15));
+        for n in 0..300 {
+            let key = format!("/p/s/{n:03}");
+            put(&mut set, key.as_bytes(), garbage.as_bytes(), None);
+        }
+        let kept: usize = set.skipped.values().map(String::len).sum();
+        assert!(kept <= 300 * 256, "{kept}");
+        let seen = taken(&mut set);
+        assert_eq!((seen.skipped().len(), seen.skipped_count()), (100, 300));
+        assert!(seen.skipped()[0].reason.contains("invalid type"));
+        set.delete(b"/p/s/299");
+        assert!(set.is_changed());
+        assert_eq!(taken(&mut set).skipped_count(), 299);
     }
 
     #[test]

@@ -136,7 +136,8 @@ impl Changes {
         lines.extend(retuned.map(|change| row(Style::Plain, "changed", &change.to)));
         let notes = |state: &State| {
             let snapshot = state.snapshot();
-            (snapshot.skipped().to_vec(), snapshot.held().to_vec())
+            let skipped = (snapshot.skipped().to_vec(), snapshot.skipped_count());
+            (skipped, snapshot.held().to_vec())
         };
         if last.is_some_and(|last| notes(&last) != notes(state)) {
             let text = format!("{time}  {}", summary(state.snapshot()));
