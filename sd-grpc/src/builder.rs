@@ -16,6 +16,7 @@ use crate::channel::BalancedChannel;
 use crate::config::{ChannelConfig, KeepAlive};
 use crate::connector::{Connector, Dial, SharedConnector};
 use crate::driver::{Driver, Parts};
+use crate::durations::CallDurations;
 use crate::event::EVENTS;
 use crate::instrument::{self, CallMetrics};
 use crate::options::AnsweredBy;
@@ -208,6 +209,7 @@ impl ChannelBuilder {
             throttle: Throttle::new(config.retry_throttle),
             replay_budget: Arc::new(ReplayBudget::new(config.replay_budget)),
             metrics: CallMetrics::new(&service),
+            durations: CallDurations::new(&service, config.call_labels),
             service,
             config,
             published,
