@@ -167,7 +167,8 @@ impl From<&Instance> for Holder {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "incarnation {} at {}", self.incarnation, self.endpoint)
+        // `Debug` escapes what is not printable.
+        write!(f, "incarnation {} at {:?}", self.incarnation, self.endpoint)
     }
 }
 

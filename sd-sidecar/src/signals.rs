@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 use crate::failure::Failure;
 
-/// A signal that follows another this closely was sent along with it: GNU `timeout`, for one, sends two.
-const SAME_REQUEST: Duration = Duration::from_millis(200);
+/// A signal that follows another this closely was sent along with it: GNU `timeout`, for one, sends two, and a process that has to wait
+/// for a processor learns of the second one late.
+const SAME_REQUEST: Duration = Duration::from_secs(1);
 
 /// From here on these signals no longer end the process by themselves.
 #[derive(Debug)]

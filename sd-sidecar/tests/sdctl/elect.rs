@@ -183,7 +183,7 @@ async fn a_second_signal_kills_the_command_at_once_and_resigns() {
         elect.signal(first);
         // Long enough that the two are not taken for one.
         let asked = BootClock.now();
-        beating.lives_after(asked + Duration::from_secs(1)).await;
+        beating.lives_after(asked + Duration::from_secs(2)).await;
         elect.signal(second);
         let (status, lines, stderr) = elect.end().await;
         assert_eq!(status.code(), Some(128 + 9), "{stderr}");

@@ -2,8 +2,10 @@
 
 use std::fs::OpenOptions;
 use std::process::Stdio;
+use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio::time::sleep;
 
 use crate::etcd::registry;
 use crate::registering::ids;
@@ -40,6 +42,27 @@ async fn what_timeout_ends_leaves_no_record() {
     }
     let left = sdctl(&registry, &["list", "greeter"]).await;
     assert_eq!(left.status.code(), Some(5), "{left:?}");
+}
+
+/// As on a busy machine, where a process does not run for a while between two signals that were sent at once.
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn a_second_signal_that_is_told_late_leaves_no_record_either() {
+    let registry = registry();
+    for number in 0..4 {
+        let id = format!("g-{number}");
+        let register = ["register", "greeter", "10.0.0.7:50051", "--id", &id];
+        let mut register = Running::start(&registry, &register);
+        register.line().await.unwrap();
+        register.signal(Signal::TERM);
+        sleep(Duration::from_millis(2)).await;
+        register.signal(Signal::STOP);
+        register.signal(Signal::TERM);
+        sleep(Duration::from_millis(300)).await;
+        register.signal(Signal::CONT);
+        let (status, _, stderr) = register.end().await;
+        assert!(status.success(), "{stderr}");
+    }
 }
 
 #[tokio::test]
