@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use sd_core::port::ServicesWatcher;
 use sd_core::{Instancer, Result, ServiceName, Snapshot, Watcher};
+use tracing::info;
 
 use crate::backend::EtcdBackend;
 use crate::client::range::read_folders;
-use crate::codec::names::service_of;
 use crate::reading::full_read::read_service;
 use crate::reading::services_watcher::EtcdServicesWatcher;
 use crate::reading::watcher::EtcdWatcher;
@@ -18,11 +18,21 @@ impl Instancer for EtcdBackend {
     async fn services(&self) -> Result<Vec<ServiceName>> {
         let (all, end) = self.layout.all();
         let folders = read_folders(&self.client, "etcd: list services", (&all, &end)).await?;
-        let folders = folders.iter();
         // Other programs' keys may lie here, too. A service may have our folder and go-kit's.
-        let services: BTreeSet<ServiceName> = folders
-            .filter_map(|folder| service_of(std::str::from_utf8(folder).ok()?))
-            .collect();
+        let mut services = BTreeSet::new();
+        let mut others = folders.flat;
+        for folder in &folders.names {
+            match self.layout.service_of_folder(folder) {
+                Some(service) => drop(services.insert(service)),
+                None => others += 1,
+            }
+        }
+        if others > 0 {
+            info!(
+                prefix = self.client.config().prefix,
+                others, "keys and folders under the prefix are not of services and are not listed"
+            );
+        }
         Ok(services.into_iter().collect())
     }
 
