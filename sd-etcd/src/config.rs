@@ -145,7 +145,7 @@ impl EtcdConfig {
         self
     }
 
-    /// Sets how records are written. Default: [`Format::Json`].
+    /// Sets how records are stored. Default: [`Format::Json`].
     #[must_use]
     pub fn with_format(mut self, format: Format) -> Self {
         self.format = format;

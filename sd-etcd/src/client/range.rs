@@ -45,13 +45,21 @@ pub(crate) async fn read_keys<S>(
     read(client, op, range, &keys_only, new, put).await
 }
 
-/// The names of the folders in the range, which is everything below a folder: what their keys have between `start` and the next
-/// slash. A page that ends within a folder is followed by what comes after that, so many keys in one folder cost nothing.
+/// What is in a range, which is everything below a folder.
+#[derive(Debug, Default)]
+pub(crate) struct Folders {
+    /// What the keys of each folder have between the start of the range and the next slash.
+    pub(crate) names: BTreeSet<Vec<u8>>,
+    /// How many keys are in no folder.
+    pub(crate) flat: usize,
+}
+
+/// The folders in the range. A page that ends within a folder is followed by what comes after that, so many keys in one folder cost nothing.
 pub(crate) async fn read_folders(
     client: &Client,
     op: &'static str,
     (start, end): (&str, &str),
-) -> Result<BTreeSet<Vec<u8>>> {
+) -> Result<Folders> {
     let options = GetOptions::new().with_keys_only();
     let mut pages = Pages::new(
         client,
@@ -60,13 +68,15 @@ pub(crate) async fn read_folders(
         &options,
         Instant::now() + MOST_TIME,
     );
-    let mut folders = BTreeSet::new();
+    let mut folders = Folders::default();
     while let Some(page) = pages.next().await? {
         let mut last = None;
         for entry in page.kvs() {
             last = folder(start, entry.key());
-            if let Some(folder) = last.filter(|folder| !folders.contains(*folder)) {
-                folders.insert(folder.to_vec());
+            match last {
+                Some(folder) if folders.names.contains(folder) => {}
+                Some(folder) => drop(folders.names.insert(folder.to_vec())),
+                None => folders.flat += 1,
             }
         }
         if let Some(last) = last {

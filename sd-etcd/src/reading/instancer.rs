@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use sd_core::port::ServicesWatcher;
 use sd_core::{Instancer, Result, ServiceName, Snapshot, Watcher};
+use tracing::info;
 
 use crate::backend::EtcdBackend;
 use crate::client::range::read_folders;
-use crate::codec::names::service_of;
 use crate::config::format::Format;
 use crate::reading::full_read::read_service;
 use crate::reading::services_watcher::EtcdServicesWatcher;
@@ -19,11 +19,21 @@ impl Instancer for EtcdBackend {
     async fn services(&self) -> Result<Vec<ServiceName>> {
         let (all, end) = self.layout.all();
         let folders = read_folders(&self.client, "etcd: list services", (&all, &end)).await?;
-        let folders = folders.iter();
         // Other programs' keys may lie here, too. A service may have our folder and go-kit's.
-        let services: BTreeSet<ServiceName> = folders
-            .filter_map(|folder| service_of(std::str::from_utf8(folder).ok()?))
-            .collect();
+        let mut services = BTreeSet::new();
+        let mut others = folders.flat;
+        for folder in &folders.names {
+            match self.layout.service_of_folder(folder) {
+                Some(service) => drop(services.insert(service)),
+                None => others += 1,
+            }
+        }
+        if others > 0 {
+            info!(
+                prefix = self.client.config().prefix,
+                others, "keys and folders under the prefix are not of services and are not listed"
+            );
+        }
         Ok(services.into_iter().collect())
     }
 
@@ -32,9 +42,9 @@ impl Instancer for EtcdBackend {
         Ok(Some(Box::new(watcher)))
     }
 
-    /// go-kit's entries are addresses and nothing else.
+    /// Other projects' entries cannot be marked.
     fn tells_withdrawals(&self) -> bool {
-        self.client.config().format != Format::GoKit
+        self.client.config().format == Format::Json
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {

@@ -9,7 +9,7 @@ use sd_core::{Instance, InstanceId, Revision, ServiceName, Skipped, Snapshot, br
 
 use crate::client::answer::Position;
 use crate::codec::overrides::{self, StoredOverride};
-use crate::codec::{Folders, Origin, Place, Record, decode, is_json};
+use crate::codec::{Folders, Origin, Place, Record, is_json};
 
 type Found = BTreeMap<Box<str>, Listed>;
 
@@ -86,13 +86,13 @@ impl ServiceSet {
         if Folders::is_foreign(place, value) {
             return self.delete(key);
         }
-        if let Some(record) = overridden(place) {
+        if let Some(record) = self.folders.overridden(place) {
             if is_json(value) {
                 return self.put_override(key, place, record, value);
             }
             self.forget_override(record);
         }
-        let record = match decode(&self.service, place.suffix, value, origin) {
+        let record = match self.folders.decode(&self.service, place, value, origin) {
             Ok(record) => record,
             Err(reason) => return self.skip(key, Some(place), reason),
         };
@@ -180,7 +180,7 @@ impl ServiceSet {
         self.changed |= self.skipped.remove(&*text(key)).is_some();
         if let Some(place) = self.folders.place(key) {
             self.remove(place);
-            if let Some(record) = overridden(place) {
+            if let Some(record) = self.folders.overridden(place) {
                 self.forget_override(record);
             }
         }
@@ -240,11 +240,6 @@ impl ServiceSet {
         };
         [of(&self.plain, false), of(&self.ours, true)].concat()
     }
-}
-
-/// How the key of the record ends that an override in this place would be about.
-fn overridden(place: Place<'_>) -> Option<&str> {
-    overrides::record_suffix(place.suffix).filter(|_| place.is_ours)
 }
 
 /// A position as core sees it: revisions are ordered within one cluster.
