@@ -15,6 +15,7 @@ pub(crate) mod sessions;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Method;
@@ -48,6 +49,8 @@ pub(crate) struct Client {
     connector: Connector,
     queries: BlockingQueries,
     asking: Semaphore,
+    /// Held while a large answer is decoded.
+    pub(crate) decoding: Arc<Semaphore>,
     closed: CancellationToken,
 }
 
@@ -121,6 +124,7 @@ impl Client {
             connector: Connector::new(config),
             queries: BlockingQueries::new(concurrency.blocking_queries),
             asking: Semaphore::new(concurrency.requests),
+            decoding: Arc::new(Semaphore::new(1)),
             closed: CancellationToken::new(),
         }
     }

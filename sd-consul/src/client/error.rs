@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sd_backend::with_hint;
 use sd_core::{Error, ErrorKind};
 
 /// More of an answer's text than this helps no reader.
@@ -16,7 +17,7 @@ pub(crate) fn unanswered(op: &'static str, error: reqwest::Error) -> Error {
     } else {
         ErrorKind::Unavailable
     };
-    Error::new(kind, op).with_source(error.without_url())
+    Error::new(kind, op).with_source(with_hint(error.without_url()))
 }
 
 /// Whether another endpoint may do better.
@@ -36,7 +37,7 @@ pub(crate) fn refused(
         shown.push_str("no reason given");
     }
     Error::new(kind(status, retry_after, text), op)
-        .because(format!("Consul answers {status}: {shown}"))
+        .with_source(with_hint(format!("Consul answers {status}: {shown}")))
 }
 
 /// Whether Consul says that a token does not allow something, or that there is none such.

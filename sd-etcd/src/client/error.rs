@@ -2,16 +2,17 @@
 
 use std::future::Future;
 
+use sd_backend::with_hint;
 use sd_core::{Error, ErrorKind, panics};
 use tonic::{Code, Status};
 
 /// An etcd error as ours.
 pub(crate) fn translate(op: &'static str, error: etcd_client::Error) -> Error {
-    Error::new(kind(&error), op).with_source(match error {
+    Error::new(kind(&error), op).with_source(with_hint(match error {
         // The status alone: etcd-client's own text around it says nothing more.
         etcd_client::Error::GRpcStatus(status) => explain(&status),
         other => other.to_string(),
-    })
+    }))
 }
 
 fn explain(status: &Status) -> String {
