@@ -9,8 +9,12 @@ use percent_encoding::percent_decode_str;
 use sd_core::{Error, Result};
 use serde::de::DeserializeOwned;
 
+use crate::without_input::without_input;
+
 const OP: &str = "registry url";
 const MAX_URL_BYTES: usize = 8 * 1024;
+/// How many letters may be wrong in a key that is taken for a misspelt one.
+const MOST_WRONG: usize = 2;
 
 /// A parsed registry URL. `Display` and `Debug` hide the password and everything after `?`. They also hide a user name without
 /// a password, which may be a token.
@@ -30,7 +34,8 @@ impl RegistryUrl {
     /// `?` and `#` in a user name or password must be, and so must `@` after the hosts. An empty user name or password is none.
     ///
     /// # Errors
-    /// `InvalidInput` says what is wrong, without repeating the password.
+    /// `InvalidInput` says what is wrong, and repeats nothing of the text but a scheme: any other part may hold a secret that was put
+    /// in the wrong place.
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = |message: String| Error::invalid_input(OP, message);
         if text.len() > MAX_URL_BYTES {
@@ -53,9 +58,10 @@ impl RegistryUrl {
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'+'))
         {
-            return Err(wrong(format!(
-                "{scheme:?} is no backend name: use lower-case letters, digits, '-' and '+'"
-            )));
+            return Err(wrong(
+                "what stands before :// is no backend name: use lower-case letters, digits, '-' and '+'"
+                    .into(),
+            ));
         }
         if rest.contains('#') {
             return Err(wrong(
@@ -87,9 +93,10 @@ impl RegistryUrl {
             .filter(|_| !hosts.is_empty())
             .map(str::to_owned)
             .collect();
-        if let Some(bad) = hosts.iter().find(|host| !is_host(host)) {
+        if let Some(at) = hosts.iter().position(|host| !is_host(host)) {
             return Err(wrong(format!(
-                "{bad:?} is no host: write host, host:port or [ipv6]:port"
+                "number {} of the hosts is no host: write host, host:port or [ipv6]:port, and user name and password before an '@'",
+                at + 1
             )));
         }
         Ok(Self {
@@ -130,19 +137,56 @@ impl RegistryUrl {
     /// Reads the keys after `?` into a struct. Use `#[serde(deny_unknown_fields)]`, and `humantime_serde` for durations.
     ///
     /// # Errors
-    /// `InvalidInput` names the unknown key, or the value that cannot be read.
+    /// `InvalidInput` names the key whose value cannot be read, without the value. An unknown key is named only if it is a known one
+    /// misspelt: it may be what follows an `&` in a password.
     pub fn settings<T: DeserializeOwned>(&self) -> Result<T> {
         let keys = serde_html_form::Deserializer::from_bytes(self.query.as_bytes());
         serde_path_to_error::deserialize(keys).map_err(|error| {
-            let (key, why) = (error.path().to_string(), error.into_inner());
-            // An unknown key has no path; the reason names it.
-            let key = if key == "." {
-                String::new()
+            let key = error.path().to_string();
+            let why = error.into_inner().to_string();
+            let rule = if why.starts_with("unknown field") {
+                self.unknown_key(&why)
+            } else if key == "." {
+                without_input(&why)
             } else {
-                format!("{key}: ")
+                format!("{key}: {}", without_input(&why))
             };
-            Error::invalid_input(OP, format!("{self}: {key}{why}"))
+            Error::invalid_input(OP, rule)
         })
+    }
+
+    /// What is wrong with a key that serde found to be unknown.
+    fn unknown_key(&self, why: &str) -> String {
+        let expected = why
+            .rsplit_once(", expected ")
+            .map_or("", |(_, names)| names);
+        let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+        if known.is_empty() {
+            return "no settings belong here: remove everything from the ? on".to_owned();
+        }
+        let keys = self.query.split('&').map(|pair| {
+            let key = pair.split('=').next().unwrap_or_default();
+            percent_decode_str(key).decode_utf8_lossy()
+        });
+        let unknown = keys
+            .enumerate()
+            .find(|(_, key)| !known.contains(&key.as_ref()));
+        let (at, key) = unknown.unwrap_or_default();
+        let nearest = known
+            .iter()
+            .map(|name| (strsim::damerau_levenshtein(name, &key), name))
+            .min();
+        match nearest {
+            // Of a short name, hardly anything would be left.
+            Some((wrong, name)) if wrong <= MOST_WRONG && wrong < name.len() => {
+                format!("{key}: there is no such setting: write {name}")
+            }
+            _ => format!(
+                "number {} of the settings after the ? is unknown: use {}, and write %26 for an & within a value",
+                at + 1,
+                known.join(", ")
+            ),
+        }
     }
 
     /// Refuses all keys, for backends that have none.
@@ -182,14 +226,14 @@ fn is_host(text: &str) -> bool {
         .and_then(|rest| rest.strip_suffix(']'))
     {
         Some(ipv6) => ipv6.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            !host.is_empty()
-                && host
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-        }
+        None => !host.is_empty() && is_plain(host),
     };
     host_is_good && port_is_good
+}
+
+fn is_plain(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 impl FromStr for RegistryUrl {
@@ -204,7 +248,9 @@ impl fmt::Display for RegistryUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://", self.scheme)?;
         match (&self.username, &self.password) {
-            (Some(username), Some(_)) => write!(f, "{username}:***@")?,
+            (Some(username), Some(_)) if is_plain(username) => write!(f, "{username}:***@")?,
+            // What is no plain name may hold a part of a password.
+            (Some(_), Some(_)) => f.write_str("***:***@")?,
             // Alone before the hosts it may be a token.
             (Some(_), None) => f.write_str("***@")?,
             (None, Some(_)) => f.write_str(":***@")?,
@@ -295,13 +341,20 @@ mod tests {
     #[test]
     fn an_unknown_key_and_a_bad_value_are_named() {
         for (query, hint) in [
-            ("tttl=1s", "tttl"),
-            ("tls=maybe", "maybe"),
-            ("ttl=fast", "fast"),
+            ("tttl=1s", "tttl: there is no such setting: write ttl"),
+            ("tls=true&none=1s", "number 2 of the settings"),
+            ("tls=maybe", "tls: invalid value: string, expected \"true\""),
+            (
+                "ttl=fast",
+                "ttl: invalid value: string, expected a duration",
+            ),
+            ("ttl=1s&ttl=2s", "ttl"),
         ] {
             let url = RegistryUrl::parse(&format!("etcd://h/?{query}")).unwrap();
             let error = url.settings::<Settings>().unwrap_err().report().to_string();
             assert!(error.contains(hint), "{query}: {error}");
+            let error = url.without_settings().unwrap_err().report().to_string();
+            assert!(error.contains("no settings belong here"), "{error}");
         }
     }
 
@@ -336,7 +389,64 @@ mod tests {
         assert_eq!(format!("{token}"), "consul://***@h");
     }
 
+    /// URLs with a secret, marked `S`, where people put one by mistake.
+    const MISTAKES: [&str; 36] = [
+        "S",
+        "S@h",
+        "u:S@h:1",
+        "u:S://h",
+        "u:S://x@h",
+        "//u:S@h",
+        "etcd:/u:S@h",
+        "etcd:u:S@h",
+        "etcd://u:S",
+        "etcd://u:S,g",
+        "etcd://h,u:S",
+        "etcd://u:S/p",
+        "etcd://u:S?ttl=1s",
+        "etcd://u:S@",
+        "etcd://u:S@h:x",
+        "etcd://u:S@@h",
+        "etcd://u:p@S@h",
+        "etcd://u@S:p@h",
+        "etcd://u:a:S@h",
+        "etcd://u:a/S@h",
+        "etcd://u:a?S@h",
+        "etcd://u:a#S@h",
+        "etcd://u:a&S@h?tttl=1s",
+        "etcd://u:S%zz@h",
+        "etcd://u:S%ff@h",
+        "etcd://S@h?nothing=1",
+        "etcd://:S@h?ttl=fast",
+        "etcd://h/?password=S",
+        "etcd://h/?ttl=S",
+        "etcd://h/?tls=S",
+        "etcd://h/?tls=true&S",
+        "etcd://h/?ttl=a&S",
+        "etcd://h/?ttl=1s&S=1",
+        "etcd://h/?ttl=http://u:S@h",
+        "etcd://h/?x=http://S",
+        "etcd://h/#S",
+    ];
+
     proptest! {
+        #[test]
+        fn no_error_and_no_form_of_a_url_repeats_a_secret(secret in "[a-zA-Z][a-zA-Z0-9+=._~-]{8,24}", at in 0..MISTAKES.len()) {
+            let text = MISTAKES[at].replace('S', &secret);
+            let mut shown = Vec::new();
+            let form = |error: Error| format!("{error} {error:?} {}", error.report());
+            match RegistryUrl::parse(&text) {
+                Err(error) => shown.push(form(error)),
+                Ok(url) => {
+                    shown.push(format!("{url} {url:?}"));
+                    shown.extend(url.settings::<Settings>().err().map(form));
+                    shown.extend(url.without_settings().err().map(form));
+                }
+            }
+            let shown = shown.join("\n");
+            prop_assert!(!shown.contains(&secret), "{text}: {shown}");
+        }
+
         #[test]
         fn any_text_is_read_or_refused(text in "\\PC{0,60}") {
             let _ = RegistryUrl::parse(&text);

@@ -1,6 +1,7 @@
 //! Requests to Consul's HTTP interface and their answers. Knows nothing of discovery.
 
 pub(crate) mod answer;
+mod at;
 pub(crate) mod blocking_queries;
 pub(crate) mod clients;
 pub(crate) mod connection;
@@ -14,6 +15,7 @@ pub(crate) mod sessions;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Method;
@@ -26,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::client::answer::Answer;
+use crate::client::at::at;
 use crate::client::blocking_queries::{BlockingQueries, Waiter};
 use crate::client::connection::{Connection, Connector, Unanswered};
 use crate::client::error::{is_unreachable, unanswered};
@@ -46,6 +49,8 @@ pub(crate) struct Client {
     connector: Connector,
     queries: BlockingQueries,
     asking: Semaphore,
+    /// Held while a large answer is decoded.
+    pub(crate) decoding: Arc<Semaphore>,
     closed: CancellationToken,
 }
 
@@ -119,6 +124,7 @@ impl Client {
             connector: Connector::new(config),
             queries: BlockingQueries::new(concurrency.blocking_queries),
             asking: Semaphore::new(concurrency.requests),
+            decoding: Arc::new(Semaphore::new(1)),
             closed: CancellationToken::new(),
         }
     }
@@ -336,7 +342,7 @@ impl Client {
             let response = sending
                 .send()
                 .await
-                .map_err(|error| unanswered(op, error))?;
+                .map_err(|error| at(error.url().cloned().as_ref(), unanswered(op, error)))?;
             Answer::read(op, response).await
         };
         let mut answer = timeout_at(deadline, answering)

@@ -344,6 +344,13 @@ pub(crate) struct CatalogRecord<'a> {
 }
 
 impl ServiceDefinition {
+    /// The same, with a check that begins as failing.
+    pub(crate) fn critical(&self) -> Self {
+        let mut begun = self.clone();
+        begun.check = begun.check.critical();
+        begun
+    }
+
     /// In place of the record that was last modified at `index`.
     pub(crate) fn in_place_of(&self, index: u64) -> CatalogRecord<'_> {
         CatalogRecord {
@@ -482,9 +489,13 @@ impl Codec {
         match maintenance {
             None => {}
             // What is said of an earlier run under the id says nothing of this one.
-            Some(Reason::Override(reason)) if reason.incarnation != incarnation => {}
-            Some(Reason::Override(reason)) => instance = instance.with_override(reason.said),
-            Some(Reason::NotReady | Reason::Other(_)) => instance = instance.with_ready(false),
+            Some(Reason::Override(reason)) if is_ours && reason.incarnation != incarnation => {}
+            Some(Reason::Override(reason)) if is_ours => {
+                instance = instance.with_override(reason.said);
+            }
+            // Also one that a record of ours has left on the service of another program: it is Consul's to end, and no other client
+            // of Consul gets that service.
+            Some(_) => instance = instance.with_ready(false),
         }
         let version = if is_ours { VERSION } else { THEIR_VERSION };
         if let Some(version) = meta.get(version) {
@@ -766,6 +777,28 @@ mod tests {
         assert_eq!(read(of(other), "passing"), (true, None));
         assert_eq!(read(of(other), "critical"), (false, None));
         assert_eq!(read("disk".to_owned(), "passing"), (false, None));
+    }
+
+    #[test]
+    fn what_a_record_of_ours_left_on_the_service_of_another_program_makes_that_unready() {
+        let codec = Codec::new(&ConsulConfig::default());
+        for reason in ["sd: not ready", "sd: override draining 000000000000002a"] {
+            let entry = json!({
+                "Node": {"Node": "n", "Address": "10.1.1.1"},
+                "Service": {"ID": "greeter:g-1", "Service": "greeter", "Address": "h", "Port": 1, "CreateIndex": 0x2a},
+                "Checks": [
+                    {"CheckID": "_service_maintenance:greeter:g-1", "Status": "critical", "Notes": reason},
+                    {"CheckID": "service:greeter:g-1", "Status": "passing"},
+                ],
+            });
+            let entry = serde_json::from_value(entry).unwrap();
+            let read = codec.decode(&service(), entry).unwrap().unwrap();
+            assert_eq!(
+                (read.is_ready(), read.overridden()),
+                (false, None),
+                "{reason}"
+            );
+        }
     }
 
     #[test]

@@ -128,6 +128,12 @@ impl CheckDefinition {
             probe,
         })
     }
+
+    /// The same, which begins as failing.
+    pub(crate) fn critical(mut self) -> Self {
+        self.status = "critical";
+        self
+    }
 }
 
 /// A check as it is read.
@@ -141,6 +147,9 @@ pub(crate) struct Check {
     pub(crate) notes: String,
     #[serde(rename = "Type", default)]
     kind: String,
+    /// The node of the agent that keeps it.
+    #[serde(rename = "Node", default)]
+    pub(crate) node: String,
 }
 
 /// What all checks of an instance and of its node say together.
@@ -218,6 +227,7 @@ mod tests {
             status: status.to_owned(),
             notes: String::new(),
             kind: String::new(),
+            node: String::new(),
         }
     }
 

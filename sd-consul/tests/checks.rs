@@ -4,15 +4,18 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::operator::{plain_id, service_id};
 use common::{LONG, Operator, config_at, is_live_with, registry_at, server, service, until};
 use sd_consul::{CheckKind, ConsulBackend, ConsulConfig};
 use sd_core::port::{Attempt, Liveness, Registration};
 use sd_core::{
-    Backend, ErrorKind, Holder, Incarnation, Instance, Registrar, ServiceName, Subscription,
+    Backend, ErrorKind, Holder, Incarnation, Instance, InstanceId, Registrar, ServiceName,
+    Subscription,
 };
 use sd_testing::{HttpProxy, HttpRule};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -162,6 +165,71 @@ async fn a_record_that_lives_on_a_check_belongs_to_what_listens_there_now() {
     assert_eq!(*found.instances()[0], next.with_weight(7));
     guard.deregister().await.unwrap();
     assert!(operator.entries(&service).await.is_empty());
+}
+
+/// The new run answers the checks of those that crashed, so that nothing else would ever end their records.
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn runs_that_crashed_at_an_address_leave_no_record_beside_that_of_the_next_one() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let (service, operator) = (service(), Operator::at(&server()));
+    let address = listener.local_addr().unwrap();
+    let config = config_at(&server()).with_check(CheckKind::Tcp);
+    let of_run = || Instance::new(&service, address).unwrap();
+    let register = async |one: &Instance, attempt: Attempt| {
+        let backend = Arc::new(ConsulBackend::new(config.clone()).unwrap());
+        let registrar = backend.registrar().unwrap();
+        registrar.register(one, &attempt).await.unwrap()
+    };
+    let ids = async || {
+        let entries = operator.entries(&service).await;
+        let ids = entries.iter().map(|entry| entry["Service"]["ID"].clone());
+        ids.map(|id| id.as_str().unwrap().to_owned())
+            .collect::<BTreeSet<_>>()
+    };
+    let id_of = |one: &Instance| service_id(&one.record_id());
+
+    // What is not of an earlier run at this address, under an id that was made of it, is not touched.
+    let chosen = of_run().with_id(InstanceId::new("chosen").unwrap());
+    register(&chosen, Attempt::new(EVERY)).await;
+    let elsewhere = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let elsewhere = Instance::new(&service, elsewhere.local_addr().unwrap()).unwrap();
+    register(&elsewhere, Attempt::new(EVERY)).await;
+    let (host, port) = (address.ip(), address.port());
+    let check = format!(r#""Check":{{"TCP":"{address}","Interval":"1s"}}"#);
+    let rest = format!(r#","Address":"{host}","Port":{port},{check}"#);
+    operator.register(&service, "theirs", &rest).await;
+    let others = [
+        id_of(&chosen),
+        id_of(&elsewhere),
+        plain_id(&service, "theirs"),
+    ];
+
+    let mut earlier: Option<(Instance, Box<dyn Registration>)> = None;
+    for _ in 0..3 {
+        let one = of_run();
+        let held = register(&one, Attempt::new(EVERY).with_id_is_new()).await;
+        let expected = others.iter().cloned().chain([id_of(&one)]);
+        assert_eq!(ids().await, expected.collect());
+        if let Some((_, held)) = earlier.replace((one, held)) {
+            assert_eq!(held.renew().await.unwrap_err().kind(), ErrorKind::NotFound);
+        }
+    }
+    let (newest, _held) = earlier.unwrap();
+    // It is not the catalog's word alone: the agent does not bring them back.
+    let agents = operator.get("/v1/agent/services").await;
+    let at_agent = agents.as_object().unwrap().values();
+    let at_agent = at_agent.filter(|found| found["Service"] == service.as_str());
+    assert_eq!(at_agent.count(), others.len() + 1);
+
+    // A run that was there before and comes back late removes nothing.
+    let late = of_run();
+    let again = Attempt::new(EVERY).with_was_confirmed();
+    register(&late, again).await;
+    assert!(ids().await.contains(&id_of(&newest)));
+    for id in ids().await {
+        operator.remove(&service, &id).await;
+    }
 }
 
 #[tokio::test]

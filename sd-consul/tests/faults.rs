@@ -15,7 +15,7 @@ use common::{
 };
 use sd_consul::ConsulConfig;
 use sd_core::{ErrorKind, RegistrationEvent};
-use sd_testing::faults::{self, Stage};
+use sd_testing::faults::{self, FaultFixture, Stage};
 use sd_testing::{Fault, HttpProxy, HttpRule};
 use server_programs::LocalServer;
 use tokio::time::{Instant, sleep, timeout};
@@ -37,6 +37,20 @@ async fn restarted_without_its_data_everything_is_there_again() {
     let [before, after] = faults::restarted_without_its_data_everything_is_there_again(agent).await;
     // The server counts from the beginning. Within one history no reader sees that.
     assert_ne!(after.partial_cmp(&before), Some(Ordering::Less));
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn while_everything_is_refused_nothing_is_given_up() {
+    let agent = OwnAgent::start().await;
+    let refusing = HttpProxy::start(agent.address()).await.unwrap();
+    refusing.set_rules([
+        HttpRule::new("GET", "/v1/health").answer(400, "Bad Request"),
+        HttpRule::new("PUT", "/v1/agent/check/pass").answer(404, "404 page not found"),
+        HttpRule::new("PUT", "/").answer(413, "Request Entity Too Large"),
+        HttpRule::new("", "/").answer(501, "Not Implemented"),
+    ]);
+    faults::while_everything_is_refused_nothing_is_given_up(agent, refusing.address()).await;
 }
 
 /// The catalog goes on; the agent forgets what it registered, and removes it there.

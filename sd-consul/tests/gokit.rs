@@ -6,12 +6,13 @@ mod common;
 
 use std::sync::Arc;
 
+use common::operator::service_id;
 use common::{
-    LONG, Operator, config_at, instance, is_live_with, registry_at, server, service, until,
+    LONG, Operator, TTL, config_at, instance, is_live_with, registry_at, server, service, until,
 };
 use sd_consul::ConsulBackend;
 use sd_core::port::Attempt;
-use sd_core::{Backend, ServiceName};
+use sd_core::{Backend, ErrorKind, Override, ServiceName};
 use sd_testing::Peer;
 use serde_json::Value;
 use tokio::time::timeout;
@@ -139,6 +140,65 @@ async fn what_go_kit_registers_is_read_beside_our_own() {
     // They were removed on purpose, by any program.
     assert_eq!(state.snapshot().held(), []);
     assert!(state.snapshot().get(&ours.record_id().id).is_some());
+}
+
+/// Consul keeps the check of the service before, so that the one that nothing passes any more is on go-kit's service.
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn a_service_of_go_kit_under_the_id_of_a_living_record_stays_its_own() {
+    let (service, operator) = (service(), Operator::at(&server()));
+    let backend = Arc::new(ConsulBackend::new(config_at(&server())).unwrap());
+    let (registrar, ours) = (backend.registrar().unwrap(), instance(&service, 1));
+    let attempt = Attempt::new(TTL);
+    let held = registrar.register(&ours, &attempt).await.unwrap();
+    let id = service_id(&ours.record_id());
+    let mut theirs = go_kit("register", &service, &[&id, "10.0.0.3", "12345"]);
+    assert_eq!(done(&mut theirs).await, "register");
+    let is_theirs = |entries: &[Value]| {
+        let found = entries.iter().map(|entry| &entry["Service"]["Address"]);
+        found.eq(["10.0.0.3"])
+    };
+    operator.until(&service, is_theirs).await;
+    let lost = held.renew().await.unwrap_err();
+    operator.fail(&ours.record_id()).await;
+
+    let again = attempt.with_was_confirmed();
+    let refused = registrar.register(&ours, &again).await.unwrap_err();
+    let next = instance(&service, 1).with_id(ours.id().clone());
+    let next_run = registrar.register(&next, &attempt).await.unwrap_err();
+    for error in [lost, refused, next_run] {
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{}", error.report());
+        assert_eq!(error.holder(), None);
+    }
+    registrar.withdraw(&ours.record_id()).await.unwrap();
+    assert!(is_theirs(&operator.entries(&service).await));
+    deregister(theirs).await;
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn a_service_of_go_kit_in_the_maintenance_mode_of_a_record_is_unready() {
+    let (service, registry) = (service(), registry_at(&server()));
+    let guard = registry.register(instance(&service, 1)).ttl(LONG).await;
+    let guard = guard.unwrap();
+    let drained = registry.set_override(guard.record_id(), Override::Draining);
+    drained.await.unwrap();
+    let id = service_id(guard.record_id());
+    let mut seen = registry.subscribe(&service).unwrap();
+    let mut theirs = go_kit("register", &service, &[&id, "10.0.0.3", "12345"]);
+    assert_eq!(done(&mut theirs).await, "register");
+    let state = until(&mut seen, "theirs", |state| {
+        let mut all = state.snapshot().instances().iter();
+        all.any(|one| one.endpoint().port() == Some(12345))
+    });
+    let state = state.await;
+    let theirs_seen = &state.snapshot().instances()[0];
+    assert!(!theirs_seen.is_ready(), "{theirs_seen:?}");
+    // As Consul's other clients see it.
+    let operator = Operator::at(&server());
+    assert!(operator.passing(&service).await.is_empty());
+    deregister(theirs).await;
+    guard.deregister().await.unwrap();
 }
 
 /// Names go into Consul's catalog as they are.

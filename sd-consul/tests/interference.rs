@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use common::operator::service_id;
 use common::{
-    BACK_WITHIN, Operator, TTL, config_at, event, eventually, instance, own_server,
-    own_server_with, registry_at, server, service,
+    BACK_WITHIN, LONG, Operator, TTL, config_at, event, eventually, instance, own_server,
+    own_server_with, registry_at, server, service, until,
 };
+use futures_util::FutureExt;
 use sd_consul::{ConsulBackend, ConsulConfig};
 use sd_core::port::Attempt;
 use sd_core::{
-    Backend, ErrorKind, Incarnation, Instance, InstanceId, Registrar, RegistrationGuard,
+    Backend, ErrorKind, Incarnation, Instance, InstanceId, Override, Registrar, RegistrationEvent,
+    RegistrationGuard,
 };
 use sd_testing::{HttpProxy, HttpRule};
 use server_programs::LocalServer;
@@ -96,6 +98,69 @@ async fn a_successors_record_is_never_touched() {
         .await;
 }
 
+/// Removes a record from the catalog alone, as scripts do that clean up, and waits until it is back. The agent does not know, and
+/// compares its records with the catalog's once a minute at most: returns when its owner was the first to notice.
+async fn is_missed(guard: &mut RegistrationGuard, operator: &Operator, node: &str) {
+    let service = guard.record_id().service.clone();
+    let id = service_id(guard.record_id());
+    let removed = serde_json::json!({"Node": node, "ServiceID": id}).to_string();
+    for _ in 0..3 {
+        operator.put("/v1/catalog/deregister", &removed).await;
+        let is_there = |entry: &serde_json::Value| entry["Service"]["ID"] == id.as_str();
+        operator
+            .until(&service, |entries| entries.iter().any(is_there))
+            .await;
+        while let Some(Some(event)) = guard.next_event().now_or_never() {
+            if let RegistrationEvent::Lost(error) = event {
+                let why = error.report().to_string();
+                assert!(why.contains("the catalog does not"), "{why}");
+                return;
+            }
+        }
+    }
+    panic!("the owner of {id} has not missed it");
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn what_was_removed_from_the_catalog_alone_is_soon_there_again_as_it_was() {
+    let server = own_server().await;
+    let (url, node) = (server.program().url(), server.program().node());
+    let (service, operator, registry) = (service(), Operator::at(&url), registry_at(&url));
+    let mut plain = registry.register(instance(&service, 1)).await.unwrap();
+    let unready = instance(&service, 2).with_ready(false);
+    let mut unready = registry.register(unready).await.unwrap();
+    let mut drained = registry.register(instance(&service, 3)).await.unwrap();
+    let drain = registry.set_override(drained.record_id(), Override::Draining);
+    drain.await.unwrap();
+    let mut seen = registry.subscribe(&service).unwrap();
+    let before = until(&mut seen, "all", |state| state.snapshot().len() == 3).await;
+    let before = before.snapshot().clone();
+    // None is ready, or without its override, for a moment.
+    let watching = async {
+        loop {
+            let state = seen.changed().await.unwrap();
+            for one in state.snapshot().instances() {
+                assert_eq!(before.get(one.id()), Some(one));
+            }
+        }
+    };
+    let missing = async {
+        tokio::join!(
+            is_missed(&mut plain, &operator, node),
+            is_missed(&mut unready, &operator, node),
+            is_missed(&mut drained, &operator, node),
+        )
+    };
+    tokio::select! {
+        () = watching => {}
+        _ = missing => {}
+    }
+    until(&mut seen, "all again", |state| state.snapshot().len() == 3).await;
+    event(&mut drained, "overridden").await;
+    assert_eq!(drained.overridden(), Some(Override::Draining));
+}
+
 /// Ids are one space for each agent, so the second one overwrites nothing; and readers see the one that was there first.
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
@@ -109,6 +174,8 @@ async fn an_id_that_lives_at_another_agent_is_a_conflict() {
     let there = registrar(config_at(&agent.program().url()));
     let first = instance(&service, 1);
     here.register(&first, &Attempt::new(TTL)).await.unwrap();
+    let listing = format!("/v1/health/service/{service}");
+    let before = operator.index(&listing).await;
     let second = first.clone().with_incarnation(Incarnation::random());
     let refused = there
         .register(&second, &Attempt::new(TTL))
@@ -117,7 +184,8 @@ async fn an_id_that_lives_at_another_agent_is_a_conflict() {
     assert_eq!(refused.kind(), ErrorKind::Conflict, "{}", refused.report());
     let report = refused.report().to_string();
     assert!(report.contains(program.node()), "{report}");
-    operator.until(&service, |entries| entries.len() == 1).await;
+    // Not even for a moment.
+    assert_eq!(operator.index(&listing).await, before);
     // What has ended is in no one's way, though it is still listed.
     operator.fail(&first.record_id()).await;
     there.register(&second, &Attempt::new(TTL)).await.unwrap();
@@ -185,13 +253,14 @@ async fn a_catalog_that_does_not_show_our_record_yet_proves_no_conflict() {
     let target = server().strip_prefix("http://").unwrap().parse().unwrap();
     let proxy = HttpProxy::start(target).await.unwrap();
     let late = HttpRule::new("GET", &listing).answer(200, alive);
-    proxy.set_rules([late.times(1)]);
+    // Before it is written and after it.
+    proxy.set_rules([late.times(2)]);
     let new = registrar(config_at(&proxy.url()));
     let next = crashed.with_incarnation(Incarnation::random());
     new.register(&next, &options).await.unwrap();
     let requests = proxy.requests();
     let looks = requests.iter().filter(|request| request.path == listing);
-    assert!(looks.count() > 1, "{requests:?}");
+    assert!(looks.count() > 2, "{requests:?}");
     let found = registry_at(&server()).list(&service).await.unwrap();
     assert_eq!(found.instances()[0].incarnation(), next.incarnation());
     new.withdraw(&next.record_id()).await.unwrap();
@@ -329,6 +398,44 @@ async fn names_and_ids_that_differ_only_in_case_are_a_conflict_that_says_so() {
     let capitals = registry.register(of(&upper, "A.B")).await.unwrap();
     assert_eq!(registry.list(&upper).await.unwrap().len(), 1);
     capitals.deregister().await.unwrap();
+}
+
+/// To the catalog both are one, so that it lists only the one that was written last.
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn of_two_ids_that_differ_only_in_case_and_came_at_once_one_is_left() {
+    let (service, operator) = (service(), Operator::at(&server()));
+    let registrar = registrar(config_at(&server()));
+    let of = |id: &str| instance(&service, 1).with_id(InstanceId::new(id).unwrap());
+    let (lower, upper) = (of("a.b"), of("A.b"));
+    let held = registrar.register(&lower, &Attempt::new(LONG)).await;
+    let held = held.unwrap();
+    // Without the look-up, as it is made before the other one is there.
+    let blind = Attempt::new(LONG).with_id_is_new();
+    let other = registrar.register(&upper, &blind).await.unwrap();
+    let is_told = async || match held.renew().await {
+        Ok(_) => false,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::NotFound, "{}", error.report());
+            true
+        }
+    };
+    eventually("missed", LONG, is_told).await;
+    let again = Attempt::new(TTL).with_was_confirmed();
+    let refused = registrar.register(&lower, &again).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict);
+    let report = refused.report().to_string();
+    assert!(
+        report.contains("ignores case") && report.contains("A.b"),
+        "{report}"
+    );
+    // It has left nothing that would take the place of the other one again.
+    registrar.register(&upper, &again).await.unwrap();
+    other.renew().await.unwrap();
+    let listed = operator.entries(&service).await;
+    let ids = listed.iter().map(|entry| entry["Service"]["ID"].clone());
+    assert_eq!(ids.collect::<Vec<_>>(), [service_id(&upper.record_id())]);
+    registrar.withdraw(&upper.record_id()).await.unwrap();
 }
 
 /// Go's own clients would clean it on the way.

@@ -151,10 +151,7 @@ async fn tags_and_filters_are_the_servers_and_a_bad_filter_is_a_lasting_error() 
         state.status().error().is_some()
     })
     .await;
-    assert_eq!(
-        state.status().error().unwrap().kind(),
-        ErrorKind::InvalidInput
-    );
+    assert_eq!(state.status().error().unwrap().kind(), ErrorKind::Rejected);
 }
 
 /// Everybody may look at the same service; Consul is asked once.

@@ -20,7 +20,7 @@ use rcgen::{
 };
 use sd_consul::ConsulConfig;
 use sd_core::{ErrorKind, RegistrationEvent, ServiceName};
-use sd_testing::{HttpProxy, HttpState, ServerProcess};
+use sd_testing::{HttpProxy, HttpRule, HttpState, ServerProcess};
 use server_programs::{Consul, LocalServer};
 use tempfile::{NamedTempFile, TempDir};
 use tracing_subscriber::fmt::MakeWriter;
@@ -370,6 +370,59 @@ async fn tls_trusts_the_given_authority_and_no_other() {
         let report = error.report().to_string();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(report.contains("certificate"), "{report}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn a_failure_of_tls_says_what_to_look_at() {
+    let (pki, other) = (Pki::new(), Pki::new());
+    let server = server_with_tls(&pki, &["server.dc1.consul"], false).await;
+    let secure = server.program().url();
+    let plain = own_server_with(|program| program).await;
+    let plain = plain.program().url().replace("http://", "https://");
+    let untold = secure.replace("https://", "http://");
+    let ca = pki.path("ca.pem");
+    for (config, hint) in [
+        (config_at(&untold), "write https://"),
+        (at(&plain, &ca), "does not speak TLS at this port"),
+        (at(&secure, &other.path("ca.pem")), "set ca"),
+        (at(&secure, &ca), "set server_name"),
+        (
+            at(&secure, &ca).with_server_name("server.dc1.consul"),
+            "set cert and key",
+        ),
+    ] {
+        let registry = sd_consul::connect(config).unwrap();
+        let error = registry.list(service()).await.unwrap_err();
+        let report = error.report().to_string();
+        assert!(report.contains(hint), "{hint}: {report}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn a_token_that_comes_back_in_an_answer_that_cannot_be_read_is_not_repeated() {
+    let server = own_server_with(|program| program).await;
+    let proxy = HttpProxy::start(server.program().address()).await.unwrap();
+    let service = service();
+    let listing = format!("/v1/health/service/{service}");
+    for body in [
+        MANAGEMENT.to_owned(),
+        format!(r#""{MANAGEMENT}""#),
+        format!(r#"{{"{MANAGEMENT}": 1}}"#),
+        format!(r#"[{{"Node": "{MANAGEMENT}"}}]"#),
+        format!(
+            r#"[{{"Node": {{"Node": "n"}}, "Service": {{"ID": "i", "Port": "{MANAGEMENT}"}}}}]"#
+        ),
+    ] {
+        proxy.set_rules([HttpRule::new("GET", &listing).answer(200, body)]);
+        let config = config_at(&proxy.url()).with_token(MANAGEMENT);
+        let registry = sd_consul::connect(config).unwrap();
+        let error = registry.list(&service).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
+        let shown = format!("{} {error:?} {error}", error.report());
+        assert!(!shown.contains(MANAGEMENT), "{shown}");
     }
 }
 

@@ -6,9 +6,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::brief::cut;
 use crate::model::endpoint::Endpoint;
 use crate::model::instance::{Incarnation, Instance};
 use crate::printable::Printable;
+
+/// More of one cause's text than this helps no reader, and what a server sends may be as long as it likes.
+const MOST_BYTES: usize = 4096;
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -38,10 +42,13 @@ pub enum ErrorKind {
     Conflict,
     /// What was asked for does not exist.
     NotFound,
-    /// The caller's input can never work. Nothing was sent.
+    /// The caller's input can never work. This is known here: nothing was sent.
     InvalidInput,
     /// This backend cannot do it.
     Unsupported,
+    /// The server, or a proxy before it, refuses the request as it stands: a bad request, too large, not implemented. The next one may
+    /// have another answer, after a restart, an upgrade or a change of the proxy.
+    Rejected,
     /// The registry, guard or channel was closed by its owner.
     Closed,
 }
@@ -55,7 +62,7 @@ pub enum Retry {
     After(Duration),
     /// Discard the position in the feed and read everything again.
     Resync,
-    /// Give up: no retry of the same request can succeed.
+    /// Give up: no retry of the same request can succeed. Only after what is known here, whatever a server says.
     Never,
 }
 
@@ -75,7 +82,8 @@ impl ErrorKind {
             | Self::Denied
             | Self::InvalidData
             | Self::Conflict
-            | Self::NotFound => Retry::Backoff,
+            | Self::NotFound
+            | Self::Rejected => Retry::Backoff,
         }
     }
 
@@ -93,6 +101,7 @@ impl ErrorKind {
             Self::NotFound => "not_found",
             Self::InvalidInput => "invalid_input",
             Self::Unsupported => "unsupported",
+            Self::Rejected => "rejected",
             Self::Closed => "closed",
         }
     }
@@ -112,6 +121,7 @@ impl fmt::Display for ErrorKind {
             Self::NotFound => "not found",
             Self::InvalidInput => "invalid input",
             Self::Unsupported => "unsupported",
+            Self::Rejected => "rejected by the server",
             Self::Closed => "closed",
         })
     }
@@ -157,7 +167,8 @@ impl From<&Instance> for Holder {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "incarnation {} at {}", self.incarnation, self.endpoint)
+        // `Debug` escapes what is not printable.
+        write!(f, "incarnation {} at {:?}", self.incarnation, self.endpoint)
     }
 }
 
@@ -184,10 +195,14 @@ impl Error {
         self
     }
 
-    /// Adds a sentence as the cause.
+    /// Adds a sentence as the cause. No more than 4 KiB of it are kept.
     #[must_use]
     pub fn because(self, message: impl Into<String>) -> Self {
-        self.with_source(message.into())
+        let mut message = message.into();
+        if message.len() > MOST_BYTES {
+            message = cut(&message, MOST_BYTES);
+        }
+        self.with_source(message)
     }
 
     /// Says which run holds what was asked for.
@@ -212,7 +227,7 @@ impl Error {
         self.op
     }
 
-    /// The whole chain of causes on one line, for people.
+    /// The chain of causes on one line, for people. Shows at most 4 KiB of each cause, and no more causes after that much.
     pub fn report(&self) -> Report<'_> {
         Report(self)
     }
@@ -257,8 +272,8 @@ impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = self.0.to_string();
         let mut cause = StdError::source(self.0);
-        while let Some(error) = cause {
-            let next = error.to_string();
+        while let Some(error) = cause.filter(|_| text.len() < MOST_BYTES) {
+            let next = cut(error, MOST_BYTES);
             // Some libraries repeat their cause in their own text. It is shown once.
             if !text.contains(&next) {
                 text.push_str(": ");
@@ -317,6 +332,18 @@ mod tests {
     }
 
     #[test]
+    fn a_cause_of_any_length_makes_a_short_report() {
+        let long = "x".repeat(1 << 20);
+        let kept = Error::new(ErrorKind::InvalidData, "read").because(long.clone());
+        let foreign = Error::new(ErrorKind::InvalidData, "read").with_source(long);
+        for error in [&kept, &foreign] {
+            let report = error.report().to_string();
+            assert!(report.len() < 2 * MOST_BYTES && report.ends_with('…'));
+        }
+        assert!(kept.source().unwrap().to_string().len() <= MOST_BYTES);
+    }
+
+    #[test]
     fn a_report_escapes_what_a_terminal_would_obey() {
         let error = Error::invalid_input("connect", "\u{1b}[2J \u{202e}txt");
         assert_eq!(
@@ -330,6 +357,7 @@ mod tests {
         assert_eq!(ErrorKind::Denied.retry(), Retry::Backoff);
         assert_eq!(ErrorKind::Outdated.retry(), Retry::Resync);
         assert_eq!(ErrorKind::Closed.retry(), Retry::Never);
+        assert_eq!(ErrorKind::Rejected.retry(), Retry::Backoff);
         let pause = Duration::from_secs(3);
         assert_eq!(
             ErrorKind::RateLimited {

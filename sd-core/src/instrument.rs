@@ -46,7 +46,7 @@ pub(crate) fn published(snapshot: &Snapshot, changed: bool, is_live: bool) {
     gauge!(STALE, "service" => label(service)).set(if is_live { 0.0 } else { 1.0 });
     gauge!(INSTANCES, "service" => label(service)).set(snapshot.len() as f64);
     gauge!(INSTANCES_HELD, "service" => label(service)).set(snapshot.held().len() as f64);
-    gauge!(INSTANCES_SKIPPED, "service" => label(service)).set(snapshot.skipped().len() as f64);
+    gauge!(INSTANCES_SKIPPED, "service" => label(service)).set(snapshot.skipped_count() as f64);
 }
 
 /// The service has no reader any more.

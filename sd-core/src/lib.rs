@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod balance;
+mod brief;
 pub mod clock;
 pub mod combine;
 pub mod dump;
@@ -15,6 +16,7 @@ mod health;
 pub mod instrument;
 pub mod memory;
 mod model;
+pub mod panics;
 pub mod port;
 mod printable;
 mod reading_backend;
@@ -24,6 +26,7 @@ pub mod retry;
 mod runtime;
 pub mod sync;
 
+pub use crate::brief::brief;
 pub use crate::endpoints::{EndpointCache, EndpointSet};
 pub use crate::error::{Error, ErrorKind, Holder, Report, Result};
 pub use crate::events::{Events, Missed};

@@ -49,6 +49,10 @@ impl Instancer for ReadingBackend {
         self.source("list service")?.list(service).await
     }
 
+    fn tells_withdrawals(&self) -> bool {
+        self.instancer.tells_withdrawals()
+    }
+
     async fn watch(
         &self,
         service: &ServiceName,

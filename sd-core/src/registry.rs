@@ -168,10 +168,10 @@ impl Registry {
     /// The names of all services that have an instance, sorted. One read, not a subscription. Cancel-safe.
     ///
     /// # Errors
-    /// `Unsupported` if the server cannot list services, `Closed` after [`close`](Self::close). Otherwise why the server did
-    /// not answer.
+    /// `Unsupported` if the server cannot list services, `Closed` after [`close`](Self::close), `InvalidInput` outside a tokio runtime.
+    /// Otherwise why the server did not answer.
     pub async fn services(&self) -> Result<Vec<ServiceName>> {
-        self.check_open("list services")?;
+        self.check_usable("list services")?;
         self.inner.backend.services().await
     }
 
@@ -183,13 +183,14 @@ impl Registry {
     /// out, and neither is anything of a source that cannot say which record was made last.
     ///
     /// # Errors
-    /// `InvalidInput` for a bad name, `Closed` after [`close`](Self::close). Otherwise why the server did not answer.
+    /// `InvalidInput` for a bad name, or outside a tokio runtime. `Closed` after [`close`](Self::close). Otherwise why the server did not
+    /// answer.
     pub async fn list(
         &self,
         service: impl TryInto<ServiceName, Error: Into<Error>>,
     ) -> Result<Snapshot> {
         let service = service.try_into().map_err(Into::into)?;
-        self.check_open("list service")?;
+        self.check_usable("list service")?;
         let listed = self.inner.backend.list(&service).await?;
         Ok(without_older_runs(listed))
     }
@@ -198,9 +199,9 @@ impl Registry {
     /// not to start without its registry, and for start-up probes. Cancel-safe. Sets no deadline beyond the backend's own.
     ///
     /// # Errors
-    /// `Closed` after [`close`](Self::close). Otherwise why the server did not answer, or refused.
+    /// `Closed` after [`close`](Self::close), `InvalidInput` outside a tokio runtime. Otherwise why the server did not answer, or refused.
     pub async fn check(&self) -> Result<()> {
-        self.check_open("check")?;
+        self.check_usable("check")?;
         self.inner.backend.check().await
     }
 
@@ -225,11 +226,12 @@ impl Registry {
             .dump(self.inner.config.clock.as_ref())
         {
             match kept.phase {
-                RegistrationPhase::Registering => {
+                // One that has ended is shown only if its owner still counts on it.
+                RegistrationPhase::Registering | RegistrationPhase::Ended => {
                     health.unregistered.push(kept.instance.record_id());
                 }
                 RegistrationPhase::AtRisk => health.at_risk.push(kept.instance.record_id()),
-                RegistrationPhase::Registered | RegistrationPhase::Ended => {}
+                RegistrationPhase::Registered => {}
             }
         }
         health
@@ -251,8 +253,10 @@ impl Registry {
         self.check_open(OP)?;
         let runtime = runtime(OP)?;
         let mut services = lock(&self.inner.services);
-        if let Some(shared) = services.upgrade() {
-            return Ok(ServicesSubscription::from_shared(shared));
+        let shared = services.upgrade().map(ServicesSubscription::from_shared);
+        // One that was followed on another runtime may have ended with it.
+        if let Some(shared) = shared.filter(ServicesSubscription::is_followed) {
+            return Ok(shared);
         }
         let config = &self.inner.config;
         let (subscription, task) = ServicesSubscription::prepare(
@@ -279,8 +283,11 @@ impl Registry {
         self.check_open(OP)?;
         let runtime = runtime(OP)?;
         let mut subscriptions = lock(&self.inner.subscriptions);
-        if let Some(shared) = subscriptions.get(&service).and_then(Weak::upgrade) {
-            return Ok(Subscription::from_shared(shared));
+        let shared = subscriptions.get(&service).and_then(Weak::upgrade);
+        let shared = shared.map(Subscription::from_shared);
+        // One that was followed on another runtime may have ended with it.
+        if let Some(shared) = shared.filter(Subscription::is_followed) {
+            return Ok(shared);
         }
         subscriptions.retain(|_, shared| shared.strong_count() > 0);
         let instancer = self.instancer();
@@ -383,6 +390,7 @@ impl Registry {
     /// - `Conflict` if the record is that of another run, which [`Error::holder`] names.
     /// - `Unsupported` if the registry has no place for this override. The cause says what to do instead.
     /// - `Closed` after [`close`](Self::close).
+    /// - `InvalidInput` outside a tokio runtime.
     /// - Otherwise why the server did not confirm.
     ///
     /// # Cancel safety
@@ -417,7 +425,7 @@ impl Registry {
     }
 
     fn operator(&self, op: &'static str) -> Result<Arc<dyn Operator>> {
-        self.check_open(op)?;
+        self.check_usable(op)?;
         Arc::clone(&self.inner.backend).operator().ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, op).because(format!(
                 "this registry ({}) cannot change records of other processes: change the record where it comes from",
@@ -453,7 +461,8 @@ impl Registry {
     /// withdrawing [may take](RegistrationConfig::withdraw_within), plus 1 s. Later calls answer `Closed`.
     ///
     /// # Errors
-    /// When the server could not be told in time. Everything local is ended nevertheless.
+    /// When the server could not be told in time. Everything local is ended nevertheless. `InvalidInput` outside a tokio runtime: then
+    /// registrations are withdrawn in the background, and the backend stays open.
     ///
     /// # Cancel safety
     /// If the future is dropped, registrations are still withdrawn in the background, but the backend may stay open: call
@@ -461,6 +470,7 @@ impl Registry {
     pub async fn close(&self) -> Result<()> {
         self.inner.stop.cancel();
         self.inner.tasks.close();
+        runtime("close")?;
         let withdrawing = self.inner.registrations.withdraw_within();
         let limit = self
             .inner
@@ -499,6 +509,12 @@ impl Registry {
                 .collect(),
             registrations: self.inner.registrations.dump(clock),
         }
+    }
+
+    /// Backends have timers.
+    fn check_usable(&self, op: &'static str) -> Result<()> {
+        self.check_open(op)?;
+        runtime(op).map(drop)
     }
 
     fn check_open(&self, op: &'static str) -> Result<()> {

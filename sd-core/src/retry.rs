@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 const SHORTEST: Duration = Duration::from_millis(1);
 /// Spans from configuration are cut to 30 years, as tokio does it. A later time never comes.
 const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
-/// The delay before a request is repeated that the server called wrong or unsupported.
+/// The delay before a request is repeated that is known here to be wrong or unsupported.
 const SLOW_RETRY: Duration = Duration::from_secs(30);
 const SLOW_RETRY_JITTER: f64 = 0.2;
 /// The longest pause that a server can ask for, so that one wrong answer does not stop retries for good.
@@ -60,8 +60,8 @@ impl Backoff {
 /// When to open the next feed after one has ended: the one rule for every feed, of instances and of leaders.
 ///
 /// Delays grow from failure to failure, and start over after a feed that lived for a while. An error that no retry of the same
-/// request can mend ([`Retry::Never`]) still leads to a slow retry, since the server that gave it may be upgraded or reconfigured.
-/// Only [`Closed`](ErrorKind::Closed) is final: its owner closed the registry.
+/// request can mend ([`Retry::Never`]) still leads to a slow retry, every 30 s or so, since a file or a source may be replaced. What a
+/// server says never is one of these. Only [`Closed`](ErrorKind::Closed) is final: its owner closed the registry.
 #[derive(Clone, Debug)]
 pub struct FeedRetry {
     backoff: Backoff,
@@ -191,6 +191,10 @@ mod tests {
             assert!(delay >= SLOW_RETRY.mul_f64(0.8) && delay <= SLOW_RETRY.mul_f64(1.2));
         }
         assert!(matches!(next(ErrorKind::Outdated), NextFeed::ReadAll(_)));
+        let NextFeed::Resume(delay) = next(ErrorKind::Rejected) else {
+            panic!("what a server says may pass");
+        };
+        assert!(delay <= SHORTEST);
     }
 
     #[test]

@@ -4,12 +4,12 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::error::{Error, Result};
 
-/// The runtime to spawn a task on.
+/// The runtime that this is called in: for a task, or for the timers of what follows.
 pub(crate) fn runtime(op: &'static str) -> Result<tokio::runtime::Handle> {
     tokio::runtime::Handle::try_current().map_err(|_| {
         Error::invalid_input(
             op,
-            "must be called inside a tokio runtime: its task runs there",
+            "must be called inside a tokio runtime: tasks and timers run there",
         )
     })
 }

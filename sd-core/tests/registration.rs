@@ -899,3 +899,131 @@ async fn a_record_that_an_operator_deleted_is_back_in_time() {
     assert_eq!(state.snapshot().instances()[0], guard.instance());
     assert!(removed_at.elapsed() <= TTL / 3 + Duration::from_secs(2));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_panics_is_an_error_of_that_attempt() {
+    let (registry, registrar) = registry();
+    registrar.answer_next(Op::Register, Answer::Panic);
+    let mut guard = registry.register(instance("a")).in_background().unwrap();
+    let retrying = event_named(&mut guard, "retrying").await;
+    let why = retrying.error().unwrap().report().to_string();
+    assert!(why.contains("panicked: it was written so"), "{why}");
+    event_named(&mut guard, "registered").await;
+
+    registrar.answer_next(Op::Renew, Answer::Panic);
+    event_named(&mut guard, "at_risk").await;
+    event_named(&mut guard, "recovered").await;
+    registrar.answer_next(Op::Update, Answer::Panic);
+    soon(guard.set_ready(false)).await.unwrap();
+    registrar.answer_next(Op::Withdraw, Answer::Panic);
+    soon(guard.deregister()).await.unwrap();
+    assert_eq!(registrar.calls_of(Op::Withdraw).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_refuses_ends_register_at_once_and_nothing_in_the_background() {
+    let (registry, registrar) = registry();
+    registrar.answer_all(Op::Register, fail(ErrorKind::Rejected));
+    let start = Instant::now();
+    let error = registry.register(instance("a")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Rejected);
+    assert!(start.elapsed() < Duration::from_secs(1));
+
+    let mut guard = registry.register(instance("b")).in_background().unwrap();
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(6) {
+        let retrying = event_named(&mut guard, "retrying").await;
+        assert_eq!(retrying.error().unwrap().kind(), ErrorKind::Rejected);
+    }
+    registrar.answer_all(Op::Register, Answer::Succeed);
+    let recovered = Instant::now();
+    event_named(&mut guard, "registered").await;
+    assert!(recovered.elapsed() <= TTL / 3);
+
+    // Lost while the server refuses everything again.
+    registrar.answer_all(Op::Register, fail(ErrorKind::Rejected));
+    registrar.lose(Error::new(ErrorKind::LeaseLost, "scripted"));
+    event_named(&mut guard, "retrying").await;
+    registrar.answer_all(Op::Register, Answer::Succeed);
+    event_named(&mut guard, "registered").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_the_server_refuses_is_told_and_taken_back() {
+    let (_registry, registrar, mut guard) = registered().await;
+    registrar.answer_next(Op::Update, fail(ErrorKind::Rejected));
+    let error = soon(guard.set_ready(false)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Rejected);
+    assert!(guard.instance().is_ready());
+    registrar.answer_next(Op::Renew, fail(ErrorKind::Rejected));
+    event_named(&mut guard, "at_risk").await;
+    event_named(&mut guard, "recovered").await;
+    soon(guard.set_ready(false)).await.unwrap();
+}
+
+#[test]
+fn a_registration_whose_runtime_has_ended_says_so_and_its_id_is_free_again() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    };
+    let first = runtime();
+    let (registry, registrar, mut guard) = first.block_on(registered());
+    drop(first);
+    assert_eq!(guard.phase(), RegistrationPhase::Ended);
+    let shown = &registry.dump().registrations[0];
+    let why = shown.error.clone().unwrap();
+    assert!(
+        why.contains("the runtime that kept the registration"),
+        "{why}"
+    );
+    assert_eq!(registry.health().unregistered, [guard.record_id().clone()]);
+
+    runtime().block_on(async {
+        assert_eq!(event(&mut guard).await, "failed");
+        assert_eq!(event(&mut guard).await, "none");
+        let error = guard.registered().await.unwrap_err();
+        assert!(error.report().to_string().contains("runtime"));
+        drop(guard);
+        assert!(registry.dump().registrations.is_empty());
+        let again = registry.register(instance("a")).await.unwrap();
+        assert_eq!(again.phase(), RegistrationPhase::Registered);
+    });
+    assert_eq!(registrar.calls_of(Op::Register).len(), 2);
+}
+
+#[test]
+fn outside_a_runtime_a_call_is_an_error_and_no_panic() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(1).enable_all().build().unwrap();
+    let (registry, registrar, guard) = runtime.block_on(registered());
+    let inside = runtime.enter();
+    let seen = registry.subscribe("s").unwrap();
+    drop(inside);
+    let record = guard.record_id().clone();
+    let limit = Duration::from_secs(1);
+    let refused = [
+        guard.set_ready(false).now_or_never(),
+        guard.drain(limit).now_or_never(),
+        registry.list("s").now_or_never().map(|done| done.map(drop)),
+        registry
+            .services()
+            .now_or_never()
+            .map(|done| done.map(drop)),
+        registry.check().now_or_never(),
+        registry.clear_override(&record).now_or_never(),
+        seen.wait_until_known(limit)
+            .now_or_never()
+            .map(|done| done.map(drop)),
+        seen.wait_until_ready(limit)
+            .now_or_never()
+            .map(|done| done.map(drop)),
+        registry.close().now_or_never(),
+    ];
+    for refused in refused {
+        let error = refused.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{}", error.report());
+    }
+    // What was drained is withdrawn on the runtime that kept it.
+    runtime.block_on(soon(registrar.called(Op::Withdraw, 1)));
+}

@@ -9,6 +9,7 @@ use std::time::Duration;
 use sd_core::clock::TokioClock;
 use sd_core::memory::Memory;
 use sd_core::port::{Attempt, ServicesWatcher, async_trait};
+use sd_core::sync::lock;
 use sd_core::{
     Error, ErrorKind, Instance, Instancer, Registry, RegistryConfig, Result, ServiceName,
     ServicesState, ServicesSubscription, Snapshot, Watcher,
@@ -16,6 +17,8 @@ use sd_core::{
 use tokio::time::{Instant, sleep, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);
+/// An error of this operation stands for a panic.
+const PANIC: &str = "panic";
 
 /// A source that answers from a script, and repeats the last answer. It tells of changes by itself, or has to be asked.
 #[derive(Clone, Debug)]
@@ -47,16 +50,18 @@ impl Names {
     }
 
     fn answer(&self) -> Result<Vec<ServiceName>> {
-        let mut script = self.script.lock().unwrap();
+        let mut script = lock(&self.script);
         script.asked.push(Instant::now());
         if let Some(answer) = script.answers.pop_front() {
+            let panics = matches!(&answer, Err(error) if error.op() == PANIC);
+            assert!(!panics, "it was written so");
             script.last = answer?;
         }
         Ok(script.last.clone())
     }
 
     fn asked(&self) -> Vec<Instant> {
-        self.script.lock().unwrap().asked.clone()
+        lock(&self.script).asked.clone()
     }
 }
 
@@ -67,7 +72,7 @@ impl Instancer for Names {
     }
 
     async fn watch_services(&self) -> Result<Option<Box<dyn ServicesWatcher>>> {
-        self.script.lock().unwrap().opened += 1;
+        lock(&self.script).opened += 1;
         Ok(self
             .tells
             .then(|| -> Box<dyn ServicesWatcher> { Box::new(self.clone()) }))
@@ -90,7 +95,7 @@ impl Instancer for Names {
 impl ServicesWatcher for Names {
     async fn next(&mut self) -> Result<Vec<ServiceName>> {
         let is_silent = {
-            let script = self.script.lock().unwrap();
+            let script = lock(&self.script);
             script.silent && script.answers.is_empty()
         };
         if is_silent {
@@ -153,6 +158,22 @@ async fn a_list_that_has_to_be_asked_for_is_kept_while_the_source_fails_and_foll
         seen.dedup();
         let expected = [("initializing", 0), ("live", 1), ("stale", 1), ("live", 2)];
         assert_eq!(seen, expected.map(|(status, n)| (status.to_owned(), n)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_panics_is_asked_again_and_the_list_is_stale_meanwhile() {
+    for tells in [false, true] {
+        let panic = Err(Error::new(ErrorKind::Unavailable, PANIC));
+        let source = Names::new(tells, [names(&["a"]), panic, names(&["a", "b"])]);
+        let (_registry, mut services) = subscribe(&source);
+        soon(services.changed()).await.unwrap();
+        let stale = soon(services.changed()).await.unwrap();
+        assert_eq!(told(&stale), ("stale", vec!["a"]));
+        let why = stale.status().error().unwrap().report().to_string();
+        assert!(why.contains("panicked: it was written so"), "{why}");
+        let well = soon(services.changed()).await.unwrap();
+        assert_eq!(told(&well), ("live", vec!["a", "b"]));
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sd_core::clock::{Moment, TokioClock};
+use sd_core::combine;
 use sd_core::port::Feed;
 use sd_core::{
     Error, ErrorKind, Incarnation, Instance, InstanceId, MassLossHold, Registry, RegistryConfig,
@@ -1134,4 +1135,111 @@ async fn ready_means_that_an_instance_wants_calls() {
     source.tell(Ok(Feed::Set(set(3, &["a"]))));
     let state = subscription.wait_until_ready(Duration::from_secs(1)).await;
     assert_eq!(ids(&state.unwrap()), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_that_panics_is_opened_again_and_the_status_says_so_meanwhile() {
+    let source = ScriptedInstancer::default();
+    let mut subscription = subscribed(&source, &["a"]).await;
+    source.answer_opening(Answer::Panic);
+    source.panic();
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!(told(&state), ("stale", vec!["a"]));
+    let why = state.status().error().unwrap().report().to_string();
+    assert!(why.contains("panicked: it was written so"), "{why}");
+    let shown = subscription.dump();
+    assert_eq!((shown.status, shown.error), ("stale", Some(why)));
+
+    soon(source.opened(3)).await;
+    assert_eq!(source.openings().last().unwrap().known, None);
+    source.tell(Ok(Feed::Set(set(2, &["a", "b"]))));
+    let live = loop {
+        let state = soon(subscription.changed()).await.unwrap();
+        if state.status().as_str() == "live" {
+            break state;
+        }
+    };
+    assert_eq!(ids(&live), ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_refuses_is_asked_again_and_followed_soon_after_it_recovers() {
+    let source = ScriptedInstancer::default();
+    let mut subscription = subscribed(&source, &["a"]).await;
+    let refused = Error::new(ErrorKind::Rejected, "scripted").because("400");
+    source.tell(Err(refused.clone()));
+    let since = Instant::now();
+    let refused_for = Duration::from_secs(6);
+    let mut openings = 1;
+    while since.elapsed() < refused_for {
+        source.answer_opening(Answer::Fail(refused.clone()));
+        openings += 1;
+        soon(source.opened(openings)).await;
+    }
+    let state = subscription.state_and_mark_seen();
+    assert_eq!(told(&state), ("stale", vec!["a"]));
+    assert_eq!(state.status().error().unwrap().kind(), ErrorKind::Rejected);
+    source.tell(Ok(Feed::Set(set(2, &["a", "b"]))));
+    let state = soon(subscription.changed()).await.unwrap();
+    assert_eq!(told(&state), ("live", vec!["a", "b"]));
+    let took = since.elapsed();
+    assert!(took < Duration::from_secs(17), "{took:?}");
+}
+
+#[test]
+fn a_subscription_whose_runtime_has_ended_says_so_and_is_replaced_by_the_next_one() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    };
+    let backend = ScriptedBackend::default();
+    let registry = registry(&backend);
+    let first = runtime();
+    let (mut seen, services) = first.block_on(async {
+        backend.instancer.tell(Ok(Feed::Set(set(1, &["a"]))));
+        let mut seen = registry.subscribe("s").unwrap();
+        soon(seen.changed()).await.unwrap();
+        let services = registry.subscribe_services().unwrap();
+        let limit = Duration::from_secs(30);
+        services.wait_until_known(limit).await.unwrap();
+        (seen, services)
+    });
+    drop(first);
+    assert_eq!(told(&seen.state()), ("stale", vec!["a"]));
+    let shown = &registry.dump().subscriptions[0];
+    assert!(shown.error.as_ref().unwrap().contains("runtime"));
+    assert_eq!(registry.health().stale, [service()]);
+    assert_eq!(services.state().status().as_str(), "stale");
+
+    runtime().block_on(async {
+        assert_eq!(seen.changed().await.unwrap_err().kind(), ErrorKind::Closed);
+        backend.instancer.tell(Ok(Feed::Set(set(2, &["a", "b"]))));
+        let mut again = registry.subscribe("s").unwrap();
+        let state = soon(again.changed()).await.unwrap();
+        assert_eq!(told(&state), ("live", vec!["a", "b"]));
+        let mut services = registry.subscribe_services().unwrap();
+        let listed = soon(services.changed()).await.unwrap();
+        assert_eq!(listed.status().as_str(), "live");
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_vanishes_from_a_source_that_tells_no_withdrawals_goes_at_once_unless_asked_otherwise()
+{
+    let hold = MassLossHold::default();
+    for (hold, held) in [(hold, 0), (hold.for_any_source(), 3)] {
+        let source = ScriptedInstancer::default().without_withdrawals();
+        source.tell(Ok(Feed::Set(set(1, &["a", "b", "c", "d"]))));
+        let filtered = combine::Filter::new(Arc::new(source.clone()));
+        let config = config().with_mass_loss_hold(Some(hold));
+        let clock = Arc::new(TokioClock);
+        let subscribed = Subscription::spawn(Arc::new(filtered), service(), config, clock);
+        let mut subscription = subscribed.unwrap();
+        soon(subscription.changed()).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        source.tell(Ok(Feed::Set(set(2, &["a"]))));
+        let state = soon(subscription.changed()).await.unwrap();
+        assert_eq!(state.snapshot().held().len(), held);
+        assert_eq!(state.snapshot().len(), 1 + held);
+    }
 }

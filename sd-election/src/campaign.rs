@@ -16,8 +16,10 @@ use sd_core::events::EventLog;
 use sd_core::port::Ticket;
 use sd_core::{ElectionName, Elector, Error};
 use tokio::sync::watch;
+use tracing::debug;
 
 use crate::config::TermConfig;
+use crate::end_reason::EndReason;
 use crate::event::{CandidatePhase, CandidateState, ElectionEvent};
 use crate::instrument;
 
@@ -81,6 +83,14 @@ impl Campaign {
 
     fn is_last(&self) -> bool {
         self.number == self.last_number.load(Ordering::Relaxed)
+    }
+
+    /// A participation has ended before it led.
+    pub(crate) fn lost(&self, reason: &EndReason) {
+        debug!(name = %self.name, reason = %reason, "participation ended");
+        self.emit(ElectionEvent::Lost {
+            reason: reason.clone(),
+        });
     }
 
     pub(crate) fn emit(&self, event: ElectionEvent) {

@@ -105,7 +105,8 @@ impl Candidate {
     /// [`events`](Self::events) show them.
     ///
     /// # Errors
-    /// Errors that a retry cannot fix: `Denied`, `InvalidInput`, `Unsupported`, `Closed`.
+    /// Errors that a retry cannot fix: `InvalidInput`, `Unsupported`, `Closed`; and `Denied` and `Rejected` while the server has never
+    /// let this candidate in. They are told as soon as they are known. Whatever may be left of the campaign is left in the background.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the election in the background.

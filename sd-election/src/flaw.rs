@@ -70,6 +70,8 @@ flaws! {
     LossIgnoredWhileWaiting,
     /// A leader is not told that its entry is gone.
     LossIgnoredWhileLeading,
+    /// A candidate is told that it is the first when the entry before its own is deleted, and only then that its own was deleted before.
+    OwnDeletionLate,
     /// A candidate that lost its entry while it waited does not join again.
     LossEndsCampaign,
     /// A missing answer is waited for without a limit.

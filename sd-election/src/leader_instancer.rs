@@ -136,7 +136,7 @@ impl LeaderSets {
                 Ok(instance) => instances.push(Arc::new(instance)),
                 Err(error) => {
                     let reason = error.report().to_string();
-                    skipped.push(Skipped::new(self.election.to_string(), reason));
+                    skipped.push(Skipped::new(&self.election, reason));
                 }
             }
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sd_core::clock::{Clock, Moment};
+use sd_core::panics::caught;
 use sd_core::port::{Closing, Leader, LeaderFeed, LeaderWatcher};
 use sd_core::retry::{FeedRetry, NextFeed};
 use sd_core::{ElectionName, Elector, Error, ErrorKind, FencingToken, Registry, Result, Status};
@@ -81,9 +82,7 @@ impl Observer {
         name: impl TryInto<ElectionName, Error: Into<Error>>,
     ) -> Result<Self> {
         let name = name.try_into().map_err(Into::into)?;
-        let runtime = Handle::try_current().map_err(|error| {
-            Error::invalid_input("observe", "call it inside a tokio runtime").with_source(error)
-        })?;
+        let runtime = inside_a_runtime()?;
         let elector = registry.elector()?.into_any();
         let clock = Arc::clone(&registry.config().clock);
         let (observer, task) = Self::prepare(elector, clock, name, Some(registry.closing()));
@@ -155,11 +154,12 @@ impl Observer {
     /// Waits until it is known who leads, or that there is no leader. Waits at most `limit`.
     ///
     /// # Errors
-    /// `Timeout` with the reason why nothing was read; `Closed` after the registry was closed.
+    /// `Timeout` with the reason why nothing was read; `Closed` after the registry was closed; `InvalidInput` outside a tokio runtime.
     ///
     /// # Cancel safety
     /// A dropped call loses nothing.
     pub async fn wait_until_known(&self, limit: Duration) -> Result<LeaderView> {
+        inside_a_runtime()?;
         let mut views = self.views.clone();
         match timeout(limit, views.wait_for(LeaderView::is_known)).await {
             Ok(Ok(view)) => Ok(view.clone()),
@@ -175,8 +175,14 @@ impl Observer {
     }
 }
 
+fn inside_a_runtime() -> Result<Handle> {
+    Handle::try_current()
+        .map_err(|_| Error::invalid_input("observe", "call it inside a tokio runtime"))
+}
+
 fn closed() -> Error {
-    Error::new(ErrorKind::Closed, "observe").because("the registry was closed")
+    Error::new(ErrorKind::Closed, "observe")
+        .because("the registry was closed, or the runtime that observed has ended")
 }
 
 /// Keeps the view true: opens feeds one after another.
@@ -246,7 +252,7 @@ impl Follower {
     ) -> Result<T> {
         tokio::select! {
             biased;
-            answer = answer => answer,
+            answer = caught("observe", answer) => answer,
             () = self.clock.sleep_until(self.clock.now() + limit) => {
                 Err(Error::new(ErrorKind::Timeout, "observe").because(format!("silent for {limit:?}")))
             }

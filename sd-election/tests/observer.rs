@@ -1,6 +1,8 @@
 //! Observers of an election at the embedded registry.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+use std::future::Future;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use sd_core::memory::Memory;
@@ -81,4 +83,21 @@ async fn an_observer_ends_with_its_registry() {
         observer.changed().await.unwrap_err().kind(),
         ErrorKind::Closed
     );
+}
+
+#[test]
+fn outside_a_runtime_a_wait_is_an_error_and_no_panic() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let inside = runtime.enter();
+    let observer = Observer::new(&Memory::new().connect(), "a").unwrap();
+    drop(inside);
+    let waiting = observer.wait_until_known(SOON);
+    let refused = std::pin::pin!(waiting).poll(&mut Context::from_waker(Waker::noop()));
+    let Poll::Ready(Err(error)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }

@@ -1,22 +1,25 @@
-//! A backend that panics costs one term, and every waiting task is told.
+//! What panics costs as little as can be, and every waiting task is told.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use sd_core::clock::{Clock, Moment, Sleep};
 use sd_core::memory::Memory;
 use sd_core::port::{
     Confirmation, Entry, LeaderWatcher, Limits, Safety, Standing, StrictElector, Ticket,
     async_trait,
 };
-use sd_core::{ElectionName, Elector, Result};
-use sd_election::{Candidate, CandidatePhase};
+use sd_core::{ElectionName, Elector, Registry, Result};
+use sd_election::{Candidate, CandidatePhase, ElectionEvent};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 const TTL: Duration = Duration::from_secs(3);
 
-/// Panics at the next confirmation once it is told to.
+/// Panics at each confirmation while it is told to.
 #[derive(Debug)]
 struct Panicking {
     elector: Arc<dyn StrictElector>,
@@ -73,20 +76,80 @@ impl Entry for PanickingEntry {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_backend_that_panics_ends_the_term_and_the_candidate_can_campaign_again() {
-    let registry = Memory::new().connect();
-    let panics = Arc::new(AtomicBool::new(false));
+/// The registry's clock, whose timers panic while it is told to.
+#[derive(Debug)]
+struct PanickingClock {
+    clock: Arc<dyn Clock>,
+    now: Arc<AtomicBool>,
+}
+
+impl Clock for PanickingClock {
+    fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    fn sleep_until(&self, at: Moment) -> Sleep {
+        assert!(!self.now.load(Ordering::Relaxed), "a clock's mistake");
+        self.clock.sleep_until(at)
+    }
+}
+
+/// A candidate over these, and what makes one of them panic.
+fn candidate(registry: &Registry, panics: [&Arc<AtomicBool>; 2]) -> Candidate {
+    let [elector, clock] = panics.map(Arc::clone);
     let elector = Panicking {
         elector: registry.elector().unwrap().into_strict().unwrap(),
-        now: Arc::clone(&panics),
+        now: elector,
     };
-    let candidate = Candidate::with_elector(Arc::new(elector), "a")
+    let clock = PanickingClock {
+        clock: Arc::clone(&registry.config().clock),
+        now: clock,
+    };
+    Candidate::with_elector(Arc::new(elector), "a")
         .ttl(TTL)
-        .clock(Arc::clone(&registry.config().clock))
+        .clock(Arc::new(clock))
         .on_runtime(Handle::current())
         .build()
-        .unwrap();
+        .unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_confirmation_that_panics_has_failed_and_costs_no_term() {
+    let registry = Memory::new().connect();
+    let panics = Arc::new(AtomicBool::new(false));
+    let candidate = candidate(&registry, [&panics, &Arc::default()]);
+    let mut events = candidate.events();
+    let leadership = candidate.campaign().await.unwrap();
+    let mut told = async |name: &str| loop {
+        let event = timeout(TTL * 3, events.next()).await.unwrap().unwrap();
+        if event.as_str() == name {
+            return event;
+        }
+    };
+
+    panics.store(true, Ordering::Relaxed);
+    let ElectionEvent::AtRisk { error, .. } = told("at_risk").await else {
+        panic!("not at risk");
+    };
+    let why = error.report().to_string();
+    assert!(why.contains("panicked: a backend's mistake"), "{why}");
+    panics.store(false, Ordering::Relaxed);
+    told("recovered").await;
+    assert!(leadership.is_leader());
+
+    panics.store(true, Ordering::Relaxed);
+    assert_eq!(leadership.lost().await.as_str(), "lease_expired");
+    leadership.resign().await.unwrap();
+    panics.store(false, Ordering::Relaxed);
+    let again = timeout(TTL, candidate.campaign()).await;
+    assert!(again.unwrap().unwrap().is_leader());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_panics_ends_the_term_and_the_candidate_can_campaign_again() {
+    let registry = Memory::new().connect();
+    let panics = Arc::new(AtomicBool::new(false));
+    let candidate = candidate(&registry, [&Arc::default(), &panics]);
     let mut events = candidate.events();
     let leadership = candidate.campaign().await.unwrap();
 

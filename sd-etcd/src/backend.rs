@@ -91,11 +91,17 @@ impl Backend for EtcdBackend {
     }
 
     fn registrar(self: Arc<Self>) -> Option<Arc<dyn Registrar>> {
+        if self.layout.is_read_only() {
+            return None;
+        }
         let registrar: Arc<dyn Registrar> = Arc::<EtcdRegistrar>::clone(&self.registrar);
         Some(registrar)
     }
 
     fn operator(self: Arc<Self>) -> Option<Arc<dyn Operator>> {
+        if self.layout.is_read_only() {
+            return None;
+        }
         let (client, layout) = (Arc::clone(&self.client), self.layout.clone());
         Some(Arc::new(EtcdOperator::new(client, layout)))
     }

@@ -1,11 +1,13 @@
 //! Requests to etcd and their answers. Knows nothing of discovery.
 
+pub(crate) mod addresses;
 pub(crate) mod answer;
 pub(crate) mod change_feed;
 pub(crate) mod connection;
 pub(crate) mod credentials;
 pub(crate) mod error;
 pub(crate) mod leases;
+pub(crate) mod members;
 pub(crate) mod range;
 pub(crate) mod version;
 
@@ -15,8 +17,8 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use etcd_client::{
-    GetOptions, GetResponse, LeaseGrantOptions, Txn, TxnResponse, WatchFilterType, WatchOptions,
-    WatchResponse, WatchStream,
+    GetOptions, GetResponse, LeaseGrantOptions, LeaseTimeToLiveOptions, Txn, TxnResponse,
+    WatchFilterType, WatchOptions, WatchResponse, WatchStream,
 };
 use futures_util::future::join_all;
 use sd_core::sync::lock;
@@ -27,7 +29,7 @@ use tracing::debug;
 
 use crate::client::connection::{Connection, Connector, Unanswered};
 use crate::client::error::{
-    cancel_kind, is_login_outdated, is_unreachable, stream_ended, translate,
+    cancel_kind, caught, is_login_outdated, is_unreachable, stream_ended, translate,
 };
 use crate::config::EtcdConfig;
 use crate::config::rules::DEFAULT_KEEP_ALIVE_INTERVAL;
@@ -160,6 +162,17 @@ impl Client {
         }
     }
 
+    /// The keys that hang on a lease; none if it is gone.
+    pub(crate) async fn attached_to(&self, op: &'static str, lease: i64) -> Result<Vec<Vec<u8>>> {
+        self.call(op, Repeat::Harmless, |connection| async move {
+            let with_keys = LeaseTimeToLiveOptions::new().with_keys();
+            let mut leases = connection.lease();
+            let told = leases.time_to_live(lease, Some(with_keys)).await?;
+            Ok(told.keys().to_vec())
+        })
+        .await
+    }
+
     /// How many members the cluster has. If the server does not say, as many as there are endpoints.
     pub(crate) async fn members(&self, op: &'static str) -> usize {
         let listed = self.call(op, Repeat::Harmless, |connection| async move {
@@ -182,7 +195,7 @@ impl Client {
         let first = match asked {
             Ok(told) => told,
             // The others would say the same.
-            Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::Unsupported) => {
+            Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::Rejected) => {
                 let (endpoint, version) = (endpoints.join(", "), Err(error));
                 return Ok(vec![MemberVersion { endpoint, version }]);
             }
@@ -220,23 +233,29 @@ impl Client {
         Ok((connection, stream, created))
     }
 
-    /// Watches for the deletion of each of these keys, from now on, on one stream. Returns when all watches stand; a deletion
-    /// that is told before that is dropped.
+    /// Watches for deletions of each of these keys or ranges, from now on, on one stream. Returns when all watches stand; a deletion that
+    /// is told before that is dropped.
     pub(crate) async fn watch_deletions(
         &self,
         op: &'static str,
-        keys: &[&[u8]],
+        keys: &[(&[u8], Option<&[u8]>)],
     ) -> Result<(Connection, WatchStream)> {
+        let options = |end: Option<&[u8]>| {
+            let options = WatchOptions::new().with_filters([WatchFilterType::NoPut]);
+            match end {
+                Some(end) => options.with_range(end),
+                None => options,
+            }
+        };
         let (connection, stream, refusal) = self
             .call(op, Repeat::Harmless, |connection| async move {
-                let options = WatchOptions::new().with_filters([WatchFilterType::NoPut]);
-                let (first, others) = keys.split_first().ok_or_else(stream_ended)?;
+                let ((first, end), others) = keys.split_first().ok_or_else(stream_ended)?;
                 let mut stream = connection
                     .watch()
-                    .watch(*first, Some(options.clone()))
+                    .watch(*first, Some(options(*end)))
                     .await?;
-                for key in others {
-                    stream.watch(*key, Some(options.clone())).await?;
+                for (key, end) in others {
+                    stream.watch(*key, Some(options(*end))).await?;
                 }
                 let mut missing = keys.len();
                 while missing > 0 {
@@ -330,7 +349,7 @@ impl Client {
         loop {
             let connection = self.connector.connection(op).await?;
             let unanswered = Unanswered::new(&self.connector, &connection);
-            let answer = request(connection.clone()).await;
+            let answer = caught(request(connection.clone())).await;
             unanswered.done();
             let error = match answer {
                 Ok(answer) => return Ok(answer),
@@ -361,7 +380,7 @@ impl fmt::Debug for Client {
     }
 }
 
-fn no_answer(op: &'static str, limit: Duration) -> Error {
+pub(crate) fn no_answer(op: &'static str, limit: Duration) -> Error {
     Error::new(ErrorKind::Timeout, op)
         .because(format!("the server did not answer within {limit:?}"))
 }

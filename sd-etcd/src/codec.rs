@@ -11,6 +11,7 @@ pub(crate) mod gokit;
 mod golden;
 pub(crate) mod json;
 pub(crate) mod names;
+pub(crate) mod others;
 pub(crate) mod overrides;
 
 use std::borrow::Cow;
@@ -19,6 +20,7 @@ use etcd_client::KeyValue;
 use sd_core::{Error, ErrorKind, Incarnation, Instance, InstanceId, ServiceName};
 
 use crate::codec::names::{id_suffix, service_of, service_segment};
+use crate::codec::others::go_micro_segment;
 use crate::config::format::Format;
 
 /// Where records are and how they are written.
@@ -78,7 +80,8 @@ impl Layout {
     pub(crate) fn key(&self, service: &ServiceName, id: &InstanceId) -> String {
         let segment = match self.format {
             Format::Json => service_segment(service),
-            Format::GoKit => service.as_str().into(),
+            Format::GoMicro => go_micro_segment(service.as_str()).into(),
+            Format::GoKit | Format::Resolver | Format::Kratos => service.as_str().into(),
         };
         format!("{}/{segment}/{}", self.prefix, self.suffix(id))
     }
@@ -106,7 +109,9 @@ impl Layout {
     pub(crate) fn suffix<'a>(&self, id: &'a InstanceId) -> Cow<'a, str> {
         match self.format {
             Format::Json => id_suffix(id),
-            Format::GoKit => id.as_str().into(),
+            Format::GoKit | Format::Resolver | Format::Kratos | Format::GoMicro => {
+                id.as_str().into()
+            }
         }
     }
 
@@ -118,11 +123,28 @@ impl Layout {
     /// Where the records of a service are.
     pub(crate) fn folders(&self, service: &ServiceName) -> Folders {
         let folder = |name: &str| format!("{}/{name}/", self.prefix);
+        if self.is_read_only() {
+            let ours = match self.format {
+                Format::GoMicro => folder(&go_micro_segment(service.as_str())),
+                _ => folder(service.as_str()),
+            };
+            return Folders {
+                ours,
+                plain: None,
+                format: self.format,
+            };
+        }
         let (ours, plain) = (folder(&service_segment(service)), folder(service.as_str()));
         Folders {
             plain: (plain != ours).then_some(plain),
             ours,
+            format: self.format,
         }
+    }
+
+    /// Whether records here are another project's, which are only read.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.format.is_read_only()
     }
 
     /// The service whose record is kept under this key. `None` if it is not a key of ours: other programs' may lie here, too.
@@ -130,7 +152,16 @@ impl Layout {
         let below = key.strip_prefix(self.prefix.as_bytes())?;
         let below = below.strip_prefix(b"/")?;
         let end = below.iter().position(|byte| *byte == b'/')?;
-        service_of(std::str::from_utf8(below.get(..end)?).ok()?)
+        self.service_of_folder(below.get(..end)?)
+    }
+
+    /// The service whose records are in the folder of this name.
+    pub(crate) fn service_of_folder(&self, name: &[u8]) -> Option<ServiceName> {
+        let name = std::str::from_utf8(name).ok()?;
+        if self.is_read_only() {
+            return ServiceName::new(name).ok();
+        }
+        service_of(name)
     }
 
     /// The value of a record.
@@ -142,6 +173,10 @@ impl Layout {
             Format::Json => serde_json::to_vec(instance)
                 .map_err(|error| Error::new(ErrorKind::InvalidInput, op).with_source(error)),
             Format::GoKit => Ok(gokit::encode(instance).into_bytes()),
+            Format::Resolver | Format::Kratos | Format::GoMicro => {
+                Err(Error::new(ErrorKind::Unsupported, op)
+                    .because("records in this format are only read"))
+            }
         }
     }
 }
@@ -153,6 +188,7 @@ pub(crate) struct Folders {
     /// Where go-kit would write. There may be records of ours of other services: those of `a` with the id `b/c` are in the folder
     /// of go-kit's `a/b`.
     plain: Option<String>,
+    format: Format,
 }
 
 /// Where a record is within the folders of its service.
@@ -181,6 +217,27 @@ impl Folders {
             Some(Place { is_ours, suffix })
         };
         within(Some(&self.ours), true).or_else(|| within(self.plain.as_ref(), false))
+    }
+
+    /// What `value` says, stored in this place for `service`. An error says why it cannot be understood.
+    pub(crate) fn decode(
+        &self,
+        service: &ServiceName,
+        place: Place<'_>,
+        value: &[u8],
+        origin: Origin,
+    ) -> Result<Record, String> {
+        if self.format.is_read_only() {
+            let read = others::decode(self.format, service, place.suffix, value, origin.run());
+            return read.map(Record::Live);
+        }
+        decode(service, place.suffix, value, origin)
+    }
+
+    /// How the key of the record ends that an override in this place would be about.
+    pub(crate) fn overridden<'a>(&self, place: Place<'a>) -> Option<&'a str> {
+        let may_be = place.is_ours && !self.format.is_read_only();
+        overrides::record_suffix(place.suffix).filter(|_| may_be)
     }
 
     /// The key of a place.

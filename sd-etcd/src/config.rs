@@ -25,6 +25,7 @@ use crate::config::rules::{
 #[non_exhaustive]
 pub struct EtcdConfig {
     pub(crate) endpoints: Servers,
+    pub(crate) follow_members: bool,
     pub(crate) prefix: String,
     pub(crate) election_prefix: String,
     pub(crate) format: Format,
@@ -52,6 +53,7 @@ impl Default for EtcdConfig {
     fn default() -> Self {
         Self {
             endpoints: Servers::default(),
+            follow_members: false,
             prefix: DEFAULT_PREFIX.to_owned(),
             election_prefix: DEFAULT_ELECTION_PREFIX.to_owned(),
             format: Format::default(),
@@ -117,6 +119,16 @@ impl EtcdConfig {
         Ok(config)
     }
 
+    /// Asks the cluster for its members while connected, and tries the addresses that they advertise to clients after those that are
+    /// named here. So all members that are named may be replaced, one after another. An advertised address must have the scheme of
+    /// the named ones and answer for the same cluster; a login is sent there, too. Default: false, since clients may not reach
+    /// what members advertise.
+    #[must_use]
+    pub fn with_follow_members(mut self, follow: bool) -> Self {
+        self.follow_members = follow;
+        self
+    }
+
     /// Keeps records under this key prefix: `<prefix>/<service>/<id>`. Slashes at its end are dropped. Default:
     /// [`DEFAULT_PREFIX`].
     #[must_use]
@@ -133,7 +145,7 @@ impl EtcdConfig {
         self
     }
 
-    /// Sets how records are written. Default: [`Format::Json`].
+    /// Sets how records are stored. Default: [`Format::Json`].
     #[must_use]
     pub fn with_format(mut self, format: Format) -> Self {
         self.format = format;
@@ -257,7 +269,7 @@ mod tests {
     #[test]
     fn a_url_says_the_same_as_the_setters() {
         let url = "etcd://u:p%40ss@h1:1,h2/a/b?election_prefix=/a/e&ttl=7s&format=gokit&tls=true&ca=/ca&cert=/cert\
-                   &key=/key&server_name=s&connect_timeout=1s&keep_alive_interval=2s";
+                   &key=/key&server_name=s&connect_timeout=1s&keep_alive_interval=2s&follow_members=true";
         let read = EtcdConfig::from_url(url).unwrap();
         let set = EtcdConfig::new(["h1:1", "h2"])
             .with_prefix("/a/b")
@@ -270,7 +282,8 @@ mod tests {
             .with_identity("/cert", "/key")
             .with_server_name("s")
             .with_connect_timeout(Duration::from_secs(1))
-            .with_keep_alive(Duration::from_secs(2), DEFAULT_KEEP_ALIVE_TIMEOUT);
+            .with_keep_alive(Duration::from_secs(2), DEFAULT_KEEP_ALIVE_TIMEOUT)
+            .with_follow_members(true);
         assert_eq!(format!("{read:?}"), format!("{set:?}"));
         assert_eq!(read.password, set.password);
 
@@ -298,9 +311,9 @@ mod tests {
             ("etcds://h?tls=false", "tls"),
             ("etcd://:hunter2@h", "needs a user"),
             ("etcd:///services", "endpoints"),
-            ("etcd://h?colour=red", "colour"),
+            ("etcd://h?colour=red", "number 1 of the settings"),
             ("etcd://h?ttl=soon", "a duration"),
-            ("etcd://h?format=xml", "xml"),
+            ("etcd://h?format=xml", "format: unknown variant"),
             ("etcd://u:p@h?user=v", "user"),
             ("etcd://u:hunter2@h?password=hunter3", "password"),
             ("etcd://h/a?prefix=/b", "prefix"),

@@ -4,8 +4,16 @@
 
 mod common;
 
-use common::{config, instance, keys, prefix, raw, registry, server, until};
+use std::time::Duration;
+
+use common::{
+    config, instance, keys, own_server, prefix, raw, registry, registry_at, server, until,
+};
+use etcd_client::{Txn, TxnOp};
 use sd_core::{ErrorKind, Holder, Incarnation, Instance, ServiceName, State};
+use sd_etcd::Format;
+use server_programs::LocalServer;
+use tokio::time::timeout;
 
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
@@ -98,4 +106,83 @@ async fn a_closed_registry_answers_closed_and_leaves_nothing() {
     let error = registry.backend().services().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
     assert_eq!(seen.changed().await.unwrap_err().kind(), ErrorKind::Closed);
+}
+
+/// How long the list of 50 000 services may take. Seen: less than a second.
+const LISTED_WITHIN: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn fifty_thousand_services_are_listed_and_followed_in_pages() {
+    let server = own_server().await;
+    let url = server.program().url();
+    let (mut raw, prefix) = (raw(&url).await, prefix());
+    let services = (0..50_000).map(|n| format!("{prefix}/service-{n:05}/i"));
+    // Another program's keys lie among them, and one service has many instances.
+    let flat = (0..5_000).map(|n| format!("{prefix}/flat-{n:05}"));
+    let many = (0..5_000).map(|n| format!("{prefix}/service-25000/{n}"));
+    let all: Vec<String> = services.chain(flat).chain(many).collect();
+    for some in all.chunks(100) {
+        let puts = some.iter().map(|key| TxnOp::put(key.as_str(), "h:1", None));
+        let put = Txn::new().and_then(puts.collect::<Vec<_>>());
+        raw.txn(put).await.unwrap();
+    }
+    let registry = registry_at(&url, &prefix);
+    let listed = timeout(LISTED_WITHIN, registry.services()).await.unwrap();
+    let listed = listed.unwrap();
+    assert_eq!(listed.len(), 50_000);
+    assert_eq!(listed[49_999].as_str(), "service-49999");
+    let followed = registry.subscribe_services().unwrap();
+    let known = followed.wait_until_known(LISTED_WITHIN).await.unwrap();
+    assert_eq!(known.services(), listed);
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn records_of_other_projects_are_read_and_followed_and_never_written() {
+    for (format, stored) in [
+        (
+            Format::Resolver,
+            r#"{"Op":0,"Addr":"10.0.0.1:PORT","Metadata":null}"#,
+        ),
+        (
+            Format::Kratos,
+            r#"{"id":"i","name":"greeter","version":"v1","metadata":null,"endpoints":["grpc://10.0.0.1:PORT?isSecure=false"]}"#,
+        ),
+        (
+            Format::GoMicro,
+            r#"{"name":"greeter","version":"v1","metadata":null,"endpoints":[],"nodes":[{"id":"i","address":"10.0.0.1:PORT","metadata":null}]}"#,
+        ),
+    ] {
+        let prefix = prefix();
+        let mut raw = raw(&server()).await;
+        let key = format!("{prefix}/greeter/i");
+        let at = |port: u16| stored.replace("PORT", &port.to_string());
+        raw.put(key.as_str(), at(1), None).await.unwrap();
+        let ours = format!("{prefix}/greeter/ours");
+        let record = serde_json::to_string(&instance(9)).unwrap();
+        raw.put(ours, record, None).await.unwrap();
+
+        let registry = sd_etcd::connect(config(&prefix).with_format(format)).unwrap();
+        assert_eq!(registry.services().await.unwrap()[0].as_str(), "greeter");
+        let listed = registry.list("greeter").await.unwrap();
+        assert_eq!(listed.len(), 1, "{listed:?}");
+        assert_eq!(listed.skipped().len(), 1, "{listed:?}");
+        let mut seen = registry.subscribe("greeter").unwrap();
+        let is_at = |port: u16| {
+            move |state: &State| {
+                let mut all = state.snapshot().instances().iter();
+                all.any(|one| one.endpoint().port() == Some(port))
+            }
+        };
+        until(&mut seen, "at the first port", is_at(1)).await;
+        raw.put(key.as_str(), at(2), None).await.unwrap();
+        until(&mut seen, "at the next port", is_at(2)).await;
+
+        let refused = registry.register(instance(3)).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unsupported);
+        let record = listed.instances()[0].record_id();
+        let refused = registry.remove_record(&record).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    }
 }

@@ -7,16 +7,19 @@ mod common;
 use std::time::Duration;
 
 use common::election::{
-    Booth, after, first, leader_told, leads, name, now, ticket, ticket_for, told_at_last, waits,
+    Booth, after, first, gone, leader_told, leads, name, now, ticket, ticket_for, told_at_last,
+    waits,
 };
 use common::faults::OwnServer;
-use common::{LONG, entries, eventually, keys, leases, own_server_behind_proxy, raw, revision};
-use etcd_client::{Client, KeyValue};
+use common::{
+    LONG, entries, eventually, keys, leases, own_server, own_server_behind_proxy, raw, revision,
+};
+use etcd_client::{Client, KeyValue, Txn, TxnOp};
 use sd_core::port::{Predecessor, Ticket};
 use sd_core::{Elector, ErrorKind};
 use sd_testing::{Fault, ServerProcess, TcpProxy, faults};
 use server_programs::{Etcd, LocalServer};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// So that nothing expires while a test runs.
 const LASTING: Duration = Duration::from_secs(5 * 60);
@@ -321,4 +324,42 @@ async fn a_leader_that_stopped_says_so_also_after_its_lease_has_ended() {
 async fn a_closed_backend_lets_go_of_the_connections_of_its_electors() {
     faults::a_closed_backend_lets_go_of_the_connections_of_its_electors(OwnServer::start().await)
         .await;
+}
+
+/// What is told of the leader's entry says nothing of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn an_entry_that_is_deleted_with_the_leaders_or_just_before_it_never_leads() {
+    const ROUNDS: usize = 30;
+    let server = own_server().await;
+    let booth = Booth::at(&server.program().url());
+    let operator = raw(&server.program().url()).await;
+    for round in 0..ROUNDS {
+        let (one, two) = (booth.elector(), booth.elector());
+        let (a, b) = (ticket_for("a", LASTING), ticket_for("b", LASTING));
+        leads(&*one.join(&a).await.unwrap()).await;
+        let next = two.join(&b).await.unwrap();
+        let waiting = waits(&*next).await;
+        let told = after(&*next, &waiting);
+        let of =
+            |ticket: &Ticket| format!("{}/{}/.entries/{}", booth.prefix, ticket.name, ticket.id);
+        let (own, leaders) = (of(&b), of(&a));
+        let delete = |key: &str| TxnOp::delete(key, None);
+        let exit = async {
+            // It may be at any step of its waiting.
+            sleep(Duration::from_millis(round as u64)).await;
+            let mut operator = operator.clone();
+            if round % 2 == 0 {
+                let deletions = Txn::new().and_then([delete(&leaders), delete(&own)]);
+                operator.txn(deletions).await.unwrap();
+            } else {
+                operator.delete(own.as_str(), None).await.unwrap();
+                operator.delete(leaders.as_str(), None).await.unwrap();
+            }
+        };
+        let (told, ()) = tokio::join!(told, exit);
+        gone(told);
+        one.leave(&a).await.unwrap();
+        two.leave(&b).await.unwrap();
+    }
 }

@@ -5,12 +5,19 @@
 mod common;
 
 use common::faults::OwnServer;
-use common::{TTL, is_live_with, own_server_behind_proxy, raw, registry_at, revision, until};
-use sd_core::Instance;
+use common::refusing::Refusing;
+use common::{
+    TTL, instance, is_live_with, keys, own_server_behind_proxy, raw, registry_at, revision, until,
+};
+use etcd_client::{Client, PutOptions};
+use sd_core::{Instance, Override};
 use sd_etcd::DEFAULT_PREFIX;
-use sd_testing::Fault;
 use sd_testing::faults::{self, Stage};
-use server_programs::LocalServer;
+use sd_testing::{Fault, ServerProcess};
+use server_programs::{Etcd, LocalServer};
+
+/// What the smallest database of a test may grow to, in bytes.
+const QUOTA: usize = 16 << 20;
 
 /// Another instance than that of the stage.
 fn another(stage: &Stage, port: u16) -> Instance {
@@ -87,6 +94,14 @@ async fn a_server_whose_answers_are_held_back_is_found_out() {
 
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn while_everything_is_refused_nothing_is_given_up() {
+    let refusing = Refusing::everything().await;
+    let server = OwnServer::start().await;
+    faults::while_everything_is_refused_nothing_is_given_up(server, refusing.address()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn compacted_while_we_were_away_the_difference_is_published() {
     let (server, proxy, url) = own_server_behind_proxy().await;
     let mut stage = Stage::open(registry_at(&url, DEFAULT_PREFIX), TTL * 5).await;
@@ -104,6 +119,86 @@ async fn compacted_while_we_were_away_the_difference_is_published() {
     proxy.set(Fault::Pass);
     let read = until(&mut stage.seen, "right again", is_live_with(2)).await;
     assert!(read.snapshot().get(&stays.record_id().id).is_some());
+}
+
+/// A server that takes no value any more, and a client beside ours.
+async fn full_server(
+    prepare: impl AsyncFnOnce(&str, &mut Client),
+) -> (ServerProcess<Etcd>, Client) {
+    let etcd = Etcd::from_env().unwrap();
+    let quota = format!("--quota-backend-bytes={QUOTA}");
+    let server = ServerProcess::launch(etcd.with_args([quota]))
+        .await
+        .unwrap();
+    let url = server.program().url();
+    let mut raw = raw(&url).await;
+    prepare(&url, &mut raw).await;
+    let value = vec![0; QUOTA / 32];
+    for n in 0..64 {
+        let put = raw.put(format!("/filling/{n}"), value.clone(), None).await;
+        if let Err(error) = put {
+            assert!(error.to_string().contains("space exceeded"), "{error}");
+            return (server, raw);
+        }
+    }
+    panic!("the server takes more than its quota");
+}
+
+/// A lease can be revoked although no value can be written.
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn with_a_full_database_a_record_is_withdrawn_and_removed_all_the_same() {
+    let mut guards = Vec::new();
+    let mut shared = 0;
+    let prepared = async |url: &str, raw: &mut Client| {
+        let registry = registry_at(url, DEFAULT_PREFIX);
+        for port in 1..=3 {
+            let guard = registry.register(instance(port)).ttl(TTL * 100).await;
+            guards.push(guard.unwrap());
+        }
+        for guard in &guards {
+            let record = guard.record_id();
+            let set = registry.set_override(record, Override::Draining).await;
+            set.unwrap();
+        }
+        // go-kit's records of one process may have one lease.
+        shared = raw.lease_grant(300, None).await.unwrap().id();
+        for id in ["a", "b"] {
+            let on_shared = PutOptions::new().with_lease(shared);
+            let key = format!("{DEFAULT_PREFIX}/shared/{id}");
+            raw.put(key, "http://10.0.0.1:1", Some(on_shared))
+                .await
+                .unwrap();
+        }
+    };
+    let (server, mut raw) = full_server(prepared).await;
+    let registry = registry_at(&server.program().url(), DEFAULT_PREFIX);
+    let of_service = format!("{DEFAULT_PREFIX}/greeter");
+    assert_eq!(keys(&mut raw, &of_service).await.len(), 6);
+
+    guards.pop().unwrap().deregister().await.unwrap();
+    assert_eq!(keys(&mut raw, &of_service).await.len(), 4);
+    // By another client than the one that wrote it.
+    let record = guards.pop().unwrap().release().await.unwrap();
+    registry.remove_record(&record).await.unwrap();
+    assert_eq!(keys(&mut raw, &of_service).await.len(), 2);
+
+    // Some versions refuse this, but none may end what the lease keeps besides.
+    let listed = registry.list("shared").await.unwrap();
+    let record = listed.instances()[0].record_id();
+    let removed = registry.remove_record(&record).await;
+    let left = keys(&mut raw, &format!("{DEFAULT_PREFIX}/shared")).await;
+    match removed {
+        Ok(()) => assert_eq!(left.len(), 1),
+        Err(error) => {
+            let report = error.report().to_string();
+            assert!(
+                report.contains("other keys") && report.contains("space exceeded"),
+                "{report}"
+            );
+            assert_eq!(left.len(), 2);
+        }
+    }
 }
 
 #[tokio::test]

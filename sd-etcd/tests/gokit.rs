@@ -9,7 +9,7 @@ use std::sync::Arc;
 use common::{
     LONG, TTL, config, entries, event, instance, is_live_with, prefix, raw, registry, server, until,
 };
-use etcd_client::KeyValue;
+use etcd_client::{KeyValue, Txn, TxnOp};
 use sd_core::port::Attempt;
 use sd_core::{Backend, Incarnation, Instance, InstanceId};
 use sd_etcd::{EtcdBackend, Format, SCHEME};
@@ -196,4 +196,32 @@ async fn go_kit_and_we_see_each_others_odd_names() {
         timeout(LONG, theirs.dismiss()).await.unwrap().unwrap();
         until(&mut seen, "gone", is_live_with(0)).await;
     }
+}
+
+/// Its entries have no room to say that they were withdrawn.
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn with_its_format_instances_that_deregister_together_are_not_held() {
+    let (prefix, mut raw) = (prefix(), raw(&server()).await);
+    let registry = sd_etcd::connect(config(&prefix).with_format(Format::GoKit)).unwrap();
+    let mut keys = Vec::new();
+    for port in 1..=4 {
+        let address = format!("10.0.0.1:{port}");
+        let key = format!("{prefix}/greeter/{address}");
+        raw.put(key.as_str(), address, None).await.unwrap();
+        keys.push(key);
+    }
+    let mut seen = registry.subscribe("greeter").unwrap();
+    until(&mut seen, "all there", is_live_with(4)).await;
+    let gone = keys
+        .iter()
+        .skip(1)
+        .map(|key| TxnOp::delete(key.as_str(), None));
+    let gone: Vec<_> = gone.collect();
+    raw.txn(Txn::new().and_then(gone)).await.unwrap();
+    let left = timeout(LONG, seen.changed()).await.unwrap().unwrap();
+    assert_eq!(
+        (left.snapshot().len(), left.snapshot().held().len()),
+        (1, 0)
+    );
 }

@@ -5,7 +5,7 @@
 mod common;
 
 use common::faults::OwnServer;
-use common::{TTL, config, event, instance, keys, prefix, raw, registry, server};
+use common::{LONG, TTL, config, event, eventually, instance, keys, prefix, raw, registry, server};
 use etcd_client::{KeyValue, PutOptions};
 use sd_core::{ErrorKind, Override};
 use sd_etcd::Format;
@@ -82,25 +82,61 @@ async fn what_has_no_lease_cannot_be_overridden_for_good() {
     assert!(registry.list("greeter").await.unwrap().is_empty());
 }
 
+/// It counts while the record is there, and would be left behind by it.
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn an_override_that_was_written_by_hand_without_a_lease_ends_with_its_record() {
+    let prefix = prefix();
+    let owner = registry(&prefix);
+    let mut guard = owner.register(instance(1)).ttl(TTL).await.unwrap();
+    let record = guard.record_id().clone();
+    let mut raw = raw(&server()).await;
+    let key = format!("{prefix}/greeter/{}", record.id);
+    let created = entry(&prefix, &key).await.unwrap().create_revision();
+    let beside = format!("{prefix}/greeter//override/{}", record.id);
+    let said = format!(
+        r#"{{"override":"draining","incarnation":"{}","create_revision":{created}}}"#,
+        record.incarnation
+    );
+    raw.put(beside.as_str(), said.as_str(), None).await.unwrap();
+    event(&mut guard, "overridden").await;
+    let attached = || async { entry(&prefix, &beside).await.unwrap().lease() != 0 };
+    eventually("attached to a lease", LONG, attached).await;
+    let left = entry(&prefix, &beside).await.unwrap();
+    assert_eq!(left.value(), said.as_bytes());
+    let listed = owner.list("greeter").await.unwrap();
+    assert_eq!(listed.instances()[0].overridden(), Some(Override::Draining));
+    guard.deregister().await.unwrap();
+    assert_eq!(keys(&mut raw, &prefix).await, [""; 0]);
+}
+
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn what_another_program_keeps_is_neither_overridden_nor_written_over() {
     let prefix = prefix();
     let registry = registry(&prefix);
-    let guard = registry.register(instance(1)).await.unwrap();
-    let record = guard.record_id();
-    // To go-kit, this is the id of an instance.
-    let beside = format!("{prefix}/greeter//override/{}", record.id);
     let mut raw = raw(&server()).await;
-    raw.put(beside.as_str(), "http://10.0.0.9:1", None)
-        .await
-        .unwrap();
-    let refused = registry.set_override(record, Override::Draining).await;
-    let refused = refused.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Conflict, "{}", refused.report());
-    registry.remove_record(record).await.unwrap();
-    let left = entry(&prefix, &beside).await.unwrap();
-    assert_eq!(left.value(), b"http://10.0.0.9:1");
+    // To go-kit, the first is an address under an id of its own.
+    for other in [
+        "http://10.0.0.9:1",
+        r#"{"override":"draining","by":"another program"}"#,
+    ] {
+        let guard = registry.register(instance(1)).await.unwrap();
+        let record = guard.record_id();
+        let beside = format!("{prefix}/greeter//override/{}", record.id);
+        raw.put(beside.as_str(), other, None).await.unwrap();
+        let set = registry.set_override(record, Override::Draining).await;
+        let clear = registry.clear_override(record).await;
+        for (refused, operation) in [(set, "set override"), (clear, "clear override")] {
+            let refused = refused.unwrap_err();
+            let report = refused.report().to_string();
+            assert_eq!(refused.kind(), ErrorKind::Conflict, "{report}");
+            assert!(report.contains(operation), "{report}");
+        }
+        registry.remove_record(record).await.unwrap();
+        let left = entry(&prefix, &beside).await.unwrap();
+        assert_eq!(left.value(), other.as_bytes());
+    }
 
     let name = "users/v1";
     let other = sd_etcd::connect(config(&prefix).with_format(Format::GoKit)).unwrap();

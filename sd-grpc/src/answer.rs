@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 
 use crate::beginning::Beginning;
 use crate::incoming::Incoming;
+use crate::observed::Observed;
 use crate::options::AnsweredBy;
 use crate::permit::StreamPermit;
 use crate::request_body::Sending;
@@ -91,11 +92,18 @@ impl Answer {
         mut permit: StreamPermit,
         deadline: Option<Instant>,
         attempts: u32,
+        mut observed: Observed,
     ) -> Result<Response<tonic::body::Body>, Status> {
-        let headers = self.response.headers();
-        if let Some(status) = status::by_server(headers, || permit.info(attempts)) {
-            permit.answered(headers);
-            return Err(status);
+        if let Some(code) = self.known_code() {
+            // Not every caller polls a body that is known to have ended.
+            observed.ended(code);
+            let info = || permit.info(attempts);
+            if self.beginning.trailers().is_none()
+                && let Some(status) = status::by_server(code, self.response.headers(), info)
+            {
+                permit.answered(code);
+                return Err(status);
+            }
         }
         let Self {
             sending,
@@ -104,8 +112,9 @@ impl Answer {
         } = self;
         let info = permit.info(attempts);
         let mut response = response.map(|body| {
-            let body = ResponseBody::new(beginning, body, sending, permit, deadline, attempts);
-            tonic::body::Body::new(body)
+            tonic::body::Body::new(ResponseBody::new(
+                beginning, body, sending, permit, deadline, attempts, observed,
+            ))
         });
         response.extensions_mut().insert(info);
         Ok(response)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Uri};
 use sd_core::balance::{Policy, RoundRobin, Selection};
-use sd_core::{Error, Result, Subscription};
+use sd_core::{Error, Printable, Result, Subscription};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -16,6 +16,7 @@ use crate::channel::BalancedChannel;
 use crate::config::{ChannelConfig, KeepAlive};
 use crate::connector::{Connector, Dial, SharedConnector};
 use crate::driver::{Driver, Parts};
+use crate::durations::CallDurations;
 use crate::event::EVENTS;
 use crate::instrument::{self, CallMetrics};
 use crate::options::AnsweredBy;
@@ -192,7 +193,7 @@ impl ChannelBuilder {
             telling: telling.clone(),
             stop: stop.clone(),
         });
-        let span = info_span!("balance", service = service.as_str());
+        let span = info_span!("balance", service = %Printable(service.as_str()));
         let over = DriverEnd {
             published: Arc::clone(&published),
             _ended: ended.clone().drop_guard(),
@@ -208,6 +209,7 @@ impl ChannelBuilder {
             throttle: Throttle::new(config.retry_throttle),
             replay_budget: Arc::new(ReplayBudget::new(config.replay_budget)),
             metrics: CallMetrics::new(&service),
+            durations: CallDurations::new(&service, config.call_labels),
             service,
             config,
             published,

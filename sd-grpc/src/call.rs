@@ -32,6 +32,7 @@ use crate::deadline::{self, GRPC_TIMEOUT, earlier, until};
 use crate::event::Event;
 use crate::incoming::Incoming;
 use crate::instrument::Again;
+use crate::observed::Observed;
 use crate::options::{AnsweredBy, HashKey, Idempotent, WaitForReady};
 use crate::permit::StreamPermit;
 use crate::ready_set::{Condition, Pick, ReadySet, Tried};
@@ -75,7 +76,7 @@ pub(crate) struct Call {
     shared: Arc<Shared>,
     path: PathAndQuery,
     headers: HeaderMap,
-    began: Instant,
+    observed: Observed,
     deadline: Option<Instant>,
     wait_for_ready: bool,
     hash_key: Option<HashKey>,
@@ -163,11 +164,15 @@ impl Failure {
 impl Call {
     /// # Errors
     /// INTERNAL for what is no gRPC request.
-    pub(crate) fn new(shared: Arc<Shared>, mut parts: Parts) -> Result<Self, Status> {
-        let began = Instant::now();
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        mut parts: Parts,
+        mut observed: Observed,
+    ) -> Result<Self, Status> {
         let config = &shared.config;
         let timeout = deadline::timeout_of(&parts.headers).or(config.default_deadline);
         let Some(path) = parts.uri.path_and_query().cloned() else {
+            observed.ended(Code::Internal);
             return Err(Status::internal("a gRPC request must have a path"));
         };
         let answered_by = answered_by(&parts, config);
@@ -179,8 +184,8 @@ impl Call {
         Ok(Self {
             path,
             headers: parts.headers,
-            began,
-            deadline: timeout.and_then(|timeout| began.checked_add(timeout)),
+            deadline: timeout.and_then(|timeout| observed.began().checked_add(timeout)),
+            observed,
             wait_for_ready,
             hash_key: parts.extensions.get().copied(),
             answered_by,
@@ -195,6 +200,18 @@ impl Call {
     /// Runs the call. `first` is a place that was found already.
     pub(crate) async fn run(
         mut self,
+        body: Body,
+        first: Option<StreamPermit>,
+    ) -> Result<Response<Body>, Status> {
+        let done = self.run_until_answered(body, first).await;
+        if let Err(status) = &done {
+            self.observed.ended(status.code());
+        }
+        done
+    }
+
+    async fn run_until_answered(
+        &mut self,
         body: Body,
         mut first: Option<StreamPermit>,
     ) -> Result<Response<Body>, Status> {
@@ -217,7 +234,13 @@ impl Call {
             match self.send(permit, attempt, &body).await {
                 Outcome::Answer(answer, permit) => {
                     body.commit();
-                    return answer.into_response(permit, self.deadline, self.attempts + 1);
+                    let observed = self.observed.take();
+                    return answer.into_response(
+                        permit,
+                        self.deadline,
+                        self.attempts + 1,
+                        observed,
+                    );
                 }
                 Outcome::NeverSent(permit) => {
                     permit.closed();
@@ -231,7 +254,7 @@ impl Call {
                     refused,
                     pushback,
                 } => {
-                    permit.failed();
+                    permit.failed(failure.code());
                     self.tried.add(permit.target());
                     if refused && !self.refused && body.can_repeat() {
                         self.refused = true;
@@ -243,9 +266,12 @@ impl Call {
                     else {
                         body.commit();
                         return match failure {
-                            Failure::Answer(answer) => {
-                                answer.into_response(permit, self.deadline, self.attempts)
-                            }
+                            Failure::Answer(answer) => answer.into_response(
+                                permit,
+                                self.deadline,
+                                self.attempts,
+                                self.observed.take(),
+                            ),
                             Failure::Status(status) => Err(status),
                         };
                     };
@@ -397,13 +423,16 @@ impl Call {
     // --- One attempt ------------------------------------------------------------------------------------------------------
 
     async fn send(
-        &self,
+        &mut self,
         mut permit: StreamPermit,
         attempt: RequestBody,
         body: &CallBody,
     ) -> Outcome {
         let request = self.request(&permit);
         permit.target().counters().call();
+        let label = || permit.target().label();
+        let span = self.observed.attempt(label, self.attempts + 1);
+        permit.trace(span);
         let response = match permit.send(request, attempt) {
             Ok(response) => response,
             Err(Unsent::Closed) => return Outcome::NeverSent(permit),
@@ -527,7 +556,7 @@ impl Call {
         if let Some(deadline) = self.deadline {
             let now = Instant::now();
             // What the caller set is true for a while.
-            let fresh = now - self.began < Duration::from_millis(1);
+            let fresh = now - self.observed.began() < Duration::from_millis(1);
             if !(fresh && headers.contains_key(GRPC_TIMEOUT)) {
                 let left = deadline.saturating_duration_since(now);
                 headers.insert(GRPC_TIMEOUT, deadline::header_value(left));

@@ -19,6 +19,7 @@ use tower_service::Service;
 use crate::builder::ChannelBuilder;
 use crate::call::{self, Call};
 use crate::dump::ChannelDump;
+use crate::observed::Observed;
 use crate::permit::StreamPermit;
 use crate::readiness::Readiness;
 use crate::ready_set::{Condition, Pick, ReadySet, Tried};
@@ -185,7 +186,8 @@ async fn run(
     Totals::count(&shared.totals.calls);
     shared.metrics.begun();
     let (parts, body) = request.into_parts();
-    let done = match Call::new(Arc::clone(&shared), parts) {
+    let observed = Observed::begin(&shared.durations, parts.uri.path());
+    let done = match Call::new(Arc::clone(&shared), parts, observed) {
         Ok(call) => call.run(body, place).await,
         Err(status) => Err(status),
     };

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use sd_core::balance::Selection;
 use sd_core::{Error, Result};
 
+use crate::labels::CallLabels;
 use crate::options::AnsweredBy;
 use crate::throttle::RetryThrottle;
 
@@ -105,6 +106,8 @@ pub struct ChannelConfig {
     /// How long calls in flight may continue after their endpoint is removed or the channel is closed. Default 30 s.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
+    /// Which labels the [durations of calls](crate::instrument::CALL_DURATION) have. Default the first 100 methods, and no endpoints.
+    pub call_labels: CallLabels,
 }
 
 /// HTTP/2 keep-alive pings. The interval doubles when a server complains of too many pings.
@@ -172,6 +175,7 @@ impl Default for ChannelConfig {
             connection_window: 64 * 1024 * 1024,
             close_idle_after: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
+            call_labels: CallLabels::default(),
         }
     }
 }

@@ -13,6 +13,7 @@ use crossbeam_utils::CachePadded;
 use futures_util::task::AtomicWaker;
 use h2::client::{ResponseFuture, SendRequest};
 use http::Request;
+use sd_core::Printable;
 use sd_core::sync::lock;
 use tokio::time::Instant;
 use tracing::debug;
@@ -236,7 +237,7 @@ impl Connection {
         }
         // The first reason is the one that is told.
         if self.reason.set(reason).is_ok() {
-            debug!(endpoint = %self.target.label(), reason = ?self.reason.get(), "connection takes no new calls");
+            debug!(endpoint = %Printable(&self.target.label()), reason = ?self.reason.get(), "connection takes no new calls");
         }
         self.state.store(LEAVING, Ordering::SeqCst);
         self.task.wake();

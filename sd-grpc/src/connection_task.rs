@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use h2::client::{Builder, SendRequest};
-use sd_core::Instance;
+use sd_core::{Instance, Printable};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tracing::debug;
@@ -388,8 +388,9 @@ impl Serve {
             return Poll::Pending;
         };
         if let Err(error) = ended {
-            debug!(%error, "connection failed");
-            self.failure = Some(error.to_string());
+            let error = error.to_string();
+            debug!(error = %Printable(&error), "connection failed");
+            self.failure = Some(error);
         }
         self.http2 = None;
         self.pumps.clear();

@@ -281,7 +281,7 @@ impl Driver {
             return;
         }
         info!(
-            service = self.snapshot.service().as_str(),
+            service = %Printable(self.snapshot.service().as_str()),
             added = delta.added.len(),
             removed = delta.removed.len(),
             readdressed = delta.readdressed.len(),
@@ -490,7 +490,7 @@ impl Driver {
 
     fn connected(&mut self, subchannel: &Arc<Subchannel>, extra: bool, new: Arc<Connection>) {
         self.metrics.connected();
-        debug!(endpoint = %subchannel.target().label(), extra, "connected");
+        debug!(endpoint = %Printable(&subchannel.target().label()), extra, "connected");
         let Some(link) = self.opened(subchannel) else {
             new.leave(Leave::Unwanted);
             return;
@@ -518,7 +518,7 @@ impl Driver {
         // Part of it may be text from the other side.
         let error = Printable(error);
         let endpoint = subchannel.target().label();
-        debug!(%endpoint, extra, %error, "could not connect");
+        debug!(endpoint = %Printable(&endpoint), extra, %error, "could not connect");
         let Some(link) = self.opened(subchannel) else {
             return;
         };
@@ -531,7 +531,10 @@ impl Driver {
         self.timers
             .later(delay, Timer::Connect(Arc::clone(subchannel)));
         if let Some(position) = self.position(subchannel.target().id()) {
-            self.refresh(position, Some(format!("{endpoint}: {error}").into()));
+            self.refresh(
+                position,
+                Some(format!("{}: {error}", Printable(&endpoint)).into()),
+            );
         }
     }
 
@@ -557,7 +560,7 @@ impl Driver {
             // gRPC A8. Only new connections can have another interval.
             keep_alive.interval = keep_alive.interval.saturating_mul(2);
             let interval = keep_alive.interval;
-            info!(%endpoint, ?interval, "server wants fewer keep-alive pings");
+            info!(endpoint = %Printable(&endpoint), ?interval, "server wants fewer keep-alive pings");
         }
         let Some(link) = self.link(subchannel) else {
             return;
@@ -619,7 +622,7 @@ impl Driver {
         }
         let now = Instant::now();
         let time = link.ejection.begin(now);
-        info!(endpoint = %target.label(), ?time, "endpoint turns calls away and gets none");
+        info!(endpoint = %Printable(&target.label()), ?time, "endpoint turns calls away and gets none");
         let subchannel = Arc::clone(&link.subchannel);
         self.timers
             .later(time, Timer::Readmit(subchannel, now + time));
@@ -640,7 +643,7 @@ impl Driver {
             };
             let subchannel = Arc::clone(&first.link.subchannel);
             let endpoint = subchannel.target().label();
-            info!(%endpoint, "endpoint gets calls again: too few others are connected");
+            info!(endpoint = %Printable(&endpoint), "endpoint gets calls again: too few others are connected");
             self.readmit(&subchannel);
         }
     }

@@ -11,6 +11,11 @@ use crate::subchannel::{EndpointState, StateCounts};
 pub const CALLS: &str = "sd_grpc_calls_total";
 /// Counter, label `service`: calls that ended without a response from a server.
 pub const CALLS_FAILED: &str = "sd_grpc_calls_failed_total";
+/// Histogram in seconds, by OpenTelemetry's conventions for RPC: how long calls took, retries and the response included. A call that its
+/// caller dropped has the status `CANCELLED`. Labels: `server.address` is the service, `rpc.system.name` is `grpc`,
+/// `rpc.response.status_code`, `error.type` where that is not `OK`, `rpc.method`, and `endpoint`, the address of the last attempt, if
+/// there was one. The last two are bounded by [`ChannelConfig::call_labels`](crate::ChannelConfig::call_labels).
+pub const CALL_DURATION: &str = "rpc.client.call.duration";
 /// Counter, labels `service` and `reason` (`never_sent`, `refused`, `retried`): attempts that were followed by
 /// another attempt.
 pub const SENT_AGAIN: &str = "sd_grpc_calls_sent_again_total";
@@ -20,6 +25,10 @@ pub const CALLS_WAITING: &str = "sd_grpc_calls_waiting";
 pub const ENDPOINTS: &str = "sd_grpc_endpoints";
 /// Counter, labels `service` and `outcome` (`connected`, `failed`): attempts to connect.
 pub const CONNECTS: &str = "sd_grpc_connects_total";
+
+/// The target of spans, at level DEBUG: `call`, with OpenTelemetry's fields for RPC, and in it `attempt`, with `endpoint` and `number`.
+/// A call's span ends with its response. The parent is the caller's current span. Nothing of it is sent to servers.
+pub const SPANS: &str = "sd_grpc::call";
 
 /// For [`CALLS_WAITING`].
 pub(crate) fn calls_waiting(service: &ServiceName) -> Gauge {

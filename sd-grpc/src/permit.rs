@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use h2::client::ResponseFuture;
-use http::{HeaderMap, Request};
+use http::Request;
 use sd_core::balance::{LoadGuard, Outcome};
 use tokio::time::Instant;
-use tonic::{Code, Status};
+use tonic::Code;
 
 use crate::connection::{Connection, Leave, Unsent};
 use crate::event::Event;
+use crate::observed::AttemptSpan;
 use crate::options::AttemptInfo;
 use crate::request_body::RequestBody;
 use crate::shared::Shared;
@@ -26,6 +27,7 @@ pub(crate) struct StreamPermit {
     life: u64,
     /// Whether the endpoint serves or turns calls away was read from the answer's status.
     judged: bool,
+    span: AttemptSpan,
     /// Tells the policy. Dropped after the place is left.
     load: Option<LoadGuard>,
 }
@@ -37,6 +39,7 @@ impl StreamPermit {
         let mut permit = Self {
             life: 0,
             judged: false,
+            span: AttemptSpan::default(),
             load: None,
             connection,
             shared,
@@ -60,6 +63,11 @@ impl StreamPermit {
             endpoint: self.target().label(),
             attempts,
         }
+    }
+
+    /// The attempt that begins lasts as long as this, or until another one begins.
+    pub(crate) fn trace(&mut self, span: AttemptSpan) {
+        self.span = span;
     }
 
     /// Sends the request, and waits for the server from here on.
@@ -106,6 +114,7 @@ impl StreamPermit {
         if std::mem::replace(&mut self.judged, true) {
             return;
         }
+        self.span.answered(code);
         match code {
             Code::Unavailable => self.turned_away(),
             _ => self.target().set_turned_away(0),
@@ -129,13 +138,12 @@ impl StreamPermit {
 
     /// The call got its answer here.
     pub(crate) fn succeeded(&mut self) {
+        self.span.answered(Code::Ok);
         self.tell(Outcome::Success);
     }
 
-    /// The call's answer ended with these trailers.
-    pub(crate) fn answered(&mut self, trailers: &HeaderMap) {
-        let code = trailers.get(Status::GRPC_STATUS);
-        let code = code.map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()));
+    /// The call's answer ended with this.
+    pub(crate) fn answered(&mut self, code: Code) {
         self.judge(code);
         let cannot_serve = matches!(code, Code::Unavailable | Code::ResourceExhausted);
         self.tell(if cannot_serve {
@@ -146,7 +154,8 @@ impl StreamPermit {
     }
 
     /// The call got no answer here.
-    pub(crate) fn failed(&mut self) {
+    pub(crate) fn failed(&mut self, code: Code) {
+        self.span.answered(code);
         self.target().counters().error();
         self.tell(Outcome::Failure);
     }

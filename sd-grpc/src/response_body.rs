@@ -11,6 +11,7 @@ use tonic::{Code, Status};
 use crate::beginning::Beginning;
 use crate::deadline;
 use crate::incoming::Incoming;
+use crate::observed::Observed;
 use crate::options::AttemptInfo;
 use crate::permit::StreamPermit;
 use crate::request_body::Sending;
@@ -28,6 +29,7 @@ pub(crate) struct ResponseBody {
     /// There was nothing to read when it was polled last.
     is_waiting: bool,
     attempts: u32,
+    observed: Observed,
 }
 
 struct Open {
@@ -45,6 +47,7 @@ impl ResponseBody {
         mut permit: StreamPermit,
         deadline: Option<Instant>,
         attempts: u32,
+        observed: Observed,
     ) -> Self {
         // Not every caller polls a body that is known to have ended.
         if beginning.trailers().is_some() || (beginning.is_empty() && incoming.is_end_stream()) {
@@ -61,6 +64,7 @@ impl ResponseBody {
             timer: None,
             is_waiting: false,
             attempts,
+            observed,
         }
     }
 
@@ -113,6 +117,7 @@ impl Body for ResponseBody {
             Poll::Ready(None) => {
                 open.permit.succeeded();
                 this.open = None;
+                this.observed.ended(Code::Unknown);
                 return Poll::Ready(None);
             }
             Poll::Ready(Some(Err(error))) => Some(error),
@@ -123,17 +128,19 @@ impl Body for ResponseBody {
             Poll::Ready(Some(Ok(mut frame))) if !this.is_late(cx, false) => {
                 this.is_waiting = false;
                 if let Some(trailers) = frame.trailers_mut() {
-                    if server_status::code_in(trailers) == Some(Code::Cancelled)
-                        && deadline::may_have_passed(this.deadline)
-                    {
+                    // The trailers of `Incoming` have one.
+                    let mut code = server_status::code_in(trailers).unwrap_or(Code::Unknown);
+                    if code == Code::Cancelled && deadline::may_have_passed(this.deadline) {
                         let why = "the deadline passed at the server";
-                        server_status::set_status(trailers, Code::DeadlineExceeded, why);
+                        code = Code::DeadlineExceeded;
+                        server_status::set_status(trailers, code, why);
                     }
+                    this.observed.ended(code);
                     // Nothing can follow, and not every caller polls for it.
                     if let Some(mut open) = this.open.take() {
-                        open.permit.answered(trailers);
+                        open.permit.answered(code);
                         let info = || open.permit.info(this.attempts);
-                        if let Some(status) = status::by_server(trailers, info) {
+                        if let Some(status) = status::by_server(code, trailers, info) {
                             return Poll::Ready(Some(Err(status)));
                         }
                     }
@@ -157,7 +164,8 @@ impl Body for ResponseBody {
                 status::deadline_exceeded("while the response was read", Some(attempt))
             }
         };
-        permit.failed();
+        permit.failed(status.code());
+        self.observed.ended(status.code());
         Poll::Ready(Some(Err(status)))
     }
 

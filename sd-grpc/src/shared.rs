@@ -12,6 +12,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::ChannelConfig;
+use crate::durations::CallDurations;
 use crate::event::Event;
 use crate::instrument::CallMetrics;
 use crate::ready_set::ReadySet;
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) throttle: Throttle,
     pub(crate) replay_budget: Arc<ReplayBudget>,
     pub(crate) metrics: CallMetrics,
+    pub(crate) durations: CallDurations,
     pub(crate) totals: CachePadded<Totals>,
     /// Cancelled to end the channel.
     pub(crate) stop: CancellationToken,

@@ -9,7 +9,6 @@ use http::HeaderMap;
 use tonic::{Code, Status};
 
 use crate::options::{AttemptInfo, CallFailure};
-use crate::server_status;
 
 fn failed(code: Code, message: String, attempt: AttemptInfo, cause: Option<h2::Error>) -> Status {
     let mut status = Status::new(code, message);
@@ -21,13 +20,14 @@ fn failed(code: Code, message: String, attempt: AttemptInfo, cause: Option<h2::E
     status
 }
 
-/// The failure that a server's headers or trailers tell; `None` if they tell of none.
+/// The failure that a server's headers or trailers tell, which hold this code; `None` if they tell of none.
 pub(crate) fn by_server(
+    code: Code,
     headers: &HeaderMap,
     attempt: impl FnOnce() -> AttemptInfo,
 ) -> Option<Status> {
     // Making a status copies all headers.
-    if server_status::code_in(headers)? == Code::Ok {
+    if code == Code::Ok {
         return None;
     }
     let mut status = Status::from_header_map(headers)?;
@@ -37,6 +37,29 @@ pub(crate) fn by_server(
         by_server: true,
     }));
     Some(status)
+}
+
+/// The code as gRPC writes it.
+pub(crate) fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
 }
 
 /// Whether a server sent it.

@@ -1,17 +1,21 @@
 //! The command line.
 
+pub(crate) mod arguments;
+mod help;
+mod misuse;
+
 use std::ffi::OsString;
-use std::process::ExitCode;
-use std::time::Duration;
+use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
-use sd_core::{Instance, InstanceId};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
-use crate::failure::Failure;
+use self::arguments::{Awaited, Candidacy, Target, Wait, Wanted};
+use self::misuse::Told;
 
 /// Read and change a service registry.
 #[derive(Debug, Parser)]
-#[command(name = "sdctl", version, disable_help_subcommand = true)]
+#[command(name = "sdctl", version, after_help = help::after())]
 pub(crate) struct Cli {
     /// The registry
     // A string, because clap would repeat a bad value with its password.
@@ -42,6 +46,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List the names of all services
+    #[command(after_help = help::SERVICES)]
     Services {
         /// Print every change until interrupted
         #[arg(long)]
@@ -50,6 +55,7 @@ pub(crate) enum Command {
         wait: Wait,
     },
     /// Print the instances of a service once
+    #[command(after_help = help::LIST)]
     List {
         /// The service's name
         service: String,
@@ -57,25 +63,37 @@ pub(crate) enum Command {
         wait: Wait,
     },
     /// Print the instances of a service, then every change, until interrupted
+    #[command(after_help = help::WATCH)]
     Watch {
         /// The service's name
         service: String,
     },
+    /// Wait until a service has instances that are ready
+    #[command(after_help = help::WAIT_FOR)]
+    WaitFor(Awaited),
     /// Keep an instance registered until Ctrl-C or SIGTERM, then withdraw it
+    #[command(after_help = help::REGISTER)]
     Register(Wanted),
     /// Have readers see an instance as not ready, and ask its owner to finish
+    #[command(after_help = help::DRAIN)]
     Drain(Target),
     /// Have readers see an instance as ready, whatever its owner says
+    #[command(after_help = help::READY)]
     Ready(Target),
     /// Have readers see an instance as not ready, whatever its owner says
+    #[command(after_help = help::UNREADY)]
     Unready(Target),
     /// End what drain, ready or unready said: readers see what the owner says
+    #[command(after_help = help::CLEAR)]
     Clear(Target),
     /// Remove the record of an instance; its owner, if it lives, registers it again
+    #[command(after_help = help::DEREGISTER)]
     Deregister(Target),
     /// Campaign until Ctrl-C or SIGTERM, and run a command while leading
+    #[command(after_help = help::ELECT)]
     Elect(Candidacy),
     /// Print the leader of an election
+    #[command(after_help = help::LEADER)]
     Leader {
         /// The election's name
         name: String,
@@ -85,187 +103,37 @@ pub(crate) enum Command {
         #[command(flatten)]
         wait: Wait,
     },
+    /// Print what has a shell complete the commands and options of sdctl
+    #[command(after_help = help::COMPLETION)]
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page of sdctl, or write those of all its commands into a folder
+    #[command(after_help = help::MAN)]
+    Man {
+        /// The folder, which must exist
+        folder: Option<PathBuf>,
+    },
 }
-
-#[derive(Debug, Args)]
-pub(crate) struct Wait {
-    /// How long to wait for the registry's answer
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
-    pub(crate) timeout: Duration,
-}
-
-/// The record that an operator means.
-#[derive(Debug, Args)]
-pub(crate) struct Target {
-    /// The service's name
-    pub(crate) service: String,
-    /// The instance's id
-    pub(crate) id: String,
-    /// The run of the instance, as list --json prints it [default: the one that is listed now]
-    #[arg(long, value_name = "HEX")]
-    pub(crate) incarnation: Option<String>,
-    #[command(flatten)]
-    pub(crate) wait: Wait,
-}
-
-/// The instance to register.
-#[derive(Debug, Args)]
-pub(crate) struct Wanted {
-    /// The service's name
-    service: String,
-    /// The address that clients dial
-    #[arg(
-        value_name = "HOST:PORT",
-        help = "The address that clients dial: host:port, [ipv6]:port or unix:/path"
-    )]
-    address: String,
-    /// An id that stays the same across restarts [default: the address and a random part]
-    #[arg(long)]
-    id: Option<String>,
-    /// A metadata entry; can be repeated
-    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
-    meta: Vec<(String, String)>,
-    /// A tag; can be repeated
-    #[arg(long)]
-    tag: Vec<String>,
-    /// The zone that the instance runs in
-    #[arg(long)]
-    zone: Option<String>,
-    /// The version of the software
-    #[arg(long)]
-    version: Option<String>,
-    /// Its share of the calls, relative to other instances
-    #[arg(long, default_value_t = sd_core::Instance::DEFAULT_WEIGHT)]
-    weight: u16,
-    /// Its tier; lower tiers are used first
-    #[arg(long, default_value_t = 0)]
-    priority: u16,
-    /// How long the record outlives its last renewal, for example 10s
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(crate) ttl: Option<Duration>,
-}
-
-/// What to campaign for, and how.
-#[derive(Debug, Args)]
-pub(crate) struct Candidacy {
-    /// The election's name, for example reports/nightly
-    pub(crate) name: String,
-    /// The value that observers see for this candidate [default: host name and process id]
-    #[arg(long)]
-    pub(crate) value: Option<String>,
-    /// How long the term outlives its last confirmation
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
-    pub(crate) ttl: Duration,
-    /// How long before the hand-over to tell the command to stop [default: a quarter of the ttl, which is the maximum]
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(crate) stop_margin: Option<Duration>,
-    /// How long to wait before leading after a leader that did not resign
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
-    pub(crate) takeover_delay: Duration,
-    /// Accept a registry that may have two leaders at once
-    #[arg(long)]
-    pub(crate) best_effort: bool,
-    /// Exit when the first term has ended
-    #[arg(long)]
-    pub(crate) once: bool,
-    /// The command to run while leading
-    #[arg(last = true, value_name = "COMMAND")]
-    pub(crate) command: Vec<OsString>,
-}
-
-impl Wanted {
-    /// The instance as it will be registered.
-    pub(crate) fn instance(&self) -> sd_core::Result<Instance> {
-        let mut instance = Instance::new(&self.service, self.address.as_str())?
-            .with_weight(self.weight)
-            .with_priority(self.priority);
-        if let Some(id) = &self.id {
-            instance = instance.with_id(InstanceId::new(id)?);
-        }
-        if let Some(zone) = &self.zone {
-            instance = instance.with_zone(zone);
-        }
-        if let Some(version) = &self.version {
-            instance = instance.with_version(version);
-        }
-        for tag in &self.tag {
-            instance = instance.with_tag(tag);
-        }
-        for (key, value) in &self.meta {
-            instance = instance.with_metadata(key, value);
-        }
-        Ok(instance)
-    }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; write a number with a unit, for example 500ms or 10s"))
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("write key=value".to_owned()),
-    }
-}
-
-/// What to tell instead of running a command.
-#[derive(Debug)]
-pub(crate) enum Told {
-    /// The help or the version that was asked for.
-    Help(clap::Error),
-    /// The command line is not valid.
-    Misused(String),
-}
-
-/// The exit status for an invalid command line.
-const MISUSED: u8 = 2;
 
 impl Cli {
     /// Reads the command line.
     pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Told> {
-        Self::try_parse_from(arguments).map_err(|error| {
-            if error.use_stderr() {
-                Told::Misused(one_line(&error.to_string()))
-            } else {
-                Told::Help(error)
-            }
+        let arguments: Vec<_> = arguments.into_iter().collect();
+        Self::try_parse_from(&arguments).map_err(|error| {
+            let program = Self::command();
+            let mut words = arguments.iter().skip(1);
+            let command = words.find_map(|word| program.find_subcommand(word));
+            Told::new(error, command.map(clap::Command::get_name))
         })
     }
 }
 
-impl Told {
-    pub(crate) fn tell(self) -> ExitCode {
-        match self {
-            Self::Help(help) => {
-                // The reader may have gone.
-                let _ = help.print();
-                ExitCode::SUCCESS
-            }
-            Self::Misused(line) => Failure::new(line).exit_with(MISUSED),
-        }
-    }
-}
-
-/// clap explains itself on several lines, of which those before the usage say what is wrong.
-fn one_line(explanation: &str) -> String {
-    let lines = explanation
-        .lines()
-        .map(str::trim)
-        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
-        .filter(|line| !line.is_empty());
-    let text = lines.collect::<Vec<_>>().join(" ");
-    let text = text.strip_prefix("error: ").unwrap_or(&text);
-    // Without a command clap answers with the whole help.
-    if explanation.contains("Commands:") {
-        return "no command given; try: sdctl --help".to_owned();
-    }
-    format!("{text}; try: sdctl --help")
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn read(line: &str) -> Result<Cli, Told> {
@@ -320,13 +188,53 @@ mod tests {
             ("sdctl list s --jsn", "--json"),
             ("sdctl list s --timeout 5", "500ms or 10s"),
             ("sdctl register s h:1 --meta nonsense", "key=value"),
-            ("sdctl register s h:1 --weight 70000", "70000"),
+            ("sdctl register s h:1 --weight 70000", "0 to 65535"),
+            (
+                "sdctl register s h:1 --weight x",
+                "0 to 65535; try: sdctl register --help",
+            ),
+            ("sdctl wait-for s --count 0", "at least 1"),
         ] {
             let text = misuse(line);
+            let (_, tip) = text.rsplit_once("; try: sdctl ").unwrap();
             assert!(
-                text.contains(hint) && text.ends_with("sdctl --help") && !text.contains('\n'),
+                text.contains(hint) && tip.ends_with("--help") && !text.contains('\n'),
                 "{line}: {text}"
             );
         }
+    }
+
+    #[test]
+    fn the_tip_names_the_command_and_no_way_that_leads_nowhere() {
+        let text = misuse("sdctl watch s --timeout 5s");
+        assert!(text.ends_with("try: sdctl watch --help"), "{text}");
+        assert!(!text.contains("as a value"), "{text}");
+    }
+
+    #[test]
+    fn every_command_has_an_example_that_can_be_read() {
+        let mut examples = 0;
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            let help = command.get_after_help().map(ToString::to_string);
+            let help = help.unwrap_or_default();
+            let lines = help
+                .lines()
+                .filter_map(|line| line.trim().strip_prefix("sdctl "));
+            for line in lines {
+                assert_eq!(line.split(' ').next(), Some(name), "{line}");
+                // What a shell does with the output is not ours.
+                let line = line.split([';', '|', '>', '&']).next().unwrap().trim();
+                let read = Cli::read(
+                    ["sdctl"]
+                        .into_iter()
+                        .chain(line.split(' '))
+                        .map(OsString::from),
+                );
+                assert!(read.is_ok(), "{line}: {read:?}");
+                examples += 1;
+            }
+        }
+        assert!(examples >= Cli::command().get_subcommands().count());
     }
 }

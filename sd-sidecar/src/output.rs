@@ -1,7 +1,10 @@
 //! Printing to stdout, line by line: plain or coloured for people, JSON for programs. Nothing that a registry holds reaches the
 //! terminal unescaped.
 
+pub(crate) mod changes;
+pub(crate) mod election_story;
 pub(crate) mod narrator;
+pub(crate) mod registration_story;
 pub(crate) mod service_view;
 pub(crate) mod table;
 pub(crate) mod time;
@@ -80,11 +83,7 @@ impl Output {
         };
         let mut out = std::io::stdout().lock();
         // Flushed, because a reader must see a change when it happens.
-        let written = writeln!(out, "{ansi}{line}{ansi:#}").and_then(|()| out.flush());
-        written.map_err(|error| match error.kind() {
-            ErrorKind::BrokenPipe => Failure::ReaderGone,
-            _ => Failure::new(format!("cannot write to stdout: {error}")),
-        })
+        told(writeln!(out, "{ansi}{line}{ansi:#}").and_then(|()| out.flush()))
     }
 
     pub(crate) fn json(self, value: &impl Serialize) -> Result<(), Failure> {
@@ -92,6 +91,19 @@ impl Output {
             .map_err(|error| Failure::new(format!("cannot write JSON: {error}")))?;
         self.write(Style::Plain, ascii_where_invisible(&text))
     }
+}
+
+/// Prints a text of ours, as it is.
+pub(crate) fn document(text: &[u8]) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    told(out.write_all(text).and_then(|()| out.flush()))
+}
+
+fn told(written: std::io::Result<()>) -> Result<(), Failure> {
+    written.map_err(|error| match error.kind() {
+        ErrorKind::BrokenPipe => Failure::ReaderGone,
+        _ => Failure::new(format!("cannot write to stdout: {error}")),
+    })
 }
 
 /// The same JSON, with `\u` escapes for what is not printable. Such characters are only ever within its strings.

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use sd_backend::RegistryUrl;
 use sd_core::clock::Clock;
-use sd_core::{Error, Registry, RegistryConfig, ServiceName};
+use sd_core::{Error, Printable, Registry, RegistryConfig, ServiceName};
+use tokio::time::Instant;
+use tracing::debug;
 
-use crate::cli::{Cli, Wait};
+use crate::cli::Cli;
+use crate::cli::arguments::Wait;
+use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -25,10 +29,13 @@ impl Session {
         if cli.registry.is_empty() {
             return Err(Failure::new(
                 "no registry given; try: --registry etcd://127.0.0.1:2379/services, or set SDCTL_REGISTRY",
-            ));
+            )
+            .with(Exit::Misused));
         }
-        let url = RegistryUrl::parse(&cli.registry)
-            .map_err(|error| Failure::new(format!("cannot open {}", error.report())))?;
+        let url = RegistryUrl::parse(&cli.registry).map_err(|error| {
+            let line = format!("cannot open {}; try: sdctl --help", error.report());
+            Failure::new(line).with(Exit::Misused)
+        })?;
         let mut config = RegistryConfig::default();
         config.registration.withdraw_within = WITHDRAW_WITHIN;
         let registry = sd_any::connect_with(&cli.registry, config)
@@ -57,17 +64,35 @@ impl Session {
         wait: &Wait,
         question: impl Future<Output = sd_core::Result<T>>,
     ) -> Result<T, Failure> {
+        let answer = self.answer(what, wait, question).await;
+        answer.map_err(|error| self.failure(what, &error))
+    }
+
+    /// As [`ask`](Self::ask), for a caller who looks at the error.
+    pub(crate) async fn answer<T>(
+        &self,
+        what: &str,
+        wait: &Wait,
+        question: impl Future<Output = sd_core::Result<T>>,
+    ) -> sd_core::Result<T> {
+        debug!(url = %Printable(&self.url.to_string()), "asking to {}", Printable(what));
+        let asked = Instant::now();
         let answer = tokio::time::timeout(wait.timeout, question).await;
         let answer = answer.unwrap_or_else(|_| {
             let limit = humantime::format_duration(wait.timeout);
             let error = Error::new(sd_core::ErrorKind::Timeout, "wait for an answer");
             Err(error.because(format!("none within {limit}")))
         });
-        answer.map_err(|error| self.failure(what, &error))
+        let took = asked.elapsed();
+        match &answer {
+            Ok(_) => debug!(?took, "answered"),
+            Err(error) => debug!(?took, error = %error.report(), "not answered"),
+        }
+        answer
     }
 }
 
 /// A service's name as the user wrote it.
 pub(crate) fn service_name(text: &str) -> Result<ServiceName, Failure> {
-    ServiceName::new(text).map_err(|error| Failure::new(error.report().to_string()))
+    ServiceName::new(text).map_err(|error| Failure::misused(&error))
 }

@@ -28,6 +28,10 @@ impl Instancer for ScriptedBackend {
         self.instancer.list(service).await
     }
 
+    fn tells_withdrawals(&self) -> bool {
+        self.instancer.tells_withdrawals()
+    }
+
     async fn watch(
         &self,
         service: &ServiceName,

@@ -39,9 +39,11 @@ struct Shared {
 #[derive(Debug)]
 struct Script {
     openings: VecDeque<Answer>,
-    news: VecDeque<Result<Feed>>,
+    /// `None` stands for a panic.
+    news: VecDeque<Option<Result<Feed>>>,
     last: Option<Snapshot>,
     silence_limit: Duration,
+    tells_withdrawals: bool,
 }
 
 impl Default for ScriptedInstancer {
@@ -52,6 +54,7 @@ impl Default for ScriptedInstancer {
                 news: VecDeque::new(),
                 last: None,
                 silence_limit: Duration::from_secs(30),
+                tells_withdrawals: true,
             }),
             written: Notify::new(),
             openings: watch::Sender::new(Vec::new()),
@@ -63,6 +66,15 @@ impl Default for ScriptedInstancer {
 impl ScriptedInstancer {
     /// Queues this news for the feed that is open when its turn comes.
     pub fn tell(&self, news: Result<Feed>) {
+        self.push(Some(news));
+    }
+
+    /// Has the feed panic that is open when its turn comes.
+    pub fn panic(&self) {
+        self.push(None);
+    }
+
+    fn push(&self, news: Option<Result<Feed>>) {
         self.script().news.push_back(news);
         self.0.written.notify_waiters();
     }
@@ -82,6 +94,13 @@ impl ScriptedInstancer {
     /// Sets the silence limit of feeds that are opened from now on. Default 30 s.
     pub fn set_silence_limit(&self, limit: Duration) {
         self.script().silence_limit = limit;
+    }
+
+    /// As a source whose entries have no room to say that they were withdrawn.
+    #[must_use]
+    pub fn without_withdrawals(self) -> Self {
+        self.script().tells_withdrawals = false;
+        self
     }
 
     /// Every call of `watch` so far.
@@ -121,6 +140,10 @@ impl Instancer for ScriptedInstancer {
         Ok(last.into_iter().map(|set| set.service().clone()).collect())
     }
 
+    fn tells_withdrawals(&self) -> bool {
+        self.script().tells_withdrawals
+    }
+
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
         let last = self.script().last.clone();
         Ok(last.unwrap_or_else(|| Snapshot::unread(service.clone(), sd_core::clock::Moment::ZERO)))
@@ -156,6 +179,7 @@ struct ScriptedWatcher {
 
 #[async_trait]
 impl Watcher for ScriptedWatcher {
+    #[expect(clippy::panic, reason = "the test asks for it")]
     async fn next(&mut self) -> Result<Feed> {
         loop {
             let written = self.source.0.written.notified();
@@ -165,6 +189,9 @@ impl Watcher for ScriptedWatcher {
             {
                 let mut script = self.source.script();
                 if let Some(news) = script.news.pop_front() {
+                    let Some(news) = news else {
+                        panic!("it was written so");
+                    };
                     if let Ok(Feed::Set(set) | Feed::Partial { set, .. }) = &news {
                         script.last = Some(set.clone());
                     }

@@ -26,9 +26,12 @@ pub enum Answer {
     FailAfter(Duration, Error),
     /// It never returns.
     Hang,
+    /// It panics, as a backend with a mistake does.
+    Panic,
 }
 
 impl Answer {
+    #[expect(clippy::panic, reason = "the test asks for it")]
     pub(super) async fn give(self) -> Result<()> {
         match self {
             Self::Succeed => Ok(()),
@@ -42,6 +45,7 @@ impl Answer {
                 Err(error)
             }
             Self::Hang => std::future::pending().await,
+            Self::Panic => panic!("it was written so"),
         }
     }
 }

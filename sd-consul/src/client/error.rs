@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sd_backend::with_hint;
 use sd_core::{Error, ErrorKind};
 
 /// More of an answer's text than this helps no reader.
@@ -16,7 +17,7 @@ pub(crate) fn unanswered(op: &'static str, error: reqwest::Error) -> Error {
     } else {
         ErrorKind::Unavailable
     };
-    Error::new(kind, op).with_source(error.without_url())
+    Error::new(kind, op).with_source(with_hint(error.without_url()))
 }
 
 /// Whether another endpoint may do better.
@@ -36,7 +37,7 @@ pub(crate) fn refused(
         shown.push_str("no reason given");
     }
     Error::new(kind(status, retry_after, text), op)
-        .because(format!("Consul answers {status}: {shown}"))
+        .with_source(with_hint(format!("Consul answers {status}: {shown}")))
 }
 
 /// Whether Consul says that a token does not allow something, or that there is none such.
@@ -46,13 +47,16 @@ pub(crate) fn says_denied(text: &str) -> bool {
         .any(|words| text.contains(words))
 }
 
+/// How Consul says that what a request names is not there.
+const NO_SUCH: &[&str] = &["nknown check", "nknown service", "Session id", "ServiceId"];
+
 fn kind(status: u16, retry_after: Option<Duration>, text: &str) -> ErrorKind {
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
     match status {
-        400 | 413 => ErrorKind::InvalidInput,
         401 | 403 => ErrorKind::Denied,
-        404 => ErrorKind::NotFound,
-        405 | 501 => ErrorKind::Unsupported,
+        404 if says(NO_SUCH) => ErrorKind::NotFound,
+        // Any other 404 is that of a proxy, and says nothing of what Consul has.
+        400 | 404 | 405 | 413 | 501 => ErrorKind::Rejected,
         409 => ErrorKind::Conflict,
         429 => ErrorKind::RateLimited { retry_after },
         503 if retry_after.is_some() || says(&["rate limit"]) => {
@@ -61,7 +65,7 @@ fn kind(status: u16, retry_after: Option<Duration>, text: &str) -> ErrorKind {
         500 if says_denied(text) => ErrorKind::Denied,
         500 if says(&["invalid session"]) => ErrorKind::LeaseLost,
         // Consul has no 400 for these.
-        500 if says(&["Invalid Session TTL", "boolean expression"]) => ErrorKind::InvalidInput,
+        500 if says(&["Invalid Session TTL", "boolean expression"]) => ErrorKind::Rejected,
         // Among others while no server leads. Whatever else it is, the request itself was not at fault.
         _ => ErrorKind::Unavailable,
     }
@@ -105,17 +109,22 @@ mod tests {
                 "Unknown check ID \"service:a\"",
                 ErrorKind::NotFound,
             ),
+            (404, None, "Session id 'x' not found", ErrorKind::NotFound),
+            (404, None, "<h1>404 Not Found</h1>", ErrorKind::Rejected),
+            (404, None, "404 page not found", ErrorKind::Rejected),
+            (405, None, "method not allowed", ErrorKind::Rejected),
+            (501, None, "Not Implemented", ErrorKind::Rejected),
             (
                 400,
                 None,
                 "Invalid Service Meta: Value is too long (limit: 512 characters)",
-                ErrorKind::InvalidInput,
+                ErrorKind::Rejected,
             ),
             (
                 500,
                 None,
                 "Invalid Session TTL '5000000000', must be between [10s=24h0m0s]",
-                ErrorKind::InvalidInput,
+                ErrorKind::Rejected,
             ),
             (
                 500,
@@ -127,7 +136,7 @@ mod tests {
                 413,
                 None,
                 "Request body(600000 bytes) too large",
-                ErrorKind::InvalidInput,
+                ErrorKind::Rejected,
             ),
         ] {
             let error = refused("consul: test", status, retry_after, text);

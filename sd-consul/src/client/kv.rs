@@ -227,8 +227,7 @@ fn kv_path(key: &str) -> [&str; 2] {
 
 fn read(op: &'static str, answer: Answer) -> Result<(Option<KvEntry>, Meta)> {
     let meta = answer.meta;
-    // Without a body the key is not there. With one, the answer is not Consul's.
-    if answer.status == 404 && answer.len() == 0 {
+    if answer.says_no_key() {
         return Ok((None, meta));
     }
     let mut found: Vec<KvEntry> = answer.success(op)?.json(op)?;

@@ -48,7 +48,8 @@ impl ConsulOperator {
             let identity = entry.identity(service);
             identity.is_ok_and(|identity| identity.id == record.id)
         };
-        let mut found: Vec<_> = read.entries.iter().filter(has_id).collect();
+        let entries = read.all().await?;
+        let mut found: Vec<_> = entries.iter().filter(has_id).collect();
         // That of this run first.
         found.sort_by_key(|entry| {
             let run = run_in(&entry.service, service);

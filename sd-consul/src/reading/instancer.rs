@@ -28,8 +28,10 @@ impl Instancer for ConsulBackend {
         let read = client
             .service_entries("consul: list service", service)
             .await?;
-        let at = self.revision_domain.position(&read.meta, sent);
-        Ok(ServiceSet::new(service, client.config()).snapshot(read.entries, at, None, None))
+        let at = self.revision_domain.position(&read.meta(), sent);
+        ServiceSet::new(service, client.config())
+            .read(read, at, None, false)
+            .await
     }
 
     /// Always reads everything. The position of `known` proves nothing: a server that lost its data counts from the beginning, and

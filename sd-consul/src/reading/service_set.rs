@@ -5,13 +5,14 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use sd_core::clock::Moment;
-use sd_core::{Instance, InstanceId, Revision, ServiceName, Skipped, Snapshot};
+use sd_core::{Instance, InstanceId, Result, Revision, ServiceName, Skipped, Snapshot};
 
 use crate::codec::{Codec, HealthEntry};
 use crate::config::ConsulConfig;
+use crate::reading::services::AnsweredEntries;
 
 /// Makes the sets of one service.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ServiceSet {
     service: ServiceName,
     codec: Codec,
@@ -47,59 +48,101 @@ impl ServiceSet {
         }
     }
 
-    /// The set as of `revision`. Instances equal to one of `known` share its memory.
+    /// The set as of `at`, read entry by entry. Instances equal to one of `known` share its memory.
     ///
-    /// `before` is the set that this one follows without a gap. An instance that crashed is still listed, in a critical state. So one
-    /// that is no longer listed was removed on purpose.
-    pub(crate) fn snapshot(
+    /// It follows `known` without a gap if `goes_on`. An instance that crashed is still listed, in a critical state. So one that is no
+    /// longer listed was removed on purpose.
+    ///
+    /// # Errors
+    /// `InvalidData` if the entries cannot be read.
+    pub(crate) async fn read(
         &self,
-        entries: Vec<HealthEntry>,
-        (revision, as_of): (Revision, Moment),
+        entries: AnsweredEntries,
+        at: (Revision, Moment),
         known: Option<&Snapshot>,
-        before: Option<&Snapshot>,
-    ) -> Snapshot {
-        let mut found: BTreeMap<InstanceId, Claim> = BTreeMap::new();
-        let mut skipped = Vec::new();
-        let mut listed = Vec::with_capacity(entries.len());
-        let most = self.nearest.unwrap_or(usize::MAX);
-        for entry in entries {
-            let key = format!("{}@{}", entry.service.id, entry.node.name);
-            let (created, modified) = (entry.service.create_index, entry.service.modify_index);
-            let node = entry.node.name.clone();
-            let identity = entry.identity(&self.service);
-            if let (Some(_), Ok(identity)) = (before, &identity) {
-                listed.push(identity.id.clone());
+        goes_on: bool,
+    ) -> Result<Snapshot> {
+        let made = self.begin(known.cloned(), goes_on);
+        entries
+            .fold(made, Making::add, |made| made.finish(at))
+            .await
+    }
+
+    fn begin(&self, known: Option<Snapshot>, goes_on: bool) -> Making {
+        Making {
+            set: self.clone(),
+            known,
+            goes_on,
+            found: BTreeMap::new(),
+            skipped: Vec::new(),
+            listed: Vec::new(),
+        }
+    }
+}
+
+/// A set of which some entries have been read.
+struct Making {
+    set: ServiceSet,
+    known: Option<Snapshot>,
+    goes_on: bool,
+    found: BTreeMap<InstanceId, Claim>,
+    skipped: Vec<Skipped>,
+    /// The ids of all that were read, if it matters which are missing.
+    listed: Vec<InstanceId>,
+}
+
+impl Making {
+    fn add(&mut self, entry: HealthEntry) {
+        let (service, known) = (&self.set.service, self.known.as_ref());
+        let most = self.set.nearest.unwrap_or(usize::MAX);
+        let key = format!("{}@{}", entry.service.id, entry.node.name);
+        let (created, modified) = (entry.service.create_index, entry.service.modify_index);
+        let node = entry.node.name.clone();
+        let identity = entry.identity(service);
+        if let (true, Ok(identity)) = (self.goes_on, &identity) {
+            self.listed.push(identity.id.clone());
+        }
+        let decoded = self.set.codec.decode_identified(service, identity, entry);
+        let instance = match decoded {
+            Ok(Some(instance)) if self.found.len() < most => shared(instance, known),
+            Ok(_) => return,
+            Err(reason) => {
+                self.skipped.push(Skipped::new(key, reason));
+                return;
             }
-            let decoded = self.codec.decode_identified(&self.service, identity, entry);
-            let instance = match decoded {
-                Ok(Some(instance)) if found.len() < most => shared(instance, known),
-                Ok(_) => continue,
-                Err(reason) => {
-                    skipped.push(Skipped::new(key, reason));
-                    continue;
-                }
-            };
-            let claim = Claim {
-                instance,
-                created,
-                modified,
-                node,
-            };
-            match found.entry(claim.instance.id().clone()) {
-                Entry::Vacant(slot) => {
-                    slot.insert(claim);
-                }
-                Entry::Occupied(mut slot) => {
-                    let loses = if claim.goes_before(slot.get()) {
-                        slot.insert(claim)
-                    } else {
-                        claim
-                    };
-                    skipped.extend(outdone(&loses, slot.get()));
-                }
+        };
+        let claim = Claim {
+            instance,
+            created,
+            modified,
+            node,
+        };
+        match self.found.entry(claim.instance.id().clone()) {
+            Entry::Vacant(slot) => {
+                slot.insert(claim);
+            }
+            Entry::Occupied(mut slot) => {
+                let loses = if claim.goes_before(slot.get()) {
+                    slot.insert(claim)
+                } else {
+                    claim
+                };
+                self.skipped.extend(outdone(&loses, slot.get()));
             }
         }
+    }
+
+    fn finish(self, (revision, as_of): (Revision, Moment)) -> Snapshot {
+        let Self {
+            set,
+            known,
+            goes_on,
+            found,
+            mut skipped,
+            mut listed,
+        } = self;
         listed.sort();
+        let before = known.filter(|_| goes_on);
         let withdrawn = before.map_or(Vec::new(), |before| {
             let ids = before.instances().iter().map(|instance| instance.id());
             let missing = ids.filter(|id| listed.binary_search(id).is_err());
@@ -108,7 +151,7 @@ impl ServiceSet {
         let found = found.into_values();
         let records = found.map(|one| (one.instance, one.created)).collect();
         skipped.sort_by(|a, b| a.key.cmp(&b.key));
-        Snapshot::ordered(self.service.clone(), revision, as_of, records)
+        Snapshot::ordered(set.service, revision, as_of, records)
             .with_withdrawn(withdrawn)
             .with_skipped(skipped)
     }
@@ -169,9 +212,11 @@ mod tests {
         known: Option<&Snapshot>,
         before: Option<&Snapshot>,
     ) -> Snapshot {
-        let list = serde_json::from_value(list.into()).unwrap();
-        let at = (Revision::new("d", 1), Moment::ZERO);
-        entries.snapshot(list, at, known, before)
+        let mut made = entries.begin(known.cloned(), before.is_some());
+        for entry in list {
+            made.add(serde_json::from_value(entry.clone()).unwrap());
+        }
+        made.finish((Revision::new("d", 1), Moment::ZERO))
     }
 
     fn ids(set: &Snapshot) -> Vec<&str> {

@@ -1,10 +1,13 @@
 //! Reading services from the servers: which there are, and the entries of one, with what their checks say.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Method;
 use sd_core::{Error, ErrorKind, Result, ServiceName};
+use serde::de::IgnoredAny;
+use tokio::sync::Semaphore;
 
 use crate::client::answer::{Answer, Meta};
 use crate::client::blocking_queries::Waiter;
@@ -13,17 +16,56 @@ use crate::client::{Client, Request};
 use crate::codec::{HealthEntry, check_service};
 use crate::config::ConsulConfig;
 use crate::config::consistency::Consistency;
+use crate::health_check::Check;
 
 /// The node of the agent that is asked.
 const THIS_AGENT: &str = "_agent";
 
-/// The entries of a service, well or not, with the position that they were read at.
+/// The entries of a service, well or not, as they were answered. They are large, and often not needed.
 #[derive(Debug)]
-pub(crate) struct ReadEntries {
-    pub(crate) entries: Vec<HealthEntry>,
-    pub(crate) meta: Meta,
-    /// How large the answer was.
-    pub(crate) bytes: usize,
+pub(crate) struct AnsweredEntries {
+    answer: Answer,
+    op: &'static str,
+    decoding: Arc<Semaphore>,
+}
+
+impl AnsweredEntries {
+    /// The position that they were read at.
+    pub(crate) fn meta(&self) -> Meta {
+        self.answer.meta
+    }
+
+    /// How large the answer is.
+    pub(crate) fn bytes(&self) -> usize {
+        self.answer.len()
+    }
+
+    /// Adds each entry to `whole`, and makes of it what is wanted, off the runtime if that takes a while.
+    ///
+    /// # Errors
+    /// `InvalidData` if they cannot be read.
+    pub(crate) async fn fold<W: Send + 'static, T: Send + 'static>(
+        self,
+        mut whole: W,
+        add: impl Fn(&mut W, HealthEntry) + Send + 'static,
+        finish: impl FnOnce(W) -> T + Send + 'static,
+    ) -> Result<T> {
+        let op = self.op;
+        let decode = move |answer: Answer| {
+            answer.each(op, |entry| add(&mut whole, entry))?;
+            drop(answer);
+            Ok(finish(whole))
+        };
+        self.answer.decode(op, &self.decoding, decode).await
+    }
+
+    /// All of them.
+    ///
+    /// # Errors
+    /// `InvalidData` if they cannot be read.
+    pub(crate) async fn all(self) -> Result<Vec<HealthEntry>> {
+        self.fold(Vec::new(), Vec::push, |all| all).await
+    }
 }
 
 /// The names of all services, with the position that they were read at.
@@ -39,7 +81,7 @@ impl Client {
     /// The names of all services.
     pub(crate) async fn services(&self, op: &'static str) -> Result<ReadServices> {
         let answer = self.call(self.catalog(op)).await?;
-        self.read_services(op, &answer)
+        self.read_services(op, answer).await
     }
 
     /// Waits until the names of all services may have changed since `index`. Cancel-safe.
@@ -51,7 +93,7 @@ impl Client {
     ) -> Result<ReadServices> {
         let request = self.catalog(op);
         let answer = self.wait(waiter, &request, index, Duration::MAX).await?;
-        self.read_services(op, &answer.success(op)?)
+        self.read_services(op, answer.success(op)?).await
     }
 
     fn catalog(&self, op: &'static str) -> Request<'_> {
@@ -59,18 +101,25 @@ impl Client {
         self.as_fresh_as_wanted(request)
     }
 
-    fn read_services(&self, op: &'static str, answer: &Answer) -> Result<ReadServices> {
-        self.check_rights(op, answer)?;
-        let tags: BTreeMap<String, Vec<String>> = answer.json(op)?;
-        // Other programs' services may have names that would break a line.
-        let names = tags
-            .into_keys()
-            .filter_map(|name| ServiceName::new(name).ok());
-        Ok(ReadServices {
-            services: names.collect(),
-            meta: answer.meta,
-            bytes: answer.len(),
-        })
+    async fn read_services(&self, op: &'static str, answer: Answer) -> Result<ReadServices> {
+        self.check_rights(op, &answer)?;
+        let decode = move |answer: Answer| {
+            #[expect(
+                clippy::zero_sized_map_values,
+                reason = "JSON has a map, of which the tags tell nothing here"
+            )]
+            let all: BTreeMap<String, IgnoredAny> = answer.json(op)?;
+            // Other programs' services may have names that would break a line.
+            let names = all
+                .into_keys()
+                .filter_map(|name| ServiceName::new(name).ok());
+            Ok(ReadServices {
+                services: names.collect(),
+                meta: answer.meta,
+                bytes: answer.len(),
+            })
+        };
+        answer.decode(op, &self.decoding, decode).await
     }
 
     /// The entries of a service, as those who configured this client want to see them.
@@ -78,10 +127,10 @@ impl Client {
         &self,
         op: &'static str,
         service: &ServiceName,
-    ) -> Result<ReadEntries> {
+    ) -> Result<AnsweredEntries> {
         let path = ["health", "service", service.as_str()];
         let answer = self.call(self.wanted(op, &path)).await?;
-        self.read(op, &answer)
+        self.answered(op, answer)
     }
 
     /// Waits until the entries of a service may have changed since `index`. Cancel-safe.
@@ -91,11 +140,11 @@ impl Client {
         waiter: &Waiter,
         service: &ServiceName,
         index: u64,
-    ) -> Result<ReadEntries> {
+    ) -> Result<AnsweredEntries> {
         let path = ["health", "service", service.as_str()];
         let request = self.wanted(op, &path);
         let answer = self.wait(waiter, &request, index, Duration::MAX).await?;
-        self.read(op, &answer.success(op)?)
+        self.answered(op, answer.success(op)?)
     }
 
     /// The entries with this id in the agent's own datacenter, at whatever node, and those of a service whose name differs only in
@@ -105,20 +154,60 @@ impl Client {
         op: &'static str,
         service: &ServiceName,
         service_id: &str,
-    ) -> Result<Option<ReadEntries>> {
-        check_service(op, service)?;
-        let path = ["health", "service", service.as_str()];
+    ) -> Result<Option<Vec<HealthEntry>>> {
         let wanted = format!(
             "Service.ID == {} or Service.Service != {}",
             quoted(service_id),
             quoted(service.as_str())
         );
-        let request = self.local(op, Method::GET, &path).with("filter", wanted);
+        self.entries_that(op, service, wanted).await
+    }
+
+    /// The entries of a service in the agent's own datacenter that are at this address. `None` if we may not see them.
+    pub(crate) async fn entries_at(
+        &self,
+        op: &'static str,
+        service: &ServiceName,
+        host: &str,
+        port: u16,
+    ) -> Result<Option<Vec<HealthEntry>>> {
+        let wanted = format!(
+            "Service.Address == {} and Service.Port == {port}",
+            quoted(host)
+        );
+        self.entries_that(op, service, wanted).await
+    }
+
+    async fn entries_that(
+        &self,
+        op: &'static str,
+        service: &ServiceName,
+        filter: String,
+    ) -> Result<Option<Vec<HealthEntry>>> {
+        check_service(op, service)?;
+        let path = ["health", "service", service.as_str()];
+        let request = self.local(op, Method::GET, &path).with("filter", filter);
         let answer = self.call(request).await?;
-        match self.read(op, &answer) {
+        match self.answered(op, answer) {
             Err(error) if error.kind() == ErrorKind::Denied => Ok(None),
-            read => read.map(Some),
+            read => read?.all().await.map(Some),
         }
+    }
+
+    /// Whether the catalog lists this check of a service at a node of the agent's own datacenter. Also true if we may not see it. It costs
+    /// the servers a look through the checks of that one node.
+    pub(crate) async fn lists_check(
+        &self,
+        op: &'static str,
+        node: &str,
+        check_id: &str,
+    ) -> Result<bool> {
+        let path = ["health", "node", node];
+        let filter = format!("CheckID == {}", quoted(check_id));
+        let request = self.local(op, Method::GET, &path).with("filter", filter);
+        let answer = self.call(request).await?;
+        let found: Option<Vec<Check>> = answer.json(op)?;
+        Ok(found.is_some_and(|found| !found.is_empty()) || answer.hides(self.has_token()))
     }
 
     fn wanted<'a>(&'a self, op: &'static str, path: &'a [&'a str]) -> Request<'a> {
@@ -145,13 +234,12 @@ impl Client {
         }
     }
 
-    fn read(&self, op: &'static str, answer: &Answer) -> Result<ReadEntries> {
-        self.check_rights(op, answer)?;
-        let entries: Option<Vec<HealthEntry>> = answer.json(op)?;
-        Ok(ReadEntries {
-            entries: entries.unwrap_or_default(),
-            meta: answer.meta,
-            bytes: answer.len(),
+    fn answered(&self, op: &'static str, answer: Answer) -> Result<AnsweredEntries> {
+        self.check_rights(op, &answer)?;
+        Ok(AnsweredEntries {
+            answer,
+            op,
+            decoding: Arc::clone(&self.decoding),
         })
     }
 

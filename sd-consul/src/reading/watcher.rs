@@ -20,7 +20,7 @@ use crate::client::blocking_queries::Waiter;
 use crate::reading::rate_limiter::RateLimiter;
 use crate::reading::revision_domain::RevisionDomain;
 use crate::reading::service_set::ServiceSet;
-use crate::reading::services::ReadEntries;
+use crate::reading::services::AnsweredEntries;
 
 const OP: &str = "consul: watch service";
 /// How much longer than the longest query a feed may be silent: until it is its turn, and for its rate.
@@ -52,15 +52,16 @@ impl ConsulWatcher {
         let set = ServiceSet::new(service, client.config());
         let asked = backend.clock.now();
         let read = client.service_entries(OP, service).await?;
+        let (meta, bytes) = (read.meta(), read.bytes());
         if let Some(known) = known {
             backend
                 .revision_domain
-                .goes_on(known.revision(), read.meta.index);
+                .goes_on(known.revision(), meta.index);
         }
-        let at = backend.revision_domain.position(&read.meta, asked);
-        let last = set.snapshot(read.entries, at, known, None);
+        let at = backend.revision_domain.position(&meta, asked);
+        let last = set.read(read, at, known, false).await?;
         let mut rate = RateLimiter::new();
-        rate.spend(read.bytes);
+        rate.spend(bytes);
         let mut watcher = Self {
             client: Arc::clone(client),
             clock: Arc::clone(&backend.clock),
@@ -69,12 +70,12 @@ impl ConsulWatcher {
             set,
             waiter: client.waiter(),
             rate,
-            index: read.meta.index,
+            index: meta.index,
             last,
             first: None,
         };
         let first = Feed::Set(watcher.last.clone());
-        watcher.first = Some(watcher.unless_stale(&read.meta, first));
+        watcher.first = Some(watcher.unless_stale(&meta, first));
         Ok(watcher)
     }
 
@@ -86,21 +87,21 @@ impl ConsulWatcher {
         self.unless_stale(meta, Feed::Alive { revision, as_of })
     }
 
-    /// A set that was read now. It follows the last one without a gap if `goes_on`.
-    fn take(&mut self, read: ReadEntries, as_of: Moment, goes_on: bool) -> Feed {
-        let ReadEntries { entries, meta, .. } = read;
-        self.index = meta.index;
+    /// A set that was read now. It follows the last one without a gap if `goes_on`. Changes nothing before it is read as a whole: this may
+    /// be dropped.
+    async fn take(&mut self, read: AnsweredEntries, as_of: Moment, goes_on: bool) -> Result<Feed> {
+        let meta = read.meta();
         let at = self.revision_domain.position(&meta, as_of);
         let (revision, as_of) = at.clone();
-        let before = goes_on.then_some(&self.last);
-        let set = self.set.snapshot(entries, at, Some(&self.last), before);
+        let set = self.set.read(read, at, Some(&self.last), goes_on).await?;
+        self.index = meta.index;
         let feed = if set.is_same_set(&self.last) {
             Feed::Alive { revision, as_of }
         } else {
             Feed::Set(set.clone())
         };
         self.last = set;
-        self.unless_stale(&meta, feed)
+        Ok(self.unless_stale(&meta, feed))
     }
 
     /// Reads everything again, after an answer from before the last set. Either the servers went back, or the agent has lost its view
@@ -109,10 +110,10 @@ impl ConsulWatcher {
         debug!(from = self.index, to = told, "index went back");
         let sent = self.clock.now();
         let read = self.client.service_entries(OP, &self.service).await?;
-        self.rate.spend(read.bytes);
+        self.rate.spend(read.bytes());
         self.revision_domain
-            .goes_on(self.last.revision(), read.meta.index);
-        Ok(self.take(read, sent, false))
+            .goes_on(self.last.revision(), read.meta().index);
+        self.take(read, sent, false).await
     }
 
     /// What an answer tells, unless the server or cache that gave it has been out of touch for too long.
@@ -154,13 +155,14 @@ impl Watcher for ConsulWatcher {
             .client
             .changed_service_entries(OP, &self.waiter, &self.service, self.index)
             .await?;
-        self.rate.spend(read.bytes);
-        match read.meta.index.cmp(&self.index) {
-            Ordering::Less => self.reread(read.meta.index).await,
+        let meta = read.meta();
+        self.rate.spend(read.bytes());
+        match meta.index.cmp(&self.index) {
+            Ordering::Less => self.reread(meta.index).await,
             // It waited in vain. What it lists is not even looked at: it may be the empty view of an agent that is about to read it
             // again.
-            Ordering::Equal => Ok(self.alive(&read.meta)),
-            Ordering::Greater => Ok(self.take(read, self.clock.now(), true)),
+            Ordering::Equal => Ok(self.alive(&meta)),
+            Ordering::Greater => self.take(read, self.clock.now(), true).await,
         }
     }
 

@@ -118,6 +118,20 @@ impl Client {
         Ok(matches!(self.commit(op, &steps).await?, Committed::Done(_)))
     }
 
+    /// Removes a service from the catalog if it still is as it was found at this node. Says whether it was.
+    pub(crate) async fn remove_from_catalog(
+        &self,
+        op: &'static str,
+        node: &str,
+        found: &Service,
+    ) -> Result<bool> {
+        let found =
+            json!({ "ID": found.id, "Service": found.name, "ModifyIndex": found.modify_index });
+        let steps =
+            [json!({ "Service": { "Verb": "delete-cas", "Node": node, "Service": found } })];
+        Ok(matches!(self.commit(op, &steps).await?, Committed::Done(_)))
+    }
+
     /// Removes a service. Fine if it is not there.
     pub(crate) async fn remove_service(&self, op: &'static str, id: &str) -> Result<()> {
         let path = ["agent", "service", "deregister", id];

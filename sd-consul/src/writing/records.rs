@@ -27,6 +27,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 pub(crate) enum Holder {
     Free,
     Us(RecordState),
+    /// Us, but the catalog does not list the record.
+    Unlisted(RecordState),
     /// Another run, or something that is no record of ours.
     Other(Other),
 }
@@ -36,11 +38,22 @@ pub(crate) enum Holder {
 pub(crate) struct Other {
     /// `None` for what is no record of ours.
     pub(crate) run: Option<sd_core::Holder>,
-    pub(crate) alive: bool,
+    alive: bool,
     state: RecordState,
 }
 
 impl Other {
+    /// Whether it is the record of a run that has ended. What another program registered is its own, however its checks are: Consul
+    /// keeps the checks of the service before, so that the critical one may be ours.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.run.is_some() && !self.alive
+    }
+
+    /// The node of the agent that has it.
+    pub(crate) fn node(&self) -> Option<&str> {
+        self.state.node.as_deref()
+    }
+
     /// The refusal of another run.
     pub(crate) fn conflict(&self, op: &'static str, id: &InstanceId) -> Error {
         let conflict = Error::new(ErrorKind::Conflict, op);
@@ -69,6 +82,8 @@ pub(crate) struct RecordState {
     check: Option<State>,
     /// Why it is in maintenance mode, if it is.
     pub(crate) maintenance: Option<Reason>,
+    /// The agent's node, if the record has a check.
+    node: Option<String>,
 }
 
 /// The agent's records.
@@ -89,6 +104,7 @@ impl Records<'_> {
         let state = RecordState {
             check: Health::of_check(&found.checks, &check_id(&id)),
             maintenance: Reason::of(&found.checks, &id),
+            node: found.checks.first().map(|check| check.node.clone()),
         };
         if run.as_ref().is_some_and(|run| is_of(record, run)) {
             return Ok(Holder::Us(state));
@@ -117,7 +133,7 @@ impl Records<'_> {
             .client
             .entries_with_id(self.op, service, &definition.id)
             .await?;
-        let entries = read.map(|read| read.entries).unwrap_or_default();
+        let entries = read.unwrap_or_default();
         // Only one agent has this run, unless its process spoke to several.
         let [entry] = entries.as_slice() else {
             return Ok(None);
@@ -137,6 +153,44 @@ impl Records<'_> {
         Ok(replaced.then(|| Holder::Us(other.state.clone())))
     }
 
+    /// Removes what earlier runs that crashed have left at the address of `instance`, whose record is listed. Their records live on the
+    /// agent's checks of that address, which find this run there, so they would stay for ever. As with a fixed id, each goes only if it
+    /// still is as it was found, and only at our own agent. Ids that users chose are left alone: they stand for instances of their own.
+    pub(crate) async fn remove_remnants(&self, instance: &Instance) -> Result<()> {
+        let (op, client, service) = (self.op, self.client, instance.service());
+        let endpoint = instance.endpoint();
+        let Address::Tcp { host, port } = endpoint.address() else {
+            return Ok(());
+        };
+        if !instance.id_holds_incarnation() {
+            return Ok(());
+        }
+        let read = client.entries_at(op, service, host, port).await?;
+        let entries = read.unwrap_or_default();
+        let record = instance.record_id();
+        let Some(own) = entries.iter().find(|entry| is_ours(&record, entry)) else {
+            return Ok(());
+        };
+        let is_remnant = |entry: &&HealthEntry| {
+            let Some((id, incarnation)) = entry.service.run_of(service) else {
+                return false;
+            };
+            let run = Instance::of_run(service.clone(), id, incarnation, endpoint.clone());
+            entry.node.name == own.node.name
+                && entry.service.create_index < own.service.create_index
+                && run.id_holds_incarnation()
+                && Health::is_probed(&entry.checks, &check_id(&entry.service.id))
+        };
+        for entry in entries.iter().filter(is_remnant) {
+            let (node, found) = (&entry.node.name, &entry.service);
+            if client.remove_from_catalog(op, node, found).await? {
+                debug!(id = found.id, "removed what an earlier run has left");
+                client.remove_service(op, &found.id).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Fails if the agent has a service whose id differs only in case: each would replace the other in the catalog.
     ///
     /// # Errors
@@ -150,6 +204,82 @@ impl Records<'_> {
                 record.id
             ))),
         }
+    }
+
+    /// Fails if the catalog lists another living run under the record's id at another agent, or an instance whose service's name differs
+    /// only in case. Looked up before the record is written, so that the second holder of an id is never seen. `here` is the node of our
+    /// agent, if that is known.
+    ///
+    /// What the catalog lists at our own agent does not count: the agent has been asked, and the catalog lags a moment behind it. If
+    /// the node of our agent is unknown, only what stays there counts.
+    ///
+    /// # Errors
+    /// `Conflict` names the holder or its node.
+    pub(crate) async fn check_elsewhere(
+        &self,
+        record: &RecordId,
+        here: Option<&str>,
+    ) -> Result<()> {
+        let id = service_id(&record.service, &record.id);
+        let mut pause = FIRST_PAUSE;
+        let mut here = here.map(str::to_owned);
+        let mut is_here_asked = here.is_some();
+        loop {
+            let read = self.client.entries_with_id(self.op, &record.service, &id);
+            let entries = read.await?.unwrap_or_default();
+            let others = || {
+                let all = entries.iter();
+                all.filter(|entry| !is_ours(record, entry) && is_alive(entry))
+            };
+            if others().next().is_none() {
+                return Ok(());
+            }
+            if !std::mem::replace(&mut is_here_asked, true) {
+                let own = self.client.agent_node(self.op).await?;
+                here = own.map(|own| own.name);
+            }
+            let is_elsewhere = |entry: &&HealthEntry| {
+                let is_other_name = entry.other_name(&record.service).is_some();
+                is_other_name || here.as_deref() != Some(&entry.node.name)
+            };
+            let Some(other) = others().find(is_elsewhere) else {
+                return Ok(());
+            };
+            if here.is_some() || pause > LONGEST_PAUSE {
+                return Err(self.held_elsewhere(record, other));
+            }
+            sleep(pause).await;
+            pause *= 2;
+        }
+    }
+
+    /// The refusal of what another agent has.
+    fn held_elsewhere(&self, record: &RecordId, other: &HealthEntry) -> Error {
+        let why = match other.other_name(&record.service) {
+            Some(name) => format!(
+                "Consul ignores case, and the service {:?} is registered as {name:?} at the node {:?}: use that name",
+                record.service, other.node.name
+            ),
+            None => format!(
+                "the id {:?} is already registered at the node {:?}: give this instance another id, or wait until that one is gone",
+                record.id, other.node.name
+            ),
+        };
+        let error = Error::new(ErrorKind::Conflict, self.op).because(why);
+        match run_in(&other.service, &record.service) {
+            Some(run) => error.held_by(run),
+            None => error,
+        }
+    }
+
+    /// Whether the catalog, from which readers read, lists our record in this state. Scripts that clean up remove records there alone,
+    /// and the agent brings them back only when it next compares everything, after a minute or two.
+    pub(crate) async fn is_listed(&self, record: &RecordId, state: &RecordState) -> Result<bool> {
+        let Some(node) = &state.node else {
+            return Ok(true);
+        };
+        let check = check_id(&service_id(&record.service, &record.id));
+        self.client.lists_check(self.op, node, &check).await
     }
 
     /// Our record, if it is there and alive.
@@ -187,7 +317,7 @@ impl Records<'_> {
                     "the check of {id} is critical: it was not renewed in time, or an operator failed it"
                 ),
             ),
-            Holder::Us(state) => Ok(state),
+            Holder::Us(state) | Holder::Unlisted(state) => Ok(state),
         }
     }
 
@@ -213,7 +343,7 @@ impl Records<'_> {
     ) -> Result<bool> {
         let (client, op, id) = (self.client, self.op, definition.id.as_str());
         let known = match before {
-            Holder::Us(state) => Some(state),
+            Holder::Us(state) | Holder::Unlisted(state) => Some(state),
             _ => None,
         };
         let now = known.and_then(|state| state.maintenance.as_ref());
@@ -221,6 +351,17 @@ impl Records<'_> {
         let is_over = known.is_some_and(|state| self.is_over(state));
         let is_dropped = is_over && matches!(now, Some(Reason::Override(_)));
         let wanted = Reason::wanted(instance, now.filter(|_| !is_dropped));
+        if matches!(before, Holder::Unlisted(_)) {
+            // To the agent, the same record again is no change that it would bring into the catalog.
+            client.remove_service(op, id).await?;
+            let Some(reason) = &wanted else {
+                client.put_service(op, definition).await?;
+                return self.begin(id).await.map(|()| is_dropped);
+            };
+            client.put_service(op, &definition.critical()).await?;
+            client.set_maintenance(op, id, Some(reason)).await?;
+            return self.begin(id).await.map(|()| is_dropped);
+        }
         let changed = now != wanted.as_ref();
         // It must get no more calls before it looks different, nor before it looks as it should.
         if let (true, Some(reason)) = (known.is_some() && changed, &wanted) {
@@ -241,12 +382,17 @@ impl Records<'_> {
         if is_due {
             client.set_maintenance(op, id, wanted.as_ref()).await?;
         }
-        // A check that was there before goes on as it was, and that of one that is not ready begins as critical. Also, an agent that is
-        // restarted knows of a pass, but not how a check began.
-        if self.is_kept_by_us() {
-            client.pass_check(op, id).await?;
-        }
+        self.begin(id).await?;
         Ok(is_dropped)
+    }
+
+    /// Passes the check of a record that was written. One that was there before goes on as it was, and that of a record that is not ready
+    /// begins as critical. Also, an agent that is restarted knows of a pass, but not how a check began.
+    async fn begin(&self, service_id: &str) -> Result<()> {
+        if !self.is_kept_by_us() {
+            return Ok(());
+        }
+        self.client.pass_check(self.op, service_id).await
     }
 
     /// Whether the maintenance mode is still one that the record's owner ends. An operator may have overridden it since it was read, and
@@ -276,21 +422,7 @@ impl Records<'_> {
                     && is_alive(entry)
             });
             if let Some(other) = other {
-                let why = match other.other_name(&record.service) {
-                    Some(name) => format!(
-                        "Consul ignores case, and the service {:?} is registered as {name:?} at the node {:?}: use that name",
-                        record.service, other.node.name
-                    ),
-                    None => format!(
-                        "the id {:?} is already registered at the node {:?}: give this instance another id, or wait until that one is gone",
-                        record.id, other.node.name
-                    ),
-                };
-                let mut error = Error::new(ErrorKind::Conflict, self.op).because(why);
-                if let Some(run) = run_in(&other.service, &record.service) {
-                    error = error.held_by(run);
-                }
-                return Err(error);
+                return Err(self.held_elsewhere(&record, other));
             }
             Ok(ours().any(|entry| self.shows(entry, instance, is_dropped)))
         })
@@ -365,7 +497,7 @@ impl Records<'_> {
         if read.is_none() {
             debug!("the token may not read what was written");
         }
-        Ok(read.map(|read| read.entries))
+        Ok(read)
     }
 
     async fn within_limit<T>(&self, reading: impl Future<Output = Result<T>>) -> Result<T> {

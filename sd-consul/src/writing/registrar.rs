@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use sd_core::port::{Attempt, Limits, Registration};
 use sd_core::{Error, ErrorKind, Instance, RecordId, Registrar, Result};
 
+use tracing::debug;
+
 use crate::client::Client;
 use crate::codec::{check_service, encode, service_id};
 use crate::health_check::CheckDefinition;
@@ -85,11 +87,24 @@ impl Registrar for ConsulRegistrar {
             } else {
                 let (checked, holder) =
                     tokio::join!(records.check_case(&record), records.holder(&record));
-                checked?;
-                holder?
+                let holder = holder?;
+                if let Err(conflict) = checked {
+                    // Both were written in the same moment. The catalog has a place for one, and would have each of them in turn.
+                    if matches!(holder, Holder::Us(_)) {
+                        client.remove_service(OP, &definition.id).await?;
+                    }
+                    return Err(conflict);
+                }
+                holder
             };
             let before = match holder {
-                Holder::Other(other) if other.alive => {
+                // What is left of it, its maintenance mode for instance, is not ours.
+                Holder::Other(other) if other.has_ended() => {
+                    records.check_elsewhere(&record, other.node()).await?;
+                    client.remove_service(OP, &definition.id).await?;
+                    Holder::Free
+                }
+                Holder::Other(other) => {
                     let mut succeeded = None;
                     // A run that was taken over does not take its record back.
                     if !was_confirmed {
@@ -97,10 +112,12 @@ impl Registrar for ConsulRegistrar {
                     }
                     succeeded.ok_or_else(|| other.conflict(OP, &record.id))?
                 }
-                // What is left of it, its maintenance mode for instance, is not ours.
-                Holder::Other(_) => {
-                    client.remove_service(OP, &definition.id).await?;
+                Holder::Free if !id_is_new => {
+                    records.check_elsewhere(&record, None).await?;
                     Holder::Free
+                }
+                Holder::Us(state) if !records.is_listed(&record, &state).await? => {
+                    Holder::Unlisted(state)
                 }
                 free_or_ours => free_or_ours,
             };
@@ -111,7 +128,15 @@ impl Registrar for ConsulRegistrar {
             {
                 client.remove_service(OP, &definition.id).await?;
             }
-            visible
+            visible?;
+            // Of runs at one address the first attempt of the newest one decides.
+            if !was_confirmed
+                && !records.is_kept_by_us()
+                && let Err(error) = records.remove_remnants(&instance).await
+            {
+                debug!(error = %error.report(), "what earlier runs have left stays");
+            }
+            Ok(())
         };
         self.writes.run(OP, &id, writing).await?;
         Ok(Box::new(ConsulRegistration {

@@ -12,6 +12,7 @@ use crate::balance::policy::{Candidates, Member, Picker, Policy};
 use crate::balance::rank::{Rank, to_pick};
 use crate::balance::round_robin::RoundRobin;
 use crate::model::instance::Instance;
+use crate::printable::Printable;
 
 /// An endpoint as its owner tells it.
 #[derive(Clone, Debug)]
@@ -61,7 +62,7 @@ impl Selector {
     pub fn new_load(&self, instance: &Arc<Instance>) -> Option<Arc<dyn Load>> {
         let load = catch_unwind(AssertUnwindSafe(|| self.policy.new_load(instance)));
         load.unwrap_or_else(|_| {
-            warn!(instance = instance.id().as_str(), policy = ?self.policy, "policy panicked");
+            warn!(instance = %Printable(instance.id().as_str()), policy = ?self.policy, "policy panicked");
             None
         })
     }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::brief::brief;
 use crate::error::{Error, Result};
 use crate::model::endpoint::Endpoint;
 use crate::model::instance::{Incarnation, Instance};
 use crate::model::name::{InstanceId, ServiceName};
-use crate::model::snapshot::Skipped;
+use crate::model::snapshot::{Skipped, Snapshot};
 
 /// Everything that a file says.
 #[derive(Debug, Default)]
@@ -23,7 +24,9 @@ pub(crate) struct Document {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Entries {
     pub(crate) instances: Vec<Arc<Instance>>,
+    /// Of those that cannot be read, the first ones.
     pub(crate) skipped: Vec<Skipped>,
+    pub(crate) skipped_count: usize,
 }
 
 #[derive(Deserialize)]
@@ -36,7 +39,7 @@ impl Document {
     /// Reads a file's content. Unreadable records are skipped and named. The error says what makes the whole file unreadable,
     /// with line and column.
     pub(crate) fn parse(content: &[u8]) -> Result<Self, String> {
-        let form: Form = serde_json::from_slice(content).map_err(|error| error.to_string())?;
+        let form: Form = serde_json::from_slice(content).map_err(brief)?;
         let mut document = Self::default();
         for (name, records) in form.services {
             let service =
@@ -62,6 +65,13 @@ impl Document {
 }
 
 impl Entries {
+    fn skip(&mut self, entry: Skipped) {
+        if self.skipped.len() < Snapshot::MOST_SKIPPED {
+            self.skipped.push(entry);
+        }
+        self.skipped_count += 1;
+    }
+
     fn read(service: &ServiceName, records: Vec<Value>) -> Self {
         let mut entries = Self::default();
         let mut taken = BTreeMap::new();
@@ -80,7 +90,7 @@ impl Entries {
                     taken.insert(instance.id().clone(), key);
                     entries.instances.push(Arc::new(instance));
                 }
-                Err(reason) => entries.skipped.push(Skipped { key, reason }),
+                Err(reason) => entries.skip(Skipped::new(key, reason)),
             }
         }
         entries
@@ -111,7 +121,7 @@ fn read_record(service: &ServiceName, record: Value) -> Result<Instance, String>
     ] {
         fields.insert(key.to_owned(), Value::String(text));
     }
-    serde_json::from_value(Value::Object(fields)).map_err(|error| error.to_string())
+    serde_json::from_value(Value::Object(fields)).map_err(brief)
 }
 
 /// A field that is parsed from text. The error names the rule that the text breaks.
@@ -122,7 +132,7 @@ fn field<T: FromStr<Err = Error>>(
     match fields.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => text.parse().map(Some).map_err(|error| reason(&error)),
-        Some(other) => Err(format!("\"{key}\" must be text, not {other}")),
+        Some(other) => Err(format!("\"{key}\" must be text, not {}", brief(other))),
     }
 }
 

@@ -70,6 +70,7 @@ impl File {
             entries.instances,
         )
         .with_skipped(entries.skipped)
+        .with_skipped_count(entries.skipped_count)
     }
 }
 

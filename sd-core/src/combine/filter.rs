@@ -137,6 +137,10 @@ impl Instancer for Filter {
         self.source.watch_services().await
     }
 
+    fn tells_withdrawals(&self) -> bool {
+        self.source.tells_withdrawals()
+    }
+
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
         Ok(select(&self.rules, self.source.list(service).await?))
     }

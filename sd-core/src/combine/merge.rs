@@ -241,13 +241,16 @@ fn merge<'a>(
 ) -> Snapshot {
     let mut chosen: BTreeMap<&InstanceId, (&str, &Arc<Instance>)> = BTreeMap::new();
     let (mut held, mut skipped) = (Vec::new(), Vec::new());
+    // Of what a source skips it names the first ones only.
+    let mut unnamed = 0;
     let mut as_of = clock.now();
     for (source, set) in sets {
         as_of = as_of.min(set.as_of());
-        skipped.extend(set.skipped().iter().map(|entry| Skipped {
-            key: format!("{source}: {}", entry.key),
-            reason: entry.reason.clone(),
-        }));
+        let named = set.skipped().iter();
+        skipped.extend(
+            named.map(|entry| Skipped::new(format!("{source}: {}", entry.key), &entry.reason)),
+        );
+        unnamed += set.skipped_count() - set.skipped().len();
         let held_there: HashSet<_> = set.held().iter().collect();
         for instance in set.instances() {
             let id = instance.id();
@@ -258,10 +261,10 @@ fn merge<'a>(
                         held.push(id.clone());
                     }
                 }
-                Some((winner, other)) if !other.is_same_run(instance) => skipped.push(Skipped {
-                    key: format!("{source}: {id}"),
-                    reason: format!("{winner} lists another run with this id, which wins"),
-                }),
+                Some((winner, other)) if !other.is_same_run(instance) => {
+                    let reason = format!("{winner} lists another run with this id, which wins");
+                    skipped.push(Skipped::new(format!("{source}: {id}"), reason));
+                }
                 Some(_) => {}
             }
         }
@@ -271,9 +274,11 @@ fn merge<'a>(
         .map(|(_, instance)| Arc::clone(instance))
         .collect();
     let unplaced = Snapshot::unread(service.clone(), as_of);
+    let skipped_count = skipped.len() + unnamed;
     unplaced
         .with_instances(instances)
         .with_skipped(skipped)
+        .with_skipped_count(skipped_count)
         .with_held(held)
 }
 

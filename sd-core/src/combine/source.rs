@@ -143,9 +143,11 @@ impl NamedSource {
     ) -> Result<Part> {
         let mut map = lock(&self.subscriptions);
         let shared = map.get(service).and_then(Weak::upgrade);
+        let shared = shared.map(Subscription::from_shared);
+        let shared = shared.filter(Subscription::is_followed);
         let is_shared = shared.is_some();
         let subscription = if let Some(shared) = shared {
-            Subscription::from_shared(shared)
+            shared
         } else {
             map.retain(|_, shared| shared.strong_count() > 0);
             let own = |instancer| {

@@ -19,6 +19,7 @@ use crate::balance::{Choice, Policy, RoundRobin, Selection};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::subscription::Subscription;
 use crate::model::instance::Instance;
+use crate::printable::Printable;
 use crate::runtime::runtime;
 
 /// Builds an [`EndpointCache`].
@@ -132,7 +133,8 @@ impl<T: Send + Sync + 'static> EndpointCacheBuilder<T> {
         let (told, news) = watch::channel(());
         let stop = CancellationToken::new();
         let subscription = self.0.subscription.clone();
-        let span = info_span!("endpoints", service = subscription.service().as_str());
+        let service = Printable(subscription.service().as_str());
+        let span = info_span!("endpoints", %service);
         let driver = Driver::new(self.0, Arc::clone(&sets), told, stop.clone());
         runtime.spawn(driver.run().instrument(span));
         Ok(EndpointCache {

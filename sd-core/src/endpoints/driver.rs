@@ -28,6 +28,7 @@ use crate::model::instance::Instance;
 use crate::model::name::InstanceId;
 use crate::model::snapshot::Snapshot;
 use crate::model::state::{State, Status};
+use crate::printable::Printable;
 use crate::retry::{Backoff, later};
 use crate::runtime::until;
 
@@ -291,7 +292,7 @@ impl<T: Send + Sync + 'static> Driver<T> {
             .filter(|slot| slot.ticket == made.ticket);
         match (slot, made.outcome) {
             (Some(slot), Ok(value)) => {
-                debug!(instance = made.id.as_str(), "endpoint made");
+                debug!(instance = %Printable(made.id.as_str()), "endpoint made");
                 let instance = Arc::clone(&slot.instance);
                 let load = self.selector.new_load(&instance);
                 let made = CachedEndpoint::new(instance, Arc::new(value), load);
@@ -303,9 +304,9 @@ impl<T: Send + Sync + 'static> Driver<T> {
                 slot.failures = slot.failures.saturating_add(1);
                 instrument::endpoint_failure(slot.instance.service());
                 if slot.failures == 1 {
-                    warn!(instance = made.id.as_str(), error = %error.report(), "could not make endpoint, retrying");
+                    warn!(instance = %Printable(made.id.as_str()), error = %error.report(), "could not make endpoint, retrying");
                 } else {
-                    debug!(instance = made.id.as_str(), attempt = slot.failures, ?delay, error = %error.report(), "could not make endpoint again");
+                    debug!(instance = %Printable(made.id.as_str()), attempt = slot.failures, ?delay, error = %error.report(), "could not make endpoint again");
                 }
                 slot.error = Some(error);
                 let until = later(Instant::now(), delay);

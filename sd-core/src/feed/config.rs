@@ -31,8 +31,8 @@ pub struct SubscriptionConfig {
     /// than 1 s counts as 1 s.
     #[serde(with = "humantime_serde")]
     pub poll_services: Duration,
-    /// Whether instances that vanish together stay in the set for a while. By default [`MassLossHold::default`]. `None` follows
-    /// the source at once.
+    /// Whether instances that vanish together stay in the set for a while. By default [`MassLossHold::default`], which leaves sources alone
+    /// that do not tell withdrawals. `None` follows every source at once.
     pub mass_loss_hold: Option<MassLossHold>,
     /// How bursts of changes are merged.
     pub coalescing: Coalescing,

@@ -2,10 +2,12 @@
 //! status, never data.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -17,9 +19,12 @@ use crate::feed::refresh::{Refresher, SHORTEST_REREAD};
 use crate::instrument;
 use crate::model::name::ServiceName;
 use crate::model::snapshot::{Revision, Snapshot};
+use crate::panics::panicked;
 use crate::port::instancer::{Feed, Instancer, Watcher};
 use crate::retry::{FeedRetry, NextFeed, Retry, jittered, later};
 use crate::runtime::until;
+
+const OP: &str = "subscription";
 
 /// The task behind a subscription.
 #[derive(Debug)]
@@ -81,12 +86,15 @@ impl Driver {
         );
         loop {
             let opened_at = Instant::now();
-            let rereads = refresher.begin();
-            let known = self.last.clone().filter(|_| !rereads);
-            let opening = self.open(known);
-            let error = match self.attend(opening).await? {
-                Ok(watcher) => self.follow(watcher, refresher).await?,
-                Err(error) => error,
+            // A panic of a source, or of a rule that a user has given it, ends this feed alone.
+            let feed = AssertUnwindSafe(self.feed(refresher)).catch_unwind().await;
+            let error = match feed {
+                Ok(ended) => ended?,
+                Err(panic) => {
+                    // What it has told may have been half taken.
+                    self.last = None;
+                    panicked("feed", panic.as_ref())
+                }
             };
             instrument::feed_error(&self.service);
             self.publisher.trouble(&error);
@@ -101,6 +109,17 @@ impl Driver {
                 NextFeed::Never => None,
             };
             self.pause(delay, &error, refresher).await?;
+        }
+    }
+
+    /// Opens a feed and follows it to its end. Returns why it ended.
+    async fn feed(&mut self, refresher: &mut Refresher) -> Result<Error, Stopped> {
+        let rereads = refresher.begin();
+        let known = self.last.clone().filter(|_| !rereads);
+        let opening = self.open(known);
+        match self.attend(opening).await? {
+            Ok(watcher) => self.follow(watcher, refresher).await,
+            Err(error) => Ok(error),
         }
     }
 
@@ -264,6 +283,22 @@ impl Driver {
             }
         }
     }
+}
+
+/// Whatever ends the task, readers see that nothing is followed any more. Their next wait ends with `Closed`.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.publisher.end(&ended(OP, &self.stop));
+    }
+}
+
+/// Why a task that follows a source has ended, as far as it was to.
+pub(super) fn ended(op: &'static str, stop: &CancellationToken) -> Error {
+    Error::new(ErrorKind::Closed, op).because(if stop.is_cancelled() {
+        "the registry was closed"
+    } else {
+        "the runtime that followed the source has ended: subscribe again on one that runs"
+    })
 }
 
 /// Returns the feed when it is open; never if none is on its way.

@@ -2,7 +2,7 @@
 //!
 //! A registry that was frozen for longer than its leases drops every record at once, while the servers behind them are fine. If
 //! at least half of three or more instances vanish within a window without having been withdrawn, the hold puts them back for a
-//! while and marks them. Instances that were withdrawn, or were not ready, are never held. Neither is a run whose address a ready
+//! while and marks them. It does so only where withdrawals can be told from losses. Instances that were withdrawn, or were not ready, are never held. Neither is a run whose address a ready
 //! newer one has taken.
 
 use std::collections::{BTreeMap, HashSet};
@@ -22,6 +22,9 @@ use crate::retry::later;
 
 /// When, and for how long, vanished instances stay in the set.
 ///
+/// By default only for a source that [tells withdrawals](crate::Instancer::tells_withdrawals): where it cannot, as with go-kit's entries on
+/// etcd, every scaling down would be held.
+///
 /// A source can report a withdrawal only while a feed is open. Instances that withdraw between two feeds therefore count as
 /// lost, unless they were marked as not ready before, as a draining server does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -34,6 +37,8 @@ pub struct MassLossHold {
     /// How long each vanished instance stays in the set. Default 30 s.
     #[serde(with = "humantime_serde")]
     pub hold: Duration,
+    /// Whether to hold also what vanishes from a source that does not tell withdrawals. Default `false`.
+    pub any_source: bool,
 }
 
 impl Default for MassLossHold {
@@ -41,6 +46,7 @@ impl Default for MassLossHold {
         Self {
             window: Duration::from_secs(10),
             hold: Duration::from_secs(30),
+            any_source: false,
         }
     }
 }
@@ -48,7 +54,18 @@ impl Default for MassLossHold {
 impl MassLossHold {
     /// Counts losses within `window` together, and keeps each vanished instance for `hold`.
     pub fn new(window: Duration, hold: Duration) -> Self {
-        Self { window, hold }
+        Self {
+            window,
+            hold,
+            ..Self::default()
+        }
+    }
+
+    /// Holds also what vanishes from a source that does not tell withdrawals.
+    #[must_use]
+    pub fn for_any_source(mut self) -> Self {
+        self.any_source = true;
+        self
     }
 }
 
@@ -324,6 +341,7 @@ mod tests {
         let mut holder = Holder::new(Some(MassLossHold {
             window: Duration::from_secs(60),
             hold: Duration::from_secs(1),
+            any_source: false,
         }));
         let start = Instant::now();
         holder.take(start, &set(&["a", "b", "c"]));

@@ -14,6 +14,7 @@ use crate::instrument;
 use crate::model::newest_run::without_older_runs;
 use crate::model::snapshot::{Revision, Snapshot};
 use crate::model::state::{State, Status};
+use crate::printable::Printable;
 use crate::retry::later;
 
 /// A set that waits for the end of a burst.
@@ -69,7 +70,8 @@ impl Publisher {
 
     fn take(&mut self, listed: &Snapshot) {
         for skipped in listed.skipped() {
-            debug!(key = skipped.key, reason = skipped.reason, "entry skipped");
+            let [key, reason] = [&skipped.key, &skipped.reason].map(|text| Printable(text));
+            debug!(%key, %reason, "entry skipped");
         }
         let now = Instant::now();
         let current = without_older_runs(listed.clone());
@@ -124,6 +126,15 @@ impl Publisher {
                 debug!(error = %error.report(), "source still has trouble");
             }
             state.status.blame(now, error);
+        });
+    }
+
+    /// Nothing is published any more. Readers are not woken: that the writer is gone wakes them.
+    pub(crate) fn end(&mut self, error: &Error) {
+        let now = self.clock.now();
+        self.out.send_if_modified(|state| {
+            state.status.blame(now, error);
+            false
         });
     }
 
@@ -200,7 +211,7 @@ impl Publisher {
                 info!(
                     instances = snapshot.len(),
                     held = snapshot.held().len(),
-                    skipped = snapshot.skipped().len(),
+                    skipped = snapshot.skipped_count(),
                     revision = snapshot.revision().value(),
                     "set changed"
                 );

@@ -12,10 +12,13 @@ use tracing::{Instrument, debug, info, info_span, warn};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::config::SubscriptionConfig;
+use crate::feed::driver::ended;
 use crate::model::name::ServiceName;
 use crate::model::state::Status;
+use crate::panics::caught;
 use crate::port::instancer::{Instancer, ServicesWatcher};
 use crate::retry::{FeedRetry, NextFeed, jittered, later};
+use crate::runtime::runtime;
 
 const OP: &str = "subscription to services";
 /// Reading the list more often than this would be a burden to the server.
@@ -89,6 +92,7 @@ impl ServicesSubscription {
             config,
             clock,
             out,
+            stop: stop.clone(),
         };
         let task = {
             let stop = stop.clone();
@@ -114,6 +118,11 @@ impl ServicesSubscription {
         &self.shared
     }
 
+    /// Whether the source is still followed.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.states.has_changed().is_ok()
+    }
+
     /// The latest state.
     pub fn state(&self) -> ServicesState {
         self.states.borrow().clone()
@@ -135,11 +144,13 @@ impl ServicesSubscription {
     /// Waits for at most `limit` until the list is known, even if empty, and returns the state.
     ///
     /// # Errors
-    /// `Timeout` with the reason why nothing could be read. `Closed` after the registry was closed.
+    /// `Timeout` with the reason why nothing could be read. `Closed` after the registry was closed. `InvalidInput` outside a tokio
+    /// runtime.
     ///
     /// # Cancel safety
     /// Cancel-safe.
     pub async fn wait_until_known(&self, limit: Duration) -> Result<ServicesState> {
+        runtime("wait until services are known")?;
         let mut states = self.states.clone();
         let known = timeout(limit, states.wait_for(ServicesState::is_known)).await;
         match known {
@@ -162,6 +173,18 @@ struct Driver {
     config: SubscriptionConfig,
     clock: Arc<dyn Clock>,
     out: watch::Sender<ServicesState>,
+    stop: CancellationToken,
+}
+
+/// Whatever ends the task, readers see that nothing is followed any more. Their next wait ends with `Closed`.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let (now, error) = (self.clock.now(), ended(OP, &self.stop));
+        self.out.send_if_modified(|state| {
+            state.status.blame(now, &error);
+            false
+        });
+    }
 }
 
 impl Driver {
@@ -174,7 +197,7 @@ impl Driver {
         );
         loop {
             let opened_at = Instant::now();
-            let Err(error) = self.follow().await else {
+            let Err(error) = caught("feed of services", self.follow()).await else {
                 debug!("reading the list of services again");
                 continue;
             };

@@ -20,6 +20,7 @@ use crate::model::name::ServiceName;
 use crate::model::snapshot::Snapshot;
 use crate::model::state::{State, Status};
 use crate::port::instancer::Instancer;
+use crate::printable::Printable;
 use crate::runtime::runtime;
 
 const OP: &str = "subscription";
@@ -96,7 +97,7 @@ impl Subscription {
     pub(crate) fn prepare(
         instancer: Arc<dyn Instancer>,
         service: ServiceName,
-        config: SubscriptionConfig,
+        mut config: SubscriptionConfig,
         clock: Arc<dyn Clock>,
         stop: &CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
@@ -108,9 +109,13 @@ impl Subscription {
                 error: None,
             },
         });
+        let tells = instancer.tells_withdrawals();
+        config.mass_loss_hold = config
+            .mass_loss_hold
+            .filter(|hold| tells || hold.any_source);
         let stop = stop.child_token();
         let publisher = Publisher::new(out, Arc::clone(&clock), &config);
-        let span = info_span!("watch", service = service.as_str());
+        let span = info_span!("watch", service = %Printable(service.as_str()));
         let (refresh_requests, refresher) = refresh::channel();
         let driver = Driver::new(instancer, service.clone(), config, publisher, stop.clone());
         let shared = Shared {
@@ -137,6 +142,11 @@ impl Subscription {
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Whether the source is still followed.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.states.has_changed().is_ok()
     }
 
     /// The service.
@@ -200,6 +210,7 @@ impl Subscription {
     ///
     /// # Errors
     /// `Timeout` with the reason: the set is unknown or empty, or no instance is ready. `Closed` after the registry was closed.
+    /// `InvalidInput` outside a tokio runtime.
     ///
     /// # Cancel safety
     /// Cancel-safe.
@@ -211,7 +222,8 @@ impl Subscription {
     /// Waits for at most `limit` until the set is known, even if empty, and returns the state.
     ///
     /// # Errors
-    /// `Timeout` with the reason why nothing could be read. `Closed` after the registry was closed.
+    /// `Timeout` with the reason why nothing could be read. `Closed` after the registry was closed. `InvalidInput` outside a tokio
+    /// runtime.
     ///
     /// # Cancel safety
     /// Cancel-safe.
@@ -226,6 +238,7 @@ impl Subscription {
         limit: Duration,
         wanted: impl Fn(&State) -> bool,
     ) -> Result<State> {
+        runtime(op)?;
         let mut states = self.states.clone();
         match timeout(limit, states.wait_for(wanted)).await {
             Ok(Ok(state)) => Ok(state.clone()),
@@ -293,7 +306,7 @@ impl SubscriptionDump {
             age_seconds: now.since(state.snapshot.as_of()).as_secs_f64(),
             instances: state.snapshot.len(),
             held: state.snapshot.held().len(),
-            skipped: state.snapshot.skipped().len(),
+            skipped: state.snapshot.skipped_count(),
         }
     }
 }

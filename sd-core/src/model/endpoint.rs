@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::printable::{Printable, breaks_lines};
 
 const OP: &str = "endpoint";
 const MAX_HOST_BYTES: usize = 253;
@@ -98,10 +99,11 @@ impl Endpoint {
         }))
     }
 
-    /// A Unix domain socket.
+    /// A Unix domain socket. Slashes that begin the path count as one.
     ///
     /// # Errors
-    /// `InvalidInput` unless `path` is absolute, UTF-8, and at most 107 bytes long, the limit of a socket address.
+    /// `InvalidInput` unless `path` is absolute, UTF-8, on one line without control characters, and at most 107 bytes long, the limit of
+    /// a socket address.
     pub fn unix(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let Some(text) = path.to_str() else {
@@ -110,7 +112,7 @@ impl Endpoint {
                 "the path of the Unix socket is not UTF-8",
             ));
         };
-        if !path.is_absolute() || text.len() > MAX_UNIX_PATH_BYTES || text.contains('\0') {
+        if !path.is_absolute() || text.len() > MAX_UNIX_PATH_BYTES {
             return Err(Error::invalid_input(
                 OP,
                 format!(
@@ -118,6 +120,16 @@ impl Endpoint {
                 ),
             ));
         }
+        if let Some(odd) = text.chars().find(|c| breaks_lines(*c)) {
+            return Err(Error::invalid_input(
+                OP,
+                format!(
+                    "the path of the Unix socket, {text:?}, contains {odd:?}: control characters and line ends are not allowed"
+                ),
+            ));
+        }
+        // Two would be read as those of `unix:///path`.
+        let path = format!("/{}", text.trim_start_matches('/')).into();
         Ok(Self(Inner::Unix { path }))
     }
 
@@ -150,7 +162,7 @@ impl fmt::Display for Endpoint {
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
+        write!(f, "{}", Printable(&self.to_string()))
     }
 }
 
@@ -158,9 +170,12 @@ impl FromStr for Endpoint {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        if let Some(path) = text.strip_prefix("unix:") {
+        match text.strip_prefix("unix:") {
+            // A host may have this name.
+            Some(port) if port.bytes().all(|b| b.is_ascii_digit()) && !port.is_empty() => {}
             // gRPC writes `unix:///path`.
-            return Self::unix(path.strip_prefix("//").unwrap_or(path));
+            Some(path) => return Self::unix(path.strip_prefix("//").unwrap_or(path)),
+            None => {}
         }
         let Some((host, port)) = text.rsplit_once(':') else {
             return Err(Error::invalid_input(
@@ -245,6 +260,7 @@ mod tests {
             "10.0.0.7:50051",
             "[::1]:80",
             "host-1.example:1",
+            "unix:80",
             "unix:/run/greeter.sock",
         ] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
@@ -288,13 +304,42 @@ mod tests {
             ("host:99999", "65535"),
             ("host:+80", "65535"),
             ("unix:relative", "absolute"),
+            ("unix:", "absolute"),
+            ("unix:/run/a\u{1b}[2J", "control"),
+            ("unix:/run/a\nb", "control"),
+            ("unix:/run/a\u{9b}2J", "control"),
         ] {
             let error = text.parse::<Endpoint>().unwrap_err().report().to_string();
             assert!(error.contains(hint), "{text}: {error}");
         }
     }
 
+    #[test]
+    fn a_path_that_would_reorder_a_line_is_escaped_for_developers_and_kept_for_connectors() {
+        let endpoint = Endpoint::unix("/run/\u{202e}x").unwrap();
+        assert_eq!(format!("{endpoint:?}"), r"unix:/run/\u{202e}x");
+        assert_eq!(endpoint.to_string(), "unix:/run/\u{202e}x");
+    }
+
+    /// Hosts and paths that resemble the forms in which they are written.
+    fn made() -> impl Strategy<Value = Result<Endpoint>> {
+        let host = "unix|\\[?(::1|fe80::[0-9a-f]{1,4}|::ffff:10\\.0\\.0\\.7)\\]?|[0-9.]{1,12}|[a-zA-Z0-9._-]{1,12}|\\PC{0,12}";
+        let tcp = (host, any::<u16>()).prop_map(|(host, port)| Endpoint::tcp(&host, port));
+        let unix = "/{0,5}(\\PC|[/.:0-9]){0,20}".prop_map(Endpoint::unix);
+        prop_oneof![tcp, unix]
+    }
+
     proptest! {
+        #[test]
+        fn the_text_form_of_every_endpoint_reads_back_as_itself(endpoint in made()) {
+            if let Ok(endpoint) = endpoint {
+                let text = endpoint.to_string();
+                prop_assert_eq!(text.parse::<Endpoint>().unwrap(), endpoint.clone());
+                let json = serde_json::to_string(&endpoint).unwrap();
+                prop_assert_eq!(serde_json::from_str::<Endpoint>(&json).unwrap(), endpoint);
+            }
+        }
+
         #[test]
         fn any_text_is_read_or_refused_and_what_was_read_reads_again(text in "\\PC{0,40}") {
             if let Ok(endpoint) = text.parse::<Endpoint>() {

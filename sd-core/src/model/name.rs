@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::printable::breaks_lines;
 
 /// The name of a service: 1 to [`MAX_BYTES`](Self::MAX_BYTES) bytes of text on one line, without control characters, and
 /// neither `.` nor `..`. Two names are equal if their bytes are. Cheap to clone.
@@ -110,10 +111,6 @@ fn check_text(op: &'static str, text: &str) -> Result<()> {
         )),
         None => Ok(()),
     }
-}
-
-fn breaks_lines(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 /// One segment of an election's name.

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::brief::{brief, cut};
 use crate::clock::Moment;
 use crate::model::instance::Instance;
 use crate::model::name::{InstanceId, ServiceName};
+use crate::printable::Printable;
 
 /// A position in a source's change feed. Opaque: two positions are equal or not, and ordered only within one domain, which is a
 /// history such as an etcd cluster, a Redis replication history or a session.
@@ -52,19 +54,23 @@ impl fmt::Display for Revision {
 
 impl fmt::Debug for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.value, self.domain)
+        write!(f, "{}@{}", self.value, Printable(&self.domain))
     }
 }
 
-/// An entry that a backend could not read. The other entries of the set are not affected.
+/// An entry that a backend could not read. The other entries of the set are not affected. Both texts are cut to what helps a reader: what is
+/// stored there may be of any size.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Skipped {
-    /// Where the entry is stored: the server's own key, path or id.
+    /// Where the entry is stored: the server's own key, path or id. At most 1 KiB.
     pub key: String,
-    /// Why it cannot be read.
+    /// Why it cannot be read. At most 256 bytes.
     pub reason: String,
 }
+
+/// A longer key is cut in [`Skipped`].
+const MOST_KEY_BYTES: usize = 1024;
 
 /// When a record was made, compared with the others of the same set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,10 +83,10 @@ pub(crate) enum Made {
 
 impl Skipped {
     /// The entry at `key` cannot be read for this reason.
-    pub fn new(key: impl Into<String>, reason: impl Into<String>) -> Self {
+    pub fn new(key: impl AsRef<str>, reason: impl AsRef<str>) -> Self {
         Self {
-            key: key.into(),
-            reason: reason.into(),
+            key: cut(key.as_ref(), MOST_KEY_BYTES),
+            reason: brief(reason.as_ref()),
         }
     }
 }
@@ -99,10 +105,15 @@ struct Parts {
     made: Arc<[Option<Made>]>,
     withdrawn: Arc<[InstanceId]>,
     skipped: Arc<[Skipped]>,
+    /// How many there are, of which `skipped` may name only the first.
+    skipped_count: usize,
     held: Arc<[InstanceId]>,
 }
 
 impl Snapshot {
+    /// How many entries that could not be read are named.
+    pub const MOST_SKIPPED: usize = 100;
+
     /// The set that was read at `revision`. Sorts by id. If several instances have one id, the last one stays.
     pub fn new(
         service: ServiceName,
@@ -123,6 +134,7 @@ impl Snapshot {
             made: Arc::default(),
             withdrawn: Arc::default(),
             skipped: Arc::default(),
+            skipped_count: 0,
             held: Arc::default(),
         }))
     }
@@ -170,10 +182,21 @@ impl Snapshot {
         self.edit(|parts| parts.withdrawn = withdrawn.into())
     }
 
-    /// Names entries that could not be read.
+    /// Names entries that could not be read. Of more than [`MOST_SKIPPED`](Self::MOST_SKIPPED), it names the first and counts the others.
     #[must_use]
-    pub fn with_skipped(self, skipped: Vec<Skipped>) -> Self {
-        self.edit(|parts| parts.skipped = skipped.into())
+    pub fn with_skipped(self, mut skipped: Vec<Skipped>) -> Self {
+        let count = skipped.len();
+        skipped.truncate(Self::MOST_SKIPPED);
+        self.edit(|parts| {
+            parts.skipped = skipped.into();
+            parts.skipped_count = count;
+        })
+    }
+
+    /// Says how many entries could not be read, where not all of them were given to [`with_skipped`](Self::with_skipped).
+    #[must_use]
+    pub fn with_skipped_count(self, count: usize) -> Self {
+        self.edit(|parts| parts.skipped_count = count.max(parts.skipped.len()))
     }
 
     /// Replaces the position, after the source answered that nothing has changed.
@@ -312,9 +335,14 @@ impl Snapshot {
         &self.0.withdrawn
     }
 
-    /// Entries that could not be read.
+    /// Entries that could not be read: the first of them, at most [`MOST_SKIPPED`](Self::MOST_SKIPPED).
     pub fn skipped(&self) -> &[Skipped] {
         &self.0.skipped
+    }
+
+    /// How many entries could not be read.
+    pub fn skipped_count(&self) -> usize {
+        self.0.skipped_count
     }
 
     /// Instances that the source no longer lists but that stay in the set, because too many vanished at once.
@@ -337,6 +365,7 @@ impl Snapshot {
         (Arc::ptr_eq(&self.0.instances, &other.0.instances)
             || self.0.instances == other.0.instances)
             && self.0.skipped == other.0.skipped
+            && self.0.skipped_count == other.0.skipped_count
             && self.0.held == other.0.held
     }
 }
@@ -376,6 +405,26 @@ mod tests {
         assert_eq!(seen, [("a", Some(2)), ("b", Some(3))]);
         assert!(snapshot.get(&InstanceId::new("b").unwrap()).is_some());
         assert!(snapshot.get(&InstanceId::new("c").unwrap()).is_none());
+    }
+
+    #[test]
+    fn however_much_cannot_be_read_little_is_kept_of_it() {
+        let garbage = "\u{1b}".repeat(1 << 16);
+        let entries = (0..10_000).map(|n| Skipped::new(format!("{n:05}{garbage}"), &garbage));
+        let first: Vec<_> = entries.take(200).collect();
+        assert!(
+            first
+                .iter()
+                .all(|one| one.key.len() <= 1024 && one.reason.len() <= 256)
+        );
+        let snapshot = Snapshot::unread(ServiceName::new("s").unwrap(), Moment::ZERO);
+        let snapshot = snapshot.with_skipped(first);
+        assert_eq!(snapshot.skipped().len(), Snapshot::MOST_SKIPPED);
+        assert!(snapshot.skipped()[0].key.starts_with("00000"));
+        assert_eq!(snapshot.skipped_count(), 200);
+        let all = snapshot.clone().with_skipped_count(10_000);
+        assert_eq!((all.skipped().len(), all.skipped_count()), (100, 10_000));
+        assert!(!all.is_same_set(&snapshot));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::printable::Printable;
+
 /// Identifies one term of one election. A later term has a greater token.
 ///
 /// Tokens are comparable only within one `domain`, which names the history that the number comes from, for example an etcd
@@ -55,7 +57,7 @@ impl fmt::Display for FencingToken {
 
 impl fmt::Debug for FencingToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.value, self.domain)
+        write!(f, "{}@{}", self.value, Printable(&self.domain))
     }
 }
 

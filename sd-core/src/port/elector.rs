@@ -256,7 +256,9 @@ impl AnyElector {
 #[async_trait]
 pub trait Entry: Debug + Send + Sync + 'static {
     /// Returns where the entry stands as soon as that differs from `seen`, at once if `seen` is `None`. An entry that leads is
-    /// watched in the same way. The answers `First` and `Gone` come only from a linearizable read of the entry itself.
+    /// watched in the same way. The answer `Gone` comes only from a read of the entry itself. So does `First`, or else from an event
+    /// that proves as much: told in the server's own order, so that at its revision the entry was there and nothing was before it.
+    /// No answer says how much longer the entry lives: only confirmations do.
     ///
     /// The caller sets no deadline. If the source of changes dies without a sign, this call or [`confirm`](Self::confirm) must
     /// notice it.

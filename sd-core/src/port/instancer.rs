@@ -31,6 +31,13 @@ pub trait Instancer: Debug + Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Whether readers learn that an instance was withdrawn on purpose: from its entry, or because what crashed stays listed. `true` by
+    /// default. Where it is `false`, instances that vanish together are not held unless
+    /// [`MassLossHold::for_any_source`](crate::MassLossHold::for_any_source) asks for it.
+    fn tells_withdrawals(&self) -> bool {
+        true
+    }
+
     /// Reads one service once, as fresh as the source offers. An unknown service is an empty set. Cancel-safe.
     ///
     /// # Errors

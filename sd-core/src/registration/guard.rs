@@ -14,6 +14,7 @@ use crate::model::overriding::Override;
 use crate::registration::command::Command;
 use crate::registration::event::{RegistrationEvent, RegistrationPhase};
 use crate::registration::keeper::{Ending, KeeperHandle};
+use crate::runtime::runtime;
 
 /// Keeps one instance registered for as long as the guard lives: renews the record, and registers it again after a loss.
 ///
@@ -102,8 +103,9 @@ impl RegistrationGuard {
     /// change, and waits at most [`RegistrationConfig::confirm_within`](crate::RegistrationConfig::confirm_within).
     ///
     /// # Errors
-    /// - `InvalidInput` if the change touches service, id or incarnation, panics, or makes the record too large. Nothing
-    ///   changes then.
+    /// - `InvalidInput` outside a tokio runtime, or if the change touches service, id or incarnation, panics, or makes the record too
+    ///   large. Nothing changes then.
+    /// - `Rejected` if the server refuses the record with the change. Nothing changes then.
     /// - `Timeout` if the server did not confirm in time, with the reason if one is known. The change stays wanted and is
     ///   applied when the server answers.
     /// - `RateLimited` if too many updates wait for the server.
@@ -116,6 +118,7 @@ impl RegistrationGuard {
         change: impl FnOnce(Instance) -> Instance + Send + 'static,
     ) -> Result<()> {
         const OP: &str = "update registration";
+        runtime(OP)?;
         let closed = || Error::new(ErrorKind::Closed, OP);
         let (reply, confirmed) = oneshot::channel();
         let asking = async {
@@ -211,10 +214,12 @@ impl RegistrationGuard {
     ///
     /// # Errors
     /// As [`deregister`](Self::deregister). If the server does not confirm the first step, the others follow nevertheless.
+    /// `InvalidInput` outside a tokio runtime: then the record is withdrawn at once, in the background.
     ///
     /// # Cancel safety
     /// If the future is dropped, the record is withdrawn at once, in the background.
     pub async fn drain(self, wait: Duration) -> Result<()> {
+        runtime("drain")?;
         let told = timeout(self.keeper.config.withdraw_within, self.set_ready(false)).await;
         let told = told.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "drain")));
         if let Err(error) = told {

@@ -18,6 +18,7 @@ use crate::events::{EventLog, Events};
 use crate::instrument;
 use crate::model::instance::Instance;
 use crate::model::overriding::Override;
+use crate::panics::{caught, panicked};
 use crate::port::registrar::{Attempt, Liveness, Registrar, Registration, Renewed, check_record};
 use crate::registration::command::{Command, Confirm};
 use crate::registration::config::RegistrationConfig;
@@ -47,6 +48,8 @@ pub(crate) struct Keeper {
     /// How it stays alive.
     liveness: Option<Liveness>,
     leave_record: LeaveRecord,
+    /// Whether it keeps the only registration under its id.
+    is_entered: bool,
 }
 
 /// Whether the record stays at the server when the keeper stops. Said before it is told to stop.
@@ -144,6 +147,7 @@ impl Keeper {
             confirmed: None,
             liveness: None,
             leave_record,
+            is_entered: false,
         };
         (keeper, handle)
     }
@@ -151,29 +155,24 @@ impl Keeper {
     /// Lets it register only after an earlier registration under this id has withdrawn.
     pub(crate) fn after(mut self, predecessor: Option<CancellationToken>) -> Self {
         self.predecessor = predecessor;
+        self.is_entered = true;
         self
     }
 
     /// Keeps the record until `stop` is cancelled, then withdraws it or leaves it.
-    pub(crate) async fn run(self, confirm: Confirm) -> Result<Ending> {
-        let (status, events) = (self.status.clone(), Arc::clone(&self.events));
-        let done = AssertUnwindSafe(self.keep_and_withdraw(confirm))
-            .catch_unwind()
-            .await;
-        // A backend's panic must not leave a guard behind that claims to be registered.
-        done.unwrap_or_else(|_| {
-            let error = Error::new(ErrorKind::Closed, "register")
-                .because("the task that keeps the registration panicked");
-            status.send_modify(|status| {
-                status.phase = RegistrationPhase::Ended;
-                status.error = Some(error.clone());
-            });
-            events.tell(RegistrationEvent::Failed(error.clone()));
+    pub(crate) async fn run(mut self, confirm: Confirm) -> Result<Ending> {
+        let keeping = AssertUnwindSafe(self.keep_and_withdraw(confirm));
+        // What a backend is asked for is caught where it is asked. Should anything else panic, no guard may be left that claims to be
+        // registered.
+        let done = keeping.catch_unwind().await;
+        done.unwrap_or_else(|panic| {
+            let error = panicked("keep registration", panic.as_ref());
+            self.emit(RegistrationEvent::Failed(error.clone()));
             Err(error)
         })
     }
 
-    async fn keep_and_withdraw(mut self, confirm: Confirm) -> Result<Ending> {
+    async fn keep_and_withdraw(&mut self, confirm: Confirm) -> Result<Ending> {
         let hopeless = self.keep(confirm).await.err();
         // From here on another registration may take this id.
         self.stop.cancel();
@@ -304,9 +303,11 @@ impl Keeper {
                 }
                 Err(error) => error,
             };
+            // The record may succeed without the changes since the last confirmation.
+            if is_refusal(&error) && self.refuse_updates(&error) {
+                continue;
+            }
             let mut delay = match error.kind().retry() {
-                // The record may succeed without the changes since the last confirmation.
-                Retry::Never if self.refuse_updates(&error) => continue,
                 Retry::Never => return Err(End::Hopeless(error)),
                 Retry::After(asked) => paced(asked, &mut backoff),
                 Retry::Backoff | Retry::Resync => backoff.next_delay(),
@@ -401,7 +402,7 @@ impl Keeper {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return End::Stopped,
-                error = registration.lost() => return End::Lost(error),
+                error = lost(registration.as_ref()) => return End::Lost(error),
                 () = self.clock.sleep_until(next) => {}
                 Some(command) = self.commands.recv() => {
                     if self.accept(command) {
@@ -424,7 +425,7 @@ impl Keeper {
             let done = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return End::Stopped,
-                error = registration.lost() => return End::Lost(error),
+                error = lost(registration.as_ref()) => return End::Lost(error),
                 done = within("renew registration", limit, step) => done,
             };
             let error = match done {
@@ -455,7 +456,7 @@ impl Keeper {
             ) {
                 return End::Lost(error);
             }
-            if is_update && error.kind().retry() == Retry::Never {
+            if is_update && is_refusal(&error) {
                 self.refuse_updates(&error);
                 update_at = None;
                 continue;
@@ -574,7 +575,7 @@ impl Keeper {
         }
     }
 
-    /// The server will never accept the wanted record: goes back to the last confirmed one. Returns whether that differs.
+    /// The wanted record is refused: goes back to the last confirmed one. Returns whether that differs.
     fn refuse_updates(&mut self, error: &Error) -> bool {
         let Some(confirmed) = self.confirmed.clone() else {
             return false;
@@ -668,6 +669,35 @@ impl Keeper {
     }
 }
 
+/// Whatever ends the task, the guard does not go on to claim that the record is kept.
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if self.is_entered && self.status.borrow().phase != RegistrationPhase::Ended {
+            let ended = Error::new(ErrorKind::Closed, "keep registration").because(
+                "the runtime that kept the registration has ended: the record is not renewed any more",
+            );
+            self.emit(RegistrationEvent::Failed(ended));
+        }
+    }
+}
+
+/// Whether what was asked for cannot be had as it stands.
+fn is_refusal(error: &Error) -> bool {
+    error.kind() == ErrorKind::Rejected || error.kind().retry() == Retry::Never
+}
+
+/// Returns when the backend says that the record is lost. Should it panic, the next renewal finds out.
+async fn lost(registration: &dyn Registration) -> Error {
+    let told = caught("hear of a loss", async { Ok(registration.lost().await) });
+    match told.await {
+        Ok(error) => error,
+        Err(panic) => {
+            warn!(error = %panic.report(), "cannot hear of the loss of a record");
+            std::future::pending().await
+        }
+    }
+}
+
 /// A record at the server and when the request that confirmed it was sent.
 struct Held {
     registration: Box<dyn Registration>,
@@ -679,7 +709,7 @@ async fn within<T>(
     limit: Duration,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    match timeout(limit, work).await {
+    match timeout(limit, caught(op, work)).await {
         Ok(done) => done,
         Err(_) => {
             Err(Error::new(ErrorKind::Timeout, op).because(format!("no answer within {limit:?}")))

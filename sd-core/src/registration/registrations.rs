@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Holder, Result};
 use crate::model::instance::RecordId;
 use crate::model::name::{InstanceId, ServiceName};
+use crate::printable::Printable;
 use crate::registration::command::Confirm;
 use crate::registration::guard::RegistrationGuard;
 use crate::registration::keeper::{Keeper, KeeperHandle, LeaveRecord};
@@ -42,6 +43,18 @@ struct Kept {
     withdraw_within: Duration,
 }
 
+impl Kept {
+    /// Whether its task goes on and its owner wants it.
+    fn is_kept(&self) -> bool {
+        !self.stop.is_cancelled() && !self.left.is_cancelled()
+    }
+
+    /// Whether there is nothing left to tell. A task that ended with its runtime is shown until its owner lets go.
+    fn is_over(&self) -> bool {
+        self.stop.is_cancelled() && self.left.is_cancelled()
+    }
+}
+
 impl Registrations {
     /// Runs a keeper in a task of its own.
     ///
@@ -66,8 +79,8 @@ impl Registrations {
         let keeper = keeper.after(self.enter(&record, kept)?);
         let span = info_span!(
             "heartbeat",
-            service = record.service.as_str(),
-            instance = record.id.as_str()
+            service = %Printable(record.service.as_str()),
+            instance = %Printable(record.id.as_str())
         );
         let (end, ended) = oneshot::channel();
         let (registrations, id) = (Arc::clone(self), record.clone());
@@ -92,8 +105,9 @@ impl Registrations {
             kept.leave_record.set();
         }
         let map = &mut all.kept;
+        map.retain(|_, kept| !kept.is_over());
         let key = (record.service.clone(), record.id.clone());
-        if let Some(other) = map.get(&key).filter(|other| !other.stop.is_cancelled()) {
+        if let Some(other) = map.get(&key).filter(|other| other.is_kept()) {
             let error = Error::new(ErrorKind::Conflict, "register");
             let holder = Holder::from(other.status.borrow().wanted.as_ref());
             return Err(error.held_by(holder).because(format!(
@@ -130,9 +144,9 @@ impl Registrations {
     }
 
     pub(crate) fn dump(&self, clock: &dyn Clock) -> Vec<RegistrationDump> {
-        lock(&self.0)
-            .kept
-            .values()
+        let map = &mut lock(&self.0).kept;
+        map.retain(|_, kept| !kept.is_over());
+        map.values()
             .map(|kept| RegistrationDump::new(&kept.status.borrow(), clock))
             .collect()
     }

@@ -1,4 +1,4 @@
-//! What is under way at the elector for one participation: at most one call of each kind.
+//! What is under way at the elector for one participation: at most one call of each kind. A call that panics has failed.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use sd_core::clock::Clock;
+use sd_core::panics::caught;
 use sd_core::port::{Confirmation, Entry, Safety, Standing, Ticket};
-use sd_core::{Elector, Error, ErrorKind, Result};
+use sd_core::{Elector, Error, ErrorKind, Printable, Result};
 use tracing::warn;
 
 use crate::campaign::machine::Call;
@@ -37,25 +38,31 @@ impl Calls {
         ticket: Ticket,
         promise: Option<Safety>,
     ) {
-        self.join = Some(Box::pin(async move {
+        self.join = Some(Box::pin(caught("join election", async move {
             let promise = match promise {
                 Some(known) => known,
                 None => promised(elector.as_ref()).await?,
             };
             Ok((elector.join(&ticket).await?.into(), promise))
-        }));
+        })));
     }
 
     pub(crate) fn leave(&mut self, elector: Arc<dyn Elector>, ticket: Ticket) {
-        self.leave = Some(Box::pin(async move { elector.leave(&ticket).await }));
+        self.leave = Some(Box::pin(caught("leave election", async move {
+            elector.leave(&ticket).await
+        })));
     }
 
     pub(crate) fn standing(&mut self, entry: Arc<dyn Entry>, seen: Option<Standing>) {
-        self.standing = Some(Box::pin(async move { entry.standing(seen.as_ref()).await }));
+        self.standing = Some(Box::pin(caught("wait in election", async move {
+            entry.standing(seen.as_ref()).await
+        })));
     }
 
     pub(crate) fn confirm(&mut self, entry: Arc<dyn Entry>) {
-        self.confirm = Some(Box::pin(async move { entry.confirm().await }));
+        self.confirm = Some(Box::pin(caught("confirm entry", async move {
+            entry.confirm().await
+        })));
     }
 
     pub(crate) fn proclaim(
@@ -70,7 +77,7 @@ impl Calls {
         self.proclaim = Some(Box::pin(async move {
             let done = tokio::select! {
                 biased;
-                done = entry.proclaim(&proclamation.value) => done,
+                done = caught("proclaim", entry.proclaim(&proclamation.value)) => done,
                 () = too_late => Err(Error::new(ErrorKind::Timeout, "proclaim")
                     .because(format!("no answer within {PROCLAIM_LIMIT:?}"))),
             };
@@ -105,7 +112,7 @@ pub(crate) async fn outcome<T>(call: &mut Option<BoxFuture<'static, T>>) -> T {
 async fn promised(elector: &dyn Elector) -> Result<Safety> {
     let safety = elector.safety().await?;
     for note in safety.warnings() {
-        warn!(code = note.code, note = %note.text, "this server weakens what an election promises");
+        warn!(code = note.code, note = %Printable(&note.text), "this server weakens what an election promises");
     }
     Ok(safety)
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info_span};
 
 use crate::campaign::Campaign;
-use crate::campaign::participation::{Participation, Won};
+use crate::campaign::participation::{Participation, Won, refuse};
 use crate::cancellation::cancelled;
 use crate::end_reason::EndReason;
 use crate::event::CandidatePhase;
@@ -90,20 +90,13 @@ impl Campaign {
                         () = self.clock.sleep_until(again) => continue,
                     }
                 }
-                Some(EndReason::Fatal(error)) => refuse(won, error),
+                Some(EndReason::Fatal(error)) => refuse(&mut won, error),
                 _ => refuse(
-                    won,
+                    &mut won,
                     Error::new(ErrorKind::Closed, "campaign").because("the registry was closed"),
                 ),
             }
             return outcome.left;
         }
-    }
-}
-
-fn refuse(won: Won, error: Error) {
-    if let Some(won) = won {
-        // The caller may have stopped waiting.
-        let _ = won.send(Err(error));
     }
 }

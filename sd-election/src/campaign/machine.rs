@@ -225,6 +225,14 @@ impl Machine {
         self.settled
     }
 
+    /// Why it cannot lead, as soon as that is known. Something may still have to be left.
+    pub(crate) fn hopeless(&self) -> Option<&Error> {
+        match &self.ended {
+            Some(EndReason::Fatal(error)) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Whether everything is over.
     pub(crate) fn is_done(&self) -> bool {
         matches!(self.phase, Phase::Done)
@@ -415,7 +423,7 @@ impl Machine {
     fn told_left(&mut self, now: Moment, outcome: Result<()>) {
         self.leave.running_since = None;
         match outcome {
-            Err(error) if !is_hopeless(&error) => {
+            Err(error) if !is_hopeless(&error) && !self.is_shut_out(&error) => {
                 self.left = Err(error);
                 self.leave.want_later(now);
             }
@@ -425,6 +433,11 @@ impl Machine {
                 self.leave.due = None;
             }
         }
+    }
+
+    /// Whether the server lets us neither join nor leave: then it has taken nothing of ours, or will end it by itself.
+    fn is_shut_out(&self, error: &Error) -> bool {
+        self.hopeless().is_some() && self.confirmed.is_none() && self.rules.is_refused(error)
     }
 
     /// Ends everything on behalf of the term's owner, whose work has stopped.

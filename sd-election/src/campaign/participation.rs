@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sd_core::clock::{Clock, Moment};
 use sd_core::port::{Closing, Entry, Safety, Ticket};
-use sd_core::{FencingToken, Result};
+use sd_core::{Error, FencingToken, Result};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
@@ -36,6 +36,14 @@ pub(crate) struct Outcome {
 /// Where the victory is reported to.
 pub(crate) type Won = Option<oneshot::Sender<Result<Leadership>>>;
 
+/// Tells the caller, unless it was told before, that the campaign cannot win.
+pub(crate) fn refuse(won: &mut Won, error: Error) {
+    if let Some(won) = won.take() {
+        // It may have stopped waiting.
+        let _ = won.send(Err(error));
+    }
+}
+
 pub(crate) struct Participation<'a> {
     campaign: &'a Campaign,
     control: &'a Control,
@@ -49,6 +57,8 @@ pub(crate) struct Participation<'a> {
     running: Option<RunningTerm>,
     told_to_stop: bool,
     told_to_close: bool,
+    /// Whether the caller has been told that it cannot lead.
+    told_hopeless: bool,
     /// When the application last said that it makes progress, in nanoseconds from the clock's start.
     alive_at: Arc<AtomicU64>,
 }
@@ -80,6 +90,7 @@ impl<'a> Participation<'a> {
             running: None,
             told_to_stop: false,
             told_to_close: false,
+            told_hopeless: false,
             alive_at: Arc::default(),
         }
     }
@@ -93,6 +104,7 @@ impl<'a> Participation<'a> {
                 Moment::from_start(Duration::from_nanos(self.alive_at.load(Ordering::Relaxed)));
             let actions = self.machine.step(now, event, alive_at);
             let at_once = self.carry_out(actions);
+            self.tell_hopeless();
             if self.machine.is_done() {
                 break;
             }
@@ -103,16 +115,27 @@ impl<'a> Participation<'a> {
         }
         let led = self.running.is_some();
         let (reason, left) = self.machine.into_end();
-        if let (false, Some(reason)) = (led, &reason) {
-            debug!(name = %self.ticket.name, id = %self.ticket.id, reason = %reason, "participation ended");
-            self.campaign.emit(ElectionEvent::Lost {
-                reason: reason.clone(),
-            });
+        if let (false, Some(reason)) = (led || self.told_hopeless, &reason) {
+            self.campaign.lost(reason);
         }
         if let Err(error) = &left {
             warn!(name = %self.ticket.name, id = %self.ticket.id, error = %error.report(), "could not leave the election");
         }
         Outcome { reason, led, left }
+    }
+
+    /// Tells the caller at once if it cannot lead. Whatever may be left of it is left while nothing waits for that.
+    fn tell_hopeless(&mut self) {
+        let Some(error) = self.machine.hopeless().filter(|_| self.running.is_none()) else {
+            return;
+        };
+        if std::mem::replace(&mut self.told_hopeless, true) {
+            return;
+        }
+        self.campaign.set_phase(CandidatePhase::Leaving);
+        self.campaign.set_error(Some(error.clone()));
+        self.campaign.lost(&EndReason::Fatal(error.clone()));
+        refuse(self.won, error.clone());
     }
 
     async fn next_event(&mut self, now: Moment) -> Event {

@@ -24,8 +24,8 @@ pub(crate) struct TermRules {
     pub(crate) config: TermConfig,
     /// What the server promises; `None` before it was asked.
     pub(crate) promise: Option<Safety>,
-    /// Whether the server has let this candidate in before. Then rights that are missing are a matter of waiting, for a password
-    /// that is being changed for instance, and not a mistake.
+    /// Whether the server has let this candidate in before. Then a refusal is a matter of waiting, for a password that is being
+    /// changed or a proxy that is being restarted for instance, and not a mistake.
     pub(crate) was_admitted: bool,
 }
 
@@ -139,7 +139,7 @@ impl TermRules {
 
     /// Whether an error of joining means that the candidate will never be let in.
     pub(crate) fn is_refused(&self, error: &Error) -> bool {
-        error.kind() == ErrorKind::Denied && !self.was_admitted
+        matches!(error.kind(), ErrorKind::Denied | ErrorKind::Rejected) && !self.was_admitted
     }
 
     pub(crate) fn steps_down_on_error(&self) -> bool {

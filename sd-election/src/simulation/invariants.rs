@@ -10,7 +10,7 @@
 //! | I6 | nothing is left at the server, and no task, of those who are gone |
 //! | I7 | every term that was told ends once, at once when its entry is known to be gone, and nothing comes after a resignation |
 //! | I8 | what observers see grows, and is true in the end |
-//! | I9 | terms come in the order in which their candidates joined |
+//! | I9 | terms come in the order in which their candidates joined, and none to an entry that was gone before its turn |
 
 mod beliefs;
 mod effects;

@@ -9,10 +9,10 @@ use sd_core::clock::{Clock, Moment};
 use sd_core::memory::Memory;
 use sd_core::port::{
     AnyElector, CandidateId, Confirmation, CountsFrom, Entry, LeaderFeed, LeaderWatcher, Limits,
-    Safety, Standing, StrictElector, Ticket,
+    Predecessor, Safety, Standing, StrictElector, Ticket,
 };
 use sd_core::sync::lock;
-use sd_core::{Backend, ElectionName, Elector, Error, ErrorKind, Result};
+use sd_core::{Backend, ElectionName, Elector, Error, ErrorKind, FencingToken, Result};
 use tokio::sync::mpsc;
 
 use super::clock::NodeClock;
@@ -22,6 +22,10 @@ use super::network::{Network, Request};
 use super::node::Node;
 use super::schedule::{Lag, Schedule};
 use crate::campaign::machine::{Call, is_lost};
+use crate::flaw::{Flaw, flawed};
+
+/// How often a server with a flaw looks again.
+const LOOKED_AFTER: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
 pub(super) struct Server {
@@ -35,6 +39,8 @@ pub(super) struct Server {
     early_expiry: Duration,
     expires_early_by: Duration,
     entries: Mutex<BTreeMap<CandidateId, Kept>>,
+    /// By the ids of entries, how many were made up to each.
+    made: Mutex<BTreeMap<CandidateId, u64>>,
 }
 
 /// What is known of an entry beside what the embedded registry knows.
@@ -70,6 +76,7 @@ impl Server {
             early_expiry: schedule.early_expiry,
             expires_early_by: schedule.expires_early_by,
             entries: Mutex::default(),
+            made: Mutex::default(),
         }))
     }
 
@@ -150,6 +157,11 @@ impl Server {
                 again
             };
             self.world.record(node, What::Joined { id });
+            {
+                let mut made = lock(&self.made);
+                let count = u64::try_from(made.len()).unwrap_or(u64::MAX) + 1;
+                made.entry(id).or_insert(count);
+            }
             let may_end_sooner = !self.expires_early_by.is_zero();
             if !again && (may_end_sooner || self.lag.is_some()) {
                 let server = Arc::clone(&self);
@@ -200,6 +212,31 @@ impl Server {
             }
         }
         Ok(confirmation)
+    }
+
+    /// Where an entry stands, once that differs from `seen`.
+    async fn standing(
+        self: Arc<Self>,
+        id: CandidateId,
+        entry: Arc<dyn Entry>,
+        seen: Option<Standing>,
+    ) -> Result<Standing> {
+        let before = self.queue().into_iter().take_while(|other| *other != id);
+        let before: Vec<CandidateId> = before.collect();
+        let standing = entry.standing(seen.as_ref()).await?;
+        let was_waiting = matches!(seen, Some(Standing::Waiting { .. }));
+        if flawed(Flaw::OwnDeletionLate) && was_waiting && matches!(standing, Standing::Gone(_)) {
+            // As a server tells it that does not keep the order of deletions.
+            while self.queue().iter().any(|other| before.contains(other)) {
+                self.world.sleep(LOOKED_AFTER).await;
+            }
+            let token = lock(&self.made).get(&id).copied().unwrap_or_default();
+            return Ok(Standing::First {
+                token: FencingToken::new("simulated", token),
+                before: Predecessor::None,
+            });
+        }
+        Ok(standing)
     }
 
     async fn leave(
@@ -378,10 +415,11 @@ impl SimulatedEntry {
 #[async_trait]
 impl Entry for SimulatedEntry {
     async fn standing(&self, seen: Option<&Standing>) -> Result<Standing> {
+        let (server, id) = (Arc::clone(&self.server), self.id);
         let (inner, seen) = (Arc::clone(&self.inner), seen.cloned());
         let request: Request<Standing> = Arc::new(move || {
             let (inner, seen) = (Arc::clone(&inner), seen.clone());
-            Box::pin(async move { inner.standing(seen.as_ref()).await })
+            Box::pin(Arc::clone(&server).standing(id, inner, seen))
         });
         let standing = self.network.call(self.node, true, request).await;
         self.answered(Call::Standing, standing, |standing| {

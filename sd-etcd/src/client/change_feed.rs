@@ -3,25 +3,31 @@
 //! So there is no gap; what the read already holds is skipped by its revision. The other order, watching from the revision of the
 //! read, would put the watch among those that etcd catches up only every 100 ms.
 //!
-//! The server is asked for its progress all the time, so silence means that it is gone.
+//! The server is asked for its progress all the time, so silence means that it is gone. etcd's own proxy answers no such request: if
+//! a connection never saw an answer, a read over it proves instead that the server is there. What a proxy may lose of a watch, core
+//! finds out when it reads everything again.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Event, KeyValue, WatchResponse, WatchStream};
+use etcd_client::{Event, GetOptions, KeyValue, WatchResponse, WatchStream};
+use futures_util::future::BoxFuture;
 use sd_core::{Error, ErrorKind, Result};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::info;
 
-use crate::client::Client;
 use crate::client::answer::{Position, position};
-use crate::client::connection::Connection;
-use crate::client::error::{stream_ended, translate};
+use crate::client::connection::{Connection, Progress};
+use crate::client::error::{caught, stream_ended, translate};
+use crate::client::{Client, no_answer};
 
 /// The watch id in an answer to a progress request, which concerns all watches of a stream.
 const ALL_WATCHES: i64 = -1;
+/// The cluster id in a header that a proxy made up.
+const NO_CLUSTER: u64 = 0;
 
 /// One watch on a stream of its own.
-#[derive(Debug)]
 pub(crate) struct ChangeFeed {
     op: &'static str,
     client: Arc<Client>,
@@ -29,8 +35,23 @@ pub(crate) struct ChangeFeed {
     stream: WatchStream,
     /// Everything up to here is known.
     position: Position,
+    /// A key in the watched range.
+    key: String,
     ask_at: Instant,
     ask_every: Duration,
+    /// By when a server that was never seen to tell its progress should have told it.
+    told_by: Option<Instant>,
+    /// A read that is under way, to prove that the server is there.
+    proof: Option<BoxFuture<'static, Result<()>>>,
+}
+
+/// What a server says.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// It answers the watch.
+    Told(WatchResponse),
+    /// It is there, and the watch has nothing to tell.
+    Alive,
 }
 
 impl ChangeFeed {
@@ -48,14 +69,19 @@ impl ChangeFeed {
             connection,
             stream,
             position: position(op, created.header())?,
+            key: range.0.to_owned(),
             ask_at: Instant::now() + ask_every,
             ask_every,
+            told_by: None,
+            proof: None,
         })
     }
 
     /// Skips what a read at this position, made since the feed was opened, already holds.
     pub(crate) fn skip_to(&mut self, read: Position) -> Result<()> {
-        if read.cluster != self.position.cluster || read.revision < self.position.revision {
+        let watched = self.position;
+        let is_other = read.cluster != watched.cluster || read.revision < watched.revision;
+        if is_other && watched.cluster != NO_CLUSTER {
             return Err(Error::new(ErrorKind::Outdated, self.op)
                 .because("the watch and the read were answered from different histories"));
         }
@@ -68,39 +94,93 @@ impl ChangeFeed {
         self.position
     }
 
-    /// The server's next answer. An error ends the feed. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Result<WatchResponse> {
+    /// The server's next news. An error ends the feed. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<News> {
         loop {
             tokio::select! {
                 biased;
                 closed = self.client.closed(self.op) => return Err(closed),
-                answer = self.stream.message() => return match answer {
-                    Ok(Some(answer)) => Ok(answer),
+                answer = caught(self.stream.message()) => return match answer {
+                    Ok(Some(answer)) => {
+                        if answer.watch_id() == ALL_WATCHES {
+                            self.connection.note_progress(Progress::Told);
+                            self.told_by = None;
+                        }
+                        Ok(News::Told(answer))
+                    }
                     Ok(None) => Err(self.failed(stream_ended())),
                     Err(error) => Err(self.failed(error)),
                 },
+                proved = ended(&mut self.proof) => {
+                    self.proof = None;
+                    return match proved {
+                        Ok(()) => {
+                            self.note_no_progress();
+                            Ok(News::Alive)
+                        }
+                        Err(error) => {
+                            self.client.retire(&self.connection);
+                            Err(error)
+                        }
+                    };
+                }
+                () = at(self.told_by) => {
+                    self.told_by = None;
+                    self.prove();
+                }
                 () = sleep_until(self.ask_at) => {
                     self.ask_at = Instant::now() + self.ask_every;
-                    if let Err(error) = self.stream.request_progress().await {
-                        return Err(self.failed(error));
+                    match self.connection.progress() {
+                        Progress::NeverTold => self.prove(),
+                        known => {
+                            if let Err(error) = self.stream.request_progress().await {
+                                return Err(self.failed(error));
+                            }
+                            if known == Progress::Unknown {
+                                let limit = self.client.config().keep_alive_timeout;
+                                self.told_by.get_or_insert(Instant::now() + limit);
+                            }
+                        }
                     }
                 }
             }
         }
     }
 
-    /// Hands each entry that an answer tells as new to `apply`. A deleted one has no version.
-    pub(crate) fn take(
-        &mut self,
-        answer: &WatchResponse,
-        mut apply: impl FnMut(&KeyValue),
-    ) -> Result<()> {
+    /// Reads over the connection of the watch.
+    fn prove(&mut self) {
+        let (op, cluster) = (self.op, self.position.cluster);
+        let limit = self.client.config().request_timeout;
+        let (mut kv, key) = (self.connection.kv(), self.key.clone());
+        self.proof.get_or_insert_with(|| {
+            Box::pin(async move {
+                let keys_only = GetOptions::new().with_keys_only();
+                let reading = timeout(limit, caught(kv.get(key, Some(keys_only)))).await;
+                let read = reading.map_err(|_| no_answer(op, limit))?;
+                let read = read.map_err(|error| translate(op, error))?;
+                check_cluster(op, cluster, position(op, read.header())?)
+            })
+        });
+    }
+
+    fn note_no_progress(&self) {
+        if self.connection.progress() == Progress::Unknown {
+            info!(
+                endpoint = self.connection.endpoint(),
+                "the server does not tell how far a watch is, as etcd's proxy: reads show that it is there"
+            );
+            self.connection.note_progress(Progress::NeverTold);
+        }
+    }
+
+    /// Hands each entry that is told as new to `apply`. A deleted one has no version.
+    pub(crate) fn take(&mut self, news: &News, mut apply: impl FnMut(&KeyValue)) -> Result<()> {
+        let News::Told(answer) = news else {
+            return Ok(());
+        };
         self.client.check_watch(self.op, &self.connection, answer)?;
         let at = position(self.op, answer.header())?;
-        if at.cluster != self.position.cluster {
-            return Err(Error::new(ErrorKind::Outdated, self.op)
-                .because("another cluster answers the watch now"));
-        }
+        check_cluster(self.op, self.position.cluster, at)?;
         // Several events may have one revision, but they come in one answer.
         let seen = self.position.revision;
         for entry in answer.events().iter().filter_map(Event::kv) {
@@ -111,7 +191,8 @@ impl ChangeFeed {
         }
         // Servers before 3.4.25 and 3.5.8 may answer a progress request before the events up to its revision. So it proves
         // that the server lives, but moves nothing. A notification for this very watch does.
-        if answer.events().is_empty() && answer.watch_id() != ALL_WATCHES {
+        let is_of_watch = answer.watch_id() != ALL_WATCHES && at.cluster != NO_CLUSTER;
+        if answer.events().is_empty() && is_of_watch {
             self.position.revision = seen.max(at.revision);
         }
         Ok(())
@@ -125,5 +206,39 @@ impl ChangeFeed {
     fn failed(&self, error: etcd_client::Error) -> Error {
         self.client.retire(&self.connection);
         translate(self.op, error)
+    }
+}
+
+/// An error if an answer comes from another cluster than that of the watch.
+fn check_cluster(op: &'static str, watched: u64, answered: Position) -> Result<()> {
+    if answered.cluster != watched && answered.cluster != NO_CLUSTER {
+        return Err(
+            Error::new(ErrorKind::Outdated, op).because("another cluster answers the watch now")
+        );
+    }
+    Ok(())
+}
+
+/// The outcome of what is under way. Cancel-safe.
+async fn ended<T>(running: &mut Option<BoxFuture<'static, T>>) -> T {
+    match running {
+        Some(running) => running.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl fmt::Debug for ChangeFeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChangeFeed")
+            .field("key", &self.key)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
     }
 }

@@ -1,17 +1,19 @@
 //! One connection to one of several endpoints.
 //!
 //! etcd-client's own balancing keeps offering endpoints that are dead, so we choose: all endpoints are tried, each with a head
-//! start over the next, and the first that answers a read is kept until a request fails on it or is given up. The next
-//! connection is then tried at another endpoint first, with the files read and the login done again.
+//! start over the next, and so are all addresses of an endpoint that is a name. The first that answers a read is kept until a
+//! request fails on it or is given up. The next connection is then tried at another endpoint first, with names looked up, the files
+//! read and the login done again.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use etcd_client::{
-    Channel, ClusterClient, ConnectOptions, GetOptions, KvClient, LeaseClient, MaintenanceClient,
-    TlsOptions, WatchClient,
+    Channel, ClusterClient, ConnectOptions, GetOptions, GetResponse, KvClient, LeaseClient,
+    MaintenanceClient, ResponseHeader, TlsOptions, WatchClient,
 };
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use sd_core::sync::lock;
@@ -19,14 +21,19 @@ use sd_core::{Error, ErrorKind, Result};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::{Endpoint, Uri};
 
+use crate::client::addresses::{Addresses, Reached};
 use crate::client::credentials::Credentials;
-use crate::client::error::{is_login_needless, is_unreachable, translate};
+use crate::client::error::{caught, is_login_needless, is_unreachable, translate};
+use crate::client::members::{Candidate, Members};
 use crate::config::EtcdConfig;
 
 /// How long an endpoint is tried alone before the next one is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(200);
+/// After how many intervals of keep-alives the members are asked for again.
+const MEMBERS_EVERY: u32 = 5;
 /// A request that was given up after this long counts against its connection; one given up sooner was not wanted any more.
 const SUSPECT_AFTER: Duration = Duration::from_millis(300);
 /// A page of records may be larger than the 4 MiB that tonic takes by default. etcd limits each record, we the page.
@@ -38,6 +45,8 @@ pub(crate) struct Connector {
     slot: Mutex<Arc<Slot>>,
     /// Which endpoint goes first.
     turn: AtomicUsize,
+    addresses: Addresses,
+    members: Arc<Members>,
 }
 
 /// A connection, once it was needed.
@@ -58,6 +67,27 @@ pub(crate) struct Connection {
 struct Member {
     endpoint: String,
     etcd: etcd_client::Client,
+    progress_told: AtomicBool,
+    progress_never_told: AtomicBool,
+    /// Ends with the connection.
+    _following: Option<AbortOnDropHandle<()>>,
+}
+
+/// Whether a server answers when it is asked how far a watch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    Unknown,
+    Told,
+    /// As etcd's proxy.
+    NeverTold,
+}
+
+/// Why an attempt to connect came to nothing.
+enum Failed {
+    /// Another endpoint may do better. Says which one it was.
+    Unreachable(String),
+    /// The cluster answered, and the other members would say the same.
+    Refused(Error),
 }
 
 impl Connector {
@@ -68,6 +98,8 @@ impl Connector {
             turn: AtomicUsize::new(fastrand::usize(..)),
             config,
             slot: Mutex::default(),
+            addresses: Addresses::of_system(),
+            members: Arc::default(),
         }
     }
 
@@ -103,9 +135,14 @@ impl Connector {
     /// The version that the member at one of the endpoints runs, asked for on a connection of its own.
     pub(crate) async fn version_at(&self, op: &'static str, endpoint: &str) -> Result<String> {
         let credentials = self.credentials(op).await?;
-        let opened = self.open_endpoint(op, endpoint, &credentials).await;
-        let mut etcd = opened.map_err(|(_, error)| error)?.etcd;
-        let status = etcd.status().await.map_err(|error| translate(op, error))?;
+        let candidate = Candidate {
+            url: endpoint.to_owned(),
+            cluster: None,
+        };
+        let opened = self.open_endpoint(op, &candidate, &credentials).await;
+        let mut etcd = opened.map_err(|failed| failed.into_error(op))?;
+        let asked = caught(etcd.status()).await;
+        let status = asked.map_err(|error| translate(op, error))?;
         Ok(status.version().to_owned())
     }
 
@@ -121,54 +158,70 @@ impl Connector {
     /// Connects to the first endpoint that answers.
     async fn open(&self, op: &'static str) -> Result<Member> {
         let credentials = self.credentials(op).await?;
-        let endpoints = &self.config.endpoints;
-        let first = self.turn.load(Ordering::Relaxed) % endpoints.len().max(1);
-        let mut waiting = endpoints.iter().cycle().skip(first).take(endpoints.len());
-        let mut left = endpoints.len();
-        let mut running = FuturesUnordered::new();
-        let mut failed: Vec<String> = Vec::new();
-        loop {
-            if let Some(endpoint) = waiting.next() {
-                running.push(self.open_endpoint(op, endpoint, &credentials));
-                left -= 1;
-            }
-            tokio::select! {
-                done = running.next() => match done {
-                    Some(Ok(member)) => return Ok(member),
-                    Some(Err((endpoint, error))) if is_unreachable(&error) => {
-                        failed.push(format!("{endpoint}: {}", cause(&error)));
-                    }
-                    // The cluster answered, and the other members would say the same.
-                    Some(Err((_, error))) => return Err(error),
-                    None => {
-                        return Err(Error::new(ErrorKind::Unavailable, op).because(failed.join("; ")));
-                    }
-                },
-                () = sleep(HEAD_START), if left > 0 => {}
-            }
-        }
+        let candidates = self.members.beside(&self.config.endpoints);
+        let first = self.turn.load(Ordering::Relaxed) % candidates.len().max(1);
+        let by_turns = candidates.iter().cycle().skip(first).take(candidates.len());
+        let attempts = by_turns.map(|candidate| {
+            let opening = self.open_endpoint(op, candidate, &credentials);
+            async move { opening.await.map(|etcd| (candidate.url.clone(), etcd)) }
+        });
+        let (endpoint, etcd) = race(attempts.collect())
+            .await
+            .map_err(|failed| failed.into_error(op))?;
+        let following = self.config.follow_members.then(|| {
+            let every = self.config.keep_alive_interval * MEMBERS_EVERY;
+            let is_tls = self.config.endpoints.speak_tls();
+            self.members.follow(etcd.cluster_client(), is_tls, every)
+        });
+        Ok(Member {
+            endpoint,
+            etcd,
+            progress_told: AtomicBool::new(false),
+            progress_never_told: AtomicBool::new(false),
+            _following: following,
+        })
     }
 
-    /// Connects to one endpoint, logs in, and proves with a read that it is part of a working cluster.
-    async fn open_endpoint<'a>(
+    /// Connects to one endpoint, at the first of its addresses that answers.
+    async fn open_endpoint(
         &self,
         op: &'static str,
-        endpoint: &'a str,
+        candidate: &Candidate,
         credentials: &Credentials,
-    ) -> Result<Member, (&'a str, Error)> {
-        let failed = |error| (endpoint, translate(op, error));
-        let (config, url, tls) = (
+    ) -> Result<etcd_client::Client, Failed> {
+        let broken =
+            |error: &dyn fmt::Display| Failed::Unreachable(format!("{}: {error}", candidate.url));
+        let url: Uri = candidate.url.parse().map_err(|error| broken(&error))?;
+        let addresses = self.addresses.of(&url, self.config.connect_timeout).await;
+        let addresses = addresses.map_err(|why| broken(&why))?;
+        let attempts = addresses
+            .iter()
+            .map(|reached| self.open_address(op, candidate, reached, credentials));
+        race(attempts.collect()).await
+    }
+
+    /// Connects to one address, logs in, and proves with a read that it is part of a working cluster.
+    async fn open_address(
+        &self,
+        op: &'static str,
+        candidate: &Candidate,
+        reached: &Reached,
+        credentials: &Credentials,
+    ) -> Result<etcd_client::Client, Failed> {
+        let failed = |error: Error| Failed::new(candidate, reached, error);
+        let (config, reached_at, tls) = (
             self.config.clone(),
-            endpoint.to_owned(),
+            reached.clone(),
             credentials.tls.clone(),
         );
-        let prepared = off_runtime(op, move || prepare(&config, &url, tls))
+        let url = candidate.url.clone();
+        let prepared = off_runtime(op, move || prepare(&config, &url, &reached_at, tls))
             .await
-            .map_err(|error| (endpoint, error))?
+            .and_then(|prepared| prepared.map_err(|error| translate(op, error)))
             .map_err(failed)?;
         let connect = |options| {
             let channel = Channel::Tonic(prepared.connect_lazy());
-            etcd_client::Client::from_channel(channel, Some(options))
+            caught(etcd_client::Client::from_channel(channel, Some(options)))
         };
         // A member that is cut off from the others says so instead of being silent.
         let options = ConnectOptions::new().with_require_leader(true);
@@ -181,19 +234,86 @@ impl Connector {
                 }
             }
         };
-        let mut etcd = connected.map_err(failed)?;
+        let mut etcd = connected.map_err(|error| failed(translate(op, error)))?;
         let probe = GetOptions::new().with_count_only();
-        match etcd
-            .get(self.config.prefix.as_str(), Some(probe))
-            .await
-            .map_err(failed)
-        {
-            Err((_, error)) if is_unreachable(&error) => Err((endpoint, error)),
+        let probed = caught(etcd.get(self.config.prefix.as_str(), Some(probe))).await;
+        let probed = probed.map_err(|error| translate(op, error));
+        if let Some(cluster) = candidate.cluster {
+            let header = probed.as_ref().ok().and_then(GetResponse::header);
+            let told = header.map(ResponseHeader::cluster_id);
+            check_cluster(op, &mut etcd, told, cluster)
+                .await
+                .map_err(failed)?;
+        }
+        match probed {
+            Err(error) if is_unreachable(&error) => Err(failed(error)),
             // Even a refusal is an answer.
-            _ => Ok(Member {
-                endpoint: endpoint.to_owned(),
-                etcd,
-            }),
+            _ => Ok(etcd),
+        }
+    }
+}
+
+/// Proves that a server is of this cluster, given what it `told` when it was read.
+async fn check_cluster(
+    op: &'static str,
+    etcd: &mut etcd_client::Client,
+    told: Option<u64>,
+    cluster: u64,
+) -> Result<()> {
+    let mut told = told;
+    if told.is_none() {
+        // Without the right to read, the list of members says it.
+        let listed = caught(etcd.member_list()).await;
+        let listed = listed.map_err(|error| translate(op, error))?;
+        told = listed.header().map(ResponseHeader::cluster_id);
+    }
+    if told != Some(cluster) {
+        return Err(Error::new(ErrorKind::Unavailable, op)
+            .because("it was named as a member of the cluster, and answers for another one"));
+    }
+    Ok(())
+}
+
+impl Failed {
+    /// What was only learnt of may be anything, so that its refusal says nothing of the cluster.
+    fn new(candidate: &Candidate, reached: &Reached, error: Error) -> Self {
+        if !is_unreachable(&error) && candidate.cluster.is_none() {
+            return Self::Refused(error);
+        }
+        let (endpoint, why) = (&candidate.url, cause(&error));
+        if reached.name.is_none() {
+            return Self::Unreachable(format!("{endpoint}: {why}"));
+        }
+        let address = reached.url.authority().map_or("", |at| at.as_str());
+        Self::Unreachable(format!("{endpoint} at {address}: {why}"))
+    }
+
+    fn into_error(self, op: &'static str) -> Error {
+        match self {
+            Self::Unreachable(why) => Error::new(ErrorKind::Unavailable, op).because(why),
+            Self::Refused(error) => error,
+        }
+    }
+}
+
+/// Starts the attempts in their order, each when one before it has failed or had its head start. Returns the first that succeeds or
+/// is refused; if none is, what all of them say.
+async fn race<T, F>(attempts: Vec<F>) -> Result<T, Failed>
+where
+    F: Future<Output = Result<T, Failed>>,
+{
+    let mut attempts = attempts.into_iter();
+    let mut running = FuturesUnordered::new();
+    let mut failed: Vec<String> = Vec::new();
+    loop {
+        running.extend(attempts.next());
+        tokio::select! {
+            done = running.next() => match done {
+                Some(Err(Failed::Unreachable(why))) => failed.push(why),
+                Some(done) => return done,
+                None => return Err(Failed::Unreachable(failed.join("; "))),
+            },
+            () = sleep(HEAD_START), if attempts.len() > 0 => {}
         }
     }
 }
@@ -210,6 +330,26 @@ impl Connection {
 
     pub(crate) fn endpoint(&self) -> &str {
         &self.member.endpoint
+    }
+
+    /// Whether the server was seen to tell how far a watch is. Once it was, that stays.
+    pub(crate) fn progress(&self) -> Progress {
+        if self.member.progress_told.load(Ordering::Relaxed) {
+            Progress::Told
+        } else if self.member.progress_never_told.load(Ordering::Relaxed) {
+            Progress::NeverTold
+        } else {
+            Progress::Unknown
+        }
+    }
+
+    pub(crate) fn note_progress(&self, seen: Progress) {
+        let seen = match seen {
+            Progress::Unknown => return,
+            Progress::Told => &self.member.progress_told,
+            Progress::NeverTold => &self.member.progress_never_told,
+        };
+        seen.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn cluster(&self) -> ClusterClient {
@@ -277,23 +417,31 @@ impl Drop for Unanswered<'_> {
     }
 }
 
-/// What it takes to connect to one endpoint. Blocks: for TLS, the issuers that the operating system trusts are read from its files.
+/// What it takes to connect to one address of the endpoint at `url`. Blocks: for TLS, the issuers that the operating system trusts are
+/// read from its files.
 fn prepare(
     config: &EtcdConfig,
     url: &str,
+    reached: &Reached,
     tls: Option<TlsOptions>,
 ) -> Result<Endpoint, etcd_client::Error> {
-    let endpoint = Endpoint::from(url.parse::<Uri>()?)
+    let endpoint = Endpoint::from(reached.url.clone())
+        .origin(url.parse::<Uri>()?)
         .connect_timeout(config.connect_timeout)
         .http2_keep_alive_interval(config.keep_alive_interval)
         .keep_alive_timeout(config.keep_alive_timeout)
         // etcd takes pings on a connection without any request for an attack and hangs up. A connection that died idle is found
         // out by the next request.
         .keep_alive_while_idle(false);
-    match tls {
-        None => Ok(endpoint),
-        Some(tls) => Ok(endpoint.tls_config(tls)?),
-    }
+    let Some(tls) = tls else {
+        return Ok(endpoint);
+    };
+    // The certificate is of the name, unless another one is expected.
+    let tls = match &reached.name {
+        Some(name) if config.server_name.is_none() => tls.domain_name(name),
+        _ => tls,
+    };
+    Ok(endpoint.tls_config(tls)?)
 }
 
 /// Does what blocks where no task waits for the thread.
@@ -315,6 +463,9 @@ mod tests {
     use std::process::Command;
     use std::sync::mpsc;
 
+    use futures_util::future::{FutureExt, ready};
+    use sd_testing::required_env;
+    use tokio::net::TcpListener;
     use tokio::time::timeout;
 
     use super::*;
@@ -346,5 +497,40 @@ mod tests {
         let error = connecting.await.err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.report());
         writer.join().unwrap();
+    }
+
+    /// As with a name that moved while a server was replaced, or one that names several servers.
+    #[tokio::test]
+    #[ignore = "needs etcd: cargo xtask test --backend etcd"]
+    async fn a_name_is_looked_up_for_each_connection_and_each_of_its_addresses_tried() {
+        let url: Uri = required_env("SD_TEST_ETCD").unwrap().parse().unwrap();
+        let etcd = url.authority().unwrap().as_str().parse().unwrap();
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let gone = {
+            let address = gone.local_addr().unwrap();
+            drop(gone);
+            address
+        };
+        let told = Arc::new(Mutex::new(vec![gone]));
+        let lookup = {
+            let told = Arc::clone(&told);
+            move |_, _| ready(Ok(lock(&told).clone())).boxed()
+        };
+        let config = EtcdConfig::new(["http://etcd.example:2379"]);
+        let mut connector = Connector::new(config.checked().unwrap());
+        connector.addresses = Addresses::found_by(lookup);
+        let error = connector.connection("test").await.err().unwrap();
+        let report = error.report().to_string();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{report}");
+        assert!(
+            report.contains("etcd.example:2379 at 127.0.0.1:"),
+            "{report}"
+        );
+
+        *lock(&told) = vec![gone, silent.local_addr().unwrap(), etcd];
+        let connection = timeout(LONG, connector.connection("test")).await.unwrap();
+        let mut kv = connection.unwrap().kv();
+        kv.get("none", None).await.unwrap();
     }
 }

@@ -1,15 +1,18 @@
 //! What etcd and its client answer when something fails, in our kinds.
 
-use sd_core::{Error, ErrorKind};
+use std::future::Future;
+
+use sd_backend::with_hint;
+use sd_core::{Error, ErrorKind, panics};
 use tonic::{Code, Status};
 
 /// An etcd error as ours.
 pub(crate) fn translate(op: &'static str, error: etcd_client::Error) -> Error {
-    Error::new(kind(&error), op).with_source(match error {
+    Error::new(kind(&error), op).with_source(with_hint(match error {
         // The status alone: etcd-client's own text around it says nothing more.
         etcd_client::Error::GRpcStatus(status) => explain(&status),
         other => other.to_string(),
-    })
+    }))
 }
 
 fn explain(status: &Status) -> String {
@@ -27,6 +30,24 @@ fn explain(status: &Status) -> String {
         status.code().description().clone_into(&mut text);
     }
     text
+}
+
+/// Does a request, and makes an error of a panic of the client crate: tonic's at trailers that are not as it expects, for instance.
+/// Another endpoint may do better. Cancel-safe as far as the request is.
+pub(crate) fn caught<T>(
+    request: impl Future<Output = Result<T, etcd_client::Error>>,
+) -> impl Future<Output = Result<T, etcd_client::Error>> {
+    // A request is large, and so would be everything that waits for one.
+    let request = Box::pin(request);
+    async move {
+        let answered = panics::caught("read the answer", async { Ok(request.await) }).await;
+        answered.unwrap_or_else(|panic| {
+            Err(etcd_client::Error::WatchError(format!(
+                "the client cannot take the server's answer: {}",
+                panic.report()
+            )))
+        })
+    }
 }
 
 /// Whether another endpoint may do better.
@@ -82,10 +103,10 @@ fn status_kind(status: &Status) -> ErrorKind {
         Code::NotFound => ErrorKind::NotFound,
         Code::PermissionDenied | Code::Unauthenticated => ErrorKind::Denied,
         Code::InvalidArgument if is_about_login(message) => ErrorKind::Denied,
-        Code::InvalidArgument => ErrorKind::InvalidInput,
+        // A proxy that knows no gRPC, or not this method, is "unimplemented" as well.
+        Code::InvalidArgument | Code::Unimplemented => ErrorKind::Rejected,
         Code::ResourceExhausted => ErrorKind::RateLimited { retry_after: None },
         Code::DataLoss => ErrorKind::InvalidData,
-        Code::Unimplemented => ErrorKind::Unsupported,
         // Whatever else it is, the request itself was not at fault.
         _ => ErrorKind::Unavailable,
     }
@@ -169,7 +190,12 @@ mod tests {
             (
                 Code::InvalidArgument,
                 "etcdserver: request is too large",
-                ErrorKind::InvalidInput,
+                ErrorKind::Rejected,
+            ),
+            (
+                Code::Unimplemented,
+                "unknown service etcdserverpb.Watch",
+                ErrorKind::Rejected,
             ),
             (
                 Code::ResourceExhausted,

@@ -9,7 +9,7 @@ use sd_core::{ElectionName, Incarnation, Instance, InstanceId, Override, Service
 
 use super::frozen::{self, FrozenRecord};
 use super::gokit::{PATH, SCHEME};
-use super::overrides::{self, Overriding};
+use super::overrides::{self, StoredOverride};
 use super::{Layout, Origin, Record, decode};
 use crate::codec::json::encode_withdrawn;
 use crate::config::format::Format;
@@ -187,7 +187,7 @@ fn an_override_is_written_as_before_and_the_first_version_skips_it_alone() {
         let layout = Layout::new(PREFIX, Format::Json);
         let written = layout.override_key(record.service(), record.id());
         assert_eq!(written.as_ref(), Some(key));
-        let overriding = Overriding {
+        let overriding = StoredOverride {
             said,
             incarnation: record.incarnation(),
             created: ORIGIN.create_revision,

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use sd_core::Instance;
+use sd_core::{Instance, brief};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Error, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -31,7 +31,7 @@ pub(crate) fn encode_withdrawn(instance: &Instance) -> Result<Vec<u8>, serde_jso
 
 /// The instance that `value` says, and whether it is being withdrawn. An error says why it cannot be understood.
 pub(crate) fn decode(value: &[u8]) -> Result<(Instance, bool), String> {
-    let stored: Stored = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+    let stored: Stored = serde_json::from_slice(value).map_err(brief)?;
     Ok((stored.instance, stored.withdrawn))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! An override lies in the folder of our records, so that all who read or watch them have it: at the end of the record's key, after
 //! [`FOLDER`]. No id of ours is written so, since one that begins with a slash holds no other. In go-kit's layout one may be, so a value
-//! there that is no JSON is what go-kit means by it. Readers that know of no overrides take one for an entry that they cannot read, and
+//! there that has not the fields of an override is what another program means by it. Readers that know of no overrides take one for an entry that they cannot read, and
 //! skip it.
 
 use sd_core::{Incarnation, Instance, Override};
@@ -13,7 +13,7 @@ const FOLDER: &str = "/override/";
 
 /// What an operator says of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Overriding {
+pub(crate) struct StoredOverride {
     pub(crate) said: Override,
     pub(crate) incarnation: Incarnation,
     /// The create revision of the record. One that is written again is another record, even if its run is the same.
@@ -27,7 +27,7 @@ struct Json {
     create_revision: i64,
 }
 
-impl Overriding {
+impl StoredOverride {
     /// What it says of a record, if this is the record that it is about.
     pub(crate) fn of(&self, instance: &Instance, create_revision: i64) -> Option<Override> {
         let is_it = self.incarnation == instance.incarnation() && self.created == create_revision;
@@ -45,7 +45,7 @@ pub(crate) fn record_suffix(suffix: &str) -> Option<&str> {
     suffix.strip_prefix(FOLDER)
 }
 
-pub(crate) fn encode(overriding: &Overriding) -> Result<Vec<u8>, serde_json::Error> {
+pub(crate) fn encode(overriding: &StoredOverride) -> Result<Vec<u8>, serde_json::Error> {
     serde_json::to_vec(&Json {
         r#override: overriding.said.as_str().to_owned(),
         incarnation: overriding.incarnation,
@@ -53,12 +53,17 @@ pub(crate) fn encode(overriding: &Overriding) -> Result<Vec<u8>, serde_json::Err
     })
 }
 
+/// Whether `value` is an override, of this version or a later one. What another program keeps in its place is not.
+pub(crate) fn is_override(value: &[u8]) -> bool {
+    serde_json::from_slice::<Json>(value).is_ok()
+}
+
 /// The override that `value` says. An error says why it cannot be understood.
-pub(crate) fn decode(value: &[u8]) -> Result<Overriding, String> {
+pub(crate) fn decode(value: &[u8]) -> Result<StoredOverride, String> {
     let json: Json = serde_json::from_slice(value).map_err(|error| error.to_string())?;
     let said = Override::from_name(&json.r#override)
         .ok_or_else(|| format!("{:?} is an override of a later version", json.r#override))?;
-    Ok(Overriding {
+    Ok(StoredOverride {
         said,
         incarnation: json.incarnation,
         created: json.create_revision,
@@ -76,7 +81,7 @@ mod tests {
     #[test]
     fn an_override_is_of_one_run_and_of_one_of_its_records() {
         let instance = Instance::new("s", "h:1").unwrap();
-        let overriding = Overriding {
+        let overriding = StoredOverride {
             said: Override::Draining,
             incarnation: instance.incarnation(),
             created: 7,
@@ -94,6 +99,23 @@ mod tests {
         let later = br#"{"override":"later","incarnation":"1","create_revision":1}"#;
         assert!(decode(later).unwrap_err().contains("later version"));
         assert!(decode(b"{}").unwrap_err().contains("missing field"));
+    }
+
+    #[test]
+    fn what_another_program_keeps_is_no_override_whatever_it_is_written_in() {
+        let ours = br#" {"override":"later","incarnation":"1","create_revision":1,"until":"noon"}"#;
+        assert!(is_override(ours));
+        for other in [
+            &b"{}"[..],
+            br#"{"override":"draining"}"#,
+            br#"{"override":true,"incarnation":"1","create_revision":1}"#,
+            br#"{"override":"draining","incarnation":"1","create_revision":"1"}"#,
+            br#"{"name":"override","address":"h:1"}"#,
+            b"http://h:1",
+            b"",
+        ] {
+            assert!(!is_override(other), "{other:?}");
+        }
     }
 
     proptest! {

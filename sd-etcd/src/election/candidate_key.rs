@@ -22,11 +22,21 @@ pub(crate) struct CandidateKey {
     pub(crate) created: Position,
 }
 
+/// What is before an entry in the queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ahead {
+    /// The key of the entry directly before it.
+    pub(crate) next: Vec<u8>,
+    /// The key of the one before that. If there is none, the next one leads.
+    pub(crate) beyond: Option<Vec<u8>>,
+    /// The revision at which that was read. What is before an entry only gets less.
+    pub(crate) read_at: i64,
+}
+
 /// Where an entry stands in the queue.
 #[derive(Clone, Debug)]
 pub(crate) enum EntryState {
-    /// Behind the entry with this key.
-    Behind(Vec<u8>),
+    Behind(Ahead),
     First,
     /// Not there any more.
     Gone(Error),
@@ -72,14 +82,19 @@ impl CandidateKey {
         Some(Error::new(kind, op).because(format!("{} {what}", self.key)))
     }
 
-    /// Reads whether the entry is there and which one is before it. The server looks through all candidates for that.
+    /// Reads whether the entry is there and which ones are before it. The server looks through all candidates for that.
     pub(crate) async fn look(&self, op: &'static str) -> Result<EntryState> {
         let (start, end) = self.keys.entries();
-        let one_before = TxnOp::get(start, Some(self.one_before().with_range(end)));
-        let (loss, [before]) = self.read_with_own(op, self.get_own(), [one_before]).await?;
-        Ok(match (loss, before) {
+        let before = TxnOp::get(start, Some(self.before(2).with_range(end)));
+        let (loss, at, [before]) = self.read_with_own(op, self.get_own(), [before]).await?;
+        let mut before = before.iter().map(|entry| entry.key().to_vec());
+        Ok(match (loss, before.next()) {
             (Some(loss), _) => EntryState::Gone(loss),
-            (None, Some(before)) => EntryState::Behind(before.key().to_vec()),
+            (None, Some(next)) => EntryState::Behind(Ahead {
+                next,
+                beyond: before.next(),
+                read_at: at.revision,
+            }),
             (None, None) => EntryState::First,
         })
     }
@@ -89,24 +104,25 @@ impl CandidateKey {
     /// outdated.
     pub(crate) async fn is_known_as_first(&self, op: &'static str) -> Result<bool> {
         let (start, end) = self.keys.entries();
-        let one_before = self.one_before().with_range(end).with_serializable();
-        let one_before = TxnOp::get(start, Some(one_before));
+        let before = self.before(1).with_range(end).with_serializable();
+        let before = TxnOp::get(start, Some(before));
         let own = TxnOp::get(self.key.as_str(), Some(key_only().with_serializable()));
-        let (loss, [before]) = self.read_with_own(op, own, [one_before]).await?;
-        Ok(loss.is_none() && before.is_none())
+        let (loss, _, [before]) = self.read_with_own(op, own, [before]).await?;
+        Ok(loss.is_none() && before.is_empty())
     }
 
-    fn one_before(&self) -> GetOptions {
+    /// The last ones before the entry, nearest first.
+    fn before(&self, most: i64) -> GetOptions {
         GetOptions::new()
             .with_max_create_revision(self.created.revision - 1)
             .with_sort(SortTarget::Create, SortOrder::Descend)
-            .with_limit(1)
+            .with_limit(most)
             .with_keys_only()
     }
 
     /// Reads whether the entry is there: `Some` says why not.
     pub(crate) async fn check(&self, op: &'static str) -> Result<Option<Error>> {
-        let (loss, []) = self.read_with_own(op, self.get_own(), []).await?;
+        let (loss, _, []) = self.read_with_own(op, self.get_own(), []).await?;
         Ok(loss)
     }
 
@@ -118,32 +134,32 @@ impl CandidateKey {
         other: Vec<u8>,
     ) -> Result<(Option<Error>, bool)> {
         let other = TxnOp::get(other, Some(key_only()));
-        let (loss, [other]) = self.read_with_own(op, self.get_own(), [other]).await?;
-        let is_before = |other: KeyValue| other.create_revision() < self.created.revision;
-        Ok((loss, other.is_some_and(is_before)))
+        let (loss, _, [other]) = self.read_with_own(op, self.get_own(), [other]).await?;
+        let is_before = |other: &KeyValue| other.create_revision() < self.created.revision;
+        Ok((loss, other.iter().any(is_before)))
     }
 
     pub(crate) fn get_own(&self) -> TxnOp {
         TxnOp::get(self.key.as_str(), Some(key_only()))
     }
 
-    /// Why the entry is gone, if it is, and what each further read finds first: as of one moment, and linearizable unless each read
-    /// is serializable.
+    /// Why the entry is gone, if it is, and what each further read finds: as of one moment, which is told, and linearizable unless each
+    /// read is serializable.
     async fn read_with_own<const N: usize>(
         &self,
         op: &'static str,
         own: TxnOp,
         reads: [TxnOp; N],
-    ) -> Result<(Option<Error>, [Option<KeyValue>; N])> {
+    ) -> Result<(Option<Error>, Position, [Vec<KeyValue>; N])> {
         let all: Vec<TxnOp> = std::iter::once(own).chain(reads).collect();
         let txn = Txn::new().and_then(all);
         let answer = self.client.repeatable_txn(op, &txn).await?;
-        let mut found = found_sets(&answer)
-            .into_iter()
-            .map(|set| set.into_iter().next());
-        let own = found.next().flatten();
-        let loss = self.loss(op, position(op, answer.header())?, own.as_ref());
-        Ok((loss, std::array::from_fn(|_| found.next().flatten())))
+        let at = position(op, answer.header())?;
+        let mut found = found_sets(&answer).into_iter();
+        let own = found.next().unwrap_or_default();
+        let loss = self.loss(op, at, own.first());
+        let found = std::array::from_fn(|_| found.next().unwrap_or_default());
+        Ok((loss, at, found))
     }
 }
 

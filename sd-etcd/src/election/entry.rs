@@ -1,7 +1,8 @@
 //! One candidate's entry: told where it stands, kept alive, proved to be ours.
 //!
-//! Everything is decided by reading: the watch only says when to read again. So a lost, doubled or late event does no harm, and a
-//! dropped call is made good by the next one.
+//! Almost everything is decided by reading: the watch only says when to read again. So a lost, doubled or late event does no harm, and
+//! a dropped call is made good by the next one. What a watch may tell by itself is that the entry is the first now: see
+//! [`DeletionWatch`].
 
 use std::sync::{Arc, Mutex};
 
@@ -17,8 +18,8 @@ use tokio::sync::watch;
 
 use crate::client::Client;
 use crate::client::answer::{found, position};
-use crate::election::candidate_key::{CandidateKey, EntryState};
-use crate::election::deletion_watch::DeletionWatch;
+use crate::election::candidate_key::{Ahead, CandidateKey, EntryState};
+use crate::election::deletion_watch::{DeletionWatch, Woken};
 use crate::election::term_record;
 
 /// An entry under one key, attached to one lease.
@@ -90,8 +91,13 @@ impl EtcdEntry {
 
     /// Makes a call that waits read again where the entry stands.
     fn invalidate(&self) {
+        self.note(None);
+    }
+
+    /// Takes it that the entry stands there. What a read says that began before is not kept.
+    fn note(&self, state: Option<EntryState>) {
         self.known.send_modify(|known| {
-            known.state = None;
+            known.state = state;
             known.generation += 1;
         });
     }
@@ -103,11 +109,11 @@ impl EtcdEntry {
         let _ = known.wait_for(|known| known.generation != generation).await;
     }
 
-    /// Reads whether the entry is there: `Some` says why not. Invalidates what is known if it is not there, or if the one `behind`
-    /// which it waits is not.
-    async fn check(&self, op: &'static str, behind: Option<Vec<u8>>) -> Result<Option<Error>> {
-        let (loss, same) = match behind {
-            Some(key) => self.candidate.check_both(op, key).await?,
+    /// Reads whether the entry is there: `Some` says why not. Invalidates what is known if it is not there, or if the one before it is
+    /// not.
+    async fn check(&self, op: &'static str, ahead: Option<&Ahead>) -> Result<Option<Error>> {
+        let (loss, same) = match ahead {
+            Some(ahead) => self.candidate.check_both(op, ahead.next.clone()).await?,
             None => (self.candidate.check(op).await?, true),
         };
         if loss.is_some() || !same {
@@ -151,27 +157,30 @@ impl EtcdEntry {
             if !seen.is_some_and(|seen| seen.is_same(&standing)) {
                 return Ok(standing);
             }
-            let behind = match state {
+            let ahead = match &state {
                 EntryState::Gone(_) => return Err(self.client().closed(op).await),
                 EntryState::First => None,
-                EntryState::Behind(key) => Some(key),
+                EntryState::Behind(ahead) => Some(ahead),
             };
             let covering = deletions.as_mut();
-            if let Some(deletions) =
-                covering.filter(|deletions| deletions.covers(behind.as_deref()))
-            {
+            if let Some(deletions) = covering.filter(|deletions| deletions.covers(ahead)) {
                 tokio::select! {
-                    woken = deletions.woken(self.client(), op) => {
-                        said_to_be_gone = woken?;
-                        self.invalidate();
-                    }
+                    woken = deletions.woken(&self.candidate, op, ahead) => match woken? {
+                        // Unless a confirmation has just found something else.
+                        Woken::First if self.known.borrow().generation == generation => {
+                            self.note(Some(EntryState::First));
+                        }
+                        woken => {
+                            said_to_be_gone = woken == Woken::NextIsGone;
+                            self.invalidate();
+                        }
+                    },
                     () = self.invalidated(generation) => {}
                 }
             } else {
-                let (client, own) = (self.client(), &self.candidate.key);
-                let opened = DeletionWatch::open(client, op, own, behind.clone()).await?;
+                let opened = DeletionWatch::open(&self.candidate, op, ahead).await?;
                 // For what went before the watches stood. No entry can have come in between: one that joins later is further behind.
-                self.check(op, behind).await?;
+                self.check(op, ahead).await?;
                 // Not sooner: a call that was dropped in between must not leave behind what only seems to cover.
                 *deletions = Some(opened);
             }
@@ -200,13 +209,13 @@ impl Entry for EtcdEntry {
     /// that died.
     async fn confirm(&self) -> Result<Confirmation> {
         const OP: &str = "etcd: confirm entry";
-        let behind = match &self.known.borrow().state {
-            Some(EntryState::Behind(key)) => Some(key.clone()),
+        let ahead = match &self.known.borrow().state {
+            Some(EntryState::Behind(ahead)) => Some(ahead.clone()),
             _ => None,
         };
         let (extended, loss) = tokio::join!(
             self.client().keep_alive(OP, self.candidate.lease),
-            self.check(OP, behind),
+            self.check(OP, ahead.as_ref()),
         );
         // What is known for good says more than what could not be asked.
         if let Ok(Some(loss)) = loss {
@@ -297,12 +306,17 @@ mod tests {
         use sd_core::Elector;
 
         let (elector, [a, b]) = (elector(), tickets());
-        let leader = elector.enter(&a).await.unwrap();
+        elector.enter(&a).await.unwrap();
         let next = elector.enter(&b).await.unwrap();
         let waiting = next.standing(None).await.unwrap();
-        let before = leader.candidate.key.clone().into_bytes();
-        let deletions = DeletionWatch::open(next.client(), "test", "/nothing", None).await;
-        *lock(&next.deletions) = Some(deletions.unwrap().deaf_to(before));
+        // Of an entry that never was.
+        let mut nothing = elector.enter(&tickets()[0]).await.unwrap().candidate;
+        nothing.key.push_str("-nothing");
+        let EntryState::Behind(ahead) = next.candidate.look("test").await.unwrap() else {
+            panic!("the leader is there");
+        };
+        let deaf = async || DeletionWatch::open(&nothing, "test", None).await.unwrap();
+        *lock(&next.deletions) = Some(deaf().await.deaf_to(&ahead));
 
         let told = next.standing(Some(&waiting));
         tokio::pin!(told);
@@ -315,8 +329,7 @@ mod tests {
 
         // And its own end.
         let leading = told;
-        let deletions = DeletionWatch::open(next.client(), "test", "/nothing", None).await;
-        *lock(&next.deletions) = Some(deletions.unwrap());
+        *lock(&next.deletions) = Some(deaf().await);
         let told = next.standing(Some(&leading));
         tokio::pin!(told);
         elector.leave(&b).await.unwrap();

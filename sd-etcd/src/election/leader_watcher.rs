@@ -94,9 +94,9 @@ impl LeaderWatcher for EtcdLeaderWatcher {
         if let Some(first) = self.first.take() {
             return Ok(first);
         }
-        let answer = self.feed.next().await?;
+        let news = self.feed.next().await?;
         let queue = &mut self.queue;
-        self.feed.take(&answer, |entry| {
+        self.feed.take(&news, |entry| {
             // `Event::event_type` would panic on a type that it does not know.
             if entry.version() == 0 {
                 queue.delete(entry.key());

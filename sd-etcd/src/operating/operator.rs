@@ -11,7 +11,7 @@ use sd_core::{Error, ErrorKind, Override, RecordId, Result};
 
 use crate::client::Client;
 use crate::client::answer::found_sets;
-use crate::codec::overrides::{self, Overriding};
+use crate::codec::overrides::{self, StoredOverride};
 use crate::codec::{Layout, Record, is_json};
 use crate::writing::ownership::stored_in;
 use crate::writing::removal::{Beside, MOST_ROUNDS, Removal, changes_too_fast};
@@ -99,27 +99,30 @@ impl Found {
         }
     }
 
-    /// Whether an override lies beside it, and not what go-kit takes for an entry.
+    /// Whether an override lies beside it, and not what another program keeps there.
     fn is_overridden(&self) -> bool {
         self.beside
             .as_ref()
-            .is_some_and(|beside| is_json(beside.value()))
+            .is_some_and(|beside| overrides::is_override(beside.value()))
     }
 }
 
 #[async_trait]
 impl Operator for EtcdOperator {
     async fn set_override(&self, record: &RecordId, wanted: Option<Override>) -> Result<()> {
-        const OP: &str = "etcd: set override";
+        let op = match wanted {
+            Some(_) => "etcd: set override",
+            None => "etcd: clear override",
+        };
         let key = self.layout.override_key(&record.service, &record.id);
         for _ in 0..MOST_ROUNDS {
-            let found = self.find(OP, record).await?;
-            let key = found.override_place(OP, key.as_deref())?;
+            let found = self.find(op, record).await?;
+            let key = found.override_place(op, key.as_deref())?;
             if matches!(found.stored, Record::Withdrawn(_)) {
-                return Err(no_such_record(OP, record));
+                return Err(no_such_record(op, record));
             }
             if found.entry.lease() == 0 {
-                return Err(Error::new(ErrorKind::Unsupported, OP).because(format!(
+                return Err(Error::new(ErrorKind::Unsupported, op).because(format!(
                     "{} has no lease, with which an override would end: change the record itself, or remove it",
                     found.key
                 )));
@@ -127,13 +130,13 @@ impl Operator for EtcdOperator {
             let step = match wanted {
                 None => TxnOp::delete(key, None),
                 Some(said) => {
-                    let overriding = Overriding {
+                    let overriding = StoredOverride {
                         said,
                         incarnation: record.incarnation,
                         created: found.entry.create_revision(),
                     };
                     let value = overrides::encode(&overriding).map_err(|error| {
-                        Error::new(ErrorKind::InvalidInput, OP).with_source(error)
+                        Error::new(ErrorKind::InvalidInput, op).with_source(error)
                     })?;
                     let with_record = PutOptions::new().with_lease(found.entry.lease());
                     TxnOp::put(key, value, Some(with_record))
@@ -146,7 +149,7 @@ impl Operator for EtcdOperator {
             let unchanged =
                 unchanged.map(|(key, at)| Compare::mod_revision(key, CompareOp::Equal, at));
             let txn = Txn::new().when(unchanged).and_then([step]);
-            match self.client.txn(OP, &txn).await {
+            match self.client.txn(op, &txn).await {
                 Ok(answer) if answer.succeeded() => return Ok(()),
                 // Or the lease has just ended, and the record with it.
                 Err(error) if error.kind() != ErrorKind::LeaseLost => return Err(error),
@@ -154,7 +157,7 @@ impl Operator for EtcdOperator {
             }
         }
         Err(changes_too_fast(
-            OP,
+            op,
             &self.layout.key(&record.service, &record.id),
         ))
     }
@@ -185,7 +188,7 @@ impl Operator for EtcdOperator {
                 continue;
             };
             was_announced = true;
-            if removal.delete(last).await? {
+            if removal.delete(&found.entry, last).await? {
                 return Ok(());
             }
         }

@@ -1,12 +1,15 @@
 //! Reading: the services, one service once, and the feed of one service.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
-use etcd_client::GetOptions;
 use sd_core::port::ServicesWatcher;
 use sd_core::{Instancer, Result, ServiceName, Snapshot, Watcher};
+use tracing::info;
 
 use crate::backend::EtcdBackend;
-use crate::client::range::after_key;
+use crate::client::range::read_folders;
+use crate::config::format::Format;
 use crate::reading::full_read::read_service;
 use crate::reading::services_watcher::EtcdServicesWatcher;
 use crate::reading::watcher::EtcdWatcher;
@@ -14,39 +17,34 @@ use crate::reading::watcher::EtcdWatcher;
 #[async_trait]
 impl Instancer for EtcdBackend {
     async fn services(&self) -> Result<Vec<ServiceName>> {
-        const OP: &str = "etcd: list services";
         let (all, end) = self.layout.all();
-        let options = GetOptions::new()
-            .with_range(end)
-            .with_limit(1)
-            .with_keys_only();
-        let mut services = Vec::new();
-        let mut from = all.clone().into_bytes();
-        // One request for each service, however many instances it has: the next one begins after all keys of this one.
-        loop {
-            let answer = self.client.get(OP, &from, &options).await?;
-            let Some(first) = answer.kvs().first() else {
-                services.sort();
-                // Our folder of a service and go-kit's.
-                services.dedup();
-                return Ok(services);
-            };
-            let mut key = first.key().to_vec();
-            let name = key.get(all.len()..).unwrap_or_default();
-            if let Some(length) = name.iter().position(|byte| *byte == b'/') {
-                // Other programs' keys may lie here, too.
-                services.extend(self.layout.service_of(&key));
-                key.truncate(all.len() + length);
-                from = after_folder(key);
-            } else {
-                from = after_key(key);
+        let folders = read_folders(&self.client, "etcd: list services", (&all, &end)).await?;
+        // Other programs' keys may lie here, too. A service may have our folder and go-kit's.
+        let mut services = BTreeSet::new();
+        let mut others = folders.flat;
+        for folder in &folders.names {
+            match self.layout.service_of_folder(folder) {
+                Some(service) => drop(services.insert(service)),
+                None => others += 1,
             }
         }
+        if others > 0 {
+            info!(
+                prefix = self.client.config().prefix,
+                others, "keys and folders under the prefix are not of services and are not listed"
+            );
+        }
+        Ok(services.into_iter().collect())
     }
 
     async fn watch_services(&self) -> Result<Option<Box<dyn ServicesWatcher>>> {
         let watcher = EtcdServicesWatcher::open(self).await?;
         Ok(Some(Box::new(watcher)))
+    }
+
+    /// Other projects' entries cannot be marked.
+    fn tells_withdrawals(&self) -> bool {
+        self.client.config().format == Format::Json
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
@@ -72,10 +70,4 @@ impl Instancer for EtcdBackend {
         let watcher = EtcdWatcher::open(self, service, known).await?;
         Ok(Box::new(watcher))
     }
-}
-
-/// The first key that may follow all keys below `folder/`.
-fn after_folder(mut folder: Vec<u8>) -> Vec<u8> {
-    folder.push(b'/' + 1);
-    folder
 }

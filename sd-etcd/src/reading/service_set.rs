@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sd_core::clock::Moment;
-use sd_core::{Instance, InstanceId, Revision, ServiceName, Skipped, Snapshot};
+use sd_core::{Instance, InstanceId, Revision, ServiceName, Skipped, Snapshot, brief};
 
 use crate::client::answer::Position;
-use crate::codec::overrides::{self, Overriding};
-use crate::codec::{Folders, Origin, Place, Record, decode, is_json};
+use crate::codec::overrides::{self, StoredOverride};
+use crate::codec::{Folders, Origin, Place, Record, is_json};
 
 type Found = BTreeMap<Box<str>, Listed>;
 
@@ -23,7 +23,7 @@ pub(crate) struct ServiceSet {
     /// What is in the folder for plain values alone.
     plain: Found,
     /// What operators say of `ours`, by the ends of the records' keys.
-    overrides: BTreeMap<Box<str>, Overriding>,
+    overrides: BTreeMap<Box<str>, StoredOverride>,
     /// What cannot be read: why, by key.
     skipped: BTreeMap<String, String>,
     /// Withdrawn on purpose since the last snapshot.
@@ -40,7 +40,7 @@ struct Listed {
 
 impl Listed {
     /// The instance as readers see it.
-    fn shown(&self, overriding: Option<&Overriding>) -> Arc<Instance> {
+    fn shown(&self, overriding: Option<&StoredOverride>) -> Arc<Instance> {
         match overriding.and_then(|said| said.of(&self.instance, self.create_revision)) {
             None => Arc::clone(&self.instance),
             Some(said) => Arc::new(self.instance.as_ref().clone().with_override(said)),
@@ -86,13 +86,13 @@ impl ServiceSet {
         if Folders::is_foreign(place, value) {
             return self.delete(key);
         }
-        if let Some(record) = overridden(place) {
+        if let Some(record) = self.folders.overridden(place) {
             if is_json(value) {
                 return self.put_override(key, place, record, value);
             }
             self.forget_override(record);
         }
-        let record = match decode(&self.service, place.suffix, value, origin) {
+        let record = match self.folders.decode(&self.service, place, value, origin) {
             Ok(record) => record,
             Err(reason) => return self.skip(key, Some(place), reason),
         };
@@ -168,7 +168,7 @@ impl ServiceSet {
         if let Some(place) = place {
             self.remove(place);
         }
-        let key = text(key).into_owned();
+        let (key, reason) = (text(key).into_owned(), brief(reason));
         if self.skipped.get(&key) != Some(&reason) {
             self.skipped.insert(key, reason);
             self.changed = true;
@@ -180,7 +180,7 @@ impl ServiceSet {
         self.changed |= self.skipped.remove(&*text(key)).is_some();
         if let Some(place) = self.folders.place(key) {
             self.remove(place);
-            if let Some(record) = overridden(place) {
+            if let Some(record) = self.folders.overridden(place) {
                 self.forget_override(record);
             }
         }
@@ -206,7 +206,8 @@ impl ServiceSet {
             })
             .collect();
         let count = records.len();
-        let skipped = self.skipped.iter();
+        // The others are counted.
+        let skipped = self.skipped.iter().take(Snapshot::MOST_SKIPPED);
         let skipped = skipped.map(|(key, reason)| Skipped::new(key.as_str(), reason.as_str()));
         let mut skipped: Vec<_> = skipped.collect();
         let at = revision(position);
@@ -215,8 +216,11 @@ impl ServiceSet {
             skipped.extend(self.outdone(&set));
             skipped.sort_by(|a, b| a.key.cmp(&b.key));
         }
+        let unnamed = self.skipped.len().saturating_sub(Snapshot::MOST_SKIPPED);
+        let skipped_count = skipped.len() + unnamed;
         set.with_withdrawn(std::mem::take(&mut self.withdrawn))
             .with_skipped(skipped)
+            .with_skipped_count(skipped_count)
     }
 
     /// What to tell of records whose id another one has.
@@ -236,11 +240,6 @@ impl ServiceSet {
         };
         [of(&self.plain, false), of(&self.ours, true)].concat()
     }
-}
-
-/// How the key of the record ends that an override in this place would be about.
-fn overridden(place: Place<'_>) -> Option<&str> {
-    overrides::record_suffix(place.suffix).filter(|_| place.is_ours)
 }
 
 /// A position as core sees it: revisions are ordered within one cluster.
@@ -329,6 +328,25 @@ mod tests {
     }
 
     #[test]
+    fn of_much_garbage_little_is_kept_and_all_is_counted() {
+        let mut set = empty();
+        // What cannot be parsed is repeated in the parser's error.
+        let garbage = format!(r#"{{"weight":"{}"}}"#, "ö".repeat(1 << 15));
+        for n in 0..300 {
+            let key = format!("/p/s/{n:03}");
+            put(&mut set, key.as_bytes(), garbage.as_bytes(), None);
+        }
+        let kept: usize = set.skipped.values().map(String::len).sum();
+        assert!(kept <= 300 * 256, "{kept}");
+        let seen = taken(&mut set);
+        assert_eq!((seen.skipped().len(), seen.skipped_count()), (100, 300));
+        assert!(seen.skipped()[0].reason.contains("invalid type"));
+        set.delete(b"/p/s/299");
+        assert!(set.is_changed());
+        assert_eq!(taken(&mut set).skipped_count(), 299);
+    }
+
+    #[test]
     fn a_key_that_is_not_text_is_skipped_until_it_is_deleted() {
         let mut set = empty();
         put(&mut set, b"/p/s/\xff", b"h:1", None);
@@ -346,7 +364,7 @@ mod tests {
         let record = format!("/p/s/{}", ours.id()).into_bytes();
         let json = serde_json::to_vec(&ours).unwrap();
         let key = format!("/p/s//override/{}", ours.id()).into_bytes();
-        let drained = Overriding {
+        let drained = StoredOverride {
             said: Override::Draining,
             incarnation: ours.incarnation(),
             created: 1,
@@ -372,7 +390,7 @@ mod tests {
             set.delete(over.0);
             assert_eq!(**taken(&mut set).get(ours.id()).unwrap(), ours);
         }
-        let other = Overriding {
+        let other = StoredOverride {
             created: 2,
             ..drained
         };

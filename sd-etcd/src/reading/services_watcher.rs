@@ -83,9 +83,9 @@ impl EtcdServicesWatcher {
 impl ServicesWatcher for EtcdServicesWatcher {
     async fn next(&mut self) -> Result<Vec<ServiceName>> {
         if std::mem::replace(&mut self.has_told, true) {
-            let answer = self.feed.next().await?;
+            let news = self.feed.next().await?;
             let keys = &mut self.keys;
-            self.feed.take(&answer, |entry| {
+            self.feed.take(&news, |entry| {
                 if entry.version() == 0 {
                     keys.delete(entry.key());
                 } else {

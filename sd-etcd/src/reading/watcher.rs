@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use etcd_client::WatchResponse;
 use sd_core::clock::Clock;
 use sd_core::port::Feed;
 use sd_core::{Error, ErrorKind, Result, ServiceName, Snapshot, Watcher};
@@ -14,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::backend::EtcdBackend;
 use crate::client::answer::Position;
-use crate::client::change_feed::ChangeFeed;
+use crate::client::change_feed::{ChangeFeed, News};
 use crate::reading::full_read::read_service;
 use crate::reading::service_set::{ServiceSet, revision};
 
@@ -74,37 +73,37 @@ impl EtcdWatcher {
         }
     }
 
-    /// Takes the next answer of either feed.
+    /// Takes the next news of either feed.
     async fn advance(&mut self) -> Result<()> {
         let Some(plain) = &mut self.plain else {
-            let answer = self.ours.next().await?;
-            return take(&mut self.ours, &mut self.set, &answer);
+            let news = self.ours.next().await?;
+            return take(&mut self.ours, &mut self.set, &news);
         };
         tokio::select! {
-            answer = unless_silent(&mut self.ours, self.heard_ours) => {
+            news = unless_silent(&mut self.ours, self.heard_ours) => {
                 self.heard_ours = Instant::now();
-                take(&mut self.ours, &mut self.set, &answer?)
+                take(&mut self.ours, &mut self.set, &news?)
             }
-            answer = unless_silent(plain, self.heard_plain) => {
+            news = unless_silent(plain, self.heard_plain) => {
                 self.heard_plain = Instant::now();
-                take(plain, &mut self.set, &answer?)
+                take(plain, &mut self.set, &news?)
             }
         }
     }
 }
 
-/// The next answer, unless a feed has told nothing for too long. Cancel-safe.
-async fn unless_silent(feed: &mut ChangeFeed, heard_at: Instant) -> Result<WatchResponse> {
+/// The next news, unless a feed has told nothing for too long. Cancel-safe.
+async fn unless_silent(feed: &mut ChangeFeed, heard_at: Instant) -> Result<News> {
     let limit = feed.silence_limit();
-    let answer = timeout_at(heard_at + limit, feed.next()).await;
-    answer.unwrap_or_else(|_| {
+    let news = timeout_at(heard_at + limit, feed.next()).await;
+    news.unwrap_or_else(|_| {
         Err(Error::new(ErrorKind::Timeout, OP)
             .because(format!("a watch has told nothing for {limit:?}")))
     })
 }
 
-fn take(feed: &mut ChangeFeed, set: &mut ServiceSet, answer: &WatchResponse) -> Result<()> {
-    feed.take(answer, |entry| {
+fn take(feed: &mut ChangeFeed, set: &mut ServiceSet, news: &News) -> Result<()> {
+    feed.take(news, |entry| {
         // `Event::event_type` would panic on a type that it does not know.
         if entry.version() == 0 {
             set.delete(entry.key());

@@ -13,7 +13,7 @@ use sd_core::{Error, ErrorKind, Instance, RecordId, Registrar, Result};
 use crate::client::Client;
 use crate::client::answer::found_sets;
 use crate::client::leases::{LONGEST_TTL, Leases, SHORTEST_TTL};
-use crate::codec::{Layout, Record, is_json};
+use crate::codec::{Layout, Record, overrides};
 use crate::writing::ownership::{Owner, stored_in};
 use crate::writing::registration::EtcdRegistration;
 use crate::writing::removal::{MOST_ROUNDS, Removal, changes_too_fast};
@@ -102,7 +102,7 @@ impl EtcdRegistrar {
                     beside.as_ref().map_or(0, KeyValue::mod_revision),
                 ));
                 of_override = beside
-                    .filter(|beside| is_json(beside.value()))
+                    .filter(|beside| overrides::is_override(beside.value()))
                     .and_then(|beside| follow_up(override_key, &beside, &stored, lease));
             }
         }
@@ -136,7 +136,7 @@ impl EtcdRegistrar {
             let Some(last) = announced else {
                 continue;
             };
-            if on_our_lease || removal.delete(last).await? {
+            if on_our_lease || removal.delete(found, last).await? {
                 return Ok(());
             }
         }

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, PutOptions, Txn, TxnOp};
 use sd_core::port::{Liveness, Registration, Renewed};
 use sd_core::{Error, ErrorKind, Instance, RecordId, Result};
+use tracing::debug;
 
 use crate::client::Client;
 use crate::client::answer::{found, found_sets};
@@ -41,6 +42,20 @@ impl EtcdRegistration {
                 Err(Error::new(ErrorKind::NotFound, op)
                     .because(format!("{} was deleted", self.key)))
             }
+        }
+    }
+
+    /// Lets an override that hangs on no lease, since it was written by hand, end with the record. The next renewal tries again.
+    async fn attach(&self, op: &'static str, overriding: &KeyValue) {
+        let (key, on_ours) = (overriding.key(), PutOptions::new().with_lease(self.lease));
+        let txn = Txn::new()
+            .when([
+                Compare::mod_revision(key, CompareOp::Equal, overriding.mod_revision()),
+                Compare::lease(self.key.as_str(), CompareOp::Equal, self.lease),
+            ])
+            .and_then([TxnOp::put(key, overriding.value(), Some(on_ours))]);
+        if let Err(error) = self.client.txn(op, &txn).await {
+            debug!(error = %error.report(), "an override without a lease was left so");
         }
     }
 
@@ -83,6 +98,9 @@ impl Registration for EtcdRegistration {
             }
             Err(_) => None,
         };
+        if let Some(overriding) = overriding.filter(|found| said.is_some() && found.lease() == 0) {
+            self.attach(OP, overriding).await;
+        }
         Ok(Renewed::new(self.liveness()).with_override(said))
     }
 

@@ -1,10 +1,15 @@
 //! Removing one record on purpose, unless it changes meanwhile.
+//!
+//! A server whose database is full takes no value any more, also not the one that tells readers of the removal. Some versions then
+//! refuse every transaction. But a lease can always be revoked.
 
 use etcd_client::{Compare, CompareOp, KeyValue, PutOptions, Txn, TxnOp};
 use sd_core::{Error, ErrorKind, Result};
+use tracing::debug;
 
 use crate::client::Client;
 use crate::client::answer::position;
+use crate::client::error::is_unreachable;
 use crate::codec::json::encode_withdrawn;
 use crate::codec::{Record, is_json};
 
@@ -32,8 +37,8 @@ pub(crate) struct Beside<'a> {
 }
 
 impl Removal<'_> {
-    /// Tells readers that what was found there goes on purpose, if it is a record of ours. Returns its modification after that; `None`
-    /// if it changed meanwhile.
+    /// Tells readers that what was found there goes on purpose, if it is a record of ours and the server takes that. Returns its
+    /// modification after that; `None` if it changed meanwhile.
     pub(crate) async fn announce(
         &self,
         found: &KeyValue,
@@ -47,16 +52,53 @@ impl Removal<'_> {
             .map_err(|error| Error::new(ErrorKind::InvalidData, self.op).with_source(error))?;
         let keep_lease = PutOptions::new().with_ignore_lease();
         let put = TxnOp::put(self.key, tombstone, Some(keep_lease));
-        self.if_unchanged(last, vec![put]).await
+        match self.if_unchanged(last, vec![put]).await {
+            Err(error) if !is_unreachable(&error) => {
+                debug!(error = %error.report(), "a removal goes on without being announced");
+                Ok(Some(last))
+            }
+            announced => announced,
+        }
     }
 
-    /// Deletes what was last modified at `revision`, together with its override. Says whether all was as it was found.
-    pub(crate) async fn delete(&self, revision: i64) -> Result<bool> {
+    /// Deletes what was found there and was last modified at `revision`, together with its override. Says whether all was as it was
+    /// found.
+    pub(crate) async fn delete(&self, found: &KeyValue, revision: i64) -> Result<bool> {
+        let keys: Vec<&str> = self.going().collect();
+        let deletions = keys.into_iter().map(|key| TxnOp::delete(key, None));
+        match self.if_unchanged(revision, deletions.collect()).await {
+            Err(error) if matches!(error.kind(), ErrorKind::RateLimited { .. }) => {
+                self.revoke_lease(found.lease(), &error).await?;
+                Ok(true)
+            }
+            deleted => deleted.map(|at| at.is_some()),
+        }
+    }
+
+    /// The keys that go.
+    fn going(&self) -> impl Iterator<Item = &str> {
         let overridden = self.beside.filter(|beside| beside.is_override);
-        let keys = std::iter::once(self.key).chain(overridden.map(|beside| beside.key));
-        let deletions = keys.map(|key| TxnOp::delete(key, None)).collect();
-        let deleted = self.if_unchanged(revision, deletions).await?;
-        Ok(deleted.is_some())
+        std::iter::once(self.key).chain(overridden.map(|beside| beside.key))
+    }
+
+    /// Ends the lease of a record whose deletion was `refused`, if nothing else hangs on it.
+    async fn revoke_lease(&self, lease: i64, refused: &Error) -> Result<()> {
+        let cannot = |why: &str| {
+            Error::new(refused.kind(), self.op).because(format!(
+                "{} was not deleted ({}), and {why}: make room at the server",
+                self.key,
+                refused.report()
+            ))
+        };
+        if lease == 0 {
+            return Err(cannot("it has no lease that could be revoked instead"));
+        }
+        let attached = self.client.attached_to(self.op, lease).await?;
+        let goes = |key: &Vec<u8>| self.going().any(|going| going.as_bytes() == key);
+        if !attached.iter().all(goes) {
+            return Err(cannot("its lease keeps other keys as well"));
+        }
+        self.client.revoke(self.op, lease).await
     }
 
     /// Takes these steps if the key was last changed at `revision`, and what lies beside it is as it was. Returns their revision; `None`

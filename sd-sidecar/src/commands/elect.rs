@@ -14,11 +14,15 @@ use sd_core::port::AnyElector;
 use sd_election::{Candidate, CandidatePhase, Leadership, Term};
 use tokio::time::timeout;
 
-use crate::cli::Candidacy;
+use crate::cli::Cli;
+use crate::cli::arguments::Candidacy;
+use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::logging::tell;
+use crate::output::election_story::ElectionStory;
 use crate::output::narrator::Narrator;
 use crate::session::Session;
-use crate::signals::Signals;
+use crate::signals::{Asked, Signals};
 use crate::stop_request::StopRequest;
 
 /// The user who pressed Ctrl-C waits for it.
@@ -26,11 +30,53 @@ const RESIGN_WITHIN: Duration = Duration::from_millis(1500);
 /// For what the backend still has to tell its server after that.
 const CLOSE_WITHIN: Duration = Duration::from_millis(500);
 
-pub(crate) async fn run(session: &Session, candidacy: &Candidacy) -> Result<ExitCode, Failure> {
-    let mut signals = Signals::listen()?;
+/// Asked to pause, it gives up what it leads, stops, and begins anew when it is told to go on: a stopped process cannot lead.
+pub(crate) async fn run(cli: &Cli, candidacy: &Candidacy) -> Result<ExitCode, Failure> {
+    let signals = Signals::listen()?;
+    #[cfg(target_os = "linux")]
+    let signals = signals.or_pause()?;
+    let mut signals = signals;
+    loop {
+        let session = Session::open(cli)?;
+        let paused = Cell::new(false);
+        let ended = take_part(&session, candidacy, &mut signals, &paused).await;
+        if !paused.get() {
+            return ended.map_err(|failure| instead_of_the_command(candidacy, failure));
+        }
+        if let Err(failure) = ended {
+            failure.tell();
+        }
+        #[cfg(target_os = "linux")]
+        crate::signals::pause_this_process()?;
+    }
+}
+
+/// A script must not take a failure of ours for the command's.
+fn instead_of_the_command(candidacy: &Candidacy, failure: Failure) -> Failure {
+    let misused = matches!(
+        failure,
+        Failure::Line {
+            exit: Exit::Misused,
+            ..
+        }
+    );
+    if misused || candidacy.command.is_empty() {
+        failure
+    } else {
+        failure.with(Exit::NotTheCommands)
+    }
+}
+
+async fn take_part(
+    session: &Session,
+    candidacy: &Candidacy,
+    signals: &mut Signals,
+    paused: &Cell<bool>,
+) -> Result<ExitCode, Failure> {
     let candidate = candidate(&session.registry, candidacy)
         .map_err(|error| error.explain(session, &candidacy.name))?;
-    let narrator = Narrator::start(session.output, &candidate);
+    let (output, mut story) = (session.output, ElectionStory::new(candidate.name().clone()));
+    let narrator = Narrator::start(candidate.events(), move |event| story.tell(output, &event));
     let stop = StopRequest::default();
     let elect = Elect {
         session,
@@ -40,8 +86,12 @@ pub(crate) async fn run(session: &Session, candidacy: &Candidacy) -> Result<Exit
         warned: Cell::new(false),
     };
     let pass_on = async {
-        signals.next().await;
+        paused.set(signals.next().await == Asked::ToPause);
         stop.asked.cancel();
+        if paused.get() {
+            while signals.next().await == Asked::ToPause {}
+            paused.set(false);
+        }
         signals.insisted().await;
         stop.insisted.cancel();
         pending().await
@@ -67,7 +117,8 @@ impl Refused {
             Self::BestEffort => Failure::new(format!(
                 "elections at {} are best effort, so two candidates may lead at once; try: --best-effort, if that is acceptable",
                 session.url
-            )),
+            ))
+            .with(Exit::Misused),
         }
     }
 }
@@ -127,13 +178,17 @@ impl Elect<'_> {
 
     async fn campaign(&self) -> Result<ExitCode, Failure> {
         loop {
+            let mut unreachable = None;
             let won = tokio::select! {
                 biased;
                 won = self.candidate.campaign() => Some(won),
-                () = self.stop.asked.cancelled() => None,
+                () = self.stop.asked.cancelled() => {
+                    unreachable = self.why_it_never_joined();
+                    None
+                }
             };
             let Some(won) = won else {
-                return self.leave().await;
+                return self.leave(unreachable).await;
             };
             let leadership = won.map_err(|error| self.failure("campaign for", &error))?;
             let led = tokio::select! {
@@ -155,7 +210,7 @@ impl Elect<'_> {
                 }
                 Ok(_) if self.stop.asked.is_cancelled() => {
                     self.resign(leadership).await?;
-                    return Ok(ExitCode::SUCCESS);
+                    return Ok(Exit::Done.into());
                 }
                 Ok(_) if self.candidacy.once => {
                     let why = leadership.ended().map_or_else(
@@ -187,6 +242,7 @@ impl Elect<'_> {
 
     #[cfg(target_os = "linux")]
     async fn run_command(&self, term: &Term) -> Result<Led, Failure> {
+        use crate::watchdog::environment::{Environment, secret_variables};
         use crate::watchdog::run_while_leading::run_while_leading;
         use crate::watchdog::supervised_command::CommandOutput;
 
@@ -197,8 +253,11 @@ impl Elect<'_> {
             CommandOutput::ToStdout
         };
         let command = &self.candidacy.command;
-        let variables = self.variables(term);
-        let status = run_while_leading(command, variables, output, term, &self.stop).await?;
+        let environment = Environment {
+            set: self.variables(term),
+            unset: secret_variables(&self.session.url),
+        };
+        let status = run_while_leading(command, environment, output, term, &self.stop).await?;
         Ok(status.map_or(Led::NoLonger, Led::Finished))
     }
 
@@ -207,7 +266,8 @@ impl Elect<'_> {
     async fn run_command(&self, _term: &Term) -> Result<Led, Failure> {
         Err(Failure::new(
             "sdctl runs a command only on Linux, where its watchdog can stop the command in time; try: without a command",
-        ))
+        )
+        .with(Exit::Misused))
     }
 
     /// What the command finds in its environment.
@@ -232,7 +292,7 @@ impl Elect<'_> {
             && let Ok(safety) = self.candidate.safety().await
         {
             for note in safety.warnings() {
-                eprintln!("sdctl: warning: {}", note.text);
+                tell(&format!("warning: {}", note.text));
             }
         }
         pending().await
@@ -240,27 +300,41 @@ impl Elect<'_> {
 
     /// Gives the term up, of which nothing is done any more.
     async fn resign(&self, leadership: Leadership) -> Result<(), Failure> {
-        let why = match timeout(RESIGN_WITHIN, leadership.resign()).await {
+        let (why, exit) = match timeout(RESIGN_WITHIN, leadership.resign()).await {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error.report().to_string(),
-            Err(_) => "no answer".to_owned(),
+            Ok(Err(error)) => (error.report().to_string(), Exit::of(&error)),
+            Err(_) => ("no answer".to_owned(), Exit::Unreachable),
         };
-        Err(Failure::new(format!(
+        let failure = Failure::new(format!(
             "cannot resign from {} at {}: {why}; the term ends when its ttl has passed",
             self.candidacy.name, self.session.url
-        )))
+        ));
+        Err(failure.with(exit))
+    }
+
+    /// Why the registry let it into no queue so far.
+    fn why_it_never_joined(&self) -> Option<sd_core::Error> {
+        let state = self.candidate.state();
+        state
+            .error
+            .filter(|_| state.phase == CandidatePhase::Joining)
     }
 
     /// Waits until a campaign that was dropped has left nothing behind.
-    async fn leave(&self) -> Result<ExitCode, Failure> {
+    async fn leave(&self, unreachable: Option<sd_core::Error>) -> Result<ExitCode, Failure> {
         let _ = timeout(RESIGN_WITHIN, self.session.registry.close()).await;
-        if self.candidate.state().phase == CandidatePhase::Idle {
-            return Ok(ExitCode::SUCCESS);
-        }
-        Err(Failure::new(format!(
-            "cannot leave {} at {}: no answer; the entry, if there is one, expires with its ttl",
+        let is_left = self.candidate.state().phase == CandidatePhase::Idle;
+        let (why, exit) = match unreachable {
+            // Whether something is left there, the registry never said.
+            Some(error) => (error.report().to_string(), Exit::of(&error)),
+            None if is_left => return Ok(Exit::Done.into()),
+            None => ("no answer".to_owned(), Exit::Unreachable),
+        };
+        let failure = Failure::new(format!(
+            "cannot leave {} at {}: {why}; the entry, if there is one, expires with its ttl",
             self.candidacy.name, self.session.url
-        )))
+        ));
+        Err(failure.with(exit))
     }
 
     fn failure(&self, what: &str, error: &sd_core::Error) -> Failure {
@@ -278,7 +352,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::cli::{Cli, Command};
+    use crate::cli::Command;
 
     /// The embedded registry as if its elections were best effort.
     #[derive(Debug)]

@@ -1,20 +1,17 @@
 //! `sdctl leader`: who leads an election, once or with every change.
 
-use std::process::ExitCode;
-
 use sd_core::port::{CandidateId, Leader};
 use sd_core::retry::Retry;
 use sd_election::{LeaderView, Observer};
 use serde::Serialize;
 
-use crate::cli::Wait;
+use crate::cli::arguments::Wait;
+use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::output::changes::{JsonChanges, Watched};
 use crate::output::time::{now, time_of};
 use crate::output::{Style, reader_gone};
 use crate::session::Session;
-
-/// The exit status if there is no leader.
-const NO_LEADER: u8 = 1;
 
 /// Nothing needs to be undone here, so that the signals keep their default action.
 pub(crate) async fn run(
@@ -22,18 +19,19 @@ pub(crate) async fn run(
     name: &str,
     watch: bool,
     wait: &Wait,
-) -> Result<ExitCode, Failure> {
+) -> Result<Exit, Failure> {
     let what = format!("tell who leads {name:?}");
     let observer = Observer::new(&session.registry, name);
-    let observer = observer.map_err(|error| session.failure(&what, &error))?;
+    let mut observer = observer.map_err(|error| session.failure(&what, &error))?;
     if watch {
         return tokio::select! {
-            () = reader_gone() => Ok(ExitCode::SUCCESS),
+            () = reader_gone() => Ok(Exit::Done),
             done = follow(session, observer, &what) => done,
         };
     }
-    let view = observer.wait_until_known(wait.timeout).await;
-    let view = view.map_err(|error| session.failure(&what, &error))?;
+    let view = session
+        .ask(&what, wait, first_answer(&mut observer))
+        .await?;
     let told = Told::new(session, &observer, &view);
     if session.output.is_json() {
         session.output.json(&told)?;
@@ -41,16 +39,26 @@ pub(crate) async fn run(
         session.output.line(&told.sentence())?;
     }
     Ok(match view.leader {
-        Some(_) => ExitCode::SUCCESS,
-        None => ExitCode::from(NO_LEADER),
+        Some(_) => Exit::Done,
+        None => Exit::NoLeader,
     })
 }
 
-async fn follow(
-    session: &Session,
-    mut observer: Observer,
-    what: &str,
-) -> Result<ExitCode, Failure> {
+/// What the registry says, or why it does not: asked once, as all commands do that do not watch.
+async fn first_answer(observer: &mut Observer) -> sd_core::Result<LeaderView> {
+    loop {
+        let view = observer.changed().await?;
+        if view.is_known() {
+            return Ok(view);
+        }
+        if let Some(error) = view.status.error() {
+            return Err(error.clone());
+        }
+    }
+}
+
+async fn follow(session: &Session, mut observer: Observer, what: &str) -> Result<Exit, Failure> {
+    let mut json = JsonChanges::default();
     loop {
         let view = observer.changed().await;
         let view = view.map_err(|error| session.failure(what, &error))?;
@@ -60,7 +68,7 @@ async fn follow(
         }
         let told = Told::new(session, &observer, &view);
         if session.output.is_json() {
-            session.output.json(&told)?;
+            json.print(session.output, told)?;
         } else {
             let line = format!("{}  {:<12}  {}", now(), told.status, told.sentence());
             session.output.styled(told.style(), &line)?;
@@ -80,6 +88,12 @@ struct Told<'a> {
     error: Option<String>,
     /// How often the registry's history was replaced since this command began to watch.
     lineage: u32,
+}
+
+impl Watched for Told<'_> {
+    fn since(&mut self) -> &mut Option<String> {
+        &mut self.since
+    }
 }
 
 #[derive(Debug, Serialize)]

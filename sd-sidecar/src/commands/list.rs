@@ -2,14 +2,15 @@
 
 use sd_core::{Snapshot, Status};
 
-use crate::cli::Wait;
+use crate::cli::arguments::Wait;
+use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Style;
 use crate::output::service_view::{COLUMNS, ServiceView, cells, summary};
 use crate::output::table::Table;
 use crate::session::{Session, service_name};
 
-pub(crate) async fn run(session: &Session, service: &str, wait: &Wait) -> Result<(), Failure> {
+pub(crate) async fn run(session: &Session, service: &str, wait: &Wait) -> Result<Exit, Failure> {
     let service = service_name(service)?;
     let what = format!("list {service:?}");
     let snapshot = session
@@ -18,9 +19,15 @@ pub(crate) async fn run(session: &Session, service: &str, wait: &Wait) -> Result
     if session.output.is_json() {
         // An answer to our own question is as live as it gets.
         let view = ServiceView::new(&snapshot, &Status::Live, session.clock());
-        return session.output.json(&view);
+        session.output.json(&view)?;
+    } else {
+        print_table(session, &snapshot)?;
     }
-    print_table(session, &snapshot)
+    Ok(if snapshot.is_empty() {
+        Exit::NotFound
+    } else {
+        Exit::Done
+    })
 }
 
 fn print_table(session: &Session, snapshot: &Snapshot) -> Result<(), Failure> {

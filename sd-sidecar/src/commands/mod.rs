@@ -1,9 +1,11 @@
-//! One file for each command of `sdctl`.
+//! One file for each command.
 
 pub(crate) mod elect;
 pub(crate) mod leader;
 pub(crate) mod list;
+pub(crate) mod manual;
 pub(crate) mod operate;
 pub(crate) mod register;
 pub(crate) mod services;
+pub(crate) mod wait_for;
 pub(crate) mod watch;

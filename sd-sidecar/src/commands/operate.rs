@@ -1,9 +1,10 @@
 //! `sdctl drain`, `ready`, `unready`, `clear` and `deregister`: what an operator says of another process's record.
 
-use sd_core::{Incarnation, InstanceId, Override, RecordId, ServiceName};
+use sd_core::{ErrorKind, Incarnation, InstanceId, Override, RecordId, ServiceName};
 use serde::Serialize;
 
-use crate::cli::{Target, Wait};
+use crate::cli::arguments::{Target, Wait};
+use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::time::now;
 use crate::session::{Session, service_name};
@@ -40,7 +41,7 @@ impl Act {
 
 pub(crate) async fn run(session: &Session, target: &Target, act: Act) -> Result<(), Failure> {
     let service = service_name(&target.service)?;
-    let misused = |error: sd_core::Error| Failure::new(error.report().to_string());
+    let misused = |error: sd_core::Error| Failure::misused(&error);
     let id = InstanceId::new(&target.id).map_err(misused)?;
     let what = format!("{} {id:?} of {service:?}", act.command());
     let incarnation = match &target.incarnation {
@@ -60,7 +61,15 @@ pub(crate) async fn run(session: &Session, target: &Target, act: Act) -> Result<
             Act::Remove => registry.remove_record(&record).await,
         }
     };
-    session.ask(&what, &target.wait, acting).await?;
+    let acted = session.answer(&what, &target.wait, acting).await;
+    acted.map_err(|error| {
+        let failure = session.failure(&what, &error);
+        match error.kind() {
+            // Where a record is asked for, nothing else is missing.
+            ErrorKind::NotFound => failure.with(Exit::NotFound),
+            _ => failure,
+        }
+    })?;
     let done = Done::new(&record, act);
     if session.output.is_json() {
         session.output.json(&done)
@@ -89,6 +98,7 @@ async fn listed_run(
             "cannot {what} at {}: the service has no such instance; try: sdctl list {service}",
             session.url
         ))
+        .with(Exit::NotFound)
     })
 }
 

@@ -1,12 +1,14 @@
 //! `sdctl services`: the names of all services, and every change if it is to watch.
 
+use sd_core::clock::Clock;
 use sd_core::retry::Retry;
 use sd_core::{ServiceName, ServicesState, ServicesSubscription};
 use serde::Serialize;
 
-use crate::cli::Wait;
+use crate::cli::arguments::Wait;
 use crate::failure::Failure;
-use crate::output::time::now;
+use crate::output::changes::{JsonChanges, Watched};
+use crate::output::time::{now, time_of};
 use crate::output::{Style, reader_gone};
 use crate::session::Session;
 
@@ -17,21 +19,31 @@ struct Services<'a> {
 
 /// What is known while it is watched.
 #[derive(Serialize)]
-struct Watched<'a> {
+struct Known<'a> {
     services: &'a [ServiceName],
     status: &'static str,
+    /// Since when the list cannot be trusted, RFC 3339.
+    since: Option<String>,
     /// Why the list cannot be trusted.
     error: Option<String>,
 }
 
-impl<'a> Watched<'a> {
-    fn new(state: &'a ServicesState) -> Self {
+impl<'a> Known<'a> {
+    fn new(state: &'a ServicesState, clock: &dyn Clock) -> Self {
         let error = state.status().error();
+        let since = state.status().since();
         Self {
             services: state.services(),
             status: state.status().as_str(),
+            since: since.map(|since| time_of(since, clock)),
             error: error.map(|error| error.report().to_string()),
         }
+    }
+}
+
+impl Watched for Known<'_> {
+    fn since(&mut self) -> &mut Option<String> {
+        &mut self.since
     }
 }
 
@@ -61,6 +73,7 @@ pub(crate) async fn watch(session: &Session) -> Result<(), Failure> {
 }
 
 async fn follow(session: &Session, mut subscription: ServicesSubscription) -> Result<(), Failure> {
+    let mut json = JsonChanges::default();
     let mut before: Option<ServicesState> = None;
     loop {
         let next = subscription.changed().await;
@@ -70,7 +83,7 @@ async fn follow(session: &Session, mut subscription: ServicesSubscription) -> Re
             return Err(failure(session, error));
         }
         if session.output.is_json() {
-            session.output.json(&Watched::new(&state))?;
+            json.print(session.output, Known::new(&state, session.clock()))?;
         } else {
             for (style, line) in lines(before.as_ref(), &state) {
                 session
@@ -85,31 +98,33 @@ async fn follow(session: &Session, mut subscription: ServicesSubscription) -> Re
 /// What a state changes about the one before, for people.
 fn lines(before: Option<&ServicesState>, state: &ServicesState) -> Vec<(Style, String)> {
     let mut lines = Vec::new();
-    let (was, is) = (before.map(Watched::new), Watched::new(state));
-    let same_status = was
-        .as_ref()
-        .is_some_and(|was| (was.status, &was.error) == (is.status, &is.error));
-    if !same_status {
-        let status = is.status;
-        lines.push(if let Some(error) = &is.error {
+    let described = |state: &ServicesState| {
+        let error = state.status().error();
+        let error = error.map(|error| error.report().to_string());
+        (state.status().as_str(), error)
+    };
+    let (status, error) = described(state);
+    if before.map(described) != Some((status, error.clone())) {
+        lines.push(if let Some(error) = error {
             (Style::Doubtful, format!("{status}: {error}"))
         } else {
-            let count = is.services.len();
+            let count = state.services().len();
             let plural = if count == 1 { "" } else { "s" };
             let text = format!("{status}: {count} service{plural}");
             (Style::Good, text)
         });
     }
-    let before = was.map_or(&[][..], |was| was.services);
+    let before = before.map_or(&[][..], ServicesState::services);
+    let services = state.services();
     let missing_in = |other: &[ServiceName], names: &[ServiceName]| -> Vec<ServiceName> {
         let missing = names
             .iter()
             .filter(|name| other.binary_search(name).is_err());
         missing.cloned().collect()
     };
-    let removed = missing_in(is.services, before).into_iter();
+    let removed = missing_in(services, before).into_iter();
     lines.extend(removed.map(|name| (Style::Bad, format!("removed  {name}"))));
-    let added = missing_in(before, is.services).into_iter();
+    let added = missing_in(before, services).into_iter();
     lines.extend(added.map(|name| (Style::Good, format!("added    {name}"))));
     lines
 }

@@ -4,6 +4,7 @@ use sd_core::retry::Retry;
 use sd_core::{Delta, State, Subscription};
 
 use crate::failure::Failure;
+use crate::output::changes::JsonChanges;
 use crate::output::service_view::{COLUMNS, ServiceView, cells, summary};
 use crate::output::table::Table;
 use crate::output::time::now;
@@ -27,7 +28,7 @@ async fn follow(
     mut subscription: Subscription,
     what: &str,
 ) -> Result<(), Failure> {
-    let mut changes = Changes::default();
+    let (mut changes, mut json) = (Changes::default(), JsonChanges::default());
     let mut state = subscription.state_and_mark_seen();
     loop {
         let error = state.status().error();
@@ -39,7 +40,7 @@ async fn follow(
             if session.output.is_json() {
                 let clock = session.clock();
                 let view = ServiceView::new(state.snapshot(), state.status(), clock);
-                session.output.json(&view)?;
+                json.print(session.output, view)?;
             } else {
                 changes.print(session.output, &state, &now())?;
             }
@@ -53,8 +54,6 @@ async fn follow(
 #[derive(Debug, Default)]
 struct Changes {
     table: Table,
-    /// Printed with the first row, so that they are aligned.
-    has_header: bool,
     last: Option<State>,
 }
 
@@ -67,19 +66,39 @@ enum Line {
 
 impl Changes {
     fn print(&mut self, output: Output, state: &State, time: &str) -> Result<(), Failure> {
-        let lines = self.lines(state, time);
-        for line in &lines {
-            if let Line::Row(_, cells) = line {
-                self.table.make_room(cells);
-            }
-        }
-        for line in &lines {
-            match line {
-                Line::Sentence(style, text) => output.styled(*style, text)?,
-                Line::Row(style, cells) => output.styled(*style, &self.table.row(cells))?,
-            }
+        for (style, line) in self.text(state, time) {
+            output.styled(style, &line)?;
         }
         Ok(())
+    }
+
+    /// What is printed. The header comes before the first row, and again where the columns have become wider.
+    fn text(&mut self, state: &State, time: &str) -> Vec<(Style, String)> {
+        let lines = self.lines(state, time);
+        let header = ["TIME", "CHANGE"].iter().chain(&COLUMNS);
+        let header: Vec<_> = header.map(|&name| name.to_owned()).collect();
+        let rows = lines.iter().filter_map(|line| match line {
+            Line::Row(_, cells) => Some(cells),
+            Line::Sentence(..) => None,
+        });
+        let mut wider = false;
+        for cells in rows {
+            wider |= self.table.make_room(&header);
+            wider |= self.table.make_room(cells);
+        }
+        let mut text = Vec::new();
+        for line in &lines {
+            match line {
+                Line::Sentence(style, sentence) => text.push((*style, sentence.clone())),
+                Line::Row(style, cells) => {
+                    if std::mem::take(&mut wider) {
+                        text.push((Style::Header, self.table.row(&header)));
+                    }
+                    text.push((*style, self.table.row(cells)));
+                }
+            }
+        }
+        text
     }
 
     fn lines(&mut self, state: &State, time: &str) -> Vec<Line> {
@@ -107,11 +126,6 @@ impl Changes {
             .as_ref()
             .map_or_else(nothing, |last| last.snapshot().clone());
         let delta = Delta::between(&before, state.snapshot());
-        if !delta.is_empty() && !std::mem::replace(&mut self.has_header, true) {
-            let header = ["TIME", "CHANGE"].iter().chain(&COLUMNS);
-            let header = header.map(|&name| name.to_owned()).collect();
-            lines.push(Line::Row(Style::Header, header));
-        }
         let removed = delta.removed.iter();
         lines.extend(removed.map(|one| row(Style::Bad, "removed", one)));
         let added = delta.added.iter();
@@ -122,7 +136,8 @@ impl Changes {
         lines.extend(retuned.map(|change| row(Style::Plain, "changed", &change.to)));
         let notes = |state: &State| {
             let snapshot = state.snapshot();
-            (snapshot.skipped().to_vec(), snapshot.held().to_vec())
+            let skipped = (snapshot.skipped().to_vec(), snapshot.skipped_count());
+            (skipped, snapshot.held().to_vec())
         };
         if last.is_some_and(|last| notes(&last) != notes(state)) {
             let text = format!("{time}  {}", summary(state.snapshot()));
@@ -164,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_change_is_a_row_under_one_header_and_the_status_is_said_once() {
+    async fn each_change_is_a_row_and_the_status_is_said_once() {
         let registry = Memory::new().connect();
         let mut changes = Changes::default();
         let mut greeters = registry.subscribe("greeter").unwrap();
@@ -178,10 +193,7 @@ mod tests {
         let instance = instance.with_id(InstanceId::new("g-1").unwrap());
         let guard = registry.register(instance).await.unwrap();
         let added = changes.lines(&greeters.changed().await.unwrap(), "T");
-        assert_eq!(
-            rows(&added),
-            [["CHANGE", "ID", "READY"], ["added", "g-1", "yes"]]
-        );
+        assert_eq!(rows(&added), [["added", "g-1", "yes"]]);
         assert_eq!(sentences(&added), 0, "{added:?}");
 
         guard.set_ready(false).await.unwrap();
@@ -191,5 +203,28 @@ mod tests {
         guard.deregister().await.unwrap();
         let removed = changes.lines(&greeters.changed().await.unwrap(), "T");
         assert_eq!(rows(&removed), [["removed", "g-1", "no"]]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rows_stand_under_a_header_that_is_as_wide_as_they_are() {
+        let registry = Memory::new().connect();
+        let mut changes = Changes::default();
+        let mut greeters = registry.subscribe("greeter").unwrap();
+        let limit = Duration::from_secs(5);
+        let state = greeters.wait_until_known(limit).await.unwrap();
+        greeters.state_and_mark_seen();
+        assert_eq!(changes.text(&state, "T").len(), 1);
+        let mut guards = Vec::new();
+        for (id, headers) in [("g-1", 1), ("g-2", 0), ("a-longer-id", 1), ("g-3", 0)] {
+            let instance = Instance::new("greeter", format!("{id}:1")).unwrap();
+            let instance = instance.with_id(InstanceId::new(id).unwrap());
+            guards.push(registry.register(instance).await.unwrap());
+            let text = changes.text(&greeters.changed().await.unwrap(), "T");
+            let is_header = |line: &&(Style, String)| line.0 == Style::Header;
+            assert_eq!(text.iter().filter(is_header).count(), headers, "{text:?}");
+            if let [(_, header), (_, row)] = text.as_slice() {
+                assert_eq!(header.find("ADDRESS"), row.find(&format!("{id}:1")));
+            }
+        }
     }
 }

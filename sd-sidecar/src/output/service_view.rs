@@ -6,6 +6,7 @@ use sd_core::clock::Clock;
 use sd_core::{Instance, InstanceId, Printable, ServiceName, Skipped, Snapshot, Status};
 use serde::Serialize;
 
+use crate::output::changes::Watched;
 use crate::output::time::time_of;
 
 /// The JSON form.
@@ -19,8 +20,10 @@ pub(crate) struct ServiceView<'a> {
     /// Why it cannot be trusted.
     error: Option<String>,
     instances: &'a [Arc<Instance>],
-    /// Entries that could not be read.
+    /// Entries that could not be read, the first 100 of them.
     skipped: &'a [Skipped],
+    /// How many there are.
+    skipped_count: usize,
     /// Instances that the registry no longer lists, but which vanished together with too many others to be believed at once.
     held: &'a [InstanceId],
 }
@@ -35,10 +38,20 @@ impl<'a> ServiceView<'a> {
             error: status.error().map(|error| error.report().to_string()),
             instances: snapshot.instances(),
             skipped: snapshot.skipped(),
+            skipped_count: snapshot.skipped_count(),
             held: snapshot.held(),
         }
     }
 }
+
+impl Watched for ServiceView<'_> {
+    fn since(&mut self) -> &mut Option<String> {
+        &mut self.since
+    }
+}
+
+/// The most entries that are named in a summary; JSON has all of them.
+const MOST_SKIPPED: usize = 3;
 
 /// The columns for people.
 pub(crate) const COLUMNS: [&str; 9] = [
@@ -99,8 +112,13 @@ pub(crate) fn summary(snapshot: &Snapshot) -> String {
         let held = snapshot.held().len();
         parts.push(format!("{held} no longer listed but held"));
     }
-    for Skipped { key, reason, .. } in snapshot.skipped() {
+    let skipped = snapshot.skipped();
+    for Skipped { key, reason, .. } in skipped.iter().take(MOST_SKIPPED) {
         parts.push(format!("skipped {key}: {reason}"));
+    }
+    let more = snapshot.skipped_count() - skipped.len().min(MOST_SKIPPED);
+    if more > 0 {
+        parts.push(format!("{more} more skipped"));
     }
     parts.join(", ")
 }
@@ -155,6 +173,7 @@ mod tests {
                     "weight": 1, "priority": 0, "tags": [], "metadata": {"k": "line\nbreak"},
                 }],
                 "skipped": [{"key": "services/greeter/x", "reason": "no JSON"}],
+                "skipped_count": 1,
                 "held": [],
             })
         );
@@ -188,5 +207,7 @@ mod tests {
             summary(&snapshot),
             "greeter: 1 instance, revision 7, skipped services/greeter/x: no JSON"
         );
+        let many = summary(&snapshot.with_skipped_count(7));
+        assert!(many.ends_with("x: no JSON, 6 more skipped"), "{many}");
     }
 }

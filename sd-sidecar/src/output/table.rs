@@ -1,10 +1,11 @@
-//! Aligned columns that only ever grow, so that a table without an end stays aligned.
+//! Aligned columns that only ever grow. A table without an end repeats its header where they do.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// The most characters of a cell that are shown. Other programs write records, too, and formatting panics beyond 65 535.
-const WIDEST: usize = 1000;
+/// The most characters of a cell that are shown; JSON has all of them. Other programs write records, too: one of them must not push the
+/// columns of all rows out of sight, and formatting panics beyond 65 535.
+const WIDEST: usize = 256;
 
 #[derive(Debug, Default)]
 pub(crate) struct Table {
@@ -12,12 +13,17 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Makes the columns wide enough for these cells.
-    pub(crate) fn make_room(&mut self, cells: &[String]) {
-        self.widths.resize(self.widths.len().max(cells.len()), 0);
+    /// Makes the columns wide enough for these cells. Returns whether one had to become wider. The last column has no end.
+    pub(crate) fn make_room(&mut self, cells: &[String]) -> bool {
+        let columns = cells.len().saturating_sub(1);
+        self.widths.resize(self.widths.len().max(columns), 0);
+        let mut wider = false;
         for (width, cell) in self.widths.iter_mut().zip(cells) {
-            *width = (*width).max(shortened(cell).chars().count());
+            let needed = shortened(cell).chars().count();
+            wider |= needed > *width;
+            *width = (*width).max(needed);
         }
+        wider
     }
 
     /// One line. The last cell is not padded.

@@ -13,6 +13,7 @@
 //! orphans, so that all that the command has started [descends](descendants) from them until it has ended.
 
 mod descendants;
+pub(crate) mod environment;
 mod launcher;
 mod process;
 mod program;

@@ -21,7 +21,10 @@ use rustix::time::{
     timerfd_settime,
 };
 use sd_core::clock::{BootClock, Clock, Moment};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{
+    SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU,
+    SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
+};
 use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
@@ -30,6 +33,9 @@ use super::program::{LAUNCHER, THIS_PROGRAM};
 use super::protocol::{Ended, Orders};
 use crate::failure::Failure;
 use crate::signals::hang_up_is_ignored;
+
+/// Those that the C library leaves to programs.
+const REAL_TIME_SIGNALS: std::ops::RangeInclusive<i32> = 34..=64;
 
 /// Runs the command until its end or until it has to end. What orders and the report go through is standard input.
 pub(super) fn run(command: &[OsString]) -> ExitCode {
@@ -314,9 +320,17 @@ fn start(command: &[OsString]) -> io::Result<Pid> {
     Ok(Pid::from_child(&child))
 }
 
-/// What is sent to all processes of a service or of a terminal must not end this one before the command.
+/// What is sent to all processes of a service or of a terminal must neither end nor stop this one before the command. They are caught
+/// and not ignored, which the command would inherit.
 fn stay_through_signals() -> io::Result<()> {
-    for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT] {
+    let ended_by = [
+        SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO,
+        SIGXCPU, SIGXFSZ,
+    ];
+    let stopped_by = [SIGTSTP, SIGTTIN, SIGTTOU];
+    let others = [Signal::POWER, Signal::STKFLT].map(Signal::as_raw);
+    let signals = ended_by.into_iter().chain(stopped_by).chain(others);
+    for signal in signals.chain(REAL_TIME_SIGNALS) {
         // One that is ignored is left alone, so that the command ignores it, too.
         if signal != SIGHUP || !hang_up_is_ignored() {
             flag::register(signal, Arc::default())?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sd_core::clock::{BootClock, Clock, Moment};
 use sd_election::{EndReason, Term};
 
+use super::environment::Environment;
 use super::protocol::{Ended, Orders};
 use super::supervised_command::{CommandOutput, SupervisedCommand};
 use crate::failure::Failure;
@@ -42,7 +43,7 @@ impl Timing {
 /// The term must be on the boot clock.
 pub(crate) async fn run_while_leading(
     command: &[OsString],
-    variables: Vec<(&'static str, OsString)>,
+    environment: Environment,
     output: CommandOutput,
     term: &Term,
     stop: &StopRequest,
@@ -52,7 +53,7 @@ pub(crate) async fn run_while_leading(
         stop_margin: term.hand_over().since(deadline),
     };
     let mut supervised =
-        SupervisedCommand::start(command, variables, output, timing.orders(deadline))
+        SupervisedCommand::start(command, environment, output, timing.orders(deadline))
             .map_err(|error| Failure::new(format!("cannot start the watchdog: {error}")))?;
     let asked = loop {
         tokio::select! {

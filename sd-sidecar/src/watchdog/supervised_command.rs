@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
 use super::descendants::{self, LOOK_AGAIN};
+use super::environment::Environment;
 use super::program::{THIS_PROGRAM, WATCHDOG};
 use super::protocol::{Ended, Orders};
 
@@ -35,10 +36,10 @@ pub(crate) enum CommandOutput {
 }
 
 impl SupervisedCommand {
-    /// Starts a command with these variables added to its environment.
+    /// Starts a command, in our environment with these changes.
     pub(super) fn start(
         command: &[OsString],
-        variables: impl IntoIterator<Item = (&'static str, OsString)>,
+        environment: Environment,
         output: CommandOutput,
         orders: Orders,
     ) -> io::Result<Self> {
@@ -53,11 +54,15 @@ impl SupervisedCommand {
             CommandOutput::ToStdout => Stdio::inherit(),
             CommandOutput::ToStderr => io::stderr().as_fd().try_clone_to_owned()?.into(),
         };
-        let watchdog = Command::new(THIS_PROGRAM)
+        let mut watchdog = Command::new(THIS_PROGRAM);
+        for variable in environment.unset {
+            watchdog.env_remove(variable);
+        }
+        let watchdog = watchdog
             .arg0("sdctl")
             .arg(WATCHDOG)
             .args(command)
-            .envs(variables)
+            .envs(environment.set)
             .stdin(OwnedFd::from(its))
             .stdout(stdout)
             // Out of reach of what a terminal sends to our group.

@@ -85,6 +85,43 @@ async fn a_token_comes_from_the_environment_when_the_url_says_so_and_not_otherwi
     );
 }
 
+/// The time-to-live says nothing about how long that takes.
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn a_candidate_with_an_unknown_token_is_told_at_once() {
+    const MANAGEMENT: &str = "11111111-2222-4333-8444-555555555555";
+    let program = Consul::from_env().unwrap().with_acl(MANAGEMENT);
+    let registry = format!("{}?token_env=CONSUL_HTTP_TOKEN", url(&program.url()));
+    let _server = ServerProcess::launch(program).await.unwrap();
+    let mut command = command(&registry, &["elect", ELECTION, "--ttl", "60s"]);
+    let unknown = "99999999-0000-4000-8000-000000000000";
+    let since = BootClock.now();
+    let elect = command.env("CONSUL_HTTP_TOKEN", unknown).output();
+    let elect = elect.await.unwrap();
+    let took = BootClock.now().since(since);
+    let line = failure(&elect);
+    assert!(line.contains("denied") && !line.contains(unknown), "{line}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn the_command_of_a_leader_has_neither_the_url_nor_the_token() {
+    let url = format!("{}&token_env=SDCTL_TEST_TOKEN", registry());
+    let script = r#"echo "command ${SDCTL_REGISTRY-none} ${SDCTL_TEST_TOKEN-none}""#;
+    let mut elect = command(&url, &["elect", ELECTION, "--", "sh", "-c", script]);
+    let output = elect
+        .env("SDCTL_REGISTRY", &url)
+        .env("SDCTL_TEST_TOKEN", "sesame");
+    let output = output.output().await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("command none none\n"),
+        "{text} {:?}",
+        output.stderr
+    );
+}
+
 /// Consul has no shorter time-to-live and takes twice as long: all the more must the command be dead by then.
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]

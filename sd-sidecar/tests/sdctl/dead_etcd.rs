@@ -40,12 +40,16 @@ async fn a_watch_of_a_dead_registry_says_why_it_knows_nothing_and_goes_on() {
     let (registries, _silent) = dead_registries().await;
     for registry in registries {
         let mut watch = Running::start(&registry, &["watch", "greeter", "--json"]);
-        for _ in 0..2 {
-            let state = watch.json_where(|_| true).await;
-            assert_eq!(state["status"], "initializing");
-            assert!(state["error"].is_string() && state["since"].is_string());
-            assert_eq!(state["instances"], serde_json::json!([]));
-        }
+        let state = watch.json_where(|_| true).await;
+        assert_eq!(state["status"], "initializing");
+        assert!(state["error"].is_string() && state["since"].is_string());
+        assert!(state["time"].is_string());
+        assert_eq!(state["instances"], serde_json::json!([]));
+        // It says so once, and lives until it is told to stop.
+        watch.signal(Signal::TERM);
+        let (status, repeated, _) = watch.end().await;
+        assert_eq!(status.code(), None);
+        assert_eq!(repeated, [""; 0]);
     }
 }
 

@@ -8,9 +8,11 @@ use rustix::pipe::{fcntl_setpipe_size, pipe};
 use rustix::process::{Pid, Signal, kill_process};
 use sd_core::clock::{BootClock, Clock};
 use serde_json::Value;
+use tokio::process::Command;
+use tokio::time::timeout;
 
 use crate::beating::{Beating, WAYS_OUT, is_alive, is_dead, signal};
-use crate::running::{Running, command, ended, failure, sdctl, send};
+use crate::running::{LIMIT, Running, command, ended, failure, sdctl, send};
 
 const MEMORY: &str = "memory://";
 
@@ -27,7 +29,7 @@ async fn a_mistake_is_answered_before_anything_is_sent() {
         ("elect a --ttl 0s", "ttl"),
         ("elect a --ttl 4s --stop-margin 2s", "stop margin"),
         ("elect a --value=", "value"),
-        ("elect a sleep 1", "sdctl --help"),
+        ("elect a sleep 1", "sdctl elect --help"),
         ("leader a//b", "election name"),
     ] {
         let arguments: Vec<_> = arguments.split(' ').collect();
@@ -91,6 +93,29 @@ async fn a_command_knows_its_term_and_its_status_is_the_commands() {
         text("token_domain")
     );
     assert_eq!(stderr, expected);
+}
+
+#[tokio::test]
+async fn neither_the_command_nor_the_watchdog_has_what_sdctl_opens_the_registry_with() {
+    let script =
+        r#"echo "${SDCTL_REGISTRY-none} ${OTHER-none}"; tr '\0' '\n' < /proc/$PPID/environ"#;
+    let mut elect = Command::new(env!("CARGO_BIN_EXE_sdctl"));
+    let elect = elect
+        .args(["elect", "a", "--", "sh", "-c", script])
+        .env("SDCTL_REGISTRY", "memory://")
+        .env("OTHER", "kept")
+        .stdin(Stdio::null());
+    let output = timeout(LIMIT, elect.output())
+        .await
+        .expect("it ends")
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("none kept") && text.contains("SD_ELECTION_TOKEN="),
+        "{text}"
+    );
+    assert!(!text.contains("SDCTL_REGISTRY"), "{text}");
 }
 
 #[tokio::test]
@@ -158,7 +183,7 @@ async fn a_second_signal_kills_the_command_at_once_and_resigns() {
         elect.signal(first);
         // Long enough that the two are not taken for one.
         let asked = BootClock.now();
-        beating.lives_after(asked + Duration::from_secs(1)).await;
+        beating.lives_after(asked + Duration::from_secs(2)).await;
         elect.signal(second);
         let (status, lines, stderr) = elect.end().await;
         assert_eq!(status.code(), Some(128 + 9), "{stderr}");
@@ -209,12 +234,17 @@ async fn whoever_is_told_to_stop_first_the_exit_status_is_the_commands() {
             &[Sdctl],
             &[Command],
         ] {
-            let script = format!("{on_term}\necho $$ $PPID; while :; do sleep 0.01; done");
+            let script = format!("{on_term}\necho pids $$ $PPID; while :; do sleep 0.01; done");
             let arguments = ["elect", "a", "--ttl", "60s", "--", "sh", "-c", &script];
             let mut elect = Running::start(MEMORY, &arguments);
-            elect.line().await.expect("that it leads");
-            let line = elect.line().await.expect("its processes");
-            let (command, watchdog) = line.split_once(' ').unwrap();
+            // Before or after the line that says that it leads: two processes write them.
+            let pids = loop {
+                let line = elect.line().await.expect("its processes");
+                if let Some(pids) = line.strip_prefix("pids ") {
+                    break pids.to_owned();
+                }
+            };
+            let (command, watchdog) = pids.split_once(' ').unwrap();
             let pid = |text: &str| Pid::from_raw(text.parse().unwrap()).unwrap();
             for whom in order {
                 match whom {
@@ -299,7 +329,7 @@ async fn children_that_sdctl_had_before_are_none_of_its_business() {
     let run = beating.run(1).await;
     signal(run.watchdog, Signal::KILL);
     let (status, _, stderr) = elect.end().await;
-    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert_eq!(status.code(), Some(125), "{stderr}");
     run.is_over().await;
     assert!(is_alive(stranger));
     signal(stranger, Signal::KILL);
@@ -313,7 +343,7 @@ async fn without_its_watchdog_a_command_is_killed_and_the_term_given_up() {
     let run = beating.run(1).await;
     signal(run.watchdog, Signal::KILL);
     let (status, lines, stderr) = elect.end().await;
-    assert_eq!(status.code(), Some(1));
+    assert_eq!(status.code(), Some(125));
     assert!(stderr.contains("the watchdog has died"), "{stderr}");
     assert_eq!(events(&lines).last().unwrap()["reason"], "resigned");
     run.is_over().await;
@@ -379,10 +409,10 @@ async fn a_reader_who_does_not_read_holds_nothing_up() {
 #[tokio::test]
 async fn nobody_leading_is_told_and_a_status_of_its_own() {
     let no_leader = sdctl(MEMORY, &["leader", "a"]).await;
-    assert_eq!(no_leader.status.code(), Some(1));
+    assert_eq!(no_leader.status.code(), Some(4));
     assert_eq!(no_leader.stdout, b"a: no leader\n");
     let output = sdctl(MEMORY, &["leader", "a", "--json"]).await;
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(4));
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(told["name"], "a");
     assert_eq!(
@@ -390,5 +420,7 @@ async fn nobody_leading_is_told_and_a_status_of_its_own() {
         (&Value::Null, &"live".into())
     );
     let mut watch = Running::start(MEMORY, &["leader", "a", "--watch", "--json"]);
-    assert_eq!(watch.json_where(|_| true).await, told);
+    let mut watched = watch.json_where(|_| true).await;
+    assert!(watched.as_object_mut().unwrap().remove("time").is_some());
+    assert_eq!(watched, told);
 }

@@ -11,7 +11,7 @@ use crate::registering::{
 use crate::running::{Running, failure, sdctl};
 
 /// A corner of the shared server for one test.
-fn registry() -> String {
+pub(crate) fn registry() -> String {
     let server = required_env("SD_TEST_ETCD").unwrap();
     let prefix = sd_core::Incarnation::random();
     format!(

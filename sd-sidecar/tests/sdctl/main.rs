@@ -6,6 +6,8 @@
 
 #[cfg(target_os = "linux")]
 mod beating;
+#[cfg(target_os = "linux")]
+mod broken_output;
 mod command_line;
 #[cfg(all(feature = "consul", target_os = "linux"))]
 mod consul;
@@ -19,10 +21,17 @@ mod elect_etcd;
 mod electing;
 #[cfg(feature = "etcd")]
 mod etcd;
+#[cfg(feature = "etcd")]
+mod exit_status;
+mod hostile;
+#[cfg(all(feature = "etcd", target_os = "linux"))]
+mod leaving;
 #[cfg(any(feature = "etcd", feature = "consul"))]
 mod operating;
 #[cfg(any(feature = "etcd", feature = "consul"))]
 mod registering;
 mod running;
+#[cfg(target_os = "linux")]
+mod signals;
 #[cfg(target_os = "linux")]
 mod watchdog;

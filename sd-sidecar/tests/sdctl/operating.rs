@@ -66,7 +66,7 @@ pub(crate) async fn an_instance_is_drained_marked_cleared_and_removed(
     // One that is named by its run, and is another one.
     let earlier = ["deregister", service, ID, "--incarnation", "2a"];
     let refused = sdctl(registry, &earlier).await;
-    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.status.code(), Some(7));
     let line = failure(&refused);
     assert!(
         line.contains("conflict") && !line.contains("--id"),

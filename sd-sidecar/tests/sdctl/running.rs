@@ -106,6 +106,10 @@ impl Running {
         send(&self.child, signal);
     }
 
+    pub(crate) fn pid(&self) -> Pid {
+        pid(&self.child)
+    }
+
     /// Closes our end of its stdout.
     pub(crate) fn stop_reading(self) -> Child {
         self.child
@@ -127,8 +131,12 @@ impl Running {
 }
 
 pub(crate) fn send(child: &Child, signal: Signal) {
+    kill_process(pid(child), signal).unwrap();
+}
+
+fn pid(child: &Child) -> Pid {
     let process = i32::try_from(child.id().expect("a running process")).unwrap();
-    kill_process(Pid::from_raw(process).unwrap(), signal).unwrap();
+    Pid::from_raw(process).unwrap()
 }
 
 pub(crate) async fn ended(child: &mut Child) -> ExitStatus {

@@ -190,7 +190,19 @@ async fn no_signal_takes_the_watchdog_from_its_command() {
     let now = BootClock.now();
     let mut watchdog = Watchdog::start(&docile.command(), now + FAR, now + FAR * 2).await;
     let run = docile.run(1).await;
-    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
+    for signal in [
+        Signal::TERM,
+        Signal::INT,
+        Signal::HUP,
+        Signal::QUIT,
+        Signal::USR1,
+        Signal::USR2,
+        Signal::ALARM,
+        Signal::POWER,
+        Signal::TSTP,
+        Signal::TTIN,
+        Signal::TTOU,
+    ] {
         send(&watchdog.child, signal);
     }
     docile

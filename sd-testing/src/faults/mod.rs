@@ -41,6 +41,7 @@ pub use self::registering::{
     in_a_black_hole_for_longer_than_the_ttl_the_registration_is_back_soon,
     killed_and_restarted_with_its_data_nothing_flaps,
     restarted_without_its_data_everything_is_there_again,
+    while_everything_is_refused_nothing_is_given_up,
 };
 pub use self::stage::Stage;
 use sd_core::{Backend, ServiceName};

@@ -1,9 +1,10 @@
 //! A registration and a reader while the server has trouble.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use sd_core::Revision;
+use sd_core::{ErrorKind, RegistrationEvent, Revision};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::FaultFixture;
@@ -91,6 +92,53 @@ pub async fn a_server_whose_answers_are_held_back_is_found_out(fixture: impl Fau
     stage.goes_stale().await;
     proxy.set(Fault::Pass);
     stage.is_live().await;
+}
+
+/// Something else answers at the server's address for a while, a proxy for instance, and refuses every request as it stands. `refusing`
+/// does that in the server's protocol.
+pub async fn while_everything_is_refused_nothing_is_given_up(
+    fixture: impl FaultFixture,
+    refusing: SocketAddr,
+) {
+    let (proxy, mut stage) = behind_proxy(&fixture, 1).await;
+    proxy.set_target(refusing);
+    proxy.cut_connections();
+    until(&mut stage.seen, "refused", |state| {
+        let error = state.status().error();
+        error.is_some_and(|error| error.kind() == ErrorKind::Rejected)
+    })
+    .await;
+    assert_eq!(stage.seen.state().snapshot().len(), 1);
+    stage.told("at_risk").await;
+    let (service, ttl) = (stage.service.clone(), fixture.ttl());
+    let refused = stage.registry.list(&service).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Rejected, "{}", refused.report());
+    let other = instance(&service, 2);
+    let mut other = stage
+        .registry
+        .register(other)
+        .ttl(ttl)
+        .in_background()
+        .unwrap();
+    let events = event(&mut other, "retrying").await;
+    assert!(
+        matches!(events.last(), Some(RegistrationEvent::Retrying { error, .. }) if error.kind() == ErrorKind::Rejected),
+        "{events:?}"
+    );
+    let refused = stage
+        .registry
+        .register(instance(&service, 3))
+        .ttl(ttl)
+        .await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Rejected, "{}", refused.report());
+    let is_gone = || async { fixture.shown(&service).await == 0 };
+    eventually("expired", LONG, is_gone).await;
+
+    proxy.set_target(fixture.address());
+    proxy.cut_connections();
+    event(&mut other, "registered").await;
+    until(&mut stage.seen, "followed again", is_live_with(2)).await;
 }
 
 /// Neither a subscription nor a registration in the background waits for a server.

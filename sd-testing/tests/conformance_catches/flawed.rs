@@ -272,8 +272,7 @@ impl Flawed {
         let mut set = self.overridden(stored.clone().with_instances(good));
         if !self.has(Flaw::HidesGarbage) {
             let garbage = garbage.iter();
-            let skipped =
-                garbage.map(|instance| Skipped::new(instance.id().to_string(), "is garbage"));
+            let skipped = garbage.map(|instance| Skipped::new(instance.id(), "is garbage"));
             set = set.with_skipped(skipped.collect());
         }
         if self.has(Flaw::TellsNoOrderOfRecords) {

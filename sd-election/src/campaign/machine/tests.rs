@@ -532,6 +532,7 @@ fn leaving_is_given_up_when_the_lease_has_ended_by_itself() {
 fn what_cannot_be_mended_ends_the_campaign() {
     for kind in [
         ErrorKind::Denied,
+        ErrorKind::Rejected,
         ErrorKind::InvalidInput,
         ErrorKind::Closed,
     ] {
@@ -545,15 +546,26 @@ fn what_cannot_be_mended_ends_the_campaign() {
 }
 
 #[test]
-fn rights_that_go_missing_later_are_waited_for() {
-    let mut rules = rules();
-    rules.was_admitted = true;
-    let mut scene = Scene::new(rules);
-    scene.step(0, Event::Tick);
-    scene.step(10, Event::Joined(Err(failed(ErrorKind::Denied))));
-    scene.expect(&["begin Join", "trouble true"]);
-    scene.until_something();
-    scene.expect(&["begin Join"]);
+fn refusals_that_begin_later_are_waited_for() {
+    for kind in [ErrorKind::Denied, ErrorKind::Rejected] {
+        let mut rules = rules();
+        rules.was_admitted = true;
+        let mut scene = Scene::new(rules);
+        scene.step(0, Event::Tick);
+        scene.step(10, Event::Joined(Err(failed(kind))));
+        scene.expect(&["begin Join", "trouble true"]);
+        scene.until_something();
+        scene.expect(&["begin Join"]);
+    }
+}
+
+#[test]
+fn a_leader_that_is_refused_goes_on_until_its_deadline() {
+    let mut scene = Scene::leading(rules());
+    scene.step(3400, Event::Tick);
+    scene.expect(&["begin Confirm"]);
+    scene.step(3410, Event::Confirmed(Err(failed(ErrorKind::Rejected))));
+    scene.expect(&["at risk"]);
 }
 
 #[test]

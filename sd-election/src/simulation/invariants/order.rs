@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sd_core::port::CandidateId;
+
 use super::story::Story;
 use super::violation::Found;
 use crate::simulation::history::What;
@@ -9,6 +11,7 @@ use crate::simulation::history::What;
 pub(super) fn check(story: &Story<'_>, found: &mut Found) {
     tokens_grow(story, found);
     terms_come_in_the_order_of_joining(story, found);
+    entries_are_there_when_their_turn_comes(story, found);
     observers_see_tokens_grow(story, found);
 }
 
@@ -50,6 +53,64 @@ fn terms_come_in_the_order_of_joining(story: &Story<'_>, found: &mut Found) {
             found.add("I9", term.elected, format!("{term} comes before its turn"));
         }
         last = last.max(position);
+    }
+}
+
+/// Where each entry's life lies in the history.
+#[derive(Clone, Copy)]
+struct Life {
+    from: usize,
+    until: Option<usize>,
+}
+
+/// A candidate that is elected was still in the queue when the last one before it went.
+fn entries_are_there_when_their_turn_comes(story: &Story<'_>, found: &mut Found) {
+    let mut lives: BTreeMap<CandidateId, Life> = BTreeMap::new();
+    // Entries that a late message made once more, and those that the embedded registry ended by itself, tell nothing.
+    let mut unclear = BTreeSet::new();
+    for (at, record) in story.records.iter().enumerate() {
+        match record.what {
+            What::Joined { id } => {
+                let life = Life {
+                    from: at,
+                    until: None,
+                };
+                if lives.insert(id, life).is_some() {
+                    unclear.insert(id);
+                }
+            }
+            What::Left { id }
+            | What::Expired { id }
+            | What::EntryRemoved { id }
+            | What::LeaseEnded { id } => {
+                if let Some(life) = lives.get_mut(&id) {
+                    life.until.get_or_insert(at);
+                }
+            }
+            What::Elected { id, .. } => {
+                let Some(own) = lives.get(&id).filter(|_| !unclear.contains(&id)) else {
+                    continue;
+                };
+                let before = lives.values().filter(|other| {
+                    other.from < own.from && other.until.is_none_or(|until| until > own.from)
+                });
+                // `None` if one of them went unseen.
+                let turn: Option<Option<usize>> = before.map(|other| other.until).try_fold(
+                    None,
+                    |latest: Option<usize>, until| {
+                        until.map(|until| Some(latest.map_or(until, |latest| latest.max(until))))
+                    },
+                );
+                let was_gone =
+                    matches!((own.until, turn), (Some(gone), Some(Some(turn))) if gone < turn);
+                if was_gone {
+                    let text =
+                        format!("{id} is elected, and its entry was gone before its turn came");
+                    found.add("I9", record.at, text);
+                }
+            }
+            _ => {}
+        }
     }
 }
 

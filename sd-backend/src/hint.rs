@@ -1,0 +1,134 @@
+//! What to look at when a server cannot be reached. The libraries' words say what happened, not what to do.
+
+use std::error::Error;
+use std::fmt;
+
+type AnyError = Box<dyn Error + Send + Sync>;
+
+/// What in a cause's text means what. The first that fits counts.
+const HINTS: [(&[&str], &str); 9] = [
+    (
+        &["HTTP request to an HTTPS server"],
+        "the server speaks TLS: write https:// or set tls=true",
+    ),
+    (
+        &["InvalidContentType", "corrupt message"],
+        "the server does not speak TLS at this port: use its TLS port, or write http:// and leave out the settings of TLS",
+    ),
+    (
+        // An authority that was made again under the same name has another key.
+        &["UnknownIssuer", "BadSignature"],
+        "no trusted authority signed the server's certificate: set ca to the PEM file of the one that did",
+    ),
+    (
+        &["not valid for name", "NotValidForName"],
+        "the server's certificate is for another name: connect by a name that it has, or set server_name to one",
+    ),
+    (
+        &["certificate expired", "certificate: Expired"],
+        "the server's certificate has expired: it must be renewed, or this machine's clock is wrong",
+    ),
+    (
+        &["not valid yet", "NotValidYet"],
+        "the server's certificate is not valid yet: look at the clocks of both machines",
+    ),
+    (
+        &["CertificateRequired", "certificate required"],
+        "the server asks for a client certificate: set cert and key",
+    ),
+    (
+        &["received fatal alert"],
+        "the server refused us: look at whether it trusts the authority of our cert, and at its versions of TLS",
+    ),
+    (
+        &["Too many open files"],
+        "this process may open no more files: raise its limit (ulimit -n), or follow fewer services",
+    ),
+];
+
+/// An error with what to look at before it.
+#[derive(Debug)]
+struct Hinted {
+    hint: &'static str,
+    error: AnyError,
+}
+
+impl fmt::Display for Hinted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.hint)
+    }
+}
+
+impl Error for Hinted {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.error)
+    }
+}
+
+/// The error of a connection or request as a cause of ours, after a sentence that says what to look at, if it or one of its causes is
+/// known: a failure of TLS, for example.
+pub fn with_hint(error: impl Into<AnyError>) -> AnyError {
+    let error = error.into();
+    let mut text = String::new();
+    let mut cause: Option<&(dyn Error + 'static)> = Some(&*error);
+    while let Some(error) = cause {
+        text.push_str(&error.to_string());
+        text.push('\n');
+        cause = error.source();
+    }
+    let says = |words: &&(&[&str], _)| words.0.iter().any(|words| text.contains(words));
+    match HINTS.iter().find(says) {
+        Some((_, hint)) => Box::new(Hinted { hint, error }),
+        None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sd_core::{Error, ErrorKind};
+
+    use super::*;
+
+    fn report(error: AnyError) -> String {
+        let error = Error::new(ErrorKind::Unavailable, "test").with_source(error);
+        error.report().to_string()
+    }
+
+    #[test]
+    fn each_known_failure_has_a_hint_before_it_also_as_a_cause_of_another_error() {
+        for (words, hint) in [
+            (
+                "Client sent an HTTP request to an HTTPS server.",
+                "write https://",
+            ),
+            (
+                "received corrupt message of type InvalidContentType",
+                "does not speak TLS",
+            ),
+            ("invalid peer certificate: UnknownIssuer", "set ca"),
+            (
+                "invalid peer certificate: certificate not valid for name \"a\"; certificate is only valid for b",
+                "server_name",
+            ),
+            (
+                "invalid peer certificate: certificate expired: verification time 7 (UNIX)",
+                "clock",
+            ),
+            ("received fatal alert: CertificateRequired", "cert and key"),
+            ("received fatal alert: UnknownCA", "trusts the authority"),
+            (
+                "tcp connect error: Too many open files (os error 24)",
+                "ulimit -n",
+            ),
+        ] {
+            let cause = Error::new(ErrorKind::Unavailable, "cause").because(words);
+            let report = report(with_hint(cause));
+            let (hint, words) = (report.find(hint).unwrap(), report.find(words).unwrap());
+            assert!(hint < words, "{report}");
+        }
+        assert_eq!(
+            report(with_hint("connection refused")),
+            "test: unavailable: connection refused"
+        );
+    }
+}

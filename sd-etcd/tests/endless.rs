@@ -1,0 +1,156 @@
+//! A server that never comes to an end of what it has to send.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use h2::server::SendResponse;
+use http::{HeaderMap, Response};
+use prost::Message;
+use sd_core::ErrorKind;
+use sd_etcd::EtcdConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+/// How long a read of what never ends may take on a busy machine; the limit in the code is 60 s.
+const ENDS_WITHIN: Duration = Duration::from_secs(90);
+
+#[derive(Clone, PartialEq, Message)]
+struct RangeRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
+    #[prost(int64, tag = "3")]
+    limit: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Header {
+    #[prost(uint64, tag = "1")]
+    cluster_id: u64,
+    #[prost(int64, tag = "3")]
+    revision: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct KeyValue {
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RangeResponse {
+    #[prost(message, optional, tag = "1")]
+    header: Option<Header>,
+    #[prost(message, repeated, tag = "2")]
+    kvs: Vec<KeyValue>,
+    #[prost(bool, tag = "3")]
+    more: bool,
+}
+
+/// The keys of a page, given where it begins.
+type Page = fn(&[u8]) -> Vec<Vec<u8>>;
+
+/// Serves reads alone, and says each time that there is more.
+async fn serve(page: Page) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer_all(stream, page));
+        }
+    });
+    address
+}
+
+async fn answer_all(stream: TcpStream, page: Page) {
+    let Ok(mut connection) = h2::server::handshake(stream).await else {
+        return;
+    };
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        tokio::spawn(answer(request, respond, page));
+    }
+}
+
+async fn answer(
+    request: http::Request<h2::RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    page: Page,
+) -> Option<()> {
+    let mut body = request.into_body();
+    let mut asked = BytesMut::new();
+    while let Some(part) = body.data().await {
+        asked.extend_from_slice(&part.ok()?);
+    }
+    let asked = RangeRequest::decode(asked.get(5..)?).ok()?;
+    let kvs = if asked.limit == 0 {
+        Vec::new()
+    } else {
+        page(&asked.key)
+    };
+    let told = RangeResponse {
+        header: Some(Header {
+            cluster_id: 1,
+            revision: 1,
+        }),
+        kvs: kvs.into_iter().map(|key| KeyValue { key }).collect(),
+        more: true,
+    };
+    let mut frame = BytesMut::new();
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(told.encoded_len()).ok()?);
+    told.encode(&mut frame).ok()?;
+    let head = Response::builder().header("content-type", "application/grpc");
+    let mut stream = respond.send_response(head.body(()).ok()?, false).ok()?;
+    stream.send_data(frame.freeze(), false).ok()?;
+    let mut end = HeaderMap::new();
+    end.insert("grpc-status", "0".parse().ok()?);
+    stream.send_trailers(end).ok()
+}
+
+/// 20 000 services after the first, far more than were asked for.
+fn further(from: &[u8]) -> Vec<Vec<u8>> {
+    let first = from.get(b"/services/".len()..).unwrap_or_default();
+    let first = std::str::from_utf8(first.get(..12).unwrap_or_default());
+    let first: u64 = first.ok().and_then(|first| first.parse().ok()).unwrap_or(0);
+    (1..=20_000)
+        .map(|n| format!("/services/{:012}/i", first + n).into_bytes())
+        .collect()
+}
+
+async fn refused(page: Page) -> String {
+    let address = serve(page).await;
+    let config = EtcdConfig::new([format!("http://{address}")]);
+    let registry = sd_etcd::connect(config).unwrap();
+    let services = timeout(ENDS_WITHIN, registry.services()).await.unwrap();
+    let listed = timeout(ENDS_WITHIN, registry.list("greeter"))
+        .await
+        .unwrap();
+    let error = services.unwrap_err();
+    assert!(
+        matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::Timeout),
+        "{}",
+        error.report()
+    );
+    assert!(listed.is_err());
+    error.report().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_has_ever_more_to_send_is_given_up() {
+    let report = refused(further).await;
+    assert!(report.contains("keys"), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_sends_the_same_page_for_ever_is_given_up() {
+    let report = refused(|_| vec![b"/services/a/i".to_vec()]).await;
+    assert!(report.contains("before those"), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_has_more_and_sends_nothing_is_given_up() {
+    let report = refused(|_| Vec::new()).await;
+    assert!(report.contains("sends nothing"), "{report}");
+}

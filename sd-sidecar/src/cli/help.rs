@@ -1,0 +1,77 @@
+//! What `--help` says after the options: examples, and the exit statuses.
+
+use std::fmt::Write;
+
+use crate::exit::TABLE;
+
+/// Of the whole program.
+pub(super) fn after() -> String {
+    let mut text = "Examples:
+  export SDCTL_REGISTRY=etcd://127.0.0.1:2379/services
+  sdctl register greeter 10.0.0.7:50051 --zone a &
+  sdctl list greeter
+  sdctl --registry consul://127.0.0.1:8500 services
+
+Exit status:
+"
+    .to_owned();
+    for (status, meaning) in TABLE {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {status:<8}  {meaning}");
+    }
+    text
+}
+
+pub(super) const SERVICES: &str = "Examples:
+  sdctl services
+  sdctl services --watch --json";
+
+pub(super) const LIST: &str = "Examples:
+  sdctl list greeter
+  sdctl list greeter --timeout 1s --json | jq -r '.instances[].address'";
+
+pub(super) const WATCH: &str = "Examples:
+  sdctl watch greeter
+  sdctl watch greeter --json";
+
+pub(super) const WAIT_FOR: &str = "Examples:
+  sdctl wait-for greeter
+  sdctl wait-for greeter --count 3 --timeout 1m
+
+It counts instances that are listed and ready, and not those that are only held.";
+
+pub(super) const REGISTER: &str = "Examples:
+  sdctl register greeter 10.0.0.7:50051
+  sdctl register greeter 10.0.0.7:50051 --id g-1 --zone a --meta team=blue --ttl 30s";
+
+pub(super) const DRAIN: &str = "Examples:
+  sdctl drain greeter g-1";
+
+pub(super) const READY: &str = "Examples:
+  sdctl ready greeter g-1";
+
+pub(super) const UNREADY: &str = "Examples:
+  sdctl unready greeter g-1";
+
+pub(super) const CLEAR: &str = "Examples:
+  sdctl clear greeter g-1";
+
+pub(super) const DEREGISTER: &str = "Examples:
+  sdctl deregister greeter g-1";
+
+pub(super) const ELECT: &str = "Examples:
+  sdctl elect reports/nightly
+  sdctl elect reports/nightly --value host-7 --ttl 10s -- ./worker";
+
+pub(super) const LEADER: &str = "Examples:
+  sdctl leader reports/nightly
+  sdctl leader reports/nightly --watch --json";
+
+pub(super) const COMPLETION: &str = "Examples:
+  sdctl completion bash > /etc/bash_completion.d/sdctl
+  sdctl completion zsh > ~/.zfunc/_sdctl
+  sdctl completion fish > ~/.config/fish/completions/sdctl.fish";
+
+pub(super) const MAN: &str = "Examples:
+  sdctl man > sdctl.1
+  sdctl man /usr/local/share/man/man1";
