@@ -39,6 +39,13 @@ impl Backend {
         }
     }
 
+    /// How long a server lists a process that was killed, as one that is ready: its time-to-live, and how often the server looks.
+    pub(crate) fn record_gone_within(self) -> Duration {
+        match self {
+            Self::Etcd | Self::Consul => self.ttl() + Duration::from_secs(1),
+        }
+    }
+
     /// What its servers answer to any client by HTTP, whatever their state.
     pub(crate) fn question(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! The processes of a run that are under test: they stand in elections, observe, and tell what they see, line by line, on their
+//! The processes of a run that are under test: they stand in elections, observe, register, read, and tell what they see, line by line, on their
 //! standard output. Orders come on their standard input.
 
 mod belief;
@@ -8,6 +8,8 @@ mod node;
 mod observer;
 mod ours;
 mod prober;
+mod reader;
+mod service;
 
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -22,6 +24,8 @@ use crate::{Error, Result};
 
 pub(crate) use self::node::{connect, run as run_node};
 pub(crate) use self::observer::run as run_observer;
+pub(crate) use self::reader::run as run_reader;
+pub(crate) use self::service::run as run_service;
 
 /// What a child is told when it is started.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -33,8 +37,10 @@ pub(crate) struct Brief {
     pub(crate) backend: Backend,
     /// Where it reaches the servers.
     pub(crate) endpoints: Vec<String>,
-    /// Where the register is.
-    pub(crate) register: SocketAddr,
+    /// Where the register is, for a candidate.
+    pub(crate) register: Option<SocketAddr>,
+    /// Where a service says that it listens.
+    pub(crate) serves: Option<SocketAddr>,
     pub(crate) ttl: Duration,
     /// Where the server has such a thing.
     pub(crate) lock_delay: Duration,

@@ -1,5 +1,6 @@
 //! What happened, as lines: every process writes its own, and one clock orders them all.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ pub(crate) struct Line {
 }
 
 /// A moment of the machine's boot-time clock, which all processes share.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct At(u64);
 
@@ -97,6 +98,16 @@ impl fmt::Display for Election {
     }
 }
 
+/// Who reads, in a process that is a reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reader {
+    /// A subscription of ours.
+    Ours,
+    /// One that asks now and then, and takes an error for an empty answer. It must be caught.
+    Naive,
+}
+
 /// What a line tells. Tokens are the numbers of one etcd, whose data is never lost in a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -171,7 +182,19 @@ pub(crate) enum Event {
         election: Election,
         token: Option<u64>,
     },
-    /// All candidates have been started.
+    /// The registry has a record of this instance for the first time.
+    Registered { id: String },
+    /// The process is about to withdraw its instance.
+    Withdrawing { id: String },
+    /// The registry has confirmed that.
+    Withdrawn { id: String },
+    /// What a reader sees: the instances that are ready, and those of them that the registry no longer lists.
+    Listed {
+        reader: Reader,
+        ready: BTreeSet<String>,
+        held: BTreeSet<String>,
+    },
+    /// All processes have been started.
     Begun,
     /// A round begins.
     Fault {
@@ -233,6 +256,10 @@ impl Event {
             | Self::Backend { election, .. }
             | Self::Remaining { election, .. } => Some(*election),
             Self::Idle
+            | Self::Registered { .. }
+            | Self::Withdrawing { .. }
+            | Self::Withdrawn { .. }
+            | Self::Listed { .. }
             | Self::Begun
             | Self::Fault { .. }
             | Self::Healed { .. }

@@ -1,10 +1,11 @@
-//! Elections under faults, in processes of their own over real servers, and whether they kept what they promise.
+//! Elections and discovery under faults, in processes of their own over real servers, and whether they kept what they promise.
 //! `cargo xtask chaos --help` says how to run it.
 
 mod backend;
 mod check;
 mod child;
 mod deck;
+mod discovery;
 mod history;
 mod http;
 mod kind;
@@ -19,6 +20,7 @@ mod report;
 mod round;
 mod run;
 mod scene;
+mod seat;
 mod servers;
 mod simulate;
 mod site;
@@ -39,7 +41,7 @@ use crate::child::Brief;
 type Error = Box<dyn std::error::Error + Send + Sync>;
 type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Runs elections under faults and checks what their candidates did
+/// Runs elections or discovery under faults and checks what became of them
 #[derive(Debug, Parser)]
 struct Options {
     /// The servers to run against
@@ -61,7 +63,7 @@ struct Options {
     /// only this one runs, and all that happens in it is printed
     #[arg(long)]
     seed: Option<u64>,
-    /// Also write the report to this folder, as chaos-etcd.md or chaos-consul.md
+    /// Also write the report to this folder, as chaos-etcd.md, chaos-discovery-etcd.md and so on
     #[arg(long)]
     out: Option<PathBuf>,
     /// Where to keep the histories and logs of a failed run
@@ -70,6 +72,15 @@ struct Options {
     /// Keep those of a good run, too
     #[arg(long)]
     keep: bool,
+    /// Register and read services instead of holding elections
+    #[arg(long, requires = "backend")]
+    discovery: bool,
+    /// Be an instance of a run
+    #[arg(long, hide = true)]
+    as_service: Option<String>,
+    /// Be a reader of a run
+    #[arg(long, hide = true)]
+    as_reader: Option<String>,
     /// Be a candidate of a run
     #[arg(long, hide = true)]
     as_node: Option<String>,
@@ -119,10 +130,19 @@ fn run(options: &Options) -> Result<bool> {
         log_to_stderr();
         return child::run_observer(&read(brief)?).map(|()| true);
     }
+    if let Some(brief) = &options.as_service {
+        log_to_stderr();
+        return child::run_service(&read(brief)?).map(|()| true);
+    }
+    if let Some(brief) = &options.as_reader {
+        log_to_stderr();
+        return child::run_reader(&read(brief)?).map(|()| true);
+    }
     if options.simulate {
         return Ok(simulate::run(options.seed, options.schedules));
     }
     match options.backend {
+        Some(backend) if options.discovery => discovery::run(backend, options),
         Some(backend) => run::run(backend, options),
         None => Err("pass --backend etcd, --backend consul or --simulate".into()),
     }
@@ -134,7 +154,7 @@ fn read(brief: &str) -> Result<Brief> {
 
 fn log_to_stderr() {
     tracing_subscriber::fmt()
-        .with_env_filter("info,sd_election=debug,sd_etcd=debug,sd_consul=debug")
+        .with_env_filter("info,sd_core=debug,sd_election=debug,sd_etcd=debug,sd_consul=debug")
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();

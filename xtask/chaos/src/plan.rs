@@ -80,6 +80,21 @@ pub(crate) fn plans(backend: Backend, quick: bool) -> Result<Vec<Plan>> {
     }
 }
 
+/// The sites of a run of discovery: in a quick one the newest release alone.
+///
+/// # Errors
+/// A server's program is not named.
+pub(crate) fn discovery_plans(backend: Backend, quick: bool) -> Result<Vec<Plan>> {
+    match (backend, quick) {
+        (Backend::Etcd, true) => Ok(vec![etcd("SD_TEST_ETCD_BIN", 1, None)?]),
+        (Backend::Etcd, false) => plans(backend, false),
+        (Backend::Consul, true) => Ok(vec![consul(NO_DELAY, 1, None)?]),
+        (Backend::Consul, false) => (1..=3)
+            .map(|number| consul(NO_DELAY, number, None))
+            .collect(),
+    }
+}
+
 fn etcd(program: &str, members: usize, steps: Option<&'static [Step]>) -> Result<Plan> {
     Ok(Plan {
         backend: Backend::Etcd,

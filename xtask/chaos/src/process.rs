@@ -1,4 +1,4 @@
-//! A candidate's or observer's process, as seen by the run.
+//! A process under test, as seen by the run.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -21,6 +21,10 @@ const EXIT_WITHIN: Duration = Duration::from_secs(10);
 pub(crate) enum Role {
     Node,
     Observer,
+    /// Registers an instance.
+    Service,
+    /// Follows the service.
+    Reader,
 }
 
 /// A running process. Dropping it kills it.
@@ -44,6 +48,8 @@ impl Process {
         let role = match role {
             Role::Node => "--as-node",
             Role::Observer => "--as-observer",
+            Role::Service => "--as-service",
+            Role::Reader => "--as-reader",
         };
         let mut child = Command::new(std::env::current_exe()?)
             .arg(role)

@@ -11,6 +11,7 @@ use crate::history::{Election, Event};
 use crate::kind::Kind;
 use crate::link::Break;
 use crate::plan::Plan;
+use crate::servers::Servers;
 use crate::site::Site;
 use crate::step::Step;
 
@@ -19,7 +20,7 @@ const SOMEBODY_WITHIN: Duration = Duration::from_secs(30);
 const NAIVE_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a fault of this kind lasts, most of them in hundredths of the time-to-live.
-fn duration(kind: Kind, backend: Backend, rng: &mut Rng) -> Duration {
+pub(crate) fn duration(kind: Kind, backend: Backend, rng: &mut Rng) -> Duration {
     let hundredths = match kind {
         Kind::FreezeBelowTtl => 20..70,
         // Around when belief has to end, or when the server ends what was not renewed.
@@ -145,7 +146,7 @@ impl Aim {
     async fn hit(self, site: &mut Site, kind: Kind, lasts: Duration, rng: &mut Rng) -> Result<()> {
         match self {
             Self::Candidate(seat) => hit_candidate(site, seat, kind, lasts, rng).await,
-            Self::Member(member) => hit_member(site, member, kind, lasts).await,
+            Self::Member(member) => hit_member(&mut site.servers, member, kind, lasts).await,
             Self::Entries => {
                 for election in exposed(kind, &site.plan) {
                     if !hit_entry(site, election, kind, SOMEBODY_WITHIN).await? {
@@ -216,27 +217,33 @@ async fn hit_candidate(
     site.nodes[seat].heal_links().await
 }
 
-async fn hit_member(site: &mut Site, member: usize, kind: Kind, lasts: Duration) -> Result<()> {
+/// Makes a fault of a server, waits, and heals it.
+pub(crate) async fn hit_member(
+    servers: &mut Servers,
+    member: usize,
+    kind: Kind,
+    lasts: Duration,
+) -> Result<()> {
     match kind {
         Kind::RestartServer => {
-            site.servers.terminate(member).await?;
+            servers.terminate(member).await?;
             sleep(lasts).await;
-            site.servers.start(member).await
+            servers.start(member).await
         }
         Kind::FreezeServer | Kind::FreezeRaftLeader => {
-            site.servers.freeze(member)?;
+            servers.freeze(member)?;
             sleep(lasts).await;
-            site.servers.thaw(member)
+            servers.thaw(member)
         }
         Kind::CutOffRaftLeader => {
-            site.servers.cut_off(member).await?;
+            servers.cut_off(member).await?;
             sleep(lasts).await;
-            site.servers.heal(member).await
+            servers.heal(member).await
         }
         _ => {
-            site.servers.kill(member)?;
+            servers.kill(member)?;
             sleep(lasts).await;
-            site.servers.start(member).await
+            servers.start(member).await
         }
     }
 }

@@ -84,7 +84,7 @@ pub(crate) fn print(text: &str) {
     println!("{text}");
 }
 
-async fn interrupted() -> Result<&'static str> {
+pub(crate) async fn interrupted() -> Result<&'static str> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -229,7 +229,7 @@ async fn tell_backend(site: &Site, election: Election) -> Result<()> {
     }
 }
 
-fn write(path: &Path, lines: &[Line]) -> Result<()> {
+pub(crate) fn write(path: &Path, lines: &[Line]) -> Result<()> {
     let mut file = std::io::BufWriter::new(fs::File::create(path)?);
     for line in lines {
         serde_json::to_writer(&mut file, line)?;

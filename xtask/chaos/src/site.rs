@@ -1,6 +1,6 @@
 //! One server or cluster with its candidates, observers and everything between them.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use fastrand::Rng;
 use sd_core::port::Safety;
 
 use crate::Result;
-use crate::child::{Brief, Order, connect};
+use crate::child::{Order, connect};
 use crate::history::{At, Election, Event};
-use crate::link::{Break, Link};
 use crate::plan::Plan;
-use crate::process::{Process, Role};
+use crate::process::Role;
 use crate::pulse::Pulse;
 use crate::register::Register;
 use crate::scene::{Chronicle, RUN, Scene};
+use crate::seat::{Seat, Starter};
 use crate::servers::Servers;
 use crate::story::Promise;
 
@@ -38,15 +38,6 @@ pub(crate) struct Site {
     folder: PathBuf,
 }
 
-/// Where one process after the other sits: its links stay.
-pub(crate) struct Seat {
-    pub(crate) process: Process,
-    links: Vec<Link>,
-    name: String,
-    role: Role,
-    starts: u32,
-}
-
 impl Site {
     pub(crate) async fn open(plan: &Plan, folder: &Path, rng: &mut Rng) -> Result<Self> {
         fs::create_dir_all(folder)?;
@@ -57,24 +48,14 @@ impl Site {
         let register = Register::start().await?;
         let chronicle = Chronicle::begin();
         let mut seats = Vec::new();
-        for (name, role) in seats_of(NODES) {
-            let mut links = Vec::new();
-            for address in &addresses {
-                links.push(Link::to(*address, plan.backend.question()).await?);
-            }
-            let starter = Starter {
-                plan,
-                register: &register,
-                chronicle: &chronicle,
-                folder,
-            };
-            seats.push(Seat {
-                process: starter.start(&name, role, &links, 1, rng.u64(..))?,
-                links,
-                name,
-                role,
-                starts: 1,
-            });
+        let starter = Starter {
+            plan,
+            register: Some(register.address()),
+            chronicle: &chronicle,
+            folder,
+        };
+        for seat in seats_of(NODES) {
+            seats.push(Seat::open(&starter, seat, &addresses, None, rng.u64(..)).await?);
         }
         let observer = seats.pop().ok_or("no observer")?;
         let endpoints = addresses.iter().map(|address| format!("http://{address}"));
@@ -138,30 +119,19 @@ impl Site {
     pub(crate) async fn replace(&mut self, seat: usize, seed: u64) -> Result<()> {
         let starter = Starter {
             plan: &self.plan,
-            register: &self.register,
+            register: Some(self.register.address()),
             chronicle: &self.chronicle,
             folder: &self.folder,
         };
-        let seat = &mut self.nodes[seat];
-        seat.process.kill().await?;
-        self.chronicle.tell(seat.process.name(), Event::Killed);
-        seat.starts += 1;
-        seat.process = starter.start(&seat.name, seat.role, &seat.links, seat.starts, seed)?;
-        Ok(())
+        self.nodes[seat].replace(&starter, seed).await
     }
 
     pub(crate) fn freeze(&self, seat: usize) -> Result<()> {
-        let process = &self.nodes[seat].process;
-        // Before and after, so that nothing of the pause is outside.
-        self.chronicle.tell(process.name(), Event::Frozen);
-        process.freeze()
+        self.nodes[seat].freeze(&self.chronicle)
     }
 
     pub(crate) fn thaw(&self, seat: usize) -> Result<()> {
-        let process = &self.nodes[seat].process;
-        process.thaw()?;
-        self.chronicle.tell(process.name(), Event::Thawed);
-        Ok(())
+        self.nodes[seat].thaw(&self.chronicle)
     }
 
     /// A candidate or observer that ended by itself makes the run worthless.
@@ -189,60 +159,8 @@ impl Site {
     }
 }
 
-impl Seat {
-    pub(crate) async fn break_links(&mut self, how: Break) -> Result<()> {
-        for link in &mut self.links {
-            link.break_it(how).await?;
-        }
-        Ok(())
-    }
-
-    /// # Errors
-    /// They were not broken until now.
-    pub(crate) async fn heal_links(&mut self) -> Result<()> {
-        let mut were_broken = Ok(());
-        for link in &mut self.links {
-            were_broken = were_broken.and(link.heal().await);
-        }
-        were_broken
-    }
-}
-
 /// The candidates, then the observer.
 fn seats_of(nodes: usize) -> impl Iterator<Item = (String, Role)> {
     let nodes = (1..=nodes).map(|seat| (format!("n{seat}"), Role::Node));
     nodes.chain([("observer".to_owned(), Role::Observer)])
-}
-
-/// What starting a process takes.
-struct Starter<'a> {
-    plan: &'a Plan,
-    register: &'a Register,
-    chronicle: &'a Chronicle,
-    folder: &'a Path,
-}
-
-impl Starter<'_> {
-    fn start(
-        &self,
-        name: &str,
-        role: Role,
-        links: &[Link],
-        nth: u32,
-        seed: u64,
-    ) -> Result<Process> {
-        let name = format!("{name}.{nth}");
-        let log = File::create(self.folder.join(format!("{name}.log")))?;
-        let brief = Brief {
-            name,
-            parent: std::process::id(),
-            backend: self.plan.backend,
-            endpoints: links.iter().map(Link::url).collect(),
-            register: self.register.address(),
-            ttl: self.plan.backend.ttl(),
-            lock_delay: self.plan.lock_delay,
-            seed,
-        };
-        Process::start(role, &brief, self.chronicle.sender(), log)
-    }
 }

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// Whether the run was good, and all that it said.
-fn quick_run(backend: &str) -> io::Result<(bool, String)> {
+fn quick_run(backend: &str, what: &[&str]) -> io::Result<(bool, String)> {
     let histories = Path::new(env!("CARGO_TARGET_TMPDIR")).join("chaos");
     let output = Command::new(env!("CARGO_BIN_EXE_chaos"))
         .args(["--backend", backend, "--quick", "--seed", "1"])
+        .args(what)
         .arg("--histories")
         .arg(histories.join(backend))
         .output()?;
@@ -20,13 +21,20 @@ fn quick_run(backend: &str) -> io::Result<(bool, String)> {
 #[test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 fn a_quick_run_breaks_no_promise_and_catches_the_naive_candidate() {
-    let (good, said) = quick_run("etcd").unwrap();
+    let (good, said) = quick_run("etcd", &[]).unwrap();
     assert!(good, "{said}");
 }
 
 #[test]
 #[ignore = "needs Consul: cargo xtask test --backend consul"]
 fn a_quick_run_over_consul_breaks_no_promise_and_catches_the_naive_candidate() {
-    let (good, said) = quick_run("consul").unwrap();
+    let (good, said) = quick_run("consul", &[]).unwrap();
+    assert!(good, "{said}");
+}
+
+#[test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+fn a_quick_run_of_discovery_breaks_no_promise_and_catches_the_naive_reader() {
+    let (good, said) = quick_run("etcd", &["--discovery"]).unwrap();
     assert!(good, "{said}");
 }

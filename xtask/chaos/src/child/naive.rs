@@ -56,7 +56,7 @@ pub(super) async fn run(
     journal: &Journal,
     mut orders: watch::Receiver<Order>,
 ) -> Result<()> {
-    let mut register = Register::connect(brief.register, &brief.name, ELECTION)?;
+    let mut register = Register::connect(brief, ELECTION)?;
     while *orders.borrow_and_update() != Order::Leave {
         journal.tell(Event::Campaigning { election: ELECTION });
         let won = tokio::select! {

@@ -74,7 +74,7 @@ impl Stand {
             candidate,
             election,
             rng: Rng::with_seed(brief.seed ^ (election as u64 + 1)),
-            register: Some(Register::connect(brief.register, &brief.name, election)?),
+            register: Some(Register::connect(brief, election)?),
         })
     }
 

@@ -1,7 +1,7 @@
 //! What a leader does: writes to the register while it believes that it leads, as a program would.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -10,6 +10,7 @@ use std::time::Duration;
 use sd_core::FencingToken;
 
 use crate::Result;
+use crate::child::Brief;
 use crate::child::belief::Holds;
 use crate::history::Election;
 use crate::register::Write as Request;
@@ -27,12 +28,13 @@ pub(super) struct Register {
 }
 
 impl Register {
-    pub(super) fn connect(address: SocketAddr, node: &str, election: Election) -> Result<Self> {
+    pub(super) fn connect(brief: &Brief, election: Election) -> Result<Self> {
+        let address = brief.register.ok_or("a candidate needs the register")?;
         let connection = TcpStream::connect(address)?;
         connection.set_nodelay(true)?;
         connection.set_read_timeout(Some(ANSWER_WITHIN))?;
         Ok(Self {
-            node: node.into(),
+            node: brief.name.as_str().into(),
             election,
             connection: BufReader::new(connection),
         })

@@ -1,0 +1,160 @@
+//! Discovery under faults: processes that register and others that read, over real servers that are broken, and whether every reader saw
+//! what was there.
+//!
+//! A run plays the same kinds of fault as one of elections, and lets services leave and come as a rolling restart does. Then
+//! [`check`](check::check) compares what each process was with what each reader saw.
+
+mod check;
+mod report;
+mod site;
+mod timeline;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::time::Instant;
+
+use crate::backend::Backend;
+use crate::deck::Deck;
+use crate::discovery::check::{Findings, check};
+use crate::discovery::report::Report;
+use crate::discovery::site::Site;
+use crate::discovery::timeline::Timeline;
+use crate::history::merged;
+use crate::kind::Kind;
+use crate::plan::{Plan, discovery_plans};
+use crate::run::{interrupted, print, write};
+use crate::{Options, Result, chain};
+
+/// What all processes register and read.
+pub(crate) const SERVICE: &str = "chaos";
+
+/// What a quick run does, on one server.
+const QUICK: [Kind; 6] = [
+    Kind::KillCandidate,
+    Kind::BlackHole,
+    Kind::FreezeAboveTtl,
+    Kind::HalfOpen,
+    Kind::KillServer,
+    Kind::Cut,
+];
+
+/// What one site's run came to.
+pub(crate) struct Visit {
+    pub(crate) label: String,
+    pub(crate) faults: Vec<Kind>,
+    pub(crate) findings: Findings,
+}
+
+/// False if a promise was broken or the run does not count.
+pub(crate) fn run(backend: Backend, options: &Options) -> Result<bool> {
+    let seed = options
+        .seed
+        .unwrap_or_else(|| fastrand::u64(..u64::from(u32::MAX)));
+    let lasts = Duration::from_mins(options.minutes.into());
+    let plans = discovery_plans(backend, options.quick)?;
+    let folder = options.histories.join(format!("discovery-{seed}"));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let played = runtime.block_on(async {
+        tokio::select! {
+            played = play_all(plans, options.quick, lasts, seed, &folder) => played,
+            name = interrupted() => Err(format!("stopped by {}", name?).into()),
+        }
+    });
+    // What was dropped with an error kills its processes; nothing may keep the runtime from going.
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    let visits =
+        played.map_err(|error| format!("{}; logs are in {}", chain(&error), folder.display()))?;
+    let report = Report {
+        backend,
+        visits: &visits,
+        seed,
+        minutes: (!options.quick).then_some(options.minutes),
+    };
+    let good = report.is_good();
+    if good && !options.keep {
+        fs::remove_dir_all(&folder)?;
+    } else {
+        eprintln!("histories and logs are in {}", folder.display());
+    }
+    let text = report.markdown();
+    print(&text);
+    if let Some(out) = &options.out {
+        fs::create_dir_all(out)?;
+        let path = out.join(format!("chaos-discovery-{}.md", backend.name()));
+        fs::write(&path, &text)?;
+        eprintln!("wrote {}", path.display());
+    }
+    Ok(good)
+}
+
+/// Plays all sites side by side, so that little of the time is spent waiting.
+async fn play_all(
+    plans: Vec<Plan>,
+    quick: bool,
+    lasts: Duration,
+    seed: u64,
+    folder: &Path,
+) -> Result<Vec<Visit>> {
+    let deck = Arc::new(Deck::default());
+    let until = Instant::now() + lasts;
+    let mut playing = Vec::new();
+    for (nth, plan) in plans.into_iter().enumerate() {
+        let rng = Rng::with_seed(seed.wrapping_add(nth as u64));
+        let folder = folder.join(format!("site-{}", nth + 1));
+        let (deck, quick) = (Arc::clone(&deck), quick.then(|| QUICK.to_vec()));
+        playing.push(tokio::spawn(async move {
+            visit(plan, quick, (deck, until), rng, &folder).await
+        }));
+    }
+    let mut visits = Vec::new();
+    for visit in playing {
+        visits.push(visit.await??);
+    }
+    Ok(visits)
+}
+
+async fn visit(
+    plan: Plan,
+    fixed: Option<Vec<Kind>>,
+    (deck, until): (Arc<Deck>, Instant),
+    mut rng: Rng,
+    folder: &Path,
+) -> Result<Visit> {
+    let mut site = Site::open(&plan, folder, &mut rng).await?;
+    let label = site.label.clone();
+    let mut fixed = fixed.map(Vec::into_iter);
+    let mut faults = Vec::new();
+    loop {
+        let kind = match &mut fixed {
+            Some(kinds) => kinds.next(),
+            None if Instant::now() >= until => None,
+            None => Some(deck.draw(plan.backend, plan.members, &mut rng)),
+        };
+        let Some(kind) = kind else {
+            break;
+        };
+        faults.push(kind);
+        let number = u32::try_from(faults.len())?;
+        let played = site.play(number, kind, &mut rng).await;
+        played.map_err(|error| format!("{label}: round {number}, {kind}: {}", chain(&error)))?;
+    }
+    let ended = site.end().await;
+    ended.map_err(|error| format!("{label}: at the end: {}", chain(&error)))?;
+    let (chronicle, servers) = site.close().await?;
+    for (name, log) in servers.logs() {
+        fs::write(folder.join(format!("server-{name}.log")), log)?;
+    }
+    let lines = merged(chronicle.lines());
+    write(&folder.join("history.jsonl"), &lines)?;
+    Ok(Visit {
+        label,
+        faults,
+        findings: check(&Timeline::new(&lines), plan.backend.record_gone_within()),
+    })
+}
