@@ -166,19 +166,36 @@ fn a_channel_whose_runtime_has_ended_says_so_at_once() {
     });
 }
 
+#[test]
+fn a_channel_whose_subscription_has_ended_says_so_at_once() {
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    let first = runtime();
+    let builder = first.block_on(async { Panicking::channel() });
+    drop(first);
+    runtime().block_on(async {
+        let channel = builder.build().unwrap();
+        eventually("it is known", || {
+            channel.dump().condition.contains("no longer followed")
+        })
+        .await;
+        let mut client = EchoClient::new(channel);
+        let mut request = tonic::Request::new(Text::new("hello"));
+        request.extensions_mut().insert(sd_grpc::WaitForReady(true));
+        let status = within("an answer", client.unary(request))
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(status.message().contains("no longer followed"), "{status}");
+    });
+}
+
+/// It is asked again, so the channel goes on.
 #[tokio::test]
-async fn a_channel_whose_source_panicked_says_so_at_once() {
+async fn a_channel_whose_source_panics_says_why_it_knows_nothing() {
     let channel = Panicking::channel().build().unwrap();
     eventually("it is known", || {
-        channel.dump().condition.contains("no longer followed")
+        channel.dump().condition.contains("a bug in the source")
     })
     .await;
-    let mut client = EchoClient::new(channel);
-    let mut request = tonic::Request::new(Text::new("hello"));
-    request.extensions_mut().insert(sd_grpc::WaitForReady(true));
-    let status = within("an answer", client.unary(request))
-        .await
-        .unwrap_err();
-    assert_eq!(status.code(), Code::Unavailable);
-    assert!(status.message().contains("no longer followed"), "{status}");
+    assert!(!channel.dump().condition.contains("no longer followed"));
 }
