@@ -54,7 +54,7 @@ pub(crate) const TABLE: [(&str, &str); 11] = [
     ),
     (
         "128 + N",
-        "signal N ended it, which none does that asks register or elect to stop",
+        "signal N ended it; never one that asks register or elect to stop",
     ),
 ];
 
