@@ -26,7 +26,7 @@ use tonic::transport::{Endpoint, Uri};
 
 use crate::client::addresses::{Addresses, Reached};
 use crate::client::credentials::Credentials;
-use crate::client::error::{is_login_needless, is_unreachable, translate};
+use crate::client::error::{is_login_needless, translate};
 use crate::client::members::{Candidate, Members};
 use crate::config::EtcdConfig;
 
@@ -244,10 +244,11 @@ impl Connector {
                 .await
                 .map_err(failed)?;
         }
-        match probed {
-            Err(error) if is_unreachable(&error) => Err(failed(error)),
-            // Even a refusal is an answer.
-            _ => Ok(etcd),
+        match probed.map_err(|error| (error.kind(), error)) {
+            // A refusal is an answer, too.
+            Ok(_) | Err((ErrorKind::Denied | ErrorKind::RateLimited { .. }, _)) => Ok(etcd),
+            // What knows no such request is no etcd, and perhaps what has an address now that a member had.
+            Err((_, error)) => Err(failed(error)),
         }
     }
 }
@@ -276,7 +277,8 @@ async fn check_cluster(
 impl Failed {
     /// What was only learnt of may be anything, so that its refusal says nothing of the cluster.
     fn new(candidate: &Candidate, reached: &Reached, error: Error) -> Self {
-        if !is_unreachable(&error) && candidate.cluster.is_none() {
+        let is_refusal = matches!(error.kind(), ErrorKind::Denied | ErrorKind::InvalidInput);
+        if is_refusal && candidate.cluster.is_none() {
             return Self::Refused(error);
         }
         let (endpoint, why) = (&candidate.url, cause(&error));
