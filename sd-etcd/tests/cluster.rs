@@ -7,6 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::cluster::{Cluster, GrpcProxy};
+use common::election::{Booth, after, first, gone, leads, ticket, waits};
 use common::{
     LONG, TTL, config_at, event, eventually, instance, is_live_with, own_server, prefix, raw,
     registry_at, until,
@@ -17,6 +18,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// The members are asked for every 5 s, as keep-alives are set here.
 const LEARNT_WITHIN: Duration = Duration::from_secs(12);
+
+/// How often a connection is asked for a sign of life. Long enough that a busy machine answers in time.
+const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Fails if the feed is seen to be anything but live for this long, in which it must be asked several times whether it is there.
 async fn stays_live(seen: &mut Subscription, time: Duration) {
@@ -34,7 +38,8 @@ async fn behind_etcds_own_proxy_a_quiet_feed_stays_live_and_goes_on() {
     let mut server = own_server().await;
     let proxy = GrpcProxy::start(server.program().address()).await;
     let (prefix, url) = (prefix(), proxy.program().url());
-    let registries = [(); 2].map(|()| registry_at(&url, &prefix));
+    let patient = config_at(&url, &prefix).with_keep_alive(INTERVAL, INTERVAL * 2);
+    let registries = [(); 2].map(|()| sd_etcd::connect(patient.clone()).unwrap());
     let guard = registries[0]
         .register(instance(1))
         .ttl(TTL * 5)
@@ -46,10 +51,9 @@ async fn behind_etcds_own_proxy_a_quiet_feed_stays_live_and_goes_on() {
     for seen in &mut seen {
         until(seen, "there", is_live_with(1)).await;
     }
-    // Silence would be noticed after 3 s.
+    // Silence would be noticed after four intervals.
     let [one, two] = &mut seen;
-    let quiet = Duration::from_secs(10);
-    tokio::join!(stays_live(one, quiet), stays_live(two, quiet));
+    tokio::join!(stays_live(one, INTERVAL * 8), stays_live(two, INTERVAL * 8));
     guard.set_ready(false).await.unwrap();
     for seen in &mut seen {
         until(seen, "unready", |state| {
@@ -67,6 +71,37 @@ async fn behind_etcds_own_proxy_a_quiet_feed_stays_live_and_goes_on() {
     for seen in &mut seen {
         until(seen, "live again", is_live_with(1)).await;
     }
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn behind_etcds_own_proxy_the_next_in_line_leads_and_the_one_that_is_removed_does_not() {
+    let server = own_server().await;
+    let proxy = GrpcProxy::start(server.program().address()).await;
+    let booth = Booth::at(&proxy.program().url());
+    let electors = [(); 3].map(|()| booth.elector());
+    let tickets = ["a", "b", "c"].map(ticket);
+    let leader = electors[0].join(&tickets[0]).await.unwrap();
+    leads(&*leader).await;
+    let next = electors[1].join(&tickets[1]).await.unwrap();
+    let last = electors[2].join(&tickets[2]).await.unwrap();
+    let (waiting, behind) = (waits(&*next).await, waits(&*last).await);
+    let leave = electors[0].leave(&tickets[0]);
+    let (told, left) = tokio::join!(after(&*next, &waiting), leave);
+    left.unwrap();
+    first(told);
+    next.confirm().await.unwrap();
+    let end = async {
+        let key = format!(
+            "{}/{}/.entries/{}",
+            booth.prefix, tickets[2].name, tickets[2].id
+        );
+        let mut operator = raw(&server.program().url()).await;
+        operator.delete(key, None).await.unwrap();
+        electors[1].leave(&tickets[1]).await.unwrap();
+    };
+    let (told, ()) = tokio::join!(after(&*last, &behind), end);
+    gone(told);
 }
 
 /// What another client registers is seen here.

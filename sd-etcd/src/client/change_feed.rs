@@ -114,10 +114,7 @@ impl ChangeFeed {
                 proved = ended(&mut self.proof) => {
                     self.proof = None;
                     return match proved {
-                        Ok(()) => {
-                            self.note_no_progress();
-                            Ok(News::Alive)
-                        }
+                        Ok(()) => Ok(News::Alive),
                         Err(error) => {
                             self.client.retire(&self.connection);
                             Err(error)
@@ -126,7 +123,7 @@ impl ChangeFeed {
                 }
                 () = at(self.told_by) => {
                     self.told_by = None;
-                    self.prove();
+                    self.note_no_progress();
                 }
                 () = sleep_until(self.ask_at) => {
                     self.ask_at = Instant::now() + self.ask_every;
@@ -137,6 +134,8 @@ impl ChangeFeed {
                                 return Err(self.failed(error));
                             }
                             if known == Progress::Unknown {
+                                // Not only when no answer has come: silence is soon taken for an end.
+                                self.prove();
                                 let limit = self.client.config().keep_alive_timeout;
                                 self.told_by.get_or_insert(Instant::now() + limit);
                             }

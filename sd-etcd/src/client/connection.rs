@@ -26,7 +26,7 @@ use tonic::transport::{Endpoint, Uri};
 
 use crate::client::addresses::{Addresses, Reached};
 use crate::client::credentials::Credentials;
-use crate::client::error::{caught, is_login_needless, is_unreachable, translate};
+use crate::client::error::{caught, is_login_needless, translate};
 use crate::client::members::{Candidate, Members};
 use crate::config::EtcdConfig;
 
@@ -86,6 +86,8 @@ pub(crate) enum Progress {
 enum Failed {
     /// Another endpoint may do better. Says which one it was.
     Unreachable(String),
+    /// It refuses what any etcd answers. Another endpoint may do better. Says which one it was.
+    Rejected(Error, String),
     /// The cluster answered, and the other members would say the same.
     Refused(Error),
 }
@@ -245,10 +247,11 @@ impl Connector {
                 .await
                 .map_err(failed)?;
         }
-        match probed {
-            Err(error) if is_unreachable(&error) => Err(failed(error)),
-            // Even a refusal is an answer.
-            _ => Ok(etcd),
+        match probed.map_err(|error| (error.kind(), error)) {
+            // A refusal is an answer, too.
+            Ok(_) | Err((ErrorKind::Denied | ErrorKind::RateLimited { .. }, _)) => Ok(etcd),
+            // What knows no such request is no etcd, and perhaps what has an address now that a member had.
+            Err((_, error)) => Err(failed(error)),
         }
     }
 }
@@ -277,21 +280,26 @@ async fn check_cluster(
 impl Failed {
     /// What was only learnt of may be anything, so that its refusal says nothing of the cluster.
     fn new(candidate: &Candidate, reached: &Reached, error: Error) -> Self {
-        if !is_unreachable(&error) && candidate.cluster.is_none() {
+        let is_refusal = matches!(error.kind(), ErrorKind::Denied | ErrorKind::InvalidInput);
+        if is_refusal && candidate.cluster.is_none() {
             return Self::Refused(error);
         }
         let (endpoint, why) = (&candidate.url, cause(&error));
-        if reached.name.is_none() {
-            return Self::Unreachable(format!("{endpoint}: {why}"));
+        let said = match reached.url.authority() {
+            Some(address) if reached.name.is_some() => format!("{endpoint} at {address}: {why}"),
+            _ => format!("{endpoint}: {why}"),
+        };
+        if error.kind() == ErrorKind::Rejected {
+            Self::Rejected(error, said)
+        } else {
+            Self::Unreachable(said)
         }
-        let address = reached.url.authority().map_or("", |at| at.as_str());
-        Self::Unreachable(format!("{endpoint} at {address}: {why}"))
     }
 
     fn into_error(self, op: &'static str) -> Error {
         match self {
             Self::Unreachable(why) => Error::new(ErrorKind::Unavailable, op).because(why),
-            Self::Refused(error) => error,
+            Self::Rejected(error, _) | Self::Refused(error) => error,
         }
     }
 }
@@ -305,12 +313,22 @@ where
     let mut attempts = attempts.into_iter();
     let mut running = FuturesUnordered::new();
     let mut failed: Vec<String> = Vec::new();
+    let mut rejected: Vec<Error> = Vec::new();
     loop {
         running.extend(attempts.next());
         tokio::select! {
             done = running.next() => match done {
                 Some(Err(Failed::Unreachable(why))) => failed.push(why),
+                Some(Err(Failed::Rejected(error, why))) => {
+                    rejected.push(error);
+                    failed.push(why);
+                }
                 Some(done) => return done,
+                // Where nothing but refusals came, one of them says what to do.
+                None if rejected.len() == failed.len() && !rejected.is_empty() => {
+                    let error = rejected.swap_remove(0);
+                    return Err(Failed::Rejected(error, failed.join("; ")));
+                }
                 None => return Err(Failed::Unreachable(failed.join("; "))),
             },
             () = sleep(HEAD_START), if attempts.len() > 0 => {}

@@ -1,4 +1,4 @@
-//! A server that never comes to an end of what it has to send.
+//! Servers that answer as no etcd does: without an end, or to nothing.
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -11,6 +11,7 @@ use http::{HeaderMap, Response};
 use prost::Message;
 use sd_core::ErrorKind;
 use sd_etcd::EtcdConfig;
+use sd_testing::required_env;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
@@ -119,6 +120,28 @@ fn further(from: &[u8]) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// Knows no request, as a server of something else that speaks gRPC.
+async fn serve_nothing() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(refuse_all(stream));
+        }
+    });
+    address
+}
+
+async fn refuse_all(stream: TcpStream) -> Option<()> {
+    let mut connection = h2::server::handshake(stream).await.ok()?;
+    while let Some(Ok((_, mut respond))) = connection.accept().await {
+        let head = Response::builder().header("content-type", "application/grpc");
+        let head = head.header("grpc-status", "12").body(()).ok()?;
+        respond.send_response(head, true).ok()?;
+    }
+    Some(())
+}
+
 async fn refused(page: Page) -> String {
     let address = serve(page).await;
     let config = EtcdConfig::new([format!("http://{address}")]);
@@ -153,4 +176,22 @@ async fn a_server_that_sends_the_same_page_for_ever_is_given_up() {
 async fn a_server_that_has_more_and_sends_nothing_is_given_up() {
     let report = refused(|_| Vec::new()).await;
     assert!(report.contains("sends nothing"), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn an_endpoint_that_is_no_etcd_is_left_for_one_that_is() {
+    let etcd = required_env("SD_TEST_ETCD").unwrap();
+    // Each begins at an endpoint of its own choice.
+    for _ in 0..4 {
+        let other = format!("http://{}", serve_nothing().await);
+        let config = EtcdConfig::new([other.as_str(), etcd.as_str()]);
+        let registry = sd_etcd::connect(config).unwrap();
+        registry.services().await.unwrap();
+        let alone = sd_etcd::connect(EtcdConfig::new([&other])).unwrap();
+        let error = alone.services().await.unwrap_err();
+        let report = error.report().to_string();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{report}");
+        assert!(report.contains(&other), "{report}");
+    }
 }
