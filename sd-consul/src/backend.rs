@@ -23,6 +23,8 @@ const CONCURRENCY: Concurrency = Concurrency {
     blocking_queries: 128,
     requests: 32,
 };
+/// However few descriptors the process may have.
+const LEAST: usize = 2;
 
 /// Opens a registry over Consul. It does not wait for the agent and needs no runtime: the first use connects. It blocks while it reads
 /// the files that `config` names, for no longer than the request timeout.
@@ -63,7 +65,7 @@ impl ConsulBackend {
     pub fn new(config: ConsulConfig) -> Result<Self> {
         let config = config.checked()?;
         check_files(&config)?;
-        let clients = Clients::new(config, CONCURRENCY);
+        let clients = Clients::new(config, concurrency(descriptors()));
         Ok(Self {
             registrar: Arc::new(ConsulRegistrar::new(Arc::clone(clients.shared()))),
             clients,
@@ -112,6 +114,32 @@ impl Backend for ConsulBackend {
     }
 }
 
+/// How many descriptors this process may have, now. `None` where there is no such limit.
+fn descriptors() -> Option<u64> {
+    #[cfg(unix)]
+    {
+        rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+    }
+    #[cfg(not(unix))]
+    {
+        None
+    }
+}
+
+/// Each query that waits keeps a connection, so that those which found no descriptor left would wait for ever. They must take turns before
+/// that: all together take three eighths of the descriptors at most.
+fn concurrency(descriptors: Option<u64>) -> Concurrency {
+    let descriptors = descriptors.and_then(|limit| usize::try_from(limit).ok());
+    let share = |most: usize, of: usize| {
+        let share = descriptors.map_or(most, |limit| limit / of);
+        share.clamp(LEAST, most)
+    };
+    Concurrency {
+        blocking_queries: share(CONCURRENCY.blocking_queries, 4),
+        requests: share(CONCURRENCY.requests, 8),
+    }
+}
+
 /// Reads the files once, so that a wrong setting is told at the start.
 fn check_files(config: &ConsulConfig) -> Result<()> {
     let limit = config.request_timeout;
@@ -132,6 +160,22 @@ mod tests {
 
     use super::*;
     use crate::client::file_thread::hanging_file;
+
+    #[test]
+    fn connections_take_a_part_of_the_descriptors_that_there_are() {
+        let of = |descriptors| {
+            let Concurrency {
+                blocking_queries,
+                requests,
+            } = concurrency(descriptors);
+            (blocking_queries, requests)
+        };
+        assert_eq!(of(None), (128, 32));
+        assert_eq!(of(Some(u64::MAX)), (128, 32));
+        assert_eq!(of(Some(512)), (128, 32));
+        assert_eq!(of(Some(64)), (16, 8));
+        assert_eq!(of(Some(3)), (2, 2));
+    }
 
     #[test]
     fn a_file_that_hangs_is_refused_by_its_key() {

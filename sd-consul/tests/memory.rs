@@ -40,7 +40,7 @@ fn peak() -> usize {
 }
 
 #[tokio::test]
-async fn a_large_service_costs_a_few_times_its_answer_and_not_ten() {
+async fn a_large_service_costs_about_twice_its_answer() {
     let body = Arc::new(listed());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -70,5 +70,6 @@ async fn a_large_service_costs_a_few_times_its_answer_and_not_ten() {
         times / 10,
         times % 10
     );
-    assert!(times < 40, "{cost} bytes for an answer of {}", body.len());
+    // Decoded as a whole it was 3.2 times, and more for entries of which more is kept.
+    assert!(times < 25, "{cost} bytes for an answer of {}", body.len());
 }
