@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Uri};
 use sd_core::balance::{Policy, RoundRobin, Selection};
-use sd_core::{Error, Printable, Result, Subscription};
+use sd_core::{Error, Instance, Printable, Result, Subscription};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -26,7 +26,7 @@ use crate::shared::{Published, Shared};
 use crate::throttle::Throttle;
 #[cfg(feature = "tls")]
 use crate::tls::{ClientTls, Tls};
-use crate::transport::Transport;
+use crate::transport::{AuthorityOf, Transport};
 
 const OP: &str = "build channel";
 const USER_AGENT: &str = concat!("sd-grpc/", env!("CARGO_PKG_VERSION"));
@@ -40,6 +40,7 @@ pub struct ChannelBuilder {
     policy: Arc<dyn Policy>,
     connector: SharedConnector,
     origin: Option<Uri>,
+    authority_of: Option<AuthorityOf>,
     user_agent: Option<String>,
     #[cfg(feature = "tls")]
     tls: Option<ClientTls>,
@@ -53,6 +54,7 @@ impl ChannelBuilder {
             policy: Arc::new(RoundRobin::new()),
             connector: SharedConnector(Arc::new(Dial::new())),
             origin: None,
+            authority_of: None,
             user_agent: None,
             #[cfg(feature = "tls")]
             tls: None,
@@ -140,6 +142,30 @@ impl ChannelBuilder {
         self
     }
 
+    /// Names instances by more than their addresses: calls to an instance carry the authority that `of` gives for it, and with TLS its
+    /// host is what the server is told (SNI) and what its certificate must name. Where `of` gives none, the channel's
+    /// [`origin`](Self::origin) and [`ClientTls::with_server_name`](crate::ClientTls::with_server_name) apply, and else the address.
+    /// An instance whose authority changes gets a new connection, and the old one drains.
+    ///
+    /// Writers to the registry choose whom a client trusts if `of` takes names from there: check them.
+    ///
+    /// ```
+    /// # fn name(builder: sd_grpc::ChannelBuilder) -> sd_grpc::ChannelBuilder {
+    /// builder.authority_of(|instance| {
+    ///     let host = instance.metadata().get("host")?;
+    ///     let host = host.ends_with(".services.example").then_some(host)?;
+    ///     host.parse().ok()
+    /// })
+    /// # }
+    /// ```
+    pub fn authority_of(
+        mut self,
+        of: impl Fn(&Instance) -> Option<Authority> + Send + Sync + 'static,
+    ) -> Self {
+        self.authority_of = Some(AuthorityOf(Arc::new(of)));
+        self
+    }
+
     /// Prepends this to the channel's own user agent, `sd-grpc/<version>`.
     pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
         self.user_agent = Some(user_agent.into());
@@ -168,6 +194,8 @@ impl ChannelBuilder {
         let user_agent = user_agent(self.user_agent.as_deref())?;
         let transport = Transport {
             connector: self.connector,
+            origin,
+            authority_of: self.authority_of,
             #[cfg(feature = "tls")]
             scheme: self.tls.as_ref().map_or(Scheme::HTTP, |_| Scheme::HTTPS),
             #[cfg(not(feature = "tls"))]
@@ -186,7 +214,6 @@ impl ChannelBuilder {
             subscription,
             config: Arc::clone(&config),
             transport: Arc::new(transport),
-            origin,
             published: Arc::clone(&published),
             policy: self.policy,
             events,

@@ -19,6 +19,7 @@ use tower_service::Service;
 use crate::builder::ChannelBuilder;
 use crate::call::{self, Call};
 use crate::dump::ChannelDump;
+use crate::durations::Method;
 use crate::observed::Observed;
 use crate::permit::StreamPermit;
 use crate::readiness::Readiness;
@@ -38,6 +39,8 @@ pub struct BalancedChannel {
     shared: Arc<Shared>,
     /// The set that this clone saw last. An idle clone may hold an old one; its endpoints then say so.
     set: Cache<Handle, Arc<ReadySet>>,
+    /// The method that this clone called last: mostly the next one.
+    method: Option<Arc<Method>>,
 }
 
 /// The way to the published set, for [`Cache`].
@@ -68,7 +71,17 @@ impl BalancedChannel {
         Self {
             set: Cache::new(Handle(Arc::clone(&shared.published))),
             shared,
+            method: None,
         }
+    }
+
+    fn method(&mut self, path: &str) -> Arc<Method> {
+        if let Some(method) = self.method.as_ref().filter(|method| method.is_of(path)) {
+            return Arc::clone(method);
+        }
+        let method = self.shared.durations.method(path);
+        self.method = Some(Arc::clone(&method));
+        method
     }
 
     /// Waits until an endpoint is ready for calls, for at most `limit`.
@@ -164,6 +177,7 @@ impl Service<Request<Body>> for BalancedChannel {
 
     fn call(&mut self, request: Request<Body>) -> CallFuture {
         let shared = Arc::clone(&self.shared);
+        let method = self.method(request.uri().path());
         let info = call::info(request.uri().path(), request.extensions().get().copied());
         // Not before those that wait already.
         let place = if shared.published.waiting() > 0 {
@@ -174,19 +188,20 @@ impl Service<Request<Body>> for BalancedChannel {
                 Pick::Full | Pick::None => None,
             }
         };
-        CallFuture(Box::pin(run(shared, request, place)))
+        CallFuture(Box::pin(run(shared, request, method, place)))
     }
 }
 
 async fn run(
     shared: Arc<Shared>,
     request: Request<Body>,
+    method: Arc<Method>,
     place: Option<StreamPermit>,
 ) -> Result<Response<Body>, Status> {
     Totals::count(&shared.totals.calls);
     shared.metrics.begun();
     let (parts, body) = request.into_parts();
-    let observed = Observed::begin(&shared.durations, parts.uri.path());
+    let observed = Observed::begin(&shared.service, parts.uri.path(), method);
     let done = match Call::new(Arc::clone(&shared), parts, observed) {
         Ok(call) => call.run(body, place).await,
         Err(status) => Err(status),

@@ -89,6 +89,11 @@ pub struct ChannelConfig {
     pub keep_alive: Option<KeepAlive>,
     /// How many connections an endpoint may have when it allows too few streams on one, at least 1. Default 4.
     pub max_connections: usize,
+    /// Which share of the process's file descriptors the connections of the channel may take, those that are opening or ending included:
+    /// more than 0 and at most 1, and always one connection. The limit is `RLIMIT_NOFILE` as it is when a connection is to be opened.
+    /// Endpoints beyond it count as failing, and are tried again as after a failure. `None` for connectors that use no descriptors.
+    /// Does nothing where there is no such limit, such as on Windows. Default 0.5.
+    pub descriptor_share: Option<f64>,
     /// How many streams a connection may carry at once, at least 1; the server's own limit also applies. Default none.
     pub max_streams: Option<u32>,
     /// How large the headers or trailers of a response may be, in bytes as HTTP/2 counts them: names, values and 32 for each
@@ -169,6 +174,7 @@ impl Default for ChannelConfig {
             eject_after: 5,
             keep_alive: None,
             max_connections: 4,
+            descriptor_share: Some(0.5),
             max_streams: None,
             max_header_list_size: 1024 * 1024,
             stream_window: 2 * 1024 * 1024,
@@ -204,6 +210,11 @@ impl ChannelConfig {
             (
                 self.max_streams == Some(0),
                 "max_streams must be at least 1",
+            ),
+            (
+                self.descriptor_share
+                    .is_some_and(|share| !(share > 0.0 && share <= 1.0)),
+                "descriptor_share must be more than 0 and at most 1",
             ),
             (
                 self.attempt_timeout == Some(Duration::ZERO),

@@ -8,10 +8,10 @@
 //! are being opened at a time; the others queue, and retries take at most half of the places. A member that moves keeps its
 //! old connections until the first new one.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::uri::{Authority, Scheme};
 use sd_core::balance::{Policy, Selector};
 use sd_core::{Delta, Error, Instance, InstanceId, Printable, Snapshot, State, Subscription};
 use tokio::sync::mpsc;
@@ -24,6 +24,7 @@ use crate::config::{ChannelConfig, KeepAlive};
 use crate::connect_line::ConnectLine;
 use crate::connection::{Connection, Leave};
 use crate::connection_task::{self, Job};
+use crate::descriptors;
 use crate::ejection::Ejection;
 use crate::event::{EVENTS, Event};
 use crate::instrument::DriverMetrics;
@@ -46,7 +47,6 @@ pub(crate) struct Driver {
     subscription: Subscription,
     config: Arc<ChannelConfig>,
     transport: Arc<Transport>,
-    origin: Option<(Scheme, Authority)>,
     published: Arc<Published>,
     metrics: DriverMetrics,
     events: mpsc::Receiver<Event>,
@@ -97,7 +97,6 @@ pub(crate) struct Parts {
     pub(crate) subscription: Subscription,
     pub(crate) config: Arc<ChannelConfig>,
     pub(crate) transport: Arc<Transport>,
-    pub(crate) origin: Option<(Scheme, Authority)>,
     pub(crate) published: Arc<Published>,
     pub(crate) policy: Arc<dyn Policy>,
     pub(crate) events: mpsc::Receiver<Event>,
@@ -120,7 +119,6 @@ impl Driver {
             line: ConnectLine::new(parts.config.connect_parallelism),
             config: parts.config,
             transport: parts.transport,
-            origin: parts.origin,
             published: parts.published,
             events: parts.events,
             telling: parts.telling,
@@ -289,16 +287,19 @@ impl Driver {
             "service changed"
         );
         self.dirty = true;
-        let moved =
-            !(delta.added.is_empty() && delta.removed.is_empty() && delta.readdressed.is_empty());
+        let mut moved = delta.readdressed;
         for change in delta.retuned {
-            self.retune(change.to);
+            if self.is_renamed(&change.to) {
+                moved.push(change);
+            } else {
+                self.retune(change.to);
+            }
         }
-        if !moved {
+        if delta.added.is_empty() && delta.removed.is_empty() && moved.is_empty() {
             return;
         }
         let mut fresh = Vec::new();
-        for change in delta.readdressed {
+        for change in moved {
             let link = self.new_link(&change.to);
             fresh.push(Arc::clone(&link.subchannel));
             self.readdress(change.to, link);
@@ -373,7 +374,20 @@ impl Driver {
         self.refresh(position, None);
     }
 
-    /// The address changed: the old place serves until the new one is connected.
+    /// Whether calls to it are to carry another authority than now.
+    fn is_renamed(&self, instance: &Instance) -> bool {
+        if !self.transport.names_instances() {
+            return false;
+        }
+        let member = self.position(instance.id());
+        let member = member.and_then(|position| self.members.get(position));
+        member.is_some_and(|member| {
+            let target = member.link.subchannel.target();
+            target.authority() != self.transport.origin(instance).1
+        })
+    }
+
+    /// The address or the authority changed: the old place serves until the new one is connected.
     fn readdress(&mut self, to: Arc<Instance>, link: Link) {
         let Some(position) = self.position(to.id()) else {
             return;
@@ -413,8 +427,8 @@ impl Driver {
 
     fn new_link(&self, instance: &Arc<Instance>) -> Link {
         let load = self.selector.new_load(instance);
-        let (scheme, origin) = (&self.transport.scheme, self.origin.as_ref());
-        Link::new(Target::new(instance, scheme, origin, load), &self.config)
+        let origin = self.transport.origin(instance);
+        Link::new(Target::new(instance, origin, load), &self.config)
     }
 
     fn dismiss(&mut self, member: Member) {
@@ -451,6 +465,7 @@ impl Driver {
     }
 
     fn open(&mut self, subchannel: &Arc<Subchannel>, extra: bool) {
+        let beyond_share = self.beyond_share();
         let Some(position) = self.position(subchannel.target().id()) else {
             return;
         };
@@ -464,6 +479,10 @@ impl Driver {
         {
             return;
         }
+        if let Some(why) = beyond_share {
+            self.not_opened(subchannel, &why);
+            return;
+        }
         let job = Job {
             subchannel: Arc::clone(subchannel),
             instance: Arc::clone(&member.instance),
@@ -475,6 +494,17 @@ impl Driver {
         };
         link.opening = Some(self.connections.spawn(connection_task::run(job)));
         self.line.begun();
+    }
+
+    /// Why no more connections may be opened, if that is so.
+    fn beyond_share(&self) -> Option<String> {
+        let share = self.config.descriptor_share?;
+        let (most, limit) = descriptors::share_of(share)?;
+        (self.connections.len() >= most).then(|| {
+            format!(
+                "the channel has {most} connections, as many as descriptor_share ({share}) allows of the process's {limit} descriptors"
+            )
+        })
     }
 
     /// An attempt to open a connection is over. Gives the link if it is still wanted.
@@ -519,7 +549,14 @@ impl Driver {
         let error = Printable(error);
         let endpoint = subchannel.target().label();
         debug!(endpoint = %Printable(&endpoint), extra, %error, "could not connect");
-        let Some(link) = self.opened(subchannel) else {
+        if self.opened(subchannel).is_some() {
+            self.not_opened(subchannel, &error);
+        }
+    }
+
+    /// A connection that is wanted was not opened: it is tried again later.
+    fn not_opened(&mut self, subchannel: &Arc<Subchannel>, why: &dyn Display) {
+        let Some(link) = self.link(subchannel) else {
             return;
         };
         let delay = link.backoff.next_delay();
@@ -531,10 +568,9 @@ impl Driver {
         self.timers
             .later(delay, Timer::Connect(Arc::clone(subchannel)));
         if let Some(position) = self.position(subchannel.target().id()) {
-            self.refresh(
-                position,
-                Some(format!("{}: {error}", Printable(&endpoint)).into()),
-            );
+            let endpoint = subchannel.target().label();
+            let failure = format!("{}: {why}", Printable(&endpoint));
+            self.refresh(position, Some(failure.into()));
         }
     }
 

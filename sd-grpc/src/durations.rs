@@ -65,10 +65,6 @@ impl CallDurations {
         }
     }
 
-    pub(crate) fn service(&self) -> &ServiceName {
-        &self.others.service
-    }
-
     /// The histograms of the method with this path.
     pub(crate) fn method(&self, path: &str) -> Arc<Method> {
         let name = method_name(path);
@@ -122,6 +118,11 @@ impl Method {
             anywhere: Statuses::default(),
             at: Mutex::default(),
         }
+    }
+
+    /// Whether a call with this path is one of it. Never of those that share a name.
+    pub(crate) fn is_of(&self, path: &str) -> bool {
+        self.name.as_deref() == Some(method_name(path))
     }
 
     /// Whether it matters where a call went.

@@ -12,6 +12,7 @@ mod connection_task;
 mod connector;
 mod cut;
 mod deadline;
+mod descriptors;
 mod discover;
 mod driver;
 mod dump;

@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
+use sd_core::ServiceName;
 use tokio::time::Instant;
 use tonic::Code;
 use tracing::field::Empty;
 use tracing::{Span, debug_span};
 
-use crate::durations::{CallDurations, Method, method_name};
+use crate::durations::{Method, method_name};
 use crate::instrument::SPANS;
 use crate::status;
 
@@ -26,7 +27,7 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    pub(crate) fn begin(durations: &CallDurations, path: &str) -> Self {
+    pub(crate) fn begin(service: &ServiceName, path: &str, method: Arc<Method>) -> Self {
         let name = method_name(path);
         let span = debug_span!(
             target: SPANS,
@@ -36,13 +37,13 @@ impl Observed {
             otel.status_code = Empty,
             rpc.system.name = "grpc",
             rpc.method = name,
-            server.address = durations.service().as_str(),
+            server.address = service.as_str(),
             rpc.response.status_code = Empty,
             "error.type" = Empty,
         );
         Self {
             began: Instant::now(),
-            method: Some(durations.method(path)),
+            method: Some(method),
             endpoint: None,
             span: wanted(span),
         }

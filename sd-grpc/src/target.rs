@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 use http::uri::{Authority, Scheme};
 use sd_core::balance::Load;
-use sd_core::{Address, Incarnation, Instance, InstanceId};
+use sd_core::{Incarnation, Instance, InstanceId};
 
 /// One run of an instance at one address, with what every call to it needs ready-made.
 #[derive(Debug)]
@@ -34,22 +34,13 @@ pub(crate) struct Counters {
 }
 
 impl Target {
-    /// `origin` replaces the scheme and authority that calls carry.
+    /// Calls to it carry `origin`.
     pub(crate) fn new(
         instance: &Instance,
-        scheme: &Scheme,
-        origin: Option<&(Scheme, Authority)>,
+        origin: (Scheme, Authority),
         load: Option<Arc<dyn Load>>,
     ) -> Self {
-        let (scheme, authority) = origin.cloned().unwrap_or_else(|| {
-            let authority = match instance.endpoint().address() {
-                Address::Tcp { .. } => without_zone(&instance.endpoint().to_string()).parse().ok(),
-                // What gRPC sends where there is no host.
-                _ => None,
-            };
-            let localhost = Authority::from_static("localhost");
-            (scheme.clone(), authority.unwrap_or(localhost))
-        });
+        let (scheme, authority) = origin;
         Self {
             id: instance.id().clone(),
             incarnation: instance.incarnation(),
@@ -115,14 +106,6 @@ impl Target {
     }
 }
 
-/// The zone of an IPv6 address means something on this machine only (RFC 6874).
-fn without_zone(authority: &str) -> String {
-    match (authority.split_once('%'), authority.rsplit_once(']')) {
-        (Some((address, _)), Some((_, port))) => format!("{address}]{port}"),
-        _ => authority.to_owned(),
-    }
-}
-
 impl Counters {
     /// An attempt was given to a connection.
     pub(crate) fn call(&self) {
@@ -146,17 +129,5 @@ impl Counters {
             read(&self.sent_again),
             read(&self.errors),
         )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::without_zone;
-
-    #[test]
-    fn an_authority_has_no_zone() {
-        assert_eq!(without_zone("[fe80::1%eth0]:443"), "[fe80::1]:443");
-        assert_eq!(without_zone("[fe80::1]:443"), "[fe80::1]:443");
-        assert_eq!(without_zone("a.example:443"), "a.example:443");
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use http::uri::Authority;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -101,7 +102,9 @@ impl ClientTls {
         self
     }
 
-    /// Expects this name in every server's certificate instead of the endpoint's host. Required for Unix sockets.
+    /// Expects this name in every server's certificate, and tells it to servers (SNI), instead of the endpoint's host. Required for
+    /// Unix sockets. [`ChannelBuilder::authority_of`](crate::ChannelBuilder::authority_of) names each instance for itself, and goes
+    /// before this.
     #[must_use]
     pub fn with_server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());
@@ -227,8 +230,17 @@ impl Tls {
         Ok(())
     }
 
-    pub(crate) async fn connect(&self, instance: &Instance, io: BoxedIo) -> io::Result<BoxedIo> {
-        let name = match (&self.server_name, instance.endpoint().address()) {
+    /// `own` is what names this very instance, if anything does.
+    pub(crate) async fn connect(
+        &self,
+        instance: &Instance,
+        own: Option<&Authority>,
+        io: BoxedIo,
+    ) -> io::Result<BoxedIo> {
+        let own = own.map(|own| own.host().trim_matches(['[', ']']).to_owned());
+        let own = own.map(server_name).transpose().map_err(io::Error::other)?;
+        let given = own.as_ref().or(self.server_name.as_ref());
+        let name = match (given, instance.endpoint().address()) {
             (Some(name), _) => name.clone(),
             (None, Address::Tcp { host, .. }) => {
                 server_name(host.to_owned()).map_err(io::Error::other)?

@@ -99,6 +99,64 @@ async fn calls_carry_the_origin_instead_of_the_endpoint() {
     call.abort();
 }
 
+/// Answers nothing, and tells which authority each call on each connection carries.
+async fn authorities(
+    listener: tokio::net::TcpListener,
+    told: tokio::sync::mpsc::Sender<(usize, String)>,
+) {
+    for nth in 1.. {
+        let (stream, _) = listener.accept().await.unwrap();
+        let told = told.clone();
+        tokio::spawn(async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((request, _))) = connection.accept().await {
+                let authority = request.uri().authority().unwrap().to_string();
+                told.send((nth, authority)).await.unwrap();
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn each_instance_can_have_an_authority_of_its_own() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (told, mut carried) = tokio::sync::mpsc::channel(16);
+    let server = tokio::spawn(authorities(listener, told));
+    let instance = common::instance_at(address);
+    let named = |host: &str| instance.clone().with_metadata("host", host);
+    let set = Set::of([named("a.example:1")]);
+    let channel = set.channel().authority_of(|instance| {
+        let host = instance.metadata().get("host")?;
+        assert_ne!(host, "panic");
+        host.parse().ok()
+    });
+    let channel = channel.build().unwrap();
+    for (nth, host, expected) in [
+        (1, "a.example:1", "a.example:1".to_owned()),
+        // A new name gets a new connection, and so does none.
+        (2, "b.example:1", "b.example:1".to_owned()),
+        (3, "no authority", address.to_string()),
+        // The name is the same.
+        (3, "panic", address.to_string()),
+    ] {
+        set.set([named(host)]);
+        let expected = (nth, expected);
+        let mut calls = tokio::task::JoinSet::new();
+        let asked = async {
+            loop {
+                let mut client = EchoClient::new(channel.clone());
+                calls.spawn(async move { client.say("hello").await });
+                if carried.recv().await.unwrap() == expected {
+                    break;
+                }
+            }
+        };
+        common::within("a call with this authority", asked).await;
+    }
+    server.abort();
+}
+
 #[tokio::test]
 async fn settings_that_cannot_work_are_refused_with_a_reason() {
     let set = Set::of([]);
@@ -189,6 +247,32 @@ mod tls {
         let other = ClientTls::new().with_ca(Authority::new().pem());
         let why = failure(&by_host, other).await;
         assert!(why.contains("certificate"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn tls_checks_each_server_by_the_name_of_its_instance() {
+        let authority = Authority::new();
+        let issue = |name| ServerTlsConfig::new().identity(identity(authority.issue(name)));
+        let (one, other) = (server(issue("one.test")), server(issue("other.test")));
+        let named = |server: &TestServer, host| server.instance().with_metadata("host", host);
+        let set = Set::of([named(&one, "one.test"), named(&other, "other.test")]);
+        // What is said for all does not count where an instance has its own.
+        let tls = ClientTls::new()
+            .with_ca(authority.pem())
+            .with_server_name("neither.test");
+        let by_host = |instance: &Instance| instance.metadata().get("host")?.parse().ok();
+        let channel = set.channel().tls(tls).authority_of(by_host);
+        let channel = channel.build().unwrap();
+        ready(&channel, 2).await;
+        for _ in 0..4 {
+            EchoClient::new(channel.clone()).say("hello").await.unwrap();
+        }
+        let set = Set::of([named(&one, "other.test")]);
+        let tls = ClientTls::new().with_ca(authority.pem());
+        let channel = set.channel().tls(tls).authority_of(by_host);
+        let channel = channel.build().unwrap();
+        let status = EchoClient::new(channel).say("hello").await.unwrap_err();
+        assert!(status.message().contains("certificate"), "{status}");
     }
 
     #[tokio::test]

@@ -2,18 +2,20 @@
 //! them. What is built is a module in `xtask/peers/`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::Result;
 
 use crate::servers::server::Server;
-use crate::servers::{debian, go, script};
+use crate::servers::{debian, go, node, script};
 use crate::tools::Tools;
 use crate::workspace::Workspace;
 
 /// What tests need that run beside the peers of sd-grpc, and beside no server: `needs grpc peers`.
 pub(crate) const GRPC: &str = "grpc";
 const GRPC_GO_VARIABLE: &str = "SD_TEST_GRPC_GO";
+const GRPC_JS_VARIABLE: &str = "SD_TEST_GRPC_JS";
 const NGINX_VARIABLE: &str = "SD_TEST_NGINX";
 
 /// Debian 12's 1.22, and the libraries that a small Debian lacks.
@@ -55,15 +57,37 @@ const GRPC_GO: GoProgram = GoProgram {
     ],
 };
 
+/// grpc-js's server and client.
+const GRPC_JS_VERSION: &str = "1.14.7";
+const GRPC_JS_SOURCES: [(&str, &str); 4] = [
+    ("main.js", include_str!("../peers/grpc-js/main.js")),
+    (
+        "interop.proto",
+        include_str!("../peers/grpc-js/interop.proto"),
+    ),
+    (
+        "package.json",
+        include_str!("../peers/grpc-js/package.json"),
+    ),
+    (
+        "package-lock.json",
+        include_str!("../peers/grpc-js/package-lock.json"),
+    ),
+];
+
+/// What a program is kept under. Unlike a server, it is our own and changes.
+fn name_of(program: &str, version: &str, sources: &impl Hash) -> String {
+    let mut hasher = DefaultHasher::new();
+    sources.hash(&mut hasher);
+    format!("{program}-{version}-{:016x}", hasher.finish())
+}
+
 impl GoProgram {
     /// Builds it, unless that was done before.
     fn provide(&self, workspace: &Workspace) -> Result<String> {
         let source = workspace.root.join("xtask/peers").join(self.name);
         let tools = Tools::open(workspace)?;
-        // Unlike a server, the program is our own and changes.
-        let mut hasher = DefaultHasher::new();
-        self.sources.hash(&mut hasher);
-        let name = format!("{}-{}-{:016x}", self.name, self.version, hasher.finish());
+        let name = name_of(self.name, self.version, &self.sources);
         let folder = tools.get(&name, |folder| {
             go::build(&tools, &source, self.oldest_go, &folder.join(self.name))
         })?;
@@ -89,10 +113,37 @@ pub(crate) fn provide(
 pub(crate) fn provide_grpc(workspace: &Workspace) -> Result<BTreeMap<String, String>> {
     let grpc_go = named_or(GRPC_GO_VARIABLE, || GRPC_GO.provide(workspace))?;
     let nginx = named_or(NGINX_VARIABLE, || nginx(workspace))?;
-    let provided = [(GRPC_GO_VARIABLE, grpc_go), (NGINX_VARIABLE, nginx)];
+    let grpc_js = named_or(GRPC_JS_VARIABLE, || grpc_js(workspace))?;
+    let provided = [
+        (GRPC_GO_VARIABLE, grpc_go),
+        (GRPC_JS_VARIABLE, grpc_js),
+        (NGINX_VARIABLE, nginx),
+    ];
     Ok(provided
         .map(|(name, program)| (name.to_owned(), program))
         .into())
+}
+
+/// Installs grpc-js and our program over it, unless that was done before.
+fn grpc_js(workspace: &Workspace) -> Result<String> {
+    let tools = Tools::open(workspace)?;
+    let node = node::runtime(&tools)?;
+    // The script below names this very Node.js.
+    let name = name_of(
+        "grpc-js",
+        GRPC_JS_VERSION,
+        &(GRPC_JS_SOURCES, &node.program),
+    );
+    let folder = tools.get(&name, |folder| {
+        for (file, text) in GRPC_JS_SOURCES {
+            fs::write(folder.join(file), text)?;
+        }
+        node.install(folder)?;
+        let node = node.program.to_string_lossy();
+        let lines = format!("exec '{node}' \"$here/main.js\" \"$@\"\n");
+        script::write(&folder.join("grpc-js"), &lines)
+    })?;
+    Ok(folder.join("grpc-js").to_string_lossy().into_owned())
 }
 
 /// Unpacks nginx, unless that was done before.
@@ -130,6 +181,14 @@ mod tests {
             let [_, go_mod, _] = program.sources;
             assert!(go_mod.contains(&format!("{module} v{}\n", program.version)));
             assert!(go_mod.contains(&format!("\ngo {}\n", program.oldest_go)));
+        }
+    }
+
+    #[test]
+    fn the_package_of_grpc_js_names_the_same_version() {
+        let wanted = format!("\"@grpc/grpc-js\": \"{GRPC_JS_VERSION}\"");
+        for (file, text) in &GRPC_JS_SOURCES[2..] {
+            assert!(text.contains(&wanted), "{file}");
         }
     }
 

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use futures_util::{Stream, StreamExt};
 use tonic::body::Body;
 use tonic::client::GrpcService;
+use tonic::codec::CompressionEncoding;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::{BoxFuture, Service, StdError, http};
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -42,6 +43,14 @@ where
     pub fn new(transport: T) -> Self {
         Self {
             inner: tonic::client::Grpc::new(transport),
+        }
+    }
+
+    /// Compresses what it sends, and takes what is compressed.
+    pub fn compressed(self, encoding: CompressionEncoding) -> Self {
+        let inner = self.inner.send_compressed(encoding);
+        Self {
+            inner: inner.accept_compressed(encoding),
         }
     }
 
@@ -205,6 +214,9 @@ impl<E: Echo> Service<http::Request<Body>> for EchoServer<E> {
         let echo = Arc::clone(&self.0);
         Box::pin(async move {
             let mut grpc = tonic::server::Grpc::new(ProstCodec::<Text, Text>::default());
+            for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd] {
+                grpc = grpc.accept_compressed(encoding).send_compressed(encoding);
+            }
             Ok(match request.uri().path() {
                 UNARY => grpc.unary(Unary(echo), request).await,
                 "/test.Echo/Split" => grpc.server_streaming(Split(echo), request).await,

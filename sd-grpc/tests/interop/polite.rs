@@ -1,4 +1,4 @@
-//! Servers that end connections by design, in the middle of calls: how many calls that costs us, beside grpc-go's client in the same run.
+//! Servers that end connections by design, in the middle of calls: how many calls that costs us, beside a peer's client in the same run.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tonic::Request;
 
 use crate::common::{SOON, Set, instance_at, ready, within};
 use crate::interop;
-use crate::servers::{GRPC_GO, grpc_go_server, nginx, tonic_server};
+use crate::servers::{GRPC_GO, GRPC_JS, nginx, server_of, tonic_server};
 use crate::service::{Empty, InteropClient};
 
 /// How long a run takes at least.
@@ -39,10 +39,10 @@ struct Counts {
     error: Option<String>,
 }
 
-/// Calls these servers for a while, with calls that may be executed twice and with others, and with grpc-go's client.
+/// Calls these servers for a while, with calls that may be executed twice and with others, and with this peer's client.
 ///
-/// None of the first kind may fail, and of the others no more than of grpc-go's.
-async fn compare(servers: &[SocketAddr], run: Load, keep_alive: Option<KeepAlive>) {
+/// None of the first kind may fail, and of the others no more than of the peer's.
+async fn compare(peer: &str, servers: &[SocketAddr], run: Load, keep_alive: Option<KeepAlive>) {
     let mut channel = Set::of(servers.iter().copied().map(instance_at)).channel();
     if let Some(keep_alive) = keep_alive {
         channel = channel.keep_alive(keep_alive);
@@ -50,25 +50,32 @@ async fn compare(servers: &[SocketAddr], run: Load, keep_alive: Option<KeepAlive
     let channel = channel.build().unwrap();
     ready(&channel, servers.len()).await;
 
-    let addresses: Vec<String> = servers.iter().map(SocketAddr::to_string).collect();
-    let (addresses, callers) = (addresses.join(","), CALLERS.to_string());
-    let pause_of_grpc_go = format!("{}ms", run.pause.as_millis());
-    let arguments = [
-        "load",
-        "-addresses",
-        &addresses,
-        "-callers",
-        &callers,
-        "-pause",
-        &pause_of_grpc_go,
-    ];
-    let grpc_go = Peer::start(GRPC_GO, &arguments).unwrap();
+    let theirs = load_of(peer, servers, CALLERS, run.pause);
     let (idempotent, others) = tokio::join!(load(&channel, true, run), load(&channel, false, run));
-    let told = within("grpc-go's client ends", grpc_go.dismiss()).await;
-    let grpc_go: Counts = serde_json::from_str(&told.unwrap().concat()).unwrap();
-    eprintln!("idempotent: {idempotent:?}\nothers: {others:?}\ngrpc-go: {grpc_go:?}");
+    let theirs = counted(theirs).await;
+    eprintln!("idempotent: {idempotent:?}\nothers: {others:?}\n{peer}: {theirs:?}");
     assert_eq!(idempotent.failed, 0, "{idempotent:?}");
-    assert!(others.failed <= grpc_go.failed, "{others:?}, {grpc_go:?}");
+    assert!(others.failed <= theirs.failed, "{others:?}, {theirs:?}");
+}
+
+/// Starts a peer's client, which calls these servers in turn.
+fn load_of(peer: &str, servers: &[SocketAddr], callers: usize, pause: Duration) -> Peer {
+    let addresses: Vec<String> = servers.iter().map(SocketAddr::to_string).collect();
+    let (addresses, callers) = (addresses.join(","), callers.to_string());
+    let unit = if peer == GRPC_GO { "ms" } else { "" };
+    let pause = format!("{}{unit}", pause.as_millis());
+    let flags = [
+        ["-addresses", &addresses],
+        ["-callers", &callers],
+        ["-pause", &pause],
+    ];
+    Peer::start(peer, &[&["load"], flags.as_flattened()].concat()).unwrap()
+}
+
+/// Ends it, and returns what it has seen.
+async fn counted(client: Peer) -> Counts {
+    let told = within("a peer's client ends", client.dismiss()).await;
+    serde_json::from_str(&told.unwrap().concat()).unwrap()
 }
 
 async fn load(channel: &BalancedChannel, idempotent: bool, run: Load) -> Counts {
@@ -113,9 +120,9 @@ fn pausing(milliseconds: u64) -> Load {
 
 /// The same with two servers of grpc-go that have these flags.
 async fn compare_at(flags: &[&str], run: Load, keep_alive: Option<KeepAlive>) {
-    let (_one, first) = grpc_go_server(flags).await;
-    let (_other, second) = grpc_go_server(flags).await;
-    compare(&[first, second], run, keep_alive).await;
+    let (_one, first) = server_of(GRPC_GO, flags).await;
+    let (_other, second) = server_of(GRPC_GO, flags).await;
+    compare(GRPC_GO, &[first, second], run, keep_alive).await;
 }
 
 #[tokio::test]
@@ -164,5 +171,34 @@ async fn nginx_costs_no_call_when_it_has_answered_a_thousand_on_a_connection() {
         least: 12_000 / (2 * CALLERS),
         ..Load::default()
     };
-    compare(&[first, second], run, None).await;
+    compare(GRPC_GO, &[first, second], run, None).await;
+}
+
+#[tokio::test]
+#[ignore = "needs grpc peers: cargo xtask test --backend grpc"]
+async fn a_connection_of_grpc_js_that_may_last_one_second_costs_no_call() {
+    let flags = [
+        "-max-connection-age",
+        "1000",
+        "-max-connection-age-grace",
+        "500",
+    ];
+    let (_one, first) = server_of(GRPC_JS, &flags).await;
+    let (_other, second) = server_of(GRPC_JS, &flags).await;
+    compare(GRPC_JS, &[first, second], pausing(1), None).await;
+}
+
+#[tokio::test]
+#[ignore = "needs grpc peers: cargo xtask test --backend grpc"]
+async fn no_call_of_grpc_js_fails_while_one_of_our_servers_ends() {
+    let (_stays, first) = tonic_server(interop()).await;
+    let (ends, second) = tonic_server(interop()).await;
+    let client = load_of(GRPC_JS, &[first, second], CALLERS, Duration::ZERO);
+    sleep(RUN / 2).await;
+    within("our server ends", ends.shutdown()).await.unwrap();
+    sleep(RUN / 2).await;
+    let counts = counted(client).await;
+    eprintln!("{counts:?}");
+    assert!(counts.calls > 100, "{counts:?}");
+    assert_eq!(counts.failed, 0, "{counts:?}");
 }

@@ -1,4 +1,4 @@
-//! Servers that are called without a registry: grpc-go's, ours, and nginx.
+//! Servers that are called without a registry: grpc-go's, grpc-js's, ours, and nginx.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -17,6 +17,9 @@ use crate::common::within;
 /// Names grpc-go's program.
 pub const GRPC_GO: &str = "SD_TEST_GRPC_GO";
 
+/// Names grpc-js's program.
+pub const GRPC_JS: &str = "SD_TEST_GRPC_JS";
+
 const NGINX: &str = "SD_TEST_NGINX";
 
 #[derive(Deserialize)]
@@ -24,11 +27,11 @@ struct Told {
     address: SocketAddr,
 }
 
-/// grpc-go's server of the interop tests.
-pub async fn grpc_go_server(flags: &[&str]) -> (Peer, SocketAddr) {
+/// A peer's server of the interop tests.
+pub async fn server_of(peer: &str, flags: &[&str]) -> (Peer, SocketAddr) {
     let arguments = [&["server"], flags].concat();
-    let mut server = Peer::start(GRPC_GO, &arguments).unwrap();
-    let line = within("grpc-go's server listens", server.line()).await;
+    let mut server = Peer::start(peer, &arguments).unwrap();
+    let line = within("a peer's server listens", server.line()).await;
     let Told { address } = serde_json::from_str(&line.unwrap()).unwrap();
     (server, address)
 }

@@ -17,6 +17,7 @@ use tonic::{Code, Request};
 
 use crate::Result;
 use crate::cores::processor_time;
+use crate::stream_service::StreamsClient;
 
 /// Anything that a generated client takes.
 pub(crate) trait Transport:
@@ -43,9 +44,20 @@ impl<T> Transport for T where
 {
 }
 
+/// What one call does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Shape {
+    Unary,
+    /// Receives so many messages.
+    Download(usize),
+    /// Sends so many messages and receives as many.
+    Echo(usize),
+}
+
 /// How calls are made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
+    pub(crate) shape: Shape,
     pub(crate) calls: usize,
     pub(crate) in_flight: usize,
     pub(crate) deadline: Duration,
@@ -130,7 +142,7 @@ async fn run<T: Transport>(channel: T, load: Load) -> Result<Outcome> {
     let left = Arc::new(AtomicUsize::new(load.calls));
     let (started, used) = (Instant::now(), processor_time());
     let mut callers: JoinSet<Outcome> = (0..load.in_flight)
-        .map(|_| caller(GreeterClient::new(channel.clone()), Arc::clone(&left), load))
+        .map(|_| caller(channel.clone(), Arc::clone(&left), load))
         .collect();
     let mut all = Outcome::default();
     while let Some(outcome) = callers.join_next().await {
@@ -146,26 +158,29 @@ async fn run<T: Transport>(channel: T, load: Load) -> Result<Outcome> {
 }
 
 /// One call after the other, as long as there are some left for all callers together.
-async fn caller<T: Transport>(
-    mut client: GreeterClient<T>,
-    left: Arc<AtomicUsize>,
-    load: Load,
-) -> Outcome {
+async fn caller<T: Transport>(channel: T, left: Arc<AtomicUsize>, load: Load) -> Outcome {
+    let mut unary = GreeterClient::new(channel.clone());
+    let mut streams = StreamsClient::new(channel);
     let mut outcome = Outcome::default();
     let take = |left: usize| left.checked_sub(1);
     while left
         .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
         .is_ok()
     {
-        let mut request = Request::new(HelloRequest {
-            name: "sixteen bytes ok".to_owned(),
-        });
+        let mut request = Request::new(());
         request.set_timeout(load.deadline);
         if load.idempotent {
             request.extensions_mut().insert(Idempotent);
         }
+        let hello = |()| HelloRequest {
+            name: "sixteen bytes ok".to_owned(),
+        };
         let started = Instant::now();
-        let answer = client.say_hello(request).await;
+        let answer = match load.shape {
+            Shape::Unary => unary.say_hello(request.map(hello)).await.map(drop),
+            Shape::Download(messages) => streams.download(request.map(|()| messages)).await,
+            Shape::Echo(messages) => streams.echo(request.map(|()| messages)).await,
+        };
         outcome.times.push(started.elapsed());
         if let Err(status) = answer {
             *outcome.failed.entry(status.code().into()).or_default() += 1;

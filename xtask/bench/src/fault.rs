@@ -8,7 +8,7 @@ use std::time::Duration;
 use sd_grpc::ChannelConfig;
 use tokio::runtime::Runtime;
 
-use crate::calls::{Client, Load, Outcome};
+use crate::calls::{Client, Load, Outcome, Shape};
 use crate::channels::{self, OURS};
 use crate::fault::broken::{Broken, Fault};
 use crate::plot::{Chart, Group, PlotBar, Scale};
@@ -94,6 +94,7 @@ async fn frozen(calls: usize) -> Result<Vec<Row>> {
 
 fn load(calls: usize, idempotent: bool) -> Load {
     Load {
+        shape: Shape::Unary,
         calls,
         in_flight: IN_FLIGHT,
         deadline: DEADLINE,

@@ -22,6 +22,8 @@ mod rpc;
 mod server;
 mod source;
 mod stats;
+mod stream_service;
+mod streams;
 mod update;
 
 use std::path::PathBuf;
@@ -65,6 +67,8 @@ enum Bench {
     Pick,
     /// Processor time and throughput of unary calls
     Rpc,
+    /// Processor time and throughput of streams
+    Streams,
     /// Failed calls with one of two endpoints broken
     Fault,
     /// Milliseconds until one change among 10 000 endpoints is published
@@ -145,6 +149,7 @@ impl Bench {
         match self {
             Self::Pick => pick::measure(effort),
             Self::Rpc => rpc::measure(effort),
+            Self::Streams => streams::measure(effort),
             Self::Fault => fault::measure(effort),
             Self::Update => update::measure(effort),
             Self::Register => register::measure(effort),

@@ -7,7 +7,7 @@ use sd_grpc::ChannelConfig;
 use tokio::runtime;
 
 use crate::allocations::{self, Counts, Subject};
-use crate::calls::{Client, Load, Outcome};
+use crate::calls::{Client, Load, Outcome, Shape};
 use crate::channels::{self, OURS, OURS_ALONE};
 use crate::cores::Halves;
 use crate::harness::interleave;
@@ -101,6 +101,7 @@ async fn contenders(addresses: &[SocketAddr]) -> Result<Vec<Client>> {
 
 fn load(calls: usize, in_flight: usize) -> Load {
     Load {
+        shape: Shape::Unary,
         calls,
         in_flight,
         deadline: DEADLINE,
@@ -258,5 +259,5 @@ other half of the cores; the clients have one worker thread for each core of the
 every contender enforces; each sends a user agent, obeys flow control, and decodes the same message. Ours runs with its default
 settings: resending of what was never sent, deadlines over the whole call, detection of silent endpoints by time-outs. Processor
 time is that of the whole client process, by its clock. Allocations are counted in a program of their own, one call at a time, and
-include those of the connection's tasks. Not measured: TLS, real networks, large messages, streams, more cores than these.
+include those of the connection's tasks. Not measured: TLS, real networks, large messages, more cores than these.
 ";

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+use crate::stream_service::StreamsServer;
 use crate::{Error, Result};
 
 /// A process that serves the greeter on some ports. Ends when it is dropped, or when this process ends.
@@ -80,6 +81,7 @@ pub(crate) fn serve(listeners: usize) -> Result<()> {
             tokio::spawn(
                 Server::builder()
                     .add_service(greeter)
+                    .add_service(StreamsServer)
                     .serve_with_incoming(incoming),
             );
         }

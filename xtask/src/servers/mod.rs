@@ -11,6 +11,7 @@ mod java;
 mod maven;
 mod moto;
 mod names;
+pub(crate) mod node;
 pub(crate) mod program;
 mod python;
 mod record;

@@ -11,7 +11,7 @@ use metrics::{
     Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
     with_local_recorder,
 };
-use sd_grpc::{BalancedChannel, instrument};
+use sd_grpc::{BalancedChannel, ChannelConfig, instrument};
 use tokio::io::{DuplexStream, duplex};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -70,8 +70,12 @@ impl Watched {
             at: Instant::now(),
             ready: 0.0,
         });
+        let mut config = ChannelConfig::default();
+        // Pipes in memory take no descriptors.
+        config.descriptor_share = None;
         let channel = with_local_recorder(&Stamps(Arc::new(ReadyGauge(sender))), || {
             BalancedChannel::builder(source, service)
+                .config(config)
                 .connector(connector)
                 .build()
         })?;
