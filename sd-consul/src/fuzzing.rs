@@ -19,5 +19,5 @@ pub fn read_health(
     let entries: Vec<HealthEntry> = serde_json::from_slice(body)?;
     let at = (Revision::new("fuzz", 1), Moment::ZERO);
     let set = ServiceSet::new(service, &ConsulConfig::default());
-    Ok(set.snapshot(entries, at, before, before))
+    Ok(set.of(entries, at, before, before.is_some()))
 }

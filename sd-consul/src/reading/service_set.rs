@@ -68,6 +68,22 @@ impl ServiceSet {
             .await
     }
 
+    /// The same of entries that were read already.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn of(
+        &self,
+        entries: Vec<HealthEntry>,
+        at: (Revision, Moment),
+        known: Option<&Snapshot>,
+        goes_on: bool,
+    ) -> Snapshot {
+        let mut made = self.begin(known.cloned(), goes_on);
+        for entry in entries {
+            made.add(entry);
+        }
+        made.finish(at)
+    }
+
     fn begin(&self, known: Option<Snapshot>, goes_on: bool) -> Making {
         Making {
             set: self.clone(),
@@ -212,11 +228,10 @@ mod tests {
         known: Option<&Snapshot>,
         before: Option<&Snapshot>,
     ) -> Snapshot {
-        let mut made = entries.begin(known.cloned(), before.is_some());
-        for entry in list {
-            made.add(serde_json::from_value(entry.clone()).unwrap());
-        }
-        made.finish((Revision::new("d", 1), Moment::ZERO))
+        let list = list.iter().cloned().map(serde_json::from_value);
+        let list = list.collect::<Result<_, _>>().unwrap();
+        let at = (Revision::new("d", 1), Moment::ZERO);
+        entries.of(list, at, known, before.is_some())
     }
 
     fn ids(set: &Snapshot) -> Vec<&str> {
