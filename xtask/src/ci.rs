@@ -4,6 +4,7 @@ mod budget;
 mod deny;
 mod examples;
 mod features;
+mod instructions;
 mod isolation;
 mod lint;
 pub(crate) mod outcome;
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Features,
     /// The quickstart, embedded and over etcd and Consul, and every other example
     Examples,
+    /// How many instructions a unary call takes, beside tonic's channel
+    Instructions,
     /// The crates that are published, packed and compiled as their users get them
     Package,
     /// Each crate compiled with the oldest Rust that it supports; needs rustup
@@ -51,6 +54,7 @@ const PACKAGE: (&str, Step) = ("compiled packages", package::compile);
 const TEST: (&str, Step) = ("tests", tests);
 const EXAMPLES: (&str, Step) = ("examples", examples::run);
 const FUZZ: (&str, Step) = ("hostile input", fuzz::check);
+const INSTRUCTIONS: (&str, Step) = ("instructions of a call", instructions::count);
 const MSRV: (&str, Step) = ("oldest supported Rust", lint::msrv);
 
 impl Command {
@@ -59,12 +63,23 @@ impl Command {
         let steps: &[(&str, Step)] = match self {
             // What is quick and fails often goes first.
             Self::Ci => &[
-                FORMAT, CLIPPY, DOC, DENY, ISOLATION, PACK, TEST, FUZZ, EXAMPLES, FEATURES,
+                FORMAT,
+                CLIPPY,
+                DOC,
+                DENY,
+                ISOLATION,
+                PACK,
+                TEST,
+                FUZZ,
+                EXAMPLES,
+                INSTRUCTIONS,
+                FEATURES,
             ],
             Self::Lint => &[FORMAT, CLIPPY],
             Self::Doc => &[DOC],
             Self::Features => &[ISOLATION, FEATURES],
             Self::Examples => &[EXAMPLES],
+            Self::Instructions => &[INSTRUCTIONS],
             Self::Package => &[PACKAGE],
             Self::Msrv => &[MSRV],
         };
