@@ -40,7 +40,7 @@ pub(crate) struct Brief {
     /// Where the register is, for a candidate.
     pub(crate) register: Option<SocketAddr>,
     /// Where a service says that it listens.
-    pub(crate) serves: Option<SocketAddr>,
+    pub(crate) listens_at: Option<SocketAddr>,
     pub(crate) ttl: Duration,
     /// Where the server has such a thing.
     pub(crate) lock_delay: Duration,

@@ -43,6 +43,10 @@ type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Runs elections or discovery under faults and checks what became of them
 #[derive(Debug, Parser)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch on the command line"
+)]
 struct Options {
     /// The servers to run against
     #[arg(long)]

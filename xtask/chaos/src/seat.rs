@@ -18,7 +18,7 @@ pub(crate) struct Seat {
     pub(crate) name: String,
     role: Role,
     links: Vec<Link>,
-    serves: Option<SocketAddr>,
+    listens_at: Option<SocketAddr>,
     starts: u32,
 }
 
@@ -36,7 +36,7 @@ impl Seat {
         starter: &Starter<'_>,
         (name, role): (String, Role),
         servers: &[SocketAddr],
-        serves: Option<SocketAddr>,
+        listens_at: Option<SocketAddr>,
         seed: u64,
     ) -> Result<Self> {
         let mut links = Vec::new();
@@ -44,11 +44,11 @@ impl Seat {
             links.push(Link::to(*address, starter.plan.backend.question()).await?);
         }
         Ok(Self {
-            process: starter.start(&name, role, (&links, serves), 1, seed)?,
+            process: starter.start(&name, role, (&links, listens_at), 1, seed)?,
             name,
             role,
             links,
-            serves,
+            listens_at,
             starts: 1,
         })
     }
@@ -63,7 +63,7 @@ impl Seat {
     /// A new process in the place of one that is not needed any more. Returns the old one.
     pub(crate) fn restart(&mut self, starter: &Starter<'_>, seed: u64) -> Result<Process> {
         self.starts += 1;
-        let place = (&self.links[..], self.serves);
+        let place = (&self.links[..], self.listens_at);
         let new = starter.start(&self.name, self.role, place, self.starts, seed)?;
         Ok(std::mem::replace(&mut self.process, new))
     }
@@ -103,7 +103,7 @@ impl Starter<'_> {
         &self,
         name: &str,
         role: Role,
-        (links, serves): (&[Link], Option<SocketAddr>),
+        (links, listens_at): (&[Link], Option<SocketAddr>),
         nth: u32,
         seed: u64,
     ) -> Result<Process> {
@@ -115,7 +115,7 @@ impl Starter<'_> {
             backend: self.plan.backend,
             endpoints: links.iter().map(Link::url).collect(),
             register: self.register,
-            serves,
+            listens_at,
             ttl: self.plan.backend.ttl(),
             lock_delay: self.plan.lock_delay,
             seed,

@@ -27,7 +27,7 @@ pub(crate) fn run(brief: &Brief) -> Result<()> {
 async fn serve(brief: &Brief, mut orders: tokio::sync::watch::Receiver<Order>) -> Result<()> {
     let journal = Journal::new(&brief.name);
     let registry = registry(brief)?;
-    let address = brief.serves.ok_or("a service needs an address")?;
+    let address = brief.listens_at.ok_or("a service needs an address")?;
     let instance = Instance::new(SERVICE, address)?;
     let id = instance.id().to_string();
     let guard = registry.register(instance).ttl(brief.ttl).in_background()?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::discovery::Visit;
-use crate::discovery::check::{Promise, Violation};
+use crate::discovery::check::{Findings, Promise, Violation};
 use crate::history::Reader;
 use crate::kind::Kind;
 use crate::table::{Table, show};
@@ -26,7 +26,7 @@ pub(super) struct Report<'a> {
 /// A number that has to be at least, or exactly, what was asked for.
 struct Bar {
     what: &'static str,
-    bar: String,
+    limit: String,
     measured: usize,
     met: bool,
 }
@@ -40,7 +40,7 @@ impl Report<'_> {
         let mut bars = Table::new(["what", "bar", "measured", "met"]);
         for bar in self.bars() {
             let met = if bar.met { "yes" } else { "**no**" };
-            bars.row([bar.what, &bar.bar, &bar.measured.to_string(), met]);
+            bars.row([bar.what, &bar.limit, &bar.measured.to_string(), met]);
         }
         let sites = self.visits.iter().map(|visit| visit.label.as_str());
         let sites = sites.collect::<Vec<_>>().join("; ");
@@ -82,13 +82,13 @@ impl Report<'_> {
         let by = |reader| self.violations().filter(|one| one.reader == reader).count();
         let exactly = |what, measured| Bar {
             what,
-            bar: "0".to_owned(),
+            limit: "0".to_owned(),
             measured,
             met: measured == 0,
         };
         let at_least = |what, least: usize, measured| Bar {
             what,
-            bar: format!("≥ {least}"),
+            limit: format!("≥ {least}"),
             measured,
             met: measured >= least,
         };
@@ -114,20 +114,28 @@ impl Report<'_> {
 
     fn measured(&self) -> Table {
         let mut table = Table::new(["from, to", "times", "median", "longest"]);
-        let rows: [(&str, fn(&Visit) -> &[Duration]); 3] = [
+        let all = |of: fn(&Findings) -> &Vec<Duration>| -> Vec<Duration> {
+            let visits = self.visits.iter();
+            visits
+                .flat_map(|visit| of(&visit.findings))
+                .copied()
+                .collect()
+        };
+        let rows = [
             (
                 "registered, or the last fault that concerned it ended, to seen",
-                |visit| &visit.findings.seen_after,
+                all(|found| &found.seen_after),
             ),
-            ("withdrawal begun to seen", |visit| {
-                &visit.findings.withdrawn_after
-            }),
-            ("killed to seen, with no server disturbed", |visit| {
-                &visit.findings.gone_after
-            }),
+            (
+                "withdrawal begun to seen",
+                all(|found| &found.withdrawn_after),
+            ),
+            (
+                "killed to seen, with no server disturbed",
+                all(|found| &found.gone_after),
+            ),
         ];
-        for (what, of) in rows {
-            let mut all: Vec<Duration> = self.visits.iter().flat_map(of).copied().collect();
+        for (what, mut all) in rows {
             all.sort();
             let median = all
                 .get(all.len() / 2)

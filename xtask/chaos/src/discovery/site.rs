@@ -65,8 +65,8 @@ impl Site {
         let mut seats = Vec::new();
         for (seat, port) in (1..=SERVICES).zip(FIRST_PORT..) {
             let named = (format!("s{seat}"), Role::Service);
-            let serves = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-            seats.push(Seat::open(&starter, named, &addresses, serves, rng.u64(..)).await?);
+            let address = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+            seats.push(Seat::open(&starter, named, &addresses, address, rng.u64(..)).await?);
         }
         for seat in 1..=READERS {
             let named = (format!("r{seat}"), Role::Reader);

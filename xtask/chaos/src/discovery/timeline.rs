@@ -95,7 +95,7 @@ impl Timeline {
                     end: None,
                 }),
                 Event::Withdrawing { id } => {
-                    timeline.ends(at, End::Withdrawn, |life| life.id == *id)
+                    timeline.ends(at, End::Withdrawn, |life| life.id == *id);
                 }
                 Event::Killed => {
                     timeline.ends(at, End::Killed, |life| life.seat == seat);
