@@ -815,7 +815,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_again(
-            service in "[a:~/ \u{f6}_.]{1,6}|\\PC{1,9}", id in "[a:~/ \u{f6}_.]{1,6}|\\PC{1,20}", port in 1..u16::MAX, weight: u16, priority: u16, tag in "\\PC{0,9}",
+            service in "[a:~/ \u{f6}_.]{1,6}|[^\\p{C}\\p{Zl}\\p{Zp}]{1,9}", id in "[a:~/ \u{f6}_.]{1,6}|[^\\p{C}\\p{Zl}\\p{Zp}]{1,20}", port in 1..u16::MAX, weight: u16, priority: u16, tag in "\\PC{0,9}",
             key in "\\PC{0,9}|sd-k-_?[0-9]{0,3}|sd-zone|consul-x|version", value in "\\PC{0,9}",
             zone in prop::option::of("\\PC{1,9}"), version in prop::option::of("\\PC{0,9}"),
         ) {

@@ -266,6 +266,26 @@ async fn a_catalog_that_does_not_show_our_record_yet_proves_no_conflict() {
     new.withdraw(&next.record_id()).await.unwrap();
 }
 
+/// The next attempt may say more.
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn a_look_at_other_ids_that_fails_costs_no_record_of_ours() {
+    let service = service();
+    let record = instance(&service, 1);
+    let options = Attempt::new(TTL);
+    let own = registrar(config_at(&server()));
+    own.register(&record, &options).await.unwrap();
+    let target = server().strip_prefix("http://").unwrap().parse().unwrap();
+    let proxy = HttpProxy::start(target).await.unwrap();
+    proxy.set_rules([HttpRule::new("GET", "/v1/agent/services").answer(500, "no leader")]);
+    let again = registrar(config_at(&proxy.url()));
+    let refused = again.register(&record, &options).await.map(drop);
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unavailable);
+    let found = registry_at(&server()).list(&service).await.unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    own.withdraw(&record.record_id()).await.unwrap();
+}
+
 /// How often a registry asks who holds the id, until the instance is registered.
 async fn look_ups(instance: Instance) -> usize {
     let target = server().strip_prefix("http://").unwrap().parse().unwrap();

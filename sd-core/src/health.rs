@@ -16,7 +16,8 @@ pub struct Health {
     pub unknown: Vec<ServiceName>,
     /// Services whose last good set cannot be confirmed now.
     pub stale: Vec<ServiceName>,
-    /// Registrations that the server has not confirmed yet, or has lost, or that are kept no more although their owner has not let go.
+    /// Registrations that the server has not confirmed yet, or has lost, or that are kept no more because their
+    /// runtime has ended.
     pub unregistered: Vec<RecordId>,
     /// Registrations that were confirmed and whose renewals fail now.
     pub at_risk: Vec<RecordId>,

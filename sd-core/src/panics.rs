@@ -9,7 +9,8 @@ use futures_util::FutureExt;
 use crate::brief::brief;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Does `work`, and makes an error of its panic. What `work` has borrowed may be half changed then: use it for nothing more.
+/// Does `work`, and makes an error of its panic. What `work` has borrowed mutably may be half changed
+/// then: use it for nothing more. What a port lends by a shared reference must stay usable.
 ///
 /// # Errors
 /// Those of `work`. `Unavailable` with the panic's message if it panicked.

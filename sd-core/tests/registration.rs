@@ -961,6 +961,22 @@ async fn a_change_that_the_server_refuses_is_told_and_taken_back() {
     soon(guard.set_ready(false)).await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_change_that_stays_wanted_outlasts_what_a_server_refuses_meanwhile() {
+    let (_registry, registrar, mut guard) = registered().await;
+    registrar.answer_all(Op::Update, fail(ErrorKind::Unavailable));
+    let error = guard.set_ready(false).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    registrar.answer_all(Op::Update, fail(ErrorKind::Rejected));
+    sleep(TTL).await;
+    registrar.answer_next(Op::Register, fail(ErrorKind::Rejected));
+    registrar.lose(Error::new(ErrorKind::LeaseLost, "scripted"));
+    event_named(&mut guard, "registered").await;
+    assert!(!guard.instance().is_ready());
+    let call = registrar.calls_of(Op::Register).pop().unwrap();
+    assert!(!call.instance.unwrap().is_ready());
+}
+
 #[test]
 fn a_registration_whose_runtime_has_ended_says_so_and_its_id_is_free_again() {
     let runtime = || {

@@ -29,7 +29,7 @@ use tracing::debug;
 
 use crate::client::connection::{Connection, Connector, Unanswered};
 use crate::client::error::{
-    cancel_kind, caught, is_login_outdated, is_unreachable, stream_ended, translate,
+    cancel_kind, caught, is_login_outdated, is_no_etcd, is_unreachable, stream_ended, translate,
 };
 use crate::config::EtcdConfig;
 use crate::config::rules::DEFAULT_KEEP_ALIVE_INTERVAL;
@@ -356,14 +356,14 @@ impl Client {
                 Err(error) => error,
             };
             let relogin = self.config().user.is_some() && is_login_outdated(&error);
+            let is_unread = relogin || is_no_etcd(&error);
             let error = translate(op, error);
             let unreachable = is_unreachable(&error);
-            if relogin || unreachable {
+            if is_unread || unreachable {
                 debug!(error = %error.report(), "etcd connection given up");
                 self.retire(&connection);
             }
-            // A request that was turned away for its login was not carried out.
-            again &= relogin || (unreachable && repeat == Repeat::Harmless);
+            again &= is_unread || (unreachable && repeat == Repeat::Harmless);
             if !std::mem::take(&mut again) {
                 return Err(error);
             }

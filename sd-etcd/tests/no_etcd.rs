@@ -191,7 +191,7 @@ async fn an_endpoint_that_is_no_etcd_is_left_for_one_that_is() {
         let alone = sd_etcd::connect(EtcdConfig::new([&other])).unwrap();
         let error = alone.services().await.unwrap_err();
         let report = error.report().to_string();
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{report}");
+        assert_eq!(error.kind(), ErrorKind::Rejected, "{report}");
         assert!(report.contains(&other), "{report}");
     }
 }

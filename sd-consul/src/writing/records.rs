@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use sd_core::port::no_such_record;
 use sd_core::{
-    Address, Error, ErrorKind, Incarnation, Instance, InstanceId, RecordId, Result, ServiceName,
+    Address, Error, ErrorKind, Incarnation, Instance, InstanceId, Printable, RecordId, Result,
+    ServiceName,
 };
 use tokio::time::{sleep, timeout};
 use tracing::debug;
@@ -184,7 +185,7 @@ impl Records<'_> {
         for entry in entries.iter().filter(is_remnant) {
             let (node, found) = (&entry.node.name, &entry.service);
             if client.remove_from_catalog(op, node, found).await? {
-                debug!(id = found.id, "removed what an earlier run has left");
+                debug!(id = %Printable(&found.id), "removed what an earlier run has left");
                 client.remove_service(op, &found.id).await?;
             }
         }

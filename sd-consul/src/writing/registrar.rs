@@ -88,12 +88,13 @@ impl Registrar for ConsulRegistrar {
                 let (checked, holder) =
                     tokio::join!(records.check_case(&record), records.holder(&record));
                 let holder = holder?;
-                if let Err(conflict) = checked {
+                if let Err(error) = checked {
                     // Both were written in the same moment. The catalog has a place for one, and would have each of them in turn.
-                    if matches!(holder, Holder::Us(_)) {
+                    let is_conflict = error.kind() == ErrorKind::Conflict;
+                    if is_conflict && matches!(holder, Holder::Us(_)) {
                         client.remove_service(OP, &definition.id).await?;
                     }
-                    return Err(conflict);
+                    return Err(error);
                 }
                 holder
             };

@@ -105,7 +105,8 @@ impl RegistrationGuard {
     /// # Errors
     /// - `InvalidInput` outside a tokio runtime, or if the change touches service, id or incarnation, panics, or makes the record too
     ///   large. Nothing changes then.
-    /// - `Rejected` if the server refuses the record with the change. Nothing changes then.
+    /// - `Rejected` if the server refuses the record with the change. Nothing changes then, and earlier changes that were not confirmed are
+    ///   given up as well.
     /// - `Timeout` if the server did not confirm in time, with the reason if one is known. The change stays wanted and is
     ///   applied when the server answers.
     /// - `RateLimited` if too many updates wait for the server.

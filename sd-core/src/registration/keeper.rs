@@ -304,7 +304,7 @@ impl Keeper {
                 Err(error) => error,
             };
             // The record may succeed without the changes since the last confirmation.
-            if is_refusal(&error) && self.refuse_updates(&error) {
+            if self.is_update_refused(&error) && self.refuse_updates(&error) {
                 continue;
             }
             let mut delay = match error.kind().retry() {
@@ -456,7 +456,7 @@ impl Keeper {
             ) {
                 return End::Lost(error);
             }
-            if is_update && is_refusal(&error) {
+            if is_update && self.is_update_refused(&error) {
                 self.refuse_updates(&error);
                 update_at = None;
                 continue;
@@ -575,6 +575,14 @@ impl Keeper {
         }
     }
 
+    /// Whether an error is the answer to wanted changes. What a server refuses may have nothing to do with them, and pass. So changes whose
+    /// callers were told that they stay wanted are not taken back for it.
+    fn is_update_refused(&self, error: &Error) -> bool {
+        let is_awaited = || self.unconfirmed.iter().any(|reply| !reply.is_closed());
+        error.kind().retry() == Retry::Never
+            || (error.kind() == ErrorKind::Rejected && is_awaited())
+    }
+
     /// The wanted record is refused: goes back to the last confirmed one. Returns whether that differs.
     fn refuse_updates(&mut self, error: &Error) -> bool {
         let Some(confirmed) = self.confirmed.clone() else {
@@ -679,11 +687,6 @@ impl Drop for Keeper {
             self.emit(RegistrationEvent::Failed(ended));
         }
     }
-}
-
-/// Whether what was asked for cannot be had as it stands.
-fn is_refusal(error: &Error) -> bool {
-    error.kind() == ErrorKind::Rejected || error.kind().retry() == Retry::Never
 }
 
 /// Returns when the backend says that the record is lost. Should it panic, the next renewal finds out.

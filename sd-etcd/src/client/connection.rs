@@ -87,7 +87,7 @@ enum Failed {
     /// Another endpoint may do better. Says which one it was.
     Unreachable(String),
     /// It refuses what any etcd answers. Another endpoint may do better. Says which one it was.
-    Rejected(Error, String),
+    NoEtcd(Error, String),
     /// The cluster answered, and the other members would say the same.
     Refused(Error),
 }
@@ -160,10 +160,16 @@ impl Connector {
     /// Connects to the first endpoint that answers.
     async fn open(&self, op: &'static str) -> Result<Member> {
         let credentials = self.credentials(op).await?;
-        let candidates = self.members.beside(&self.config.endpoints);
-        let first = self.turn.load(Ordering::Relaxed) % candidates.len().max(1);
-        let by_turns = candidates.iter().cycle().skip(first).take(candidates.len());
-        let attempts = by_turns.map(|candidate| {
+        let mut candidates = self.members.beside(&self.config.endpoints);
+        // Of what is named each comes first in turn. What is learnt may not be reachable, and comes last.
+        let named = candidates.partition_point(|candidate| candidate.cluster.is_none());
+        if let Some(named) = candidates
+            .get_mut(..named)
+            .filter(|named| !named.is_empty())
+        {
+            named.rotate_left(self.turn.load(Ordering::Relaxed) % named.len());
+        }
+        let attempts = candidates.iter().map(|candidate| {
             let opening = self.open_endpoint(op, candidate, &credentials);
             async move { opening.await.map(|etcd| (candidate.url.clone(), etcd)) }
         });
@@ -290,7 +296,7 @@ impl Failed {
             _ => format!("{endpoint}: {why}"),
         };
         if error.kind() == ErrorKind::Rejected {
-            Self::Rejected(error, said)
+            Self::NoEtcd(error, said)
         } else {
             Self::Unreachable(said)
         }
@@ -299,7 +305,8 @@ impl Failed {
     fn into_error(self, op: &'static str) -> Error {
         match self {
             Self::Unreachable(why) => Error::new(ErrorKind::Unavailable, op).because(why),
-            Self::Rejected(error, _) | Self::Refused(error) => error,
+            Self::NoEtcd(error, said) => Error::new(error.kind(), op).because(said),
+            Self::Refused(error) => error,
         }
     }
 }
@@ -319,7 +326,7 @@ where
         tokio::select! {
             done = running.next() => match done {
                 Some(Err(Failed::Unreachable(why))) => failed.push(why),
-                Some(Err(Failed::Rejected(error, why))) => {
+                Some(Err(Failed::NoEtcd(error, why))) => {
                     rejected.push(error);
                     failed.push(why);
                 }
@@ -327,7 +334,7 @@ where
                 // Where nothing but refusals came, one of them says what to do.
                 None if rejected.len() == failed.len() && !rejected.is_empty() => {
                     let error = rejected.swap_remove(0);
-                    return Err(Failed::Rejected(error, failed.join("; ")));
+                    return Err(Failed::NoEtcd(error, failed.join("; ")));
                 }
                 None => return Err(Failed::Unreachable(failed.join("; "))),
             },

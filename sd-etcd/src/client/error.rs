@@ -55,6 +55,11 @@ pub(crate) fn is_unreachable(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
 }
 
+/// Whether what answers knows no such request, and so has not carried it out: it is no etcd, or not any more. Another endpoint may be one.
+pub(crate) fn is_no_etcd(error: &etcd_client::Error) -> bool {
+    matches!(error, etcd_client::Error::GRpcStatus(status) if status.code() == Code::Unimplemented)
+}
+
 /// Whether the request was turned away unread because the login is no longer valid. A new one may help.
 pub(crate) fn is_login_outdated(error: &etcd_client::Error) -> bool {
     match error {
@@ -92,6 +97,9 @@ fn kind(error: &etcd_client::Error) -> ErrorKind {
     }
 }
 
+/// How etcd's own errors begin.
+const ETCD_SAYS: &str = "etcdserver:";
+
 fn status_kind(status: &Status) -> ErrorKind {
     let message = status.message();
     match status.code() {
@@ -100,11 +108,11 @@ fn status_kind(status: &Status) -> ErrorKind {
         // A server that lost its data, or an older member: its history does not reach as far as ours.
         Code::OutOfRange if message.contains("future revision") => ErrorKind::Outdated,
         Code::NotFound if message.contains("lease not found") => ErrorKind::LeaseLost,
-        Code::NotFound => ErrorKind::NotFound,
+        Code::NotFound if message.starts_with(ETCD_SAYS) => ErrorKind::NotFound,
         Code::PermissionDenied | Code::Unauthenticated => ErrorKind::Denied,
         Code::InvalidArgument if is_about_login(message) => ErrorKind::Denied,
         // A proxy that knows no gRPC, or not this method, is "unimplemented" as well.
-        Code::InvalidArgument | Code::Unimplemented => ErrorKind::Rejected,
+        Code::InvalidArgument | Code::NotFound | Code::Unimplemented => ErrorKind::Rejected,
         Code::ResourceExhausted => ErrorKind::RateLimited { retry_after: None },
         Code::DataLoss => ErrorKind::InvalidData,
         // Whatever else it is, the request itself was not at fault.

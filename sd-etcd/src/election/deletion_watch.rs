@@ -8,7 +8,7 @@
 //! order: so when the deletion of the leader's entry comes, and that of its own has not, its own entry was there at that revision and
 //! was the first. Such a candidate needs to ask nothing before it leads.
 
-use etcd_client::{Event, WatchResponse, WatchStream};
+use etcd_client::{Event, ResponseHeader, WatchResponse, WatchStream};
 use sd_core::Result;
 
 use crate::client::connection::Connection;
@@ -115,7 +115,10 @@ impl DeletionWatch {
                     let is_in_order = self.watched == Watched::All;
                     let own = candidate.key.as_bytes();
                     if let Some(woken) = told(&answer, own, ahead, is_in_order) {
-                        return Ok(woken);
+                        // Revisions of another history prove nothing, and a proxy names no cluster.
+                        let cluster = answer.header().map(ResponseHeader::cluster_id);
+                        let is_same = cluster == Some(candidate.created.cluster);
+                        return Ok(if is_same { woken } else { Woken::Unsure });
                     }
                 }
                 Err(error) => {
@@ -225,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn others_wake_nobody_but_the_one_that_is_two_places_behind() {
+    fn others_wake_only_the_one_that_is_two_places_behind() {
         let others = [("other", 11), ("another", 12)];
         let in_line = ahead(Some("beyond"));
         assert_eq!(woken(&others, Some(&ahead(None)), true), None);

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, PutOptions, Txn, TxnOp};
 use sd_core::port::{Liveness, Registration, Renewed};
 use sd_core::{Error, ErrorKind, Instance, RecordId, Result};
+use tokio::time::timeout;
 use tracing::debug;
 
 use crate::client::Client;
@@ -14,6 +15,9 @@ use crate::client::answer::{found, found_sets};
 use crate::client::leases::Leases;
 use crate::codec::{Layout, Record, overrides};
 use crate::writing::ownership::stored_in;
+
+/// How long an override that was written by hand may take to be given a lease.
+const ATTACH_WITHIN: Duration = Duration::from_millis(500);
 
 /// A record under one key, attached to one lease.
 #[derive(Debug)]
@@ -54,8 +58,13 @@ impl EtcdRegistration {
                 Compare::lease(self.key.as_str(), CompareOp::Equal, self.lease),
             ])
             .and_then([TxnOp::put(key, overriding.value(), Some(on_ours))]);
-        if let Err(error) = self.client.txn(op, &txn).await {
-            debug!(error = %error.report(), "an override without a lease was left so");
+        // It must not make a renewal late that has been done.
+        match timeout(ATTACH_WITHIN, self.client.txn(op, &txn)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                debug!(error = %error.report(), "an override without a lease was left so");
+            }
+            Err(_) => debug!("an override without a lease was left so: no answer in time"),
         }
     }
 

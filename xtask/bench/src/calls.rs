@@ -11,38 +11,12 @@ use examples::greeter::{GreeterClient, HelloRequest};
 use sd_grpc::Idempotent;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tonic::client::GrpcService;
-use tonic::codegen::{Body, Bytes, StdError};
 use tonic::{Code, Request};
 
 use crate::Result;
 use crate::cores::processor_time;
 use crate::stream_service::StreamsClient;
-
-/// Anything that a generated client takes.
-pub(crate) trait Transport:
-    GrpcService<
-        tonic::body::Body,
-        Error: Into<StdError> + Send,
-        Future: Send,
-        ResponseBody: Body<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
-    > + Clone
-    + Send
-    + 'static
-{
-}
-
-impl<T> Transport for T where
-    T: GrpcService<
-            tonic::body::Body,
-            Error: Into<StdError> + Send,
-            Future: Send,
-            ResponseBody: Body<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
-        > + Clone
-        + Send
-        + 'static
-{
-}
+use crate::transport::Transport;
 
 /// What one call does.
 #[derive(Clone, Copy, Debug)]

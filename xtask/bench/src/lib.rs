@@ -24,6 +24,7 @@ mod source;
 mod stats;
 mod stream_service;
 mod streams;
+mod transport;
 mod update;
 
 use std::path::PathBuf;

@@ -12,7 +12,7 @@ use tonic::codegen::{BoxFuture, BoxStream, Service, StdError, http};
 use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use crate::calls::Transport;
+use crate::transport::Transport;
 
 const SERVICE: &str = "bench.Streams";
 const DOWNLOAD: &str = "/bench.Streams/Download";
