@@ -85,6 +85,8 @@ pub(crate) struct Call {
     tried: Tried,
     /// Attempts that count.
     attempts: u32,
+    /// How often it was given to a connection, for the numbers of its spans.
+    sends: u32,
     /// A server refused the call once.
     refused: bool,
     backoff: Backoff,
@@ -191,6 +193,7 @@ impl Call {
             answered_by,
             tried: Tried::default(),
             attempts: 0,
+            sends: 0,
             refused: false,
             backoff: Backoff::new(config.retry_first, config.retry_cap),
             shared,
@@ -431,7 +434,8 @@ impl Call {
         let request = self.request(&permit);
         permit.target().counters().call();
         let label = || permit.target().label();
-        let span = self.observed.attempt(label, self.attempts + 1);
+        self.sends += 1;
+        let span = self.observed.attempt(label, self.sends);
         permit.trace(span);
         let response = match permit.send(request, attempt) {
             Ok(response) => response,

@@ -91,7 +91,8 @@ pub struct ChannelConfig {
     pub max_connections: usize,
     /// Which share of the process's file descriptors the connections of the channel may take, those that are opening or ending included:
     /// more than 0 and at most 1, and always one connection. The limit is `RLIMIT_NOFILE` as it is when a connection is to be opened.
-    /// Endpoints beyond it count as failing, and are tried again as after a failure. `None` for connectors that use no descriptors.
+    /// Endpoints beyond it count as failing, and are tried again as after a failure. The last tenth, at least one connection, is kept for
+    /// endpoints that have none; an endpoint that moves may exceed it by one. `None` for connectors that use no descriptors.
     /// Does nothing where there is no such limit, such as on Windows. Default 0.5.
     pub descriptor_share: Option<f64>,
     /// How many streams a connection may carry at once, at least 1; the server's own limit also applies. Default none.

@@ -18,13 +18,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::config::{ChannelConfig, KeepAlive};
 use crate::connect_line::ConnectLine;
 use crate::connection::{Connection, Leave};
 use crate::connection_task::{self, Job};
-use crate::descriptors;
+use crate::descriptors::{self, Purpose};
 use crate::ejection::Ejection;
 use crate::event::{EVENTS, Event};
 use crate::instrument::DriverMetrics;
@@ -79,6 +79,8 @@ pub(crate) struct Driver {
     dirty: bool,
 
     connections: JoinSet<()>,
+    /// It was told that there may be no more of them.
+    told_of_bound: bool,
     line: ConnectLine,
     timers: Timers<Timer>,
     keep_alive: Option<KeepAlive>,
@@ -134,6 +136,7 @@ impl Driver {
             leaving: Vec::new(),
             dirty: true,
             connections: JoinSet::new(),
+            told_of_bound: false,
             timers: Timers::default(),
         }
     }
@@ -465,24 +468,31 @@ impl Driver {
     }
 
     fn open(&mut self, subchannel: &Arc<Subchannel>, extra: bool) {
-        let beyond_share = self.beyond_share();
         let Some(position) = self.position(subchannel.target().id()) else {
             return;
         };
-        let Some(member) = self.members.get_mut(position) else {
+        let Some(member) = self.members.get(position) else {
             return;
         };
-        let link = &mut member.link;
+        let link = &member.link;
         if !Arc::ptr_eq(&link.subchannel, subchannel)
             || link.opening.is_some()
             || (link.open > 0 && !extra)
         {
             return;
         }
-        if let Some(why) = beyond_share {
+        let purpose = match member.previous {
+            Some(_) => Purpose::Moved,
+            None if extra => Purpose::Extra,
+            None => Purpose::First,
+        };
+        if let Some(why) = self.beyond_share(purpose) {
             self.not_opened(subchannel, &why);
             return;
         }
+        let Some(member) = self.members.get_mut(position) else {
+            return;
+        };
         let job = Job {
             subchannel: Arc::clone(subchannel),
             instance: Arc::clone(&member.instance),
@@ -492,19 +502,28 @@ impl Driver {
             extra,
             events: self.telling.clone(),
         };
-        link.opening = Some(self.connections.spawn(connection_task::run(job)));
+        member.link.opening = Some(self.connections.spawn(connection_task::run(job)));
         self.line.begun();
     }
 
-    /// Why no more connections may be opened, if that is so.
-    fn beyond_share(&self) -> Option<String> {
+    /// Why no connection may be opened for this, if that is so.
+    fn beyond_share(&mut self, purpose: Purpose) -> Option<String> {
         let share = self.config.descriptor_share?;
         let (most, limit) = descriptors::share_of(share)?;
-        (self.connections.len() >= most).then(|| {
-            format!(
-                "the channel has {most} connections, as many as descriptor_share ({share}) allows of the process's {limit} descriptors"
-            )
-        })
+        let open = self.connections.len();
+        // Those that come and go near the bound must not fill the log.
+        self.told_of_bound &= 2 * open >= most;
+        if open < purpose.bound(most) {
+            return None;
+        }
+        let why = format!(
+            "the channel has {open} connections, and descriptor_share ({share}) allows {most} of the process's {limit} descriptors"
+        );
+        if !std::mem::replace(&mut self.told_of_bound, true) {
+            let service = Printable(self.snapshot.service().as_str());
+            warn!(%service, "endpoints wait for connections: {why}");
+        }
+        Some(why)
     }
 
     /// An attempt to open a connection is over. Gives the link if it is still wanted.

@@ -8,10 +8,11 @@ mod common;
 use std::time::Duration;
 
 use common::echo::EchoClient;
-use common::{Set, TestServer, eventually};
+use common::{Set, TestServer, eventually, ready};
 use rustix::process::{Resource, getrlimit};
-use sd_core::Instance;
+use sd_core::{Incarnation, Instance};
 use sd_grpc::{BalancedChannel, ChannelConfig, EndpointState};
+use tokio::time::sleep;
 use tonic::Code;
 
 /// A channel that may have so many connections.
@@ -76,4 +77,44 @@ async fn a_call_that_finds_no_endpoint_for_want_of_descriptors_says_so() {
     assert_eq!(status.code(), Code::Unavailable);
     let message = status.message();
     assert!(message.contains("descriptor_share"), "{message}");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_moves_is_not_kept_out_by_its_own_old_connection() {
+    let (old, new) = (TestServer::start(), TestServer::start());
+    let instance = old.instance().with_incarnation(Incarnation::from_u64(1));
+    let set = Set::of([instance.clone()]);
+    let channel = channel(&set, 1.0);
+    ready(&channel, 1).await;
+    set.set([instance.with_endpoint(new.address.try_into().unwrap())]);
+    eventually("the old connection closes", || old.open() == 0).await;
+    let mut client = EchoClient::new(channel);
+    assert_eq!(client.say("hello").await.unwrap(), new.address.to_string());
+}
+
+#[tokio::test]
+async fn the_last_place_is_kept_for_an_endpoint_without_a_connection() {
+    let full = TestServer::configured(
+        |_| std::future::pending(),
+        |server| server.max_concurrent_streams(1),
+    );
+    let other = TestServer::start();
+    let set = Set::of([full.instance()]);
+    let channel = channel(&set, 2.0);
+    ready(&channel, 1).await;
+    let calls: Vec<_> = (0..2)
+        .map(|_| {
+            let mut client = EchoClient::new(channel.clone());
+            tokio::spawn(async move { client.say("hello").await })
+        })
+        .collect();
+    eventually("a call arrives", || full.calls() == 1).await;
+    // The other call asks for a second connection all the time.
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(full.accepted(), 1);
+    set.set([full.instance(), other.instance()]);
+    ready(&channel, 2).await;
+    for call in calls {
+        call.abort();
+    }
 }

@@ -10,9 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::echo::{EchoClient, Text};
+use common::raw::{Raw, answer};
 use common::{Set, TestServer, eventually, ready, within};
+use h2::Reason;
+use h2::server::Builder;
 use sd_grpc::Idempotent;
 use sd_grpc::instrument::SPANS;
+use tonic::codegen::http::HeaderMap;
 use tonic::{Request, Status};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -150,4 +154,33 @@ async fn a_call_has_a_span_with_its_attempts_until_its_response_has_ended() {
     let call = all.iter().rfind(|span| span.name == "call").unwrap();
     assert_eq!(call.fields[status], "CANCELLED");
     assert_eq!(call.fields["otel.status_code"], "ERROR");
+
+    each_attempt_has_a_number_of_its_own(&spans).await;
+}
+
+/// Also one that does not count, because the server refused it without a look.
+async fn each_attempt_has_a_number_of_its_own(spans: &Spans) {
+    let asked = Arc::new(AtomicBool::new(false));
+    let settings = Builder::new();
+    let server = || {
+        let asked = Arc::clone(&asked);
+        Raw::start(&settings, None, move |_, mut respond| {
+            if asked.swap(true, Ordering::SeqCst) {
+                answer(respond, HeaderMap::new());
+            } else {
+                respond.send_reset(Reason::REFUSED_STREAM);
+            }
+            std::future::ready(())
+        })
+    };
+    let (one, other) = (server().await, server().await);
+    let set = Set::of([one.instance(), other.instance()]);
+    let channel = set.channel().build().unwrap();
+    ready(&channel, 2).await;
+    let before = spans.all().len();
+    EchoClient::new(channel).say("hello").await.unwrap();
+    let all = spans.all();
+    let attempts = all[before..].iter().filter(|span| span.name == "attempt");
+    let numbers: Vec<_> = attempts.map(|span| &*span.fields["number"]).collect();
+    assert_eq!(numbers, ["1", "2"]);
 }

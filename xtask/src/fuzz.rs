@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{ExitStatus, Output};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -25,6 +25,11 @@ const LONGEST_INPUT: u32 = 4096;
 /// How long one input may take, in seconds, and how much memory all, in MiB.
 const SLOWEST_INPUT: u32 = 20;
 const MOST_MEMORY: u32 = 2048;
+
+/// The exit statuses of LLVM's fuzzer when an input does harm.
+const TOO_SLOW: i32 = 70;
+const TOO_LARGE: i32 = 71;
+const CRASHED: i32 = 77;
 
 /// Before the number of inputs that the fuzzer has tried.
 const COUNT: &str = "stat::number_of_executed_units:";
@@ -111,7 +116,7 @@ impl Fuzzer {
         let harm = self.folder(target, "harm")?;
         let tried = self.command(target, &harm, seconds);
         // The fuzzer writes to the first folder.
-        let output = output(tried.arg(&found).arg(self.corpus.join(target)))?;
+        let output = output_of(tried.arg(&found).arg(self.corpus.join(target)))?;
         let said = String::from_utf8_lossy(&output.stderr);
         if output.status.success() {
             let inputs = said.lines().find_map(|line| line.strip_prefix(COUNT));
@@ -122,8 +127,11 @@ impl Fuzzer {
             return Ok(());
         }
         eprintln!("{said}");
+        let Some(what) = harm_of(output.status) else {
+            bail!("the fuzzer of {target} failed: {}", output.status);
+        };
         bail!(
-            "an input does harm to {target}: it is in {}. To try it again: SD_FUZZ_TARGET={target} {} FILE",
+            "an input does harm to {target}: {what}. It is in {}. To try it again: SD_FUZZ_TARGET={target} {} FILE",
             harm.display(),
             self.program.display()
         )
@@ -131,18 +139,44 @@ impl Fuzzer {
 
     fn find_planted(&self, target: &str) -> Result<()> {
         let found = self.folder(target, "planted")?;
+        // What an earlier run found proves nothing of this one.
+        fs::remove_dir_all(&found)?;
+        let found = self.folder(target, "planted")?;
         let new = self.folder(target, "planted-corpus")?;
         let tried = self.command(target, &found, PATIENCE);
         let tried = tried.env("SD_FUZZ_PLANTED", "1");
-        let output = output(tried.arg(&new).arg(self.corpus.join(target)))?;
+        let output = output_of(tried.arg(&new).arg(self.corpus.join(target)))?;
         if output.status.success() {
             bail!("the mistake that was put into {target} was not found in {PATIENCE} s");
+        }
+        if output.status.code() != Some(CRASHED) {
+            eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+            let what = harm_of(output.status).unwrap_or("the fuzzer failed");
+            bail!(
+                "instead of the mistake that was put into {target}: {what} ({})",
+                output.status
+            );
+        }
+        let mut files = fs::read_dir(&found)?.collect::<Result<Vec<_>, _>>()?;
+        files.retain(|file| file.file_name().to_string_lossy().starts_with("crash-"));
+        let Some(input) = files.pop() else {
+            bail!("{target} crashed, but the fuzzer kept no input");
+        };
+        // Without the mistake it does no harm, or another one was found.
+        let program = Run::new(&self.program).env("SD_FUZZ_TARGET", target);
+        let again = output_of(program.arg(input.path()))?;
+        if !again.status.success() {
+            eprintln!("{}", String::from_utf8_lossy(&again.stderr));
+            bail!(
+                "{} does harm to {target}, also without the mistake that was put in",
+                input.path().display()
+            );
         }
         eprintln!("{target}: the mistake that was put in was found");
         Ok(())
     }
 
-    /// Leaves the smallest set of inputs that reaches what all of them reach.
+    /// Adds to the corpus the inputs that reach what none of it reaches. It takes none out.
     fn keep(&self, target: &str) -> Result<()> {
         let found = self.folder(target, "corpus")?;
         let merge = Run::new(&self.program).env("SD_FUZZ_TARGET", target);
@@ -169,8 +203,39 @@ impl Fuzzer {
     }
 }
 
+/// What an input has done, as the fuzzer tells by its exit status. `None` if it was no input.
+fn harm_of(status: ExitStatus) -> Option<&'static str> {
+    match status.code()? {
+        TOO_SLOW => Some("it takes too long"),
+        TOO_LARGE => Some("it takes too much memory"),
+        CRASHED => Some("it crashes"),
+        _ => None,
+    }
+}
+
 /// Runs it to its end without showing what it says.
-fn output(run: Run) -> Result<Output> {
+fn output_of(run: Run) -> Result<Output> {
     let (child, _forwarding) = run.start_piped()?;
-    Ok(child.wait_with_output()?)
+    let output = child.wait_with_output()?;
+    // What was stopped says nothing of its inputs.
+    interrupt::check()?;
+    Ok(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn only_what_an_input_did_is_taken_for_harm() {
+        let exited = |code: i32| harm_of(ExitStatus::from_raw(code << 8));
+        assert_eq!(exited(70), Some("it takes too long"));
+        assert_eq!(exited(71), Some("it takes too much memory"));
+        assert_eq!(exited(77), Some("it crashes"));
+        assert_eq!(exited(1), None);
+        let killed = ExitStatus::from_raw(9);
+        assert_eq!(harm_of(killed), None);
+    }
 }

@@ -30,8 +30,13 @@ const RESIGN_WITHIN: Duration = Duration::from_millis(1500);
 /// For what the backend still has to tell its server after that.
 const CLOSE_WITHIN: Duration = Duration::from_millis(500);
 
-/// Asked to pause, it gives up what it leads, stops, and begins anew when it is told to go on: a stopped process cannot lead.
 pub(crate) async fn run(cli: &Cli, candidacy: &Candidacy) -> Result<ExitCode, Failure> {
+    let ended = run_until_stopped(cli, candidacy).await;
+    ended.map_err(|failure| instead_of_the_command(candidacy, failure))
+}
+
+/// Asked to pause, it gives up what it leads, stops, and begins again when it is told to go on: a stopped process cannot lead.
+async fn run_until_stopped(cli: &Cli, candidacy: &Candidacy) -> Result<ExitCode, Failure> {
     let signals = Signals::listen()?;
     #[cfg(target_os = "linux")]
     let signals = signals.or_pause()?;
@@ -41,7 +46,7 @@ pub(crate) async fn run(cli: &Cli, candidacy: &Candidacy) -> Result<ExitCode, Fa
         let paused = Cell::new(false);
         let ended = take_part(&session, candidacy, &mut signals, &paused).await;
         if !paused.get() {
-            return ended.map_err(|failure| instead_of_the_command(candidacy, failure));
+            return ended;
         }
         if let Err(failure) = ended {
             failure.tell();
@@ -402,6 +407,26 @@ mod tests {
         match Cli::read(arguments).unwrap().command {
             Command::Elect(candidacy) => candidacy,
             other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_script_can_tell_a_failure_of_sdctl_from_one_of_its_command() {
+        for (line, before, after) in [
+            ("sdctl elect a", Exit::Unreachable, Exit::Unreachable),
+            ("sdctl elect a -- true", Exit::Failed, Exit::NotTheCommands),
+            (
+                "sdctl elect a -- true",
+                Exit::Unreachable,
+                Exit::NotTheCommands,
+            ),
+            ("sdctl elect a -- true", Exit::Misused, Exit::Misused),
+        ] {
+            let failure = Failure::new("failed").with(before);
+            match instead_of_the_command(&candidacy(line), failure) {
+                Failure::Line { exit, .. } => assert_eq!(exit, after, "{line}"),
+                Failure::ReaderGone => panic!("{line}: no line"),
+            }
         }
     }
 

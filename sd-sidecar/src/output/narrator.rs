@@ -12,8 +12,8 @@ use crate::failure::Failure;
 /// How long the last lines may take if they are not read.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
-/// Prints on a thread of its own, because a reader who does not read must not hold up what the lines are about. He misses lines. So does
-/// one that cannot be written to, as a file on a full disk: that is said once, and changes nothing else.
+/// Prints on a thread of its own, because a program that does not read must not hold up what the lines are about. It misses lines. So does
+/// an output that cannot be written to, as a file on a full disk: that is said once, and changes nothing else.
 #[derive(Debug)]
 pub(crate) struct Narrator(JoinHandle<()>);
 

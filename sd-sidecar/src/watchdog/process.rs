@@ -34,8 +34,8 @@ use super::protocol::{Ended, Orders};
 use crate::failure::Failure;
 use crate::signals::hang_up_is_ignored;
 
-/// Those that the C library leaves to programs.
-const REAL_TIME_SIGNALS: std::ops::RangeInclusive<i32> = 34..=64;
+/// All of them. The C library keeps the first ones for itself: glibc two, musl three.
+const REAL_TIME_SIGNALS: std::ops::RangeInclusive<i32> = 32..=64;
 
 /// Runs the command until its end or until it has to end. What orders and the report go through is standard input.
 pub(super) fn run(command: &[OsString]) -> ExitCode {
@@ -330,11 +330,15 @@ fn stay_through_signals() -> io::Result<()> {
     let stopped_by = [SIGTSTP, SIGTTIN, SIGTTOU];
     let others = [Signal::POWER, Signal::STKFLT].map(Signal::as_raw);
     let signals = ended_by.into_iter().chain(stopped_by).chain(others);
-    for signal in signals.chain(REAL_TIME_SIGNALS) {
+    for signal in signals {
         // One that is ignored is left alone, so that the command ignores it, too.
         if signal != SIGHUP || !hang_up_is_ignored() {
             flag::register(signal, Arc::default())?;
         }
+    }
+    for signal in REAL_TIME_SIGNALS {
+        // One of the C library's own cannot be caught, which is no reason not to start.
+        let _ = flag::register(signal, Arc::default());
     }
     Ok(())
 }

@@ -54,6 +54,24 @@ async fn a_watch_of_a_dead_registry_says_why_it_knows_nothing_and_goes_on() {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_service_of_a_dead_registry_learns_each_reason_once() {
+    let (registries, _silent) = dead_registries().await;
+    for registry in registries {
+        let output = sdctl(&registry, &["wait-for", "greeter", "--timeout", "1s"]).await;
+        // Too few instances would be 5.
+        assert_eq!(output.status.code(), Some(3), "{output:?}");
+        assert!(output.stdout.is_empty(), "{output:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let lines: Vec<_> = stderr.lines().collect();
+        let last = lines.last().unwrap();
+        assert!(last.contains("cannot wait for \"greeter\""), "{stderr}");
+        let mut pairs = lines.iter().zip(lines.iter().skip(1));
+        assert!(pairs.all(|(one, next)| one != next), "{stderr}");
+        assert!(!stderr.contains("sesame"), "{stderr}");
+    }
+}
+
+#[tokio::test]
 async fn ctrl_c_ends_a_registration_that_waits_for_a_dead_registry() {
     let (registries, _silent) = dead_registries().await;
     for registry in registries {

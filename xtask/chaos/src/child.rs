@@ -25,7 +25,7 @@ use crate::{Error, Result};
 pub(crate) use self::node::{connect, run as run_node};
 pub(crate) use self::observer::run as run_observer;
 pub(crate) use self::reader::run as run_reader;
-pub(crate) use self::service::run as run_service;
+pub(crate) use self::service::{SERVICE, run as run_service};
 
 /// What a child is told when it is started.
 #[derive(Clone, Debug, Serialize, Deserialize)]

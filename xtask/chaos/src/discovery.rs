@@ -8,6 +8,7 @@ mod check;
 mod report;
 mod site;
 mod timeline;
+mod visit;
 
 use std::fs;
 use std::path::Path;
@@ -19,18 +20,16 @@ use tokio::time::Instant;
 
 use crate::backend::Backend;
 use crate::deck::Deck;
-use crate::discovery::check::{Findings, check};
+use crate::discovery::check::check;
 use crate::discovery::report::Report;
 use crate::discovery::site::Site;
 use crate::discovery::timeline::Timeline;
+use crate::discovery::visit::Visit;
 use crate::history::merged;
 use crate::kind::Kind;
 use crate::plan::{Plan, discovery_plans};
 use crate::run::{interrupted, print, write};
 use crate::{Options, Result, chain};
-
-/// What all processes register and read.
-pub(crate) const SERVICE: &str = "chaos";
 
 /// What a quick run does, on one server.
 const QUICK: [Kind; 6] = [
@@ -41,13 +40,6 @@ const QUICK: [Kind; 6] = [
     Kind::KillServer,
     Kind::Cut,
 ];
-
-/// What one site's run came to.
-pub(crate) struct Visit {
-    pub(crate) label: String,
-    pub(crate) faults: Vec<Kind>,
-    pub(crate) findings: Findings,
-}
 
 /// False if a promise was broken or the run does not count.
 pub(crate) fn run(backend: Backend, options: &Options) -> Result<bool> {
@@ -152,9 +144,10 @@ async fn visit(
     }
     let lines = merged(chronicle.lines());
     write(&folder.join("history.jsonl"), &lines)?;
+    let (ttl, gone_within) = (plan.backend.ttl(), plan.backend.record_gone_within());
     Ok(Visit {
         label,
         faults,
-        findings: check(&Timeline::new(&lines), plan.backend.record_gone_within()),
+        findings: check(&Timeline::new(&lines), ttl, gone_within),
     })
 }

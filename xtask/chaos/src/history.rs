@@ -182,6 +182,10 @@ pub(crate) enum Event {
         election: Election,
         token: Option<u64>,
     },
+    /// The run has begun to start the process.
+    Started,
+    /// The process is about to register its instance. From here on the registry may have a record of it.
+    Registering { id: String },
     /// The registry has a record of this instance for the first time.
     Registered { id: String },
     /// The process is about to withdraw its instance.
@@ -256,6 +260,8 @@ impl Event {
             | Self::Backend { election, .. }
             | Self::Remaining { election, .. } => Some(*election),
             Self::Idle
+            | Self::Started
+            | Self::Registering { .. }
             | Self::Registered { .. }
             | Self::Withdrawing { .. }
             | Self::Withdrawn { .. }

@@ -33,6 +33,8 @@ pub(crate) struct Scene {
     /// What each observer was told last.
     observed: BTreeMap<(String, Election), Option<u64>>,
     pub(crate) idle: BTreeSet<String>,
+    /// The instance that each process has registered.
+    pub(crate) registered: BTreeMap<String, String>,
 }
 
 /// Who believed last that it leads.
@@ -82,6 +84,9 @@ impl Scene {
             }
             Event::Idle => {
                 self.idle.insert(line.node.clone());
+            }
+            Event::Registered { id } => {
+                self.registered.insert(line.node.clone(), id.clone());
             }
             _ => {}
         }

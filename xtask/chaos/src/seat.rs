@@ -109,6 +109,8 @@ impl Starter<'_> {
     ) -> Result<Process> {
         let name = format!("{name}.{nth}");
         let log = File::create(self.folder.join(format!("{name}.log")))?;
+        // Before: what it does must not seem to come first.
+        self.chronicle.tell(&name, Event::Started);
         let brief = Brief {
             name,
             parent: std::process::id(),

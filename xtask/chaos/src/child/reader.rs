@@ -9,8 +9,8 @@ use tokio::time::{sleep, timeout};
 use crate::Result;
 use crate::child::journal::Journal;
 use crate::child::node::{dismissed, orders, registry};
+use crate::child::service::SERVICE;
 use crate::child::{Brief, die_with};
-use crate::discovery::SERVICE;
 use crate::history::{Event, Reader};
 
 const POLL_EVERY: Duration = Duration::from_millis(500);

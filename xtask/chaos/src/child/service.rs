@@ -6,8 +6,10 @@ use crate::Result;
 use crate::child::journal::Journal;
 use crate::child::node::{dismissed, orders, registry};
 use crate::child::{Brief, Order, die_with};
-use crate::discovery::SERVICE;
 use crate::history::Event;
+
+/// What all of them register.
+pub(crate) const SERVICE: &str = "chaos";
 
 /// Runs until its standard input ends. Withdraws the instance when it is told to leave.
 pub(crate) fn run(brief: &Brief) -> Result<()> {
@@ -30,6 +32,8 @@ async fn serve(brief: &Brief, mut orders: tokio::sync::watch::Receiver<Order>) -
     let address = brief.listens_at.ok_or("a service needs an address")?;
     let instance = Instance::new(SERVICE, address)?;
     let id = instance.id().to_string();
+    // Before: who is killed in between may leave a record.
+    journal.tell(Event::Registering { id: id.clone() });
     let guard = registry.register(instance).ttl(brief.ttl).in_background()?;
     guard.registered().await?;
     journal.tell(Event::Registered { id: id.clone() });

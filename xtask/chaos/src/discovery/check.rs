@@ -2,15 +2,17 @@
 //!
 //! Three promises, for each instance and each reader:
 //! - **D1** it is seen at most 2 s after it was registered, after the reader was started, or after the last fault that concerns it ended;
-//! - **D2** it is seen no longer than 2 s after it withdrew, or after its record had to be gone because it was killed; faults between the
-//!   server and the reader, and of the server, begin that time again; 30 s more while it is marked as held;
-//! - **D3** one that lives does not vanish, but for a fault of its own process or of the servers that lasts for at least half a
-//!   time-to-live, or an operator who removes its record.
+//! - **D2** it is seen no longer than 2 s after it withdrew, or after its record had to be gone because it was killed, and not again
+//!   after that; faults between the server and the reader, and of the server, that come within that time begin it again; 30 s more if it
+//!   is marked as held at last. What was never registered is never seen;
+//! - **D3** one that lives does not vanish, but for a fault of its own process or of the servers that has lasted for at least half a
+//!   time-to-live by then, or an operator who removes its record.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use crate::discovery::timeline::{End, Life, Stretch, Timeline, View};
+use crate::discovery::timeline::{Cause, Disturbance, End, Life, Stretch, Timeline, View};
 use crate::history::{At, Reader};
 
 /// From when something can be seen to when it is.
@@ -67,15 +69,17 @@ pub(crate) struct Findings {
     pub(crate) gone_after: Vec<Duration>,
 }
 
-/// `gone_within`: how long a server keeps the record of a process that was killed.
-pub(super) fn check(timeline: &Timeline, gone_within: Duration) -> Findings {
+/// `ttl`: of all instances. `gone_within`: how long a server keeps the record of a process that was killed.
+pub(super) fn check(timeline: &Timeline, ttl: Duration, gone_within: Duration) -> Findings {
     let mut findings = Findings::default();
     for view in &timeline.views {
+        check_strangers(timeline, view, &mut findings);
         for life in &timeline.lives {
             let pair = Pair {
                 timeline,
                 life,
                 view,
+                ttl,
                 gone_within,
             };
             pair.check(&mut findings);
@@ -84,10 +88,30 @@ pub(super) fn check(timeline: &Timeline, gone_within: Duration) -> Findings {
     findings
 }
 
+/// D2 for what was seen without ever having been registered.
+fn check_strangers(timeline: &Timeline, view: &View, findings: &mut Findings) {
+    let known: BTreeSet<&str> = timeline.lives.iter().map(|life| &*life.id).collect();
+    let mut strangers: BTreeMap<&str, At> = BTreeMap::new();
+    for (at, ready, _) in &view.sets {
+        for id in ready.iter().filter(|id| !known.contains(id.as_str())) {
+            strangers.entry(id).or_insert(*at);
+        }
+    }
+    for (id, at) in strangers {
+        findings.violations.push(Violation {
+            promise: Promise::D2,
+            reader: view.reader,
+            at,
+            what: format!("{id} at {}: seen, but never registered", view.process),
+        });
+    }
+}
+
 struct Pair<'a> {
     timeline: &'a Timeline,
     life: &'a Life,
     view: &'a View,
+    ttl: Duration,
     gone_within: Duration,
 }
 
@@ -96,10 +120,12 @@ impl Pair<'_> {
         let seen = self.view.seen(&self.life.id);
         let view_ends = self.view.life.until.unwrap_or(self.timeline.until);
         let lives_until = self.life.end.map_or(view_ends, |(at, _)| at.min(view_ends));
-        let could_be_seen = self.life.since.max(self.view.life.since);
-        if could_be_seen < lives_until {
-            self.check_seen(&seen, could_be_seen, lives_until, findings);
-            self.check_vanishing(&seen, lives_until, findings);
+        if let Some(registered) = self.life.registered {
+            let could_be_seen = registered.max(self.view.life.since);
+            if could_be_seen < lives_until {
+                self.check_seen(&seen, could_be_seen, lives_until, findings);
+                self.check_vanishing(&seen, (registered, lives_until), findings);
+            }
         }
         if let Some((at, how)) = self.life.end {
             self.check_gone(&seen, (at, how), view_ends, findings);
@@ -118,7 +144,9 @@ impl Pair<'_> {
         for stretch in gaps {
             if let Some(since) = absent_since.filter(|since| *since < stretch.since) {
                 let end = stretch.since.min(until);
-                let possible = self.last_hindered(since, end);
+                let possible = self.last_hindered(since, end, |one| {
+                    one.concerns(&self.life.seat) || one.concerns(&self.view.seat)
+                });
                 if end.since(possible) > SOON {
                     self.violated(findings, Promise::D1, end, || {
                         format!("not seen for {:?}", end.since(possible))
@@ -137,13 +165,12 @@ impl Pair<'_> {
         }
     }
 
-    /// From when on, at the earliest, nothing stood between the instance and the reader, as far as it matters until `end`.
-    fn last_hindered(&self, since: At, end: At) -> At {
+    /// From when on, at the earliest, no disturbance stood between the instance and the reader, as far as it matters until `end`.
+    fn last_hindered(&self, since: At, end: At, hinders: impl Fn(&Disturbance) -> bool) -> At {
         let mut possible = since;
         loop {
             let hindered = self.timeline.disturbances.iter().filter(|one| {
-                (one.concerns(&self.life.seat) || one.concerns(&self.view.seat))
-                    && one.stretch.meets(possible, possible.plus(SOON).min(end))
+                hinders(one) && one.stretch.meets(possible, possible.plus(SOON).min(end))
             });
             let later = hindered.map(|one| one.stretch.until.unwrap_or(end)).max();
             match later {
@@ -167,7 +194,8 @@ impl Pair<'_> {
             if end <= died {
                 continue;
             }
-            let (possible, was_disturbed) = self.must_be_gone(died.max(stretch.since), how, end);
+            // However late this stretch began: the dead must not come back.
+            let (possible, was_disturbed) = self.must_be_gone(died, how, end);
             let patience = if *held { SOON + HOLD } else { SOON };
             if end.since(possible) > patience {
                 self.violated(findings, Promise::D2, end, || {
@@ -186,46 +214,42 @@ impl Pair<'_> {
     }
 
     /// From when on, at the earliest, the reader could know that the instance is gone, and whether that was put off.
-    fn must_be_gone(&self, from: At, how: End, end: At) -> (At, bool) {
+    fn must_be_gone(&self, died: At, how: End, end: At) -> (At, bool) {
         let mut server_let_go = match how {
-            End::Withdrawn => from,
-            End::Killed => from.plus(self.gone_within),
+            End::Withdrawn => died,
+            End::Killed => died.plus(self.gone_within),
         };
         let mut was_disturbed = false;
         // A server that was not there gives what it keeps a whole time-to-live again; so does a withdrawal that could not be told.
-        for one in &self.timeline.disturbances {
+        let all = self.timeline.disturbances.iter();
+        for one in all.filter(|one| one.cause == Cause::Fault) {
             let concerns =
                 one.seat.is_none() || (how == End::Withdrawn && one.concerns(&self.life.seat));
-            if concerns && one.stretch.meets(from, server_let_go.plus(SOON)) {
+            if concerns && one.stretch.meets(died, server_let_go.plus(SOON)) {
                 let healed = one.stretch.until.unwrap_or(end);
                 server_let_go = server_let_go.max(healed.plus(self.gone_within));
                 was_disturbed = true;
             }
         }
-        let told = self.last_hindered_reader(server_let_go, end);
+        let told = self.last_hindered(server_let_go, end, |one| one.concerns(&self.view.seat));
         was_disturbed |= told > server_let_go;
         (told, was_disturbed)
     }
 
-    fn last_hindered_reader(&self, since: At, end: At) -> At {
-        let mut possible = since;
-        for one in &self.timeline.disturbances {
-            if one.concerns(&self.view.seat) && one.stretch.meets(possible, possible.plus(SOON)) {
-                possible = possible.max(one.stretch.until.unwrap_or(end));
-            }
-        }
-        possible
-    }
-
     /// D3.
-    fn check_vanishing(&self, seen: &[(Stretch, bool)], until: At, findings: &mut Findings) {
+    fn check_vanishing(
+        &self,
+        seen: &[(Stretch, bool)],
+        (registered, until): (At, At),
+        findings: &mut Findings,
+    ) {
         let vanished = seen.iter().filter_map(|(stretch, _)| stretch.until);
-        for at in vanished.filter(|at| *at < until && *at > self.life.since) {
+        for at in vanished.filter(|at| *at < until && *at > registered) {
             let since = at.minus(self.gone_within + SOON);
             let excused = self.timeline.disturbances.iter().any(|one| {
                 one.concerns(&self.life.seat)
                     && one.stretch.meets(since, at)
-                    && (one.removes || one.lasts(self.gone_within / 3))
+                    && (one.cause == Cause::Operator || one.lasted(at) >= self.ttl / 2)
             });
             if !excused {
                 self.violated(findings, Promise::D3, at, || "vanished".to_owned());
@@ -251,20 +275,25 @@ impl Pair<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::history::{Event, Line};
     use crate::kind::Kind;
 
+    const TTL: Duration = Duration::from_secs(3);
     const GONE_WITHIN: Duration = Duration::from_secs(4);
     const ID: &str = "127.0.0.1:1-a";
 
     /// Lines at times in milliseconds.
-    #[derive(Default)]
     struct Script(Vec<Line>);
 
     impl Script {
+        /// With a reader that was started.
+        fn new() -> Self {
+            let mut script = Self(Vec::new());
+            script.line(0, "r1.1", Event::Started);
+            script
+        }
+
         fn line(&mut self, millis: u64, node: &str, event: Event) -> &mut Self {
             self.0.push(Line {
                 at: At::from_start(Duration::from_millis(millis)),
@@ -275,7 +304,12 @@ mod tests {
         }
 
         fn registered(&mut self, millis: u64) -> &mut Self {
+            self.registering(millis);
             self.line(millis, "s1.1", Event::Registered { id: ID.to_owned() })
+        }
+
+        fn registering(&mut self, millis: u64) -> &mut Self {
+            self.line(millis, "s1.1", Event::Registering { id: ID.to_owned() })
         }
 
         fn killed(&mut self, millis: u64) -> &mut Self {
@@ -299,10 +333,14 @@ mod tests {
         }
 
         fn fault(&mut self, target: &str, since: u64, until: u64) -> &mut Self {
+            self.fault_of(Kind::Cut, target, since, until)
+        }
+
+        fn fault_of(&mut self, kind: Kind, target: &str, since: u64, until: u64) -> &mut Self {
             let round = u32::try_from(since).unwrap();
             let fault = Event::Fault {
                 round,
-                kind: Kind::Cut,
+                kind,
                 target: target.to_owned(),
                 leads_raft: false,
             };
@@ -310,12 +348,23 @@ mod tests {
             self.line(until, "run", Event::Healed { round })
         }
 
+        fn stood_still(&mut self, since: u64, until: u64) -> &mut Self {
+            let since = At::from_start(Duration::from_millis(since));
+            self.line(until, "run", Event::StoodStill { since })
+        }
+
+        /// By our reader.
         fn broken(&mut self) -> Vec<Promise> {
+            self.broken_by(Reader::Ours)
+        }
+
+        fn broken_by(&mut self, reader: Reader) -> Vec<Promise> {
             self.line(100_000, "run", Event::Ending);
             let lines = crate::history::merged(self.0.clone());
-            let found = check(&Timeline::new(&lines), GONE_WITHIN).violations;
+            let found = check(&Timeline::new(&lines), TTL, GONE_WITHIN).violations;
             found
                 .into_iter()
+                .filter(|violation| violation.reader == reader)
                 .map(|violation| violation.promise)
                 .collect()
         }
@@ -323,7 +372,7 @@ mod tests {
 
     #[test]
     fn what_is_seen_soon_and_gone_in_time_breaks_nothing() {
-        let mut script = Script::default();
+        let mut script = Script::new();
         script.lists(0, &[]).registered(1_000).lists(2_900, &[ID]);
         script.killed(10_000).lists(15_900, &[]);
         assert_eq!(script.broken(), []);
@@ -332,7 +381,7 @@ mod tests {
     #[test]
     fn what_is_seen_late_must_have_been_hindered_until_shortly_before() {
         let late = |target: &str, healed| {
-            let mut script = Script::default();
+            let mut script = Script::new();
             script.lists(0, &[]).registered(1_000).lists(9_000, &[ID]);
             script.fault(target, 1_500, healed);
             script.broken()
@@ -350,15 +399,24 @@ mod tests {
 
     #[test]
     fn what_was_never_seen_is_noticed() {
-        let mut script = Script::default();
+        let mut script = Script::new();
         script.lists(0, &[]).registered(1_000);
         assert_eq!(script.broken(), [Promise::D1]);
     }
 
     #[test]
+    fn a_reader_that_never_learns_anything_is_noticed_whichever_it_is() {
+        for reader in [Reader::Ours, Reader::Naive] {
+            let mut script = Script::new();
+            script.registered(1_000);
+            assert_eq!(script.broken_by(reader), [Promise::D1]);
+        }
+    }
+
+    #[test]
     fn what_was_killed_must_go_unless_it_is_held_or_the_servers_were_away() {
         let gone = |at, held: &[&str], healed: Option<u64>| {
-            let mut script = Script::default();
+            let mut script = Script::new();
             script.lists(0, &[]).registered(1_000).lists(1_100, &[ID]);
             script
                 .killed(10_000)
@@ -379,7 +437,7 @@ mod tests {
     #[test]
     fn what_withdrew_must_go_at_once() {
         for (gone, broken) in [(11_900, vec![]), (12_100, vec![Promise::D2])] {
-            let mut script = Script::default();
+            let mut script = Script::new();
             script.lists(0, &[]).registered(1_000).lists(1_100, &[ID]);
             script.line(10_000, "s1.1", Event::Withdrawing { id: ID.to_owned() });
             script.lists(gone, &[]);
@@ -388,17 +446,85 @@ mod tests {
     }
 
     #[test]
-    fn what_lives_may_vanish_only_after_a_long_fault_of_its_own_or_of_the_servers() {
-        let vanished = |target: &str, lasts: u64| {
-            let mut script = Script::default();
-            script.lists(0, &[]).registered(1_000).lists(1_100, &[ID]);
+    fn what_lives_may_vanish_only_once_a_fault_of_its_own_or_of_the_servers_was_long() {
+        let vanished = |target: &str, lasts: u64, after: u64| {
+            let mut script = Script::new();
+            script.registered(1_000).lists(1_100, &[ID]);
             script.fault(target, 10_000, 10_000 + lasts);
-            script.lists(10_500, &[]).lists(10_600 + lasts, &[ID]);
+            script.lists(10_000 + after, &[]);
+            script.lists(10_100 + lasts.max(after), &[ID]);
             script.broken()
         };
-        assert_eq!(vanished("r1", 3_000), [Promise::D3]);
-        assert_eq!(vanished("s1", 3_000), []);
-        assert_eq!(vanished("agent", 3_000), []);
-        assert_eq!(vanished("s1", 600), [Promise::D3]);
+        assert_eq!(vanished("r1", 3_000, 2_900), [Promise::D3]);
+        assert_eq!(vanished("s1", 3_000, 2_900), []);
+        assert_eq!(vanished("agent", 3_000, 2_900), []);
+        assert_eq!(
+            vanished("agent", 3_000, 100),
+            [Promise::D3],
+            "the fault had only begun"
+        );
+        assert_eq!(vanished("s1", 1_400, 2_900), [Promise::D3]);
+        assert_eq!(vanished("s1", 1_600, 2_900), []);
+    }
+
+    #[test]
+    fn what_an_operator_removes_may_vanish_at_once_and_must_be_back_soon_after_its_owner_learned_it()
+     {
+        for (back, broken) in [(13_900, vec![]), (14_100, vec![Promise::D1])] {
+            let mut script = Script::new();
+            script.registered(1_000).lists(1_100, &[ID]);
+            script.fault_of(Kind::DeleteEntry, "s1", 10_000, 12_000);
+            script.lists(10_100, &[]).lists(back, &[ID]);
+            assert_eq!(script.broken(), broken);
+        }
+    }
+
+    #[test]
+    fn a_machine_that_stood_still_puts_off_what_is_owed_then_and_no_more() {
+        let gone = |at, (since, until)| {
+            let mut script = Script::new();
+            script.registered(1_000).lists(1_100, &[ID]);
+            script.killed(10_000).lists(at, &[]);
+            script.stood_still(since, until);
+            script.broken()
+        };
+        assert_eq!(gone(16_100, (12_000, 13_000)), [Promise::D2]);
+        assert_eq!(gone(17_900, (15_000, 16_000)), []);
+        assert_eq!(gone(18_100, (15_000, 16_000)), [Promise::D2]);
+    }
+
+    #[test]
+    fn the_dead_must_not_come_back() {
+        let mut script = Script::new();
+        script.registered(1_000).lists(1_100, &[ID]);
+        script.killed(10_000).lists(15_000, &[]);
+        script.lists(70_000, &[ID]).lists(71_000, &[]);
+        assert_eq!(script.broken(), [Promise::D2]);
+    }
+
+    #[test]
+    fn what_was_held_once_must_still_be_held_when_it_goes() {
+        let mut script = Script::new();
+        script.registered(1_000).lists(1_100, &[ID]);
+        script.lists_held(5_000, &[ID], &[ID]).lists(6_000, &[ID]);
+        script.killed(10_000).lists(16_100, &[]);
+        assert_eq!(script.broken(), [Promise::D2]);
+    }
+
+    #[test]
+    fn what_was_never_registered_must_not_be_seen() {
+        let mut script = Script::new();
+        script.lists(1_000, &[ID]).lists(1_100, &[]);
+        assert_eq!(script.broken(), [Promise::D2]);
+    }
+
+    #[test]
+    fn what_was_killed_while_it_registered_may_be_seen_until_its_record_has_to_be_gone() {
+        for (gone, broken) in [(6_900, vec![]), (7_100, vec![Promise::D2])] {
+            let mut script = Script::new();
+            script.registering(1_000).killed(1_001);
+            script.lists(1_100, &[ID]).lists(gone, &[]);
+            assert_eq!(script.broken(), broken);
+        }
     }
 }

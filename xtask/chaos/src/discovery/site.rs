@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fastrand::Rng;
-use sd_core::Registry;
-use tokio::time::sleep;
+use sd_core::{RecordId, Registry};
+use tokio::time::{sleep, timeout};
 
 use crate::Result;
-use crate::child::{Order, connect};
-use crate::discovery::SERVICE;
+use crate::child::{Order, SERVICE, connect};
 use crate::discovery::check::SOON;
 use crate::history::Event;
 use crate::kind::Kind;
@@ -30,6 +29,11 @@ const READERS: usize = 2;
 const FIRST_PORT: u16 = 20_000;
 /// From when a service is told to leave to when it has.
 const LEFT_WITHIN: Duration = Duration::from_secs(15);
+
+/// How long the record of a service may be missing from the list before the run counts as broken.
+const LISTED_WITHIN: Duration = Duration::from_secs(5);
+/// How often to look for it.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A running site. Dropping it kills everything.
 pub(super) struct Site {
@@ -73,6 +77,8 @@ impl Site {
             seats.push(Seat::open(&starter, named, &addresses, None, rng.u64(..)).await?);
         }
         chronicle.tell(RUN, Event::Begun);
+        // So that the first fault meets what is registered.
+        sleep(SOON).await;
         Ok(Self {
             label: plan.label(&version),
             plan: plan.clone(),
@@ -160,7 +166,12 @@ impl Site {
                 sleep(lasts).await;
                 return seat.thaw(&self.chronicle);
             }
-            Kind::RevokeLease | Kind::DeleteEntry => return self.remove_a_record().await,
+            Kind::RevokeLease | Kind::DeleteEntry => {
+                self.remove_record(index).await?;
+                // Until then nothing is owed: no reader can see what its owner does not know to be lost.
+                sleep(noticed_within(self.plan.backend.ttl())).await;
+                return Ok(());
+            }
             Kind::Compact => {
                 seat.break_links(Break::Cut).await?;
                 self.servers.etcd_operator().await?.compact().await?;
@@ -180,12 +191,25 @@ impl Site {
     }
 
     /// As an operator who is mistaken.
-    async fn remove_a_record(&self) -> Result<()> {
-        let set = self.operator.list(SERVICE).await?;
-        for instance in set.instances().iter().take(1) {
-            self.operator.remove_record(&instance.record_id()).await?;
+    async fn remove_record(&self, index: usize) -> Result<()> {
+        let process = self.seats[index].process.name();
+        let found = timeout(LISTED_WITHIN, self.record_of(process)).await;
+        let record = found.map_err(|_| format!("no record of {process} is listed"))??;
+        Ok(self.operator.remove_record(&record).await?)
+    }
+
+    /// The record of a process that is a service; waits for it.
+    async fn record_of(&self, process: &str) -> Result<RecordId> {
+        loop {
+            // By its id: that of an earlier process at the same address may still be there.
+            let id = self.chronicle.scene().registered.get(process).cloned();
+            let set = self.operator.list(SERVICE).await?;
+            let mut instances = set.instances().iter();
+            if let Some(found) = instances.find(|one| Some(one.id().as_str()) == id.as_deref()) {
+                return Ok(found.record_id());
+            }
+            sleep(LOOK_EVERY).await;
         }
-        Ok(())
     }
 
     /// One service leaves, and another process takes its place.
@@ -224,6 +248,13 @@ impl Site {
         self.operator.close().await?;
         Ok((self.chronicle, self.servers))
     }
+}
+
+/// From when a record is removed to when its owner registers it again: it learns that at its next renewal, up to a tenth later than
+/// every third of the time-to-live, and then waits for up to a second, so that not all return at once. The same on Consul: the operator
+/// removes it from the agent, which the owner renews it at, and not only from the catalog.
+fn noticed_within(ttl: Duration) -> Duration {
+    ttl * 11 / 30 + Duration::from_secs(1)
 }
 
 async fn wait_for_idle(chronicle: &Chronicle, names: &[String]) -> Result<()> {

@@ -26,13 +26,24 @@ pub(super) enum End {
     Withdrawn,
 }
 
-/// The life of an instance, from when it was registered.
+/// The life of an instance.
 #[derive(Clone, Debug)]
 pub(super) struct Life {
     pub(super) id: String,
     pub(super) seat: String,
-    pub(super) since: At,
+    /// From when on the registry had it; `None` if its process did not live to say so.
+    pub(super) registered: Option<At>,
     pub(super) end: Option<(At, End)>,
+}
+
+/// What a disturbance comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    Fault,
+    /// An operator, who takes a record away at once.
+    Operator,
+    /// The machine had no time for us. The servers' clocks went on, and they kept what they had.
+    Stall,
 }
 
 /// What was broken.
@@ -41,8 +52,7 @@ pub(super) struct Disturbance {
     pub(super) stretch: Stretch,
     /// The seat that it was done to; `None` for the servers, and for the machine, which concern all.
     pub(super) seat: Option<String>,
-    /// What takes a record away however short it is.
-    pub(super) removes: bool,
+    pub(super) cause: Cause,
 }
 
 impl Disturbance {
@@ -50,13 +60,14 @@ impl Disturbance {
         self.seat.as_deref().is_none_or(|of| of == seat)
     }
 
-    pub(super) fn lasts(&self, at_least: Duration) -> bool {
+    /// How long it had gone on by then: what happens early in a long one does not come of its length.
+    pub(super) fn lasted(&self, by: At) -> Duration {
         let Stretch { since, until } = self.stretch;
-        until.is_none_or(|until| until.since(since) >= at_least)
+        until.map_or(by, |until| until.min(by)).since(since)
     }
 }
 
-/// What one reader saw during the life of its process.
+/// What one reader saw during the life of its process, from when that was started.
 #[derive(Clone, Debug)]
 pub(super) struct View {
     pub(super) reader: Reader,
@@ -88,12 +99,22 @@ impl Timeline {
         for line in lines {
             let (at, seat) = (line.at, seat_of(&line.node));
             match &line.event {
-                Event::Registered { id } => timeline.lives.push(Life {
+                Event::Started if seat.starts_with('r') => {
+                    for reader in [Reader::Ours, Reader::Naive] {
+                        timeline.view(line, reader);
+                    }
+                }
+                Event::Registering { id } => timeline.lives.push(Life {
                     id: id.clone(),
                     seat: seat.to_owned(),
-                    since: at,
+                    registered: None,
                     end: None,
                 }),
+                Event::Registered { id } => {
+                    for life in timeline.lives.iter_mut().filter(|life| life.id == *id) {
+                        life.registered.get_or_insert(at);
+                    }
+                }
                 Event::Withdrawing { id } => {
                     timeline.ends(at, End::Withdrawn, |life| life.id == *id);
                 }
@@ -126,7 +147,11 @@ impl Timeline {
                             until: None,
                         },
                         seat: is_seat(target).then(|| target.clone()),
-                        removes: kind.is_of_operator(),
+                        cause: if kind.is_of_operator() {
+                            Cause::Operator
+                        } else {
+                            Cause::Fault
+                        },
                     });
                 }
                 Event::Healed { round } => {
@@ -143,7 +168,7 @@ impl Timeline {
                         until: Some(at),
                     },
                     seat: None,
-                    removes: false,
+                    cause: Cause::Stall,
                 }),
                 _ => {}
             }
@@ -191,7 +216,7 @@ fn is_seat(name: &str) -> bool {
 }
 
 impl View {
-    /// When the instance was seen: from when, until when if that came, and whether it was held all the time.
+    /// When the instance was seen: from when, until when if that came, and whether it was held at last.
     pub(super) fn seen(&self, id: &str) -> Vec<(Stretch, bool)> {
         let mut seen: Vec<(Stretch, bool)> = Vec::new();
         let mut open = false;
@@ -207,7 +232,7 @@ impl View {
                 }
                 (true, true) => {
                     if let Some((_, was_held)) = seen.last_mut() {
-                        *was_held |= held.contains(id);
+                        *was_held = held.contains(id);
                     }
                 }
                 (false, true) => {
