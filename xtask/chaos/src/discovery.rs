@@ -28,7 +28,7 @@ use crate::discovery::visit::Visit;
 use crate::history::merged;
 use crate::kind::Kind;
 use crate::plan::{Plan, discovery_plans};
-use crate::run::{interrupted, print, write};
+use crate::playing::{Playing, write};
 use crate::{Options, Result, chain};
 
 /// What a quick run does, on one server.
@@ -43,25 +43,11 @@ const QUICK: [Kind; 6] = [
 
 /// False if a promise was broken or the run does not count.
 pub(crate) fn run(backend: Backend, options: &Options) -> Result<bool> {
-    let seed = options
-        .seed
-        .unwrap_or_else(|| fastrand::u64(..u64::from(u32::MAX)));
+    let playing = Playing::new(options, "discovery");
     let lasts = Duration::from_mins(options.minutes.into());
     let plans = discovery_plans(backend, options.quick)?;
-    let folder = options.histories.join(format!("discovery-{seed}"));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    let played = runtime.block_on(async {
-        tokio::select! {
-            played = play_all(plans, options.quick, lasts, seed, &folder) => played,
-            name = interrupted() => Err(format!("stopped by {}", name?).into()),
-        }
-    });
-    // What was dropped with an error kills its processes; nothing may keep the runtime from going.
-    runtime.shutdown_timeout(Duration::from_secs(5));
-    let visits =
-        played.map_err(|error| format!("{}; logs are in {}", chain(&error), folder.display()))?;
+    let (seed, folder) = (playing.seed, &playing.folder);
+    let visits = playing.play(play_all(plans, options.quick, lasts, seed, folder))?;
     let report = Report {
         backend,
         visits: &visits,
@@ -69,19 +55,8 @@ pub(crate) fn run(backend: Backend, options: &Options) -> Result<bool> {
         minutes: (!options.quick).then_some(options.minutes),
     };
     let good = report.is_good();
-    if good && !options.keep {
-        fs::remove_dir_all(&folder)?;
-    } else {
-        eprintln!("histories and logs are in {}", folder.display());
-    }
-    let text = report.markdown();
-    print(&text);
-    if let Some(out) = &options.out {
-        fs::create_dir_all(out)?;
-        let path = out.join(format!("chaos-discovery-{}.md", backend.name()));
-        fs::write(&path, &text)?;
-        eprintln!("wrote {}", path.display());
-    }
+    let file = format!("chaos-discovery-{}.md", backend.name());
+    playing.end(options, (&report.markdown(), &file), good)?;
     Ok(good)
 }
 

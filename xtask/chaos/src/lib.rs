@@ -13,6 +13,7 @@ mod link;
 mod operator;
 mod peers;
 mod plan;
+mod playing;
 mod process;
 mod pulse;
 mod register;

@@ -1,22 +1,21 @@
 //! A run: all sites side by side, then the verdict.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
 use crate::backend::Backend;
 use crate::check::check;
 use crate::child::Order;
 use crate::deck::Deck;
-use crate::history::{Election, Event, Line};
+use crate::history::{Election, Event};
 use crate::plan::{Plan, plans};
+use crate::playing::{Playing, write};
 use crate::report::Report;
 use crate::scene::Scene;
 use crate::site::Site;
@@ -33,25 +32,11 @@ const OBSERVED_WITHIN: Duration = Duration::from_secs(20);
 
 /// False if a promise was broken or the run does not count.
 pub(crate) fn run(backend: Backend, options: &Options) -> Result<bool> {
-    let seed = options
-        .seed
-        .unwrap_or_else(|| fastrand::u64(..u64::from(u32::MAX)));
+    let playing = Playing::new(options, "seed");
     let lasts = Duration::from_mins(options.minutes.into());
     let plans = plans(backend, options.quick)?;
-    let folder = options.histories.join(format!("seed-{seed}"));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    let played = runtime.block_on(async {
-        tokio::select! {
-            played = play_all(plans, lasts, seed, &folder) => played,
-            name = interrupted() => Err(format!("stopped by {}", name?).into()),
-        }
-    });
-    // What was dropped with an error kills its processes; nothing may keep the runtime from going.
-    runtime.shutdown_timeout(Duration::from_secs(5));
-    let played =
-        played.map_err(|error| format!("{}; logs are in {}", chain(&error), folder.display()))?;
+    let (seed, folder) = (playing.seed, &playing.folder);
+    let played = playing.play(play_all(plans, lasts, seed, folder))?;
     let bars = if options.quick {
         Bars::quick(backend)
     } else {
@@ -59,40 +44,13 @@ pub(crate) fn run(backend: Backend, options: &Options) -> Result<bool> {
     };
     let verdict = Verdict::new(backend, played, bars);
     let good = verdict.is_good();
-    if good && !options.keep {
-        fs::remove_dir_all(&folder)?;
-    } else {
-        eprintln!("histories and logs are in {}", folder.display());
-    }
     let report = Report {
         verdict: &verdict,
         seed,
     };
-    let report = report.markdown();
-    print(&report);
-    if let Some(out) = &options.out {
-        fs::create_dir_all(out)?;
-        let path = out.join(format!("chaos-{}.md", backend.name()));
-        fs::write(&path, &report)?;
-        eprintln!("wrote {}", path.display());
-    }
+    let file = format!("chaos-{}.md", backend.name());
+    playing.end(options, (&report.markdown(), &file), good)?;
     Ok(good)
-}
-
-#[expect(clippy::print_stdout, reason = "what the command is for")]
-pub(crate) fn print(text: &str) {
-    println!("{text}");
-}
-
-pub(crate) async fn interrupted() -> Result<&'static str> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    Ok(tokio::select! {
-        _ = interrupt.recv() => "SIGINT",
-        _ = terminate.recv() => "SIGTERM",
-        _ = hangup.recv() => "SIGHUP",
-    })
 }
 
 /// Plays all sites side by side, so that little of the time is spent waiting.
@@ -227,13 +185,4 @@ async fn tell_backend(site: &Site, election: Election) -> Result<()> {
             return Ok(());
         }
     }
-}
-
-pub(crate) fn write(path: &Path, lines: &[Line]) -> Result<()> {
-    let mut file = std::io::BufWriter::new(fs::File::create(path)?);
-    for line in lines {
-        serde_json::to_writer(&mut file, line)?;
-        file.write_all(b"\n")?;
-    }
-    Ok(file.flush()?)
 }

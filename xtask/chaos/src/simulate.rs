@@ -6,7 +6,7 @@ use std::thread;
 use sd_election::simulation::{self, hunt_flaws, run_schedules};
 use tokio::time::Instant;
 
-use crate::run::print;
+use crate::playing::print;
 
 const SCHEDULES: u64 = 100_000;
 /// Schedules within which a mistake has to be noticed.
