@@ -53,6 +53,64 @@ async fn while_everything_is_refused_nothing_is_given_up() {
     faults::while_everything_is_refused_nothing_is_given_up(agent, refusing.address()).await;
 }
 
+/// It goes through its history then, and answers with what was there once until it has confirmed that it leads.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn what_is_gone_does_not_come_back_while_a_server_that_was_killed_starts() {
+    const GONE: u16 = 40;
+    // So that the way through history takes a while: each is 64 keys of some hundred bytes.
+    const WRITES: usize = 400;
+    const READERS: usize = 16;
+    let mut server = own_server().await;
+    let registry = registry_at(&server.program().url());
+    let service = common::service();
+    let lives = instance(&service, 1);
+    let _lives = registry.register(lives.clone()).ttl(LONG).await.unwrap();
+    let mut gone = Vec::new();
+    for port in 100..100 + GONE {
+        let registered = registry.register(instance(&service, port)).ttl(LONG).await;
+        gone.push(registered.unwrap());
+    }
+    let key = |nth| {
+        let value = "eHh4".repeat(100);
+        serde_json::json!({"KV": {"Verb": "set", "Key": format!("history/{nth}"), "Value": value}})
+    };
+    let keys: Vec<_> = (0..64).map(key).collect();
+    let keys = serde_json::to_string(&keys).unwrap();
+    let operator = common::Operator::at(&server.program().url());
+    for _ in 0..WRITES {
+        operator.put("/v1/txn", &keys).await;
+    }
+    for one in gone {
+        one.deregister().await.unwrap();
+    }
+    let url = server.program().url();
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        let mut seen = registry_at(&url).subscribe(&service).unwrap();
+        until(&mut seen, "what lives", is_live_with(1)).await;
+        let id = lives.id().clone();
+        readers.push(tokio::spawn(async move {
+            loop {
+                let state = seen.changed().await.unwrap();
+                let ids = state.snapshot().instances().iter();
+                let ids: Vec<_> = ids.map(|one| one.id().clone()).collect();
+                assert_eq!(ids, [id.clone()], "{:?}", state.status());
+            }
+        }));
+    }
+    for _ in 0..3 {
+        server.kill().unwrap();
+        server.restart().await.unwrap();
+        // As long as the server may take to have caught up.
+        sleep(Duration::from_secs(3)).await;
+    }
+    for reader in readers {
+        assert!(!reader.is_finished(), "{:?}", reader.await);
+        reader.abort();
+    }
+}
+
 /// The catalog goes on; the agent forgets what it registered, and removes it there.
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]

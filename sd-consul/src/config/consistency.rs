@@ -7,8 +7,8 @@ use serde::Deserialize;
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Consistency {
-    /// Consul's leader answers the first read of a feed, and everything is read again every few minutes. The changes in between arrive
-    /// as the agent receives them: mostly as a stream from one of the servers, which stalls while that server is cut off.
+    /// Consul's leader answers the first read of a feed, after its followers have confirmed that it still leads, and everything is read
+    /// again every few minutes. The changes in between arrive as the agent receives them: mostly as a stream from one of the servers, which stalls while that server is cut off.
     #[default]
     Default,
     /// Any server answers, even one that is cut off from the others. [`with_max_stale`](crate::ConsulConfig::with_max_stale) bounds its

@@ -122,14 +122,19 @@ impl Client {
         answer.decode(op, &self.decoding, decode).await
     }
 
-    /// The entries of a service, as those who configured this client want to see them.
+    /// The entries of a service, as those who configured this client want to see them, and by default as they are now: a server that was
+    /// started again goes through its history, and answers with what was there once until it has confirmed that it leads.
     pub(crate) async fn service_entries(
         &self,
         op: &'static str,
         service: &ServiceName,
     ) -> Result<AnsweredEntries> {
         let path = ["health", "service", service.as_str()];
-        let answer = self.call(self.wanted(op, &path)).await?;
+        let mut request = self.wanted(op, &path);
+        if self.config().consistency == Consistency::Default {
+            request = request.with("consistent", "");
+        }
+        let answer = self.call(request).await?;
         self.answered(op, answer)
     }
 

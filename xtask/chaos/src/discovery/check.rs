@@ -489,8 +489,8 @@ mod tests {
             script.broken()
         };
         assert_eq!(gone(16_100, (12_000, 13_000)), [Promise::D2]);
-        assert_eq!(gone(17_900, (15_000, 16_000)), []);
-        assert_eq!(gone(18_100, (15_000, 16_000)), [Promise::D2]);
+        assert_eq!(gone(18_900, (15_000, 16_000)), []);
+        assert_eq!(gone(19_100, (15_000, 16_000)), [Promise::D2]);
     }
 
     #[test]

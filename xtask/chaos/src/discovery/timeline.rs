@@ -165,7 +165,8 @@ impl Timeline {
                 Event::StoodStill { since } => timeline.disturbances.push(Disturbance {
                     stretch: Stretch {
                         since: *since,
-                        until: Some(at),
+                        // As long again goes by until all have done what was due.
+                        until: Some(at.plus(at.since(*since))),
                     },
                     seat: None,
                     cause: Cause::Stall,

@@ -28,11 +28,11 @@ pub(super) fn run(data: &[u8]) {
             let created = left.get(&key).map_or(revision, |(_, created)| *created);
             following.put(&key, value, created, last.as_ref());
             left.insert(key, (value, created));
-        } else if !(is_planted() && key.ends_with(b"//")) {
-            following.delete(&key);
-            left.remove(&key);
         } else {
             left.remove(&key);
+            if !(is_planted() && key.ends_with(b"c")) {
+                following.delete(&key);
+            }
         }
         last = Some(following.snapshot());
     }

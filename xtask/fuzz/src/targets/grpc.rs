@@ -77,7 +77,12 @@ async fn call(script: Arc<Script>) {
     let answered = timeout(2 * DEADLINE, client.check(HealthCheckRequest::default()));
     let answer = answered.await.expect("a call ends by its deadline");
     if let Err(status) = answer {
-        assert!(!is_planted() || status.code() != Code::DataLoss);
+        // The corpus has no other answers of a server than these.
+        let is_known = matches!(
+            status.code(),
+            Code::Unavailable | Code::Internal | Code::DeadlineExceeded
+        );
+        assert!(!is_planted() || is_known);
     }
     timeout(10 * DEADLINE, channel.close())
         .await
