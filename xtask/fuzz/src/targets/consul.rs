@@ -15,6 +15,6 @@ pub(super) fn run(data: &[u8]) {
     assert!(again.withdrawn().is_empty());
     for instance in set.instances() {
         assert_eq!(*instance.service(), service);
-        assert!(!is_planted() || instance.weight() < 10);
+        assert!(!is_planted() || instance.weight() <= 3);
     }
 }
