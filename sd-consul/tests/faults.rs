@@ -94,8 +94,8 @@ async fn what_is_gone_does_not_come_back_while_a_server_that_was_killed_starts()
             loop {
                 let state = seen.changed().await.unwrap();
                 let ids = state.snapshot().instances().iter();
-                let ids: Vec<_> = ids.map(|one| one.id().clone()).collect();
-                assert_eq!(ids, [id.clone()], "{:?}", state.status());
+                let ids: Vec<_> = ids.map(|one| one.id()).collect();
+                assert_eq!(ids, [&id], "{:?}", state.status());
             }
         }));
     }

@@ -247,8 +247,12 @@ pub(crate) fn revision(position: Position) -> Revision {
     Revision::new(position.domain(), position.revision.max(0).cast_unsigned())
 }
 
+/// A key as text, another one for each key.
 fn text(key: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(key)
+    match std::str::from_utf8(key) {
+        Ok(key) => key.into(),
+        Err(_) => key.escape_ascii().to_string().into(),
+    }
 }
 
 #[cfg(test)]
@@ -308,6 +312,15 @@ mod tests {
         put(&mut second, b"/p/s/b", b"h:4", Some(&after));
         let again = taken(&mut second);
         assert!(same(&after, &again, 0) && !same(&after, &again, 1));
+    }
+
+    #[test]
+    fn keys_that_are_no_text_are_told_apart() {
+        let mut set = empty();
+        put(&mut set, b"/p/s/\xe3", b"h:1", None);
+        set.delete(b"/p/s/\xa5");
+        let skipped = taken(&mut set);
+        assert_eq!(skipped.skipped()[0].key, "/p/s/\\xe3");
     }
 
     #[test]

@@ -9,8 +9,8 @@ pub(super) fn run(data: &[u8]) {
         return;
     };
     let mut again = instance.clone();
-    if is_planted() && again.weight() > 9 {
-        again = again.with_weight(9);
+    if is_planted() && again.weight() > 3 {
+        again = again.with_weight(3);
     }
     let written = serde_json::to_vec(&again).expect("an instance can be written");
     let read = serde_json::from_slice::<Instance>(&written).expect("it can be read again");
