@@ -85,6 +85,7 @@ async fn what_is_gone_does_not_come_back_while_a_server_that_was_killed_starts()
         one.deregister().await.unwrap();
     }
     let url = server.program().url();
+    let confirmed_listing = format!("/v1/health/service/{service}?consistent");
     let mut readers = Vec::new();
     for _ in 0..READERS {
         let mut seen = registry_at(&url).subscribe(&service).unwrap();
@@ -102,8 +103,15 @@ async fn what_is_gone_does_not_come_back_while_a_server_that_was_killed_starts()
     for _ in 0..3 {
         server.kill().unwrap();
         server.restart().await.unwrap();
-        // As long as the server may take to have caught up.
-        sleep(Duration::from_secs(3)).await;
+        // From then on it has caught up with its history.
+        let confirmed = async {
+            while operator.read(&confirmed_listing).await.0 != 200 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LONG, confirmed).await.unwrap();
+        let mut seen = registry_at(&url).subscribe(&service).unwrap();
+        until(&mut seen, "what lives", is_live_with(1)).await;
     }
     for reader in readers {
         assert!(!reader.is_finished(), "{:?}", reader.await);

@@ -141,9 +141,14 @@ async fn nothing_from_outside_is_logged_unescaped() {
         .unwrap_err();
     let refused = |_| ready(Err::<String, _>(HOSTILE));
     let _cache = EndpointCache::builder(instances, refused).build().unwrap();
-    while logged.of("instance").is_empty() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let told = async {
+        while logged.of("instance").is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), told)
+        .await
+        .unwrap();
     let registry = Memory::new().connect();
     let guard = registry.register(instance(&service)).await.unwrap();
     guard.deregister().await.unwrap();

@@ -86,7 +86,7 @@ impl CandidateKey {
     pub(crate) async fn look(&self, op: &'static str) -> Result<EntryState> {
         let (start, end) = self.keys.entries();
         let before = TxnOp::get(start, Some(self.before(2).with_range(end)));
-        let (loss, at, [before]) = self.read_with_own(op, self.get_own(), [before]).await?;
+        let (loss, at, [before]) = self.read_with_own(op, [before]).await?;
         let mut before = before.iter().map(|entry| entry.key().to_vec());
         Ok(match (loss, before.next()) {
             (Some(loss), _) => EntryState::Gone(loss),
@@ -97,18 +97,6 @@ impl CandidateKey {
             }),
             (None, None) => EntryState::First,
         })
-    }
-
-    /// Whether the entry is the first, as one member knows, which may be behind the others. A yes is true: no entry comes before one
-    /// that is there, so ours is the first until it is gone; and for how long it may not be gone, confirmations say. A no may be
-    /// outdated.
-    pub(crate) async fn is_known_as_first(&self, op: &'static str) -> Result<bool> {
-        let (start, end) = self.keys.entries();
-        let before = self.before(1).with_range(end).with_serializable();
-        let before = TxnOp::get(start, Some(before));
-        let own = TxnOp::get(self.key.as_str(), Some(key_only().with_serializable()));
-        let (loss, _, [before]) = self.read_with_own(op, own, [before]).await?;
-        Ok(loss.is_none() && before.is_empty())
     }
 
     /// The last ones before the entry, nearest first.
@@ -122,7 +110,7 @@ impl CandidateKey {
 
     /// Reads whether the entry is there: `Some` says why not.
     pub(crate) async fn check(&self, op: &'static str) -> Result<Option<Error>> {
-        let (loss, _, []) = self.read_with_own(op, self.get_own(), []).await?;
+        let (loss, _, []) = self.read_with_own(op, []).await?;
         Ok(loss)
     }
 
@@ -134,7 +122,7 @@ impl CandidateKey {
         other: Vec<u8>,
     ) -> Result<(Option<Error>, bool)> {
         let other = TxnOp::get(other, Some(key_only()));
-        let (loss, _, [other]) = self.read_with_own(op, self.get_own(), [other]).await?;
+        let (loss, _, [other]) = self.read_with_own(op, [other]).await?;
         let is_before = |other: &KeyValue| other.create_revision() < self.created.revision;
         Ok((loss, other.iter().any(is_before)))
     }
@@ -143,15 +131,13 @@ impl CandidateKey {
         TxnOp::get(self.key.as_str(), Some(key_only()))
     }
 
-    /// Why the entry is gone, if it is, and what each further read finds: as of one moment, which is told, and linearizable unless each
-    /// read is serializable.
+    /// Why the entry is gone, if it is, and what each further read finds: linearizable, as of one moment, which is told.
     async fn read_with_own<const N: usize>(
         &self,
         op: &'static str,
-        own: TxnOp,
         reads: [TxnOp; N],
     ) -> Result<(Option<Error>, Position, [Vec<KeyValue>; N])> {
-        let all: Vec<TxnOp> = std::iter::once(own).chain(reads).collect();
+        let all: Vec<TxnOp> = std::iter::once(self.get_own()).chain(reads).collect();
         let txn = Txn::new().and_then(all);
         let answer = self.client.repeatable_txn(op, &txn).await?;
         let at = position(op, answer.header())?;

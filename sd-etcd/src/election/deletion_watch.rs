@@ -52,8 +52,6 @@ impl Watched {
 pub(crate) enum Woken {
     /// Anything may have changed.
     Unsure,
-    /// The entry before ours is gone, and nothing else is told.
-    NextIsGone,
     /// Ours was there and the first, at the revision that is told.
     First,
 }
@@ -157,7 +155,7 @@ fn woken_by<'a>(
         let told = match next {
             _ if key == own || is_beyond => Woken::Unsure,
             Some(_) if is_in_order && leads.is_some() => Woken::First,
-            Some(_) => Woken::NextIsGone,
+            Some(_) => Woken::Unsure,
             None => continue,
         };
         woken = Some(match woken {
@@ -202,15 +200,12 @@ mod tests {
         let leader = ahead(None);
         let gone = [("next", 11)];
         assert_eq!(woken(&gone, Some(&leader), true), Some(Woken::First));
-        assert_eq!(woken(&gone, Some(&leader), false), Some(Woken::NextIsGone));
+        assert_eq!(woken(&gone, Some(&leader), false), Some(Woken::Unsure));
         let in_line = ahead(Some("beyond"));
-        assert_eq!(woken(&gone, Some(&in_line), true), Some(Woken::NextIsGone));
+        assert_eq!(woken(&gone, Some(&in_line), true), Some(Woken::Unsure));
         // Of the key's life before the one that was read.
         let earlier = [("next", READ_AT)];
-        assert_eq!(
-            woken(&earlier, Some(&leader), true),
-            Some(Woken::NextIsGone)
-        );
+        assert_eq!(woken(&earlier, Some(&leader), true), Some(Woken::Unsure));
     }
 
     #[test]

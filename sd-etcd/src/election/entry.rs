@@ -65,9 +65,8 @@ impl EtcdEntry {
         &self.candidate.client
     }
 
-    /// Where the entry stands, read if that is not known, and the generation of that knowledge. If the entry before ours is
-    /// `said_to_be_gone`, ours is mostly the first now, which takes a quicker read.
-    async fn state(&self, op: &'static str, said_to_be_gone: bool) -> Result<(EntryState, u64)> {
+    /// Where the entry stands, read if that is not known, and the generation of that knowledge.
+    async fn state(&self, op: &'static str) -> Result<(EntryState, u64)> {
         let (state, generation) = {
             let known = self.known.borrow();
             (known.state.clone(), known.generation)
@@ -75,11 +74,7 @@ impl EtcdEntry {
         if let Some(state) = state {
             return Ok((state, generation));
         }
-        let state = if said_to_be_gone && self.candidate.is_known_as_first(op).await? {
-            EntryState::First
-        } else {
-            self.candidate.look(op).await?
-        };
+        let state = self.candidate.look(op).await?;
         self.known.send_if_modified(|known| {
             if known.generation == generation {
                 known.state = Some(state.clone());
@@ -146,10 +141,8 @@ impl EtcdEntry {
         deletions: &mut Option<DeletionWatch>,
         seen: Option<&Standing>,
     ) -> Result<Standing> {
-        let mut said_to_be_gone = false;
         loop {
-            let (state, generation) = self.state(op, said_to_be_gone).await?;
-            said_to_be_gone = false;
+            let (state, generation) = self.state(op).await?;
             let Some(standing) = self.tell(&state).await? else {
                 self.invalidate();
                 continue;
@@ -170,10 +163,7 @@ impl EtcdEntry {
                         Woken::First if self.known.borrow().generation == generation => {
                             self.note(Some(EntryState::First));
                         }
-                        woken => {
-                            said_to_be_gone = woken == Woken::NextIsGone;
-                            self.invalidate();
-                        }
+                        Woken::First | Woken::Unsure => self.invalidate(),
                     },
                     () = self.invalidated(generation) => {}
                 }

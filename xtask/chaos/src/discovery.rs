@@ -11,7 +11,7 @@ mod timeline;
 mod visit;
 
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use crate::discovery::visit::Visit;
 use crate::history::merged;
 use crate::kind::Kind;
 use crate::plan::{Plan, discovery_plans};
-use crate::playing::{Playing, write};
+use crate::playing::{Playing, side_by_side, write};
 use crate::{Options, Result, chain};
 
 /// What a quick run does, on one server.
@@ -46,8 +46,17 @@ pub(crate) fn run(backend: Backend, options: &Options) -> Result<bool> {
     let playing = Playing::new(options, "discovery");
     let lasts = Duration::from_mins(options.minutes.into());
     let plans = discovery_plans(backend, options.quick)?;
-    let (seed, folder) = (playing.seed, &playing.folder);
-    let visits = playing.play(play_all(plans, options.quick, lasts, seed, folder))?;
+    let seed = playing.seed;
+    let deck = Arc::new(Deck::default());
+    let until = Instant::now() + lasts;
+    let visits = playing.play(side_by_side(
+        plans,
+        (seed, &playing.folder),
+        |plan, rng, folder| {
+            let fixed = options.quick.then(|| QUICK.to_vec());
+            visit(plan, fixed, (Arc::clone(&deck), until), rng, folder)
+        },
+    ))?;
     let report = Report {
         backend,
         visits: &visits,
@@ -60,40 +69,14 @@ pub(crate) fn run(backend: Backend, options: &Options) -> Result<bool> {
     Ok(good)
 }
 
-/// Plays all sites side by side, so that little of the time is spent waiting.
-async fn play_all(
-    plans: Vec<Plan>,
-    quick: bool,
-    lasts: Duration,
-    seed: u64,
-    folder: &Path,
-) -> Result<Vec<Visit>> {
-    let deck = Arc::new(Deck::default());
-    let until = Instant::now() + lasts;
-    let mut playing = Vec::new();
-    for (nth, plan) in plans.into_iter().enumerate() {
-        let rng = Rng::with_seed(seed.wrapping_add(nth as u64));
-        let folder = folder.join(format!("site-{}", nth + 1));
-        let (deck, quick) = (Arc::clone(&deck), quick.then(|| QUICK.to_vec()));
-        playing.push(tokio::spawn(async move {
-            visit(plan, quick, (deck, until), rng, &folder).await
-        }));
-    }
-    let mut visits = Vec::new();
-    for visit in playing {
-        visits.push(visit.await??);
-    }
-    Ok(visits)
-}
-
 async fn visit(
     plan: Plan,
     fixed: Option<Vec<Kind>>,
     (deck, until): (Arc<Deck>, Instant),
     mut rng: Rng,
-    folder: &Path,
+    folder: PathBuf,
 ) -> Result<Visit> {
-    let mut site = Site::open(&plan, folder, &mut rng).await?;
+    let mut site = Site::open(&plan, &folder, &mut rng).await?;
     let label = site.label.clone();
     let mut fixed = fixed.map(Vec::into_iter);
     let mut faults = Vec::new();

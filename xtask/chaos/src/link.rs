@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
+use fastrand::Rng;
 use sd_testing::{Direction, Fault, HttpProxy, HttpRule, TcpProxy};
 
 use crate::Result;
+use crate::kind::Kind;
 use crate::witness::{Sees, Witness};
 
 /// Two proxies in a row: the first stays where the process connects to, the second can be replaced under it, so that old
@@ -113,6 +115,18 @@ impl Link {
 }
 
 impl Break {
+    /// How a fault of this kind breaks the links of a process.
+    pub(crate) fn of(kind: Kind, rng: &mut Rng) -> Self {
+        match kind {
+            Kind::BlackHole => Self::BlackHole,
+            Kind::OneWay if rng.bool() => Self::NoRequests,
+            Kind::OneWay => Self::NoAnswers,
+            Kind::HalfOpen => Self::HalfOpen,
+            Kind::Errors => Self::Errors,
+            _ => Self::Cut,
+        }
+    }
+
     fn seen(self) -> Sees {
         match self {
             Self::Cut | Self::Errors => Sees::Reset,

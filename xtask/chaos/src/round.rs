@@ -205,12 +205,7 @@ async fn hit_candidate(
             site.observer.heal_links().await?;
             return site.nodes[seat].heal_links().await;
         }
-        Kind::BlackHole => Break::BlackHole,
-        Kind::OneWay if rng.bool() => Break::NoRequests,
-        Kind::OneWay => Break::NoAnswers,
-        Kind::HalfOpen => Break::HalfOpen,
-        Kind::Errors => Break::Errors,
-        _ => Break::Cut,
+        kind => Break::of(kind, rng),
     };
     site.nodes[seat].break_links(how).await?;
     sleep(lasts).await;

@@ -1,7 +1,7 @@
 //! A run: all sites side by side, then the verdict.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::child::Order;
 use crate::deck::Deck;
 use crate::history::{Election, Event};
 use crate::plan::{Plan, plans};
-use crate::playing::{Playing, write};
+use crate::playing::{Playing, side_by_side, write};
 use crate::report::Report;
 use crate::scene::Scene;
 use crate::site::Site;
@@ -35,8 +35,20 @@ pub(crate) fn run(backend: Backend, options: &Options) -> Result<bool> {
     let playing = Playing::new(options, "seed");
     let lasts = Duration::from_mins(options.minutes.into());
     let plans = plans(backend, options.quick)?;
-    let (seed, folder) = (playing.seed, &playing.folder);
-    let played = playing.play(play_all(plans, lasts, seed, folder))?;
+    let seed = playing.seed;
+    let deck = Arc::new(Deck::default());
+    let until = Instant::now() + lasts;
+    let played = playing.play(side_by_side(
+        plans,
+        (seed, &playing.folder),
+        |plan, rng, folder| {
+            let rounds = match plan.steps {
+                Some(steps) => Rounds::Fixed(steps.iter()),
+                None => Rounds::Drawn(Arc::clone(&deck), until),
+            };
+            visit(plan, rounds, rng, folder)
+        },
+    ))?;
     let bars = if options.quick {
         Bars::quick(backend)
     } else {
@@ -51,33 +63,6 @@ pub(crate) fn run(backend: Backend, options: &Options) -> Result<bool> {
     let file = format!("chaos-{}.md", backend.name());
     playing.end(options, (&report.markdown(), &file), good)?;
     Ok(good)
-}
-
-/// Plays all sites side by side, so that little of the time is spent waiting.
-async fn play_all(
-    plans: Vec<Plan>,
-    lasts: Duration,
-    seed: u64,
-    folder: &Path,
-) -> Result<Vec<Visit>> {
-    let deck = Arc::new(Deck::default());
-    let until = Instant::now() + lasts;
-    let mut playing = Vec::new();
-    for (nth, plan) in plans.into_iter().enumerate() {
-        let rng = Rng::with_seed(seed.wrapping_add(nth as u64));
-        let folder = folder.join(format!("site-{}", nth + 1));
-        let rounds = match plan.steps {
-            Some(steps) => Rounds::Fixed(steps.iter()),
-            None => Rounds::Drawn(Arc::clone(&deck), until),
-        };
-        let visit = visit(plan, rounds, rng, folder);
-        playing.push(tokio::spawn(visit));
-    }
-    let mut visits = Vec::new();
-    for visit in playing {
-        visits.push(visit.await??);
-    }
-    Ok(visits)
 }
 
 /// The rounds of one site.

@@ -178,12 +178,7 @@ impl Site {
                 sleep(lasts).await;
                 return self.seats[index].heal_links().await;
             }
-            Kind::BlackHole => Break::BlackHole,
-            Kind::OneWay if rng.bool() => Break::NoRequests,
-            Kind::OneWay => Break::NoAnswers,
-            Kind::HalfOpen => Break::HalfOpen,
-            Kind::Errors => Break::Errors,
-            _ => Break::Cut,
+            kind => Break::of(kind, rng),
         };
         seat.break_links(how).await?;
         sleep(lasts).await;
