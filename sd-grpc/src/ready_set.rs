@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sd_core::balance::{CallInfo, Choice};
 
 use crate::connection::Connection;
+use crate::shared_list::View;
 use crate::subchannel::{Place, Subchannel};
 use crate::target::Target;
 
@@ -15,7 +16,7 @@ use crate::target::Target;
 /// for the latter.
 #[derive(Debug)]
 pub(crate) struct ReadySet {
-    pub(crate) members: Arc<[Arc<Subchannel>]>,
+    pub(crate) members: View<Arc<Subchannel>>,
     /// Removed endpoints with calls in flight.
     pub(crate) leaving: Arc<[Arc<Subchannel>]>,
     /// Among the members.
@@ -95,7 +96,7 @@ impl ReadySet {
     /// The set of a channel that knows nothing yet.
     pub(crate) fn unresolved() -> Self {
         Self {
-            members: Arc::default(),
+            members: View::default(),
             leaving: Arc::default(),
             choice: Choice::default(),
             ready: 0,
@@ -107,7 +108,7 @@ impl ReadySet {
     /// The same, of which nothing takes calls any more.
     pub(crate) fn closed(&self, reason: Arc<str>) -> Self {
         Self {
-            members: Arc::clone(&self.members),
+            members: self.members.clone(),
             leaving: Arc::clone(&self.leaving),
             choice: Choice::default(),
             ready: 0,

@@ -122,8 +122,34 @@ fn policy(name: &'static str, policy: impl Policy, instances: &[Arc<Instance>]) 
 /// What sd-grpc publishes, as far as a pick reads it: members, and the choice among them.
 #[derive(Debug)]
 struct Set {
-    members: Arc<[Arc<Server>]>,
+    members: Members,
     choice: Choice,
+}
+
+/// Laid out in chunks, as there.
+#[derive(Clone, Debug)]
+struct Members {
+    order: Arc<[usize]>,
+    chunks: Arc<[Chunk]>,
+}
+
+type Chunk = Arc<[Option<Arc<Server>>]>;
+
+const CHUNK: usize = 128;
+
+impl Members {
+    fn new(servers: &[Arc<Server>]) -> Self {
+        let chunk = |servers: &[Arc<Server>]| servers.iter().cloned().map(Some).collect();
+        Self {
+            order: (0..servers.len()).collect(),
+            chunks: servers.chunks(CHUNK).map(chunk).collect(),
+        }
+    }
+
+    fn get(&self, index: usize) -> Option<&Arc<Server>> {
+        let slot = *self.order.get(index)?;
+        self.chunks.get(slot / CHUNK)?.get(slot % CHUNK)?.as_ref()
+    }
 }
 
 impl Set {
@@ -133,16 +159,17 @@ impl Set {
     }
 }
 
-fn published(members: &Arc<[Arc<Server>]>, instances: &[Arc<Instance>]) -> Contender {
+fn published(servers: &[Arc<Server>], instances: &[Arc<Instance>]) -> Contender {
     let mut selector = Selector::new(Arc::new(RoundRobin::new()), None);
     let listed = listed(&selector, instances);
     selector.replace(listed.clone());
-    let set = |members: &Arc<[Arc<Server>]>, choice| Set {
-        members: Arc::clone(members),
+    let members = Members::new(servers);
+    let set = |members: &Members, choice| Set {
+        members: members.clone(),
         choice,
     };
-    let state = Arc::new(ArcSwap::from_pointee(set(members, selector.choose())));
-    let (writer, members) = (Arc::clone(&state), Arc::clone(members));
+    let state = Arc::new(ArcSwap::from_pointee(set(&members, selector.choose())));
+    let writer = Arc::clone(&state);
     let (selector, flips) = (Mutex::new(selector), AtomicUsize::new(0));
     Contender {
         name: "published set, sd-core round robin",
