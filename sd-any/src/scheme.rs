@@ -29,6 +29,13 @@ const SCHEMES: &[Scheme] = &[
         open: Err(Feature("consul")),
     },
     Scheme {
+        names: &["dns", "dns+srv"],
+        #[cfg(feature = "dns")]
+        open: Ok(|url, config| sd_dns::connect_with(sd_dns::DnsConfig::from_url(url)?, config)),
+        #[cfg(not(feature = "dns"))]
+        open: Err(Feature("dns")),
+    },
+    Scheme {
         names: &["etcd", "etcds"],
         #[cfg(feature = "etcd")]
         open: Ok(|url, config| sd_etcd::connect_with(sd_etcd::EtcdConfig::from_url(url)?, config)),
@@ -128,6 +135,8 @@ mod tests {
         };
         #[cfg(feature = "consul")]
         assert_eq!(names("consul"), sd_consul::URL_SCHEMES);
+        #[cfg(feature = "dns")]
+        assert_eq!(names("dns"), sd_dns::URL_SCHEMES);
         #[cfg(feature = "etcd")]
         assert_eq!(names("etcd"), sd_etcd::URL_SCHEMES);
         assert_eq!(names("file"), ["file"]);
@@ -135,7 +144,14 @@ mod tests {
 
     #[test]
     fn every_scheme_of_a_backend_opens_it_or_names_its_feature() {
-        for url in ["etcds://h", "consul+https://h", "etcd://h", "consul://h"] {
+        for url in [
+            "etcds://h",
+            "consul+https://h",
+            "etcd://h",
+            "consul://h",
+            "dns://127.0.0.1/prod.local?port=1",
+            "dns+srv:///prod.local",
+        ] {
             match connect(url) {
                 Ok(registry) => assert!(url.starts_with(registry.backend().name())),
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported, "{url}"),

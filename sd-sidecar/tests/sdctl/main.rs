@@ -13,6 +13,8 @@ mod command_line;
 mod consul;
 #[cfg(feature = "etcd")]
 mod dead_etcd;
+#[cfg(feature = "dns")]
+mod dns;
 #[cfg(target_os = "linux")]
 mod elect;
 #[cfg(all(feature = "etcd", target_os = "linux"))]

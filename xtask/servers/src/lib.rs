@@ -15,6 +15,7 @@ mod consul;
 mod etcd;
 pub mod http;
 mod json;
+mod knot;
 mod local_server;
 mod moto;
 mod redis;
@@ -25,6 +26,7 @@ mod zookeeper;
 
 pub use self::consul::Consul;
 pub use self::etcd::{Etcd, EtcdMember};
+pub use self::knot::Knot;
 pub use self::local_server::LocalServer;
 pub use self::moto::Moto;
 pub use self::redis::Redis;

@@ -10,7 +10,7 @@ use sd_core::{Error, ErrorKind, Result};
 use sd_testing::{ServerProgram, free_port, required_env};
 use tokio::task::spawn_blocking;
 
-use crate::{Consul, Etcd, LocalServer, Moto, Redis, ZooKeeper};
+use crate::{Consul, Etcd, Knot, LocalServer, Moto, Redis, ZooKeeper};
 
 /// Whether it serves, asked beside the runtime. Cancel-safe: a check that has begun goes on, and ends by itself.
 ///
@@ -68,6 +68,7 @@ impl ZooKeeper {
 
 program_of_the_test_kit!(Consul, "SD_TEST_CONSUL_BIN");
 program_of_the_test_kit!(Etcd, "SD_TEST_ETCD_BIN");
+program_of_the_test_kit!(Knot, "SD_TEST_DNS_BIN");
 program_of_the_test_kit!(Moto, "SD_TEST_CLOUDMAP_BIN");
 program_of_the_test_kit!(Redis, "SD_TEST_REDIS_BIN");
 program_of_the_test_kit!(ZooKeeper, "SD_TEST_ZK_BIN");

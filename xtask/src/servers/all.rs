@@ -4,7 +4,7 @@
 use anyhow::{Result, bail};
 
 use crate::servers::server::Server;
-use crate::servers::{consul, etcd, moto, redis, zookeeper};
+use crate::servers::{consul, etcd, knot, moto, redis, zookeeper};
 use crate::workspace::Workspace;
 
 /// Every server. The first of a backend is the one that its plain variables name: `SD_TEST_ETCD` is the 3.6.
@@ -12,6 +12,7 @@ pub(crate) const ALL: &[&dyn Server] = &[
     &etcd::ETCD_3_6,
     &etcd::ETCD_3_4,
     &consul::CONSUL_1_20,
+    &knot::KNOT_3_2,
     &zookeeper::ZOOKEEPER_3_9,
     &zookeeper::ZOOKEEPER_3_8,
     &redis::VALKEY_9_1,

@@ -8,6 +8,7 @@ mod etcd;
 pub(crate) mod fleet;
 pub(crate) mod go;
 mod java;
+mod knot;
 mod maven;
 mod moto;
 mod names;
