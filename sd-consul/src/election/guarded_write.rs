@@ -59,7 +59,7 @@ pub async fn leads(
         let help = format!("this registry is over {other}: open it with sd_consul::connect");
         Error::invalid_input(OP, help)
     })?;
-    let client = backend.client();
+    let client = &backend.client;
     let keys = ElectionKeys::new(&client.config().election_prefix, name);
     let (domain, read) = tokio::join!(
         token_domain::find(client, OP, &keys),
