@@ -9,6 +9,7 @@ mod servers;
 mod shared_connection;
 mod term_recorder;
 mod tls;
+mod tls_setters;
 mod url;
 mod without_input;
 
