@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod backend_of;
 mod close_signal;
 mod file_thread;
 mod hint;
@@ -13,6 +14,7 @@ mod tls_setters;
 mod url;
 mod without_input;
 
+pub use crate::backend_of::backend_of;
 pub use crate::close_signal::CloseSignal;
 pub use crate::file_thread::FileThread;
 pub use crate::hint::with_hint;
