@@ -1,18 +1,27 @@
 #![doc = include_str!("../README.md")]
 
+mod backend_of;
+mod close_signal;
+mod file_thread;
 mod hint;
 mod rules;
 mod secret;
 mod servers;
+mod shared_connection;
 mod term_recorder;
 mod tls;
+mod tls_setters;
 mod url;
 mod without_input;
 
+pub use crate::backend_of::backend_of;
+pub use crate::close_signal::CloseSignal;
+pub use crate::file_thread::FileThread;
 pub use crate::hint::with_hint;
 pub use crate::rules::Rules;
 pub use crate::secret::Secret;
 pub use crate::servers::Servers;
+pub use crate::shared_connection::{Connection, SharedConnection, Unanswered};
 pub use crate::term_recorder::TermRecorder;
 pub use crate::tls::TlsSettings;
 pub use crate::url::RegistryUrl;

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use sd_core::Result;
 use sd_core::port::{CandidateId, Predecessor};
 use sd_core::sync::lock;
 use serde::{Deserialize, Serialize};
@@ -45,9 +46,8 @@ impl Term {
 /// A backend keeps one record for each election, under a key that belongs to no lease or session, so that the record outlives
 /// both. It does the following:
 ///
-/// - When the entry is first, it reads the record and asks [`attempt`](Self::attempt) what to write.
-/// - It writes that in one step with the proof that the record is unchanged and the entry still first, then calls
-///   [`succeeded`](Self::succeeded).
+/// - When the entry is first, it calls [`begin`](Self::begin), which has it read the record, and write one in a step with the proof that
+///   the record is unchanged and the entry still first.
 /// - When the leader has stopped, it writes what [`ended`](Self::ended) makes of the record, if the record is unchanged.
 #[derive(Debug)]
 pub struct TermRecorder {
@@ -76,8 +76,43 @@ impl TermRecorder {
         }
     }
 
+    /// Records that the term has begun, once, and tells how the one before it ended. `None` if the record changed while it was written,
+    /// or the entry is not the first any more.
+    ///
+    /// `read` finds what is stored, and `value` is the record in that. `write` is given what was found and the record to put in its
+    /// place, and says whether it did.
+    ///
+    /// # Errors
+    /// Those of `read` and `write`.
+    ///
+    /// # Cancel safety
+    /// After a dropped call the record may be written: the next one finds it.
+    pub async fn begin<F, W>(
+        &self,
+        token: u64,
+        read: impl Future<Output = Result<Option<F>>>,
+        value: impl Fn(&F) -> &[u8],
+        write: impl FnOnce(Option<F>, Vec<u8>) -> W,
+    ) -> Result<Option<Predecessor>>
+    where
+        W: Future<Output = Result<bool>>,
+    {
+        if let Some(before) = self.recorded() {
+            return Ok(Some(before));
+        }
+        let found = read.await?;
+        let (before, record) = self.attempt(token, found.as_ref().map(value));
+        if let Some(record) = record {
+            if !write(found, record).await? {
+                return Ok(None);
+            }
+        }
+        self.progress().recorded = true;
+        Ok(Some(before))
+    }
+
     /// How the term before ended. `None` until this term is recorded.
-    pub fn recorded(&self) -> Option<Predecessor> {
+    fn recorded(&self) -> Option<Predecessor> {
         let progress = self.progress();
         progress.before.filter(|_| progress.recorded)
     }
@@ -108,11 +143,6 @@ impl TermRecorder {
         (before, (!is_done).then(record))
     }
 
-    /// Call this once the term is recorded as the last [`attempt`](Self::attempt) said.
-    pub fn succeeded(&self) {
-        self.progress().recorded = true;
-    }
-
     /// What to write when the leader with this entry has stopped. `None` if another term is stored, or this one has already
     /// ended.
     pub fn ended(stored: &[u8], entry: &str) -> Option<Vec<u8>> {
@@ -132,6 +162,11 @@ impl TermRecorder {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use futures_util::FutureExt;
+    use sd_core::{Error, ErrorKind};
+
     use super::*;
 
     const SHORT: Duration = Duration::from_secs(5);
@@ -177,8 +212,6 @@ mod tests {
         assert_eq!(mine.recorded(), None);
         let found = mine.attempt(2, written.as_deref());
         assert_eq!(found, (Predecessor::Resigned, None));
-        mine.succeeded();
-        assert_eq!(mine.recorded(), Some(Predecessor::Resigned));
         // Without the memory of the first attempt it is not known any more.
         let again = recorder("b", SHORT).attempt(2, written.as_deref());
         assert_eq!(again, (unknown(SHORT), None));
@@ -196,5 +229,35 @@ mod tests {
         assert_eq!(TermRecorder::ended(b"?", "a"), None);
         let ended = TermRecorder::ended(&stored, "a").unwrap();
         assert_eq!(TermRecorder::ended(&ended, "a"), None);
+    }
+
+    #[test]
+    fn a_term_is_recorded_once_whatever_becomes_of_the_answers() {
+        let server = RefCell::new(TermRecorder::ended(&stored("a", LONG), "a"));
+        let reads = Cell::new(0);
+        let mine = recorder("b", SHORT);
+        let begin = |is_written: bool, answer: fn() -> Result<bool>| {
+            let read = async {
+                reads.set(reads.get() + 1);
+                Ok(server.borrow().clone())
+            };
+            let write = async |found: Option<Vec<u8>>, record| {
+                assert_eq!(found, *server.borrow());
+                if is_written {
+                    *server.borrow_mut() = Some(record);
+                }
+                answer()
+            };
+            let begun = mine.begin(2, read, |found: &Vec<u8>| found.as_slice(), write);
+            begun.now_or_never().expect("nothing waits")
+        };
+        assert_eq!(begin(false, || Ok(false)).unwrap(), None);
+        let lost = begin(true, || Err(Error::new(ErrorKind::Timeout, "test")));
+        assert_eq!(lost.unwrap_err().kind(), ErrorKind::Timeout);
+        for _ in 0..2 {
+            let told = begin(true, || panic!("it is written already"));
+            assert_eq!(told.unwrap(), Some(Predecessor::Resigned));
+        }
+        assert_eq!(reads.get(), 3);
     }
 }

@@ -7,9 +7,7 @@ use sd_core::clock::{BootClock, Clock};
 use sd_core::port::{AnyElector, Operator};
 use sd_core::{Backend, Registrar, Registry, RegistryConfig, Result};
 
-use crate::client::clients::Clients;
 use crate::client::credentials::Credentials;
-use crate::client::file_thread::run_within;
 use crate::client::{Client, Concurrency};
 use crate::config::ConsulConfig;
 use crate::config::rules::RULES;
@@ -25,6 +23,8 @@ const CONCURRENCY: Concurrency = Concurrency {
 };
 /// However few descriptors the process may have.
 const LEAST: usize = 2;
+/// The settings that name files.
+const FILES: &str = "token_file, ca, cert and key";
 
 /// Opens a registry over Consul. It does not wait for the agent and needs no runtime: the first use connects. It blocks while it reads
 /// the files that `config` names, for no longer than the request timeout.
@@ -50,7 +50,8 @@ pub fn connect_with(config: ConsulConfig, mut registry: RegistryConfig) -> Resul
 /// One Consul, reached through one agent. Most programs use a [`Registry`] over it, from [`connect`].
 #[derive(Debug)]
 pub struct ConsulBackend {
-    clients: Clients,
+    /// The client that all but electors share.
+    pub(crate) client: Arc<Client>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) revision_domain: Arc<RevisionDomain>,
     registrar: Arc<ConsulRegistrar>,
@@ -64,11 +65,14 @@ impl ConsulBackend {
     /// `InvalidInput` names the setting that is wrong or whose file cannot be read.
     pub fn new(config: ConsulConfig) -> Result<Self> {
         let config = config.checked()?;
-        check_files(&config)?;
-        let clients = Clients::new(config, concurrency(descriptors()));
+        let named = config.clone();
+        RULES.read_within(FILES, config.request_timeout, move || {
+            Credentials::read(&named)
+        })?;
+        let client = Arc::new(Client::new(config, concurrency(descriptors())));
         Ok(Self {
-            registrar: Arc::new(ConsulRegistrar::new(Arc::clone(clients.shared()))),
-            clients,
+            registrar: Arc::new(ConsulRegistrar::new(Arc::clone(&client))),
+            client,
             clock: Arc::new(BootClock),
             revision_domain: Arc::default(),
         })
@@ -79,11 +83,6 @@ impl ConsulBackend {
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
-    }
-
-    /// The client that all but electors share.
-    pub(crate) fn client(&self) -> &Arc<Client> {
-        self.clients.shared()
     }
 }
 
@@ -99,17 +98,18 @@ impl Backend for ConsulBackend {
     }
 
     fn operator(self: Arc<Self>) -> Option<Arc<dyn Operator>> {
-        let client = Arc::clone(self.clients.shared());
+        let client = Arc::clone(&self.client);
         Some(Arc::new(ConsulOperator::new(client)))
     }
 
     fn elector(self: Arc<Self>) -> Option<AnyElector> {
-        let elector = ConsulElector::new(&self.clients, Arc::clone(&self.clock));
+        let (client, clock) = (Arc::clone(&self.client), Arc::clone(&self.clock));
+        let elector = ConsulElector::new(client, clock);
         Some(AnyElector::Strict(Arc::new(elector)))
     }
 
     async fn close(&self) -> Result<()> {
-        self.clients.close();
+        self.client.signal.close();
         Ok(())
     }
 }
@@ -140,18 +140,6 @@ fn concurrency(descriptors: Option<u64>) -> Concurrency {
     }
 }
 
-/// Reads the files once, so that a wrong setting is told at the start.
-fn check_files(config: &ConsulConfig) -> Result<()> {
-    let limit = config.request_timeout;
-    let config = config.clone();
-    run_within(limit, move || Credentials::read(&config).map(drop)).unwrap_or_else(|error| {
-        Err(RULES.broken(
-            "token_file, ca, cert and key",
-            format!("{error}: look for one that hangs"),
-        ))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -159,7 +147,7 @@ mod tests {
     use sd_core::ErrorKind;
 
     use super::*;
-    use crate::client::file_thread::hanging_file;
+    use crate::client::connection::hanging_file;
 
     #[test]
     fn connections_take_a_part_of_the_descriptors_that_there_are() {

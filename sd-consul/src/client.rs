@@ -3,11 +3,9 @@
 pub(crate) mod answer;
 mod at;
 pub(crate) mod blocking_queries;
-pub(crate) mod clients;
 pub(crate) mod connection;
 pub(crate) mod credentials;
 pub(crate) mod error;
-pub(crate) mod file_thread;
 pub(crate) mod filter;
 pub(crate) mod go_duration;
 pub(crate) mod kv;
@@ -19,18 +17,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Method;
-use sd_backend::Secret;
+use sd_backend::{CloseSignal, Secret};
 use sd_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::client::answer::Answer;
 use crate::client::at::at;
 use crate::client::blocking_queries::{BlockingQueries, Waiter};
-use crate::client::connection::{Connection, Connector, Unanswered};
+use crate::client::connection::{Connection, Connector};
 use crate::client::error::{is_unreachable, unanswered};
 use crate::client::go_duration::go_duration;
 use crate::config::ConsulConfig;
@@ -51,7 +48,7 @@ pub(crate) struct Client {
     asking: Semaphore,
     /// Held while a large answer is decoded.
     pub(crate) decoding: Arc<Semaphore>,
-    closed: CancellationToken,
+    pub(crate) signal: CloseSignal,
 }
 
 /// Whether a request may be sent a second time when its outcome is unknown.
@@ -120,20 +117,21 @@ impl<'a> Request<'a> {
 impl Client {
     /// A client for a [checked](ConsulConfig::checked) configuration.
     pub(crate) fn new(config: ConsulConfig, concurrency: Concurrency) -> Self {
+        Self::on(CloseSignal::new(), config, concurrency)
+    }
+
+    /// A client of the same Consul with connections of its own. The two are closed together.
+    pub(crate) fn sibling(&self, concurrency: Concurrency) -> Self {
+        Self::on(self.signal.clone(), self.config().clone(), concurrency)
+    }
+
+    fn on(signal: CloseSignal, config: ConsulConfig, concurrency: Concurrency) -> Self {
         Self {
-            connector: Connector::new(config),
+            connector: Connector::new(config, &signal),
             queries: BlockingQueries::new(concurrency.blocking_queries),
             asking: Semaphore::new(concurrency.requests),
             decoding: Arc::new(Semaphore::new(1)),
-            closed: CancellationToken::new(),
-        }
-    }
-
-    /// A client of the same Consul with connections of its own, which is closed with this one.
-    pub(crate) fn sibling(&self, concurrency: Concurrency) -> Self {
-        Self {
-            closed: self.closed.child_token(),
-            ..Self::new(self.config().clone(), concurrency)
+            signal,
         }
     }
 
@@ -148,11 +146,8 @@ impl Client {
 
     /// The token that requests show at present. Cancel-safe.
     pub(crate) async fn token(&self, op: &'static str) -> Result<Option<Secret>> {
-        tokio::select! {
-            biased;
-            closed = self.closed(op) => Err(closed),
-            connection = self.connection(op) => Ok(connection?.token().cloned()),
-        }
+        let connection = self.signal.unless_closed(op, self.connection(op)).await?;
+        Ok(connection.token().cloned())
     }
 
     /// How long a blocking query may take before the agent must be taken for dead.
@@ -211,11 +206,7 @@ impl Client {
             let request = request.clone().blocking(index, wait);
             async move { self.attempts(&request, self.limit(&request)).await }
         });
-        tokio::select! {
-            biased;
-            closed = self.closed(op) => Err(closed),
-            answer = waiting => answer,
-        }
+        self.signal.unless_closed(op, waiting).await
     }
 
     /// Sends a request and reads its answer, whatever it says. Cancel-safe as far as Consul is.
@@ -226,37 +217,13 @@ impl Client {
             let _permit = self.asking.acquire().await;
             self.attempts(&request, self.limit(&request)).await
         };
-        tokio::select! {
-            biased;
-            closed = self.closed(op) => Err(closed),
-            answer = asking => answer,
-        }
+        self.signal.unless_closed(op, asking).await
     }
 
     /// Sends a request and expects success.
     pub(crate) async fn call(&self, request: Request<'_>) -> Result<Answer> {
         let op = request.op;
         self.send(request).await?.success(op)
-    }
-
-    /// Answers every request from now on, also those under way, with `Closed`, and lets go of the connections.
-    pub(crate) fn close(&self) {
-        self.closed.cancel();
-        self.connector.let_go();
-    }
-
-    /// `Closed` if the client is.
-    pub(crate) fn check_open(&self, op: &'static str) -> Result<()> {
-        if self.closed.is_cancelled() {
-            return Err(closed(op));
-        }
-        Ok(())
-    }
-
-    /// Returns when the client is closed. Cancel-safe.
-    pub(crate) async fn closed(&self, op: &'static str) -> Error {
-        self.closed.cancelled().await;
-        closed(op)
     }
 
     fn limit(&self, request: &Request<'_>) -> Duration {
@@ -274,7 +241,7 @@ impl Client {
                     // A request that was denied was not carried out.
                     if denied
                         && std::mem::take(&mut another_token)
-                        && self.renew_token(&connection).await
+                        && self.renew_token(request.op, &connection).await
                     {
                         debug!("consul token read again");
                         continue;
@@ -313,9 +280,9 @@ impl Client {
         })
     }
 
-    async fn renew_token(&self, connection: &Connection) -> bool {
+    async fn renew_token(&self, op: &'static str, connection: &Connection) -> bool {
         let limit = self.config().request_timeout;
-        let renewed = timeout(limit, self.connector.renew_token(connection)).await;
+        let renewed = timeout(limit, self.connector.renew_token(op, connection)).await;
         renewed.unwrap_or(false)
     }
 
@@ -337,7 +304,7 @@ impl Client {
         let suspicion = request
             .wait
             .is_none()
-            .then(|| Unanswered::new(&self.connector, connection));
+            .then(|| self.connector.unanswered(connection));
         let answering = async {
             let response = sending
                 .send()
@@ -349,7 +316,7 @@ impl Client {
             .await
             .unwrap_or_else(|_| Err(no_answer(op, limit)));
         if let Some(suspicion) = suspicion {
-            suspicion.done();
+            suspicion.answered();
         }
         if let Ok(answer) = &mut answer {
             answer.edit_refusal(|text| connection.redact(text));
@@ -367,10 +334,6 @@ fn no_answer(op: &'static str, limit: Duration) -> Error {
     Error::new(ErrorKind::Timeout, op).because(format!("Consul did not answer within {limit:?}"))
 }
 
-fn closed(op: &'static str) -> Error {
-    Error::new(ErrorKind::Closed, op).because("the registry was closed")
-}
-
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Client").field(&self.connector).finish()
@@ -380,7 +343,7 @@ impl fmt::Debug for Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::file_thread::hanging_file;
+    use crate::client::connection::hanging_file;
 
     #[tokio::test]
     async fn files_that_hang_are_an_error_after_the_request_timeout_and_closing_does_not_wait_for_them()
@@ -403,7 +366,7 @@ mod tests {
             let report = error.report().to_string();
             assert!(report.contains("token_file"), "{report}");
         }
-        client.close();
+        client.signal.close();
         assert_eq!(
             client.token("test").await.unwrap_err().kind(),
             ErrorKind::Closed

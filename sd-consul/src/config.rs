@@ -8,7 +8,7 @@ mod validation;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sd_backend::{Secret, Servers, TlsSettings};
+use sd_backend::{Secret, Servers};
 use sd_core::Result;
 use serde::Deserialize;
 
@@ -179,35 +179,7 @@ impl ConsulConfig {
         self
     }
 
-    /// Uses TLS for endpoints that are written without a scheme. Default: only if one of the other TLS settings is set.
-    #[must_use]
-    pub fn with_tls(mut self, tls: bool) -> Self {
-        self.tls = Some(tls);
-        self
-    }
-
-    /// Trusts only the issuers in this PEM file. Default: the issuers that the operating system trusts.
-    #[must_use]
-    pub fn with_ca(mut self, ca: impl Into<PathBuf>) -> Self {
-        self.ca = Some(ca.into());
-        self
-    }
-
-    /// Authenticates to agents with this certificate (chain) and key, both PEM files. They are read again when a connection fails, so
-    /// renewed ones need no restart.
-    #[must_use]
-    pub fn with_identity(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        self.cert = Some(cert.into());
-        self.key = Some(key.into());
-        self
-    }
-
-    /// Expects this name in the agents' certificates, `server.dc1.consul` for instance. Default: the host of each endpoint.
-    #[must_use]
-    pub fn with_server_name(mut self, server_name: impl Into<String>) -> Self {
-        self.server_name = Some(server_name.into());
-        self
-    }
+    sd_backend::tls_setters!();
 
     /// Reads services of this datacenter, and holds elections there. Registrations are always in the agent's own datacenter, which is
     /// also the default. For several datacenters, make a registry for each and a [`Merge`](sd_core::combine::Merge) of them.
@@ -378,17 +350,6 @@ impl ConsulConfig {
     /// Whether the token is read from outside of this process, where it may be replaced.
     pub(crate) fn reads_token(&self) -> bool {
         self.token_file.is_some() || self.token_env.is_some()
-    }
-
-    /// The settings of TLS.
-    pub(crate) fn tls(&self) -> TlsSettings<'_> {
-        TlsSettings {
-            tls: self.tls,
-            ca: self.ca.as_deref(),
-            cert: self.cert.as_deref(),
-            key: self.key.as_deref(),
-            server_name: self.server_name.as_deref(),
-        }
     }
 }
 

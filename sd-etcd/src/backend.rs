@@ -12,12 +12,16 @@ use crate::client::Client;
 use crate::client::credentials::Credentials;
 use crate::codec::Layout;
 use crate::config::EtcdConfig;
+use crate::config::rules::RULES;
 use crate::election::elector::EtcdElector;
 use crate::operating::operator::EtcdOperator;
 use crate::writing::registrar::EtcdRegistrar;
 
-/// Opens a registry over an etcd cluster. Does not wait for the server and needs no runtime: the first use connects. Reads the
-/// files that `config` names, and blocks while it does.
+/// The settings that name files.
+const FILES: &str = "password_file, ca, cert and key";
+
+/// Opens a registry over an etcd cluster. Does not wait for the server and needs no runtime: the first use connects. Blocks while it
+/// reads the files that `config` names, for no longer than the request timeout.
 ///
 /// # Errors
 /// `InvalidInput` names the setting that is wrong or whose file cannot be read.
@@ -47,14 +51,17 @@ pub struct EtcdBackend {
 }
 
 impl EtcdBackend {
-    /// A backend over the cluster that `config` names. Does not wait for the server. Reads the files that `config` names, and blocks
-    /// while it does.
+    /// A backend over the cluster that `config` names. Does not wait for the server. Blocks while it reads the files that `config`
+    /// names, for no longer than the request timeout.
     ///
     /// # Errors
     /// `InvalidInput` names the setting that is wrong or whose file cannot be read.
     pub fn new(config: EtcdConfig) -> Result<Self> {
         let config = config.checked()?;
-        Credentials::read(&config)?;
+        let named = config.clone();
+        RULES.read_within(FILES, config.request_timeout, move || {
+            Credentials::read(&named)
+        })?;
         let layout = Layout::new(&config.prefix, config.format);
         let client = Arc::new(Client::new(config));
         Ok(Self {
@@ -114,7 +121,31 @@ impl Backend for EtcdBackend {
     }
 
     async fn close(&self) -> Result<()> {
-        self.client.close();
+        self.client.signal.close();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use sd_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_hangs_is_refused_by_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("password");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let config = EtcdConfig::new(["h:1"])
+            .with_password_file("u", pipe)
+            .with_request_timeout(Duration::from_millis(100));
+        let error = EtcdBackend::new(config).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        let report = error.report().to_string();
+        assert!(report.contains("password_file"), "{report}");
     }
 }

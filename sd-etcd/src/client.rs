@@ -13,7 +13,6 @@ pub(crate) mod version;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use etcd_client::{
@@ -21,13 +20,12 @@ use etcd_client::{
     WatchFilterType, WatchOptions, WatchResponse, WatchStream,
 };
 use futures_util::future::join_all;
-use sd_core::sync::lock;
+use sd_backend::CloseSignal;
 use sd_core::{Error, ErrorKind, Result};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::client::connection::{Connection, Connector, Unanswered};
+use crate::client::connection::{Connection, Connector};
 use crate::client::error::{
     cancel_kind, caught, is_login_outdated, is_no_etcd, is_unreachable, stream_ended, translate,
 };
@@ -43,9 +41,7 @@ const OTHERS_WITHIN: Duration = Duration::from_millis(500);
 /// One cluster, reached through one connection at a time. Does nothing until it is used.
 pub(crate) struct Client {
     connector: Connector,
-    closed: CancellationToken,
-    /// The clients of the same cluster that have connections of their own.
-    siblings: Mutex<Vec<Weak<Client>>>,
+    pub(crate) signal: CloseSignal,
 }
 
 /// Whether a request may be sent a second time when its outcome is unknown.
@@ -65,27 +61,19 @@ pub(crate) struct MemberVersion {
 impl Client {
     /// A client for a [checked](EtcdConfig::checked) configuration.
     pub(crate) fn new(config: EtcdConfig) -> Self {
-        Self {
-            connector: Connector::new(config),
-            closed: CancellationToken::new(),
-            siblings: Mutex::default(),
-        }
+        Self::on(CloseSignal::new(), config)
     }
 
-    /// A client of the same cluster with a connection of its own, which is closed with this one. The connection may be quiet.
-    pub(crate) fn sibling(&self) -> Arc<Self> {
+    /// A client of the same cluster with a connection of its own, which may be quiet. The two are closed together.
+    pub(crate) fn sibling(&self) -> Self {
         let mut config = self.config().clone();
         config.keep_alive_interval = config.keep_alive_interval.max(SHORTEST_QUIET_INTERVAL);
-        let sibling = Arc::new(Self {
-            connector: Connector::new(config),
-            closed: self.closed.child_token(),
-            siblings: Mutex::default(),
-        });
-        let mut siblings = lock(&self.siblings);
-        siblings.retain(|other| other.strong_count() > 0);
-        siblings.push(Arc::downgrade(&sibling));
-        drop(siblings);
-        sibling
+        Self::on(self.signal.clone(), config)
+    }
+
+    fn on(signal: CloseSignal, config: EtcdConfig) -> Self {
+        let connector = Connector::new(config, &signal);
+        Self { connector, signal }
     }
 
     pub(crate) fn config(&self) -> &EtcdConfig {
@@ -302,42 +290,17 @@ impl Client {
         self.connector.retire(connection);
     }
 
-    /// Answers every request from now on, also those under way, with `Closed`, and lets go of the connection. So do its siblings.
-    pub(crate) fn close(&self) {
-        self.closed.cancel();
-        self.connector.let_go();
-        for sibling in lock(&self.siblings).iter().filter_map(Weak::upgrade) {
-            sibling.close();
-        }
-    }
-
-    /// `Closed` if the client is.
-    pub(crate) fn check_open(&self, op: &'static str) -> Result<()> {
-        if self.closed.is_cancelled() {
-            return Err(closed(op));
-        }
-        Ok(())
-    }
-
-    /// Returns when the client is closed. Cancel-safe.
-    pub(crate) async fn closed(&self, op: &'static str) -> Error {
-        self.closed.cancelled().await;
-        closed(op)
-    }
-
     async fn call<T, F, Fut>(&self, op: &'static str, repeat: Repeat, request: F) -> Result<T>
     where
         F: Fn(Connection) -> Fut,
         Fut: Future<Output = Result<T, etcd_client::Error>>,
     {
         let limit = self.config().request_timeout;
-        tokio::select! {
-            biased;
-            () = self.closed.cancelled() => Err(closed(op)),
-            done = timeout(limit, self.attempt(op, repeat, request)) => done.unwrap_or_else(|_| {
-                Err(no_answer(op, limit))
-            }),
-        }
+        let calling = async {
+            let done = timeout(limit, self.attempt(op, repeat, request)).await;
+            done.unwrap_or_else(|_| Err(no_answer(op, limit)))
+        };
+        self.signal.unless_closed(op, calling).await
     }
 
     async fn attempt<T, F, Fut>(&self, op: &'static str, repeat: Repeat, request: F) -> Result<T>
@@ -348,9 +311,9 @@ impl Client {
         let mut again = true;
         loop {
             let connection = self.connector.connection(op).await?;
-            let unanswered = Unanswered::new(&self.connector, &connection);
+            let unanswered = self.connector.unanswered(&connection);
             let answer = caught(request(connection.clone())).await;
-            unanswered.done();
+            unanswered.answered();
             let error = match answer {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
@@ -383,25 +346,4 @@ impl fmt::Debug for Client {
 pub(crate) fn no_answer(op: &'static str, limit: Duration) -> Error {
     Error::new(ErrorKind::Timeout, op)
         .because(format!("the server did not answer within {limit:?}"))
-}
-
-fn closed(op: &'static str) -> Error {
-    Error::new(ErrorKind::Closed, op).because("the registry was closed")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn siblings_are_closed_with_the_client_and_not_the_other_way_round() {
-        let client = Client::new(EtcdConfig::new(["h:1"]).checked().unwrap());
-        let (one, two) = (client.sibling(), client.sibling());
-        one.close();
-        client.check_open("test").unwrap();
-        two.check_open("test").unwrap();
-        client.close();
-        let error = two.check_open("test").unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Closed);
-    }
 }

@@ -7,7 +7,7 @@ pub(crate) mod validation;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sd_backend::{Secret, Servers, TlsSettings};
+use sd_backend::{Secret, Servers};
 use sd_core::Result;
 use serde::Deserialize;
 
@@ -183,36 +183,7 @@ impl EtcdConfig {
         self
     }
 
-    /// Uses TLS for endpoints without a scheme. Default: only if another TLS setting is set.
-    #[must_use]
-    pub fn with_tls(mut self, tls: bool) -> Self {
-        self.tls = Some(tls);
-        self
-    }
-
-    /// Trusts only servers whose certificate was issued by an authority in this PEM file. Default: the authorities that the operating
-    /// system trusts.
-    #[must_use]
-    pub fn with_ca(mut self, ca: impl Into<PathBuf>) -> Self {
-        self.ca = Some(ca.into());
-        self
-    }
-
-    /// Presents this client certificate (chain) and its key to servers, both PEM files. They are read for each connection, so renewed
-    /// files need no restart.
-    #[must_use]
-    pub fn with_identity(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        self.cert = Some(cert.into());
-        self.key = Some(key.into());
-        self
-    }
-
-    /// Expects this name in the servers' certificates. Default: the host of each endpoint.
-    #[must_use]
-    pub fn with_server_name(mut self, server_name: impl Into<String>) -> Self {
-        self.server_name = Some(server_name.into());
-        self
-    }
+    sd_backend::tls_setters!();
 
     /// Limits how long connecting to one endpoint may take, 100 ms to 1 min. Default: [`DEFAULT_CONNECT_TIMEOUT`].
     #[must_use]
@@ -237,17 +208,6 @@ impl EtcdConfig {
         self.keep_alive_interval = interval;
         self.keep_alive_timeout = timeout;
         self
-    }
-
-    /// What is said of TLS.
-    pub(crate) fn tls(&self) -> TlsSettings<'_> {
-        TlsSettings {
-            tls: self.tls,
-            ca: self.ca.as_deref(),
-            cert: self.cert.as_deref(),
-            key: self.key.as_deref(),
-            server_name: self.server_name.as_deref(),
-        }
     }
 }
 

@@ -2,20 +2,16 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Url};
-use sd_backend::Secret;
-use sd_core::sync::lock;
+use sd_backend::{CloseSignal, FileThread, Secret, SharedConnection, Unanswered};
 use sd_core::{Error, ErrorKind, Result};
-use tokio::time::Instant;
-use tracing::debug;
 
 use crate::client::credentials::{Credentials, token};
-use crate::client::file_thread::FileThread;
 use crate::config::ConsulConfig;
 use crate::config::rules::RULES;
 
@@ -39,21 +35,14 @@ pub(crate) struct Connector {
 /// What the thread that reads files uses, too.
 struct Shared {
     config: ConsulConfig,
-    slot: Mutex<Slot>,
+    connection: SharedConnection<Agent>,
 }
 
-#[derive(Default)]
-struct Slot {
-    /// The endpoint in use, or to be tried next.
-    endpoint: usize,
-    connection: Option<Connection>,
-}
+/// What a request goes out on.
+pub(crate) type Connection = sd_backend::Connection<Agent>;
 
-/// A pool of connections to one endpoint, with the token of that time. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Connection(Arc<Parts>);
-
-struct Parts {
+/// A pool of connections to one endpoint, with the token of that time.
+pub(crate) struct Agent {
     base: Url,
     http: Client,
     token: Option<Secret>,
@@ -61,10 +50,10 @@ struct Parts {
 
 impl Connector {
     /// For a [checked](ConsulConfig::checked) configuration.
-    pub(crate) fn new(config: ConsulConfig) -> Self {
-        let slot = Mutex::default();
+    pub(crate) fn new(config: ConsulConfig, signal: &CloseSignal) -> Self {
+        let connection = SharedConnection::new(signal);
         Self {
-            shared: Arc::new(Shared { config, slot }),
+            shared: Arc::new(Shared { config, connection }),
             files: FileThread::default(),
         }
     }
@@ -83,50 +72,37 @@ impl Connector {
     /// # Errors
     /// `Unavailable` names the key whose file cannot be read or understood any more.
     pub(crate) async fn connection(&self, op: &'static str) -> Result<Connection> {
-        if let Some(connection) = &lock(&self.shared.slot).connection {
-            return Ok(connection.clone());
+        if let Some(connection) = self.shared.connection.current() {
+            return Ok(connection);
         }
         let shared = Arc::clone(&self.shared);
-        let connected = self.files.run(move || shared.connected()).await;
+        let connected = self.files.run(op, move || shared.connected()).await?;
         // The files could be read at the start, so an operator is at work on them.
-        let unavailable = || Error::new(ErrorKind::Unavailable, op);
-        connected
-            .map_err(|error| unavailable().with_source(error))?
-            .map_err(|error| unavailable().with_source(error))
+        connected.map_err(|error| Error::new(ErrorKind::Unavailable, op).with_source(error))
     }
 
     /// Uses `connection` for nothing new, and another endpoint if there is one.
     pub(crate) fn retire(&self, connection: &Connection) {
-        let mut slot = lock(&self.shared.slot);
-        let current = slot.connection.as_ref();
-        if current.is_some_and(|current| Arc::ptr_eq(&current.0, &connection.0)) {
-            debug!(endpoint = %connection.0.base, "consul connection given up");
-            slot.connection = None;
-            slot.endpoint = (slot.endpoint + 1) % self.config().endpoints.len().max(1);
-        }
+        self.shared.connection.retire(connection);
     }
 
-    /// Drops the connections that are not in use by a request.
-    pub(crate) fn let_go(&self) {
-        lock(&self.shared.slot).connection = None;
+    /// A request goes out on `connection` now.
+    pub(crate) fn unanswered<'a>(&'a self, connection: &'a Connection) -> Unanswered<'a, Agent> {
+        Unanswered::new(&self.shared.connection, connection, SUSPECT_AFTER)
     }
 
     /// Reads the token again. If it is another than that of `connection`, the next connection has it. Takes as long as its file takes
     /// to be read. Cancel-safe.
-    pub(crate) async fn renew_token(&self, connection: &Connection) -> bool {
+    pub(crate) async fn renew_token(&self, op: &'static str, connection: &Connection) -> bool {
         if !self.config().reads_token() {
             return false;
         }
         let shared = Arc::clone(&self.shared);
-        let read = self.files.run(move || token(&shared.config)).await;
+        let read = self.files.run(op, move || token(&shared.config)).await;
         // One that cannot be read is no better.
-        let renewed = matches!(read, Ok(Ok(token)) if token != connection.0.token);
+        let renewed = matches!(read, Ok(Ok(token)) if token != connection.token);
         if renewed {
-            let mut slot = lock(&self.shared.slot);
-            let current = slot.connection.as_ref();
-            if current.is_some_and(|current| Arc::ptr_eq(&current.0, &connection.0)) {
-                slot.connection = None;
-            }
+            self.shared.connection.renew(connection);
         }
         renewed
     }
@@ -135,22 +111,17 @@ impl Connector {
 impl Shared {
     /// The connection in use, a new one if there is none. Blocks.
     fn connected(&self) -> Result<Connection> {
-        let endpoint = {
-            let slot = lock(&self.slot);
-            if let Some(connection) = &slot.connection {
-                return Ok(connection.clone());
-            }
-            slot.endpoint
-        };
-        let connection = self.connect(endpoint)?;
-        lock(&self.slot).connection = Some(connection.clone());
-        Ok(connection)
+        match self.connection.current() {
+            Some(connection) => Ok(connection),
+            None => Ok(self.connection.put(self.connect()?)),
+        }
     }
 
-    fn connect(&self, endpoint: usize) -> Result<Connection> {
+    fn connect(&self) -> Result<Agent> {
         let config = &self.config;
         let credentials = Credentials::read(config)?;
-        let endpoint = config.endpoints.get(endpoint).map_or("", String::as_str);
+        let turn = self.connection.retirements() % config.endpoints.len().max(1);
+        let endpoint = config.endpoints.get(turn).map_or("", String::as_str);
         let wrong = |error: &dyn fmt::Display| RULES.broken("endpoints", error);
         let mut base: Url = endpoint.parse().map_err(|error| wrong(&error))?;
         let mut builder = Client::builder()
@@ -176,23 +147,23 @@ impl Shared {
             let cause = cause.unwrap_or_else(|| error.to_string());
             RULES.broken("ca, cert, key or server_name", cause)
         })?;
-        Ok(Connection(Arc::new(Parts {
+        Ok(Agent {
             base,
             http,
             token: credentials.token,
-        })))
+        })
     }
 }
 
-impl Connection {
+impl Agent {
     /// What requests show.
     pub(crate) fn token(&self) -> Option<&Secret> {
-        self.0.token.as_ref()
+        self.token.as_ref()
     }
 
     /// `text` without our token, should that be in it.
     pub(crate) fn redact(&self, text: &str) -> String {
-        match &self.0.token {
+        match &self.token {
             Some(token) => text.replace(token.expose(), "***"),
             None => text.to_owned(),
         }
@@ -205,7 +176,7 @@ impl Connection {
         path: &[&str],
         query: impl Iterator<Item = (&'a str, &'a str)>,
     ) -> RequestBuilder {
-        let mut url = self.0.base.clone();
+        let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().push("v1").extend(path);
         }
@@ -213,8 +184,8 @@ impl Connection {
         if query.peek().is_some() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let request = self.0.http.request(method, url);
-        match &self.0.token {
+        let request = self.http.request(method, url);
+        match &self.token {
             Some(token) => request.header(TOKEN_HEADER, token.expose()),
             None => request,
         }
@@ -226,12 +197,6 @@ impl fmt::Debug for Connector {
         f.debug_tuple("Connector")
             .field(&self.config().endpoints)
             .finish()
-    }
-}
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Connection({})", self.0.base)
     }
 }
 
@@ -250,36 +215,13 @@ impl Resolve for OneHost {
     }
 }
 
-/// Retires the connection of a request that was dropped before its answer came: core gives up sooner than our own limit, and
-/// an agent that does not answer must not be asked for ever.
-pub(crate) struct Unanswered<'a> {
-    connector: &'a Connector,
-    connection: Option<&'a Connection>,
-    since: Instant,
-}
-
-impl<'a> Unanswered<'a> {
-    pub(crate) fn new(connector: &'a Connector, connection: &'a Connection) -> Self {
-        Self {
-            connector,
-            connection: Some(connection),
-            since: Instant::now(),
-        }
-    }
-
-    pub(crate) fn done(mut self) {
-        self.connection = None;
-    }
-}
-
-impl Drop for Unanswered<'_> {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection
-            && self.since.elapsed() >= SUSPECT_AFTER
-        {
-            self.connector.retire(connection);
-        }
-    }
+/// A file in `folder` that hangs until something is written to it.
+#[cfg(test)]
+pub(crate) fn hanging_file(folder: &tempfile::TempDir) -> std::path::PathBuf {
+    let path = folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.unwrap().success());
+    path
 }
 
 #[cfg(test)]
@@ -291,7 +233,6 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::client::file_thread::hanging_file;
 
     fn runtime() -> Runtime {
         Builder::new_current_thread().enable_all().build().unwrap()
@@ -302,7 +243,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = hanging_file(&folder);
         let config = ConsulConfig::default().with_token_file(&path);
-        let connector = Arc::new(Connector::new(config.checked().unwrap()));
+        let connector = Arc::new(Connector::new(
+            config.checked().unwrap(),
+            &CloseSignal::new(),
+        ));
         let (tell, told) = mpsc::channel();
         let asking = Arc::clone(&connector);
         thread::spawn(move || {
@@ -328,14 +272,14 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "first").unwrap();
         let config = ConsulConfig::default().with_token_file(file.path());
-        let connector = Connector::new(config.checked().unwrap());
+        let connector = Connector::new(config.checked().unwrap(), &CloseSignal::new());
         let first = connector.connection("test").await.unwrap();
-        assert!(!connector.renew_token(&first).await);
+        assert!(!connector.renew_token("test", &first).await);
         fs::write(file.path(), "second").unwrap();
-        assert!(connector.renew_token(&first).await);
+        assert!(connector.renew_token("test", &first).await);
         let second = connector.connection("test").await.unwrap();
         assert_eq!(second.token(), Some(&Secret::new("second")));
         fs::write(file.path(), "").unwrap();
-        assert!(!connector.renew_token(&second).await);
+        assert!(!connector.renew_token("test", &second).await);
     }
 }

@@ -7,7 +7,6 @@ use sd_core::clock::Clock;
 use sd_core::port::{Entry, LeaderWatcher, Limits, Safety, StrictElector, Ticket};
 use sd_core::{ElectionName, Elector, ErrorKind, Result};
 
-use crate::client::clients::Clients;
 use crate::client::sessions::{LONGEST_TTL, SHORTEST_TTL};
 use crate::client::{Client, Concurrency};
 use crate::election::candidate_sessions::CandidateSessions;
@@ -40,10 +39,10 @@ pub(crate) struct ConsulElector {
 
 impl ConsulElector {
     /// An elector that connects when it is first used, and closes with the backend.
-    pub(crate) fn new(clients: &Clients, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(shared: Arc<Client>, clock: Arc<dyn Clock>) -> Self {
         Self {
-            client: clients.sibling(CONCURRENCY),
-            shared: Arc::clone(clients.shared()),
+            client: Arc::new(shared.sibling(CONCURRENCY)),
+            shared,
             clock,
             limits: Limits::new(SHORTEST_TTL..=LONGEST_TTL, MOST_VALUE_BYTES),
             participations: Arc::default(),
@@ -59,13 +58,13 @@ impl Elector for ConsulElector {
     }
 
     async fn safety(&self) -> Result<Safety> {
-        self.client.check_open("consul: safety")?;
+        self.client.signal.check_open("consul: safety")?;
         Ok(safety(self.client.config()))
     }
 
     async fn join(&self, ticket: &Ticket) -> Result<Box<dyn Entry>> {
         const OP: &str = "consul: join election";
-        self.client.check_open(OP)?;
+        self.client.signal.check_open(OP)?;
         ticket.check(&self.limits)?;
         let id = ParticipationId::of(ticket);
         let (client, wanted) = (Arc::clone(&self.client), ticket.clone());
@@ -97,7 +96,7 @@ impl Elector for ConsulElector {
 
     async fn leave(&self, ticket: &Ticket) -> Result<()> {
         const OP: &str = "consul: leave election";
-        self.client.check_open(OP)?;
+        self.client.signal.check_open(OP)?;
         let id = ParticipationId::of(ticket);
         let (client, wanted) = (Arc::clone(&self.client), ticket.clone());
         let participations = Arc::clone(&self.participations);

@@ -295,7 +295,7 @@ impl ConsulEntry {
 impl Entry for ConsulEntry {
     async fn standing(&self, seen: Option<&Standing>) -> Result<Standing> {
         const OP: &str = "consul: standing";
-        self.client.check_open(OP)?;
+        self.client.signal.check_open(OP)?;
         let mut delay: Option<Duration> = None;
         let mut woken: Option<Look> = None;
         loop {
@@ -326,7 +326,7 @@ impl Entry for ConsulEntry {
                 return Ok(standing);
             }
             if matches!(standing, Standing::Gone(_)) {
-                return Err(self.client.closed(OP).await);
+                return Err(self.client.signal.closed(OP).await);
             }
             woken = self.changed(OP, look.index, most).await?;
             woken = woken.filter(|look| self.may_lead() && is_free(look.leader.as_ref()));
@@ -336,7 +336,7 @@ impl Entry for ConsulEntry {
     async fn confirm(&self) -> Result<Confirmation> {
         const OP: &str = "consul: confirm entry";
         let (client, keys) = (&self.client, self.keys());
-        client.check_open(OP)?;
+        client.signal.check_open(OP)?;
         let Known { token, gone } = self.known();
         if let Some(gone) = gone {
             return Err(gone);
@@ -363,7 +363,7 @@ impl Entry for ConsulEntry {
     async fn proclaim(&self, value: &[u8]) -> Result<()> {
         const OP: &str = "consul: proclaim";
         check_value(OP, value, &self.limits)?;
-        self.client.check_open(OP)?;
+        self.client.signal.check_open(OP)?;
         let (participation, session) = (Arc::clone(&self.participation), self.session.clone());
         let value = value.to_owned();
         // Whatever attempts to take the lock follow write this value. If an earlier one that was not answered takes it still, the

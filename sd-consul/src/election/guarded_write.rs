@@ -1,5 +1,6 @@
 //! Writes to Consul that only the current leader can make.
 
+use sd_backend::backend_of;
 use sd_core::port::CandidateId;
 use sd_core::{ElectionName, Error, ErrorKind, FencingToken, Registry, Result};
 use serde::Serialize;
@@ -54,12 +55,8 @@ pub async fn leads(
     token: &FencingToken,
 ) -> Result<Leads> {
     const OP: &str = "consul: guard write";
-    let backend: &ConsulBackend = registry.backend_as().ok_or_else(|| {
-        let other = registry.backend().name();
-        let help = format!("this registry is over {other}: open it with sd_consul::connect");
-        Error::invalid_input(OP, help)
-    })?;
-    let client = backend.client();
+    let backend: &ConsulBackend = backend_of(OP, registry, "sd_consul::connect")?;
+    let client = &backend.client;
     let keys = ElectionKeys::new(&client.config().election_prefix, name);
     let (domain, read) = tokio::join!(
         token_domain::find(client, OP, &keys),

@@ -5,7 +5,7 @@ use sd_core::Result;
 use sd_core::port::Predecessor;
 
 use crate::client::Client;
-use crate::client::kv::{KvOp, Txn};
+use crate::client::kv::{KvEntry, KvOp, Txn};
 use crate::election::keys::ElectionKeys;
 
 /// Records that the term of this token has begun, once, if our session still leads; tells how the one before it ended. `None` if the
@@ -18,22 +18,16 @@ pub(crate) async fn begin(
     token: u64,
 ) -> Result<Option<Predecessor>> {
     const OP: &str = "consul: record term";
-    if let Some(before) = recorder.recorded() {
-        return Ok(Some(before));
-    }
-    let (found, _) = client.kv_get(OP, keys.term()).await?;
-    let stored = found.as_ref().map(|found| &*found.value);
-    let (before, record) = recorder.attempt(token, stored);
-    if let Some(record) = record {
+    let read = async { Ok(client.kv_get(OP, keys.term()).await?.0) };
+    let write = async |found: Option<KvEntry>, record: Vec<u8>| {
         let unchanged = found.map_or(0, |found| found.modify_index);
         let put = KvOp::cas(keys.term(), unchanged, record);
         let steps = [KvOp::check_session(keys.leader(), session), put];
-        if let Txn::Refused(_) = client.txn(OP, &steps).await? {
-            return Ok(None);
-        }
-    }
-    recorder.succeeded();
-    Ok(Some(before))
+        Ok(matches!(client.txn(OP, &steps).await?, Txn::Done(_)))
+    };
+    recorder
+        .begin(token, read, |found| &found.value, write)
+        .await
 }
 
 /// Marks the last term as ended if it is that of this session, whose leader has stopped. Releases the lead in the same step, if the

@@ -13,18 +13,18 @@ use crate::reading::watcher::ConsulWatcher;
 impl Instancer for ConsulBackend {
     /// Also of services whose instances are all unwell.
     async fn services(&self) -> Result<Vec<ServiceName>> {
-        let read = self.client().services("consul: list services").await?;
+        let read = self.client.services("consul: list services").await?;
         Ok(read.services)
     }
 
     async fn watch_services(&self) -> Result<Option<Box<dyn ServicesWatcher>>> {
-        self.client().check_open("consul: watch services")?;
+        self.client.signal.check_open("consul: watch services")?;
         Ok(Some(Box::new(ConsulServicesWatcher::open(self))))
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
         let sent = self.clock.now();
-        let client = self.client();
+        let client = &self.client;
         let read = client
             .service_entries("consul: list service", service)
             .await?;

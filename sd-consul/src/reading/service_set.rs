@@ -120,7 +120,7 @@ impl Making {
         }
         let decoded = self.set.codec.decode_identified(service, identity, entry);
         let instance = match decoded {
-            Ok(Some(instance)) if self.found.len() < most => shared(instance, known),
+            Ok(Some(instance)) if self.found.len() < most => Snapshot::share(known, instance),
             Ok(_) => return,
             Err(reason) => {
                 self.skipped.push(Skipped::new(key, reason));
@@ -170,14 +170,6 @@ impl Making {
         Snapshot::ordered(set.service, revision, as_of, records)
             .with_withdrawn(withdrawn)
             .with_skipped(skipped)
-    }
-}
-
-fn shared(instance: Instance, known: Option<&Snapshot>) -> Arc<Instance> {
-    let known = known.and_then(|known| known.get(instance.id()));
-    match known.filter(|known| ***known == instance) {
-        Some(known) => Arc::clone(known),
-        None => Arc::new(instance),
     }
 }
 

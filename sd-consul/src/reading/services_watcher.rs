@@ -29,7 +29,7 @@ pub(crate) struct ConsulServicesWatcher {
 
 impl ConsulServicesWatcher {
     pub(crate) fn open(backend: &ConsulBackend) -> Self {
-        let client = backend.client();
+        let client = &backend.client;
         Self {
             client: Arc::clone(client),
             waiter: client.waiter(),

@@ -48,7 +48,7 @@ impl ConsulWatcher {
         service: &ServiceName,
         known: Option<&Snapshot>,
     ) -> Result<Self> {
-        let client = backend.client();
+        let client = &backend.client;
         let set = ServiceSet::new(service, client.config());
         let asked = backend.clock.now();
         let read = client.service_entries(OP, service).await?;

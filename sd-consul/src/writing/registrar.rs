@@ -64,7 +64,7 @@ impl Registrar for ConsulRegistrar {
         attempt: &Attempt,
     ) -> Result<Box<dyn Registration>> {
         const OP: &str = "consul: register";
-        self.client.check_open(OP)?;
+        self.client.signal.check_open(OP)?;
         let check = CheckDefinition::new(OP, self.client.config(), record, attempt.ttl)?;
         let definition = encode(OP, record, check)?;
         let (client, instance, id) = (Arc::clone(&self.client), record.clone(), record.record_id());
@@ -151,7 +151,7 @@ impl Registrar for ConsulRegistrar {
 
     async fn withdraw(&self, record: &RecordId) -> Result<()> {
         const OP: &str = "consul: withdraw";
-        self.client.check_open(OP)?;
+        self.client.signal.check_open(OP)?;
         let (client, id) = (Arc::clone(&self.client), record.clone());
         let removing = async move {
             let records = Records {

@@ -153,17 +153,6 @@ impl Registration for ConsulRegistration {
 
     async fn update(&self, record: &Instance) -> Result<()> {
         const OP: &str = "consul: update";
-        if record.record_id() != self.record {
-            return Err(Error::invalid_input(
-                OP,
-                "service, id and incarnation cannot change: register another instance",
-            ));
-        }
         self.put(OP, record).await
-    }
-
-    /// Consul does not report that an agent lost a record. The next renewal does.
-    async fn lost(&self) -> Error {
-        std::future::pending().await
     }
 }

@@ -314,6 +314,16 @@ impl Snapshot {
         self.0.instances.get(self.index_of(id)?)
     }
 
+    /// The instance as `known` has it, if there is an equal one, so that sets share what did not change and are compared fast. For
+    /// authors of backends.
+    pub fn share(known: Option<&Self>, instance: Instance) -> Arc<Instance> {
+        let same = known.and_then(|known| known.get(instance.id()));
+        match same.filter(|same| ***same == instance) {
+            Some(same) => Arc::clone(same),
+            None => Arc::new(instance),
+        }
+    }
+
     fn index_of(&self, id: &InstanceId) -> Option<usize> {
         let instances = &self.0.instances;
         instances

@@ -208,7 +208,8 @@ pub trait Registration: Debug + Send + Sync + 'static {
     /// A dropped call may have extended the record's life.
     async fn renew(&self) -> Result<Renewed>;
 
-    /// Replaces the record in place, for the same incarnation: readiness, weight, tags, metadata. An override stays as it is.
+    /// Replaces the record in place: readiness, weight, tags, metadata. An override stays as it is. The caller has checked that service,
+    /// id and incarnation are the same, and the record against [`Registrar::limits`].
     ///
     /// # Errors
     /// As [`renew`](Self::renew).
@@ -218,9 +219,11 @@ pub trait Registration: Debug + Send + Sync + 'static {
     async fn update(&self, record: &Instance) -> Result<()>;
 
     /// Returns when the server reports that the record is lost. Where a session keeps several records alive, each of their registrations
-    /// reports its end. Never returns if the server does not report losses: the next renewal then finds out. Cancel-safe: what a dropped
-    /// call missed, the next one returns.
-    async fn lost(&self) -> Error;
+    /// reports its end. Never returns, which is the default, if the server does not report losses: the next renewal then finds out.
+    /// Cancel-safe: what a dropped call missed, the next one returns.
+    async fn lost(&self) -> Error {
+        std::future::pending().await
+    }
 }
 
 /// What a renewal found.

@@ -99,7 +99,7 @@ impl ChangeFeed {
         loop {
             tokio::select! {
                 biased;
-                closed = self.client.closed(self.op) => return Err(closed),
+                closed = self.client.signal.closed(self.op) => return Err(closed),
                 answer = caught(self.stream.message()) => return match answer {
                     Ok(Some(answer)) => {
                         if answer.watch_id() == ALL_WATCHES {

@@ -7,8 +7,8 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use etcd_client::{
@@ -16,11 +16,9 @@ use etcd_client::{
     MaintenanceClient, ResponseHeader, TlsOptions, WatchClient,
 };
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use sd_core::sync::lock;
+use sd_backend::{CloseSignal, FileThread, SharedConnection, Unanswered};
 use sd_core::{Error, ErrorKind, Result};
-use tokio::sync::OnceCell;
-use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
+use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::{Endpoint, Uri};
 
@@ -42,29 +40,19 @@ const MOST_BYTES: usize = 1 << 30;
 /// Makes the connection that all requests share, when it is needed.
 pub(crate) struct Connector {
     config: EtcdConfig,
-    slot: Mutex<Arc<Slot>>,
-    /// Which endpoint goes first.
-    turn: AtomicUsize,
+    shared: SharedConnection<Member>,
+    /// Which endpoint goes first at first.
+    first: usize,
+    files: FileThread,
     addresses: Addresses,
     members: Arc<Members>,
 }
 
-/// A connection, once it was needed.
-#[derive(Default)]
-struct Slot {
-    member: OnceCell<Arc<Member>>,
-    retired: CancellationToken,
-}
-
 /// The connection that a request went out on.
-#[derive(Clone)]
-pub(crate) struct Connection {
-    slot: Arc<Slot>,
-    member: Arc<Member>,
-}
+pub(crate) type Connection = sd_backend::Connection<Member>;
 
 /// An endpoint that was connected to.
-struct Member {
+pub(crate) struct Member {
     endpoint: String,
     etcd: etcd_client::Client,
     progress_told: AtomicBool,
@@ -94,12 +82,13 @@ enum Failed {
 
 impl Connector {
     /// For a [checked](EtcdConfig::checked) configuration.
-    pub(crate) fn new(config: EtcdConfig) -> Self {
+    pub(crate) fn new(config: EtcdConfig, signal: &CloseSignal) -> Self {
         Self {
-            // Processes that name the same members should not all crowd the first.
-            turn: AtomicUsize::new(fastrand::usize(..)),
             config,
-            slot: Mutex::default(),
+            shared: SharedConnection::new(signal),
+            // Processes that name the same members should not all crowd the first.
+            first: fastrand::usize(..),
+            files: FileThread::default(),
             addresses: Addresses::of_system(),
             members: Arc::default(),
         }
@@ -111,27 +100,17 @@ impl Connector {
 
     /// Uses `connection` for nothing new.
     pub(crate) fn retire(&self, connection: &Connection) {
-        let mut slot = lock(&self.slot);
-        if Arc::ptr_eq(&slot, &connection.slot) {
-            std::mem::take(&mut *slot).retired.cancel();
-            self.turn.fetch_add(1, Ordering::Relaxed);
-        }
+        self.shared.retire(connection);
     }
 
-    /// Lets go of the connection.
-    pub(crate) fn let_go(&self) {
-        *lock(&self.slot) = Arc::default();
+    /// A request goes out on `connection` now.
+    pub(crate) fn unanswered<'a>(&'a self, connection: &'a Connection) -> Unanswered<'a, Member> {
+        Unanswered::new(&self.shared, connection, SUSPECT_AFTER)
     }
 
     /// The connection to use now; connects if there is none.
     pub(crate) async fn connection(&self, op: &'static str) -> Result<Connection> {
-        let slot = Arc::clone(&lock(&self.slot));
-        let member = slot
-            .member
-            .get_or_try_init(|| async { self.open(op).await.map(Arc::new) })
-            .await?;
-        let member = Arc::clone(member);
-        Ok(Connection { slot, member })
+        self.shared.get_or_connect(self.open(op)).await
     }
 
     /// The version that the member at one of the endpoints runs, asked for on a connection of its own.
@@ -151,7 +130,8 @@ impl Connector {
     /// Reads the files as they are now.
     async fn credentials(&self, op: &'static str) -> Result<Credentials> {
         let config = self.config.clone();
-        off_runtime(op, move || Credentials::read(&config))
+        self.files
+            .run(op, move || Credentials::read(&config))
             .await?
             // It was fine at the start, so it may be mended.
             .map_err(|error| Error::new(ErrorKind::Denied, op).with_source(error))
@@ -167,7 +147,8 @@ impl Connector {
             .get_mut(..named)
             .filter(|named| !named.is_empty())
         {
-            named.rotate_left(self.turn.load(Ordering::Relaxed) % named.len());
+            let turn = self.first.wrapping_add(self.shared.retirements());
+            named.rotate_left(turn % named.len());
         }
         let attempts = candidates.iter().map(|candidate| {
             let opening = self.open_endpoint(op, candidate, &credentials);
@@ -223,7 +204,9 @@ impl Connector {
             credentials.tls.clone(),
         );
         let url = candidate.url.clone();
-        let prepared = off_runtime(op, move || prepare(&config, &url, &reached_at, tls))
+        let prepared = self
+            .files
+            .run(op, move || prepare(&config, &url, &reached_at, tls))
             .await
             .and_then(|prepared| prepared.map_err(|error| translate(op, error)))
             .map_err(failed)?;
@@ -343,25 +326,16 @@ where
     }
 }
 
-impl Connection {
-    /// Returns when it is used for nothing new any more, perhaps because it is dead. Cancel-safe.
-    pub(crate) async fn retired(&self) {
-        self.slot.retired.cancelled().await;
-    }
-
-    pub(crate) fn is_retired(&self) -> bool {
-        self.slot.retired.is_cancelled()
-    }
-
+impl Member {
     pub(crate) fn endpoint(&self) -> &str {
-        &self.member.endpoint
+        &self.endpoint
     }
 
     /// Whether the server was seen to tell how far a watch is. Once it was, that stays.
     pub(crate) fn progress(&self) -> Progress {
-        if self.member.progress_told.load(Ordering::Relaxed) {
+        if self.progress_told.load(Ordering::Relaxed) {
             Progress::Told
-        } else if self.member.progress_never_told.load(Ordering::Relaxed) {
+        } else if self.progress_never_told.load(Ordering::Relaxed) {
             Progress::NeverTold
         } else {
             Progress::Unknown
@@ -371,74 +345,32 @@ impl Connection {
     pub(crate) fn note_progress(&self, seen: Progress) {
         let seen = match seen {
             Progress::Unknown => return,
-            Progress::Told => &self.member.progress_told,
-            Progress::NeverTold => &self.member.progress_never_told,
+            Progress::Told => &self.progress_told,
+            Progress::NeverTold => &self.progress_never_told,
         };
         seen.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn cluster(&self) -> ClusterClient {
-        self.member.etcd.cluster_client()
+        self.etcd.cluster_client()
     }
 
     pub(crate) fn maintenance(&self) -> MaintenanceClient {
-        self.member.etcd.maintenance_client()
+        self.etcd.maintenance_client()
     }
 
     pub(crate) fn kv(&self) -> KvClient {
-        self.member
-            .etcd
-            .kv_client()
-            .max_decoding_message_size(MOST_BYTES)
+        self.etcd.kv_client().max_decoding_message_size(MOST_BYTES)
     }
 
     pub(crate) fn lease(&self) -> LeaseClient {
-        self.member.etcd.lease_client()
+        self.etcd.lease_client()
     }
 
     pub(crate) fn watch(&self) -> WatchClient {
-        self.member
-            .etcd
+        self.etcd
             .watch_client()
             .max_decoding_message_size(MOST_BYTES)
-    }
-}
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Connection")
-    }
-}
-
-/// Retires the connection of a request that was dropped before its answer came: core gives up sooner than our own limit, and
-/// a server that does not answer must not be asked for ever.
-pub(crate) struct Unanswered<'a> {
-    connector: &'a Connector,
-    connection: Option<&'a Connection>,
-    since: Instant,
-}
-
-impl<'a> Unanswered<'a> {
-    pub(crate) fn new(connector: &'a Connector, connection: &'a Connection) -> Self {
-        Self {
-            connector,
-            connection: Some(connection),
-            since: Instant::now(),
-        }
-    }
-
-    pub(crate) fn done(mut self) {
-        self.connection = None;
-    }
-}
-
-impl Drop for Unanswered<'_> {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection
-            && self.since.elapsed() >= SUSPECT_AFTER
-        {
-            self.connector.retire(connection);
-        }
     }
 }
 
@@ -469,16 +401,6 @@ fn prepare(
     Ok(endpoint.tls_config(tls)?)
 }
 
-/// Does what blocks where no task waits for the thread.
-async fn off_runtime<T: Send + 'static>(
-    op: &'static str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Error::new(ErrorKind::Unavailable, op).with_source(error))
-}
-
 fn cause(error: &Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
@@ -486,9 +408,10 @@ fn cause(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use std::process::Command;
-    use std::sync::mpsc;
+    use std::sync::{Mutex, mpsc};
 
     use futures_util::future::{FutureExt, ready};
+    use sd_core::sync::lock;
     use sd_testing::required_env;
     use tokio::net::TcpListener;
     use tokio::time::timeout;
@@ -506,7 +429,7 @@ mod tests {
         let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
         assert!(made.success());
         let config = EtcdConfig::new(["127.0.0.1:1"]).with_password_file("u", &pipe);
-        let connector = Connector::new(config.checked().unwrap());
+        let connector = Connector::new(config.checked().unwrap(), &CloseSignal::new());
         let (write, told) = mpsc::channel::<()>();
         let writer = std::thread::spawn(move || {
             // Also if it is never told: then the runtime waits for us.
@@ -517,7 +440,7 @@ mod tests {
         let connecting = connector.connection("test");
         tokio::pin!(connecting);
         assert!(timeout(MOMENT, &mut connecting).await.is_err());
-        assert!(connector.slot.try_lock().is_ok());
+        assert!(connector.shared.current().is_none());
         write.send(()).unwrap();
         let error = connecting.await.err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.report());
@@ -543,7 +466,7 @@ mod tests {
             move |_, _| ready(Ok(lock(&told).clone())).boxed()
         };
         let config = EtcdConfig::new(["http://etcd.example:2379"]);
-        let mut connector = Connector::new(config.checked().unwrap());
+        let mut connector = Connector::new(config.checked().unwrap(), &CloseSignal::new());
         connector.addresses = Addresses::found_by(lookup);
         let error = connector.connection("test").await.err().unwrap();
         let report = error.report().to_string();

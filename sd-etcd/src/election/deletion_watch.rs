@@ -103,7 +103,7 @@ impl DeletionWatch {
         loop {
             let answer = tokio::select! {
                 biased;
-                closed = client.closed(op) => return Err(closed),
+                closed = client.signal.closed(op) => return Err(closed),
                 answer = caught(self.stream.message()) => answer,
                 () = self.connection.retired() => return Ok(Woken::Unsure),
             };

@@ -50,7 +50,7 @@ impl EtcdElector {
     /// An elector that connects when it is first used, and closes with the `shared` client.
     pub(crate) fn new(shared: Arc<Client>, clock: Arc<dyn Clock>) -> Self {
         Self {
-            client: shared.sibling(),
+            client: Arc::new(shared.sibling()),
             shared,
             clock,
             limits: Limits::new(SHORTEST_TTL..=LONGEST_TTL, MOST_VALUE_BYTES),

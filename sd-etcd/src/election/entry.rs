@@ -151,7 +151,7 @@ impl EtcdEntry {
                 return Ok(standing);
             }
             let ahead = match &state {
-                EntryState::Gone(_) => return Err(self.client().closed(op).await),
+                EntryState::Gone(_) => return Err(self.client().signal.closed(op).await),
                 EntryState::First => None,
                 EntryState::Behind(ahead) => Some(ahead),
             };
@@ -182,7 +182,7 @@ impl EtcdEntry {
 impl Entry for EtcdEntry {
     async fn standing(&self, seen: Option<&Standing>) -> Result<Standing> {
         const OP: &str = "etcd: standing";
-        self.client().check_open(OP)?;
+        self.client().signal.check_open(OP)?;
         if seen.is_none() {
             self.invalidate();
         }

@@ -1,8 +1,9 @@
 //! Writes to etcd that only the current leader can make.
 
 use etcd_client::{Compare, CompareOp};
+use sd_backend::backend_of;
 use sd_core::port::CandidateId;
-use sd_core::{ElectionName, Error, FencingToken, Registry, Result};
+use sd_core::{ElectionName, FencingToken, Registry, Result};
 
 use crate::backend::EtcdBackend;
 use crate::election::keys::ElectionKeys;
@@ -26,13 +27,7 @@ pub async fn leads(
     id: CandidateId,
     token: &FencingToken,
 ) -> Result<Compare> {
-    let backend: &EtcdBackend = registry.backend_as().ok_or_else(|| {
-        let other = registry.backend().name();
-        Error::invalid_input(
-            "etcd: guard write",
-            format!("this registry is over {other}: open it with sd_etcd::connect"),
-        )
-    })?;
+    let backend: &EtcdBackend = backend_of("etcd: guard write", registry, "sd_etcd::connect")?;
     let prefix = backend
         .client
         .config()

@@ -22,27 +22,15 @@ pub(crate) async fn begin(
 ) -> Result<Option<Predecessor>> {
     const OP: &str = "etcd: record term";
     let CandidateKey { client, keys, .. } = candidate;
-    if let Some(before) = recorder.recorded() {
-        return Ok(Some(before));
-    }
-    let found = read(client, OP, keys).await?;
-    let stored = found.as_ref().map(KeyValue::value);
-    let (before, record) = recorder.attempt(candidate.token().value(), stored);
-    if let Some(record) = record {
+    let write = async |found: Option<KeyValue>, record| {
+        let [there, ours] = candidate.is_there();
         let unchanged = unchanged_since(found.as_ref(), keys);
-        let conditions: Vec<Compare> = candidate
-            .is_there()
-            .into_iter()
-            .chain([unchanged])
-            .collect();
         let put = TxnOp::put(keys.term(), record, None);
-        let txn = Txn::new().when(conditions).and_then([put]);
-        if !client.txn(OP, &txn).await?.succeeded() {
-            return Ok(None);
-        }
-    }
-    recorder.succeeded();
-    Ok(Some(before))
+        let txn = Txn::new().when([there, ours, unchanged]).and_then([put]);
+        Ok(client.txn(OP, &txn).await?.succeeded())
+    };
+    let (token, read) = (candidate.token().value(), read(client, OP, keys));
+    recorder.begin(token, read, KeyValue::value, write).await
 }
 
 /// Marks the last term as ended if it is that of this lease, and deletes its entry in the same step.

@@ -151,13 +151,8 @@ impl ServiceSet {
         }) {
             return;
         }
-        let known = known.and_then(|known| known.get(instance.id()));
-        let shared = match known.filter(|known| ***known == instance) {
-            Some(known) => Arc::clone(known),
-            None => Arc::new(instance),
-        };
         let listed = Listed {
-            instance: shared,
+            instance: Snapshot::share(known, instance),
             create_revision,
         };
         self.folder(place).insert(place.suffix.into(), listed);

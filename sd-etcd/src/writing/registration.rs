@@ -115,12 +115,6 @@ impl Registration for EtcdRegistration {
 
     async fn update(&self, record: &Instance) -> Result<()> {
         const OP: &str = "etcd: update";
-        if record.record_id() != self.record {
-            return Err(Error::invalid_input(
-                OP,
-                "service, id and incarnation cannot change: register another instance",
-            ));
-        }
         let value = self.layout.encode(OP, record)?;
         let key = self.key.as_str();
         let attached = PutOptions::new().with_lease(self.lease);
@@ -138,10 +132,5 @@ impl Registration for EtcdRegistration {
             return Ok(());
         }
         self.check_ours(OP, found(&answer).as_ref()).map(drop)
-    }
-
-    /// etcd does not report that a lease has expired. The next renewal does.
-    async fn lost(&self) -> Error {
-        std::future::pending().await
     }
 }

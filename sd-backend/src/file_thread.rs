@@ -1,0 +1,149 @@
+//! Reads files on a thread of their own.
+//!
+//! A file can hang: on a network share, or as a pipe that no program writes to. No thread of a runtime may wait for it then. The
+//! runtimes' own pools for blocking work are no place for it either: a runtime that is shut down waits for what it runs there, and
+//! the other runtimes that use the same client would lose what they asked for.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use sd_core::{Error, ErrorKind, Result};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::rules::Rules;
+
+/// Runs one piece of work at a time, so that files that hang hold up one thread and no more.
+#[derive(Debug)]
+pub struct FileThread(Arc<Semaphore>);
+
+impl Default for FileThread {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+}
+
+impl FileThread {
+    /// Runs `work` after all that was begun before.
+    ///
+    /// # Cancel safety
+    /// Safe: work that has begun is carried out, other work is not.
+    ///
+    /// # Errors
+    /// `Unavailable` if there is no thread to be had, or `work` panics.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        op: &'static str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        let permit = Arc::clone(&self.0).acquire_owned().await;
+        let (tell, told) = oneshot::channel();
+        let spawned = spawn(move || {
+            let _permit = permit;
+            // Fails if the caller has given up.
+            let _ = tell.send(work());
+        });
+        let done = match spawned {
+            Ok(()) => told.await.map_err(|_| panicked()),
+            Err(error) => Err(error),
+        };
+        done.map_err(|error| Error::new(ErrorKind::Unavailable, op).with_source(error))
+    }
+}
+
+impl Rules {
+    /// Runs `read`, which reads the files that the settings `keys` name, before a backend is opened: a wrong one is told at the start.
+    /// Blocks, but not longer than `limit`.
+    ///
+    /// # Errors
+    /// Those of `read`. `InvalidInput` names `keys` if it takes longer, or panics, or if there is no thread to be had.
+    pub fn read_within<T: Send + 'static>(
+        &self,
+        keys: &str,
+        limit: Duration,
+        read: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        run_within(limit, read).unwrap_or_else(|error| Err(self.broken(keys, error)))
+    }
+}
+
+/// Runs `work` and blocks until it is done, but no longer than `limit`.
+fn run_within<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let (tell, told) = mpsc::sync_channel(1);
+    spawn(move || {
+        // Fails if the caller has given up.
+        let _ = tell.send(work());
+    })?;
+    told.recv_timeout(limit).map_err(|error| match error {
+        RecvTimeoutError::Timeout => io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("the files were not read within {limit:?}: look for one that hangs"),
+        ),
+        RecvTimeoutError::Disconnected => panicked(),
+    })
+}
+
+fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let thread = thread::Builder::new().name("sd files".to_owned());
+    thread.spawn(work).map(drop)
+}
+
+fn panicked() -> io::Error {
+    io::Error::other("the thread that reads files panicked")
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_is_done_in_order_and_what_nobody_waits_for_before_it_began_is_not_done() {
+        let files = FileThread::default();
+        let (go, gate) = mpsc::channel::<()>();
+        let mut first = Box::pin(files.run("test", move || gate.recv()));
+        assert!(first.as_mut().now_or_never().is_none());
+        let (began, abandoned) = mpsc::channel::<()>();
+        let second = files.run("test", move || began.send(()));
+        assert!(second.now_or_never().is_none());
+        // Nothing is sent, because what would have sent it is gone.
+        assert!(abandoned.recv().is_err());
+        go.send(()).unwrap();
+        assert_eq!(first.await.unwrap(), Ok(()));
+        assert_eq!(files.run("test", || 3).await.unwrap(), 3);
+        assert!(files.run("test", || panic!("of the test")).await.is_err());
+        assert_eq!(files.run("test", || 4).await.unwrap(), 4);
+    }
+
+    #[test]
+    fn a_file_that_hangs_and_one_that_makes_its_reader_panic_are_refused_by_their_keys() {
+        const RULES: Rules = Rules::new("newdb: configuration");
+        let limit = Duration::from_millis(50);
+        let (_go, gate) = mpsc::channel::<()>();
+        let hanging = RULES.read_within("ca", limit, move || Ok(gate.recv()));
+        let panicking = RULES.read_within("ca", limit * 100, || -> Result<()> {
+            panic!("of the test")
+        });
+        for (error, why) in [
+            (
+                hanging.unwrap_err(),
+                "ca: the files were not read within 50ms",
+            ),
+            (
+                panicking.unwrap_err(),
+                "ca: the thread that reads files panicked",
+            ),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            let report = error.report().to_string();
+            assert!(report.contains(why), "{report}");
+        }
+        assert_eq!(RULES.read_within("ca", limit * 100, || Ok(3)).unwrap(), 3);
+    }
+}
