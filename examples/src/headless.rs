@@ -8,7 +8,7 @@ use std::ops::Range;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
 
-const COPIES: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
+const COPIES: [Ipv4Addr; 2] = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2)];
 /// How often a port is tried that may be taken at one of the addresses.
 const ATTEMPTS: usize = 100;
 

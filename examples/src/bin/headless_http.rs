@@ -49,7 +49,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let answer = urls
             .call(&retry, |endpoint| {
                 let (http, url) = (http.clone(), endpoint.value().clone());
-                async move { http.get(&url).send().await?.text().await }
+                async move { http.get(url.as_str()).send().await?.text().await }
             })
             .await?;
         println!("{answer}");

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hickory_resolver::proto::rr::{Name, RecordType};
-use sd_core::Result;
+use sd_core::{ErrorKind, Printable, Result};
 use tracing::debug;
 
 use crate::client::answer::Step;
@@ -73,11 +73,8 @@ impl Destination {
     pub(crate) async fn ask(&self, name: &Name, wanted: RecordType) -> Result<Step, Failure> {
         let first = self.first.load(Ordering::Relaxed);
         let mut failed: Option<Failure> = None;
-        for offset in 0..self.resolvers.len() {
-            let index = (first + offset) % self.resolvers.len();
-            let Some(resolver) = self.resolvers.get(index) else {
-                continue;
-            };
+        let resolvers = self.resolvers.iter().enumerate().cycle();
+        for (index, resolver) in resolvers.skip(first).take(self.resolvers.len()) {
             match resolver.ask(name, wanted).await {
                 Ok(step) => {
                     self.first.store(index, Ordering::Relaxed);
@@ -85,7 +82,8 @@ impl Destination {
                 }
                 Err(failure) => {
                     let (resolver, name) = (resolver.address(), name.to_ascii());
-                    debug!(%resolver, name, %wanted, why = failure.why, "no answer");
+                    let shown = Printable(&failure.why);
+                    debug!(%resolver, name, %wanted, why = %shown, "no answer");
                     let why = format!("{resolver}, asked for {wanted} of {name}: {}", failure.why);
                     let why = match &failed {
                         Some(earlier) => format!("{}; {why}", earlier.why),
@@ -95,8 +93,6 @@ impl Destination {
                 }
             }
         }
-        Err(failed.unwrap_or_else(|| {
-            Failure::new(sd_core::ErrorKind::Unavailable, "there is no resolver")
-        }))
+        Err(failed.unwrap_or_else(|| Failure::new(ErrorKind::Unavailable, "there is no resolver")))
     }
 }

@@ -55,6 +55,10 @@ impl Tls {
 /// Without the feature, settings that ask for TLS are refused before.
 #[cfg(not(feature = "tls"))]
 impl Tls {
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "with the feature, a file may not be readable"
+    )]
     pub(crate) fn read(_config: &DnsConfig) -> Result<Self> {
         Ok(Self {})
     }
@@ -63,6 +67,10 @@ impl Tls {
 impl Tls {
     /// # Errors
     /// The client crate finds no settings of its own.
+    #[cfg_attr(
+        not(feature = "tls"),
+        expect(clippy::unused_self, reason = "without the feature, it holds nothing")
+    )]
     pub(crate) fn for_resolver(&self) -> Result<TlsConfig> {
         let tls = TlsConfig::new().map_err(|error| RULES.broken("transport", error))?;
         #[cfg(feature = "tls")]

@@ -28,6 +28,10 @@ pub(crate) struct Settings {
     /// Empty for those of the system.
     pub(crate) resolvers: Vec<SocketAddr>,
     pub(crate) transport: Transport,
+    #[cfg_attr(
+        not(feature = "tls"),
+        expect(dead_code, reason = "it is only for TLS, and refused without it")
+    )]
     pub(crate) server_name: Option<Arc<str>>,
 }
 

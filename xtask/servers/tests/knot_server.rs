@@ -1,5 +1,4 @@
 //! The test kit runs this Knot DNS.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::sync::Arc;
 use std::time::Duration;
