@@ -10,7 +10,7 @@ use sd_testing::{ServerProcess, required_env};
 use serde_json::{Value, json};
 use server_programs::{Etcd, LocalServer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::beating::{Beating, signal};
 use crate::electing::{ELECTION, elect, is, time};
@@ -372,4 +372,20 @@ async fn a_candidate_without_a_registry_says_why_it_waits_and_ends_when_it_is_to
         line.contains("who leads") && line.contains("try: "),
         "{line}"
     );
+}
+
+/// Nothing was asked of it that could leave anything, but that is not known of every registry.
+#[tokio::test]
+async fn a_candidate_that_is_told_to_end_before_its_registry_answers_does_not_say_that_it_left() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let registry = format!("etcd://{}/services", silent.local_addr().unwrap());
+    let elect = Running::start(&registry, &["elect", ELECTION, "--json"]);
+    let (_held, _) = silent.accept().await.unwrap();
+    let asked = BootClock.now();
+    elect.signal(Signal::INT);
+    let (status, _, stderr) = elect.end().await;
+    assert_eq!(status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("cannot leave"), "{stderr}");
+    let took = BootClock.now().since(asked);
+    assert!(took < 2 * SLACK, "{took:?}");
 }
