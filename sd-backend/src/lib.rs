@@ -9,7 +9,7 @@ mod tls;
 mod url;
 mod without_input;
 
-pub use crate::hint::with_hint;
+pub use crate::hint::{hint_in, hinted, is_other_server, other_server, with_hint};
 pub use crate::rules::Rules;
 pub use crate::secret::Secret;
 pub use crate::servers::Servers;

@@ -16,6 +16,7 @@ use etcd_client::{
     MaintenanceClient, ResponseHeader, TlsOptions, WatchClient,
 };
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use sd_backend::{is_other_server, other_server};
 use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result};
 use tokio::sync::OnceCell;
@@ -26,7 +27,7 @@ use tonic::transport::{Endpoint, Uri};
 
 use crate::client::addresses::{Addresses, Reached};
 use crate::client::credentials::Credentials;
-use crate::client::error::{caught, is_login_needless, translate};
+use crate::client::error::{EXPECTED, caught, is_login_needless, translate};
 use crate::client::members::{Candidate, Members};
 use crate::config::EtcdConfig;
 
@@ -305,6 +306,9 @@ impl Failed {
     fn into_error(self, op: &'static str) -> Error {
         match self {
             Self::Unreachable(why) => Error::new(ErrorKind::Unavailable, op).because(why),
+            Self::NoEtcd(error, said) if is_other_server(&error) => {
+                Error::new(error.kind(), op).with_source(other_server(EXPECTED, said))
+            }
             Self::NoEtcd(error, said) => Error::new(error.kind(), op).because(said),
             Self::Refused(error) => error,
         }
@@ -480,7 +484,12 @@ async fn off_runtime<T: Send + 'static>(
 }
 
 fn cause(error: &Error) -> String {
-    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+    let mut cause = std::error::Error::source(error);
+    if is_other_server(error) {
+        // It is said once for all endpoints.
+        cause = cause.and_then(std::error::Error::source);
+    }
+    cause.map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 #[cfg(test)]
