@@ -87,7 +87,7 @@ pub(crate) async fn read_folders(
 }
 
 /// What a key has between `start` and the next slash; `None` if there is no slash.
-fn folder<'a>(start: &str, key: &'a [u8]) -> Option<&'a [u8]> {
+pub(crate) fn folder<'a>(start: &str, key: &'a [u8]) -> Option<&'a [u8]> {
     let name = key.strip_prefix(start.as_bytes())?;
     let length = name.iter().position(|byte| *byte == b'/')?;
     name.get(..length)

@@ -1,6 +1,7 @@
 //! The feed of the list of services: watch from now on, read all keys, then apply what the watch tells.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,7 +10,7 @@ use sd_core::{Result, ServiceName};
 
 use crate::backend::EtcdBackend;
 use crate::client::change_feed::ChangeFeed;
-use crate::client::range::read_keys;
+use crate::client::range::{folder, read_keys};
 use crate::codec::Layout;
 
 const OP: &str = "etcd: watch services";
@@ -27,6 +28,10 @@ pub(crate) struct EtcdServicesWatcher {
 struct ServiceKeys {
     layout: Layout,
     keys: BTreeMap<ServiceName, HashSet<Vec<u8>>>,
+    /// Keys that are of no service, by what is counted of them: their folder, or they themselves in none. Of both only hashes are kept:
+    /// they may be as long as a value.
+    others: HashMap<u64, HashSet<u64>>,
+    hasher: RandomState,
 }
 
 impl ServiceKeys {
@@ -34,17 +39,36 @@ impl ServiceKeys {
         Self {
             layout: layout.clone(),
             keys: BTreeMap::new(),
+            others: HashMap::new(),
+            hasher: RandomState::new(),
         }
+    }
+
+    /// What is counted of a key that is of no service, and the key.
+    fn other(&self, key: &[u8]) -> (u64, u64) {
+        let (start, _) = self.layout.all();
+        let counted = folder(&start, key).unwrap_or(key);
+        (self.hasher.hash_one(counted), self.hasher.hash_one(key))
     }
 
     fn put(&mut self, key: &[u8]) {
         if let Some(service) = self.layout.service_of(key) {
             self.keys.entry(service).or_default().insert(key.to_vec());
+            return;
         }
+        let (counted, key) = self.other(key);
+        self.others.entry(counted).or_default().insert(key);
     }
 
     fn delete(&mut self, key: &[u8]) {
         let Some(service) = self.layout.service_of(key) else {
+            let (counted, key) = self.other(key);
+            if let Some(keys) = self.others.get_mut(&counted) {
+                keys.remove(&key);
+                if keys.is_empty() {
+                    self.others.remove(&counted);
+                }
+            }
             return;
         };
         if let Some(keys) = self.keys.get_mut(&service) {
@@ -96,6 +120,10 @@ impl ServicesWatcher for EtcdServicesWatcher {
         Ok(self.keys.services())
     }
 
+    fn unlisted(&self) -> usize {
+        self.keys.others.len()
+    }
+
     fn silence_limit(&self) -> Duration {
         self.feed.silence_limit()
     }
@@ -116,6 +144,7 @@ mod tests {
             "/p/a/2",
             "/p/no service",
             "/p/\u{1b}/1",
+            "/p/\u{1b}/2",
         ] {
             keys.put(key.as_bytes());
         }
@@ -124,6 +153,13 @@ mod tests {
             names.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         assert_eq!(names(&keys), ["a", "b"]);
+        // A key in no folder, and a folder with two.
+        assert_eq!(keys.others.len(), 2);
+        keys.delete("/p/\u{1b}/1".as_bytes());
+        assert_eq!(keys.others.len(), 2);
+        keys.delete("/p/\u{1b}/2".as_bytes());
+        keys.delete("/p/\u{1b}/3".as_bytes());
+        assert_eq!(keys.others.len(), 1);
         keys.delete(b"/p/a/2");
         keys.delete(b"/p/a/never-seen");
         assert_eq!(names(&keys), ["a", "b"]);

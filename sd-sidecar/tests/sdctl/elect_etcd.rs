@@ -1,6 +1,5 @@
 //! Against a real etcd: two of them want to lead, and the command of one is dead before the other leads.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -9,11 +8,11 @@ use sd_core::clock::{BootClock, Clock, Moment};
 use sd_testing::{ServerProcess, required_env};
 use serde_json::{Value, json};
 use server_programs::{Etcd, LocalServer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 use crate::beating::{Beating, signal};
 use crate::electing::{ELECTION, elect, is, time};
+use crate::gateway::ask;
 use crate::running::{Running, sdctl, sdctl_json};
 
 const TTL: Duration = Duration::from_secs(3);
@@ -288,23 +287,6 @@ async fn a_wrong_password_is_told_at_once() {
     let line = crate::running::failure(&elect);
     assert!(line.contains("denied") && !line.contains("wrong"), "{line}");
     assert!(took < 2 * SLACK, "{took:?}");
-}
-
-/// Asks etcd's JSON gateway, as an operator would.
-async fn ask(server: SocketAddr, what: &str, request: &Value) -> Value {
-    let mut stream = TcpStream::connect(server).await.unwrap();
-    let body = request.to_string();
-    let head = format!(
-        "POST /v3/{what} HTTP/1.0\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    let request = head + &body;
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.contains(" 200 OK"), "{answer}");
-    serde_json::from_str(body).unwrap()
 }
 
 #[tokio::test]
