@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use sd_core::{Endpoint, Incarnation, Instance, InstanceId, ServiceName};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::codec::gokit::SCHEME;
+use crate::codec::unreadable::json;
 use crate::config::format::Format;
 
 /// The scheme of the endpoint that is taken where an instance has several.
@@ -135,10 +135,6 @@ pub(crate) fn decode(
             Ok(instance)
         }
     }
-}
-
-fn json<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
-    serde_json::from_slice(value).map_err(|error| error.to_string())
 }
 
 fn check_name(stored: &str, expected: &str) -> Result<(), String> {
