@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
+use etcd_client::KeyValue;
 use sd_core::port::ServicesWatcher;
 use sd_core::{Instancer, Result, ServiceList, ServiceName, Snapshot, Watcher};
 use tracing::info;
 
 use crate::backend::EtcdBackend;
-use crate::client::range::read_folders;
+use crate::client::range::{read_folders, read_keys};
 use crate::config::format::Format;
 use crate::reading::full_read::read_service;
-use crate::reading::services_watcher::EtcdServicesWatcher;
+use crate::reading::services_watcher::{EtcdServicesWatcher, ServiceKeys};
 use crate::reading::watcher::EtcdWatcher;
 
 #[async_trait]
@@ -23,6 +24,12 @@ impl Instancer for EtcdBackend {
     async fn list_services(&self) -> Result<ServiceList> {
         const OP: &str = "etcd: list services";
         let (all, end) = self.layout.all();
+        if self.layout.has_one_key() {
+            let new = || ServiceKeys::new(&self.layout);
+            let put = |keys: &mut ServiceKeys, entry: &KeyValue| keys.put(entry.key());
+            let (keys, _) = read_keys(&self.client, OP, (&all, &end), new, put).await?;
+            return Ok(keys.list());
+        }
         let folders = read_folders(&self.client, OP, (&all, &end)).await?;
         // Other programs' keys may lie here, too. A service may have our folder and go-kit's.
         let mut services = BTreeSet::new();

@@ -9,7 +9,7 @@ use sd_core::{Instance, InstanceId, Revision, ServiceName, Skipped, Snapshot};
 
 use crate::client::answer::Position;
 use crate::codec::overrides::{self, StoredOverride};
-use crate::codec::{Folders, Origin, Place, Record, is_json};
+use crate::codec::{Folders, Origin, Place, Record, apisix, is_json};
 use crate::reading::unread::Unread;
 
 type Found = BTreeMap<Box<str>, Listed>;
@@ -80,8 +80,11 @@ impl ServiceSet {
         origin: Origin,
         known: Option<&Snapshot>,
     ) {
+        if self.folders.has_one_key() {
+            return self.put_all(key, value, origin, known);
+        }
         let Some(place) = self.folders.place(key) else {
-            return self.skip(key, None, "the key is not UTF-8".to_owned());
+            return self.skip(key, None, "the key is not UTF-8");
         };
         if Folders::is_foreign(place, value) {
             return self.delete(key);
@@ -94,7 +97,7 @@ impl ServiceSet {
         }
         let record = match self.folders.decode(&self.service, place, value, origin) {
             Ok(record) => record,
-            Err(reason) => return self.skip(key, Some(place), reason),
+            Err(reason) => return self.skip(key, Some(place), &reason),
         };
         self.changed |= self.skipped.remove(&text(key));
         match record {
@@ -104,6 +107,33 @@ impl ServiceSet {
                 self.withdrawn.push(instance.id().clone());
             }
         }
+    }
+
+    /// Takes all instances, which one key holds.
+    fn put_all(&mut self, key: &[u8], value: &[u8], origin: Origin, known: Option<&Snapshot>) {
+        self.skipped = Unread::default();
+        let nodes = apisix::decode(&self.service, value, origin.run());
+        let nodes = nodes.unwrap_or_else(|reason| {
+            self.skip(key, None, &reason);
+            apisix::Nodes::default()
+        });
+        for (at, reason) in nodes.skipped {
+            self.skipped
+                .add(&format!("{}: node {at}", text(key)), &reason);
+        }
+        let mut before = std::mem::take(&mut self.ours);
+        for instance in nodes.instances {
+            let suffix = instance.id().clone();
+            if let Some(listed) = before.remove(suffix.as_str()) {
+                self.ours.insert(suffix.as_str().into(), listed);
+            }
+            let place = Place {
+                is_ours: true,
+                suffix: suffix.as_str(),
+            };
+            self.insert(place, instance, origin.create_revision, known);
+        }
+        self.changed = true;
     }
 
     fn folder(&mut self, place: Place<'_>) -> &mut Found {
@@ -129,7 +159,7 @@ impl ServiceSet {
             }
             Err(reason) => {
                 self.forget_override(record);
-                self.skip(key, Some(place), reason);
+                self.skip(key, Some(place), &reason);
             }
         }
     }
@@ -164,15 +194,21 @@ impl ServiceSet {
         self.changed = true;
     }
 
-    fn skip(&mut self, key: &[u8], place: Option<Place<'_>>, reason: String) {
+    fn skip(&mut self, key: &[u8], place: Option<Place<'_>>, reason: &str) {
         if let Some(place) = place {
             self.remove(place);
         }
-        self.changed |= self.skipped.add(&text(key), &reason);
+        self.changed |= self.skipped.add(&text(key), reason);
     }
 
     /// Forgets a key that was deleted.
     pub(crate) fn delete(&mut self, key: &[u8]) {
+        if self.folders.has_one_key() {
+            self.changed |= !self.ours.is_empty() || self.skipped.count() > 0;
+            self.ours.clear();
+            self.skipped = Unread::default();
+            return;
+        }
         self.changed |= self.skipped.remove(&text(key));
         if let Some(place) = self.folders.place(key) {
             self.remove(place);
@@ -361,6 +397,37 @@ mod tests {
         assert!(taken(&mut set).skipped().is_empty());
         set.delete(b"/p/s/never-seen");
         assert!(!set.is_changed());
+    }
+
+    #[test]
+    fn one_key_may_hold_all_instances() {
+        let service = ServiceName::new("1").unwrap();
+        let folders = Layout::new("/apisix/upstreams", Format::Apisix).folders(&service);
+        let mut set = ServiceSet::new(service, folders);
+        let key = b"/apisix/upstreams/1";
+        put(
+            &mut set,
+            key,
+            br#"{"nodes":{"a:1":1,"b:1":1,"c:x":1}}"#,
+            None,
+        );
+        let first = taken(&mut set);
+        assert_eq!((first.len(), first.skipped_count()), (2, 1));
+        assert_eq!(first.skipped()[0].key, "/apisix/upstreams/1: node c:x");
+        put(&mut set, key, br#"{"nodes":{"b:1":1,"d:1":2}}"#, None);
+        assert!(set.is_changed());
+        let second = taken(&mut set);
+        assert_eq!((second.len(), second.skipped_count()), (2, 0));
+        assert!(Arc::ptr_eq(&first.instances()[1], &second.instances()[0]));
+        put(&mut set, key, br#"{"nodes":7}"#, None);
+        let third = taken(&mut set);
+        assert_eq!((third.len(), third.skipped_count()), (0, 1));
+        put(&mut set, key, br#"{"nodes":{"b:1":1,"c:x":1}}"#, None);
+        taken(&mut set);
+        set.delete(key);
+        assert!(set.is_changed());
+        let gone = taken(&mut set);
+        assert_eq!((gone.len(), gone.skipped_count()), (0, 0));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sd_core::port::ServicesWatcher;
-use sd_core::{Result, ServiceName};
+use sd_core::{Result, ServiceList, ServiceName};
 
 use crate::backend::EtcdBackend;
 use crate::client::change_feed::ChangeFeed;
@@ -25,7 +25,7 @@ pub(crate) struct EtcdServicesWatcher {
 
 /// The keys of each service. A service is there as long as one of its keys is.
 #[derive(Debug)]
-struct ServiceKeys {
+pub(super) struct ServiceKeys {
     layout: Layout,
     keys: BTreeMap<ServiceName, HashSet<Vec<u8>>>,
     /// Keys that are of no service, by what is counted of them: their folder, or they themselves in none. Of both only hashes are kept:
@@ -35,7 +35,7 @@ struct ServiceKeys {
 }
 
 impl ServiceKeys {
-    fn new(layout: &Layout) -> Self {
+    pub(super) fn new(layout: &Layout) -> Self {
         Self {
             layout: layout.clone(),
             keys: BTreeMap::new(),
@@ -51,7 +51,10 @@ impl ServiceKeys {
         (self.hasher.hash_one(counted), self.hasher.hash_one(key))
     }
 
-    fn put(&mut self, key: &[u8]) {
+    pub(super) fn put(&mut self, key: &[u8]) {
+        if self.layout.is_placeholder(key) {
+            return;
+        }
         if let Some(service) = self.layout.service_of(key) {
             self.keys.entry(service).or_default().insert(key.to_vec());
             return;
@@ -81,6 +84,11 @@ impl ServiceKeys {
 
     fn services(&self) -> Vec<ServiceName> {
         self.keys.keys().cloned().collect()
+    }
+
+    /// The services, and how much else there is.
+    pub(super) fn list(&self) -> ServiceList {
+        ServiceList::from(self.services()).with_unlisted(self.others.len())
     }
 }
 
@@ -133,6 +141,23 @@ impl ServicesWatcher for EtcdServicesWatcher {
 mod tests {
     use super::*;
     use crate::config::format::Format;
+
+    #[test]
+    fn a_key_may_be_a_service_itself() {
+        let mut keys = ServiceKeys::new(&Layout::new("/apisix/upstreams", Format::Apisix));
+        for key in [
+            "/apisix/upstreams/",
+            "/apisix/upstreams/1",
+            "/apisix/upstreams/a\u{1b}",
+        ] {
+            keys.put(key.as_bytes());
+        }
+        let list = keys.list();
+        assert_eq!(list.services[0].as_str(), "1");
+        assert_eq!((list.services.len(), list.unlisted), (1, 1));
+        keys.delete(b"/apisix/upstreams/1");
+        assert!(keys.services().is_empty());
+    }
 
     #[test]
     fn a_service_is_listed_as_long_as_one_of_its_keys_is_there() {
