@@ -7,8 +7,8 @@ use sd_core::{Error, ErrorKind, panics};
 use tonic::{Code, Status};
 
 /// What to do when etcd takes no value any more.
-pub(crate) const FULL: &str = "etcd's database is full: make room with etcdctl compact REVISION, then etcdctl defrag --cluster, and end the \
-                              alarm with etcdctl alarm disarm; or give etcd a larger --quota-backend-bytes";
+pub(crate) const FULL: &str = "etcd's database is full: make room with etcdctl compact REVISION, then etcdctl defrag --cluster, and end \
+                              the alarm with etcdctl alarm disarm; or give etcd a larger --quota-backend-bytes";
 
 /// What should answer.
 pub(crate) const EXPECTED: &str = "etcd";
