@@ -1,4 +1,4 @@
-//! What to look at when a server cannot be reached. The libraries' words say what happened, not what to do.
+//! What to do when a server cannot be reached or does not do what is asked. The libraries' words say what happened, not what to do.
 
 use std::error::Error;
 use std::fmt;
@@ -78,9 +78,65 @@ pub fn with_hint(error: impl Into<AnyError>) -> AnyError {
     }
     let says = |words: &&(&[&str], _)| words.0.iter().any(|words| text.contains(words));
     match HINTS.iter().find(says) {
-        Some((_, hint)) => Box::new(Hinted { hint, error }),
+        Some((_, hint)) => hinted(hint, error),
         None => error,
     }
+}
+
+/// An error as a cause of ours, after a sentence that says what to do.
+pub fn hinted(hint: &'static str, error: impl Into<AnyError>) -> AnyError {
+    let error = error.into();
+    Box::new(Hinted { hint, error })
+}
+
+/// What is known of a server that answers as no server of its kind does.
+#[derive(Debug)]
+struct OtherServer {
+    expected: &'static str,
+    said: AnyError,
+}
+
+impl fmt::Display for OtherServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "what answers there is no {}", self.expected)?;
+        f.write_str(", or a proxy that does not pass this on")
+    }
+}
+
+impl Error for OtherServer {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.said)
+    }
+}
+
+/// What something `said` that answers as no server of the `expected` kind does, as a cause of ours.
+pub fn other_server(expected: &'static str, said: impl Into<AnyError>) -> AnyError {
+    let said = said.into();
+    Box::new(OtherServer { expected, said })
+}
+
+/// Whether something else seems to answer than the server that was asked.
+pub fn is_other_server(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<OtherServer>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// The sentence that says what to do, if an error or one of its causes has one.
+pub fn hint_in<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a str> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(hinted) = error.downcast_ref::<Hinted>() {
+            return Some(hinted.hint);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 #[cfg(test)]
@@ -92,6 +148,22 @@ mod tests {
     fn report(error: AnyError) -> String {
         let error = Error::new(ErrorKind::Unavailable, "test").with_source(error);
         error.report().to_string()
+    }
+
+    #[test]
+    fn what_is_no_server_of_its_kind_is_known_by_its_error() {
+        let cause =
+            Error::new(ErrorKind::Rejected, "list").with_source(other_server("etcd", "404"));
+        let outer = Error::new(ErrorKind::Rejected, "watch").with_source(cause);
+        assert!(is_other_server(&outer));
+        let report = outer.report().to_string();
+        assert!(
+            report.contains("no etcd") && report.ends_with(": 404"),
+            "{report}"
+        );
+        assert!(!is_other_server(
+            &Error::new(ErrorKind::Rejected, "list").because("404")
+        ));
     }
 
     #[test]
@@ -126,6 +198,11 @@ mod tests {
             let (hint, words) = (report.find(hint).unwrap(), report.find(words).unwrap());
             assert!(hint < words, "{report}");
         }
+        let cause = Error::new(ErrorKind::Unavailable, "cause")
+            .with_source(hinted("look there", "connection refused"));
+        assert_eq!(hint_in(&cause), Some("look there"));
+        let unknown = Error::new(ErrorKind::Unavailable, "cause").because("connection refused");
+        assert_eq!(hint_in(&unknown), None);
         assert_eq!(
             report(with_hint("connection refused")),
             "test: unavailable: connection refused"

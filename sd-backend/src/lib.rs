@@ -17,7 +17,7 @@ mod without_input;
 pub use crate::backend_of::backend_of;
 pub use crate::close_signal::CloseSignal;
 pub use crate::file_thread::FileThread;
-pub use crate::hint::with_hint;
+pub use crate::hint::{hint_in, hinted, is_other_server, other_server, with_hint};
 pub use crate::rules::Rules;
 pub use crate::secret::Secret;
 pub use crate::servers::Servers;

@@ -33,6 +33,10 @@ impl RegistryUrl {
     /// by commas and may lack a port. An IPv6 address needs brackets. User name, password and path may be percent-encoded. `/`,
     /// `?` and `#` in a user name or password must be, and so must `@` after the hosts. An empty user name or password is none.
     ///
+    /// Where the host was forgotten, as in `newdb://alice:12345`, a password that is a number up to 65535 cannot be told from a port, and
+    /// is read as one. It is an error after `root`, `admin`, `administrator`, `user` and `username`. A host of such a name with a port
+    /// needs a dot at its end, as in `newdb://root.:12345`.
+    ///
     /// # Errors
     /// `InvalidInput` says what is wrong, and repeats nothing of the text but a scheme: any other part may hold a secret that was put
     /// in the wrong place.
@@ -93,6 +97,13 @@ impl RegistryUrl {
             .filter(|_| !hosts.is_empty())
             .map(str::to_owned)
             .collect();
+        if user.is_none() && hosts.iter().any(|host| is_user(host)) {
+            return Err(wrong(
+                "has a user name where a host is expected: write user:password@host:port, or, for a host that has such a name, host.:port \
+                 with a dot at its end"
+                    .into(),
+            ));
+        }
         if let Some(at) = hosts.iter().position(|host| !is_host(host)) {
             return Err(wrong(format!(
                 "number {} of the hosts is no host: write host, host:port or [ipv6]:port, and user name and password before an '@'",
@@ -231,6 +242,15 @@ fn is_host(text: &str) -> bool {
     host_is_good && port_is_good
 }
 
+/// What people call users, and hosts that keep a registry hardly ever.
+const USERS: [&str; 5] = ["admin", "administrator", "root", "user", "username"];
+
+/// Whether this is rather a user name with a password of digits than a host with its port. By the digits alone they cannot be told apart.
+fn is_user(text: &str) -> bool {
+    text.split_once(':')
+        .is_some_and(|(name, _)| USERS.iter().any(|user| name.eq_ignore_ascii_case(user)))
+}
+
 fn is_plain(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
@@ -364,6 +384,11 @@ mod tests {
             ("127.0.0.1:2379", "backend://"),
             ("Etcd://h", "lower-case"),
             ("etcd://h:0", "no host"),
+            ("etcd://user:12345", "user name where a host"),
+            ("etcd://root:sesame", "user name where a host"),
+            ("etcd://Admin:2379/services", "user name where a host"),
+            ("etcd://h:2379,root:12345", "user name where a host"),
+            ("etcd://alice:123456", "no host"),
             ("etcd://h,,g", "no host"),
             ("etcd://u:sesame@h:x", "no host"),
             ("etcd://h#x", "fragment"),
@@ -376,9 +401,19 @@ mod tests {
         ] {
             let error = RegistryUrl::parse(text).unwrap_err().report().to_string();
             assert!(
-                error.contains(hint) && !error.contains("ses"),
+                error.contains(hint) && !error.contains("ses") && !error.contains("123"),
                 "{text}: {error}"
             );
+        }
+        for text in [
+            "etcd://host:12345",
+            "etcd://alice:12345",
+            "etcd://root.:12345",
+            "etcd://root",
+            "etcd://u:p@root:12345",
+            "etcd://user.example:2379",
+        ] {
+            assert!(RegistryUrl::parse(text).is_ok(), "{text}");
         }
         let url = RegistryUrl::parse("etcd://u:sesame@h/p?password=sesame").unwrap();
         assert_eq!(

@@ -108,6 +108,22 @@ async fn answer(stream: TcpStream, status: &str) -> String {
     asked
 }
 
+/// Where another datacenter is read, records are still those of the agent's own, and so is what replaces them.
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn a_record_is_replaced_where_it_is_whatever_datacenter_is_read() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let config = config_at(&server())
+        .with_check(CheckKind::Tcp)
+        .with_datacenter("elsewhere");
+    let old = stage(&listener, &service(), config).await;
+    let next = next_run(&old.one);
+    let replaced = old.registrar.register(&next, &Attempt::new(EVERY)).await;
+    let held = replaced.unwrap();
+    held.renew().await.unwrap();
+    old.registrar.withdraw(&next.record_id()).await.unwrap();
+}
+
 /// The next run under the same id.
 fn next_run(of: &Instance) -> Instance {
     of.clone().with_incarnation(Incarnation::random())

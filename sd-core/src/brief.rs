@@ -5,9 +5,21 @@ use std::fmt::{self, Display, Write};
 /// The longest text of [`brief`], in bytes.
 const BRIEF_BYTES: usize = 256;
 
+/// The longest text that is [`quoted`].
+const QUOTED_BYTES: usize = 80;
+
 /// The beginning of a text, at most 256 bytes long. `…` stands for what was left out.
 pub fn brief(text: impl Display) -> String {
     cut(text, BRIEF_BYTES)
+}
+
+/// The beginning of a text in quotes and escaped, with room beside it for what is wrong with it.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut quoted = cut(format_args!("{text:?}"), QUOTED_BYTES);
+    if quoted.ends_with(CUT) {
+        quoted.push('"');
+    }
+    quoted
 }
 
 /// The beginning of a text, at most `most` bytes long.
@@ -68,6 +80,16 @@ mod tests {
         assert_eq!(cut("123456789", 8), "12345…");
         assert_eq!(cut("öööööööö", 8), "öö…");
         assert_eq!(cut("ab", 1), "…");
+    }
+
+    #[test]
+    fn a_quoted_text_is_short_however_much_of_it_is_escaped() {
+        assert_eq!(quoted("a\nb"), r#""a\nb""#);
+        let long = quoted(&"\u{202e}".repeat(1000));
+        assert!(
+            long.len() <= QUOTED_BYTES + 1 && long.ends_with("…\""),
+            "{long}"
+        );
     }
 
     #[test]

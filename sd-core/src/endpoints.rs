@@ -56,6 +56,7 @@ use crate::balance::CallInfo;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::subscription::Subscription;
 use crate::model::instance::Instance;
+use crate::runtime::runtime;
 
 /// Keeps one value for each instance of a service.
 ///
@@ -113,12 +114,13 @@ impl<T: Send + Sync + 'static> EndpointCache<T> {
     ///
     /// # Errors
     /// `Timeout` with the reason: the set is unknown or empty, or no value could be made. `Closed` after
-    /// [`close`](Self::close).
+    /// [`close`](Self::close). `InvalidInput` outside a tokio runtime.
     ///
     /// # Cancel safety
     /// Cancel-safe.
     pub async fn wait_until_ready(&self, limit: Duration) -> Result<Arc<EndpointSet<T>>> {
         const OP: &str = "wait until ready";
+        runtime(OP)?;
         let mut news = self.news.clone();
         let ready = async {
             loop {

@@ -45,7 +45,7 @@ pub use crate::model::state::{State, Status};
 pub use crate::model::token::FencingToken;
 pub use crate::port::backend::Backend;
 pub use crate::port::elector::Elector;
-pub use crate::port::instancer::{Instancer, Watcher};
+pub use crate::port::instancer::{Instancer, ServiceList, Watcher};
 pub use crate::port::operator::Operator;
 pub use crate::port::registrar::Registrar;
 pub use crate::printable::Printable;

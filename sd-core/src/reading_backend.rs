@@ -10,7 +10,7 @@ use crate::model::name::ServiceName;
 use crate::model::snapshot::Snapshot;
 use crate::port::backend::Backend;
 use crate::port::elector::AnyElector;
-use crate::port::instancer::{Instancer, ServicesWatcher, Watcher};
+use crate::port::instancer::{Instancer, ServiceList, ServicesWatcher, Watcher};
 use crate::port::registrar::Registrar;
 
 #[derive(Debug)]
@@ -39,6 +39,10 @@ impl ReadingBackend {
 impl Instancer for ReadingBackend {
     async fn services(&self) -> Result<Vec<ServiceName>> {
         self.source("list services")?.services().await
+    }
+
+    async fn list_services(&self) -> Result<ServiceList> {
+        self.source("list services")?.list_services().await
     }
 
     async fn watch_services(&self) -> Result<Option<Box<dyn ServicesWatcher>>> {

@@ -26,7 +26,7 @@ use crate::model::snapshot::Snapshot;
 use crate::model::state::Status;
 use crate::port::backend::Backend;
 use crate::port::elector::AnyElector;
-use crate::port::instancer::Instancer;
+use crate::port::instancer::{Instancer, ServiceList};
 use crate::port::operator::Operator;
 use crate::port::registrar::check_registration;
 use crate::reading_backend::ReadingBackend;
@@ -171,8 +171,16 @@ impl Registry {
     /// `Unsupported` if the server cannot list services, `Closed` after [`close`](Self::close), `InvalidInput` outside a tokio runtime.
     /// Otherwise why the server did not answer.
     pub async fn services(&self) -> Result<Vec<ServiceName>> {
+        Ok(self.list_services().await?.services)
+    }
+
+    /// As [`services`](Self::services), with how many entries at the server are none of a service that can be listed.
+    ///
+    /// # Errors
+    /// As [`services`](Self::services).
+    pub async fn list_services(&self) -> Result<ServiceList> {
         self.check_usable("list services")?;
-        self.inner.backend.services().await
+        self.inner.backend.list_services().await
     }
 
     /// A service as the server knows it now. One read, not a subscription. Cancel-safe.

@@ -6,6 +6,7 @@ use std::future::{pending, ready};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use sd_core::balance::{Candidates, Load, Outcome, Picker, Policy, RoundRobin};
 use sd_core::combine::Static;
 use sd_core::endpoints::{AttemptError, CachedEndpoint, EndpointCacheBuilder, GaveUp, RetryPolicy};
@@ -270,4 +271,21 @@ async fn the_policy_hears_how_each_attempt_ended() {
             "a Dropped"
         ]
     );
+}
+
+#[test]
+fn outside_a_runtime_a_call_is_an_error_and_no_panic() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let cache = runtime.block_on(cache(&["a"]));
+    let called = cache.call(&retry(), |_| async { Ok(()) }).now_or_never();
+    let refused = called.unwrap().unwrap_err();
+    let GaveUp::NoEndpoint(error) = refused.gave_up() else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    let waited = cache.wait_until_ready(SOON).now_or_never().unwrap();
+    assert_eq!(waited.unwrap_err().kind(), ErrorKind::InvalidInput);
 }

@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sd_core::clock::TokioClock;
+use sd_core::combine::{Fallback, Merge};
 use sd_core::memory::Memory;
 use sd_core::port::{Attempt, ServicesWatcher, async_trait};
 use sd_core::sync::lock;
 use sd_core::{
-    Error, ErrorKind, Instance, Instancer, Registry, RegistryConfig, Result, ServiceName,
-    ServicesState, ServicesSubscription, Snapshot, Watcher,
+    Error, ErrorKind, Instance, Instancer, Registry, RegistryConfig, Result, ServiceList,
+    ServiceName, ServicesState, ServicesSubscription, Snapshot, Watcher,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -35,6 +36,7 @@ struct Script {
     opened: usize,
     /// Feeds that tell nothing more are not even alive.
     silent: bool,
+    unlisted: usize,
 }
 
 impl Names {
@@ -71,6 +73,11 @@ impl Instancer for Names {
         self.answer()
     }
 
+    async fn list_services(&self) -> Result<ServiceList> {
+        let list = ServiceList::from(self.services().await?);
+        Ok(list.with_unlisted(lock(&self.script).unlisted))
+    }
+
     async fn watch_services(&self) -> Result<Option<Box<dyn ServicesWatcher>>> {
         lock(&self.script).opened += 1;
         Ok(self
@@ -105,6 +112,10 @@ impl ServicesWatcher for Names {
         self.answer()
     }
 
+    fn unlisted(&self) -> usize {
+        lock(&self.script).unlisted
+    }
+
     fn silence_limit(&self) -> Duration {
         5 * SECOND
     }
@@ -133,6 +144,38 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 fn told(state: &ServicesState) -> (&'static str, Vec<&str>) {
     let names = state.services().iter().map(ServiceName::as_str);
     (state.status().as_str(), names.collect())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_listed_is_counted_and_a_change_of_that_is_news() {
+    for tells in [false, true] {
+        let source = Names::new(tells, [names(&["a"])]);
+        let (registry, mut services) = subscribe(&source);
+        let known = soon(services.changed()).await.unwrap();
+        assert_eq!((told(&known), known.unlisted()), (("live", vec!["a"]), 0));
+        lock(&source.script).unlisted = 3;
+        let counted = soon(services.changed()).await.unwrap();
+        assert_eq!(
+            (told(&counted), counted.unlisted()),
+            (("live", vec!["a"]), 3)
+        );
+        assert_eq!(registry.list_services().await.unwrap().unlisted, 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_of_several_sources_counts_what_each_cannot_list() {
+    let source = |name, unlisted| {
+        let source = Names::new(false, [names(&[name])]);
+        lock(&source.script).unlisted = unlisted;
+        Arc::new(source) as Arc<dyn Instancer>
+    };
+    let (a, b) = (source("a", 2), source("b", 3));
+    let merged = Merge::new("a", Arc::clone(&a)).and("b", Arc::clone(&b));
+    let list = merged.list_services().await.unwrap();
+    assert_eq!((list.services.len(), list.unlisted), (2, 5));
+    let first = Fallback::new("a", a).or("b", b);
+    assert_eq!(first.list_services().await.unwrap().unlisted, 2);
 }
 
 #[tokio::test(start_paused = true)]

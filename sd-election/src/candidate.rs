@@ -134,7 +134,8 @@ impl Candidate {
     /// never yields. Only [fencing](crate::Fence) protects against these.
     ///
     /// # Errors
-    /// The same as those of [`campaign`](Self::campaign).
+    /// The same as those of [`campaign`](Self::campaign). `InvalidInput` outside a tokio runtime: the stop margin is waited for by its
+    /// timers.
     ///
     /// # Cancel safety
     /// Dropping the future drops the work, then leaves the election in the background.
@@ -143,6 +144,7 @@ impl Candidate {
         F: FnMut(Term) -> Fut,
         Fut: Future,
     {
+        self.spawner.check_caller("run while leader")?;
         loop {
             let leadership = self.campaign().await?;
             if let Some(output) = self.work_while(&leadership, work(leadership.term())).await {

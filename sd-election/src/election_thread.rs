@@ -13,6 +13,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// What drives a participation to its end.
 pub(crate) trait Spawn: Debug + Send + Sync {
     fn spawn(&self, task: BoxFuture<'static, ()>);
+
+    /// `InvalidInput` if the caller of `op` cannot wait for a moment: tokio's timers are those of the runtime that it is in.
+    fn check_caller(&self, op: &'static str) -> Result<()> {
+        Handle::try_current()
+            .map(drop)
+            .map_err(|_| Error::invalid_input(op, "call it inside a tokio runtime"))
+    }
 }
 
 impl Spawn for Handle {

@@ -28,6 +28,8 @@ pub enum ElectionEvent {
         token: FencingToken,
         /// When belief ends unless the term is confirmed again.
         deadline: Moment,
+        /// Since when, by the candidate's clock.
+        at: Moment,
     },
     /// Leads, but the last renewal failed.
     AtRisk {
@@ -47,6 +49,8 @@ pub enum ElectionEvent {
         token: FencingToken,
         /// Why.
         reason: EndReason,
+        /// When belief ended, by the candidate's clock. It may be told later, but belief never outlasts the term's deadline.
+        at: Moment,
     },
     /// The listener was too slow and missed events.
     Missed {

@@ -1,5 +1,7 @@
 //! Candidates at the embedded registry.
 
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use sd_core::ErrorKind;
@@ -100,6 +102,19 @@ async fn work_runs_while_its_leader_leads_and_again_after_a_loss() {
         memory.operator().entries(&name).is_empty(),
         "it has resigned"
     );
+}
+
+#[test]
+fn outside_a_runtime_work_is_an_error_and_no_panic() {
+    let candidate = Candidate::builder(&Memory::new().connect(), "reports/nightly")
+        .build()
+        .unwrap();
+    let working = pin!(candidate.run_while_leader(|_| async {}));
+    let refused = working.poll(&mut Context::from_waker(Waker::noop()));
+    let Poll::Ready(Err(error)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@
 //! a plain value, names stand as they are, slashes included, as go-kit writes them; in the key of our JSON, [`names`] says how. What an
 //! operator says of a record lies beside it: see [`overrides`].
 
+pub(crate) mod apisix;
 #[cfg(test)]
 mod frozen;
 pub(crate) mod gokit;
@@ -13,6 +14,7 @@ pub(crate) mod json;
 pub(crate) mod names;
 pub(crate) mod others;
 pub(crate) mod overrides;
+mod unreadable;
 
 use std::borrow::Cow;
 
@@ -58,7 +60,7 @@ impl From<&KeyValue> for Origin {
 impl Origin {
     /// The run that wrote a record which does not say so itself: go-kit takes a new lease for each. A key that was put by hand has
     /// none.
-    fn run(self) -> Incarnation {
+    pub(crate) fn run(self) -> Incarnation {
         let run = if self.lease == 0 {
             self.create_revision
         } else {
@@ -81,6 +83,7 @@ impl Layout {
         let segment = match self.format {
             Format::Json => service_segment(service),
             Format::GoMicro => go_micro_segment(service.as_str()).into(),
+            Format::Apisix => return format!("{}/{service}", self.prefix),
             Format::GoKit | Format::Resolver | Format::Kratos => service.as_str().into(),
         };
         format!("{}/{segment}/{}", self.prefix, self.suffix(id))
@@ -109,9 +112,11 @@ impl Layout {
     pub(crate) fn suffix<'a>(&self, id: &'a InstanceId) -> Cow<'a, str> {
         match self.format {
             Format::Json => id_suffix(id),
-            Format::GoKit | Format::Resolver | Format::Kratos | Format::GoMicro => {
-                id.as_str().into()
-            }
+            Format::GoKit
+            | Format::Resolver
+            | Format::Kratos
+            | Format::GoMicro
+            | Format::Apisix => id.as_str().into(),
         }
     }
 
@@ -126,6 +131,7 @@ impl Layout {
         if self.is_read_only() {
             let ours = match self.format {
                 Format::GoMicro => folder(&go_micro_segment(service.as_str())),
+                Format::Apisix => format!("{}/{service}", self.prefix),
                 _ => folder(service.as_str()),
             };
             return Folders {
@@ -147,10 +153,23 @@ impl Layout {
         self.format.is_read_only()
     }
 
+    /// Whether one key holds all instances of a service.
+    pub(crate) fn has_one_key(&self) -> bool {
+        self.format.has_one_key()
+    }
+
+    /// Whether APISIX keeps something under this key so that its folder is there.
+    pub(crate) fn is_placeholder(&self, key: &[u8]) -> bool {
+        self.has_one_key() && key == self.all().0.as_bytes()
+    }
+
     /// The service whose record is kept under this key. `None` if it is not a key of ours: other programs' may lie here, too.
     pub(crate) fn service_of(&self, key: &[u8]) -> Option<ServiceName> {
         let below = key.strip_prefix(self.prefix.as_bytes())?;
         let below = below.strip_prefix(b"/")?;
+        if self.has_one_key() {
+            return ServiceName::new(std::str::from_utf8(below).ok()?).ok();
+        }
         let end = below.iter().position(|byte| *byte == b'/')?;
         self.service_of_folder(below.get(..end)?)
     }
@@ -173,7 +192,7 @@ impl Layout {
             Format::Json => serde_json::to_vec(instance)
                 .map_err(|error| Error::new(ErrorKind::InvalidInput, op).with_source(error)),
             Format::GoKit => Ok(gokit::encode(instance).into_bytes()),
-            Format::Resolver | Format::Kratos | Format::GoMicro => {
+            Format::Resolver | Format::Kratos | Format::GoMicro | Format::Apisix => {
                 Err(Error::new(ErrorKind::Unsupported, op)
                     .because("records in this format are only read"))
             }
@@ -201,7 +220,15 @@ pub(crate) struct Place<'a> {
 impl Folders {
     /// The keys in our folder, end excluded.
     pub(crate) fn ours(&self) -> (String, String) {
+        if self.has_one_key() {
+            return (self.ours.clone(), format!("{}\0", self.ours));
+        }
         below(&self.ours)
+    }
+
+    /// Whether there is no folder, but one key that holds all instances.
+    pub(crate) fn has_one_key(&self) -> bool {
+        self.format.has_one_key()
     }
 
     /// The keys in the folder for plain values alone, end excluded.

@@ -14,7 +14,8 @@ use serde::Deserialize;
 use crate::config::format::Format;
 use crate::config::rules::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_ELECTION_PREFIX, DEFAULT_KEEP_ALIVE_INTERVAL,
-    DEFAULT_KEEP_ALIVE_TIMEOUT, DEFAULT_PREFIX, DEFAULT_REQUEST_TIMEOUT, RULES, URL_SCHEMES,
+    DEFAULT_KEEP_ALIVE_TIMEOUT, DEFAULT_PREFIX, DEFAULT_READ_TIMEOUT, DEFAULT_REQUEST_TIMEOUT,
+    RULES, URL_SCHEMES,
 };
 
 /// How to reach one etcd cluster and how to write to it. [`connect`](crate::connect) validates it.
@@ -44,6 +45,8 @@ pub struct EtcdConfig {
     #[serde(with = "humantime_serde")]
     pub(crate) request_timeout: Duration,
     #[serde(with = "humantime_serde")]
+    pub(crate) read_timeout: Duration,
+    #[serde(with = "humantime_serde")]
     pub(crate) keep_alive_interval: Duration,
     #[serde(with = "humantime_serde")]
     pub(crate) keep_alive_timeout: Duration,
@@ -68,6 +71,7 @@ impl Default for EtcdConfig {
             server_name: None,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             request_timeout: DEFAULT_REQUEST_TIMEOUT,
+            read_timeout: DEFAULT_READ_TIMEOUT,
             keep_alive_interval: DEFAULT_KEEP_ALIVE_INTERVAL,
             keep_alive_timeout: DEFAULT_KEEP_ALIVE_TIMEOUT,
         }
@@ -199,6 +203,14 @@ impl EtcdConfig {
         self
     }
 
+    /// Limits how long it may take to read one service, or the list of services, with all its pages: 100 ms to 10 min. A server that
+    /// always has more to send is given up then. Default: [`DEFAULT_READ_TIMEOUT`].
+    #[must_use]
+    pub fn with_read_timeout(mut self, limit: Duration) -> Self {
+        self.read_timeout = limit;
+        self
+    }
+
     /// Sets how soon a dead server is detected. A connection with an open watch or request is pinged after `interval` of silence, and
     /// given up if no answer comes within `timeout`. The interval is at least 1 s. Electors' connections are quiet and are pinged no
     /// more often than by default, since etcd closes a connection that is pinged without need. Defaults:
@@ -229,7 +241,7 @@ mod tests {
     #[test]
     fn a_url_says_the_same_as_the_setters() {
         let url = "etcd://u:p%40ss@h1:1,h2/a/b?election_prefix=/a/e&ttl=7s&format=gokit&tls=true&ca=/ca&cert=/cert\
-                   &key=/key&server_name=s&connect_timeout=1s&keep_alive_interval=2s&follow_members=true";
+                   &key=/key&server_name=s&connect_timeout=1s&read_timeout=2m&keep_alive_interval=2s&follow_members=true";
         let read = EtcdConfig::from_url(url).unwrap();
         let set = EtcdConfig::new(["h1:1", "h2"])
             .with_prefix("/a/b")
@@ -242,6 +254,7 @@ mod tests {
             .with_identity("/cert", "/key")
             .with_server_name("s")
             .with_connect_timeout(Duration::from_secs(1))
+            .with_read_timeout(Duration::from_secs(120))
             .with_keep_alive(Duration::from_secs(2), DEFAULT_KEEP_ALIVE_TIMEOUT)
             .with_follow_members(true);
         assert_eq!(format!("{read:?}"), format!("{set:?}"));

@@ -21,7 +21,8 @@ pub use crate::config::EtcdConfig;
 pub use crate::config::format::Format;
 pub use crate::config::rules::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_ELECTION_PREFIX, DEFAULT_KEEP_ALIVE_INTERVAL,
-    DEFAULT_KEEP_ALIVE_TIMEOUT, DEFAULT_PORT, DEFAULT_PREFIX, DEFAULT_REQUEST_TIMEOUT, URL_SCHEMES,
+    DEFAULT_KEEP_ALIVE_TIMEOUT, DEFAULT_PORT, DEFAULT_PREFIX, DEFAULT_READ_TIMEOUT,
+    DEFAULT_REQUEST_TIMEOUT, URL_SCHEMES,
 };
 #[cfg(feature = "etcd-client")]
 pub use crate::election::guarded_write::leads;

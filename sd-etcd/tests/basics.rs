@@ -7,7 +7,8 @@ mod common;
 use std::time::Duration;
 
 use common::{
-    config, instance, keys, own_server, prefix, raw, registry, registry_at, server, until,
+    config, instance, is_live_with, keys, own_server, prefix, raw, registry, registry_at, server,
+    until,
 };
 use etcd_client::{Txn, TxnOp};
 use sd_core::{ErrorKind, Holder, Incarnation, Instance, ServiceName, State};
@@ -135,6 +136,51 @@ async fn fifty_thousand_services_are_listed_and_followed_in_pages() {
     let followed = registry.subscribe_services().unwrap();
     let known = followed.wait_until_known(LISTED_WITHIN).await.unwrap();
     assert_eq!(known.services(), listed);
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn upstreams_of_apisix_are_read_and_followed_and_never_written() {
+    let prefix = prefix();
+    let mut raw = raw(&server()).await;
+    let upstream = |nodes: &str| format!(r#"{{"id":"1","nodes":{nodes},"type":"roundrobin"}}"#);
+    let key = format!("{prefix}/1");
+    for (key, value) in [
+        (format!("{prefix}/"), "init_dir".to_owned()),
+        (format!("{prefix}/10"), upstream("[]")),
+        (key.clone(), upstream(r#"{"10.0.0.1:1":1,"10.0.0.1:2":0}"#)),
+    ] {
+        raw.put(key, value, None).await.unwrap();
+    }
+    let registry = sd_etcd::connect(config(&prefix).with_format(Format::Apisix)).unwrap();
+    let list = registry.list_services().await.unwrap();
+    assert_eq!(
+        list.services,
+        ["1", "10"].map(|id| ServiceName::new(id).unwrap())
+    );
+    assert_eq!(list.unlisted, 0);
+    let listed = registry.list("1").await.unwrap();
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    let mut seen = registry.subscribe("1").unwrap();
+    until(&mut seen, "two nodes", is_live_with(2)).await;
+    let three = r#"[{"host":"10.0.0.1","port":1,"weight":1},{"host":"10.0.0.1","port":2,"weight":1,"priority":-1},{"host":"h","weight":1}]"#;
+    raw.put(key.as_str(), upstream(three), None).await.unwrap();
+    until(&mut seen, "three nodes", is_live_with(3)).await;
+    let tiers = seen
+        .state()
+        .snapshot()
+        .instances()
+        .iter()
+        .map(|one| one.priority())
+        .collect::<Vec<_>>();
+    assert_eq!(tiers, [0, 1, 0]);
+    let services = registry.subscribe_services().unwrap();
+    let known = services.wait_until_known(LISTED_WITHIN).await.unwrap();
+    assert_eq!(known.services().len(), 2);
+    raw.delete(key.as_str(), None).await.unwrap();
+    until(&mut seen, "none", is_live_with(0)).await;
+    let refused = registry.register(instance(3)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported);
 }
 
 #[tokio::test]

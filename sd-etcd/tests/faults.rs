@@ -10,7 +10,7 @@ use common::{
     TTL, instance, is_live_with, keys, own_server_behind_proxy, raw, registry_at, revision, until,
 };
 use etcd_client::{Client, PutOptions};
-use sd_core::{Instance, Override};
+use sd_core::{ErrorKind, Instance, Override};
 use sd_etcd::DEFAULT_PREFIX;
 use sd_testing::faults::{self, Stage};
 use sd_testing::{Fault, ServerProcess};
@@ -175,6 +175,21 @@ async fn with_a_full_database_a_record_is_withdrawn_and_removed_all_the_same() {
     let registry = registry_at(&server.program().url(), DEFAULT_PREFIX);
     let of_service = format!("{DEFAULT_PREFIX}/greeter");
     assert_eq!(keys(&mut raw, &of_service).await.len(), 6);
+
+    let refused = registry.set_override(guards[0].record_id(), Override::Unready);
+    let unwritten = registry
+        .register(instance(9))
+        .confirm_within(TTL / 2)
+        .await
+        .unwrap_err();
+    for error in [refused.await.unwrap_err(), unwritten] {
+        let report = error.report().to_string();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{report}");
+        assert!(
+            report.contains("etcdctl alarm disarm") && report.contains("space exceeded"),
+            "{report}"
+        );
+    }
 
     guards.pop().unwrap().deregister().await.unwrap();
     assert_eq!(keys(&mut raw, &of_service).await.len(), 4);

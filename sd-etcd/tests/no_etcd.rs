@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::FutureExt;
 use h2::server::SendResponse;
 use http::{HeaderMap, Response};
 use prost::Message;
@@ -13,7 +14,7 @@ use sd_core::ErrorKind;
 use sd_etcd::EtcdConfig;
 use sd_testing::required_env;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long a read of what never ends may take on a busy machine; the limit in the code is 60 s.
 const ENDS_WITHIN: Duration = Duration::from_secs(90);
@@ -55,22 +56,30 @@ type Page = fn(&[u8]) -> Vec<Vec<u8>>;
 
 /// Serves reads alone, and says each time that there is more.
 async fn serve(page: Page) -> SocketAddr {
+    serve_after(Duration::ZERO, page).await
+}
+
+/// The same, with a pause before each answer.
+async fn serve_after(pause: Duration, page: Page) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(answer_all(stream, page));
+            tokio::spawn(answer_all(stream, pause, page));
         }
     });
     address
 }
 
-async fn answer_all(stream: TcpStream, page: Page) {
+async fn answer_all(stream: TcpStream, pause: Duration, page: Page) {
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;
     };
     while let Some(Ok((request, respond))) = connection.accept().await {
-        tokio::spawn(answer(request, respond, page));
+        tokio::spawn(async move {
+            sleep(pause).await;
+            answer(request, respond, page).await
+        });
     }
 }
 
@@ -118,6 +127,32 @@ fn further(from: &[u8]) -> Vec<Vec<u8>> {
     (1..=20_000)
         .map(|n| format!("/services/{:012}/i", first + n).into_bytes())
         .collect()
+}
+
+/// A few keys below the first.
+fn a_few(from: &[u8]) -> Vec<Vec<u8>> {
+    let below = |name: &[u8]| [from, name, b"/i"].concat();
+    vec![below(b"1"), below(b"2"), below(b"3")]
+}
+
+/// Each page comes in time, and there is always another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_always_has_more_to_send_and_takes_its_time_is_given_up() {
+    const LIMIT: Duration = Duration::from_millis(700);
+    let address = serve_after(Duration::from_millis(20), a_few).await;
+    let config = EtcdConfig::new([format!("http://{address}")]).with_read_timeout(LIMIT);
+    let registry = sd_etcd::connect(config).unwrap();
+    let list = async { registry.list("greeter").await.map(drop) };
+    let services = async { registry.services().await.map(drop) };
+    for read in [list.boxed(), services.boxed()] {
+        let since = Instant::now();
+        let read = timeout(ENDS_WITHIN, read).await.unwrap();
+        let error = read.unwrap_err();
+        let report = error.report().to_string();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{report}");
+        assert!(report.contains("more to send after 700ms"), "{report}");
+        assert!(since.elapsed() >= LIMIT, "{report}");
+    }
 }
 
 /// Knows no request, as a server of something else that speaks gRPC.

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use sd_backend::is_other_server;
 use sd_core::{Error, ErrorKind};
 
 /// How a command ended, for the script that called it. `elect` with a command has that command's status instead.
@@ -29,7 +30,7 @@ pub(crate) const TABLE: [(&str, &str); 11] = [
     ),
     (
         "3",
-        "the registry cannot be reached, did not answer in time, or is overloaded",
+        "the registry cannot be used: it cannot be reached, did not answer in time, is overloaded or full, or something else answers there",
     ),
     ("4", "the election has no leader"),
     (
@@ -68,6 +69,7 @@ impl Exit {
             }
             ErrorKind::Denied => Self::Denied,
             ErrorKind::Conflict => Self::Taken,
+            _ if is_other_server(error) => Self::Unreachable,
             _ => Self::Failed,
         }
     }

@@ -1,13 +1,16 @@
 //! What a person can do about a failure.
 
-use sd_backend::RegistryUrl;
+use sd_backend::{RegistryUrl, hint_in, is_other_server};
 use sd_core::{Error, ErrorKind};
 
 /// The port that each kind of registry usually has.
 const PORTS: [(&str, &str); 2] = [("etcd", "2379"), ("consul", "8500")];
 
-/// Errors of the caller mostly say it themselves.
+/// Errors of the caller mostly say it themselves, and so do those that have a hint already.
 pub(crate) fn hint(url: &RegistryUrl, error: &Error) -> Option<String> {
+    if hint_in(error).is_some() {
+        return None;
+    }
     let of_the_address = match error.kind() {
         ErrorKind::InvalidInput => return Some(misused(url, error)),
         ErrorKind::Unavailable => anothers_port(url).or_else(|| without_port(url)),
@@ -17,6 +20,9 @@ pub(crate) fn hint(url: &RegistryUrl, error: &Error) -> Option<String> {
     };
     if of_the_address.is_some() {
         return of_the_address;
+    }
+    if is_other_server(error) {
+        return Some(check_the_address(url));
     }
     let hint = match error.kind() {
         ErrorKind::Unavailable => {
@@ -64,6 +70,16 @@ fn anothers_port(url: &RegistryUrl) -> Option<String> {
     ))
 }
 
+/// Where something else answers, the address or the scheme is wrong.
+fn check_the_address(url: &RegistryUrl) -> String {
+    let ports = PORTS.map(|(kind, port)| format!("{port} for {kind}"));
+    format!(
+        "another scheme than {}, or another host or port; usual ports are {}",
+        url.scheme(),
+        ports.join(", ")
+    )
+}
+
 /// Whether a host was written without its port.
 fn without_port(url: &RegistryUrl) -> Option<String> {
     let (_, usual) = PORTS.iter().find(|(kind, _)| is_kind(url, kind))?;
@@ -90,6 +106,27 @@ fn port(host: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_that_says_what_to_do_gets_no_second_hint() {
+        let url = "etcd://h:8500".parse().unwrap();
+        let error = Error::new(ErrorKind::Unavailable, "register")
+            .with_source(sd_backend::hinted("make room", "full"));
+        assert_eq!(hint(&url, &error), None);
+    }
+
+    #[test]
+    fn where_something_else_answers_the_address_is_to_be_checked() {
+        let error = Error::new(ErrorKind::Rejected, "list")
+            .with_source(sd_backend::other_server("Consul", "404 page not found"));
+        for (url, expected) in [
+            ("consul://h:2379", "usual port of etcd"),
+            ("consul://h:4001", "2379 for etcd"),
+        ] {
+            let hint = hint(&url.parse().unwrap(), &error).unwrap();
+            assert!(hint.contains(expected), "{url}: {hint}");
+        }
+    }
 
     #[test]
     fn a_hint_fits_what_was_written() {

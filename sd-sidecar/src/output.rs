@@ -95,8 +95,12 @@ impl Output {
 
 /// Prints a text of ours, as it is.
 pub(crate) fn document(text: &[u8]) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    told(out.write_all(text).and_then(|()| out.flush()))
+    flushed(|| std::io::stdout().write_all(text))
+}
+
+/// Writes to stdout, and to the end: what does not fill a line would otherwise be written at the exit, where an error is lost.
+pub(crate) fn flushed(write: impl FnOnce() -> std::io::Result<()>) -> Result<(), Failure> {
+    told(write().and_then(|()| std::io::stdout().flush()))
 }
 
 fn told(written: std::io::Result<()>) -> Result<(), Failure> {

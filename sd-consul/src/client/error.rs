@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sd_backend::with_hint;
+use sd_backend::{other_server, with_hint};
 use sd_core::{Error, ErrorKind};
 
 /// More of an answer's text than this helps no reader.
@@ -54,8 +54,13 @@ pub(crate) fn refused(
     if shown.is_empty() {
         shown.push_str("no reason given");
     }
-    Error::new(kind(status, retry_after, text), op)
-        .with_source(with_hint(format!("Consul answers {status}: {shown}")))
+    let kind = kind(status, retry_after, text);
+    let source = if status == 404 && kind == ErrorKind::Rejected && !text.contains(NO_SUCH_PATH) {
+        other_server("Consul", format!("it answers {status}: {shown}"))
+    } else {
+        with_hint(format!("Consul answers {status}: {shown}"))
+    };
+    Error::new(kind, op).with_source(source)
 }
 
 /// Whether Consul says that a token does not allow something, or that there is none such.
@@ -67,6 +72,9 @@ pub(crate) fn says_denied(text: &str) -> bool {
 
 /// How Consul says that what a request names is not there.
 const NO_SUCH: &[&str] = &["nknown check", "nknown service", "Session id", "ServiceId"];
+
+/// How Consul says that it does not know a path.
+const NO_SUCH_PATH: &str = "not a recognized HTTP API endpoint";
 
 fn kind(status: u16, retry_after: Option<Duration>, text: &str) -> ErrorKind {
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
@@ -91,6 +99,8 @@ fn kind(status: u16, retry_after: Option<Duration>, text: &str) -> ErrorKind {
 
 #[cfg(test)]
 mod tests {
+    use sd_backend::is_other_server;
+
     use super::*;
 
     #[test]
@@ -160,6 +170,26 @@ mod tests {
             let error = refused("consul: test", status, retry_after, text);
             assert_eq!(error.kind(), kind, "{status} {text}");
             assert!(error.report().to_string().contains(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_404_that_is_not_in_consuls_words_is_that_of_another_server() {
+        for (status, text, is_other) in [
+            (404, "404 page not found\n", true),
+            (404, "<h1>Not Found</h1>", true),
+            (404, "", true),
+            (404, "Unknown service ID \"a\"", false),
+            (
+                404,
+                "Invalid URL path: not a recognized HTTP API endpoint",
+                false,
+            ),
+            (403, "Permission denied", false),
+            (400, "Bad request", false),
+        ] {
+            let error = refused("consul: test", status, None, text);
+            assert_eq!(is_other_server(&error), is_other, "{status} {text}");
         }
     }
 

@@ -186,9 +186,10 @@ impl Client {
         self.call(request).await?.json(op)
     }
 
-    /// Runs a transaction, once.
+    /// Runs a transaction in the configured datacenter, once.
     pub(crate) async fn txn(&self, op: &'static str, steps: &[KvOp<'_>]) -> Result<Txn> {
-        match self.commit(op, &steps).await? {
+        let request = self.remote(op, Method::PUT, &["txn"]);
+        match self.commit(request, &steps).await? {
             Committed::Done(answer) => {
                 let done: TxnAnswer = answer.json(op)?;
                 let results = done.results.unwrap_or_default();
@@ -200,13 +201,24 @@ impl Client {
         }
     }
 
-    /// Runs a transaction of any steps, once.
-    pub(crate) async fn commit<S: Serialize + Sync>(
+    /// Runs a transaction of any steps in the agent's own datacenter, where all records are written and all that decides about them is
+    /// read, once.
+    pub(crate) async fn local_txn<S: Serialize + Sync>(
         &self,
         op: &'static str,
         steps: &S,
     ) -> Result<Committed> {
-        let request = self.remote(op, Method::PUT, &["txn"]).json(steps)?.once();
+        let request = self.local(op, Method::PUT, &["txn"]);
+        self.commit(request, steps).await
+    }
+
+    async fn commit<S: Serialize + Sync>(
+        &self,
+        request: Request<'_>,
+        steps: &S,
+    ) -> Result<Committed> {
+        let op = request.op;
+        let request = request.json(steps)?.once();
         let answer = self.send(request).await?;
         if answer.status != 409 {
             return Ok(Committed::Done(answer.success(op)?));

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use sd_core::port::ServicesWatcher;
-use sd_core::{Instancer, Result, ServiceName, Snapshot, Watcher};
+use sd_core::{Instancer, Result, ServiceList, ServiceName, Snapshot, Watcher};
 
 use crate::backend::ConsulBackend;
 use crate::reading::service_set::ServiceSet;
@@ -13,8 +13,12 @@ use crate::reading::watcher::ConsulWatcher;
 impl Instancer for ConsulBackend {
     /// Also of services whose instances are all unwell.
     async fn services(&self) -> Result<Vec<ServiceName>> {
+        Ok(self.list_services().await?.services)
+    }
+
+    async fn list_services(&self) -> Result<ServiceList> {
         let read = self.client.services("consul: list services").await?;
-        Ok(read.services)
+        Ok(ServiceList::from(read.services).with_unlisted(read.unlisted))
     }
 
     async fn watch_services(&self) -> Result<Option<Box<dyn ServicesWatcher>>> {

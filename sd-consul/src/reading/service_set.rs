@@ -91,6 +91,7 @@ impl ServiceSet {
             goes_on,
             found: BTreeMap::new(),
             skipped: Vec::new(),
+            skipped_count: 0,
             listed: Vec::new(),
         }
     }
@@ -102,7 +103,9 @@ struct Making {
     known: Option<Snapshot>,
     goes_on: bool,
     found: BTreeMap<InstanceId, Claim>,
+    /// What cannot be read, sorted by key: as much as a set names.
     skipped: Vec<Skipped>,
+    skipped_count: usize,
     /// The ids of all that were read, if it matters which are missing.
     listed: Vec<InstanceId>,
 }
@@ -123,8 +126,7 @@ impl Making {
             Ok(Some(instance)) if self.found.len() < most => Snapshot::share(known, instance),
             Ok(_) => return,
             Err(reason) => {
-                self.skipped.push(Skipped::new(key, reason));
-                return;
+                return self.skip(Skipped::new(key, reason));
             }
         };
         let claim = Claim {
@@ -143,8 +145,20 @@ impl Making {
                 } else {
                     claim
                 };
-                self.skipped.extend(outdone(&loses, slot.get()));
+                if let Some(skipped) = outdone(&loses, slot.get()) {
+                    self.skip(skipped);
+                }
             }
+        }
+    }
+
+    /// Counts it, and keeps it if it is among the first by key.
+    fn skip(&mut self, entry: Skipped) {
+        self.skipped_count += 1;
+        let at = self.skipped.partition_point(|other| other.key <= entry.key);
+        if at < Snapshot::MOST_SKIPPED {
+            self.skipped.insert(at, entry);
+            self.skipped.truncate(Snapshot::MOST_SKIPPED);
         }
     }
 
@@ -154,7 +168,8 @@ impl Making {
             known,
             goes_on,
             found,
-            mut skipped,
+            skipped,
+            skipped_count,
             mut listed,
         } = self;
         listed.sort();
@@ -166,10 +181,10 @@ impl Making {
         });
         let found = found.into_values();
         let records = found.map(|one| (one.instance, one.created)).collect();
-        skipped.sort_by(|a, b| a.key.cmp(&b.key));
         Snapshot::ordered(set.service, revision, as_of, records)
             .with_withdrawn(withdrawn)
             .with_skipped(skipped)
+            .with_skipped_count(skipped_count)
     }
 }
 
@@ -312,6 +327,22 @@ mod tests {
         assert_eq!(ids(&before), ["a", "c"]);
         let after = set(&entries, &[b, c, a], Some(&before), Some(&before));
         assert_eq!((ids(&after), after.withdrawn()), (vec!["b", "c"], &[][..]));
+    }
+
+    #[test]
+    fn of_much_that_cannot_be_read_little_is_kept_and_all_is_counted() {
+        let entries = entries(None);
+        let mut made = entries.begin(None, false);
+        for n in (0..300).rev() {
+            let mut bad = own(&format!("{n:03}"), "n", "1", 1, 1);
+            bad["Service"]["Port"] = 0.into();
+            made.add(serde_json::from_value(bad).unwrap());
+            assert!(made.skipped.len() <= Snapshot::MOST_SKIPPED);
+        }
+        let set = made.finish((Revision::new("d", 1), Moment::ZERO));
+        assert_eq!((set.skipped().len(), set.skipped_count()), (100, 300));
+        assert_eq!(set.skipped()[0].key, "s:000@n");
+        assert_eq!(set.skipped()[99].key, "s:099@n");
     }
 
     #[test]

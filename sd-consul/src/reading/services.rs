@@ -72,6 +72,8 @@ impl AnsweredEntries {
 #[derive(Debug)]
 pub(crate) struct ReadServices {
     pub(crate) services: Vec<ServiceName>,
+    /// How many have names that none of ours can have.
+    pub(crate) unlisted: usize,
     pub(crate) meta: Meta,
     /// How large the answer was.
     pub(crate) bytes: usize,
@@ -109,12 +111,15 @@ impl Client {
                 reason = "JSON has a map, of which the tags tell nothing here"
             )]
             let all: BTreeMap<String, IgnoredAny> = answer.json(op)?;
+            let count = all.len();
             // Other programs' services may have names that would break a line.
             let names = all
                 .into_keys()
                 .filter_map(|name| ServiceName::new(name).ok());
+            let services: Vec<_> = names.collect();
             Ok(ReadServices {
-                services: names.collect(),
+                unlisted: count - services.len(),
+                services,
                 meta: answer.meta,
                 bytes: answer.len(),
             })

@@ -25,6 +25,7 @@ pub(crate) struct ConsulServicesWatcher {
     rate: RateLimiter,
     /// Where to wait from. `None` before the first answer.
     index: Option<u64>,
+    unlisted: usize,
 }
 
 impl ConsulServicesWatcher {
@@ -35,6 +36,7 @@ impl ConsulServicesWatcher {
             waiter: client.waiter(),
             rate: RateLimiter::new(),
             index: None,
+            unlisted: 0,
         }
     }
 }
@@ -59,13 +61,19 @@ impl ServicesWatcher for ConsulServicesWatcher {
         }
         let ReadServices {
             services,
+            unlisted,
             meta,
             bytes,
         } = read;
         self.rate.spend(bytes);
         self.index = Some(meta.index);
+        self.unlisted = unlisted;
         check_fresh(OP, &self.client, &meta)?;
         Ok(services)
+    }
+
+    fn unlisted(&self) -> usize {
+        self.unlisted
     }
 
     fn silence_limit(&self) -> Duration {

@@ -115,7 +115,10 @@ impl Client {
         record: &CatalogRecord<'_>,
     ) -> Result<bool> {
         let steps = [json!({ "Service": { "Verb": "cas", "Node": node, "Service": record } })];
-        Ok(matches!(self.commit(op, &steps).await?, Committed::Done(_)))
+        Ok(matches!(
+            self.local_txn(op, &steps).await?,
+            Committed::Done(_)
+        ))
     }
 
     /// Removes a service from the catalog if it still is as it was found at this node. Says whether it was.
@@ -129,7 +132,10 @@ impl Client {
             json!({ "ID": found.id, "Service": found.name, "ModifyIndex": found.modify_index });
         let steps =
             [json!({ "Service": { "Verb": "delete-cas", "Node": node, "Service": found } })];
-        Ok(matches!(self.commit(op, &steps).await?, Committed::Done(_)))
+        Ok(matches!(
+            self.local_txn(op, &steps).await?,
+            Committed::Done(_)
+        ))
     }
 
     /// Removes a service. Fine if it is not there.

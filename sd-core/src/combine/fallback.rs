@@ -17,7 +17,7 @@ use crate::instrument;
 use crate::model::name::ServiceName;
 use crate::model::snapshot::Snapshot;
 use crate::model::state::State;
-use crate::port::instancer::{Feed, Instancer, Watcher};
+use crate::port::instancer::{Feed, Instancer, ServiceList, Watcher};
 
 /// The first healthy source of several, in the order given. Falls back when the source in use fails, and returns to a preferred
 /// source when that has recovered.
@@ -111,9 +111,13 @@ fn all_failed(op: &'static str, sources: &[NamedSource], errors: &[Error]) -> Er
 #[async_trait]
 impl Instancer for Fallback {
     async fn services(&self) -> Result<Vec<ServiceName>> {
+        Ok(self.list_services().await?.services)
+    }
+
+    async fn list_services(&self) -> Result<ServiceList> {
         let mut errors = Vec::new();
         for source in &self.sources {
-            match source.services().await {
+            match source.list_services().await {
                 Ok(services) => return Ok(services),
                 Err(error) => errors.push(error),
             }

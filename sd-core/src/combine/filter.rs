@@ -11,7 +11,7 @@ use crate::model::instance::Instance;
 use crate::model::name::{InstanceId, ServiceName};
 use crate::model::newest_run::without_older_runs;
 use crate::model::snapshot::Snapshot;
-use crate::port::instancer::{Feed, Instancer, ServicesWatcher, Watcher};
+use crate::port::instancer::{Feed, Instancer, ServiceList, ServicesWatcher, Watcher};
 
 /// A source that shows only those instances of another source that match all rules. Without rules it shows all.
 ///
@@ -131,6 +131,10 @@ fn select(rules: &[Rule], set: Snapshot) -> Snapshot {
 impl Instancer for Filter {
     async fn services(&self) -> Result<Vec<ServiceName>> {
         self.source.services().await
+    }
+
+    async fn list_services(&self) -> Result<ServiceList> {
+        self.source.list_services().await
     }
 
     async fn watch_services(&self) -> Result<Option<Box<dyn ServicesWatcher>>> {

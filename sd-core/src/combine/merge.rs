@@ -18,7 +18,7 @@ use crate::model::instance::{Incarnation, Instance};
 use crate::model::name::{InstanceId, ServiceName};
 use crate::model::snapshot::{Revision, Skipped, Snapshot};
 use crate::model::state::{State, Status};
-use crate::port::instancer::{Feed, Instancer, Watcher};
+use crate::port::instancer::{Feed, Instancer, ServiceList, Watcher};
 use crate::retry::later;
 
 /// Several sources as one set: several datacenters, or the old and the new registry during a migration.
@@ -101,15 +101,21 @@ impl Merge {
 #[async_trait]
 impl Instancer for Merge {
     async fn services(&self) -> Result<Vec<ServiceName>> {
+        Ok(self.list_services().await?.services)
+    }
+
+    async fn list_services(&self) -> Result<ServiceList> {
         const OP: &str = "merge: list services";
-        let asked = self.sources.iter().map(NamedSource::services);
-        let mut services = Vec::new();
+        let asked = self.sources.iter().map(NamedSource::list_services);
+        let mut all = ServiceList::default();
         for (source, answer) in self.sources.iter().zip(join_all(asked).await) {
-            services.extend(answer.map_err(|error| source.blame(OP, &error))?);
+            let list = answer.map_err(|error| source.blame(OP, &error))?;
+            all.services.extend(list.services);
+            all.unlisted += list.unlisted;
         }
-        services.sort();
-        services.dedup();
-        Ok(services)
+        all.services.sort();
+        all.services.dedup();
+        Ok(all)
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {

@@ -15,7 +15,7 @@ use crate::model::name::ServiceName;
 use crate::model::newest_run::without_older_runs;
 use crate::model::snapshot::Snapshot;
 use crate::model::state::{State, Status};
-use crate::port::instancer::Instancer;
+use crate::port::instancer::{Instancer, ServiceList};
 use crate::registry::Registry;
 use crate::sync::lock;
 
@@ -118,10 +118,10 @@ impl NamedSource {
         &self.name
     }
 
-    pub(super) async fn services(&self) -> Result<Vec<ServiceName>> {
+    pub(super) async fn list_services(&self) -> Result<ServiceList> {
         match &self.source.0 {
-            Reads::Registry(registry) => registry.services().await,
-            Reads::Instancer(instancer) => instancer.services().await,
+            Reads::Registry(registry) => registry.list_services().await,
+            Reads::Instancer(instancer) => instancer.list_services().await,
         }
     }
 

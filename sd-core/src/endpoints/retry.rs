@@ -14,6 +14,9 @@ use super::retry_error::{AttemptError, FailedAttempt, GaveUp, RetryError};
 use crate::balance::{CallInfo, Outcome};
 use crate::error::{Error, ErrorKind};
 use crate::retry::{Backoff, later};
+use crate::runtime::runtime;
+
+const OP: &str = "pick endpoint";
 
 /// How a call is tried at one endpoint after another, for clients that do not retry themselves. The way of go-kit's `lb.Retry`, with
 /// back-off, and with tries at endpoints that have not failed yet.
@@ -97,6 +100,7 @@ impl<T: Send + Sync + 'static> EndpointCache<T> {
     ///
     /// # Errors
     /// Says why no further attempt was made, and how each attempt failed. [`RetryError::into_last`] gives the last error of `call`.
+    /// Outside a tokio runtime no attempt is made: there are no timers.
     ///
     /// # Cancel safety
     /// Dropping the future drops the attempt under way. Whether the endpoint has executed it is then unknown.
@@ -127,6 +131,9 @@ impl<T: Send + Sync + 'static> EndpointCache<T> {
     where
         F: Future<Output = Result<R, E>>,
     {
+        if let Err(error) = runtime(OP) {
+            return Err(RetryError::new(GaveUp::NoEndpoint(error), Vec::new()));
+        }
         let deadline = later(Instant::now(), retry.timeout);
         let mut backoff = Backoff::new(retry.first, retry.cap);
         let mut tried = Vec::new();
@@ -187,7 +194,6 @@ impl<T: Send + Sync + 'static> EndpointCache<T> {
         info: &CallInfo<'_>,
         tried: &[Arc<CachedEndpoint<T>>],
     ) -> Result<Picked<T>, Error> {
-        const OP: &str = "pick endpoint";
         let mut news = self.news.clone();
         loop {
             news.mark_unchanged();

@@ -16,7 +16,7 @@ use crate::feed::driver::ended;
 use crate::model::name::ServiceName;
 use crate::model::state::Status;
 use crate::panics::caught;
-use crate::port::instancer::{Instancer, ServicesWatcher};
+use crate::port::instancer::{Instancer, ServiceList, ServicesWatcher};
 use crate::retry::{FeedRetry, NextFeed, jittered, later};
 use crate::runtime::runtime;
 
@@ -29,6 +29,7 @@ const JITTER: f64 = 0.2;
 #[derive(Clone, Debug)]
 pub struct ServicesState {
     services: Arc<[ServiceName]>,
+    unlisted: usize,
     as_of: Moment,
     status: Status,
 }
@@ -37,6 +38,11 @@ impl ServicesState {
     /// The last good list, sorted. Empty while [`Status::Initializing`].
     pub fn services(&self) -> &[ServiceName] {
         &self.services
+    }
+
+    /// How many entries of the source were none of a service that can be listed: [`ServiceList::unlisted`].
+    pub fn unlisted(&self) -> usize {
+        self.unlisted
     }
 
     /// When the source last confirmed the list.
@@ -80,6 +86,7 @@ impl ServicesSubscription {
         let now = clock.now();
         let (out, states) = watch::channel(ServicesState {
             services: Arc::default(),
+            unlisted: 0,
             as_of: now,
             status: Status::Initializing {
                 since: now,
@@ -236,13 +243,14 @@ impl Driver {
                 let silent = Error::new(ErrorKind::Timeout, "feed of services");
                 Err(silent.because(format!("silent for {limit:?}")))
             });
-            self.publish(told?);
+            let services = told?;
+            self.publish(ServiceList::from(services).with_unlisted(watcher.unlisted()));
         }
     }
 
     async fn poll(&self) -> Result<()> {
         loop {
-            let services = self.answered(self.instancer.services()).await?;
+            let services = self.answered(self.instancer.list_services()).await?;
             self.publish(services);
             let every = self.config.poll_services.max(SHORTEST_POLL);
             sleep(jittered(every, JITTER)).await;
@@ -257,18 +265,24 @@ impl Driver {
         })
     }
 
-    fn publish(&self, services: Vec<ServiceName>) {
+    fn publish(&self, list: ServiceList) {
+        let ServiceList { services, unlisted } = list;
         let now = self.clock.now();
         self.out.send_if_modified(|state| {
             let was_live = matches!(state.status, Status::Live);
             let differs = *state.services != *services || !state.is_known();
+            let counts_others = unlisted != state.unlisted;
+            if counts_others {
+                info!(unlisted, "entries of the source are none of a service");
+                state.unlisted = unlisted;
+            }
             if differs {
                 info!(services = services.len(), "list of services changed");
                 state.services = services.into();
             }
             state.as_of = now;
             state.status = Status::Live;
-            differs || !was_live
+            differs || counts_others || !was_live
         });
     }
 

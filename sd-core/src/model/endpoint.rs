@@ -5,9 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use crate::brief::quoted;
 use crate::error::{Error, Result};
+use crate::model::checked::read_checked;
 use crate::printable::{Printable, breaks_lines};
 
 const OP: &str = "endpoint";
@@ -19,9 +21,11 @@ const MAX_UNIX_PATH_BYTES: usize = 107;
 ///
 /// An endpoint never has port 0, an empty host, or an unspecified address (`0.0.0.0`, `[::]`): no client could dial it.
 /// [`advertised_address`](crate::advertised_address) finds an address that clients can dial.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
 pub struct Endpoint(Inner);
+
+read_checked!(Endpoint);
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Inner {
@@ -53,6 +57,7 @@ impl Endpoint {
     /// # Errors
     /// `InvalidInput` for port 0, an unspecified address, or an invalid host.
     pub fn tcp(host: &str, port: u16) -> Result<Self> {
+        check_has_no_user(host)?;
         let host = host
             .strip_prefix('[')
             .and_then(|rest| rest.strip_suffix(']'))
@@ -60,7 +65,10 @@ impl Endpoint {
         if port == 0 {
             return Err(Error::invalid_input(
                 OP,
-                format!("{host}:0 cannot be dialled: give the port that the server listens on"),
+                format!(
+                    "{} cannot be dialled: give the port that the server listens on",
+                    quoted(&format!("{host}:0"))
+                ),
             ));
         }
         if host.is_empty() || host.len() > MAX_HOST_BYTES {
@@ -89,7 +97,10 @@ impl Endpoint {
             Err(_) => {
                 return Err(Error::invalid_input(
                     OP,
-                    format!("{host:?} is neither a host name nor an IP address: write host:port"),
+                    format!(
+                        "{} is neither a host name nor an IP address: write host:port",
+                        quoted(host)
+                    ),
                 ));
             }
         }
@@ -116,7 +127,8 @@ impl Endpoint {
             return Err(Error::invalid_input(
                 OP,
                 format!(
-                    "the path of the Unix socket, {text:?}, must be absolute and have at most {MAX_UNIX_PATH_BYTES} bytes"
+                    "the path of the Unix socket, {}, must be absolute and have at most {MAX_UNIX_PATH_BYTES} bytes",
+                    quoted(text)
                 ),
             ));
         }
@@ -124,7 +136,8 @@ impl Endpoint {
             return Err(Error::invalid_input(
                 OP,
                 format!(
-                    "the path of the Unix socket, {text:?}, contains {odd:?}: control characters and line ends are not allowed"
+                    "the path of the Unix socket, {}, contains {odd:?}: control characters and line ends are not allowed",
+                    quoted(text)
                 ),
             ));
         }
@@ -148,6 +161,17 @@ impl Endpoint {
             Address::Unix { .. } => None,
         }
     }
+}
+
+/// What stands before an `@` may be a password, and is not repeated.
+fn check_has_no_user(text: &str) -> Result<()> {
+    if text.contains('@') {
+        return Err(Error::invalid_input(
+            OP,
+            "contains an '@': write host:port, without a user name or password",
+        ));
+    }
+    Ok(())
 }
 
 impl fmt::Display for Endpoint {
@@ -177,16 +201,20 @@ impl FromStr for Endpoint {
             Some(path) => return Self::unix(path.strip_prefix("//").unwrap_or(path)),
             None => {}
         }
+        check_has_no_user(text)?;
         let Some((host, port)) = text.rsplit_once(':') else {
             return Err(Error::invalid_input(
                 OP,
-                format!("{text:?} has no port: write host:port"),
+                format!("{} has no port: write host:port", quoted(text)),
             ));
         };
         if host.contains(':') && !host.starts_with('[') {
             return Err(Error::invalid_input(
                 OP,
-                format!("{text:?} has an IPv6 address without brackets: write [::1]:80"),
+                format!(
+                    "{} has an IPv6 address without brackets: write [::1]:80",
+                    quoted(text)
+                ),
             ));
         }
         // `u16::from_str` accepts a leading plus sign, which is no port.
@@ -197,7 +225,10 @@ impl FromStr for Endpoint {
         let Some(port) = port else {
             return Err(Error::invalid_input(
                 OP,
-                format!("{text:?} needs a port between 1 and 65535 after its last colon"),
+                format!(
+                    "{} needs a port between 1 and 65535 after its last colon",
+                    quoted(text)
+                ),
             ));
         };
         Self::tcp(host, port)

@@ -6,16 +6,20 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::brief::quoted;
 use crate::error::{Error, Result};
+use crate::model::checked::read_checked;
 use crate::model::endpoint::Endpoint;
 use crate::model::name::{InstanceId, ServiceName};
 use crate::model::overriding::Override;
 
 /// Tells two runs of one instance apart. Random, new for each [`Instance::new`]: a restarted process is a new incarnation even
 /// if id and address are the same. Written as 16 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
 pub struct Incarnation(u64);
+
+read_checked!(Incarnation);
 
 impl Incarnation {
     /// A new random incarnation.
@@ -55,7 +59,10 @@ impl FromStr for Incarnation {
             Ok(value) if digits => Ok(Self(value)),
             _ => Err(Error::invalid_input(
                 "incarnation",
-                format!("{text:?} is no incarnation: write 1 to 16 hexadecimal digits"),
+                format!(
+                    "{} is no incarnation: write 1 to 16 hexadecimal digits",
+                    quoted(text)
+                ),
             )),
         }
     }

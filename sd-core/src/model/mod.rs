@@ -1,5 +1,6 @@
 //! The vocabulary: what is known about a service. No I/O.
 
+pub(crate) mod checked;
 pub(crate) mod delta;
 pub(crate) mod endpoint;
 pub(crate) mod instance;

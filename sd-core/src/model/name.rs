@@ -7,9 +7,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use crate::brief::quoted;
 use crate::error::{Error, Result};
+use crate::model::checked::read_checked;
 use crate::printable::breaks_lines;
 
 /// The name of a service: 1 to [`MAX_BYTES`](Self::MAX_BYTES) bytes of text on one line, without control characters, and
@@ -18,21 +20,21 @@ use crate::printable::breaks_lines;
 /// ASCII letters, digits, `-`, `_` and `.`, with a letter or a digit at both ends, make a name that every registry stores as it
 /// is. Others, such as `users/v1/profile` or `größe`, are for names that other systems have given: `Display` writes them as they
 /// are, `Debug` quotes and escapes them.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
 pub struct ServiceName(Arc<str>);
 
 /// The id of an instance within its service: 1 to [`MAX_BYTES`](Self::MAX_BYTES) bytes of text on one line, without control
 /// characters. Two ids are equal if their bytes are. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
 pub struct InstanceId(Arc<str>);
 
 /// The name of an election: one or more segments separated by slashes, as in `reports/nightly`. A segment has ASCII letters,
 /// digits, `-`, `_` and `.`, and begins and ends with a letter or a digit. The name has at most [`MAX_BYTES`](Self::MAX_BYTES)
 /// bytes. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
 pub struct ElectionName(Arc<str>);
 
 impl ServiceName {
@@ -107,7 +109,10 @@ fn check_text(op: &'static str, text: &str) -> Result<()> {
     match text.chars().find(|c| breaks_lines(*c)) {
         Some(odd) => Err(Error::invalid_input(
             op,
-            format!("{text:?} contains {odd:?}: control characters and line ends are not allowed"),
+            format!(
+                "{} contains {odd:?}: control characters and line ends are not allowed",
+                quoted(text)
+            ),
         )),
         None => Ok(()),
     }
@@ -140,7 +145,10 @@ fn check_length(op: &'static str, text: &str, max: usize) -> Result<()> {
         0 => Err(Error::invalid_input(op, "must not be empty")),
         len if len > max => Err(Error::invalid_input(
             op,
-            format!("is {len} bytes long: at most {max} are allowed"),
+            format!(
+                "{} is {len} bytes long: at most {max} are allowed",
+                quoted(text)
+            ),
         )),
         _ => Ok(()),
     }
@@ -148,6 +156,8 @@ fn check_length(op: &'static str, text: &str, max: usize) -> Result<()> {
 
 macro_rules! checked_name {
     ($name:ident) => {
+        read_checked!($name);
+
         impl $name {
             /// The name as text.
             pub fn as_str(&self) -> &str {

@@ -10,6 +10,32 @@ use crate::error::{Error, Result};
 use crate::model::name::ServiceName;
 use crate::model::snapshot::{Revision, Snapshot};
 
+/// The names of services, and how much lies among them that is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServiceList {
+    /// The names, sorted.
+    pub services: Vec<ServiceName>,
+    /// How many entries of the source are none of a service that can be listed: keys of other programs, names that would break a line.
+    pub unlisted: usize,
+}
+
+impl ServiceList {
+    /// Says how many entries cannot be listed.
+    #[must_use]
+    pub fn with_unlisted(mut self, count: usize) -> Self {
+        self.unlisted = count;
+        self
+    }
+}
+
+impl From<Vec<ServiceName>> for ServiceList {
+    fn from(services: Vec<ServiceName>) -> Self {
+        let unlisted = 0;
+        Self { services, unlisted }
+    }
+}
+
 /// Reads services from one source: a server, a file, or other instancers.
 ///
 /// An implementation translates one source and decides nothing: it does not retry, back off or cache. It must pass the reading
@@ -21,6 +47,15 @@ pub trait Instancer: Debug + Send + Sync + 'static {
     /// # Errors
     /// `Unsupported` if the source cannot list services. Otherwise why it could not be read.
     async fn services(&self) -> Result<Vec<ServiceName>>;
+
+    /// As [`services`](Self::services), with how much cannot be listed. By default that is nothing: a source with entries that are none of
+    /// a service implements this, and `services` by it. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`services`](Self::services).
+    async fn list_services(&self) -> Result<ServiceList> {
+        Ok(self.services().await?.into())
+    }
 
     /// Opens a feed of the names of all services that have an instance. `None`, the default, if the source does not tell of
     /// changes by itself: core then asks for [`services`](Self::services) again and again. Cancel-safe.
@@ -85,6 +120,11 @@ pub trait ServicesWatcher: Debug + Send + 'static {
     /// # Cancel safety
     /// Cancel-safe: a dropped call loses nothing.
     async fn next(&mut self) -> Result<Vec<ServiceName>>;
+
+    /// How many entries could not be listed at the last answer: [`ServiceList::unlisted`]. 0 by default.
+    fn unlisted(&self) -> usize {
+        0
+    }
 
     /// How long `next` may stay silent. After a longer silence core takes the feed for dead and opens a new one.
     fn silence_limit(&self) -> Duration;

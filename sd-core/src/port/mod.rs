@@ -15,7 +15,7 @@ pub use self::elector::{
     AnyElector, CandidateId, Confirmation, CountsFrom, Elector, Entry, Leader, LeaderFeed,
     LeaderWatcher, Predecessor, Standing, StrictElector, Ticket, check_value,
 };
-pub use self::instancer::{Feed, Instancer, ServicesWatcher, Watcher};
+pub use self::instancer::{Feed, Instancer, ServiceList, ServicesWatcher, Watcher};
 pub use self::operator::{Operator, check_run, no_such_record};
 pub use self::registrar::{Attempt, Limits, Liveness, Registrar, Registration, Renewed};
 pub use self::safety::{Guarantee, Safety, SafetyNote};

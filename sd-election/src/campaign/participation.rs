@@ -59,6 +59,8 @@ pub(crate) struct Participation<'a> {
     told_to_close: bool,
     /// Whether the caller has been told that it cannot lead.
     told_hopeless: bool,
+    /// When the machine was last told what happened.
+    now: Moment,
     /// When the application last said that it makes progress, in nanoseconds from the clock's start.
     alive_at: Arc<AtomicU64>,
 }
@@ -91,6 +93,7 @@ impl<'a> Participation<'a> {
             told_to_stop: false,
             told_to_close: false,
             told_hopeless: false,
+            now: Moment::ZERO,
             alive_at: Arc::default(),
         }
     }
@@ -100,6 +103,7 @@ impl<'a> Participation<'a> {
         let mut event = Event::Tick;
         loop {
             let now = self.campaign.clock.now();
+            self.now = now;
             let alive_at =
                 Moment::from_start(Duration::from_nanos(self.alive_at.load(Ordering::Relaxed)));
             let actions = self.machine.step(now, event, alive_at);
@@ -186,7 +190,7 @@ impl<'a> Participation<'a> {
                 }
                 Action::Tell(Notice::Ended(reason)) => {
                     if let Some(running) = &self.running {
-                        running.end(reason);
+                        running.end(reason, Some(self.now));
                     }
                     if self.told_to_close {
                         at_once = Some(Event::Close);
@@ -229,6 +233,7 @@ impl<'a> Participation<'a> {
             id,
             token: token.clone(),
             deadline,
+            at: self.now,
         };
         let (proclaim, proclamations) = mpsc::channel(1);
         let (deadline_told, told_deadline) = watch::channel(deadline);

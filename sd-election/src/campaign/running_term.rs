@@ -24,7 +24,8 @@ pub(super) struct RunningTerm {
 }
 
 impl RunningTerm {
-    pub(super) fn end(&self, reason: EndReason) {
+    /// Ends it. Belief goes first, so that `now`, if it is not known, is read afterwards.
+    pub(super) fn end(&self, reason: EndReason, now: Option<Moment>) {
         if !flawed(Flaw::BeliefWhileLeaving) {
             self.term.validity.end();
         }
@@ -38,7 +39,9 @@ impl RunningTerm {
             return;
         }
         self.campaign.set_phase(CandidatePhase::Leaving);
-        let ended = ElectionEvent::Ended { token, reason };
+        let now = now.unwrap_or_else(|| self.campaign.clock.now());
+        let at = now.min(self.term.validity.deadline());
+        let ended = ElectionEvent::Ended { token, reason, at };
         if flawed(Flaw::EndToldTwice) {
             self.campaign.emit(ended.clone());
         }
@@ -58,6 +61,6 @@ impl Drop for RunningTerm {
     fn drop(&mut self) {
         let error = Error::new(ErrorKind::Closed, "lead")
             .because("the task that drives the term has ended");
-        self.end(EndReason::Fatal(error));
+        self.end(EndReason::Fatal(error), None);
     }
 }

@@ -38,6 +38,11 @@ impl Spawn for NodeSpawner {
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         self.world.spawn(self.node, task);
     }
+
+    /// Time is that of the simulated world.
+    fn check_caller(&self, _op: &'static str) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What all applications write to.

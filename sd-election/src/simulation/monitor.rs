@@ -118,6 +118,7 @@ fn told(event: &ElectionEvent, monitored: &mut Monitored) -> Option<What> {
             id,
             token,
             deadline,
+            ..
         } => {
             monitored.elected.insert(token.value(), *id);
             What::Elected {
@@ -127,7 +128,7 @@ fn told(event: &ElectionEvent, monitored: &mut Monitored) -> Option<What> {
                 hand_over: monitored.pace.when(*deadline + monitored.stop_margin),
             }
         }
-        ElectionEvent::Ended { token, reason } => What::Ended {
+        ElectionEvent::Ended { token, reason, .. } => What::Ended {
             id: monitored.elected.get(&token.value()).copied(),
             token: token.value(),
             reason: reason.as_str(),

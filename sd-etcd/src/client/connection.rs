@@ -16,7 +16,9 @@ use etcd_client::{
     MaintenanceClient, ResponseHeader, TlsOptions, WatchClient,
 };
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use sd_backend::{CloseSignal, FileThread, SharedConnection, Unanswered};
+use sd_backend::{
+    CloseSignal, FileThread, SharedConnection, Unanswered, is_other_server, other_server,
+};
 use sd_core::{Error, ErrorKind, Result};
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
@@ -24,7 +26,7 @@ use tonic::transport::{Endpoint, Uri};
 
 use crate::client::addresses::{Addresses, Reached};
 use crate::client::credentials::Credentials;
-use crate::client::error::{caught, is_login_needless, translate};
+use crate::client::error::{EXPECTED, caught, is_login_needless, translate};
 use crate::client::members::{Candidate, Members};
 use crate::config::EtcdConfig;
 
@@ -288,6 +290,9 @@ impl Failed {
     fn into_error(self, op: &'static str) -> Error {
         match self {
             Self::Unreachable(why) => Error::new(ErrorKind::Unavailable, op).because(why),
+            Self::NoEtcd(error, said) if is_other_server(&error) => {
+                Error::new(error.kind(), op).with_source(other_server(EXPECTED, said))
+            }
             Self::NoEtcd(error, said) => Error::new(error.kind(), op).because(said),
             Self::Refused(error) => error,
         }
@@ -402,7 +407,12 @@ fn prepare(
 }
 
 fn cause(error: &Error) -> String {
-    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+    let mut cause = std::error::Error::source(error);
+    if is_other_server(error) {
+        // It is said once for all endpoints.
+        cause = cause.and_then(std::error::Error::source);
+    }
+    cause.map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 #[cfg(test)]

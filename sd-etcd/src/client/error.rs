@@ -2,17 +2,37 @@
 
 use std::future::Future;
 
-use sd_backend::with_hint;
+use sd_backend::{hint_in, hinted, other_server, with_hint};
 use sd_core::{Error, ErrorKind, panics};
 use tonic::{Code, Status};
 
+/// What to do when etcd takes no value any more.
+pub(crate) const FULL: &str = "etcd's database is full: make room with etcdctl compact REVISION, then etcdctl defrag --cluster, and end \
+                              the alarm with etcdctl alarm disarm; or give etcd a larger --quota-backend-bytes";
+
+/// What should answer.
+pub(crate) const EXPECTED: &str = "etcd";
+
 /// An etcd error as ours.
 pub(crate) fn translate(op: &'static str, error: etcd_client::Error) -> Error {
-    Error::new(kind(&error), op).with_source(with_hint(match error {
+    let kind = kind(&error);
+    let source = match error {
+        etcd_client::Error::GRpcStatus(status) if says_full(&status) => {
+            hinted(FULL, explain(&status))
+        }
+        etcd_client::Error::GRpcStatus(status) if status.code() == Code::Unimplemented => {
+            other_server(EXPECTED, explain(&status))
+        }
         // The status alone: etcd-client's own text around it says nothing more.
-        etcd_client::Error::GRpcStatus(status) => explain(&status),
-        other => other.to_string(),
-    }))
+        etcd_client::Error::GRpcStatus(status) => with_hint(explain(&status)),
+        other => with_hint(other.to_string()),
+    };
+    Error::new(kind, op).with_source(source)
+}
+
+/// Whether etcd takes no value, because its database has reached its quota.
+fn says_full(status: &Status) -> bool {
+    status.message().contains("database space exceeded")
 }
 
 fn explain(status: &Status) -> String {
@@ -50,9 +70,14 @@ pub(crate) fn caught<T>(
     }
 }
 
-/// Whether another endpoint may do better.
+/// Whether another endpoint may do better. Not if the database is full, as it is at all of them.
 pub(crate) fn is_unreachable(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) && !is_full(error)
+}
+
+/// Whether the server answered that it takes no value, because its database is full.
+pub(crate) fn is_full(error: &Error) -> bool {
+    hint_in(error) == Some(FULL)
 }
 
 /// Whether what answers knows no such request, and so has not carried it out: it is no etcd, or not any more. Another endpoint may be one.
@@ -113,6 +138,7 @@ fn status_kind(status: &Status) -> ErrorKind {
         Code::InvalidArgument if is_about_login(message) => ErrorKind::Denied,
         // A proxy that knows no gRPC, or not this method, is "unimplemented" as well.
         Code::InvalidArgument | Code::NotFound | Code::Unimplemented => ErrorKind::Rejected,
+        Code::ResourceExhausted if says_full(status) => ErrorKind::Unavailable,
         Code::ResourceExhausted => ErrorKind::RateLimited { retry_after: None },
         Code::DataLoss => ErrorKind::InvalidData,
         // Whatever else it is, the request itself was not at fault.
@@ -210,11 +236,32 @@ mod tests {
                 "etcdserver: too many requests",
                 ErrorKind::RateLimited { retry_after: None },
             ),
+            (
+                Code::ResourceExhausted,
+                "etcdserver: mvcc: database space exceeded",
+                ErrorKind::Unavailable,
+            ),
         ] {
             let error = translate("etcd: test", Status::new(code, message).into());
             assert_eq!(error.kind(), kind, "{message}");
             assert!(error.report().to_string().contains(message));
         }
+    }
+
+    #[test]
+    fn a_full_database_is_told_with_what_to_do_and_is_no_reason_to_change_the_endpoint() {
+        let full = Status::new(
+            Code::ResourceExhausted,
+            "etcdserver: mvcc: database space exceeded",
+        );
+        let error = translate("etcd: test", full.into());
+        assert!(is_full(&error) && !is_unreachable(&error));
+        let report = error.report().to_string();
+        for command in ["compact", "defrag", "alarm disarm"] {
+            assert!(report.contains(command), "{report}");
+        }
+        let down = translate("etcd: test", Status::unavailable("no leader").into());
+        assert!(is_unreachable(&down) && !is_full(&down));
     }
 
     #[test]

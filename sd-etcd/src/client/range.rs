@@ -3,7 +3,6 @@
 //! What a server sends decides how many pages there are, so a read ends after a number of keys and after a time.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use etcd_client::{GetOptions, GetResponse, KeyValue};
 use sd_core::{Error, ErrorKind, Result};
@@ -18,8 +17,6 @@ const PAGE: i64 = 1000;
 const MOST_STARTS: u32 = 3;
 /// Keys that are taken in one read. Ten times as many as a service has been seen to have.
 const MOST_KEYS: usize = 1_000_000;
-/// How long one read may take, all its pages and starts together.
-const MOST_TIME: Duration = Duration::from_secs(60);
 
 /// Puts every entry of the range, end excluded, into what `new` makes: as of one revision. Starts over with another one if it has
 /// to.
@@ -61,13 +58,8 @@ pub(crate) async fn read_folders(
     (start, end): (&str, &str),
 ) -> Result<Folders> {
     let options = GetOptions::new().with_keys_only();
-    let mut pages = Pages::new(
-        client,
-        op,
-        (start, end),
-        &options,
-        Instant::now() + MOST_TIME,
-    );
+    let until = Instant::now() + client.config().read_timeout;
+    let mut pages = Pages::new(client, op, (start, end), &options, until);
     let mut folders = Folders::default();
     while let Some(page) = pages.next().await? {
         let mut last = None;
@@ -87,7 +79,7 @@ pub(crate) async fn read_folders(
 }
 
 /// What a key has between `start` and the next slash; `None` if there is no slash.
-fn folder<'a>(start: &str, key: &'a [u8]) -> Option<&'a [u8]> {
+pub(crate) fn folder<'a>(start: &str, key: &'a [u8]) -> Option<&'a [u8]> {
     let name = key.strip_prefix(start.as_bytes())?;
     let length = name.iter().position(|byte| *byte == b'/')?;
     name.get(..length)
@@ -101,7 +93,7 @@ async fn read<S>(
     new: impl Fn() -> S,
     put: impl Fn(&mut S, &KeyValue),
 ) -> Result<(S, Position)> {
-    let until = Instant::now() + MOST_TIME;
+    let until = Instant::now() + client.config().read_timeout;
     let mut starts = 0;
     loop {
         starts += 1;
@@ -172,7 +164,8 @@ impl<'a> Pages<'a> {
         let reading = self.client.get(self.op, &self.from, &self.options);
         let page = timeout_at(self.until, reading).await.map_err(|_| {
             Error::new(ErrorKind::Timeout, self.op).because(format!(
-                "the server had more to send after {MOST_TIME:?} and {} keys",
+                "the server had more to send after {:?} and {} keys",
+                self.client.config().read_timeout,
                 self.seen
             ))
         })??;

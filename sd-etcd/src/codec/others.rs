@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use sd_core::{Endpoint, Incarnation, Instance, InstanceId, ServiceName};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::codec::gokit::SCHEME;
+use crate::codec::unreadable::json;
 use crate::config::format::Format;
 
 /// The scheme of the endpoint that is taken where an instance has several.
@@ -117,7 +117,7 @@ pub(crate) fn decode(
             }
             Ok(with_version(instance, stored.version))
         }
-        Format::Resolver | Format::Json | Format::GoKit => {
+        Format::Resolver | Format::Apisix | Format::Json | Format::GoKit => {
             let stored: Resolver = json(value)?;
             if stored.op != 0 {
                 return Err(format!("the value says operation {}, not 0", stored.op));
@@ -137,10 +137,6 @@ pub(crate) fn decode(
     }
 }
 
-fn json<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
-    serde_json::from_slice(value).map_err(|error| error.to_string())
-}
-
 fn check_name(stored: &str, expected: &str) -> Result<(), String> {
     if stored == expected {
         return Ok(());
@@ -156,7 +152,7 @@ fn with_version(instance: Instance, version: Option<String>) -> Instance {
 }
 
 /// Text as it is, everything else as JSON.
-fn text(value: Value) -> String {
+pub(crate) fn text(value: Value) -> String {
     match value {
         Value::String(text) => text,
         other => other.to_string(),
@@ -256,6 +252,11 @@ mod tests {
             assert_eq!(instance.version(), Some("latest"));
             assert_eq!(metadata(&instance), [("protocol", "grpc")]);
         }
+        // As version 6 writes it, whose fields have another order.
+        let today = r#"{"name":"greeter","version":"latest","metadata":null,"endpoints":[{"request":{"name":"Request","type":"Request","values":null},"response":{"name":"Response","type":"Response","values":null},"metadata":{},"name":"Say.Hello"}],"nodes":[{"metadata":{"broker":"http","protocol":"mucp","registry":"etcd","server":"mucp","transport":"http"},"id":"greeter-5c9b","address":"10.0.0.1:50123"}]}"#;
+        let instance = read(Format::GoMicro, "greeter", "greeter-5c9b", today).unwrap();
+        assert_eq!(instance.endpoint().to_string(), "10.0.0.1:50123");
+        assert_eq!(instance.metadata()["registry"], "etcd");
         let early = r#"{"name":"s","nodes":[{"id":"i","address":"10.0.0.1","port":8080}]}"#;
         let instance = read(Format::GoMicro, "s", "i", early).unwrap();
         assert_eq!(instance.endpoint().to_string(), "10.0.0.1:8080");

@@ -8,6 +8,8 @@
 use sd_core::{Incarnation, Instance, Override};
 use serde::{Deserialize, Serialize};
 
+use crate::codec::unreadable;
+
 /// Before the end of the record's key.
 const FOLDER: &str = "/override/";
 
@@ -60,7 +62,7 @@ pub(crate) fn is_override(value: &[u8]) -> bool {
 
 /// The override that `value` says. An error says why it cannot be understood.
 pub(crate) fn decode(value: &[u8]) -> Result<StoredOverride, String> {
-    let json: Json = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+    let json: Json = unreadable::json(value)?;
     let said = Override::from_name(&json.r#override)
         .ok_or_else(|| format!("{:?} is an override of a later version", json.r#override))?;
     Ok(StoredOverride {

@@ -19,11 +19,18 @@ pub enum Format {
     Resolver,
     /// Read only: what kratos stores under `<namespace>/<service>/<id>`. Of several endpoints that of gRPC is taken, or else the first.
     Kratos,
+    /// Read only: the nodes of the upstreams that APISIX stores under `/apisix/upstreams/<id>`, each a service named by its id.
+    Apisix,
     /// Read only: what go-micro stores under `/micro/registry/<service>/<node>`.
     GoMicro,
 }
 
 impl Format {
+    /// Whether one key holds all instances of a service.
+    pub(crate) fn has_one_key(self) -> bool {
+        matches!(self, Self::Apisix)
+    }
+
     /// Whether records in this format are another project's, which are only read.
     pub(crate) fn is_read_only(self) -> bool {
         !matches!(self, Self::Json | Self::GoKit)

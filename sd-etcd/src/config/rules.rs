@@ -20,6 +20,8 @@ pub const DEFAULT_PORT: u16 = 2379;
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The default time limit for one request.
 pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The default time limit for reading one service, or the list of services, with all its pages.
+pub const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a connection in use may be silent by default before it is pinged.
 pub const DEFAULT_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(6);
 /// The default time limit for the answer to that ping.
@@ -28,5 +30,7 @@ pub const DEFAULT_KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) const MAX_PREFIX_BYTES: usize = 512;
 pub(crate) const TIMEOUTS: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(60);
+pub(crate) const READ_TIMEOUTS: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(600);
 pub(crate) const KEEP_ALIVE_INTERVALS: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(3600);

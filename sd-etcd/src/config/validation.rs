@@ -3,7 +3,9 @@
 use sd_core::Result;
 
 use crate::config::EtcdConfig;
-use crate::config::rules::{DEFAULT_PORT, KEEP_ALIVE_INTERVALS, MAX_PREFIX_BYTES, RULES, TIMEOUTS};
+use crate::config::rules::{
+    DEFAULT_PORT, KEEP_ALIVE_INTERVALS, MAX_PREFIX_BYTES, READ_TIMEOUTS, RULES, TIMEOUTS,
+};
 
 impl EtcdConfig {
     /// Checks everything that can be known without the server and the file system, and writes it in one way.
@@ -39,6 +41,7 @@ impl EtcdConfig {
         for (key, value, range) in [
             ("connect_timeout", self.connect_timeout, TIMEOUTS),
             ("request_timeout", self.request_timeout, TIMEOUTS),
+            ("read_timeout", self.read_timeout, READ_TIMEOUTS),
             ("keep_alive_timeout", self.keep_alive_timeout, TIMEOUTS),
             (
                 "keep_alive_interval",

@@ -3,22 +3,34 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
+use etcd_client::KeyValue;
 use sd_core::port::ServicesWatcher;
-use sd_core::{Instancer, Result, ServiceName, Snapshot, Watcher};
+use sd_core::{Instancer, Result, ServiceList, ServiceName, Snapshot, Watcher};
 use tracing::info;
 
 use crate::backend::EtcdBackend;
-use crate::client::range::read_folders;
+use crate::client::range::{read_folders, read_keys};
 use crate::config::format::Format;
 use crate::reading::full_read::read_service;
-use crate::reading::services_watcher::EtcdServicesWatcher;
+use crate::reading::services_watcher::{EtcdServicesWatcher, ServiceKeys};
 use crate::reading::watcher::EtcdWatcher;
 
 #[async_trait]
 impl Instancer for EtcdBackend {
     async fn services(&self) -> Result<Vec<ServiceName>> {
+        Ok(self.list_services().await?.services)
+    }
+
+    async fn list_services(&self) -> Result<ServiceList> {
+        const OP: &str = "etcd: list services";
         let (all, end) = self.layout.all();
-        let folders = read_folders(&self.client, "etcd: list services", (&all, &end)).await?;
+        if self.layout.has_one_key() {
+            let new = || ServiceKeys::new(&self.layout);
+            let put = |keys: &mut ServiceKeys, entry: &KeyValue| keys.put(entry.key());
+            let (keys, _) = read_keys(&self.client, OP, (&all, &end), new, put).await?;
+            return Ok(keys.list());
+        }
+        let folders = read_folders(&self.client, OP, (&all, &end)).await?;
         // Other programs' keys may lie here, too. A service may have our folder and go-kit's.
         let mut services = BTreeSet::new();
         let mut others = folders.flat;
@@ -34,7 +46,8 @@ impl Instancer for EtcdBackend {
                 others, "keys and folders under the prefix are not of services and are not listed"
             );
         }
-        Ok(services.into_iter().collect())
+        let services: Vec<_> = services.into_iter().collect();
+        Ok(ServiceList::from(services).with_unlisted(others))
     }
 
     async fn watch_services(&self) -> Result<Option<Box<dyn ServicesWatcher>>> {

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sd_core::clock::Moment;
-use sd_core::{Instance, InstanceId, Revision, ServiceName, Skipped, Snapshot, brief};
+use sd_core::{Instance, InstanceId, Revision, ServiceName, Skipped, Snapshot};
 
 use crate::client::answer::Position;
 use crate::codec::overrides::{self, StoredOverride};
-use crate::codec::{Folders, Origin, Place, Record, is_json};
+use crate::codec::{Folders, Origin, Place, Record, apisix, is_json};
+use crate::reading::unread::Unread;
 
 type Found = BTreeMap<Box<str>, Listed>;
 
@@ -24,8 +25,7 @@ pub(crate) struct ServiceSet {
     plain: Found,
     /// What operators say of `ours`, by the ends of the records' keys.
     overrides: BTreeMap<Box<str>, StoredOverride>,
-    /// What cannot be read: why, by key.
-    skipped: BTreeMap<String, String>,
+    skipped: Unread,
     /// Withdrawn on purpose since the last snapshot.
     withdrawn: Vec<InstanceId>,
     changed: bool,
@@ -56,7 +56,7 @@ impl ServiceSet {
             ours: Found::new(),
             plain: Found::new(),
             overrides: BTreeMap::new(),
-            skipped: BTreeMap::new(),
+            skipped: Unread::default(),
             withdrawn: Vec::new(),
             changed: false,
         }
@@ -67,7 +67,7 @@ impl ServiceSet {
         self.ours.append(&mut part.ours);
         self.plain.append(&mut part.plain);
         self.overrides.append(&mut part.overrides);
-        self.skipped.append(&mut part.skipped);
+        self.skipped.absorb(part.skipped);
         self.withdrawn.append(&mut part.withdrawn);
         self.changed |= part.changed;
     }
@@ -80,8 +80,11 @@ impl ServiceSet {
         origin: Origin,
         known: Option<&Snapshot>,
     ) {
+        if self.folders.has_one_key() {
+            return self.put_all(key, value, origin, known);
+        }
         let Some(place) = self.folders.place(key) else {
-            return self.skip(key, None, "the key is not UTF-8".to_owned());
+            return self.skip(key, None, "the key is not UTF-8");
         };
         if Folders::is_foreign(place, value) {
             return self.delete(key);
@@ -94,9 +97,9 @@ impl ServiceSet {
         }
         let record = match self.folders.decode(&self.service, place, value, origin) {
             Ok(record) => record,
-            Err(reason) => return self.skip(key, Some(place), reason),
+            Err(reason) => return self.skip(key, Some(place), &reason),
         };
-        self.changed |= self.skipped.remove(&*text(key)).is_some();
+        self.changed |= self.skipped.remove(&text(key));
         match record {
             Record::Live(instance) => self.insert(place, instance, origin.create_revision, known),
             Record::Withdrawn(instance) => {
@@ -104,6 +107,33 @@ impl ServiceSet {
                 self.withdrawn.push(instance.id().clone());
             }
         }
+    }
+
+    /// Takes all instances, which one key holds.
+    fn put_all(&mut self, key: &[u8], value: &[u8], origin: Origin, known: Option<&Snapshot>) {
+        self.skipped = Unread::default();
+        let nodes = apisix::decode(&self.service, value, origin.run());
+        let nodes = nodes.unwrap_or_else(|reason| {
+            self.skip(key, None, &reason);
+            apisix::Nodes::default()
+        });
+        for (at, reason) in nodes.skipped {
+            self.skipped
+                .add(&format!("{}: node {at}", text(key)), &reason);
+        }
+        let mut before = std::mem::take(&mut self.ours);
+        for instance in nodes.instances {
+            let suffix = instance.id().clone();
+            if let Some(listed) = before.remove(suffix.as_str()) {
+                self.ours.insert(suffix.as_str().into(), listed);
+            }
+            let place = Place {
+                is_ours: true,
+                suffix: suffix.as_str(),
+            };
+            self.insert(place, instance, origin.create_revision, known);
+        }
+        self.changed = true;
     }
 
     fn folder(&mut self, place: Place<'_>) -> &mut Found {
@@ -123,13 +153,13 @@ impl ServiceSet {
         match overrides::decode(value) {
             Ok(overriding) => {
                 self.remove(place);
-                self.changed |= self.skipped.remove(&*text(key)).is_some();
+                self.changed |= self.skipped.remove(&text(key));
                 let before = self.overrides.insert(record.into(), overriding);
                 self.changed |= before != Some(overriding);
             }
             Err(reason) => {
                 self.forget_override(record);
-                self.skip(key, Some(place), reason);
+                self.skip(key, Some(place), &reason);
             }
         }
     }
@@ -159,20 +189,22 @@ impl ServiceSet {
         self.changed = true;
     }
 
-    fn skip(&mut self, key: &[u8], place: Option<Place<'_>>, reason: String) {
+    fn skip(&mut self, key: &[u8], place: Option<Place<'_>>, reason: &str) {
         if let Some(place) = place {
             self.remove(place);
         }
-        let (key, reason) = (text(key).into_owned(), brief(reason));
-        if self.skipped.get(&key) != Some(&reason) {
-            self.skipped.insert(key, reason);
-            self.changed = true;
-        }
+        self.changed |= self.skipped.add(&text(key), reason);
     }
 
     /// Forgets a key that was deleted.
     pub(crate) fn delete(&mut self, key: &[u8]) {
-        self.changed |= self.skipped.remove(&*text(key)).is_some();
+        if self.folders.has_one_key() {
+            self.changed |= !self.ours.is_empty() || self.skipped.count() > 0;
+            self.ours.clear();
+            self.skipped = Unread::default();
+            return;
+        }
+        self.changed |= self.skipped.remove(&text(key));
         if let Some(place) = self.folders.place(key) {
             self.remove(place);
             if let Some(record) = self.folders.overridden(place) {
@@ -201,39 +233,35 @@ impl ServiceSet {
             })
             .collect();
         let count = records.len();
-        // The others are counted.
-        let skipped = self.skipped.iter().take(Snapshot::MOST_SKIPPED);
-        let skipped = skipped.map(|(key, reason)| Skipped::new(key.as_str(), reason.as_str()));
-        let mut skipped: Vec<_> = skipped.collect();
+        let (mut skipped, mut skipped_count) = (self.skipped.named(), self.skipped.count());
         let at = revision(position);
         let set = Snapshot::ordered(self.service.clone(), at, as_of, records);
         if set.len() < count {
-            skipped.extend(self.outdone(&set));
+            let mut outdone = self.outdone(&set);
+            let before = skipped.len();
+            skipped.extend(outdone.by_ref().take(Snapshot::MOST_SKIPPED));
+            skipped_count += skipped.len() - before + outdone.count();
             skipped.sort_by(|a, b| a.key.cmp(&b.key));
         }
-        let unnamed = self.skipped.len().saturating_sub(Snapshot::MOST_SKIPPED);
-        let skipped_count = skipped.len() + unnamed;
         set.with_withdrawn(std::mem::take(&mut self.withdrawn))
             .with_skipped(skipped)
             .with_skipped_count(skipped_count)
     }
 
     /// What to tell of records whose id another one has.
-    fn outdone(&self, set: &Snapshot) -> Vec<Skipped> {
-        let of = |found: &'_ Found, is_ours| {
-            let others = found.iter().filter(|(_, found)| {
-                let listed = set.get(found.instance.id());
-                listed.is_some_and(|listed| !listed.is_same_run(&found.instance))
-            });
-            let others = others.map(|(suffix, found)| {
-                let key = self.folders.key(Place { is_ours, suffix });
-                let id = found.instance.id();
-                let reason = format!("another record of the service has the id {id:?}, too");
-                Skipped::new(key, reason)
-            });
-            others.collect::<Vec<_>>()
-        };
-        [of(&self.plain, false), of(&self.ours, true)].concat()
+    fn outdone<'a>(&'a self, set: &'a Snapshot) -> impl Iterator<Item = Skipped> + 'a {
+        let plain = self.plain.iter().map(|found| (found, false));
+        let all = plain.chain(self.ours.iter().map(|found| (found, true)));
+        let others = all.filter(|((_, found), _)| {
+            let listed = set.get(found.instance.id());
+            listed.is_some_and(|listed| !listed.is_same_run(&found.instance))
+        });
+        others.map(|((suffix, found), is_ours)| {
+            let key = self.folders.key(Place { is_ours, suffix });
+            let id = found.instance.id();
+            let reason = format!("another record of the service has the id {id:?}, too");
+            Skipped::new(key, reason)
+        })
     }
 }
 
@@ -344,8 +372,8 @@ mod tests {
             let key = format!("/p/s/{n:03}");
             put(&mut set, key.as_bytes(), garbage.as_bytes(), None);
         }
-        let kept: usize = set.skipped.values().map(String::len).sum();
-        assert!(kept <= 300 * 256, "{kept}");
+        let kept: usize = set.skipped.named().iter().map(|one| one.reason.len()).sum();
+        assert!(kept <= 100 * 256, "{kept}");
         let seen = taken(&mut set);
         assert_eq!((seen.skipped().len(), seen.skipped_count()), (100, 300));
         assert!(seen.skipped()[0].reason.contains("invalid type"));
@@ -364,6 +392,37 @@ mod tests {
         assert!(taken(&mut set).skipped().is_empty());
         set.delete(b"/p/s/never-seen");
         assert!(!set.is_changed());
+    }
+
+    #[test]
+    fn one_key_may_hold_all_instances() {
+        let service = ServiceName::new("1").unwrap();
+        let folders = Layout::new("/apisix/upstreams", Format::Apisix).folders(&service);
+        let mut set = ServiceSet::new(service, folders);
+        let key = b"/apisix/upstreams/1";
+        put(
+            &mut set,
+            key,
+            br#"{"nodes":{"a:1":1,"b:1":1,"c:x":1}}"#,
+            None,
+        );
+        let first = taken(&mut set);
+        assert_eq!((first.len(), first.skipped_count()), (2, 1));
+        assert_eq!(first.skipped()[0].key, "/apisix/upstreams/1: node c:x");
+        put(&mut set, key, br#"{"nodes":{"b:1":1,"d:1":2}}"#, None);
+        assert!(set.is_changed());
+        let second = taken(&mut set);
+        assert_eq!((second.len(), second.skipped_count()), (2, 0));
+        assert!(Arc::ptr_eq(&first.instances()[1], &second.instances()[0]));
+        put(&mut set, key, br#"{"nodes":7}"#, None);
+        let third = taken(&mut set);
+        assert_eq!((third.len(), third.skipped_count()), (0, 1));
+        put(&mut set, key, br#"{"nodes":{"b:1":1,"c:x":1}}"#, None);
+        taken(&mut set);
+        set.delete(key);
+        assert!(set.is_changed());
+        let gone = taken(&mut set);
+        assert_eq!((gone.len(), gone.skipped_count()), (0, 0));
     }
 
     #[test]

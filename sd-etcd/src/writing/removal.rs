@@ -4,12 +4,13 @@
 //! refuse every transaction. But a lease can always be revoked.
 
 use etcd_client::{Compare, CompareOp, KeyValue, PutOptions, Txn, TxnOp};
+use sd_backend::hinted;
 use sd_core::{Error, ErrorKind, Result};
 use tracing::debug;
 
 use crate::client::Client;
 use crate::client::answer::position;
-use crate::client::error::is_unreachable;
+use crate::client::error::{FULL, is_full, is_unreachable};
 use crate::codec::json::encode_withdrawn;
 use crate::codec::{Record, is_json};
 
@@ -67,7 +68,7 @@ impl Removal<'_> {
         let keys: Vec<&str> = self.going().collect();
         let deletions = keys.into_iter().map(|key| TxnOp::delete(key, None));
         match self.if_unchanged(revision, deletions.collect()).await {
-            Err(error) if matches!(error.kind(), ErrorKind::RateLimited { .. }) => {
+            Err(error) if is_full(&error) => {
                 self.revoke_lease(found.lease(), &error).await?;
                 Ok(true)
             }
@@ -84,11 +85,10 @@ impl Removal<'_> {
     /// Ends the lease of a record whose deletion was `refused`, if nothing else hangs on it.
     async fn revoke_lease(&self, lease: i64, refused: &Error) -> Result<()> {
         let cannot = |why: &str| {
-            Error::new(refused.kind(), self.op).because(format!(
-                "{} was not deleted ({}), and {why}: make room at the server",
-                self.key,
-                refused.report()
-            ))
+            let said = std::error::Error::source(refused).and_then(std::error::Error::source);
+            let said = said.map_or_else(String::new, |said| format!(" ({said})"));
+            let text = format!("{} was not deleted{said}, and {why}", self.key);
+            Error::new(refused.kind(), self.op).with_source(hinted(FULL, text))
         };
         if lease == 0 {
             return Err(cannot("it has no lease that could be revoked instead"));

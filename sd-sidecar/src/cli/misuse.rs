@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::output::flushed;
 
 /// What to tell instead of running a command.
 #[derive(Debug)]
@@ -26,11 +27,10 @@ impl Told {
 
     pub(crate) fn tell(self) -> ExitCode {
         match self {
-            Self::Help(help) => {
-                // The reader may have gone.
-                let _ = help.print();
-                Exit::Done.into()
-            }
+            Self::Help(help) => match flushed(|| help.print()) {
+                Ok(()) => Exit::Done.into(),
+                Err(failure) => failure.exit(),
+            },
             Self::Misused(line) => Failure::new(line).with(Exit::Misused).exit(),
         }
     }

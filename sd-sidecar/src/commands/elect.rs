@@ -4,13 +4,14 @@ use std::cell::Cell;
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::future::pending;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sd_core::Registry;
 use sd_core::clock::BootClock;
 use sd_core::port::AnyElector;
+use sd_core::{Error, ErrorKind, Registry};
 use sd_election::{Candidate, CandidatePhase, Leadership, Term};
 use tokio::time::timeout;
 
@@ -25,6 +26,8 @@ use crate::session::Session;
 use crate::signals::{Asked, Signals};
 use crate::stop_request::StopRequest;
 
+/// How long the registry may take to say whether it lets us in, when we are to stop before it has said anything.
+const ADMIT_WITHIN: Duration = Duration::from_secs(1);
 /// The user who pressed Ctrl-C waits for it.
 const RESIGN_WITHIN: Duration = Duration::from_millis(1500);
 /// For what the backend still has to tell its server after that.
@@ -112,7 +115,7 @@ async fn take_part(
 /// Why there is no candidate.
 enum Refused {
     BestEffort,
-    Error(sd_core::Error),
+    Error(Error),
 }
 
 impl Refused {
@@ -128,8 +131,8 @@ impl Refused {
     }
 }
 
-impl From<sd_core::Error> for Refused {
-    fn from(error: sd_core::Error) -> Self {
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
         Self::Error(error)
     }
 }
@@ -165,6 +168,16 @@ struct Elect<'a> {
     warned: Cell<bool>,
 }
 
+/// How a campaign ended.
+enum Won {
+    Leadership(sd_core::Result<Leadership>),
+    /// We are to stop.
+    Stopped {
+        /// Why the registry never let the candidate in, so that it never said whether something is left there.
+        unreachable: Option<Error>,
+    },
+}
+
 /// Why there is nothing more to do in a term.
 enum Led {
     /// The term is over, or there is no command and we are to stop.
@@ -183,19 +196,16 @@ impl Elect<'_> {
 
     async fn campaign(&self) -> Result<ExitCode, Failure> {
         loop {
-            let mut unreachable = None;
-            let won = tokio::select! {
-                biased;
-                won = self.candidate.campaign() => Some(won),
-                () = self.stop.asked.cancelled() => {
-                    unreachable = self.why_it_never_joined();
-                    None
+            let leadership = match self.win().await {
+                Won::Leadership(won) => {
+                    won.map_err(|error| self.failure("campaign for", &error))?
                 }
+                Won::Stopped { unreachable } => return self.leave(unreachable).await,
             };
-            let Some(won) = won else {
-                return self.leave(unreachable).await;
-            };
-            let leadership = won.map_err(|error| self.failure("campaign for", &error))?;
+            if self.stop.asked.is_cancelled() {
+                self.resign(leadership).await?;
+                return Ok(Exit::Done.into());
+            }
             let led = tokio::select! {
                 led = self.lead(&leadership) => led,
                 never = self.warn() => match never {},
@@ -230,6 +240,22 @@ impl Elect<'_> {
                 // Dropping the leadership leaves in the background.
                 Ok(_) => {}
             }
+        }
+    }
+
+    /// Campaigns until it leads or is to stop.
+    async fn win(&self) -> Won {
+        // Dropping it leaves, and with that the candidate forgets why it did not join: so that is asked while the campaign goes on.
+        let mut campaign = pin!(self.candidate.campaign());
+        tokio::select! {
+            biased;
+            won = &mut campaign => return Won::Leadership(won),
+            () = self.stop.asked.cancelled() => {}
+        }
+        tokio::select! {
+            biased;
+            won = &mut campaign => Won::Leadership(won),
+            unreachable = self.why_it_never_joined() => Won::Stopped { unreachable },
         }
     }
 
@@ -317,16 +343,30 @@ impl Elect<'_> {
         Err(failure.with(exit))
     }
 
-    /// Why the registry let it into no queue so far.
-    fn why_it_never_joined(&self) -> Option<sd_core::Error> {
-        let state = self.candidate.state();
-        state
-            .error
-            .filter(|_| state.phase == CandidatePhase::Joining)
+    /// Why the registry let the candidate into no queue. Waits for its first answer, but not for long.
+    async fn why_it_never_joined(&self) -> Option<Error> {
+        // Listened to before the state is read, so that no change is missed.
+        let mut events = self.candidate.events();
+        let answered = async {
+            loop {
+                let state = self.candidate.state();
+                match state.phase {
+                    // What is told of a campaign before this one says nothing of it.
+                    CandidatePhase::Idle | CandidatePhase::Joining | CandidatePhase::Leaving => {}
+                    _ => break None,
+                }
+                if state.error.is_some() {
+                    break state.error;
+                }
+                events.next().await;
+            }
+        };
+        let silent = |_| Some(Error::new(ErrorKind::Timeout, "join election"));
+        timeout(ADMIT_WITHIN, answered).await.unwrap_or_else(silent)
     }
 
     /// Waits until a campaign that was dropped has left nothing behind.
-    async fn leave(&self, unreachable: Option<sd_core::Error>) -> Result<ExitCode, Failure> {
+    async fn leave(&self, unreachable: Option<Error>) -> Result<ExitCode, Failure> {
         let _ = timeout(RESIGN_WITHIN, self.session.registry.close()).await;
         let is_left = self.candidate.state().phase == CandidatePhase::Idle;
         let (why, exit) = match unreachable {
@@ -342,7 +382,7 @@ impl Elect<'_> {
         Err(failure.with(exit))
     }
 
-    fn failure(&self, what: &str, error: &sd_core::Error) -> Failure {
+    fn failure(&self, what: &str, error: &Error) -> Failure {
         let what = format!("{what} {:?}", self.candidacy.name);
         self.session.failure(&what, error)
     }

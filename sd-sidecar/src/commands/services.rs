@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::cli::arguments::Wait;
 use crate::failure::Failure;
+use crate::logging::tell;
 use crate::output::changes::{JsonChanges, Watched};
 use crate::output::time::{now, time_of};
 use crate::output::{Style, reader_gone};
@@ -15,12 +16,15 @@ use crate::session::Session;
 #[derive(Serialize)]
 struct Services<'a> {
     services: &'a [ServiceName],
+    /// How many entries are none of a service that can be listed.
+    unlisted: usize,
 }
 
 /// What is known while it is watched.
 #[derive(Serialize)]
 struct Known<'a> {
     services: &'a [ServiceName],
+    unlisted: usize,
     status: &'static str,
     /// Since when the list cannot be trusted, RFC 3339.
     since: Option<String>,
@@ -34,6 +38,7 @@ impl<'a> Known<'a> {
         let since = state.status().since();
         Self {
             services: state.services(),
+            unlisted: state.unlisted(),
             status: state.status().as_str(),
             since: since.map(|since| time_of(since, clock)),
             error: error.map(|error| error.report().to_string()),
@@ -48,18 +53,35 @@ impl Watched for Known<'_> {
 }
 
 pub(crate) async fn run(session: &Session, wait: &Wait) -> Result<(), Failure> {
-    let services = session
-        .ask("list the services", wait, session.registry.services())
+    let list = session
+        .ask("list the services", wait, session.registry.list_services())
         .await?;
     if session.output.is_json() {
         return session.output.json(&Services {
-            services: &services,
+            services: &list.services,
+            unlisted: list.unlisted,
         });
     }
-    for service in &services {
+    for service in &list.services {
         session.output.line(service.as_str())?;
     }
+    tell_unlisted(session, list.unlisted);
     Ok(())
+}
+
+/// For people, and not among the names.
+fn tell_unlisted(session: &Session, count: usize) {
+    if count > 0 {
+        let (noun, verb) = if count == 1 {
+            ("entry", "is")
+        } else {
+            ("entries", "are")
+        };
+        let url = &session.url;
+        tell(&format!(
+            "{count} {noun} at {url} {verb} none of a service, and not listed"
+        ));
+    }
 }
 
 /// Nothing needs to be undone here, so that the signals keep their default action.
@@ -89,6 +111,9 @@ async fn follow(session: &Session, mut subscription: ServicesSubscription) -> Re
                 session
                     .output
                     .styled(style, &format!("{}  {line}", now()))?;
+            }
+            if state.unlisted() != before.as_ref().map_or(0, ServicesState::unlisted) {
+                tell_unlisted(session, state.unlisted());
             }
         }
         before = Some(state);

@@ -1,9 +1,10 @@
 //! `sdctl wait-for`: until a service has instances that are ready.
 
 use std::future::pending;
+use std::time::Duration;
 
 use sd_core::{Error, ErrorKind, State, Status, Subscription};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::cli::arguments::Awaited;
 use crate::exit::Exit;
@@ -56,25 +57,47 @@ async fn until_ready(
     }
 }
 
+/// A reason that was not seen for so long has changed for good: when it is back, it is news.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+/// Registries that fail in turn fail in a few ways.
+const MOST_REASONS: usize = 16;
+
 /// Why the registry gave no answer, as far as it was told.
 #[derive(Debug, Default)]
 struct Reasons {
-    last: Option<String>,
+    /// The reason that lasts.
+    current: Option<String>,
+    /// Each with when it was seen last.
+    told: Vec<(String, Instant)>,
 }
 
 impl Reasons {
-    /// What is to be told: each new reason once, and again after the registry answered.
+    /// What is to be told now: each reason once, however often others or answers come in between, and again after it was away for a
+    /// minute.
     fn news<'a>(&mut self, status: &'a Status) -> Option<&'a Error> {
-        if matches!(status, Status::Live) {
-            self.last = None;
+        let now = Instant::now();
+        if let Some(lasted) = self.current.take() {
+            self.seen(lasted, now);
         }
+        self.told
+            .retain(|(_, seen)| now.duration_since(*seen) < FORGOTTEN_AFTER);
         let error = status.error()?;
-        let reason = Some(error.report().to_string());
-        if self.last == reason {
-            return None;
+        let reason = error.report().to_string();
+        self.current = Some(reason.clone());
+        self.seen(reason, now).then_some(error)
+    }
+
+    /// Notes that a reason was seen; says whether it is a new one.
+    fn seen(&mut self, reason: String, now: Instant) -> bool {
+        let before = self.told.len();
+        self.told.retain(|(told, _)| *told != reason);
+        let is_new = self.told.len() == before;
+        // The one that was not seen for the longest time is the first.
+        if self.told.len() == MOST_REASONS {
+            self.told.remove(0);
         }
-        self.last = reason;
-        Some(error)
+        self.told.push((reason, now));
+        is_new
     }
 }
 
@@ -115,10 +138,13 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_reason_is_told_once_and_again_after_an_answer() {
+    fn error(why: &str) -> Error {
+        Error::new(ErrorKind::Denied, "etcd: list").because(why)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_reason_is_told_once_whatever_comes_between_and_again_after_a_minute_without_it() {
         let since = BootClock.now();
-        let error = |why: &str| Error::new(ErrorKind::Denied, "etcd: list").because(why);
         let unread = |why: &str| Status::Initializing {
             since,
             error: Some(error(why)),
@@ -128,16 +154,37 @@ mod tests {
             error: error(why),
         };
         let mut reasons = Reasons::default();
-        for (status, is_news) in [
-            (Status::Initializing { since, error: None }, false),
-            (unread("password"), true),
-            (unread("password"), false),
-            (unread("rights"), true),
-            (Status::Live, false),
-            (stale("rights"), true),
-            (stale("rights"), false),
+        for (after, status, is_news) in [
+            (0, Status::Initializing { since, error: None }, false),
+            (1, unread("password"), true),
+            (1, unread("password"), false),
+            (1, unread("rights"), true),
+            (1, unread("password"), false),
+            (1, Status::Live, false),
+            (1, stale("rights"), false),
+            // It lasted all the time until here.
+            (120, stale("password"), true),
+            (1, stale("rights"), false),
+            (1, Status::Live, false),
+            (61, stale("rights"), true),
         ] {
+            sleep(Duration::from_secs(after)).await;
             assert_eq!(reasons.news(&status).is_some(), is_news, "{status:?}");
         }
+    }
+
+    #[test]
+    fn of_ever_new_reasons_few_are_kept() {
+        let since = BootClock.now();
+        let mut reasons = Reasons::default();
+        for n in 0..1000 {
+            let error = Some(error(&n.to_string()));
+            assert!(
+                reasons
+                    .news(&Status::Initializing { since, error })
+                    .is_some()
+            );
+        }
+        assert_eq!(reasons.told.len(), MOST_REASONS);
     }
 }

@@ -1,13 +1,13 @@
 //! What happens to a candidate, as `elect` tells it.
 
-use sd_core::clock::{BootClock, Clock};
+use sd_core::clock::{BootClock, Clock, Moment};
 use sd_core::port::CandidateId;
 use sd_core::{ElectionName, FencingToken};
 use sd_election::{ElectionEvent, EndReason};
 use serde::Serialize;
 
 use crate::failure::Failure;
-use crate::output::time::now;
+use crate::output::time::time_of;
 use crate::output::{Output, Style};
 
 /// What was told so far.
@@ -58,18 +58,18 @@ impl ElectionStory {
             ElectionEvent::Lost {
                 reason: reason @ (EndReason::EntryGone(_) | EndReason::SessionLost(_)),
             } => Some(Line::new("waiting", &self.name).because(reason)),
-            ElectionEvent::Elected { id, token, .. } => {
+            ElectionEvent::Elected { id, token, at, .. } => {
                 self.id = Some(*id);
                 self.waiting = None;
-                Some(line.of_term(self.id, token))
+                Some(line.of_term(self.id, token).at(*at))
             }
             ElectionEvent::AtRisk { token, error } => Some(Line {
                 error: Some(error.report().to_string()),
                 ..line.of_term(self.id, token)
             }),
             ElectionEvent::Recovered { token } => Some(line.of_term(self.id, token)),
-            ElectionEvent::Ended { token, reason } => {
-                Some(line.of_term(self.id, token).because(reason))
+            ElectionEvent::Ended { token, reason, at } => {
+                Some(line.of_term(self.id, token).because(reason).at(*at))
             }
             _ => None,
         }
@@ -95,9 +95,8 @@ struct Line {
 
 impl Line {
     fn new(event: &'static str, name: &ElectionName) -> Self {
-        let boot_time = BootClock.now().since_start().as_nanos();
         Self {
-            time: now(),
+            time: String::new(),
             event,
             name: name.clone(),
             id: None,
@@ -106,7 +105,18 @@ impl Line {
             ahead: None,
             reason: None,
             error: None,
+            t_boottime_ns: 0,
+        }
+        .at(BootClock.now())
+    }
+
+    /// When it happened, which may be long before it is told: our reader may be slow.
+    fn at(self, at: Moment) -> Self {
+        let boot_time = at.since_start().as_nanos();
+        Self {
+            time: time_of(at, &BootClock),
             t_boottime_ns: u64::try_from(boot_time).unwrap_or(u64::MAX),
+            ..self
         }
     }
 
@@ -151,7 +161,8 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
-    use sd_core::clock::Moment;
+    use std::time::Duration;
+
     use sd_core::{Error, ErrorKind};
 
     use super::*;
@@ -192,12 +203,15 @@ mod tests {
             id: CandidateId::from_u64(0xab).unwrap(),
             token: token(),
             deadline: Moment::ZERO,
+            at: Moment::ZERO,
         };
         story.line(&elected).unwrap();
         let cut = Error::new(ErrorKind::Timeout, "etcd: confirm");
+        let ended_at = BootClock.now() - Duration::from_secs(60);
         let ended = ElectionEvent::Ended {
             token: token(),
             reason: EndReason::LeaseExpired(Some(cut)),
+            at: ended_at,
         };
         let line = story.line(&ended).unwrap();
         let sentence = line.sentence();
@@ -208,7 +222,8 @@ mod tests {
             "{sentence}"
         );
         let mut json = serde_json::to_value(&line).unwrap();
-        assert!(json["t_boottime_ns"].take().as_u64().unwrap() > 0);
+        let told_at = Duration::from_nanos(json["t_boottime_ns"].take().as_u64().unwrap());
+        assert_eq!(told_at, ended_at.since_start());
         assert!(json["time"].take().is_string());
         assert_eq!(
             json,

@@ -94,15 +94,29 @@ async fn a_stderr_that_cannot_be_written_to_changes_no_exit_status() {
 
 #[tokio::test]
 async fn what_was_only_asked_for_its_output_fails_without_it() {
-    let mut command = command(MEMORY, &["services", "--json"]);
-    let mut child = command
-        .stdout(full_disk())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let stderr = stderr_of(&mut child).await;
-    assert_eq!(ended(&mut child).await.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("cannot write to stdout"), "{stderr}");
+    for arguments in [
+        &["services", "--json"][..],
+        &["--help"],
+        &["help", "list"],
+        &["--version"],
+        &["completion", "bash"],
+        &["man"],
+    ] {
+        let mut command = command(MEMORY, arguments);
+        let mut child = command
+            .stdout(full_disk())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = stderr_of(&mut child).await;
+        let status = ended(&mut child).await;
+        assert_eq!(status.code(), Some(1), "{arguments:?}: {stderr}");
+        assert!(
+            stderr.contains("cannot write to stdout"),
+            "{arguments:?}: {stderr}"
+        );
+        assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
+    }
 }
 
 #[tokio::test]

@@ -82,7 +82,7 @@ async fn a_password_is_never_repeated() {
 #[tokio::test]
 async fn an_empty_registry_has_no_services_and_an_unknown_service_no_instances() {
     let services = sdctl_json(MEMORY, &["services", "--json"]).await;
-    assert_eq!(services, serde_json::json!({"services": []}));
+    assert_eq!(services, serde_json::json!({"services": [], "unlisted": 0}));
     let greeter = sdctl(MEMORY, &["list", "greeter", "--json"]).await;
     assert_eq!(greeter.status.code(), Some(5));
     let greeter: Value = serde_json::from_slice(&greeter.stdout).unwrap();

@@ -70,7 +70,7 @@ async fn a_token_comes_from_the_environment_when_the_url_says_so_and_not_otherwi
     let shown = run(&asking, MANAGEMENT).await;
     assert!(shown.status.success(), "{shown:?}");
     let told: Value = serde_json::from_slice(&shown.stdout).unwrap();
-    assert_eq!(told, json!({"services": ["consul"]}));
+    assert_eq!(told, json!({"services": ["consul"], "unlisted": 0}));
 
     let denied = failure(&run(&without, MANAGEMENT).await);
     assert!(denied.contains("denied"), "{denied}");

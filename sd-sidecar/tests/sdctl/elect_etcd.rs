@@ -1,6 +1,5 @@
 //! Against a real etcd: two of them want to lead, and the command of one is dead before the other leads.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -9,11 +8,11 @@ use sd_core::clock::{BootClock, Clock, Moment};
 use sd_testing::{ServerProcess, required_env};
 use serde_json::{Value, json};
 use server_programs::{Etcd, LocalServer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::TcpListener;
 
 use crate::beating::{Beating, signal};
 use crate::electing::{ELECTION, elect, is, time};
+use crate::gateway::ask;
 use crate::running::{Running, sdctl, sdctl_json};
 
 const TTL: Duration = Duration::from_secs(3);
@@ -194,7 +193,9 @@ async fn a_leader_without_its_registry_is_at_risk_then_stops_its_command_and_lat
     let registry = program.url().replacen("http://", "etcd://", 1) + "/services";
     let mut server = ServerProcess::launch(program).await.unwrap();
     let beating = Beating::stubborn();
-    let mut first = elect(&registry, "first", TTL, &beating);
+    // Its command has a fifth of it to show that it lives on: long enough for a busy machine.
+    let ttl = 3 * TTL;
+    let mut first = elect(&registry, "first", ttl, &beating);
     let elected = first.json_where(is("elected")).await;
     let run = beating.run(1).await;
     let mut watch = Running::start(&registry, &["leader", ELECTION, "--watch", "--json"]);
@@ -220,7 +221,7 @@ async fn a_leader_without_its_registry_is_at_risk_then_stops_its_command_and_lat
     // The server could have handed over a time-to-live after it was asked last, at the earliest.
     let last = beating.last_sign();
     assert!(last > time(&ended), "it took no notice of being asked");
-    assert!(last < killed + TTL, "{last:?} {killed:?}");
+    assert!(last < killed + ttl, "{last:?} {killed:?}");
 
     server.restart_empty().await.unwrap();
     let again = first.json_where(is("elected")).await;
@@ -290,23 +291,6 @@ async fn a_wrong_password_is_told_at_once() {
     assert!(took < 2 * SLACK, "{took:?}");
 }
 
-/// Asks etcd's JSON gateway, as an operator would.
-async fn ask(server: SocketAddr, what: &str, request: &Value) -> Value {
-    let mut stream = TcpStream::connect(server).await.unwrap();
-    let body = request.to_string();
-    let head = format!(
-        "POST /v3/{what} HTTP/1.0\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    let request = head + &body;
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.contains(" 200 OK"), "{answer}");
-    serde_json::from_str(body).unwrap()
-}
-
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn whoever_wants_one_term_only_is_told_how_it_ended() {
@@ -372,4 +356,20 @@ async fn a_candidate_without_a_registry_says_why_it_waits_and_ends_when_it_is_to
         line.contains("who leads") && line.contains("try: "),
         "{line}"
     );
+}
+
+/// Nothing was asked of it that could leave anything, but that is not known of every registry.
+#[tokio::test]
+async fn a_candidate_that_is_told_to_end_before_its_registry_answers_does_not_say_that_it_left() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let registry = format!("etcd://{}/services", silent.local_addr().unwrap());
+    let elect = Running::start(&registry, &["elect", ELECTION, "--json"]);
+    let (_held, _) = silent.accept().await.unwrap();
+    let asked = BootClock.now();
+    elect.signal(Signal::INT);
+    let (status, _, stderr) = elect.end().await;
+    assert_eq!(status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("cannot leave"), "{stderr}");
+    let took = BootClock.now().since(asked);
+    assert!(took < 2 * SLACK, "{took:?}");
 }

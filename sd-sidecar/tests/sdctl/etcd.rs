@@ -1,14 +1,17 @@
 //! Against a real etcd: what one `sdctl` registers, another sees.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use sd_testing::{ServerProcess, required_env};
 use serde_json::{Value, json};
 use server_programs::{Etcd, LocalServer};
 
+use crate::gateway::ask;
 use crate::operating::an_instance_is_drained_marked_cleared_and_removed;
 use crate::registering::{
     ids, is_seen_until_it_is_told_to_stop, runs_that_were_killed_are_not_seen_beside_the_next_one,
 };
-use crate::running::{Running, failure, sdctl};
+use crate::running::{Running, failure, sdctl, sdctl_json};
 
 /// A corner of the shared server for one test.
 pub(crate) fn registry() -> String {
@@ -26,7 +29,56 @@ async fn a_registration_is_seen_by_others_until_it_is_told_to_stop() {
     let seen = is_seen_until_it_is_told_to_stop(&registry(), "greeter").await;
     let [empty, listed, services] = seen;
     assert!(listed["revision"].as_u64() > empty["revision"].as_u64());
-    assert_eq!(services, json!({"services": ["greeter"]}));
+    assert_eq!(services, json!({"services": ["greeter"], "unlisted": 0}));
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn what_lies_among_the_services_and_is_none_is_counted() {
+    let program = Etcd::from_env().unwrap();
+    let server = program.address();
+    let registry = program.url().replacen("http://", "etcd://", 1) + "/services";
+    let _server = ServerProcess::launch(program).await.unwrap();
+    let put = async |key: &str| {
+        let put = json!({ "key": STANDARD.encode(key), "value": STANDARD.encode("h:1") });
+        ask(server, "kv/put", &put).await;
+    };
+    put("/services/greeter/i").await;
+    let mut watch = Running::start(&registry, &["services", "--watch", "--json"]);
+    let first = watch.json_where(|_| true).await;
+    assert_eq!(first["unlisted"], 0);
+    for key in ["/services/flat", "/services/a\nb/1", "/services/a\nb/2"] {
+        put(key).await;
+    }
+    watch.json_where(|told| told["unlisted"] == 2).await;
+    let services = sdctl_json(&registry, &["services", "--json"]).await;
+    assert_eq!(services, json!({"services": ["greeter"], "unlisted": 2}));
+    let services = sdctl(&registry, &["services"]).await;
+    assert!(services.status.success());
+    assert_eq!(services.stdout, b"greeter\n");
+    let told = String::from_utf8(services.stderr).unwrap();
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(told.contains("2 entries"), "{told}");
+}
+
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn an_etcd_that_is_taken_for_a_consul_is_said_to_be_none() {
+    let registry = required_env("SD_TEST_ETCD").unwrap();
+    let registry = registry.replacen("http://", "consul://", 1);
+    for arguments in [
+        &["services"][..],
+        &["list", "greeter"],
+        &["leader", "reports/nightly"],
+    ] {
+        let output = sdctl(&registry, arguments).await;
+        let line = failure(&output);
+        assert_eq!(output.status.code(), Some(3), "{line}");
+        assert!(
+            line.contains("no Consul") && line.contains("2379"),
+            "{line}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -25,6 +25,8 @@ mod electing;
 mod etcd;
 #[cfg(feature = "etcd")]
 mod exit_status;
+#[cfg(feature = "etcd")]
+mod gateway;
 mod hostile;
 #[cfg(all(feature = "etcd", target_os = "linux"))]
 mod leaving;

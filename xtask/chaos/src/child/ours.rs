@@ -240,7 +240,7 @@ impl Teller {
                 election,
                 token: token.value(),
             },
-            ElectionEvent::Ended { token, reason } => {
+            ElectionEvent::Ended { token, reason, .. } => {
                 self.ended = Some(token.value());
                 Event::Ended {
                     election,
