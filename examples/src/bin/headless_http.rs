@@ -48,7 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for _ in 0..6 {
         let answer = urls
             .call(&retry, |endpoint| {
-                let (http, url) = (http.clone(), endpoint.value().clone());
+                let (http, url) = (http.clone(), Arc::clone(endpoint.value()));
                 async move { http.get(url.as_str()).send().await?.text().await }
             })
             .await?;

@@ -30,7 +30,8 @@ pub(crate) struct ConsulLeaderWatcher {
     domain: Option<String>,
     /// Where to wait from.
     index: u64,
-    /// What was read at first, until it is told.
+    /// What was told last.
+    told: Option<Leader>,
     first: Option<LeaderFeed>,
 }
 
@@ -49,9 +50,11 @@ impl ConsulLeaderWatcher {
             keys,
             domain: None,
             index: meta.index,
+            told: None,
             first: None,
         };
         let leader = watcher.read(found.as_ref()).await?;
+        watcher.told.clone_from(&leader);
         watcher.first = Some(LeaderFeed::Leader { leader, as_of });
         Ok(watcher)
     }
@@ -90,6 +93,10 @@ impl LeaderWatcher for ConsulLeaderWatcher {
         let leader = self.read(found.as_ref()).await?;
         self.index = meta.index;
         let as_of = self.clock.now();
+        if leader == self.told {
+            return Ok(LeaderFeed::Alive { as_of });
+        }
+        self.told.clone_from(&leader);
         Ok(LeaderFeed::Leader { leader, as_of })
     }
 

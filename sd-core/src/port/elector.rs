@@ -404,7 +404,7 @@ pub trait LeaderWatcher: Debug + Send + 'static {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LeaderFeed {
-    /// Who leads now. That may have been told before: it then says no more than [`Alive`](Self::Alive).
+    /// Who leads now.
     Leader {
         /// `None` while there is no leader.
         leader: Option<Leader>,

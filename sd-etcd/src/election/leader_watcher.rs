@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::KeyValue;
-use sd_core::clock::{Clock, Moment};
+use sd_core::clock::Clock;
 use sd_core::port::{Leader, LeaderFeed, LeaderWatcher};
 use sd_core::{FencingToken, Result};
 
@@ -24,8 +24,9 @@ pub(crate) struct EtcdLeaderWatcher {
     keys: ElectionKeys,
     feed: ChangeFeed,
     queue: Queue,
-    /// As of when everything was read, until that is told.
-    read_at: Option<Moment>,
+    /// What was told last.
+    told: Option<Leader>,
+    first: Option<LeaderFeed>,
 }
 
 /// The candidates by their keys.
@@ -71,16 +72,18 @@ impl EtcdLeaderWatcher {
         keys: ElectionKeys,
     ) -> Result<Self> {
         let mut feed = ChangeFeed::open(client, OP, keys.entries()).await?;
-        let read_at = Some(clock.now());
+        let as_of = clock.now();
         let (queue, position) =
             read_range(client, OP, keys.entries(), Queue::default, Queue::put).await?;
         feed.skip_to(position)?;
+        let leader = queue.leader(&keys, position.domain());
         Ok(Self {
             clock: Arc::clone(clock),
             keys,
             feed,
             queue,
-            read_at,
+            told: leader.clone(),
+            first: Some(LeaderFeed::Leader { leader, as_of }),
         })
     }
 }
@@ -88,22 +91,25 @@ impl EtcdLeaderWatcher {
 #[async_trait]
 impl LeaderWatcher for EtcdLeaderWatcher {
     async fn next(&mut self) -> Result<LeaderFeed> {
-        let as_of = if let Some(read_at) = self.read_at.take() {
-            read_at
-        } else {
-            let news = self.feed.next().await?;
-            let queue = &mut self.queue;
-            self.feed.take(&news, |entry| {
-                // `Event::event_type` would panic on a type that it does not know.
-                if entry.version() == 0 {
-                    queue.delete(entry.key());
-                } else {
-                    queue.put(entry);
-                }
-            })?;
-            self.clock.now()
-        };
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
+        let news = self.feed.next().await?;
+        let queue = &mut self.queue;
+        self.feed.take(&news, |entry| {
+            // `Event::event_type` would panic on a type that it does not know.
+            if entry.version() == 0 {
+                queue.delete(entry.key());
+            } else {
+                queue.put(entry);
+            }
+        })?;
+        let as_of = self.clock.now();
         let leader = self.queue.leader(&self.keys, self.feed.position().domain());
+        if leader == self.told {
+            return Ok(LeaderFeed::Alive { as_of });
+        }
+        self.told.clone_from(&leader);
         Ok(LeaderFeed::Leader { leader, as_of })
     }
 
