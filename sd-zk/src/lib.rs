@@ -1,0 +1,19 @@
+#![doc = include_str!("../README.md")]
+
+mod config;
+
+mod client;
+mod codec;
+
+mod reading;
+
+mod backend;
+
+pub use crate::backend::{ZkBackend, connect, connect_with};
+pub use crate::config::ZkConfig;
+pub use crate::config::access::Access;
+pub use crate::config::format::Format;
+pub use crate::config::rules::{
+    DEFAULT_ELECTION_PREFIX, DEFAULT_PORT, DEFAULT_PREFIX, DEFAULT_REQUEST_TIMEOUT,
+    DEFAULT_SESSION_TIMEOUT, URL_SCHEMES,
+};

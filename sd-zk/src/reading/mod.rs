@@ -1,0 +1,5 @@
+//! The reading port: services, the set of one service, and its feed.
+
+pub(crate) mod full_read;
+pub(crate) mod instancer;
+pub(crate) mod service_set;
