@@ -130,12 +130,12 @@ impl ZooKeeper {
 
     /// Ends a session of any client at once, and with it its ephemeral nodes. Its client is told that the session has expired.
     ///
-    /// Does it as another client with the session's id and password. Blocks for 30 seconds at most for each of two answers.
+    /// Does it as another client with the session's id and password. Blocks for 30 seconds at most for each answer.
     ///
     /// # Errors
     /// `NotFound` if there is no such session. No answer comes, or the server wants to know who asks.
     pub fn expire_session(&self, id: i64) -> io::Result<()> {
-        ZooKeeperSession::join(self.operators_address(), id)?.close()
+        ZooKeeperSession::expire(self.operators_address(), id)
     }
 
     /// Where it is reached without TLS.
