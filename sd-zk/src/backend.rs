@@ -12,6 +12,7 @@ use crate::client::credentials::Credentials;
 use crate::client::session::Session;
 use crate::codec::Layout;
 use crate::config::ZkConfig;
+use crate::election::elector::ZkElector;
 
 /// Opens a registry over a ZooKeeper ensemble. Does not wait for the server and needs no runtime: the first use connects. Reads the files
 /// that `config` names, and blocks while it does.
@@ -87,7 +88,10 @@ impl Backend for ZkBackend {
     }
 
     fn elector(self: Arc<Self>) -> Option<AnyElector> {
-        None
+        Some(AnyElector::Strict(Arc::new(ZkElector::new(
+            Arc::clone(&self.client),
+            Arc::clone(&self.clock),
+        ))))
     }
 
     async fn close(&self) -> Result<()> {

@@ -3,6 +3,7 @@
 pub(crate) mod connection;
 pub(crate) mod credentials;
 pub(crate) mod error;
+pub(crate) mod parents;
 pub(crate) mod session;
 
 use std::fmt;

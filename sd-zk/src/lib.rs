@@ -5,6 +5,7 @@ mod config;
 mod client;
 mod codec;
 
+mod election;
 mod reading;
 
 mod backend;
@@ -17,3 +18,4 @@ pub use crate::config::rules::{
     DEFAULT_ELECTION_PREFIX, DEFAULT_PORT, DEFAULT_PREFIX, DEFAULT_REQUEST_TIMEOUT,
     DEFAULT_SESSION_TIMEOUT, URL_SCHEMES,
 };
+pub use crate::election::guarded_write::leads;

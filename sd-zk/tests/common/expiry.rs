@@ -1,0 +1,62 @@
+//! Ends a session of another client, as ZooKeeper does when it expires.
+//!
+//! ZooKeeper makes the password of a session from its id, with Java's `Random` and a constant seed. So a second client can show it, take
+//! the session over and close it.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const SEED: i64 = 0xb341_5c00;
+const PASSWORD_BYTES: usize = 16;
+const CLOSE_SESSION: i32 = -11;
+
+pub(crate) async fn end_session(address: &str, session: i64) {
+    let mut server = TcpStream::connect(address).await.unwrap();
+    let mut connect = Vec::new();
+    connect.extend(0i32.to_be_bytes());
+    connect.extend(0i64.to_be_bytes());
+    connect.extend(30_000i32.to_be_bytes());
+    connect.extend(session.to_be_bytes());
+    let password = password(session);
+    connect.extend(i32::try_from(password.len()).unwrap().to_be_bytes());
+    connect.extend(password);
+    connect.push(0);
+    send(&mut server, &connect).await;
+    let answer = receive(&mut server).await;
+    let taken: [u8; 8] = answer[8..16].try_into().unwrap();
+    assert_eq!(
+        i64::from_be_bytes(taken),
+        session,
+        "the session was not taken over"
+    );
+    let close = [1i32.to_be_bytes(), CLOSE_SESSION.to_be_bytes()].concat();
+    send(&mut server, &close).await;
+    receive(&mut server).await;
+}
+
+async fn send(server: &mut TcpStream, frame: &[u8]) {
+    let length = i32::try_from(frame.len()).unwrap().to_be_bytes();
+    server.write_all(&length).await.unwrap();
+    server.write_all(frame).await.unwrap();
+}
+
+async fn receive(server: &mut TcpStream) -> Vec<u8> {
+    let length = server.read_i32().await.unwrap();
+    let mut frame = vec![0; usize::try_from(length).unwrap()];
+    server.read_exact(&mut frame).await.unwrap();
+    frame
+}
+
+/// What `java.util.Random` gives for this seed.
+fn password(session: i64) -> [u8; PASSWORD_BYTES] {
+    const MULTIPLIER: i64 = 0x5_deec_e66d;
+    const MASK: i64 = (1 << 48) - 1;
+    let mut state = ((session ^ SEED) ^ MULTIPLIER) & MASK;
+    let mut password = [0; PASSWORD_BYTES];
+    for four in password.chunks_mut(4) {
+        state = state.wrapping_mul(MULTIPLIER).wrapping_add(0xb) & MASK;
+        let number = u32::try_from(state >> 16).unwrap();
+        four.copy_from_slice(&number.to_le_bytes());
+    }
+    password
+}
