@@ -8,14 +8,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::election::{Booth, candidates, first, leads, name, now, ticket_for};
+use common::election::{
+    Booth, candidates, first, leads, name, now, ticket_for, told_at_last, waits,
+};
 use common::faults::OwnServer;
 use common::{LONG, config_at, eventually, own_server, raw};
 use sd_core::port::{Predecessor, Ticket, async_trait};
 use sd_core::{Backend, Elector, ErrorKind, ServiceName};
 use sd_testing::faults::FaultFixture;
-use sd_testing::{Fault, ServerProcess, TcpProxy, faults};
-use sd_zk::{DEFAULT_PREFIX, ZkBackend};
+use sd_testing::{Fault, ServerGroup, ServerProcess, TcpProxy, faults};
+use sd_zk::{DEFAULT_PREFIX, ZkBackend, ZkConfig};
 use server_programs::{LocalServer, ZooKeeper};
 use tokio::time::{Instant, timeout};
 use zookeeper_client as zk;
@@ -239,4 +241,39 @@ async fn a_candidate_that_was_cut_off_sees_what_happened_meanwhile() {
 async fn a_closed_backend_lets_go_of_the_connections_of_its_electors() {
     faults::a_closed_backend_lets_go_of_the_connections_of_its_electors(OwnServer::start().await)
         .await;
+}
+
+/// The members elect another one of their own, which goes on with the sessions.
+#[tokio::test]
+#[ignore = "needs zk: cargo xtask test --backend zk"]
+async fn an_election_goes_on_when_the_member_that_leads_the_ensemble_is_killed() {
+    let programs = ZooKeeper::ensemble_from_env(3).unwrap();
+    let mut group = ServerGroup::launch(programs).await.unwrap();
+    let servers: Vec<String> = group.members().iter().map(|m| m.program().url()).collect();
+    let config = ZkConfig::new(&servers).with_request_timeout(Duration::from_secs(15));
+    let backend: Arc<dyn Backend> = Arc::new(ZkBackend::new(config).unwrap());
+    let electors = [0, 1].map(|_| {
+        let elector = Arc::clone(&backend).elector().unwrap();
+        elector.into_any()
+    });
+    let (a, b) = (ticket_for("a", LASTING), ticket_for("b", LASTING));
+    let leader = electors[0].join(&a).await.unwrap();
+    let token = leads(&*leader).await;
+    let next = electors[1].join(&b).await.unwrap();
+    let waiting = waits(&*next).await;
+
+    let of_ensemble = group.members().iter().position(|member| {
+        let said = member.program().four_letter_word("srvr").unwrap();
+        said.contains("Mode: leader")
+    });
+    group.members_mut()[of_ensemble.unwrap()].kill().unwrap();
+    eventually("confirmed", LONG, async || leader.confirm().await.is_ok()).await;
+    assert_eq!(leads(&*leader).await, token);
+    eventually("confirmed", LONG, async || next.confirm().await.is_ok()).await;
+    let leaving = async {
+        eventually("left", LONG, async || electors[0].leave(&a).await.is_ok()).await;
+    };
+    let (told, ()) = tokio::join!(told_at_last(&*next, &waiting), leaving);
+    assert!(first(told).0 > token);
+    next.confirm().await.unwrap();
 }
