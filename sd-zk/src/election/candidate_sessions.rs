@@ -4,8 +4,8 @@
 //! theirs, which stays for the next ones.
 //!
 //! A session is timed at the member of the ensemble that leads. A member that follows answers its clients' signs of life by itself, and
-//! passes them on when it is next pinged. So the answer to a confirmation proves only the signs of life before it, at least a quarter of the
-//! time-out earlier. A candidate that joins an old session has none of its own by then. Therefore each session gives some by itself.
+//! passes them on when it is next pinged. So the answer to a confirmation proves only the signs of life at least a quarter of the time-out
+//! before it. A candidate that joins an old session has none of its own by then. Therefore each session gives some by itself.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -190,8 +190,8 @@ impl CandidateSession {
 
     /// The error of a request. If there is no connection, that is why no answer came in time.
     ///
-    /// A server that has lost its data turns away whoever has seen more than it has, and does not say that the session is gone. So in that
-    /// case another session finds it out, and this one ends.
+    /// A server that has lost its data turns away clients that have seen more than it has, and does not say that the session is gone. In
+    /// that case another session finds it out, and this one ends.
     pub(crate) async fn explained(&self, error: Error) -> Error {
         let is_connected = self.session.states().peek_state() == zk::SessionState::SyncConnected;
         if error.kind() != ErrorKind::Timeout || is_connected {

@@ -239,8 +239,8 @@ impl ZkEntry {
         }
     }
 
-    /// Writes the value that observers see in place of the node's own, if the node is there: into a node that is `new`, or one that is there.
-    /// If it is the other way round, says so.
+    /// Writes the value that observers see in place of the node's own, if the node is there: into a node that is `new`, or into one that
+    /// exists. If it is the other way round, says so.
     async fn write_value(&self, op: &'static str, value: &[u8], new: bool) -> Result<Written> {
         let (session, acls) = (self.candidate.session(), self.candidate.acls);
         let path = self.candidate.keys.value(&self.candidate.node);

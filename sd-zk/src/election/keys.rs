@@ -82,7 +82,8 @@ pub(crate) fn history(prefix: &str) -> String {
     format!("{prefix}/.history")
 }
 
-/// What the name of a candidate's node begins with. ZooKeeper appends the sequence number. The nonce tells participations with one id apart.
+/// What the name of a candidate's node begins with. ZooKeeper appends the sequence number. The nonce tells participations with one id
+/// apart.
 pub(crate) fn node_prefix(id: CandidateId, nonce: u32) -> String {
     let id = id.to_string();
     let (four, twelve) = id.split_at(4);

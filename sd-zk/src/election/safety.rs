@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use sd_core::port::{Safety, SafetyNote};
 
-/// Sessions are looked through once in each tick of the server, by default of 2 s: a session may end that much later. Ending one, and telling
-/// who waits, takes the rest.
+/// Sessions are looked through once in each tick of the server, by default of 2 s: a session may end that much later. Ending one, and
+/// telling who waits, takes the rest.
 const FAILOVER_EXTRA: Duration = Duration::from_millis(2750);
 
 /// Whatever the version.
