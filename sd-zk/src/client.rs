@@ -3,6 +3,7 @@
 pub(crate) mod connection;
 pub(crate) mod credentials;
 pub(crate) mod error;
+pub(crate) mod parents;
 pub(crate) mod session;
 
 use std::fmt;
@@ -42,6 +43,7 @@ impl Client {
 
     /// A client of the same ensemble whose sessions are its own and have this time-out. It is closed with this one. The runtime that first
     /// uses it drives its sessions.
+    #[expect(dead_code, reason = "for electors, which come next")]
     pub(crate) fn sibling(&self, session_timeout: Duration) -> Arc<Self> {
         let config = Arc::clone(self.connector.config());
         let sibling = Arc::new(Self {
@@ -114,14 +116,6 @@ impl Client {
             sibling.connector.close().await;
         }
         self.connector.close().await;
-    }
-
-    /// `Closed` if the client is.
-    pub(crate) fn check_open(&self, op: &'static str) -> Result<()> {
-        if self.closed.is_cancelled() {
-            return Err(closed(op));
-        }
-        Ok(())
     }
 
     /// Returns when the client is closed. Cancel-safe.
