@@ -43,6 +43,13 @@ const SCHEMES: &[Scheme] = &[
         names: &["memory"],
         open: Ok(memory::open),
     },
+    Scheme {
+        names: &["zk", "zks"],
+        #[cfg(feature = "zk")]
+        open: Ok(|url, config| sd_zk::connect_with(sd_zk::ZkConfig::from_url(url)?, config)),
+        #[cfg(not(feature = "zk"))]
+        open: Err(Feature("zk")),
+    },
 ];
 
 /// Opens the registry at `url` with the default configuration. Returns without waiting for the server.
@@ -130,12 +137,20 @@ mod tests {
         assert_eq!(names("consul"), sd_consul::URL_SCHEMES);
         #[cfg(feature = "etcd")]
         assert_eq!(names("etcd"), sd_etcd::URL_SCHEMES);
+        #[cfg(feature = "zk")]
+        assert_eq!(names("zk"), sd_zk::URL_SCHEMES);
         assert_eq!(names("file"), ["file"]);
     }
 
     #[test]
     fn every_scheme_of_a_backend_opens_it_or_names_its_feature() {
-        for url in ["etcds://h", "consul+https://h", "etcd://h", "consul://h"] {
+        for url in [
+            "etcds://h",
+            "consul+https://h",
+            "etcd://h",
+            "consul://h",
+            "zk://h",
+        ] {
             match connect(url) {
                 Ok(registry) => assert!(url.starts_with(registry.backend().name())),
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported, "{url}"),

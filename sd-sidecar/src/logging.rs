@@ -14,7 +14,9 @@ pub(crate) fn tell(line: &str) {
 pub(crate) fn start(verbose: u8) {
     let filter = match verbose {
         0 => return,
-        1 => "sdctl=debug,sd_core=debug,sd_consul=debug,sd_etcd=debug,sd_election=debug",
+        1 => {
+            "sdctl=debug,sd_core=debug,sd_consul=debug,sd_etcd=debug,sd_election=debug,sd_zk=debug"
+        }
         _ => "trace",
     };
     tracing_subscriber::fmt()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sd_core::clock::{BootClock, Clock};
-use sd_core::port::AnyElector;
+use sd_core::port::{AnyElector, Operator};
 use sd_core::{Backend, Registrar, Registry, RegistryConfig, Result};
 
 use crate::client::Client;
@@ -13,6 +13,8 @@ use crate::client::session::Session;
 use crate::codec::Layout;
 use crate::config::ZkConfig;
 use crate::election::elector::ZkElector;
+use crate::operating::operator::ZkOperator;
+use crate::writing::registrar::ZkRegistrar;
 
 /// Opens a registry over a ZooKeeper ensemble. Does not wait for the server and needs no runtime: the first use connects. Reads the files
 /// that `config` names, and blocks while it does.
@@ -39,6 +41,7 @@ pub struct ZkBackend {
     pub(crate) client: Arc<Client>,
     pub(crate) layout: Layout,
     pub(crate) clock: Arc<dyn Clock>,
+    registrar: Arc<ZkRegistrar>,
 }
 
 impl ZkBackend {
@@ -51,9 +54,11 @@ impl ZkBackend {
         let config = config.checked()?;
         Credentials::read(&config)?;
         let layout = Layout::new(&config);
+        let client = Arc::new(Client::new(config));
         Ok(Self {
+            registrar: Arc::new(ZkRegistrar::new(Arc::clone(&client), layout.clone())),
+            client,
             layout,
-            client: Arc::new(Client::new(config)),
             clock: Arc::new(BootClock),
         })
     }
@@ -84,7 +89,13 @@ impl Backend for ZkBackend {
     }
 
     fn registrar(self: Arc<Self>) -> Option<Arc<dyn Registrar>> {
-        None
+        let registrar: Arc<dyn Registrar> = Arc::<ZkRegistrar>::clone(&self.registrar);
+        Some(registrar)
+    }
+
+    fn operator(self: Arc<Self>) -> Option<Arc<dyn Operator>> {
+        let (client, layout) = (Arc::clone(&self.client), self.layout.clone());
+        Some(Arc::new(ZkOperator::new(client, layout)))
     }
 
     fn elector(self: Arc<Self>) -> Option<AnyElector> {

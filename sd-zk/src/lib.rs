@@ -6,11 +6,15 @@ mod client;
 mod codec;
 
 mod election;
+mod operating;
 mod reading;
+mod writing;
 
 mod backend;
 
 pub use crate::backend::{ZkBackend, connect, connect_with};
+pub use crate::codec::curator::PAYLOAD;
+pub use crate::codec::gokit::{DEFAULT_SCHEME, PATH, SCHEME};
 pub use crate::config::ZkConfig;
 pub use crate::config::access::Access;
 pub use crate::config::format::Format;

@@ -186,7 +186,8 @@ async fn a_leader_that_stopped_says_so_also_after_its_session_has_ended() {
         scene.candidates().await.is_empty()
     })
     .await;
-    elector.leave(&ticket).await.unwrap();
+    // Its client comes back after a pause, and hears only then that the session has ended.
+    eventually("left", LONG, async || elector.leave(&ticket).await.is_ok()).await;
     let next = ticket_for("next", LASTING).with_term_record();
     let next = elector.join(&next).await.unwrap();
     assert_eq!(first(now(&*next).await).1, Predecessor::Resigned);

@@ -12,7 +12,7 @@ use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result, panics};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 use zookeeper_client as zk;
@@ -25,6 +25,9 @@ use crate::config::rules::{DEFAULT_PORT, RULES};
 
 /// How long one endpoint may take to accept a connection that only finds out whether it does.
 const PROBED_WITHIN: Duration = Duration::from_millis(500);
+/// How often all endpoints are tried while one of them accepts connections.
+const PASSES: u32 = 3;
+const BETWEEN_PASSES: Duration = Duration::from_millis(200);
 /// How long the server may take to confirm that a session is closed.
 const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 
@@ -217,16 +220,28 @@ async fn connect(config: &Arc<ZkConfig>, session_timeout: Duration) -> Result<zk
         .with_fail_eagerly();
     let connector = credentials.apply(connector);
     let servers = connect_string(config)?;
-    let error = match connector.connect(&servers).await {
-        Ok(client) => return Ok(client),
-        Err(error) => error,
-    };
-    if !matches!(error, zk::Error::NoHosts | zk::Error::Timeout) {
-        return Err(translate(OP, error));
+    let mut passes = PASSES;
+    loop {
+        let error = match connector.clone().connect(&servers).await {
+            Ok(client) => return Ok(client),
+            Err(error) => error,
+        };
+        if !matches!(error, zk::Error::NoHosts | zk::Error::Timeout) {
+            return Err(translate(OP, error));
+        }
+        let probes = config.endpoints.addresses(RULES, DEFAULT_PORT)?;
+        let probes = join_all(probes.iter().map(|server| probe(server.to_string()))).await;
+        passes -= 1;
+        // One that is there may be busy, or about to serve.
+        if passes == 0 || probes.iter().all(Result::is_err) {
+            let told = probes
+                .into_iter()
+                .map(|probe| probe.unwrap_or_else(|why| why));
+            let told = told.collect::<Vec<_>>().join("; ");
+            return Err(Error::new(ErrorKind::Unavailable, OP).because(told));
+        }
+        sleep(BETWEEN_PASSES).await;
     }
-    let probes = config.endpoints.addresses(RULES, DEFAULT_PORT)?;
-    let probes = join_all(probes.iter().map(|server| probe(server.to_string()))).await;
-    Err(Error::new(ErrorKind::Unavailable, OP).because(probes.join("; ")))
 }
 
 /// The servers and the chroot as the client crate reads them.
@@ -241,12 +256,14 @@ fn connect_string(config: &ZkConfig) -> Result<String> {
     Ok(servers.collect::<Vec<_>>().join(",") + &config.chroot)
 }
 
-/// What is known of a server that made no session. The client crate does not say.
-async fn probe(server: String) -> String {
+/// What is known of a server that made no session, an error if it is not there. The client crate does not say.
+async fn probe(server: String) -> Result<String, String> {
     match timeout(PROBED_WITHIN, TcpStream::connect(&server)).await {
-        Ok(Ok(_)) => format!("{server} accepts connections and makes no session: {CAUSES}"),
-        Ok(Err(error)) => format!("{server}: {error}"),
-        Err(_) => format!("{server}: no connection within {PROBED_WITHIN:?}"),
+        Ok(Ok(_)) => Ok(format!(
+            "{server} accepts connections and makes no session: {CAUSES}"
+        )),
+        Ok(Err(error)) => Err(format!("{server}: {error}")),
+        Err(_) => Err(format!("{server}: no connection within {PROBED_WITHIN:?}")),
     }
 }
 

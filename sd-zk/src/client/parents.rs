@@ -25,10 +25,10 @@ pub(crate) async fn make_parents(
             return Ok(());
         };
         let options = mode.with_acls(acls);
-        let made = session
+        let answer = session
             .answer(op, client.create(node, &[], &options))
             .await?;
-        match made {
+        match answer {
             Ok(_) | Err(zk::Error::NodeExists) => drop(missing.pop()),
             Err(zk::Error::NoNode) => match node.rsplit_once('/') {
                 Some((above, _)) if !above.is_empty() => missing.push(above),

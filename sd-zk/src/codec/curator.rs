@@ -82,24 +82,18 @@ pub(crate) fn update(data: &[u8], instance: &Instance) -> Result<Vec<u8>, String
 
 /// The record with what an operator says of it.
 pub(crate) fn set_override(data: &[u8], said: Option<Override>) -> Result<Vec<u8>, String> {
-    edit(data, |_, payload| match said {
-        Some(said) => payload.set(field::OVERRIDE, &said.as_str()),
-        None => {
-            payload.remove(field::OVERRIDE);
-            Ok(())
+    edit(data, |_, payload| {
+        if let Some(said) = said {
+            return payload.set(field::OVERRIDE, &said.as_str());
         }
+        payload.remove(field::OVERRIDE);
+        Ok(())
     })
 }
 
 /// The record, marked as withdrawn on purpose. `None` if it is another program's, whose payload is not ours to change.
 pub(crate) fn mark_withdrawn(data: &[u8]) -> Option<Vec<u8>> {
     edit(data, |_, payload| payload.set(field::WITHDRAWN, &true)).ok()
-}
-
-/// Whether the record is one that we or another client of ours has written.
-pub(crate) fn is_ours(data: &[u8]) -> bool {
-    let payload = Fields::read(data).and_then(|fields| own_payload(&fields));
-    payload.is_ok()
 }
 
 /// Changes a record of ours, and keeps `enabled` true to it.
@@ -136,17 +130,13 @@ fn set_identity(fields: &mut Fields, instance: &Instance) -> Result<(), String> 
     fields.set(field::NAME, &instance.service().as_str())?;
     fields.set(field::ID, &instance.id().as_str())?;
     let endpoint = instance.endpoint();
-    match endpoint.address() {
-        Address::Tcp { host, port } => {
-            fields.set(field::ADDRESS, &host)?;
-            fields.set(field::PORT, &port)
-        }
-        // Curator has no such address, so its readers see one that they cannot dial.
-        _ => {
-            fields.set(field::ADDRESS, &endpoint.to_string())?;
-            fields.set(field::PORT, &())
-        }
+    if let Address::Tcp { host, port } = endpoint.address() {
+        fields.set(field::ADDRESS, &host)?;
+        return fields.set(field::PORT, &port);
     }
+    // Curator has no such address, so its readers see one that they cannot dial.
+    fields.set(field::ADDRESS, &endpoint.to_string())?;
+    fields.set(field::PORT, &())
 }
 
 fn set_payload(payload: &mut Fields, instance: &Instance) -> Result<(), String> {
@@ -232,16 +222,12 @@ pub(crate) fn decode(
     let run = Incarnation::from_u64(made.cast_unsigned());
     let instance = Instance::of_run(service.clone(), id, run, endpoint);
     let is_enabled = fields.get::<Option<bool>>(field::ENABLED)?.unwrap_or(true);
-    match own_payload(fields) {
-        Ok(payload) => of_payload(instance, &payload, is_enabled),
-        Err(_) => {
-            let instance = instance.with_ready(is_enabled);
-            Ok(Record::Live(with_foreign(
-                instance,
-                fields.raw(field::PAYLOAD),
-            )))
-        }
+    if let Ok(payload) = own_payload(fields) {
+        return of_payload(instance, &payload, is_enabled);
     }
+    let instance = instance.with_ready(is_enabled);
+    let payload = fields.raw(field::PAYLOAD);
+    Ok(Record::Live(with_foreign(instance, payload)))
 }
 
 /// The instance with what our own payload says.

@@ -50,7 +50,8 @@ impl ZkConfig {
                 "TLS needs the PEM file of the authority that signed the servers' certificates",
             ));
         }
-        if !self.speaks_tls() && self.tls().wanted() != self.tls {
+        let has_files = self.ca.is_some() || self.cert.is_some();
+        if self.tls == Some(false) && has_files {
             return Err(RULES.broken("tls", "is off, but ca, cert or key is set"));
         }
         RULES.range("session_timeout", self.session_timeout, &SESSION_TIMEOUTS)?;

@@ -1,11 +1,15 @@
 //! Reading: the services, one service once, and the feed of one service.
 
 use async_trait::async_trait;
-use sd_core::{Error, ErrorKind, Instancer, Result, ServiceName, Snapshot, Watcher};
+use sd_core::port::ServicesWatcher;
+use sd_core::{Instancer, Result, ServiceName, Snapshot, Watcher};
 
 use crate::backend::ZkBackend;
+use crate::client::error::for_readers;
 use crate::client::session::Session;
 use crate::reading::full_read::{read_service, read_services};
+use crate::reading::services_watcher::ZkServicesWatcher;
+use crate::reading::watcher::ZkWatcher;
 
 #[async_trait]
 impl Instancer for ZkBackend {
@@ -13,6 +17,11 @@ impl Instancer for ZkBackend {
         const OP: &str = "zk: list services";
         let read = async |session| read_services(&session, &self.layout, OP).await;
         self.client.read(OP, read).await
+    }
+
+    async fn watch_services(&self) -> Result<Option<Box<dyn ServicesWatcher>>> {
+        let watcher = ZkServicesWatcher::open(self).await;
+        Ok(Some(Box::new(watcher.map_err(for_readers)?)))
     }
 
     /// Other projects' records cannot be marked.
@@ -33,9 +42,10 @@ impl Instancer for ZkBackend {
 
     async fn watch(
         &self,
-        _service: &ServiceName,
-        _known: Option<&Snapshot>,
+        service: &ServiceName,
+        known: Option<&Snapshot>,
     ) -> Result<Box<dyn Watcher>> {
-        Err(Error::new(ErrorKind::Unsupported, "zk: watch service"))
+        let watcher = ZkWatcher::open(self, service, known).await;
+        Ok(Box::new(watcher.map_err(for_readers)?))
     }
 }

@@ -3,3 +3,5 @@
 pub(crate) mod full_read;
 pub(crate) mod instancer;
 pub(crate) mod service_set;
+pub(crate) mod services_watcher;
+pub(crate) mod watcher;

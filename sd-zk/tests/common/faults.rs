@@ -31,7 +31,7 @@ impl OwnServer {
     /// With sessions that outlast a restart of the server on a busy machine.
     pub(crate) async fn with_long_sessions() -> Self {
         Self {
-            session_timeout: TTL * 10,
+            session_timeout: TTL * 5,
             ..Self::start().await
         }
     }
@@ -64,6 +64,10 @@ impl FaultFixture for OwnServer {
             .with_session_timeout(self.session_timeout)
             .with_request_timeout(Duration::from_secs(2));
         Arc::new(ZkBackend::new(config).unwrap())
+    }
+
+    fn ttl(&self) -> Duration {
+        TTL
     }
 
     async fn shown(&self, service: &ServiceName) -> usize {

@@ -19,8 +19,9 @@ use sd_zk::ZkConfig;
 use server_programs::{LocalServer, ZooKeeper};
 use zookeeper_client as zk;
 
-/// The time-out of sessions, short enough to wait for its end.
-pub(crate) const TTL: Duration = Duration::from_secs(3);
+/// The time-out of sessions, short enough to wait for its end. The client crate gives a connection up after two fifths of it, which a
+/// server on a busy machine may take to answer.
+pub(crate) const TTL: Duration = Duration::from_secs(8);
 
 /// The server that `cargo xtask test` started.
 pub(crate) fn server() -> String {

@@ -6,7 +6,11 @@ use crate::ci::outcome::Outcome;
 use crate::workspace::Workspace;
 
 /// Each backend with the crate that speaks to its server.
-const BACKENDS: &[(&str, &str)] = &[("sd-consul", "reqwest"), ("sd-etcd", "etcd-client")];
+const BACKENDS: &[(&str, &str)] = &[
+    ("sd-consul", "reqwest"),
+    ("sd-etcd", "etcd-client"),
+    ("sd-zk", "zookeeper-client"),
+];
 
 /// What no user of sd-core alone should have to compile.
 const HEAVY: &[&str] = &["tonic", "hyper", "h2", "rustls"];
