@@ -50,6 +50,13 @@ const SCHEMES: &[Scheme] = &[
         names: &["memory"],
         open: Ok(memory::open),
     },
+    Scheme {
+        names: &["zk", "zks"],
+        #[cfg(feature = "zk")]
+        open: Ok(|url, config| sd_zk::connect_with(sd_zk::ZkConfig::from_url(url)?, config)),
+        #[cfg(not(feature = "zk"))]
+        open: Err(Feature("zk")),
+    },
 ];
 
 /// Opens the registry at `url` with the default configuration. Returns without waiting for the server.
@@ -139,6 +146,8 @@ mod tests {
         assert_eq!(names("dns"), sd_dns::URL_SCHEMES);
         #[cfg(feature = "etcd")]
         assert_eq!(names("etcd"), sd_etcd::URL_SCHEMES);
+        #[cfg(feature = "zk")]
+        assert_eq!(names("zk"), sd_zk::URL_SCHEMES);
         assert_eq!(names("file"), ["file"]);
     }
 
@@ -151,6 +160,7 @@ mod tests {
             "consul://h",
             "dns://127.0.0.1/prod.local?port=1",
             "dns+srv:///prod.local",
+            "zk://h",
         ] {
             match connect(url) {
                 Ok(registry) => assert!(url.starts_with(registry.backend().name())),

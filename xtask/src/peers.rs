@@ -1,14 +1,15 @@
 //! Programs of other projects beside which ours are tested: named by variables, as servers are, and built or unpacked where none names
 //! them. What is built is a module in `xtask/peers/`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::Result;
 
 use crate::servers::server::Server;
-use crate::servers::{debian, go, node, script};
+use crate::servers::{debian, go, java, maven, node, script};
+use crate::shell::quote;
 use crate::tools::Tools;
 use crate::workspace::Workspace;
 
@@ -21,8 +22,26 @@ const NGINX_VARIABLE: &str = "SD_TEST_NGINX";
 /// Debian 12's 1.22, and the libraries that a small Debian lacks.
 const NGINX_PACKAGES: [&str; 3] = ["nginx", "libpcre2-8-0", "libssl3"];
 
-/// The backends that we share with go-kit.
-const SHARED_BACKENDS: [&str; 2] = ["etcd", "consul"];
+/// A program beside which the tests of some backends run.
+struct Shared {
+    /// In the variable that names it.
+    name: &'static str,
+    backends: &'static [&'static str],
+    provide: fn(&Workspace) -> Result<String>,
+}
+
+const SHARED: [Shared; 2] = [
+    Shared {
+        name: "GO_KIT",
+        backends: &["etcd", "consul"],
+        provide: |workspace| GO_KIT.provide(workspace),
+    },
+    Shared {
+        name: "CURATOR",
+        backends: &["zk"],
+        provide: curator,
+    },
+];
 
 /// A program around one module, which says what its file `go.mod` says.
 struct GoProgram {
@@ -75,6 +94,15 @@ const GRPC_JS_SOURCES: [(&str, &str); 4] = [
     ),
 ];
 
+/// Apache Curator's discovery and latch, as `xtask/peers/curator/ivy.xml` names them.
+const CURATOR_VERSION: &str = "5.9.0";
+const CURATOR_SOURCES: [&str; 2] = [
+    include_str!("../peers/curator/Peer.java"),
+    include_str!("../peers/curator/ivy.xml"),
+];
+/// A heap as small as it needs, and warnings alone.
+const CURATOR_JVM: &str = "-Xmx128m -XX:+UseSerialGC -Dorg.slf4j.simpleLogger.defaultLogLevel=warn";
+
 /// What a program is kept under. Unlike a server, it is our own and changes.
 fn name_of(program: &str, version: &str, sources: &impl Hash) -> String {
     let mut hasher = DefaultHasher::new();
@@ -100,11 +128,12 @@ pub(crate) fn provide(
     workspace: &Workspace,
     servers: &[&'static dyn Server],
 ) -> Result<BTreeMap<String, String>> {
-    let wanted = servers.iter().filter_map(|server| variable(*server));
-    let wanted: BTreeSet<String> = wanted.collect();
-    let provided = wanted.iter().map(|name| {
-        let program = named_or(name, || GO_KIT.provide(workspace))?;
-        Ok((name.clone(), program))
+    // Servers of one backend want the same.
+    let wanted = servers.iter().filter_map(|server| shared(*server));
+    let wanted: BTreeMap<String, &Shared> = wanted.collect();
+    let provided = wanted.into_iter().map(|(name, shared)| {
+        let program = named_or(&name, || (shared.provide)(workspace))?;
+        Ok((name, program))
     });
     provided.collect()
 }
@@ -146,6 +175,27 @@ fn grpc_js(workspace: &Workspace) -> Result<String> {
     Ok(folder.join("grpc-js").to_string_lossy().into_owned())
 }
 
+/// Fetches Curator and compiles our program over it, unless that was done before.
+fn curator(workspace: &Workspace) -> Result<String> {
+    let source = workspace.root.join("xtask/peers/curator");
+    let tools = Tools::open(workspace)?;
+    let java = java::runtime(&tools)?;
+    // The script below names this very Java.
+    let name = name_of("curator", CURATOR_VERSION, &(CURATOR_SOURCES, &java));
+    let folder = tools.get(&name, |folder| {
+        let [jars, classes] = ["jars", "classes"].map(|name| folder.join(name));
+        fs::create_dir(&jars)?;
+        maven::retrieve(&tools, &source.join("ivy.xml"), &jars)?;
+        java::compile(&tools, &source.join("Peer.java"), &jars, &classes)?;
+        let java = java.to_string_lossy();
+        let java = quote(&java);
+        let lines =
+            format!("exec {java} {CURATOR_JVM} -cp \"$here/classes:$here/jars/*\" Peer \"$@\"\n");
+        script::write(&folder.join("curator"), &lines)
+    })?;
+    Ok(folder.join("curator").to_string_lossy().into_owned())
+}
+
 /// Unpacks nginx, unless that was done before.
 fn nginx(workspace: &Workspace) -> Result<String> {
     let folder = Tools::open(workspace)?.get("nginx-1.22-debian", |folder| {
@@ -162,15 +212,24 @@ fn named_or(name: &str, provide: impl FnOnce() -> Result<String>) -> Result<Stri
     std::env::var(name).or_else(|_| provide())
 }
 
-/// Where tests of this server's backend find go-kit. None if the program in `xtask/peers` does not speak to it.
+/// Where tests of this server's backend find the program beside which they run. None if no program in `xtask/peers` speaks to it.
 pub(crate) fn variable(server: &dyn Server) -> Option<String> {
+    shared(server).map(|(variable, _)| variable)
+}
+
+fn shared(server: &dyn Server) -> Option<(String, &'static Shared)> {
     let backend = server.backend();
-    let variable = || format!("SD_TEST_{}_GO_KIT", backend.to_ascii_uppercase());
-    SHARED_BACKENDS.contains(&backend).then(variable)
+    let shared = SHARED
+        .iter()
+        .find(|shared| shared.backends.contains(&backend))?;
+    let backend = backend.to_ascii_uppercase();
+    Some((format!("SD_TEST_{backend}_{}", shared.name), shared))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::servers::all::ALL;
 
@@ -193,10 +252,23 @@ mod tests {
     }
 
     #[test]
-    fn every_backend_that_go_kit_speaks_to_has_its_variable() {
-        let names: Vec<String> = ALL.iter().filter_map(|server| variable(*server)).collect();
-        let [etcd, consul] = ["SD_TEST_ETCD_GO_KIT", "SD_TEST_CONSUL_GO_KIT"];
-        assert_eq!(names, [etcd, etcd, consul]);
+    fn every_backend_that_another_project_shares_has_its_variable() {
+        let names: BTreeSet<String> = ALL.iter().filter_map(|server| variable(*server)).collect();
+        let expected = [
+            "SD_TEST_CONSUL_GO_KIT",
+            "SD_TEST_ETCD_GO_KIT",
+            "SD_TEST_ZK_CURATOR",
+        ];
+        assert_eq!(names, BTreeSet::from(expected.map(str::to_owned)));
+    }
+
+    #[test]
+    fn the_module_of_curator_names_the_same_version() {
+        let [_, module] = CURATOR_SOURCES;
+        for name in ["curator-x-discovery", "curator-recipes"] {
+            let wanted = format!("name=\"{name}\" rev=\"{CURATOR_VERSION}\"");
+            assert!(module.contains(&wanted), "{name}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub(super) const CASES: &[Case] = &[
     case!(renewals_and_updates_leave_an_override, Operators),
     case!(an_override_ends_with_its_record, Operators),
     case!(an_override_says_nothing_of_the_next_run, Operators),
-    case!(a_released_record_keeps_its_override, Operators),
+    case!(a_released_record_keeps_its_override, Operators, Release),
 ];
 
 async fn the_owner_is_told_when_it_renews(fixture: &dyn Fixture) -> Outcome {

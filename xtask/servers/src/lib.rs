@@ -23,6 +23,7 @@ mod tcp;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod zookeeper;
+mod zookeeper_session;
 
 pub use self::consul::Consul;
 pub use self::etcd::{Etcd, EtcdMember};
@@ -31,3 +32,4 @@ pub use self::local_server::LocalServer;
 pub use self::moto::Moto;
 pub use self::redis::Redis;
 pub use self::zookeeper::ZooKeeper;
+pub use self::zookeeper_session::{Allowed, ZooKeeperSession};

@@ -1,13 +1,14 @@
 //! ZooKeeper: alone, or a member of an ensemble.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
 use crate::local_server::{CHECKED_WITHIN, LocalServer, write_once};
 use crate::tcp::{self, End};
+use crate::zookeeper_session::ZooKeeperSession;
 
 /// A JVM with little memory that compiles little: most of these servers live for seconds.
 const JVM: &str = "-Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1";
@@ -19,6 +20,8 @@ const JVM: &str = "-Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1";
 pub struct ZooKeeper {
     program: PathBuf,
     client_port: u16,
+    /// Where clients come with TLS. None if they come without.
+    secure_port: Option<u16>,
     /// None if it is alone.
     member: Option<Member>,
     config: Vec<String>,
@@ -44,6 +47,7 @@ impl ZooKeeper {
         Ok(Self {
             program: program.into(),
             client_port: free_port()?,
+            secure_port: None,
             member: None,
             config: Vec::new(),
         })
@@ -88,12 +92,63 @@ impl ZooKeeper {
         self
     }
 
+    /// Serves clients with TLS, on another port of 127.0.0.1, and asks for their certificates. `server` is a PEM file with its key and the
+    /// chain of its certificate, `clients` one with what client certificates are issued by. What asks whether it serves, and what an
+    /// operator does, goes without TLS over the port that it also has.
+    ///
+    /// # Errors
+    /// There is no free port.
+    pub fn with_tls<E>(
+        mut self,
+        server: &Path,
+        clients: &Path,
+        free_port: impl FnOnce() -> Result<u16, E>,
+    ) -> Result<Self, E> {
+        let port = free_port()?;
+        self.secure_port = Some(port);
+        self.config.extend([
+            // The one that knows of TLS.
+            "serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory".to_owned(),
+            "secureClientPortAddress=127.0.0.1".to_owned(),
+            format!("secureClientPort={port}"),
+            "ssl.keyStore.type=PEM".to_owned(),
+            format!("ssl.keyStore.location={}", property(server)),
+            "ssl.trustStore.type=PEM".to_owned(),
+            format!("ssl.trustStore.location={}", property(clients)),
+            "ssl.clientAuth=need".to_owned(),
+        ]);
+        Ok(self)
+    }
+
+    /// Refuses clients that have not authenticated by the scheme `digest`. Which users there are, and what each may do, is said by the
+    /// access lists of nodes.
+    #[must_use]
+    pub fn with_digest(self) -> Self {
+        self.with_config("enforce.auth.enabled=true")
+            .with_config("enforce.auth.schemes=digest")
+    }
+
+    /// Ends a session of any client at once, and with it its ephemeral nodes. Its client is told that the session has expired.
+    ///
+    /// Does it as another client with the session's id and password. Blocks for 30 seconds at most for each answer.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such session. No answer comes, or the server wants to know who asks.
+    pub fn expire_session(&self, id: i64) -> io::Result<()> {
+        ZooKeeperSession::expire(self.operators_address(), id)
+    }
+
+    /// Where it is reached without TLS.
+    pub fn operators_address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.client_port))
+    }
+
     /// What it answers to a four-letter word: `srvr`, `cons`, `dump`. Blocks for 5 seconds at most.
     ///
     /// # Errors
     /// No answer comes.
     pub fn four_letter_word(&self, word: &str) -> io::Result<String> {
-        ask(self.address(), word)
+        ask(self.operators_address(), word)
     }
 
     /// Asks the ZooKeeper at an address, `host:port`, whether it serves, and returns the version that it reports. Any process may have
@@ -148,17 +203,23 @@ impl LocalServer for ZooKeeper {
         command
     }
 
-    /// `host:port`, as ZooKeeper's clients have it.
+    /// `host:port`, as ZooKeeper's clients have it, whether they come with TLS or without.
     fn url(&self) -> String {
         self.address().to_string()
     }
 
     fn address(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.client_port))
+        let port = self.secure_port.unwrap_or(self.client_port);
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
     }
 
     fn serving(&self) -> io::Result<()> {
-        check(self.address()).map(drop)
+        check(self.operators_address())?;
+        // It listens there a moment later.
+        match self.secure_port {
+            Some(_) => TcpStream::connect_timeout(&self.address(), CHECKED_WITHIN).map(drop),
+            None => Ok(()),
+        }
     }
 }
 
@@ -192,6 +253,7 @@ fn ask(server: SocketAddr, word: &str) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
     use std::io::Write;
 
     use super::*;
@@ -221,6 +283,19 @@ mod tests {
             assert!(!prepared(member, "zoo.cfg").contains("clientPort="));
             assert_eq!(member.address().port(), port);
         }
+    }
+
+    #[test]
+    fn with_tls_clients_have_another_port_than_operators() {
+        let Ok(alone) = ZooKeeper::new("/bin/zkServer.sh", ports_from(11));
+        let [server, clients] = ["/tls/server.pem", "/tls/ca.pem"].map(Path::new);
+        let Ok(secure) = alone.with_tls(server, clients, || Ok::<_, Infallible>(21));
+        let config = prepared(&secure, "zoo.cfg");
+        assert!(config.contains("\nclientPort=11\n"), "{config}");
+        assert!(config.contains("\nsecureClientPort=21\n"), "{config}");
+        assert!(config.contains("\nssl.keyStore.location=/tls/server.pem\n"));
+        assert_eq!(secure.url(), "127.0.0.1:21");
+        assert_eq!(secure.operators_address().port(), 11);
     }
 
     fn asked(answer: &'static str) -> io::Result<String> {

@@ -10,6 +10,7 @@ const BACKENDS: &[(&str, &str)] = &[
     ("sd-consul", "reqwest"),
     ("sd-dns", "hickory-resolver"),
     ("sd-etcd", "etcd-client"),
+    ("sd-zk", "zookeeper-client"),
 ];
 
 /// What no user of sd-core alone should have to compile.

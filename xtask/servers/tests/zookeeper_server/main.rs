@@ -1,29 +1,30 @@
-//! The test kit runs one of ZooKeeper, and an ensemble.
+//! The test kit runs one of ZooKeeper, an ensemble, one with TLS, and those that want to know who comes.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-mod client;
+mod tls;
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use sd_testing::{ServerGroup, ServerProcess};
-use server_programs::{LocalServer, ZooKeeper};
+use server_programs::{Allowed, LocalServer, ZooKeeper, ZooKeeperSession};
 use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
-
-use self::client::Client;
 
 /// No wait in these tests is longer.
 const SOON: Duration = Duration::from_mins(1);
 
 async fn create(server: SocketAddr, path: &'static str, data: &'static str) {
-    let created = spawn_blocking(move || Client::connect(server)?.create(path, data));
+    let created = spawn_blocking(move || {
+        ZooKeeperSession::connect(server)?.create(path, data, Allowed::Anyone)
+    });
     created.await.unwrap().unwrap();
 }
 
 async fn data(server: SocketAddr, path: &'static str) -> String {
-    let data = spawn_blocking(move || Client::connect(server)?.data(path));
+    let data = spawn_blocking(move || ZooKeeperSession::connect(server)?.data(path));
     data.await.unwrap().unwrap()
 }
 
@@ -112,4 +113,53 @@ async fn an_ensemble_serves_while_most_of_it_lives() {
     group.restart_all().await.unwrap();
     assert_eq!(data(address(&group.members()[0]), "/a").await, "1");
     assert_eq!(data(address(&group.members()[2]), "/b").await, "2");
+}
+
+#[tokio::test]
+#[ignore = "needs zk: cargo xtask test --backend zk"]
+async fn a_session_of_another_client_is_expired() {
+    let server = ServerProcess::launch(ZooKeeper::from_env().unwrap())
+        .await
+        .unwrap();
+    let program = server.program().clone();
+    let expired = spawn_blocking(move || {
+        let mut client = ZooKeeperSession::connect(program.address())?;
+        client.create("/a", "1", Allowed::Anyone)?;
+        program.expire_session(client.id())?;
+        let again = program.expire_session(client.id()).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::NotFound);
+        // Its own connection has ended with it, and what is not ephemeral is there.
+        client.data("/a").unwrap_err();
+        ZooKeeperSession::connect(program.address())?.data("/a")
+    });
+    assert_eq!(expired.await.unwrap().unwrap(), "1");
+}
+
+#[tokio::test]
+#[ignore = "needs zk: cargo xtask test --backend zk"]
+async fn with_digest_only_those_who_authenticate_are_let_in_and_each_to_its_own() {
+    let program = ZooKeeper::from_env().unwrap().with_digest();
+    let mut server = ServerProcess::launch(program).await.unwrap();
+    let address = address(&server);
+    let refused = spawn_blocking(move || {
+        ZooKeeperSession::connect(address)?.create("/a", "1", Allowed::Anyone)
+    });
+    refused.await.unwrap().unwrap_err();
+    let owned = spawn_blocking(move || {
+        let log_in = |password| {
+            let mut session = ZooKeeperSession::connect(address)?;
+            session.authenticate("svc", password)?;
+            Ok::<_, io::Error>(session)
+        };
+        log_in("right")?.create("/own", "1", Allowed::Authenticated)?;
+        let error = log_in("wrong")?.data("/own").unwrap_err().to_string();
+        // NOAUTH
+        assert!(error.contains("-102"), "{error}");
+        log_in("right")?.data("/own")
+    });
+    assert_eq!(owned.await.unwrap().unwrap(), "1");
+    server.kill().unwrap();
+    server.restart().await.unwrap();
+    let refused = spawn_blocking(move || ZooKeeperSession::connect(address)?.data("/own"));
+    refused.await.unwrap().unwrap_err();
 }

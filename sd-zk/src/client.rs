@@ -1,0 +1,153 @@
+//! Requests to ZooKeeper and their answers. Knows nothing of discovery.
+
+pub(crate) mod connection;
+pub(crate) mod credentials;
+pub(crate) mod error;
+pub(crate) mod parents;
+pub(crate) mod session;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use sd_core::sync::lock;
+use sd_core::{Error, ErrorKind, Result};
+use tokio_util::sync::CancellationToken;
+use zookeeper_client as zk;
+
+use crate::client::connection::Connector;
+use crate::client::error::for_readers;
+use crate::client::session::Session;
+use crate::config::ZkConfig;
+use crate::config::access::Access;
+
+/// One ensemble, reached in one session at a time. Does nothing until it is used.
+pub(crate) struct Client {
+    connector: Connector,
+    closed: CancellationToken,
+    /// The clients of the same ensemble that have sessions of their own.
+    siblings: Mutex<Vec<Weak<Client>>>,
+}
+
+impl Client {
+    /// A client for a [checked](ZkConfig::checked) configuration.
+    pub(crate) fn new(config: ZkConfig) -> Self {
+        let session_timeout = config.session_timeout;
+        Self {
+            connector: Connector::new(Arc::new(config), session_timeout),
+            closed: CancellationToken::new(),
+            siblings: Mutex::default(),
+        }
+    }
+
+    /// A client of the same ensemble whose sessions are its own and have this time-out. It is closed with this one. The runtime that first
+    /// uses it drives its sessions.
+    pub(crate) fn sibling(&self, session_timeout: Duration) -> Arc<Self> {
+        let config = Arc::clone(self.connector.config());
+        let sibling = Arc::new(Self {
+            connector: Connector::new(config, session_timeout),
+            closed: self.closed.child_token(),
+            siblings: Mutex::default(),
+        });
+        let mut siblings = lock(&self.siblings);
+        siblings.retain(|other| other.strong_count() > 0);
+        siblings.push(Arc::downgrade(&sibling));
+        drop(siblings);
+        sibling
+    }
+
+    pub(crate) fn config(&self) -> &ZkConfig {
+        self.connector.config()
+    }
+
+    /// The access control list of the nodes that we make.
+    pub(crate) fn acls(&self) -> zk::Acls<'static> {
+        match self.config().access {
+            Access::Open => zk::Acls::anyone_all(),
+            Access::ReadOnly => zk::Acls::new(&READ_ONLY),
+            Access::Private => zk::Acls::creator_all(),
+        }
+    }
+
+    /// The session to use now. Makes one if there is none. Cancel-safe.
+    ///
+    /// # Errors
+    /// `Closed`, or why there is none.
+    pub(crate) async fn session(&self, op: &'static str) -> Result<Session> {
+        tokio::select! {
+            biased;
+            closed = self.closed(op) => Err(closed),
+            session = self.connector.session(op) => session,
+        }
+    }
+
+    /// Reads something in the session to use now, and once again in the next one if that one ends meanwhile.
+    ///
+    /// # Errors
+    /// As [`session`](Self::session), and those of `read`.
+    pub(crate) async fn read<T, Fut>(
+        &self,
+        op: &'static str,
+        read: impl Fn(Session) -> Fut,
+    ) -> Result<T>
+    where
+        Fut: Future<Output = Result<T>>,
+    {
+        let session = self.session(op).await?;
+        match read(session).await {
+            Err(error) if error.kind() == ErrorKind::LeaseLost => {
+                let session = self.session(op).await?;
+                read(session).await.map_err(for_readers)
+            }
+            done => done,
+        }
+    }
+
+    /// Answers every request from now on, also those under way, with `Closed`, and ends the session. So do its siblings.
+    pub(crate) async fn close(&self) {
+        self.closed.cancel();
+        let siblings: Vec<_> = lock(&self.siblings)
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
+        for sibling in siblings {
+            sibling.connector.close().await;
+        }
+        self.connector.close().await;
+    }
+
+    /// `Closed` if the client is.
+    pub(crate) fn check_open(&self, op: &'static str) -> Result<()> {
+        if self.closed.is_cancelled() {
+            return Err(closed(op));
+        }
+        Ok(())
+    }
+
+    /// Returns when the client is closed. Cancel-safe.
+    pub(crate) async fn closed(&self, op: &'static str) -> Error {
+        self.closed.cancelled().await;
+        closed(op)
+    }
+}
+
+/// Everyone may read, and those with our login may do everything.
+static READ_ONLY: [zk::Acl; 2] = [
+    zk::Acl::new_const(zk::Permission::READ, "world", "anyone"),
+    zk::Acl::new_const(zk::Permission::ALL, "auth", ""),
+];
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("endpoints", &self.config().endpoints)
+            .field("chroot", &self.config().chroot)
+            .field("prefix", &self.config().prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+fn closed(op: &'static str) -> Error {
+    Error::new(ErrorKind::Closed, op).because("the registry was closed")
+}

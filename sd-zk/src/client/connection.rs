@@ -1,0 +1,317 @@
+//! Makes the session that requests share, when it is needed, and the next one when it has ended.
+//!
+//! A task of ours connects and then watches over the session, so that neither depends on the future of a caller. It runs on the runtime
+//! that first needed the session. When that runtime ends, so does the task, and the session with it.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use sd_core::sync::lock;
+use sd_core::{Error, ErrorKind, Result, panics};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, info};
+use zookeeper_client as zk;
+
+use crate::client::credentials::Credentials;
+use crate::client::error::translate;
+use crate::client::session::Session;
+use crate::config::ZkConfig;
+use crate::config::rules::{DEFAULT_PORT, RULES};
+
+/// How long one endpoint may take to accept a connection that only finds out whether it does.
+const PROBED_WITHIN: Duration = Duration::from_millis(500);
+/// How often all endpoints are tried while one of them accepts connections.
+const PASSES: u32 = 3;
+const BETWEEN_PASSES: Duration = Duration::from_millis(200);
+/// How long the server may take to confirm that a session is closed.
+const CLOSED_WITHIN: Duration = Duration::from_secs(1);
+
+/// Makes sessions, one at a time.
+pub(crate) struct Connector {
+    config: Arc<ZkConfig>,
+    session_timeout: Duration,
+    current: Mutex<Option<Attempt>>,
+}
+
+/// An attempt to make a session, which owns the session that came of it.
+struct Attempt {
+    told: watch::Receiver<Option<Result<Session>>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Attempt {
+    /// Whether another one must be made.
+    fn is_over(&self) -> bool {
+        match &*self.told.borrow() {
+            Some(Ok(session)) => session.has_ended(),
+            Some(Err(_)) => true,
+            // Its runtime has ended.
+            None => self.told.has_changed().is_err(),
+        }
+    }
+
+    fn session(&self) -> Option<Session> {
+        match &*self.told.borrow() {
+            Some(Ok(session)) => Some(session.clone()),
+            _ => None,
+        }
+    }
+}
+
+impl Connector {
+    /// For a [checked](ZkConfig::checked) configuration, and sessions with this time-out.
+    pub(crate) fn new(config: Arc<ZkConfig>, session_timeout: Duration) -> Self {
+        Self {
+            config,
+            session_timeout,
+            current: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn config(&self) -> &Arc<ZkConfig> {
+        &self.config
+    }
+
+    /// The session to use now. Makes one if there is none, and waits for it. Cancel-safe.
+    ///
+    /// # Errors
+    /// Why none could be made, or `Timeout` if that takes longer than a request may: it goes on nevertheless.
+    pub(crate) async fn session(&self, op: &'static str) -> Result<Session> {
+        let mut told = {
+            let mut current = lock(&self.current);
+            let attempt = match current.take().filter(|attempt| !attempt.is_over()) {
+                Some(attempt) => attempt,
+                None => self.begin(),
+            };
+            current.insert(attempt).told.clone()
+        };
+        let limit = self.config.request_timeout;
+        let Ok(made) = timeout(limit, told.wait_for(Option::is_some)).await else {
+            let servers = self.config.endpoints.join(", ");
+            return Err(Error::new(ErrorKind::Timeout, op).because(format!(
+                "there was no session with any of {servers} within {limit:?}: {CAUSES}"
+            )));
+        };
+        match made.as_deref() {
+            Ok(Some(Ok(session))) => Ok(session.clone()),
+            Ok(Some(Err(error))) => Err(Error::new(error.kind(), op).with_source(error.clone())),
+            Ok(None) | Err(_) => Err(Error::new(ErrorKind::Unavailable, op)
+                .because("the runtime that was connecting to the server has ended")),
+        }
+    }
+
+    /// Starts the task that makes a session and watches over it.
+    fn begin(&self) -> Attempt {
+        let (tell, told) = watch::channel(None);
+        let (config, session_timeout) = (Arc::clone(&self.config), self.session_timeout);
+        let task = tokio::spawn(async move {
+            let made = panics::caught(OP, connect(&config, session_timeout)).await;
+            let made = made.map(|client| {
+                info!(session = %client.session_id(), "zookeeper session made");
+                Session::new(client, config.request_timeout)
+            });
+            let watched = made.as_ref().ok().cloned().map(Watched);
+            tell.send_replace(Some(made));
+            if let Some(watched) = watched {
+                watched.until_end().await;
+            }
+        });
+        Attempt {
+            told,
+            _task: AbortOnDropHandle::new(task),
+        }
+    }
+
+    /// Ends the session.
+    pub(crate) fn let_go(&self) {
+        drop(self.taken());
+    }
+
+    /// Ends the session, and waits a while until the server has confirmed that.
+    pub(crate) async fn close(&self) {
+        let Some(session) = self.taken() else {
+            return;
+        };
+        let mut states = session.states();
+        let closed = async { while !states.changed().await.is_terminated() {} };
+        if !session.states().peek_state().is_terminated()
+            && timeout(CLOSED_WITHIN, closed).await.is_err()
+        {
+            debug!(
+                ?session,
+                "the server did not confirm that the session is closed"
+            );
+        }
+    }
+
+    fn taken(&self) -> Option<Session> {
+        let attempt = lock(&self.current).take()?;
+        let session = attempt.session()?;
+        session.end("the registry was closed or dropped");
+        Some(session)
+    }
+}
+
+impl Drop for Connector {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Connector")
+            .field(&self.config.endpoints)
+            .finish()
+    }
+}
+
+/// A session under watch, which ends with this.
+struct Watched(Session);
+
+impl Watched {
+    /// Notes the end of the session that its client tells.
+    async fn until_end(&self) {
+        let session = &self.0;
+        let mut states = session.states();
+        let mut state = states.state();
+        while !state.is_terminated() {
+            tokio::select! {
+                next = states.changed() => state = next,
+                _ = session.ended(OP) => return,
+            }
+            debug!(?session, %state, "zookeeper session");
+        }
+        session.end(match state {
+            zk::SessionState::Expired => "it expired",
+            zk::SessionState::AuthFailed => "the server refused the login",
+            _ => "its client was closed",
+        });
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.0.end("the runtime that drove it has ended");
+    }
+}
+
+const OP: &str = "zk: connect";
+
+/// What may be wrong if a server makes no session. It hangs up without saying why.
+const CAUSES: &str = "no server runs there, the name is wrong, there is no quorum, the server speaks TLS (zks://) or does not, asks for a \
+                      client certificate, or takes no more connections from this address (maxClientCnxns)";
+
+/// Makes one session, at the first endpoint that does.
+async fn connect(config: &Arc<ZkConfig>, session_timeout: Duration) -> Result<zk::Client> {
+    let of_files = Arc::clone(config);
+    let credentials = tokio::task::spawn_blocking(move || Credentials::read(&of_files)).await;
+    let credentials = credentials
+        .map_err(|error| Error::new(ErrorKind::Unavailable, OP).with_source(error))?
+        // They were fine at the start, so they may be mended.
+        .map_err(|error| Error::new(ErrorKind::Denied, OP).with_source(error))?;
+    let connector = zk::Client::connector()
+        .with_session_timeout(session_timeout)
+        .with_fail_eagerly();
+    let connector = credentials.apply(connector);
+    let servers = connect_string(config)?;
+    let mut passes = PASSES;
+    loop {
+        let error = match connector.clone().connect(&servers).await {
+            Ok(client) => return Ok(client),
+            Err(error) => error,
+        };
+        if !matches!(error, zk::Error::NoHosts | zk::Error::Timeout) {
+            return Err(translate(OP, error));
+        }
+        let probes = config.endpoints.addresses(RULES, DEFAULT_PORT)?;
+        let probes = join_all(probes.iter().map(|server| probe(server.to_string()))).await;
+        passes -= 1;
+        // One that is there may be busy, or about to serve.
+        if passes == 0 || probes.iter().all(Result::is_err) {
+            let told = probes
+                .into_iter()
+                .map(|probe| probe.unwrap_or_else(|why| why));
+            let told = told.collect::<Vec<_>>().join("; ");
+            return Err(Error::new(ErrorKind::Unavailable, OP).because(told));
+        }
+        sleep(BETWEEN_PASSES).await;
+    }
+}
+
+/// The servers and the chroot as the client crate reads them.
+fn connect_string(config: &ZkConfig) -> Result<String> {
+    let scheme = if config.speaks_tls() {
+        "tcp+tls"
+    } else {
+        "tcp"
+    };
+    let servers = config.endpoints.addresses(RULES, DEFAULT_PORT)?;
+    let servers = servers.iter().map(|server| format!("{scheme}://{server}"));
+    Ok(servers.collect::<Vec<_>>().join(",") + &config.chroot)
+}
+
+/// What is known of a server that made no session, an error if it is not there. The client crate does not say.
+async fn probe(server: String) -> Result<String, String> {
+    match timeout(PROBED_WITHIN, TcpStream::connect(&server)).await {
+        Ok(Ok(_)) => Ok(format!(
+            "{server} accepts connections and makes no session: {CAUSES}"
+        )),
+        Ok(Err(error)) => Err(format!("{server}: {error}")),
+        Err(_) => Err(format!("{server}: no connection within {PROBED_WITHIN:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_is_told_the_servers_and_the_chroot() {
+        let config = |config: ZkConfig| connect_string(&config.checked().unwrap()).unwrap();
+        let plain = ZkConfig::new(["h1", "[::1]:7"]).with_chroot("/a/b/");
+        assert_eq!(config(plain), "tcp://h1:2181,tcp://[::1]:7/a/b");
+        let secure = ZkConfig::new(["h1"]).with_ca("/ca");
+        assert_eq!(config(secure), "tcp+tls://h1:2181");
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_refuses_is_named_with_its_reason() {
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = gone.local_addr().unwrap().to_string();
+        drop(gone);
+        let config = ZkConfig::new([&address]).checked().unwrap();
+        let timeout = config.session_timeout;
+        let connector = Connector::new(Arc::new(config), timeout);
+        let error = connector.session("test").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        let report = error.report().to_string();
+        assert!(
+            report.contains(&address) && report.contains("refused"),
+            "{report}"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_hangs_up_is_named_with_what_may_be_wrong() {
+        let hanging_up = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = hanging_up.local_addr().unwrap().to_string();
+        let server = tokio::spawn(async move {
+            loop {
+                drop(hanging_up.accept().await);
+            }
+        });
+        let config = ZkConfig::new([&address]).checked().unwrap();
+        let timeout = config.session_timeout;
+        let connector = Connector::new(Arc::new(config), timeout);
+        let error = connector.session("test").await.unwrap_err();
+        let report = error.report().to_string();
+        assert!(report.contains("maxClientCnxns"), "{report}");
+        server.abort();
+    }
+}

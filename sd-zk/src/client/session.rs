@@ -1,0 +1,160 @@
+//! One session at ZooKeeper, and requests in it.
+//!
+//! ZooKeeper carries out the requests of one session in the order in which their futures were made. That holds for a request that was given
+//! up as well: it may still be carried out, but before everything that comes after it.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sd_core::sync::lock;
+use sd_core::{Error, ErrorKind, Result, panics};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use zookeeper_client as zk;
+
+use crate::client::error::{is_from_dead_client, translate};
+
+/// A session that was made. It has ended when the server or the client says so, when it is replaced, and when the runtime that drives it
+/// has ended. Clones are the same session.
+#[derive(Clone)]
+pub(crate) struct Session(Arc<Parts>);
+
+struct Parts {
+    id: i64,
+    timeout: Duration,
+    request_timeout: Duration,
+    states: zk::StateWatcher,
+    /// Once nothing holds it any more, the session is closed at the server.
+    client: Mutex<Option<Arc<zk::Client>>>,
+    ended: CancellationToken,
+    why: Mutex<Option<String>>,
+}
+
+impl Session {
+    pub(crate) fn new(client: zk::Client, request_timeout: Duration) -> Self {
+        Self(Arc::new(Parts {
+            id: client.session_id().0,
+            timeout: client.session_timeout(),
+            request_timeout,
+            states: client.state_watcher(),
+            client: Mutex::new(Some(Arc::new(client))),
+            ended: CancellationToken::new(),
+            why: Mutex::default(),
+        }))
+    }
+
+    /// The number that ZooKeeper has given it, which its ephemeral nodes show as their owner.
+    pub(crate) fn id(&self) -> i64 {
+        self.0.id
+    }
+
+    /// For how long the server keeps it without a sign of life, as granted.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.0.timeout
+    }
+
+    /// Tells of the connection's states: lost, and back in the same session.
+    pub(crate) fn states(&self) -> zk::StateWatcher {
+        let mut states = self.0.states.clone();
+        states.state();
+        states
+    }
+
+    /// The client, to make requests of for [`call`](Self::call) and [`answer`](Self::answer). Do not keep it: it keeps the session.
+    ///
+    /// # Errors
+    /// `LeaseLost` if the session has ended.
+    pub(crate) fn client(&self, op: &'static str) -> Result<Arc<zk::Client>> {
+        let client = lock(&self.0.client).clone();
+        client.ok_or_else(|| self.loss(op))
+    }
+
+    /// Waits for the answer to a request, within the time limit of requests.
+    ///
+    /// # Errors
+    /// `LeaseLost` if the session has ended, `Timeout` if no answer comes in time: the request may still be carried out. Otherwise the
+    /// server's, as ours.
+    pub(crate) async fn call<T, E>(
+        &self,
+        op: &'static str,
+        request: impl Future<Output = Result<T, E>>,
+    ) -> Result<T>
+    where
+        E: Into<zk::Error> + Clone,
+    {
+        let answer = self.answer(op, request).await?;
+        answer.map_err(|error| translate(op, error.into()))
+    }
+
+    /// As [`call`](Self::call), with the server's own error apart.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub(crate) async fn answer<T, E>(
+        &self,
+        op: &'static str,
+        request: impl Future<Output = Result<T, E>>,
+    ) -> Result<Result<T, E>>
+    where
+        E: Into<zk::Error> + Clone,
+    {
+        let limit = self.0.request_timeout;
+        // The client panics at answers that are cut short.
+        let request = panics::caught(op, async { Ok(request.await) });
+        let answer = tokio::select! {
+            biased;
+            lost = self.ended(op) => return Err(lost),
+            answer = timeout(limit, request) => answer.unwrap_or_else(|_| Err(no_answer(op, limit)))?,
+        };
+        if let Err(error) = &answer
+            && is_from_dead_client(&error.clone().into())
+        {
+            self.end("what drove its client is gone");
+            return Err(self.loss(op));
+        }
+        Ok(answer)
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.ended.is_cancelled()
+    }
+
+    /// Returns when it has ended. Cancel-safe.
+    pub(crate) async fn ended(&self, op: &'static str) -> Error {
+        self.0.ended.cancelled().await;
+        self.loss(op)
+    }
+
+    /// Ends it, for this reason. The first reason counts.
+    pub(crate) fn end(&self, why: impl Into<String>) {
+        lock(&self.0.why).get_or_insert_with(|| why.into());
+        self.0.ended.cancel();
+        // Not under the lock: to drop the last client does more than that.
+        let client = lock(&self.0.client).take();
+        drop(client);
+    }
+
+    /// Why it has ended, as the error of an operation.
+    fn loss(&self, op: &'static str) -> Error {
+        let why = lock(&self.0.why).clone();
+        Error::new(ErrorKind::LeaseLost, op).because(format!(
+            "the session {:#x} has ended: {}",
+            self.0.id,
+            why.as_deref().unwrap_or("it was closed")
+        ))
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Session({:#x})", self.0.id)
+    }
+}
+
+pub(crate) fn no_answer(op: &'static str, limit: Duration) -> Error {
+    Error::new(ErrorKind::Timeout, op)
+        .because(format!("the server did not answer within {limit:?}"))
+}

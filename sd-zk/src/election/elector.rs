@@ -1,0 +1,333 @@
+//! Elections: a node for each candidate, in order of joining, as Curator's `LeaderLatch` has them; the first one leads.
+//!
+//! ZooKeeper names the nodes. So that one is found again though the answer to its making was lost, its name holds the id of the ticket, and
+//! a random number that tells it from the node of another client with that id.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sd_core::clock::Clock;
+use sd_core::port::{Entry, LeaderWatcher, Limits, Safety, StrictElector, Ticket};
+use sd_core::{ElectionName, Elector, Error, ErrorKind, Result};
+use zookeeper_client as zk;
+
+use crate::client::Client;
+use crate::client::error::{for_readers, translate};
+use crate::client::parents::make_parents;
+use crate::client::session::Session;
+use crate::election::candidate_node::CandidateNode;
+use crate::election::candidate_sessions::{CandidateSession, CandidateSessions};
+use crate::election::entry::ZkEntry;
+use crate::election::keys::{ElectionKeys, id_of, is_before};
+use crate::election::leader_watcher::ZkLeaderWatcher;
+use crate::election::participation::{Participation, Participations};
+use crate::election::safety::safety;
+use crate::election::{term_record, token_domain};
+
+/// Far below what ZooKeeper takes in one request (1 MiB).
+const MOST_VALUE_BYTES: usize = 64 * 1024;
+/// A server with short ticks grants as little.
+const SHORTEST_TTL: Duration = Duration::from_secs(1);
+/// Beyond that, it is no sign of life.
+const LONGEST_TTL: Duration = Duration::from_secs(3600);
+/// How often a node is asked for again, because a node above it was missing.
+const MOST_ROUNDS: u32 = 5;
+
+/// The elections of one ensemble, in sessions of its own.
+#[derive(Debug)]
+pub(crate) struct ZkElector {
+    /// For reading only, in the session that the whole registry uses.
+    shared: Arc<Client>,
+    sessions: CandidateSessions,
+    clock: Arc<dyn Clock>,
+    limits: Limits,
+    participations: Participations,
+}
+
+/// A node of ours, as it was found or made.
+struct Made {
+    node: String,
+    created: i64,
+}
+
+impl ZkElector {
+    /// An elector that connects when it is first used, and closes with the `shared` client.
+    pub(crate) fn new(shared: Arc<Client>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            sessions: CandidateSessions::new(Arc::clone(&shared), Arc::clone(&clock)),
+            shared,
+            clock,
+            limits: Limits::new(SHORTEST_TTL..=LONGEST_TTL, MOST_VALUE_BYTES),
+            participations: Participations::default(),
+        }
+    }
+
+    async fn enter(&self, op: &'static str, ticket: &Ticket) -> Result<ZkEntry> {
+        let session = self.sessions.get(op, ticket.ttl).await?;
+        let prefix = &self.shared.config().election_prefix;
+        let participation = self.participations.begin(ticket, prefix);
+        let entered = self.enter_in(op, &session, &participation, ticket).await;
+        let candidate = match entered {
+            Ok(candidate) => candidate,
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                self.participations.end(ticket);
+                return Err(error);
+            }
+            Err(error) => return Err(session.explained(error).await),
+        };
+        participation.set_node(&candidate.node);
+        let (clock, limits) = (Arc::clone(&self.clock), self.limits.clone());
+        Ok(ZkEntry::new(
+            candidate,
+            ticket,
+            participation,
+            clock,
+            limits,
+        ))
+    }
+
+    async fn enter_in(
+        &self,
+        op: &'static str,
+        candidates: &Arc<CandidateSession>,
+        participation: &Participation,
+        ticket: &Ticket,
+    ) -> Result<CandidateNode> {
+        let (session, acls, keys) = (&candidates.session, self.shared.acls(), &participation.keys);
+        let history = keys.history();
+        let domain = token_domain::ensure(session, acls, op, &history);
+        let domain = candidates.token_domain.get_or_try_init(|| domain).await?;
+        let found = if participation.asks_in(candidates) {
+            self.find(op, session, participation).await?
+        } else {
+            None
+        };
+        let made = match found {
+            Some(made) => made,
+            None => self.make(op, session, participation, ticket).await?,
+        };
+        Ok(CandidateNode {
+            session: Arc::clone(candidates),
+            acls,
+            path: keys.candidate(&made.node),
+            node: made.node,
+            keys: keys.clone(),
+            created: made.created,
+            token_domain: Arc::clone(domain),
+        })
+    }
+
+    /// The node that an earlier attempt has made in this session. One that was made in an earlier session is deleted.
+    async fn find(
+        &self,
+        op: &'static str,
+        session: &Session,
+        participation: &Participation,
+    ) -> Result<Option<Made>> {
+        let mut found = None;
+        for node in nodes_of(op, session, participation).await? {
+            let client = session.client(op)?;
+            let path = participation.keys.candidate(&node);
+            let Some(stat) = session.call(op, client.check_stat(&path)).await? else {
+                continue;
+            };
+            if stat.ephemeral_owner == session.id() && found.is_none() {
+                let created = stat.czxid;
+                found = Some(Made { node, created });
+            } else {
+                delete(op, session, &path).await?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Makes the node. Takes it back if another participation with this id was first.
+    async fn make(
+        &self,
+        op: &'static str,
+        session: &Session,
+        participation: &Participation,
+        ticket: &Ticket,
+    ) -> Result<Made> {
+        let (acls, keys) = (self.shared.acls(), &participation.keys);
+        let prefix = keys.candidate(&participation.node_prefix);
+        let options = zk::CreateMode::EphemeralSequential.with_acls(acls);
+        for _ in 0..MOST_ROUNDS {
+            let client = session.client(op)?;
+            // ZooKeeper carries them out in this order.
+            let created = session.answer(op, client.create(&prefix, &ticket.value, &options));
+            let listed = session.answer(op, client.list_children(keys.candidates()));
+            let (stat, sequence, nodes) = match tokio::try_join!(created, listed)? {
+                (Ok((stat, sequence)), Ok(nodes)) => (stat, sequence, nodes),
+                (Err(zk::Error::NoNode), _) => {
+                    make_parents(session, acls, op, keys.candidates()).await?;
+                    continue;
+                }
+                (Err(error), _) | (_, Err(error)) => return Err(translate(op, error)),
+            };
+            let node = format!("{}{sequence}", participation.node_prefix);
+            let is_other =
+                |other: &&String| id_of(other) == Some(ticket.id) && is_before(other, &node);
+            if let Some(other) = nodes.iter().find(is_other) {
+                delete(op, session, &keys.candidate(&node)).await?;
+                return Err(Error::new(ErrorKind::Conflict, op).because(format!(
+                    "{} is the node of another candidate with the id {}: give each candidate an id of its own",
+                    keys.candidate(other),
+                    ticket.id
+                )));
+            }
+            let created = stat.czxid;
+            return Ok(Made { node, created });
+        }
+        Err(Error::new(ErrorKind::Unavailable, op).because(format!(
+            "{} was deleted each time before a candidate could be put there",
+            keys.candidates()
+        )))
+    }
+
+    /// Takes away what a participation has at the server, by requests in this session.
+    async fn exit(
+        &self,
+        op: &'static str,
+        candidates: &CandidateSession,
+        participation: &Participation,
+        ticket: &Ticket,
+    ) -> Result<()> {
+        let exit = self.exit_in(op, &candidates.session, participation, ticket);
+        match exit.await {
+            Err(error) => Err(candidates.explained(error).await),
+            left => left,
+        }
+    }
+
+    async fn exit_in(
+        &self,
+        op: &'static str,
+        session: &Session,
+        participation: &Participation,
+        ticket: &Ticket,
+    ) -> Result<()> {
+        let keys = &participation.keys;
+        let last = participation.node();
+        let mut ended = false;
+        if let Some(node) = last.as_ref().filter(|_| ticket.records_term) {
+            ended = term_record::end(session, keys, node).await?;
+        }
+        if !ended {
+            let nodes = match last {
+                // Its session has kept it all the time, so there is no other one.
+                Some(node) if participation.is_settled_in(session) => vec![node],
+                _ => nodes_of(op, session, participation).await?,
+            };
+            for node in nodes {
+                delete(op, session, &keys.candidate(&node)).await?;
+            }
+        }
+        if let Some(node) = participation
+            .node()
+            .filter(|_| participation.has_proclaimed())
+        {
+            delete(op, session, &keys.value(&node)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The nodes of a participation, whatever became of the attempts to make them.
+async fn nodes_of(
+    op: &'static str,
+    session: &Session,
+    participation: &Participation,
+) -> Result<Vec<String>> {
+    let client = session.client(op)?;
+    // An attempt may have been made over a connection to another member, of which this one has not heard yet.
+    let synced = session.answer(op, client.sync("/"));
+    let nodes = session.answer(op, client.list_children(participation.keys.candidates()));
+    let mut nodes = match tokio::try_join!(synced, nodes)? {
+        (Err(error), _) => return Err(translate(op, error)),
+        (Ok(()), Err(zk::Error::NoNode)) => return Ok(Vec::new()),
+        (Ok(()), nodes) => nodes.map_err(|error| translate(op, error))?,
+    };
+    nodes.retain(|node| node.starts_with(&participation.node_prefix));
+    Ok(nodes)
+}
+
+/// Deletes a node, which may be gone already.
+async fn delete(op: &'static str, session: &Session, path: &str) -> Result<()> {
+    let client = session.client(op)?;
+    match session.answer(op, client.delete(path, None)).await? {
+        Ok(()) | Err(zk::Error::NoNode) => Ok(()),
+        Err(error) => Err(translate(op, error)),
+    }
+}
+
+#[async_trait]
+impl Elector for ZkElector {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    async fn safety(&self) -> Result<Safety> {
+        self.shared.check_open("zk: safety")?;
+        Ok(safety())
+    }
+
+    async fn join(&self, ticket: &Ticket) -> Result<Box<dyn Entry>> {
+        const OP: &str = "zk: join election";
+        self.shared.check_open(OP)?;
+        ticket.check(&self.limits)?;
+        let joining = async {
+            match self.enter(OP, ticket).await {
+                // With its session went what was begun in it.
+                Err(lost) if lost.kind() == ErrorKind::LeaseLost => {
+                    self.enter(OP, ticket).await.map_err(for_readers)
+                }
+                entered => entered,
+            }
+        };
+        tokio::select! {
+            biased;
+            closed = self.shared.closed(OP) => Err(closed),
+            entry = joining => Ok(Box::new(entry?)),
+        }
+    }
+
+    /// Deletes our node, which tells the next candidate. A ticket that this elector did not begin has none.
+    async fn leave(&self, ticket: &Ticket) -> Result<()> {
+        const OP: &str = "zk: leave election";
+        self.shared.check_open(OP)?;
+        let Some(participation) = self.participations.find(ticket) else {
+            return Ok(());
+        };
+        let leaving = async {
+            let Some(session) = participation.session() else {
+                return Ok(());
+            };
+            match self.exit(OP, &session, &participation, ticket).await {
+                // The server may not know yet that it has ended, and its node says how the term did.
+                Err(lost) if lost.kind() == ErrorKind::LeaseLost => {
+                    let next = self.sessions.get(OP, ticket.ttl).await?;
+                    let left = self.exit(OP, &next, &participation, ticket).await;
+                    left.map_err(for_readers)
+                }
+                left => left,
+            }
+        };
+        tokio::select! {
+            biased;
+            closed = self.shared.closed(OP) => return Err(closed),
+            left = leaving => left?,
+        }
+        self.participations.end(ticket);
+        Ok(())
+    }
+
+    async fn observe(&self, name: &ElectionName) -> Result<Box<dyn LeaderWatcher>> {
+        let keys = ElectionKeys::new(&self.shared.config().election_prefix, name);
+        let (client, clock) = (Arc::clone(&self.shared), Arc::clone(&self.clock));
+        Ok(Box::new(ZkLeaderWatcher::open(client, clock, keys).await?))
+    }
+}
+
+impl StrictElector for ZkElector {}

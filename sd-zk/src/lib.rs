@@ -1,0 +1,25 @@
+#![doc = include_str!("../README.md")]
+
+mod config;
+
+mod client;
+mod codec;
+
+mod election;
+mod operating;
+mod reading;
+mod writing;
+
+mod backend;
+
+pub use crate::backend::{ZkBackend, connect, connect_with};
+pub use crate::codec::curator::PAYLOAD;
+pub use crate::codec::gokit::{DEFAULT_SCHEME, PATH, SCHEME};
+pub use crate::config::ZkConfig;
+pub use crate::config::access::Access;
+pub use crate::config::format::Format;
+pub use crate::config::rules::{
+    DEFAULT_ELECTION_PREFIX, DEFAULT_PORT, DEFAULT_PREFIX, DEFAULT_REQUEST_TIMEOUT,
+    DEFAULT_SESSION_TIMEOUT, URL_SCHEMES,
+};
+pub use crate::election::guarded_write::leads;

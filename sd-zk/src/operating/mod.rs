@@ -1,0 +1,3 @@
+//! Operators: what they say of other processes' records.
+
+pub(crate) mod operator;

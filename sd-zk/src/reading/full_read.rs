@@ -1,0 +1,113 @@
+//! Reads one service as a whole, and the list of services.
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use sd_core::{Result, ServiceName};
+use zookeeper_client as zk;
+
+use crate::client::error::translate;
+use crate::client::session::Session;
+use crate::codec::Layout;
+use crate::reading::service_set::ServiceSet;
+
+/// How many reads are under way at once.
+pub(crate) const AT_ONCE: usize = 256;
+
+/// Reads all records of a service, no older than the call.
+pub(crate) async fn read_service(
+    session: &Session,
+    layout: &Layout,
+    op: &'static str,
+    service: &ServiceName,
+) -> Result<ServiceSet> {
+    let folder = layout.folder(service);
+    let client = session.client(op)?;
+    let mut set = ServiceSet::new(service.clone(), folder.clone());
+    let (synced, found) = tokio::join!(
+        session.call(op, client.sync(&folder)),
+        session.answer(op, client.get_children(&folder)),
+    );
+    synced?;
+    let (nodes, stat) = match found? {
+        Ok(found) => found,
+        Err(zk::Error::NoNode) => return Ok(set),
+        Err(error) => return Err(translate(op, error)),
+    };
+    set.note(stat.pzxid);
+    let mut reads = FuturesUnordered::new();
+    let mut waiting = nodes.into_iter();
+    loop {
+        while reads.len() < AT_ONCE
+            && let Some(node) = waiting.next()
+        {
+            let path = format!("{folder}/{node}");
+            let client = &client;
+            reads.push(async move { (node, session.answer(op, client.get_data(&path)).await) });
+        }
+        let Some((node, read)) = reads.next().await else {
+            break;
+        };
+        match read? {
+            Ok((data, stat)) => set.put(&node, &data, &stat, None),
+            // It has gone since.
+            Err(zk::Error::NoNode) => {}
+            Err(zk::Error::NoAuth) => set.refuse(&node),
+            Err(error) => return Err(translate(op, error)),
+        }
+    }
+    set.check_rights(op)?;
+    Ok(set)
+}
+
+/// Reads the names of all services that have a record.
+pub(crate) async fn read_services(
+    session: &Session,
+    layout: &Layout,
+    op: &'static str,
+) -> Result<Vec<ServiceName>> {
+    let root = layout.root();
+    let client = session.client(op)?;
+    let (synced, found) = tokio::join!(
+        session.call(op, client.sync(root)),
+        session.answer(op, client.list_children(root)),
+    );
+    synced?;
+    let nodes = match found? {
+        Ok(nodes) => nodes,
+        Err(zk::Error::NoNode) => return Ok(Vec::new()),
+        Err(error) => return Err(translate(op, error)),
+    };
+    // Other programs' nodes may lie here, too.
+    let services: Vec<_> = nodes
+        .iter()
+        .filter_map(|node| Layout::service_of(node))
+        .collect();
+    let mut looks = FuturesUnordered::new();
+    let mut waiting = services.into_iter();
+    let mut found = Vec::new();
+    loop {
+        while looks.len() < AT_ONCE
+            && let Some(service) = waiting.next()
+        {
+            looks.push(look_at(session, layout, op, &client, service));
+        }
+        let Some(looked) = looks.next().await else {
+            found.sort();
+            return Ok(found);
+        };
+        found.extend(looked?);
+    }
+}
+
+/// The service, if it has a record.
+async fn look_at(
+    session: &Session,
+    layout: &Layout,
+    op: &'static str,
+    client: &zk::Client,
+    service: ServiceName,
+) -> Result<Option<ServiceName>> {
+    let folder = layout.folder(&service);
+    let stat = session.call(op, client.check_stat(&folder)).await?;
+    let has_records = stat.is_some_and(|stat| stat.num_children > 0);
+    Ok(has_records.then_some(service))
+}

@@ -1,0 +1,7 @@
+//! The reading port: services, the set of one service, and its feed.
+
+pub(crate) mod full_read;
+pub(crate) mod instancer;
+pub(crate) mod service_set;
+pub(crate) mod services_watcher;
+pub(crate) mod watcher;
