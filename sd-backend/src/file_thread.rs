@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn work_is_done_in_order_and_what_nobody_waits_for_before_it_began_is_not_done() {
+    async fn work_is_done_in_order_and_what_no_caller_waits_for_when_it_would_begin_is_not_done() {
         let files = FileThread::default();
         let (go, gate) = mpsc::channel::<()>();
         let mut first = Box::pin(files.run("test", move || gate.recv()));

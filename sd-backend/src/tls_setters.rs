@@ -40,8 +40,8 @@ macro_rules! tls_setters {
             self
         }
 
-        /// Presents this client certificate (chain) and its key to servers, both PEM files. They are read for each connection, so
-        /// renewed files need no restart.
+        /// Presents this client certificate (chain) and its key to servers, both PEM files. They are read again when a connection
+        /// has failed, at the latest, so renewed files need no restart.
         #[must_use]
         pub fn with_identity(
             mut self,

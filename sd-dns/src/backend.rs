@@ -64,7 +64,7 @@ impl Backend for DnsBackend {
     async fn check(&self) -> Result<()> {
         const OP: &str = "dns: check";
         let client = &self.source.client;
-        client.check_open(OP)?;
+        client.signal.check_open(OP)?;
         let domain = client.settings().names.domain();
         let asked = async {
             let answers = client.lookup(&domain, &[RecordType::SOA]).await;
@@ -87,7 +87,7 @@ impl Backend for DnsBackend {
     }
 
     async fn close(&self) -> Result<()> {
-        self.source.client.close();
+        self.source.client.signal.close();
         Ok(())
     }
 }

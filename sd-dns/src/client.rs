@@ -9,16 +9,17 @@ pub(crate) mod system;
 pub(crate) mod tls;
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
-use sd_core::{Error, ErrorKind, Result};
+use sd_backend::CloseSignal;
+use sd_core::sync::lock;
+use sd_core::{ErrorKind, Result};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::client::answer::{Answer, Step, circle};
@@ -45,7 +46,7 @@ pub(crate) struct Client {
     paths: Paths,
     destination: Mutex<Current>,
     in_flight: Semaphore,
-    closed: CancellationToken,
+    pub(crate) signal: CloseSignal,
 }
 
 /// Where questions go now.
@@ -84,7 +85,7 @@ impl Client {
                 looked_at: Instant::now(),
             }),
             in_flight: Semaphore::new(MOST_IN_FLIGHT),
-            closed: CancellationToken::new(),
+            signal: CloseSignal::new(),
         })
     }
 
@@ -92,17 +93,16 @@ impl Client {
         &self.settings
     }
 
-    pub(crate) fn close(&self) {
-        self.closed.cancel();
-    }
-
+    /// Waits until `at`, unless the client is closed before. Cancel-safe.
+    ///
     /// # Errors
-    /// `Closed` after [`close`](Self::close).
-    pub(crate) fn check_open(&self, op: &'static str) -> Result<()> {
-        if self.closed.is_cancelled() {
-            return Err(closed(op));
-        }
-        Ok(())
+    /// `Closed`.
+    pub(crate) async fn wait_until(&self, op: &'static str, at: Instant) -> Result<()> {
+        let waiting = async {
+            sleep_until(at).await;
+            Ok(())
+        };
+        self.signal.unless_closed(op, waiting).await
     }
 
     /// Asks all questions of `work`, unless the client is closed before that is done. Cancel-safe if `work` is.
@@ -114,14 +114,13 @@ impl Client {
         op: &'static str,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        tokio::select! {
-            biased;
-            () = self.closed.cancelled() => Err(closed(op)),
-            done = timeout(READ_WITHIN, work) => done.unwrap_or_else(|_| {
+        let limited = async {
+            timeout(READ_WITHIN, work).await.unwrap_or_else(|_| {
                 let why = format!("the answers took longer than {READ_WITHIN:?} together");
                 Err(Failure::new(ErrorKind::Timeout, why).of(op))
-            }),
-        }
+            })
+        };
+        self.signal.unless_closed(op, limited).await
     }
 
     /// Asks for records of these types: the file of hosts first, then resolvers, for each name that `name` can stand for. Returns the
@@ -182,10 +181,7 @@ impl Client {
     /// Where questions go. Looks at the system's files now and then, beside the runtime.
     async fn destination(&self) -> Arc<Destination> {
         let stamps = {
-            let mut current = self
-                .destination
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut current = lock(&self.destination);
             if !self.settings.resolvers.is_empty() || current.looked_at.elapsed() < LOOK_EVERY {
                 return Arc::clone(&current.destination);
             }
@@ -199,10 +195,7 @@ impl Client {
             (now != stamps).then(|| (now, paths.read()))
         });
         let changed = looked.await.ok().flatten();
-        let mut current = self
-            .destination
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut current = lock(&self.destination);
         if let Some((stamps, files)) = changed {
             match Destination::of_system(files, &self.settings, &self.tls) {
                 Ok(destination) => {
@@ -215,10 +208,6 @@ impl Client {
         }
         Arc::clone(&current.destination)
     }
-}
-
-fn closed(op: &'static str) -> Error {
-    Error::new(ErrorKind::Closed, op).because("the registry was closed")
 }
 
 /// What the file of hosts says. Its entries may change at any time, and cost nothing to read.

@@ -100,10 +100,15 @@ async fn a_thousand_names_cost_two_questions_each_for_each_time_to_live() {
         .with_resolvers([server.address.to_string()])
         .with_domain("sd.test.");
     let registry = connect(config);
+    let start = Instant::now();
     let all = subscribed_to_all(&registry).await;
     let first = server.asked().len();
-    // On a busy machine an answer may take so long that the question is sent again.
-    assert!((2 * NAMES..3 * NAMES).contains(&first), "{first}");
+    // On a busy machine an answer may take so long that the question is sent again, or all so long that the first names are read again.
+    let rounds = usize::try_from(start.elapsed().as_secs() / u64::from(TTL)).unwrap() + 1;
+    assert!(
+        (2 * NAMES..3 * NAMES * rounds).contains(&first),
+        "{first} in {rounds}"
+    );
     let start = Instant::now();
     sleep(Duration::from_secs(12)).await;
     let intervals = usize::try_from(start.elapsed().as_secs() / u64::from(TTL)).unwrap();

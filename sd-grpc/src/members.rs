@@ -51,7 +51,7 @@ impl Members {
         self.list.iter().map(|member| &**member)
     }
 
-    pub(crate) fn position(&self, id: &InstanceId) -> Option<usize> {
+    fn position(&self, id: &InstanceId) -> Option<usize> {
         self.list
             .binary_search_by(|member| member.instance.id().cmp(id))
             .ok()

@@ -84,7 +84,7 @@ impl Resolution {
                 self.selection.show_labels()
             ),
             None if all == 0 => "no instance is registered".to_owned(),
-            None => format!("no instance is ready ({registered} registered)"),
+            None => format!("no instance is ready ({all} registered)"),
         };
         Condition::Unusable {
             reason: reason.into(),

@@ -5,7 +5,7 @@ use std::io;
 use std::process::Stdio;
 
 use sd_core::{Error, ErrorKind, Result};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::required_env;
@@ -48,6 +48,17 @@ impl Peer {
     pub async fn line(&mut self) -> Result<String> {
         let line = self.lines.next_line().await.map_err(broken)?;
         line.ok_or_else(|| unavailable().because("the program has ended: see its standard error"))
+    }
+
+    /// Writes a line to the program's standard input. A call that is dropped may have written a part of it.
+    ///
+    /// # Errors
+    /// `Unavailable` if the program has ended.
+    pub async fn say(&mut self, line: &str) -> Result<()> {
+        let stdin = self.stdin.as_mut();
+        let stdin = stdin.ok_or_else(|| unavailable().because("its standard input has ended"))?;
+        let line = format!("{line}\n");
+        stdin.write_all(line.as_bytes()).await.map_err(broken)
     }
 
     /// Ends the program's standard input, and waits until the program has ended by itself. Returns the remaining lines. Has no

@@ -12,12 +12,13 @@ use crate::client::credentials::Credentials;
 use crate::client::session::Session;
 use crate::codec::Layout;
 use crate::config::ZkConfig;
+use crate::config::rules::{FILES, RULES};
 use crate::election::elector::ZkElector;
 use crate::operating::operator::ZkOperator;
 use crate::writing::registrar::ZkRegistrar;
 
 /// Opens a registry over a ZooKeeper ensemble. Does not wait for the server and needs no runtime: the first use connects. Reads the files
-/// that `config` names, and blocks while it does.
+/// that `config` names, and blocks while it does, for no longer than the request timeout.
 ///
 /// # Errors
 /// `InvalidInput` names the setting that is wrong or whose file cannot be read.
@@ -46,13 +47,16 @@ pub struct ZkBackend {
 
 impl ZkBackend {
     /// A backend over the ensemble that `config` names. Does not wait for the server. Reads the files that `config` names, and blocks
-    /// while it does.
+    /// while it does, for no longer than the request timeout.
     ///
     /// # Errors
     /// `InvalidInput` names the setting that is wrong or whose file cannot be read.
     pub fn new(config: ZkConfig) -> Result<Self> {
         let config = config.checked()?;
-        Credentials::read(&config)?;
+        let of_files = config.clone();
+        RULES.read_within(FILES, config.request_timeout, move || {
+            Credentials::read(&of_files)
+        })?;
         let layout = Layout::new(&config);
         let client = Arc::new(Client::new(config));
         Ok(Self {

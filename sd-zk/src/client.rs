@@ -5,12 +5,14 @@ pub(crate) mod credentials;
 pub(crate) mod error;
 pub(crate) mod parents;
 pub(crate) mod session;
+pub(crate) mod watch;
 
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result};
 use tokio_util::sync::CancellationToken;
@@ -111,10 +113,10 @@ impl Client {
             .iter()
             .filter_map(Weak::upgrade)
             .collect();
-        for sibling in siblings {
-            sibling.connector.close().await;
-        }
-        self.connector.close().await;
+        let of_siblings = siblings
+            .into_iter()
+            .map(|sibling| async move { sibling.connector.close().await });
+        tokio::join!(self.connector.close(), join_all(of_siblings));
     }
 
     /// `Closed` if the client is.

@@ -135,6 +135,11 @@ impl Layout {
         self.format == Format::Curator
     }
 
+    /// Whether the data of a record says of which run it is.
+    pub(crate) fn says_run(&self) -> bool {
+        self.format == Format::Curator
+    }
+
     /// The data of a new record.
     ///
     /// # Errors

@@ -7,8 +7,7 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::expiry::end_session;
-use common::{TTL, config, make, prefix, raw, server};
+use common::{TTL, config, end_session, make, prefix, raw, server};
 use sd_core::port::async_trait;
 use sd_core::{Backend, Error, ErrorKind, RecordId, Result, ServiceName};
 use sd_testing::{Ability, Fixture, operating, reading, writing};

@@ -4,8 +4,9 @@
 
 mod common;
 
-use common::expiry::end_session;
-use common::{LONG, config, event, eventually, instance, make, prefix, raw, registry, server};
+use common::{
+    LONG, config, end_session, event, eventually, instance, make, prefix, raw, registry, server,
+};
 use sd_core::{ErrorKind, Instance, InstanceId, Override};
 use sd_zk::Format;
 use zookeeper_client as zk;
@@ -30,10 +31,13 @@ async fn a_record_that_an_operator_deletes_or_spoils_is_back_at_the_next_renewal
     operator.delete(&path, None).await.unwrap();
     event(&mut guard, "registered").await;
     assert_eq!(registry.list("greeter").await.unwrap().len(), 1);
-    operator.set_data(&path, b"{}", None).await.unwrap();
-    event(&mut guard, "registered").await;
-    let set = registry.list("greeter").await.unwrap();
-    assert_eq!((set.len(), set.skipped().len()), (1, 0));
+    for other in [&b"{}"[..], b"http://10.0.0.2:2"] {
+        operator.set_data(&path, other, None).await.unwrap();
+        event(&mut guard, "registered").await;
+        let set = registry.list("greeter").await.unwrap();
+        assert_eq!((set.len(), set.skipped().len()), (1, 0));
+        assert_eq!(set.instances()[0].endpoint().to_string(), "10.0.0.1:1");
+    }
 }
 
 #[tokio::test]

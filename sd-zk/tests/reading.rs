@@ -225,6 +225,61 @@ async fn fifty_thousand_records_are_listed_and_followed() {
 
 #[tokio::test]
 #[ignore = "needs zk: cargo xtask test --backend zk"]
+async fn what_lies_among_the_services_and_is_none_is_counted() {
+    let prefix = prefix();
+    let operator = raw(&server()).await;
+    // No name is encoded like this.
+    let folder = format!("{prefix}/a%2fb");
+    make(&operator, &folder).await;
+    let backend = ZkBackend::new(config(&prefix)).unwrap();
+    let listed = backend.list_services().await.unwrap();
+    assert_eq!((listed.services.len(), listed.unlisted), (0, 1));
+    let mut watcher = backend.watch_services().await.unwrap().unwrap();
+    watcher.next().await.unwrap();
+    assert_eq!(watcher.unlisted(), 1);
+    operator.delete(&folder, None).await.unwrap();
+    let told = async {
+        while watcher.unlisted() > 0 {
+            watcher.next().await.unwrap();
+        }
+    };
+    timeout(LONG, told).await.unwrap();
+}
+
+/// If all were asked for at once, the last answers would come too late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs zk: cargo xtask test --backend zk"]
+async fn thirty_thousand_services_are_followed() {
+    const SERVICES: usize = 30_000;
+    let prefix = prefix();
+    let operator = Arc::new(raw(&server()).await);
+    make(&operator, &prefix).await;
+    let mut made = FuturesUnordered::new();
+    for n in 0..SERVICES {
+        let (operator, folder) = (Arc::clone(&operator), format!("{prefix}/{n}"));
+        made.push(async move {
+            make(&operator, &folder).await;
+            let path = format!("{folder}/a");
+            operator.create(&path, b"h:1", &ephemeral()).await.unwrap();
+        });
+        if made.len() == 500 {
+            made.next().await;
+        }
+    }
+    while made.next().await.is_some() {}
+    let config = config(&prefix).with_session_timeout(Duration::from_secs(60));
+    let backend = ZkBackend::new(config).unwrap();
+    let mut watcher = backend.watch_services().await.unwrap().unwrap();
+    let listed = timeout(TOLD_WITHIN, watcher.next()).await.unwrap();
+    assert_eq!(listed.unwrap().len(), SERVICES);
+    let path = format!("{prefix}/77/a");
+    operator.delete(&path, None).await.unwrap();
+    let told = async { while watcher.next().await.unwrap().len() == SERVICES {} };
+    timeout(TOLD_WITHIN, told).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs zk: cargo xtask test --backend zk"]
 async fn records_that_may_not_be_read_are_an_error_and_not_an_empty_set() {
     let prefix = prefix();
     let connector = zk::Client::connector().with_auth("digest", b"u:p");

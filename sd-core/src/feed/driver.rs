@@ -191,6 +191,7 @@ impl Driver {
             });
             match event.await? {
                 Event::Told(Ok(feed)) => {
+                    limit = watcher.silence_limit();
                     silent_at = later(Instant::now(), limit);
                     if fresh.is_some() {
                         passed = set_of(&feed).map(|set| set.revision().clone()).or(passed);

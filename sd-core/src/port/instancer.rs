@@ -104,7 +104,7 @@ pub trait Watcher: Debug + Send + 'static {
     /// Cancel-safe: a dropped call loses nothing.
     async fn next(&mut self) -> Result<Feed>;
 
-    /// How long `next` may stay silent. After a longer silence core takes the feed for dead and opens a new one.
+    /// How long `next` may stay silent this time. After a longer silence core takes the feed for dead and opens a new one.
     fn silence_limit(&self) -> Duration;
 }
 
@@ -126,7 +126,7 @@ pub trait ServicesWatcher: Debug + Send + 'static {
         0
     }
 
-    /// How long `next` may stay silent. After a longer silence core takes the feed for dead and opens a new one.
+    /// How long `next` may stay silent this time. After a longer silence core takes the feed for dead and opens a new one.
     fn silence_limit(&self) -> Duration;
 }
 

@@ -14,8 +14,8 @@ use crate::client::error::Failure;
 pub(crate) enum Answer {
     Found {
         records: Vec<RData>,
-        /// Addresses of other names that came along.
-        addresses: Vec<(Name, IpAddr)>,
+        /// Addresses of other names that came along, and for how many seconds each holds.
+        addresses: Vec<(Name, IpAddr, u32)>,
         /// For how many seconds this holds.
         ttl: u32,
     },
@@ -141,8 +141,11 @@ fn seconds(record: &Record) -> u32 {
     }
 }
 
-fn addresses(records: &[Record]) -> Vec<(Name, IpAddr)> {
-    let address = |record: &Record| Some((record.name.clone(), record.data.ip_addr()?));
+fn addresses(records: &[Record]) -> Vec<(Name, IpAddr, u32)> {
+    let address = |record: &Record| {
+        let address = record.data.ip_addr()?;
+        Some((record.name.clone(), address, seconds(record)))
+    };
     records.iter().filter_map(address).collect()
 }
 

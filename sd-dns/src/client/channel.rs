@@ -1,7 +1,7 @@
 //! One way to speak to a resolver, with the connection that is kept open.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use hickory_resolver::config::{ConnectionConfig, ProtocolConfig};
 use hickory_resolver::net::NetError;
@@ -9,6 +9,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::xfer::{DnsExchange, DnsHandle, FirstAnswer};
 use hickory_resolver::proto::op::{DnsRequestOptions, DnsResponse, Query};
 use hickory_resolver::{ConnectionProvider, PoolContext};
+use sd_core::sync::lock;
 
 type Connection = DnsExchange<TokioRuntimeProvider>;
 
@@ -63,8 +64,8 @@ impl Channel {
         *self.slot() = None;
     }
 
-    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Connection>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slot(&self) -> MutexGuard<'_, Option<Connection>> {
+        lock(&self.open)
     }
 }
 
@@ -78,10 +79,11 @@ async fn exchange(connection: &Connection, query: &Query) -> Result<DnsResponse,
         .await
 }
 
-/// Whether the error may come of a connection that was closed, or of a runtime that has ended, and not of the question.
+/// Whether the error may come of a connection that was closed, or of a runtime that has ended, and not of the question. Of a connection
+/// that has ended, the client crate says that it is busy.
 fn may_be_old(error: &NetError) -> bool {
     !matches!(
         error,
-        NetError::Timeout | NetError::Proto(_) | NetError::Dns(_) | NetError::Busy
+        NetError::Timeout | NetError::Proto(_) | NetError::Dns(_)
     )
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use hickory_resolver::config::{ProtocolConfig, ResolverOpts};
 use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::{DnsResponse, Query};
+use hickory_resolver::proto::op::{DnsResponse, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::{PoolContext, TlsConfig};
+use sd_core::ErrorKind;
 use tokio::time::timeout;
 
 use crate::client::answer::{self, Answer, Step};
@@ -56,12 +57,28 @@ impl Resolver {
     pub(crate) async fn ask(&self, name: &Name, wanted: RecordType) -> Result<Step, Failure> {
         let query = Query::query(name.clone(), wanted);
         let Ok(asked) = timeout(self.limit, self.exchange(&query)).await else {
-            // A connection on which nothing comes back may be dead.
-            self.stream.forget();
+            // A connection on which nothing comes back may be dead, or that of a runtime that stands still.
+            for channel in self.datagrams.iter().chain([&self.stream]) {
+                channel.forget();
+            }
             return Err(NetError::Timeout.into());
         };
-        match DnsError::from_response(asked?) {
-            Ok(response) => answer::read(&response, name, wanted),
+        let response = asked?;
+        // The client crate compares them over UDP alone.
+        if response.queries.iter().any(|answered| *answered != query) {
+            return Err(Failure::new(
+                ErrorKind::InvalidData,
+                "answered another question",
+            ));
+        }
+        match DnsError::from_response(response) {
+            Ok(response) => match response.metadata.response_code {
+                ResponseCode::NoError | ResponseCode::NXDomain => {
+                    answer::read(&response, name, wanted)
+                }
+                // One that the client crate does not know.
+                code => Err(NetError::from(DnsError::ResponseCode(code)).into()),
+            },
             Err(DnsError::NoRecordsFound(none)) => Ok(Step::Answer(Answer::of(&none))),
             Err(error) => Err(NetError::from(error).into()),
         }

@@ -60,7 +60,7 @@ impl Instancer for DnsBackend {
     /// DNS has no list of names.
     async fn services(&self) -> Result<Vec<ServiceName>> {
         const OP: &str = "dns: list services";
-        self.source.client.check_open(OP)?;
+        self.source.client.signal.check_open(OP)?;
         Err(Error::new(ErrorKind::Unsupported, OP)
             .because("DNS tells of names that it is asked for, and lists none: name the service"))
     }
@@ -73,7 +73,7 @@ impl Instancer for DnsBackend {
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
         const OP: &str = "dns: list service";
         let client = &self.source.client;
-        client.check_open(OP)?;
+        client.signal.check_open(OP)?;
         let name = client.settings().names.of(service)?;
         let position = self.source.position();
         let reading = read(client, OP, &name, &mut Targets::default()).await?;
@@ -92,7 +92,7 @@ impl Instancer for DnsBackend {
         service: &ServiceName,
         known: Option<&Snapshot>,
     ) -> Result<Box<dyn Watcher>> {
-        self.source.client.check_open("dns: watch service")?;
+        self.source.client.signal.check_open("dns: watch service")?;
         Ok(Box::new(DnsWatcher::open(self, service, known)?))
     }
 }

@@ -143,7 +143,7 @@ async fn read_srv(
         ..Reading::default()
     };
     let by_target = by_target(&records);
-    let asked = targets.ask(client, &by_target, along, ttl).await;
+    let asked = targets.ask(client, &by_target, along).await;
     for (target, records) in by_target {
         let part = Part::Target(target.to_lowercase().to_ascii());
         let told = match asked.get(target) {
@@ -188,13 +188,12 @@ impl Targets {
         &mut self,
         client: &Client,
         wanted: &BTreeMap<&'a Name, Vec<&SRV>>,
-        along: Vec<(Name, IpAddr)>,
-        ttl: u32,
+        along: Vec<(Name, IpAddr, u32)>,
     ) -> HashMap<&'a Name, Result<Target, Failure>> {
         let now = Instant::now();
         let family = client.settings().family;
         let mut known: HashMap<Name, Target> = HashMap::new();
-        for (name, address) in along {
+        for (name, address, ttl) in along {
             if wanted.contains_key(&name) && family.includes(address) {
                 let target = known.entry(name).or_insert_with(|| Target {
                     addresses: Vec::new(),
@@ -202,11 +201,14 @@ impl Targets {
                     ask_at: now,
                 });
                 target.addresses.push(address);
+                target.ttl = target.ttl.min(ttl);
             }
         }
         for (name, target) in &self.0 {
-            if target.ask_at > now && !known.contains_key(name) {
-                known.insert(name.clone(), target.clone());
+            if let Some(target) = target.at(now)
+                && !known.contains_key(name)
+            {
+                known.insert(name.clone(), target);
             }
         }
         let asked = wanted.keys().map(|name| {
@@ -225,6 +227,19 @@ impl Targets {
         });
         self.0 = held.collect();
         asked
+    }
+}
+
+impl Target {
+    /// The same, with what is left of its time-to-live. `None` if it is to be asked for again.
+    fn at(&self, now: Instant) -> Option<Self> {
+        let left = self.ask_at.saturating_duration_since(now);
+        // Rounded up, so that it is asked for at the next read.
+        let ttl = u32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+        (!left.is_zero()).then(|| Self {
+            ttl,
+            ..self.clone()
+        })
     }
 }
 
@@ -277,5 +292,33 @@ impl Reading {
 
     fn skip(&mut self, key: &str, reason: &str) {
         self.skipped.push(Skipped::new(key, reason));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Records of one name may expire at any moment between two reads of the other.
+    #[test]
+    fn a_host_that_still_holds_is_asked_for_again_no_later_than_its_time_to_live() {
+        let now = Instant::now();
+        let target = Target {
+            addresses: Vec::new(),
+            ttl: 60,
+            ask_at: now + Duration::from_secs(60),
+        };
+        let left = |later| {
+            target
+                .at(now + Duration::from_millis(later))
+                .map(|it| it.ttl)
+        };
+        assert_eq!(left(0), Some(60));
+        assert_eq!(left(49_500), Some(11));
+        assert_eq!(left(59_999), Some(1));
+        assert_eq!(left(60_000), None);
+        assert_eq!(left(61_000), None);
     }
 }

@@ -4,9 +4,10 @@
 //! error, and another one takes its place now and then. What it knew must not be lost with it: a sample would be taken for everything.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use sd_core::sync::lock;
 use sd_core::{ServiceName, Snapshot};
 use tokio::time::Instant;
 
@@ -36,7 +37,7 @@ impl Remembered {
         known: Option<&Snapshot>,
         keep_absent: u32,
     ) -> ServiceSet {
-        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = lock(&self.0);
         entries.retain(|_, entry| entry.is_alive() || entry.at.elapsed() < KEPT_FOR);
         let entry = entries.get(service);
         if let Some(entry) = entry.filter(|entry| known.is_some() || entry.is_alive()) {
@@ -55,7 +56,7 @@ impl Remembered {
             feed: Arc::downgrade(feed),
             at: Instant::now(),
         };
-        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = lock(&self.0);
         entries.insert(service.clone(), entry);
     }
 }

@@ -18,6 +18,7 @@ pub const TARGET_KEY: &str = "target";
 
 /// Records say nothing of runs, so that all runs at one address are one.
 const RUN: Incarnation = Incarnation::from_u64(0);
+
 /// What is known of one service.
 #[derive(Clone, Debug)]
 pub(crate) struct ServiceSet {

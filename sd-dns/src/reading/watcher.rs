@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use hickory_resolver::proto::rr::Name;
 use sd_core::port::Feed;
 use sd_core::{Error, ErrorKind, Result, ServiceName, Snapshot, Watcher};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::backend::DnsBackend;
 use crate::client::READ_WITHIN;
@@ -100,7 +100,7 @@ fn empty(reading: &Reading) -> Error {
 #[async_trait]
 impl Watcher for DnsWatcher {
     async fn next(&mut self) -> Result<Feed> {
-        sleep_until(self.read_at).await;
+        self.source.client.wait_until(OP, self.read_at).await?;
         let position = self.source.position();
         // What a dropped call has asked is asked again.
         let mut targets = self.targets.clone();

@@ -25,12 +25,14 @@ pub(crate) struct Asked {
     pub(crate) over_tcp: bool,
 }
 
+type Connections = Arc<Mutex<JoinSet<()>>>;
 type Script = dyn Fn(&Asked) -> Reply + Send + Sync;
 
 /// A server. It ends when it is dropped.
 pub(crate) struct Scripted {
     pub(crate) address: SocketAddr,
     state: Arc<State>,
+    connections: Connections,
     _tasks: JoinSet<()>,
 }
 
@@ -121,16 +123,23 @@ impl Scripted {
         let address = tcp.local_addr().unwrap();
         let mut tasks = JoinSet::new();
         tasks.spawn(serve_udp(udp, Arc::clone(&state)));
-        tasks.spawn(serve_tcp(tcp, Arc::clone(&state)));
+        let connections = Connections::default();
+        tasks.spawn(serve_tcp(tcp, Arc::clone(&state), Arc::clone(&connections)));
         Self {
             address,
             state,
+            connections,
             _tasks: tasks,
         }
     }
 
     pub(crate) fn answers_with(&self, script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) {
         *self.state.script.lock().unwrap() = Arc::new(script);
+    }
+
+    /// Ends all connections, as resolvers do with idle ones.
+    pub(crate) fn end_connections(&self) {
+        self.connections.lock().unwrap().abort_all();
     }
 
     /// What was asked: name, type, and whether over TCP.
@@ -170,12 +179,11 @@ async fn serve_udp(socket: UdpSocket, state: Arc<State>) {
     }
 }
 
-async fn serve_tcp(listener: TcpListener, state: Arc<State>) {
-    let mut connections = JoinSet::new();
+async fn serve_tcp(listener: TcpListener, state: Arc<State>, connections: Connections) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         let state = Arc::clone(&state);
-        connections.spawn(async move {
+        connections.lock().unwrap().spawn(async move {
             // The client ends the connection.
             let _ = serve_stream(stream, &state).await;
         });

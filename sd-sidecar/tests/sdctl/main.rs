@@ -19,7 +19,10 @@ mod dns;
 mod elect;
 #[cfg(all(feature = "etcd", target_os = "linux"))]
 mod elect_etcd;
-#[cfg(all(any(feature = "etcd", feature = "consul"), target_os = "linux"))]
+#[cfg(all(
+    any(feature = "etcd", feature = "consul", feature = "zk"),
+    target_os = "linux"
+))]
 mod electing;
 #[cfg(feature = "etcd")]
 mod etcd;
@@ -30,12 +33,14 @@ mod gateway;
 mod hostile;
 #[cfg(all(feature = "etcd", target_os = "linux"))]
 mod leaving;
-#[cfg(any(feature = "etcd", feature = "consul"))]
+#[cfg(any(feature = "etcd", feature = "consul", feature = "zk"))]
 mod operating;
-#[cfg(any(feature = "etcd", feature = "consul"))]
+#[cfg(any(feature = "etcd", feature = "consul", feature = "zk"))]
 mod registering;
 mod running;
 #[cfg(target_os = "linux")]
 mod signals;
 #[cfg(target_os = "linux")]
 mod watchdog;
+#[cfg(all(feature = "zk", target_os = "linux"))]
+mod zk;

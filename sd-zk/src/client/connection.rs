@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use sd_backend::FileThread;
 use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result, panics};
 use tokio::net::TcpStream;
@@ -18,22 +19,25 @@ use tracing::{debug, info};
 use zookeeper_client as zk;
 
 use crate::client::credentials::Credentials;
-use crate::client::error::translate;
+use crate::client::error::{for_readers, translate};
 use crate::client::session::Session;
 use crate::config::ZkConfig;
-use crate::config::rules::{DEFAULT_PORT, RULES};
+use crate::config::rules::{DEFAULT_PORT, FILES, RULES};
 
 /// How long one endpoint may take to accept a connection that only finds out whether it does.
 const PROBED_WITHIN: Duration = Duration::from_millis(500);
 /// How often all endpoints are tried while one of them accepts connections.
 const PASSES: u32 = 3;
 const BETWEEN_PASSES: Duration = Duration::from_millis(200);
+/// How long a connection may be silent, at most. By itself the client crate allows two fifths of the session's time-out.
+const LONGEST_SILENCE: Duration = Duration::from_secs(30);
 /// How long the server may take to confirm that a session is closed.
 const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Makes sessions, one at a time.
 pub(crate) struct Connector {
     config: Arc<ZkConfig>,
+    files: Arc<FileThread>,
     session_timeout: Duration,
     current: Mutex<Option<Attempt>>,
 }
@@ -68,6 +72,7 @@ impl Connector {
     pub(crate) fn new(config: Arc<ZkConfig>, session_timeout: Duration) -> Self {
         Self {
             config,
+            files: Arc::default(),
             session_timeout,
             current: Mutex::default(),
         }
@@ -108,9 +113,10 @@ impl Connector {
     /// Starts the task that makes a session and watches over it.
     fn begin(&self) -> Attempt {
         let (tell, told) = watch::channel(None);
-        let (config, session_timeout) = (Arc::clone(&self.config), self.session_timeout);
+        let (config, files) = (Arc::clone(&self.config), Arc::clone(&self.files));
+        let session_timeout = self.session_timeout;
         let task = tokio::spawn(async move {
-            let made = panics::caught(OP, connect(&config, session_timeout)).await;
+            let made = panics::caught(OP, connect(&config, &files, session_timeout)).await;
             let made = made.map(|client| {
                 info!(session = %client.session_id(), "zookeeper session made");
                 Session::new(client, config.request_timeout)
@@ -208,16 +214,27 @@ const CAUSES: &str = "no server runs there, the name is wrong, there is no quoru
                       client certificate, or takes no more connections from this address (maxClientCnxns)";
 
 /// Makes one session, at the first endpoint that does.
-async fn connect(config: &Arc<ZkConfig>, session_timeout: Duration) -> Result<zk::Client> {
-    let of_files = Arc::clone(config);
-    let credentials = tokio::task::spawn_blocking(move || Credentials::read(&of_files)).await;
-    let credentials = credentials
-        .map_err(|error| Error::new(ErrorKind::Unavailable, OP).with_source(error))?
-        // They were fine at the start, so they may be mended.
-        .map_err(|error| Error::new(ErrorKind::Denied, OP).with_source(error))?;
-    let connector = zk::Client::connector()
+async fn connect(
+    config: &Arc<ZkConfig>,
+    files: &FileThread,
+    session_timeout: Duration,
+) -> Result<zk::Client> {
+    let (of_files, limit) = (Arc::clone(config), config.request_timeout);
+    let reading = files.run(OP, move || Credentials::read(&of_files));
+    let Ok(read) = timeout(limit, reading).await else {
+        return Err(Error::new(ErrorKind::Unavailable, OP).because(format!(
+            "the files of {FILES} were not read within {limit:?}: look for one that hangs"
+        )));
+    };
+    // They were fine at the start, so they may be mended.
+    let credentials =
+        read?.map_err(|error| Error::new(ErrorKind::Denied, OP).with_source(error))?;
+    let mut connector = zk::Client::connector()
         .with_session_timeout(session_timeout)
         .with_fail_eagerly();
+    if session_timeout * 2 / 5 > LONGEST_SILENCE {
+        connector = connector.with_connection_timeout(LONGEST_SILENCE);
+    }
     let connector = credentials.apply(connector);
     let servers = connect_string(config)?;
     let mut passes = PASSES;
@@ -227,7 +244,8 @@ async fn connect(config: &Arc<ZkConfig>, session_timeout: Duration) -> Result<zk
             Err(error) => error,
         };
         if !matches!(error, zk::Error::NoHosts | zk::Error::Timeout) {
-            return Err(translate(OP, error));
+            // There was no session that could have been lost.
+            return Err(for_readers(translate(OP, error)));
         }
         let probes = config.endpoints.addresses(RULES, DEFAULT_PORT)?;
         let probes = join_all(probes.iter().map(|server| probe(server.to_string()))).await;

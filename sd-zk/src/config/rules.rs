@@ -9,6 +9,9 @@ use sd_core::RegistrationConfig;
 /// Names the setting in each error.
 pub(crate) const RULES: Rules = Rules::new("zk: configuration");
 
+/// The settings that name files.
+pub(crate) const FILES: &str = "password_file, ca, cert and key";
+
 /// The schemes of registry URLs for ZooKeeper. The second one asks for TLS.
 pub const URL_SCHEMES: [&str; 2] = ["zk", "zks"];
 /// The default path of services: Curator's base path.

@@ -11,10 +11,11 @@ use sd_core::{Error, ErrorKind, Result};
 use zookeeper_client as zk;
 
 use crate::client::error::translate;
+use crate::client::watch::fired;
 use crate::election::candidate_node::CandidateNode;
 use crate::election::keys::Ahead;
 
-type Event = Pin<Box<dyn Future<Output = zk::WatchedEvent> + Send>>;
+type Event = Pin<Box<dyn Future<Output = Result<zk::WatchedEvent>> + Send>>;
 
 /// The watches of one candidate. Each tells once.
 pub(crate) struct DeletionWatch {
@@ -52,12 +53,12 @@ impl DeletionWatch {
             let path = candidate.keys.candidate(&ahead.next);
             let watched = client.get_and_watch_data(&path);
             let watched = session.answer(op, watched).await?;
-            Ok(watched.map(|(_, _, watcher)| Some((ahead.clone(), event(watcher)))))
+            Ok(watched.map(|(_, _, watcher)| Some((ahead.clone(), event(op, watcher)))))
         };
         match tokio::try_join!(own, before)? {
             (Ok((_, _, watcher)), Ok(ahead)) => Ok(Some(Self {
                 states,
-                own: event(watcher),
+                own: event(op, watcher),
                 ahead,
             })),
             (Err(zk::Error::NoNode), _) | (_, Err(zk::Error::NoNode)) => Ok(None),
@@ -100,7 +101,8 @@ impl DeletionWatch {
             _ = &mut *own => Ok(Woken::Unsure),
             event = next => {
                 let was_first = self.ahead.take().is_some_and(|(ahead, _)| ahead.is_first);
-                let is_deletion = event.event_type == zk::EventType::NodeDeleted;
+                let is_deletion =
+                    event.is_ok_and(|event| event.event_type == zk::EventType::NodeDeleted);
                 // Both may have come since they were looked at above.
                 let is_in_order = self.states.changed().now_or_never().is_none()
                     && (&mut self.own).now_or_never().is_none();
@@ -118,8 +120,8 @@ impl std::fmt::Debug for DeletionWatch {
     }
 }
 
-fn event(watcher: zk::OneshotWatcher) -> Event {
-    Box::pin(watcher.changed())
+fn event(op: &'static str, watcher: zk::OneshotWatcher) -> Event {
+    Box::pin(fired(op, watcher))
 }
 
 fn disconnected(op: &'static str) -> Error {

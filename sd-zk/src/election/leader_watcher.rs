@@ -15,6 +15,7 @@ use zookeeper_client as zk;
 use crate::client::Client;
 use crate::client::error::{for_readers, translate};
 use crate::client::session::Session;
+use crate::client::watch::fired;
 use crate::election::candidate_node::token;
 use crate::election::keys::{ElectionKeys, first, id_of};
 use crate::election::token_domain;
@@ -23,7 +24,7 @@ const OP: &str = "zk: observe election";
 /// How often a quiet feed asks whether the server is there.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
-type Event = Pin<Box<dyn Future<Output = zk::WatchedEvent> + Send>>;
+type Event = Pin<Box<dyn Future<Output = Result<zk::WatchedEvent>> + Send>>;
 
 /// One election, followed.
 pub(crate) struct ZkLeaderWatcher {
@@ -137,7 +138,8 @@ impl ZkLeaderWatcher {
             if watches.is_empty() {
                 return;
             }
-            select_all(watches.iter_mut()).await;
+            // If it is the end of the session, the read that follows says so.
+            let _ = select_all(watches.iter_mut()).await;
         };
         tokio::select! {
             biased;
@@ -187,7 +189,7 @@ enum Woken {
 }
 
 fn event(watcher: zk::OneshotWatcher) -> Event {
-    Box::pin(watcher.changed())
+    Box::pin(fired(OP, watcher))
 }
 
 #[async_trait]

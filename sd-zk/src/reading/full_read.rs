@@ -1,7 +1,9 @@
 //! Reads one service as a whole, and the list of services.
 
+use std::time::Duration;
+
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use sd_core::{Result, ServiceName};
+use sd_core::{Result, ServiceList, ServiceName};
 use zookeeper_client as zk;
 
 use crate::client::error::translate;
@@ -11,6 +13,8 @@ use crate::reading::service_set::ServiceSet;
 
 /// How many reads are under way at once.
 pub(crate) const AT_ONCE: usize = 256;
+/// How long a feed may take for what it tells first: each node or folder is read for it, and each read has a limit of its own.
+pub(crate) const FIRST_WITHIN: Duration = Duration::from_secs(120);
 
 /// Reads all records of a service, no older than the call.
 pub(crate) async fn read_service(
@@ -58,12 +62,12 @@ pub(crate) async fn read_service(
     Ok(set)
 }
 
-/// Reads the names of all services that have a record.
+/// Reads the names of all services that have a record, and how many folders are of none.
 pub(crate) async fn read_services(
     session: &Session,
     layout: &Layout,
     op: &'static str,
-) -> Result<Vec<ServiceName>> {
+) -> Result<ServiceList> {
     let root = layout.root();
     let client = session.client(op)?;
     let (synced, found) = tokio::join!(
@@ -73,7 +77,7 @@ pub(crate) async fn read_services(
     synced?;
     let nodes = match found? {
         Ok(nodes) => nodes,
-        Err(zk::Error::NoNode) => return Ok(Vec::new()),
+        Err(zk::Error::NoNode) => return Ok(ServiceList::default()),
         Err(error) => return Err(translate(op, error)),
     };
     // Other programs' nodes may lie here, too.
@@ -81,6 +85,7 @@ pub(crate) async fn read_services(
         .iter()
         .filter_map(|node| Layout::service_of(node))
         .collect();
+    let unlisted = nodes.len() - services.len();
     let mut looks = FuturesUnordered::new();
     let mut waiting = services.into_iter();
     let mut found = Vec::new();
@@ -92,7 +97,7 @@ pub(crate) async fn read_services(
         }
         let Some(looked) = looks.next().await else {
             found.sort();
-            return Ok(found);
+            return Ok(ServiceList::from(found).with_unlisted(unlisted));
         };
         found.extend(looked?);
     }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use sd_core::port::ServicesWatcher;
-use sd_core::{Instancer, Result, ServiceName, Snapshot, Watcher};
+use sd_core::{Instancer, Result, ServiceList, ServiceName, Snapshot, Watcher};
 
 use crate::backend::ZkBackend;
 use crate::client::error::for_readers;
@@ -14,6 +14,10 @@ use crate::reading::watcher::ZkWatcher;
 #[async_trait]
 impl Instancer for ZkBackend {
     async fn services(&self) -> Result<Vec<ServiceName>> {
+        Ok(self.list_services().await?.services)
+    }
+
+    async fn list_services(&self) -> Result<ServiceList> {
         const OP: &str = "zk: list services";
         let read = async |session| read_services(&session, &self.layout, OP).await;
         self.client.read(OP, read).await

@@ -75,11 +75,7 @@ impl ServiceSet {
         if before.is_some_and(|before| *before.instance == instance && before.czxid == czxid) {
             return;
         }
-        let known = known.and_then(|known| known.get(instance.id()));
-        let instance = match known.filter(|known| ***known == instance) {
-            Some(known) => Arc::clone(known),
-            None => Arc::new(instance),
-        };
+        let instance = Snapshot::share(known, instance);
         self.listed.insert(node.into(), Listed { instance, czxid });
         self.changed = true;
     }

@@ -3,7 +3,7 @@
 //! ZooKeeper tells of a folder's children only as a whole, so each change of one costs a list of its names. A service that changes all the
 //! time is looked at once a second.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,16 +12,18 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use sd_core::port::ServicesWatcher;
-use sd_core::{Error, ErrorKind, Result, ServiceName, panics};
+use sd_core::{Error, ErrorKind, Result, ServiceList, ServiceName};
 use tokio::time::{Instant, sleep, sleep_until};
-use zookeeper_client::{self as zk, EventType, SessionState, StateWatcher};
+use zookeeper_client::{self as zk, SessionState, StateWatcher};
 
 use crate::backend::ZkBackend;
 use crate::client::Client;
 use crate::client::error::{for_readers, translate};
 use crate::client::session::Session;
+use crate::client::watch::fired;
 use crate::codec::Layout;
 use crate::codec::names::node_name;
+use crate::reading::full_read::{AT_ONCE, FIRST_WITHIN};
 
 const OP: &str = "zk: watch services";
 
@@ -37,23 +39,28 @@ pub(crate) struct ZkServicesWatcher {
     session: Session,
     connection: StateWatcher,
     root: String,
-    /// The folders that are followed, with whether they have a record.
+    /// The folders that are followed, with whether they have a record. Each is about to be looked into, or under one watch.
     services: BTreeMap<ServiceName, bool>,
-    /// How many requests are under way whose answers may change the list.
-    pending: usize,
+    /// Folders to be looked into, when there is room.
+    unread: VecDeque<ServiceName>,
+    /// How many looks into folders are under way.
+    looking: usize,
+    is_listing: bool,
     /// Requests and watches that are under way. They are here, so that a dropped `next` loses none.
     under_way: FuturesUnordered<BoxFuture<'static, Told>>,
-    last: Option<Vec<ServiceName>>,
+    /// How many folders are of no service.
+    unlisted: usize,
+    last: Option<ServiceList>,
     look_at: Instant,
 }
 
 enum Told {
     /// The folders, or none if there is no prefix.
     Root(Result<(Vec<String>, zk::OneshotWatcher)>),
-    RootChanged(Result<()>),
+    RootChanged(Result<zk::WatchedEvent>),
     /// Whether a service has records, or `None` if its folder has gone.
     Service(ServiceName, Result<Option<(bool, zk::OneshotWatcher)>>),
-    ServiceChanged(ServiceName, Result<()>),
+    ServiceChanged(ServiceName, Result<zk::WatchedEvent>),
     Looked(Result<()>),
 }
 
@@ -66,8 +73,11 @@ impl ZkServicesWatcher {
             session,
             root: backend.layout.root().to_owned(),
             services: BTreeMap::new(),
-            pending: 0,
+            unread: VecDeque::new(),
+            looking: 0,
+            is_listing: false,
             under_way: FuturesUnordered::new(),
+            unlisted: 0,
             last: None,
             look_at: Instant::now() + LOOK_EVERY,
         };
@@ -78,7 +88,7 @@ impl ZkServicesWatcher {
     fn list(&mut self, syncs: bool) -> Result<()> {
         let (session, root) = (self.session.clone(), self.root.clone());
         let client = session.client(OP)?;
-        self.pending += 1;
+        self.is_listing = true;
         self.under_way.push(Box::pin(async move {
             let listed = async {
                 if syncs {
@@ -104,12 +114,22 @@ impl ZkServicesWatcher {
         Ok(())
     }
 
+    /// Begins looks into folders while there is room for them.
+    fn look_more(&mut self) -> Result<()> {
+        while self.looking < AT_ONCE
+            && let Some(service) = self.unread.pop_front()
+        {
+            self.look_into(service)?;
+        }
+        Ok(())
+    }
+
     /// Looks whether a service has records, and watches that.
     fn look_into(&mut self, service: ServiceName) -> Result<()> {
         let session = self.session.clone();
         let client = session.client(OP)?;
         let folder = format!("{}/{}", self.root, node_name(service.as_str()));
-        self.pending += 1;
+        self.looking += 1;
         self.under_way.push(Box::pin(async move {
             let looked = match session
                 .answer(OP, client.list_and_watch_children(&folder))
@@ -128,17 +148,22 @@ impl ZkServicesWatcher {
     fn take(&mut self, told: Told) -> Result<()> {
         match told {
             Told::Root(listed) => {
-                self.pending -= 1;
+                self.is_listing = false;
                 let (folders, watch) = listed?;
                 self.under_way
-                    .push(fired(watch).map(Told::RootChanged).boxed());
+                    .push(fired(OP, watch).map(Told::RootChanged).boxed());
+                let count = folders.len();
                 let folders = folders.iter().filter_map(|node| Layout::service_of(node));
                 let folders: HashSet<_> = folders.collect();
-                self.services.retain(|service, _| folders.contains(service));
+                self.unlisted = count - folders.len();
+                // One that is gone is forgotten when its own watch has told that, so that none is ever under two.
+                for (service, has_records) in &mut self.services {
+                    *has_records &= folders.contains(service);
+                }
                 for service in folders {
                     if !self.services.contains_key(&service) {
                         self.services.insert(service.clone(), false);
-                        self.look_into(service)?;
+                        self.unread.push_back(service);
                     }
                 }
             }
@@ -147,10 +172,10 @@ impl ZkServicesWatcher {
                 self.list(false)?;
             }
             Told::Service(service, looked) => {
-                self.pending -= 1;
+                self.looking -= 1;
                 let looked = match looked {
                     // Its records may not be listed. It is none of ours to follow.
-                    Err(error) if error.kind() == ErrorKind::Denied => return Ok(()),
+                    Err(error) if error.kind() == ErrorKind::Denied => None,
                     looked => looked?,
                 };
                 let Some((has_records, watch)) = looked else {
@@ -160,7 +185,7 @@ impl ZkServicesWatcher {
                 if let Some(had) = self.services.get_mut(&service) {
                     *had = has_records;
                     self.under_way.push(Box::pin(async move {
-                        let event = fired(watch).await;
+                        let event = fired(OP, watch).await;
                         if has_records && event.is_ok() {
                             sleep(PAUSE).await;
                         }
@@ -170,31 +195,38 @@ impl ZkServicesWatcher {
             }
             Told::ServiceChanged(service, event) => {
                 event?;
-                if self.services.contains_key(&service) {
-                    self.look_into(service)?;
-                }
+                self.unread.push_back(service);
             }
             Told::Looked(looked) => looked?,
         }
         Ok(())
     }
 
-    fn listed(&self) -> Vec<ServiceName> {
+    fn listed(&self) -> ServiceList {
         let there = self
             .services
             .iter()
             .filter(|(_, has_records)| **has_records);
-        there.map(|(service, _)| service.clone()).collect()
+        let there: Vec<_> = there.map(|(service, _)| service.clone()).collect();
+        ServiceList::from(there).with_unlisted(self.unlisted)
+    }
+
+    /// Whether all that is known to have changed was looked at.
+    fn is_settled(&self) -> bool {
+        !self.is_listing && self.looking == 0 && self.unread.is_empty()
+    }
+
+    fn tell(&mut self) -> Vec<ServiceName> {
+        let listed = self.listed();
+        self.last = Some(listed.clone());
+        listed.services
     }
 
     async fn advance(&mut self) -> Result<Vec<ServiceName>> {
         loop {
-            if self.pending == 0 {
-                let listed = self.listed();
-                if self.last.as_ref() != Some(&listed) {
-                    self.last = Some(listed.clone());
-                    return Ok(listed);
-                }
+            self.look_more()?;
+            if self.is_settled() && self.last.as_ref() != Some(&self.listed()) {
+                return Ok(self.tell());
             }
             tokio::select! {
                 biased;
@@ -207,8 +239,9 @@ impl ZkServicesWatcher {
                 Some(told) = self.under_way.next() => {
                     let has_looked = matches!(told, Told::Looked(_));
                     self.take(told)?;
-                    if has_looked && let Some(last) = &self.last {
-                        return Ok(last.clone());
+                    // Also if so much changes that it never settles.
+                    if has_looked && self.last.is_some() {
+                        return Ok(self.tell());
                     }
                 }
                 () = sleep_until(self.look_at) => {
@@ -225,23 +258,20 @@ impl ZkServicesWatcher {
     }
 }
 
-/// Returns when a watch has fired. The client crate panics if the session is gone without a word.
-async fn fired(watch: zk::OneshotWatcher) -> Result<()> {
-    let event = panics::caught(OP, async { Ok(watch.changed().await) }).await?;
-    if event.event_type == EventType::Session {
-        return Err(Error::new(ErrorKind::Unavailable, OP)
-            .because(format!("the session is over: {}", event.session_state)));
-    }
-    Ok(())
-}
-
 #[async_trait]
 impl ServicesWatcher for ZkServicesWatcher {
     async fn next(&mut self) -> Result<Vec<ServiceName>> {
         self.advance().await.map_err(for_readers)
     }
 
+    fn unlisted(&self) -> usize {
+        self.last.as_ref().map_or(0, |last| last.unlisted)
+    }
+
     fn silence_limit(&self) -> Duration {
+        if self.last.is_none() {
+            return FIRST_WITHIN;
+        }
         LOOK_EVERY + self.client.config().request_timeout * 2
     }
 }

@@ -17,7 +17,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::{FutureExt, future};
 use sd_core::clock::Clock;
 use sd_core::port::Feed;
-use sd_core::{Error, ErrorKind, Result, ServiceName, Snapshot, Watcher, panics};
+use sd_core::{Error, ErrorKind, Result, ServiceName, Snapshot, Watcher};
 use tokio::time::{Instant, sleep_until};
 use zookeeper_client::{self as zk, EventType, SessionState, Stat, StateWatcher};
 
@@ -25,7 +25,8 @@ use crate::backend::ZkBackend;
 use crate::client::Client;
 use crate::client::error::{for_readers, translate};
 use crate::client::session::Session;
-use crate::reading::full_read::AT_ONCE;
+use crate::client::watch::fired;
+use crate::reading::full_read::{AT_ONCE, FIRST_WITHIN};
 use crate::reading::service_set::ServiceSet;
 
 const OP: &str = "zk: watch service";
@@ -211,13 +212,11 @@ impl ZkWatcher {
                 self.take_read(node, read)
             }
             Told::Folder(event) => {
-                check_event(&event?)?;
+                event?;
                 self.list()
             }
             Told::Node(node, event) => {
-                let event = event?;
-                check_event(&event)?;
-                self.take_event(&node, event.event_type);
+                self.take_event(&node, event?.event_type);
                 Ok(())
             }
             Told::Looked(stat) => {
@@ -252,7 +251,8 @@ impl ZkWatcher {
         };
         // What watches have told by now was before this list: it says why a node is not in it.
         self.take_fired()?;
-        self.watches.push(fired(watch).map(Told::Folder).boxed());
+        self.watches
+            .push(fired(OP, watch).map(Told::Folder).boxed());
         let mut listed: HashMap<Arc<str>, Node> = HashMap::with_capacity(nodes.len());
         for node in nodes {
             let (node, before) = match self.nodes.remove_entry(node.as_str()) {
@@ -295,8 +295,11 @@ impl ZkWatcher {
             *state = Node::Deleted;
             return;
         }
-        *state = Node::Changed;
-        self.unread.push_back(Arc::clone(node));
+        // Otherwise it is about to be read, and watched, in any case.
+        if *state == Node::Watched {
+            *state = Node::Changed;
+            self.unread.push_back(Arc::clone(node));
+        }
     }
 
     fn take_read(
@@ -313,7 +316,7 @@ impl ZkWatcher {
                 *state = Node::Watched;
                 self.set.put(&node, &data, &stat, self.known.as_ref());
                 self.watches.push(Box::pin(async move {
-                    let event = fired(watch).await;
+                    let event = fired(OP, watch).await;
                     Told::Node(node, event)
                 }));
             }
@@ -429,20 +432,6 @@ async fn until(moment: Option<Instant>) {
     }
 }
 
-/// What a watch tells, once it does. The client crate panics if the session is gone without a word.
-async fn fired(watch: zk::OneshotWatcher) -> Result<zk::WatchedEvent> {
-    panics::caught(OP, async { Ok(watch.changed().await) }).await
-}
-
-/// An error if a watch tells the end of its session.
-fn check_event(event: &zk::WatchedEvent) -> Result<()> {
-    if event.event_type == EventType::Session {
-        return Err(Error::new(ErrorKind::Unavailable, OP)
-            .because(format!("the session is over: {}", event.session_state)));
-    }
-    Ok(())
-}
-
 #[async_trait]
 impl Watcher for ZkWatcher {
     async fn next(&mut self) -> Result<Feed> {
@@ -450,6 +439,9 @@ impl Watcher for ZkWatcher {
     }
 
     fn silence_limit(&self) -> Duration {
+        if !self.has_told {
+            return FIRST_WITHIN;
+        }
         LOOK_EVERY + self.client.config().request_timeout * 2
     }
 }

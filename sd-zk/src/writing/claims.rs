@@ -11,7 +11,9 @@ const SESSIONS: usize = 4;
 
 /// The ids that are written here.
 #[derive(Debug, Default)]
-pub(crate) struct Claims(Mutex<BTreeMap<(ServiceName, InstanceId), Claim>>);
+pub(crate) struct Claims(Mutex<BTreeMap<Key, Claim>>);
+
+type Key = (ServiceName, InstanceId);
 
 #[derive(Debug)]
 struct Claim {
@@ -20,26 +22,22 @@ struct Claim {
 }
 
 impl Claims {
-    /// Notes that this record is about to be written in a session. The first run of an id in a session has it, until it is forgotten.
+    /// Notes that this record is about to be written in a session. The first run of an id in a session has it, until it is forgotten
+    /// or another one [has made](Self::made) a node.
     pub(crate) fn claim(&self, record: &RecordId, session: i64) {
         let mut claims = lock(&self.0);
-        let claim = claims.entry(key(record)).or_insert_with(|| Claim {
-            incarnation: record.incarnation,
-            sessions: Vec::new(),
+        let is_others = claims.get(&key(record)).is_some_and(|claim| {
+            claim.incarnation != record.incarnation && claim.sessions.contains(&session)
         });
-        if claim.incarnation != record.incarnation {
-            if claim.sessions.contains(&session) {
-                return;
-            }
-            *claim = Claim {
-                incarnation: record.incarnation,
-                sessions: Vec::new(),
-            };
+        if !is_others {
+            note(&mut claims, record, session);
         }
-        if !claim.sessions.contains(&session) {
-            claim.sessions.truncate(SESSIONS - 1);
-            claim.sessions.insert(0, session);
-        }
+    }
+
+    /// Notes that this record's node was made in a session. So the node of another run under its id has gone, although that run may not
+    /// have been told.
+    pub(crate) fn made(&self, record: &RecordId, session: i64) {
+        note(&mut lock(&self.0), record, session);
     }
 
     /// Whether a node of this session under the record's id can only be the record's.
@@ -62,7 +60,22 @@ impl Claims {
     }
 }
 
-fn key(record: &RecordId) -> (ServiceName, InstanceId) {
+fn note(claims: &mut BTreeMap<Key, Claim>, record: &RecordId, session: i64) {
+    let new = || Claim {
+        incarnation: record.incarnation,
+        sessions: Vec::new(),
+    };
+    let claim = claims.entry(key(record)).or_insert_with(new);
+    if claim.incarnation != record.incarnation {
+        *claim = new();
+    }
+    if !claim.sessions.contains(&session) {
+        claim.sessions.truncate(SESSIONS - 1);
+        claim.sessions.insert(0, session);
+    }
+}
+
+fn key(record: &RecordId) -> Key {
     (record.service.clone(), record.id.clone())
 }
 
@@ -89,5 +102,19 @@ mod tests {
         assert!(claims.has(&second, 3) && !claims.has(&first, 2));
         claims.forget(&second);
         assert!(!claims.has(&second, 3));
+    }
+
+    #[test]
+    fn a_run_whose_node_was_made_has_the_id_although_the_one_before_was_not_forgotten() {
+        let first = Instance::new("s", "h:1").unwrap();
+        let second = first.clone().with_incarnation(Incarnation::from_u64(7));
+        let (first, second) = (first.record_id(), second.record_id());
+        let claims = Claims::default();
+        claims.claim(&first, 1);
+        claims.claim(&second, 1);
+        claims.made(&second, 1);
+        assert!(claims.has(&second, 1) && !claims.has(&first, 1));
+        claims.forget(&first);
+        assert!(claims.has(&second, 1));
     }
 }

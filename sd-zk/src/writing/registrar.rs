@@ -73,6 +73,7 @@ impl ZkRegistrar {
                 .await?
             {
                 Ok((stat, _)) => {
+                    self.claims.made(record, session.id());
                     let czxid = stat.czxid;
                     return Ok(Node { path, czxid });
                 }
@@ -130,6 +131,7 @@ impl ZkRegistrar {
                 .await?
             {
                 Ok((stat, sequence)) => {
+                    self.claims.made(record, session.id());
                     let (path, czxid) = (format!("{path}{sequence}"), stat.czxid);
                     return Ok(Node { path, czxid });
                 }

@@ -62,6 +62,15 @@ impl Registration for ZkRegistration {
         const OP: &str = "zk: renew";
         let found = self.ours(OP).await?;
         match found.stored {
+            Ok(stored)
+                if self.layout.says_run()
+                    && stored.instance().incarnation() != self.record.incarnation =>
+            {
+                Err(Error::new(ErrorKind::NotFound, OP).because(format!(
+                    "{} was overwritten with another record",
+                    self.node.path
+                )))
+            }
             Ok(stored) => {
                 let said = stored.instance().overridden();
                 Ok(Renewed::new(self.liveness()).with_override(said))

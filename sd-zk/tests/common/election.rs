@@ -9,11 +9,9 @@ pub(crate) use sd_testing::standings::{
     after, first, gone, leader_told, leads, now, told_at_last, waits,
 };
 use sd_zk::ZkBackend;
-use server_programs::ZooKeeperSession;
-use tokio::task::spawn_blocking;
 use zookeeper_client as zk;
 
-use super::{TTL, config_at, prefix};
+use super::{TTL, config_at, end_session, prefix};
 
 /// One election prefix at one server, and electors that come and go.
 pub(crate) struct Booth {
@@ -92,7 +90,5 @@ pub(crate) async fn node_of(raw: &zk::Client, folder: &str, ticket: &Ticket) -> 
 /// Ends the session that a node belongs to.
 pub(crate) async fn expire_owner(raw: &zk::Client, address: &str, path: &str) {
     let owner = raw.check_stat(path).await.unwrap().unwrap().ephemeral_owner;
-    let address = address.parse().unwrap();
-    let ended = spawn_blocking(move || ZooKeeperSession::expire(address, owner));
-    ended.await.unwrap().unwrap();
+    end_session(address, owner).await;
 }

@@ -7,7 +7,6 @@
 )]
 
 pub(crate) mod election;
-pub(crate) mod expiry;
 pub(crate) mod faults;
 
 use std::time::Duration;
@@ -16,7 +15,8 @@ use sd_core::{Instance, Registry};
 pub(crate) use sd_testing::{LONG, event, eventually, is_live_with, until};
 use sd_testing::{ServerProcess, required_env};
 use sd_zk::ZkConfig;
-use server_programs::{LocalServer, ZooKeeper};
+use server_programs::{LocalServer, ZooKeeper, ZooKeeperSession};
+use tokio::task::spawn_blocking;
 use zookeeper_client as zk;
 
 /// The time-out of sessions, short enough to wait for its end. The client crate gives a connection up after two fifths of it, which a
@@ -69,6 +69,13 @@ pub(crate) async fn close(raw: zk::Client) {
     let mut states = raw.state_watcher();
     drop(raw);
     while !states.changed().await.is_terminated() {}
+}
+
+/// Ends a session of another client, as ZooKeeper does when it expires.
+pub(crate) async fn end_session(address: &str, session: i64) {
+    let address = address.parse().unwrap();
+    let ended = spawn_blocking(move || ZooKeeperSession::expire(address, session));
+    ended.await.unwrap().unwrap();
 }
 
 /// Makes a node and those above it.
