@@ -9,6 +9,7 @@ mod isolation;
 mod lint;
 pub(crate) mod outcome;
 mod package;
+mod semver;
 
 use std::fmt::{self, Display};
 use std::time::{Duration, Instant};
@@ -39,6 +40,8 @@ pub(crate) enum Command {
     Package,
     /// Each crate compiled with the oldest Rust that it supports; needs rustup
     Msrv,
+    /// Whether the versions say what the changes of the public API mean for users
+    Semver,
 }
 
 type Step = fn(&Workspace) -> Result<Outcome>;
@@ -55,6 +58,7 @@ const TEST: (&str, Step) = ("tests", tests);
 const EXAMPLES: (&str, Step) = ("examples", examples::run);
 const FUZZ: (&str, Step) = ("hostile input", fuzz::check);
 const INSTRUCTIONS: (&str, Step) = ("instructions of a call", instructions::count);
+const SEMVER: (&str, Step) = ("public API", semver::check);
 const MSRV: (&str, Step) = ("oldest supported Rust", lint::msrv);
 
 impl Command {
@@ -82,6 +86,7 @@ impl Command {
             Self::Instructions => &[INSTRUCTIONS],
             Self::Package => &[PACKAGE],
             Self::Msrv => &[MSRV],
+            Self::Semver => &[SEMVER],
         };
         let start = Instant::now();
         let success = run_all(workspace, steps)?;
