@@ -14,6 +14,8 @@ const AUTHENTICATING: i32 = -4;
 const SESSION_MILLISECONDS: i32 = 30_000;
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 const ALL_PERMISSIONS: i32 = 31;
+/// How long the end of a session may take. Of one that its client has taken back, the server may say nothing at all.
+const CLOSED_WITHIN: Duration = Duration::from_secs(3);
 /// How often a session is ended whose client takes it back.
 const MOST_TRIES: usize = 20;
 /// More than any answer here.
@@ -55,13 +57,14 @@ impl ZooKeeperSession {
         let close = bytes(&[1_i32.to_be_bytes(), CLOSE.to_be_bytes()].concat());
         let end = || {
             let connection = Self::connection(server)?;
+            connection.set_read_timeout(Some(CLOSED_WITHIN))?;
             let mut session = Self::over(connection, id, password_of(id), &close)?;
             session.receive().map(drop)
         };
         let mut result = end();
         for _ in 1..MOST_TRIES {
             match result {
-                Err(error) if is_hang_up(&error) => result = end(),
+                Err(error) if is_no_answer(&error) => result = end(),
                 result => return result,
             }
             // The server may have hung up when it had done it.
@@ -194,10 +197,13 @@ impl<S: Read + Write> ZooKeeperSession<S> {
     }
 }
 
-/// Whether the server has closed the connection.
-fn is_hang_up(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+/// Whether the server hung up, or said nothing in time.
+fn is_no_answer(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, UnexpectedEof, WouldBlock};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionReset | UnexpectedEof | TimedOut | WouldBlock
+    )
 }
 
 /// The password that servers give to a session: the first bytes that `java.util.Random` makes from the session's id, as
