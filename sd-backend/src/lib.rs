@@ -3,6 +3,7 @@
 mod backend_of;
 mod close_signal;
 mod file_thread;
+pub mod gokit;
 mod hint;
 mod rules;
 mod secret;

@@ -7,7 +7,6 @@
 pub(crate) mod apisix;
 #[cfg(test)]
 mod frozen;
-pub(crate) mod gokit;
 #[cfg(test)]
 mod golden;
 pub(crate) mod json;
@@ -19,6 +18,7 @@ mod unreadable;
 use std::borrow::Cow;
 
 use etcd_client::KeyValue;
+use sd_backend::gokit;
 use sd_core::{Error, ErrorKind, Incarnation, Instance, InstanceId, ServiceName};
 
 use crate::codec::names::{id_suffix, service_of, service_segment};
@@ -319,8 +319,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::codec::gokit::{PATH, SCHEME};
     use crate::codec::json::encode_withdrawn;
+    use sd_backend::gokit::{PATH, SCHEME};
 
     const ORIGIN: Origin = Origin {
         lease: 7,

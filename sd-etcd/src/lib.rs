@@ -16,7 +16,6 @@ mod backend;
 pub mod fuzzing;
 
 pub use crate::backend::{EtcdBackend, connect, connect_with};
-pub use crate::codec::gokit::{DEFAULT_SCHEME, PATH, SCHEME};
 pub use crate::config::EtcdConfig;
 pub use crate::config::format::Format;
 pub use crate::config::rules::{
@@ -29,3 +28,4 @@ pub use crate::election::guarded_write::leads;
 /// The client crate, in the version whose types [`leads`] takes.
 #[cfg(feature = "etcd-client")]
 pub use etcd_client;
+pub use sd_backend::gokit::{DEFAULT_SCHEME, PATH, SCHEME};

@@ -5,7 +5,6 @@
 
 pub(crate) mod curator;
 pub(crate) mod fields;
-pub(crate) mod gokit;
 #[cfg(test)]
 mod golden;
 pub(crate) mod names;
@@ -14,6 +13,7 @@ pub(crate) mod reception;
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use sd_backend::gokit;
 use sd_core::{Error, Incarnation, Instance, Override, RecordId, Result, ServiceName};
 
 use crate::codec::curator::Style;

@@ -14,7 +14,6 @@ mod backend;
 
 pub use crate::backend::{ZkBackend, connect, connect_with};
 pub use crate::codec::curator::PAYLOAD;
-pub use crate::codec::gokit::{DEFAULT_SCHEME, PATH, SCHEME};
 pub use crate::config::ZkConfig;
 pub use crate::config::access::Access;
 pub use crate::config::format::Format;
@@ -23,3 +22,4 @@ pub use crate::config::rules::{
     DEFAULT_SESSION_TIMEOUT, URL_SCHEMES,
 };
 pub use crate::election::guarded_write::leads;
+pub use sd_backend::gokit::{DEFAULT_SCHEME, PATH, SCHEME};

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sd_backend::TermRecorder;
+use sd_backend::gokit::{PATH, SCHEME};
 use sd_core::port::CandidateId;
 use sd_core::{ElectionName, Incarnation, Instance, InstanceId, Override, ServiceName};
 
 use super::frozen::{self, FrozenRecord};
-use super::gokit::{PATH, SCHEME};
 use super::overrides::{self, StoredOverride};
 use super::{Layout, Origin, Record, decode};
 use crate::codec::json::encode_withdrawn;

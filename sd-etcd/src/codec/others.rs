@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
+use sd_backend::gokit::SCHEME;
 use sd_core::{Endpoint, Incarnation, Instance, InstanceId, ServiceName};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::codec::gokit::SCHEME;
 use crate::codec::unreadable::json;
 use crate::config::format::Format;
 

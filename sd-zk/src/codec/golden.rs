@@ -4,7 +4,9 @@ use sd_core::{Incarnation, Instance, InstanceId, Override, ServiceName};
 
 use super::curator::{self, Style};
 use super::fields::Fields;
-use super::{Origin, Record, decode, gokit, mark_withdrawn, reception, set_override};
+use sd_backend::gokit;
+
+use super::{Origin, Record, decode, mark_withdrawn, reception, set_override};
 
 /// As Curator wrote them: a payload of each kind, and records with little in them.
 const CURATOR: &str = include_str!("../../tests/golden/curator.tsv");

@@ -10,7 +10,7 @@ pub const PATH: &str = "path";
 pub const DEFAULT_SCHEME: &str = "http";
 
 /// The value for an instance.
-pub(crate) fn encode(instance: &Instance) -> String {
+pub fn encode(instance: &Instance) -> String {
     let metadata = |key| instance.metadata().get(key).map(String::as_str);
     let path = metadata(PATH).unwrap_or_default();
     match metadata(SCHEME).unwrap_or(DEFAULT_SCHEME) {
@@ -19,8 +19,11 @@ pub(crate) fn encode(instance: &Instance) -> String {
     }
 }
 
-/// The instance that `value` says, as the run `run`. An error says why it cannot be understood.
-pub(crate) fn decode(
+/// The instance that `value` says, as the run `run`.
+///
+/// # Errors
+/// Why the value cannot be understood. A user name or password in it is not repeated.
+pub fn decode(
     service: &ServiceName,
     id: &str,
     value: &[u8],
