@@ -11,6 +11,8 @@ use tokio::time::timeout;
 use crate::Result;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Connections tried before a fault: a server that has just been thawed or restarted may not get to the first.
+const TRIES: usize = 3;
 
 /// Asks with HTTP/1.1 for something small that any state of the server has.
 #[derive(Debug)]
@@ -33,20 +35,17 @@ impl Witness {
     /// Connects and waits for an answer.
     pub(crate) async fn connect(address: SocketAddr, path: &str) -> Result<Self> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
-        let answered = async {
-            let mut connection = TcpStream::connect(address).await?;
-            connection.write_all(request.as_bytes()).await?;
-            let status = read_answer(&mut connection).await?;
-            Ok::<_, io::Error>((connection, status))
-        };
-        let (connection, status) = timeout(ANSWER_WITHIN, answered)
-            .await
-            .map_err(|_| format!("no answer through {address} before the fault"))??;
-        Ok(Self {
-            connection,
-            request,
-            status,
-        })
+        for _ in 0..TRIES {
+            if let Ok(answered) = timeout(ANSWER_WITHIN, ask(address, &request)).await {
+                let (connection, status) = answered?;
+                return Ok(Self {
+                    connection,
+                    request,
+                    status,
+                });
+            }
+        }
+        Err(format!("no answer through {address} before the fault").into())
     }
 
     /// Of the first answer.
@@ -76,6 +75,14 @@ impl Witness {
         }
         Err(format!("the fault did not take effect: expected {sees:?}, got {read:?}").into())
     }
+}
+
+/// Connects, asks and waits for the answer.
+async fn ask(address: SocketAddr, request: &str) -> io::Result<(TcpStream, u16)> {
+    let mut connection = TcpStream::connect(address).await?;
+    connection.write_all(request.as_bytes()).await?;
+    let status = read_answer(&mut connection).await?;
+    Ok((connection, status))
 }
 
 /// Reads one answer to the end, as its length says. Returns its status.

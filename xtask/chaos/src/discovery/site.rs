@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fastrand::Rng;
-use sd_core::{RecordId, Registry};
+use sd_core::Registry;
+use sd_core::retry::Retry;
 use tokio::time::{sleep, timeout};
 
 use crate::Result;
@@ -30,8 +31,9 @@ const FIRST_PORT: u16 = 20_000;
 /// From when a service is told to leave to when it has.
 const LEFT_WITHIN: Duration = Duration::from_secs(15);
 
-/// How long the record of a service may be missing from the list before the run counts as broken.
-const LISTED_WITHIN: Duration = Duration::from_secs(5);
+/// How long removing the record of a service may take before the run counts as broken: a server that has just been thawed or
+/// restarted may answer late, and the record may have to come back first.
+const REMOVED_WITHIN: Duration = Duration::from_secs(30);
 /// How often to look for it.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -185,26 +187,34 @@ impl Site {
         seat.heal_links().await
     }
 
-    /// As an operator who is mistaken.
+    /// As an operator who is mistaken, and who tries again if the server does not answer.
     async fn remove_record(&self, index: usize) -> Result<()> {
         let process = self.seats[index].process.name();
-        let found = timeout(LISTED_WITHIN, self.record_of(process)).await;
-        let record = found.map_err(|_| format!("no record of {process} is listed"))??;
-        Ok(self.operator.remove_record(&record).await?)
+        let removed = async {
+            loop {
+                match self.try_to_remove_record_of(process).await {
+                    Ok(true) => return Ok(()),
+                    Err(error) if error.kind().retry() == Retry::Never => return Err(error),
+                    Ok(false) | Err(_) => sleep(LOOK_EVERY).await,
+                }
+            }
+        };
+        let removed = timeout(REMOVED_WITHIN, removed).await;
+        removed.map_err(|_| format!("no record of {process} could be removed"))??;
+        Ok(())
     }
 
-    /// The record of a process that is a service; waits for it.
-    async fn record_of(&self, process: &str) -> Result<RecordId> {
-        loop {
-            // By its id: that of an earlier process at the same address may still be there.
-            let id = self.chronicle.scene().registered.get(process).cloned();
-            let set = self.operator.list(SERVICE).await?;
-            let mut instances = set.instances().iter();
-            if let Some(found) = instances.find(|one| Some(one.id().as_str()) == id.as_deref()) {
-                return Ok(found.record_id());
-            }
-            sleep(LOOK_EVERY).await;
-        }
+    /// False if the record of the process is not listed.
+    async fn try_to_remove_record_of(&self, process: &str) -> sd_core::Result<bool> {
+        // By its id: that of an earlier process at the same address may still be there.
+        let id = self.chronicle.scene().registered.get(process).cloned();
+        let set = self.operator.list(SERVICE).await?;
+        let mut instances = set.instances().iter();
+        let Some(found) = instances.find(|one| Some(one.id().as_str()) == id.as_deref()) else {
+            return Ok(false);
+        };
+        self.operator.remove_record(&found.record_id()).await?;
+        Ok(true)
     }
 
     /// One service leaves, and another process takes its place.
