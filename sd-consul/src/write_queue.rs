@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_begun_is_done_before_what_follows_though_nobody_waits_for_it() {
+    async fn what_was_begun_is_done_before_what_follows_even_if_no_caller_waits() {
         let queue = WriteQueue::default();
         let (go, gate) = oneshot::channel::<()>();
         let (done, mut seen) = oneshot::channel();

@@ -103,7 +103,7 @@ async fn the_token_is_the_index_of_the_first_lock_and_stays_when_the_value_is_re
 
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
-async fn nobody_leads_before_the_lock_delay_after_a_leader_was_lost() {
+async fn no_candidate_leads_before_the_lock_delay_after_a_leader_was_lost() {
     let operator = Operator::at(&server());
     let booth = Booth::with(&server(), &prefix(), |config| {
         config.with_lock_delay(Duration::from_secs(3))

@@ -122,9 +122,11 @@ async fn killed_and_restarted_the_server_still_has_the_leader() {
 
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
-async fn restarted_without_its_data_the_server_has_nobody_and_its_tokens_are_of_another_history() {
+async fn restarted_without_its_data_the_server_has_no_candidate_and_its_tokens_are_of_another_history()
+ {
     let agent = OwnAgent::start().await;
-    let [before, after] = faults::restarted_without_its_data_the_server_has_nobody(agent).await;
+    let [before, after] =
+        faults::restarted_without_its_data_the_server_has_no_candidate(agent).await;
     assert_eq!(after.partial_cmp(&before), None, "{after:?} {before:?}");
 }
 

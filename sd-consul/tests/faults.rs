@@ -213,8 +213,8 @@ async fn a_frozen_server_behind_the_agent_empties_no_set() {
 
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
-async fn a_registry_that_is_down_at_the_start_delays_nobody() {
-    faults::a_registry_that_is_down_at_the_start_delays_nobody(OwnAgent::start().await).await;
+async fn a_registry_that_is_down_at_the_start_delays_no_caller() {
+    faults::a_registry_that_is_down_at_the_start_delays_no_caller(OwnAgent::start().await).await;
 }
 
 #[tokio::test]

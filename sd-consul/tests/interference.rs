@@ -300,7 +300,7 @@ async fn look_ups(instance: Instance) -> usize {
 
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
-async fn who_holds_an_id_is_asked_only_if_somebody_else_could() {
+async fn who_holds_an_id_is_asked_only_if_another_owner_could() {
     let random = instance(&service(), 1);
     let chosen = random.clone().with_id(InstanceId::new("a").unwrap());
     assert_eq!(look_ups(random).await, 0);
@@ -355,7 +355,7 @@ async fn what_consul_would_refuse_is_refused_before_it_is_sent() {
 
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
-async fn consul_removes_by_itself_what_nobody_renews() {
+async fn consul_removes_by_itself_what_is_not_renewed() {
     // Consul takes a minute at least, and looks every 30 s.
     let limit = Duration::from_secs(3 * 60);
     let (service, operator) = (service(), Operator::at(&server()));

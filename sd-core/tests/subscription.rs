@@ -222,7 +222,7 @@ async fn a_server_that_asks_for_no_delay_or_an_absurd_one_gets_a_sensible_one() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_feed_that_falls_silent_is_opened_anew() {
+async fn a_feed_that_falls_silent_is_opened_again() {
     let source = ScriptedInstancer::default();
     source.tell(Ok(Feed::Set(set(1, &["a"]))));
     source.set_silence_limit(Duration::from_secs(30));
@@ -405,7 +405,7 @@ async fn spans_without_end_in_the_configuration_are_spans_without_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_reader_skips_to_the_newest_state_and_delays_nobody() {
+async fn a_slow_reader_skips_to_the_newest_state_and_delays_no_other() {
     let source = ScriptedInstancer::default();
     let mut fast = subscribed(&source, &["a"]).await;
     let mut slow = fast.clone();

@@ -27,7 +27,7 @@ pub enum Refused {
         highest: FencingToken,
     },
     /// The writer's token cannot be compared: the registry was restored from a backup, or replaced. An operator must decide whether a
-    /// leader from before that may be alive, and only then call [`Fence::begin_anew`].
+    /// leader from before that may be alive, and only then call [`Fence::reset`].
     #[error(
         "the token {token:?} belongs to another history than {highest:?}: if the registry was replaced and no earlier leader is alive, \
          reset the fence"
@@ -78,7 +78,7 @@ impl Fence {
     }
 
     /// Forgets every token. Call it after the registry was replaced, and only if no leader from before that is alive.
-    pub fn begin_anew(&mut self) {
+    pub fn reset(&mut self) {
         self.highest = None;
     }
 }
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_another_history_is_refused_until_somebody_decides() {
+    fn a_token_of_another_history_is_refused_until_an_operator_decides() {
         let mut fence = Fence::new();
         fence.admit(&FencingToken::new("a", 8)).unwrap();
         let restored = FencingToken::new("b", 9);
@@ -160,7 +160,7 @@ mod tests {
             fence.admit(&restored),
             Err(Refused::OtherDomain { .. })
         ));
-        fence.begin_anew();
+        fence.reset();
         assert_eq!(fence.admit(&restored), Ok(()));
     }
 }

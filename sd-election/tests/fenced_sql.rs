@@ -75,7 +75,7 @@ async fn a_leader_of_the_past_writes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_of_another_history_writes_nothing_until_somebody_decides() {
+async fn a_leader_of_another_history_writes_nothing_until_an_operator_decides() {
     let database = Connection::open_in_memory().unwrap();
     database.execute_batch(TABLE).unwrap();
     assert!(write(

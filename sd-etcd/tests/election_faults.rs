@@ -158,8 +158,8 @@ async fn killed_and_restarted_the_server_still_has_the_queue() {
 
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
-async fn restarted_without_its_data_the_server_has_nobody() {
-    faults::restarted_without_its_data_the_server_has_nobody(OwnServer::start().await).await;
+async fn restarted_without_its_data_the_server_has_no_candidate() {
+    faults::restarted_without_its_data_the_server_has_no_candidate(OwnServer::start().await).await;
 }
 
 #[tokio::test]

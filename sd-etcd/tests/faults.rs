@@ -39,7 +39,7 @@ async fn restarted_without_its_data_everything_is_there_again() {
 /// The cluster id does not tell an emptied server from the one before. Nor does the revision, once the new one is as far.
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
-async fn a_server_that_lost_its_data_and_was_written_to_since_is_read_anew() {
+async fn a_server_that_lost_its_data_and_was_written_to_since_is_read_again() {
     let (mut server, proxy, url) = own_server_behind_proxy().await;
     let mut stage = Stage::open(registry_at(&url, DEFAULT_PREFIX), TTL).await;
     let known = stage.seen.state().snapshot().revision().clone();
@@ -218,8 +218,8 @@ async fn with_a_full_database_a_record_is_withdrawn_and_removed_all_the_same() {
 
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
-async fn a_registry_that_is_down_at_the_start_delays_nobody() {
-    faults::a_registry_that_is_down_at_the_start_delays_nobody(OwnServer::start().await).await;
+async fn a_registry_that_is_down_at_the_start_delays_no_caller() {
+    faults::a_registry_that_is_down_at_the_start_delays_no_caller(OwnServer::start().await).await;
 }
 
 #[tokio::test]

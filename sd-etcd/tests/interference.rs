@@ -215,7 +215,7 @@ async fn withdrawing_tells_readers_before_it_deletes() {
 
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
-async fn the_time_to_live_counts_in_whole_seconds_and_ends_a_record_that_nobody_renews() {
+async fn the_time_to_live_counts_in_whole_seconds_and_ends_a_record_that_is_not_renewed() {
     let (prefix, operator) = (prefix(), raw(&server()).await);
     let registrar = registrar(&prefix);
     let asked = std::time::Duration::from_millis(2100);

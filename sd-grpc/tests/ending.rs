@@ -19,9 +19,9 @@ fn tasks() -> usize {
 async fn dropping_every_handle_ends_every_task_and_socket_within_a_second() {
     let servers = [TestServer::start(), TestServer::start()];
     let before = tasks();
-    let nobody = sd_testing::free_port().unwrap();
-    let nobody = common::instance_at(([127, 0, 0, 1], nobody).into());
-    let set = Set::of(servers.iter().map(TestServer::instance).chain([nobody]));
+    let unused = sd_testing::free_port().unwrap();
+    let unused = common::instance_at(([127, 0, 0, 1], unused).into());
+    let set = Set::of(servers.iter().map(TestServer::instance).chain([unused]));
     let channel = set.channel().build().unwrap();
     let mut client = EchoClient::new(channel.clone());
     for _ in 0..10 {

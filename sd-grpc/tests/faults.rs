@@ -71,9 +71,9 @@ impl Drop for Rogue {
 #[tokio::test]
 async fn one_of_two_refuses_and_no_call_fails() {
     let server = TestServer::start();
-    let nobody = sd_testing::free_port().unwrap();
-    let nobody = SocketAddr::from(([127, 0, 0, 1], nobody));
-    let set = Set::of([server.instance(), instance_at(nobody)]);
+    let unused = sd_testing::free_port().unwrap();
+    let unused = SocketAddr::from(([127, 0, 0, 1], unused));
+    let set = Set::of([server.instance(), instance_at(unused)]);
     let channel = set.channel().build().unwrap();
     assert_eq!(burst(&channel, 2_000).await.0, 0);
     assert_eq!(channel.dump().sent_again, 0);

@@ -34,7 +34,7 @@ fn choosy() -> TestServer {
 }
 
 #[tokio::test]
-async fn calls_with_short_deadlines_take_a_slow_endpoint_from_nobody() {
+async fn calls_with_short_deadlines_take_a_slow_endpoint_from_no_other_caller() {
     let server = choosy();
     let channel = Set::of([server.instance()]).channel().build().unwrap();
     ready(&channel, 1).await;

@@ -204,9 +204,9 @@ async fn the_target_can_be_changed_and_an_unreachable_one_resets() {
     let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
     assert_eq!(read(&mut stream, 1).await.unwrap(), b"b");
 
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let target = nobody.local_addr().unwrap();
-    drop(nobody);
+    let unused = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = unused.local_addr().unwrap();
+    drop(unused);
     proxy.set_target(target);
     let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
     assert!(read(&mut stream, 1).await.is_err());

@@ -223,9 +223,10 @@ async fn killed_and_restarted_the_server_still_has_the_candidates() {
 
 #[tokio::test]
 #[ignore = "needs zk: cargo xtask test --backend zk"]
-async fn restarted_without_its_data_the_server_has_nobody() {
+async fn restarted_without_its_data_the_server_has_no_candidate() {
     let [before, after] =
-        faults::restarted_without_its_data_the_server_has_nobody(OwnServer::start().await).await;
+        faults::restarted_without_its_data_the_server_has_no_candidate(OwnServer::start().await)
+            .await;
     // So that no store takes the one for a successor of the other.
     assert_ne!(before.domain(), after.domain());
 }

@@ -51,8 +51,8 @@ async fn a_server_whose_answers_are_held_back_is_found_out() {
 
 #[tokio::test]
 #[ignore = "needs zk: cargo xtask test --backend zk"]
-async fn a_registry_that_is_down_at_the_start_delays_nobody() {
-    faults::a_registry_that_is_down_at_the_start_delays_nobody(OwnServer::start().await).await;
+async fn a_registry_that_is_down_at_the_start_delays_no_caller() {
+    faults::a_registry_that_is_down_at_the_start_delays_no_caller(OwnServer::start().await).await;
 }
 
 #[tokio::test]

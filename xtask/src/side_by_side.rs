@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn each_is_run_once_and_failing_stops_nobody() {
+    fn each_is_run_once_and_failing_stops_no_other() {
         let jobs = vec![
             job("echo a", false),
             job("exit 3", true),

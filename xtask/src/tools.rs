@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_half_way_is_made_anew() {
+    fn what_failed_half_way_is_made_again() {
         let cache = Cache::new("half");
         let failed = cache.tools().get("p-1", |folder| {
             fs::write(folder.join("half"), "")?;

@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_not_listed_any_more_was_withdrawn_and_whoever_is_critical_was_lost() {
+    fn what_is_not_listed_any_more_was_withdrawn_and_what_is_critical_was_lost() {
         let entries = entries(None);
         let [a, b, c] = ["a", "b", "c"].map(|id| own(id, "n", "1", 1, 1));
         let before = set(&entries, &[a.clone(), b.clone(), c], None, None);

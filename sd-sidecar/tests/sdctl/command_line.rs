@@ -143,7 +143,7 @@ async fn a_watch_ends_quietly_when_its_reader_has_gone() {
 }
 
 #[tokio::test]
-async fn output_for_people_is_plain_where_nobody_looks() {
+async fn output_for_people_is_plain_where_there_is_no_terminal() {
     let output = sdctl(MEMORY, &["list", "greeter"]).await;
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(text, "greeter: no instances, revision 0\n");

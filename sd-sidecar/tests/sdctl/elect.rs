@@ -216,7 +216,7 @@ async fn a_signal_that_comes_twice_at_once_leaves_the_command_its_time() {
 }
 
 #[tokio::test]
-async fn whoever_is_told_to_stop_first_the_exit_status_is_the_commands() {
+async fn the_exit_status_is_the_commands_whichever_process_is_told_to_stop_first() {
     // Whom SIGTERM reaches, in this order: what is sent to a whole service has none.
     #[derive(Clone, Copy, Debug)]
     enum Whom {
@@ -265,7 +265,7 @@ fn send_if_alive(process: Pid) {
 }
 
 #[tokio::test]
-async fn under_nohup_nobody_hears_that_the_terminal_was_closed() {
+async fn under_nohup_no_process_hears_that_the_terminal_was_closed() {
     let beating = Beating::docile();
     let arguments = beating.after(&["elect", "a", "--"]);
     let elect = Running::start_by(&["nohup"], MEMORY, &arguments);
@@ -285,7 +285,7 @@ async fn under_nohup_nobody_hears_that_the_terminal_was_closed() {
 }
 
 #[tokio::test]
-async fn whoever_dies_first_the_command_does_not_go_on() {
+async fn the_command_does_not_go_on_whichever_process_dies_first() {
     // Who is killed, in this order.
     #[derive(Clone, Copy, Debug)]
     enum Victim {
@@ -407,7 +407,7 @@ async fn a_reader_who_does_not_read_holds_nothing_up() {
 }
 
 #[tokio::test]
-async fn nobody_leading_is_told_and_a_status_of_its_own() {
+async fn that_none_leads_is_told_and_is_a_status_of_its_own() {
     let no_leader = sdctl(MEMORY, &["leader", "a"]).await;
     assert_eq!(no_leader.status.code(), Some(4));
     assert_eq!(no_leader.stdout, b"a: no leader\n");

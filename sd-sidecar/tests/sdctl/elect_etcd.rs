@@ -147,7 +147,7 @@ async fn a_leader_whose_watchdog_is_killed_hands_over() {
 
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
-async fn a_leader_is_seen_and_so_is_that_nobody_leads() {
+async fn a_leader_is_seen_and_so_is_that_none_leads() {
     let registry = registry();
     let mut watch = Running::start(&registry, &["leader", ELECTION, "--watch", "--json"]);
     let no_leader = json!({
@@ -293,7 +293,7 @@ async fn a_wrong_password_is_told_at_once() {
 
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
-async fn whoever_wants_one_term_only_is_told_how_it_ended() {
+async fn one_term_that_was_asked_for_tells_how_it_ended() {
     let program = Etcd::from_env().unwrap();
     let registry = program.url().replacen("http://", "etcd://", 1) + "/services";
     let mut server = ServerProcess::launch(program).await.unwrap();
@@ -313,7 +313,7 @@ async fn whoever_wants_one_term_only_is_told_how_it_ended() {
 
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
-async fn whoever_cannot_tell_the_registry_that_it_leaves_says_so() {
+async fn a_candidate_that_cannot_tell_the_registry_that_it_leaves_says_so() {
     let program = Etcd::from_env().unwrap();
     let registry = program.url().replacen("http://", "etcd://", 1) + "/services";
     let mut server = ServerProcess::launch(program).await.unwrap();

@@ -167,7 +167,7 @@ async fn a_command_whose_time_is_over_is_not_started() {
 }
 
 #[tokio::test]
-async fn a_command_is_stopped_at_once_when_nobody_gives_orders_any_more() {
+async fn a_command_is_stopped_at_once_when_no_process_gives_orders_any_more() {
     for garbled in [None, Some("nonsense\n")] {
         let stubborn = Beating::stubborn();
         let now = BootClock.now();
@@ -291,7 +291,7 @@ async fn a_command_that_is_stopped_is_woken_to_hear_that_it_has_to_end() {
 }
 
 #[tokio::test]
-async fn a_watchdog_that_nobody_orders_sleeps_until_the_command_has_to_die() {
+async fn a_watchdog_without_orders_sleeps_until_the_command_has_to_die() {
     let stubborn = Beating::stubborn();
     let now = BootClock.now();
     let watchdog = Watchdog::start(&stubborn.command(), now + FAR, now + FAR * 2).await;

@@ -16,7 +16,7 @@ pub(super) const CASES: &[Case] = &[
     case!(a_second_candidate_waits),
     case!(joining_again_with_one_ticket_finds_the_same_entry),
     case!(an_id_that_another_client_took_part_with_is_a_conflict),
-    case!(a_join_repeated_after_leaving_spares_whoever_leads),
+    case!(a_join_repeated_after_leaving_spares_the_leader),
     case!(a_ticket_that_can_never_work_is_refused_and_nothing_is_entered),
     case!(elections_whose_names_begin_alike_do_not_mix),
     case!(a_closed_client_takes_part_in_nothing),
@@ -122,7 +122,7 @@ async fn an_id_that_another_client_took_part_with_is_a_conflict(fixture: &dyn Fi
     waiting.waits("after another client tried its id").await
 }
 
-async fn a_join_repeated_after_leaving_spares_whoever_leads(fixture: &dyn Fixture) -> Outcome {
+async fn a_join_repeated_after_leaving_spares_the_leader(fixture: &dyn Fixture) -> Outcome {
     let stage = Stage::open(fixture).await?;
     let first = stage.join(stage.ticket()).await?;
     let before = first.leads("alone").await?;

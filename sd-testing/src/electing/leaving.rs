@@ -11,8 +11,8 @@ use crate::electing::stage::{LOSS, Stage};
 
 pub(super) const CASES: &[Case] = &[
     case!(leaving_an_election_that_was_never_joined_is_fine),
-    case!(leaving_again_spares_whoever_leads_by_then),
-    case!(whoever_has_left_is_gone_for_good),
+    case!(leaving_again_spares_a_later_leader),
+    case!(a_candidate_that_has_left_is_gone_for_good),
     case!(a_join_that_was_dropped_is_cleaned_up),
     case!(dropping_an_entry_changes_nothing_at_the_server),
 ];
@@ -25,7 +25,7 @@ async fn leaving_an_election_that_was_never_joined_is_fine(fixture: &dyn Fixture
     leader.goes_on_leading("after a stranger left").await
 }
 
-async fn leaving_again_spares_whoever_leads_by_then(fixture: &dyn Fixture) -> Outcome {
+async fn leaving_again_spares_a_later_leader(fixture: &dyn Fixture) -> Outcome {
     let stage = Stage::open(fixture).await?;
     let first = stage.join(stage.ticket()).await?;
     let second = stage.join(stage.ticket()).await?;
@@ -43,7 +43,7 @@ async fn leaving_again_spares_whoever_leads_by_then(fixture: &dyn Fixture) -> Ou
     stage.ensure_entries("after two of three left", 1).await
 }
 
-async fn whoever_has_left_is_gone_for_good(fixture: &dyn Fixture) -> Outcome {
+async fn a_candidate_that_has_left_is_gone_for_good(fixture: &dyn Fixture) -> Outcome {
     let stage = Stage::open(fixture).await?;
     let candidate = stage.join(stage.ticket()).await?;
     candidate.leads("alone").await?;

@@ -16,7 +16,7 @@ use crate::follower::TOLD_WITHIN;
 pub(super) const CASES: &[Case] = &[
     case!(an_observers_first_call_answers_at_once),
     case!(an_observer_is_told_who_leads_with_its_value_and_token),
-    case!(an_observer_sees_each_handover_and_at_last_nobody),
+    case!(an_observer_sees_each_handover_and_at_last_no_leader),
     case!(an_observer_is_told_what_the_leader_proclaims),
     case!(what_a_waiting_candidate_proclaims_is_told_when_it_leads),
     case!(a_dropped_call_of_an_observer_loses_nothing),
@@ -153,7 +153,7 @@ async fn an_observer_is_told_who_leads_with_its_value_and_token(fixture: &dyn Fi
     })
 }
 
-async fn an_observer_sees_each_handover_and_at_last_nobody(fixture: &dyn Fixture) -> Outcome {
+async fn an_observer_sees_each_handover_and_at_last_no_leader(fixture: &dyn Fixture) -> Outcome {
     let stage = Stage::open(fixture).await?;
     let mut observer = Observer::begin(&stage).await?;
     let mut candidates = Vec::new();

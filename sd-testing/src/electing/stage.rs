@@ -68,7 +68,7 @@ impl<'a> Stage<'a> {
     pub(super) fn ticket(&self) -> Ticket {
         let range = &self.electors[0].limits().ttl;
         let lasting = OUTLIVES_A_CASE.clamp(*range.start(), *range.end());
-        Ticket::new(self.name.clone(), *b"somebody", lasting)
+        Ticket::new(self.name.clone(), *b"a stranger", lasting)
     }
 
     /// A ticket whose entry ends soon unless it is confirmed.

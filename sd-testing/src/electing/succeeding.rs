@@ -16,8 +16,8 @@ pub(super) const CASES: &[Case] = &[
         FairElections
     ),
     case!(many_candidates_lead_one_after_the_other),
-    case!(tokens_grow_also_when_nobody_took_part_in_between),
-    case!(a_candidate_in_the_middle_that_leaves_makes_nobody_lead),
+    case!(tokens_grow_also_when_no_candidate_took_part_in_between),
+    case!(a_candidate_in_the_middle_that_leaves_makes_no_other_lead),
     case!(a_standing_is_not_told_again_while_nothing_changes),
     case!(dropped_questions_lose_nothing),
 ];
@@ -92,7 +92,7 @@ async fn many_candidates_lead_one_after_the_other(fixture: &dyn Fixture) -> Outc
     stage.ensure_entries("after all have left", 0).await
 }
 
-async fn tokens_grow_also_when_nobody_took_part_in_between(fixture: &dyn Fixture) -> Outcome {
+async fn tokens_grow_also_when_no_candidate_took_part_in_between(fixture: &dyn Fixture) -> Outcome {
     let stage = Stage::open(fixture).await?;
     let mut last = None;
     for client in 0..5 {
@@ -103,7 +103,9 @@ async fn tokens_grow_also_when_nobody_took_part_in_between(fixture: &dyn Fixture
     Ok(())
 }
 
-async fn a_candidate_in_the_middle_that_leaves_makes_nobody_lead(fixture: &dyn Fixture) -> Outcome {
+async fn a_candidate_in_the_middle_that_leaves_makes_no_other_lead(
+    fixture: &dyn Fixture,
+) -> Outcome {
     let stage = Stage::open(fixture).await?;
     let first = stage.join(stage.ticket()).await?;
     let middle = stage.join_by(1, stage.ticket()).await?;

@@ -80,7 +80,7 @@ pub async fn a_candidate_that_was_cut_off_sees_what_happened_meanwhile(fixture: 
 
 /// The entry is gone, the observer is told that its feed has ended, and there can be a leader again. Returns the tokens of
 /// before and after.
-pub async fn restarted_without_its_data_the_server_has_nobody(
+pub async fn restarted_without_its_data_the_server_has_no_candidate(
     mut fixture: impl FaultFixture,
 ) -> [FencingToken; 2] {
     let elector = elector(&fixture.backend(fixture.address()));

@@ -26,7 +26,7 @@ pub use self::electing::{
     an_election_goes_on_while_the_application_is_blocked,
     an_elector_outlives_the_runtime_that_it_was_first_used_on,
     killed_and_restarted_the_server_still_has_the_candidates,
-    restarted_without_its_data_the_server_has_nobody,
+    restarted_without_its_data_the_server_has_no_candidate,
 };
 pub use self::operating::{
     an_owner_that_is_killed_leaves_no_override_behind,
@@ -34,7 +34,7 @@ pub use self::operating::{
     restarted_without_its_data_a_record_is_back_without_its_override,
 };
 pub use self::registering::{
-    a_registry_that_is_down_at_the_start_delays_nobody,
+    a_registry_that_is_down_at_the_start_delays_no_caller,
     a_server_whose_answers_are_held_back_is_found_out, cut_off_for_less_than_the_ttl_nothing_flaps,
     dropping_everything_leaves_nothing,
     frozen_for_longer_than_the_ttl_the_registration_is_back_soon,

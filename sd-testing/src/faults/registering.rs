@@ -142,7 +142,7 @@ pub async fn while_everything_is_refused_nothing_is_given_up(
 }
 
 /// Neither a subscription nor a registration in the background waits for a server.
-pub async fn a_registry_that_is_down_at_the_start_delays_nobody(mut fixture: impl FaultFixture) {
+pub async fn a_registry_that_is_down_at_the_start_delays_no_caller(mut fixture: impl FaultFixture) {
     fixture.server().kill().unwrap();
     let since = Instant::now();
     let service = unused_service();

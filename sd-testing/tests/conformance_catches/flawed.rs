@@ -73,7 +73,7 @@ pub(crate) enum Flaw {
     TellsFalseLosses,
     IgnoresWithdrawals,
     FailsToWithdrawWhatIsAbsent,
-    WithdrawsWhoeverHasTheId,
+    WithdrawsTheRecordOfAnyOwner,
     WithdrawsAllItsRecords,
     UpdatesByDeleteAndPut,
     UpdatesWhatIsGone,

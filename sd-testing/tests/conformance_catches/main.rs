@@ -200,7 +200,7 @@ const ON_LEASES: Catches = &[
         &["withdrawing_what_is_absent_is_fine"],
     ),
     (
-        Flaw::WithdrawsWhoeverHasTheId,
+        Flaw::WithdrawsTheRecordOfAnyOwner,
         &["withdrawing_spares_a_successor"],
     ),
     (
@@ -359,7 +359,7 @@ const WITH_LATE_READS: Catches = &[
         &["another_run_under_a_live_id_is_a_conflict_and_changes_nothing"],
     ),
     (
-        Flaw::WithdrawsWhoeverHasTheId,
+        Flaw::WithdrawsTheRecordOfAnyOwner,
         &["withdrawing_spares_a_successor"],
     ),
     (

@@ -167,7 +167,7 @@ impl Registrar for Flawed {
         let record = self.stored_record(record);
         match self.flaw {
             Flaw::IgnoresWithdrawals => return Ok(()),
-            Flaw::WithdrawsWhoeverHasTheId => return self.evict(&record).await,
+            Flaw::WithdrawsTheRecordOfAnyOwner => return self.evict(&record).await,
             Flaw::FailsToWithdrawWhatIsAbsent if self.owner_of(&record).await?.is_none() => {
                 return Err(Error::new(ErrorKind::NotFound, "withdraw"));
             }

@@ -198,10 +198,10 @@ impl Elector for FlawedElector {
         let absent = !entries.contains(&ticket.id);
         match (self.flaw, entries.first()) {
             (Flaw::IgnoresLeaving, _) => return Ok(()),
-            (Flaw::LeavesWhoeverHasTheId | Flaw::RecordsNoResignation, _) => {
+            (Flaw::LeavesForAnyHolderOfTheId | Flaw::RecordsNoResignation, _) => {
                 self.memory.operator().remove_entry(&ticket.name, ticket.id);
             }
-            (Flaw::LeavesWhoeverLeads, Some(leader)) => {
+            (Flaw::LeavesForTheLeader, Some(leader)) => {
                 self.memory.operator().remove_entry(&ticket.name, *leader);
             }
             (Flaw::FailsToLeaveWhatIsAbsent, _) if absent => {

@@ -39,7 +39,7 @@ impl FlawedFeed {
     /// Whether nothing is told of what is true.
     fn hides(&self, leader: Option<&Leader>) -> bool {
         match (self.elector.flaw, self.leaders.last()) {
-            (Flaw::NeverTellsThatNobodyLeads, Some(_)) | (Flaw::TellsNothingUntilAChange, None) => {
+            (Flaw::NeverTellsThatNoneLeads, Some(_)) | (Flaw::TellsNothingUntilAChange, None) => {
                 leader.is_none()
             }
             (Flaw::ComparesLeadersOnly, Some(last)) => {
@@ -60,7 +60,7 @@ impl FlawedFeed {
             Flaw::TellsItsOwnTokens => {
                 leader.token = FencingToken::new("flawed", self.leaders.len() as u64);
             }
-            Flaw::TellsWhatAnybodyProclaims => {
+            Flaw::TellsWhatAnyCandidateProclaims => {
                 let proclaimed = self.elector.shared.proclaimed.lock().unwrap();
                 if let Some(value) = proclaimed.get(&self.name) {
                     leader.value = Arc::clone(value);

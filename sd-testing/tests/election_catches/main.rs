@@ -30,12 +30,12 @@ const ON_LEASES: Catches = &[
         &["an_id_that_another_client_took_part_with_is_a_conflict"],
     ),
     (
-        Flaw::LeavesWhoeverHasTheId,
+        Flaw::LeavesForAnyHolderOfTheId,
         &["an_id_that_another_client_took_part_with_is_a_conflict"],
     ),
     (
         Flaw::RejoinsInPlaceOfOthers,
-        &["a_join_repeated_after_leaving_spares_whoever_leads"],
+        &["a_join_repeated_after_leaving_spares_the_leader"],
     ),
     (
         Flaw::EntersAnything,
@@ -57,21 +57,21 @@ const ON_LEASES: Catches = &[
         Flaw::FailsToLeaveWhatIsAbsent,
         &[
             "leaving_an_election_that_was_never_joined_is_fine",
-            "leaving_again_spares_whoever_leads_by_then",
+            "leaving_again_spares_a_later_leader",
         ],
     ),
     (
-        Flaw::LeavesWhoeverLeads,
+        Flaw::LeavesForTheLeader,
         &[
             "leaving_an_election_that_was_never_joined_is_fine",
-            "leaving_again_spares_whoever_leads_by_then",
+            "leaving_again_spares_a_later_leader",
         ],
     ),
     (
         Flaw::IgnoresLeaving,
         &[
             "when_the_leader_leaves_the_next_one_leads_with_a_greater_token",
-            "whoever_has_left_is_gone_for_good",
+            "a_candidate_that_has_left_is_gone_for_good",
         ],
     ),
     (
@@ -100,11 +100,11 @@ const ON_LEASES: Catches = &[
     ),
     (
         Flaw::CountsTokensAnewWhenEmpty,
-        &["tokens_grow_also_when_nobody_took_part_in_between"],
+        &["tokens_grow_also_when_no_candidate_took_part_in_between"],
     ),
     (
         Flaw::TakesAnyChangeForTheEnd,
-        &["a_candidate_in_the_middle_that_leaves_makes_nobody_lead"],
+        &["a_candidate_in_the_middle_that_leaves_makes_no_other_lead"],
     ),
     (
         Flaw::TellsAgain,
@@ -158,7 +158,7 @@ const ON_LEASES: Catches = &[
     (
         Flaw::ConfirmsWithoutLooking,
         &[
-            "whoever_has_left_is_gone_for_good",
+            "a_candidate_that_has_left_is_gone_for_good",
             "a_waiting_candidate_whose_lease_ended_is_told",
             "a_leader_that_was_removed_is_told_and_never_comes_back",
         ],
@@ -166,7 +166,7 @@ const ON_LEASES: Catches = &[
     (
         Flaw::ConfirmsByJoiningAgain,
         &[
-            "whoever_has_left_is_gone_for_good",
+            "a_candidate_that_has_left_is_gone_for_good",
             "a_leader_whose_lease_ended_is_told_and_never_comes_back",
             "a_leader_that_was_removed_is_told_and_never_comes_back",
         ],
@@ -174,7 +174,7 @@ const ON_LEASES: Catches = &[
     (
         Flaw::ProclaimsWithoutLooking,
         &[
-            "whoever_has_left_is_gone_for_good",
+            "a_candidate_that_has_left_is_gone_for_good",
             "a_waiting_candidate_that_was_removed_is_told",
         ],
     ),
@@ -198,8 +198,8 @@ const ON_LEASES: Catches = &[
         &["an_observer_is_told_who_leads_with_its_value_and_token"],
     ),
     (
-        Flaw::NeverTellsThatNobodyLeads,
-        &["an_observer_sees_each_handover_and_at_last_nobody"],
+        Flaw::NeverTellsThatNoneLeads,
+        &["an_observer_sees_each_handover_and_at_last_no_leader"],
     ),
     (
         Flaw::ComparesLeadersOnly,
@@ -207,14 +207,14 @@ const ON_LEASES: Catches = &[
     ),
     (
         Flaw::ComparesNothingAfterTheFirst,
-        &["an_observer_sees_each_handover_and_at_last_nobody"],
+        &["an_observer_sees_each_handover_and_at_last_no_leader"],
     ),
     (
         Flaw::TellsOldTermsAgain,
-        &["an_observer_sees_each_handover_and_at_last_nobody"],
+        &["an_observer_sees_each_handover_and_at_last_no_leader"],
     ),
     (
-        Flaw::TellsWhatAnybodyProclaims,
+        Flaw::TellsWhatAnyCandidateProclaims,
         &["what_a_waiting_candidate_proclaims_is_told_when_it_leads"],
     ),
     (
@@ -284,7 +284,7 @@ const BEST_EFFORT: Catches = &[
     (Flaw::ElectsEverybody, &["a_second_candidate_waits"]),
     (
         Flaw::CountsTokensAnewWhenEmpty,
-        &["tokens_grow_also_when_nobody_took_part_in_between"],
+        &["tokens_grow_also_when_no_candidate_took_part_in_between"],
     ),
 ];
 

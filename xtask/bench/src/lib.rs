@@ -141,8 +141,14 @@ fn run(options: &Options) -> Result<()> {
         }
     }
     let conditions = environment::conditions();
-    let anew = options.benches.is_empty();
-    report::write(&options.out, anew, &conditions, &measured, &sections)
+    let from_scratch = options.benches.is_empty();
+    report::write(
+        &options.out,
+        from_scratch,
+        &conditions,
+        &measured,
+        &sections,
+    )
 }
 
 impl Bench {

@@ -166,9 +166,9 @@ pub(crate) fn probe(size: usize) -> Result<()> {
     let started = Instant::now();
     black_box(Delta::between(&set, &changed));
     told("changed_ms", as_millis(started.elapsed()))?;
-    let anew = reread(&set);
+    let again = reread(&set);
     let started = Instant::now();
-    black_box(Delta::between(&set, &anew));
+    black_box(Delta::between(&set, &again));
     told("reread_ms", as_millis(started.elapsed()))?;
 
     let runtime = tokio::runtime::Runtime::new()?;
@@ -190,7 +190,7 @@ pub(crate) fn probe(size: usize) -> Result<()> {
     })?;
     told("publish_ms", as_millis(published))?;
     told("peak_bytes", resident("VmHWM")?)?;
-    drop(anew);
+    drop(again);
     Ok(())
 }
 

@@ -116,10 +116,10 @@ const BARS_HEAD: &str = "\
 ";
 
 /// Writes `bench.md` and its charts into `folder`. Keeps what an earlier report there says of benches that were not measured now,
-/// unless `anew`. `measured` says when and how the sections were measured.
+/// unless `from_scratch`. `measured` says when and how the sections were measured.
 pub(crate) fn write(
     folder: &Path,
-    anew: bool,
+    from_scratch: bool,
     conditions: &Table,
     measured: &str,
     sections: &[Section],
@@ -129,7 +129,7 @@ pub(crate) fn write(
         fs::write(folder.join(chart.file()), chart.to_svg())?;
     }
     let report = folder.join("bench.md");
-    let earlier = if anew {
+    let earlier = if from_scratch {
         Earlier::default()
     } else {
         Earlier::read(&report)?

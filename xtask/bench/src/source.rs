@@ -53,8 +53,8 @@ pub(crate) fn with_one_changed(snapshot: &Snapshot, nth: usize, weight: u16) -> 
 
 /// The same set with new copies of all instances, as after a source was read again.
 pub(crate) fn reread(snapshot: &Snapshot) -> Snapshot {
-    let anew = |instance: &Arc<Instance>| Arc::new(Instance::clone(instance));
-    let instances = snapshot.instances().iter().map(anew).collect();
+    let copied = |instance: &Arc<Instance>| Arc::new(Instance::clone(instance));
+    let instances = snapshot.instances().iter().map(copied).collect();
     snapshot.clone().with_instances(instances)
 }
 

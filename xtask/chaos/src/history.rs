@@ -211,7 +211,7 @@ pub(crate) enum Event {
     /// An operator ended the term or the place of the candidate with this token, and the server has confirmed it.
     Removed { election: Election, token: u64 },
     /// No candidate has led since `since` though nothing was broken any more, and the run stopped waiting.
-    NobodyLeads { election: Election, since: At },
+    NoneLeads { election: Election, since: At },
     /// Everything is as before the round.
     Healed { round: u32 },
     /// A thread that sleeps for a moment was not woken from `since` to now: the machine had no time for us.
@@ -255,7 +255,7 @@ impl Event {
             | Self::Accepted { election, .. }
             | Self::Refused { election, .. }
             | Self::Removed { election, .. }
-            | Self::NobodyLeads { election, .. }
+            | Self::NoneLeads { election, .. }
             | Self::Observed { election, .. }
             | Self::Backend { election, .. }
             | Self::Remaining { election, .. } => Some(*election),

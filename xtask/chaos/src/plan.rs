@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quick_run_plays_only_what_its_sites_can_and_freezes_somebody_for_longer_than_a_term() {
+    fn a_quick_run_plays_only_what_its_sites_can_and_freezes_a_candidate_for_longer_than_a_term() {
         let etcd = QUICK_ETCD.into_iter().zip([1, 3]);
         let etcd = etcd.map(|(steps, members)| (Backend::Etcd, members, steps));
         let consul = QUICK_CONSUL.map(|steps| (Backend::Consul, 1, steps));

@@ -16,7 +16,7 @@ use crate::site::Site;
 use crate::step::Step;
 
 /// How long an election may be empty before a round is given up.
-const SOMEBODY_WITHIN: Duration = Duration::from_secs(30);
+const LEADER_WITHIN: Duration = Duration::from_secs(30);
 const NAIVE_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a fault of this kind lasts, most of them in hundredths of the time-to-live.
@@ -104,11 +104,11 @@ impl Aim {
             }
             Kind::RevokeLease | Kind::DeleteEntry => Self::Entries,
             _ => {
-                let anybody = rng.usize(..site.nodes.len());
+                let candidate = rng.usize(..site.nodes.len());
                 let any = Election::ALL[rng.usize(..Election::ALL.len())];
                 let drawn = (rng.u8(..4) > 0).then_some(any);
                 let leader = step.leads.or(drawn).and_then(|of| site.leader(of));
-                Self::Candidate(leader.unwrap_or(anybody))
+                Self::Candidate(leader.unwrap_or(candidate))
             }
         })
     }
@@ -149,7 +149,7 @@ impl Aim {
             Self::Member(member) => hit_member(&mut site.servers, member, kind, lasts).await,
             Self::Entries => {
                 for election in exposed(kind, &site.plan) {
-                    if !hit_entry(site, election, kind, SOMEBODY_WITHIN).await? {
+                    if !hit_entry(site, election, kind, LEADER_WITHIN).await? {
                         return Err(format!("no candidate leads {election}").into());
                     }
                 }

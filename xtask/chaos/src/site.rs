@@ -101,7 +101,7 @@ impl Site {
             let patience = self.promise().led_within(election) * 2;
             let is_led = |scene: &Scene| scene.is_led_since(election, since);
             if !self.chronicle.wait_until(patience, is_led).await {
-                self.tell(Event::NobodyLeads { election, since });
+                self.tell(Event::NoneLeads { election, since });
             }
         }
     }

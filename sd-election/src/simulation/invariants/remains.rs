@@ -36,7 +36,7 @@ pub(in crate::simulation) fn all_led_within(schedule: &Schedule) -> Duration {
 
 pub(super) fn check(story: &Story<'_>, found: &mut Found) {
     no_campaign_fails(story, found);
-    somebody_leads_soon(story, found);
+    a_leader_comes_soon(story, found);
     everybody_leads_in_turn(story, found);
     nothing_is_left(story, found);
 }
@@ -76,7 +76,7 @@ fn campaigning(story: &Story<'_>, at: Moment) -> BTreeSet<Node> {
     campaigning
 }
 
-fn somebody_leads_soon(story: &Story<'_>, found: &mut Found) {
+fn a_leader_comes_soon(story: &Story<'_>, found: &mut Found) {
     let by = story.calm_at + one_leads_within(story.schedule);
     let mut beliefs = story.terms.iter().flat_map(|term| &term.beliefs);
     let is_led = beliefs.any(|(from, until)| *from < by && *until > story.calm_at);

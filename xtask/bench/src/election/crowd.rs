@@ -145,8 +145,8 @@ impl Crowd {
     async fn leaders_resign(&mut self, address: &str, exits: u32) -> Result<Counted> {
         Counted::during(address, async {
             for _ in 0..exits {
-                self.leader.take().ok_or(NOBODY)?.resign().await?;
-                let next = self.waiting.pop_front().ok_or(NOBODY)?;
+                self.leader.take().ok_or(NO_CANDIDATE)?.resign().await?;
+                let next = self.waiting.pop_front().ok_or(NO_CANDIDATE)?;
                 self.leader = Some(within("the next one leads", next).await???);
                 sleep(SETTLED).await;
             }
@@ -160,7 +160,7 @@ impl Crowd {
             for _ in 0..exits {
                 let middle = self.waiting.len() / 2;
                 // It leaves in the background when its campaign is dropped.
-                self.waiting.remove(middle).ok_or(NOBODY)?.abort();
+                self.waiting.remove(middle).ok_or(NO_CANDIDATE)?.abort();
                 sleep(SETTLED).await;
             }
             Ok(())
@@ -177,7 +177,7 @@ impl Crowd {
     }
 }
 
-const NOBODY: &str = "no candidate is left";
+const NO_CANDIDATE: &str = "no candidate is left";
 
 const METHOD: &str = "\
 **A crowd.** Many candidates of one name, on the one thread that elections have by default. Requests and messages are those that

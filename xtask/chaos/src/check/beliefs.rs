@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_belief_within_a_longer_one_is_found_whoever_comes_between() {
+    fn a_belief_within_a_longer_one_is_found_whatever_comes_between() {
         let mut script = Script::default();
         script.believed("a", 1, 100, 900).believed("b", 2, 200, 300);
         script.believed("c", 3, 400, 500);

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_term_that_was_won_and_cancelled_before_anybody_knew_may_end_once() {
+    fn a_term_that_was_won_and_cancelled_before_any_process_knew_may_end_once() {
         let mut script = Script::default();
         script.ended("a", 1, 100);
         assert_eq!(found(&script.check()), []);

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn resigning_soon_after_a_fault_or_with_nobody_in_line_promises_nothing() {
+    fn resigning_soon_after_a_fault_or_without_a_successor_promises_nothing() {
         let mut script = with_a_waiter();
         script.fault(Kind::BlackHole, 3_000, 4_100);
         script.resigning("a", 1, 5_001).ended("a", 1, 5_002);

@@ -40,7 +40,7 @@ pub(super) fn check(story: &Story, election: Election, findings: &mut Findings) 
         });
     }
     for Line { at, event, .. } in story.lines_of(election) {
-        if let Event::NobodyLeads { since, .. } = event {
+        if let Event::NoneLeads { since, .. } = event {
             let (since, until) = (*since, *at);
             let counted = Span { since, until }.without(impaired(story));
             // In parts that are short each, too: the wait began when everything was well.
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn never_electing_anybody_is_found() {
+    fn never_electing_a_leader_is_found() {
         let mut script = Script::default();
         script.begun(0).ending(6_100);
         // The delayed election may take a time-to-live longer.
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_has_to_lead_before_the_beginning_and_after_the_end() {
+    fn no_leader_is_owed_before_the_beginning_and_after_the_end() {
         let mut script = Script::default();
         script
             .campaigning("a", 0)
@@ -219,7 +219,7 @@ mod tests {
         script
             .begun(0)
             .believed("a", 1, 0, 10_000)
-            .nobody_leads(10_000, 22_000);
+            .none_leads(10_000, 22_000);
         script.fault(Kind::KillServer, 15_500, 16_000);
         script.believed("b", 2, 22_000, 30_000).ending(30_000);
         assert_eq!(found(&script.check()), [Invariant::I5]);
@@ -231,7 +231,7 @@ mod tests {
         script
             .begun(0)
             .believed("a", 1, 0, 10_000)
-            .nobody_leads(10_000, 22_000);
+            .none_leads(10_000, 22_000);
         script.stood_still(13_000, 21_000);
         script.believed("b", 2, 22_000, 30_000).ending(30_000);
         assert_eq!(found(&script.check()), []);

@@ -287,10 +287,10 @@ impl Script {
         self.add(ms, "run", Event::Removed { election, token })
     }
 
-    pub(crate) fn nobody_leads(&mut self, since: u64, ms: u64) -> &mut Self {
+    pub(crate) fn none_leads(&mut self, since: u64, ms: u64) -> &mut Self {
         let since = at(since);
         let election = PLAIN;
-        self.add(ms, "run", Event::NobodyLeads { election, since })
+        self.add(ms, "run", Event::NoneLeads { election, since })
     }
 
     pub(crate) fn stood_still(&mut self, since: u64, until: u64) -> &mut Self {

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_elses_being_frozen_excuses_a_write() {
+    fn another_process_that_is_frozen_excuses_no_write() {
         let mut script = Script::default();
         script
             .elected("a", 1, 100)
