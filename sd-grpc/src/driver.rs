@@ -112,6 +112,7 @@ impl Driver {
                 self.readmit_surplus();
                 self.dirty = false;
                 self.publish(self.resolution.condition(&self.members));
+                self.resolution.drop_outdated();
             }
             let timer = self.timers.next();
             tokio::select! {

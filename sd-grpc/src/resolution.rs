@@ -14,6 +14,8 @@ pub(crate) struct Resolution {
     selection: Selection,
     /// The part of the service that is to be connected.
     to_connect: Snapshot,
+    /// The one before, kept until [`drop_outdated`](Self::drop_outdated).
+    outdated: Option<Snapshot>,
     /// How many instances the whole service has. `None` while that is unknown.
     registered: Option<usize>,
     /// Why the set is unknown.
@@ -29,6 +31,7 @@ impl Resolution {
         Self {
             selection,
             to_connect: Snapshot::unread(service, as_of),
+            outdated: None,
             registered: None,
             unknown_because: None,
             unfollowed_because: None,
@@ -45,8 +48,13 @@ impl Resolution {
         let new = self.selection.to_connect(state.snapshot());
         let delta = Delta::between(&self.to_connect, &new);
         self.registered = Some(state.snapshot().len());
-        self.to_connect = new;
+        self.outdated = Some(std::mem::replace(&mut self.to_connect, new));
         delta
+    }
+
+    /// For when calls have the newest set: to drop one of thousands of instances takes as long as all that is done for it before.
+    pub(crate) fn drop_outdated(&mut self) {
+        self.outdated = None;
     }
 
     /// The registry was closed, or what follows the service has failed for good. What is known stays.
