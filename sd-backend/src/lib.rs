@@ -1,10 +1,13 @@
 #![doc = include_str!("../README.md")]
 
 mod backend_of;
+mod borrowed;
 mod close_signal;
 mod file_thread;
 pub mod gokit;
 mod hint;
+mod last_read;
+mod record;
 mod rules;
 mod secret;
 mod servers;
@@ -16,9 +19,12 @@ mod url;
 mod without_input;
 
 pub use crate::backend_of::backend_of;
+pub use crate::borrowed::Borrowed;
 pub use crate::close_signal::CloseSignal;
 pub use crate::file_thread::FileThread;
 pub use crate::hint::{hint_in, hinted, is_other_server, other_server, with_hint};
+pub use crate::last_read::LastRead;
+pub use crate::record::{Owner, Record};
 pub use crate::rules::Rules;
 pub use crate::secret::Secret;
 pub use crate::servers::Servers;

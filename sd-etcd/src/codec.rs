@@ -18,8 +18,8 @@ mod unreadable;
 use std::borrow::Cow;
 
 use etcd_client::KeyValue;
-use sd_backend::gokit;
-use sd_core::{Error, ErrorKind, Incarnation, Instance, InstanceId, ServiceName};
+use sd_backend::{Record, gokit};
+use sd_core::{Error, ErrorKind, Incarnation, Instance, InstanceId, RecordId, ServiceName};
 
 use crate::codec::names::{id_suffix, service_of, service_segment};
 use crate::codec::others::go_micro_segment;
@@ -30,15 +30,6 @@ use crate::config::format::Format;
 pub(crate) struct Layout {
     prefix: String,
     format: Format,
-}
-
-/// A record as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Record {
-    /// In service.
-    Live(Instance),
-    /// About to be deleted, on purpose: readers do not count it as a loss.
-    Withdrawn(Instance),
 }
 
 /// What etcd says about a key besides its value.
@@ -118,6 +109,12 @@ impl Layout {
             | Format::GoMicro
             | Format::Apisix => id.as_str().into(),
         }
+    }
+
+    /// What is stored under the key of a record, or why it cannot be understood.
+    pub(crate) fn stored_in(&self, found: &KeyValue, record: &RecordId) -> Result<Record, String> {
+        let suffix = self.suffix(&record.id);
+        decode(&record.service, &suffix, found.value(), found.into())
     }
 
     /// The range of all records of all services, end excluded.
@@ -307,11 +304,7 @@ pub(crate) fn decode(
             instance.service()
         ));
     }
-    Ok(if withdrawn {
-        Record::Withdrawn(instance)
-    } else {
-        Record::Live(instance)
-    })
+    Ok(Record::new(instance, withdrawn))
 }
 
 #[cfg(test)]

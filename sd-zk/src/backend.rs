@@ -82,7 +82,7 @@ impl Backend for ZkBackend {
         const OP: &str = "zk: check";
         let prefix = self.client.config().prefix.as_str();
         let look = async |session: Session| {
-            let client = session.client(OP)?;
+            let client = session.client(OP).await?;
             session.call(OP, client.check_stat(prefix)).await.map(drop)
         };
         self.client.read(OP, look).await

@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use sd_backend::CloseSignal;
 use sd_core::sync::lock;
-use sd_core::{Error, ErrorKind, Result};
-use tokio_util::sync::CancellationToken;
+use sd_core::{ErrorKind, Result};
 use zookeeper_client as zk;
 
 use crate::client::connection::Connector;
@@ -27,7 +27,7 @@ use crate::config::access::Access;
 /// One ensemble, reached in one session at a time. Does nothing until it is used.
 pub(crate) struct Client {
     connector: Connector,
-    closed: CancellationToken,
+    pub(crate) signal: CloseSignal,
     /// The clients of the same ensemble that have sessions of their own.
     siblings: Mutex<Vec<Weak<Client>>>,
 }
@@ -36,9 +36,13 @@ impl Client {
     /// A client for a [checked](ZkConfig::checked) configuration.
     pub(crate) fn new(config: ZkConfig) -> Self {
         let session_timeout = config.session_timeout;
+        Self::on(CloseSignal::new(), Arc::new(config), session_timeout)
+    }
+
+    fn on(signal: CloseSignal, config: Arc<ZkConfig>, session_timeout: Duration) -> Self {
         Self {
-            connector: Connector::new(Arc::new(config), session_timeout),
-            closed: CancellationToken::new(),
+            connector: Connector::new(config, session_timeout, signal.clone()),
+            signal,
             siblings: Mutex::default(),
         }
     }
@@ -46,12 +50,8 @@ impl Client {
     /// A client of the same ensemble whose sessions are its own and have this time-out. It is closed with this one. The runtime that first
     /// uses it drives its sessions.
     pub(crate) fn sibling(&self, session_timeout: Duration) -> Arc<Self> {
-        let config = Arc::clone(self.connector.config());
-        let sibling = Arc::new(Self {
-            connector: Connector::new(config, session_timeout),
-            closed: self.closed.child_token(),
-            siblings: Mutex::default(),
-        });
+        let (signal, config) = (self.signal.clone(), Arc::clone(self.connector.config()));
+        let sibling = Arc::new(Self::on(signal, config, session_timeout));
         let mut siblings = lock(&self.siblings);
         siblings.retain(|other| other.strong_count() > 0);
         siblings.push(Arc::downgrade(&sibling));
@@ -77,11 +77,8 @@ impl Client {
     /// # Errors
     /// `Closed`, or why there is none.
     pub(crate) async fn session(&self, op: &'static str) -> Result<Session> {
-        tokio::select! {
-            biased;
-            closed = self.closed(op) => Err(closed),
-            session = self.connector.session(op) => session,
-        }
+        let session = self.connector.session(op);
+        self.signal.unless_closed(op, session).await
     }
 
     /// Reads something in the session to use now, and once again in the next one if that one ends meanwhile.
@@ -108,7 +105,7 @@ impl Client {
 
     /// Answers every request from now on, also those under way, with `Closed`, and ends the session. So do its siblings.
     pub(crate) async fn close(&self) {
-        self.closed.cancel();
+        self.signal.close();
         let siblings: Vec<_> = lock(&self.siblings)
             .iter()
             .filter_map(Weak::upgrade)
@@ -117,20 +114,6 @@ impl Client {
             .into_iter()
             .map(|sibling| async move { sibling.connector.close().await });
         tokio::join!(self.connector.close(), join_all(of_siblings));
-    }
-
-    /// `Closed` if the client is.
-    pub(crate) fn check_open(&self, op: &'static str) -> Result<()> {
-        if self.closed.is_cancelled() {
-            return Err(closed(op));
-        }
-        Ok(())
-    }
-
-    /// Returns when the client is closed. Cancel-safe.
-    pub(crate) async fn closed(&self, op: &'static str) -> Error {
-        self.closed.cancelled().await;
-        closed(op)
     }
 }
 
@@ -148,8 +131,4 @@ impl fmt::Debug for Client {
             .field("prefix", &self.config().prefix)
             .finish_non_exhaustive()
     }
-}
-
-fn closed(op: &'static str) -> Error {
-    Error::new(ErrorKind::Closed, op).because("the registry was closed")
 }

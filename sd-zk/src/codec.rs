@@ -13,7 +13,7 @@ pub(crate) mod reception;
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use sd_backend::gokit;
+use sd_backend::{Record, gokit};
 use sd_core::{Error, Incarnation, Instance, Override, RecordId, Result, ServiceName};
 
 use crate::codec::curator::Style;
@@ -38,6 +38,8 @@ pub(crate) struct Origin<'a> {
     pub(crate) node: &'a str,
     /// The number of the change that made the node.
     pub(crate) czxid: i64,
+    /// The session that the node ends with; 0 if it ends with none.
+    pub(crate) session: i64,
 }
 
 impl<'a> Origin<'a> {
@@ -54,22 +56,6 @@ impl<'a> Origin<'a> {
         match protected_name(self.node) {
             Some(protected) => protected.incarnation,
             None => Incarnation::from_u64(self.czxid.cast_unsigned()),
-        }
-    }
-}
-
-/// What is stored in a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Record {
-    Live(Instance),
-    /// It is being withdrawn on purpose.
-    Withdrawn(Instance),
-}
-
-impl Record {
-    pub(crate) fn instance(&self) -> &Instance {
-        match self {
-            Self::Live(instance) | Self::Withdrawn(instance) => instance,
         }
     }
 }

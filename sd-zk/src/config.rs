@@ -219,7 +219,8 @@ impl ZkConfig {
         self
     }
 
-    /// Limits how long one request may take, waiting for a session included, 100 ms to 1 min. Default: [`DEFAULT_REQUEST_TIMEOUT`].
+    /// Limits how long to wait for a session, for its connection and for the answer to one request, each 100 ms to 1 min. Default:
+    /// [`DEFAULT_REQUEST_TIMEOUT`].
     #[must_use]
     pub fn with_request_timeout(mut self, limit: Duration) -> Self {
         self.request_timeout = limit;

@@ -92,6 +92,9 @@ async fn what_curator_registers_updates_and_unregisters_is_followed_beside_our_o
         theirs.is_some_and(|one| one.metadata().get("rack").is_some_and(|rack| rack == "r2"))
     })
     .await;
+    // The record says another time of registration, and is of the same process.
+    let updated = seen.state().snapshot().get(&id).unwrap().incarnation();
+    assert_eq!(updated, first.incarnation());
 
     curator
         .having("unregister", "greeter theirs", "unregistered")

@@ -187,6 +187,10 @@ async fn other_programs_candidates_queue_with_ours_and_are_told_to_observers() {
     let theirs = format!("{theirs}{sequence}");
     let leader = leader_told(feed.as_mut()).await.unwrap();
     assert_eq!((leader.id, &*leader.value), (None, &b"theirs"[..]));
+    // As a client in another language, or an operator, may do.
+    client.set_data(&theirs, b"changed", None).await.unwrap();
+    let leader = leader_told(feed.as_mut()).await.unwrap();
+    assert_eq!(&*leader.value, b"changed");
     let options = zk::CreateMode::Ephemeral.with_acls(zk::Acls::anyone_all());
     let odd = format!("{folder}/0");
     client.create(&odd, b"odd", &options).await.unwrap();
@@ -198,7 +202,7 @@ async fn other_programs_candidates_queue_with_ours_and_are_told_to_observers() {
     let waiting = waits(&*entry).await;
     client.delete(&odd, None).await.unwrap();
     let leader = leader_told(feed.as_mut()).await.unwrap();
-    assert_eq!(&*leader.value, b"theirs");
+    assert_eq!(&*leader.value, b"changed");
     client.delete(&theirs, None).await.unwrap();
     let (token, _) = first(after(&*entry, &waiting).await);
     let leader = leader_told(feed.as_mut()).await.unwrap();

@@ -10,10 +10,11 @@ use std::time::Duration;
 use common::{
     LONG, close, config, eventually, make, own_server, prefix, raw, registry, server, until,
 };
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use sd_core::port::Feed;
 use sd_core::{ErrorKind, Instance, Instancer, ServiceName, Snapshot, Watcher};
+use sd_testing::{Fault, TcpProxy};
 use sd_zk::{ZkBackend, ZkConfig};
 use server_programs::{LocalServer, ZooKeeper};
 use tokio::time::timeout;
@@ -57,6 +58,12 @@ fn requests(server: &ZooKeeper, session: i64) -> u64 {
     rest.split(',').next().unwrap().parse().unwrap()
 }
 
+/// The session that a set was read in.
+fn session_of(set: &Snapshot) -> i64 {
+    let session = set.revision().domain().trim_start_matches("0x");
+    i64::from_str_radix(session, 16).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs zk: cargo xtask test --backend zk"]
 async fn one_change_of_a_record_costs_one_read() {
@@ -74,8 +81,7 @@ async fn one_change_of_a_record_costs_one_read() {
     let mut watcher = backend.watch(&service("s"), None).await.unwrap();
     let first = next_set(&mut *watcher).await;
     assert_eq!(first.len(), 200);
-    let session = first.revision().domain().to_owned();
-    let session = i64::from_str_radix(session.trim_start_matches("0x"), 16).unwrap();
+    let session = session_of(&first);
     let program = server.program().clone();
     let before = requests(&program, session);
     for n in 0..CHANGES {
@@ -96,6 +102,33 @@ async fn one_change_of_a_record_costs_one_read() {
     // Besides the reads there are pings, and a look at the folder every 10 s, which is two requests.
     assert!((CHANGES..CHANGES * 2).contains(&spent), "{spent}");
     close(operator).await;
+}
+
+/// The client crate would keep it all, and send it as soon as it can.
+#[tokio::test]
+#[ignore = "needs zk: cargo xtask test --backend zk"]
+async fn what_is_given_up_while_there_is_no_connection_is_never_sent() {
+    const GIVEN_UP: usize = 1000;
+    let server = own_server().await;
+    let proxy = TcpProxy::start(server.program().address()).await.unwrap();
+    let config = ZkConfig::new([proxy.address().to_string()])
+        .with_session_timeout(Duration::from_secs(60))
+        .with_request_timeout(LONG);
+    let backend = ZkBackend::new(config).unwrap();
+    let service = service("s");
+    let mut watcher = backend.watch(&service, None).await.unwrap();
+    let session = session_of(&next_set(&mut *watcher).await);
+    proxy.set(Fault::Cut);
+    let told = timeout(LONG, watcher.next()).await.unwrap().unwrap();
+    assert!(matches!(told, Feed::Degraded(_)), "{told:?}");
+    for _ in 0..GIVEN_UP {
+        assert!(backend.list(&service).now_or_never().is_none());
+    }
+    let waiting = backend.list(&service);
+    proxy.set(Fault::Pass);
+    waiting.await.unwrap();
+    let sent = requests(&server.program().clone(), session);
+    assert!(sent < 100, "{sent}");
 }
 
 #[tokio::test]

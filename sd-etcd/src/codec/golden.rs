@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use sd_backend::TermRecorder;
 use sd_backend::gokit::{PATH, SCHEME};
+use sd_backend::{Record, TermRecorder};
 use sd_core::port::CandidateId;
 use sd_core::{ElectionName, Incarnation, Instance, InstanceId, Override, ServiceName};
 
 use super::frozen::{self, FrozenRecord};
 use super::overrides::{self, StoredOverride};
-use super::{Layout, Origin, Record, decode};
+use super::{Layout, Origin, decode};
 use crate::codec::json::encode_withdrawn;
 use crate::config::format::Format;
 use crate::election::keys::ElectionKeys;

@@ -8,13 +8,11 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use etcd_client::{PutOptions, Txn, TxnOp};
-use sd_backend::TermRecorder;
+use sd_backend::{Borrowed, LastRead, TermRecorder};
 use sd_core::port::{
     Confirmation, CountsFrom, Entry, Limits, Predecessor, Standing, Ticket, check_value,
 };
-use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result};
-use tokio::sync::watch;
 
 use crate::client::Client;
 use crate::client::answer::{found, position};
@@ -28,18 +26,10 @@ pub(crate) struct EtcdEntry {
     candidate: CandidateKey,
     limits: Limits,
     term: Option<TermRecorder>,
-    known: watch::Sender<Known>,
+    /// Where the entry stands.
+    known: LastRead<EntryState>,
     /// Taken out by the call that waits on it.
     deletions: Mutex<Option<DeletionWatch>>,
-}
-
-/// Where an entry stood when that was last read.
-#[derive(Debug, Default)]
-struct Known {
-    /// `None` if it may have changed.
-    state: Option<EntryState>,
-    /// Counts how often that happened: the result of a read that began before the last time is not kept.
-    generation: u64,
 }
 
 impl EtcdEntry {
@@ -56,52 +46,13 @@ impl EtcdEntry {
             term: ticket.records_term.then(recorder),
             candidate,
             limits,
-            known: watch::Sender::default(),
+            known: LastRead::default(),
             deletions: Mutex::default(),
         }
     }
 
     fn client(&self) -> &Arc<Client> {
         &self.candidate.client
-    }
-
-    /// Where the entry stands, read if that is not known, and the generation of that knowledge.
-    async fn state(&self, op: &'static str) -> Result<(EntryState, u64)> {
-        let (state, generation) = {
-            let known = self.known.borrow();
-            (known.state.clone(), known.generation)
-        };
-        if let Some(state) = state {
-            return Ok((state, generation));
-        }
-        let state = self.candidate.look(op).await?;
-        self.known.send_if_modified(|known| {
-            if known.generation == generation {
-                known.state = Some(state.clone());
-            }
-            false
-        });
-        Ok((state, generation))
-    }
-
-    /// Makes a call that waits read again where the entry stands.
-    fn invalidate(&self) {
-        self.note(None);
-    }
-
-    /// Takes it that the entry stands there. What a read says that began before is not kept.
-    fn note(&self, state: Option<EntryState>) {
-        self.known.send_modify(|known| {
-            known.state = state;
-            known.generation += 1;
-        });
-    }
-
-    /// Returns when what was known in this generation is no longer. Cancel-safe.
-    async fn invalidated(&self, generation: u64) {
-        let mut known = self.known.subscribe();
-        // Cannot fail: `self` holds the sender.
-        let _ = known.wait_for(|known| known.generation != generation).await;
     }
 
     /// Reads whether the entry is there: `Some` says why not. Invalidates what is known if it is not there, or if the one before it is
@@ -112,7 +63,7 @@ impl EtcdEntry {
             None => (self.candidate.check(op).await?, true),
         };
         if loss.is_some() || !same {
-            self.invalidate();
+            self.known.invalidate();
         }
         Ok(loss)
     }
@@ -142,9 +93,10 @@ impl EtcdEntry {
         seen: Option<&Standing>,
     ) -> Result<Standing> {
         loop {
-            let (state, generation) = self.state(op).await?;
+            let look = self.candidate.look(op);
+            let (state, generation) = self.known.get_or_read(look).await?;
             let Some(standing) = self.tell(&state).await? else {
-                self.invalidate();
+                self.known.invalidate();
                 continue;
             };
             if !seen.is_some_and(|seen| seen.is_same(&standing)) {
@@ -160,12 +112,12 @@ impl EtcdEntry {
                 tokio::select! {
                     woken = deletions.woken(&self.candidate, op, ahead) => match woken? {
                         // Unless a confirmation has just found something else.
-                        Woken::First if self.known.borrow().generation == generation => {
-                            self.note(Some(EntryState::First));
+                        Woken::First if self.known.still_holds(generation) => {
+                            self.known.set(EntryState::First);
                         }
-                        Woken::First | Woken::Unsure => self.invalidate(),
+                        Woken::First | Woken::Unsure => self.known.invalidate(),
                     },
-                    () = self.invalidated(generation) => {}
+                    () = self.known.invalidated(generation) => {}
                 }
             } else {
                 let opened = DeletionWatch::open(&self.candidate, op, ahead).await?;
@@ -184,13 +136,13 @@ impl Entry for EtcdEntry {
         const OP: &str = "etcd: standing";
         self.client().signal.check_open(OP)?;
         if seen.is_none() {
-            self.invalidate();
+            self.known.invalidate();
         }
         let mut deletions = Borrowed::from(&self.deletions);
         let standing = self.next_standing(OP, &mut deletions.item, seen).await;
         if standing.is_err() {
             deletions.item = None;
-            self.invalidate();
+            self.known.invalidate();
         }
         standing
     }
@@ -199,8 +151,8 @@ impl Entry for EtcdEntry {
     /// that died.
     async fn confirm(&self) -> Result<Confirmation> {
         const OP: &str = "etcd: confirm entry";
-        let ahead = match &self.known.borrow().state {
-            Some(EntryState::Behind(ahead)) => Some(ahead.clone()),
+        let ahead = match self.known.value() {
+            Some(EntryState::Behind(ahead)) => Some(ahead),
             _ => None,
         };
         let (extended, loss) = tokio::join!(
@@ -242,31 +194,13 @@ impl Entry for EtcdEntry {
     }
 }
 
-/// A watch that goes back to where it was when the call that waits on it is dropped.
-struct Borrowed<'a> {
-    item: Option<DeletionWatch>,
-    home: &'a Mutex<Option<DeletionWatch>>,
-}
-
-impl<'a> From<&'a Mutex<Option<DeletionWatch>>> for Borrowed<'a> {
-    fn from(home: &'a Mutex<Option<DeletionWatch>>) -> Self {
-        let item = lock(home).take();
-        Self { item, home }
-    }
-}
-
-impl Drop for Borrowed<'_> {
-    fn drop(&mut self) {
-        *lock(self.home) = self.item.take();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use sd_core::ElectionName;
     use sd_core::clock::BootClock;
+    use sd_core::sync::lock;
     use sd_testing::required_env;
     use tokio::time::timeout;
 

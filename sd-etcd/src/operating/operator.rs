@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, KeyValue, PutOptions, Txn, TxnOp};
+use sd_backend::Record;
 use sd_core::port::{Operator, check_run, no_such_record};
 use sd_core::{Error, ErrorKind, Override, RecordId, Result};
 
 use crate::client::Client;
 use crate::client::answer::found_sets;
 use crate::codec::overrides::{self, StoredOverride};
-use crate::codec::{Layout, Record, is_json};
-use crate::writing::ownership::stored_in;
+use crate::codec::{Layout, is_json};
 use crate::writing::removal::{Beside, MOST_ROUNDS, Removal, changes_too_fast};
 
 /// Changes records of other processes at one cluster.
@@ -57,13 +57,12 @@ impl EtcdOperator {
             (at == 0 || !is_json(entry.value())).then_some((key, entry))
         });
         let (key, entry) = found.ok_or_else(|| no_such_record(op, record))?;
-        let stored = stored_in(&self.layout, &entry, record).map_err(|reason| {
+        let stored = self.layout.stored_in(&entry, record).map_err(|reason| {
             Error::new(ErrorKind::InvalidData, op).because(format!(
                 "{key} holds a value that is not a record: {reason}"
             ))
         })?;
-        let (Record::Live(instance) | Record::Withdrawn(instance)) = &stored;
-        check_run(op, record, instance)?;
+        check_run(op, record, stored.instance())?;
         Ok(Found {
             key,
             entry,

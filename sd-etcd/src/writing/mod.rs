@@ -1,6 +1,5 @@
 //! The writing port: records on leases.
 
-pub(crate) mod ownership;
 pub(crate) mod registrar;
 pub(crate) mod registration;
 pub(crate) mod removal;

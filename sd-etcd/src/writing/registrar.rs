@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, PutOptions, Txn, TxnOp};
+use sd_backend::{Owner, Record};
 use sd_core::port::{Attempt, Limits, Registration};
-use sd_core::{Error, ErrorKind, Instance, RecordId, Registrar, Result};
+use sd_core::{ErrorKind, Instance, RecordId, Registrar, Result};
 
 use crate::client::Client;
 use crate::client::answer::found_sets;
 use crate::client::leases::{LONGEST_TTL, Leases, SHORTEST_TTL};
-use crate::codec::{Layout, Record, overrides};
-use crate::writing::ownership::{Owner, stored_in};
+use crate::codec::{Layout, overrides};
 use crate::writing::registration::EtcdRegistration;
 use crate::writing::removal::{MOST_ROUNDS, Removal, changes_too_fast};
 
@@ -78,22 +78,9 @@ impl EtcdRegistrar {
             if found.lease() == lease && found.value() == value {
                 return Ok(());
             }
-            let stored = stored_in(&self.layout, &found, record);
+            let stored = self.layout.stored_in(&found, record);
             if found.lease() != lease {
-                let conflict = Error::new(ErrorKind::Conflict, op);
-                match Owner::of(&stored, record) {
-                    Owner::Us | Owner::Free => {}
-                    Owner::Run(holder) => {
-                        return Err(conflict.held_by(holder).because(format!(
-                            "{key} is taken: give this instance another id, or wait until the other record is gone"
-                        )));
-                    }
-                    Owner::NoRecord(reason) => {
-                        return Err(conflict.because(format!(
-                            "{key} holds a value that is not a record ({reason}): give this instance another id, or remove that"
-                        )));
-                    }
-                }
+                Owner::of(&stored, record).check_writable(op, key)?;
             }
             unchanged = vec![(key, found.mod_revision())];
             if let Some(override_key) = override_key.as_deref() {
@@ -120,7 +107,7 @@ impl EtcdRegistrar {
             let Some(found) = answer.kvs().first() else {
                 return Ok(());
             };
-            let stored = stored_in(&self.layout, found, record);
+            let stored = self.layout.stored_in(found, record);
             let on_our_lease = lease == Some(found.lease());
             if !on_our_lease && Owner::of(&stored, record) != Owner::Us {
                 return Ok(());

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, PutOptions, Txn, TxnOp};
+use sd_backend::Record;
 use sd_core::port::{Liveness, Registration, Renewed};
 use sd_core::{Error, ErrorKind, Instance, RecordId, Result};
 use tokio::time::timeout;
@@ -13,8 +14,7 @@ use tracing::debug;
 use crate::client::Client;
 use crate::client::answer::{found, found_sets};
 use crate::client::leases::Leases;
-use crate::codec::{Layout, Record, overrides};
-use crate::writing::ownership::stored_in;
+use crate::codec::{Layout, overrides};
 
 /// How long an override that was written by hand may take to be given a lease.
 const ATTACH_WITHIN: Duration = Duration::from_millis(500);
@@ -97,7 +97,7 @@ impl Registration for EtcdRegistration {
         let mut found = found.iter().map(|found| found.first());
         let record = self.check_ours(OP, found.next().flatten())?;
         let overriding = found.next().flatten();
-        let said = match stored_in(&self.layout, record, id) {
+        let said = match self.layout.stored_in(record, id) {
             Ok(Record::Live(instance)) => overriding
                 .and_then(|found| overrides::decode(found.value()).ok())
                 .and_then(|found| found.of(&instance, record.create_revision())),

@@ -4,15 +4,15 @@
 //! refuse every transaction. But a lease can always be revoked.
 
 use etcd_client::{Compare, CompareOp, KeyValue, PutOptions, Txn, TxnOp};
-use sd_backend::hinted;
+use sd_backend::{Record, hinted};
 use sd_core::{Error, ErrorKind, Result};
 use tracing::debug;
 
 use crate::client::Client;
 use crate::client::answer::position;
 use crate::client::error::{FULL, is_full, is_unreachable};
+use crate::codec::is_json;
 use crate::codec::json::encode_withdrawn;
-use crate::codec::{Record, is_json};
 
 /// How often a write starts over because the key changed between a read and the write.
 pub(crate) const MOST_ROUNDS: u32 = 5;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use sd_backend::FileThread;
+use sd_backend::{CloseSignal, FileThread};
 use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result, panics};
 use tokio::net::TcpStream;
@@ -39,6 +39,7 @@ pub(crate) struct Connector {
     config: Arc<ZkConfig>,
     files: Arc<FileThread>,
     session_timeout: Duration,
+    signal: CloseSignal,
     current: Mutex<Option<Attempt>>,
 }
 
@@ -68,12 +69,17 @@ impl Attempt {
 }
 
 impl Connector {
-    /// For a [checked](ZkConfig::checked) configuration, and sessions with this time-out.
-    pub(crate) fn new(config: Arc<ZkConfig>, session_timeout: Duration) -> Self {
+    /// For a [checked](ZkConfig::checked) configuration, and sessions with this time-out. Makes none once the signal has closed.
+    pub(crate) fn new(
+        config: Arc<ZkConfig>,
+        session_timeout: Duration,
+        signal: CloseSignal,
+    ) -> Self {
         Self {
             config,
             files: Arc::default(),
             session_timeout,
+            signal,
             current: Mutex::default(),
         }
     }
@@ -85,10 +91,12 @@ impl Connector {
     /// The session to use now. Makes one if there is none, and waits for it. Cancel-safe.
     ///
     /// # Errors
-    /// Why none could be made, or `Timeout` if that takes longer than a request may: it goes on nevertheless.
+    /// `Closed`, why none could be made, or `Timeout` if that takes longer than a request may: it goes on nevertheless.
     pub(crate) async fn session(&self, op: &'static str) -> Result<Session> {
         let mut told = {
             let mut current = lock(&self.current);
+            // Under the lock, so that none is begun after the close has taken the last one.
+            self.signal.check_open(op)?;
             let attempt = match current.take().filter(|attempt| !attempt.is_over()) {
                 Some(attempt) => attempt,
                 None => self.begin(),
@@ -138,7 +146,7 @@ impl Connector {
         drop(self.taken());
     }
 
-    /// Ends the session, and waits a while until the server has confirmed that.
+    /// Ends the session after the signal has closed, and waits a while until the server has confirmed that.
     pub(crate) async fn close(&self) {
         let Some(session) = self.taken() else {
             return;
@@ -305,7 +313,7 @@ mod tests {
         drop(gone);
         let config = ZkConfig::new([&address]).checked().unwrap();
         let timeout = config.session_timeout;
-        let connector = Connector::new(Arc::new(config), timeout);
+        let connector = Connector::new(Arc::new(config), timeout, CloseSignal::new());
         let error = connector.session("test").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         let report = error.report().to_string();
@@ -313,6 +321,20 @@ mod tests {
             report.contains(&address) && report.contains("refused"),
             "{report}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_asked_for_while_the_registry_is_closed_is_not_made() {
+        let config = ZkConfig::new(["127.0.0.1:1"]).checked().unwrap();
+        let timeout = config.session_timeout;
+        let signal = CloseSignal::new();
+        let connector = Connector::new(Arc::new(config), timeout, signal.clone());
+        signal.close();
+        connector.close().await;
+        // By a call that has just seen the registry open.
+        let error = connector.session("test").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Closed);
+        assert!(lock(&connector.current).is_none());
     }
 
     #[tokio::test]
@@ -326,7 +348,7 @@ mod tests {
         });
         let config = ZkConfig::new([&address]).checked().unwrap();
         let timeout = config.session_timeout;
-        let connector = Connector::new(Arc::new(config), timeout);
+        let connector = Connector::new(Arc::new(config), timeout, CloseSignal::new());
         let error = connector.session("test").await.unwrap_err();
         let report = error.report().to_string();
         assert!(report.contains("maxClientCnxns"), "{report}");

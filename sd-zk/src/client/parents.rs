@@ -17,7 +17,7 @@ pub(crate) async fn make_parents(
     op: &'static str,
     path: &str,
 ) -> Result<()> {
-    let client = session.client(op)?;
+    let client = session.client(op).await?;
     let mut mode = zk::CreateMode::Container;
     let mut missing = vec![path];
     for _ in 0..MOST_STEPS {

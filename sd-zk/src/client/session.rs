@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 use zookeeper_client as zk;
 
 use crate::client::error::{is_from_dead_client, translate};
+
+/// How many requests may wait for their answers at once. The client crate's queue has no bound of its own.
+const MOST_UNANSWERED: usize = 10_000;
 
 /// A session that was made. It has ended when the server or the client says so, when it is replaced, and when the runtime that drives it
 /// has ended. Clones are the same session.
@@ -30,6 +34,7 @@ struct Parts {
     client: Mutex<Option<Arc<zk::Client>>>,
     ended: CancellationToken,
     why: Mutex<Option<String>>,
+    unanswered: AtomicUsize,
 }
 
 impl Session {
@@ -42,6 +47,7 @@ impl Session {
             client: Mutex::new(Some(Arc::new(client))),
             ended: CancellationToken::new(),
             why: Mutex::default(),
+            unanswered: AtomicUsize::new(0),
         }))
     }
 
@@ -62,13 +68,45 @@ impl Session {
         states
     }
 
-    /// The client, to make requests of for [`call`](Self::call) and [`answer`](Self::answer). Do not keep it: it keeps the session.
+    /// The client, to make requests of for [`call`](Self::call) and [`answer`](Self::answer), as soon as there is a connection. Do not
+    /// keep it: it keeps the session. Cancel-safe.
+    ///
+    /// What is asked for without a connection stays in the queue of the client crate although it is given up, and is sent at last.
     ///
     /// # Errors
-    /// `LeaseLost` if the session has ended.
-    pub(crate) fn client(&self, op: &'static str) -> Result<Arc<zk::Client>> {
+    /// `LeaseLost` if the session has ended, `Timeout` if there is no connection within the time limit of requests, `Unavailable` if too
+    /// many requests wait for their answers.
+    pub(crate) async fn client(&self, op: &'static str) -> Result<Arc<zk::Client>> {
+        let limit = self.0.request_timeout;
+        if !self.is_connected() {
+            tokio::select! {
+                biased;
+                lost = self.ended(op) => return Err(lost),
+                connected = timeout(limit, self.connected()) => connected.map_err(|_| {
+                    Error::new(ErrorKind::Timeout, op)
+                        .because(format!("there was no connection to the server within {limit:?}"))
+                })?,
+            }
+        }
+        if self.0.unanswered.load(Ordering::Relaxed) >= MOST_UNANSWERED {
+            return Err(Error::new(ErrorKind::Unavailable, op).because(format!(
+                "{MOST_UNANSWERED} requests wait for the server's answer already: try again later"
+            )));
+        }
         let client = lock(&self.0.client).clone();
         client.ok_or_else(|| self.loss(op))
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.0.states.peek_state() != zk::SessionState::Disconnected
+    }
+
+    /// Returns when there is a connection, or never will be. Cancel-safe.
+    pub(crate) async fn connected(&self) {
+        let mut states = self.states();
+        while !self.is_connected() {
+            states.changed().await;
+        }
     }
 
     /// Waits for the answer to a request, within the time limit of requests.
@@ -101,6 +139,7 @@ impl Session {
         E: Into<zk::Error> + Clone,
     {
         let limit = self.0.request_timeout;
+        let _waiting = Waiting::new(&self.0.unanswered);
         // The client panics at answers that are cut short.
         let request = panics::caught(op, async { Ok(request.await) });
         let answer = tokio::select! {
@@ -138,13 +177,29 @@ impl Session {
     }
 
     /// Why it has ended, as the error of an operation.
-    fn loss(&self, op: &'static str) -> Error {
+    pub(crate) fn loss(&self, op: &'static str) -> Error {
         let why = lock(&self.0.why).clone();
         Error::new(ErrorKind::LeaseLost, op).because(format!(
             "the session {:#x} has ended: {}",
             self.0.id,
             why.as_deref().unwrap_or("it was closed")
         ))
+    }
+}
+
+/// A request whose answer is waited for.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(unanswered: &'a AtomicUsize) -> Self {
+        unanswered.fetch_add(1, Ordering::Relaxed);
+        Self(unanswered)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -157,4 +212,30 @@ impl fmt::Debug for Session {
 pub(crate) fn no_answer(op: &'static str, limit: Duration) -> Error {
     Error::new(ErrorKind::Timeout, op)
         .because(format!("the server did not answer within {limit:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use futures_util::FutureExt;
+    use sd_testing::{LONG, required_env};
+
+    use super::*;
+
+    #[tokio::test]
+    #[ignore = "needs zk: cargo xtask test --backend zk"]
+    async fn a_request_that_would_wait_behind_too_many_others_is_refused() {
+        let client = zk::Client::connect(&required_env("SD_TEST_ZK").unwrap()).await;
+        let session = Session::new(client.unwrap(), LONG);
+        let never = || Box::pin(session.answer("test", pending::<Result<(), zk::Error>>()));
+        let mut waiting: Vec<_> = (0..MOST_UNANSWERED).map(|_| never()).collect();
+        for request in &mut waiting {
+            assert!(request.as_mut().now_or_never().is_none());
+        }
+        let refused = session.client("test").await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unavailable);
+        waiting.pop();
+        session.client("test").await.unwrap();
+    }
 }

@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sd_backend::Record;
 use sd_core::{Address, Endpoint, Incarnation, Instance, InstanceId, Override, ServiceName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::codec::Origin;
 use crate::codec::fields::Fields;
-use crate::codec::{Origin, Record};
 
 /// The metadata key of a payload that is no object.
 pub const PAYLOAD: &str = "payload";
@@ -72,10 +73,12 @@ pub(crate) fn encode(instance: &Instance, style: &Style, now_ms: i64) -> Result<
     fields.write()
 }
 
-/// The record with what the instance says now. All that is not ours to say stays: other fields, the time of registration, an override.
+/// The record with what the instance says now, and not as withdrawn. All that is not ours to say stays: other fields, the time of
+/// registration, an override.
 pub(crate) fn update(data: &[u8], instance: &Instance) -> Result<Vec<u8>, String> {
     edit(data, |fields, payload| {
         set_identity(fields, instance)?;
+        payload.remove(field::WITHDRAWN);
         set_payload(payload, instance)
     })
 }
@@ -159,6 +162,21 @@ fn said(payload: &Fields) -> Option<Override> {
     name.and_then(|name| Override::from_name(&name))
 }
 
+/// The run that a record without our incarnation is of: its session. A process of Curator's makes its nodes again whenever it reconnects,
+/// and may write another time of registration with each update, but both in the same session.
+fn foreign_run(origin: &Origin<'_>, registered: i64) -> Incarnation {
+    // Containers and nodes with a time-to-live say that in place of a session.
+    let has_session = !matches!(origin.session, 0 | i64::MIN) && origin.session >> 56 != -1;
+    let run = if has_session {
+        origin.session
+    } else if registered > 0 {
+        registered
+    } else {
+        origin.czxid
+    };
+    Incarnation::from_u64(run.cast_unsigned())
+}
+
 /// A number, or text that is one: Curator reads both.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -216,10 +234,7 @@ pub(crate) fn decode(
         None => return Err("it has neither a port nor an sslPort".to_owned()),
     };
     let endpoint = endpoint.map_err(|error| error.report().to_string())?;
-    let time: i64 = fields.get(field::REGISTRATION_TIME)?;
-    // Curator writes a record again, with the time of the first, whenever it reconnects.
-    let made = if time > 0 { time } else { origin.czxid };
-    let run = Incarnation::from_u64(made.cast_unsigned());
+    let run = foreign_run(origin, fields.get(field::REGISTRATION_TIME)?);
     let instance = Instance::of_run(service.clone(), id, run, endpoint);
     let is_enabled = fields.get::<Option<bool>>(field::ENABLED)?.unwrap_or(true);
     if let Ok(payload) = own_payload(fields) {
@@ -262,11 +277,7 @@ fn of_payload(
         instance = instance.with_metadata(key, value);
     }
     let is_withdrawn: bool = payload.get(field::WITHDRAWN)?;
-    Ok(if is_withdrawn {
-        Record::Withdrawn(instance)
-    } else {
-        Record::Live(instance)
-    })
+    Ok(Record::new(instance, is_withdrawn))
 }
 
 /// The instance with what the payload of another program says, as far as there is a place for it.

@@ -4,9 +4,9 @@ use sd_core::{Incarnation, Instance, InstanceId, Override, ServiceName};
 
 use super::curator::{self, Style};
 use super::fields::Fields;
-use sd_backend::gokit;
+use sd_backend::{Record, gokit};
 
-use super::{Origin, Record, decode, mark_withdrawn, reception, set_override};
+use super::{Origin, decode, mark_withdrawn, reception, set_override};
 
 /// As Curator wrote them: a payload of each kind, and records with little in them.
 const CURATOR: &str = include_str!("../../tests/golden/curator.tsv");
@@ -127,6 +127,7 @@ fn records_are_written_and_read_as_the_first_version_did() {
         let origin = Origin {
             node: &node,
             czxid: 3,
+            session: 0,
         };
         let read = decode(record.instance().service(), &origin, &data);
         assert_eq!(read, Ok(record), "{name}");
@@ -143,6 +144,7 @@ fn what_curator_wrote_is_read_and_written_again_byte_for_byte() {
         let origin = Origin {
             node: "id-1",
             czxid: 9,
+            session: 0,
         };
         let read = decode(&service("svc"), &origin, data.as_bytes());
         let Ok(Record::Live(instance)) = read else {
@@ -202,6 +204,40 @@ fn minimal_with_more() -> String {
 }
 
 #[test]
+fn an_update_takes_off_a_mark_that_was_left_in_a_record() {
+    let style = Style {
+        write_enabled: true,
+        ..Style::default()
+    };
+    let one = instance("s", "i", "h:1");
+    let data = curator::encode(&one, &style, TIME).unwrap();
+    let marked = mark_withdrawn(&data).unwrap();
+    assert_eq!(curator::update(&marked, &one).unwrap(), data);
+}
+
+/// Curator makes nodes again when it reconnects, and what a service updates may say another time of registration.
+#[test]
+fn a_record_of_another_program_is_of_the_run_of_its_session() {
+    let run = |session, czxid, time| {
+        let data = format!(r#"{{"address":"h","port":1,"registrationTimeUTC":{time}}}"#);
+        let origin = Origin {
+            node: "i",
+            czxid,
+            session,
+        };
+        let read = decode(&service("s"), &origin, data.as_bytes()).unwrap();
+        read.instance().incarnation()
+    };
+    assert_eq!(run(7, 1, TIME), run(7, 2, TIME + 1));
+    assert_ne!(run(7, 1, TIME), run(8, 1, TIME));
+    // A persistent node, a container, and one with a time-to-live of 5 s.
+    for none in [0, i64::MIN, 0xff00_0000_0000_1388_u64.cast_signed()] {
+        assert_eq!(run(none, 1, TIME), run(0, 2, TIME));
+        assert_ne!(run(none, 1, 0), run(none, 2, 0));
+    }
+}
+
+#[test]
 fn enabled_follows_what_the_record_says_and_is_not_added() {
     let style = Style {
         write_enabled: true,
@@ -233,6 +269,7 @@ fn enabled_follows_what_the_record_says_and_is_not_added() {
     let origin = Origin {
         node: "i",
         czxid: 1,
+        session: 0,
     };
     let read = decode(&service("s"), &origin, disabled.as_bytes()).unwrap();
     assert!(!read.instance().is_ready());
@@ -243,6 +280,7 @@ fn what_cannot_be_read_says_why() {
     let origin = Origin {
         node: "i",
         czxid: 1,
+        session: 0,
     };
     for (data, why) in [
         ("{not json", "key must be a string"),

@@ -46,7 +46,7 @@ impl CandidateNode {
     /// Reads which nodes are before it. What comes later stands behind it, so that a read that is late tells nothing wrong.
     pub(crate) async fn look(&self, op: &'static str) -> Result<NodeState> {
         let listed = async {
-            let client = self.session().client(op)?;
+            let client = self.session().client(op).await?;
             let candidates = client.list_children(self.keys.candidates());
             self.session().answer(op, candidates).await
         };
@@ -70,7 +70,7 @@ impl CandidateNode {
     /// Proves through a quorum that it is there: `Some` says why it is not.
     pub(crate) async fn check(&self, op: &'static str) -> Result<Option<Error>> {
         let checked = async {
-            let client = self.session().client(op)?;
+            let client = self.session().client(op).await?;
             let mut check = client.new_multi_writer();
             check
                 .add_check_version(&self.path, -1)

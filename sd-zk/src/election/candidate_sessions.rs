@@ -5,24 +5,24 @@
 //!
 //! A session is timed at the member of the ensemble that leads. A member that follows answers its clients' signs of life by itself, and
 //! passes them on when it is next pinged. So the answer to a confirmation proves only the signs of life at least a quarter of the time-out
-//! before it. A candidate that joins an old session has none of its own by then. Therefore each session gives some by itself.
+//! before it. A candidate that joins an old session has none of its own by then. Therefore each session gives some by itself, by a task
+//! on the runtime of the candidate that first joined. When that runtime ends, so does the session: its candidates could not be believed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::client::Client;
+use crate::client::session::Session;
+use crate::election::keys::history;
+use crate::election::token_domain;
+use sd_backend::CloseSignal;
 use sd_core::clock::{Clock, Moment};
 use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result};
 use tokio::sync::OnceCell;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
-use zookeeper_client as zk;
-
-use crate::client::Client;
-use crate::client::session::Session;
-use crate::election::keys::history;
-use crate::election::token_domain;
 
 const OP: &str = "zk: keep session";
 /// Signs of life in each time-out.
@@ -129,7 +129,8 @@ impl CandidateSessions {
 
     fn begin(&self, client: Arc<Client>, session: Session, made: Moment) -> Arc<CandidateSession> {
         let signs = Arc::<Mutex<Signs>>::default();
-        let keeping = keep(session.clone(), Arc::clone(&self.clock), Arc::clone(&signs));
+        let kept = Kept(session.clone());
+        let keeping = keep(kept, Arc::clone(&self.clock), Arc::clone(&signs));
         Arc::new(CandidateSession {
             session,
             made,
@@ -169,23 +170,9 @@ impl CandidateSession {
 }
 
 impl CandidateSession {
-    /// `Closed` if the registry is.
-    pub(crate) fn check_open(&self, op: &'static str) -> Result<()> {
-        self.client.check_open(op)
-    }
-
-    /// Returns when the registry is closed. Cancel-safe.
-    pub(crate) async fn closed(&self, op: &'static str) -> Error {
-        self.client.closed(op).await
-    }
-
-    /// Returns when there is a connection, or never will be. Cancel-safe.
-    pub(crate) async fn connected(&self) {
-        let mut states = self.session.states();
-        let mut state = states.peek_state();
-        while state == zk::SessionState::Disconnected {
-            state = states.changed().await;
-        }
+    /// Whether the registry is closed.
+    pub(crate) fn signal(&self) -> &CloseSignal {
+        &self.client.signal
     }
 
     /// The error of a request. If there is no connection, that is why no answer came in time.
@@ -193,14 +180,13 @@ impl CandidateSession {
     /// A server that has lost its data turns away clients that have seen more than it has, and does not say that the session is gone. In
     /// that case another session finds it out, and this one ends.
     pub(crate) async fn explained(&self, error: Error) -> Error {
-        let is_connected = self.session.states().peek_state() == zk::SessionState::SyncConnected;
-        if error.kind() != ErrorKind::Timeout || is_connected {
+        if error.kind() != ErrorKind::Timeout || self.session.is_connected() {
             return error;
         }
         let op = error.op();
         if self.has_lost_its_history(op).await {
             self.session.end("the server has lost its data");
-            return self.session.client(op).err().unwrap_or(error);
+            return self.session.loss(op);
         }
         Error::new(ErrorKind::Unavailable, op).with_source(error)
     }
@@ -231,13 +217,24 @@ impl Signs {
     }
 }
 
+/// A session that gives signs of life, which ends with this.
+struct Kept(Session);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0
+            .end("the runtime that gave its signs of life has ended");
+    }
+}
+
 /// Gives signs of life until the session ends.
-async fn keep(session: Session, clock: Arc<dyn Clock>, signs: Arc<Mutex<Signs>>) {
+async fn keep(kept: Kept, clock: Arc<dyn Clock>, signs: Arc<Mutex<Signs>>) {
+    let session = &kept.0;
     while !session.has_ended() {
         sleep(session.timeout() / SIGNS).await;
         let sent = clock.now();
         let asked = async {
-            let client = session.client(OP)?;
+            let client = session.client(OP).await?;
             session.call(OP, client.check_stat("/")).await
         };
         if asked.await.is_ok() {
@@ -249,9 +246,47 @@ async fn keep(session: Session, clock: Arc<dyn Clock>, signs: Arc<Mutex<Signs>>)
 
 #[cfg(test)]
 mod tests {
+    use sd_core::clock::BootClock;
+    use sd_testing::required_env;
+    use tokio::runtime::{Builder, Runtime};
+
     use super::*;
+    use crate::config::ZkConfig;
 
     const TIMEOUT: Duration = Duration::from_secs(10);
+
+    fn runtime() -> Runtime {
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(1).enable_all().build().unwrap()
+    }
+
+    /// Two runtimes may need a session at the same moment. Then one makes it, and the other one gives its signs of life.
+    #[test]
+    #[ignore = "needs zk: cargo xtask test --backend zk"]
+    fn a_session_ends_with_the_runtime_that_gives_its_signs_of_life() {
+        let config = ZkConfig::new([required_env("SD_TEST_ZK").unwrap()]);
+        let shared = Arc::new(Client::new(config.checked().unwrap()));
+        let sessions = CandidateSessions::new(Arc::clone(&shared), Arc::new(BootClock));
+        let (first, second) = (runtime(), runtime());
+        let client = shared.sibling(TIMEOUT);
+        first.block_on(client.session("test")).unwrap();
+        let slot = Slot {
+            client,
+            wanted_since: None,
+            current: None,
+        };
+        lock(&sessions.by_timeout).insert(TIMEOUT, slot);
+        let joined = second.block_on(sessions.get("test", TIMEOUT)).unwrap();
+        assert!(!joined.session.has_ended());
+        drop(second);
+        let lost = joined.session.loss("test").report().to_string();
+        assert!(
+            joined.session.has_ended() && lost.contains("signs of life"),
+            "{lost}"
+        );
+        let next = first.block_on(sessions.get("test", TIMEOUT)).unwrap();
+        assert_ne!(next.session.id(), joined.session.id());
+    }
 
     #[test]
     fn a_sign_of_life_is_proven_by_what_is_sent_a_quarter_of_the_time_out_after_its_answer() {

@@ -43,7 +43,7 @@ impl DeletionWatch {
         let session = candidate.session();
         // From before the watches on.
         let states = session.states();
-        let client = session.client(op)?;
+        let client = session.client(op).await?;
         // Not a look whether they exist: one for a node that does not would stay at the server.
         let own = session.answer(op, client.get_and_watch_data(&candidate.path));
         let before = async {

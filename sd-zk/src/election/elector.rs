@@ -127,7 +127,7 @@ impl ZkElector {
     ) -> Result<Option<Made>> {
         let mut found = None;
         for node in nodes_of(op, session, participation).await? {
-            let client = session.client(op)?;
+            let client = session.client(op).await?;
             let path = participation.keys.candidate(&node);
             let Some(stat) = session.call(op, client.check_stat(&path)).await? else {
                 continue;
@@ -154,7 +154,7 @@ impl ZkElector {
         let prefix = keys.candidate(&participation.node_prefix);
         let options = zk::CreateMode::EphemeralSequential.with_acls(acls);
         for _ in 0..MOST_ROUNDS {
-            let client = session.client(op)?;
+            let client = session.client(op).await?;
             // ZooKeeper carries them out in this order.
             let created = session.answer(op, client.create(&prefix, &ticket.value, &options));
             let listed = session.answer(op, client.list_children(keys.candidates()));
@@ -240,7 +240,7 @@ async fn nodes_of(
     session: &Session,
     participation: &Participation,
 ) -> Result<Vec<String>> {
-    let client = session.client(op)?;
+    let client = session.client(op).await?;
     // An attempt may have been made over a connection to another member, of which this one has not heard yet.
     let synced = session.answer(op, client.sync("/"));
     let nodes = session.answer(op, client.list_children(participation.keys.candidates()));
@@ -255,7 +255,7 @@ async fn nodes_of(
 
 /// Deletes a node, which may be gone already.
 async fn delete(op: &'static str, session: &Session, path: &str) -> Result<()> {
-    let client = session.client(op)?;
+    let client = session.client(op).await?;
     match session.answer(op, client.delete(path, None)).await? {
         Ok(()) | Err(zk::Error::NoNode) => Ok(()),
         Err(error) => Err(translate(op, error)),
@@ -269,13 +269,13 @@ impl Elector for ZkElector {
     }
 
     async fn safety(&self) -> Result<Safety> {
-        self.shared.check_open("zk: safety")?;
+        self.shared.signal.check_open("zk: safety")?;
         Ok(safety())
     }
 
     async fn join(&self, ticket: &Ticket) -> Result<Box<dyn Entry>> {
         const OP: &str = "zk: join election";
-        self.shared.check_open(OP)?;
+        self.shared.signal.check_open(OP)?;
         ticket.check(&self.limits)?;
         let joining = async {
             match self.enter(OP, ticket).await {
@@ -286,17 +286,14 @@ impl Elector for ZkElector {
                 entered => entered,
             }
         };
-        tokio::select! {
-            biased;
-            closed = self.shared.closed(OP) => Err(closed),
-            entry = joining => Ok(Box::new(entry?)),
-        }
+        let entry = self.shared.signal.unless_closed(OP, joining).await?;
+        Ok(Box::new(entry))
     }
 
     /// Deletes our node, which tells the next candidate. A ticket that this elector did not begin has none.
     async fn leave(&self, ticket: &Ticket) -> Result<()> {
         const OP: &str = "zk: leave election";
-        self.shared.check_open(OP)?;
+        self.shared.signal.check_open(OP)?;
         let Some(participation) = self.participations.find(ticket) else {
             return Ok(());
         };
@@ -314,11 +311,7 @@ impl Elector for ZkElector {
                 left => left,
             }
         };
-        tokio::select! {
-            biased;
-            closed = self.shared.closed(OP) => return Err(closed),
-            left = leaving => left?,
-        }
+        self.shared.signal.unless_closed(OP, leaving).await?;
         self.participations.end(ticket);
         Ok(())
     }

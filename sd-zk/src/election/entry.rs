@@ -7,14 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sd_backend::TermRecorder;
+use sd_backend::{Borrowed, LastRead, TermRecorder};
 use sd_core::clock::Clock;
 use sd_core::port::{
     Confirmation, CountsFrom, Entry, Limits, Predecessor, Standing, Ticket, check_value,
 };
-use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result};
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use zookeeper_client as zk;
 
@@ -38,18 +36,10 @@ pub(crate) struct ZkEntry {
     clock: Arc<dyn Clock>,
     limits: Limits,
     term: Option<TermRecorder>,
-    known: watch::Sender<Known>,
+    /// Where the entry stands.
+    known: LastRead<NodeState>,
     /// Taken out by the call that waits on it.
     deletions: Mutex<Option<DeletionWatch>>,
-}
-
-/// Where an entry stood when that was last read.
-#[derive(Debug, Default)]
-struct Known {
-    /// `None` if it may have changed.
-    state: Option<NodeState>,
-    /// Counts how often that happened: the result of a read that began before the last time is not kept.
-    generation: u64,
 }
 
 impl ZkEntry {
@@ -69,53 +59,14 @@ impl ZkEntry {
             participation,
             clock,
             limits,
-            known: watch::Sender::default(),
+            known: LastRead::default(),
             deletions: Mutex::default(),
         }
     }
 
-    /// Where the entry stands, read if that is not known, and the generation of that knowledge.
-    async fn state(&self, op: &'static str) -> Result<(NodeState, u64)> {
-        let (state, generation) = {
-            let known = self.known.borrow();
-            (known.state.clone(), known.generation)
-        };
-        if let Some(state) = state {
-            return Ok((state, generation));
-        }
-        let state = self.candidate.look(op).await?;
-        self.known.send_if_modified(|known| {
-            if known.generation == generation {
-                known.state = Some(state.clone());
-            }
-            false
-        });
-        Ok((state, generation))
-    }
-
-    /// Makes a call that waits read again where the entry stands.
-    fn invalidate(&self) {
-        self.note(None);
-    }
-
-    /// Takes it that the entry stands there. What a read says that began before is not kept.
-    fn note(&self, state: Option<NodeState>) {
-        self.known.send_modify(|known| {
-            known.state = state;
-            known.generation += 1;
-        });
-    }
-
-    /// Returns when what was known in this generation is no longer. Cancel-safe.
-    async fn invalidated(&self, generation: u64) {
-        let mut known = self.known.subscribe();
-        // Cannot fail: `self` holds the sender.
-        let _ = known.wait_for(|known| known.generation != generation).await;
-    }
-
     /// The entry is gone for good. Those who wait are told.
     fn lose(&self, why: Error) -> Error {
-        self.note(Some(NodeState::Gone(why.clone())));
+        self.known.set(NodeState::Gone(why.clone()));
         why
     }
 
@@ -146,9 +97,10 @@ impl ZkEntry {
         seen: Option<&Standing>,
     ) -> Result<Standing> {
         loop {
-            let (state, generation) = self.state(op).await?;
+            let look = self.candidate.look(op);
+            let (state, generation) = self.known.get_or_read(look).await?;
             let Some(standing) = self.tell(&state).await? else {
-                self.invalidate();
+                self.known.invalidate();
                 continue;
             };
             if !seen.is_some_and(|seen| seen.is_same(&standing)) {
@@ -164,20 +116,20 @@ impl ZkEntry {
                 tokio::select! {
                     woken = watch.woken(&self.candidate, op) => match woken? {
                         // Unless a confirmation has just found something else.
-                        Woken::First if self.known.borrow().generation == generation => {
-                            self.note(Some(NodeState::First));
+                        Woken::First if self.known.still_holds(generation) => {
+                            self.known.set(NodeState::First);
                         }
                         Woken::First | Woken::Unsure => {
                             *deletions = None;
-                            self.invalidate();
+                            self.known.invalidate();
                         }
                     },
-                    () = self.invalidated(generation) => {}
+                    () = self.known.invalidated(generation) => {}
                 }
             } else {
                 *deletions = DeletionWatch::open(&self.candidate, op, ahead).await?;
                 if deletions.is_none() {
-                    self.invalidate();
+                    self.known.invalidate();
                 }
             }
         }
@@ -197,9 +149,9 @@ impl ZkEntry {
                 told => return told,
             };
             *deletions = None;
-            self.invalidate();
+            self.known.invalidate();
             let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + BACK_WITHIN);
-            let back = timeout_at(give_up_at, self.candidate.session.connected());
+            let back = timeout_at(give_up_at, self.candidate.session().connected());
             if back.await.is_err() || Instant::now() >= give_up_at {
                 return Err(error);
             }
@@ -213,17 +165,15 @@ impl ZkEntry {
         deletions: &mut Option<DeletionWatch>,
         seen: Option<&Standing>,
     ) -> Result<Standing> {
-        let standing = tokio::select! {
-            biased;
-            closed = self.candidate.session.closed(op) => return Err(closed),
-            standing = self.next_standing_over_gaps(op, deletions, seen) => standing,
-        };
+        let signal = self.candidate.session.signal();
+        let standing = self.next_standing_over_gaps(op, deletions, seen);
+        let standing = signal.unless_closed(op, standing).await;
         match self.candidate.unless_lost(standing).await? {
             Ok(standing) => Ok(standing),
             Err(lost) => {
                 let gone = Standing::Gone(self.lose(lost));
                 if seen.is_some_and(|seen| seen.is_same(&gone)) {
-                    return Err(self.candidate.session.closed(op).await);
+                    return Err(signal.closed(op).await);
                 }
                 Ok(gone)
             }
@@ -232,9 +182,9 @@ impl ZkEntry {
 
     /// What the registry says before anything is asked of the server.
     fn check_usable(&self, op: &'static str) -> Result<()> {
-        self.candidate.session.check_open(op)?;
-        match &self.known.borrow().state {
-            Some(NodeState::Gone(why)) => Err(why.clone()),
+        self.candidate.session.signal().check_open(op)?;
+        match self.known.value() {
+            Some(NodeState::Gone(why)) => Err(why),
             _ => Ok(()),
         }
     }
@@ -245,7 +195,7 @@ impl ZkEntry {
         let (session, acls) = (self.candidate.session(), self.candidate.acls);
         let path = self.candidate.keys.value(&self.candidate.node);
         let failed = |error| translate(op, error);
-        let client = session.client(op)?;
+        let client = session.client(op).await?;
         let mut write = client.new_multi_writer();
         write
             .add_check_version(&self.candidate.path, -1)
@@ -289,16 +239,16 @@ enum Written {
 impl Entry for ZkEntry {
     async fn standing(&self, seen: Option<&Standing>) -> Result<Standing> {
         const OP: &str = "zk: standing";
-        self.candidate.session.check_open(OP)?;
+        self.candidate.session.signal().check_open(OP)?;
         if seen.is_none() {
-            self.invalidate();
+            self.known.invalidate();
         }
         let mut deletions = Borrowed::from(&self.deletions);
         let standing = self.standing_unless_closed(OP, &mut deletions.item, seen);
         let standing = standing.await;
         if standing.is_err() {
             deletions.item = None;
-            self.invalidate();
+            self.known.invalidate();
         }
         standing
     }
@@ -308,12 +258,8 @@ impl Entry for ZkEntry {
         self.check_usable(OP)?;
         let session = &self.candidate.session;
         let sent = self.clock.now();
-        let checked = tokio::select! {
-            biased;
-            closed = session.closed(OP) => return Err(closed),
-            checked = self.candidate.check(OP) => checked?,
-        };
-        if let Some(loss) = checked {
+        let checked = self.candidate.check(OP);
+        if let Some(loss) = session.signal().unless_closed(OP, checked).await? {
             return Err(self.lose(loss));
         }
         let counts_from = CountsFrom::EarlierSend(session.proven(sent));
@@ -347,23 +293,4 @@ impl Entry for ZkEntry {
 
 fn is_unreachable(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
-}
-
-/// A watch that goes back to where it was when the call that waits on it is dropped.
-struct Borrowed<'a> {
-    item: Option<DeletionWatch>,
-    home: &'a Mutex<Option<DeletionWatch>>,
-}
-
-impl<'a> From<&'a Mutex<Option<DeletionWatch>>> for Borrowed<'a> {
-    fn from(home: &'a Mutex<Option<DeletionWatch>>) -> Self {
-        let item = lock(home).take();
-        Self { item, home }
-    }
-}
-
-impl Drop for Borrowed<'_> {
-    fn drop(&mut self) {
-        *lock(self.home) = self.item.take();
-    }
 }

@@ -1,5 +1,6 @@
 //! Writes to ZooKeeper that only the current leader can make.
 
+use sd_backend::backend_of;
 use sd_core::port::CandidateId;
 use sd_core::{ElectionName, Error, ErrorKind, FencingToken, Registry, Result};
 use zookeeper_client as zk;
@@ -27,11 +28,7 @@ pub async fn leads(
     token: &FencingToken,
 ) -> Result<String> {
     const OP: &str = "zk: guard write";
-    let backend: &ZkBackend = registry.backend_as().ok_or_else(|| {
-        let other = registry.backend().name();
-        let why = format!("this registry is over {other}: open it with sd_zk::connect");
-        Error::invalid_input(OP, why)
-    })?;
+    let backend: &ZkBackend = backend_of(OP, registry, "sd_zk::connect")?;
     let keys = ElectionKeys::new(&backend.client.config().election_prefix, name);
     let find = async |session: Session| find(&session, OP, &keys, id, token).await;
     let found = backend.client.read(OP, find).await.map_err(for_readers)?;
@@ -52,7 +49,7 @@ async fn find(
     id: CandidateId,
     token: &FencingToken,
 ) -> Result<Option<String>> {
-    let client = session.client(op)?;
+    let client = session.client(op).await?;
     // This session may be at another member than the candidate's, which has not heard of it yet.
     let synced = session.answer(op, client.sync("/"));
     let nodes = session.answer(op, client.list_children(keys.candidates()));

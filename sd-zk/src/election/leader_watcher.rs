@@ -49,7 +49,7 @@ impl ZkLeaderWatcher {
         clock: Arc<dyn Clock>,
         keys: ElectionKeys,
     ) -> Result<Self> {
-        client.check_open(OP)?;
+        client.signal.check_open(OP)?;
         let session = client.session(OP).await?;
         let mut watcher = Self {
             states: session.states(),
@@ -64,7 +64,8 @@ impl ZkLeaderWatcher {
             first: None,
         };
         let as_of = watcher.clock.now();
-        let client = watcher.session.client(OP).map_err(for_readers)?;
+        let client = watcher.session.client(OP).await;
+        let client = client.map_err(for_readers)?;
         // What follows is read from the member that this session is at, which may be late.
         let synced = watcher.session.call(OP, client.sync("/")).await;
         synced.map_err(for_readers)?;
@@ -76,7 +77,7 @@ impl ZkLeaderWatcher {
 
     /// Reads who leads, and watches what that depends on.
     async fn read(&mut self) -> Result<Option<Leader>> {
-        let client = self.session.client(OP)?;
+        let client = self.session.client(OP).await?;
         self.watches.clear();
         let mut armed = Vec::new();
         let leader = loop {
@@ -102,17 +103,19 @@ impl ZkLeaderWatcher {
                 break None;
             };
             let (path, value_path) = (self.keys.candidate(node), self.keys.value(node));
-            let own = self.session.answer(OP, client.get_data(&path));
+            let own = self.session.answer(OP, client.get_and_watch_data(&path));
             let looked = client.check_and_watch_stat(&value_path);
             let proclaimed = self.session.call(OP, looked);
             let value = self.session.answer(OP, client.get_data(&value_path));
             let (own, (_, watcher), value) = tokio::try_join!(own, proclaimed, value)?;
-            let (own, stat) = match own {
+            let (own, stat, changed) = match own {
                 Ok(own) => own,
                 // It left meanwhile.
                 Err(zk::Error::NoNode) => continue,
                 Err(error) => return Err(translate(OP, error)),
             };
+            // Curator and we leave it as it is, but others may not.
+            armed.push(event(changed));
             armed.push(event(watcher));
             let value = match value {
                 Ok((value, _)) => value,
@@ -167,7 +170,7 @@ impl ZkLeaderWatcher {
         let leader = match woken {
             Woken::Changed => self.read().await?,
             Woken::Quiet => {
-                let client = self.session.client(OP)?;
+                let client = self.session.client(OP).await?;
                 let look = client.check_stat(self.keys.candidates());
                 self.session.call(OP, look).await?;
                 self.told.clone()
@@ -196,11 +199,8 @@ fn event(watcher: zk::OneshotWatcher) -> Event {
 impl LeaderWatcher for ZkLeaderWatcher {
     async fn next(&mut self) -> Result<LeaderFeed> {
         let client = Arc::clone(&self.client);
-        tokio::select! {
-            biased;
-            closed = client.closed(OP) => Err(closed),
-            told = self.ask() => told.map_err(for_readers),
-        }
+        let told = client.signal.unless_closed(OP, self.ask()).await;
+        told.map_err(for_readers)
     }
 
     fn silence_limit(&self) -> Duration {

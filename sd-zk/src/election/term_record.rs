@@ -37,7 +37,7 @@ async fn write(
 ) -> Result<bool> {
     let (session, term) = (candidate.session(), candidate.keys.term());
     let failed = |error| translate(op, error);
-    let client = session.client(op)?;
+    let client = session.client(op).await?;
     let mut write = client.new_multi_writer();
     write
         .add_check_version(&candidate.path, -1)
@@ -78,7 +78,7 @@ pub(crate) async fn end(session: &Session, keys: &ElectionKeys, node: &str) -> R
         return Ok(false);
     };
     let failed = |error| translate(OP, error);
-    let client = session.client(OP)?;
+    let client = session.client(OP).await?;
     let mut write = client.new_multi_writer();
     write
         .add_set_data(keys.term(), &ended, Some(version))
@@ -100,7 +100,7 @@ pub(crate) async fn end(session: &Session, keys: &ElectionKeys, node: &str) -> R
 
 /// The record and its version.
 async fn read(session: &Session, op: &'static str, term: &str) -> Result<Option<(Vec<u8>, i32)>> {
-    let client = session.client(op)?;
+    let client = session.client(op).await?;
     match session.answer(op, client.get_data(term)).await? {
         Ok((data, stat)) => Ok(Some((data, stat.version))),
         Err(zk::Error::NoNode) => Ok(None),

@@ -27,7 +27,7 @@ pub(crate) async fn ensure(
             return Ok(name);
         }
         let name = format!("{:016x}", fastrand::u64(..));
-        let client = session.client(op)?;
+        let client = session.client(op).await?;
         let created = client.create(node, name.as_bytes(), &options);
         match session.answer(op, created).await? {
             Ok(_) => return Ok(name.into()),
@@ -51,7 +51,7 @@ pub(crate) async fn find(
     op: &'static str,
     node: &str,
 ) -> Result<Option<Arc<str>>> {
-    let client = session.client(op)?;
+    let client = session.client(op).await?;
     match session.answer(op, client.get_data(node)).await? {
         Ok((name, _)) => Ok(Some(String::from_utf8_lossy(&name).into())),
         Err(zk::Error::NoNode) => Ok(None),

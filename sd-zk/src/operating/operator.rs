@@ -6,14 +6,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use sd_backend::Record;
 use sd_core::port::{Operator, check_run, no_such_record};
 use sd_core::{Error, ErrorKind, Override, RecordId, Result};
 use zookeeper_client as zk;
 
 use crate::client::Client;
 use crate::client::error::{for_readers, translate};
-use crate::codec::{Layout, Record, set_override};
-use crate::writing::records::{Found, MOST_ROUNDS, Records, changes_too_fast};
+use crate::codec::{Layout, set_override};
+use crate::writing::records::{Found, MOST_ROUNDS, Records, changes_too_fast, check_size};
 
 /// Changes records of other processes at one ensemble.
 #[derive(Debug)]
@@ -53,7 +54,7 @@ impl Operator for ZkOperator {
             None => "zk: clear override",
         };
         let session = self.client.session(op).await.map_err(for_readers)?;
-        let client = session.client(op).map_err(for_readers)?;
+        let client = session.client(op).await.map_err(for_readers)?;
         let records = Records {
             session: &session,
             layout: &self.layout,
@@ -73,6 +74,7 @@ impl Operator for ZkOperator {
             if data == found.data {
                 return Ok(());
             }
+            check_size(op, &found.path, &data)?;
             let version = Some(found.stat.version);
             let writing = client.set_data(&found.path, &data, version);
             let written = session.answer(op, writing).await.map_err(for_readers)?;

@@ -24,7 +24,7 @@ pub(crate) async fn read_service(
     service: &ServiceName,
 ) -> Result<ServiceSet> {
     let folder = layout.folder(service);
-    let client = session.client(op)?;
+    let client = session.client(op).await?;
     let mut set = ServiceSet::new(service.clone(), folder.clone());
     let (synced, found) = tokio::join!(
         session.call(op, client.sync(&folder)),
@@ -69,7 +69,7 @@ pub(crate) async fn read_services(
     op: &'static str,
 ) -> Result<ServiceList> {
     let root = layout.root();
-    let client = session.client(op)?;
+    let client = session.client(op).await?;
     let (synced, found) = tokio::join!(
         session.call(op, client.sync(root)),
         session.answer(op, client.list_children(root)),

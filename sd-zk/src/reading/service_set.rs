@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use sd_backend::Record;
 use sd_core::clock::Moment;
 use sd_core::{
     Error, ErrorKind, Instance, InstanceId, Result, Revision, ServiceName, Skipped, Snapshot, brief,
 };
 use zookeeper_client::Stat;
 
-use crate::codec::{Origin, Record, decode};
+use crate::codec::{Origin, decode};
 
 /// The records of one service. Unchanged instances stay the same `Arc`, so that comparing sets is cheap.
 #[derive(Debug)]
@@ -58,6 +59,7 @@ impl ServiceSet {
         let origin = Origin {
             node,
             czxid: stat.czxid,
+            session: stat.ephemeral_owner,
         };
         match decode(&self.service, &origin, data) {
             Ok(Record::Live(instance)) => self.insert(node, instance, stat.czxid, known),

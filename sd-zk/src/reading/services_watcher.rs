@@ -81,16 +81,16 @@ impl ZkServicesWatcher {
             last: None,
             look_at: Instant::now() + LOOK_EVERY,
         };
-        watcher.list(true)?;
+        watcher.list(true);
         Ok(watcher)
     }
 
-    fn list(&mut self, syncs: bool) -> Result<()> {
+    fn list(&mut self, syncs: bool) {
         let (session, root) = (self.session.clone(), self.root.clone());
-        let client = session.client(OP)?;
         self.is_listing = true;
         self.under_way.push(Box::pin(async move {
             let listed = async {
+                let client = session.client(OP).await?;
                 if syncs {
                     session.call(OP, client.sync(&root)).await?;
                 }
@@ -111,38 +111,36 @@ impl ZkServicesWatcher {
             };
             Told::Root(listed.await)
         }));
-        Ok(())
     }
 
     /// Begins looks into folders while there is room for them.
-    fn look_more(&mut self) -> Result<()> {
+    fn look_more(&mut self) {
         while self.looking < AT_ONCE
             && let Some(service) = self.unread.pop_front()
         {
-            self.look_into(service)?;
+            self.look_into(service);
         }
-        Ok(())
     }
 
     /// Looks whether a service has records, and watches that.
-    fn look_into(&mut self, service: ServiceName) -> Result<()> {
+    fn look_into(&mut self, service: ServiceName) {
         let session = self.session.clone();
-        let client = session.client(OP)?;
         let folder = format!("{}/{}", self.root, node_name(service.as_str()));
         self.looking += 1;
         self.under_way.push(Box::pin(async move {
-            let looked = match session
-                .answer(OP, client.list_and_watch_children(&folder))
-                .await
-            {
-                Ok(Ok((nodes, watch))) => Ok(Some((!nodes.is_empty(), watch))),
-                Ok(Err(zk::Error::NoNode)) => Ok(None),
-                Ok(Err(error)) => Err(translate(OP, error)),
-                Err(error) => Err(error),
+            let looked = async {
+                let client = session.client(OP).await?;
+                match session
+                    .answer(OP, client.list_and_watch_children(&folder))
+                    .await?
+                {
+                    Ok((nodes, watch)) => Ok(Some((!nodes.is_empty(), watch))),
+                    Err(zk::Error::NoNode) => Ok(None),
+                    Err(error) => Err(translate(OP, error)),
+                }
             };
-            Told::Service(service, looked)
+            Told::Service(service, looked.await)
         }));
-        Ok(())
     }
 
     fn take(&mut self, told: Told) -> Result<()> {
@@ -169,7 +167,7 @@ impl ZkServicesWatcher {
             }
             Told::RootChanged(event) => {
                 event?;
-                self.list(false)?;
+                self.list(false);
             }
             Told::Service(service, looked) => {
                 self.looking -= 1;
@@ -224,13 +222,13 @@ impl ZkServicesWatcher {
 
     async fn advance(&mut self) -> Result<Vec<ServiceName>> {
         loop {
-            self.look_more()?;
+            self.look_more();
             if self.is_settled() && self.last.as_ref() != Some(&self.listed()) {
                 return Ok(self.tell());
             }
             tokio::select! {
                 biased;
-                closed = self.client.closed(OP) => return Err(closed),
+                closed = self.client.signal.closed(OP) => return Err(closed),
                 lost = self.session.ended(OP) => return Err(lost),
                 state = self.connection.changed() => if state == SessionState::Disconnected {
                     return Err(Error::new(ErrorKind::Unavailable, OP)
@@ -247,10 +245,12 @@ impl ZkServicesWatcher {
                 () = sleep_until(self.look_at) => {
                     self.look_at = Instant::now() + LOOK_EVERY;
                     let (session, root) = (self.session.clone(), self.root.clone());
-                    let client = session.client(OP)?;
                     self.under_way.push(Box::pin(async move {
-                        let looked = session.call(OP, client.check_stat(&root)).await;
-                        Told::Looked(looked.map(drop))
+                        let looked = async {
+                            let client = session.client(OP).await?;
+                            session.call(OP, client.check_stat(&root)).await.map(drop)
+                        };
+                        Told::Looked(looked.await)
                     }));
                 }
             }

@@ -66,6 +66,8 @@ pub(crate) struct ZkWatcher {
     has_told: bool,
     look_at: Instant,
     is_looking: bool,
+    /// Whether a look was answered since something was told.
+    has_looked: bool,
     /// When changes that were not told must be, although more arrive.
     tell_by: Option<Instant>,
 }
@@ -131,20 +133,21 @@ impl ZkWatcher {
             has_told: false,
             look_at: Instant::now() + LOOK_EVERY,
             is_looking: false,
+            has_looked: false,
             tell_by: None,
         };
-        watcher.list()?;
+        watcher.list();
         Ok(watcher)
     }
 
     /// Reads the folder again, and watches it.
-    fn list(&mut self) -> Result<()> {
+    fn list(&mut self) {
         let (session, folder) = (self.session.clone(), self.folder.clone());
-        let client = session.client(OP)?;
         let syncs = !self.has_told;
         self.is_listing = true;
         self.requests.push(Box::pin(async move {
             let listed = async {
+                let client = session.client(OP).await?;
                 if syncs {
                     session.call(OP, client.sync(&folder)).await?;
                 }
@@ -165,43 +168,44 @@ impl ZkWatcher {
             };
             Told::Listed(listed.await)
         }));
-        Ok(())
     }
 
     /// Begins reads of nodes while there is room for them.
-    fn read_more(&mut self) -> Result<()> {
+    fn read_more(&mut self) {
         while self.reading < AT_ONCE
             && let Some(node) = self.unread.pop_front()
         {
             let session = self.session.clone();
-            let client = session.client(OP)?;
             let path = format!("{}/{node}", self.folder);
             self.reading += 1;
             self.requests.push(Box::pin(async move {
-                let read = session.answer(OP, client.get_and_watch_data(&path)).await;
-                let read = read.and_then(|read| match read {
-                    Ok(read) => Ok(Some(read)),
-                    Err(zk::Error::NoNode) => Ok(None),
-                    Err(error) => Err(translate(OP, error)),
-                });
-                Told::Read(node, read)
+                let read = async {
+                    let client = session.client(OP).await?;
+                    match session.answer(OP, client.get_and_watch_data(&path)).await? {
+                        Ok(read) => Ok(Some(read)),
+                        Err(zk::Error::NoNode) => Ok(None),
+                        Err(error) => Err(translate(OP, error)),
+                    }
+                };
+                Told::Read(node, read.await)
             }));
         }
-        Ok(())
     }
 
     /// Asks how the folder is.
-    fn look(&mut self) -> Result<()> {
+    fn look(&mut self) {
         let (session, folder) = (self.session.clone(), self.folder.clone());
-        let client = session.client(OP)?;
         self.is_looking = true;
         self.requests.push(Box::pin(async move {
-            let synced = client.sync(&folder);
-            let looked = client.check_stat(&folder);
-            let (synced, looked) = tokio::join!(session.call(OP, synced), session.call(OP, looked));
-            Told::Looked(synced.and(looked))
+            let looked = async {
+                let client = session.client(OP).await?;
+                let synced = session.call(OP, client.sync(&folder));
+                let looked = session.call(OP, client.check_stat(&folder));
+                let (synced, looked) = tokio::join!(synced, looked);
+                synced.and(looked)
+            };
+            Told::Looked(looked.await)
         }));
-        Ok(())
     }
 
     fn take(&mut self, told: Told) -> Result<()> {
@@ -213,7 +217,8 @@ impl ZkWatcher {
             }
             Told::Folder(event) => {
                 event?;
-                self.list()
+                self.list();
+                Ok(())
             }
             Told::Node(node, event) => {
                 self.take_event(&node, event?.event_type);
@@ -222,6 +227,7 @@ impl ZkWatcher {
             Told::Looked(stat) => {
                 self.is_looking = false;
                 let pzxid = stat?.map(|stat| stat.pzxid);
+                self.has_looked = true;
                 if pzxid == self.pzxid {
                     return Ok(());
                 }
@@ -360,8 +366,15 @@ impl ZkWatcher {
             settled
         };
         if !tells {
-            return Ok(None);
+            // Not as long as something is being read: what it finds may be a set.
+            let is_unchanged = self.has_told && settled && !self.set.is_changed();
+            let is_alive = is_unchanged && std::mem::take(&mut self.has_looked);
+            return Ok(is_alive.then(|| Feed::Alive {
+                revision: self.set.revision(self.session.id()),
+                as_of: self.clock.now(),
+            }));
         }
+        self.has_looked = false;
         self.tell_by = None;
         if settled {
             self.set.check_rights(OP)?;
@@ -376,10 +389,10 @@ impl ZkWatcher {
         loop {
             // All that is there is taken before a set is made of it.
             self.take_fired()?;
-            self.read_more()?;
+            self.read_more();
             while let Some(Some(told)) = self.requests.next().now_or_never() {
                 self.take(told)?;
-                self.read_more()?;
+                self.read_more();
             }
             if let Some(news) = self.news()? {
                 return Ok(news);
@@ -387,36 +400,28 @@ impl ZkWatcher {
             let tell_by = self.tell_by;
             tokio::select! {
                 biased;
-                closed = self.client.closed(OP) => return Err(closed),
+                closed = self.client.signal.closed(OP) => return Err(closed),
                 lost = self.session.ended(OP) => return Err(lost),
                 state = self.connection.changed() => match state {
                     SessionState::Disconnected => {
                         self.is_connected = false;
+                        self.has_looked = false;
                         return Ok(Feed::Degraded(Error::new(ErrorKind::Unavailable, OP)
                             .because("the connection to the server is lost")));
                     }
                     // Watches that have fired meanwhile are told first.
                     _ if !self.is_connected => {
                         self.is_connected = true;
-                        self.look()?;
+                        self.look();
                     }
                     _ => {}
                 },
                 Some(told) = self.watches.next() => self.take(told)?,
-                Some(told) = self.requests.next() => {
-                    let has_looked = matches!(told, Told::Looked(_));
-                    self.take(told)?;
-                    if has_looked && self.has_told && self.is_settled() && !self.set.is_changed() {
-                        return Ok(Feed::Alive {
-                            revision: self.set.revision(self.session.id()),
-                            as_of: self.clock.now(),
-                        });
-                    }
-                }
+                Some(told) = self.requests.next() => self.take(told)?,
                 () = sleep_until(self.look_at) => {
                     self.look_at = Instant::now() + LOOK_EVERY;
                     if self.is_connected && !self.is_looking {
-                        self.look()?;
+                        self.look();
                     }
                 }
                 () = until(tell_by) => {}
@@ -443,5 +448,34 @@ impl Watcher for ZkWatcher {
             return FIRST_WITHIN;
         }
         LOOK_EVERY + self.client.config().request_timeout * 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sd_testing::{LONG, required_env};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::config::ZkConfig;
+
+    /// As when the connection is back, and what its watches tell turns out to be no difference.
+    #[tokio::test]
+    #[ignore = "needs zk: cargo xtask test --backend zk"]
+    async fn a_feed_is_told_to_be_alive_as_soon_as_what_is_read_after_a_look_is_no_difference() {
+        let address = required_env("SD_TEST_ZK").unwrap();
+        let prefix = format!("/sd-test-{:016x}", fastrand::u64(..));
+        let backend = ZkBackend::new(ZkConfig::new([address]).with_prefix(prefix)).unwrap();
+        let service = ServiceName::new("s").unwrap();
+        let mut watcher = ZkWatcher::open(&backend, &service, None).await.unwrap();
+        let told = timeout(LONG, watcher.next()).await.unwrap().unwrap();
+        assert!(matches!(told, Feed::Set(_)), "{told:?}");
+        // So that no other look comes to its help.
+        watcher.look_at = Instant::now() + 10 * LONG;
+        watcher.list();
+        watcher.take(Told::Looked(Ok(None))).unwrap();
+        assert!(watcher.news().unwrap().is_none());
+        let told = timeout(LONG, watcher.next()).await.unwrap().unwrap();
+        assert!(matches!(told, Feed::Alive { .. }), "{told:?}");
     }
 }

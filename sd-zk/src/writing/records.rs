@@ -1,5 +1,6 @@
 //! The nodes of records: found, and removed on purpose unless they change meanwhile.
 
+use sd_backend::Record;
 use sd_core::{Error, ErrorKind, RecordId, Result};
 use zookeeper_client::{self as zk, Stat};
 
@@ -7,10 +8,12 @@ use crate::client::error::translate;
 use crate::client::session::Session;
 use crate::codec::names::node_name;
 use crate::codec::reception::protected_name;
-use crate::codec::{Layout, Origin, Place, Record, decode, mark_withdrawn};
+use crate::codec::{Layout, Origin, Place, decode, mark_withdrawn};
 
 /// How often a write starts over because the node changed between a read and the write.
 pub(crate) const MOST_ROUNDS: u32 = 5;
+/// What ZooKeeper takes in one request, by default, with room for all else in it. It hangs up at more.
+const MOST_WRITTEN_BYTES: usize = 1_000_000;
 /// How many digits the server appends to the name of a sequential node.
 const SEQUENCE_DIGITS: usize = 10;
 
@@ -35,7 +38,7 @@ pub(crate) struct Found {
 impl Records<'_> {
     /// Reads the node at a path, which is under the id of `record`.
     pub(crate) async fn read(&self, record: &RecordId, path: &str) -> Result<Option<Found>> {
-        let client = self.session.client(self.op)?;
+        let client = self.session.client(self.op).await?;
         let (data, stat) = match self.session.answer(self.op, client.get_data(path)).await? {
             Ok(read) => read,
             Err(zk::Error::NoNode) => return Ok(None),
@@ -45,6 +48,7 @@ impl Records<'_> {
         let origin = Origin {
             node,
             czxid: stat.czxid,
+            session: stat.ephemeral_owner,
         };
         Ok(Some(Found {
             stored: decode(&record.service, &origin, &data),
@@ -111,7 +115,7 @@ impl Records<'_> {
 
     /// The names of the nodes in a folder. `None` if there is no folder.
     pub(crate) async fn nodes(&self, folder: &str) -> Result<Option<Vec<String>>> {
-        let client = self.session.client(self.op)?;
+        let client = self.session.client(self.op).await?;
         match self
             .session
             .answer(self.op, client.list_children(folder))
@@ -126,11 +130,13 @@ impl Records<'_> {
     /// Deletes a node if it is as it was found. Readers learn that it goes on purpose, if its format has room for that: the mark and the
     /// deletion are one transaction, and the watches of readers tell the mark. Says whether it is gone.
     pub(crate) async fn remove(&self, found: &Found) -> Result<bool> {
-        let client = self.session.client(self.op)?;
+        let client = self.session.client(self.op).await?;
         let (path, version) = (found.path.as_str(), found.stat.version);
         let mut writer = client.new_multi_writer();
         let mut last = version;
-        if let Some(mark) = mark_withdrawn(&found.data) {
+        // What others have made too large is deleted all the same.
+        let mark = mark_withdrawn(&found.data);
+        if let Some(mark) = mark.filter(|mark| mark.len() <= MOST_WRITTEN_BYTES) {
             let added = writer.add_set_data(path, &mark, Some(version));
             added.map_err(|error| translate(self.op, error))?;
             last = version.wrapping_add(1);
@@ -148,6 +154,17 @@ impl Records<'_> {
             Err(error) => Err(translate(self.op, error)),
         }
     }
+}
+
+/// Checks that a node can be given this data, of which others may have added the most.
+pub(crate) fn check_size(op: &'static str, path: &str, data: &[u8]) -> Result<()> {
+    if data.len() <= MOST_WRITTEN_BYTES {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Rejected, op).because(format!(
+        "{path} would have {} bytes, of which ZooKeeper takes {MOST_WRITTEN_BYTES}: remove what other programs have added to it",
+        data.len()
+    )))
 }
 
 pub(crate) fn changes_too_fast(op: &'static str, record: &RecordId) -> Error {

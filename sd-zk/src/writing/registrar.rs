@@ -2,11 +2,13 @@
 //!
 //! A record is ours if it says our incarnation, or if its node is of a session in which this client wrote that id. Anything else under its
 //! id is another's and is never touched. ZooKeeper compares the version of a node, but not which node it is: one that was deleted and
-//! made again between a read and a write may have the same version. So each write follows a read at once.
+//! made again between a read and a write may have the same version. So each write follows a read at once, and a record that is being
+//! withdrawn is not written meanwhile.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use sd_backend::Owner;
 use sd_core::port::{Attempt, Limits, Registration};
 use sd_core::{Error, ErrorKind, Instance, RecordId, Registrar, Result};
 use zookeeper_client::{self as zk, CreateMode};
@@ -19,9 +21,9 @@ use crate::codec::reception::protected_name;
 use crate::codec::{Layout, Place};
 use crate::config::rules::SESSION_TIMEOUTS;
 use crate::writing::claims::Claims;
-use crate::writing::ownership::Owner;
-use crate::writing::records::{Found, MOST_ROUNDS, Records, changes_too_fast};
+use crate::writing::records::{Found, MOST_ROUNDS, Records, changes_too_fast, check_size};
 use crate::writing::registration::{Node, ZkRegistration};
+use crate::writing::withdrawals::Withdrawals;
 
 /// Far below what ZooKeeper takes in one request (1 MiB by default), and large enough for any sensible metadata.
 const MOST_RECORD_BYTES: usize = 64 * 1024;
@@ -33,15 +35,20 @@ pub(crate) struct ZkRegistrar {
     layout: Layout,
     limits: Limits,
     claims: Arc<Claims>,
+    withdrawals: Withdrawals,
 }
 
 impl ZkRegistrar {
     pub(crate) fn new(client: Arc<Client>, layout: Layout) -> Self {
+        let claims = Arc::<Claims>::default();
+        let withdrawals =
+            Withdrawals::new(Arc::clone(&client), layout.clone(), Arc::clone(&claims));
         Self {
+            withdrawals,
             client,
             layout,
             limits: Limits::new(SESSION_TIMEOUTS, MOST_RECORD_BYTES),
-            claims: Arc::default(),
+            claims,
         }
     }
 
@@ -53,7 +60,7 @@ impl ZkRegistrar {
         instance: &Instance,
     ) -> Result<Node> {
         let (op, session) = (records.op, records.session);
-        let client = session.client(op)?;
+        let client = session.client(op).await?;
         let data = self.layout.encode(op, instance)?;
         let options = CreateMode::Ephemeral.with_acls(self.client.acls());
         let (folder, path) = match self.layout.place(record) {
@@ -104,7 +111,7 @@ impl ZkRegistrar {
         node_prefix: &str,
     ) -> Result<Node> {
         let (op, session) = (records.op, records.session);
-        let client = session.client(op)?;
+        let client = session.client(op).await?;
         let data = self.layout.encode(op, instance)?;
         let options = CreateMode::EphemeralSequential.with_acls(self.client.acls());
         for _ in 0..MOST_ROUNDS {
@@ -152,28 +159,17 @@ impl ZkRegistrar {
         found: &Found,
     ) -> Result<Option<i64>> {
         let (op, session) = (records.op, records.session);
-        let client = session.client(op)?;
+        let client = session.client(op).await?;
         let (path, version) = (found.path.as_str(), Some(found.stat.version));
-        let is_claimed = self.claims.has(record, found.stat.ephemeral_owner);
-        let conflict = Error::new(ErrorKind::Conflict, op);
-        match Owner::of(&found.stored, record, is_claimed) {
-            Owner::Us | Owner::Free => {}
-            Owner::Run(holder) => {
-                return Err(conflict.held_by(holder).because(format!(
-                    "{path} is taken: give this instance another id, or wait until the other record is gone"
-                )));
-            }
-            Owner::NoRecord(reason) => {
-                return Err(conflict.because(format!(
-                    "{path} holds something that is not a record ({reason}): give this instance another id, or remove that"
-                )));
-            }
+        if !self.claims.has(record, found.stat.ephemeral_owner) {
+            Owner::of(&found.stored, record).check_writable(op, path)?;
         }
         let done = if found.stat.ephemeral_owner == session.id() {
             let data = self.layout.update(op, &found.data, instance)?;
             if data == found.data {
                 return Ok(Some(found.stat.czxid));
             }
+            check_size(op, path, &data)?;
             let written = session
                 .answer(op, client.set_data(path, &data, version))
                 .await?;
@@ -224,34 +220,6 @@ impl ZkRegistrar {
         }
         put
     }
-
-    async fn withdraw_in(
-        &self,
-        op: &'static str,
-        session: &Session,
-        record: &RecordId,
-    ) -> Result<()> {
-        let records = Records {
-            session,
-            layout: &self.layout,
-            op,
-        };
-        for _ in 0..MOST_ROUNDS {
-            let found = records.find(record).await?.filter(|found| {
-                let is_claimed = self.claims.has(record, found.stat.ephemeral_owner);
-                Owner::of(&found.stored, record, is_claimed) == Owner::Us
-            });
-            let is_gone = match &found {
-                Some(found) => records.remove(found).await?,
-                None => true,
-            };
-            if is_gone {
-                self.claims.forget(record);
-                return Ok(());
-            }
-        }
-        Err(changes_too_fast(op, record))
-    }
 }
 
 #[async_trait]
@@ -270,6 +238,7 @@ impl Registrar for ZkRegistrar {
         _attempt: &Attempt,
     ) -> Result<Box<dyn Registration>> {
         const OP: &str = "zk: register";
+        self.withdrawals.make_way(OP, &record.record_id()).await?;
         let mut session = self.client.session(OP).await?;
         let mut node = self.register_in(OP, &session, record).await;
         // It ended just now, and its client had not yet heard of it.
@@ -286,16 +255,7 @@ impl Registrar for ZkRegistrar {
     }
 
     async fn withdraw(&self, record: &RecordId) -> Result<()> {
-        const OP: &str = "zk: withdraw";
-        let session = self.client.session(OP).await?;
-        match self.withdraw_in(OP, &session, record).await {
-            // As when registering.
-            Err(error) if error.kind() == ErrorKind::LeaseLost => {
-                let session = self.client.session(OP).await?;
-                self.withdraw_in(OP, &session, record).await
-            }
-            done => done,
-        }
+        self.withdrawals.withdraw(record).await
     }
 
     async fn release(&self, record: &RecordId) -> Result<()> {

@@ -1,6 +1,7 @@
 //! One record at the server: verified, updated, proved to be ours.
 
 use async_trait::async_trait;
+use sd_backend::Record;
 use sd_core::port::{Liveness, Registration, Renewed};
 use sd_core::{Error, ErrorKind, Instance, RecordId, Result};
 use zookeeper_client as zk;
@@ -8,7 +9,7 @@ use zookeeper_client as zk;
 use crate::client::error::translate;
 use crate::client::session::Session;
 use crate::codec::Layout;
-use crate::writing::records::{Found, MOST_ROUNDS, Records, changes_too_fast};
+use crate::writing::records::{Found, MOST_ROUNDS, Records, changes_too_fast, check_size};
 
 /// A record in one node of one session.
 #[derive(Debug)]
@@ -71,6 +72,9 @@ impl Registration for ZkRegistration {
                     self.node.path
                 )))
             }
+            // Readers do not see it any more. To register again takes the mark off.
+            Ok(Record::Withdrawn(_)) => Err(Error::new(ErrorKind::NotFound, OP)
+                .because(format!("{} was marked as withdrawn", self.node.path))),
             Ok(stored) => {
                 let said = stored.instance().overridden();
                 Ok(Renewed::new(self.liveness()).with_override(said))
@@ -91,13 +95,14 @@ impl Registration for ZkRegistration {
                 "service, id and incarnation cannot change: register another instance",
             ));
         }
-        let client = self.session.client(OP)?;
+        let client = self.session.client(OP).await?;
         for _ in 0..MOST_ROUNDS {
             let found = self.ours(OP).await?;
             let data = self.layout.update(OP, &found.data, record)?;
             if data == found.data {
                 return Ok(());
             }
+            check_size(OP, &self.node.path, &data)?;
             let version = Some(found.stat.version);
             let writing = client.set_data(&self.node.path, &data, version);
             match self.session.answer(OP, writing).await? {
