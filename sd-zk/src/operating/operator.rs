@@ -12,7 +12,7 @@ use zookeeper_client as zk;
 
 use crate::client::Client;
 use crate::client::error::{for_readers, translate};
-use crate::codec::{Layout, Record, set_override};
+use crate::codec::{Layout, Record, is_writable, set_override};
 use crate::writing::records::{Found, MOST_ROUNDS, Records, changes_too_fast};
 
 /// Changes records of other processes at one ensemble.
@@ -72,6 +72,12 @@ impl Operator for ZkOperator {
             };
             if data == found.data {
                 return Ok(());
+            }
+            if !is_writable(&data) {
+                return Err(Error::new(ErrorKind::Rejected, op).because(format!(
+                    "with an override, {} is too large for ZooKeeper: remove what others have added, or the record",
+                    found.path
+                )));
             }
             let version = Some(found.stat.version);
             let writing = client.set_data(&found.path, &data, version);
