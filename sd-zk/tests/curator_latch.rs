@@ -122,14 +122,14 @@ impl Process {
     }
 
     /// As kill -9 does, with all that it had said.
-    async fn is_killed(mut self, said: &mut Said, side: Side) {
+    async fn end(mut self, said: &mut Said, side: Side) {
         self.signal("-KILL");
         while let Some(told) = self.next().await {
             said.note(side, &told);
         }
     }
 
-    async fn is_heard_for(&mut self, time: Duration, said: &mut Said, side: Side) {
+    async fn hear_for(&mut self, time: Duration, said: &mut Said, side: Side) {
         let until = Instant::now() + time;
         while let Ok(told) = timeout_at(until, self.next()).await {
             said.note(side, &told.unwrap());
@@ -212,24 +212,24 @@ impl Said {
 }
 
 /// Takes part until it is told to stop.
-async fn take_part(side: Side, site: Site, proxy: TcpProxy, stop: Arc<AtomicBool>) -> Said {
+async fn take_part(side: Side, at: Site, proxy: TcpProxy, stop: Arc<AtomicBool>) -> Said {
     let mut said = Said::default();
-    let mut process = side.start(&site);
+    let mut process = side.start(&at);
     let mut terms = 0;
-    side.joins(&mut process, &site, terms).await;
+    side.joins(&mut process, &at, terms).await;
     while !stop.load(Ordering::Relaxed) {
         let told = timeout(LONG, process.next()).await.unwrap().unwrap();
         said.note(side, &told);
         if told["event"] != "leads" {
             continue;
         }
-        process.is_heard_for(TERM, &mut said, side).await;
+        process.hear_for(TERM, &mut said, side).await;
         terms += 1;
         let fault = (terms % TERMS_BETWEEN_FAULTS == 0).then_some(terms / TERMS_BETWEEN_FAULTS % 3);
         match fault {
             Some(1) => {
-                process.is_killed(&mut said, side).await;
-                process = side.start(&site);
+                process.end(&mut said, side).await;
+                process = side.start(&at);
             }
             // Long enough for its session to end, and so that it goes on as a leader that is none.
             Some(2) => {
@@ -239,7 +239,7 @@ async fn take_part(side: Side, site: Site, proxy: TcpProxy, stop: Arc<AtomicBool
             }
             Some(_) => {
                 proxy.set(Fault::BlackHole);
-                process.is_heard_for(SESSION * 2, &mut said, side).await;
+                process.hear_for(SESSION * 2, &mut said, side).await;
                 proxy.set(Fault::Pass);
             }
             None => {}
@@ -247,9 +247,9 @@ async fn take_part(side: Side, site: Site, proxy: TcpProxy, stop: Arc<AtomicBool
         if fault != Some(1) {
             side.leaves(&mut process, terms - 1).await;
         }
-        side.joins(&mut process, &site, terms).await;
+        side.joins(&mut process, &at, terms).await;
     }
-    process.is_killed(&mut said, side).await;
+    process.end(&mut said, side).await;
     said
 }
 

@@ -41,15 +41,14 @@ impl Ensemble {
         static SHARED: Mutex<Weak<Mutex<Ensemble>>> = Mutex::const_new(Weak::new());
         let shared = {
             let mut shared = SHARED.lock().await;
-            match shared.upgrade() {
-                Some(ensemble) => ensemble,
-                None => {
-                    let programs = ZooKeeper::ensemble_from_env(3).unwrap();
-                    let group = ServerGroup::launch(programs).await.unwrap();
-                    let ensemble = Arc::new(Mutex::new(Self(group)));
-                    *shared = Arc::downgrade(&ensemble);
-                    ensemble
-                }
+            if let Some(ensemble) = shared.upgrade() {
+                ensemble
+            } else {
+                let programs = ZooKeeper::ensemble_from_env(3).unwrap();
+                let group = ServerGroup::launch(programs).await.unwrap();
+                let ensemble = Arc::new(Mutex::new(Self(group)));
+                *shared = Arc::downgrade(&ensemble);
+                ensemble
             }
         };
         let mut ensemble = shared.lock_owned().await;
@@ -370,8 +369,8 @@ async fn without_a_quorum_for_longer_than_a_session_no_reader_sees_a_gap() {
     ensemble.0.restart_all().await.unwrap();
     let watching = async {
         loop {
-            let state = elsewhere.changed().await.unwrap();
-            assert_eq!(state.snapshot().len(), 1, "{state:?}");
+            let told = elsewhere.changed().await.unwrap();
+            assert_eq!(told.snapshot().len(), 1, "{told:?}");
         }
     };
     tokio::select! {

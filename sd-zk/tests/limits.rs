@@ -283,8 +283,8 @@ async fn a_record_that_others_have_filled_up_is_updated_overridden_and_withdrawn
         let text = String::from_utf8(data).unwrap();
         let around = path.len() + 40;
         let room = MOST_BYTES_OF_A_REQUEST - text.len() - around;
-        let filler = format!(r#"{{"filler":"{}","#, "x".repeat(room - 20));
-        let filled = text.replacen('{', &filler, 1);
+        let added = format!(r#"{{"filler":"{}","#, "x".repeat(room - 20));
+        let filled = text.replacen('{', &added, 1);
         operator
             .set_data(&path, filled.as_bytes(), None)
             .await

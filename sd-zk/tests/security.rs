@@ -1,4 +1,4 @@
-//! Logins, access control lists and TLS, over ZooKeepers of our own.
+//! Logins, access control lists and TLS, over servers of our own.
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -507,7 +507,7 @@ fn a_certificate_file_that_hangs_or_is_missing_is_told_at_once() {
             (tls().with_identity(wrong, &key), "cert: cannot read "),
             (tls().with_identity(&cert, wrong), "key: cannot read "),
         ] {
-            let since = std::time::Instant::now();
+            let since = Instant::now();
             let refused = sd_zk::connect(config).unwrap_err();
             let report = refused.report().to_string();
             assert_eq!(refused.kind(), ErrorKind::InvalidInput, "{report}");
