@@ -24,14 +24,23 @@ impl Peer {
     /// # Errors
     /// `NotFound` if the variable is not set. `Unavailable` if the program cannot be started.
     pub fn start(variable: &str, arguments: &[&str]) -> Result<Self> {
-        let program = required_env(variable)?;
-        let mut child = Command::new(&program)
-            .args(arguments)
+        let mut program = std::process::Command::new(required_env(variable)?);
+        program.args(arguments);
+        Self::launch(program)
+    }
+
+    /// Starts a program, for instance the test itself as a process of its own.
+    ///
+    /// # Errors
+    /// `Unavailable` if it cannot be started.
+    pub fn launch(program: std::process::Command) -> Result<Self> {
+        let name = program.get_program().to_string_lossy().into_owned();
+        let mut child = Command::from(program)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(|error| unavailable().because(format!("{program}: {error}")))?;
+            .map_err(|error| unavailable().because(format!("{name}: {error}")))?;
         let stdout = child.stdout.take();
         let stdout = stdout.ok_or_else(|| unavailable().because("no standard output"))?;
         Ok(Self {
@@ -39,6 +48,11 @@ impl Peer {
             lines: BufReader::new(stdout).lines(),
             child,
         })
+    }
+
+    /// The process id, to send it signals. `None` once it was waited for.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
     }
 
     /// The next line. Cancel-safe. Has no deadline of its own.

@@ -4,6 +4,7 @@ pub(crate) mod connection;
 pub(crate) mod credentials;
 pub(crate) mod error;
 pub(crate) mod parents;
+pub(crate) mod probe;
 pub(crate) mod session;
 pub(crate) mod watch;
 

@@ -23,6 +23,10 @@ use crate::codec::reception::protected_name;
 use crate::config::ZkConfig;
 use crate::config::format::Format;
 
+/// The most that is written into a node, whatever others have added to a record. ZooKeeper takes 1 MiB in one request by default, and ends
+/// the connection over a larger one.
+const MOST_NODE_BYTES: usize = 1_000_000;
+
 /// Where records are and how they are written.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
@@ -139,7 +143,7 @@ impl Layout {
         data.map_err(|reason| Error::invalid_input(op, reason))
     }
 
-    /// The data of a record that was found, with what the instance says now.
+    /// The data of a record that was found, with what the instance says now, and with what others have added if there is room for it.
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
@@ -151,6 +155,7 @@ impl Layout {
     ) -> Result<Vec<u8>> {
         if self.format == Format::Curator
             && let Ok(updated) = curator::update(found, instance)
+            && is_writable(&updated)
         {
             return Ok(updated);
         }
@@ -178,12 +183,17 @@ pub(crate) fn decode(
 
 /// The data, marked as withdrawn on purpose. `None` if it has no room for that.
 pub(crate) fn mark_withdrawn(data: &[u8]) -> Option<Vec<u8>> {
-    curator::mark_withdrawn(data)
+    curator::mark_withdrawn(data).filter(|marked| is_writable(marked))
 }
 
 /// The data with what an operator says. `None` if it has no room for that.
 pub(crate) fn set_override(data: &[u8], said: Option<Override>) -> Option<Vec<u8>> {
     curator::set_override(data, said).ok()
+}
+
+/// Whether a server takes so much.
+pub(crate) fn is_writable(data: &[u8]) -> bool {
+    data.len() <= MOST_NODE_BYTES
 }
 
 fn is_json(data: &[u8]) -> bool {

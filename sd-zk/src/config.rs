@@ -96,6 +96,11 @@ impl ZkConfig {
         let mut config: Self = url.settings()?;
         let password = url.password().map(Secret::new);
         let chroot = Some(url.path()).filter(|path| path.len() > 1);
+        if chroot.is_some_and(|chroot| chroot.contains(',')) {
+            let rule =
+                "in a URL, name it once and behind all endpoints; one that has a comma, as chroot=";
+            return Err(RULES.broken("chroot", rule));
+        }
         RULES.given_once(&[
             ("endpoints", !config.endpoints.is_empty()),
             ("user", url.username().is_some() && config.user.is_some()),
@@ -174,7 +179,8 @@ impl ZkConfig {
         self
     }
 
-    /// Logs in with the password in a file. The file is read for each session. Line ends at the end of the file are dropped.
+    /// Logs in with the password in a file. The file is read for each session, and again when its connection was lost or something was
+    /// denied. Line ends at the end of the file are dropped.
     #[must_use]
     pub fn with_password_file(
         mut self,
@@ -195,14 +201,15 @@ impl ZkConfig {
     }
 
     /// Trusts only servers whose certificate was issued by an authority in this PEM file. Certificates must be for the host of the
-    /// endpoint.
+    /// endpoint. The file is read for each session, and again when its connection was lost.
     #[must_use]
     pub fn with_ca(mut self, ca: impl Into<PathBuf>) -> Self {
         self.ca = Some(ca.into());
         self
     }
 
-    /// Presents this client certificate (chain) and its key to servers, both PEM files. They are read for each session.
+    /// Presents this client certificate (chain) and its key to servers, both PEM files. They are read for each session, and again when
+    /// its connection was lost.
     #[must_use]
     pub fn with_identity(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.cert = Some(cert.into());

@@ -4,8 +4,10 @@
 
 mod common;
 
+use common::TTL;
 use common::faults::OwnServer;
-use sd_testing::faults;
+use sd_core::Registry;
+use sd_testing::faults::{self, FaultFixture, Stage};
 
 #[tokio::test]
 #[ignore = "needs zk: cargo xtask test --backend zk"]
@@ -25,6 +27,22 @@ async fn restarted_without_its_data_everything_is_there_again() {
 async fn frozen_for_longer_than_the_session_the_registration_is_back_soon() {
     faults::frozen_for_longer_than_the_ttl_the_registration_is_back_soon(OwnServer::start().await)
         .await;
+}
+
+/// A client notices the silence after two fifths of the session.
+#[tokio::test]
+#[ignore = "needs zk: cargo xtask test --backend zk"]
+async fn frozen_for_less_than_the_session_nothing_flaps() {
+    let session = 2 * TTL;
+    let mut server = OwnServer::with_sessions(session).await;
+    let registry = Registry::new(server.backend(server.address()));
+    let mut stage = Stage::open(registry, session).await;
+    let before = server.stored(&stage.service).await;
+    server.server().freeze().unwrap();
+    stage.goes_stale().await;
+    server.server().thaw().unwrap();
+    stage.is_live().await;
+    assert_eq!(server.stored(&stage.service).await, before);
 }
 
 #[tokio::test]

@@ -8,10 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use sd_backend::{CloseSignal, FileThread};
+use sd_backend::{CloseSignal, FileThread, Secret};
 use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result, panics};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -20,12 +19,11 @@ use zookeeper_client as zk;
 
 use crate::client::credentials::Credentials;
 use crate::client::error::{for_readers, translate};
+use crate::client::probe::{CAUSES, probe};
 use crate::client::session::Session;
 use crate::config::ZkConfig;
 use crate::config::rules::{DEFAULT_PORT, FILES, RULES};
 
-/// How long one endpoint may take to accept a connection that only finds out whether it does.
-const PROBED_WITHIN: Duration = Duration::from_millis(500);
 /// How often all endpoints are tried while one of them accepts connections.
 const PASSES: u32 = 3;
 const BETWEEN_PASSES: Duration = Duration::from_millis(200);
@@ -125,14 +123,22 @@ impl Connector {
         let session_timeout = self.session_timeout;
         let task = tokio::spawn(async move {
             let made = panics::caught(OP, connect(&config, &files, session_timeout)).await;
-            let made = made.map(|client| {
-                info!(session = %client.session_id(), "zookeeper session made");
-                Session::new(client, config.request_timeout)
-            });
-            let watched = made.as_ref().ok().cloned().map(Watched);
-            tell.send_replace(Some(made));
-            if let Some(watched) = watched {
-                watched.until_end().await;
+            let (session, renewable) = match made {
+                Ok((client, renewable)) => {
+                    info!(session = %client.session_id(), "zookeeper session made");
+                    (Session::new(client, config.request_timeout), renewable)
+                }
+                Err(error) => {
+                    tell.send_replace(Some(Err(error)));
+                    return;
+                }
+            };
+            let watched = Watched(session.clone());
+            tell.send_replace(Some(Ok(session)));
+            // A file that hangs must not keep the end of the session from being noticed.
+            tokio::select! {
+                () = watched.until_end() => {}
+                () = renewable.keep_up(&watched.0, &config, &files) => {}
             }
         });
         Attempt {
@@ -200,6 +206,12 @@ impl Watched {
                 _ = session.ended(OP) => return,
             }
             debug!(?session, %state, "zookeeper session");
+            if state == zk::SessionState::Disconnected && !session.can_reconnect() {
+                session.end(
+                    "its connection was lost, and its client cannot set so many watches again",
+                );
+                return;
+            }
         }
         session.end(match state {
             zk::SessionState::Expired => "it expired",
@@ -217,38 +229,28 @@ impl Drop for Watched {
 
 const OP: &str = "zk: connect";
 
-/// What may be wrong if a server makes no session. It hangs up without saying why.
-const CAUSES: &str = "no server runs there, the name is wrong, there is no quorum, the server speaks TLS (zks://) or does not, asks for a \
-                      client certificate, or takes no more connections from this address (maxClientCnxns)";
-
 /// Makes one session, at the first endpoint that does.
 async fn connect(
     config: &Arc<ZkConfig>,
     files: &FileThread,
     session_timeout: Duration,
-) -> Result<zk::Client> {
-    let (of_files, limit) = (Arc::clone(config), config.request_timeout);
-    let reading = files.run(OP, move || Credentials::read(&of_files));
-    let Ok(read) = timeout(limit, reading).await else {
-        return Err(Error::new(ErrorKind::Unavailable, OP).because(format!(
-            "the files of {FILES} were not read within {limit:?}: look for one that hangs"
-        )));
-    };
-    // They were fine at the start, so they may be mended.
-    let credentials =
-        read?.map_err(|error| Error::new(ErrorKind::Denied, OP).with_source(error))?;
+) -> Result<(zk::Client, Renewable)> {
+    let credentials = credentials(config, files).await?;
     let mut connector = zk::Client::connector()
         .with_session_timeout(session_timeout)
         .with_fail_eagerly();
     if session_timeout * 2 / 5 > LONGEST_SILENCE {
         connector = connector.with_connection_timeout(LONGEST_SILENCE);
     }
-    let connector = credentials.apply(connector);
+    let (connector, certs) = credentials.apply(connector);
     let servers = connect_string(config)?;
     let mut passes = PASSES;
     loop {
         let error = match connector.clone().connect(&servers).await {
-            Ok(client) => return Ok(client),
+            Ok(client) => {
+                let login = credentials.login;
+                return Ok((client, Renewable { certs, login }));
+            }
             Err(error) => error,
         };
         if !matches!(error, zk::Error::NoHosts | zk::Error::Timeout) {
@@ -256,7 +258,8 @@ async fn connect(
             return Err(for_readers(translate(OP, error)));
         }
         let probes = config.endpoints.addresses(RULES, DEFAULT_PORT)?;
-        let probes = join_all(probes.iter().map(|server| probe(server.to_string()))).await;
+        let tls = credentials.tls();
+        let probes = join_all(probes.iter().map(|server| probe(server, tls))).await;
         passes -= 1;
         // One that is there may be busy, or about to serve.
         if passes == 0 || probes.iter().all(Result::is_err) {
@@ -270,6 +273,71 @@ async fn connect(
     }
 }
 
+/// Reads what is in files, as it is now.
+async fn credentials(config: &Arc<ZkConfig>, files: &FileThread) -> Result<Credentials> {
+    let (of_files, limit) = (Arc::clone(config), config.request_timeout);
+    let reading = files.run(OP, move || Credentials::read(&of_files));
+    let Ok(read) = timeout(limit, reading).await else {
+        return Err(Error::new(ErrorKind::Unavailable, OP).because(format!(
+            "the files of {FILES} were not read within {limit:?}: look for one that hangs"
+        )));
+    };
+    // They were fine at the start, so they may be mended.
+    read?.map_err(|error| Error::new(ErrorKind::Denied, OP).with_source(error))
+}
+
+/// What a client can be told again while its session lasts.
+struct Renewable {
+    certs: Option<zk::TlsDynamicCerts>,
+    login: Option<Secret>,
+}
+
+impl Renewable {
+    /// Tells the client what is in the files each time that it has lost its connection, or something was denied. Never
+    /// returns.
+    async fn keep_up(mut self, session: &Session, config: &Arc<ZkConfig>, files: &FileThread) {
+        if self.certs.is_none() && config.password_file.is_none() {
+            return std::future::pending().await;
+        }
+        let mut states = session.states();
+        loop {
+            let state = tokio::select! {
+                state = states.changed() => state,
+                () = session.denied() => zk::SessionState::Disconnected,
+            };
+            if state.is_terminated() {
+                return std::future::pending().await;
+            }
+            if state == zk::SessionState::Disconnected {
+                self.renew(session, config, files).await;
+            }
+        }
+    }
+
+    /// Tells the client what is in the files now. Where they cannot be read, what was told before stays.
+    async fn renew(&mut self, session: &Session, config: &Arc<ZkConfig>, files: &FileThread) {
+        let now = match credentials(config, files).await {
+            Ok(now) => now,
+            Err(error) => {
+                debug!(error = %error.report(), "credentials cannot be read again");
+                return;
+            }
+        };
+        let login = now.login.clone();
+        if let (Some(certs), Some(now)) = (&self.certs, now.certs()) {
+            certs.update(now);
+        }
+        if let Some(login) = login.filter(|login| Some(login) != self.login.as_ref())
+            && let Ok(client) = session.client(OP).await
+        {
+            let logging_in = client.auth("digest", login.expose().as_bytes());
+            if session.call(OP, logging_in).await.is_ok() {
+                self.login = Some(login);
+            }
+        }
+    }
+}
+
 /// The servers and the chroot as the client crate reads them.
 fn connect_string(config: &ZkConfig) -> Result<String> {
     let scheme = if config.speaks_tls() {
@@ -280,17 +348,6 @@ fn connect_string(config: &ZkConfig) -> Result<String> {
     let servers = config.endpoints.addresses(RULES, DEFAULT_PORT)?;
     let servers = servers.iter().map(|server| format!("{scheme}://{server}"));
     Ok(servers.collect::<Vec<_>>().join(",") + &config.chroot)
-}
-
-/// What is known of a server that made no session, an error if it is not there. The client crate does not say.
-async fn probe(server: String) -> Result<String, String> {
-    match timeout(PROBED_WITHIN, TcpStream::connect(&server)).await {
-        Ok(Ok(_)) => Ok(format!(
-            "{server} accepts connections and makes no session: {CAUSES}"
-        )),
-        Ok(Err(error)) => Err(format!("{server}: {error}")),
-        Err(_) => Err(format!("{server}: no connection within {PROBED_WITHIN:?}")),
-    }
 }
 
 #[cfg(test)]

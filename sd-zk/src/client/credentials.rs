@@ -1,9 +1,17 @@
-//! What is read from files for each session: the password, the trusted issuers, our own certificate.
+//! What is read from files for each session: the password, the trusted issuers, our own certificate. Those of TLS are read again when a
+//! connection was lost.
 //!
 //! Reading them each time is what lets an operator replace a password or a certificate under a running process.
 
+use std::sync::Arc;
+
 use sd_backend::Secret;
 use sd_core::Result;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use zookeeper_client as zk;
 
 use crate::config::ZkConfig;
@@ -12,9 +20,17 @@ use crate::config::rules::RULES;
 /// How to prove who we are, and whom to trust, as of now.
 pub(crate) struct Credentials {
     /// User and password, as digest authentication has them.
-    login: Option<Secret>,
+    pub(crate) login: Option<Secret>,
     /// `None` without TLS.
-    tls: Option<zk::TlsOptions>,
+    tls: Option<Tls>,
+}
+
+/// Whom to trust, and our own certificate.
+pub(crate) struct Tls {
+    certs: zk::TlsCerts,
+    /// The same, for a connection of our own.
+    pub(crate) connector: TlsConnector,
+    pub(crate) shows_certificate: bool,
 }
 
 impl Credentials {
@@ -29,14 +45,30 @@ impl Credentials {
         })
     }
 
-    pub(crate) fn apply(self, mut connector: zk::Connector) -> zk::Connector {
+    /// Has a connector use them. Those of TLS can be replaced later, for the connections that come then.
+    pub(crate) fn apply(
+        &self,
+        mut connector: zk::Connector,
+    ) -> (zk::Connector, Option<zk::TlsDynamicCerts>) {
         if let Some(login) = &self.login {
             connector = connector.with_auth("digest", login.expose().as_bytes());
         }
-        match self.tls {
-            Some(tls) => connector.with_tls(tls),
-            None => connector,
-        }
+        let Some(tls) = &self.tls else {
+            return (connector, None);
+        };
+        let certs = zk::TlsDynamicCerts::new(tls.certs.clone());
+        let options = zk::TlsOptions::new().with_certs(certs.clone());
+        (connector.with_tls(options), Some(certs))
+    }
+
+    /// What replaces the certificates of a connector that was told earlier ones.
+    pub(crate) fn certs(self) -> Option<zk::TlsCerts> {
+        self.tls.map(|tls| tls.certs)
+    }
+
+    /// `None` without TLS.
+    pub(crate) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
     }
 }
 
@@ -51,22 +83,46 @@ fn login(config: &ZkConfig) -> Result<Option<Secret>> {
     Ok(password.map(|password| Secret::new(format!("{user}:{}", password.expose()))))
 }
 
-fn tls(config: &ZkConfig) -> Result<Option<zk::TlsOptions>> {
+fn tls(config: &ZkConfig) -> Result<Option<Tls>> {
     if !config.speaks_tls() {
         return Ok(None);
     }
-    let mut options = zk::TlsOptions::new();
-    if let Some(pem) = config.tls().read_ca(RULES)? {
-        options = options
-            .with_pem_ca(text("ca", &pem)?)
-            .map_err(|error| RULES.broken("ca", error))?;
+    let Some(ca) = config.tls().read_ca(RULES)? else {
+        return Err(RULES.broken("ca", "TLS needs it"));
+    };
+    let trusted = zk::TlsCa::from_pem(text("ca", &ca)?);
+    let trusted = trusted.map_err(|error| RULES.broken("ca", error))?;
+    let mut certs = zk::TlsCerts::builder().with_ca(trusted);
+    let identity = config.tls().read_identity(RULES)?;
+    if let Some((cert, key)) = &identity {
+        let identity = zk::TlsIdentity::from_pem(text("cert", cert)?, text("key", key)?);
+        certs = certs.with_identity(identity.map_err(|error| RULES.broken("cert and key", error))?);
     }
-    if let Some((cert, key)) = config.tls().read_identity(RULES)? {
-        options = options
-            .with_pem_identity(text("cert", &cert)?, text("key", &key)?)
-            .map_err(|error| RULES.broken("cert and key", error))?;
-    }
-    Ok(Some(options))
+    let connector = connector(&ca, identity.as_ref());
+    Ok(Some(Tls {
+        certs: certs.build().map_err(|error| RULES.broken("ca", error))?,
+        connector: connector.map_err(|error| RULES.broken("cert and key", error))?,
+        shows_certificate: identity.is_some(),
+    }))
+}
+
+fn connector(
+    ca: &[u8],
+    identity: Option<&(Vec<u8>, Vec<u8>)>,
+) -> Result<TlsConnector, Box<dyn std::error::Error>> {
+    let mut trusted = RootCertStore::empty();
+    trusted.add_parsable_certificates(CertificateDer::pem_slice_iter(ca).flatten());
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(trusted);
+    let config = match identity {
+        None => config.with_no_client_auth(),
+        Some((cert, key)) => {
+            let cert = CertificateDer::pem_slice_iter(cert).collect::<Result<Vec<_>, _>>()?;
+            config.with_client_auth_cert(cert, PrivateKeyDer::from_pem_slice(key)?)?
+        }
+    };
+    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 fn text<'a>(key: &str, pem: &'a [u8]) -> Result<&'a str> {

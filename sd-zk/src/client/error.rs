@@ -1,12 +1,21 @@
 //! What ZooKeeper and its client answer when something fails, in our kinds.
 
-use sd_backend::with_hint;
+use sd_backend::{hinted, with_hint};
 use sd_core::{Error, ErrorKind};
 use zookeeper_client as zk;
 
 /// A ZooKeeper error as ours.
 pub(crate) fn translate(op: &'static str, error: zk::Error) -> Error {
-    Error::new(kind(&error), op).with_source(with_hint(error))
+    let hint = match error {
+        zk::Error::NoAuth => {
+            "the access control list of a node does not allow it: look at that list (getAcl), and at user, password and access here"
+        }
+        zk::Error::AuthFailed => {
+            "the server refuses the login, or takes no client without one: set user and password"
+        }
+        _ => return Error::new(kind(&error), op).with_source(with_hint(error)),
+    };
+    Error::new(kind(&error), op).with_source(hinted(hint, error))
 }
 
 fn kind(error: &zk::Error) -> ErrorKind {

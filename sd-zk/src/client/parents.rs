@@ -1,4 +1,4 @@
-//! The nodes above a record.
+//! The nodes above a record, up to the chroot of the configuration, which is the operator's to make.
 
 use sd_core::{Error, ErrorKind, Result};
 use zookeeper_client as zk;
@@ -32,12 +32,7 @@ pub(crate) async fn make_parents(
             Ok(_) | Err(zk::Error::NodeExists) => drop(missing.pop()),
             Err(zk::Error::NoNode) => match node.rsplit_once('/') {
                 Some((above, _)) if !above.is_empty() => missing.push(above),
-                _ => {
-                    return Err(Error::new(ErrorKind::NotFound, op).because(format!(
-                        "there is no node {}, which the chroot of the configuration names: make it",
-                        client.path()
-                    )));
-                }
+                _ => return Err(no_chroot(op, client.path())),
             },
             Err(zk::Error::Unimplemented) if mode == zk::CreateMode::Container => {
                 mode = zk::CreateMode::Persistent;
@@ -48,4 +43,25 @@ pub(crate) async fn make_parents(
     Err(Error::new(ErrorKind::Unavailable, op).because(format!(
         "nodes above {path} are removed as soon as they are made"
     )))
+}
+
+/// Tells a folder that is missing from one that cannot be, since the chroot is missing: then it is not known what there is.
+///
+/// # Errors
+/// `NotFound` if there is no chroot.
+pub(crate) async fn check_chroot(session: &Session, op: &'static str) -> Result<()> {
+    let client = session.client(op).await?;
+    if client.path() == "/" {
+        return Ok(());
+    }
+    match session.call(op, client.check_stat("/")).await? {
+        Some(_) => Ok(()),
+        None => Err(no_chroot(op, client.path())),
+    }
+}
+
+fn no_chroot(op: &'static str, chroot: &str) -> Error {
+    Error::new(ErrorKind::NotFound, op).because(format!(
+        "there is no node {chroot}, which the chroot of the configuration names: make it"
+    ))
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result, panics};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use zookeeper_client as zk;
@@ -19,6 +20,8 @@ use crate::client::error::{is_from_dead_client, translate};
 
 /// How many requests may wait for their answers at once. The client crate's queue has no bound of its own.
 const MOST_UNANSWERED: usize = 10_000;
+/// The client crate's bound is 128 KiB. Other watches, of elections for instance, are few.
+const MOST_WATCHED_BYTES: usize = 120 * 1024;
 
 /// A session that was made. It has ended when the server or the client says so, when it is replaced, and when the runtime that drives it
 /// has ended. Clones are the same session.
@@ -33,6 +36,9 @@ struct Parts {
     /// Once nothing holds it any more, the session is closed at the server.
     client: Mutex<Option<Arc<zk::Client>>>,
     ended: CancellationToken,
+    denied: Notify,
+    /// How many bytes the paths have that are under watch.
+    watched: AtomicUsize,
     why: Mutex<Option<String>>,
     unanswered: AtomicUsize,
 }
@@ -46,6 +52,8 @@ impl Session {
             states: client.state_watcher(),
             client: Mutex::new(Some(Arc::new(client))),
             ended: CancellationToken::new(),
+            denied: Notify::new(),
+            watched: AtomicUsize::new(0),
             why: Mutex::default(),
             unanswered: AtomicUsize::new(0),
         }))
@@ -147,13 +155,36 @@ impl Session {
             lost = self.ended(op) => return Err(lost),
             answer = timeout(limit, request) => answer.unwrap_or_else(|_| Err(no_answer(op, limit)))?,
         };
-        if let Err(error) = &answer
-            && is_from_dead_client(&error.clone().into())
-        {
-            self.end("what drove its client is gone");
-            return Err(self.loss(op));
+        if let Err(error) = &answer {
+            let error = error.clone().into();
+            if is_from_dead_client(&error) {
+                self.end("what drove its client is gone");
+                return Err(self.loss(op));
+            }
+            if error == zk::Error::NoAuth {
+                self.0.denied.notify_one();
+            }
         }
         Ok(answer)
+    }
+
+    /// For a feed to say how much it watches.
+    pub(crate) fn watching(&self) -> Watching {
+        Watching {
+            session: self.clone(),
+            bytes: 0,
+        }
+    }
+
+    /// Whether the client can set all watches again over another connection. It puts so much into one request, and takes the answer to a
+    /// second one for that of no request: it ends the connection, and the next one in the same way.
+    pub(crate) fn can_reconnect(&self) -> bool {
+        self.0.watched.load(Ordering::Relaxed) <= MOST_WATCHED_BYTES
+    }
+
+    /// Returns when something was not allowed since the last time. Cancel-safe.
+    pub(crate) async fn denied(&self) {
+        self.0.denied.notified().await;
     }
 
     /// Whether it has ended.
@@ -200,6 +231,29 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What one feed watches in a session, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Watching {
+    session: Session,
+    bytes: usize,
+}
+
+impl Watching {
+    /// Sets how many bytes the watched paths have.
+    pub(crate) fn set(&mut self, bytes: usize) {
+        let watched = &self.session.0.watched;
+        watched.fetch_add(bytes, Ordering::Relaxed);
+        watched.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 

@@ -10,8 +10,8 @@ pub enum Access {
     /// Every client, as Curator has it by default.
     #[default]
     Open,
-    /// Every client may read, and only clients with our login may change.
+    /// Every client may read, and only clients with our login, or with a certificate for the same subject, may change.
     ReadOnly,
-    /// Only clients with our login may read or change.
+    /// Only clients with our login, or with a certificate for the same subject, may read or change.
     Private,
 }

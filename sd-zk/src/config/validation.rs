@@ -62,9 +62,10 @@ impl ZkConfig {
     fn check_login(&self) -> Result<()> {
         let broken = |key, rule| Err(RULES.broken(key, rule));
         match (&self.user, &self.password, &self.password_file) {
-            (None, None, None) if self.access != Access::Open => {
-                broken("access", "needs a login: set a user and a password")
-            }
+            (None, None, None) if self.access != Access::Open && self.cert.is_none() => broken(
+                "access",
+                "needs a login: set a user and a password, or a certificate",
+            ),
             (Some(user), ..) if user.contains(':') => broken(
                 "user",
                 "must not contain a colon: digest authentication ends it there",

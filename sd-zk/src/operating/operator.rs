@@ -13,8 +13,8 @@ use zookeeper_client as zk;
 
 use crate::client::Client;
 use crate::client::error::{for_readers, translate};
-use crate::codec::{Layout, set_override};
-use crate::writing::records::{Found, MOST_ROUNDS, Records, changes_too_fast, check_size};
+use crate::codec::{Layout, is_writable, set_override};
+use crate::writing::records::{Found, MOST_ROUNDS, Records, changes_too_fast};
 
 /// Changes records of other processes at one ensemble.
 #[derive(Debug)]
@@ -74,7 +74,12 @@ impl Operator for ZkOperator {
             if data == found.data {
                 return Ok(());
             }
-            check_size(op, &found.path, &data)?;
+            if !is_writable(&data) {
+                return Err(Error::new(ErrorKind::Rejected, op).because(format!(
+                    "with an override, {} is too large for ZooKeeper: remove what others have added, or the record",
+                    found.path
+                )));
+            }
             let version = Some(found.stat.version);
             let writing = client.set_data(&found.path, &data, version);
             let written = session.answer(op, writing).await.map_err(for_readers)?;

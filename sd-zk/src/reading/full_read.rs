@@ -7,6 +7,7 @@ use sd_core::{Result, ServiceList, ServiceName};
 use zookeeper_client as zk;
 
 use crate::client::error::translate;
+use crate::client::parents::check_chroot;
 use crate::client::session::Session;
 use crate::codec::Layout;
 use crate::reading::service_set::ServiceSet;
@@ -33,7 +34,10 @@ pub(crate) async fn read_service(
     synced?;
     let (nodes, stat) = match found? {
         Ok(found) => found,
-        Err(zk::Error::NoNode) => return Ok(set),
+        Err(zk::Error::NoNode) => {
+            check_chroot(session, op).await?;
+            return Ok(set);
+        }
         Err(error) => return Err(translate(op, error)),
     };
     set.note(stat.pzxid);
@@ -77,7 +81,10 @@ pub(crate) async fn read_services(
     synced?;
     let nodes = match found? {
         Ok(nodes) => nodes,
-        Err(zk::Error::NoNode) => return Ok(ServiceList::default()),
+        Err(zk::Error::NoNode) => {
+            check_chroot(session, op).await?;
+            return Ok(ServiceList::default());
+        }
         Err(error) => return Err(translate(op, error)),
     };
     // Other programs' nodes may lie here, too.

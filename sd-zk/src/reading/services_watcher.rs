@@ -19,7 +19,8 @@ use zookeeper_client::{self as zk, SessionState, StateWatcher};
 use crate::backend::ZkBackend;
 use crate::client::Client;
 use crate::client::error::{for_readers, translate};
-use crate::client::session::Session;
+use crate::client::parents::check_chroot;
+use crate::client::session::{Session, Watching};
 use crate::client::watch::fired;
 use crate::codec::Layout;
 use crate::codec::names::node_name;
@@ -37,6 +38,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct ZkServicesWatcher {
     client: Arc<Client>,
     session: Session,
+    watching: Watching,
     connection: StateWatcher,
     root: String,
     /// The folders that are followed, with whether they have a record. Each is about to be looked into, or under one watch.
@@ -70,6 +72,7 @@ impl ZkServicesWatcher {
         let mut watcher = Self {
             client: Arc::clone(&backend.client),
             connection: session.states(),
+            watching: session.watching(),
             session,
             root: backend.layout.root().to_owned(),
             services: BTreeMap::new(),
@@ -105,6 +108,7 @@ impl ZkServicesWatcher {
                     }
                     let look = client.check_and_watch_stat(&root);
                     if let (None, watch) = session.call(OP, look).await? {
+                        check_chroot(&session, OP).await?;
                         return Ok((Vec::new(), watch));
                     }
                 }
@@ -164,6 +168,10 @@ impl ZkServicesWatcher {
                         self.unread.push_back(service);
                     }
                 }
+                let in_root = self.root.len() + 1;
+                let names = self.services.keys();
+                self.watching
+                    .set(names.map(|name| in_root + name.as_str().len()).sum());
             }
             Told::RootChanged(event) => {
                 event?;

@@ -24,7 +24,8 @@ use zookeeper_client::{self as zk, EventType, SessionState, Stat, StateWatcher};
 use crate::backend::ZkBackend;
 use crate::client::Client;
 use crate::client::error::{for_readers, translate};
-use crate::client::session::Session;
+use crate::client::parents::check_chroot;
+use crate::client::session::{Session, Watching};
 use crate::client::watch::fired;
 use crate::reading::full_read::{AT_ONCE, FIRST_WITHIN};
 use crate::reading::service_set::ServiceSet;
@@ -46,6 +47,7 @@ pub(crate) struct ZkWatcher {
     client: Arc<Client>,
     clock: Arc<dyn Clock>,
     session: Session,
+    watching: Watching,
     connection: StateWatcher,
     folder: String,
     known: Option<Snapshot>,
@@ -119,6 +121,7 @@ impl ZkWatcher {
             clock: Arc::clone(&backend.clock),
             connection,
             set: ServiceSet::new(service.clone(), folder.clone()),
+            watching: session.watching(),
             session,
             folder,
             known: known.cloned(),
@@ -162,6 +165,7 @@ impl ZkWatcher {
                     }
                     let look = client.check_and_watch_stat(&folder);
                     if let (None, watch) = session.call(OP, look).await? {
+                        check_chroot(&session, OP).await?;
                         return Ok(Listing::Missing(watch));
                     }
                 }
@@ -202,7 +206,10 @@ impl ZkWatcher {
                 let synced = session.call(OP, client.sync(&folder));
                 let looked = session.call(OP, client.check_stat(&folder));
                 let (synced, looked) = tokio::join!(synced, looked);
-                synced.and(looked)
+                match synced.and(looked)? {
+                    None => check_chroot(&session, OP).await.map(|()| None),
+                    found => Ok(found),
+                }
             };
             Told::Looked(looked.await)
         }));
@@ -274,6 +281,9 @@ impl ZkWatcher {
             };
             listed.insert(node, now);
         }
+        let in_folder = self.folder.len() + 1;
+        self.watching
+            .set(listed.keys().map(|node| in_folder + node.len()).sum());
         for (node, before) in std::mem::replace(&mut self.nodes, listed) {
             if before == Node::Changed {
                 self.set.withdraw(&node);

@@ -12,8 +12,6 @@ use crate::codec::{Layout, Origin, Place, decode, mark_withdrawn};
 
 /// How often a write starts over because the node changed between a read and the write.
 pub(crate) const MOST_ROUNDS: u32 = 5;
-/// What ZooKeeper takes in one request, by default, with room for all else in it. It hangs up at more.
-const MOST_WRITTEN_BYTES: usize = 1_000_000;
 /// How many digits the server appends to the name of a sequential node.
 const SEQUENCE_DIGITS: usize = 10;
 
@@ -134,9 +132,7 @@ impl Records<'_> {
         let (path, version) = (found.path.as_str(), found.stat.version);
         let mut writer = client.new_multi_writer();
         let mut last = version;
-        // What others have made too large is deleted all the same.
-        let mark = mark_withdrawn(&found.data);
-        if let Some(mark) = mark.filter(|mark| mark.len() <= MOST_WRITTEN_BYTES) {
+        if let Some(mark) = mark_withdrawn(&found.data) {
             let added = writer.add_set_data(path, &mark, Some(version));
             added.map_err(|error| translate(self.op, error))?;
             last = version.wrapping_add(1);
@@ -154,17 +150,6 @@ impl Records<'_> {
             Err(error) => Err(translate(self.op, error)),
         }
     }
-}
-
-/// Checks that a node can be given this data, of which others may have added the most.
-pub(crate) fn check_size(op: &'static str, path: &str, data: &[u8]) -> Result<()> {
-    if data.len() <= MOST_WRITTEN_BYTES {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::Rejected, op).because(format!(
-        "{path} would have {} bytes, of which ZooKeeper takes {MOST_WRITTEN_BYTES}: remove what other programs have added to it",
-        data.len()
-    )))
 }
 
 pub(crate) fn changes_too_fast(op: &'static str, record: &RecordId) -> Error {

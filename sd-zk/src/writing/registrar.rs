@@ -21,7 +21,7 @@ use crate::codec::reception::protected_name;
 use crate::codec::{Layout, Place};
 use crate::config::rules::SESSION_TIMEOUTS;
 use crate::writing::claims::Claims;
-use crate::writing::records::{Found, MOST_ROUNDS, Records, changes_too_fast, check_size};
+use crate::writing::records::{Found, MOST_ROUNDS, Records, changes_too_fast};
 use crate::writing::registration::{Node, ZkRegistration};
 use crate::writing::withdrawals::Withdrawals;
 
@@ -169,7 +169,6 @@ impl ZkRegistrar {
             if data == found.data {
                 return Ok(Some(found.stat.czxid));
             }
-            check_size(op, path, &data)?;
             let written = session
                 .answer(op, client.set_data(path, &data, version))
                 .await?;

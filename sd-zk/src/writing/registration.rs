@@ -9,7 +9,7 @@ use zookeeper_client as zk;
 use crate::client::error::translate;
 use crate::client::session::Session;
 use crate::codec::Layout;
-use crate::writing::records::{Found, MOST_ROUNDS, Records, changes_too_fast, check_size};
+use crate::writing::records::{Found, MOST_ROUNDS, Records, changes_too_fast};
 
 /// A record in one node of one session.
 #[derive(Debug)]
@@ -102,7 +102,6 @@ impl Registration for ZkRegistration {
             if data == found.data {
                 return Ok(());
             }
-            check_size(OP, &self.node.path, &data)?;
             let version = Some(found.stat.version);
             let writing = client.set_data(&self.node.path, &data, version);
             match self.session.answer(OP, writing).await? {

@@ -8,7 +8,7 @@ use sd_core::{Backend, ElectionName, Elector, Registry};
 pub(crate) use sd_testing::standings::{
     after, first, gone, leader_told, leads, now, told_at_last, waits,
 };
-use sd_zk::ZkBackend;
+use sd_zk::{ZkBackend, ZkConfig};
 use zookeeper_client as zk;
 
 use super::{TTL, config_at, end_session, prefix};
@@ -26,8 +26,17 @@ impl Booth {
 
     /// Another program's view of the same elections, perhaps over another way to the server.
     pub(crate) fn again(address: &str, prefix: &str) -> Self {
+        Self::with(address, prefix, |config| config)
+    }
+
+    /// The same, with other settings.
+    pub(crate) fn with(
+        address: &str,
+        prefix: &str,
+        change: impl FnOnce(ZkConfig) -> ZkConfig,
+    ) -> Self {
         let config = config_at(address, &format!("{prefix}-services"));
-        let config = config.with_election_prefix(prefix);
+        let config = change(config.with_election_prefix(prefix));
         Self {
             backend: Arc::new(ZkBackend::new(config).unwrap()),
             prefix: prefix.to_owned(),

@@ -30,8 +30,13 @@ impl OwnServer {
 
     /// With sessions that outlast a restart of the server on a busy machine.
     pub(crate) async fn with_long_sessions() -> Self {
+        Self::with_sessions(TTL * 5).await
+    }
+
+    /// With sessions of this time-out.
+    pub(crate) async fn with_sessions(session_timeout: Duration) -> Self {
         Self {
-            session_timeout: TTL * 5,
+            session_timeout,
             ..Self::start().await
         }
     }

@@ -30,9 +30,15 @@ pub(crate) fn server() -> String {
 
 /// A server of one's own.
 pub(crate) async fn own_server() -> ServerProcess<ZooKeeper> {
-    ServerProcess::launch(ZooKeeper::from_env().unwrap())
-        .await
-        .unwrap()
+    own_server_with(|program| program).await
+}
+
+/// A server of one's own that is started in another way.
+pub(crate) async fn own_server_with(
+    change: impl FnOnce(ZooKeeper) -> ZooKeeper,
+) -> ServerProcess<ZooKeeper> {
+    let program = change(ZooKeeper::from_env().unwrap());
+    ServerProcess::launch(program).await.unwrap()
 }
 
 /// A prefix that no other test uses.

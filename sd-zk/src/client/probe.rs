@@ -1,0 +1,75 @@
+//! Why a server makes no session, as far as that can be found out. The client crate does not say.
+
+use std::io;
+use std::time::Duration;
+
+use sd_backend::with_hint;
+use sd_core::{Address, Endpoint};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use crate::client::credentials::Tls;
+
+/// How long one server may take to accept a connection that only finds out whether it does.
+const ACCEPTED_WITHIN: Duration = Duration::from_millis(500);
+/// How long the handshake of TLS may take, and a server's word that it does not like our certificate, which comes after it.
+const AGREED_WITHIN: Duration = Duration::from_secs(1);
+
+/// What may be wrong if a server makes no session. It hangs up without saying why.
+pub(crate) const CAUSES: &str = "no server runs there, the name is wrong, there is no quorum, the server speaks TLS (write zks://) or does not, \
+                                 asks for a client certificate, or takes no more connections from this address (maxClientCnxns)";
+
+/// What is known of a server that made no session, an error if it is not there.
+pub(crate) async fn probe(server: &Endpoint, tls: Option<&Tls>) -> Result<String, String> {
+    let address = server.to_string();
+    let stream = match timeout(ACCEPTED_WITHIN, TcpStream::connect(&address)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(format!("{server}: {error}")),
+        Err(_) => {
+            return Err(format!(
+                "{server}: no connection within {ACCEPTED_WITHIN:?}"
+            ));
+        }
+    };
+    if let (Some(tls), Address::Tcp { host, .. }) = (tls, server.address())
+        && let Ok(Err(error)) = timeout(AGREED_WITHIN, agree(&tls.connector, host, stream)).await
+    {
+        return Ok(format!("{server}: {}", fault(error, tls.shows_certificate)));
+    }
+    Ok(format!(
+        "{server} accepts connections and makes no session: {CAUSES}"
+    ))
+}
+
+/// Shakes hands, and waits for what the server says of our certificate.
+async fn agree(tls: &TlsConnector, host: &str, stream: TcpStream) -> io::Result<()> {
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let mut agreed = tls.connect(name, stream).await?;
+    agreed.read(&mut [0]).await.map(drop)
+}
+
+/// What to do about a failure of TLS, and the failure.
+fn fault(error: io::Error, shows_certificate: bool) -> String {
+    let text = error.to_string();
+    let hint = match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
+            "it hangs up while TLS is agreed on: it does not speak TLS at this port, asks for a client certificate (set cert and key), or \
+             takes no more connections from this address (maxClientCnxns)"
+        }
+        _ if text.contains("not valid for name") || text.contains("NotValidForName") => {
+            "its certificate is for another name: write the endpoint with a name that it has"
+        }
+        _ if !shows_certificate && text.contains("received fatal alert") => {
+            "it refuses a client without a certificate: set cert and key"
+        }
+        _ => {
+            let hinted = with_hint(error);
+            let cause = hinted.source().map(|cause| format!(": {cause}"));
+            return format!("{hinted}{}", cause.unwrap_or_default());
+        }
+    };
+    format!("{hint}: {text}")
+}
