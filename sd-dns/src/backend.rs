@@ -13,7 +13,7 @@ use crate::config::DnsConfig;
 use crate::reading::instancer::Source;
 
 /// Opens a registry over DNS, which can only be read. Does not wait for a resolver and needs no runtime. Reads the files that `config`
-/// names, and those of the system if it names no resolver; blocks while it does.
+/// names, and those of the system if it names no resolver; blocks while it does, for 5 s at most.
 ///
 /// # Errors
 /// `InvalidInput` names the setting that is wrong or whose file cannot be read.

@@ -9,6 +9,10 @@ mod reading;
 
 mod backend;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use crate::backend::{DnsBackend, connect, connect_with};
 pub use crate::config::DnsConfig;
 pub use crate::config::family::Family;

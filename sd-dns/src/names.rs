@@ -1,7 +1,9 @@
 //! From the name of a service to the name that is asked.
 
+use std::net::SocketAddr;
+
 use hickory_resolver::proto::rr::{Label, Name};
-use sd_core::{Error, Result, ServiceName};
+use sd_core::{Address, Endpoint, Error, Result, ServiceName};
 
 use crate::config::rules::SERVICE;
 
@@ -71,6 +73,14 @@ pub(crate) fn parse(text: &str) -> std::result::Result<Name, String> {
     let mut name = Name::from_labels(labels).map_err(|_| "is longer than 255 bytes".to_owned())?;
     name.set_fqdn(is_absolute);
     Ok(name)
+}
+
+/// The IP address and the port of an endpoint. `None` if it is a name or a socket.
+pub(crate) fn socket_address(endpoint: &Endpoint) -> Option<SocketAddr> {
+    match endpoint.address() {
+        Address::Tcp { host, port } => Some(SocketAddr::new(host.parse().ok()?, port)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

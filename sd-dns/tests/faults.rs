@@ -10,9 +10,11 @@ use common::zone::{Zone, address, alias, many, own_server, srv};
 use common::{
     BUSY, LONGEST, SHORTEST, addresses, connect, is_live_at, is_live_with, is_stale, until, why,
 };
+use hickory_resolver::proto::rr::Record;
 use sd_core::Registry;
 use sd_dns::{DnsConfig, Family, TARGET_KEY, Transport};
 use sd_testing::free_port;
+use server_programs::Knot;
 use tokio::time::Instant;
 
 const PORT: u16 = 50051;
@@ -133,7 +135,7 @@ async fn aliases_are_followed_and_may_change() {
     until(&mut seen, "blue", is_live_at(["10.0.0.1:50051"])).await;
     let change = vec![
         zone.removal("stage", &blue),
-        hickory_resolver::proto::rr::Record::from_rdata(zone.name("stage"), 1, green),
+        Record::from_rdata(zone.name("stage"), 1, green),
     ];
     zone.update(change).await.unwrap();
     until(&mut seen, "green", is_live_at(["10.0.0.2:50051"])).await;
@@ -264,6 +266,81 @@ async fn trouble_of_one_resolver_is_answered_by_the_next() {
     until(&mut seen, "there", is_live_with(1)).await;
     zone.add("greeter", 1, &[address("10.0.0.2")]).await;
     until(&mut seen, "followed", is_live_with(2)).await;
+}
+
+/// It answers SERVFAIL.
+#[tokio::test]
+#[ignore = "needs dns: cargo xtask test --backend dns"]
+async fn a_server_that_fails_is_told_and_nothing_is_taken_for_empty() {
+    let zone = Zone::shared();
+    let failing = connect(config(&zone).with_domain(Knot::UNLOADED_ZONE));
+    let error = failing.list("greeter").await.unwrap_err();
+    assert_eq!(error.kind(), sd_core::ErrorKind::Unavailable);
+    let report = error.report().to_string();
+    assert!(report.contains("greeter.unloaded.test."), "{report}");
+    let mut seen = failing.subscribe("greeter").unwrap();
+    let state = until(&mut seen, "told", |state| !why(state).is_empty()).await;
+    assert!(
+        why(&state).contains("could not find out"),
+        "{}",
+        why(&state)
+    );
+    // A name that is not known is not empty.
+    assert!(!state.is_known());
+}
+
+#[tokio::test]
+#[ignore = "needs dns: cargo xtask test --backend dns"]
+async fn aliases_in_a_circle_take_nothing_away() {
+    let zone = Zone::shared();
+    zone.add("greeter", 1, &[address("10.0.0.1")]).await;
+    let mut seen = registry(&zone).subscribe("greeter").unwrap();
+    until(&mut seen, "there", is_live_with(1)).await;
+    let [greeter, other] = [zone.name("greeter"), zone.name("other")];
+    zone.add("other", 1, &[alias(&greeter)]).await;
+    let change = vec![
+        zone.removal("greeter", &address("10.0.0.1")),
+        Record::from_rdata(greeter, 1, alias(&other)),
+    ];
+    zone.update(change).await.unwrap();
+    let stale = until(&mut seen, "stale", is_stale).await;
+    assert!(why(&stale).contains("circle"), "{}", why(&stale));
+    assert_eq!(addresses(&stale), ["10.0.0.1:50051"]);
+}
+
+#[tokio::test]
+#[ignore = "needs dns: cargo xtask test --backend dns"]
+async fn a_time_to_live_of_0_or_a_year_is_kept_within_the_bounds() {
+    let (min, max) = (Duration::from_millis(300), Duration::from_millis(900));
+    let zone = Zone::shared();
+    for (name, ttl, least) in [("zero", 0, min), ("year", 365 * 24 * 3600, max)] {
+        zone.add(name, ttl, &[address("10.0.0.1")]).await;
+        let config = config(&zone).with_intervals(min, max);
+        let mut seen = connect(config).subscribe(name).unwrap();
+        until(&mut seen, "there", is_live_with(1)).await;
+        let start = Instant::now();
+        zone.add(name, ttl, &[address("10.0.0.2")]).await;
+        until(&mut seen, "both", is_live_with(2)).await;
+        let late = start.elapsed();
+        assert!(late < least + Duration::from_millis(500) + BUSY, "{late:?}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs dns: cargo xtask test --backend dns"]
+async fn an_address_that_two_records_name_is_one_instance_of_the_better_rank() {
+    let zone = Zone::shared();
+    let [one, two] = [zone.name("one"), zone.name("two")];
+    for host in ["one", "two"] {
+        zone.add(host, 1, &[address("10.0.0.1")]).await;
+    }
+    let records = [srv(1, 9, 81, &one), srv(0, 3, 81, &two)];
+    zone.add("_grpc._tcp.greeter", 1, &records).await;
+    let mut seen = srv_registry(&zone).subscribe("greeter").unwrap();
+    let state = until(&mut seen, "one", is_live_with(1)).await;
+    let instance = &state.instances()[0];
+    assert_eq!((instance.priority(), instance.weight()), (0, 3));
+    assert_eq!(instance.metadata()[TARGET_KEY], two.to_ascii());
 }
 
 #[tokio::test]

@@ -9,33 +9,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::scripted::{Asked, Reply, Scripted};
-use common::zone::{address, alias, many, srv};
+use common::zone::{address, alias, many, name, srv};
 use common::{
     BUSY, LONG, LONGEST, SHORTEST, addresses, connect, eventually, is_live_at, is_live_with,
     is_stale, until, why,
 };
 use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::rdata::NS;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use sd_core::port::Feed;
 use sd_core::{ErrorKind, Instancer, Registry, ServiceName};
-use sd_dns::{DnsBackend, DnsConfig, Family, Transport};
+use sd_dns::{DnsBackend, Family, Transport};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::{Instant, sleep, timeout};
 
-fn config(server: &Scripted) -> DnsConfig {
-    DnsConfig::addresses(80)
-        .with_resolvers([server.address.to_string()])
-        .with_domain("sd.test.")
-        .with_intervals(SHORTEST, LONGEST)
-        .with_timeout(Duration::from_millis(500))
-}
-
 fn registry(server: &Scripted) -> Registry {
-    connect(config(server))
-}
-
-fn name(text: &str) -> Name {
-    Name::from_ascii(text).unwrap()
+    connect(server.config())
 }
 
 /// Answers with one address.
@@ -88,6 +77,8 @@ async fn silence_garbage_and_answers_to_another_question_take_nothing_away() {
     .await;
     assert!(why.contains("cannot be read"), "{why}");
     stays_at_one_address("too short", |_| Reply::Bytes(vec![1])).await;
+    let why = stays_at_one_address("sent back", |asked| asked.message.clone().into()).await;
+    assert!(why.contains("cannot be read"), "{why}");
     stays_at_one_address("another id", |asked| {
         let mut answer = asked.answer();
         answer.metadata.id ^= 0x5a5a;
@@ -126,7 +117,7 @@ async fn silence_garbage_and_answers_to_another_question_take_nothing_away() {
 #[tokio::test]
 async fn an_answer_to_another_question_takes_nothing_away_over_tcp_either() {
     let server = Scripted::start(one).await;
-    let registry = connect(config(&server).with_transport(Transport::Tcp));
+    let registry = connect(server.config().with_transport(Transport::Tcp));
     let mut seen = registry.subscribe("greeter").unwrap();
     let before = until(&mut seen, "there", is_live_with(1)).await;
     server.answers_with(|asked| {
@@ -177,6 +168,66 @@ async fn an_answer_that_is_cut_short_over_tcp_as_well_takes_nothing_away() {
     })
     .await;
     assert!(why.contains("cut short"), "{why}");
+}
+
+#[tokio::test]
+async fn a_server_that_names_other_servers_instead_of_an_answer_takes_nothing_away() {
+    let why = stays_at_one_address("referral", |asked| {
+        let mut answer = asked.answer();
+        let servers = RData::NS(NS(name("ns.elsewhere.test.")));
+        answer.authorities = vec![Record::from_rdata(name("test."), 0, servers)];
+        answer.into()
+    })
+    .await;
+    assert!(why.contains("named other servers"), "{why}");
+}
+
+#[tokio::test]
+async fn records_and_addresses_that_multiply_to_too_many_instances_take_nothing_away() {
+    let few = |asked: &Asked| match asked.wanted() {
+        RecordType::SRV => asked.records(0, &[srv(0, 1, 81, &name("a.test."))]),
+        _ => asked.records(0, &[address("10.0.0.1")]),
+    };
+    let server = Scripted::start(few).await;
+    let mut seen = connect(server.srv_config()).subscribe("greeter").unwrap();
+    let before = until(&mut seen, "there", is_live_with(1)).await;
+    server.answers_with(|asked| {
+        let records: Vec<_> = match asked.wanted() {
+            RecordType::SRV => (1..=500)
+                .map(|port| srv(0, 1, port, &name("a.test.")))
+                .collect(),
+            _ => many(500),
+        };
+        asked.records(0, &records)
+    });
+    let stale = until(&mut seen, "stale", is_stale).await;
+    assert!(
+        why(&stale).contains("more than 16384 instances"),
+        "{}",
+        why(&stale)
+    );
+    assert_eq!(stale.instances(), before.instances());
+    server.answers_with(few);
+    until(&mut seen, "followed again", is_live_with(1)).await;
+}
+
+/// What is not confirmed grows old.
+#[tokio::test]
+async fn a_set_that_is_doubted_is_as_old_as_its_last_confirmation() {
+    let server = Scripted::start(one).await;
+    let registry = registry(&server);
+    let mut seen = registry.subscribe("greeter").unwrap();
+    until(&mut seen, "there", is_live_with(1)).await;
+    // The absence holds for so long that it is not told a second time here.
+    server.answers_with(|asked| asked.no_such_name(3600));
+    let changed = registry.config().clock.now();
+    let doubted = until(&mut seen, "doubted", is_stale).await;
+    assert_eq!(doubted.snapshot().len(), 1);
+    assert!(doubted.snapshot().as_of() <= changed);
+    // Nor does it become newer when it is doubted once more.
+    let _ = seen.refresh().await;
+    let state = seen.state();
+    assert!(is_stale(&state) && state.snapshot().as_of() <= changed);
 }
 
 #[tokio::test]
@@ -252,7 +303,8 @@ async fn a_time_to_live_of_0_or_a_year_is_kept_within_the_bounds() {
     for (ttl, least) in [(0, min), (365 * 24 * 3600, max), (u32::MAX, min)] {
         let server = Scripted::start(move |asked| asked.records(ttl, &[address("10.0.0.1")])).await;
         // Over TCP no question is sent again, however busy the machine is.
-        let config = config(&server)
+        let config = server
+            .config()
             .with_transport(Transport::Tcp)
             .with_timeout(Duration::from_secs(5))
             .with_intervals(min, max)
@@ -279,7 +331,7 @@ async fn a_time_to_live_of_0_or_a_year_is_kept_within_the_bounds() {
 async fn a_quiet_name_costs_one_question_for_each_type_and_time_to_live() {
     let server = Scripted::start(|asked| asked.records(1, &[address("10.0.0.1")])).await;
     // Over TCP no question is sent again, however busy the machine is.
-    let config = config(&server).with_transport(Transport::Tcp);
+    let config = server.config().with_transport(Transport::Tcp);
     let registry = connect(config.with_timeout(Duration::from_secs(5)));
     let mut seen = registry.subscribe("greeter").unwrap();
     let other = registry.subscribe("greeter").unwrap();
@@ -314,7 +366,7 @@ async fn of_one_type_that_fails_what_was_known_stays_and_the_other_is_followed()
     })
     .await;
     assert!(why(&half).contains("AAAA"), "{}", why(&half));
-    let only = connect(config(&server).with_family(Family::Ipv4));
+    let only = connect(server.config().with_family(Family::Ipv4));
     let mut seen = only.subscribe("greeter").unwrap();
     until(&mut seen, "IPv4 alone", is_live_at(["10.0.0.2:80"])).await;
 }
@@ -336,7 +388,7 @@ fn rotating() -> impl Fn(&Asked) -> Reply + Send + Sync + 'static {
 #[tokio::test]
 async fn a_server_that_rotates_its_answers_is_followed_without_a_flap() {
     let server = Scripted::start(rotating()).await;
-    let registry = connect(config(&server).with_keep_absent(10));
+    let registry = connect(server.config().with_keep_absent(10));
     let mut seen = registry.subscribe("greeter").unwrap();
     let whole = until(&mut seen, "all ten", is_live_with(10)).await;
     // Neither a read of everything nor an outage takes the sample for everything.
@@ -382,9 +434,7 @@ async fn an_address_twice_is_one_instance_and_what_cannot_be_dialled_is_none() {
 #[tokio::test]
 async fn an_srv_record_that_names_no_host_says_that_there_is_no_service() {
     let server = Scripted::start(|asked| asked.records(0, &[srv(0, 0, 0, &Name::root())])).await;
-    let config = DnsConfig::srv()
-        .with_resolvers([server.address.to_string()])
-        .with_intervals(SHORTEST, LONGEST);
+    let config = server.srv_config();
     let mut seen = connect(config).subscribe("greeter").unwrap();
     until(&mut seen, "none", is_live_with(0)).await;
 }
@@ -413,11 +463,8 @@ async fn hosts_of_srv_records_are_asked_for_once_for_each_time_to_live() {
     })
     .await;
     // Over TCP no question is sent again, however busy the machine is.
-    let config = DnsConfig::srv()
-        .with_resolvers([server.address.to_string()])
-        .with_transport(Transport::Tcp)
-        .with_timeout(Duration::from_secs(5))
-        .with_intervals(SHORTEST, LONGEST);
+    let config = server.srv_config().with_transport(Transport::Tcp);
+    let config = config.with_timeout(Duration::from_secs(5));
     let mut seen = connect(config).subscribe("greeter").unwrap();
     until(
         &mut seen,
@@ -425,20 +472,28 @@ async fn hosts_of_srv_records_are_asked_for_once_for_each_time_to_live() {
         is_live_at(["10.0.0.1:81", "10.0.0.2:82"]),
     )
     .await;
-    let asked_of = |wanted: &Name| {
+    let asked_of = |name: &Name, wanted| {
         let asked = server.asked();
-        asked.iter().filter(|(name, ..)| name == wanted).count()
+        let same = |(asked, kind, _): &&(Name, RecordType, bool)| asked == name && *kind == wanted;
+        asked.iter().filter(same).count()
     };
-    let srv_name = name("greeter.");
-    while asked_of(&srv_name) < 5 {
+    let srv_name = name("greeter.sd.test.");
+    while asked_of(&srv_name, RecordType::SRV) < 5 {
         sleep(SHORTEST).await;
     }
-    assert_eq!((asked_of(&along), asked_of(&asked_for)), (0, 2));
+    // Of the first host only the IPv6 addresses did not come along.
+    for (host, questions) in [(&along, (0, 1)), (&asked_for, (1, 1))] {
+        let [a, aaaa] = [RecordType::A, RecordType::AAAA].map(|kind| asked_of(host, kind));
+        assert_eq!((a, aaaa), questions, "{host}");
+    }
 }
 
 /// A host that comes with its address, which may change.
 fn srv_with(at: &'static str) -> impl Fn(&Asked) -> Reply + Send + Sync + 'static {
     move |asked| {
+        if asked.wanted() != RecordType::SRV {
+            return asked.records(0, &[]);
+        }
         let host = name("host.test.");
         let mut answer = asked.answer();
         let owner = asked.name().clone();
@@ -451,9 +506,8 @@ fn srv_with(at: &'static str) -> impl Fn(&Asked) -> Reply + Send + Sync + 'stati
 #[tokio::test]
 async fn an_address_that_comes_with_srv_records_holds_for_its_own_time_to_live() {
     let server = Scripted::start(srv_with("10.0.0.1")).await;
-    let config = DnsConfig::srv()
-        .with_resolvers([server.address.to_string()])
-        .with_intervals(SHORTEST, Duration::from_secs(3600));
+    let config = server.srv_config();
+    let config = config.with_intervals(SHORTEST, Duration::from_secs(3600));
     let mut seen = connect(config).subscribe("greeter").unwrap();
     until(&mut seen, "there", is_live_at(["10.0.0.1:81"])).await;
     server.answers_with(srv_with("10.0.0.2"));
@@ -474,9 +528,7 @@ async fn a_host_that_cannot_be_asked_for_keeps_its_instances_and_the_others_are_
         _ => asked.records(0, &[address("10.0.0.2")]),
     };
     let server = Scripted::start(up).await;
-    let config = DnsConfig::srv()
-        .with_resolvers([server.address.to_string()])
-        .with_intervals(SHORTEST, LONGEST);
+    let config = server.srv_config();
     let mut seen = connect(config).subscribe("greeter").unwrap();
     until(&mut seen, "both", is_live_with(2)).await;
     server.answers_with(move |asked| {
@@ -529,7 +581,7 @@ async fn nothing_can_be_listed_registered_or_led() {
 #[tokio::test]
 async fn a_closed_registry_asks_nothing_and_a_waiting_feed_ends() {
     let server = Scripted::start(|_| Reply::Silence).await;
-    let backend = Arc::new(DnsBackend::new(config(&server)).unwrap());
+    let backend = Arc::new(DnsBackend::new(server.config()).unwrap());
     let service = ServiceName::new("greeter").unwrap();
     let mut watcher = backend.watch(&service, None).await.unwrap();
     let waiting = tokio::spawn(async move { watcher.next().await.map(drop) });
@@ -548,7 +600,7 @@ async fn a_closed_registry_asks_nothing_and_a_waiting_feed_ends() {
 #[tokio::test]
 async fn a_feed_that_waits_for_a_time_to_live_ends_when_its_registry_is_closed() {
     let server = Scripted::start(|asked| asked.records(3600, &[address("10.0.0.1")])).await;
-    let backend = DnsBackend::new(config(&server)).unwrap();
+    let backend = DnsBackend::new(server.config()).unwrap();
     let service = ServiceName::new("greeter").unwrap();
     let mut watcher = backend.watch(&service, None).await.unwrap();
     watcher.next().await.unwrap();
@@ -561,13 +613,11 @@ async fn a_feed_that_waits_for_a_time_to_live_ends_when_its_registry_is_closed()
 #[tokio::test]
 async fn a_resolver_that_ends_its_connections_is_asked_over_new_ones() {
     let server = Scripted::start(one).await;
-    let config = config(&server).with_transport(Transport::Tcp);
+    let config = server.config().with_transport(Transport::Tcp);
     let registry = connect(config.with_timeout(Duration::from_secs(5)));
     for _ in 0..3 {
         registry.list("greeter").await.unwrap();
-        server.end_connections();
-        // The client notices it meanwhile.
-        sleep(3 * SHORTEST).await;
+        server.end_connections().await;
     }
 }
 
@@ -579,7 +629,7 @@ fn a_runtime_that_stands_still_holds_up_the_questions_of_no_other_for_long() {
     let [standing, running] =
         [(); 2].map(|()| Builder::new_current_thread().enable_all().build().unwrap());
     for transport in [Transport::Auto, Transport::Tcp] {
-        let registry = connect(config(&server).with_transport(transport));
+        let registry = connect(server.config().with_transport(transport));
         let first = standing.block_on(registry.list("greeter")).unwrap();
         assert_eq!(first.len(), 1);
         // This one may find out that nothing comes back.
@@ -595,7 +645,8 @@ async fn many_names_are_followed_at_once_over_either_transport() {
     for transport in [Transport::Auto, Transport::Tcp] {
         let server = Scripted::start(one).await;
         let registry = connect(
-            config(&server)
+            server
+                .config()
                 .with_transport(transport)
                 .with_intervals(Duration::from_secs(2), LONGEST)
                 .with_timeout(Duration::from_secs(5)),
@@ -615,7 +666,7 @@ async fn dropping_every_handle_ends_every_task_and_socket() {
     let tasks = || Handle::current().metrics().num_alive_tasks();
     let before = tasks();
     for transport in [Transport::Auto, Transport::Tcp] {
-        let registry = connect(config(&server).with_transport(transport));
+        let registry = connect(server.config().with_transport(transport));
         let mut seen = registry.subscribe("greeter").unwrap();
         until(&mut seen, "there", is_live_with(1)).await;
         assert!(tasks() > before);

@@ -126,6 +126,15 @@ async fn a_file_of_authorities_that_cannot_be_used_is_refused_at_once() {
         let report = error.report().to_string();
         assert!(report.contains(told), "{report}");
     }
+    // To open it would wait for a program that writes to it.
+    let pipe = folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let config = DnsConfig::srv()
+        .with_transport(Transport::Tls)
+        .with_ca(&pipe);
+    let report = sd_dns::connect(config).unwrap_err().report().to_string();
+    assert!(report.contains("it is a pipe"), "{report}");
 }
 
 /// What a zone holds is text of its owner.

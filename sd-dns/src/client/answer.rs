@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 
-use hickory_resolver::net::NoRecords;
 use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use sd_core::ErrorKind;
 
 use crate::client::error::Failure;
+
+/// How many aliases are followed from one name.
+pub(crate) const MOST_ALIASES: usize = 8;
 
 /// An answer to a question.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,14 +30,6 @@ pub(crate) enum Answer {
 }
 
 impl Answer {
-    /// What the client crate makes of an answer without records.
-    pub(crate) fn of(none: &NoRecords) -> Self {
-        Self::None {
-            exists: none.response_code != ResponseCode::NXDomain,
-            ttl: none.negative_ttl,
-        }
-    }
-
     /// The same, which holds for no longer than `most` seconds.
     pub(crate) fn for_at_most(mut self, most: u32) -> Self {
         match &mut self {
@@ -50,7 +44,12 @@ impl Answer {
 #[derive(Debug, PartialEq)]
 pub(crate) enum Step {
     Answer(Answer),
-    Alias { to: Name, ttl: u32 },
+    Alias {
+        to: Name,
+        ttl: u32,
+        /// How many aliases lead there.
+        followed: usize,
+    },
 }
 
 /// The longest time-to-live; one with the highest bit set counts as 0 (RFC 2181, section 8).
@@ -59,11 +58,11 @@ const LONGEST_TTL: u32 = i32::MAX.cast_unsigned();
 /// Reads what `message` says about `name`. Records of other names count only if an alias leads there.
 ///
 /// # Errors
-/// `InvalidData` if it answers for other names alone, or its aliases lead in a circle.
+/// `InvalidData` if it answers for other names alone, or its aliases lead in a circle or too far. `Rejected` if it names servers that could
+/// be asked instead.
 pub(crate) fn read(message: &Message, name: &Name, wanted: RecordType) -> Result<Step, Failure> {
     let (mut current, mut ttl) = (name, LONGEST_TTL);
-    // Each alias is another record, so that more of them lead in a circle.
-    for _ in 0..=message.answers.len() {
+    for followed in 0..=MOST_ALIASES {
         let (found, least) = of_type(message, current, wanted);
         if !found.is_empty() {
             return Ok(Step::Answer(Answer::Found {
@@ -73,7 +72,7 @@ pub(crate) fn read(message: &Message, name: &Name, wanted: RecordType) -> Result
             }));
         }
         let Some((alias, to)) = alias(message, current) else {
-            return end_of_aliases(message, name, current, ttl);
+            return end_of_aliases(message, name, (current, followed), ttl);
         };
         ttl = ttl.min(seconds(alias));
         current = to;
@@ -89,7 +88,12 @@ pub(crate) fn circle(name: &Name) -> Failure {
     Failure::new(ErrorKind::InvalidData, why)
 }
 
-fn end_of_aliases(message: &Message, name: &Name, end: &Name, ttl: u32) -> Result<Step, Failure> {
+fn end_of_aliases(
+    message: &Message,
+    name: &Name,
+    (end, followed): (&Name, usize),
+    ttl: u32,
+) -> Result<Step, Failure> {
     let negative = message
         .authorities
         .iter()
@@ -98,18 +102,29 @@ fn end_of_aliases(message: &Message, name: &Name, end: &Name, ttl: u32) -> Resul
             _ => None,
         });
     let is_missing = message.metadata.response_code == ResponseCode::NXDomain;
-    if end != name && !is_missing && negative.is_none() {
+    let is_open = !is_missing && negative.is_none();
+    if followed > 0 && is_open {
         let to = end.clone();
-        return Ok(Step::Alias { to, ttl });
+        return Ok(Step::Alias { to, ttl, followed });
     }
-    if end == name && !message.answers.is_empty() {
+    if followed == 0 && !message.answers.is_empty() {
         let why = format!("answered for other names than {}", name.to_ascii());
         return Err(Failure::new(ErrorKind::InvalidData, why));
+    }
+    if is_open && is_referral(message) {
+        let why = "named other servers instead of asking them: name a resolver that looks names up";
+        return Err(Failure::new(ErrorKind::Rejected, why));
     }
     Ok(Step::Answer(Answer::None {
         exists: !is_missing,
         ttl: negative.map(|negative| negative.min(ttl)),
     }))
+}
+
+/// Whether a server that does not know the name says who may (RFC 2308, section 2.2).
+fn is_referral(message: &Message) -> bool {
+    let names_servers = |record: &Record| record.record_type() == RecordType::NS;
+    !message.metadata.authoritative && message.authorities.iter().any(names_servers)
 }
 
 /// The records of this name and type, and their least time-to-live.
@@ -154,7 +169,7 @@ mod tests {
     use std::str::FromStr;
 
     use hickory_resolver::proto::op::OpCode;
-    use hickory_resolver::proto::rr::rdata::{A, CNAME, SOA};
+    use hickory_resolver::proto::rr::rdata::{A, CNAME, NS, SOA};
 
     use super::*;
 
@@ -210,10 +225,52 @@ mod tests {
         assert_eq!(found(&message(chain)), (1, 5));
         let open = message(vec![cname("s.d.", 30, "y.e.")]);
         let to = name("y.e.");
-        assert_eq!(asked(&open).unwrap(), Step::Alias { to, ttl: 30 });
+        let step = Step::Alias {
+            to,
+            ttl: 30,
+            followed: 1,
+        };
+        assert_eq!(asked(&open).unwrap(), step);
         let circle = vec![cname("s.d.", 30, "y.d."), cname("y.d.", 5, "s.d.")];
         let error = asked(&message(circle)).unwrap_err();
         assert!(error.why.contains("circle"), "{error:?}");
+    }
+
+    #[test]
+    fn eight_aliases_are_followed_and_no_more() {
+        let chain = |length: usize| {
+            let owner = |number| {
+                if number == 0 {
+                    "s.d.".to_owned()
+                } else {
+                    format!("a{number}.d.")
+                }
+            };
+            let alias = |number| cname(&owner(number), 9, &owner(number + 1));
+            let mut records: Vec<_> = (0..length).map(alias).collect();
+            records.push(a(&owner(length), 9, 1));
+            message(records)
+        };
+        assert_eq!(found(&chain(MOST_ALIASES)), (1, 9));
+        let error = asked(&chain(MOST_ALIASES + 1)).unwrap_err();
+        assert!(error.why.contains("too far"), "{error:?}");
+    }
+
+    #[test]
+    fn a_server_that_names_other_servers_has_not_answered() {
+        let mut referral = message(vec![]);
+        let server = RData::NS(NS(name("ns.d.")));
+        referral.authorities = vec![Record::from_rdata(name("d."), 9, server)];
+        let error = asked(&referral).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Rejected);
+        // One that is responsible for the name may name itself.
+        referral.metadata.authoritative = true;
+        let (exists, ttl) = (true, None);
+        let none = Step::Answer(Answer::None { exists, ttl });
+        assert_eq!(asked(&referral).unwrap(), none);
+        referral.metadata.authoritative = false;
+        referral.authorities.push(soa(60, 7));
+        assert!(asked(&referral).is_ok());
     }
 
     #[test]

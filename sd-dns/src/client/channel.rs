@@ -3,23 +3,38 @@
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard};
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
 use hickory_resolver::config::{ConnectionConfig, ProtocolConfig};
 use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::xfer::{DnsExchange, DnsHandle, FirstAnswer};
 use hickory_resolver::proto::op::{DnsRequestOptions, DnsResponse, Query};
 use hickory_resolver::{ConnectionProvider, PoolContext};
 use sd_core::sync::lock;
+use tokio::time::{Instant, timeout_at};
 
-type Connection = DnsExchange<TokioRuntimeProvider>;
+use crate::client::datagrams::Provider;
+
+type Connection = DnsExchange<Provider>;
+/// A connection that is open or is being made. All questions that need one share it, and the reason why there is none.
+type Opening = Shared<BoxFuture<'static, Result<Connection, NetError>>>;
 
 /// One way to speak to a resolver. For UDP, the connection makes a socket for each question.
 pub(crate) struct Channel {
     address: SocketAddr,
     config: ConnectionConfig,
     // Owns the tasks of connections, which end with it.
-    provider: TokioRuntimeProvider,
-    open: Mutex<Option<Connection>>,
+    provider: Provider,
+    open: Mutex<Option<Opening>>,
+}
+
+/// What is asked over a channel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Question<'a> {
+    pub(crate) query: &'a Query,
+    /// With EDNS(0) (RFC 6891), which allows longer datagrams.
+    pub(crate) with_edns: bool,
+    pub(crate) by: Instant,
 }
 
 impl Channel {
@@ -29,7 +44,7 @@ impl Channel {
         Self {
             address,
             config,
-            provider: TokioRuntimeProvider::default(),
+            provider: Provider::default(),
             open: Mutex::new(None),
         }
     }
@@ -37,44 +52,97 @@ impl Channel {
     /// Asks over the open connection, or over a new one if there is none or the resolver has closed it. Cancel-safe.
     pub(crate) async fn ask(
         &self,
-        query: &Query,
+        question: Question<'_>,
         context: &PoolContext,
     ) -> Result<DnsResponse, NetError> {
         let kept = self.slot().clone();
-        if let Some(connection) = kept {
-            match exchange(&connection, query).await {
-                Err(error) if may_be_old(&error) => self.forget(),
+        if let Some(kept) = kept {
+            match self.ask_over(&kept, question).await {
+                Err(error) if may_be_old(&error) => {}
                 done => return done,
             }
         }
-        let connecting = self
-            .provider
-            .new_connection(self.address.ip(), &self.config, context)?;
-        let connection = connecting.await?;
-        *self.slot() = Some(connection.clone());
-        let answer = exchange(&connection, query).await;
+        let opening = self.opening(context)?;
+        self.ask_over(&opening, question).await
+    }
+
+    /// The connection that another question has opened or is opening, or a new one.
+    fn opening(&self, context: &PoolContext) -> Result<Opening, NetError> {
+        let mut slot = self.slot();
+        if let Some(opening) = &*slot {
+            return Ok(opening.clone());
+        }
+        let ip = self.address.ip();
+        let connecting = self.provider.new_connection(ip, &self.config, context)?;
+        Ok(slot.insert(connecting.shared()).clone())
+    }
+
+    /// A connection on which a question was not answered is not used again: it may be dead, or that of a runtime that stands still.
+    async fn ask_over(
+        &self,
+        opening: &Opening,
+        question: Question<'_>,
+    ) -> Result<DnsResponse, NetError> {
+        let asked = async {
+            let connection = self.opened(opening).await?;
+            exchange(&connection, question).await
+        };
+        let answer = timeout_at(question.by, asked).await;
+        let answer = answer.unwrap_or(Err(NetError::Timeout));
         if answer.is_err() {
-            self.forget();
+            self.forget(opening);
         }
         answer
     }
 
-    /// Has the next question make a connection of its own.
-    pub(crate) fn forget(&self) {
-        *self.slot() = None;
+    async fn opened(&self, opening: &Opening) -> Result<Connection, NetError> {
+        let mut unless_open = ForgetUnlessOpen {
+            channel: self,
+            opening,
+            is_open: false,
+        };
+        let connection = opening.clone().await?;
+        unless_open.is_open = true;
+        Ok(connection)
     }
 
-    fn slot(&self) -> MutexGuard<'_, Option<Connection>> {
+    /// Has the next question make a connection of its own, unless another one has replaced this.
+    fn forget(&self, opening: &Opening) {
+        let mut slot = self.slot();
+        if slot.as_ref().is_some_and(|kept| kept.ptr_eq(opening)) {
+            *slot = None;
+        }
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Opening>> {
         lock(&self.open)
     }
 }
 
-async fn exchange(connection: &Connection, query: &Query) -> Result<DnsResponse, NetError> {
+/// What is given up while it is being opened is not waited for again: it may never be driven, and may panic if its runtime has ended.
+struct ForgetUnlessOpen<'a> {
+    channel: &'a Channel,
+    opening: &'a Opening,
+    is_open: bool,
+}
+
+impl Drop for ForgetUnlessOpen<'_> {
+    fn drop(&mut self) {
+        if !self.is_open {
+            self.channel.forget(self.opening);
+        }
+    }
+}
+
+async fn exchange(
+    connection: &Connection,
+    question: Question<'_>,
+) -> Result<DnsResponse, NetError> {
     let mut options = DnsRequestOptions::default();
-    options.use_edns = true;
+    options.use_edns = question.with_edns;
     options.recursion_desired = true;
     connection
-        .lookup(query.clone(), options)
+        .lookup(question.query.clone(), options)
         .first_answer()
         .await
 }
@@ -82,8 +150,5 @@ async fn exchange(connection: &Connection, query: &Query) -> Result<DnsResponse,
 /// Whether the error may come of a connection that was closed, or of a runtime that has ended, and not of the question. Of a connection
 /// that has ended, the client crate says that it is busy.
 fn may_be_old(error: &NetError) -> bool {
-    !matches!(
-        error,
-        NetError::Timeout | NetError::Proto(_) | NetError::Dns(_)
-    )
+    !matches!(error, NetError::Timeout | NetError::Proto(_))
 }

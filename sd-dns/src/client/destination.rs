@@ -37,7 +37,7 @@ impl Destination {
         Self::new(resolvers, Some(files), settings, tls)
     }
 
-    fn new(
+    pub(crate) fn new(
         addresses: impl Iterator<Item = SocketAddr>,
         system: Option<SystemFiles>,
         settings: &Settings,

@@ -1,6 +1,6 @@
 //! What a resolver and its client answer when something fails, in our kinds.
 
-use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::net::NetError;
 use hickory_resolver::proto::op::ResponseCode;
 use sd_backend::with_hint;
 use sd_core::{Error, ErrorKind};
@@ -20,6 +20,23 @@ impl Failure {
         }
     }
 
+    /// Of a resolver that answers with this error.
+    pub(crate) fn refused(code: ResponseCode) -> Self {
+        let kind = match code {
+            ResponseCode::Refused | ResponseCode::NotAuth => ErrorKind::Denied,
+            ResponseCode::FormErr | ResponseCode::NotImp | ResponseCode::BADVERS => {
+                ErrorKind::Rejected
+            }
+            _ => ErrorKind::Unavailable,
+        };
+        let hint = match code {
+            ResponseCode::Refused => ": it does not answer for this name, or not this client",
+            ResponseCode::ServFail => ": it could not find out",
+            _ => "",
+        };
+        Self::new(kind, format!("answered {code}{hint}"))
+    }
+
     /// The error of the operation that needed the answer.
     pub(crate) fn of(self, op: &'static str) -> Error {
         Error::new(self.kind, op).with_source(with_hint(self.why))
@@ -30,7 +47,6 @@ impl From<NetError> for Failure {
     fn from(error: NetError) -> Self {
         match error {
             NetError::Timeout => Self::new(ErrorKind::Timeout, "no answer in time"),
-            NetError::Dns(DnsError::ResponseCode(code)) => refused(code),
             NetError::Io(error) => Self::new(ErrorKind::Unavailable, error.to_string()),
             NetError::Busy => Self::new(
                 ErrorKind::Unavailable,
@@ -49,20 +65,6 @@ impl From<NetError> for Failure {
     }
 }
 
-fn refused(code: ResponseCode) -> Failure {
-    let kind = match code {
-        ResponseCode::Refused | ResponseCode::NotAuth => ErrorKind::Denied,
-        ResponseCode::FormErr | ResponseCode::NotImp | ResponseCode::BADVERS => ErrorKind::Rejected,
-        _ => ErrorKind::Unavailable,
-    };
-    let hint = match code {
-        ResponseCode::Refused => ": it does not answer for this name, or not this client",
-        ResponseCode::ServFail => ": it could not find out",
-        _ => "",
-    };
-    Failure::new(kind, format!("answered {code}{hint}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,7 +76,7 @@ mod tests {
             (ResponseCode::Refused, ErrorKind::Denied, "this name"),
             (ResponseCode::NotImp, ErrorKind::Rejected, "answered"),
         ] {
-            let failure = Failure::from(NetError::from(DnsError::ResponseCode(code)));
+            let failure = Failure::refused(code);
             assert_eq!(failure.kind, kind);
             assert!(failure.why.contains(word), "{failure:?}");
             assert_ne!(failure.kind.retry(), sd_core::retry::Retry::Never);

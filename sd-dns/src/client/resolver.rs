@@ -2,18 +2,19 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hickory_resolver::config::{ProtocolConfig, ResolverOpts};
-use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::net::NetError;
 use hickory_resolver::proto::op::{DnsResponse, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::{PoolContext, TlsConfig};
 use sd_core::ErrorKind;
-use tokio::time::timeout;
+use tokio::time::Instant;
 
-use crate::client::answer::{self, Answer, Step};
-use crate::client::channel::Channel;
+use crate::client::answer::{self, Step};
+use crate::client::channel::{Channel, Question};
 use crate::client::error::Failure;
 use crate::config::transport::Transport;
 use crate::config::validation::Settings;
@@ -30,6 +31,8 @@ pub(crate) struct Resolver {
     datagrams: Option<Channel>,
     stream: Channel,
     limit: Duration,
+    /// Whether it refuses questions with EDNS(0), and answers the same ones without.
+    refuses_edns: AtomicBool,
 }
 
 impl Resolver {
@@ -46,6 +49,7 @@ impl Resolver {
             datagrams,
             stream: Channel::new(address, stream(address, settings)),
             limit: settings.timeout,
+            refuses_edns: AtomicBool::new(false),
         }
     }
 
@@ -53,50 +57,66 @@ impl Resolver {
         self.address
     }
 
-    /// Asks once, over TCP as well if the answer does not fit into a datagram. Cancel-safe.
+    /// Asks until the resolver answers in a way that can be used: over TCP as well if the answer does not fit into a datagram, and
+    /// without EDNS(0) if the resolver does not understand that. Cancel-safe.
     pub(crate) async fn ask(&self, name: &Name, wanted: RecordType) -> Result<Step, Failure> {
         let query = Query::query(name.clone(), wanted);
-        let Ok(asked) = timeout(self.limit, self.exchange(&query)).await else {
-            // A connection on which nothing comes back may be dead, or that of a runtime that stands still.
-            for channel in self.datagrams.iter().chain([&self.stream]) {
-                channel.forget();
-            }
-            return Err(NetError::Timeout.into());
-        };
-        let response = asked?;
+        let response = self.ask_as_it_understands(&query).await?;
+        match response.metadata.response_code {
+            ResponseCode::NoError | ResponseCode::NXDomain => {}
+            code => return Err(Failure::refused(code)),
+        }
         // The client crate compares them over UDP alone.
-        if response.queries.iter().any(|answered| *answered != query) {
+        if response.queries != [query] {
             return Err(Failure::new(
                 ErrorKind::InvalidData,
                 "answered another question",
             ));
         }
-        match DnsError::from_response(response) {
-            Ok(response) => match response.metadata.response_code {
-                ResponseCode::NoError | ResponseCode::NXDomain => {
-                    answer::read(&response, name, wanted)
-                }
-                // One that the client crate does not know.
-                code => Err(NetError::from(DnsError::ResponseCode(code)).into()),
-            },
-            Err(DnsError::NoRecordsFound(none)) => Ok(Step::Answer(Answer::of(&none))),
-            Err(error) => Err(NetError::from(error).into()),
-        }
+        answer::read(&response, name, wanted)
     }
 
-    async fn exchange(&self, query: &Query) -> Result<DnsResponse, NetError> {
+    async fn ask_as_it_understands(&self, query: &Query) -> Result<DnsResponse, NetError> {
+        let mut question = Question {
+            query,
+            with_edns: true,
+            by: Instant::now() + self.limit,
+        };
+        if !self.refuses_edns.load(Ordering::Relaxed) {
+            let answer = self.exchange(question).await?;
+            if !is_not_understood(&answer) {
+                return Ok(answer);
+            }
+        }
+        question.with_edns = false;
+        let answer = self.exchange(question).await;
+        // Where it makes no difference, or another server is there by now, the next question has it again.
+        let is_understood = answer.as_ref().is_ok_and(|it| !is_not_understood(it));
+        self.refuses_edns.store(is_understood, Ordering::Relaxed);
+        answer
+    }
+
+    async fn exchange(&self, question: Question<'_>) -> Result<DnsResponse, NetError> {
         if let Some(datagrams) = &self.datagrams {
-            let answer = datagrams.ask(query, &self.context).await?;
+            let answer = datagrams.ask(question, &self.context).await?;
             if !answer.metadata.truncation {
                 return Ok(answer);
             }
         }
-        let answer = self.stream.ask(query, &self.context).await?;
+        let answer = self.stream.ask(question, &self.context).await?;
         if answer.metadata.truncation {
             return Err(NetError::Truncated);
         }
         Ok(answer)
     }
+}
+
+/// What a server answers that does not know EDNS(0) (RFC 6891, section 7).
+fn is_not_understood(answer: &DnsResponse) -> bool {
+    matches!(
+        answer.metadata.response_code,
+        ResponseCode::FormErr | ResponseCode::NotImp | ResponseCode::BADVERS
+    )
 }
 
 impl fmt::Debug for Resolver {

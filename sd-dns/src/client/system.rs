@@ -1,6 +1,6 @@
 //! What this machine knows itself: the resolvers and search domains of `/etc/resolv.conf`, and the hosts of `/etc/hosts`.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ impl Paths {
     /// Blocks.
     pub(crate) fn stamps(&self) -> Stamps {
         [&self.resolv_conf, &self.hosts].map(|path| {
-            let about = fs::metadata(path).ok()?;
+            let about = about_file(path)?;
             Some((about.modified().ok()?, about.len()))
         })
     }
@@ -124,7 +124,13 @@ pub(crate) fn absolute(name: &Name) -> Name {
     name
 }
 
+/// To open a pipe that no program writes to would wait for one.
+fn about_file(path: &Path) -> Option<Metadata> {
+    fs::metadata(path).ok().filter(Metadata::is_file)
+}
+
 fn contents(path: &Path) -> Option<Vec<u8>> {
+    about_file(path)?;
     let read = || -> io::Result<Vec<u8>> {
         let mut text = Vec::new();
         File::open(path)?.take(MOST_BYTES).read_to_end(&mut text)?;
@@ -151,6 +157,16 @@ pub(crate) mod tests {
     pub(crate) fn write(paths: &Paths, resolv_conf: &str, hosts: &str) {
         fs::write(&paths.resolv_conf, resolv_conf).unwrap();
         fs::write(&paths.hosts, hosts).unwrap();
+    }
+
+    /// Puts pipes, to which no program writes, where [`files`] has made files.
+    pub(crate) fn make_pipes(folder: &Path) {
+        for name in ["resolv.conf", "hosts"] {
+            let pipe = folder.join(name);
+            fs::remove_file(&pipe).unwrap();
+            let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+            assert!(made.unwrap().success());
+        }
     }
 
     fn asked(resolv_conf: &str, name: &str) -> Vec<String> {

@@ -1,7 +1,5 @@
 //! Which kinds of IP addresses are asked for.
 
-use std::net::IpAddr;
-
 use hickory_resolver::proto::rr::RecordType;
 use serde::Deserialize;
 
@@ -26,15 +24,6 @@ impl Family {
             Self::Any => &[RecordType::A, RecordType::AAAA],
             Self::Ipv4 => &[RecordType::A],
             Self::Ipv6 => &[RecordType::AAAA],
-        }
-    }
-
-    /// Whether this address was asked for.
-    pub(crate) fn includes(self, address: IpAddr) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Ipv4 => address.is_ipv4(),
-            Self::Ipv6 => address.is_ipv6(),
         }
     }
 }

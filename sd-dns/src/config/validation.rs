@@ -1,10 +1,10 @@
 //! What a configuration must satisfy before it is used.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sd_core::{Address, Endpoint, Result};
+use sd_core::{Endpoint, Result};
 
 use crate::config::DnsConfig;
 use crate::config::family::Family;
@@ -13,7 +13,7 @@ use crate::config::rules::{
     DEFAULT_PORT, DEFAULT_TLS_PORT, INTERVALS, KEEP_ABSENT, RULES, SERVICE, TIMEOUTS,
 };
 use crate::config::transport::Transport;
-use crate::names::{self, Names};
+use crate::names::{self, Names, socket_address};
 
 /// A configuration that was checked.
 #[derive(Clone, Debug)]
@@ -117,7 +117,7 @@ impl DnsConfig {
         let default_port = default_port(self.transport);
         let endpoints = self.endpoints.addresses(RULES, default_port)?;
         let resolver = |endpoint: &Endpoint| {
-            address_of(endpoint).ok_or_else(|| {
+            socket_address(endpoint).ok_or_else(|| {
                 RULES.broken(
                     "endpoints",
                     "one is a name: a resolver is named by its IP address",
@@ -133,15 +133,5 @@ pub(crate) fn default_port(transport: Transport) -> u16 {
     match transport {
         Transport::Auto | Transport::Tcp => DEFAULT_PORT,
         Transport::Tls => DEFAULT_TLS_PORT,
-    }
-}
-
-fn address_of(endpoint: &Endpoint) -> Option<SocketAddr> {
-    match endpoint.address() {
-        Address::Tcp { host, port } => {
-            let ip: IpAddr = host.parse().ok()?;
-            Some(SocketAddr::new(ip, port))
-        }
-        _ => None,
     }
 }

@@ -12,9 +12,10 @@ use sd_core::{
 
 use crate::backend::DnsBackend;
 use crate::client::Client;
-use crate::reading::lookup::{Targets, read};
+use crate::reading::lookup::read;
 use crate::reading::remembered::Remembered;
 use crate::reading::service_set::ServiceSet;
+use crate::reading::targets::Targets;
 use crate::reading::watcher::DnsWatcher;
 
 /// What all reads of a backend share.
@@ -77,13 +78,13 @@ impl Instancer for DnsBackend {
         let name = client.settings().names.of(service)?;
         let position = self.source.position();
         let reading = read(client, OP, &name, &mut Targets::default()).await?;
-        if let Some((_, error)) = reading.unknown.first() {
-            return Err(error.clone());
+        if let Some(unknown) = reading.unknown.first() {
+            return Err(unknown.error.clone());
         }
         let mut set = ServiceSet::new(service.clone(), client.settings().keep_absent);
         // It holds nothing yet that could be doubted.
-        set.take(&reading, Duration::ZERO);
-        Ok(set.snapshot(position.revision, position.as_of))
+        set.take(&reading, Duration::ZERO, position.as_of);
+        Ok(set.snapshot(position.revision))
     }
 
     /// Asks nothing yet: the first call of the feed does.

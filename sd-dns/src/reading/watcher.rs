@@ -11,10 +11,12 @@ use tokio::time::Instant;
 
 use crate::backend::DnsBackend;
 use crate::client::READ_WITHIN;
+use crate::reading::answers::Reading;
 use crate::reading::instancer::Source;
 use crate::reading::interval::{MOST_ADDED, holds, interval};
-use crate::reading::lookup::{Reading, Targets, read};
+use crate::reading::lookup::read;
 use crate::reading::service_set::{ServiceSet, Taken};
+use crate::reading::targets::Targets;
 
 const OP: &str = "dns: watch service";
 /// How much longer than its longest interval and read a feed may be silent, on a busy machine.
@@ -76,7 +78,8 @@ impl DnsWatcher {
         let (revision, as_of) = (read.revision().clone(), read.as_of());
         self.last = Some(read.clone());
         let doubt = (*taken == Taken::Doubted).then(|| empty(reading));
-        let unknown = reading.unknown.first().map(|(_, error)| error.clone());
+        let unknown = reading.unknown.first();
+        let unknown = unknown.map(|unknown| unknown.error.clone());
         match doubt.or(unknown) {
             Some(error) => Feed::Partial { set: read, error },
             None if same => Feed::Alive { revision, as_of },
@@ -107,10 +110,10 @@ impl Watcher for DnsWatcher {
         let reading = read(&self.source.client, OP, &self.name, &mut targets).await?;
         self.targets = targets;
         let holds = self.holds(&reading);
-        let taken = self.set.take(&reading, holds);
+        let taken = self.set.take(&reading, holds, position.as_of);
         // Not before what was doubted may be believed.
         self.read_at = Instant::now() + interval(holds);
-        let set = self.set.snapshot(position.revision, position.as_of);
+        let set = self.set.snapshot(position.revision);
         self.source
             .remembered
             .keep(&self.service, &self.set, &self.alive);

@@ -1,20 +1,34 @@
 //! A server that answers what a test says, over UDP and TCP at the same port.
 
+use std::mem::take;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
 use hickory_resolver::proto::rr::rdata::SOA;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use sd_dns::DnsConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::{LONGEST, SHORTEST};
+
+/// What does not fit is for TCP.
+const LONGEST_DATAGRAM: usize = 1232;
 
 /// What the server does with a question.
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
     Message(Box<Message>),
     Bytes(Vec<u8>),
+    /// Several messages, one after the other.
+    All(Vec<Message>),
+    /// Over TCP one byte at a time, with so long before each.
+    Slowly(Box<Message>, Duration),
     Silence,
 }
 
@@ -38,7 +52,9 @@ pub(crate) struct Scripted {
 
 pub(crate) struct State {
     script: Mutex<Arc<Script>>,
+    connections: AtomicUsize,
     asked: Mutex<Vec<(Name, RecordType, bool)>>,
+    edns: Mutex<Vec<bool>>,
 }
 
 impl Asked {
@@ -109,7 +125,9 @@ impl Scripted {
     ) -> Self {
         let state = Arc::new(State {
             script: Mutex::new(Arc::new(script)),
+            connections: AtomicUsize::new(0),
             asked: Mutex::default(),
+            edns: Mutex::default(),
         });
         let (udp, tcp) = loop {
             let tcp = TcpListener::bind(address).await.unwrap();
@@ -137,14 +155,42 @@ impl Scripted {
         *self.state.script.lock().unwrap() = Arc::new(script);
     }
 
-    /// Ends all connections, as resolvers do with idle ones.
-    pub(crate) fn end_connections(&self) {
-        self.connections.lock().unwrap().abort_all();
+    /// Asks this server for addresses that serve at port 80, in the domain `sd.test.`, as often as can be.
+    pub(crate) fn config(&self) -> DnsConfig {
+        DnsConfig::addresses(80)
+            .with_resolvers([self.address.to_string()])
+            .with_domain("sd.test.")
+            .with_intervals(SHORTEST, LONGEST)
+            .with_timeout(Duration::from_millis(500))
+    }
+
+    /// The same for SRV records.
+    pub(crate) fn srv_config(&self) -> DnsConfig {
+        DnsConfig::srv()
+            .with_resolvers([self.address.to_string()])
+            .with_domain("sd.test.")
+            .with_intervals(SHORTEST, LONGEST)
+    }
+
+    /// Ends all connections, as resolvers do with idle ones. They are closed when this returns.
+    pub(crate) async fn end_connections(&self) {
+        let mut connections = take(&mut *self.connections.lock().unwrap());
+        connections.shutdown().await;
+    }
+
+    /// How many connections there have been.
+    pub(crate) fn connections_made(&self) -> usize {
+        self.state.connections.load(Ordering::Relaxed)
     }
 
     /// What was asked: name, type, and whether over TCP.
     pub(crate) fn asked(&self) -> Vec<(Name, RecordType, bool)> {
         self.state.asked.lock().unwrap().clone()
+    }
+
+    /// Of each question, whether it had EDNS(0).
+    pub(crate) fn edns(&self) -> Vec<bool> {
+        self.state.edns.lock().unwrap().clone()
     }
 
     /// What another protocol's server asks for each question.
@@ -154,17 +200,39 @@ impl Scripted {
 }
 
 impl State {
-    fn reply(&self, bytes: &[u8], over_tcp: bool) -> Option<Vec<u8>> {
+    /// The messages to be sent, and how long to wait before each of their bytes.
+    fn reply(&self, bytes: &[u8], over_tcp: bool) -> (Vec<Vec<u8>>, Duration) {
         let message = Message::from_vec(bytes).unwrap();
         let asked = Asked { message, over_tcp };
         let of = (asked.name().clone(), asked.wanted(), over_tcp);
         self.asked.lock().unwrap().push(of);
+        let has_edns = asked.message.edns.is_some();
+        self.edns.lock().unwrap().push(has_edns);
         let script = Arc::clone(&self.script.lock().unwrap());
-        match script(&asked) {
-            Reply::Message(message) => Some(message.to_vec().unwrap()),
-            Reply::Bytes(bytes) => Some(bytes),
-            Reply::Silence => None,
-        }
+        let mut pause = Duration::ZERO;
+        let replies = match script(&asked) {
+            Reply::Message(message) => {
+                let whole = message.to_vec().unwrap();
+                if over_tcp || whole.len() <= LONGEST_DATAGRAM {
+                    vec![whole]
+                } else {
+                    let mut cut = asked.answer();
+                    cut.metadata.truncation = true;
+                    vec![cut.to_vec().unwrap()]
+                }
+            }
+            Reply::All(messages) => {
+                let messages = messages.iter();
+                messages.map(|message| message.to_vec().unwrap()).collect()
+            }
+            Reply::Slowly(message, before_each) => {
+                pause = before_each;
+                vec![message.to_vec().unwrap()]
+            }
+            Reply::Bytes(bytes) => vec![bytes],
+            Reply::Silence => Vec::new(),
+        };
+        (replies, pause)
     }
 }
 
@@ -172,7 +240,7 @@ async fn serve_udp(socket: UdpSocket, state: Arc<State>) {
     let mut buffer = vec![0; 65_535];
     loop {
         let (length, client) = socket.recv_from(&mut buffer).await.unwrap();
-        if let Some(answer) = state.reply(&buffer[..length], false) {
+        for answer in state.reply(&buffer[..length], false).0 {
             // The client may be gone.
             let _ = socket.send_to(&answer, client).await;
         }
@@ -182,6 +250,7 @@ async fn serve_udp(socket: UdpSocket, state: Arc<State>) {
 async fn serve_tcp(listener: TcpListener, state: Arc<State>, connections: Connections) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
+        state.connections.fetch_add(1, Ordering::Relaxed);
         let state = Arc::clone(&state);
         connections.lock().unwrap().spawn(async move {
             // The client ends the connection.
@@ -198,12 +267,16 @@ pub(crate) async fn serve_stream(
     loop {
         let mut question = vec![0; usize::from(stream.read_u16().await?)];
         stream.read_exact(&mut question).await?;
-        if let Some(answer) = state.reply(&question, true) {
-            stream
-                .write_u16(u16::try_from(answer.len()).unwrap())
-                .await?;
-            stream.write_all(&answer).await?;
-            stream.flush().await?;
+        let (answers, pause) = state.reply(&question, true);
+        for answer in answers {
+            let length = u16::try_from(answer.len()).unwrap();
+            let whole = [&length.to_be_bytes()[..], &answer].concat();
+            let at_a_time = if pause.is_zero() { whole.len() } else { 1 };
+            for part in whole.chunks(at_a_time) {
+                sleep(pause).await;
+                stream.write_all(part).await?;
+                stream.flush().await?;
+            }
         }
     }
 }

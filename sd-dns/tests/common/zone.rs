@@ -110,6 +110,11 @@ fn failed(why: &impl ToString) -> Error {
     Error::new(ErrorKind::Unavailable, "change zone").because(why.to_string())
 }
 
+/// A name in full.
+pub(crate) fn name(text: &str) -> Name {
+    Name::from_ascii(text).unwrap()
+}
+
 pub(crate) fn address(text: &str) -> RData {
     let address: IpAddr = text.parse().unwrap();
     address.into()

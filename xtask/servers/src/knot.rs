@@ -21,6 +21,9 @@ impl Knot {
     /// The zone that it serves. That a name is not there holds for a second.
     pub const ZONE: &str = "sd.test.";
 
+    /// A zone whose file is not there, so that it fails at every question about it.
+    pub const UNLOADED_ZONE: &str = "unloaded.test.";
+
     /// The `knotd` at `program`, on a port of 127.0.0.1.
     ///
     /// # Errors
@@ -62,11 +65,13 @@ impl LocalServer for Knot {
 
     fn prepare(&self, data: &Path) -> io::Result<()> {
         let (folder, port, zone) = (data.display(), self.port, Self::ZONE);
+        let unloaded = Self::UNLOADED_ZONE;
         let config = format!(
             "server:\n    rundir: \"{folder}\"\n    listen: 127.0.0.1@{port}\n    udp-workers: 1\n    tcp-workers: 2\n    \
              background-workers: 1\ndatabase:\n    storage: \"{folder}\"\nlog:\n  - target: stderr\n    any: warning\nacl:\n  \
              - id: this-machine\n    address: 127.0.0.0/8\n    action: [update, transfer]\nzone:\n  - domain: {zone}\n    storage: \
-             \"{folder}\"\n    file: zone\n    acl: this-machine\n    zonefile-sync: -1\n    semantic-checks: off\n"
+             \"{folder}\"\n    file: zone\n    acl: this-machine\n    zonefile-sync: -1\n    semantic-checks: off\n  \
+             - domain: {unloaded}\n    storage: \"{folder}\"\n    file: none\n"
         );
         write_once(&data.join("knot.conf"), &config)?;
         let mut records = vec![
@@ -177,6 +182,7 @@ mod tests {
         let config = prepared(&knot, "knot.conf");
         assert!(config.contains("listen: 127.0.0.1@11\n"), "{config}");
         assert!(config.contains("action: [update, transfer]\n"), "{config}");
+        assert!(config.contains("domain: unloaded.test.\n"), "{config}");
         let zone = prepared(&knot, "zone");
         assert!(zone.starts_with("$ORIGIN sd.test.\n@ 1 SOA "), "{zone}");
         assert!(zone.ends_with("\ngreeter 30 A 10.0.0.7\n"), "{zone}");
