@@ -2,8 +2,14 @@
 
 pub(crate) mod connection;
 pub(crate) mod credentials;
+pub(crate) mod ensemble;
 pub(crate) mod error;
+#[cfg(feature = "exhibitor")]
+pub(crate) mod exhibitor_http;
+pub(crate) mod exhibitors;
+pub(crate) mod members;
 pub(crate) mod parents;
+pub(crate) mod probe;
 pub(crate) mod session;
 pub(crate) mod watch;
 
@@ -19,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use zookeeper_client as zk;
 
 use crate::client::connection::Connector;
+use crate::client::ensemble::Ensemble;
 use crate::client::error::for_readers;
 use crate::client::session::Session;
 use crate::config::ZkConfig;
@@ -34,21 +41,23 @@ pub(crate) struct Client {
 
 impl Client {
     /// A client for a [checked](ZkConfig::checked) configuration.
-    pub(crate) fn new(config: ZkConfig) -> Self {
+    pub(crate) fn new(config: ZkConfig) -> Result<Self> {
         let session_timeout = config.session_timeout;
-        Self {
-            connector: Connector::new(Arc::new(config), session_timeout),
+        let ensemble = Arc::new(Ensemble::new(&config)?);
+        Ok(Self {
+            connector: Connector::new(Arc::new(config), ensemble, session_timeout),
             closed: CancellationToken::new(),
             siblings: Mutex::default(),
-        }
+        })
     }
 
     /// A client of the same ensemble whose sessions are its own and have this time-out. It is closed with this one. The runtime that first
     /// uses it drives its sessions.
     pub(crate) fn sibling(&self, session_timeout: Duration) -> Arc<Self> {
         let config = Arc::clone(self.connector.config());
+        let ensemble = Arc::clone(self.connector.ensemble());
         let sibling = Arc::new(Self {
-            connector: Connector::new(config, session_timeout),
+            connector: Connector::new(config, ensemble, session_timeout),
             closed: self.closed.child_token(),
             siblings: Mutex::default(),
         });

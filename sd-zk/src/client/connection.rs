@@ -8,10 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use sd_backend::FileThread;
+use sd_backend::{FileThread, hinted};
 use sd_core::sync::lock;
-use sd_core::{Error, ErrorKind, Result, panics};
-use tokio::net::TcpStream;
+use sd_core::{Endpoint, Error, ErrorKind, Result, panics};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -19,13 +18,13 @@ use tracing::{debug, info};
 use zookeeper_client as zk;
 
 use crate::client::credentials::Credentials;
+use crate::client::ensemble::Ensemble;
 use crate::client::error::{for_readers, translate};
+use crate::client::probe::{CAUSES, probe};
 use crate::client::session::Session;
 use crate::config::ZkConfig;
-use crate::config::rules::{DEFAULT_PORT, FILES, RULES};
+use crate::config::rules::FILES;
 
-/// How long one endpoint may take to accept a connection that only finds out whether it does.
-const PROBED_WITHIN: Duration = Duration::from_millis(500);
 /// How often all endpoints are tried while one of them accepts connections.
 const PASSES: u32 = 3;
 const BETWEEN_PASSES: Duration = Duration::from_millis(200);
@@ -37,6 +36,7 @@ const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 /// Makes sessions, one at a time.
 pub(crate) struct Connector {
     config: Arc<ZkConfig>,
+    ensemble: Arc<Ensemble>,
     files: Arc<FileThread>,
     session_timeout: Duration,
     current: Mutex<Option<Attempt>>,
@@ -69,9 +69,14 @@ impl Attempt {
 
 impl Connector {
     /// For a [checked](ZkConfig::checked) configuration, and sessions with this time-out.
-    pub(crate) fn new(config: Arc<ZkConfig>, session_timeout: Duration) -> Self {
+    pub(crate) fn new(
+        config: Arc<ZkConfig>,
+        ensemble: Arc<Ensemble>,
+        session_timeout: Duration,
+    ) -> Self {
         Self {
             config,
+            ensemble,
             files: Arc::default(),
             session_timeout,
             current: Mutex::default(),
@@ -80,6 +85,10 @@ impl Connector {
 
     pub(crate) fn config(&self) -> &Arc<ZkConfig> {
         &self.config
+    }
+
+    pub(crate) fn ensemble(&self) -> &Arc<Ensemble> {
+        &self.ensemble
     }
 
     /// The session to use now. Makes one if there is none, and waits for it. Cancel-safe.
@@ -97,7 +106,7 @@ impl Connector {
         };
         let limit = self.config.request_timeout;
         let Ok(made) = timeout(limit, told.wait_for(Option::is_some)).await else {
-            let servers = self.config.endpoints.join(", ");
+            let servers = joined(&self.ensemble.known());
             return Err(Error::new(ErrorKind::Timeout, op).because(format!(
                 "there was no session with any of {servers} within {limit:?}: {CAUSES}"
             )));
@@ -114,17 +123,22 @@ impl Connector {
     fn begin(&self) -> Attempt {
         let (tell, told) = watch::channel(None);
         let (config, files) = (Arc::clone(&self.config), Arc::clone(&self.files));
+        let ensemble = Arc::clone(&self.ensemble);
         let session_timeout = self.session_timeout;
         let task = tokio::spawn(async move {
-            let made = panics::caught(OP, connect(&config, &files, session_timeout)).await;
-            let made = made.map(|client| {
-                info!(session = %client.session_id(), "zookeeper session made");
-                Session::new(client, config.request_timeout)
-            });
+            let connecting = connect(&config, &ensemble, &files, session_timeout);
+            let made = panics::caught(OP, connecting).await;
+            let (made, servers) = match made {
+                Ok((client, servers)) => {
+                    info!(session = %client.session_id(), "zookeeper session made");
+                    (Ok(Session::new(client, config.request_timeout)), servers)
+                }
+                Err(error) => (Err(error), Vec::new()),
+            };
             let watched = made.as_ref().ok().cloned().map(Watched);
             tell.send_replace(Some(made));
             if let Some(watched) = watched {
-                watched.until_end().await;
+                watched.until_end(&ensemble, &servers).await;
             }
         });
         Attempt {
@@ -181,8 +195,22 @@ impl fmt::Debug for Connector {
 struct Watched(Session);
 
 impl Watched {
+    /// Returns when the session has ended, with the reason noted. Ends it when all that its client knows is out of reach, but the ensemble
+    /// is not.
+    async fn until_end(&self, ensemble: &Ensemble, servers: &[Endpoint]) {
+        let session = &self.0;
+        tokio::select! {
+            () = self.until_told_end() => {}
+            () = ensemble.follow(session) => {}
+            () = ensemble.has_moved(session, servers) => {
+                let (old, new) = (joined(servers), joined(&ensemble.known()));
+                session.end(format!("{old} cannot be reached, and the servers are now {new}"));
+            }
+        }
+    }
+
     /// Notes the end of the session that its client tells.
-    async fn until_end(&self) {
+    async fn until_told_end(&self) {
         let session = &self.0;
         let mut states = session.states();
         let mut state = states.state();
@@ -209,16 +237,13 @@ impl Drop for Watched {
 
 const OP: &str = "zk: connect";
 
-/// What may be wrong if a server makes no session. It hangs up without saying why.
-const CAUSES: &str = "no server runs there, the name is wrong, there is no quorum, the server speaks TLS (zks://) or does not, asks for a \
-                      client certificate, or takes no more connections from this address (maxClientCnxns)";
-
-/// Makes one session, at the first endpoint that does.
+/// Makes one session, at the first server that does. The client that has it knows these servers.
 async fn connect(
     config: &Arc<ZkConfig>,
+    ensemble: &Ensemble,
     files: &FileThread,
     session_timeout: Duration,
-) -> Result<zk::Client> {
+) -> Result<(zk::Client, Vec<Endpoint>)> {
     let (of_files, limit) = (Arc::clone(config), config.request_timeout);
     let reading = files.run(OP, move || Credentials::read(&of_files));
     let Ok(read) = timeout(limit, reading).await else {
@@ -236,53 +261,54 @@ async fn connect(
         connector = connector.with_connection_timeout(LONGEST_SILENCE);
     }
     let connector = credentials.apply(connector);
-    let servers = connect_string(config)?;
+    let mut servers = ensemble.newest().await?;
     let mut passes = PASSES;
     loop {
-        let error = match connector.clone().connect(&servers).await {
-            Ok(client) => return Ok(client),
+        let connect_string = connect_string(config, &servers);
+        let error = match connector.clone().connect(&connect_string).await {
+            Ok(client) => return Ok((client, servers)),
             Err(error) => error,
         };
-        if !matches!(error, zk::Error::NoHosts | zk::Error::Timeout) {
+        match error {
+            zk::Error::NoHosts | zk::Error::Timeout => {}
+            zk::Error::AuthFailed => {
+                let why = "the server refused the login: look at user, password and auth_scheme";
+                return Err(Error::new(ErrorKind::Denied, OP).with_source(hinted(why, error)));
+            }
             // There was no session that could have been lost.
-            return Err(for_readers(translate(OP, error)));
+            error => return Err(for_readers(translate(OP, error))),
         }
-        let probes = config.endpoints.addresses(RULES, DEFAULT_PORT)?;
-        let probes = join_all(probes.iter().map(|server| probe(server.to_string()))).await;
+        let probes = join_all(servers.iter().map(|server| probe(server.to_string()))).await;
+        let all = ensemble.all().await;
+        let has_more = all.iter().any(|server| !servers.contains(server));
         passes -= 1;
         // One that is there may be busy, or about to serve.
-        if passes == 0 || probes.iter().all(Result::is_err) {
+        if passes == 0 || !has_more && probes.iter().all(Result::is_err) {
             let told = probes
                 .into_iter()
                 .map(|probe| probe.unwrap_or_else(|why| why));
             let told = told.collect::<Vec<_>>().join("; ");
             return Err(Error::new(ErrorKind::Unavailable, OP).because(told));
         }
+        servers = all;
         sleep(BETWEEN_PASSES).await;
     }
 }
 
 /// The servers and the chroot as the client crate reads them.
-fn connect_string(config: &ZkConfig) -> Result<String> {
+fn connect_string(config: &ZkConfig, servers: &[Endpoint]) -> String {
     let scheme = if config.speaks_tls() {
         "tcp+tls"
     } else {
         "tcp"
     };
-    let servers = config.endpoints.addresses(RULES, DEFAULT_PORT)?;
     let servers = servers.iter().map(|server| format!("{scheme}://{server}"));
-    Ok(servers.collect::<Vec<_>>().join(",") + &config.chroot)
+    servers.collect::<Vec<_>>().join(",") + &config.chroot
 }
 
-/// What is known of a server that made no session, an error if it is not there. The client crate does not say.
-async fn probe(server: String) -> Result<String, String> {
-    match timeout(PROBED_WITHIN, TcpStream::connect(&server)).await {
-        Ok(Ok(_)) => Ok(format!(
-            "{server} accepts connections and makes no session: {CAUSES}"
-        )),
-        Ok(Err(error)) => Err(format!("{server}: {error}")),
-        Err(_) => Err(format!("{server}: no connection within {PROBED_WITHIN:?}")),
-    }
+fn joined(servers: &[Endpoint]) -> String {
+    let servers = servers.iter().map(Endpoint::to_string);
+    servers.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -291,11 +317,20 @@ mod tests {
 
     #[test]
     fn the_client_is_told_the_servers_and_the_chroot() {
-        let config = |config: ZkConfig| connect_string(&config.checked().unwrap()).unwrap();
+        let config = |config: ZkConfig| {
+            let config = config.checked().unwrap();
+            connect_string(&config, &Ensemble::new(&config).unwrap().known())
+        };
         let plain = ZkConfig::new(["h1", "[::1]:7"]).with_chroot("/a/b/");
         assert_eq!(config(plain), "tcp://h1:2181,tcp://[::1]:7/a/b");
         let secure = ZkConfig::new(["h1"]).with_ca("/ca");
         assert_eq!(config(secure), "tcp+tls://h1:2181");
+    }
+
+    fn connector(config: ZkConfig) -> Connector {
+        let ensemble = Arc::new(Ensemble::new(&config).unwrap());
+        let timeout = config.session_timeout;
+        Connector::new(Arc::new(config), ensemble, timeout)
     }
 
     #[tokio::test]
@@ -304,8 +339,7 @@ mod tests {
         let address = gone.local_addr().unwrap().to_string();
         drop(gone);
         let config = ZkConfig::new([&address]).checked().unwrap();
-        let timeout = config.session_timeout;
-        let connector = Connector::new(Arc::new(config), timeout);
+        let connector = connector(config);
         let error = connector.session("test").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         let report = error.report().to_string();
@@ -325,8 +359,7 @@ mod tests {
             }
         });
         let config = ZkConfig::new([&address]).checked().unwrap();
-        let timeout = config.session_timeout;
-        let connector = Connector::new(Arc::new(config), timeout);
+        let connector = connector(config);
         let error = connector.session("test").await.unwrap_err();
         let report = error.report().to_string();
         assert!(report.contains("maxClientCnxns"), "{report}");

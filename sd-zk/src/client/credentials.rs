@@ -7,14 +7,20 @@ use sd_core::Result;
 use zookeeper_client as zk;
 
 use crate::config::ZkConfig;
+use crate::config::auth_scheme::AuthScheme;
 use crate::config::rules::RULES;
 
 /// How to prove who we are, and whom to trust, as of now.
 pub(crate) struct Credentials {
-    /// User and password, as digest authentication has them.
-    login: Option<Secret>,
+    login: Option<Login>,
     /// `None` without TLS.
     tls: Option<zk::TlsOptions>,
+}
+
+struct Login {
+    scheme: AuthScheme,
+    user: String,
+    password: Secret,
 }
 
 impl Credentials {
@@ -29,10 +35,11 @@ impl Credentials {
         })
     }
 
-    pub(crate) fn apply(self, mut connector: zk::Connector) -> zk::Connector {
-        if let Some(login) = &self.login {
-            connector = connector.with_auth("digest", login.expose().as_bytes());
-        }
+    pub(crate) fn apply(self, connector: zk::Connector) -> zk::Connector {
+        let connector = match &self.login {
+            Some(login) => login.apply(connector),
+            None => connector,
+        };
         match self.tls {
             Some(tls) => connector.with_tls(tls),
             None => connector,
@@ -40,7 +47,26 @@ impl Credentials {
     }
 }
 
-fn login(config: &ZkConfig) -> Result<Option<Secret>> {
+impl Login {
+    fn apply(&self, connector: zk::Connector) -> zk::Connector {
+        let (user, password) = (&self.user, self.password.expose());
+        match self.scheme {
+            AuthScheme::Digest => {
+                connector.with_auth("digest", format!("{user}:{password}").as_bytes())
+            }
+            #[cfg(feature = "sasl")]
+            AuthScheme::Sasl => {
+                let options = zk::SaslOptions::digest_md5(user.clone(), password.to_owned());
+                connector.with_sasl(options)
+            }
+            // A configuration with it is refused.
+            #[cfg(not(feature = "sasl"))]
+            AuthScheme::Sasl => connector,
+        }
+    }
+}
+
+fn login(config: &ZkConfig) -> Result<Option<Login>> {
     let Some(user) = &config.user else {
         return Ok(None);
     };
@@ -48,7 +74,11 @@ fn login(config: &ZkConfig) -> Result<Option<Secret>> {
         None => config.password.clone(),
         Some(path) => Some(RULES.read_secret("password_file", path)?),
     };
-    Ok(password.map(|password| Secret::new(format!("{user}:{}", password.expose()))))
+    Ok(password.map(|password| Login {
+        scheme: config.auth_scheme,
+        user: user.clone(),
+        password,
+    }))
 }
 
 fn tls(config: &ZkConfig) -> Result<Option<zk::TlsOptions>> {
@@ -86,10 +116,13 @@ mod tests {
         for password in ["first", "second"] {
             std::fs::write(file.path(), format!("{password}\n")).unwrap();
             let read = login(&config).unwrap().unwrap();
-            assert_eq!(read.expose(), format!("u:{password}"));
+            assert_eq!(
+                (read.user.as_str(), read.password.expose()),
+                ("u", password)
+            );
         }
         drop(file);
-        let error = login(&config).unwrap_err().report().to_string();
+        let error = login(&config).err().unwrap().report().to_string();
         assert!(error.contains("password_file"), "{error}");
     }
 
