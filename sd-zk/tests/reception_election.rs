@@ -7,12 +7,14 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use common::election::{leader_told, leads, name, ticket, waits};
-use common::{close, config, make, prefix, raw, server};
-use sd_core::port::Elector;
-use sd_core::{Backend, ErrorKind};
+use common::election::{expire_owner, folder, leader_told, leads, name, ticket, waits};
+use common::{TTL, close, config, make, prefix, raw, server};
+use sd_core::port::{Elector, Ticket, async_trait};
+use sd_core::{Backend, ElectionName, Error, ErrorKind, Result};
 use sd_testing::standings::{after, first};
+use sd_testing::{Ability, Fixture, electing};
 use sd_zk::{ElectionFormat, ZkBackend};
 use serde::Deserialize;
 use zookeeper_client as zk;
@@ -130,12 +132,65 @@ async fn a_candidate_of_one_format_is_not_let_in_beside_those_of_another() {
     }
 }
 
+/// Elections of its own, and an operator beside the library.
+struct Prefix {
+    prefix: String,
+    operator: zk::Client,
+}
+
+impl Prefix {
+    async fn nodes(&self, election: &ElectionName) -> Vec<String> {
+        let folder = folder(&self.prefix, election);
+        let nodes = self.operator.list_children(&folder).await;
+        let nodes = nodes.unwrap_or_default().into_iter();
+        nodes.map(|node| format!("{folder}/{node}")).collect()
+    }
+
+    async fn node_of(&self, ticket: &Ticket) -> String {
+        let id = format!("-{}-", ticket.id);
+        let mut nodes = self.nodes(&ticket.name).await.into_iter();
+        nodes.find(|node| node.contains(&id)).unwrap()
+    }
+}
+
+#[async_trait]
+impl Fixture for Prefix {
+    async fn backend(&self) -> Result<Arc<dyn Backend>> {
+        Ok(backend(&self.prefix, ElectionFormat::Reception))
+    }
+
+    fn lacks(&self) -> Vec<Ability> {
+        vec![Ability::Leases, Ability::PermanentRecords, Ability::Release]
+    }
+
+    fn ttl(&self) -> Duration {
+        TTL
+    }
+
+    async fn remove_entry(&self, ticket: &Ticket) -> Result<()> {
+        let deleted = self
+            .operator
+            .delete(&self.node_of(ticket).await, None)
+            .await;
+        deleted.map_err(|error| Error::new(ErrorKind::Unavailable, "operator").with_source(error))
+    }
+
+    async fn expire_entry(&self, ticket: &Ticket) -> Result<()> {
+        expire_owner(&self.operator, &server(), &self.node_of(ticket).await).await;
+        Ok(())
+    }
+
+    async fn entries(&self, election: &ElectionName) -> Result<usize> {
+        Ok(self.nodes(election).await.len())
+    }
+}
+
 #[tokio::test]
 #[ignore = "needs zk: cargo xtask test --backend zk"]
-async fn a_value_that_is_no_text_is_refused_where_there_is_no_room_for_it() {
-    let elector = elector(&backend(&prefix(), ElectionFormat::Reception));
-    let mut no_text = ticket("");
-    no_text.value = vec![0xff].into();
-    let error = elector.join(&no_text).await.err().unwrap();
-    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+async fn passes_all_electing_cases_in_receptions_format() {
+    let elections = Prefix {
+        prefix: prefix(),
+        operator: raw(&server()).await,
+    };
+    electing::run_all(&elections).await.expect_passed();
 }

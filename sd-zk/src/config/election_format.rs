@@ -12,6 +12,6 @@ pub enum ElectionFormat {
     #[default]
     Curator,
     /// As reception's `Elector` has it: a service of that name, whose oldest instance leads. A leader of reception's has no deadline: it
-    /// may believe that it leads after its session has ended and another one leads. Values must be text.
+    /// may believe that it leads after its session has ended and another one leads.
     Reception,
 }

@@ -152,7 +152,7 @@ impl ZkElector {
         let (acls, keys) = (self.shared.acls(), &participation.keys);
         let prefix = keys.candidate(&participation.node_prefix);
         let data = keys.data(&ticket.value);
-        let data = data.map_err(|rule| Error::invalid_input(op, rule))?;
+        let data = data.map_err(|error| Error::invalid_input(op, error.to_string()))?;
         let options = zk::CreateMode::EphemeralSequential.with_acls(acls);
         for _ in 0..MOST_ROUNDS {
             let client = session.client(op)?;

@@ -112,8 +112,8 @@ impl ElectionKeys {
     /// What the node of a candidate with this value holds.
     ///
     /// # Errors
-    /// The format has no room for it.
-    pub(crate) fn data(&self, value: &[u8]) -> Result<Vec<u8>, String> {
+    /// It cannot be written.
+    pub(crate) fn data(&self, value: &[u8]) -> serde_json::Result<Vec<u8>> {
         match self.format {
             ElectionFormat::Curator => Ok(value.to_vec()),
             ElectionFormat::Reception => reception::data(value),

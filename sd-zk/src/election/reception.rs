@@ -12,6 +12,8 @@ const GUID_DIGITS: usize = 32;
 const SEQUENCE_DIGITS: usize = 10;
 /// The attribute with the value of a candidate of ours, unless that is an address.
 const VALUE: &str = "value";
+/// The same for a value that is no text: its hexadecimal digits.
+const VALUE_BYTES: &str = "value_bytes";
 
 #[derive(Deserialize, Serialize)]
 struct Json {
@@ -65,25 +67,29 @@ pub(crate) fn sequence(node: &str) -> &str {
 /// What the node of a candidate with this value holds. An address is one to reception as well.
 ///
 /// # Errors
-/// The value is no text.
-pub(crate) fn data(value: &[u8]) -> Result<Vec<u8>, String> {
-    let text = str::from_utf8(value)
-        .map_err(|_| "with election_format=reception, a candidate's value must be text")?;
-    let address: Option<Endpoint> = text.parse().ok();
-    let address = address.filter(|address| address.to_string() == text);
-    let json = match address.as_ref().map(Endpoint::address) {
-        Some(Address::Tcp { host, port }) => Json {
-            address: host.to_owned(),
-            port,
-            attributes: BTreeMap::new(),
-        },
-        _ => Json {
-            address: String::new(),
-            port: 0,
-            attributes: BTreeMap::from([(VALUE.to_owned(), text.to_owned())]),
-        },
+/// It cannot be written.
+pub(crate) fn data(value: &[u8]) -> serde_json::Result<Vec<u8>> {
+    let text = str::from_utf8(value).ok();
+    let address = text.and_then(|text| text.parse::<Endpoint>().ok());
+    let address = address.filter(|address| Some(address.to_string().as_str()) == text);
+    let (host, port, attribute) = match (address.as_ref().map(Endpoint::address), text) {
+        (Some(Address::Tcp { host, port }), _) => (host, port, None),
+        (_, Some(text)) => ("", 0, Some((VALUE, text.to_owned()))),
+        (_, None) => {
+            let digits = value.iter().map(|byte| format!("{byte:02x}"));
+            (
+                "",
+                0,
+                Some((VALUE_BYTES, digits.collect::<Vec<_>>().concat())),
+            )
+        }
     };
-    serde_json::to_vec(&json).map_err(|error| error.to_string())
+    let attributes = attribute.map(|(key, value)| (key.to_owned(), value));
+    serde_json::to_vec(&Json {
+        address: host.to_owned(),
+        port,
+        attributes: attributes.into_iter().collect(),
+    })
 }
 
 /// The value of the candidate whose node holds this: ours as it was given, and reception's its address.
@@ -94,10 +100,20 @@ pub(crate) fn value(data: Vec<u8>) -> Vec<u8> {
     if let Some(value) = json.attributes.remove(VALUE) {
         return value.into_bytes();
     }
+    let bytes = json.attributes.get(VALUE_BYTES);
+    if let Some(bytes) = bytes.and_then(|digits| bytes_of(digits)) {
+        return bytes;
+    }
     match Endpoint::tcp(&json.address, json.port) {
         Ok(address) => address.to_string().into_bytes(),
         Err(_) => data,
     }
+}
+
+/// The bytes with these hexadecimal digits.
+fn bytes_of(digits: &str) -> Option<Vec<u8>> {
+    let byte = |two: &[u8]| u8::from_str_radix(str::from_utf8(two).ok()?, 16).ok();
+    digits.as_bytes().chunks(2).map(byte).collect()
 }
 
 #[cfg(test)]
@@ -161,9 +177,17 @@ mod tests {
             assert_eq!(String::from_utf8(data.clone()).unwrap(), stored);
             assert_eq!(value(data), given.as_bytes());
         }
-        assert!(data(&[0xff]).unwrap_err().contains("text"));
+        let no_text = data(&[0, 0xff]).unwrap();
+        let stored = r#"{"address":"","port":0,"attributes":{"value_bytes":"00ff"}}"#;
+        assert_eq!(String::from_utf8(no_text.clone()).unwrap(), stored);
+        assert_eq!(value(no_text), [0, 0xff]);
         let receptions = br#"{"address":"h","port":80,"attributes":{"external":"true"}}"#;
         assert_eq!(value(receptions.to_vec()), b"h:80");
-        assert_eq!(value(b"garbage".to_vec()), b"garbage");
+        for garbage in [
+            "garbage",
+            r#"{"address":"","port":0,"attributes":{"value_bytes":"é"}}"#,
+        ] {
+            assert_eq!(value(garbage.into()), garbage.as_bytes());
+        }
     }
 }
