@@ -51,7 +51,7 @@ const SCHEMES: &[Scheme] = &[
         open: Ok(memory::open),
     },
     Scheme {
-        names: &["zk", "zks"],
+        names: &["zk", "zks", "zk+exhibitor"],
         #[cfg(feature = "zk")]
         open: Ok(|url, config| sd_zk::connect_with(sd_zk::ZkConfig::from_url(url)?, config)),
         #[cfg(not(feature = "zk"))]

@@ -51,13 +51,26 @@ impl Servers {
     /// `InvalidInput` if a server has a scheme or cannot be dialled. The error repeats no server, because of what may stand before
     /// an `@`.
     pub fn addresses(&self, rules: Rules, default_port: u16) -> Result<Vec<Endpoint>> {
+        self.addresses_for(KEY, rules, default_port)
+    }
+
+    /// As [`addresses`](Self::addresses), of servers that the setting `key` names.
+    ///
+    /// # Errors
+    /// As [`addresses`](Self::addresses).
+    pub fn addresses_for(
+        &self,
+        key: &str,
+        rules: Rules,
+        default_port: u16,
+    ) -> Result<Vec<Endpoint>> {
         let address = |server: &String| {
             let address = if server.contains("://") {
                 Err("one has a scheme: write host:port")
             } else {
                 dialled(server, default_port)
             };
-            address.map_err(|rule| rules.broken(KEY, rule))
+            address.map_err(|rule| rules.broken(key, rule))
         };
         self.iter().map(address).collect()
     }

@@ -58,7 +58,7 @@ impl ZkBackend {
             Credentials::read(&of_files)
         })?;
         let layout = Layout::new(&config);
-        let client = Arc::new(Client::new(config));
+        let client = Arc::new(Client::new(config)?);
         Ok(Self {
             registrar: Arc::new(ZkRegistrar::new(Arc::clone(&client), layout.clone())),
             client,

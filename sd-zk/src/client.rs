@@ -2,9 +2,15 @@
 
 pub(crate) mod connection;
 pub(crate) mod credentials;
+pub(crate) mod ensemble;
 pub(crate) mod error;
+#[cfg(feature = "exhibitor")]
+pub(crate) mod exhibitor_http;
+pub(crate) mod exhibitors;
+pub(crate) mod members;
 pub(crate) mod parents;
 pub(crate) mod probe;
+pub(crate) mod renewable;
 pub(crate) mod session;
 pub(crate) mod watch;
 
@@ -20,6 +26,7 @@ use sd_core::{ErrorKind, Result};
 use zookeeper_client as zk;
 
 use crate::client::connection::Connector;
+use crate::client::ensemble::Ensemble;
 use crate::client::error::for_readers;
 use crate::client::session::Session;
 use crate::config::ZkConfig;
@@ -35,14 +42,21 @@ pub(crate) struct Client {
 
 impl Client {
     /// A client for a [checked](ZkConfig::checked) configuration.
-    pub(crate) fn new(config: ZkConfig) -> Self {
+    pub(crate) fn new(config: ZkConfig) -> Result<Self> {
         let session_timeout = config.session_timeout;
-        Self::on(CloseSignal::new(), Arc::new(config), session_timeout)
+        let ensemble = Arc::new(Ensemble::new(&config)?);
+        let (signal, config) = (CloseSignal::new(), Arc::new(config));
+        Ok(Self::on(signal, config, ensemble, session_timeout))
     }
 
-    fn on(signal: CloseSignal, config: Arc<ZkConfig>, session_timeout: Duration) -> Self {
+    fn on(
+        signal: CloseSignal,
+        config: Arc<ZkConfig>,
+        ensemble: Arc<Ensemble>,
+        session_timeout: Duration,
+    ) -> Self {
         Self {
-            connector: Connector::new(config, session_timeout, signal.clone()),
+            connector: Connector::new(config, ensemble, session_timeout, signal.clone()),
             signal,
             siblings: Mutex::default(),
         }
@@ -51,8 +65,10 @@ impl Client {
     /// A client of the same ensemble whose sessions are its own and have this time-out. It is closed with this one. The runtime that first
     /// uses it drives its sessions.
     pub(crate) fn sibling(&self, session_timeout: Duration) -> Arc<Self> {
-        let (signal, config) = (self.signal.clone(), Arc::clone(self.connector.config()));
-        let sibling = Arc::new(Self::on(signal, config, session_timeout));
+        let config = Arc::clone(self.connector.config());
+        let ensemble = Arc::clone(self.connector.ensemble());
+        let sibling = Self::on(self.signal.clone(), config, ensemble, session_timeout);
+        let sibling = Arc::new(sibling);
         let mut siblings = lock(&self.siblings);
         siblings.retain(|other| other.strong_count() > 0);
         siblings.push(Arc::downgrade(&sibling));

@@ -1,6 +1,8 @@
 //! What the user may set: where ZooKeeper is, how to log in, how records are written.
 
 pub(crate) mod access;
+pub(crate) mod auth_scheme;
+pub(crate) mod election_format;
 pub(crate) mod format;
 pub(crate) mod rules;
 pub(crate) mod validation;
@@ -13,10 +15,12 @@ use sd_core::Result;
 use serde::Deserialize;
 
 use crate::config::access::Access;
+use crate::config::auth_scheme::AuthScheme;
+use crate::config::election_format::ElectionFormat;
 use crate::config::format::Format;
 use crate::config::rules::{
-    DEFAULT_ELECTION_PREFIX, DEFAULT_PREFIX, DEFAULT_REQUEST_TIMEOUT, DEFAULT_SESSION_TIMEOUT,
-    RULES, URL_SCHEMES,
+    DEFAULT_ELECTION_PREFIX, DEFAULT_EXHIBITOR_INTERVAL, DEFAULT_PREFIX, DEFAULT_REQUEST_TIMEOUT,
+    DEFAULT_SESSION_TIMEOUT, RULES, URL_SCHEMES,
 };
 
 /// How to reach one ZooKeeper ensemble and how to write to it. [`connect`](crate::connect) validates it.
@@ -27,13 +31,19 @@ use crate::config::rules::{
 #[non_exhaustive]
 pub struct ZkConfig {
     pub(crate) endpoints: Servers,
+    pub(crate) follow_members: bool,
+    pub(crate) exhibitors: Servers,
+    #[serde(with = "humantime_serde")]
+    pub(crate) exhibitor_interval: Duration,
     pub(crate) chroot: String,
     pub(crate) prefix: String,
     pub(crate) election_prefix: String,
+    pub(crate) election_format: ElectionFormat,
     pub(crate) format: Format,
     pub(crate) payload_class: Option<String>,
     pub(crate) write_enabled: bool,
     pub(crate) access: Access,
+    pub(crate) auth_scheme: AuthScheme,
     pub(crate) user: Option<String>,
     pub(crate) password: Option<Secret>,
     pub(crate) password_file: Option<PathBuf>,
@@ -51,13 +61,18 @@ impl Default for ZkConfig {
     fn default() -> Self {
         Self {
             endpoints: Servers::default(),
+            follow_members: false,
+            exhibitors: Servers::default(),
+            exhibitor_interval: DEFAULT_EXHIBITOR_INTERVAL,
             chroot: String::new(),
             prefix: DEFAULT_PREFIX.to_owned(),
             election_prefix: DEFAULT_ELECTION_PREFIX.to_owned(),
+            election_format: ElectionFormat::default(),
             format: Format::default(),
             payload_class: None,
             write_enabled: false,
             access: Access::default(),
+            auth_scheme: AuthScheme::default(),
             user: None,
             password: None,
             password_file: None,
@@ -87,13 +102,14 @@ impl ZkConfig {
     /// ```
     ///
     /// The part before the `?` sets `endpoints`, `user`, `password` and `chroot`; the keys after the `?` are those of serde.
-    /// `zks://` is `zk://` with `tls=true`.
+    /// `zks://` is `zk://` with `tls=true`. The hosts of `zk+exhibitor://` are `exhibitors` in place of `endpoints`.
     ///
     /// # Errors
     /// `InvalidInput` names the part that is wrong or the key that is unknown.
     pub fn from_url(url: &str) -> Result<Self> {
         let url = RULES.url(url, &URL_SCHEMES)?;
         let mut config: Self = url.settings()?;
+        let [_, with_tls, by_exhibitor] = URL_SCHEMES.map(|scheme| url.scheme() == scheme);
         let password = url.password().map(Secret::new);
         let chroot = Some(url.path()).filter(|path| path.len() > 1);
         if chroot.is_some_and(|chroot| chroot.contains(',')) {
@@ -101,20 +117,58 @@ impl ZkConfig {
                 "in a URL, name it once and behind all endpoints; one that has a comma, as chroot=";
             return Err(RULES.broken("chroot", rule));
         }
+        let (hosts_key, hosts) = if by_exhibitor {
+            ("exhibitors", &mut config.exhibitors)
+        } else {
+            ("endpoints", &mut config.endpoints)
+        };
         RULES.given_once(&[
-            ("endpoints", !config.endpoints.is_empty()),
+            (hosts_key, !hosts.is_empty()),
             ("user", url.username().is_some() && config.user.is_some()),
             ("password", password.is_some() && config.password.is_some()),
             ("chroot", chroot.is_some() && !config.chroot.is_empty()),
         ])?;
-        RULES.tls_scheme(url.scheme() != URL_SCHEMES[0], &mut config.tls)?;
-        config.endpoints = url.hosts().iter().collect();
+        RULES.tls_scheme(with_tls, &mut config.tls)?;
+        if url.hosts().is_empty() {
+            return Err(RULES.broken(hosts_key, "name at least one host before the / of the URL"));
+        }
+        *hosts = url.hosts().iter().collect();
         config.user = config.user.or(url.username().map(str::to_owned));
         config.password = config.password.or(password);
         if let Some(chroot) = chroot {
             chroot.clone_into(&mut config.chroot);
         }
         Ok(config)
+    }
+
+    /// An ensemble whose servers these Exhibitors tell, `host:port` each, of which one that answers is enough. They are asked in this
+    /// order, over HTTP without TLS. Needs the feature `exhibitor`. Default: none.
+    ///
+    /// [`new`](Self::new) may name servers as well: they are used where no Exhibitor has ever answered.
+    #[must_use]
+    pub fn with_exhibitors(
+        mut self,
+        exhibitors: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        self.exhibitors = exhibitors.into_iter().collect();
+        self
+    }
+
+    /// Sets how often an Exhibitor is asked for the servers while there is a session, 1 s to 1 h. One is also asked whenever no server
+    /// can be reached. Default: [`DEFAULT_EXHIBITOR_INTERVAL`].
+    #[must_use]
+    pub fn with_exhibitor_interval(mut self, interval: Duration) -> Self {
+        self.exhibitor_interval = interval;
+        self
+    }
+
+    /// Follows the configuration that the ensemble keeps in `/zookeeper/config`, and tries the client addresses of its members before those
+    /// that are named here. So all servers that are named may be replaced by a dynamic reconfiguration. The addresses must be reachable
+    /// from here. With TLS they must answer to it, as with `client.portUnification`: ZooKeeper tells no ports of TLS. Default: false.
+    #[must_use]
+    pub fn with_follow_members(mut self, follow: bool) -> Self {
+        self.follow_members = follow;
+        self
     }
 
     /// Keeps everything below this node, which must exist. All other paths are seen from there. Default: the root.
@@ -137,6 +191,13 @@ impl ZkConfig {
     #[must_use]
     pub fn with_election_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.election_prefix = prefix.into();
+        self
+    }
+
+    /// Sets whose elections are joined. Default: [`ElectionFormat::Curator`].
+    #[must_use]
+    pub fn with_election_format(mut self, format: ElectionFormat) -> Self {
+        self.election_format = format;
         self
     }
 
@@ -170,7 +231,14 @@ impl ZkConfig {
         self
     }
 
-    /// Logs in, with digest authentication, with a password that does not change while the process runs. The user has no colon.
+    /// Sets how user and password are shown to the server. Default: [`AuthScheme::Digest`].
+    #[must_use]
+    pub fn with_auth_scheme(mut self, scheme: AuthScheme) -> Self {
+        self.auth_scheme = scheme;
+        self
+    }
+
+    /// Logs in with a password that does not change while the process runs. With digest authentication, the user has no colon.
     #[must_use]
     pub fn with_user(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.user = Some(user.into());
@@ -267,7 +335,8 @@ mod tests {
     #[test]
     fn a_url_says_the_same_as_the_setters() {
         let url = "zk://u:p%40ss@h1:1,h2/a/b?prefix=/s&election_prefix=/e&session_timeout=7s&format=gokit&tls=true&ca=/ca\
-                   &cert=/cert&key=/key&request_timeout=1s&access=read_only&payload_class=a.B&write_enabled=true";
+                   &cert=/cert&key=/key&request_timeout=1s&access=read_only&payload_class=a.B&write_enabled=true\
+                   &follow_members=true&auth_scheme=sasl&election_format=reception";
         let read = ZkConfig::from_url(url).unwrap();
         let set = ZkConfig::new(["h1:1", "h2"])
             .with_chroot("/a/b")
@@ -280,6 +349,9 @@ mod tests {
             .with_payload_class("a.B")
             .with_write_enabled(true)
             .with_access(Access::ReadOnly)
+            .with_follow_members(true)
+            .with_election_format(ElectionFormat::Reception)
+            .with_auth_scheme(AuthScheme::Sasl)
             .with_tls(true)
             .with_ca("/ca")
             .with_identity("/cert", "/key");
@@ -289,6 +361,16 @@ mod tests {
         let with_file = ZkConfig::from_url("zks://u@h?password_file=/run/secret&ca=/ca").unwrap();
         assert!(with_file.clone().checked().is_ok());
         assert!(with_file.speaks_tls());
+
+        let url = "zk+exhibitor://e1,e2:1/a?exhibitor_interval=5s&endpoints=h1&tls=true&ca=/ca";
+        let told = ZkConfig::from_url(url).unwrap();
+        let set = ZkConfig::new(["h1"])
+            .with_exhibitors(["e1", "e2:1"])
+            .with_exhibitor_interval(Duration::from_secs(5))
+            .with_chroot("/a")
+            .with_tls(true)
+            .with_ca("/ca");
+        assert_eq!(format!("{told:?}"), format!("{set:?}"));
     }
 
     #[test]
@@ -307,6 +389,9 @@ mod tests {
             ("zk://u:hunter2@h?password=hunter3", "password"),
             ("zk://h/a?chroot=/b", "chroot"),
             ("zk://h?endpoints=i", "endpoints"),
+            ("zk+exhibitor://h?exhibitors=i", "exhibitors"),
+            ("zk+exhibitor:///chroot?endpoints=h", "exhibitors"),
+            ("zk://u:p@h?auth_scheme=kerberos", "auth_scheme"),
         ] {
             let error = ZkConfig::from_url(url)
                 .and_then(ZkConfig::checked)

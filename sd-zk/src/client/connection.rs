@@ -8,21 +8,21 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use sd_backend::{CloseSignal, FileThread, Secret};
+use sd_backend::{CloseSignal, FileThread, hinted};
 use sd_core::sync::lock;
-use sd_core::{Error, ErrorKind, Result, panics};
+use sd_core::{Endpoint, Error, ErrorKind, Result, panics};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 use zookeeper_client as zk;
 
-use crate::client::credentials::Credentials;
+use crate::client::ensemble::Ensemble;
 use crate::client::error::{for_readers, translate};
 use crate::client::probe::{CAUSES, probe};
+use crate::client::renewable::{Renewable, credentials};
 use crate::client::session::Session;
 use crate::config::ZkConfig;
-use crate::config::rules::{DEFAULT_PORT, FILES, RULES};
 
 /// How often all endpoints are tried while one of them accepts connections.
 const PASSES: u32 = 3;
@@ -35,6 +35,7 @@ const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 /// Makes sessions, one at a time.
 pub(crate) struct Connector {
     config: Arc<ZkConfig>,
+    ensemble: Arc<Ensemble>,
     files: Arc<FileThread>,
     session_timeout: Duration,
     signal: CloseSignal,
@@ -70,11 +71,13 @@ impl Connector {
     /// For a [checked](ZkConfig::checked) configuration, and sessions with this time-out. Makes none once the signal has closed.
     pub(crate) fn new(
         config: Arc<ZkConfig>,
+        ensemble: Arc<Ensemble>,
         session_timeout: Duration,
         signal: CloseSignal,
     ) -> Self {
         Self {
             config,
+            ensemble,
             files: Arc::default(),
             session_timeout,
             signal,
@@ -84,6 +87,10 @@ impl Connector {
 
     pub(crate) fn config(&self) -> &Arc<ZkConfig> {
         &self.config
+    }
+
+    pub(crate) fn ensemble(&self) -> &Arc<Ensemble> {
+        &self.ensemble
     }
 
     /// The session to use now. Makes one if there is none, and waits for it. Cancel-safe.
@@ -103,7 +110,7 @@ impl Connector {
         };
         let limit = self.config.request_timeout;
         let Ok(made) = timeout(limit, told.wait_for(Option::is_some)).await else {
-            let servers = self.config.endpoints.join(", ");
+            let servers = joined(&self.ensemble.known());
             return Err(Error::new(ErrorKind::Timeout, op).because(format!(
                 "there was no session with any of {servers} within {limit:?}: {CAUSES}"
             )));
@@ -120,25 +127,25 @@ impl Connector {
     fn begin(&self) -> Attempt {
         let (tell, told) = watch::channel(None);
         let (config, files) = (Arc::clone(&self.config), Arc::clone(&self.files));
+        let ensemble = Arc::clone(&self.ensemble);
         let session_timeout = self.session_timeout;
         let task = tokio::spawn(async move {
-            let made = panics::caught(OP, connect(&config, &files, session_timeout)).await;
-            let (session, renewable) = match made {
-                Ok((client, renewable)) => {
-                    info!(session = %client.session_id(), "zookeeper session made");
-                    (Session::new(client, config.request_timeout), renewable)
-                }
+            let connecting = connect(&config, &ensemble, &files, session_timeout);
+            let made = match panics::caught(OP, connecting).await {
+                Ok(made) => made,
                 Err(error) => {
                     tell.send_replace(Some(Err(error)));
                     return;
                 }
             };
+            info!(session = %made.client.session_id(), "zookeeper session made");
+            let session = Session::new(made.client, config.request_timeout);
             let watched = Watched(session.clone());
             tell.send_replace(Some(Ok(session)));
             // A file that hangs must not keep the end of the session from being noticed.
             tokio::select! {
-                () = watched.until_end() => {}
-                () = renewable.keep_up(&watched.0, &config, &files) => {}
+                () = watched.until_end(&ensemble, &made.servers) => {}
+                () = made.renewable.keep_up(&watched.0, &config, &files) => {}
             }
         });
         Attempt {
@@ -195,8 +202,22 @@ impl fmt::Debug for Connector {
 struct Watched(Session);
 
 impl Watched {
+    /// Returns when the session has ended, with the reason noted. Ends it when all that its client knows is out of reach, but the ensemble
+    /// is not.
+    async fn until_end(&self, ensemble: &Ensemble, servers: &[Endpoint]) {
+        let session = &self.0;
+        tokio::select! {
+            () = self.until_told_end() => {}
+            () = ensemble.follow(session) => {}
+            () = ensemble.has_moved(session, servers) => {
+                let (old, new) = (joined(servers), joined(&ensemble.known()));
+                session.end(format!("{old} cannot be reached, and the servers are now {new}"));
+            }
+        }
+    }
+
     /// Notes the end of the session that its client tells.
-    async fn until_end(&self) {
+    async fn until_told_end(&self) {
         let session = &self.0;
         let mut states = session.states();
         let mut state = states.state();
@@ -229,13 +250,22 @@ impl Drop for Watched {
 
 const OP: &str = "zk: connect";
 
-/// Makes one session, at the first endpoint that does.
+/// What came of connecting.
+struct Made {
+    client: zk::Client,
+    /// Those that the client knows.
+    servers: Vec<Endpoint>,
+    renewable: Renewable,
+}
+
+/// Makes one session, at the first server that does.
 async fn connect(
     config: &Arc<ZkConfig>,
+    ensemble: &Ensemble,
     files: &FileThread,
     session_timeout: Duration,
-) -> Result<(zk::Client, Renewable)> {
-    let credentials = credentials(config, files).await?;
+) -> Result<Made> {
+    let credentials = credentials(OP, config, files).await?;
     let mut connector = zk::Client::connector()
         .with_session_timeout(session_timeout)
         .with_fail_eagerly();
@@ -243,111 +273,62 @@ async fn connect(
         connector = connector.with_connection_timeout(LONGEST_SILENCE);
     }
     let (connector, certs) = credentials.apply(connector);
-    let servers = connect_string(config)?;
+    let mut servers = ensemble.newest().await?;
     let mut passes = PASSES;
     loop {
-        let error = match connector.clone().connect(&servers).await {
+        let connect_string = connect_string(config, &servers);
+        let error = match connector.clone().connect(&connect_string).await {
             Ok(client) => {
-                let login = credentials.login;
-                return Ok((client, Renewable { certs, login }));
+                let renewable = Renewable::new(certs, credentials.digest());
+                return Ok(Made {
+                    client,
+                    servers,
+                    renewable,
+                });
             }
             Err(error) => error,
         };
-        if !matches!(error, zk::Error::NoHosts | zk::Error::Timeout) {
+        match error {
+            zk::Error::NoHosts | zk::Error::Timeout => {}
+            zk::Error::AuthFailed => {
+                let why = "the server refused the login: look at user, password and auth_scheme";
+                return Err(Error::new(ErrorKind::Denied, OP).with_source(hinted(why, error)));
+            }
             // There was no session that could have been lost.
-            return Err(for_readers(translate(OP, error)));
+            error => return Err(for_readers(translate(OP, error))),
         }
-        let probes = config.endpoints.addresses(RULES, DEFAULT_PORT)?;
         let tls = credentials.tls();
-        let probes = join_all(probes.iter().map(|server| probe(server, tls))).await;
+        let probes = join_all(servers.iter().map(|server| probe(server, tls))).await;
+        let all = ensemble.all().await;
+        let has_more = all.iter().any(|server| !servers.contains(server));
         passes -= 1;
         // One that is there may be busy, or about to serve.
-        if passes == 0 || probes.iter().all(Result::is_err) {
+        if passes == 0 || !has_more && probes.iter().all(Result::is_err) {
             let told = probes
                 .into_iter()
                 .map(|probe| probe.unwrap_or_else(|why| why));
             let told = told.collect::<Vec<_>>().join("; ");
             return Err(Error::new(ErrorKind::Unavailable, OP).because(told));
         }
+        servers = all;
         sleep(BETWEEN_PASSES).await;
     }
 }
 
-/// Reads what is in files, as it is now.
-async fn credentials(config: &Arc<ZkConfig>, files: &FileThread) -> Result<Credentials> {
-    let (of_files, limit) = (Arc::clone(config), config.request_timeout);
-    let reading = files.run(OP, move || Credentials::read(&of_files));
-    let Ok(read) = timeout(limit, reading).await else {
-        return Err(Error::new(ErrorKind::Unavailable, OP).because(format!(
-            "the files of {FILES} were not read within {limit:?}: look for one that hangs"
-        )));
-    };
-    // They were fine at the start, so they may be mended.
-    read?.map_err(|error| Error::new(ErrorKind::Denied, OP).with_source(error))
-}
-
-/// What a client can be told again while its session lasts.
-struct Renewable {
-    certs: Option<zk::TlsDynamicCerts>,
-    login: Option<Secret>,
-}
-
-impl Renewable {
-    /// Tells the client what is in the files each time that it has lost its connection, or something was denied. Never
-    /// returns.
-    async fn keep_up(mut self, session: &Session, config: &Arc<ZkConfig>, files: &FileThread) {
-        if self.certs.is_none() && config.password_file.is_none() {
-            return std::future::pending().await;
-        }
-        let mut states = session.states();
-        loop {
-            let state = tokio::select! {
-                state = states.changed() => state,
-                () = session.denied() => zk::SessionState::Disconnected,
-            };
-            if state.is_terminated() {
-                return std::future::pending().await;
-            }
-            if state == zk::SessionState::Disconnected {
-                self.renew(session, config, files).await;
-            }
-        }
-    }
-
-    /// Tells the client what is in the files now. Where they cannot be read, what was told before stays.
-    async fn renew(&mut self, session: &Session, config: &Arc<ZkConfig>, files: &FileThread) {
-        let now = match credentials(config, files).await {
-            Ok(now) => now,
-            Err(error) => {
-                debug!(error = %error.report(), "credentials cannot be read again");
-                return;
-            }
-        };
-        let login = now.login.clone();
-        if let (Some(certs), Some(now)) = (&self.certs, now.certs()) {
-            certs.update(now);
-        }
-        if let Some(login) = login.filter(|login| Some(login) != self.login.as_ref())
-            && let Ok(client) = session.client(OP).await
-        {
-            let logging_in = client.auth("digest", login.expose().as_bytes());
-            if session.call(OP, logging_in).await.is_ok() {
-                self.login = Some(login);
-            }
-        }
-    }
-}
-
 /// The servers and the chroot as the client crate reads them.
-fn connect_string(config: &ZkConfig) -> Result<String> {
+fn connect_string(config: &ZkConfig, servers: &[Endpoint]) -> String {
     let scheme = if config.speaks_tls() {
         "tcp+tls"
     } else {
         "tcp"
     };
-    let servers = config.endpoints.addresses(RULES, DEFAULT_PORT)?;
     let servers = servers.iter().map(|server| format!("{scheme}://{server}"));
-    Ok(servers.collect::<Vec<_>>().join(",") + &config.chroot)
+    servers.collect::<Vec<_>>().join(",") + &config.chroot
+}
+
+fn joined(servers: &[Endpoint]) -> String {
+    let servers = servers.iter().map(Endpoint::to_string);
+    servers.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -356,11 +337,20 @@ mod tests {
 
     #[test]
     fn the_client_is_told_the_servers_and_the_chroot() {
-        let config = |config: ZkConfig| connect_string(&config.checked().unwrap()).unwrap();
+        let config = |config: ZkConfig| {
+            let config = config.checked().unwrap();
+            connect_string(&config, &Ensemble::new(&config).unwrap().known())
+        };
         let plain = ZkConfig::new(["h1", "[::1]:7"]).with_chroot("/a/b/");
         assert_eq!(config(plain), "tcp://h1:2181,tcp://[::1]:7/a/b");
         let secure = ZkConfig::new(["h1"]).with_ca("/ca");
         assert_eq!(config(secure), "tcp+tls://h1:2181");
+    }
+
+    fn connector(config: ZkConfig, signal: CloseSignal) -> Connector {
+        let ensemble = Arc::new(Ensemble::new(&config).unwrap());
+        let timeout = config.session_timeout;
+        Connector::new(Arc::new(config), ensemble, timeout, signal)
     }
 
     #[tokio::test]
@@ -369,8 +359,7 @@ mod tests {
         let address = gone.local_addr().unwrap().to_string();
         drop(gone);
         let config = ZkConfig::new([&address]).checked().unwrap();
-        let timeout = config.session_timeout;
-        let connector = Connector::new(Arc::new(config), timeout, CloseSignal::new());
+        let connector = connector(config, CloseSignal::new());
         let error = connector.session("test").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         let report = error.report().to_string();
@@ -383,9 +372,8 @@ mod tests {
     #[tokio::test]
     async fn a_session_that_is_asked_for_while_the_registry_is_closed_is_not_made() {
         let config = ZkConfig::new(["127.0.0.1:1"]).checked().unwrap();
-        let timeout = config.session_timeout;
         let signal = CloseSignal::new();
-        let connector = Connector::new(Arc::new(config), timeout, signal.clone());
+        let connector = connector(config, signal.clone());
         signal.close();
         connector.close().await;
         // By a call that has just seen the registry open.
@@ -404,8 +392,7 @@ mod tests {
             }
         });
         let config = ZkConfig::new([&address]).checked().unwrap();
-        let timeout = config.session_timeout;
-        let connector = Connector::new(Arc::new(config), timeout, CloseSignal::new());
+        let connector = connector(config, CloseSignal::new());
         let error = connector.session("test").await.unwrap_err();
         let report = error.report().to_string();
         assert!(report.contains("maxClientCnxns"), "{report}");

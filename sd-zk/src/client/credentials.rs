@@ -15,12 +15,12 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use zookeeper_client as zk;
 
 use crate::config::ZkConfig;
+use crate::config::auth_scheme::AuthScheme;
 use crate::config::rules::RULES;
 
 /// How to prove who we are, and whom to trust, as of now.
 pub(crate) struct Credentials {
-    /// User and password, as digest authentication has them.
-    pub(crate) login: Option<Secret>,
+    login: Option<Login>,
     /// `None` without TLS.
     tls: Option<Tls>,
 }
@@ -31,6 +31,12 @@ pub(crate) struct Tls {
     /// The same, for a connection of our own.
     pub(crate) connector: TlsConnector,
     pub(crate) shows_certificate: bool,
+}
+
+struct Login {
+    scheme: AuthScheme,
+    user: String,
+    password: Secret,
 }
 
 impl Credentials {
@@ -51,7 +57,7 @@ impl Credentials {
         mut connector: zk::Connector,
     ) -> (zk::Connector, Option<zk::TlsDynamicCerts>) {
         if let Some(login) = &self.login {
-            connector = connector.with_auth("digest", login.expose().as_bytes());
+            connector = login.apply(connector);
         }
         let Some(tls) = &self.tls else {
             return (connector, None);
@@ -59,6 +65,14 @@ impl Credentials {
         let certs = zk::TlsDynamicCerts::new(tls.certs.clone());
         let options = zk::TlsOptions::new().with_certs(certs.clone());
         (connector.with_tls(options), Some(certs))
+    }
+
+    /// User and password as digest authentication has them. `None` without such a login: no other one is possible in a session that was
+    /// made.
+    pub(crate) fn digest(&self) -> Option<Secret> {
+        let login = self.login.as_ref();
+        let login = login.filter(|login| login.scheme == AuthScheme::Digest);
+        login.map(Login::digest)
     }
 
     /// What replaces the certificates of a connector that was told earlier ones.
@@ -72,7 +86,28 @@ impl Credentials {
     }
 }
 
-fn login(config: &ZkConfig) -> Result<Option<Secret>> {
+impl Login {
+    fn apply(&self, connector: zk::Connector) -> zk::Connector {
+        match self.scheme {
+            AuthScheme::Digest => connector.with_auth("digest", self.digest().expose().as_bytes()),
+            #[cfg(feature = "sasl")]
+            AuthScheme::Sasl => {
+                let (user, password) = (self.user.clone(), self.password.expose().to_owned());
+                let options = zk::SaslOptions::digest_md5(user, password);
+                connector.with_sasl(options)
+            }
+            // A configuration with it is refused.
+            #[cfg(not(feature = "sasl"))]
+            AuthScheme::Sasl => connector,
+        }
+    }
+
+    fn digest(&self) -> Secret {
+        Secret::new(format!("{}:{}", self.user, self.password.expose()))
+    }
+}
+
+fn login(config: &ZkConfig) -> Result<Option<Login>> {
     let Some(user) = &config.user else {
         return Ok(None);
     };
@@ -80,7 +115,11 @@ fn login(config: &ZkConfig) -> Result<Option<Secret>> {
         None => config.password.clone(),
         Some(path) => Some(RULES.read_secret("password_file", path)?),
     };
-    Ok(password.map(|password| Secret::new(format!("{user}:{}", password.expose()))))
+    Ok(password.map(|password| Login {
+        scheme: config.auth_scheme,
+        user: user.clone(),
+        password,
+    }))
 }
 
 fn tls(config: &ZkConfig) -> Result<Option<Tls>> {
@@ -142,10 +181,13 @@ mod tests {
         for password in ["first", "second"] {
             std::fs::write(file.path(), format!("{password}\n")).unwrap();
             let read = login(&config).unwrap().unwrap();
-            assert_eq!(read.expose(), format!("u:{password}"));
+            assert_eq!(
+                (read.user.as_str(), read.password.expose()),
+                ("u", password)
+            );
         }
         drop(file);
-        let error = login(&config).unwrap_err().report().to_string();
+        let error = login(&config).err().unwrap().report().to_string();
         assert!(error.contains("password_file"), "{error}");
     }
 

@@ -1,12 +1,13 @@
 //! Why a server makes no session, as far as that can be found out. The client crate does not say.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use sd_backend::with_hint;
 use sd_core::{Address, Endpoint};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -24,16 +25,7 @@ pub(crate) const CAUSES: &str = "no server runs there, the name is wrong, there 
 
 /// What is known of a server that made no session, an error if it is not there.
 pub(crate) async fn probe(server: &Endpoint, tls: Option<&Tls>) -> Result<String, String> {
-    let address = server.to_string();
-    let stream = match timeout(ACCEPTED_WITHIN, TcpStream::connect(&address)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(format!("{server}: {error}")),
-        Err(_) => {
-            return Err(format!(
-                "{server}: no connection within {ACCEPTED_WITHIN:?}"
-            ));
-        }
-    };
+    let stream = connect(server).await?;
     if let (Some(tls), Address::Tcp { host, .. }) = (tls, server.address())
         && let Ok(Err(error)) = timeout(AGREED_WITHIN, agree(&tls.connector, host, stream)).await
     {
@@ -42,6 +34,29 @@ pub(crate) async fn probe(server: &Endpoint, tls: Option<&Tls>) -> Result<String
     Ok(format!(
         "{server} accepts connections and makes no session: {CAUSES}"
     ))
+}
+
+async fn connect(server: &Endpoint) -> Result<TcpStream, String> {
+    match timeout(ACCEPTED_WITHIN, TcpStream::connect(server.to_string())).await {
+        Ok(connected) => connected.map_err(|error| format!("{server}: {error}")),
+        Err(_) => Err(format!(
+            "{server}: no connection within {ACCEPTED_WITHIN:?}"
+        )),
+    }
+}
+
+/// The address at which a server accepts connections, if it does.
+pub(crate) async fn reach(server: &Endpoint) -> Option<SocketAddr> {
+    connect(server).await.ok()?.peer_addr().ok()
+}
+
+/// The addresses that a server has now. None if its name cannot be looked up.
+pub(crate) async fn addresses(server: &Endpoint) -> Vec<SocketAddr> {
+    let found = timeout(ACCEPTED_WITHIN, lookup_host(server.to_string())).await;
+    found.map_or_else(
+        |_| Vec::new(),
+        |found| found.into_iter().flatten().collect(),
+    )
 }
 
 /// Shakes hands, and waits for what the server says of our certificate.

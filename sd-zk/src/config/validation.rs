@@ -5,17 +5,20 @@ use sd_core::Result;
 use crate::codec::names::check_path;
 use crate::config::ZkConfig;
 use crate::config::access::Access;
+use crate::config::auth_scheme::AuthScheme;
 use crate::config::rules::{
-    DEFAULT_PORT, MAX_PREFIX_BYTES, REQUEST_TIMEOUTS, RULES, SESSION_TIMEOUTS,
+    DEFAULT_EXHIBITOR_PORT, DEFAULT_PORT, EXHIBITOR_INTERVALS, MAX_PREFIX_BYTES, MOST_EXHIBITORS,
+    REQUEST_TIMEOUTS, RULES, SESSION_TIMEOUTS,
 };
 
 impl ZkConfig {
     /// Checks everything that can be known without the server and the file system, and writes it in one way.
     pub(crate) fn checked(mut self) -> Result<Self> {
-        if self.endpoints.is_empty() {
+        if self.endpoints.is_empty() && self.exhibitors.is_empty() {
             return Err(RULES.broken("endpoints", "name at least one, for instance host:2181"));
         }
         self.endpoints.addresses(RULES, DEFAULT_PORT)?;
+        self.check_exhibitors()?;
         for (key, path) in [
             ("chroot", &mut self.chroot),
             ("prefix", &mut self.prefix),
@@ -59,14 +62,50 @@ impl ZkConfig {
         Ok(self)
     }
 
+    fn check_exhibitors(&self) -> Result<()> {
+        let broken = |key, rule: &str| Err(RULES.broken(key, rule));
+        let exhibitors = &self.exhibitors;
+        exhibitors.addresses_for("exhibitors", RULES, DEFAULT_EXHIBITOR_PORT)?;
+        RULES.range(
+            "exhibitor_interval",
+            self.exhibitor_interval,
+            &EXHIBITOR_INTERVALS,
+        )?;
+        if exhibitors.is_empty() {
+            return Ok(());
+        }
+        if cfg!(not(feature = "exhibitor")) {
+            let rule = "are not compiled in: build with the feature exhibitor of sd-zk";
+            return broken("exhibitors", rule);
+        }
+        if exhibitors.len() > MOST_EXHIBITORS {
+            let rule = format!("must be at most {MOST_EXHIBITORS}");
+            return broken("exhibitors", &rule);
+        }
+        if self.follow_members {
+            let rule = "an Exhibitor tells the servers already: set this or exhibitors";
+            return broken("follow_members", rule);
+        }
+        Ok(())
+    }
+
     fn check_login(&self) -> Result<()> {
         let broken = |key, rule| Err(RULES.broken(key, rule));
+        let by_sasl = self.auth_scheme == AuthScheme::Sasl;
+        if by_sasl && cfg!(not(feature = "sasl")) {
+            let rule = "sasl is not compiled in: build with the feature sasl of sd-zk";
+            return broken("auth_scheme", rule);
+        }
         match (&self.user, &self.password, &self.password_file) {
+            (None, None, None) if by_sasl => broken(
+                "auth_scheme",
+                "sasl needs a login: set a user and a password",
+            ),
             (None, None, None) if self.access != Access::Open && self.cert.is_none() => broken(
                 "access",
                 "needs a login: set a user and a password, or a certificate",
             ),
-            (Some(user), ..) if user.contains(':') => broken(
+            (Some(user), ..) if user.contains(':') && !by_sasl => broken(
                 "user",
                 "must not contain a colon: digest authentication ends it there",
             ),
@@ -133,6 +172,20 @@ mod tests {
         );
     }
 
+    #[cfg(feature = "exhibitor")]
+    #[test]
+    fn an_exhibitor_is_enough() {
+        let told = ZkConfig::default().with_exhibitors(["e"]);
+        assert!(told.checked().is_ok());
+    }
+
+    #[cfg(feature = "sasl")]
+    #[test]
+    fn a_user_has_no_colon_only_where_digest_ends_it_there() {
+        let login = ZkConfig::new(["h:1"]).with_user("a:b", "p");
+        assert!(login.with_auth_scheme(AuthScheme::Sasl).checked().is_ok());
+    }
+
     #[test]
     fn a_wrong_setting_is_refused_by_its_key() {
         let one = || ZkConfig::new(["h:1"]);
@@ -165,6 +218,22 @@ mod tests {
             ),
             (one().with_access(Access::Private), "access"),
             (one().with_user("a:b", "p"), "user"),
+            (ZkConfig::default().with_exhibitors(["h:0"]), "exhibitors"),
+            (one().with_exhibitors(["http://h"]), "exhibitors"),
+            (one().with_exhibitors(["h"; 17]), "exhibitors"),
+            (
+                one().with_exhibitor_interval(Duration::ZERO),
+                "exhibitor_interval",
+            ),
+            (
+                one().with_exhibitors(["h"]).with_follow_members(true),
+                if cfg!(feature = "exhibitor") {
+                    "follow_members"
+                } else {
+                    "exhibitors"
+                },
+            ),
+            (one().with_auth_scheme(AuthScheme::Sasl), "auth_scheme"),
             (one().with_tls(true), "ca"),
             (one().with_tls(false).with_ca("/ca"), "tls"),
         ] {

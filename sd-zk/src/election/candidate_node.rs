@@ -8,7 +8,7 @@ use zookeeper_client as zk;
 use crate::client::error::translate;
 use crate::client::session::Session;
 use crate::election::candidate_sessions::CandidateSession;
-use crate::election::keys::{Ahead, ElectionKeys, Place, place};
+use crate::election::keys::{Ahead, ElectionKeys, Place};
 
 /// A node that was created in a session of ours. No other one ever has its path: its name holds a random number.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl CandidateNode {
 
     /// Where it stands among these.
     pub(crate) fn state_among(&self, op: &'static str, nodes: &[String]) -> NodeState {
-        match place(nodes, &self.node) {
+        match self.keys.place(nodes, &self.node) {
             Place::First => NodeState::First,
             Place::Behind(ahead) => NodeState::Behind(ahead),
             Place::Missing => NodeState::Gone(self.deleted(op)),

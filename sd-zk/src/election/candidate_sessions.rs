@@ -265,7 +265,7 @@ mod tests {
     #[ignore = "needs zk: cargo xtask test --backend zk"]
     fn a_session_ends_with_the_runtime_that_gives_its_signs_of_life() {
         let config = ZkConfig::new([required_env("SD_TEST_ZK").unwrap()]);
-        let shared = Arc::new(Client::new(config.checked().unwrap()));
+        let shared = Arc::new(Client::new(config.checked().unwrap()).unwrap());
         let sessions = CandidateSessions::new(Arc::clone(&shared), Arc::new(BootClock));
         let (first, second) = (runtime(), runtime());
         let client = shared.sibling(TIMEOUT);

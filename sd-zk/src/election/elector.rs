@@ -19,7 +19,7 @@ use crate::client::session::Session;
 use crate::election::candidate_node::CandidateNode;
 use crate::election::candidate_sessions::{CandidateSession, CandidateSessions};
 use crate::election::entry::ZkEntry;
-use crate::election::keys::{ElectionKeys, id_of, is_before};
+use crate::election::keys::ElectionKeys;
 use crate::election::leader_watcher::ZkLeaderWatcher;
 use crate::election::participation::{Participation, Participations};
 use crate::election::safety::safety;
@@ -65,8 +65,7 @@ impl ZkElector {
 
     async fn enter(&self, op: &'static str, ticket: &Ticket) -> Result<ZkEntry> {
         let session = self.sessions.get(op, ticket.ttl).await?;
-        let prefix = &self.shared.config().election_prefix;
-        let participation = self.participations.begin(ticket, prefix);
+        let participation = self.participations.begin(ticket, self.shared.config());
         let entered = self.enter_in(op, &session, &participation, ticket).await;
         let candidate = match entered {
             Ok(candidate) => candidate,
@@ -152,11 +151,13 @@ impl ZkElector {
     ) -> Result<Made> {
         let (acls, keys) = (self.shared.acls(), &participation.keys);
         let prefix = keys.candidate(&participation.node_prefix);
+        let data = keys.data(&ticket.value);
+        let data = data.map_err(|error| Error::invalid_input(op, error.to_string()))?;
         let options = zk::CreateMode::EphemeralSequential.with_acls(acls);
         for _ in 0..MOST_ROUNDS {
             let client = session.client(op).await?;
             // ZooKeeper carries them out in this order.
-            let created = session.answer(op, client.create(&prefix, &ticket.value, &options));
+            let created = session.answer(op, client.create(&prefix, &data, &options));
             let listed = session.answer(op, client.list_children(keys.candidates()));
             let (stat, sequence, nodes) = match tokio::try_join!(created, listed)? {
                 (Ok((stat, sequence)), Ok(nodes)) => (stat, sequence, nodes),
@@ -167,8 +168,16 @@ impl ZkElector {
                 (Err(error), _) | (_, Err(error)) => return Err(translate(op, error)),
             };
             let node = format!("{}{sequence}", participation.node_prefix);
-            let is_other =
-                |other: &&String| id_of(other) == Some(ticket.id) && is_before(other, &node);
+            if let Some(other) = keys.of_another_format(&nodes) {
+                delete(op, session, &keys.candidate(&node)).await?;
+                return Err(Error::new(ErrorKind::Conflict, op).because(format!(
+                    "{} is the node of a candidate of another election_format: give all candidates of an election the same",
+                    keys.candidate(other)
+                )));
+            }
+            let is_other = |other: &&String| {
+                keys.id_of(other) == Some(ticket.id) && keys.is_before(other, &node)
+            };
             if let Some(other) = nodes.iter().find(is_other) {
                 delete(op, session, &keys.candidate(&node)).await?;
                 return Err(Error::new(ErrorKind::Conflict, op).because(format!(
@@ -317,7 +326,7 @@ impl Elector for ZkElector {
     }
 
     async fn observe(&self, name: &ElectionName) -> Result<Box<dyn LeaderWatcher>> {
-        let keys = ElectionKeys::new(&self.shared.config().election_prefix, name);
+        let keys = ElectionKeys::new(self.shared.config(), name);
         let (client, clock) = (Arc::clone(&self.shared), Arc::clone(&self.clock));
         Ok(Box::new(ZkLeaderWatcher::open(client, clock, keys).await?))
     }

@@ -8,7 +8,7 @@ use zookeeper_client as zk;
 use crate::backend::ZkBackend;
 use crate::client::error::{for_readers, translate};
 use crate::client::session::Session;
-use crate::election::keys::{ElectionKeys, id_of};
+use crate::election::keys::ElectionKeys;
 
 /// The path of a node for a check in your own multi on the ensemble of `registry`, with any version. The node is there as long as the term
 /// lasts that the candidate `id` won with `token` in the election `name`. ZooKeeper checks it and writes atomically, so it refuses the
@@ -29,7 +29,7 @@ pub async fn leads(
 ) -> Result<String> {
     const OP: &str = "zk: guard write";
     let backend: &ZkBackend = backend_of(OP, registry, "sd_zk::connect")?;
-    let keys = ElectionKeys::new(&backend.client.config().election_prefix, name);
+    let keys = ElectionKeys::new(backend.client.config(), name);
     let find = async |session: Session| find(&session, OP, &keys, id, token).await;
     let found = backend.client.read(OP, find).await.map_err(for_readers)?;
     found.ok_or_else(|| {
@@ -58,7 +58,7 @@ async fn find(
         (Ok(()), Err(zk::Error::NoNode)) => return Ok(None),
         (Ok(()), nodes) => nodes.map_err(|error| translate(op, error))?,
     };
-    for node in nodes.iter().filter(|node| id_of(node) == Some(id)) {
+    for node in nodes.iter().filter(|node| keys.id_of(node) == Some(id)) {
         let path = keys.candidate(node);
         let stat = session.call(op, client.check_stat(&path)).await?;
         if stat.is_some_and(|stat| u64::try_from(stat.czxid) == Ok(token.value())) {

@@ -17,7 +17,7 @@ use crate::client::error::{for_readers, translate};
 use crate::client::session::Session;
 use crate::client::watch::fired;
 use crate::election::candidate_node::token;
-use crate::election::keys::{ElectionKeys, first, id_of};
+use crate::election::keys::ElectionKeys;
 use crate::election::token_domain;
 
 const OP: &str = "zk: observe election";
@@ -99,7 +99,7 @@ impl ZkLeaderWatcher {
                 }
                 Err(error) => return Err(translate(OP, error)),
             };
-            let Some(node) = first(&nodes) else {
+            let Some(node) = self.keys.first(&nodes) else {
                 break None;
             };
             let (path, value_path) = (self.keys.candidate(node), self.keys.value(node));
@@ -119,7 +119,7 @@ impl ZkLeaderWatcher {
             armed.push(event(watcher));
             let value = match value {
                 Ok((value, _)) => value,
-                Err(zk::Error::NoNode) => own,
+                Err(zk::Error::NoNode) => self.keys.value_in(own),
                 Err(error) => return Err(translate(OP, error)),
             };
             if self.token_domain.is_none() {
@@ -128,7 +128,11 @@ impl ZkLeaderWatcher {
             }
             // Another program that leads in its own way may have been the first.
             let domain = self.token_domain.as_deref().unwrap_or_default();
-            break Some(Leader::new(id_of(node), value, token(domain, stat.czxid)));
+            break Some(Leader::new(
+                self.keys.id_of(node),
+                value,
+                token(domain, stat.czxid),
+            ));
         };
         self.watches = armed;
         Ok(leader)

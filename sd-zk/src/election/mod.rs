@@ -9,6 +9,7 @@ pub(crate) mod guarded_write;
 pub(crate) mod keys;
 pub(crate) mod leader_watcher;
 pub(crate) mod participation;
+pub(crate) mod reception;
 pub(crate) mod safety;
 pub(crate) mod term_record;
 pub(crate) mod token_domain;

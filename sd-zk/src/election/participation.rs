@@ -8,8 +8,9 @@ use sd_core::port::{CandidateId, Ticket};
 use sd_core::sync::lock;
 
 use crate::client::session::Session;
+use crate::config::ZkConfig;
 use crate::election::candidate_sessions::CandidateSession;
-use crate::election::keys::{ElectionKeys, node_prefix};
+use crate::election::keys::ElectionKeys;
 
 /// The participations of one elector.
 #[derive(Debug, Default)]
@@ -37,14 +38,15 @@ struct Now {
 
 impl Participations {
     /// What is remembered of a participation; from now on, if nothing was.
-    pub(crate) fn begin(&self, ticket: &Ticket, election_prefix: &str) -> Arc<Participation> {
+    pub(crate) fn begin(&self, ticket: &Ticket, config: &ZkConfig) -> Arc<Participation> {
         let mut participations = lock(&self.0);
         let participation = participations
             .entry((ticket.name.clone(), ticket.id))
             .or_insert_with(|| {
+                let keys = ElectionKeys::new(config, &ticket.name);
                 Arc::new(Participation {
-                    keys: ElectionKeys::new(election_prefix, &ticket.name),
-                    node_prefix: node_prefix(ticket.id, fastrand::u32(..)),
+                    node_prefix: keys.node_prefix(ticket.id, fastrand::u32(..)),
+                    keys,
                     now: Mutex::default(),
                 })
             });

@@ -13,6 +13,9 @@ use crate::zookeeper_session::ZooKeeperSession;
 /// A JVM with little memory that compiles little: most of these servers live for seconds.
 const JVM: &str = "-Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1";
 
+/// The file that tells Java of users.
+const JAAS: &str = "jaas.cfg";
+
 /// How a ZooKeeper is started. It is alone, unless told otherwise.
 ///
 /// Sessions last from 1 s to 10 minutes, a client address may have any number of connections, and all four-letter words are answered.
@@ -24,6 +27,8 @@ pub struct ZooKeeper {
     secure_port: Option<u16>,
     /// None if it is alone.
     member: Option<Member>,
+    /// What Java knows of users. None if there are none.
+    jaas: Option<String>,
     config: Vec<String>,
 }
 
@@ -31,7 +36,9 @@ pub struct ZooKeeper {
 #[derive(Clone, Debug)]
 struct Member {
     id: usize,
-    /// The file that names all members.
+    /// Its own line of configuration.
+    line: String,
+    /// The lines of all members that it knows when it starts.
     ensemble: String,
 }
 
@@ -49,6 +56,7 @@ impl ZooKeeper {
             client_port: free_port()?,
             secure_port: None,
             member: None,
+            jaas: None,
             config: Vec::new(),
         })
     }
@@ -63,26 +71,65 @@ impl ZooKeeper {
         mut free_port: impl FnMut() -> Result<u16, E>,
     ) -> Result<Vec<Self>, E> {
         let program = program.into();
-        let mut alone = Vec::new();
-        let mut ensemble = Vec::new();
+        let mut made = Vec::new();
         for id in 1..=members {
             let server = Self::new(&program, &mut free_port)?;
-            let (quorum, election) = (free_port()?, free_port()?);
-            let client = server.client_port;
-            ensemble.push(format!(
-                "server.{id}=127.0.0.1:{quorum}:{election}:participant;127.0.0.1:{client}\n"
-            ));
-            alone.push(server);
+            let line = server.line(id, &mut free_port)?;
+            made.push((server, line));
         }
-        let ensemble = ensemble.concat();
-        let with_id = |(index, server): (usize, Self)| Self {
+        let lines: Vec<&str> = made.iter().map(|(_, line)| line.as_str()).collect();
+        let ensemble = lines.join("\n");
+        let with_id = |(index, (server, line)): (usize, (Self, String))| Self {
             member: Some(Member {
                 id: index + 1,
+                line,
                 ensemble: ensemble.clone(),
             }),
             ..server
         };
-        Ok(alone.into_iter().enumerate().map(with_id).collect())
+        Ok(made.into_iter().enumerate().map(with_id).collect())
+    }
+
+    /// A further member beside this one, on three ports of 127.0.0.1, with the same lines of configuration. It follows this one, and
+    /// becomes a member once an operator [adds](Self::member_line) it.
+    ///
+    /// # Errors
+    /// There are not enough free ports.
+    ///
+    /// # Panics
+    /// This one is alone.
+    pub fn joining<E>(&self, mut free_port: impl FnMut() -> Result<u16, E>) -> Result<Self, E> {
+        let member = self.member.as_ref();
+        let member = member.expect("a server that is alone takes no members");
+        let server = Self::new(&self.program, &mut free_port)?;
+        let id = member.id + 1;
+        let line = server.line(id, &mut free_port)?;
+        Ok(Self {
+            member: Some(Member {
+                id,
+                ensemble: format!("{}\n{line}", member.line),
+                line,
+            }),
+            config: self.config.clone(),
+            ..server
+        })
+    }
+
+    /// The line of configuration of a member, by which an operator adds it to the ensemble. None if it is alone.
+    pub fn member_line(&self) -> Option<&str> {
+        Some(self.member.as_ref()?.line.as_str())
+    }
+
+    fn line<E>(
+        &self,
+        id: usize,
+        mut free_port: impl FnMut() -> Result<u16, E>,
+    ) -> Result<String, E> {
+        let (quorum, election) = (free_port()?, free_port()?);
+        let client = self.client_port;
+        Ok(format!(
+            "server.{id}=127.0.0.1:{quorum}:{election}:participant;127.0.0.1:{client}"
+        ))
     }
 
     /// Adds a line of configuration, for instance `skipACL=yes`.
@@ -126,6 +173,23 @@ impl ZooKeeper {
     pub fn with_digest(self) -> Self {
         self.with_config("enforce.auth.enabled=true")
             .with_config("enforce.auth.schemes=digest")
+    }
+
+    /// Refuses clients that have not authenticated by SASL with DIGEST-MD5 as one of these users, each with its password. Neither may have
+    /// quotation marks in it.
+    #[must_use]
+    pub fn with_sasl<'a>(mut self, users: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let users = users.into_iter();
+        let users = users.map(|(user, password)| format!("    user_{user}=\"{password}\"\n"));
+        self.jaas = Some(format!(
+            "Server {{\n    org.apache.zookeeper.server.auth.DigestLoginModule required\n{};\n}};\n",
+            users.collect::<String>()
+        ));
+        self.with_config(
+            "authProvider.sasl=org.apache.zookeeper.server.auth.SASLAuthenticationProvider",
+        )
+        .with_config("enforce.auth.enabled=true")
+        .with_config("enforce.auth.schemes=sasl")
     }
 
     /// Ends a session of any client at once, and with it its ephemeral nodes. Its client is told that the session has expired.
@@ -189,15 +253,26 @@ impl LocalServer for ZooKeeper {
             config.push(format!("clientPort={}", self.client_port));
         }
         config.extend_from_slice(&self.config);
+        if let Some(jaas) = &self.jaas {
+            write_once(&data.join(JAAS), jaas)?;
+        }
         write_once(&data.join("zoo.cfg"), &(config.join("\n") + "\n"))
     }
 
     fn command(&self, data: &Path) -> Command {
+        let users = data.join(JAAS);
+        let flags = match &self.jaas {
+            Some(_) => format!(
+                "{JVM} -Djava.security.auth.login.config={}",
+                users.display()
+            ),
+            None => JVM.to_owned(),
+        };
         let mut command = Command::new(&self.program);
         command
             .arg("start-foreground")
             .arg(data.join("zoo.cfg"))
-            .env("SERVER_JVMFLAGS", JVM)
+            .env("SERVER_JVMFLAGS", flags)
             .env("JMXDISABLE", "true")
             .env("ZOO_LOG_DIR", data);
         command
@@ -276,13 +351,32 @@ mod tests {
         let Ok(members) = ZooKeeper::ensemble("/bin/zkServer.sh", 3, ports_from(11));
         let all = "server.1=127.0.0.1:12:13:participant;127.0.0.1:11\n\
                    server.2=127.0.0.1:15:16:participant;127.0.0.1:14\n\
-                   server.3=127.0.0.1:18:19:participant;127.0.0.1:17\n";
+                   server.3=127.0.0.1:18:19:participant;127.0.0.1:17";
         for (member, (id, port)) in members.iter().zip([("1", 11), ("2", 14), ("3", 17)]) {
             assert_eq!(prepared(member, "ensemble.cfg"), all);
             assert_eq!(prepared(member, "myid"), id);
             assert!(!prepared(member, "zoo.cfg").contains("clientPort="));
             assert_eq!(member.address().port(), port);
         }
+        let Ok(next) = members[2].joining(ports_from(20));
+        let own = "server.4=127.0.0.1:21:22:participant;127.0.0.1:20";
+        assert_eq!(next.member_line(), Some(own));
+        let (_, third) = all.rsplit_once('\n').unwrap();
+        assert_eq!(prepared(&next, "ensemble.cfg"), format!("{third}\n{own}"));
+    }
+
+    #[test]
+    fn users_of_sasl_are_in_a_file_that_java_reads() {
+        let Ok(alone) = ZooKeeper::new("/bin/zkServer.sh", ports_from(11));
+        let alone = alone.with_sasl([("u", "p"), ("v", "q")]);
+        let jaas = prepared(&alone, "jaas.cfg");
+        assert!(
+            jaas.contains("required\n    user_u=\"p\"\n    user_v=\"q\"\n;\n};"),
+            "{jaas}"
+        );
+        let command = LocalServer::command(&alone, Path::new("/data"));
+        let flag = "-Djava.security.auth.login.config=/data/jaas.cfg";
+        assert!(format!("{command:?}").contains(flag), "{command:?}");
     }
 
     #[test]
