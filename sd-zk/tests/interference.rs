@@ -63,33 +63,6 @@ async fn a_record_of_ours_that_was_marked_as_withdrawn_is_back_at_the_next_renew
     assert_eq!(String::from_utf8(again).unwrap(), data);
 }
 
-/// ZooKeeper hangs up at a larger request, which would look like an outage.
-#[tokio::test]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
-async fn a_record_that_others_made_as_large_as_a_node_can_be_is_not_updated_and_can_be_withdrawn() {
-    const ADDED: usize = 1_046_000;
-    let prefix = prefix();
-    let registry = registry(&prefix);
-    let operator = raw(&server()).await;
-    let guard = registry.register(named("a", 1)).await.unwrap();
-    let path = format!("{prefix}/greeter/a");
-    let (data, before) = operator.get_data(&path).await.unwrap();
-    let added = format!(r#"{{"added":"{}","#, "x".repeat(ADDED));
-    let large = String::from_utf8(data).unwrap().replacen('{', &added, 1);
-    let written = operator.set_data(&path, large.as_bytes(), None).await;
-    let written = written.unwrap();
-    let longer = |instance: Instance| instance.with_metadata("more", "x".repeat(4000));
-    let refused = guard.update(longer).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Rejected, "{}", refused.report());
-    let stat = operator.check_stat(&path).await.unwrap().unwrap();
-    assert_eq!(
-        (stat.version, stat.ephemeral_owner),
-        (written.version, before.ephemeral_owner)
-    );
-    guard.deregister().await.unwrap();
-    assert!(operator.check_stat(&path).await.unwrap().is_none());
-}
-
 #[tokio::test]
 #[ignore = "needs zk: cargo xtask test --backend zk"]
 async fn what_another_program_keeps_under_an_id_is_neither_overwritten_nor_deleted() {

@@ -29,7 +29,7 @@ const PASSES: u32 = 3;
 const BETWEEN_PASSES: Duration = Duration::from_millis(200);
 /// How long a connection may be silent, at most. By itself the client crate allows two fifths of the session's time-out.
 const LONGEST_SILENCE: Duration = Duration::from_secs(30);
-/// How long the server may take to confirm that a session is closed.
+/// How long the server may take to make a session that is to be closed, and to confirm that it is.
 const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Makes sessions, one at a time.
@@ -59,11 +59,14 @@ impl Attempt {
         }
     }
 
-    fn session(&self) -> Option<Session> {
-        match &*self.told.borrow() {
-            Some(Ok(session)) => Some(session.clone()),
-            _ => None,
-        }
+    /// Ends the session that was made. Returns it.
+    fn end(self) -> Option<Session> {
+        let session = match &*self.told.borrow() {
+            Some(Ok(session)) => session.clone(),
+            _ => return None,
+        };
+        session.end("the registry was closed or dropped");
+        Some(session)
     }
 }
 
@@ -154,14 +157,16 @@ impl Connector {
         }
     }
 
-    /// Ends the session.
-    pub(crate) fn let_go(&self) {
-        drop(self.taken());
-    }
-
     /// Ends the session after the signal has closed, and waits a while until the server has confirmed that.
     pub(crate) async fn close(&self) {
-        let Some(session) = self.taken() else {
+        let attempt = lock(&self.current).take();
+        let Some(attempt) = attempt else {
+            return;
+        };
+        // One that the server is making could not be closed any more.
+        let mut told = attempt.told.clone();
+        let _ = timeout(CLOSED_WITHIN, told.wait_for(Option::is_some)).await;
+        let Some(session) = attempt.end() else {
             return;
         };
         let mut states = session.states();
@@ -175,18 +180,13 @@ impl Connector {
             );
         }
     }
-
-    fn taken(&self) -> Option<Session> {
-        let attempt = lock(&self.current).take()?;
-        let session = attempt.session()?;
-        session.end("the registry was closed or dropped");
-        Some(session)
-    }
 }
 
 impl Drop for Connector {
     fn drop(&mut self) {
-        self.let_go();
+        if let Some(attempt) = lock(&self.current).take() {
+            attempt.end();
+        }
     }
 }
 
