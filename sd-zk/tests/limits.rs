@@ -281,7 +281,8 @@ async fn a_record_that_others_have_filled_up_is_updated_overridden_and_withdrawn
         let path = format!("{prefix}/greeter/{}", guard.record_id().id);
         let (data, _) = operator.get_data(&path).await.unwrap();
         let text = String::from_utf8(data).unwrap();
-        let around = path.len() + 40;
+        // What is around it in a request, and within the filler.
+        let around = path.len() + 13;
         let room = MOST_BYTES_OF_A_REQUEST - text.len() - around;
         let added = format!(r#"{{"filler":"{}","#, "x".repeat(room - 20));
         let filled = text.replacen('{', &added, 1);
