@@ -281,7 +281,8 @@ async fn a_record_that_others_have_filled_up_is_updated_overridden_and_withdrawn
         let path = format!("{prefix}/greeter/{}", guard.record_id().id);
         let (data, _) = operator.get_data(&path).await.unwrap();
         let text = String::from_utf8(data).unwrap();
-        let around = path.len() + 40;
+        // What is around it in a request, and within the filler.
+        let around = path.len() + 13;
         let room = MOST_BYTES_OF_A_REQUEST - text.len() - around;
         let added = format!(r#"{{"filler":"{}","#, "x".repeat(room - 20));
         let filled = text.replacen('{', &added, 1);
@@ -338,12 +339,27 @@ async fn a_feed_with_more_watches_than_its_client_can_set_again_outlives_its_con
     let mut seen = registry.subscribe("greeter").unwrap();
     let state = until(&mut seen, "all", is_live_with(RECORDS)).await;
     assert_eq!(state.status().as_str(), "live");
+    let guard = registry.register(instance(1)).await.unwrap();
+    let id = guard.record_id().id.clone();
+    until(&mut seen, "one more", is_live_with(RECORDS + 1)).await;
+    let reader = common::registry(&prefix);
+    let mut elsewhere = reader.subscribe("greeter").unwrap();
+    until(&mut elsewhere, "one more", is_live_with(RECORDS + 1)).await;
     proxy.set(Fault::Cut);
     until(&mut seen, "stale", is_stale).await;
     operator.delete(&path(7), None).await.unwrap();
     proxy.set(Fault::Pass);
-    // Its session does not.
-    until(&mut seen, "one less", is_live_with(RECORDS - 1)).await;
+    // Its session does not, and is replaced before others see that.
+    let is_there_all_the_time = async {
+        loop {
+            let state = elsewhere.changed().await.unwrap();
+            assert!(state.snapshot().get(&id).is_some());
+        }
+    };
+    tokio::select! {
+        () = is_there_all_the_time => {}
+        _ = until(&mut seen, "one less", is_live_with(RECORDS)) => {}
+    }
     operator.set_data(&path(8), b"h:2", None).await.unwrap();
     until(&mut seen, "changed", |state| {
         let all = state.snapshot().instances();
