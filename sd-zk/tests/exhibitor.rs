@@ -192,8 +192,11 @@ async fn a_session_whose_server_is_gone_is_replaced_by_one_at_the_servers_that_a
     let mut old = own_server().await;
     let new = own_server().await;
     let exhibitor = Exhibitor::telling(&old.program().url()).await;
-    let config = config([exhibitor.address.as_str()]);
-    let registry = connect(config.with_exhibitor_interval(Duration::from_secs(1)));
+    let session = Duration::from_secs(30);
+    let config = config([exhibitor.address.as_str()])
+        .with_session_timeout(session)
+        .with_exhibitor_interval(Duration::from_secs(1));
+    let registry = connect(config);
     let mut guard = registry.register(instance(1)).await.unwrap();
     let mut seen = registry.subscribe("greeter").unwrap();
     until(&mut seen, "there", is_live_with(1)).await;
@@ -205,7 +208,10 @@ async fn a_session_whose_server_is_gone_is_replaced_by_one_at_the_servers_that_a
     assert!(is_live_with(1)(&seen.state()));
 
     old.kill().unwrap();
+    let killed = Instant::now();
     event(&mut guard, "lost").await;
+    // Not only when the session must have ended.
+    assert!(killed.elapsed() < session, "{:?}", killed.elapsed());
     event(&mut guard, "registered").await;
     until(&mut seen, "there again", is_live_with(1)).await;
     let operator = raw(&new.program().url()).await;
