@@ -87,6 +87,21 @@ mod consul {
     }
 }
 
+#[cfg(feature = "zk")]
+mod zk {
+    use sd_testing::required_env;
+
+    use super::*;
+
+    #[tokio::test]
+    #[ignore = "needs zk: cargo xtask test --backend zk"]
+    async fn no_call_fails_with_processes_that_are_killed_and_frozen() {
+        let server = required_env("SD_TEST_ZK").unwrap();
+        let registry = format!("zk://{server}?session_timeout=8s");
+        tells_its_story(&["--registry", &registry]).await;
+    }
+}
+
 #[cfg(feature = "etcd")]
 mod etcd {
     use std::collections::BTreeSet;

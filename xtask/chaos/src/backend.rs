@@ -1,9 +1,12 @@
 //! Whose servers a run is over, and what follows from that.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+
+use crate::witness::Question;
 
 /// Servers of one make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -11,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum Backend {
     Etcd,
     Consul,
+    Zk,
 }
 
 impl Backend {
@@ -18,6 +22,7 @@ impl Backend {
         match self {
             Self::Etcd => "etcd",
             Self::Consul => "consul",
+            Self::Zk => "zk",
         }
     }
 
@@ -28,13 +33,15 @@ impl Backend {
             Self::Etcd => Duration::from_secs(3),
             // The shortest that Consul grants.
             Self::Consul => Duration::from_secs(10),
+            // A client takes a server for gone that is silent for two fifths of it, so it is not shorter than a busy machine needs.
+            Self::Zk => Duration::from_secs(4),
         }
     }
 
     /// How long a server keeps what is not renewed, in times-to-live.
     pub(crate) fn ttls_until_expiry(self) -> u32 {
         match self {
-            Self::Etcd => 1,
+            Self::Etcd | Self::Zk => 1,
             Self::Consul => 2,
         }
     }
@@ -42,15 +49,24 @@ impl Backend {
     /// How long a server lists a process that was killed, as one that is ready: its time-to-live, and how often the server looks.
     pub(crate) fn record_gone_within(self) -> Duration {
         match self {
-            Self::Etcd | Self::Consul => self.ttl() + Duration::from_secs(1),
+            Self::Etcd | Self::Consul | Self::Zk => self.ttl() + Duration::from_secs(1),
         }
     }
 
-    /// What its servers answer to any client by HTTP, whatever their state.
-    pub(crate) fn question(self) -> &'static str {
+    /// What its servers answer to any client, whatever their state.
+    pub(crate) fn question(self) -> Question {
         match self {
-            Self::Etcd => "/version",
-            Self::Consul => "/v1/status/leader",
+            Self::Etcd => Question::Http("/version"),
+            Self::Consul => Question::Http("/v1/status/leader"),
+            Self::Zk => Question::ZooKeeper,
+        }
+    }
+
+    /// How its clients are told where a server is.
+    pub(crate) fn endpoint(self, server: SocketAddr) -> String {
+        match self {
+            Self::Etcd | Self::Consul => format!("http://{server}"),
+            Self::Zk => server.to_string(),
         }
     }
 }

@@ -205,8 +205,8 @@ pub(crate) enum Event {
         round: u32,
         kind: Kind,
         target: String,
-        /// Whether it is done to the server that leads its cluster: the raft leader, or the only one.
-        leads_raft: bool,
+        /// Whether it is done to the server that leads its cluster, or is alone.
+        leads_cluster: bool,
     },
     /// An operator ended the term or the place of the candidate with this token, and the server has confirmed it.
     Removed { election: Election, token: u64 },

@@ -40,12 +40,12 @@ pub(crate) enum Kind {
     DeleteEntry,
     /// History is compacted while the observers and a candidate are disconnected.
     Compact,
-    /// The raft leader of several members is killed.
-    KillRaftLeader,
+    /// The member that leads a cluster of several is killed.
+    KillClusterLeader,
     /// It is frozen.
-    FreezeRaftLeader,
+    FreezeClusterLeader,
     /// It cannot reach the other members nor be reached by them, but its clients still can.
-    CutOffRaftLeader,
+    CutOffClusterLeader,
 }
 
 impl Kind {
@@ -65,9 +65,9 @@ impl Kind {
         Self::RevokeLease,
         Self::DeleteEntry,
         Self::Compact,
-        Self::KillRaftLeader,
-        Self::FreezeRaftLeader,
-        Self::CutOffRaftLeader,
+        Self::KillClusterLeader,
+        Self::FreezeClusterLeader,
+        Self::CutOffClusterLeader,
     ];
 
     /// Those that a run over these servers has.
@@ -77,11 +77,17 @@ impl Kind {
 
     /// Those that a site with this many servers can have.
     pub(crate) fn of_site(backend: Backend, members: usize) -> Vec<Self> {
-        let is_possible = |kind: &Self| match (backend, kind) {
-            (Backend::Etcd, Self::Errors) => false,
-            (Backend::Etcd, kind) => members > 1 || !kind.is_of_raft(),
-            (Backend::Consul, kind) => !kind.is_of_raft() && *kind != Self::Compact,
+        let is_of_backend = |kind: &Self| match backend {
+            Backend::Etcd => *kind != Self::Errors,
+            Backend::Consul => *kind != Self::Compact && !kind.is_of_cluster(),
+            // Each of its members tells the others where all are, so that no proxy of ours comes in between.
+            Backend::Zk => !matches!(
+                kind,
+                Self::Errors | Self::Compact | Self::CutOffClusterLeader
+            ),
         };
+        let is_possible =
+            |kind: &Self| is_of_backend(kind) && (members > 1 || !kind.is_of_cluster());
         Self::ALL.into_iter().filter(is_possible).collect()
     }
 
@@ -102,17 +108,17 @@ impl Kind {
             Self::RevokeLease => "leader's lease or session ended",
             Self::DeleteEntry => "leader's entry deleted",
             Self::Compact => "compaction while observing",
-            Self::KillRaftLeader => "raft leader killed and restarted",
-            Self::FreezeRaftLeader => "raft leader frozen",
-            Self::CutOffRaftLeader => "raft leader cut off from its peers",
+            Self::KillClusterLeader => "cluster's leader killed and restarted",
+            Self::FreezeClusterLeader => "cluster's leader frozen",
+            Self::CutOffClusterLeader => "cluster's leader cut off from its peers",
         }
     }
 
     /// Whether it needs more than one member.
-    fn is_of_raft(self) -> bool {
+    fn is_of_cluster(self) -> bool {
         matches!(
             self,
-            Self::KillRaftLeader | Self::FreezeRaftLeader | Self::CutOffRaftLeader
+            Self::KillClusterLeader | Self::FreezeClusterLeader | Self::CutOffClusterLeader
         )
     }
 
@@ -124,12 +130,12 @@ impl Kind {
     /// Whether a server is stopped and goes on as if nothing had been: what servers with the bugs that `Safety` warns of do not
     /// survive without harm.
     pub(crate) fn freezes_a_server(self) -> bool {
-        matches!(self, Self::FreezeServer | Self::FreezeRaftLeader)
+        matches!(self, Self::FreezeServer | Self::FreezeClusterLeader)
     }
 
     /// Whether candidates without a fault of their own may be without a working server meanwhile.
     pub(crate) fn impairs_servers(self) -> bool {
-        self.is_of_raft()
+        self.is_of_cluster()
             || matches!(
                 self,
                 Self::RestartServer | Self::KillServer | Self::FreezeServer

@@ -149,7 +149,7 @@ fn run(options: &Options) -> Result<bool> {
     match options.backend {
         Some(backend) if options.discovery => discovery::run(backend, options),
         Some(backend) => run::run(backend, options),
-        None => Err("pass --backend etcd, --backend consul or --simulate".into()),
+        None => Err("pass --backend etcd, --backend consul, --backend zk or --simulate".into()),
     }
 }
 
@@ -159,7 +159,9 @@ fn read(brief: &str) -> Result<Brief> {
 
 fn log_to_stderr() {
     tracing_subscriber::fmt()
-        .with_env_filter("info,sd_core=debug,sd_election=debug,sd_etcd=debug,sd_consul=debug")
+        .with_env_filter(
+            "info,sd_core=debug,sd_election=debug,sd_etcd=debug,sd_consul=debug,sd_zk=debug",
+        )
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();

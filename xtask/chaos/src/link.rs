@@ -7,7 +7,7 @@ use sd_testing::{Direction, Fault, HttpProxy, HttpRule, TcpProxy};
 
 use crate::Result;
 use crate::kind::Kind;
-use crate::witness::{Sees, Witness};
+use crate::witness::{Question, Sees, Witness};
 
 /// Two proxies in a row: the first stays where the process connects to, the second can be replaced under it, so that old
 /// connections die and new ones do not.
@@ -17,7 +17,7 @@ pub(crate) struct Link {
     back: TcpProxy,
     server: SocketAddr,
     /// What any client may ask the server for.
-    question: &'static str,
+    question: Question,
     witness: Option<(Witness, Sees)>,
     /// Carries the connections from before it became half-open.
     dead: Option<TcpProxy>,
@@ -43,7 +43,7 @@ pub(crate) enum Break {
 }
 
 impl Link {
-    pub(crate) async fn to(server: SocketAddr, question: &'static str) -> Result<Self> {
+    pub(crate) async fn to(server: SocketAddr, question: Question) -> Result<Self> {
         let back = TcpProxy::start(server).await?;
         let front = TcpProxy::start(back.address()).await?;
         Ok(Self {
@@ -58,8 +58,8 @@ impl Link {
     }
 
     /// Where the process connects to.
-    pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.front.address())
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.front.address()
     }
 
     /// The server has to work: whether the fault does is asked there.
@@ -86,7 +86,7 @@ impl Link {
                 self.front.cut_connections();
                 self.refusing = Some(proxy);
                 let refused = Witness::connect(self.front.address(), self.question).await?;
-                if refused.status() != STATUS {
+                if refused.status() != Some(STATUS) {
                     return Err("the server still answers".into());
                 }
             }
@@ -149,6 +149,11 @@ mod tests {
     const SOON: Duration = Duration::from_secs(10);
     const SILENT: Duration = Duration::from_millis(200);
 
+    async fn link() -> Link {
+        let question = Question::Http("/x");
+        Link::to(server().await, question).await.unwrap()
+    }
+
     /// After a cut the proxy takes a moment to listen again.
     async fn connect(link: &Link) -> TcpStream {
         let connected = async {
@@ -174,7 +179,7 @@ mod tests {
 
     #[tokio::test]
     async fn half_open_kills_old_connections_in_silence_and_lets_new_ones_through() {
-        let mut link = Link::to(server().await, "/x").await.unwrap();
+        let mut link = link().await;
         let mut old = connect(&link).await;
         ask(&mut old).await;
         assert!(is_answered(&mut old).await);
@@ -196,7 +201,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_does_not_arrive_one_way_arrives_after_healing() {
-        let mut link = Link::to(server().await, "/x").await.unwrap();
+        let mut link = link().await;
         let mut connection = connect(&link).await;
         ask(&mut connection).await;
         assert!(is_answered(&mut connection).await);
@@ -212,7 +217,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_way_of_breaking_takes_effect_and_is_healed() {
-        let mut link = Link::to(server().await, "/x").await.unwrap();
+        let mut link = link().await;
         for how in [
             Break::Cut,
             Break::BlackHole,

@@ -13,10 +13,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 
 use crate::Result;
-use crate::witness::{Sees, Witness};
+use crate::witness::{Question, Sees, Witness};
 
 /// What members answer each other, whatever their state.
-const QUESTION: &str = "/version";
+const QUESTION: Question = Question::Http("/version");
 
 /// Dropping it ends all connections between members.
 #[derive(Debug)]

@@ -33,6 +33,10 @@ impl Plan {
                 format!("etcd {version}, {} members", self.members)
             }
             Backend::Etcd => format!("etcd {version}"),
+            Backend::Zk if self.members > 1 => {
+                format!("ZooKeeper {version}, {} members", self.members)
+            }
+            Backend::Zk => format!("ZooKeeper {version}"),
             Backend::Consul => {
                 let delay = match self.lock_delay {
                     Duration::ZERO => "no lock-delay".to_owned(),
@@ -70,6 +74,20 @@ pub(crate) fn plans(backend: Backend, quick: bool) -> Result<Vec<Plan>> {
             .zip(1..)
             .map(|((delay, steps), number)| consul(delay, number, Some(steps)))
             .collect(),
+        (Backend::Zk, true) => [1, 3]
+            .into_iter()
+            .zip(QUICK_ZK)
+            .map(|(members, steps)| zk("SD_TEST_ZK_BIN", members, Some(steps)))
+            .collect(),
+        // As for etcd.
+        (Backend::Zk, false) => [
+            ("SD_TEST_ZOOKEEPER_3_8_BIN", 1),
+            ("SD_TEST_ZOOKEEPER_3_9_BIN", 1),
+            ("SD_TEST_ZOOKEEPER_3_9_BIN", 3),
+        ]
+        .into_iter()
+        .map(|(program, members)| zk(program, members, None))
+        .collect(),
         // A round takes half a minute and more, so there are many. With a lock-delay Consul keeps the next leader waiting for longer
         // than any term is believed in; without, our candidates have to know by themselves when to stop.
         (Backend::Consul, false) => [NO_DELAY, NO_DELAY, NO_DELAY, DELAY, DELAY, DELAY]
@@ -87,7 +105,8 @@ pub(crate) fn plans(backend: Backend, quick: bool) -> Result<Vec<Plan>> {
 pub(crate) fn discovery_plans(backend: Backend, quick: bool) -> Result<Vec<Plan>> {
     match (backend, quick) {
         (Backend::Etcd, true) => Ok(vec![etcd("SD_TEST_ETCD_BIN", 1, None)?]),
-        (Backend::Etcd, false) => plans(backend, false),
+        (Backend::Etcd | Backend::Zk, false) => plans(backend, false),
+        (Backend::Zk, true) => Ok(vec![zk("SD_TEST_ZK_BIN", 1, None)?]),
         (Backend::Consul, true) => Ok(vec![consul(NO_DELAY, 1, None)?]),
         (Backend::Consul, false) => (1..=3)
             .map(|number| consul(NO_DELAY, number, None))
@@ -96,8 +115,21 @@ pub(crate) fn discovery_plans(backend: Backend, quick: bool) -> Result<Vec<Plan>
 }
 
 fn etcd(program: &str, members: usize, steps: Option<&'static [Step]>) -> Result<Plan> {
+    members_of(Backend::Etcd, program, members, steps)
+}
+
+fn zk(program: &str, members: usize, steps: Option<&'static [Step]>) -> Result<Plan> {
+    members_of(Backend::Zk, program, members, steps)
+}
+
+fn members_of(
+    backend: Backend,
+    program: &str,
+    members: usize,
+    steps: Option<&'static [Step]>,
+) -> Result<Plan> {
     Ok(Plan {
-        backend: Backend::Etcd,
+        backend,
         program: required_env(program)?.into(),
         members,
         lock_delay: Duration::ZERO,
@@ -133,7 +165,7 @@ const QUICK_ETCD: [&[Step]; 2] = [
     &[
         Step::at(Kind::FreezeAboveTtl, Election::Naive),
         Step::of(Kind::RevokeLease),
-        Step::of(Kind::CutOffRaftLeader),
+        Step::of(Kind::CutOffClusterLeader),
         Step::at(Kind::BlackHole, Election::Plain),
         Step::of(Kind::Compact),
     ],
@@ -148,20 +180,37 @@ const QUICK_CONSUL: [&[Step]; 3] = [
     &[Step::of(Kind::RevokeLease), Step::of(Kind::KillServer)],
 ];
 
+const QUICK_ZK: [&[Step]; 2] = [
+    &[
+        Step::at(Kind::FreezeAboveTtl, Election::Naive),
+        Step::of(Kind::RevokeLease),
+        Step::of(Kind::KillServer),
+    ],
+    &[
+        Step::at(Kind::KillCandidate, Election::Plain),
+        Step::of(Kind::DeleteEntry),
+        Step::of(Kind::KillClusterLeader),
+    ],
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_quick_run_plays_only_what_its_sites_can_and_freezes_a_candidate_for_longer_than_a_term() {
-        let etcd = QUICK_ETCD.into_iter().zip([1, 3]);
-        let etcd = etcd.map(|(steps, members)| (Backend::Etcd, members, steps));
+        let with_members = |backend, sites: [&'static [Step]; 2]| {
+            let sites = sites.into_iter().zip([1, 3]);
+            sites.map(move |(steps, members)| (backend, members, steps))
+        };
+        let etcd = with_members(Backend::Etcd, QUICK_ETCD);
+        let zk = with_members(Backend::Zk, QUICK_ZK);
         let consul = QUICK_CONSUL.map(|steps| (Backend::Consul, 1, steps));
-        for (backend, members, steps) in etcd.chain(consul) {
+        for (backend, members, steps) in etcd.chain(zk).chain(consul) {
             let possible = Kind::of_site(backend, members);
             assert!(steps.iter().all(|step| possible.contains(&step.kind)));
         }
-        for sites in [&QUICK_ETCD[..], &QUICK_CONSUL[..]] {
+        for sites in [&QUICK_ETCD[..], &QUICK_CONSUL[..], &QUICK_ZK[..]] {
             let mut steps = sites.iter().copied().flatten();
             assert!(steps.any(|step| step.kind == Kind::FreezeAboveTtl));
         }

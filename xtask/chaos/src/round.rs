@@ -32,7 +32,7 @@ pub(crate) fn duration(kind: Kind, backend: Backend, rng: &mut Rng) -> Duration 
         Kind::RestartServer | Kind::KillServer => 0..120,
         Kind::Compact => 10..40,
         Kind::KillCandidate | Kind::RevokeLease | Kind::DeleteEntry => 0..1,
-        Kind::KillRaftLeader => 20..150,
+        Kind::KillClusterLeader => 20..150,
         _ => 40..250,
     };
     backend.ttl() * rng.u32(hundredths) / 100
@@ -56,7 +56,7 @@ pub(crate) async fn play(site: &mut Site, number: u32, step: Step, seed: u64) ->
     let lasts = duration(kind, site.plan.backend, &mut rng);
     let aim = Aim::take(site, step, &mut rng).await?;
     let target = aim.describe(site);
-    let leads_raft = aim.leads_raft(site).await?;
+    let leads_cluster = aim.leads_cluster(site).await?;
     eprintln!(
         "{}: round {number}, seed {seed:016x}: {kind}, {target}, {lasts:?}",
         site.label
@@ -65,7 +65,7 @@ pub(crate) async fn play(site: &mut Site, number: u32, step: Step, seed: u64) ->
         round: number,
         kind,
         target,
-        leads_raft,
+        leads_cluster,
     });
     aim.hit(site, kind, lasts, &mut rng).await?;
     site.tell(Event::Healed { round: number });
@@ -99,8 +99,8 @@ impl Aim {
             Kind::RestartServer | Kind::KillServer | Kind::FreezeServer => {
                 Self::Member(rng.usize(..site.servers.len()))
             }
-            Kind::KillRaftLeader | Kind::FreezeRaftLeader | Kind::CutOffRaftLeader => {
-                Self::Member(site.servers.raft_leader().await?)
+            Kind::KillClusterLeader | Kind::FreezeClusterLeader | Kind::CutOffClusterLeader => {
+                Self::Member(site.servers.cluster_leader().await?)
             }
             Kind::RevokeLease | Kind::DeleteEntry => Self::Entries,
             _ => {
@@ -114,10 +114,10 @@ impl Aim {
     }
 
     /// Whether it is done to the server that leads its cluster.
-    async fn leads_raft(self, site: &Site) -> Result<bool> {
+    async fn leads_cluster(self, site: &Site) -> Result<bool> {
         Ok(match self {
             Self::Member(_) if site.servers.len() == 1 => true,
-            Self::Member(member) => site.servers.raft_leader().await? == member,
+            Self::Member(member) => site.servers.cluster_leader().await? == member,
             Self::Candidate(_) | Self::Entries => false,
         })
     }
@@ -225,12 +225,12 @@ pub(crate) async fn hit_member(
             sleep(lasts).await;
             servers.start(member).await
         }
-        Kind::FreezeServer | Kind::FreezeRaftLeader => {
+        Kind::FreezeServer | Kind::FreezeClusterLeader => {
             servers.freeze(member)?;
             sleep(lasts).await;
             servers.thaw(member)
         }
-        Kind::CutOffRaftLeader => {
+        Kind::CutOffClusterLeader => {
             servers.cut_off(member).await?;
             sleep(lasts).await;
             servers.heal(member).await

@@ -111,14 +111,16 @@ impl Starter<'_> {
         let log = File::create(self.folder.join(format!("{name}.log")))?;
         // Before: what it does must not seem to come first.
         self.chronicle.tell(&name, Event::Started);
+        let backend = self.plan.backend;
+        let endpoints = links.iter().map(|link| backend.endpoint(link.address()));
         let brief = Brief {
             name,
             parent: std::process::id(),
-            backend: self.plan.backend,
-            endpoints: links.iter().map(Link::url).collect(),
+            backend,
+            endpoints: endpoints.collect(),
             register: self.register,
             listens_at,
-            ttl: self.plan.backend.ttl(),
+            ttl: backend.ttl(),
             lock_delay: self.plan.lock_delay,
             seed,
         };

@@ -1,4 +1,4 @@
-//! The servers of a site: one, or three members of etcd with a network between them that can be broken.
+//! The servers of a site: one, or three members. Between those of etcd there is a network that can be broken.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,18 +10,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sd_testing::{ServerProcess, ServerProgram, free_port};
 use server_programs::testing::ready;
-use server_programs::{Consul, Etcd, EtcdMember, LocalServer};
+use server_programs::{Consul, Etcd, EtcdMember, LocalServer, ZooKeeper};
 use tokio::time::{Instant, sleep};
 
 use crate::Result;
 use crate::backend::Backend;
-use crate::operator::{ConsulOperator, EtcdOperator, Operator};
+use crate::operator::{ConsulOperator, EtcdOperator, Operator, ZkOperator, leads_zk_ensemble};
 use crate::peers::Peers;
 use crate::plan::Plan;
 use crate::process::check_stopped;
 
-/// How long a cluster may take to agree on a raft leader.
-const RAFT_LEADER_WITHIN: Duration = Duration::from_secs(30);
+/// How long a cluster may take to agree on a leader.
+const CLUSTER_LEADER_WITHIN: Duration = Duration::from_secs(30);
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// Running servers, killed when this is dropped.
@@ -49,6 +49,7 @@ impl Servers {
                 };
                 (vec![agent], Peers::between(&[]).await?)
             }
+            Backend::Zk => (zk_members(plan)?, Peers::between(&[]).await?),
         };
         let launch = |member| tokio::spawn(ServerProcess::launch(member));
         let starting: Vec<_> = members.into_iter().map(launch).collect();
@@ -94,6 +95,7 @@ impl Servers {
                 let agent = self.addresses().pop().ok_or("there is no agent")?;
                 Ok(Box::new(ConsulOperator::new(agent)))
             }
+            Backend::Zk => Ok(Box::new(ZkOperator::connect(&self.addresses()).await?)),
         }
     }
 
@@ -107,22 +109,30 @@ impl Servers {
         members.map(|member| member.server.url()).collect()
     }
 
-    /// Waits until members of etcd have a raft leader.
-    pub(crate) async fn raft_leader(&self) -> Result<usize> {
-        let give_up_at = Instant::now() + RAFT_LEADER_WITHIN;
+    /// Waits until one of the members leads the others.
+    pub(crate) async fn cluster_leader(&self) -> Result<usize> {
+        let give_up_at = Instant::now() + CLUSTER_LEADER_WITHIN;
         while Instant::now() < give_up_at {
-            for (index, url) in self.urls().into_iter().enumerate() {
-                let asked = async {
-                    let mut operator = EtcdOperator::connect(&[url]).await?;
-                    operator.is_raft_leader().await
-                };
-                if matches!(asked.await, Ok(true)) {
-                    return Ok(index);
+            for member in 0..self.len() {
+                if matches!(self.leads_cluster(member).await, Ok(true)) {
+                    return Ok(member);
                 }
             }
             sleep(ASK_EVERY).await;
         }
-        Err("the cluster has no raft leader".into())
+        Err("the cluster has no leader".into())
+    }
+
+    async fn leads_cluster(&self, member: usize) -> Result<bool> {
+        let server = &self.members[member].program().server;
+        match self.backend {
+            Backend::Etcd => {
+                let mut operator = EtcdOperator::connect(&[server.url()]).await?;
+                operator.is_raft_leader().await
+            }
+            Backend::Consul => Ok(true),
+            Backend::Zk => leads_zk_ensemble(server.address()).await,
+        }
     }
 
     pub(crate) fn kill(&mut self, member: usize) -> Result<()> {
@@ -181,6 +191,20 @@ async fn etcd_members(plan: &Plan) -> Result<(Vec<Member>, Peers)> {
         server: Arc::new(server.with_cluster(own, &cluster)),
     });
     Ok((members.collect(), peers))
+}
+
+fn zk_members(plan: &Plan) -> Result<Vec<Member>> {
+    let servers = if plan.members > 1 {
+        ZooKeeper::ensemble(&plan.program, plan.members, free_port)?
+    } else {
+        vec![ZooKeeper::new(&plan.program, free_port)?]
+    };
+    let members = servers.into_iter().enumerate();
+    let members = members.map(|(index, server)| Member {
+        name: format!("m{}", index + 1),
+        server: Arc::new(server),
+    });
+    Ok(members.collect())
 }
 
 #[async_trait]

@@ -58,7 +58,9 @@ impl Site {
             seats.push(Seat::open(&starter, seat, &addresses, None, rng.u64(..)).await?);
         }
         let observer = seats.pop().ok_or("no observer")?;
-        let endpoints = addresses.iter().map(|address| format!("http://{address}"));
+        let endpoints = addresses
+            .iter()
+            .map(|address| plan.backend.endpoint(*address));
         let registry = connect(plan.backend, endpoints.collect(), plan.lock_delay)?;
         let safety = registry.elector()?.into_any().safety().await?;
         registry.close().await?;

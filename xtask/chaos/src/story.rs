@@ -108,7 +108,7 @@ pub(crate) struct Round {
     pub(crate) kind: Kind,
     pub(crate) target: String,
     /// Whether it was done to the server that led its cluster.
-    pub(crate) leads_raft: bool,
+    pub(crate) leads_cluster: bool,
     /// The elections in which an operator removed a candidate.
     pub(crate) removed_in: Vec<Election>,
     pub(crate) span: Span,
@@ -291,12 +291,12 @@ fn rounds(lines: &[Line]) -> Vec<Round> {
                 round,
                 kind,
                 target,
-                leads_raft,
+                leads_cluster,
             } => rounds.push(Round {
                 number: *round,
                 kind: *kind,
                 target: target.clone(),
-                leads_raft: *leads_raft,
+                leads_cluster: *leads_cluster,
                 removed_in: Vec::new(),
                 span: Span {
                     since: *at,

@@ -44,7 +44,7 @@ impl Bars {
     pub(crate) fn of_minutes(backend: Backend, minutes: u32) -> Self {
         let minutes = usize::try_from(minutes).unwrap_or(usize::MAX);
         let each_minute = match backend {
-            Backend::Etcd => 10,
+            Backend::Etcd | Backend::Zk => 10,
             Backend::Consul => 7,
         };
         Self {
@@ -59,6 +59,7 @@ impl Bars {
         let faults = match backend {
             Backend::Etcd => 10,
             Backend::Consul => 5,
+            Backend::Zk => 6,
         };
         Self {
             faults,
@@ -147,7 +148,7 @@ impl Visit {
     fn was_frozen(&self, at: At) -> bool {
         self.story.rounds.iter().any(|round| {
             round.kind.freezes_a_server()
-                && round.leads_raft
+                && round.leads_cluster
                 && round.span.since <= at
                 && at <= round.span.until.plus(AFTER_FREEZING)
         })
@@ -260,7 +261,7 @@ mod tests {
     /// Beliefs that overlap at 15 s, after a server that is warned of, or not, was frozen until `healed`.
     fn visit(warned: bool, healed: u64) -> Visit {
         let mut script = Script::default();
-        script.fault(Kind::FreezeRaftLeader, 1_000, healed);
+        script.fault(Kind::FreezeClusterLeader, 1_000, healed);
         script
             .believed("a", 1, 1_000, 15_001)
             .believed("b", 2, 15_000, 16_000);
@@ -306,9 +307,9 @@ mod tests {
 
     #[test]
     fn an_overlap_is_not_put_apart_if_the_frozen_server_did_not_lead_its_cluster() {
-        for (leads_raft, class) in [(true, Class::Frozen), (false, Class::Ours)] {
+        for (leads_cluster, class) in [(true, Class::Frozen), (false, Class::Ours)] {
             let mut script = Script::default();
-            script.fault_of(leads_raft, Kind::FreezeServer, 1_000, 4_900);
+            script.fault_of(leads_cluster, Kind::FreezeServer, 1_000, 4_900);
             script
                 .believed("a", 1, 1_000, 5_001)
                 .believed("b", 2, 5_000, 6_000);

@@ -4,8 +4,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use server_programs::ZooKeeperSession;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::Result;
@@ -14,12 +16,22 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Connections tried before a fault: a server that has just been thawed or restarted may not get to the first.
 const TRIES: usize = 3;
 
-/// Asks with HTTP/1.1 for something small that any state of the server has.
+/// Asks for something small that any state of the server has.
 #[derive(Debug)]
 pub(crate) struct Witness {
     connection: TcpStream,
-    request: String,
-    status: u16,
+    request: Vec<u8>,
+    /// Of the first answer, where it has one.
+    status: Option<u16>,
+}
+
+/// What to ask for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Question {
+    /// This path, by HTTP/1.1.
+    Http(&'static str),
+    /// A session of ZooKeeper's, and then a sign that it lives.
+    ZooKeeper,
 }
 
 /// What a fault does to connections that were there before it.
@@ -33,30 +45,52 @@ pub(crate) enum Sees {
 
 impl Witness {
     /// Connects and waits for an answer.
-    pub(crate) async fn connect(address: SocketAddr, path: &str) -> Result<Self> {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    pub(crate) async fn connect(address: SocketAddr, question: Question) -> Result<Self> {
+        let ask = async || match question {
+            Question::Http(path) => Self::over_http(address, path).await,
+            Question::ZooKeeper => Self::in_session(address).await,
+        };
         for _ in 0..TRIES {
-            if let Ok(answered) = timeout(ANSWER_WITHIN, ask(address, &request)).await {
-                let (connection, status) = answered?;
-                return Ok(Self {
-                    connection,
-                    request,
-                    status,
-                });
+            if let Ok(answered) = timeout(ANSWER_WITHIN, ask()).await {
+                return answered;
             }
         }
         Err(format!("no answer through {address} before the fault").into())
     }
 
-    /// Of the first answer.
-    pub(crate) fn status(&self) -> u16 {
+    async fn over_http(address: SocketAddr, path: &str) -> Result<Self> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+        let mut connection = TcpStream::connect(address).await?;
+        connection.write_all(request.as_bytes()).await?;
+        let status = read_answer(&mut connection).await?;
+        Ok(Self {
+            connection,
+            request: request.into_bytes(),
+            status: Some(status),
+        })
+    }
+
+    /// The session outlasts any fault, so that the server does not hang up meanwhile.
+    async fn in_session(address: SocketAddr) -> Result<Self> {
+        let session = spawn_blocking(move || ZooKeeperSession::connect(address)).await??;
+        let connection = session.into_connection();
+        connection.set_nonblocking(true)?;
+        Ok(Self {
+            connection: TcpStream::from_std(connection)?,
+            request: ZooKeeperSession::PING.to_vec(),
+            status: None,
+        })
+    }
+
+    /// The status of the first answer, by HTTP.
+    pub(crate) fn status(&self) -> Option<u16> {
         self.status
     }
 
     /// Asks once more, after the fault has begun.
     pub(crate) async fn ask(&mut self) {
         // An error is what a reset connection gives.
-        let _ = self.connection.write_all(self.request.as_bytes()).await;
+        let _ = self.connection.write_all(&self.request).await;
     }
 
     /// Whether the connection has been treated as the fault should, told before it is healed.
@@ -75,14 +109,6 @@ impl Witness {
         }
         Err(format!("the fault did not take effect: expected {sees:?}, got {read:?}").into())
     }
-}
-
-/// Connects, asks and waits for the answer.
-async fn ask(address: SocketAddr, request: &str) -> io::Result<(TcpStream, u16)> {
-    let mut connection = TcpStream::connect(address).await?;
-    connection.write_all(request.as_bytes()).await?;
-    let status = read_answer(&mut connection).await?;
-    Ok((connection, status))
 }
 
 /// Reads one answer to the end, as its length says. Returns its status.
@@ -141,9 +167,14 @@ pub(crate) mod tests {
         address
     }
 
+    async fn witness() -> Witness {
+        let question = Question::Http("/x");
+        Witness::connect(server().await, question).await.unwrap()
+    }
+
     #[tokio::test]
     async fn a_fault_that_does_nothing_is_noticed() {
-        let mut witness = Witness::connect(server().await, "/x").await.unwrap();
+        let mut witness = witness().await;
         witness.check(Sees::Silence).await.unwrap();
         witness.ask().await;
         witness.connection.readable().await.unwrap();
@@ -153,7 +184,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn an_answer_is_no_reset() {
-        let mut witness = Witness::connect(server().await, "/x").await.unwrap();
+        let mut witness = witness().await;
         witness.ask().await;
         assert!(witness.check(Sees::Reset).await.is_err());
     }

@@ -33,6 +33,13 @@ fn a_quick_run_over_consul_breaks_no_promise_and_catches_the_naive_candidate() {
 }
 
 #[test]
+#[ignore = "needs zk: cargo xtask test --backend zk"]
+fn a_quick_run_over_zookeeper_breaks_no_promise_and_catches_the_naive_candidate() {
+    let (good, said) = quick_run("zk", &[]).unwrap();
+    assert!(good, "{said}");
+}
+
+#[test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 fn a_quick_run_of_discovery_breaks_no_promise_and_catches_the_naive_reader() {
     let (good, said) = quick_run("etcd", &["--discovery"]).unwrap();

@@ -223,6 +223,14 @@ impl ZooKeeper {
     pub fn serving_at(address: &str) -> io::Result<String> {
         check(tcp::address_of("", address)?)
     }
+
+    /// As [`four_letter_word`](Self::four_letter_word), of one that any process may have started.
+    ///
+    /// # Errors
+    /// No answer comes.
+    pub fn four_letter_word_at(server: SocketAddr, word: &str) -> io::Result<String> {
+        ask(server, word)
+    }
 }
 
 impl LocalServer for ZooKeeper {

@@ -39,6 +39,12 @@ pub enum Allowed {
 }
 
 impl ZooKeeperSession {
+    /// A sign of life, as it is sent over the connection of a session. The server answers with 20 bytes.
+    pub const PING: [u8; 12] = [
+        0, 0, 0, 8, 0xFF, 0xFF, 0xFF, 0xFE, // the request's number, -2
+        0, 0, 0, 11,
+    ];
+
     /// A new session.
     ///
     /// # Errors
@@ -122,6 +128,11 @@ impl<S: Read + Write> ZooKeeperSession<S> {
     /// The session's id.
     pub fn id(&self) -> i64 {
         self.id
+    }
+
+    /// The connection, for a test that sends and reads by itself.
+    pub fn into_connection(self) -> S {
+        self.connection
     }
 
     /// Authenticates by the scheme `digest`.

@@ -30,7 +30,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Outcome> {
     let package = package.with_context(|| format!("the workspace has no package `{PACKAGE}`"))?;
     let built = built::build(workspace, &["--test", QUICKSTART])?.programs;
 
-    let servers = chosen(workspace, &["etcd-3.6".to_owned(), "consul".to_owned()])?;
+    let servers = ["etcd-3.6", "consul", "zookeeper-3.9"].map(str::to_owned);
+    let servers = chosen(workspace, &servers)?;
     let programs = provide_all(workspace, &servers)?;
     let fleet = Fleet::start(workspace, &servers, &programs)?;
     let mut failed = Vec::new();
@@ -83,6 +84,8 @@ fn registry(running: &Running) -> String {
         "etcd" => url + "/services",
         // Long enough to be seen, and short enough not to be waited for.
         "consul" => url + "?lock_delay=1s",
+        // As long as the servers of the story ask for.
+        "zk" => format!("zk://{url}?session_timeout=8s"),
         _ => url,
     }
 }

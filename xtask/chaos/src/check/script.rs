@@ -262,7 +262,7 @@ impl Script {
     /// A fault of the server that leads its cluster, or of one that does not.
     pub(crate) fn fault_of(
         &mut self,
-        leads_raft: bool,
+        leads_cluster: bool,
         kind: Kind,
         since: u64,
         until: u64,
@@ -277,7 +277,7 @@ impl Script {
                 round,
                 kind,
                 target,
-                leads_raft,
+                leads_cluster,
             },
         );
         self.add(until, "run", Event::Healed { round })

@@ -3,6 +3,7 @@
 
 mod consul;
 mod etcd;
+mod zk;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,6 +48,7 @@ async fn campaign(brief: &Brief) -> Result<Won> {
     match brief.backend {
         Backend::Etcd => etcd::campaign(brief).await,
         Backend::Consul => consul::campaign(brief).await,
+        Backend::Zk => zk::campaign(brief).await,
     }
 }
 

@@ -6,6 +6,7 @@ use std::{io, thread};
 use sd_consul::ConsulConfig;
 use sd_core::Registry;
 use sd_etcd::EtcdConfig;
+use sd_zk::ZkConfig;
 use tokio::sync::watch;
 
 use crate::Result;
@@ -13,7 +14,7 @@ use crate::backend::Backend;
 use crate::child::journal::Journal;
 use crate::child::{Brief, Order, die_with, naive, ours};
 use crate::history::{Election, Event};
-use crate::operator::{CONSUL_PREFIX, ETCD_PREFIX};
+use crate::operator::{CONSUL_PREFIX, ETCD_PREFIX, ZK_PREFIX};
 
 /// Runs until its standard input ends, which means that it is not needed any more.
 pub(crate) fn run(brief: &Brief) -> Result<()> {
@@ -73,6 +74,12 @@ pub(crate) fn connect(
                 .with_request_timeout(2 * PING)
                 // So is a feed known to be dead after some seconds.
                 .with_wait(5 * PING),
+        )?,
+        Backend::Zk => sd_zk::connect(
+            ZkConfig::new(endpoints)
+                .with_election_prefix(ZK_PREFIX)
+                .with_session_timeout(backend.ttl())
+                .with_request_timeout(2 * PING),
         )?,
     })
 }

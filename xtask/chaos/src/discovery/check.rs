@@ -342,7 +342,7 @@ mod tests {
                 round,
                 kind,
                 target: target.to_owned(),
-                leads_raft: false,
+                leads_cluster: false,
             };
             self.line(since, "run", fault);
             self.line(until, "run", Event::Healed { round })

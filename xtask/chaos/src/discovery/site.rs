@@ -59,7 +59,9 @@ impl Site {
         let servers = Servers::launch(plan).await?;
         let addresses = servers.addresses();
         let version = servers.operator().await?.version().await?;
-        let endpoints = addresses.iter().map(|address| format!("http://{address}"));
+        let endpoints = addresses
+            .iter()
+            .map(|address| plan.backend.endpoint(*address));
         let operator = connect(plan.backend, endpoints.collect(), plan.lock_delay)?;
         let chronicle = Chronicle::begin();
         let starter = Starter {
@@ -103,8 +105,8 @@ impl Site {
             Kind::RestartServer | Kind::KillServer | Kind::FreezeServer => {
                 Some(rng.usize(..self.servers.len()))
             }
-            Kind::KillRaftLeader | Kind::FreezeRaftLeader | Kind::CutOffRaftLeader => {
-                Some(self.servers.raft_leader().await?)
+            Kind::KillClusterLeader | Kind::FreezeClusterLeader | Kind::CutOffClusterLeader => {
+                Some(self.servers.cluster_leader().await?)
             }
             _ => None,
         };
@@ -122,7 +124,7 @@ impl Site {
             round,
             kind,
             target,
-            leads_raft: false,
+            leads_cluster: false,
         };
         self.chronicle.tell(RUN, fault);
         match member {

@@ -3,7 +3,7 @@
 
 mod tls;
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -133,6 +133,27 @@ async fn a_session_of_another_client_is_expired() {
         ZooKeeperSession::connect(program.address())?.data("/a")
     });
     assert_eq!(expired.await.unwrap().unwrap(), "1");
+}
+
+#[tokio::test]
+#[ignore = "needs zk: cargo xtask test --backend zk"]
+async fn a_sign_of_life_is_answered_over_the_connection_of_a_session() {
+    let server = ServerProcess::launch(ZooKeeper::from_env().unwrap())
+        .await
+        .unwrap();
+    let address = address(&server);
+    let answered = spawn_blocking(move || {
+        let mut connection = ZooKeeperSession::connect(address)?.into_connection();
+        let mut answer = [0; 20];
+        for _ in 0..3 {
+            connection.write_all(&ZooKeeperSession::PING)?;
+            connection.read_exact(&mut answer)?;
+            // The length of the rest, and the number of the request.
+            assert_eq!(answer[..8], [0, 0, 0, 16, 0xFF, 0xFF, 0xFF, 0xFE]);
+        }
+        io::Result::Ok(())
+    });
+    answered.await.unwrap().unwrap();
 }
 
 #[tokio::test]
