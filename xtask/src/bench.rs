@@ -1,8 +1,9 @@
-//! `cargo xtask bench`: runs the package `bench` in release mode, with an etcd and a Consul of its own.
+//! `cargo xtask bench`: runs the package `bench` in release mode, with an etcd, a Consul and a ZooKeeper of its own.
 
 use anyhow::Result;
 use clap::Args;
 
+use crate::peers;
 use crate::servers::all::chosen;
 use crate::servers::fleet::Fleet;
 use crate::servers::program::provide_all;
@@ -16,6 +17,9 @@ const GO_PROGRAMS: [(&str, &str, &str); 2] = [
     ("go-lock", "1.23.8", "SD_BENCH_GO_LOCK"),
 ];
 
+/// The server beside which Curator's latch is measured.
+const ZOOKEEPER: &str = "zookeeper-3.9";
+
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Arguments for the bench program; `-- --help` lists them
@@ -24,17 +28,20 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    let servers = chosen(workspace, &["etcd-3.6".to_owned(), "consul".to_owned()])?;
+    let servers = ["etcd-3.6", "consul", ZOOKEEPER].map(str::to_owned);
+    let servers = chosen(workspace, &servers)?;
     let programs = provide_all(workspace, &servers)?;
     let build = workspace.cargo("build")?;
     build.args(["--release", "--package", "bench"]).succeed()?;
     let go_programs = build_go_programs(workspace)?;
+    let curator = peers::provide(workspace, &chosen(workspace, &[ZOOKEEPER.to_owned()])?)?;
     let fleet = Fleet::start(workspace, &servers, &programs)?;
     workspace
         .cargo("run")?
         .args(["--release", "--package", "bench", "--"])
         .args(&options.arguments)
         .shared_envs(go_programs)
+        .shared_envs(curator)
         .shared_envs(variables::of(&fleet.running))
         .succeed()
 }

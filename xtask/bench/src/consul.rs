@@ -13,20 +13,12 @@ use sd_core::Registry;
 use tokio::runtime::Runtime;
 
 use self::agent::Agent;
-use crate::plot::{Chart, Group, PlotBar, Scale};
-use crate::report::{Bar, Section, Table};
-use crate::stats::{Latency, Spread, as_millis};
+use crate::part::section;
+use crate::report::Section;
 use crate::{Effort, Result};
 
 /// How long anything may take before the bench gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// One part of the section.
-struct Part {
-    text: String,
-    bars: Vec<Bar>,
-    groups: Vec<Group>,
-}
 
 pub(crate) fn measure(effort: Effort) -> Result<Section> {
     let address = address()?;
@@ -38,26 +30,10 @@ pub(crate) fn measure(effort: Effort) -> Result<Section> {
         large::measure(effort, &runtime, &address)?,
         many::measure(effort, &runtime, &address)?,
     ];
-    let text: Vec<&str> = parts.iter().map(|part| part.text.trim()).collect();
-    let text = format!(
-        "Everything against one agent of Consul {version} that is its own server.\n\n{}\n",
-        text.join("\n\n")
-    );
-    let (bars, groups): (Vec<_>, Vec<_>) = parts
-        .into_iter()
-        .map(|part| (part.bars, part.groups))
-        .unzip();
-    Ok(Section {
-        title: "Consul",
-        text,
-        bars: bars.into_iter().flatten().collect(),
-        charts: vec![Chart {
-            name: "consul",
-            title: format!("Milliseconds with Consul {version}, median and quartiles"),
-            scale: Scale::Linear,
-            groups: groups.into_iter().flatten().collect(),
-        }],
-    })
+    let introduction =
+        format!("Everything against one agent of Consul {version} that is its own server.");
+    let chart = format!("Milliseconds with Consul {version}, median and quartiles");
+    Ok(section("Consul", &introduction, ("consul", chart), parts))
 }
 
 /// Where the agent is.
@@ -73,38 +49,4 @@ fn config(address: &str) -> ConsulConfig {
 
 fn connect(address: &str) -> Result<Registry> {
     Ok(sd_consul::connect(config(address))?)
-}
-
-/// One row for each contender.
-fn table_of<'a>(rows: impl IntoIterator<Item = (&'a str, &'a [Duration])>) -> Table {
-    let mut table = Table::new(["contender", "p50", "quartiles", "p99", "longest"]);
-    for (name, times) in rows {
-        let latency = Latency::of(times.iter().copied());
-        let spread = spread(times);
-        table.row([
-            name.to_owned(),
-            format!("{:.2} ms", latency.p50),
-            format!("{:.2}–{:.2} ms", spread.quarter, spread.three_quarters),
-            format!("{:.2} ms", latency.p99),
-            format!("{:.2} ms", latency.longest),
-        ]);
-    }
-    table
-}
-
-fn group_of<'a>(label: &str, rows: impl IntoIterator<Item = (&'a str, &'a [Duration])>) -> Group {
-    let bars = rows.into_iter().enumerate();
-    let bars = bars.map(|(nth, (label, times))| PlotBar {
-        label: label.to_owned(),
-        ours: nth == 0,
-        spread: spread(times),
-    });
-    Group {
-        label: label.to_owned(),
-        bars: bars.collect(),
-    }
-}
-
-fn spread(times: &[Duration]) -> Spread {
-    Spread::of(times.iter().copied().map(as_millis))
 }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use crate::report::Table;
 
 /// The crates whose versions matter to a figure.
-const CRATES: [&str; 13] = [
+const CRATES: [&str; 15] = [
     "tonic",
     "hyper",
     "h2",
@@ -16,11 +16,13 @@ const CRATES: [&str; 13] = [
     "arc-swap",
     "etcd-client",
     "reqwest",
+    "zookeeper-client",
     "sd-consul",
     "sd-core",
     "sd-election",
     "sd-etcd",
     "sd-grpc",
+    "sd-zk",
 ];
 const LOCK: &str = include_str!("../../../Cargo.lock");
 

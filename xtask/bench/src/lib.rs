@@ -14,6 +14,8 @@ mod go;
 mod harness;
 mod headings;
 mod memory;
+mod ours;
+mod part;
 mod pick;
 mod plot;
 mod register;
@@ -26,6 +28,7 @@ mod stream_service;
 mod streams;
 mod transport;
 mod update;
+mod zk;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -80,6 +83,8 @@ enum Bench {
     Election,
     /// Consul: register to seen, one leader to the next, large services and many
     Consul,
+    /// ZooKeeper: register to seen, one leader to the next, a campaign alone, one change among 5 000
+    Zk,
     /// Memory and time for 100 000 instances
     Memory,
 }
@@ -162,6 +167,7 @@ impl Bench {
             Self::Register => register::measure(effort),
             Self::Election => election::measure(effort),
             Self::Consul => consul::measure(effort),
+            Self::Zk => zk::measure(effort),
             Self::Memory => memory::measure(effort),
         }
     }

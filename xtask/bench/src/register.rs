@@ -5,12 +5,13 @@ use std::time::Duration;
 use etcd_client::{
     Client, Compare, CompareOp, EventType, PutOptions, Txn, TxnOp, WatchOptions, WatchStream,
 };
-use sd_core::{Instance, Registry, Subscription};
+use sd_core::Instance;
 use sd_etcd::EtcdConfig;
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::harness::interleave;
+use crate::ours::{ADDRESS, Registering};
 use crate::plot::{Chart, Group, PlotBar, Scale};
 use crate::report::{Bar, Section, Table};
 use crate::source::PAUSE;
@@ -28,8 +29,10 @@ pub(crate) fn measure(effort: Effort) -> Result<Section> {
     let samples = effort.pick(1_000, 30);
     let runtime = Runtime::new()?;
     let mut contenders = runtime.block_on(async {
+        let open = || sd_etcd::connect(EtcdConfig::new([&address]).with_prefix("/bench/ours"));
+        let ours = Registering::begin([open()?, open()?], SERVICE, PATIENCE).await?;
         Ok::<_, Error>([
-            Contender::Ours(Box::new(Ours::connect(&address).await?)),
+            Contender::Ours(Box::new(ours)),
             Contender::Raw(Box::new(Raw::connect(&address).await?)),
         ])
     })?;
@@ -120,51 +123,8 @@ pub(crate) async fn version(address: &str) -> Result<String> {
 }
 
 enum Contender {
-    Ours(Box<Ours>),
+    Ours(Box<Registering>),
     Raw(Box<Raw>),
-}
-
-/// Two registries, as in two processes: one registers, the other one watches.
-struct Ours {
-    writer: Registry,
-    _reader: Registry,
-    subscription: Subscription,
-}
-
-impl Ours {
-    async fn connect(address: &str) -> Result<Self> {
-        let open = || sd_etcd::connect(EtcdConfig::new([address]).with_prefix("/bench/ours"));
-        let (writer, reader) = (open()?, open()?);
-        let subscription = reader.subscribe(SERVICE)?;
-        subscription.wait_until_known(PATIENCE).await?;
-        Ok(Self {
-            writer,
-            _reader: reader,
-            subscription,
-        })
-    }
-
-    async fn sample(&mut self) -> Result<Duration> {
-        let instance = Instance::new(SERVICE, "127.0.0.1:50051")?;
-        let id = instance.id().clone();
-        self.subscription.state_and_mark_seen();
-        let started = Instant::now();
-        let seen = async {
-            loop {
-                let state = self.subscription.changed().await?;
-                if state.snapshot().get(&id).is_some() {
-                    return Ok::<_, Error>(started.elapsed());
-                }
-            }
-        };
-        let register = async { Ok::<_, Error>(self.writer.register(instance).await?) };
-        let (guard, seen) = tokio::try_join!(register, seen)?;
-        guard.deregister().await?;
-        while !self.subscription.state().snapshot().is_empty() {
-            self.subscription.changed().await?;
-        }
-        Ok(seen)
-    }
 }
 
 /// What a program does that has only the client crate: a lease, a guarded put, and a watch at another client.
@@ -185,7 +145,7 @@ impl Raw {
     }
 
     async fn sample(&mut self) -> Result<Duration> {
-        let instance = Instance::new(SERVICE, "127.0.0.1:50051")?;
+        let instance = Instance::new(SERVICE, ADDRESS)?;
         let key = format!("{}{}", Self::PREFIX, instance.id());
         let started = Instant::now();
         let register = async {

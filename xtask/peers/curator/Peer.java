@@ -117,8 +117,9 @@ public final class Peer {
                 join(words[1], words[2]);
                 break;
             case "leave":
+                long began = System.nanoTime();
                 latches.remove(words[1]).close(LeaderLatch.CloseMode.NOTIFY_LEADER);
-                tell("left", "id", words[1]);
+                tell("left", "id", words[1], "began", began);
                 break;
             case "leader":
                 leader(words[1]);

@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use sd_core::Registry;
-use sd_election::{Candidate, Leadership};
 use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::agent::Agent;
-use super::{PATIENCE, Part, connect, group_of, spread, table_of};
-use crate::election::{until_it_waits, within};
+use super::{PATIENCE, connect};
 use crate::go::{CONSUL_LOCK, GoElection};
 use crate::harness::interleave;
+use crate::ours::HandingOver;
+use crate::part::{Part, group_of, spread, table_of};
 use crate::report::Bar;
 use crate::stats::Ratio;
 use crate::{Effort, Error, Result};
@@ -27,14 +26,15 @@ pub(super) fn measure(effort: Effort, runtime: &Runtime, address: &str) -> Resul
     // What an earlier run has left may be locked still.
     let run = fastrand::u64(..);
     let mut contenders = runtime.block_on(async {
+        let registries = [connect(address)?, connect(address)?];
         Ok::<_, Error>([
-            Contender::Ours(Box::new(Ours::connect(address).await?)),
+            Contender::Ours(Box::new(HandingOver::begin(registries, TTL).await?)),
             Contender::Go(CONSUL_LOCK.start(address, &format!("bench/go-{run:x}"))?),
             Contender::Raw(Box::new(Raw::connect(address, run).await?)),
         ])
     })?;
     let figures = interleave(&mut contenders, samples, |contender| match contender {
-        Contender::Ours(ours) => runtime.block_on(ours.hand_over()),
+        Contender::Ours(ours) => runtime.block_on(ours.hand_over(WAITS)),
         Contender::Go(election) => election.hand_over(WAITS),
         Contender::Raw(raw) => {
             runtime.block_on(async { timeout(PATIENCE, raw.hand_over()).await? })
@@ -70,52 +70,9 @@ pub(super) fn measure(effort: Effort, runtime: &Runtime, address: &str) -> Resul
 }
 
 enum Contender {
-    Ours(Box<Ours>),
+    Ours(Box<HandingOver>),
     Go(GoElection),
     Raw(Box<Raw>),
-}
-
-/// Two candidates with registries of their own, as in two processes, that take turns in leading.
-struct Ours {
-    _registries: [Registry; 2],
-    leadership: Option<Leadership>,
-    next: Candidate,
-    other: Candidate,
-}
-
-impl Ours {
-    async fn connect(address: &str) -> Result<Self> {
-        let registries = [connect(address)?, connect(address)?];
-        let build = |registry| Candidate::builder(registry, "handover").ttl(TTL).build();
-        let [leader, next] = [build(&registries[0])?, build(&registries[1])?];
-        let leadership = within("the first one leads", leader.campaign()).await??;
-        Ok(Self {
-            _registries: registries,
-            leadership: Some(leadership),
-            next,
-            other: leader,
-        })
-    }
-
-    async fn hand_over(&mut self) -> Result<Duration> {
-        let leadership = self.leadership.take().ok_or("no candidate leads")?;
-        let elected = async {
-            let leadership = self.next.campaign().await?;
-            Ok::<_, Error>((Instant::now(), leadership))
-        };
-        let resigned = async {
-            until_it_waits(&self.next).await?;
-            sleep(WAITS).await;
-            let began = Instant::now();
-            leadership.resign().await?;
-            Ok::<_, Error>(began)
-        };
-        let both = async { tokio::try_join!(elected, resigned) };
-        let ((at, won), began) = within("the next one leads", both).await??;
-        self.leadership = Some(won);
-        std::mem::swap(&mut self.next, &mut self.other);
-        Ok(at - began)
-    }
 }
 
 /// Two sessions that take turns in holding a key.

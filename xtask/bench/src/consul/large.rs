@@ -9,7 +9,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::agent::Agent;
-use super::{PATIENCE, Part, config, spread};
+use super::{PATIENCE, config};
+use crate::part::{Part, spread};
 use crate::report::{Bar, Table};
 use crate::stats::Spread;
 use crate::{Effort, Error, Result};

@@ -7,7 +7,8 @@ use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::agent::Agent;
-use super::{PATIENCE, Part, connect, table_of};
+use super::{PATIENCE, connect};
+use crate::part::{Part, table_of};
 use crate::{Effort, Error, Result};
 
 /// Fewer than the queries that may wait at a time, and more. One after the other: together they would exceed what the agent allows.

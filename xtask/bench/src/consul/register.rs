@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use sd_core::{Instance, Registry, Subscription};
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::agent::{Agent, Listed};
-use super::{PATIENCE, Part, connect, group_of, spread, table_of};
+use super::{PATIENCE, connect};
 use crate::harness::interleave;
+use crate::ours::Registering;
+use crate::part::{Part, group_of, spread, table_of};
 use crate::report::Bar;
 use crate::source::PAUSE;
 use crate::stats::Ratio;
@@ -20,8 +21,10 @@ const NAMES: [&str; 2] = ["sd-consul", "raw reqwest"];
 pub(super) fn measure(effort: Effort, runtime: &Runtime, address: &str) -> Result<Part> {
     let samples = effort.pick(400, 20);
     let mut contenders = runtime.block_on(async {
+        let registries = [connect(address)?, connect(address)?];
+        let ours = Registering::begin(registries, "bench-ours", PATIENCE).await?;
         Ok::<_, Error>([
-            Contender::Ours(Box::new(Ours::connect(address).await?)),
+            Contender::Ours(Box::new(ours)),
             Contender::Raw(Box::new(Raw::connect(address).await?)),
         ])
     })?;
@@ -29,7 +32,10 @@ pub(super) fn measure(effort: Effort, runtime: &Runtime, address: &str) -> Resul
         runtime.block_on(async {
             let sample = async {
                 match contender {
-                    Contender::Ours(ours) => ours.sample().await,
+                    Contender::Ours(ours) => {
+                        sleep(PAUSE).await;
+                        ours.sample().await
+                    }
                     Contender::Raw(raw) => raw.sample().await,
                 }
             };
@@ -63,53 +69,8 @@ pub(super) fn measure(effort: Effort, runtime: &Runtime, address: &str) -> Resul
 }
 
 enum Contender {
-    Ours(Box<Ours>),
+    Ours(Box<Registering>),
     Raw(Box<Raw>),
-}
-
-/// Two registries, as in two processes: one registers, the other one watches.
-struct Ours {
-    writer: Registry,
-    _reader: Registry,
-    subscription: Subscription,
-}
-
-impl Ours {
-    const SERVICE: &str = "bench-ours";
-
-    async fn connect(address: &str) -> Result<Self> {
-        let (writer, reader) = (connect(address)?, connect(address)?);
-        let subscription = reader.subscribe(Self::SERVICE)?;
-        subscription.wait_until_known(PATIENCE).await?;
-        Ok(Self {
-            writer,
-            _reader: reader,
-            subscription,
-        })
-    }
-
-    async fn sample(&mut self) -> Result<Duration> {
-        sleep(PAUSE).await;
-        let instance = Instance::new(Self::SERVICE, "127.0.0.1:50051")?;
-        let id = instance.id().clone();
-        self.subscription.state_and_mark_seen();
-        let started = Instant::now();
-        let seen = async {
-            loop {
-                let state = self.subscription.changed().await?;
-                if state.snapshot().get(&id).is_some() {
-                    return Ok::<_, Error>(started.elapsed());
-                }
-            }
-        };
-        let register = async { Ok::<_, Error>(self.writer.register(instance).await?) };
-        let (guard, seen) = tokio::try_join!(register, seen)?;
-        guard.deregister().await?;
-        while !self.subscription.state().snapshot().is_empty() {
-            self.subscription.changed().await?;
-        }
-        Ok(seen)
-    }
 }
 
 /// One registration, and a blocking query of another client that waits for it.

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use etcd_client::{Client, Compare, CompareOp, PutOptions, Txn, TxnOp};
-use sd_core::Registry;
-use sd_election::{Candidate, Leadership};
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep};
 
-use super::{Part, candidate, connect, until_it_waits, within};
+use super::{Part, connect};
 use crate::go::{ETCD_ELECTION, GoElection};
 use crate::harness::interleave;
+use crate::ours::HandingOver;
 use crate::plot::{Chart, Group, PlotBar, Scale};
 use crate::report::{Bar, Table};
 use crate::stats::{Latency, Ratio, Spread, as_millis};
@@ -32,8 +31,9 @@ pub(super) fn measure(
 ) -> Result<(Part, Chart)> {
     let samples = effort.pick(200, 5);
     let mut contenders = runtime.block_on(async {
+        let registries = [connect(address)?, connect(address)?];
         Ok::<_, Error>([
-            Contender::Ours(Box::new(Ours::connect(address).await?)),
+            Contender::Ours(Box::new(HandingOver::begin(registries, TTL).await?)),
             Contender::Go(ETCD_ELECTION.start(address, "/bench/go-elections")?),
             Contender::Write(Client::connect([address], None).await?),
             Contender::Read(Client::connect([address], None).await?),
@@ -135,7 +135,7 @@ fn spread(times: &[Duration]) -> Spread {
 }
 
 enum Contender {
-    Ours(Box<Ours>),
+    Ours(Box<HandingOver>),
     Go(GoElection),
     Write(Client),
     Read(Client),
@@ -149,49 +149,6 @@ impl Contender {
             Self::Write(client) => runtime.block_on(write(client, waits)),
             Self::Read(client) => runtime.block_on(read(client, waits)),
         }
-    }
-}
-
-/// Two candidates with registries of their own, as in two processes, that take turns in leading.
-struct Ours {
-    _registries: [Registry; 2],
-    leadership: Option<Leadership>,
-    next: Candidate,
-    other: Candidate,
-}
-
-impl Ours {
-    async fn connect(address: &str) -> Result<Self> {
-        let registries = [connect(address)?, connect(address)?];
-        let build = |registry| candidate(registry, "handover", TTL).build();
-        let [leader, next] = [build(&registries[0])?, build(&registries[1])?];
-        let leadership = within("the first one leads", leader.campaign()).await??;
-        Ok(Self {
-            _registries: registries,
-            leadership: Some(leadership),
-            next,
-            other: leader,
-        })
-    }
-
-    async fn hand_over(&mut self, waits: Duration) -> Result<Duration> {
-        let leadership = self.leadership.take().ok_or("no candidate leads")?;
-        let elected = async {
-            let leadership = self.next.campaign().await?;
-            Ok::<_, Error>((Instant::now(), leadership))
-        };
-        let resigned = async {
-            until_it_waits(&self.next).await?;
-            sleep(waits).await;
-            let began = Instant::now();
-            leadership.resign().await?;
-            Ok::<_, Error>(began)
-        };
-        let both = async { tokio::try_join!(elected, resigned) };
-        let ((at, won), began) = within("the next one leads", both).await??;
-        self.leadership = Some(won);
-        std::mem::swap(&mut self.next, &mut self.other);
-        Ok(at - began)
     }
 }
 

@@ -1,0 +1,83 @@
+//! Sections of several parts, each of which compares contenders.
+
+use std::time::Duration;
+
+use crate::plot::{Chart, Group, PlotBar, Scale};
+use crate::report::{Bar, Section, Table};
+use crate::stats::{Latency, Spread, as_millis};
+
+/// One part of a section.
+pub(crate) struct Part {
+    pub(crate) text: String,
+    pub(crate) bars: Vec<Bar>,
+    /// What the section's chart shows of it.
+    pub(crate) groups: Vec<Group>,
+}
+
+/// A section with one chart, whose file has the name `chart`.
+pub(crate) fn section(
+    title: &'static str,
+    introduction: &str,
+    (chart, chart_title): (&'static str, String),
+    parts: impl IntoIterator<Item = Part>,
+) -> Section {
+    let mut text = introduction.to_owned();
+    let (mut bars, mut groups) = (Vec::new(), Vec::new());
+    for part in parts {
+        text.push_str("\n\n");
+        text.push_str(part.text.trim());
+        bars.extend(part.bars);
+        groups.extend(part.groups);
+    }
+    text.push('\n');
+    Section {
+        title,
+        text,
+        bars,
+        charts: vec![Chart {
+            name: chart,
+            title: chart_title,
+            scale: Scale::Linear,
+            groups,
+        }],
+    }
+}
+
+/// One row for each contender.
+pub(crate) fn table_of<'a>(rows: impl IntoIterator<Item = (&'a str, &'a [Duration])>) -> Table {
+    let mut table = Table::new(["contender", "p50", "quartiles", "p99", "longest"]);
+    for (name, times) in rows {
+        let latency = Latency::of(times.iter().copied());
+        let spread = spread(times);
+        table.row([
+            name.to_owned(),
+            format!("{:.2} ms", latency.p50),
+            format!("{:.2}–{:.2} ms", spread.quarter, spread.three_quarters),
+            format!("{:.2} ms", latency.p99),
+            format!("{:.2} ms", latency.longest),
+        ]);
+    }
+    table
+}
+
+/// One bar for each contender, of which the first is ours.
+pub(crate) fn group_of<'a>(
+    label: &str,
+    rows: impl IntoIterator<Item = (&'a str, &'a [Duration])>,
+) -> Group {
+    let bars = rows.into_iter().enumerate();
+    let bars = bars.map(|(nth, (label, times))| PlotBar {
+        label: label.to_owned(),
+        ours: nth == 0,
+        spread: spread(times),
+    });
+    Group {
+        label: label.to_owned(),
+        bars: bars.collect(),
+    }
+}
+
+/// In milliseconds.
+pub(crate) fn spread(times: &[Duration]) -> Spread {
+    Spread::of(times.iter().copied().map(as_millis))
+}
