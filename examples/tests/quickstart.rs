@@ -72,6 +72,34 @@ async fn misuse_is_answered_with_the_usage() {
     assert_eq!(stderr, "quickstart: usage: quickstart [--registry URL]\n");
 }
 
+/// On one line, before anything starts.
+async fn is_refused(registry: &str) -> String {
+    let output = quickstart(&["--registry", registry]).output();
+    let output = timeout(LIMIT, output).await.expect("it ends").unwrap();
+    assert!(!output.status.success());
+    assert_eq!(output.stdout, b"");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    stderr
+}
+
+#[tokio::test]
+async fn a_registry_that_can_only_be_read_is_refused_in_words() {
+    let stderr = is_refused("file:///services.json").await;
+    assert!(stderr.contains("can only be read"), "{stderr}");
+}
+
+#[cfg(feature = "dns")]
+#[tokio::test]
+async fn for_names_of_dns_another_example_is_named() {
+    let stderr = is_refused("dns:///prod.local?port=50051").await;
+    assert!(stderr.contains("can only be read"), "{stderr}");
+    assert!(
+        stderr.contains("--bin headless_grpc --features dns"),
+        "{stderr}"
+    );
+}
+
 #[cfg(feature = "consul")]
 mod consul {
     use sd_testing::required_env;

@@ -1,5 +1,6 @@
 //! Where the servers run, and what can be done to them.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use sd_core::Registry;
@@ -30,12 +31,15 @@ enum Server {
 }
 
 impl Fleet {
-    /// A client of the registry, once the registry answers.
+    /// A client of the registry, once the registry answers. Refuses one that can only be read.
     pub(crate) async fn registry(&self) -> Result<Registry> {
         let registry = match self {
             Self::Threads(memory) => memory.connect(),
             Self::Processes(url) => examples::registry(Some(url))?,
         };
+        if Arc::clone(registry.backend()).registrar().is_none() {
+            return Err(can_only_be_read(registry.backend().name()).into());
+        }
         registry.services().await?;
         Ok(registry)
     }
@@ -99,4 +103,16 @@ impl Running {
             Server::Process(process) => process.thaw(),
         }
     }
+}
+
+fn can_only_be_read(backend: &str) -> String {
+    let hint = match backend {
+        "dns" => {
+            ". To see calls balanced over a name of DNS: cargo run -p examples --bin headless_grpc --features dns"
+        }
+        _ => "",
+    };
+    format!(
+        "servers register here, and this registry ({backend}) can only be read: name one that has a server{hint}"
+    )
 }

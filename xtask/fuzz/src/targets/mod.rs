@@ -1,6 +1,7 @@
 //! One target for each reader.
 
 mod consul;
+mod dns;
 mod endpoint;
 mod etcd;
 mod file;
@@ -19,7 +20,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     Target {
         name: "url",
         run: url::run,
@@ -47,6 +48,10 @@ pub const TARGETS: [Target; 8] = [
     Target {
         name: "consul",
         run: consul::run,
+    },
+    Target {
+        name: "dns",
+        run: dns::run,
     },
     Target {
         name: "grpc",
