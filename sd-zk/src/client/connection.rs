@@ -291,7 +291,7 @@ async fn connect(
         match error {
             zk::Error::NoHosts | zk::Error::Timeout => {}
             zk::Error::AuthFailed => {
-                let why = "the server refused the login: look at user, password and auth_scheme";
+                let why = "the server refuses the login, or takes no client without one: set user and password, and look at auth_scheme";
                 return Err(Error::new(ErrorKind::Denied, OP).with_source(hinted(why, error)));
             }
             // There was no session that could have been lost.
