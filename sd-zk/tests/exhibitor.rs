@@ -246,6 +246,20 @@ async fn servers_that_are_named_are_used_where_no_exhibitor_tells_any() {
 }
 
 #[tokio::test]
+#[ignore = "needs zk: cargo xtask test --backend zk"]
+async fn what_an_exhibitor_tells_goes_before_the_servers_that_are_named() {
+    let (named, told, prefix) = (own_server().await, server(), prefix());
+    let exhibitor = Exhibitor::telling(&told).await;
+    let config = ZkConfig::new([&named.program().url()]).with_exhibitors([&exhibitor.address]);
+    let registry = connect(config.with_prefix(&prefix));
+    let _guard = registry.register(instance(1)).await.unwrap();
+    let operator = raw(&told).await;
+    let nodes = operator.list_children(&format!("{prefix}/greeter")).await;
+    assert_eq!(nodes.unwrap().len(), 1);
+    close(operator).await;
+}
+
+#[tokio::test]
 async fn where_no_exhibitor_tells_servers_the_error_says_why_of_each_and_comes_in_time() {
     let hanging = Exhibitor::that(Does::Hangs).await;
     let empty = Exhibitor::that(Does::Answers(answer("200 OK", "count=0&port=2181"))).await;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use sd_backend::{CloseSignal, FileThread, hinted};
+use sd_backend::{CloseSignal, FileThread};
 use sd_core::sync::lock;
 use sd_core::{Endpoint, Error, ErrorKind, Result, panics};
 use tokio::sync::watch;
@@ -288,14 +288,9 @@ async fn connect(
             }
             Err(error) => error,
         };
-        match error {
-            zk::Error::NoHosts | zk::Error::Timeout => {}
-            zk::Error::AuthFailed => {
-                let why = "the server refuses the login, or takes no client without one: set user and password, and look at auth_scheme";
-                return Err(Error::new(ErrorKind::Denied, OP).with_source(hinted(why, error)));
-            }
+        if !matches!(error, zk::Error::NoHosts | zk::Error::Timeout) {
             // There was no session that could have been lost.
-            error => return Err(for_readers(translate(OP, error))),
+            return Err(for_readers(translate(OP, error)));
         }
         let tls = credentials.tls();
         let probes = join_all(servers.iter().map(|server| probe(server, tls))).await;

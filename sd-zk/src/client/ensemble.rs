@@ -49,8 +49,11 @@ impl Ensemble {
     /// # Errors
     /// None are known, since no Exhibitor has told any.
     pub(crate) async fn newest(&self) -> Result<Vec<Endpoint>> {
-        if self.known().is_empty() {
-            self.refresh().await?;
+        if lock(&self.told).is_empty() {
+            let asked = self.refresh().await;
+            if self.known().is_empty() {
+                asked?;
+            }
         }
         Ok(self.known())
     }
@@ -112,6 +115,9 @@ impl Ensemble {
     /// Returns once a session whose client knows these servers is out of reach, while another one of the newest servers can be reached. The
     /// client crate takes no other servers for a session that was made. Cancel-safe.
     pub(crate) async fn has_moved(&self, session: &Session, known: &[Endpoint]) {
+        if self.exhibitors.is_none() && !self.follows_members {
+            return std::future::pending().await;
+        }
         let patience = session.timeout() / PATIENCE;
         let mut states = session.states();
         let mut state = states.state();

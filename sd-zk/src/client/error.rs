@@ -11,7 +11,7 @@ pub(crate) fn translate(op: &'static str, error: zk::Error) -> Error {
             "the access control list of a node does not allow it: look at that list (getAcl), and at user, password and access here"
         }
         zk::Error::AuthFailed => {
-            "the server refuses the login, or takes no client without one: set user and password"
+            "the server refuses the login, or takes no client without one: set user and password, and look at auth_scheme"
         }
         _ => return Error::new(kind(&error), op).with_source(with_hint(error)),
     };

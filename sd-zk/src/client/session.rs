@@ -37,6 +37,8 @@ struct Parts {
     client: Mutex<Option<Arc<zk::Client>>>,
     ended: CancellationToken,
     denied: Notify,
+    /// The client crate puts the chroot before each path.
+    chroot_bytes: usize,
     /// How many bytes the paths have that are under watch.
     watched: AtomicUsize,
     why: Mutex<Option<String>>,
@@ -49,6 +51,7 @@ impl Session {
             id: client.session_id().0,
             timeout: client.session_timeout(),
             request_timeout,
+            chroot_bytes: client.path().trim_end_matches('/').len(),
             states: client.state_watcher(),
             client: Mutex::new(Some(Arc::new(client))),
             ended: CancellationToken::new(),
@@ -82,8 +85,8 @@ impl Session {
     /// What is asked for without a connection stays in the queue of the client crate although it is given up, and is sent at last.
     ///
     /// # Errors
-    /// `LeaseLost` if the session has ended, `Timeout` if there is no connection within the time limit of requests, `Unavailable` if too
-    /// many requests wait for their answers.
+    /// `LeaseLost` if the session has ended, `Timeout` if there is no connection within the time limit of requests, `RateLimited` if
+    /// too many requests wait for their answers.
     pub(crate) async fn client(&self, op: &'static str) -> Result<Arc<zk::Client>> {
         let limit = self.0.request_timeout;
         if !self.is_connected() {
@@ -97,7 +100,8 @@ impl Session {
             }
         }
         if self.0.unanswered.load(Ordering::Relaxed) >= MOST_UNANSWERED {
-            return Err(Error::new(ErrorKind::Unavailable, op).because(format!(
+            let full = Error::new(ErrorKind::RateLimited { retry_after: None }, op);
+            return Err(full.because(format!(
                 "{MOST_UNANSWERED} requests wait for the server's answer already: try again later"
             )));
         }
@@ -242,8 +246,10 @@ pub(crate) struct Watching {
 }
 
 impl Watching {
-    /// Sets how many bytes the watched paths have.
-    pub(crate) fn set(&mut self, bytes: usize) {
+    /// Sets how long the watched paths are, as seen from the chroot.
+    pub(crate) fn set(&mut self, lengths: impl Iterator<Item = usize>) {
+        let chroot = self.session.0.chroot_bytes;
+        let bytes = lengths.map(|length| chroot + length).sum();
         let watched = &self.session.0.watched;
         watched.fetch_add(bytes, Ordering::Relaxed);
         watched.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -253,7 +259,7 @@ impl Watching {
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        self.set(0);
+        self.set(std::iter::empty());
     }
 }
 
@@ -288,7 +294,8 @@ mod tests {
             assert!(request.as_mut().now_or_never().is_none());
         }
         let refused = session.client("test").await.unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::Unavailable);
+        let kind = ErrorKind::RateLimited { retry_after: None };
+        assert_eq!(refused.kind(), kind);
         waiting.pop();
         session.client("test").await.unwrap();
     }

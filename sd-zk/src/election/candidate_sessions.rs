@@ -111,6 +111,10 @@ impl CandidateSessions {
         };
         let session = client.session(op).await?;
         let mut slots = lock(&self.by_timeout);
+        // Then another call may have begun the next one, which is not to be replaced.
+        if session.has_ended() {
+            return Err(session.loss(op));
+        }
         let slot = slots.entry(timeout).or_insert_with(|| Slot {
             client: Arc::clone(&client),
             wanted_since: None,

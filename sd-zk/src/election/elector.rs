@@ -98,7 +98,7 @@ impl ZkElector {
         let domain = token_domain::ensure(session, acls, op, &history);
         let domain = candidates.token_domain.get_or_try_init(|| domain).await?;
         let found = if participation.asks_in(candidates) {
-            self.find(op, session, participation).await?
+            self.find(op, session, participation, ticket).await?
         } else {
             None
         };
@@ -123,20 +123,29 @@ impl ZkElector {
         op: &'static str,
         session: &Session,
         participation: &Participation,
+        ticket: &Ticket,
     ) -> Result<Option<Made>> {
         let mut found = None;
-        for node in nodes_of(op, session, participation).await? {
+        let nodes = all_nodes(op, session, participation).await?;
+        let is_own = |node: &&String| node.starts_with(&participation.node_prefix);
+        for node in nodes.iter().filter(is_own) {
             let client = session.client(op).await?;
-            let path = participation.keys.candidate(&node);
+            let path = participation.keys.candidate(node);
             let Some(stat) = session.call(op, client.check_stat(&path)).await? else {
                 continue;
             };
             if stat.ephemeral_owner == session.id() && found.is_none() {
-                let created = stat.czxid;
+                let (node, created) = (node.clone(), stat.czxid);
                 found = Some(Made { node, created });
             } else {
                 delete(op, session, &path).await?;
             }
+        }
+        // One whose answer was lost has not been let in yet.
+        if let Some(made) = &found
+            && participation.node().as_ref() != Some(&made.node)
+        {
+            admit(op, session, participation, ticket, &made.node, &nodes).await?;
         }
         Ok(found)
     }
@@ -168,24 +177,7 @@ impl ZkElector {
                 (Err(error), _) | (_, Err(error)) => return Err(translate(op, error)),
             };
             let node = format!("{}{sequence}", participation.node_prefix);
-            if let Some(other) = keys.of_another_format(&nodes) {
-                delete(op, session, &keys.candidate(&node)).await?;
-                return Err(Error::new(ErrorKind::Conflict, op).because(format!(
-                    "{} is the node of a candidate of another election_format: give all candidates of an election the same",
-                    keys.candidate(other)
-                )));
-            }
-            let is_other = |other: &&String| {
-                keys.id_of(other) == Some(ticket.id) && keys.is_before(other, &node)
-            };
-            if let Some(other) = nodes.iter().find(is_other) {
-                delete(op, session, &keys.candidate(&node)).await?;
-                return Err(Error::new(ErrorKind::Conflict, op).because(format!(
-                    "{} is the node of another candidate with the id {}: give each candidate an id of its own",
-                    keys.candidate(other),
-                    ticket.id
-                )));
-            }
+            admit(op, session, participation, ticket, &node, &nodes).await?;
             let created = stat.czxid;
             return Ok(Made { node, created });
         }
@@ -243,8 +235,52 @@ impl ZkElector {
     }
 }
 
+/// Takes a node back that was made and must not stand beside these.
+async fn admit(
+    op: &'static str,
+    session: &Session,
+    participation: &Participation,
+    ticket: &Ticket,
+    node: &str,
+    nodes: &[String],
+) -> Result<()> {
+    let keys = &participation.keys;
+    let is_other = |other: &&String| {
+        keys.id_of(other) == Some(ticket.id)
+            && keys.is_before(other, node)
+            && !other.starts_with(&participation.node_prefix)
+    };
+    let why = if let Some(other) = keys.of_another_format(nodes) {
+        format!(
+            "{} is the node of a candidate of another election_format: give all candidates of an election the same",
+            keys.candidate(other)
+        )
+    } else if let Some(other) = nodes.iter().find(is_other) {
+        format!(
+            "{} is the node of another candidate with the id {}: give each candidate an id of its own",
+            keys.candidate(other),
+            ticket.id
+        )
+    } else {
+        return Ok(());
+    };
+    delete(op, session, &keys.candidate(node)).await?;
+    Err(Error::new(ErrorKind::Conflict, op).because(why))
+}
+
 /// The nodes of a participation, whatever became of the attempts to make them.
 async fn nodes_of(
+    op: &'static str,
+    session: &Session,
+    participation: &Participation,
+) -> Result<Vec<String>> {
+    let mut nodes = all_nodes(op, session, participation).await?;
+    nodes.retain(|node| node.starts_with(&participation.node_prefix));
+    Ok(nodes)
+}
+
+/// The nodes of all candidates.
+async fn all_nodes(
     op: &'static str,
     session: &Session,
     participation: &Participation,
@@ -253,13 +289,11 @@ async fn nodes_of(
     // An attempt may have been made over a connection to another member, of which this one has not heard yet.
     let synced = session.answer(op, client.sync("/"));
     let nodes = session.answer(op, client.list_children(participation.keys.candidates()));
-    let mut nodes = match tokio::try_join!(synced, nodes)? {
-        (Err(error), _) => return Err(translate(op, error)),
-        (Ok(()), Err(zk::Error::NoNode)) => return Ok(Vec::new()),
-        (Ok(()), nodes) => nodes.map_err(|error| translate(op, error))?,
-    };
-    nodes.retain(|node| node.starts_with(&participation.node_prefix));
-    Ok(nodes)
+    match tokio::try_join!(synced, nodes)? {
+        (Err(error), _) => Err(translate(op, error)),
+        (Ok(()), Err(zk::Error::NoNode)) => Ok(Vec::new()),
+        (Ok(()), nodes) => nodes.map_err(|error| translate(op, error)),
+    }
 }
 
 /// Deletes a node, which may be gone already.

@@ -171,7 +171,7 @@ impl ZkServicesWatcher {
                 let in_root = self.root.len() + 1;
                 let names = self.services.keys();
                 self.watching
-                    .set(names.map(|name| in_root + name.as_str().len()).sum());
+                    .set(names.map(|name| in_root + node_name(name.as_str()).len()));
             }
             Told::RootChanged(event) => {
                 event?;

@@ -283,7 +283,7 @@ impl ZkWatcher {
         }
         let in_folder = self.folder.len() + 1;
         self.watching
-            .set(listed.keys().map(|node| in_folder + node.len()).sum());
+            .set(listed.keys().map(|node| in_folder + node.len()));
         for (node, before) in std::mem::replace(&mut self.nodes, listed) {
             if before == Node::Changed {
                 self.set.withdraw(&node);

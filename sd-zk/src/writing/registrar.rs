@@ -172,7 +172,7 @@ impl ZkRegistrar {
             let written = session
                 .answer(op, client.set_data(path, &data, version))
                 .await?;
-            written.map(|stat| stat.czxid)
+            written.map(|stat| Some(stat.czxid))
         } else {
             // It would go with an earlier session, which may take a while.
             let data = self.layout.encode(op, instance)?;
@@ -184,15 +184,17 @@ impl ZkRegistrar {
             let written = session.answer(op, writer.commit()).await?;
             let results = written.map_err(zk::Error::from);
             results.map(|results| {
-                let made = results.into_iter().find_map(|result| match result {
-                    zk::MultiWriteResult::Create { stat, .. } => Some(stat.czxid),
+                // Before 3.9, ZooKeeper does not tell it: the node is read again.
+                results.into_iter().find_map(|result| match result {
+                    zk::MultiWriteResult::Create { stat, .. } if !stat.is_invalid() => {
+                        Some(stat.czxid)
+                    }
                     _ => None,
-                });
-                made.unwrap_or_default()
+                })
             })
         };
         match done {
-            Ok(czxid) => Ok(Some(czxid)),
+            Ok(czxid) => Ok(czxid),
             Err(zk::Error::BadVersion | zk::Error::NoNode | zk::Error::NodeExists) => Ok(None),
             Err(error) => Err(translate(op, error)),
         }

@@ -25,6 +25,8 @@ const OP: &str = "zk: withdraw";
 const MOST: usize = 10_000;
 /// The pauses between attempts.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+/// The pause after an answer that a new connection does not change.
+const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 
 /// The withdrawals of one registrar. Each ends when the record is gone, when its session has ended, when the registry is closed or
 /// dropped, or when the record is registered again.
@@ -165,8 +167,10 @@ impl Withdrawer {
                 _ => {}
             }
             debug!(?record, error = %error.report(), "a withdrawal goes on");
+            let is_refused = matches!(error.kind(), ErrorKind::Denied | ErrorKind::Rejected);
             tell.send_replace(Some(Err(error)));
-            sleep(backoff.next_delay()).await;
+            let pause = backoff.next_delay();
+            sleep(if is_refused { REFUSED_PAUSE } else { pause }).await;
         }
     }
 
