@@ -72,10 +72,11 @@ async fn the_case_of_letters_makes_no_difference() {
     })
     .await;
     for transport in [Transport::Auto, Transport::Tcp] {
-        let registry = connect(server.config().with_transport(transport));
+        let patient = |config: DnsConfig| config.with_timeout(Duration::from_secs(5));
+        let registry = connect(patient(server.config()).with_transport(transport));
         let set = registry.list("greeter").await.unwrap();
         assert_eq!(set.instances()[0].endpoint().to_string(), "10.0.0.1:80");
-        let registry = connect(server.srv_config().with_transport(transport));
+        let registry = connect(patient(server.srv_config()).with_transport(transport));
         let set = registry.list("greeter").await.unwrap();
         assert_eq!(set.instances()[0].endpoint().to_string(), "10.0.0.1:81");
         assert_eq!(set.instances()[0].metadata()["target"], "pod.sd.test.");

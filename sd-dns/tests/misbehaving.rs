@@ -299,7 +299,7 @@ async fn a_name_that_is_told_to_be_gone_twice_with_an_error_between_is_gone() {
 
 #[tokio::test]
 async fn a_time_to_live_of_0_or_a_year_is_kept_within_the_bounds() {
-    let (min, max) = (Duration::from_millis(300), Duration::from_millis(900));
+    let (min, max) = (Duration::from_millis(300), Duration::from_secs(2));
     for (ttl, least) in [(0, min), (365 * 24 * 3600, max), (u32::MAX, min)] {
         let server = Scripted::start(move |asked| asked.records(ttl, &[address("10.0.0.1")])).await;
         // Over TCP no question is sent again, however busy the machine is.
@@ -320,7 +320,7 @@ async fn a_time_to_live_of_0_or_a_year_is_kept_within_the_bounds() {
         }
         let took = start.elapsed();
         assert!(
-            took >= 3 * least && took < 3 * max + 3 * least + BUSY,
+            took >= 3 * least && took < 4 * least + BUSY,
             "{ttl}: {took:?}"
         );
         assert_eq!(server.asked().len(), 4);

@@ -130,7 +130,8 @@ async fn a_resolver_that_fails_in_any_way_is_answered_by_the_next() {
             let first = Scripted::start(fails).await;
             let both = [&first, &well].map(|one| one.address.to_string());
             let config = well.config().with_resolvers(both);
-            let registry = connect(config.with_transport(transport));
+            let patient = config.with_timeout(Duration::from_secs(2));
+            let registry = connect(patient.with_transport(transport));
             let set = registry.list("greeter").await.unwrap();
             assert_eq!(set.instances()[0].endpoint().to_string(), "10.0.0.1:80");
             assert!(!first.asked().is_empty());

@@ -121,6 +121,8 @@ const HEADER: usize = 12;
 const COUNTS: std::ops::Range<usize> = 4..HEADER;
 /// Where the last bits of the flags are: the response code.
 const CODE: usize = 3;
+/// Codes that are no errors. That a name does not exist must say of which name.
+const NO_ERRORS: [u8; 2] = [0, 3];
 /// Type and class, after the name in a question.
 const TYPE_AND_CLASS: usize = 4;
 
@@ -128,7 +130,7 @@ const TYPE_AND_CLASS: usize = 4;
 /// understand what it was asked (RFC 6891, section 7); the client crate takes it for the answer to another question, and waits on.
 pub(crate) fn with_question(answer: &mut [u8], length: usize, asked: &[u8]) -> Option<usize> {
     let header = answer.get(..length).filter(|_| length == HEADER)?;
-    let is_error = header.get(CODE)? & 0x0f != 0;
+    let is_error = !NO_ERRORS.contains(&(header.get(CODE)? & 0x0f));
     if !is_error || header.get(COUNTS)?.iter().any(|byte| *byte != 0) {
         return None;
     }
@@ -189,9 +191,11 @@ mod tests {
         let error = [1, 2, 0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0];
         let mut no_error = error;
         no_error[3] = 0x80;
+        let mut no_name = error;
+        no_name[3] = 0x83;
         let mut with_record = error;
         with_record[7] = 1;
-        for header in [no_error, with_record] {
+        for header in [no_error, no_name, with_record] {
             let mut answer = [0; 512];
             answer[..HEADER].copy_from_slice(&header);
             assert_eq!(with_question(&mut answer, HEADER, &asked), None);

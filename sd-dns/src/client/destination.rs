@@ -81,6 +81,12 @@ impl Destination {
                     return Ok(step);
                 }
                 Err(failure) => {
+                    if failure.kind == ErrorKind::Timeout {
+                        // The next question does not wait for it again.
+                        let next = (index + 1) % self.resolvers.len();
+                        let (order, first) = (Ordering::Relaxed, &self.first);
+                        let _ = first.compare_exchange(index, next, order, order);
+                    }
                     let (resolver, name) = (resolver.address(), name.to_ascii());
                     let shown = Printable(&failure.why);
                     debug!(%resolver, name, %wanted, why = %shown, "no answer");

@@ -50,7 +50,7 @@ impl From<NetError> for Failure {
             NetError::Io(error) => Self::new(ErrorKind::Unavailable, error.to_string()),
             NetError::Busy => Self::new(
                 ErrorKind::Unavailable,
-                "too many questions are already waiting for its answers",
+                "it has ended the connection, or too many questions are already waiting for its answers",
             ),
             NetError::Proto(error) => Self::new(
                 ErrorKind::InvalidData,

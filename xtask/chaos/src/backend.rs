@@ -53,7 +53,7 @@ impl Backend {
         }
     }
 
-    /// What its servers answer to any client, whatever their state.
+    /// What its servers answer to any client while they serve.
     pub(crate) fn question(self) -> Question {
         match self {
             Self::Etcd => Question::Http("/version"),

@@ -8,15 +8,16 @@ use server_programs::ZooKeeperSession;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::Result;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// Connections tried before a fault: a server that has just been thawed or restarted may not get to the first.
-const TRIES: usize = 3;
+/// How long connections are tried before a fault: a server that has just been thawed or restarted may not get to the first.
+const TRIED_FOR: Duration = Duration::from_secs(30);
+const TRY_EVERY: Duration = Duration::from_millis(50);
 
-/// Asks for something small that any state of the server has.
+/// Asks for something small that a server has which serves.
 #[derive(Debug)]
 pub(crate) struct Witness {
     connection: TcpStream,
@@ -50,12 +51,19 @@ impl Witness {
             Question::Http(path) => Self::over_http(address, path).await,
             Question::ZooKeeper => Self::in_session(address).await,
         };
-        for _ in 0..TRIES {
-            if let Ok(answered) = timeout(ANSWER_WITHIN, ask()).await {
-                return answered;
+        let give_up_at = Instant::now() + TRIED_FOR;
+        loop {
+            let failed = match timeout(ANSWER_WITHIN, ask()).await {
+                Ok(Ok(answered)) => return Ok(answered),
+                // A member of ZooKeeper that follows no leader yet hangs up.
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer".to_owned(),
+            };
+            if Instant::now() >= give_up_at {
+                return Err(format!("{failed} through {address} before the fault").into());
             }
+            sleep(TRY_EVERY).await;
         }
-        Err(format!("no answer through {address} before the fault").into())
     }
 
     async fn over_http(address: SocketAddr, path: &str) -> Result<Self> {

@@ -181,8 +181,8 @@ const METHOD: &str = "\
 **Resign to the next leader.** Two candidates with connections of their own take turns: one leads, the other one joins and
 waits 300 ms; then the clock runs from the call of resign to the moment at which the other one's campaign returns. The Go
 client's `concurrency.Election` does the same in a process of its own, on its own clock, and takes turns with ours. Both need
-two requests one after the other: a write that deletes the leader's key, and a linearizable read by which the next one makes
-sure. The same requests are also timed alone, through etcd-client. What the leaver does afterwards, ending its lease, is not
+a write that deletes the leader's key. The Go client's next candidate then makes sure by a linearizable read; ours leads on the
+event of its watch. Both requests are also timed alone, through etcd-client. What the leaver does afterwards, ending its lease, is not
 waited for. A server serves watches that begin in its past only every 100 ms: a candidate with such a watch learns late of a
 leader that resigns right after the candidate has joined. The last two rows show that, with a wait of 30 ms.
 ";

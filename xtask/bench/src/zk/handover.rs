@@ -35,6 +35,8 @@ pub(super) fn measure(effort: Effort, runtime: &Runtime, server: &Server) -> Res
             runtime.block_on(contender.hand_over(waits))
         })
     };
+    // Java is slow until it has compiled what runs often. These figures are thrown away.
+    run(JUST_JOINED, samples)?;
     let just_joined = run(JUST_JOINED, samples / 5)?;
     let settled = run(SETTLED, samples)?;
 

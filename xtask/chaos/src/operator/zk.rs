@@ -1,5 +1,6 @@
 //! What an operator does at ZooKeeper.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -106,7 +107,15 @@ impl Operator for ZkOperator {
         let (server, session) = (self.server, entry.lease.parse()?);
         let expired = spawn_blocking(move || ZooKeeperSession::expire(server, session)).await?;
         match expired {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            // The last two: it follows no leader yet.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::NotFound | ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset
+                ) =>
+            {
+                return Ok(false);
+            }
             expired => expired?,
         }
         match self.find(&entry.key).await? {
