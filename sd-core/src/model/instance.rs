@@ -290,8 +290,12 @@ impl Instance {
     /// Whether the id was [made](Self::new) of the address and the random incarnation, so that no other run has it.
     pub fn id_holds_incarnation(&self) -> bool {
         // The id holds only the high half. Derived numbers that count up leave that half unchanged.
-        self.incarnation.0 >> 32 != 0
-            && self.id.as_str() == id_of_run(&self.endpoint, self.incarnation)
+        let run = self.incarnation.0 >> 32;
+        let id = self.id.as_str();
+        // Compared first, since this is asked of each record of a set, and costs nothing.
+        let digits = id.len().checked_sub(Self::RUN_DIGITS);
+        let digits = digits.and_then(|at| u64::from_str_radix(id.get(at..)?, 16).ok());
+        run != 0 && digits == Some(run) && id == id_of_run(&self.endpoint, self.incarnation)
     }
 
     /// The identity of the instance's record at the server.
