@@ -5,16 +5,13 @@
 
 mod common;
 
-use std::io;
-use std::sync::{Arc, Mutex};
-
+use common::log::Log;
 use common::{TTL, config_at, instance, prefix};
 use sd_core::ErrorKind;
 use sd_testing::ServerProcess;
 use sd_zk::{Access, AuthScheme, ZkConfig};
 use server_programs::{LocalServer, ZooKeeper};
 use tokio::time::Instant;
-use tracing_subscriber::fmt::MakeWriter;
 
 const ALICE: (&str, &str) = ("alice", "hunter2-alice");
 const BOB: (&str, &str) = ("bob", "hunter2-bob");
@@ -80,39 +77,10 @@ async fn who_does_not_log_in_well_is_refused_at_once_and_told_what_to_look_at() 
     }
 }
 
-/// Everything that is logged, down to the last detail.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
-
 #[tokio::test]
 #[ignore = "needs zk: cargo xtask test --backend zk"]
 async fn no_password_is_in_any_log_error_or_debug_output() {
-    let log = Log::default();
-    let logging = tracing_subscriber::fmt()
-        .with_writer(log.clone())
-        .with_max_level(tracing::Level::TRACE)
-        .finish();
-    // For every thread: which events are wanted is decided once, on whichever thread comes to one first.
-    tracing::subscriber::set_global_default(logging).unwrap();
+    let log = Log::of_the_process();
     let (server, prefix) = (server().await, prefix());
     let mut shown = Vec::new();
     for password in [ALICE.1, "hunter2-wrong"] {
@@ -124,7 +92,7 @@ async fn no_password_is_in_any_log_error_or_debug_output() {
         let checked = registry.check().await;
         shown.push(format!("{checked:?} {registry:?} {:?}", registry.dump()));
     }
-    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let logged = log.text();
     assert!(logged.contains("zookeeper session made"), "{logged}");
     shown.push(logged);
     assert!(!shown.concat().contains("hunter2"), "{shown:?}");

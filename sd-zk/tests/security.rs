@@ -4,13 +4,14 @@
 
 mod common;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
-use std::{fs, io};
 
 use common::election::{Booth, leads, ticket};
+use common::log::Log;
 use common::{
     LONG, close, config_at, event, eventually, instance, is_live_with, own_server, own_server_with,
     prefix, until,
@@ -25,7 +26,6 @@ use sd_zk::{Access, ZkBackend, ZkConfig};
 use server_programs::{LocalServer, ZooKeeper};
 use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
-use tracing_subscriber::fmt::MakeWriter;
 use zookeeper_client as zk;
 
 /// So that no attempt holds a test up, and a busy machine answers in time.
@@ -240,49 +240,6 @@ async fn a_candidate_without_the_rights_is_refused_and_neither_takes_part_nor_di
     entry.confirm().await.unwrap();
     assert_eq!(leads(&*entry).await, token);
     elector.leave(&a).await.unwrap();
-}
-
-/// Everything that is logged in this process, down to the last detail.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    /// The one log of the process, since which events are wanted is decided once.
-    fn of_the_process() -> &'static Self {
-        static LOG: OnceLock<Log> = OnceLock::new();
-        LOG.get_or_init(|| {
-            let log = Self::default();
-            let logging = tracing_subscriber::fmt()
-                .with_writer(log.clone())
-                .with_max_level(tracing::Level::TRACE)
-                .finish();
-            tracing::subscriber::set_global_default(logging).unwrap();
-            log
-        })
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@
 
 pub(crate) mod election;
 pub(crate) mod faults;
+pub(crate) mod log;
 
 use std::time::Duration;
 
