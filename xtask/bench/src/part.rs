@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::plot::{Chart, Group, PlotBar, Scale};
 use crate::report::{Bar, Section, Table};
-use crate::stats::{Latency, Spread, as_millis};
+use crate::stats::{Latency, Ratio, Spread, as_millis};
 
 /// One part of a section.
 pub(crate) struct Part {
@@ -74,6 +74,40 @@ pub(crate) fn group_of<'a>(
     Group {
         label: label.to_owned(),
         bars: bars.collect(),
+    }
+}
+
+/// From register to seen: ours first, then a `raw` client that sends the same requests.
+pub(crate) fn register_to_seen(
+    method: &str,
+    names: [&str; 2],
+    raw: &str,
+    figures: &[Vec<Duration>],
+) -> Part {
+    const LIMIT: f64 = 1.1;
+    let rows = || names.into_iter().zip(figures.iter().map(Vec::as_slice));
+    let ratio = Ratio::of(&figures[0], &figures[1], Duration::as_secs_f64);
+    let medians = spread(&figures[0]).median / spread(&figures[1]).median;
+    let text = format!(
+        "{method}\n{} samples of each, from the call to the moment at which the reader has the instance:\n\n{}\nRatio of \
+         the medians: {medians:.2}. Median of the paired ratios: {:.2} (quartiles {:.2}–{:.2}), below 1 in {} of {}.\n",
+        figures[0].len(),
+        table_of(rows()),
+        ratio.median(),
+        ratio.spread.quarter,
+        ratio.spread.three_quarters,
+        ratio.less,
+        ratio.rounds
+    );
+    Part {
+        text,
+        bars: vec![Bar::at_most(
+            format!("register → seen by a watcher, beside {raw}, ratio of medians"),
+            medians,
+            LIMIT,
+            |ratio| format!("{ratio:.2}×"),
+        )],
+        groups: vec![group_of("register → seen", rows())],
     }
 }
 

@@ -9,13 +9,10 @@ use super::agent::{Agent, Listed};
 use super::{PATIENCE, connect};
 use crate::harness::interleave;
 use crate::ours::Registering;
-use crate::part::{Part, group_of, spread, table_of};
-use crate::report::Bar;
+use crate::part::{Part, register_to_seen};
 use crate::source::PAUSE;
-use crate::stats::Ratio;
 use crate::{Effort, Error, Result};
 
-const LIMIT: f64 = 1.1;
 const NAMES: [&str; 2] = ["sd-consul", "raw reqwest"];
 
 pub(super) fn measure(effort: Effort, runtime: &Runtime, address: &str) -> Result<Part> {
@@ -42,30 +39,12 @@ pub(super) fn measure(effort: Effort, runtime: &Runtime, address: &str) -> Resul
             timeout(PATIENCE, sample).await?
         })
     })?;
-    let rows = || NAMES.into_iter().zip(figures.iter().map(Vec::as_slice));
-    let (ours, raw) = (&figures[0], &figures[1]);
-    let ratio = Ratio::of(ours, raw, Duration::as_secs_f64);
-    let medians = spread(ours).median / spread(raw).median;
-    let text = format!(
-        "{METHOD}\n{samples} samples of each, from the call to the moment at which the reader has the instance:\n\n{}\nRatio of \
-         the medians: {medians:.2}. Median of the paired ratios: {:.2} (quartiles {:.2}–{:.2}), below 1 in {} of {}.\n",
-        table_of(rows()),
-        ratio.median(),
-        ratio.spread.quarter,
-        ratio.spread.three_quarters,
-        ratio.less,
-        ratio.rounds
-    );
-    Ok(Part {
-        text,
-        bars: vec![Bar::at_most(
-            "register → seen by a watcher, beside a raw HTTP client, ratio of medians",
-            medians,
-            LIMIT,
-            |ratio| format!("{ratio:.2}×"),
-        )],
-        groups: vec![group_of("register → seen", rows())],
-    })
+    Ok(register_to_seen(
+        METHOD,
+        NAMES,
+        "a raw HTTP client",
+        &figures,
+    ))
 }
 
 enum Contender {
