@@ -2,6 +2,7 @@
 
 mod backend_of;
 mod borrowed;
+mod changes;
 mod close_signal;
 mod file_thread;
 pub mod gokit;
@@ -20,6 +21,7 @@ mod without_input;
 
 pub use crate::backend_of::backend_of;
 pub use crate::borrowed::Borrowed;
+pub use crate::changes::Changes;
 pub use crate::close_signal::CloseSignal;
 pub use crate::file_thread::FileThread;
 pub use crate::hint::{hint_in, hinted, is_other_server, other_server, with_hint};

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::feed::config::{Coalescing, SubscriptionConfig};
 use crate::feed::mass_loss::Holder;
 use crate::instrument;
-use crate::model::newest_run::without_older_runs;
+use crate::model::newest_run::NewestRuns;
 use crate::model::snapshot::{Revision, Snapshot};
 use crate::model::state::{State, Status};
 use crate::printable::Printable;
@@ -31,6 +31,7 @@ pub(crate) struct Publisher {
     clock: Arc<dyn Clock>,
     coalescing: Coalescing,
     metered: bool,
+    newest_runs: NewestRuns,
     holder: Holder,
     last_change: Option<Instant>,
     pending: Option<Pending>,
@@ -49,6 +50,7 @@ impl Publisher {
             clock,
             coalescing: config.coalescing,
             metered: config.metered,
+            newest_runs: NewestRuns::default(),
             holder: Holder::new(config.mass_loss_hold),
             last_change: None,
             pending: None,
@@ -74,7 +76,7 @@ impl Publisher {
             debug!(%key, %reason, "entry skipped");
         }
         let now = Instant::now();
-        let current = without_older_runs(listed.clone());
+        let current = self.newest_runs.of(listed.clone());
         if current.len() < listed.len() {
             debug!(
                 older_runs = listed.len() - current.len(),

@@ -19,9 +19,45 @@ type Claim<'a> = (bool, Made, &'a str);
 /// one that is not, and then the one whose record was made last. Ids that users chose are not touched, and neither are Unix
 /// sockets and records of which the source does not say when they were made.
 pub(crate) fn without_older_runs(set: Snapshot) -> Snapshot {
-    if !set.is_ordered() || !may_share_an_address(&set) {
-        return set;
+    NewestRuns::default().of(set)
+}
+
+/// Takes the older runs out of the sets of one feed, one after the other. Of a set that is like the one before but for one place, only that
+/// place is looked at: to read each of thousands of instances takes longer than all else.
+#[derive(Debug, Default)]
+pub(crate) struct NewestRuns {
+    /// The last set, if no two runs in it may share an address.
+    apart: Option<Snapshot>,
+}
+
+impl NewestRuns {
+    /// The set [`without_older_runs`].
+    pub(crate) fn of(&mut self, set: Snapshot) -> Snapshot {
+        let before = self.apart.take();
+        if !set.is_ordered() {
+            return set;
+        }
+        let before = before.as_ref().map_or(&[][..], Snapshot::instances);
+        if may_share_an_address(differing(before, set.instances())) {
+            return with_best_runs(set);
+        }
+        self.apart = Some(set.clone());
+        set
     }
+}
+
+/// The part of `now` outside of which neighbours are neighbours in `before`, too.
+fn differing<'a>(before: &[Arc<Instance>], now: &'a [Arc<Instance>]) -> &'a [Arc<Instance>] {
+    let same = |(one, other): &(&Arc<Instance>, &Arc<Instance>)| Arc::ptr_eq(one, other);
+    let ahead = before.iter().zip(now).take_while(same).count();
+    let behind = before.iter().rev().zip(now.iter().rev());
+    let behind = behind.take_while(same).count();
+    // With the nearest that are the same on both sides.
+    let (start, end) = (ahead.saturating_sub(1), now.len() - behind + 1);
+    now.get(start..end.min(now.len())).unwrap_or_default()
+}
+
+fn with_best_runs(set: Snapshot) -> Snapshot {
     let mut newest: HashMap<&Endpoint, Claim<'_>> = HashMap::new();
     for (instance, made) in set.records() {
         let Some(claim) = claim(instance, made) else {
@@ -90,9 +126,9 @@ fn claim(instance: &Instance, made: Option<Made>) -> Option<Claim<'_>> {
 
 /// Whether it is worth looking closer, in a set where hardly any two ever share an address. An id that was made of an address is
 /// followed, in a sorted set, by one that begins with the same address if there is another.
-fn may_share_an_address(set: &Snapshot) -> bool {
-    set.instances().windows(2).any(|pair| match pair {
-        [one, next] => next.id().as_str().starts_with(stem(one)),
+fn may_share_an_address(sorted: &[Arc<Instance>]) -> bool {
+    sorted.windows(2).any(|pair| match pair {
+        [one, next] => next.id().as_str().starts_with(stem(one)) && one.id_holds_incarnation(),
         _ => false,
     })
 }
@@ -154,6 +190,57 @@ mod tests {
                 prop_assert_eq!(beside.get(run.id()), within.get(run.id()));
             }
         }
+    }
+
+    proptest! {
+        #[test]
+        fn of_sets_that_follow_one_another_the_same_runs_are_left_as_of_each_alone(
+            first in records(),
+            changes in proptest::collection::vec(records(), 1..6),
+        ) {
+            let mut newest_runs = NewestRuns::default();
+            let mut current = set(first);
+            newest_runs.of(current.clone());
+            for changes in changes {
+                // Each is gone if it is there, or else comes.
+                let changes = changes.into_iter().take(3).map(|(run, made)| {
+                    let comes = current.get(run.id()).is_none();
+                    (run.id().clone(), comes.then(|| (Arc::new(run), made)))
+                });
+                let changes = changes.collect();
+                current = current.with_changes(changes);
+                let left = newest_runs.of(current.clone());
+                let alone = without_older_runs(current.clone());
+                prop_assert_eq!(left.instances(), alone.instances());
+            }
+        }
+    }
+
+    #[test]
+    fn ids_that_only_begin_alike_are_looked_at_once() {
+        let chosen = (1..10).map(|n| {
+            let id = InstanceId::new(format!("instance-{n:06}")).unwrap();
+            (run(&format!("h:{n}"), n).with_id(id), 1)
+        });
+        let mut newest_runs = NewestRuns::default();
+        assert_eq!(newest_runs.of(set(chosen)).len(), 9);
+        assert!(newest_runs.apart.is_some());
+    }
+
+    #[test]
+    fn of_a_set_with_one_change_only_its_neighbours_are_looked_at() {
+        let many = set((0..1000).map(|host| (run(&format!("host-{host:03}:1"), 1), 1)));
+        let all = many.instances();
+        assert_eq!(differing(all, all).len(), 0);
+        assert_eq!(differing(&[], all).len(), 1000);
+        let mut changed = all.to_vec();
+        changed[500] = Arc::new(changed[500].as_ref().clone().with_weight(2));
+        assert_eq!(differing(all, &changed), &changed[499..=501]);
+        changed.remove(500);
+        assert_eq!(differing(all, &changed), &changed[499..=500]);
+        assert_eq!(differing(&changed, all), &all[499..=501]);
+        assert_eq!(differing(all, &all[1..]), &all[1..2]);
+        assert_eq!(differing(all, &all[..1]), &all[..1]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The full set of a service's instances, at one position of its change feed.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -161,7 +162,11 @@ impl Snapshot {
             records.sort_by(|(a, _), (b, _)| a.id().cmp(b.id()));
             records.dedup_by(|(later, _), (first, _)| later.id() == first.id());
         }
-        let (instances, mut made): (Vec<_>, Vec<_>) = records.into_iter().unzip();
+        self.with_sorted(records.into_iter().unzip())
+    }
+
+    /// Replaces the instances by these, which are sorted by id, each of them once.
+    fn with_sorted(self, (instances, mut made): (Vec<Arc<Instance>>, Vec<Option<Made>>)) -> Self {
         if made.iter().all(Option::is_none) {
             made.clear();
         }
@@ -229,6 +234,30 @@ impl Snapshot {
         );
         let sorted = Arc::clone(&new.0.instances);
         self.edit(|parts| parts.instances = sorted)
+    }
+
+    /// Replaces or adds the records with these ids, each of which tells when it was made as in [`ordered`](Self::ordered), and removes
+    /// the records with those ids that have none. Position, service and skipped entries stay. For a source that knows what has changed:
+    /// the other instances are shared, and none of them is read.
+    #[must_use]
+    pub fn with_changes(self, changes: BTreeMap<InstanceId, Option<(Arc<Instance>, u64)>>) -> Self {
+        let most = self.len() + changes.len();
+        let mut sorted = (Vec::with_capacity(most), Vec::with_capacity(most));
+        let kept = |(instance, made): (&Arc<Instance>, _)| (Arc::clone(instance), made);
+        let mut rest = self.records();
+        let mut passed = 0;
+        for (id, record) in changes {
+            let (at, replaced) = match self.place_of(&id) {
+                Ok(at) => (at, 1),
+                Err(at) => (at, 0),
+            };
+            sorted.extend(rest.by_ref().take(at - passed).map(kept));
+            sorted.extend(record.map(|(instance, made)| (instance, Some(Made::At(made)))));
+            rest.by_ref().take(replaced).for_each(drop);
+            passed = at + replaced;
+        }
+        sorted.extend(rest.map(kept));
+        self.with_sorted(sorted)
     }
 
     /// Adds records to those that are listed.
@@ -325,10 +354,13 @@ impl Snapshot {
     }
 
     fn index_of(&self, id: &InstanceId) -> Option<usize> {
+        self.place_of(id).ok()
+    }
+
+    /// Where the instance with this id is, or would be.
+    fn place_of(&self, id: &InstanceId) -> Result<usize, usize> {
         let instances = &self.0.instances;
-        instances
-            .binary_search_by(|instance| instance.id().cmp(id))
-            .ok()
+        instances.binary_search_by(|instance| instance.id().cmp(id))
     }
 
     /// The place of an instance's record in the order in which the source's records were made: a larger one was made later.
@@ -395,6 +427,8 @@ impl fmt::Debug for Snapshot {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn instance(id: &str, port: u16) -> Arc<Instance> {
@@ -435,6 +469,61 @@ mod tests {
         let all = snapshot.clone().with_skipped_count(10_000);
         assert_eq!((all.skipped().len(), all.skipped_count()), (100, 10_000));
         assert!(!all.is_same_set(&snapshot));
+    }
+
+    fn ordered(records: Vec<(Arc<Instance>, u64)>) -> Snapshot {
+        let service = ServiceName::new("s").unwrap();
+        Snapshot::ordered(service, Revision::new("d", 1), Moment::ZERO, records)
+    }
+
+    #[test]
+    fn what_has_not_changed_is_shared_and_keeps_its_place_in_the_order_of_records() {
+        let [a, b, c] = [("a", 1), ("b", 2), ("c", 3)].map(|(id, port)| instance(id, port));
+        let set = ordered(vec![(Arc::clone(&a), 7), (b, 8), (Arc::clone(&c), 9)]);
+        let id = |id: &str| InstanceId::new(id).unwrap();
+        let new = instance("bb", 4);
+        let changes = [(id("b"), None), (id("bb"), Some((Arc::clone(&new), 5)))];
+        let set = set.with_changes(changes.into());
+        let same = |(one, other): (&Arc<Instance>, &Arc<Instance>)| Arc::ptr_eq(one, other);
+        assert!(set.instances().iter().zip(&[a, new, c]).all(same));
+        assert_eq!(
+            ["a", "b", "bb", "c"].map(|one| set.run_order(&id(one))),
+            [Some(7), None, Some(5), Some(9)]
+        );
+        // The source of these does not say when they were made.
+        let set = ordered(Vec::new()).with_instances(vec![instance("a", 1)]);
+        let set = set.with_changes([(id("b"), Some((instance("b", 2), 1)))].into());
+        assert_eq!((set.len(), set.run_order(&id("a"))), (2, None));
+        assert_eq!(set.run_order(&id("b")), Some(1));
+    }
+
+    fn records() -> impl Strategy<Value = BTreeMap<String, Option<(u16, u64)>>> {
+        let record = prop::option::of((1..4u16, 0..9u64));
+        prop::collection::btree_map("[a-e]{1,2}", record, 0..12)
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_with_changes_is_that_of_all_records_as_they_are_now(
+            before in records(),
+            changes in records(),
+        ) {
+            let instances = |records: &BTreeMap<String, Option<(u16, u64)>>| {
+                let records = records.iter();
+                let records = records.map(|(id, record)| {
+                    let record = record.map(|(port, made)| (instance(id, port), made));
+                    (InstanceId::new(id).unwrap(), record)
+                });
+                records.collect::<BTreeMap<_, _>>()
+            };
+            let mut all = instances(&before);
+            let set = ordered(all.values().flatten().cloned().collect());
+            let changes = instances(&changes);
+            all.extend(changes.clone());
+            let expected = ordered(all.values().flatten().cloned().collect());
+            let set = set.with_changes(changes);
+            prop_assert!(set.records().eq(expected.records()));
+        }
     }
 
     #[test]

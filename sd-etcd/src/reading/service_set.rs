@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sd_backend::Record;
+use sd_backend::{Changes, Record};
 use sd_core::clock::Moment;
 use sd_core::{Instance, InstanceId, Revision, ServiceName, Skipped, Snapshot};
 
@@ -30,6 +30,8 @@ pub(crate) struct ServiceSet {
     /// Withdrawn on purpose since the last snapshot.
     withdrawn: Vec<InstanceId>,
     changed: bool,
+    /// Among those that are shown, since the last snapshot.
+    changes: Changes,
 }
 
 /// An instance in service.
@@ -47,6 +49,11 @@ impl Listed {
             Some(said) => Arc::new(self.instance.as_ref().clone().with_override(said)),
         }
     }
+
+    /// The place of the record in the order in which records were made.
+    fn made(&self) -> u64 {
+        self.create_revision.max(0).cast_unsigned()
+    }
 }
 
 impl ServiceSet {
@@ -60,6 +67,7 @@ impl ServiceSet {
             skipped: Unread::default(),
             withdrawn: Vec::new(),
             changed: false,
+            changes: Changes::default(),
         }
     }
 
@@ -71,6 +79,7 @@ impl ServiceSet {
         self.skipped.absorb(part.skipped);
         self.withdrawn.append(&mut part.withdrawn);
         self.changed |= part.changed;
+        self.changes = Changes::default();
     }
 
     /// Takes a record as it is now. Instances equal to one of `known` share its memory.
@@ -113,6 +122,7 @@ impl ServiceSet {
     /// Takes all instances, which one key holds.
     fn put_all(&mut self, key: &[u8], value: &[u8], origin: Origin, known: Option<&Snapshot>) {
         self.skipped = Unread::default();
+        self.changes = Changes::default();
         let nodes = apisix::decode(&self.service, value, origin.run());
         let nodes = nodes.unwrap_or_else(|reason| {
             self.skip(key, None, &reason);
@@ -146,7 +156,10 @@ impl ServiceSet {
     }
 
     fn remove(&mut self, place: Place<'_>) {
-        self.changed |= self.folder(place).remove(place.suffix).is_some();
+        if let Some(listed) = self.folder(place).remove(place.suffix) {
+            self.changes.remove(&listed.instance);
+            self.changed = true;
+        }
     }
 
     /// Takes what an operator says of the record whose key ends with `record`.
@@ -156,7 +169,9 @@ impl ServiceSet {
                 self.remove(place);
                 self.changed |= self.skipped.remove(&text(key));
                 let before = self.overrides.insert(record.into(), overriding);
-                self.changed |= before != Some(overriding);
+                if before != Some(overriding) {
+                    self.note_override(record);
+                }
             }
             Err(reason) => {
                 self.forget_override(record);
@@ -166,7 +181,18 @@ impl ServiceSet {
     }
 
     fn forget_override(&mut self, record: &str) {
-        self.changed |= self.overrides.remove(record).is_some();
+        if self.overrides.remove(record).is_some() {
+            self.note_override(record);
+        }
+    }
+
+    /// Notes that something else is said of a record than before.
+    fn note_override(&mut self, record: &str) {
+        self.changed = true;
+        if let Some(listed) = self.ours.get(record) {
+            self.changes
+                .put(listed.shown(self.overrides.get(record)), listed.made());
+        }
     }
 
     fn insert(
@@ -182,10 +208,13 @@ impl ServiceSet {
         }) {
             return;
         }
+        self.remove(place);
         let listed = Listed {
             instance: Snapshot::share(known, instance),
             create_revision,
         };
+        let overriding = self.overrides.get(place.suffix).filter(|_| place.is_ours);
+        self.changes.put(listed.shown(overriding), listed.made());
         self.folder(place).insert(place.suffix.into(), listed);
         self.changed = true;
     }
@@ -203,6 +232,7 @@ impl ServiceSet {
             self.changed |= !self.ours.is_empty() || self.skipped.count() > 0;
             self.ours.clear();
             self.skipped = Unread::default();
+            self.changes = Changes::default();
             return;
         }
         self.changed |= self.skipped.remove(&text(key));
@@ -222,21 +252,20 @@ impl ServiceSet {
     /// The set as of `position`.
     pub(crate) fn snapshot(&mut self, position: Position, as_of: Moment) -> Snapshot {
         self.changed = false;
-        // Of two with one id the last one is listed.
-        let plain = self.plain.values().map(|listed| (listed, None));
-        let ours = self.ours.iter();
-        let ours = ours.map(|(suffix, listed)| (listed, self.overrides.get(suffix)));
-        let records: Vec<_> = plain
-            .chain(ours)
-            .map(|(listed, overriding)| {
-                let made = listed.create_revision.max(0).cast_unsigned();
-                (listed.shown(overriding), made)
-            })
-            .collect();
-        let count = records.len();
+        let at = (revision(position), as_of);
+        let count = self.plain.len() + self.ours.len();
+        let (plain, ours, overrides) = (&self.plain, &self.ours, &self.overrides);
+        let read_all = || {
+            // Of two with one id the last one is listed.
+            let plain = plain.values().map(|listed| (listed, None));
+            let ours = ours.iter();
+            let ours = ours.map(|(suffix, listed)| (listed, overrides.get(suffix)));
+            let all = plain.chain(ours);
+            all.map(|(listed, overriding)| (listed.shown(overriding), listed.made()))
+                .collect()
+        };
+        let set = self.changes.next_set(&self.service, at, count, read_all);
         let (mut skipped, mut skipped_count) = (self.skipped.named(), self.skipped.count());
-        let at = revision(position);
-        let set = Snapshot::ordered(self.service.clone(), at, as_of, records);
         if set.len() < count {
             let mut outdone = self.outdone(&set);
             let before = skipped.len();
@@ -281,7 +310,8 @@ fn text(key: &[u8]) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use sd_core::Override;
+    use proptest::prelude::*;
+    use sd_core::{Incarnation, Override};
 
     use super::*;
     use crate::codec::Layout;
@@ -537,5 +567,74 @@ mod tests {
         let left = taken(&mut set);
         assert_eq!(left.instances()[0].endpoint().port(), Some(2));
         assert_eq!(left.skipped(), []);
+    }
+
+    /// Of a key: what is stored there, or nothing; and whether a set is taken then.
+    fn steps() -> impl Strategy<Value = Vec<(String, Option<Vec<u8>>, bool)>> {
+        let instance = |id: &str, port: u16| {
+            let id = InstanceId::new(id).unwrap();
+            let instance = Instance::new("a/b", format!("h:{port}")).unwrap();
+            let instance = instance
+                .with_id(id)
+                .with_incarnation(Incarnation::from_u64(1));
+            serde_json::to_vec(&instance).unwrap()
+        };
+        let overriding = |said| {
+            let (incarnation, created) = (Incarnation::from_u64(1), 1);
+            let stored = StoredOverride {
+                said,
+                incarnation,
+                created,
+            };
+            overrides::encode(&stored).unwrap()
+        };
+        let entry = (0..3u8, "[xyz]", 1..3u16).prop_map(move |(kind, id, port)| match kind {
+            // One of our ids under any of our keys.
+            0 => (
+                format!("/p/a%2Fb/{}", ["x", "y"][usize::from(port - 1)]),
+                instance(&id, port),
+            ),
+            1 => (format!("/p/a/b/{id}"), format!("h:{port}").into_bytes()),
+            _ if port == 1 => (
+                format!("/p/a%2Fb//override/{id}"),
+                overriding(Override::Draining),
+            ),
+            _ => (
+                format!("/p/a%2Fb//override/{id}"),
+                overriding(Override::Unready),
+            ),
+        });
+        let step = (entry, prop::bool::weighted(0.7), any::<bool>());
+        let step =
+            step.prop_map(|((key, value), is_put, takes)| (key, is_put.then_some(value), takes));
+        prop::collection::vec(step, 0..40)
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_changes_the_set_is_what_is_stored(steps in steps()) {
+            let mut followed = of("a/b");
+            let mut stored = BTreeMap::new();
+            for (key, value, takes) in steps {
+                match value {
+                    Some(value) => {
+                        put(&mut followed, key.as_bytes(), &value, None);
+                        stored.insert(key, value);
+                    }
+                    None => {
+                        followed.delete(key.as_bytes());
+                        stored.remove(&key);
+                    }
+                }
+                if takes {
+                    let mut read = of("a/b");
+                    for (key, value) in &stored {
+                        put(&mut read, key.as_bytes(), value, None);
+                    }
+                    let (seen, expected) = (taken(&mut followed), taken(&mut read));
+                    prop_assert!(seen.is_same_set(&expected), "{seen:?} {expected:?}");
+                }
+            }
+        }
     }
 }

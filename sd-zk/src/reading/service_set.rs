@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use sd_backend::Record;
+use sd_backend::{Changes, Record};
 use sd_core::clock::Moment;
 use sd_core::{
     Error, ErrorKind, Instance, InstanceId, Result, Revision, ServiceName, Skipped, Snapshot, brief,
@@ -29,6 +29,8 @@ pub(crate) struct ServiceSet {
     /// The last change that is known of here.
     zxid: i64,
     changed: bool,
+    /// Among those that are listed, since the last snapshot.
+    changes: Changes,
 }
 
 /// An instance in service.
@@ -49,6 +51,7 @@ impl ServiceSet {
             withdrawn: Vec::new(),
             zxid: 0,
             changed: false,
+            changes: Changes::default(),
         }
     }
 
@@ -77,13 +80,22 @@ impl ServiceSet {
         if before.is_some_and(|before| *before.instance == instance && before.czxid == czxid) {
             return;
         }
+        self.unlist(node);
         let instance = Snapshot::share(known, instance);
+        self.changes.put(Arc::clone(&instance), made(czxid));
         self.listed.insert(node.into(), Listed { instance, czxid });
         self.changed = true;
     }
 
+    fn unlist(&mut self, node: &str) {
+        if let Some(listed) = self.listed.remove(node) {
+            self.changes.remove(&listed.instance);
+            self.changed = true;
+        }
+    }
+
     fn skip(&mut self, node: &str, reason: impl AsRef<str>) {
-        self.changed |= self.listed.remove(node).is_some();
+        self.unlist(node);
         let reason = brief(reason.as_ref());
         if self.skipped.get(node) != Some(&reason) {
             self.skipped.insert(node.into(), reason);
@@ -116,7 +128,7 @@ impl ServiceSet {
     pub(crate) fn forget(&mut self, node: &str) {
         self.refused.remove(node);
         self.changed |= self.skipped.remove(node).is_some();
-        self.changed |= self.listed.remove(node).is_some();
+        self.unlist(node);
     }
 
     /// Forgets a node that is gone on purpose.
@@ -145,22 +157,28 @@ impl ServiceSet {
     /// The set as one session has seen it.
     pub(crate) fn snapshot(&mut self, session: i64, as_of: Moment) -> Snapshot {
         self.changed = false;
-        // Of two with one id the later one is listed.
-        let mut records: Vec<_> = self.listed.iter().collect();
-        records.sort_by_key(|(_, listed)| listed.czxid);
-        let made = |listed: &Listed| listed.czxid.max(0).cast_unsigned();
-        let ordered = records.iter();
-        let ordered = ordered.map(|(_, listed)| (Arc::clone(&listed.instance), made(listed)));
-        let at = self.revision(session);
-        let set = Snapshot::ordered(self.service.clone(), at, as_of, ordered.collect());
+        let at = (self.revision(session), as_of);
+        let listed = &self.listed;
+        let read_all = || {
+            // Of two with one id the later one is listed.
+            let mut records: Vec<_> = listed.values().collect();
+            records.sort_by_key(|listed| listed.czxid);
+            let records = records.into_iter();
+            records
+                .map(|one| (Arc::clone(&one.instance), made(one.czxid)))
+                .collect()
+        };
+        let set = self
+            .changes
+            .next_set(&self.service, at, listed.len(), read_all);
         // The others are counted.
         let named = self.skipped.iter().take(Snapshot::MOST_SKIPPED);
         let mut skipped: Vec<_> = named
             .map(|(node, reason)| Skipped::new(self.path(node), reason))
             .collect();
         let mut count = self.skipped.len();
-        if set.len() < records.len() {
-            let outdone = records.iter().filter(|(_, listed)| {
+        if set.len() < self.listed.len() {
+            let outdone = self.listed.iter().filter(|(_, listed)| {
                 let shown = set.get(listed.instance.id());
                 shown.is_some_and(|shown| !Arc::ptr_eq(shown, &listed.instance))
             });
@@ -182,9 +200,15 @@ impl ServiceSet {
     }
 }
 
+/// The place of a record in the order in which records were made.
+fn made(czxid: i64) -> u64 {
+    czxid.max(0).cast_unsigned()
+}
+
 #[cfg(test)]
 mod tests {
-    use sd_core::Override;
+    use proptest::prelude::*;
+    use sd_core::{Incarnation, Override};
 
     use super::*;
     use crate::codec::curator::{self, Style};
@@ -316,5 +340,54 @@ mod tests {
         let left = taken(&mut set);
         assert_eq!(left.instances(), [Arc::new(first)]);
         assert_eq!(left.skipped(), []);
+    }
+
+    /// Of a node: that it has the record of this id and port, or garbage, or is gone; and whether a set is taken then.
+    type Step = (u8, Option<Option<(u8, u16)>>, bool);
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let record = prop::option::weighted(0.8, (0..4u8, 1..3u16));
+        let stored = prop::option::weighted(0.7, record);
+        prop::collection::vec((0..4u8, stored, any::<bool>()), 0..30)
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_changes_the_set_is_what_is_stored(steps in steps()) {
+            let mut followed = empty();
+            let mut stored = BTreeMap::new();
+            for (zxid, (node, now, takes)) in (1..).zip(steps) {
+                let node = format!("n{node}");
+                match now {
+                    None => {
+                        stored.remove(&node);
+                        followed.forget(&node);
+                    }
+                    Some(record) => {
+                        let data = record.map_or(b"nonsense".to_vec(), |(id, port)| {
+                            let id = InstanceId::new(format!("i{id}")).unwrap();
+                            let instance = Instance::new("s", format!("h:{port}")).unwrap();
+                            data(&instance.with_id(id).with_incarnation(Incarnation::from_u64(1)))
+                        });
+                        // One that is there is changed, and stays as old as it is.
+                        let created = stored.get(&node).map_or(zxid, |(_, created)| *created);
+                        followed.put(&node, &data, &stat(created), None);
+                        stored.insert(node, (data, created));
+                    }
+                }
+                if takes {
+                    let mut read = empty();
+                    for (node, (data, created)) in &stored {
+                        read.put(node, data, &stat(*created), None);
+                    }
+                    let (seen, expected) = (taken(&mut followed), taken(&mut read));
+                    prop_assert!(seen.is_same_set(&expected), "{seen:?} {expected:?}");
+                    for instance in seen.instances() {
+                        let id = instance.id();
+                        prop_assert_eq!(seen.run_order(id), expected.run_order(id));
+                    }
+                }
+            }
+        }
     }
 }
