@@ -105,7 +105,9 @@ mod tests {
     }
 
     /// Which record is put or removed, its id and port, and whether a set is made of them then.
-    fn steps() -> impl Strategy<Value = Vec<(u8, Option<(u8, u16)>, bool)>> {
+    type Step = (u8, Option<(u8, u16)>, bool);
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
         let record = prop::option::weighted(0.7, (0..6u8, 1..4u16));
         prop::collection::vec((0..5u8, record, any::<bool>()), 0..40)
     }

@@ -616,15 +616,12 @@ mod tests {
             let mut followed = of("a/b");
             let mut stored = BTreeMap::new();
             for (key, value, takes) in steps {
-                match value {
-                    Some(value) => {
-                        put(&mut followed, key.as_bytes(), &value, None);
-                        stored.insert(key, value);
-                    }
-                    None => {
-                        followed.delete(key.as_bytes());
-                        stored.remove(&key);
-                    }
+                if let Some(value) = value {
+                    put(&mut followed, key.as_bytes(), &value, None);
+                    stored.insert(key, value);
+                } else {
+                    followed.delete(key.as_bytes());
+                    stored.remove(&key);
                 }
                 if takes {
                     let mut read = of("a/b");
