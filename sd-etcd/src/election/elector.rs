@@ -89,6 +89,8 @@ impl EtcdElector {
             lease,
             ttl,
             created,
+            #[cfg(test)]
+            is_deaf: std::sync::atomic::AtomicBool::new(false),
         };
         Ok(EtcdEntry::new(candidate, ticket, self.limits.clone()))
     }
