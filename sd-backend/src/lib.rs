@@ -28,7 +28,9 @@ mod without_input;
 pub use crate::backend_of::backend_of;
 pub use crate::close_signal::CloseSignal;
 pub use crate::file_thread::FileThread;
-pub use crate::hint::{hint_in, hinted, is_other_server, other_server, with_hint};
+pub use crate::hint::{
+    hint_in, hinted, is_other_server, is_out_of_files, is_unreachable, other_server, with_hint,
+};
 pub use crate::history_name::history_name;
 pub use crate::login::LoginSettings;
 pub use crate::participations::{ParticipationId, Participations};

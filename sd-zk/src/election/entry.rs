@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sd_backend::{CloseSignal, Place, QueueEntry, Queued, TermRecorder, Woken};
+use sd_backend::{CloseSignal, Place, QueueEntry, Queued, TermRecorder, Woken, is_unreachable};
 use sd_core::clock::Clock;
 use sd_core::port::{
     Confirmation, CountsFrom, Entry, Limits, Predecessor, Standing, Ticket, check_value,
@@ -232,8 +232,4 @@ impl Entry for ZkEntry {
             self.candidate().path
         )))
     }
-}
-
-fn is_unreachable(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
 }
