@@ -6,9 +6,9 @@ use sd_core::sync::lock;
 
 /// What a call has taken out of its place, such as the watch that it waits on. It goes back there when the call ends or is dropped.
 #[derive(Debug)]
-pub struct Borrowed<'a, T> {
+pub(crate) struct Borrowed<'a, T> {
     /// What was there. What is here in the end goes back.
-    pub item: Option<T>,
+    pub(crate) item: Option<T>,
     home: &'a Mutex<Option<T>>,
 }
 

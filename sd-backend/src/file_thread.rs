@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use sd_core::{Error, ErrorKind, Result};
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
 
 use crate::rules::Rules;
 
@@ -51,6 +52,29 @@ impl FileThread {
         };
         done.map_err(|error| Error::new(ErrorKind::Unavailable, op).with_source(error))
     }
+
+    /// Reads the files that the settings `keys` name once more. They could be read at the start, so an operator is at work on them if they
+    /// cannot be read now.
+    ///
+    /// # Cancel safety
+    /// As [`run`](Self::run).
+    ///
+    /// # Errors
+    /// `Denied`, with those of `read`. `Timeout` names `keys` if it takes longer than `limit`. Those of [`run`](Self::run).
+    pub async fn read_again<T: Send + 'static>(
+        &self,
+        op: &'static str,
+        keys: &str,
+        limit: Duration,
+        read: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let Ok(read) = timeout(limit, self.run(op, read)).await else {
+            return Err(
+                Error::new(ErrorKind::Timeout, op).because(format!("{keys}: {}", too_long(limit)))
+            );
+        };
+        read?.map_err(|error| Error::new(ErrorKind::Denied, op).with_source(error))
+    }
 }
 
 impl Rules {
@@ -80,10 +104,7 @@ fn run_within<T: Send + 'static>(
         let _ = tell.send(work());
     })?;
     told.recv_timeout(limit).map_err(|error| match error {
-        RecvTimeoutError::Timeout => io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("the files were not read within {limit:?}: look for one that hangs"),
-        ),
+        RecvTimeoutError::Timeout => io::Error::new(io::ErrorKind::TimedOut, too_long(limit)),
         RecvTimeoutError::Disconnected => panicked(),
     })
 }
@@ -91,6 +112,10 @@ fn run_within<T: Send + 'static>(
 fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let thread = thread::Builder::new().name("sd files".to_owned());
     thread.spawn(work).map(drop)
+}
+
+fn too_long(limit: Duration) -> String {
+    format!("the files were not read within {limit:?}: look for one that hangs")
 }
 
 fn panicked() -> io::Error {
@@ -119,6 +144,30 @@ mod tests {
         assert_eq!(files.run("test", || 3).await.unwrap(), 3);
         assert!(files.run("test", || panic!("of the test")).await.is_err());
         assert_eq!(files.run("test", || 4).await.unwrap(), 4);
+    }
+
+    #[tokio::test]
+    async fn files_that_cannot_be_read_again_are_denied_and_those_that_hang_are_named() {
+        let files = FileThread::default();
+        let limit = Duration::from_millis(50);
+        let wrong = || Err::<(), _>(Error::invalid_input("newdb: configuration", "ca: is empty"));
+        let error = files.read_again("test", "ca", limit * 100, wrong).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        assert!(error.report().to_string().contains("ca: is empty"));
+        let (go, gate) = mpsc::channel::<()>();
+        let hanging = move || Ok(gate.recv().is_err());
+        let error = files.read_again("test", "ca", limit, hanging).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        let report = error.report().to_string();
+        assert!(
+            report.contains("ca: the files were not read within 50ms"),
+            "{report}"
+        );
+        drop(go);
+        let read = files.read_again("test", "ca", limit * 100, || Ok(3)).await;
+        assert_eq!(read.unwrap(), 3);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
+use sd_core::ErrorKind;
+
 type AnyError = Box<dyn Error + Send + Sync>;
 
 /// What in a cause's text means what. The first that fits counts.
@@ -40,11 +42,10 @@ const HINTS: [(&[&str], &str); 9] = [
         &["received fatal alert"],
         "the server refused us: look at whether it trusts the authority of our cert, and at its versions of TLS",
     ),
-    (
-        &["Too many open files"],
-        "this process may open no more files: raise its limit (ulimit -n), or follow fewer services",
-    ),
+    (&["Too many open files"], OUT_OF_FILES),
 ];
+const OUT_OF_FILES: &str =
+    "this process may open no more files: raise its limit (ulimit -n), or follow fewer services";
 
 /// An error with what to look at before it.
 #[derive(Debug)]
@@ -127,6 +128,16 @@ pub fn is_other_server(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
+/// Whether a server was not reached or did not answer, so that another one may do better.
+pub fn is_unreachable(error: &sd_core::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
+}
+
+/// Whether a connection failed because this process, or its machine, may open no more files: no server can mend that.
+pub fn is_out_of_files(error: &(dyn Error + 'static)) -> bool {
+    hint_in(error) == Some(OUT_OF_FILES)
+}
+
 /// The sentence that says what to do, if an error or one of its causes has one.
 pub fn hint_in<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a str> {
     let mut cause = Some(error);
@@ -197,6 +208,15 @@ mod tests {
             let report = report(with_hint(cause));
             let (hint, words) = (report.find(hint).unwrap(), report.find(words).unwrap());
             assert!(hint < words, "{report}");
+        }
+        let failed = |code| {
+            let error = std::io::Error::from_raw_os_error(code);
+            Error::new(ErrorKind::Unavailable, "test").with_source(with_hint(error))
+        };
+        let (refused, of_process, of_machine) = (111, 24, 23);
+        assert!(is_unreachable(&failed(refused)) && !is_out_of_files(&failed(refused)));
+        for code in [of_process, of_machine] {
+            assert!(cfg!(not(target_os = "linux")) || is_out_of_files(&failed(code)));
         }
         let cause = Error::new(ErrorKind::Unavailable, "cause")
             .with_source(hinted("look there", "connection refused"));

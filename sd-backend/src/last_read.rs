@@ -1,13 +1,10 @@
 //! What was last read of something that changes at a server.
 
-use std::fmt;
-
 use sd_core::Result;
 use tokio::sync::watch;
 
-/// What was last read, for calls that read again only if it may have changed since, and for those that wait until it may have. For
-/// entries of elections whose watches only say when to read.
-pub struct LastRead<T>(watch::Sender<Known<T>>);
+/// What was last read, for calls that read again only if it may have changed since, and for those that wait until it may have.
+pub(crate) struct LastRead<T>(watch::Sender<Known<T>>);
 
 struct Known<T> {
     /// `None` if it may have changed.
@@ -18,12 +15,12 @@ struct Known<T> {
 
 impl<T: Clone> LastRead<T> {
     /// What was last read, if it has not changed since as far as is known here.
-    pub fn value(&self) -> Option<T> {
+    pub(crate) fn value(&self) -> Option<T> {
         self.0.borrow().value.clone()
     }
 
     /// Whether what was known in this generation still holds.
-    pub fn still_holds(&self, generation: u64) -> bool {
+    pub(crate) fn still_holds(&self, generation: u64) -> bool {
         self.0.borrow().generation == generation
     }
 
@@ -34,7 +31,10 @@ impl<T: Clone> LastRead<T> {
     ///
     /// # Cancel safety
     /// A dropped call drops `read`.
-    pub async fn get_or_read(&self, read: impl Future<Output = Result<T>>) -> Result<(T, u64)> {
+    pub(crate) async fn get_or_read(
+        &self,
+        read: impl Future<Output = Result<T>>,
+    ) -> Result<(T, u64)> {
         let (value, generation) = {
             let known = self.0.borrow();
             (known.value.clone(), known.generation)
@@ -53,12 +53,12 @@ impl<T: Clone> LastRead<T> {
     }
 
     /// Makes calls that wait read again.
-    pub fn invalidate(&self) {
+    pub(crate) fn invalidate(&self) {
         self.note(None);
     }
 
     /// Takes it that this is so now. What a read says that began before is not kept.
-    pub fn set(&self, value: T) {
+    pub(crate) fn set(&self, value: T) {
         self.note(Some(value));
     }
 
@@ -70,7 +70,7 @@ impl<T: Clone> LastRead<T> {
     }
 
     /// Returns when what was known in this generation no longer holds. Cancel-safe.
-    pub async fn invalidated(&self, generation: u64) {
+    pub(crate) async fn invalidated(&self, generation: u64) {
         let mut known = self.0.subscribe();
         // Cannot fail: `self` holds the sender.
         let _ = known.wait_for(|known| known.generation != generation).await;
@@ -84,14 +84,6 @@ impl<T> Default for LastRead<T> {
             value: None,
             generation: 0,
         }))
-    }
-}
-
-impl<T: fmt::Debug> fmt::Debug for LastRead<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("LastRead")
-            .field(&self.0.borrow().value)
-            .finish()
     }
 }
 

@@ -100,6 +100,26 @@ impl Rules {
         ))
     }
 
+    /// Refuses a folder of elections that lies in that of services, or around it, or is the same.
+    ///
+    /// # Errors
+    /// `InvalidInput` for `election_prefix` names both.
+    pub fn apart(&self, prefix: &str, election_prefix: &str) -> Result<()> {
+        let is_inside = |inner: &str, outer: &str| {
+            let rest = inner.strip_prefix(outer);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if is_inside(prefix, election_prefix) || is_inside(election_prefix, prefix) {
+            return Err(self.broken(
+                "election_prefix",
+                format!(
+                    "{election_prefix} and the prefix of services, {prefix}, must not lie one inside the other"
+                ),
+            ));
+        }
+        Ok(())
+    }
+
     /// Reads the file that a setting names. Blocks.
     ///
     /// # Errors
@@ -146,6 +166,21 @@ mod tests {
             report.contains("url: must begin with newdb:// or newdb+https://, not olddb://"),
             "{report}"
         );
+    }
+
+    #[test]
+    fn folders_of_services_and_elections_lie_side_by_side() {
+        for (prefix, election_prefix) in [
+            ("/services", "/elections"),
+            ("/services", "/services-elections"),
+            ("/a/services", "/a/elections"),
+        ] {
+            RULES.apart(prefix, election_prefix).unwrap();
+        }
+        for (prefix, election_prefix) in [("/a", "/a"), ("/a", "/a/e"), ("/e/a", "/e")] {
+            let report = refused(RULES.apart(prefix, election_prefix));
+            assert!(report.contains("election_prefix: "), "{report}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use sd_core::{Backend, Registrar, Registry, RegistryConfig, Result};
 use crate::client::credentials::Credentials;
 use crate::client::{Client, Concurrency};
 use crate::config::ConsulConfig;
-use crate::config::rules::RULES;
+use crate::config::rules::{FILES, RULES};
 use crate::election::elector::ConsulElector;
 use crate::operating::operator::ConsulOperator;
 use crate::reading::revision_domain::RevisionDomain;
@@ -23,8 +23,6 @@ const CONCURRENCY: Concurrency = Concurrency {
 };
 /// However few descriptors the process may have.
 const LEAST: usize = 2;
-/// The settings that name files.
-const FILES: &str = "token_file, ca, cert and key";
 
 /// Opens a registry over Consul. It does not wait for the agent and needs no runtime: the first use connects. It blocks while it reads
 /// the files that `config` names, for no longer than the request timeout.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Method;
-use sd_backend::{CloseSignal, Secret};
+use sd_backend::{CloseSignal, Secret, is_out_of_files, is_unreachable};
 use sd_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -28,7 +28,7 @@ use crate::client::answer::Answer;
 use crate::client::at::at;
 use crate::client::blocking_queries::{BlockingQueries, Waiter};
 use crate::client::connection::{Connection, Connector};
-use crate::client::error::{is_unreachable, unanswered};
+use crate::client::error::unanswered;
 use crate::client::go_duration::go_duration;
 use crate::config::ConsulConfig;
 
@@ -146,7 +146,8 @@ impl Client {
 
     /// The token that requests show at present. Cancel-safe.
     pub(crate) async fn token(&self, op: &'static str) -> Result<Option<Secret>> {
-        let connection = self.signal.unless_closed(op, self.connection(op)).await?;
+        let connected = self.connector.connection(op);
+        let connection = self.signal.unless_closed(op, connected).await?;
         Ok(connection.token().cloned())
     }
 
@@ -234,7 +235,7 @@ impl Client {
         let (mut another_agent, mut another_token) = (true, true);
         loop {
             let deadline = Instant::now() + limit;
-            let connection = self.connection(request.op).await?;
+            let connection = self.connector.connection(request.op).await?;
             match self.attempt(&connection, request, limit, deadline).await {
                 Ok(answer) => {
                     let denied = answer.denies() || answer.hides(connection.token().is_some());
@@ -249,7 +250,8 @@ impl Client {
                     return Ok(answer);
                 }
                 Err(error) => {
-                    let unreachable = is_unreachable(&error);
+                    // Without descriptors, the open connections are all there is.
+                    let unreachable = is_unreachable(&error) && !is_out_of_files(&error);
                     if unreachable {
                         debug!(error = %error.report(), "consul did not answer");
                         self.connector.retire(&connection);
@@ -268,16 +270,6 @@ impl Client {
                 }
             }
         }
-    }
-
-    async fn connection(&self, op: &'static str) -> Result<Connection> {
-        let limit = self.config().request_timeout;
-        let connected = timeout(limit, self.connector.connection(op)).await;
-        connected.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Timeout, op).because(format!(
-                "the files of token_file, ca, cert and key were not read within {limit:?}: look for one that hangs"
-            )))
-        })
     }
 
     async fn renew_token(&self, op: &'static str, connection: &Connection) -> bool {

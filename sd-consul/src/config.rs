@@ -181,48 +181,26 @@ impl ConsulConfig {
 
     sd_backend::tls_setters!();
 
-    /// Reads services of this datacenter, and holds elections there. Registrations are always in the agent's own datacenter, which is
-    /// also the default. For several datacenters, make a registry for each and a [`Merge`](sd_core::combine::Merge) of them.
-    #[must_use]
-    pub fn with_datacenter(mut self, datacenter: impl Into<String>) -> Self {
-        self.dc = Some(datacenter.into());
-        self
-    }
+    sd_backend::setters! {
+        /// Reads services of this datacenter, and holds elections there. Registrations are always in the agent's own datacenter, which is
+        /// also the default. For several datacenters, make a registry for each and a [`Merge`](sd_core::combine::Merge) of them.
+        with_datacenter(dc: some into String);
 
-    /// Uses this namespace (Consul Enterprise only). Default: that of the token.
-    #[must_use]
-    pub fn with_namespace(mut self, namespace: impl Into<String>) -> Self {
-        self.namespace = Some(namespace.into());
-        self
-    }
+        /// Uses this namespace (Consul Enterprise only). Default: that of the token.
+        with_namespace(namespace: some into String);
 
-    /// Uses this admin partition (Consul Enterprise only). Default: the agent's own.
-    #[must_use]
-    pub fn with_partition(mut self, partition: impl Into<String>) -> Self {
-        self.partition = Some(partition.into());
-        self
-    }
+        /// Uses this admin partition (Consul Enterprise only). Default: the agent's own.
+        with_partition(partition: some into String);
 
-    /// Sets how up to date sets must be. Default [`Consistency::Default`]. It does not affect registrations and elections.
-    #[must_use]
-    pub fn with_consistency(mut self, consistency: Consistency) -> Self {
-        self.consistency = consistency;
-        self
-    }
+        /// Sets how up to date sets must be. Default [`Consistency::Default`]. It does not affect registrations and elections.
+        with_consistency(consistency: Consistency);
 
-    /// Limits the age of sets. If a server or cache has been out of touch for longer, its set is served, but marked as stale. Default
-    /// [`DEFAULT_MAX_STALE`], 100 ms to 1 day. The age is also in [`Snapshot::as_of`](sd_core::Snapshot::as_of).
-    #[must_use]
-    pub fn with_max_stale(mut self, max_stale: Duration) -> Self {
-        self.max_stale = max_stale;
-        self
-    }
+        /// Limits the age of sets. If a server or cache has been out of touch for longer, its set is served, but marked as stale. Default
+        /// [`DEFAULT_MAX_STALE`], 100 ms to 1 day. The age is also in [`Snapshot::as_of`](sd_core::Snapshot::as_of).
+        with_max_stale(max_stale: Duration);
 
-    /// Treats instances with a check in the state *warning* as healthy, too. Default: only those whose checks all pass.
-    #[must_use]
-    pub fn with_warnings(mut self, warnings: bool) -> Self {
-        self.warnings = warnings;
-        self
+        /// Treats instances with a check in the state *warning* as healthy, too. Default: only those whose checks all pass.
+        with_warnings(warnings: bool);
     }
 
     /// Reads only instances with this tag. Called again, it requires both tags.
@@ -232,13 +210,11 @@ impl ConsulConfig {
         self
     }
 
-    /// Reads only instances that match this expression in Consul's filter language:
-    /// `Service.Meta.team == "red" and "blue" in Service.Tags`. If Consul cannot parse the expression, every subscription reports a
-    /// permanent error.
-    #[must_use]
-    pub fn with_filter(mut self, filter: impl Into<String>) -> Self {
-        self.filter = Some(filter.into());
-        self
+    sd_backend::setters! {
+        /// Reads only instances that match this expression in Consul's filter language:
+        /// `Service.Meta.team == "red" and "blue" in Service.Tags`. If Consul cannot parse the expression, every subscription reports a
+        /// permanent error.
+        with_filter(filter: some into String);
     }
 
     /// Keeps only the `nearest` instances by Consul's estimate of the round-trip time from the node `near`. `_agent` stands for the
@@ -250,96 +226,50 @@ impl ConsulConfig {
         self
     }
 
-    /// Takes an instance's zone from this key of its node's metadata if the instance states none. Default [`DEFAULT_ZONE_META`].
-    #[must_use]
-    pub fn with_zone_from_node_meta(mut self, key: impl Into<String>) -> Self {
-        self.zone_meta = key.into();
-        self
-    }
+    sd_backend::setters! {
+        /// Takes an instance's zone from this key of its node's metadata if the instance states none. Default [`DEFAULT_ZONE_META`].
+        with_zone_from_node_meta(zone_meta: into String);
 
-    /// Takes an instance's zone from the tag with this prefix, `zone=` for instance, if the instance states none. It takes precedence
-    /// over the node's metadata. Default: from no tag.
-    #[must_use]
-    pub fn with_zone_from_tag(mut self, prefix: impl Into<String>) -> Self {
-        self.zone_tag = Some(prefix.into());
-        self
-    }
+        /// Takes an instance's zone from the tag with this prefix, `zone=` for instance, if the instance states none. It takes precedence
+        /// over the node's metadata. Default: from no tag.
+        with_zone_from_tag(zone_tag: some into String);
 
-    /// Sets how long a blocking query waits for a change. Default [`DEFAULT_WAIT`], 1 s to 10 min. A feed notices a frozen agent after
-    /// this time, a sixteenth more, and the request timeout.
-    #[must_use]
-    pub fn with_wait(mut self, wait: Duration) -> Self {
-        self.wait = wait;
-        self
-    }
+        /// Sets how long a blocking query waits for a change. Default [`DEFAULT_WAIT`], 1 s to 10 min. A feed notices a frozen agent after
+        /// this time, a sixteenth more, and the request timeout.
+        with_wait(wait: Duration);
 
-    /// Sets how Consul checks our instances. Default [`CheckKind::Ttl`]. Checks of the other kinds run once every time-to-live.
-    #[must_use]
-    pub fn with_check(mut self, check: CheckKind) -> Self {
-        self.check = check;
-        self
-    }
+        /// Sets how Consul checks our instances. Default [`CheckKind::Ttl`]. Checks of the other kinds run once every time-to-live.
+        with_check(check: CheckKind);
 
-    /// Sets what the agent requests: the path of an HTTP check, by default `/`, or the service of a gRPC check, by default the whole
-    /// server.
-    #[must_use]
-    pub fn with_check_path(mut self, path: impl Into<String>) -> Self {
-        self.check_path = Some(path.into());
-        self
-    }
+        /// Sets what the agent requests: the path of an HTTP check, by default `/`, or the service of a gRPC check, by default the whole
+        /// server.
+        with_check_path(check_path: some into String);
 
-    /// Lets the agent use TLS when it checks an instance. Default false.
-    #[must_use]
-    pub fn with_check_tls(mut self, tls: bool) -> Self {
-        self.check_tls = tls;
-        self
-    }
+        /// Lets the agent use TLS when it checks an instance. Default false.
+        with_check_tls(check_tls: bool);
 
-    /// Sets after how long in a critical state Consul removes the registration of a crashed instance. Default
-    /// [`DEFAULT_DEREGISTER_CRITICAL_AFTER`], which is also the minimum; at most 7 days. Consul looks every 30 s. Readers stop seeing
-    /// the instance earlier, when its time-to-live has passed.
-    #[must_use]
-    pub fn with_deregister_critical_after(mut self, after: Duration) -> Self {
-        self.deregister_critical_after = after;
-        self
-    }
+        /// Sets after how long in a critical state Consul removes the registration of a crashed instance. Default
+        /// [`DEFAULT_DEREGISTER_CRITICAL_AFTER`], which is also the minimum; at most 7 days. Consul looks every 30 s. Readers stop seeing
+        /// the instance earlier, when its time-to-live has passed.
+        with_deregister_critical_after(deregister_critical_after: Duration);
 
-    /// Sets the time-to-live of registrations that do not set their own. Default [`sd_core::RegistrationConfig::DEFAULT_TTL`].
-    #[must_use]
-    pub fn with_ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self
-    }
+        /// Sets the time-to-live of registrations that do not set their own. Default [`sd_core::RegistrationConfig::DEFAULT_TTL`].
+        with_ttl(ttl: some Duration);
 
-    /// Keeps elections under this key prefix, as `<election_prefix>/<name>/`. Default [`DEFAULT_ELECTION_PREFIX`]. It consists of
-    /// letters, digits, `-`, `_`, `.` and slashes between them.
-    #[must_use]
-    pub fn with_election_prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.election_prefix = prefix.into();
-        self
-    }
+        /// Keeps elections under this key prefix, as `<election_prefix>/<name>/`. Default [`DEFAULT_ELECTION_PREFIX`]. It consists of
+        /// letters, digits, `-`, `_`, `.` and slashes between them.
+        with_election_prefix(election_prefix: into String);
 
-    /// Sets the lock-delay: how long no candidate may lead after Consul has ended the session of a lost leader. Default
-    /// [`DEFAULT_LOCK_DELAY`], at most 60 s, which is Consul's limit. A leader that resigns is replaced at once.
-    #[must_use]
-    pub fn with_lock_delay(mut self, lock_delay: Duration) -> Self {
-        self.lock_delay = lock_delay;
-        self
-    }
+        /// Sets the lock-delay: how long no candidate may lead after Consul has ended the session of a lost leader. Default
+        /// [`DEFAULT_LOCK_DELAY`], at most 60 s, which is Consul's limit. A leader that resigns is replaced at once.
+        with_lock_delay(lock_delay: Duration);
 
-    /// Limits how long connecting to one endpoint may take. Default [`DEFAULT_CONNECT_TIMEOUT`], 100 ms to 1 min.
-    #[must_use]
-    pub fn with_connect_timeout(mut self, limit: Duration) -> Self {
-        self.connect_timeout = limit;
-        self
-    }
+        /// Limits how long connecting to one endpoint may take. Default [`DEFAULT_CONNECT_TIMEOUT`], 100 ms to 1 min.
+        with_connect_timeout(connect_timeout: Duration);
 
-    /// Limits how long one request may take, connecting and reading credential files included, and how long a blocking query may take beyond
-    /// its wait. Default [`DEFAULT_REQUEST_TIMEOUT`], 100 ms to 1 min.
-    #[must_use]
-    pub fn with_request_timeout(mut self, limit: Duration) -> Self {
-        self.request_timeout = limit;
-        self
+        /// Limits how long one request may take, connecting and reading credential files included, and how long a blocking query may take
+        /// beyond its wait. Default [`DEFAULT_REQUEST_TIMEOUT`], 100 ms to 1 min.
+        with_request_timeout(request_timeout: Duration);
     }
 
     /// Whether requests show a token.

@@ -129,42 +129,24 @@ impl DnsConfig {
         self
     }
 
-    /// Sets the domain in which services have their names. With a dot at its end, the system's search domains are not tried. Default:
-    /// none, so that services are named in full.
-    #[must_use]
-    pub fn with_domain(mut self, domain: impl Into<String>) -> Self {
-        self.domain = Some(domain.into());
-        self
-    }
+    sd_backend::setters! {
+        /// Sets the domain in which services have their names. With a dot at its end, the system's search domains are not tried. Default:
+        /// none, so that services are named in full.
+        with_domain(domain: some into String);
 
-    /// Sets the name that is asked for a service, before the domain. `{service}` in it stands for the service, and must be there once:
-    /// `_grpc._tcp.{service}`. Default: [`DEFAULT_NAME`].
-    #[must_use]
-    pub fn with_name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
+        /// Sets the name that is asked for a service, before the domain. `{service}` in it stands for the service, and must be there once:
+        /// `_grpc._tcp.{service}`. Default: [`DEFAULT_NAME`].
+        with_name(name: into String);
 
-    /// Sets which IP addresses are asked for. Default: [`Family::Any`].
-    #[must_use]
-    pub fn with_family(mut self, family: Family) -> Self {
-        self.family = family;
-        self
-    }
+        /// Sets which IP addresses are asked for. Default: [`Family::Any`].
+        with_family(family: Family);
 
-    /// Sets how resolvers are spoken to. Default: [`Transport::Auto`].
-    #[must_use]
-    pub fn with_transport(mut self, transport: Transport) -> Self {
-        self.transport = transport;
-        self
-    }
+        /// Sets how resolvers are spoken to. Default: [`Transport::Auto`].
+        with_transport(transport: Transport);
 
-    /// Takes an address away after this many answers in a row without it, 1 to 1000. More than 1 is for servers whose answers are
-    /// samples of what there is. Default: [`DEFAULT_KEEP_ABSENT`].
-    #[must_use]
-    pub fn with_keep_absent(mut self, answers: u32) -> Self {
-        self.keep_absent = answers;
-        self
+        /// Takes an address away after this many answers in a row without it, 1 to 1000. More than 1 is for servers whose answers are
+        /// samples of what there is. Default: [`DEFAULT_KEEP_ABSENT`].
+        with_keep_absent(keep_absent: u32);
     }
 
     /// Reads a name again no sooner than `min` and no later than `max` after its last answer, whatever its time-to-live. Both are
@@ -177,27 +159,17 @@ impl DnsConfig {
         self
     }
 
-    /// Limits how long one resolver may take for one answer, 100 ms to 10 s. Then the next one is asked. Default:
-    /// [`DEFAULT_TIMEOUT`](crate::DEFAULT_TIMEOUT).
-    #[must_use]
-    pub fn with_timeout(mut self, limit: Duration) -> Self {
-        self.timeout = limit;
-        self
-    }
+    sd_backend::setters! {
+        /// Limits how long one resolver may take for one answer, 100 ms to 10 s. Then the next one is asked. Default:
+        /// [`DEFAULT_TIMEOUT`](crate::DEFAULT_TIMEOUT).
+        with_timeout(timeout: Duration);
 
-    /// Trusts only resolvers whose certificate was issued by an authority in this PEM file. For [`Transport::Tls`]. Default: the
-    /// authorities that the operating system trusts.
-    #[must_use]
-    pub fn with_ca(mut self, ca: impl Into<PathBuf>) -> Self {
-        self.ca = Some(ca.into());
-        self
-    }
+        /// Trusts only resolvers whose certificate was issued by an authority in this PEM file. For [`Transport::Tls`]. Default: the
+        /// authorities that the operating system trusts.
+        with_ca(ca: some into PathBuf);
 
-    /// Expects this name in the resolvers' certificates. For [`Transport::Tls`]. Default: the IP address of each.
-    #[must_use]
-    pub fn with_server_name(mut self, server_name: impl Into<String>) -> Self {
-        self.server_name = Some(server_name.into());
-        self
+        /// Expects this name in the resolvers' certificates. For [`Transport::Tls`]. Default: the IP address of each.
+        with_server_name(server_name: some into String);
     }
 
     /// What is said of TLS.

@@ -12,13 +12,10 @@ use crate::client::Client;
 use crate::client::credentials::Credentials;
 use crate::codec::Layout;
 use crate::config::EtcdConfig;
-use crate::config::rules::RULES;
+use crate::config::rules::{FILES, RULES};
 use crate::election::elector::EtcdElector;
 use crate::operating::operator::EtcdOperator;
 use crate::writing::registrar::EtcdRegistrar;
-
-/// The settings that name files.
-const FILES: &str = "password_file, ca, cert and key";
 
 /// Opens a registry over an etcd cluster. Does not wait for the server and needs no runtime: the first use connects. Blocks while it
 /// reads the files that `config` names, for no longer than the request timeout.

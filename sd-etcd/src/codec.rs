@@ -13,7 +13,6 @@ pub(crate) mod json;
 pub(crate) mod names;
 pub(crate) mod others;
 pub(crate) mod overrides;
-mod unreadable;
 
 use std::borrow::Cow;
 

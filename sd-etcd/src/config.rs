@@ -123,92 +123,42 @@ impl EtcdConfig {
         Ok(config)
     }
 
-    /// Asks the cluster for its members while connected, and tries the addresses that they advertise to clients after those that are
-    /// named here. So all members that are named may be replaced, one after another. An advertised address must have the scheme of
-    /// the named ones and answer for the same cluster; a login is sent there, too. Default: false, since clients may not reach
-    /// what members advertise.
-    #[must_use]
-    pub fn with_follow_members(mut self, follow: bool) -> Self {
-        self.follow_members = follow;
-        self
+    sd_backend::setters! {
+        /// Asks the cluster for its members while connected, and tries the addresses that they advertise to clients after those that are
+        /// named here. So all members that are named may be replaced, one after another. An advertised address must have the scheme of
+        /// the named ones and answer for the same cluster; a login is sent there, too. Default: false, since clients may not reach
+        /// what members advertise.
+        with_follow_members(follow_members: bool);
+
+        /// Keeps records under this key prefix: `<prefix>/<service>/<id>`. Slashes at its end are dropped. Default:
+        /// [`DEFAULT_PREFIX`].
+        with_prefix(prefix: into String);
+
+        /// Keeps elections under this key prefix: `<election_prefix>/<name>/`. Neither this prefix nor that of records may lie inside the
+        /// other. Slashes at its end are dropped. Default: [`DEFAULT_ELECTION_PREFIX`].
+        with_election_prefix(election_prefix: into String);
+
+        /// Sets how records are stored. Default: [`Format::Json`].
+        with_format(format: Format);
+
+        /// Sets the time-to-live that registrations ask for unless they set their own. Fractions of seconds are rounded up. Default:
+        /// [`sd_core::RegistrationConfig::DEFAULT_TTL`].
+        with_ttl(ttl: some Duration);
     }
 
-    /// Keeps records under this key prefix: `<prefix>/<service>/<id>`. Slashes at its end are dropped. Default:
-    /// [`DEFAULT_PREFIX`].
-    #[must_use]
-    pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.prefix = prefix.into();
-        self
-    }
-
-    /// Keeps elections under this key prefix: `<election_prefix>/<name>/`. Neither this prefix nor that of records may lie inside the
-    /// other. Slashes at its end are dropped. Default: [`DEFAULT_ELECTION_PREFIX`].
-    #[must_use]
-    pub fn with_election_prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.election_prefix = prefix.into();
-        self
-    }
-
-    /// Sets how records are stored. Default: [`Format::Json`].
-    #[must_use]
-    pub fn with_format(mut self, format: Format) -> Self {
-        self.format = format;
-        self
-    }
-
-    /// Sets the time-to-live that registrations ask for unless they set their own. Fractions of seconds are rounded up. Default:
-    /// [`sd_core::RegistrationConfig::DEFAULT_TTL`].
-    #[must_use]
-    pub fn with_ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self
-    }
-
-    /// Logs in with a password that does not change while the process runs.
-    #[must_use]
-    pub fn with_user(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
-        self.user = Some(user.into());
-        self.password = Some(Secret::new(password));
-        self.password_file = None;
-        self
-    }
-
-    /// Logs in with the password in a file. The file is read for each login, so a changed password needs no restart. Line ends at
-    /// the end of the file are dropped.
-    #[must_use]
-    pub fn with_password_file(
-        mut self,
-        user: impl Into<String>,
-        password_file: impl Into<PathBuf>,
-    ) -> Self {
-        self.user = Some(user.into());
-        self.password = None;
-        self.password_file = Some(password_file.into());
-        self
-    }
-
+    sd_backend::login_setters!();
     sd_backend::tls_setters!();
 
-    /// Limits how long connecting to one endpoint may take, 100 ms to 1 min. Default: [`DEFAULT_CONNECT_TIMEOUT`].
-    #[must_use]
-    pub fn with_connect_timeout(mut self, limit: Duration) -> Self {
-        self.connect_timeout = limit;
-        self
-    }
+    sd_backend::setters! {
+        /// Limits how long connecting to one endpoint may take, 100 ms to 1 min. Default: [`DEFAULT_CONNECT_TIMEOUT`].
+        with_connect_timeout(connect_timeout: Duration);
 
-    /// Limits how long one request may take, connecting included, 100 ms to 1 min. Default: [`DEFAULT_REQUEST_TIMEOUT`].
-    #[must_use]
-    pub fn with_request_timeout(mut self, limit: Duration) -> Self {
-        self.request_timeout = limit;
-        self
-    }
+        /// Limits how long one request may take, connecting included, 100 ms to 1 min. Default: [`DEFAULT_REQUEST_TIMEOUT`].
+        with_request_timeout(request_timeout: Duration);
 
-    /// Limits how long it may take to read one service, or the list of services, with all its pages: 100 ms to 10 min. A server that
-    /// always has more to send is given up then. Default: [`DEFAULT_READ_TIMEOUT`].
-    #[must_use]
-    pub fn with_read_timeout(mut self, limit: Duration) -> Self {
-        self.read_timeout = limit;
-        self
+        /// Limits how long it may take to read one service, or the list of services, with all its pages: 100 ms to 10 min. A server that
+        /// always has more to send is given up then. Default: [`DEFAULT_READ_TIMEOUT`].
+        with_read_timeout(read_timeout: Duration);
     }
 
     /// Sets how soon a dead server is detected. A connection with an open watch or request is pinged after `interval` of silence, and

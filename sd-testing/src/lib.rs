@@ -7,6 +7,7 @@ mod environment;
 pub mod faults;
 mod fixture;
 mod follower;
+pub mod golden;
 mod http_message;
 mod http_proxy;
 pub mod operating;

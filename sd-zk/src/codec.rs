@@ -8,6 +8,7 @@ pub(crate) mod fields;
 #[cfg(test)]
 mod golden;
 pub(crate) mod names;
+pub(crate) mod protected_name;
 pub(crate) mod reception;
 
 use std::borrow::Cow;

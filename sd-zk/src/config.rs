@@ -154,126 +154,58 @@ impl ZkConfig {
         self
     }
 
-    /// Sets how often an Exhibitor is asked for the servers while there is a session, 1 s to 1 h. One is also asked whenever no server
-    /// can be reached. Default: [`DEFAULT_EXHIBITOR_INTERVAL`].
-    #[must_use]
-    pub fn with_exhibitor_interval(mut self, interval: Duration) -> Self {
-        self.exhibitor_interval = interval;
-        self
+    sd_backend::setters! {
+        /// Sets how often an Exhibitor is asked for the servers while there is a session, 1 s to 1 h. One is also asked whenever no server
+        /// can be reached. Default: [`DEFAULT_EXHIBITOR_INTERVAL`].
+        with_exhibitor_interval(exhibitor_interval: Duration);
+
+        /// Follows the configuration that the ensemble keeps in `/zookeeper/config`, and tries the client addresses of its members before
+        /// those that are named here. So all servers that are named may be replaced by a dynamic reconfiguration. The addresses must be
+        /// reachable from here. With TLS they must answer to it, as with `client.portUnification`: ZooKeeper tells no ports of TLS.
+        /// Default: false.
+        with_follow_members(follow_members: bool);
+
+        /// Keeps everything below this node, which must exist. All other paths are seen from there. Default: the root.
+        with_chroot(chroot: into String);
+
+        /// Keeps records below this path: `<prefix>/<service>/<id>`. It is what Curator calls the base path. Slashes at its end are
+        /// dropped. Default: [`DEFAULT_PREFIX`].
+        with_prefix(prefix: into String);
+
+        /// Keeps elections below this path. Neither this path nor that of records may lie inside the other. Slashes at its end are dropped.
+        /// Default: [`DEFAULT_ELECTION_PREFIX`].
+        with_election_prefix(election_prefix: into String);
+
+        /// Sets whose elections are joined. Default: [`ElectionFormat::Curator`].
+        with_election_format(election_format: ElectionFormat);
+
+        /// Sets how records are written. Default: [`Format::Curator`].
+        with_format(format: Format);
+
+        /// Names the Java class that Curator's readers make of the payload: it is written as `@class`. Without it, their payload type must
+        /// be `Object` or `Map`.
+        with_payload_class(payload_class: some into String);
+
+        /// Writes Curator's field `enabled`, which says whether the instance is ready: Curator's providers then leave out those that are
+        /// not. Versions of Curator before 2.11 cannot read records with this field. Default: false, as in Curator.
+        with_write_enabled(write_enabled: bool);
+
+        /// Sets who may read and change the nodes that we make. Default: [`Access::Open`].
+        with_access(access: Access);
+
+        /// Sets how user and password are shown to the server. Default: [`AuthScheme::Digest`].
+        with_auth_scheme(auth_scheme: AuthScheme);
     }
 
-    /// Follows the configuration that the ensemble keeps in `/zookeeper/config`, and tries the client addresses of its members before those
-    /// that are named here. So all servers that are named may be replaced by a dynamic reconfiguration. The addresses must be reachable
-    /// from here. With TLS they must answer to it, as with `client.portUnification`: ZooKeeper tells no ports of TLS. Default: false.
-    #[must_use]
-    pub fn with_follow_members(mut self, follow: bool) -> Self {
-        self.follow_members = follow;
-        self
-    }
+    sd_backend::login_setters!();
 
-    /// Keeps everything below this node, which must exist. All other paths are seen from there. Default: the root.
-    #[must_use]
-    pub fn with_chroot(mut self, chroot: impl Into<String>) -> Self {
-        self.chroot = chroot.into();
-        self
-    }
+    sd_backend::setters! {
+        /// Uses TLS, which needs [`with_ca`](Self::with_ca). Default: only if another TLS setting is set.
+        with_tls(tls: some bool);
 
-    /// Keeps records below this path: `<prefix>/<service>/<id>`. It is what Curator calls the base path. Slashes at its end are dropped.
-    /// Default: [`DEFAULT_PREFIX`].
-    #[must_use]
-    pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.prefix = prefix.into();
-        self
-    }
-
-    /// Keeps elections below this path. Neither this path nor that of records may lie inside the other. Slashes at its end are dropped.
-    /// Default: [`DEFAULT_ELECTION_PREFIX`].
-    #[must_use]
-    pub fn with_election_prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.election_prefix = prefix.into();
-        self
-    }
-
-    /// Sets whose elections are joined. Default: [`ElectionFormat::Curator`].
-    #[must_use]
-    pub fn with_election_format(mut self, format: ElectionFormat) -> Self {
-        self.election_format = format;
-        self
-    }
-
-    /// Sets how records are written. Default: [`Format::Curator`].
-    #[must_use]
-    pub fn with_format(mut self, format: Format) -> Self {
-        self.format = format;
-        self
-    }
-
-    /// Names the Java class that Curator's readers make of the payload: it is written as `@class`. Without it, their payload type must be
-    /// `Object` or `Map`.
-    #[must_use]
-    pub fn with_payload_class(mut self, class: impl Into<String>) -> Self {
-        self.payload_class = Some(class.into());
-        self
-    }
-
-    /// Writes Curator's field `enabled`, which says whether the instance is ready: Curator's providers then leave out those that are not.
-    /// Versions of Curator before 2.11 cannot read records with this field. Default: false, as in Curator.
-    #[must_use]
-    pub fn with_write_enabled(mut self, write: bool) -> Self {
-        self.write_enabled = write;
-        self
-    }
-
-    /// Sets who may read and change the nodes that we make. Default: [`Access::Open`].
-    #[must_use]
-    pub fn with_access(mut self, access: Access) -> Self {
-        self.access = access;
-        self
-    }
-
-    /// Sets how user and password are shown to the server. Default: [`AuthScheme::Digest`].
-    #[must_use]
-    pub fn with_auth_scheme(mut self, scheme: AuthScheme) -> Self {
-        self.auth_scheme = scheme;
-        self
-    }
-
-    /// Logs in with a password that does not change while the process runs. With digest authentication, the user has no colon.
-    #[must_use]
-    pub fn with_user(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
-        self.user = Some(user.into());
-        self.password = Some(Secret::new(password));
-        self.password_file = None;
-        self
-    }
-
-    /// Logs in with the password in a file. The file is read for each session, and again when its connection was lost or something was
-    /// denied. Line ends at the end of the file are dropped.
-    #[must_use]
-    pub fn with_password_file(
-        mut self,
-        user: impl Into<String>,
-        password_file: impl Into<PathBuf>,
-    ) -> Self {
-        self.user = Some(user.into());
-        self.password = None;
-        self.password_file = Some(password_file.into());
-        self
-    }
-
-    /// Uses TLS, which needs [`with_ca`](Self::with_ca). Default: only if another TLS setting is set.
-    #[must_use]
-    pub fn with_tls(mut self, tls: bool) -> Self {
-        self.tls = Some(tls);
-        self
-    }
-
-    /// Trusts only servers whose certificate was issued by an authority in this PEM file. Certificates must be for the host of the
-    /// endpoint. The file is read for each session, and again when its connection was lost.
-    #[must_use]
-    pub fn with_ca(mut self, ca: impl Into<PathBuf>) -> Self {
-        self.ca = Some(ca.into());
-        self
+        /// Trusts only servers whose certificate was issued by an authority in this PEM file. Certificates must be for the host of the
+        /// endpoint. The file is read for each session, and again when its connection was lost.
+        with_ca(ca: some into PathBuf);
     }
 
     /// Presents this client certificate (chain) and its key to servers, both PEM files. They are read for each session, and again when
@@ -285,21 +217,15 @@ impl ZkConfig {
         self
     }
 
-    /// Sets for how long ZooKeeper keeps a session without a sign of life, and with it all records of this registry: 1 s to 24 h. The
-    /// server may grant another time-out, which then applies: by default between 2 and 20 of its ticks. It is the time-to-live of every
-    /// registration, since they share the session. Default: [`DEFAULT_SESSION_TIMEOUT`].
-    #[must_use]
-    pub fn with_session_timeout(mut self, timeout: Duration) -> Self {
-        self.session_timeout = timeout;
-        self
-    }
+    sd_backend::setters! {
+        /// Sets for how long ZooKeeper keeps a session without a sign of life, and with it all records of this registry: 1 s to 24 h. The
+        /// server may grant another time-out, which then applies: by default between 2 and 20 of its ticks. It is the time-to-live of every
+        /// registration, since they share the session. Default: [`DEFAULT_SESSION_TIMEOUT`].
+        with_session_timeout(session_timeout: Duration);
 
-    /// Limits how long to wait for a session, for its connection and for the answer to one request, each 100 ms to 1 min. Default:
-    /// [`DEFAULT_REQUEST_TIMEOUT`].
-    #[must_use]
-    pub fn with_request_timeout(mut self, limit: Duration) -> Self {
-        self.request_timeout = limit;
-        self
+        /// Limits how long to wait for a session, for its connection and for the answer to one request, each 100 ms to 1 min. Default:
+        /// [`DEFAULT_REQUEST_TIMEOUT`].
+        with_request_timeout(request_timeout: Duration);
     }
 
     /// What is said of TLS.

@@ -9,11 +9,11 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Url};
 use sd_backend::{CloseSignal, FileThread, Secret, SharedConnection, Unanswered};
-use sd_core::{Error, ErrorKind, Result};
+use sd_core::Result;
 
 use crate::client::credentials::{Credentials, token};
 use crate::config::ConsulConfig;
-use crate::config::rules::RULES;
+use crate::config::rules::{FILES, RULES};
 
 /// The header that carries the ACL token.
 const TOKEN_HEADER: &str = "x-consul-token";
@@ -67,18 +67,17 @@ impl Connector {
         self.config().endpoints.len() > 1
     }
 
-    /// The connection in use. Takes as long as its files take to be read. Cancel-safe.
+    /// The connection in use, or a new one with what files say now. Cancel-safe.
     ///
     /// # Errors
-    /// `Unavailable` names the key whose file cannot be read or understood any more.
+    /// As [`FileThread::read_again`].
     pub(crate) async fn connection(&self, op: &'static str) -> Result<Connection> {
         if let Some(connection) = self.shared.connection.current() {
             return Ok(connection);
         }
-        let shared = Arc::clone(&self.shared);
-        let connected = self.files.run(op, move || shared.connected()).await?;
-        // The files could be read at the start, so an operator is at work on them.
-        connected.map_err(|error| Error::new(ErrorKind::Unavailable, op).with_source(error))
+        let (shared, limit) = (Arc::clone(&self.shared), self.config().request_timeout);
+        let connecting = move || shared.connected();
+        self.files.read_again(op, FILES, limit, connecting).await
     }
 
     /// Uses `connection` for nothing new, and another endpoint if there is one.

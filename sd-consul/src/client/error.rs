@@ -20,29 +20,6 @@ pub(crate) fn unanswered(op: &'static str, error: reqwest::Error) -> Error {
     Error::new(kind, op).with_source(with_hint(error.without_url()))
 }
 
-/// Whether another endpoint may do better. Not if it is this machine that has no more descriptors: then the open connections are all there
-/// is.
-pub(crate) fn is_unreachable(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
-        && !is_out_of_descriptors(error)
-}
-
-fn is_out_of_descriptors(error: &Error) -> bool {
-    /// `EMFILE` and `ENFILE`, which are these everywhere.
-    const CODES: [i32; 2] = [24, 23];
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let code = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::raw_os_error);
-        if code.is_some_and(|code| cfg!(unix) && CODES.contains(&code)) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
 /// An answer other than success, as ours.
 pub(crate) fn refused(
     op: &'static str,
@@ -191,20 +168,6 @@ mod tests {
             let error = refused("consul: test", status, None, text);
             assert_eq!(is_other_server(&error), is_other, "{status} {text}");
         }
-    }
-
-    #[test]
-    fn an_endpoint_is_not_given_up_because_this_process_may_open_no_more_files() {
-        let failed = |code| {
-            let error = std::io::Error::from_raw_os_error(code);
-            Error::new(ErrorKind::Unavailable, "test").with_source(with_hint(error))
-        };
-        let refused = 111;
-        assert!(is_unreachable(&failed(refused)));
-        let error = failed(24);
-        assert!(!is_unreachable(&error));
-        let report = error.report().to_string();
-        assert!(report.contains("ulimit -n"), "{report}");
     }
 
     #[test]

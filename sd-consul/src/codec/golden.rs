@@ -5,7 +5,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use sd_backend::TermRecorder;
 use sd_core::port::CandidateId;
-use sd_core::{ElectionName, Incarnation, Instance, InstanceId, ServiceName};
+use sd_core::{ElectionName, Instance};
+use sd_testing::golden::{full_instance, instance, lines};
 use serde_json::{Value, json};
 
 use super::frozen::{self, FrozenRecord};
@@ -17,38 +18,12 @@ use crate::election::leader_record;
 use crate::health_check::{CheckDefinition, check_id};
 use crate::maintenance::{Reason, maintenance_id};
 
-/// Name and what is stored, separated by tabs.
-fn stored<const N: usize>(file: &str) -> Vec<[String; N]> {
-    file.lines()
-        .map(|line| {
-            let mut parts = line.split('\t').map(str::to_owned);
-            std::array::from_fn(|_| parts.next().expect("a name and what is stored"))
-        })
-        .collect()
-}
-
-fn instance(service: &str, id: &str, address: &str) -> Instance {
-    Instance::of_run(
-        ServiceName::new(service).unwrap(),
-        InstanceId::new(id).unwrap(),
-        Incarnation::from_u64(0x1234_5678_0000_00ab),
-        address.parse().unwrap(),
-    )
-}
-
 fn full() -> Instance {
-    instance("pkg.v1.Greeter", "[2001:db8::7]:443", "[2001:db8::7]:443")
-        .with_version("1.2.3+build é")
-        .with_zone("eu-1/a")
-        .with_weight(0)
-        .with_priority(7)
-        .with_tag("blue")
-        .with_tag("a=b,c")
-        .with_metadata("", "empty key")
+    full_instance()
+        .with_ready(true)
         .with_metadata("plain_key", "v")
         .with_metadata("sd-zone", "escaped")
         .with_metadata("consul-x", "escaped")
-        .with_metadata("quote\"", "line\nbreak 😀")
 }
 
 /// By the name in the file.
@@ -98,7 +73,7 @@ fn frozen(instance: &Instance) -> FrozenRecord {
 
 #[test]
 fn services_are_registered_and_read_as_the_first_version_did() {
-    let stored = stored::<2>(include_str!("../../tests/golden/services.tsv"));
+    let stored = lines::<2>(include_str!("../../tests/golden/services.tsv"));
     let records = records();
     assert_eq!(stored.len(), records.len());
     for ([name, told], (expected, kind, instance)) in stored.iter().zip(&records) {
@@ -147,7 +122,7 @@ fn checks_and_elections_are_named_and_kept_as_the_first_version_did() {
         ["ended term", keys.term(), &text(&ended)],
     ]
     .map(|line| line.map(str::to_owned));
-    let stored = stored::<3>(include_str!("../../tests/golden/elections.tsv"));
+    let stored = lines::<3>(include_str!("../../tests/golden/elections.tsv"));
     assert_eq!(stored, written);
     for (at, token) in [(4, None), (5, Some(42))] {
         let read = frozen::leader(stored[at][2].as_bytes());

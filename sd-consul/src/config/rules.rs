@@ -7,6 +7,8 @@ use sd_backend::Rules;
 use sd_core::Result;
 
 pub(crate) const RULES: Rules = Rules::new("consul: configuration");
+/// The settings that name files.
+pub(crate) const FILES: &str = "token_file, ca, cert and key";
 
 /// The schemes of registry URLs for Consul. The second one asks for TLS.
 pub const URL_SCHEMES: [&str; 2] = ["consul", "consul+https"];

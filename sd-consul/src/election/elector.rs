@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use sd_backend::{ParticipationId, Participations};
 use sd_core::clock::Clock;
 use sd_core::port::{Entry, LeaderWatcher, Limits, Safety, StrictElector, Ticket};
 use sd_core::{ElectionName, Elector, ErrorKind, Result};
@@ -13,7 +14,7 @@ use crate::election::candidate_sessions::CandidateSessions;
 use crate::election::entry::ConsulEntry;
 use crate::election::keys::ElectionKeys;
 use crate::election::leader_watcher::ConsulLeaderWatcher;
-use crate::election::participation::{ParticipationId, Participations};
+use crate::election::participation::Participation;
 use crate::election::safety::safety;
 use crate::write_queue::WriteQueue;
 
@@ -33,7 +34,7 @@ pub(crate) struct ConsulElector {
     shared: Arc<Client>,
     clock: Arc<dyn Clock>,
     limits: Limits,
-    participations: Arc<Participations>,
+    participations: Arc<Participations<Participation>>,
     writes: Arc<WriteQueue<ParticipationId>>,
 }
 
@@ -48,6 +49,13 @@ impl ConsulElector {
             participations: Arc::default(),
             writes: Arc::default(),
         }
+    }
+}
+
+/// Forgets a participation, whose entries then take no lock any more.
+fn end(participations: &Participations<Participation>, ticket: &Ticket) {
+    if let Some(participation) = participations.end(ticket) {
+        participation.set_session(None);
     }
 }
 
@@ -66,11 +74,13 @@ impl Elector for ConsulElector {
         const OP: &str = "consul: join election";
         self.client.signal.check_open(OP)?;
         ticket.check(&self.limits)?;
-        let id = ParticipationId::of(ticket);
+        let id = ParticipationId::from(ticket);
         let (client, wanted) = (Arc::clone(&self.client), ticket.clone());
         let participations = Arc::clone(&self.participations);
         let joining = async move {
-            let participation = participations.begin(&wanted, &client.config().election_prefix);
+            let prefix = &client.config().election_prefix;
+            let participation =
+                participations.begin(&wanted, || Participation::new(&wanted, prefix));
             let sessions = CandidateSessions {
                 client: &client,
                 op: OP,
@@ -81,7 +91,7 @@ impl Elector for ConsulElector {
                 Ok(session) => Ok((participation, session)),
                 Err(error) => {
                     if error.kind() == ErrorKind::Conflict {
-                        participations.end(&participation.id);
+                        end(&participations, &wanted);
                     }
                     Err(error)
                 }
@@ -97,7 +107,7 @@ impl Elector for ConsulElector {
     async fn leave(&self, ticket: &Ticket) -> Result<()> {
         const OP: &str = "consul: leave election";
         self.client.signal.check_open(OP)?;
-        let id = ParticipationId::of(ticket);
+        let id = ParticipationId::from(ticket);
         let (client, wanted) = (Arc::clone(&self.client), ticket.clone());
         let participations = Arc::clone(&self.participations);
         let leaving = async move {
@@ -112,7 +122,7 @@ impl Elector for ConsulElector {
                 participation: &participation,
             };
             sessions.end().await?;
-            participations.end(&participation.id);
+            end(&participations, &wanted);
             Ok(())
         };
         self.writes.run(OP, &id, leaving).await

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sd_backend::TermRecorder;
+use sd_backend::{ParticipationId, TermRecorder};
 use sd_core::port::{
     Confirmation, CountsFrom, Entry, Limits, Predecessor, Standing, Ticket, check_value,
 };
@@ -22,7 +22,7 @@ use crate::client::kv::{KvEntry, KvOp, Txn};
 use crate::client::sessions::ended;
 use crate::election::keys::ElectionKeys;
 use crate::election::lock_attempt::{self, LockAttempt};
-use crate::election::participation::{Participation, ParticipationId};
+use crate::election::participation::Participation;
 use crate::election::{leader_record, term_record, token_domain};
 use crate::write_queue::WriteQueue;
 

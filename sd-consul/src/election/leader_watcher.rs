@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sd_backend::ToldLeader;
 use sd_core::clock::Clock;
 use sd_core::port::{Leader, LeaderFeed, LeaderWatcher};
 use sd_core::{Error, ErrorKind, Result};
@@ -30,9 +31,7 @@ pub(crate) struct ConsulLeaderWatcher {
     domain: Option<String>,
     /// Where to wait from.
     index: u64,
-    /// What was told last.
-    told: Option<Leader>,
-    first: Option<LeaderFeed>,
+    told: ToldLeader,
 }
 
 impl ConsulLeaderWatcher {
@@ -50,12 +49,10 @@ impl ConsulLeaderWatcher {
             keys,
             domain: None,
             index: meta.index,
-            told: None,
-            first: None,
+            told: ToldLeader::untold(None, as_of),
         };
         let leader = watcher.read(found.as_ref()).await?;
-        watcher.told.clone_from(&leader);
-        watcher.first = Some(LeaderFeed::Leader { leader, as_of });
+        watcher.told = ToldLeader::untold(leader, as_of);
         Ok(watcher)
     }
 
@@ -74,7 +71,7 @@ impl ConsulLeaderWatcher {
 #[async_trait]
 impl LeaderWatcher for ConsulLeaderWatcher {
     async fn next(&mut self) -> Result<LeaderFeed> {
-        if let Some(first) = self.first.take() {
+        if let Some(first) = self.told.first() {
             return Ok(first);
         }
         let waiting = self.client.kv_wait(
@@ -92,12 +89,7 @@ impl LeaderWatcher for ConsulLeaderWatcher {
         }
         let leader = self.read(found.as_ref()).await?;
         self.index = meta.index;
-        let as_of = self.clock.now();
-        if leader == self.told {
-            return Ok(LeaderFeed::Alive { as_of });
-        }
-        self.told.clone_from(&leader);
-        Ok(LeaderFeed::Leader { leader, as_of })
+        Ok(self.told.news(leader, self.clock.now()))
     }
 
     fn silence_limit(&self) -> Duration {

@@ -29,6 +29,7 @@ use crate::client::credentials::Credentials;
 use crate::client::error::{EXPECTED, caught, is_login_needless, translate};
 use crate::client::members::{Candidate, Members};
 use crate::config::EtcdConfig;
+use crate::config::rules::FILES;
 
 /// How long an endpoint is tried alone before the next one is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(200);
@@ -131,12 +132,9 @@ impl Connector {
 
     /// Reads the files as they are now.
     async fn credentials(&self, op: &'static str) -> Result<Credentials> {
-        let config = self.config.clone();
-        self.files
-            .run(op, move || Credentials::read(&config))
-            .await?
-            // It was fine at the start, so it may be mended.
-            .map_err(|error| Error::new(ErrorKind::Denied, op).with_source(error))
+        let (config, limit) = (self.config.clone(), self.config.request_timeout);
+        let reading = move || Credentials::read(&config);
+        self.files.read_again(op, FILES, limit, reading).await
     }
 
     /// Connects to the first endpoint that answers.

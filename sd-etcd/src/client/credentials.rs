@@ -26,21 +26,10 @@ impl Credentials {
     /// `InvalidInput` names the key whose file cannot be read or understood.
     pub(crate) fn read(config: &EtcdConfig) -> Result<Self> {
         Ok(Self {
-            login: login(config)?,
+            login: config.login().read(RULES)?,
             tls: tls(config)?,
         })
     }
-}
-
-fn login(config: &EtcdConfig) -> Result<Option<(String, Secret)>> {
-    let Some(user) = config.user.clone() else {
-        return Ok(None);
-    };
-    let password = match &config.password_file {
-        None => config.password.clone(),
-        Some(path) => Some(RULES.read_secret("password_file", path)?),
-    };
-    Ok(password.map(|password| (user, password)))
 }
 
 fn tls(config: &EtcdConfig) -> Result<Option<TlsOptions>> {
@@ -77,20 +66,6 @@ mod tests {
     use sd_core::ErrorKind;
 
     use super::*;
-
-    #[test]
-    fn a_password_file_is_read_each_time_without_its_line_end() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let config = EtcdConfig::new(["h:1"]).with_password_file("u", file.path());
-        for password in ["first", "second"] {
-            std::fs::write(file.path(), format!("{password}\n")).unwrap();
-            let (user, read) = login(&config).unwrap().unwrap();
-            assert_eq!((user.as_str(), read.expose()), ("u", password));
-        }
-        drop(file);
-        let error = login(&config).unwrap_err().report().to_string();
-        assert!(error.contains("password_file"), "{error}");
-    }
 
     #[test]
     fn a_certificate_that_is_not_there_or_is_none_is_refused_by_its_key() {

@@ -72,7 +72,7 @@ pub(crate) fn caught<T>(
 
 /// Whether another endpoint may do better. Not if the database is full, as it is at all of them.
 pub(crate) fn is_unreachable(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) && !is_full(error)
+    sd_backend::is_unreachable(error) && !is_full(error)
 }
 
 /// Whether the server answered that it takes no value, because its database is full.

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use sd_backend::gokit::SCHEME;
+use sd_backend::read_json;
 use sd_core::{Endpoint, Incarnation, Instance, InstanceId, ServiceName};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::codec::others::text;
-use crate::codec::unreadable::json;
 
 /// The scheme of an upstream that states none.
 const DEFAULT_SCHEME: &str = "http";
@@ -51,7 +51,7 @@ pub(crate) fn decode(
     value: &[u8],
     run: Incarnation,
 ) -> Result<Nodes, String> {
-    let upstream: Upstream = json(value)?;
+    let upstream: Upstream = read_json(value)?;
     let scheme = upstream.scheme.as_deref().unwrap_or(DEFAULT_SCHEME);
     let mut nodes = Nodes::default();
     let mut found = Vec::new();
@@ -68,7 +68,7 @@ pub(crate) fn decode(
         }
         Value::Array(list) => {
             for (at, stored) in list.into_iter().enumerate() {
-                match json(stored.to_string().as_bytes()) {
+                match read_json(stored.to_string().as_bytes()) {
                     Ok(node) => found.push((at.to_string(), node)),
                     Err(reason) => nodes.skipped.push((at.to_string(), reason)),
                 }

@@ -7,6 +7,7 @@ use sd_backend::gokit::{PATH, SCHEME};
 use sd_backend::{Record, TermRecorder};
 use sd_core::port::CandidateId;
 use sd_core::{ElectionName, Incarnation, Instance, InstanceId, Override, ServiceName};
+use sd_testing::golden::{full_instance, instance, lines};
 
 use super::frozen::{self, FrozenRecord};
 use super::overrides::{self, StoredOverride};
@@ -22,38 +23,6 @@ const ORIGIN: Origin = Origin {
     create_revision: 3,
 };
 
-/// Name, key and value, separated by tabs.
-fn stored(file: &str) -> Vec<[String; 3]> {
-    file.lines()
-        .map(|line| {
-            let mut parts = line.split('\t').map(str::to_owned);
-            std::array::from_fn(|_| parts.next().expect("a name, a key and a value"))
-        })
-        .collect()
-}
-
-fn instance(service: &str, id: &str, address: &str) -> Instance {
-    Instance::of_run(
-        ServiceName::new(service).unwrap(),
-        InstanceId::new(id).unwrap(),
-        Incarnation::from_u64(0x1234_5678_0000_00ab),
-        address.parse().unwrap(),
-    )
-}
-
-fn full() -> Instance {
-    instance("pkg.v1.Greeter", "[2001:db8::7]:443", "[2001:db8::7]:443")
-        .with_ready(false)
-        .with_version("1.2.3+build é")
-        .with_zone("eu-1/a")
-        .with_weight(0)
-        .with_priority(7)
-        .with_tag("blue")
-        .with_tag("a=b,c")
-        .with_metadata("", "empty key")
-        .with_metadata("quote\"", "line\nbreak 😀")
-}
-
 /// A go-kit entry says nothing of its run but on which lease it hangs.
 fn gokit() -> Instance {
     instance("foosvc", "1.2.3.4:8080", "1.2.3.4:8080")
@@ -67,7 +36,7 @@ fn records() -> Vec<(&'static str, Format, Record)> {
     use Record::{Live, Withdrawn};
     let bare = instance("foosvc", "bare", "h:1").with_incarnation(Incarnation::from_u64(0x77));
     vec![
-        ("full", Json, Live(full())),
+        ("full", Json, Live(full_instance())),
         ("minimal", Json, Live(instance("s", "i", "10.0.0.7:50051"))),
         (
             "made id",
@@ -88,7 +57,7 @@ fn records() -> Vec<(&'static str, Format, Record)> {
             "withdrawn",
             Json,
             Withdrawn(
-                full()
+                full_instance()
                     .with_ready(false)
                     .with_id(InstanceId::new("w").unwrap()),
             ),
@@ -154,7 +123,7 @@ fn read_by_the_first(
 
 #[test]
 fn records_are_written_and_read_as_the_first_version_did() {
-    let stored = stored(include_str!("../../tests/golden/records.tsv"));
+    let stored = lines::<3>(include_str!("../../tests/golden/records.tsv"));
     let records = records();
     assert_eq!(stored.len(), records.len());
     for ([name, key, value], (expected, format, record)) in stored.iter().zip(&records) {
@@ -174,7 +143,7 @@ fn records_are_written_and_read_as_the_first_version_did() {
 
 #[test]
 fn an_override_is_written_as_before_and_the_first_version_skips_it_alone() {
-    let stored = stored(include_str!("../../tests/golden/overrides.tsv"));
+    let stored = lines::<3>(include_str!("../../tests/golden/overrides.tsv"));
     let all = [
         ("minimal", "i", Override::Draining),
         ("ready", "i", Override::Ready),
@@ -217,7 +186,7 @@ fn elections_are_kept_as_the_first_version_did() {
         ["term", keys.term(), &text(&begun)].map(str::to_owned),
         ["ended term", keys.term(), &text(&ended)].map(str::to_owned),
     ];
-    let stored = stored(include_str!("../../tests/golden/elections.tsv"));
+    let stored = lines::<3>(include_str!("../../tests/golden/elections.tsv"));
     assert_eq!(stored, written);
     for ([_, _, value], is_over) in stored[1..].iter().zip([false, true]) {
         let term = frozen::term(value.as_bytes());

@@ -5,12 +5,11 @@
 
 use std::fmt;
 
+use sd_backend::read_json;
 use sd_core::Instance;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Error, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-
-use crate::codec::unreadable;
 
 /// The field that marks a record which is being withdrawn.
 const WITHDRAWN: &str = "withdrawn";
@@ -33,7 +32,7 @@ pub(crate) fn encode_withdrawn(instance: &Instance) -> Result<Vec<u8>, serde_jso
 
 /// The instance that `value` says, and whether it is being withdrawn. An error says why it cannot be understood.
 pub(crate) fn decode(value: &[u8]) -> Result<(Instance, bool), String> {
-    let stored: Stored = unreadable::json(value)?;
+    let stored: Stored = read_json(value)?;
     Ok((stored.instance, stored.withdrawn))
 }
 

@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 
 use sd_backend::gokit::SCHEME;
+use sd_backend::read_json;
 use sd_core::{Endpoint, Incarnation, Instance, InstanceId, ServiceName};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::codec::unreadable::json;
 use crate::config::format::Format;
 
 /// The scheme of the endpoint that is taken where an instance has several.
@@ -82,7 +82,7 @@ pub(crate) fn decode(
     };
     match format {
         Format::Kratos => {
-            let stored: Kratos = json(value)?;
+            let stored: Kratos = read_json(value)?;
             check_name(&stored.name, service.as_str())?;
             let endpoints = stored.endpoints.unwrap_or_default();
             let urls = endpoints.iter().filter_map(|url| url.split_once("://"));
@@ -103,7 +103,7 @@ pub(crate) fn decode(
             Ok(with_version(instance, stored.version))
         }
         Format::GoMicro => {
-            let stored: GoMicro = json(value)?;
+            let stored: GoMicro = read_json(value)?;
             check_name(
                 &go_micro_segment(&stored.name),
                 &go_micro_segment(service.as_str()),
@@ -118,7 +118,7 @@ pub(crate) fn decode(
             Ok(with_version(instance, stored.version))
         }
         Format::Resolver | Format::Apisix | Format::Json | Format::GoKit => {
-            let stored: Resolver = json(value)?;
+            let stored: Resolver = read_json(value)?;
             if stored.op != 0 {
                 return Err(format!("the value says operation {}, not 0", stored.op));
             }

@@ -5,10 +5,9 @@
 //! there that has not the fields of an override is what another program means by it. Readers that know of no overrides take one for an entry that they cannot read, and
 //! skip it.
 
+use sd_backend::read_json;
 use sd_core::{Incarnation, Instance, Override};
 use serde::{Deserialize, Serialize};
-
-use crate::codec::unreadable;
 
 /// Before the end of the record's key.
 const FOLDER: &str = "/override/";
@@ -62,7 +61,7 @@ pub(crate) fn is_override(value: &[u8]) -> bool {
 
 /// The override that `value` says. An error says why it cannot be understood.
 pub(crate) fn decode(value: &[u8]) -> Result<StoredOverride, String> {
-    let json: Json = unreadable::json(value)?;
+    let json: Json = read_json(value)?;
     let said = Override::from_name(&json.r#override)
         .ok_or_else(|| format!("{:?} is an override of a later version", json.r#override))?;
     Ok(StoredOverride {

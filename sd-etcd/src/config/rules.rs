@@ -8,6 +8,9 @@ use sd_backend::Rules;
 /// Names the setting in each error.
 pub(crate) const RULES: Rules = Rules::new("etcd: configuration");
 
+/// The settings that name files.
+pub(crate) const FILES: &str = "password_file, ca, cert and key";
+
 /// The schemes of registry URLs for etcd. The second one asks for TLS.
 pub const URL_SCHEMES: [&str; 2] = ["etcd", "etcds"];
 /// The default key prefix of records; go-kit's examples use the same.

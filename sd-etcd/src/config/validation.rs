@@ -25,18 +25,8 @@ impl EtcdConfig {
         ] {
             check_prefix(key, prefix)?;
         }
-        if is_inside(&self.prefix, &self.election_prefix)
-            || is_inside(&self.election_prefix, &self.prefix)
-        {
-            return Err(RULES.broken(
-                "election_prefix",
-                format!(
-                    "{} and the prefix of services, {}, must not lie one inside the other",
-                    self.election_prefix, self.prefix
-                ),
-            ));
-        }
-        self.check_login()?;
+        RULES.apart(&self.prefix, &self.election_prefix)?;
+        self.login().check(RULES)?;
         self.tls().check(RULES)?;
         for (key, value, range) in [
             ("connect_timeout", self.connect_timeout, TIMEOUTS),
@@ -53,20 +43,6 @@ impl EtcdConfig {
         }
         Ok(self)
     }
-
-    fn check_login(&self) -> Result<()> {
-        match (&self.user, &self.password, &self.password_file) {
-            (None, None, None) | (Some(_), Some(_), None) | (Some(_), None, Some(_)) => Ok(()),
-            (None, ..) => Err(RULES.broken("user", "a password needs a user: set one")),
-            (Some(_), None, None) => Err(RULES.broken(
-                "password",
-                "a user needs a password: set password or password_file",
-            )),
-            (Some(_), Some(_), Some(_)) => {
-                Err(RULES.broken("password", "set either password or password_file, not both"))
-            }
-        }
-    }
 }
 
 /// Drops slashes at the end of a prefix.
@@ -82,13 +58,6 @@ fn check_prefix(key: &str, prefix: &mut String) -> Result<()> {
         return Err(RULES.broken(key, "must not contain white space or control characters"));
     }
     Ok(())
-}
-
-/// Whether the folder `inner` is `outer` or lies in it.
-fn is_inside(inner: &str, outer: &str) -> bool {
-    inner
-        .strip_prefix(outer)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, SortOrder, SortTarget, Txn, TxnOp};
+use sd_backend::Place;
 use sd_core::{Error, ErrorKind, FencingToken, Result};
 
 use crate::client::Client;
@@ -20,6 +21,9 @@ pub(crate) struct CandidateKey {
     pub(crate) ttl: Duration,
     /// Where in the cluster's history the key begins.
     pub(crate) created: Position,
+    /// Whether its watches tell nothing, as on a connection that died on one side.
+    #[cfg(test)]
+    pub(crate) is_deaf: std::sync::atomic::AtomicBool,
 }
 
 /// What is before an entry in the queue.
@@ -33,12 +37,13 @@ pub(crate) struct Ahead {
     pub(crate) read_at: i64,
 }
 
-/// Where an entry stands in the queue.
-#[derive(Clone, Debug)]
-pub(crate) enum EntryState {
-    Behind(Ahead),
-    First,
-    /// Not there any more.
+/// What a look at the own entry and the one before it finds.
+#[derive(Debug)]
+pub(crate) enum Check {
+    Unchanged,
+    /// The one before it is gone, or behind it now.
+    Moved,
+    /// Its own is not there any more.
     Gone(Error),
 }
 
@@ -83,19 +88,19 @@ impl CandidateKey {
     }
 
     /// Reads whether the entry is there and which ones are before it. The server looks through all candidates for that.
-    pub(crate) async fn look(&self, op: &'static str) -> Result<EntryState> {
+    pub(crate) async fn look(&self, op: &'static str) -> Result<Place<Ahead>> {
         let (start, end) = self.keys.entries();
         let before = TxnOp::get(start, Some(self.before(2).with_range(end)));
         let (loss, at, [before]) = self.read_with_own(op, [before]).await?;
         let mut before = before.iter().map(|entry| entry.key().to_vec());
         Ok(match (loss, before.next()) {
-            (Some(loss), _) => EntryState::Gone(loss),
-            (None, Some(next)) => EntryState::Behind(Ahead {
+            (Some(loss), _) => Place::Gone(loss),
+            (None, Some(next)) => Place::Behind(Ahead {
                 next,
                 beyond: before.next(),
                 read_at: at.revision,
             }),
-            (None, None) => EntryState::First,
+            (None, None) => Place::First,
         })
     }
 
@@ -108,23 +113,21 @@ impl CandidateKey {
             .with_keys_only()
     }
 
-    /// Reads whether the entry is there: `Some` says why not.
-    pub(crate) async fn check(&self, op: &'static str) -> Result<Option<Error>> {
-        let (loss, _, []) = self.read_with_own(op, []).await?;
-        Ok(loss)
-    }
-
-    /// As [`check`](Self::check), and whether the entry with the key `other` is there and before ours. It may have left, and have
-    /// joined again behind us.
-    pub(crate) async fn check_both(
-        &self,
-        op: &'static str,
-        other: Vec<u8>,
-    ) -> Result<(Option<Error>, bool)> {
-        let other = TxnOp::get(other, Some(key_only()));
-        let (loss, _, [other]) = self.read_with_own(op, [other]).await?;
-        let is_before = |other: &KeyValue| other.create_revision() < self.created.revision;
-        Ok((loss, other.iter().any(is_before)))
+    /// Reads whether the entry is there, and whether the one that it waits for is still before it: that may have left, and have joined
+    /// again behind it.
+    pub(crate) async fn check(&self, op: &'static str, ahead: Option<&Ahead>) -> Result<Check> {
+        let Some(ahead) = ahead else {
+            let (loss, _, []) = self.read_with_own(op, []).await?;
+            return Ok(loss.map_or(Check::Unchanged, Check::Gone));
+        };
+        let next = TxnOp::get(ahead.next.clone(), Some(key_only()));
+        let (loss, _, [next]) = self.read_with_own(op, [next]).await?;
+        let is_before = |next: &KeyValue| next.create_revision() < self.created.revision;
+        Ok(match loss {
+            Some(loss) => Check::Gone(loss),
+            None if next.iter().any(is_before) => Check::Unchanged,
+            None => Check::Moved,
+        })
     }
 
     pub(crate) fn get_own(&self) -> TxnOp {

@@ -9,6 +9,7 @@
 //! was the first. Such a candidate needs to ask nothing before it leads.
 
 use etcd_client::{Event, ResponseHeader, WatchResponse, WatchStream};
+use sd_backend::Woken;
 use sd_core::Result;
 
 use crate::client::connection::Connection;
@@ -45,15 +46,6 @@ impl Watched {
             None => Self::Own(Vec::new()),
         }
     }
-}
-
-/// What is known when a candidate wakes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Woken {
-    /// Anything may have changed.
-    Unsure,
-    /// Ours was there and the first, at the revision that is told.
-    First,
 }
 
 impl DeletionWatch {
@@ -165,15 +157,6 @@ fn woken_by<'a>(
         });
     }
     woken
-}
-
-#[cfg(test)]
-impl DeletionWatch {
-    /// One that seems to watch what is before the entry, but will never hear of it.
-    pub(crate) fn deaf_to(mut self, ahead: &Ahead) -> Self {
-        self.watched = Watched::for_one_behind(Some(ahead));
-        self
-    }
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
+use sd_backend::ParticipationId;
 use sd_core::clock::Clock;
-use sd_core::port::{CandidateId, Entry, LeaderWatcher, Limits, Safety, StrictElector, Ticket};
+use sd_core::port::{Entry, LeaderWatcher, Limits, Safety, StrictElector, Ticket};
 use sd_core::{ElectionName, Elector, Error, ErrorKind, Result};
 use tokio::time::sleep;
 use tracing::debug;
@@ -31,9 +32,6 @@ const MOST_VALUE_BYTES: usize = 64 * 1024;
 /// From the deletion of an entry to the end of its lease: time for the next candidate to read that it is first. etcd commits to disk
 /// while it ends a lease, and that read would wait for it: a hand-over would take half as long again.
 const BEFORE_LEASE_ENDS: Duration = Duration::from_millis(10);
-
-/// Who a lease is held for.
-type ParticipationId = (ElectionName, CandidateId);
 
 /// The elections of one cluster, over a connection of its own.
 #[derive(Debug)]
@@ -65,7 +63,7 @@ impl EtcdElector {
     pub(crate) async fn enter(&self, ticket: &Ticket) -> Result<EtcdEntry> {
         const OP: &str = "etcd: join election";
         ticket.check(&self.limits)?;
-        let owner = (ticket.name.clone(), ticket.id);
+        let owner = ParticipationId::from(ticket);
         let keys = self.keys(&ticket.name);
         let (lease, ttl) = self
             .leases
@@ -89,6 +87,8 @@ impl EtcdElector {
             lease,
             ttl,
             created,
+            #[cfg(test)]
+            is_deaf: std::sync::atomic::AtomicBool::new(false),
         };
         Ok(EtcdEntry::new(candidate, ticket, self.limits.clone()))
     }
@@ -137,7 +137,7 @@ impl Elector for EtcdElector {
     /// alone, and what hangs on it is our entry. A ticket that this elector did not begin has none.
     async fn leave(&self, ticket: &Ticket) -> Result<()> {
         const OP: &str = "etcd: leave election";
-        let owner = (ticket.name.clone(), ticket.id);
+        let owner = ParticipationId::from(ticket);
         let Some(lease) = self.leases.id(&owner) else {
             return Ok(());
         };

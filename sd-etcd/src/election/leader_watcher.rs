@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::KeyValue;
+use sd_backend::ToldLeader;
 use sd_core::clock::Clock;
 use sd_core::port::{Leader, LeaderFeed, LeaderWatcher};
 use sd_core::{FencingToken, Result};
@@ -24,9 +25,7 @@ pub(crate) struct EtcdLeaderWatcher {
     keys: ElectionKeys,
     feed: ChangeFeed,
     queue: Queue,
-    /// What was told last.
-    told: Option<Leader>,
-    first: Option<LeaderFeed>,
+    told: ToldLeader,
 }
 
 /// The candidates by their keys.
@@ -82,8 +81,7 @@ impl EtcdLeaderWatcher {
             keys,
             feed,
             queue,
-            told: leader.clone(),
-            first: Some(LeaderFeed::Leader { leader, as_of }),
+            told: ToldLeader::untold(leader, as_of),
         })
     }
 }
@@ -91,7 +89,7 @@ impl EtcdLeaderWatcher {
 #[async_trait]
 impl LeaderWatcher for EtcdLeaderWatcher {
     async fn next(&mut self) -> Result<LeaderFeed> {
-        if let Some(first) = self.first.take() {
+        if let Some(first) = self.told.first() {
             return Ok(first);
         }
         let news = self.feed.next().await?;
@@ -106,11 +104,7 @@ impl LeaderWatcher for EtcdLeaderWatcher {
         })?;
         let as_of = self.clock.now();
         let leader = self.queue.leader(&self.keys, self.feed.position().domain());
-        if leader == self.told {
-            return Ok(LeaderFeed::Alive { as_of });
-        }
-        self.told.clone_from(&leader);
-        Ok(LeaderFeed::Leader { leader, as_of })
+        Ok(self.told.news(leader, as_of))
     }
 
     fn silence_limit(&self) -> Duration {

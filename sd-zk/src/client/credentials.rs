@@ -108,16 +108,11 @@ impl Login {
 }
 
 fn login(config: &ZkConfig) -> Result<Option<Login>> {
-    let Some(user) = &config.user else {
-        return Ok(None);
-    };
-    let password = match &config.password_file {
-        None => config.password.clone(),
-        Some(path) => Some(RULES.read_secret("password_file", path)?),
-    };
-    Ok(password.map(|password| Login {
-        scheme: config.auth_scheme,
-        user: user.clone(),
+    let scheme = config.auth_scheme;
+    let login = config.login().read(RULES)?;
+    Ok(login.map(|(user, password)| Login {
+        scheme,
+        user,
         password,
     }))
 }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use sd_backend::{FileThread, Secret};
-use sd_core::{Error, ErrorKind, Result};
-use tokio::time::timeout;
+use sd_core::Result;
 use tracing::debug;
 use zookeeper_client as zk;
 
@@ -22,14 +21,8 @@ pub(crate) async fn credentials(
     files: &FileThread,
 ) -> Result<Credentials> {
     let (of_files, limit) = (Arc::clone(config), config.request_timeout);
-    let reading = files.run(op, move || Credentials::read(&of_files));
-    let Ok(read) = timeout(limit, reading).await else {
-        return Err(Error::new(ErrorKind::Unavailable, op).because(format!(
-            "the files of {FILES} were not read within {limit:?}: look for one that hangs"
-        )));
-    };
-    // They were fine at the start, so they may be mended.
-    read?.map_err(|error| Error::new(ErrorKind::Denied, op).with_source(error))
+    let reading = move || Credentials::read(&of_files);
+    files.read_again(op, FILES, limit, reading).await
 }
 
 /// What a client can be told again while its session lasts.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sd_core::brief;
+use sd_backend::read_json;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
@@ -14,7 +14,7 @@ pub(crate) struct Fields(Vec<(String, Box<RawValue>)>);
 impl Fields {
     /// The fields of the object that `json` is. An error says why it is none.
     pub(crate) fn read(json: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(json).map_err(brief)
+        read_json(json)
     }
 
     pub(crate) fn raw(&self, name: &str) -> Option<&RawValue> {
@@ -27,9 +27,10 @@ impl Fields {
         let Some(raw) = self.raw(name) else {
             return Ok(T::default());
         };
-        let read: Option<T> =
-            serde_json::from_str(raw.get()).map_err(|e| brief(format!("{name}: {e}")))?;
-        Ok(read.unwrap_or_default())
+        let read: Result<Option<T>, String> = read_json(raw.get().as_bytes());
+        Ok(read
+            .map_err(|why| format!("{name}: {why}"))?
+            .unwrap_or_default())
     }
 
     /// Sets a field, in its place if it is there, else at the end.

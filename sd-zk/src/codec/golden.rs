@@ -1,6 +1,7 @@
 //! What is stored, held against what Curator's own classes wrote, and against files that no later version of ours may change.
 
-use sd_core::{Incarnation, Instance, InstanceId, Override, ServiceName};
+use sd_core::{Incarnation, Instance, Override, ServiceName};
+use sd_testing::golden::{full_instance, instance};
 
 use super::curator::{self, Style};
 use super::fields::Fields;
@@ -17,28 +18,6 @@ const TIME: i64 = 1_700_000_000_000;
 
 fn service(name: &str) -> ServiceName {
     ServiceName::new(name).unwrap()
-}
-
-fn instance(service: &str, id: &str, address: &str) -> Instance {
-    Instance::of_run(
-        ServiceName::new(service).unwrap(),
-        InstanceId::new(id).unwrap(),
-        Incarnation::from_u64(0x1234_5678_0000_00ab),
-        address.parse().unwrap(),
-    )
-}
-
-fn full() -> Instance {
-    instance("pkg.v1.Greeter", "[2001:db8::7]:443", "[2001:db8::7]:443")
-        .with_ready(false)
-        .with_version("1.2.3+build é")
-        .with_zone("eu-1/a")
-        .with_weight(0)
-        .with_priority(7)
-        .with_tag("blue")
-        .with_tag("a=b,c")
-        .with_metadata("", "empty key")
-        .with_metadata("quote\"", "line\nbreak 😀")
 }
 
 /// By the name in the file: the node, its data, and what it is.
@@ -67,8 +46,8 @@ fn ours() -> Vec<(&'static str, String, Vec<u8>, Record)> {
         (
             "full",
             node("[2001:db8::7]:443"),
-            encode(&full(), &plain),
-            Live(full()),
+            encode(&full_instance(), &plain),
+            Live(full_instance()),
         ),
         (
             "minimal",

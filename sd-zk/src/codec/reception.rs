@@ -10,18 +10,15 @@ use serde::Serialize;
 
 use crate::codec::fields::Fields;
 use crate::codec::names::{name_of, node_name};
+use crate::codec::protected_name::{GUID_DIGITS, PREFIX, ProtectedName};
 
 const ADDRESS: &str = "address";
 const PORT: &str = "port";
 const ATTRIBUTES: &str = "attributes";
 
-const PREFIX: &str = "_c_";
-const GUID_DIGITS: usize = 32;
-const SEQUENCE_DIGITS: usize = 10;
-
-/// What the name of a protected node says.
+/// What the name of a record's node says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ProtectedName<'a> {
+pub(crate) struct Protected<'a> {
     pub(crate) id: Cow<'a, str>,
     pub(crate) incarnation: Incarnation,
 }
@@ -38,17 +35,14 @@ pub(crate) fn node_prefix(record: &RecordId) -> String {
 }
 
 /// What the name of a node says, if it is that of a protected sequential node with an id.
-pub(crate) fn protected_name(node: &str) -> Option<ProtectedName<'_>> {
-    let (guid, rest) = node.strip_prefix(PREFIX)?.split_once('-')?;
-    let (id, sequence) = rest.rsplit_once('-')?;
-    let is_hex = guid.len() == GUID_DIGITS && guid.bytes().all(|b| b.is_ascii_hexdigit());
-    let is_sequence =
-        sequence.len() == SEQUENCE_DIGITS && sequence.bytes().all(|b| b.is_ascii_digit());
-    if !is_hex || !is_sequence || id.is_empty() {
+pub(crate) fn protected_name(node: &str) -> Option<Protected<'_>> {
+    let ProtectedName { guid, id, .. } = ProtectedName::read(node)?;
+    let is_hex = guid.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_hex || id.is_empty() {
         return None;
     }
     let (_, last) = guid.split_at_checked(GUID_DIGITS / 2)?;
-    Some(ProtectedName {
+    Some(Protected {
         id: name_of(id).unwrap_or(Cow::Borrowed(id)),
         incarnation: last.parse().ok()?,
     })

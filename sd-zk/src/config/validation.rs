@@ -34,17 +34,7 @@ impl ZkConfig {
                 return Err(RULES.broken(key, "must name a node, for instance /services"));
             }
         }
-        if is_inside(&self.prefix, &self.election_prefix)
-            || is_inside(&self.election_prefix, &self.prefix)
-        {
-            return Err(RULES.broken(
-                "election_prefix",
-                format!(
-                    "{} and the prefix of services, {}, must not lie one inside the other",
-                    self.election_prefix, self.prefix
-                ),
-            ));
-        }
+        RULES.apart(&self.prefix, &self.election_prefix)?;
         self.check_login()?;
         self.tls().check(RULES)?;
         if self.speaks_tls() && self.ca.is_none() {
@@ -90,34 +80,27 @@ impl ZkConfig {
     }
 
     fn check_login(&self) -> Result<()> {
+        self.login().check(RULES)?;
         let broken = |key, rule| Err(RULES.broken(key, rule));
         let by_sasl = self.auth_scheme == AuthScheme::Sasl;
         if by_sasl && cfg!(not(feature = "sasl")) {
             let rule = "sasl is not compiled in: build with the feature sasl of sd-zk";
             return broken("auth_scheme", rule);
         }
-        match (&self.user, &self.password, &self.password_file) {
-            (None, None, None) if by_sasl => broken(
+        match &self.user {
+            None if by_sasl => broken(
                 "auth_scheme",
                 "sasl needs a login: set a user and a password",
             ),
-            (None, None, None) if self.access != Access::Open && self.cert.is_none() => broken(
+            None if self.access != Access::Open && self.cert.is_none() => broken(
                 "access",
                 "needs a login: set a user and a password, or a certificate",
             ),
-            (Some(user), ..) if user.contains(':') && !by_sasl => broken(
+            Some(user) if user.contains(':') && !by_sasl => broken(
                 "user",
                 "must not contain a colon: digest authentication ends it there",
             ),
-            (None, None, None) | (Some(_), Some(_), None) | (Some(_), None, Some(_)) => Ok(()),
-            (None, ..) => broken("user", "a password needs a user: set one"),
-            (Some(_), None, None) => broken(
-                "password",
-                "a user needs a password: set password or password_file",
-            ),
-            (Some(_), Some(_), Some(_)) => {
-                broken("password", "set either password or password_file, not both")
-            }
+            _ => Ok(()),
         }
     }
 }
@@ -130,13 +113,6 @@ fn check_setting(key: &str, path: &mut String) -> Result<()> {
         return Err(RULES.broken(key, rule));
     }
     check_path(path).map_err(|rule| RULES.broken(key, rule))
-}
-
-/// Whether the node `inner` is `outer` or lies below it.
-fn is_inside(inner: &str, outer: &str) -> bool {
-    inner
-        .strip_prefix(outer)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use sd_backend::Place;
 use sd_core::{Error, ErrorKind, FencingToken, Result};
 use zookeeper_client as zk;
 
 use crate::client::error::translate;
 use crate::client::session::Session;
 use crate::election::candidate_sessions::CandidateSession;
-use crate::election::keys::{Ahead, ElectionKeys, Place};
+use crate::election::keys::{self, Ahead, ElectionKeys};
 
 /// A node that was created in a session of ours. No other one ever has its path: its name holds a random number.
 #[derive(Debug)]
@@ -24,15 +25,6 @@ pub(crate) struct CandidateNode {
     pub(crate) token_domain: Arc<str>,
 }
 
-/// Where a node stands among those of all candidates.
-#[derive(Clone, Debug)]
-pub(crate) enum NodeState {
-    Behind(Ahead),
-    First,
-    /// Not there any more.
-    Gone(Error),
-}
-
 impl CandidateNode {
     pub(crate) fn session(&self) -> &Session {
         &self.session.session
@@ -44,26 +36,21 @@ impl CandidateNode {
     }
 
     /// Reads which nodes are before it. What comes later stands behind it, so that a read that is late tells nothing wrong.
-    pub(crate) async fn look(&self, op: &'static str) -> Result<NodeState> {
+    pub(crate) async fn look(&self, op: &'static str) -> Result<Place<Ahead>> {
         let listed = async {
             let client = self.session().client(op).await?;
             let candidates = client.list_children(self.keys.candidates());
             self.session().answer(op, candidates).await
         };
         match self.unless_lost(listed.await).await? {
-            Ok(Ok(nodes)) => Ok(self.state_among(op, &nodes)),
-            Ok(Err(zk::Error::NoNode)) => Ok(NodeState::Gone(self.deleted(op))),
+            Ok(Ok(nodes)) => Ok(match self.keys.place(&nodes, &self.node) {
+                keys::Place::First => Place::First,
+                keys::Place::Behind(ahead) => Place::Behind(ahead),
+                keys::Place::Missing => Place::Gone(self.deleted(op)),
+            }),
+            Ok(Err(zk::Error::NoNode)) => Ok(Place::Gone(self.deleted(op))),
             Ok(Err(error)) => Err(translate(op, error)),
-            Err(lost) => Ok(NodeState::Gone(lost)),
-        }
-    }
-
-    /// Where it stands among these.
-    pub(crate) fn state_among(&self, op: &'static str, nodes: &[String]) -> NodeState {
-        match self.keys.place(nodes, &self.node) {
-            Place::First => NodeState::First,
-            Place::Behind(ahead) => NodeState::Behind(ahead),
-            Place::Missing => NodeState::Gone(self.deleted(op)),
+            Err(lost) => Ok(Place::Gone(lost)),
         }
     }
 

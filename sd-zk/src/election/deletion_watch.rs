@@ -7,6 +7,7 @@
 use std::pin::Pin;
 
 use futures_util::FutureExt;
+use sd_backend::Woken;
 use sd_core::{Error, ErrorKind, Result};
 use zookeeper_client as zk;
 
@@ -22,15 +23,8 @@ pub(crate) struct DeletionWatch {
     states: zk::StateWatcher,
     own: Event,
     ahead: Option<(Ahead, Event)>,
-}
-
-/// What is known when a candidate wakes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Woken {
-    /// Anything may have changed, and these watches tell no more.
-    Unsure,
-    /// Ours was there and the first when the one before it was deleted.
-    First,
+    /// Whether it tells no more.
+    is_spent: bool,
 }
 
 impl DeletionWatch {
@@ -60,6 +54,7 @@ impl DeletionWatch {
                 states,
                 own: event(op, watcher),
                 ahead,
+                is_spent: false,
             })),
             (Err(zk::Error::NoNode), _) | (_, Err(zk::Error::NoNode)) => Ok(None),
             (Err(error), _) | (_, Err(error)) => Err(translate(op, error)),
@@ -68,7 +63,8 @@ impl DeletionWatch {
 
     /// Whether it tells all that matters to a candidate that stands behind this one, or is first.
     pub(crate) fn covers(&self, ahead: Option<&Ahead>) -> bool {
-        ahead.is_none() || self.ahead.as_ref().map(|(ahead, _)| ahead) == ahead
+        let is_enough = ahead.is_none() || self.ahead.as_ref().map(|(ahead, _)| ahead) == ahead;
+        !self.is_spent && is_enough
     }
 
     /// Returns when something that matters has happened, or may have. Cancel-safe.
@@ -83,6 +79,12 @@ impl DeletionWatch {
         if self.states.peek_state() == zk::SessionState::Disconnected {
             return Err(disconnected(op));
         }
+        let woken = self.next(candidate, op).await;
+        self.is_spent = !matches!(woken, Ok(Woken::First));
+        woken
+    }
+
+    async fn next(&mut self, candidate: &CandidateNode, op: &'static str) -> Result<Woken> {
         let (own, ahead) = (&mut self.own, &mut self.ahead);
         let next = async {
             match ahead {

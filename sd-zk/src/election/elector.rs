@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sd_backend::Participations;
 use sd_core::clock::Clock;
 use sd_core::port::{Entry, LeaderWatcher, Limits, Safety, StrictElector, Ticket};
 use sd_core::{ElectionName, Elector, Error, ErrorKind, Result};
@@ -21,7 +22,7 @@ use crate::election::candidate_sessions::{CandidateSession, CandidateSessions};
 use crate::election::entry::ZkEntry;
 use crate::election::keys::ElectionKeys;
 use crate::election::leader_watcher::ZkLeaderWatcher;
-use crate::election::participation::{Participation, Participations};
+use crate::election::participation::Participation;
 use crate::election::safety::safety;
 use crate::election::{term_record, token_domain};
 
@@ -42,7 +43,7 @@ pub(crate) struct ZkElector {
     sessions: CandidateSessions,
     clock: Arc<dyn Clock>,
     limits: Limits,
-    participations: Participations,
+    participations: Participations<Participation>,
 }
 
 /// A node of ours, as it was found or made.
@@ -65,7 +66,8 @@ impl ZkElector {
 
     async fn enter(&self, op: &'static str, ticket: &Ticket) -> Result<ZkEntry> {
         let session = self.sessions.get(op, ticket.ttl).await?;
-        let participation = self.participations.begin(ticket, self.shared.config());
+        let new = || Participation::new(ticket, self.shared.config());
+        let participation = self.participations.begin(ticket, new);
         let entered = self.enter_in(op, &session, &participation, ticket).await;
         let candidate = match entered {
             Ok(candidate) => candidate,

@@ -1,25 +1,23 @@
 //! One candidate's entry: told where it stands, proved to be there.
-//!
-//! Almost everything is decided by reading: watches only say when to read again. So a dropped call is made good by the next one. What a
-//! watch may tell by itself is that the entry is the first now: see [`DeletionWatch`].
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sd_backend::{Borrowed, LastRead, TermRecorder};
+use sd_backend::{CloseSignal, Place, QueueEntry, Queued, TermRecorder, Woken, is_unreachable};
 use sd_core::clock::Clock;
 use sd_core::port::{
     Confirmation, CountsFrom, Entry, Limits, Predecessor, Standing, Ticket, check_value,
 };
-use sd_core::{Error, ErrorKind, Result};
+use sd_core::{Error, ErrorKind, FencingToken, Result};
 use tokio::time::{Instant, timeout_at};
 use zookeeper_client as zk;
 
 use crate::client::error::translate;
 use crate::client::parents::make_parents;
-use crate::election::candidate_node::{CandidateNode, NodeState};
-use crate::election::deletion_watch::{DeletionWatch, Woken};
+use crate::election::candidate_node::CandidateNode;
+use crate::election::deletion_watch::DeletionWatch;
+use crate::election::keys::Ahead;
 use crate::election::participation::Participation;
 use crate::election::term_record;
 
@@ -31,15 +29,10 @@ const MOST_ROUNDS: u32 = 5;
 /// An entry that stands for one node.
 #[derive(Debug)]
 pub(crate) struct ZkEntry {
-    candidate: CandidateNode,
+    queue: QueueEntry<CandidateNode>,
     participation: Arc<Participation>,
     clock: Arc<dyn Clock>,
     limits: Limits,
-    term: Option<TermRecorder>,
-    /// Where the entry stands.
-    known: LastRead<NodeState>,
-    /// Taken out by the call that waits on it.
-    deletions: Mutex<Option<DeletionWatch>>,
 }
 
 impl ZkEntry {
@@ -52,153 +45,57 @@ impl ZkEntry {
         limits: Limits,
     ) -> Self {
         let ttl = candidate.session().timeout();
-        let recorder = || TermRecorder::new(ticket.id, &candidate.node, ttl);
+        let recorder = TermRecorder::new(ticket.id, &candidate.node, ttl);
+        let term = ticket.records_term.then_some(recorder);
         Self {
-            term: ticket.records_term.then(recorder),
-            candidate,
+            queue: QueueEntry::new(candidate, term),
             participation,
             clock,
             limits,
-            known: LastRead::default(),
-            deletions: Mutex::default(),
         }
     }
 
-    /// The entry is gone for good. Those who wait are told.
-    fn lose(&self, why: Error) -> Error {
-        self.known.set(NodeState::Gone(why.clone()));
-        why
+    fn candidate(&self) -> &CandidateNode {
+        self.queue.candidate()
     }
 
-    /// What to tell of a state; `None` if it changed meanwhile.
-    async fn tell(&self, state: &NodeState) -> Result<Option<Standing>> {
-        let before = match (state, &self.term) {
-            // The entry is woken when the one before it goes, and not by others.
-            (NodeState::Behind(_), _) => return Ok(Some(Standing::Waiting { ahead: None })),
-            (NodeState::Gone(why), _) => return Ok(Some(Standing::Gone(why.clone()))),
-            (NodeState::First, None) => Predecessor::None,
-            (NodeState::First, Some(recorder)) => {
-                let began = term_record::begin(recorder, &self.candidate).await;
-                match self.candidate.unless_lost(began).await? {
-                    Ok(Some(before)) => before,
-                    Ok(None) => return Ok(None),
-                    Err(lost) => return Ok(Some(Standing::Gone(self.lose(lost)))),
-                }
-            }
-        };
-        let token = self.candidate.token();
-        Ok(Some(Standing::First { token, before }))
-    }
-
-    async fn next_standing(
+    /// Where it stands, also over a connection that is lost and soon back. When a session ends, that is how its client learns of it.
+    async fn standing_over_gaps(
         &self,
         op: &'static str,
-        deletions: &mut Option<DeletionWatch>,
-        seen: Option<&Standing>,
-    ) -> Result<Standing> {
-        loop {
-            let look = self.candidate.look(op);
-            let (state, generation) = self.known.get_or_read(look).await?;
-            let Some(standing) = self.tell(&state).await? else {
-                self.known.invalidate();
-                continue;
-            };
-            if !seen.is_some_and(|seen| seen.is_same(&standing)) {
-                return Ok(standing);
-            }
-            let ahead = match &state {
-                // Nothing comes after that.
-                NodeState::Gone(_) => std::future::pending().await,
-                NodeState::First => None,
-                NodeState::Behind(ahead) => Some(ahead),
-            };
-            if let Some(watch) = deletions.as_mut().filter(|watch| watch.covers(ahead)) {
-                tokio::select! {
-                    woken = watch.woken(&self.candidate, op) => match woken? {
-                        // Unless a confirmation has just found something else.
-                        Woken::First if self.known.still_holds(generation) => {
-                            self.known.set(NodeState::First);
-                        }
-                        Woken::First | Woken::Unsure => {
-                            *deletions = None;
-                            self.known.invalidate();
-                        }
-                    },
-                    () = self.known.invalidated(generation) => {}
-                }
-            } else {
-                *deletions = DeletionWatch::open(&self.candidate, op, ahead).await?;
-                if deletions.is_none() {
-                    self.known.invalidate();
-                }
-            }
-        }
-    }
-
-    /// The same, also over a connection that is lost and soon back. When a session ends, that is how its client learns of it.
-    async fn next_standing_over_gaps(
-        &self,
-        op: &'static str,
-        deletions: &mut Option<DeletionWatch>,
         seen: Option<&Standing>,
     ) -> Result<Standing> {
         let mut give_up_at = None;
         loop {
-            let error = match self.next_standing(op, deletions, seen).await {
+            let error = match self.queue.standing(op, seen).await {
                 Err(error) if is_unreachable(&error) => error,
                 told => return told,
             };
-            *deletions = None;
-            self.known.invalidate();
             let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + BACK_WITHIN);
-            let back = timeout_at(give_up_at, self.candidate.session().connected());
+            let back = timeout_at(give_up_at, self.candidate().session().connected());
             if back.await.is_err() || Instant::now() >= give_up_at {
                 return Err(error);
             }
         }
     }
 
-    /// The same, unless the registry is closed or the session ends meanwhile.
-    async fn standing_unless_closed(
-        &self,
-        op: &'static str,
-        deletions: &mut Option<DeletionWatch>,
-        seen: Option<&Standing>,
-    ) -> Result<Standing> {
-        let signal = self.candidate.session.signal();
-        let standing = self.next_standing_over_gaps(op, deletions, seen);
-        let standing = signal.unless_closed(op, standing).await;
-        match self.candidate.unless_lost(standing).await? {
-            Ok(standing) => Ok(standing),
-            Err(lost) => {
-                let gone = Standing::Gone(self.lose(lost));
-                if seen.is_some_and(|seen| seen.is_same(&gone)) {
-                    return Err(signal.closed(op).await);
-                }
-                Ok(gone)
-            }
-        }
-    }
-
     /// What the registry says before anything is asked of the server.
     fn check_usable(&self, op: &'static str) -> Result<()> {
-        self.candidate.session.signal().check_open(op)?;
-        match self.known.value() {
-            Some(NodeState::Gone(why)) => Err(why),
-            _ => Ok(()),
-        }
+        self.candidate().session.signal().check_open(op)?;
+        self.queue.gone().map_or(Ok(()), Err)
     }
 
     /// Writes the value that observers see in place of the node's own, if the node is there: into a node that is `new`, or into one that
     /// exists. If it is the other way round, says so.
     async fn write_value(&self, op: &'static str, value: &[u8], new: bool) -> Result<Written> {
-        let (session, acls) = (self.candidate.session(), self.candidate.acls);
-        let path = self.candidate.keys.value(&self.candidate.node);
+        let candidate = self.candidate();
+        let (session, acls) = (candidate.session(), candidate.acls);
+        let path = candidate.keys.value(&candidate.node);
         let failed = |error| translate(op, error);
         let client = session.client(op).await?;
         let mut write = client.new_multi_writer();
         write
-            .add_check_version(&self.candidate.path, -1)
+            .add_check_version(&candidate.path, -1)
             .map_err(failed)?;
         if new {
             let options = zk::CreateMode::Ephemeral.with_acls(acls);
@@ -212,7 +109,7 @@ impl ZkEntry {
             Err(error) => return Err(failed(error.into())),
         };
         match (index, error) {
-            (0, zk::Error::NoNode) => Err(self.candidate.deleted(op)),
+            (0, zk::Error::NoNode) => Err(candidate.deleted(op)),
             (1, zk::Error::NodeExists) => Ok(Written::Not { new: false }),
             (1, zk::Error::NoNode) if new => {
                 let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
@@ -222,6 +119,48 @@ impl ZkEntry {
             (1, zk::Error::NoNode) => Ok(Written::Not { new: true }),
             (_, error) => Err(failed(error)),
         }
+    }
+}
+
+impl Queued for CandidateNode {
+    type Ahead = Ahead;
+    type Watch = DeletionWatch;
+
+    fn signal(&self) -> &CloseSignal {
+        self.session.signal()
+    }
+
+    fn token(&self) -> FencingToken {
+        self.token()
+    }
+
+    async fn look(&self, op: &'static str) -> Result<Place<Ahead>> {
+        self.look(op).await
+    }
+
+    async fn begin_term(&self, recorder: &TermRecorder) -> Result<Option<Predecessor>> {
+        term_record::begin(recorder, self).await
+    }
+
+    async fn watch(
+        &self,
+        op: &'static str,
+        ahead: Option<&Ahead>,
+    ) -> Result<Option<DeletionWatch>> {
+        DeletionWatch::open(self, op, ahead).await
+    }
+
+    fn covers(watch: &DeletionWatch, ahead: Option<&Ahead>) -> bool {
+        watch.covers(ahead)
+    }
+
+    async fn woken(
+        &self,
+        op: &'static str,
+        watch: &mut DeletionWatch,
+        _ahead: Option<&Ahead>,
+    ) -> Result<Woken> {
+        watch.woken(self, op).await
     }
 }
 
@@ -239,28 +178,28 @@ enum Written {
 impl Entry for ZkEntry {
     async fn standing(&self, seen: Option<&Standing>) -> Result<Standing> {
         const OP: &str = "zk: standing";
-        self.candidate.session.signal().check_open(OP)?;
-        if seen.is_none() {
-            self.known.invalidate();
+        let signal = self.candidate().session.signal();
+        let standing = signal.unless_closed(OP, self.standing_over_gaps(OP, seen));
+        match self.candidate().unless_lost(standing.await).await? {
+            Ok(standing) => Ok(standing),
+            Err(lost) => {
+                let gone = Standing::Gone(self.queue.lose(lost));
+                if seen.is_some_and(|seen| seen.is_same(&gone)) {
+                    return Err(signal.closed(OP).await);
+                }
+                Ok(gone)
+            }
         }
-        let mut deletions = Borrowed::from(&self.deletions);
-        let standing = self.standing_unless_closed(OP, &mut deletions.item, seen);
-        let standing = standing.await;
-        if standing.is_err() {
-            deletions.item = None;
-            self.known.invalidate();
-        }
-        standing
     }
 
     async fn confirm(&self) -> Result<Confirmation> {
         const OP: &str = "zk: confirm entry";
         self.check_usable(OP)?;
-        let session = &self.candidate.session;
+        let session = &self.candidate().session;
         let sent = self.clock.now();
-        let checked = self.candidate.check(OP);
+        let checked = self.candidate().check(OP);
         if let Some(loss) = session.signal().unless_closed(OP, checked).await? {
-            return Err(self.lose(loss));
+            return Err(self.queue.lose(loss));
         }
         let counts_from = CountsFrom::EarlierSend(session.proven(sent));
         Ok(Confirmation::new(session.session.timeout(), counts_from))
@@ -277,20 +216,20 @@ impl Entry for ZkEntry {
                 Ok(Written::Done) => return Ok(()),
                 Ok(Written::Not { new: other }) => new = other,
                 Err(error) => {
-                    let error = self.candidate.session.explained(error).await;
+                    let error = self.candidate().session.explained(error).await;
                     let is_lost =
                         matches!(error.kind(), ErrorKind::LeaseLost | ErrorKind::NotFound);
-                    return Err(if is_lost { self.lose(error) } else { error });
+                    return Err(if is_lost {
+                        self.queue.lose(error)
+                    } else {
+                        error
+                    });
                 }
             }
         }
         Err(Error::new(ErrorKind::Unavailable, OP).because(format!(
             "what {} proclaims came and went each time before it was written: try again",
-            self.candidate.path
+            self.candidate().path
         )))
     }
-}
-
-fn is_unreachable(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::select_all;
+use sd_backend::ToldLeader;
 use sd_core::clock::Clock;
 use sd_core::port::{Leader, LeaderFeed, LeaderWatcher};
 use sd_core::{Error, ErrorKind, Result};
@@ -38,9 +39,7 @@ pub(crate) struct ZkLeaderWatcher {
     /// What may change next: the candidates, or what the leader shows. Empty if it has to be read.
     watches: Vec<Event>,
     next_sign: Instant,
-    /// What was told last.
-    told: Option<Leader>,
-    first: Option<LeaderFeed>,
+    told: ToldLeader,
 }
 
 impl ZkLeaderWatcher {
@@ -51,6 +50,7 @@ impl ZkLeaderWatcher {
     ) -> Result<Self> {
         client.signal.check_open(OP)?;
         let session = client.session(OP).await?;
+        let as_of = clock.now();
         let mut watcher = Self {
             states: session.states(),
             client,
@@ -60,18 +60,15 @@ impl ZkLeaderWatcher {
             token_domain: None,
             watches: Vec::new(),
             next_sign: Instant::now() + ALIVE_EVERY,
-            told: None,
-            first: None,
+            told: ToldLeader::untold(None, as_of),
         };
-        let as_of = watcher.clock.now();
         let client = watcher.session.client(OP).await;
         let client = client.map_err(for_readers)?;
         // What follows is read from the member that this session is at, which may be late.
         let synced = watcher.session.call(OP, client.sync("/")).await;
         synced.map_err(for_readers)?;
         let leader = watcher.read().await.map_err(for_readers)?;
-        watcher.told.clone_from(&leader);
-        watcher.first = Some(LeaderFeed::Leader { leader, as_of });
+        watcher.told = ToldLeader::untold(leader, as_of);
         Ok(watcher)
     }
 
@@ -162,7 +159,7 @@ impl ZkLeaderWatcher {
     }
 
     async fn ask(&mut self) -> Result<LeaderFeed> {
-        if let Some(first) = self.first.take() {
+        if let Some(first) = self.told.first() {
             return Ok(first);
         }
         let woken = self.wait().await?;
@@ -177,15 +174,11 @@ impl ZkLeaderWatcher {
                 let client = self.session.client(OP).await?;
                 let look = client.check_stat(self.keys.candidates());
                 self.session.call(OP, look).await?;
-                self.told.clone()
+                self.told.last().cloned()
             }
         };
         self.next_sign = Instant::now() + ALIVE_EVERY;
-        if leader == self.told {
-            return Ok(LeaderFeed::Alive { as_of });
-        }
-        self.told.clone_from(&leader);
-        Ok(LeaderFeed::Leader { leader, as_of })
+        Ok(self.told.news(leader, as_of))
     }
 }
 

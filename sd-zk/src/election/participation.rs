@@ -1,20 +1,14 @@
-//! What one elector remembers of each of its participations, for as long as something of it may be at the server.
+//! What an elector remembers of one participation, for as long as something of it may be at the server.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use sd_core::ElectionName;
-use sd_core::port::{CandidateId, Ticket};
+use sd_core::port::Ticket;
 use sd_core::sync::lock;
 
 use crate::client::session::Session;
 use crate::config::ZkConfig;
 use crate::election::candidate_sessions::CandidateSession;
 use crate::election::keys::ElectionKeys;
-
-/// The participations of one elector.
-#[derive(Debug, Default)]
-pub(crate) struct Participations(Mutex<BTreeMap<(ElectionName, CandidateId), Arc<Participation>>>);
 
 /// One candidate in one election.
 #[derive(Debug)]
@@ -36,36 +30,17 @@ struct Now {
     has_proclaimed: bool,
 }
 
-impl Participations {
-    /// What is remembered of a participation; from now on, if nothing was.
-    pub(crate) fn begin(&self, ticket: &Ticket, config: &ZkConfig) -> Arc<Participation> {
-        let mut participations = lock(&self.0);
-        let participation = participations
-            .entry((ticket.name.clone(), ticket.id))
-            .or_insert_with(|| {
-                let keys = ElectionKeys::new(config, &ticket.name);
-                Arc::new(Participation {
-                    node_prefix: keys.node_prefix(ticket.id, fastrand::u32(..)),
-                    keys,
-                    now: Mutex::default(),
-                })
-            });
-        Arc::clone(participation)
-    }
-
-    pub(crate) fn find(&self, ticket: &Ticket) -> Option<Arc<Participation>> {
-        let participations = lock(&self.0);
-        let participation = participations.get(&(ticket.name.clone(), ticket.id));
-        participation.map(Arc::clone)
-    }
-
-    /// Forgets a participation of which nothing is at the server any more.
-    pub(crate) fn end(&self, ticket: &Ticket) {
-        lock(&self.0).remove(&(ticket.name.clone(), ticket.id));
-    }
-}
-
 impl Participation {
+    /// The participation of a ticket, of which nothing is at the server yet.
+    pub(crate) fn new(ticket: &Ticket, config: &ZkConfig) -> Self {
+        let keys = ElectionKeys::new(config, &ticket.name);
+        Self {
+            node_prefix: keys.node_prefix(ticket.id, fastrand::u32(..)),
+            keys,
+            now: Mutex::default(),
+        }
+    }
+
     /// Notes that a node may come into being in this session. Returns whether one may have before.
     pub(crate) fn asks_in(&self, session: &Arc<CandidateSession>) -> bool {
         let mut now = lock(&self.now);

@@ -6,10 +6,10 @@ use sd_core::port::CandidateId;
 use sd_core::{Address, Endpoint};
 use serde::{Deserialize, Serialize};
 
+use crate::codec::protected_name::{PREFIX, ProtectedName};
+
 /// How the digits of our nodes begin. A random number and the candidate's id follow.
 const MARK: &str = "73642d7a";
-const GUID_DIGITS: usize = 32;
-const SEQUENCE_DIGITS: usize = 10;
 /// The attribute with the value of a candidate of ours, unless that is an address.
 const VALUE: &str = "value";
 /// The same for a value that is no text: its hexadecimal digits.
@@ -22,46 +22,26 @@ struct Json {
     attributes: BTreeMap<String, String>,
 }
 
-/// What the name of a node is made of.
-struct Name<'a> {
-    guid: &'a str,
-    id: &'a str,
-    sequence: &'a str,
-}
-
-impl<'a> Name<'a> {
-    /// `None` if reception takes the node for no candidate.
-    fn read(node: &'a str) -> Option<Self> {
-        let (guid, rest) = node.strip_prefix("_c_")?.split_once('-')?;
-        let (id, sequence) = rest.rsplit_once('-')?;
-        let is_guid =
-            guid.len() == GUID_DIGITS && guid.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        let is_sequence =
-            sequence.len() == SEQUENCE_DIGITS && sequence.bytes().all(|byte| byte.is_ascii_digit());
-        (is_guid && is_sequence).then_some(Self { guid, id, sequence })
-    }
-}
-
 /// Whether reception takes the node for a candidate.
 pub(crate) fn is_candidate(node: &str) -> bool {
-    Name::read(node).is_some()
+    ProtectedName::read(node).is_some()
 }
 
 /// What the name of a candidate's node begins with.
 pub(crate) fn node_prefix(id: CandidateId, nonce: u32) -> String {
-    format!("_c_{MARK}{nonce:08x}{id}-{id}-")
+    format!("{PREFIX}{MARK}{nonce:08x}{id}-{id}-")
 }
 
 /// Whose node this is. `None` if another program made it.
 pub(crate) fn id_of(node: &str) -> Option<CandidateId> {
-    let name = Name::read(node)?;
+    let name = ProtectedName::read(node)?;
     let is_ours = name.guid.starts_with(MARK) && name.guid.ends_with(name.id);
     is_ours.then(|| name.id.parse().ok())?
 }
 
 /// What reception orders candidates by.
 pub(crate) fn sequence(node: &str) -> &str {
-    Name::read(node).map_or(node, |name| name.sequence)
+    ProtectedName::read(node).map_or(node, |name| name.sequence)
 }
 
 /// What the node of a candidate with this value holds. An address is one to reception as well.

@@ -1,18 +1,14 @@
-//! The name of the history that tokens are of: random, written by the first candidate, and gone with the data.
-//!
-//! ZooKeeper has none that it tells. Without it, the tokens of servers that lost their data would look like old ones.
+//! The name of the history that tokens are of. ZooKeeper has none that it tells.
 
 use std::sync::Arc;
 
-use sd_core::{Error, ErrorKind, Result};
+use sd_backend::history_name;
+use sd_core::Result;
 use zookeeper_client as zk;
 
 use crate::client::error::translate;
 use crate::client::parents::make_parents;
 use crate::client::session::Session;
-
-/// How often it is read again because another candidate has just written it.
-const MOST_ROUNDS: u32 = 3;
 
 /// The name, written first if there is none.
 pub(crate) async fn ensure(
@@ -22,27 +18,22 @@ pub(crate) async fn ensure(
     node: &str,
 ) -> Result<Arc<str>> {
     let options = zk::CreateMode::Persistent.with_acls(acls);
-    for _ in 0..MOST_ROUNDS {
-        if let Some(name) = find(session, op, node).await? {
-            return Ok(name);
-        }
-        let name = format!("{:016x}", fastrand::u64(..));
+    let find = || find(session, op, node);
+    let write = async |name: String| {
         let client = session.client(op).await?;
         let created = client.create(node, name.as_bytes(), &options);
         match session.answer(op, created).await? {
-            Ok(_) => return Ok(name.into()),
-            // Another candidate was faster.
-            Err(zk::Error::NodeExists) => {}
+            // Another candidate may have been faster.
+            Ok(_) | Err(zk::Error::NodeExists) => Ok(()),
             Err(zk::Error::NoNode) => {
                 let parent = node.rsplit_once('/').map_or("", |(parent, _)| parent);
-                make_parents(session, acls, op, parent).await?;
+                make_parents(session, acls, op, parent).await
             }
-            Err(error) => return Err(translate(op, error)),
+            Err(error) => Err(translate(op, error)),
         }
-    }
-    Err(Error::new(ErrorKind::Unavailable, op).because(format!(
-        "{node} is missing after {MOST_ROUNDS} attempts to write it: look for a program that deletes it"
-    )))
+    };
+    // It is large, and hardly ever goes beyond its first read.
+    Box::pin(history_name(op, node, find, write)).await
 }
 
 /// The name, if there was an election.

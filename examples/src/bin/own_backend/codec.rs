@@ -1,7 +1,8 @@
 //! Between an [`Instance`] and a file. Pure functions.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use sd_core::{Error, Instance, InstanceId, Result, ServiceName, brief};
+use sd_backend::read_json;
+use sd_core::{Error, Instance, InstanceId, Result, ServiceName};
 
 /// A dot is encoded as well, so that no name is hidden or means a folder above.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
@@ -37,7 +38,7 @@ pub(crate) fn decode(
     file: &str,
     content: &[u8],
 ) -> Result<Instance, String> {
-    let instance: Instance = serde_json::from_slice(content).map_err(brief)?;
+    let instance: Instance = read_json(content)?;
     let is_here = |id: &InstanceId| file_name("read", id.as_str()).is_ok_and(|name| name == file);
     if instance.service() != service || !is_here(instance.id()) {
         return Err("the file holds another instance than its name says".to_owned());

@@ -9,8 +9,11 @@ const MOST_VALUE_BYTES: usize = 96;
 /// Between what serde found and the rule that it breaks.
 const RULE: &str = ", expected ";
 
-/// What a value says. An error names the field, what is there and the rule that it breaks, in at most 256 bytes.
-pub(crate) fn json<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
+/// What a stored value says. An error names the field, what is there and the rule that it breaks, in at most 256 bytes, escaped.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn read_json<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
     serde_json::from_slice(value).map_err(|error| {
         // Only now, because it costs time to know at each step where the reader is.
         let reader = &mut serde_json::Deserializer::from_slice(value);
@@ -55,7 +58,7 @@ mod tests {
 
     fn why(fields: &str) -> String {
         let value = format!(r#"{{"service":"s","id":"i",{fields}}}"#);
-        json::<Instance>(value.as_bytes()).unwrap_err()
+        read_json::<Instance>(value.as_bytes()).unwrap_err()
     }
 
     #[test]
