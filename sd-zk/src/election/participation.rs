@@ -59,6 +59,11 @@ impl Participations {
         participation.map(Arc::clone)
     }
 
+    /// Forgets all, and returns them.
+    pub(crate) fn take_all(&self) -> impl Iterator<Item = Arc<Participation>> + use<> {
+        std::mem::take(&mut *lock(&self.0)).into_values()
+    }
+
     /// Forgets a participation of which nothing is at the server any more.
     pub(crate) fn end(&self, ticket: &Ticket) {
         lock(&self.0).remove(&(ticket.name.clone(), ticket.id));
