@@ -48,6 +48,11 @@ impl<P> Participations<P> {
     pub fn end(&self, ticket: &Ticket) -> Option<Arc<P>> {
         lock(&self.0).remove(&ticket.into())
     }
+
+    /// Forgets all of them, and returns what was remembered.
+    pub fn take_all(&self) -> impl Iterator<Item = Arc<P>> + use<P> {
+        std::mem::take(&mut *lock(&self.0)).into_values()
+    }
 }
 
 impl<P> Default for Participations<P> {
@@ -77,5 +82,7 @@ mod tests {
         assert_eq!(participations.end(&one).as_deref(), Some(&1));
         assert_eq!(participations.find(&one), None);
         assert_eq!(participations.find(&other).as_deref(), Some(&2));
+        assert!(participations.take_all().map(|number| *number).eq([2]));
+        assert_eq!(participations.find(&other), None);
     }
 }

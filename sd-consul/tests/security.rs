@@ -4,10 +4,9 @@
 
 mod common;
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use std::{fs, io};
 
 use common::election::{Booth, leads, prefix, ticket};
 use common::{
@@ -20,10 +19,9 @@ use rcgen::{
 };
 use sd_consul::ConsulConfig;
 use sd_core::{ErrorKind, RegistrationEvent, ServiceName};
-use sd_testing::{HttpProxy, HttpRule, HttpState, ServerProcess};
+use sd_testing::{HttpProxy, HttpRule, HttpState, Log, ServerProcess};
 use server_programs::{Consul, LocalServer};
 use tempfile::{NamedTempFile, TempDir};
-use tracing_subscriber::fmt::MakeWriter;
 
 const MANAGEMENT: &str = "11111111-2222-4333-8444-555555555555";
 
@@ -237,39 +235,10 @@ async fn an_election_goes_on_with_a_new_token_though_only_transactions_are_denie
     );
 }
 
-/// Everything that is logged, down to the last detail.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
-
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
 async fn no_token_is_in_any_log_error_or_debug_output() {
-    let log = Log::default();
-    let logging = tracing_subscriber::fmt()
-        .with_writer(log.clone())
-        .with_max_level(tracing::Level::TRACE)
-        .finish();
-    // For every thread: which events are wanted is decided once, on whichever thread comes to one first.
-    tracing::subscriber::set_global_default(logging).unwrap();
+    let log = Log::of_the_process();
     let (server, operator) = denying().await;
     let service = service();
     let (secret, accessor) = token(&operator, &rules(&service)).await;
@@ -286,7 +255,7 @@ async fn no_token_is_in_any_log_error_or_debug_output() {
         "{error:?} {registry:?} {guard:?} {:?}",
         registry.dump()
     ));
-    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let logged = log.text();
     assert!(logged.contains(service.as_str()), "{logged}");
     shown.push(logged);
     assert!(!shown.concat().contains(&secret), "{shown:?}");

@@ -987,6 +987,8 @@ fn a_registration_whose_runtime_has_ended_says_so_and_its_id_is_free_again() {
     let (registry, registrar, mut guard) = first.block_on(registered());
     drop(first);
     assert_eq!(guard.phase(), RegistrationPhase::Ended);
+    // Which may keep the record alive by itself.
+    assert_eq!(registrar.calls_of(Op::Abandoned).len(), 1);
     let shown = &registry.dump().registrations[0];
     let why = shown.error.clone().unwrap();
     assert!(

@@ -63,6 +63,8 @@ pub enum Op {
     Withdraw,
     /// `release`
     Release,
+    /// `abandoned`, which has no outcome.
+    Abandoned,
 }
 
 /// One call of a [`ScriptedRegistrar`].
@@ -195,13 +197,7 @@ impl ScriptedRegistrar {
         instance: Option<&Instance>,
         attempt: Option<&Attempt>,
     ) -> Result<()> {
-        let call = Call {
-            at: Instant::now(),
-            op,
-            instance: instance.cloned(),
-            attempt: attempt.copied(),
-        };
-        self.shared.calls.send_modify(|calls| calls.push(call));
+        self.note(op, instance, attempt);
         let answer = {
             let mut answers = self.answers();
             let answers = answers.entry(op).or_default();
@@ -209,6 +205,16 @@ impl ScriptedRegistrar {
             next.unwrap_or_else(|| answers.then.clone())
         };
         answer.give().await
+    }
+
+    fn note(&self, op: Op, instance: Option<&Instance>, attempt: Option<&Attempt>) {
+        let call = Call {
+            at: Instant::now(),
+            op,
+            instance: instance.cloned(),
+            attempt: attempt.copied(),
+        };
+        self.shared.calls.send_modify(|calls| calls.push(call));
     }
 
     fn answers(&self) -> MutexGuard<'_, BTreeMap<Op, Answers>> {
@@ -249,6 +255,10 @@ impl Registrar for ScriptedRegistrar {
 
     async fn withdraw(&self, _record: &RecordId) -> Result<()> {
         self.call(Op::Withdraw, None, None).await
+    }
+
+    fn abandoned(&self, _record: &RecordId) {
+        self.note(Op::Abandoned, None, None);
     }
 
     async fn release(&self, _record: &RecordId) -> Result<()> {

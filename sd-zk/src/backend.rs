@@ -1,6 +1,6 @@
 //! What a configuration opens: one ensemble with its ports.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use sd_core::clock::{BootClock, Clock};
@@ -13,6 +13,7 @@ use crate::client::session::Session;
 use crate::codec::Layout;
 use crate::config::ZkConfig;
 use crate::config::rules::{FILES, RULES};
+use crate::election::candidate_sessions::CandidateSessions;
 use crate::election::elector::ZkElector;
 use crate::operating::operator::ZkOperator;
 use crate::writing::registrar::ZkRegistrar;
@@ -43,6 +44,7 @@ pub struct ZkBackend {
     pub(crate) layout: Layout,
     pub(crate) clock: Arc<dyn Clock>,
     registrar: Arc<ZkRegistrar>,
+    candidates: OnceLock<Arc<CandidateSessions>>,
 }
 
 impl ZkBackend {
@@ -64,6 +66,7 @@ impl ZkBackend {
             client,
             layout,
             clock: Arc::new(BootClock),
+            candidates: OnceLock::new(),
         })
     }
 
@@ -103,10 +106,13 @@ impl Backend for ZkBackend {
     }
 
     fn elector(self: Arc<Self>) -> Option<AnyElector> {
-        Some(AnyElector::Strict(Arc::new(ZkElector::new(
-            Arc::clone(&self.client),
-            Arc::clone(&self.clock),
-        ))))
+        let (client, clock) = (Arc::clone(&self.client), Arc::clone(&self.clock));
+        let sessions = self.candidates.get_or_init(|| {
+            let sessions = CandidateSessions::new(Arc::clone(&client), Arc::clone(&clock));
+            Arc::new(sessions)
+        });
+        let elector = ZkElector::new(client, Arc::clone(sessions), clock);
+        Some(AnyElector::Strict(Arc::new(elector)))
     }
 
     async fn close(&self) -> Result<()> {

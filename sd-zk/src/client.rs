@@ -21,8 +21,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use sd_backend::CloseSignal;
+use sd_core::clock::{BootClock, Clock};
 use sd_core::sync::lock;
 use sd_core::{ErrorKind, Result};
+use tokio::runtime::Handle;
 use zookeeper_client as zk;
 
 use crate::client::connection::Connector;
@@ -46,7 +48,8 @@ impl Client {
         let session_timeout = config.session_timeout;
         let ensemble = Arc::new(Ensemble::new(&config)?);
         let (signal, config) = (CloseSignal::new(), Arc::new(config));
-        Ok(Self::on(signal, config, ensemble, session_timeout))
+        let clock = Arc::new(BootClock);
+        Ok(Self::on(signal, config, ensemble, session_timeout, clock))
     }
 
     fn on(
@@ -54,20 +57,22 @@ impl Client {
         config: Arc<ZkConfig>,
         ensemble: Arc<Ensemble>,
         session_timeout: Duration,
+        clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
-            connector: Connector::new(config, ensemble, session_timeout, signal.clone()),
+            connector: Connector::new(config, ensemble, session_timeout, clock, signal.clone()),
             signal,
             siblings: Mutex::default(),
         }
     }
 
     /// A client of the same ensemble whose sessions are its own and have this time-out. It is closed with this one. The runtime that first
-    /// uses it drives its sessions.
-    pub(crate) fn sibling(&self, session_timeout: Duration) -> Arc<Self> {
+    /// uses it drives its sessions. This clock says when they were asked for.
+    pub(crate) fn sibling(&self, session_timeout: Duration, clock: Arc<dyn Clock>) -> Arc<Self> {
         let config = Arc::clone(self.connector.config());
         let ensemble = Arc::clone(self.connector.ensemble());
-        let sibling = Self::on(self.signal.clone(), config, ensemble, session_timeout);
+        let signal = self.signal.clone();
+        let sibling = Self::on(signal, config, ensemble, session_timeout, clock);
         let sibling = Arc::new(sibling);
         let mut siblings = lock(&self.siblings);
         siblings.retain(|other| other.strong_count() > 0);
@@ -96,6 +101,11 @@ impl Client {
     pub(crate) async fn session(&self, op: &'static str) -> Result<Session> {
         let session = self.connector.session(op);
         self.signal.unless_closed(op, session).await
+    }
+
+    /// The runtime that drives the session, if there is one or is to be.
+    pub(crate) fn runtime(&self) -> Option<Handle> {
+        self.connector.runtime()
     }
 
     /// Reads something in the session to use now, and once again in the next one if that one ends meanwhile.

@@ -4,12 +4,15 @@
 
 mod common;
 
+use std::sync::mpsc::{self, RecvTimeoutError};
+
 use common::{LONG, config_at, eventually, own_server};
 use futures_util::FutureExt;
 use sd_core::Backend;
 use sd_testing::{Direction, Fault, TcpProxy};
 use sd_zk::{DEFAULT_PREFIX, ZkBackend};
 use server_programs::LocalServer;
+use tokio::task::spawn_blocking;
 
 #[tokio::test]
 #[ignore = "needs zk: cargo xtask test --backend zk"]
@@ -26,9 +29,16 @@ async fn a_registry_that_is_closed_while_it_connects_leaves_no_session() {
         told.lines().any(|line| line.starts_with("\t0x"))
     };
     eventually("made", LONG, async || has_session()).await;
-    // The answer comes while it is being closed.
+    // The answer comes while it is being closed. No time passes meanwhile, however busy the machine is.
+    let (go_on, told) = mpsc::channel::<()>();
+    let standing_still = spawn_blocking(move || told.recv_timeout(LONG));
+    tokio::time::pause();
     let passing = async { proxy.set(Fault::Pass) };
     let (closed, ()) = tokio::join!(backend.close(), passing);
+    tokio::time::resume();
+    drop(go_on);
+    let standing_still = standing_still.await.unwrap();
+    assert_eq!(standing_still, Err(RecvTimeoutError::Disconnected));
     closed.unwrap();
     eventually("closed", LONG, async || !has_session()).await;
 }

@@ -11,7 +11,7 @@ use common::election::{
     Booth, after, candidates, expire_owner, first, folder, gone, leader_told, leads, name, node_of,
     now, ticket, ticket_for, told_at_last, waits,
 };
-use common::{TTL, config, make, prefix, raw, server};
+use common::{LONG, TTL, config, end_session, eventually, make, prefix, raw, server};
 use sd_core::memory::Memory;
 use sd_core::port::{Ticket, async_trait};
 use sd_core::{Backend, ElectionName, Error, ErrorKind, FencingToken, Result};
@@ -310,6 +310,47 @@ async fn an_entry_that_is_deleted_with_the_leaders_or_just_before_it_never_leads
         one.leave(&a).await.unwrap();
         two.leave(&b).await.unwrap();
     }
+}
+
+#[tokio::test]
+#[ignore = "needs zk: cargo xtask test --backend zk"]
+async fn the_candidates_of_a_registry_share_a_session_and_each_goes_for_itself() {
+    let booth = Booth::at(&server());
+    let client = raw(&server()).await;
+    let lasting = Duration::from_secs(60);
+    let join = async |name: &str| {
+        let (elector, name) = (booth.elector(), ElectionName::new(name).unwrap());
+        let ticket = Ticket::new(name, *b"value", lasting);
+        let entry = elector.join(&ticket).await.unwrap();
+        leads(&*entry).await;
+        let folder = booth.folder(&ticket.name);
+        let path = node_of(&client, &folder, &ticket).await.unwrap();
+        (elector, ticket, entry, path)
+    };
+    let is_there = async |path: &str| client.check_stat(path).await.unwrap();
+    let (resigns, ticket, _entry, resigned) = join("resigns").await;
+    let (stays, staying, entry, stayed) = join("stays").await;
+    let (drops_out, _, _, vanished) = join("vanishes").await;
+    let owner = is_there(&stayed).await.unwrap().ephemeral_owner;
+    for other in [&resigned, &vanished] {
+        assert_eq!(is_there(other).await.unwrap().ephemeral_owner, owner);
+    }
+    resigns.leave(&ticket).await.unwrap();
+    assert!(is_there(&resigned).await.is_none() && is_there(&vanished).await.is_some());
+    drop(resigns);
+    entry.confirm().await.unwrap();
+    // It never leaves, and its session goes on.
+    drop(drops_out);
+    let is_gone = async || is_there(&vanished).await.is_none();
+    eventually("gone", LONG, is_gone).await;
+    entry.confirm().await.unwrap();
+    let leading = now(&*entry).await;
+    let (told, address) = (told_at_last(&*entry, &leading), server());
+    let (told, ()) = tokio::join!(told, end_session(&address, owner));
+    assert_eq!(gone(told).kind(), ErrorKind::LeaseLost);
+    let again = stays.join(&staying).await.unwrap();
+    assert!(leads(&*again).await > first(leading).0);
+    stays.leave(&staying).await.unwrap();
 }
 
 #[tokio::test]

@@ -13,12 +13,14 @@ use common::election::{
 };
 use common::faults::OwnServer;
 use common::{LONG, config_at, eventually, own_server, raw};
-use sd_core::port::{Predecessor, Ticket, async_trait};
+use sd_core::clock::{BootClock, Clock};
+use sd_core::port::{CountsFrom, Predecessor, Ticket, async_trait};
 use sd_core::{Backend, Elector, ErrorKind, ServiceName};
 use sd_testing::faults::FaultFixture;
 use sd_testing::{Fault, ServerGroup, ServerProcess, TcpProxy, faults};
-use sd_zk::{DEFAULT_PREFIX, ZkBackend, ZkConfig};
+use sd_zk::{DEFAULT_PREFIX, ElectionFormat, ZkBackend, ZkConfig};
 use server_programs::{LocalServer, ZooKeeper};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use zookeeper_client as zk;
 
@@ -124,6 +126,64 @@ async fn a_join_whose_answer_was_lost_is_joined_again_as_one_entry() {
     entry.confirm().await.unwrap();
     elector.leave(&ticket).await.unwrap();
     assert_eq!(scene.candidates().await, [""; 0]);
+}
+
+/// The second attempt finds the node of the first one, which must not stay beside candidates of another format.
+#[tokio::test]
+#[ignore = "needs zk: cargo xtask test --backend zk"]
+async fn a_join_in_the_wrong_format_whose_answer_was_lost_is_refused_and_leaves_nothing() {
+    let scene = Scene::new().await;
+    let near = scene.near.elector();
+    let leader = near.join(&ticket_for("there", LASTING)).await.unwrap();
+    leads(&*leader).await;
+    let address = scene.proxy.address().to_string();
+    let far = Booth::with(&address, &scene.near.prefix, |config| {
+        config.with_election_format(ElectionFormat::Reception)
+    })
+    .elector();
+    // Connected before everything is late.
+    let refused = far.join(&ticket_for("before", LASTING)).await.err();
+    assert_eq!(refused.unwrap().kind(), ErrorKind::Conflict);
+    let folder = scene.near.folder(&name());
+    let nodes = async || scene.raw.list_children(&folder).await.unwrap().len();
+    assert_eq!(nodes().await, 1);
+
+    let wrong = ticket_for("wrong", LASTING);
+    scene.proxy.set(Fault::Delay(LATE));
+    let cutting = scene.cut_when("made", async || nodes().await == 2);
+    let (joined, ()) = tokio::join!(far.join(&wrong), cutting);
+    let error = joined.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.report());
+    assert_eq!(nodes().await, 2);
+    scene.proxy.set(Fault::Pass);
+    let refused = far.join(&wrong).await.err().unwrap();
+    let report = refused.report().to_string();
+    assert_eq!(refused.kind(), ErrorKind::Conflict, "{report}");
+    assert!(report.contains("election_format"), "{report}");
+    assert_eq!(nodes().await, 1);
+    leader.confirm().await.unwrap();
+}
+
+/// When the session was wanted says nothing of when it was made.
+#[tokio::test]
+#[ignore = "needs zk: cargo xtask test --backend zk"]
+async fn a_candidate_that_has_waited_for_the_server_can_be_believed_at_once() {
+    let scene = Scene::new().await;
+    let (far, ticket) = (scene.far.elector(), ticket_for("a", LASTING));
+    scene.proxy.set(Fault::Refuse);
+    let refused = far.join(&ticket).await.err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    scene.proxy.set(Fault::Pass);
+    let address = scene.proxy.address();
+    let accepts = async || TcpStream::connect(address).await.is_ok();
+    eventually("accepting", LONG, accepts).await;
+    let back = BootClock.now();
+    let entry = far.join(&ticket).await.unwrap();
+    let confirmed = entry.confirm().await.unwrap();
+    let CountsFrom::EarlierSend(proven) = confirmed.counts_from else {
+        panic!("{confirmed:?}");
+    };
+    assert!(proven >= back, "{:?}", back.since(proven));
 }
 
 #[tokio::test]

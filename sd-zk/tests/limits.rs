@@ -323,14 +323,26 @@ async fn a_record_that_others_have_filled_up_is_updated_overridden_and_withdrawn
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs zk: cargo xtask test --backend zk"]
 async fn a_feed_with_more_watches_than_its_client_can_set_again_outlives_its_connection() {
-    const RECORDS: usize = 7000;
+    outlives_its_connection("", 7000, &"x".repeat(150)).await;
+}
+
+/// The client puts it before each path.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs zk: cargo xtask test --backend zk"]
+async fn a_feed_whose_watches_are_too_many_with_their_chroot_outlives_its_connection() {
+    let chroot = format!("{}-{}", prefix(), "x".repeat(150));
+    // 40 bytes each without it, and 220 with it.
+    outlives_its_connection(&chroot, 1500, "").await;
+}
+
+async fn outlives_its_connection(chroot: &str, records: usize, padding: &str) {
     let prefix = prefix();
     let operator = raw(&server()).await;
-    let folder = format!("{prefix}/greeter");
+    let folder = format!("{chroot}{prefix}/greeter");
     make(&operator, &folder).await;
-    let path = |n: usize| format!("{folder}/{n}-{}", "x".repeat(150));
+    let path = |n: usize| format!("{folder}/{n}-{padding}");
     let made = open(zk::CreateMode::Ephemeral);
-    iter(0..RECORDS)
+    iter(0..records)
         .for_each_concurrent(200, |n| {
             let (path, operator, made) = (path(n), &operator, &made);
             async move {
@@ -339,16 +351,17 @@ async fn a_feed_with_more_watches_than_its_client_can_set_again_outlives_its_con
         })
         .await;
     let proxy = TcpProxy::start(server().parse().unwrap()).await.unwrap();
-    let config = config_at(&proxy.address().to_string(), &prefix);
-    let registry = sd_zk::connect(config.with_session_timeout(LONG)).unwrap();
+    let config = |address: &str| config_at(address, &prefix).with_chroot(chroot);
+    let far = config(&proxy.address().to_string()).with_session_timeout(LONG);
+    let registry = sd_zk::connect(far).unwrap();
     let mut seen = registry.subscribe("greeter").unwrap();
-    until(&mut seen, "all", is_live_with(RECORDS)).await;
+    until(&mut seen, "all", is_live_with(records)).await;
     let guard = registry.register(instance(1)).await.unwrap();
     let id = guard.record_id().id.clone();
-    until(&mut seen, "one more", is_live_with(RECORDS + 1)).await;
-    let reader = common::registry(&prefix);
+    until(&mut seen, "one more", is_live_with(records + 1)).await;
+    let reader = sd_zk::connect(config(&server())).unwrap();
     let mut elsewhere = reader.subscribe("greeter").unwrap();
-    until(&mut elsewhere, "one more", is_live_with(RECORDS + 1)).await;
+    until(&mut elsewhere, "one more", is_live_with(records + 1)).await;
     proxy.set(Fault::Cut);
     until(&mut seen, "stale", is_stale).await;
     operator.delete(&path(7), None).await.unwrap();
@@ -362,7 +375,7 @@ async fn a_feed_with_more_watches_than_its_client_can_set_again_outlives_its_con
     };
     tokio::select! {
         () = is_there_all_the_time => {}
-        _ = until(&mut seen, "one less", is_live_with(RECORDS)) => {}
+        _ = until(&mut seen, "one less", is_live_with(records)) => {}
     }
     operator.set_data(&path(8), b"h:2", None).await.unwrap();
     until(&mut seen, "changed", |state| {

@@ -5,10 +5,9 @@
 
 mod common;
 
-use common::log::Log;
 use common::{TTL, config_at, instance, prefix};
 use sd_core::ErrorKind;
-use sd_testing::ServerProcess;
+use sd_testing::{Log, ServerProcess};
 use sd_zk::{Access, AuthScheme, ZkConfig};
 use server_programs::{LocalServer, ZooKeeper};
 use tokio::time::Instant;

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::election::{Booth, leads, ticket};
-use common::log::Log;
 use common::{
     LONG, close, config_at, event, eventually, instance, is_live_with, own_server, own_server_with,
     prefix, until,
@@ -21,7 +20,7 @@ use rcgen::{
     KeyPair,
 };
 use sd_core::{Error, ErrorKind, RegistrationEvent, Registry, Subscription};
-use sd_testing::{ServerProcess, free_port, is_stale};
+use sd_testing::{Log, ServerProcess, free_port, is_stale};
 use sd_zk::{Access, ZkBackend, ZkConfig};
 use server_programs::{LocalServer, ZooKeeper};
 use tempfile::TempDir;

@@ -6,11 +6,15 @@ mod common;
 
 use std::time::Duration;
 
-use common::{LONG, config, config_at, eventually, is_live_with, prefix, raw, server, until};
+use common::{
+    LONG, config, config_at, event, eventually, is_live_with, prefix, raw, server, until,
+};
 use futures_util::future::join_all;
 use sd_core::{ErrorKind, Instance, InstanceId, RegistrationGuard, Registry, Snapshot};
 use sd_testing::{Fault, TcpProxy};
 use sd_zk::Format;
+use tokio::runtime::Runtime;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use zookeeper_client as zk;
 
@@ -90,6 +94,30 @@ async fn a_record_goes_when_the_line_is_back_although_its_withdrawal_was_given_u
     // On purpose, so that readers do not hold it.
     let withdrew = |set: &Snapshot| set.withdrawn().contains(&id);
     until(&mut seen, "told", |state| withdrew(state.snapshot())).await;
+}
+
+/// The session goes on, on the runtime that first used the registry.
+#[tokio::test]
+#[ignore = "needs zk: cargo xtask test --backend zk"]
+async fn a_record_goes_with_the_runtime_of_its_registration_and_its_id_is_free() {
+    let each = [Format::Curator, Format::Reception, Format::GoKit];
+    join_all(each.map(|format| async move {
+        let scene = Scene::new(format).await;
+        let _other = scene.registry.register(named("other", 1)).await.unwrap();
+        let registry = scene.registry.clone();
+        let ending = spawn_blocking(move || {
+            let runtime = Runtime::new().unwrap();
+            let registered = runtime.block_on(registry.register(named("a", 2)).into_future());
+            registered.unwrap()
+        });
+        let mut guard = ending.await.unwrap();
+        event(&mut guard, "failed").await;
+        let is_gone = || async { scene.nodes().await.len() == 1 };
+        eventually("withdrawn", WITHDRAWN_WITHIN, is_gone).await;
+        let _next = scene.registry.register(named("a", 3)).await.unwrap();
+        assert_eq!(scene.nodes().await.len(), 2, "{format:?}");
+    }))
+    .await;
 }
 
 #[tokio::test]

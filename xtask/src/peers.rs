@@ -33,7 +33,7 @@ struct Shared {
 const SHARED: [Shared; 2] = [
     Shared {
         name: "GO_KIT",
-        backends: &["etcd", "consul"],
+        backends: &["etcd", "consul", "zk"],
         provide: |workspace| GO_KIT.provide(workspace),
     },
     Shared {
@@ -129,7 +129,7 @@ pub(crate) fn provide(
     servers: &[&'static dyn Server],
 ) -> Result<BTreeMap<String, String>> {
     // Servers of one backend want the same.
-    let wanted = servers.iter().filter_map(|server| shared(*server));
+    let wanted = servers.iter().flat_map(|server| shared(*server));
     let wanted: BTreeMap<String, &Shared> = wanted.collect();
     let provided = wanted.into_iter().map(|(name, shared)| {
         let program = named_or(&name, || (shared.provide)(workspace))?;
@@ -212,18 +212,17 @@ fn named_or(name: &str, provide: impl FnOnce() -> Result<String>) -> Result<Stri
     std::env::var(name).or_else(|_| provide())
 }
 
-/// Where tests of this server's backend find the program beside which they run. None if no program in `xtask/peers` speaks to it.
-pub(crate) fn variable(server: &dyn Server) -> Option<String> {
+/// Where tests of this server's backend find the programs beside which they run. None if no program in `xtask/peers` speaks to it.
+pub(crate) fn variables(server: &dyn Server) -> impl Iterator<Item = String> {
     shared(server).map(|(variable, _)| variable)
 }
 
-fn shared(server: &dyn Server) -> Option<(String, &'static Shared)> {
+fn shared(server: &dyn Server) -> impl Iterator<Item = (String, &'static Shared)> {
     let backend = server.backend();
-    let shared = SHARED
-        .iter()
-        .find(|shared| shared.backends.contains(&backend))?;
+    let shared = SHARED.iter();
+    let shared = shared.filter(move |shared| shared.backends.contains(&backend));
     let backend = backend.to_ascii_uppercase();
-    Some((format!("SD_TEST_{backend}_{}", shared.name), shared))
+    shared.map(move |shared| (format!("SD_TEST_{backend}_{}", shared.name), shared))
 }
 
 #[cfg(test)]
@@ -253,11 +252,12 @@ mod tests {
 
     #[test]
     fn every_backend_that_another_project_shares_has_its_variable() {
-        let names: BTreeSet<String> = ALL.iter().filter_map(|server| variable(*server)).collect();
+        let names: BTreeSet<String> = ALL.iter().flat_map(|server| variables(*server)).collect();
         let expected = [
             "SD_TEST_CONSUL_GO_KIT",
             "SD_TEST_ETCD_GO_KIT",
             "SD_TEST_ZK_CURATOR",
+            "SD_TEST_ZK_GO_KIT",
         ];
         assert_eq!(names, BTreeSet::from(expected.map(str::to_owned)));
     }

@@ -38,7 +38,7 @@ pub trait Backend: Instancer + Any {
         None
     }
 
-    /// The ownership port, with a connection of its own for each call. `None` where there are no elections.
+    /// The ownership port, apart from the others: see [`Elector`](crate::Elector). `None` where there are no elections.
     fn elector(self: Arc<Self>) -> Option<AnyElector>;
 
     /// Ends the session, sockets and tasks. Idempotent. Later calls answer [`Closed`](crate::ErrorKind::Closed).

@@ -168,9 +168,9 @@ pub fn check_value(op: &'static str, value: &[u8], limits: &Limits) -> Result<()
 /// The elections of one server, as one client takes part in them: join, leave, observe. An elector makes one attempt and
 /// reports its outcome; `sd-election` retries.
 ///
-/// [`Backend::elector`](crate::Backend::elector) gives each elector a connection of its own, which carries `join`, `leave` and
-/// the calls on entries. The runtime that first needs the connection opens it. An election can therefore go on while the
-/// application's runtime is blocked.
+/// `join`, `leave` and the calls on entries go over a connection apart from those of the other ports. The runtime that first needs it
+/// opens it, and only electors that are used on one runtime may share it. An election can therefore go on while the application's
+/// runtime is blocked.
 #[async_trait]
 pub trait Elector: Debug + Send + Sync + 'static {
     /// What the server accepts: the range of times-to-live, and the size of a value in bytes.

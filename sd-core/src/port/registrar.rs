@@ -176,6 +176,13 @@ pub trait Registrar: Debug + Send + Sync + 'static {
     /// After a dropped call the record may still be there: call again.
     async fn withdraw(&self, record: &RecordId) -> Result<()>;
 
+    /// Says that what kept this incarnation's record has ended, as with the runtime that it ran on: nothing renews or withdraws the record
+    /// any more. A registrar by whose own session it would stay nevertheless begins to withdraw it. Does not wait, and is called outside
+    /// a runtime as well. By default there is nothing to do: the record ends as its [`Liveness`] says.
+    fn abandoned(&self, record: &RecordId) {
+        let _ = record;
+    }
+
     /// Forgets this incarnation's record and leaves it at the server, for another client that registers the same incarnation.
     /// Returns when no earlier write of the record can still reach the server. By default there is nothing to do.
     ///

@@ -168,6 +168,7 @@ impl Keeper {
         done.unwrap_or_else(|panic| {
             let error = panicked("keep registration", panic.as_ref());
             self.emit(RegistrationEvent::Failed(error.clone()));
+            self.abandon();
             Err(error)
         })
     }
@@ -477,6 +478,14 @@ impl Keeper {
         }
     }
 
+    /// Tells the registrar that nothing is done for the record any more.
+    fn abandon(&self) {
+        if self.attempted {
+            let record = self.status.borrow().wanted.record_id();
+            self.registrar.abandoned(&record);
+        }
+    }
+
     /// Removes the record, several times if need be, within the configured time.
     async fn withdraw(&self) -> Result<()> {
         let record = self.status.borrow().wanted.record_id();
@@ -685,6 +694,7 @@ impl Drop for Keeper {
                 "the runtime that kept the registration has ended: the record is not renewed any more",
             );
             self.emit(RegistrationEvent::Failed(ended));
+            self.abandon();
         }
     }
 }

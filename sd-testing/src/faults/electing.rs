@@ -124,8 +124,8 @@ pub async fn a_closed_backend_lets_go_of_the_connections_of_its_electors(
     for (elector, ticket) in electors.iter().zip(&tickets) {
         elector.leave(ticket).await.unwrap();
     }
-    let open = proxy.counts().open;
-    assert!(open >= electors.len(), "{open}");
+    // Electors on one runtime may share one.
+    assert!(proxy.counts().open > 0);
     backend.close().await.unwrap();
     let closed = timeout(LONG, proxy.counted(|counts| counts.open == 0)).await;
     closed.unwrap();

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use sd_backend::{CloseSignal, FileThread};
+use sd_core::clock::{Clock, Moment};
 use sd_core::sync::lock;
 use sd_core::{Endpoint, Error, ErrorKind, Result, panics};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -38,6 +40,7 @@ pub(crate) struct Connector {
     ensemble: Arc<Ensemble>,
     files: Arc<FileThread>,
     session_timeout: Duration,
+    clock: Arc<dyn Clock>,
     signal: CloseSignal,
     current: Mutex<Option<Attempt>>,
 }
@@ -45,6 +48,7 @@ pub(crate) struct Connector {
 /// An attempt to make a session, which owns the session that came of it.
 struct Attempt {
     told: watch::Receiver<Option<Result<Session>>>,
+    runtime: Handle,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -76,6 +80,7 @@ impl Connector {
         config: Arc<ZkConfig>,
         ensemble: Arc<Ensemble>,
         session_timeout: Duration,
+        clock: Arc<dyn Clock>,
         signal: CloseSignal,
     ) -> Self {
         Self {
@@ -83,6 +88,7 @@ impl Connector {
             ensemble,
             files: Arc::default(),
             session_timeout,
+            clock,
             signal,
             current: Mutex::default(),
         }
@@ -126,14 +132,21 @@ impl Connector {
         }
     }
 
+    /// The runtime that drives the session, if there is one or is to be.
+    pub(crate) fn runtime(&self) -> Option<Handle> {
+        let current = lock(&self.current);
+        let attempt = current.as_ref().filter(|attempt| !attempt.is_over());
+        attempt.map(|attempt| attempt.runtime.clone())
+    }
+
     /// Starts the task that makes a session and watches over it.
     fn begin(&self) -> Attempt {
         let (tell, told) = watch::channel(None);
         let (config, files) = (Arc::clone(&self.config), Arc::clone(&self.files));
         let ensemble = Arc::clone(&self.ensemble);
-        let session_timeout = self.session_timeout;
+        let (session_timeout, clock) = (self.session_timeout, Arc::clone(&self.clock));
         let task = tokio::spawn(async move {
-            let connecting = connect(&config, &ensemble, &files, session_timeout);
+            let connecting = connect(&config, &ensemble, &files, session_timeout, &*clock);
             let made = match panics::caught(OP, connecting).await {
                 Ok(made) => made,
                 Err(error) => {
@@ -142,7 +155,7 @@ impl Connector {
                 }
             };
             info!(session = %made.client.session_id(), "zookeeper session made");
-            let session = Session::new(made.client, config.request_timeout);
+            let session = Session::new(made.client, config.request_timeout, made.asked);
             let watched = Watched(session.clone());
             tell.send_replace(Some(Ok(session)));
             // A file that hangs must not keep the end of the session from being noticed.
@@ -153,6 +166,7 @@ impl Connector {
         });
         Attempt {
             told,
+            runtime: Handle::current(),
             _task: AbortOnDropHandle::new(task),
         }
     }
@@ -253,6 +267,8 @@ const OP: &str = "zk: connect";
 /// What came of connecting.
 struct Made {
     client: zk::Client,
+    /// Not later than the request that made the session.
+    asked: Moment,
     /// Those that the client knows.
     servers: Vec<Endpoint>,
     renewable: Renewable,
@@ -264,6 +280,7 @@ async fn connect(
     ensemble: &Ensemble,
     files: &FileThread,
     session_timeout: Duration,
+    clock: &dyn Clock,
 ) -> Result<Made> {
     let credentials = credentials(OP, config, files).await?;
     let mut connector = zk::Client::connector()
@@ -277,11 +294,13 @@ async fn connect(
     let mut passes = PASSES;
     loop {
         let connect_string = connect_string(config, &servers);
+        let asked = clock.now();
         let error = match connector.clone().connect(&connect_string).await {
             Ok(client) => {
                 let renewable = Renewable::new(certs, credentials.digest());
                 return Ok(Made {
                     client,
+                    asked,
                     servers,
                     renewable,
                 });
@@ -328,6 +347,8 @@ fn joined(servers: &[Endpoint]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use sd_core::clock::BootClock;
+
     use super::*;
 
     #[test]
@@ -344,8 +365,8 @@ mod tests {
 
     fn connector(config: ZkConfig, signal: CloseSignal) -> Connector {
         let ensemble = Arc::new(Ensemble::new(&config).unwrap());
-        let timeout = config.session_timeout;
-        Connector::new(Arc::new(config), ensemble, timeout, signal)
+        let (timeout, clock) = (config.session_timeout, Arc::new(BootClock));
+        Connector::new(Arc::new(config), ensemble, timeout, clock, signal)
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use sd_core::clock::Moment;
 use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result, panics};
 use tokio::sync::Notify;
@@ -31,6 +32,7 @@ pub(crate) struct Session(Arc<Parts>);
 struct Parts {
     id: i64,
     timeout: Duration,
+    asked: Moment,
     request_timeout: Duration,
     states: zk::StateWatcher,
     /// Once nothing holds it any more, the session is closed at the server.
@@ -46,10 +48,12 @@ struct Parts {
 }
 
 impl Session {
-    pub(crate) fn new(client: zk::Client, request_timeout: Duration) -> Self {
+    /// One that was asked for at this moment, or later.
+    pub(crate) fn new(client: zk::Client, request_timeout: Duration, asked: Moment) -> Self {
         Self(Arc::new(Parts {
             id: client.session_id().0,
             timeout: client.session_timeout(),
+            asked,
             request_timeout,
             chroot_bytes: client.path().trim_end_matches('/').len(),
             states: client.state_watcher(),
@@ -70,6 +74,11 @@ impl Session {
     /// For how long the server keeps it without a sign of life, as granted.
     pub(crate) fn timeout(&self) -> Duration {
         self.0.timeout
+    }
+
+    /// Not later than the request that made it.
+    pub(crate) fn asked(&self) -> Moment {
+        self.0.asked
     }
 
     /// Tells of the connection's states: lost, and back in the same session.
@@ -287,7 +296,7 @@ mod tests {
     #[ignore = "needs zk: cargo xtask test --backend zk"]
     async fn a_request_that_would_wait_behind_too_many_others_is_refused() {
         let client = zk::Client::connect(&required_env("SD_TEST_ZK").unwrap()).await;
-        let session = Session::new(client.unwrap(), LONG);
+        let session = Session::new(client.unwrap(), LONG, Moment::ZERO);
         let never = || Box::pin(session.answer("test", pending::<Result<(), zk::Error>>()));
         let mut waiting: Vec<_> = (0..MOST_UNANSWERED).map(|_| never()).collect();
         for request in &mut waiting {

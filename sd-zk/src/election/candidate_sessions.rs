@@ -1,15 +1,16 @@
-//! The sessions that candidates live in: one for each time-out that an elector's tickets ask for, apart from the registry's.
+//! The sessions that candidates live in, apart from the registry's: one for each time-out that tickets ask for and each runtime that
+//! candidates run on.
 //!
-//! The time-out belongs to a session, and a session costs a connection. So the candidates of one elector with one time-to-live share
-//! theirs, which stays for the next ones.
+//! The time-out belongs to a session, and a session costs a connection. So all candidates of a registry with one time-to-live on one
+//! runtime share theirs, which stays for the next ones of an elector. On another runtime they have another one: a session ends with the
+//! runtime that drives it, and no candidate may lose its term because another one's runtime has ended or is blocked.
 //!
 //! A session is timed at the member of the ensemble that leads. A member that follows answers its clients' signs of life by itself, and
 //! passes them on when it is next pinged. So the answer to a confirmation proves only the signs of life at least a quarter of the time-out
-//! before it. A candidate that joins an old session has none of its own by then. Therefore each session gives some by itself, by a task
-//! on the runtime of the candidate that first joined. When that runtime ends, so does the session: its candidates could not be believed.
+//! before it. A candidate that joins an old session has none of its own by then. Therefore each session gives some by itself.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use crate::client::Client;
@@ -20,6 +21,7 @@ use sd_backend::CloseSignal;
 use sd_core::clock::{Clock, Moment};
 use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result};
+use tokio::runtime::{self, Handle};
 use tokio::sync::OnceCell;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
@@ -33,29 +35,38 @@ const PROVEN_AFTER: f64 = 0.26;
 /// How many signs of life are remembered: the oldest of them is older than what proves it takes.
 const REMEMBERED: usize = 3;
 
-/// The sessions of one elector.
+/// The sessions of all candidates of one registry, as far as an elector has them.
 #[derive(Debug)]
 pub(crate) struct CandidateSessions {
     shared: Arc<Client>,
     clock: Arc<dyn Clock>,
-    by_timeout: Mutex<BTreeMap<Duration, Slot>>,
+    slots: Mutex<HashMap<Key, Weak<Slot>>>,
 }
 
-/// The session with one time-out, and the next one when it has ended.
+/// The sessions of one elector, which others may have as well.
+#[derive(Debug)]
+pub(crate) struct ElectorSessions {
+    all: Arc<CandidateSessions>,
+    slots: Mutex<HashMap<Key, Arc<Slot>>>,
+}
+
+/// The runtime that drives a session, and the time-out to ask for.
+type Key = (runtime::Id, Duration);
+
+/// The session with one key, and the next one when it has ended.
 #[derive(Debug)]
 struct Slot {
     client: Arc<Client>,
-    /// Since when there may be a session beside the current one: that which is being made was asked for after this.
-    wanted_since: Option<Moment>,
-    current: Option<Arc<CandidateSession>>,
+    /// The registry's.
+    shared: Arc<Client>,
+    clock: Arc<dyn Clock>,
+    current: Mutex<Option<Arc<CandidateSession>>>,
 }
 
 /// One session, and what is known of its life.
 #[derive(Debug)]
 pub(crate) struct CandidateSession {
     pub(crate) session: Session,
-    /// Not later than the request that made it.
-    made: Moment,
     signs: Arc<Mutex<Signs>>,
     /// The name of the history that tokens in this session are of.
     pub(crate) token_domain: OnceCell<Arc<str>>,
@@ -63,6 +74,8 @@ pub(crate) struct CandidateSession {
     client: Arc<Client>,
     /// The registry's, for what this session cannot find out.
     shared: Arc<Client>,
+    /// What drives it.
+    runtime: Handle,
     _keeper: AbortOnDropHandle<()>,
 }
 
@@ -82,11 +95,37 @@ impl CandidateSessions {
         Self {
             shared,
             clock,
-            by_timeout: Mutex::default(),
+            slots: Mutex::default(),
         }
     }
 
-    /// The session with this time-out. Makes one if there is none, on the runtime that calls. Cancel-safe.
+    fn slot(&self, key: Key) -> Arc<Slot> {
+        let mut slots = lock(&self.slots);
+        slots.retain(|_, slot| slot.strong_count() > 0);
+        if let Some(slot) = slots.get(&key).and_then(Weak::upgrade) {
+            return slot;
+        }
+        let (_, timeout) = key;
+        let slot = Arc::new(Slot {
+            client: self.shared.sibling(timeout, Arc::clone(&self.clock)),
+            shared: Arc::clone(&self.shared),
+            clock: Arc::clone(&self.clock),
+            current: Mutex::default(),
+        });
+        slots.insert(key, Arc::downgrade(&slot));
+        slot
+    }
+}
+
+impl ElectorSessions {
+    pub(crate) fn of(all: Arc<CandidateSessions>) -> Self {
+        Self {
+            all,
+            slots: Mutex::default(),
+        }
+    }
+
+    /// The session with this time-out on the runtime that calls. Makes one if there is none. Cancel-safe.
     ///
     /// # Errors
     /// Why there is none.
@@ -95,72 +134,65 @@ impl CandidateSessions {
         op: &'static str,
         timeout: Duration,
     ) -> Result<Arc<CandidateSession>> {
-        let (client, wanted_since) = {
-            let mut slots = lock(&self.by_timeout);
-            slots.retain(|other, slot| *other == timeout || slot.is_in_use());
-            let slot = slots.entry(timeout).or_insert_with(|| Slot {
-                client: self.shared.sibling(timeout),
-                wanted_since: None,
-                current: None,
-            });
-            if let Some(current) = slot.alive() {
-                return Ok(current);
-            }
-            let since = slot.wanted_since.get_or_insert_with(|| self.clock.now());
-            (Arc::clone(&slot.client), *since)
+        let key = (Handle::current().id(), timeout);
+        let slot = {
+            let mut slots = lock(&self.slots);
+            slots.retain(|other, slot| *other == key || slot.is_in_use());
+            let slot = slots.entry(key).or_insert_with(|| self.all.slot(key));
+            Arc::clone(slot)
         };
-        let session = client.session(op).await?;
-        let mut slots = lock(&self.by_timeout);
-        // Then another call may have begun the next one, which is not to be replaced.
-        if session.has_ended() {
-            return Err(session.loss(op));
-        }
-        let slot = slots.entry(timeout).or_insert_with(|| Slot {
-            client: Arc::clone(&client),
-            wanted_since: None,
-            current: None,
-        });
-        // Another call may have had the same answer.
-        let is_same = |current: &Arc<CandidateSession>| current.session.id() == session.id();
-        if let Some(current) = slot.alive().filter(is_same) {
-            return Ok(current);
-        }
-        let current = self.begin(client, session, wanted_since);
-        slot.wanted_since = None;
-        slot.current = Some(Arc::clone(&current));
-        Ok(current)
-    }
-
-    fn begin(&self, client: Arc<Client>, session: Session, made: Moment) -> Arc<CandidateSession> {
-        let signs = Arc::<Mutex<Signs>>::default();
-        let kept = Kept(session.clone());
-        let keeping = keep(kept, Arc::clone(&self.clock), Arc::clone(&signs));
-        Arc::new(CandidateSession {
-            session,
-            made,
-            signs,
-            token_domain: OnceCell::new(),
-            client,
-            shared: Arc::clone(&self.shared),
-            _keeper: AbortOnDropHandle::new(tokio::spawn(keeping)),
-        })
+        slot.session(op).await
     }
 }
 
 impl Slot {
-    /// The current session, unless it has ended.
-    fn alive(&self) -> Option<Arc<CandidateSession>> {
-        let current = self.current.as_ref();
-        let alive = current.filter(|current| !current.session.has_ended());
-        alive.map(Arc::clone)
+    /// The current session. Makes one if there is none, or if it has ended. Cancel-safe.
+    async fn session(&self, op: &'static str) -> Result<Arc<CandidateSession>> {
+        if let Some(current) = alive(lock(&self.current).as_ref()) {
+            return Ok(current);
+        }
+        let client = Arc::clone(&self.client);
+        let session = client.session(op).await?;
+        let mut current = lock(&self.current);
+        // Then another call may have begun the next one, which is not to be replaced.
+        if session.has_ended() {
+            return Err(session.loss(op));
+        }
+        // Another call may have had the same answer.
+        let is_same = |current: &Arc<CandidateSession>| current.session.id() == session.id();
+        if let Some(current) = alive(current.as_ref()).filter(is_same) {
+            return Ok(current);
+        }
+        Ok(Arc::clone(current.insert(self.begin(client, session))))
+    }
+
+    fn begin(&self, client: Arc<Client>, session: Session) -> Arc<CandidateSession> {
+        let signs = Arc::<Mutex<Signs>>::default();
+        let keeping = keep(session.clone(), Arc::clone(&self.clock), Arc::clone(&signs));
+        Arc::new(CandidateSession {
+            session,
+            signs,
+            token_domain: OnceCell::new(),
+            client,
+            shared: Arc::clone(&self.shared),
+            runtime: Handle::current(),
+            _keeper: AbortOnDropHandle::new(tokio::spawn(keeping)),
+        })
     }
 
     /// Whether a candidate has the session, or one is being made.
     fn is_in_use(&self) -> bool {
-        let own_handles = 1 + usize::from(self.current.is_some());
+        let current = lock(&self.current);
+        let own_handles = 1 + usize::from(current.is_some());
         let shared = |current: &Arc<CandidateSession>| Arc::strong_count(current) > 1;
-        Arc::strong_count(&self.client) > own_handles || self.current.as_ref().is_some_and(shared)
+        Arc::strong_count(&self.client) > own_handles || current.as_ref().is_some_and(shared)
     }
+}
+
+/// The session, unless it has ended.
+fn alive(current: Option<&Arc<CandidateSession>>) -> Option<Arc<CandidateSession>> {
+    let alive = current.filter(|current| !current.session.has_ended());
+    alive.map(Arc::clone)
 }
 
 impl CandidateSession {
@@ -169,11 +201,14 @@ impl CandidateSession {
         let signs = lock(&self.signs);
         signs
             .proven(sent, self.session.timeout())
-            .unwrap_or(self.made)
+            .unwrap_or(self.session.asked())
     }
-}
 
-impl CandidateSession {
+    /// Runs what must be done in it although the one who wants it is gone.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        drop(self.runtime.spawn(work));
+    }
+
     /// Whether the registry is closed.
     pub(crate) fn signal(&self) -> &CloseSignal {
         &self.client.signal
@@ -221,19 +256,8 @@ impl Signs {
     }
 }
 
-/// A session that gives signs of life, which ends with this.
-struct Kept(Session);
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.0
-            .end("the runtime that gave its signs of life has ended");
-    }
-}
-
 /// Gives signs of life until the session ends.
-async fn keep(kept: Kept, clock: Arc<dyn Clock>, signs: Arc<Mutex<Signs>>) {
-    let session = &kept.0;
+async fn keep(session: Session, clock: Arc<dyn Clock>, signs: Arc<Mutex<Signs>>) {
     while !session.has_ended() {
         sleep(session.timeout() / SIGNS).await;
         let sent = clock.now();
@@ -264,32 +288,57 @@ mod tests {
         builder.worker_threads(1).enable_all().build().unwrap()
     }
 
-    /// Two runtimes may need a session at the same moment. Then one makes it, and the other one gives its signs of life.
-    #[test]
-    #[ignore = "needs zk: cargo xtask test --backend zk"]
-    fn a_session_ends_with_the_runtime_that_gives_its_signs_of_life() {
+    fn sessions() -> Arc<CandidateSessions> {
         let config = ZkConfig::new([required_env("SD_TEST_ZK").unwrap()]);
         let shared = Arc::new(Client::new(config.checked().unwrap()).unwrap());
-        let sessions = CandidateSessions::new(Arc::clone(&shared), Arc::new(BootClock));
-        let (first, second) = (runtime(), runtime());
-        let client = shared.sibling(TIMEOUT);
-        first.block_on(client.session("test")).unwrap();
-        let slot = Slot {
-            client,
-            wanted_since: None,
-            current: None,
+        Arc::new(CandidateSessions::new(shared, Arc::new(BootClock)))
+    }
+
+    #[test]
+    #[ignore = "needs zk: cargo xtask test --backend zk"]
+    fn a_session_is_shared_on_one_runtime_and_ends_with_it_and_no_other_one_does() {
+        let sessions = sessions();
+        let electors = [0, 1].map(|_| ElectorSessions::of(Arc::clone(&sessions)));
+        let get = |runtime: &Runtime, elector: usize, timeout| {
+            let got = electors[elector].get("test", timeout);
+            runtime.block_on(got).unwrap()
         };
-        lock(&sessions.by_timeout).insert(TIMEOUT, slot);
-        let joined = second.block_on(sessions.get("test", TIMEOUT)).unwrap();
-        assert!(!joined.session.has_ended());
-        drop(second);
-        let lost = joined.session.loss("test").report().to_string();
-        assert!(
-            joined.session.has_ended() && lost.contains("signs of life"),
-            "{lost}"
-        );
-        let next = first.block_on(sessions.get("test", TIMEOUT)).unwrap();
-        assert_ne!(next.session.id(), joined.session.id());
+        let (first, second) = (runtime(), runtime());
+        let shared = get(&first, 0, TIMEOUT);
+        assert!(Arc::ptr_eq(&shared, &get(&first, 1, TIMEOUT)));
+        let longer = get(&first, 1, 2 * TIMEOUT);
+        let elsewhere = get(&second, 1, TIMEOUT);
+        for other in [&longer, &elsewhere] {
+            assert_ne!(other.session.id(), shared.session.id());
+        }
+        drop(first);
+        assert!(shared.session.has_ended() && longer.session.has_ended());
+        assert!(!elsewhere.session.has_ended());
+        let next = get(&second, 0, TIMEOUT);
+        assert!(Arc::ptr_eq(&next, &elsewhere));
+    }
+
+    #[test]
+    #[ignore = "needs zk: cargo xtask test --backend zk"]
+    fn a_session_stays_for_the_next_candidates_and_ends_with_the_last_elector() {
+        let sessions = sessions();
+        let electors = [0, 1].map(|_| ElectorSessions::of(Arc::clone(&sessions)));
+        let runtime = runtime();
+        let get = |elector: &ElectorSessions, timeout| {
+            let got = runtime.block_on(elector.get("test", timeout));
+            got.unwrap().session.clone()
+        };
+        let [one, two] = electors;
+        let session = get(&one, TIMEOUT);
+        assert_eq!(get(&two, TIMEOUT).id(), session.id());
+        drop(one);
+        assert_eq!(get(&two, TIMEOUT).id(), session.id());
+        // No candidate has it, and the elector wants another one.
+        get(&two, 2 * TIMEOUT);
+        assert!(session.has_ended());
+        let session = get(&two, 2 * TIMEOUT);
+        drop(two);
+        assert!(session.has_ended());
     }
 
     #[test]

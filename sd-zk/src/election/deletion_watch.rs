@@ -12,6 +12,7 @@ use sd_core::{Error, ErrorKind, Result};
 use zookeeper_client as zk;
 
 use crate::client::error::translate;
+use crate::client::session::Watching;
 use crate::client::watch::fired;
 use crate::election::candidate_node::CandidateNode;
 use crate::election::keys::Ahead;
@@ -25,6 +26,7 @@ pub(crate) struct DeletionWatch {
     ahead: Option<(Ahead, Event)>,
     /// Whether it tells no more.
     is_spent: bool,
+    _watching: Watching,
 }
 
 impl DeletionWatch {
@@ -37,6 +39,12 @@ impl DeletionWatch {
         let session = candidate.session();
         // From before the watches on.
         let states = session.states();
+        let mut watching = session.watching();
+        let paths = [
+            Some(candidate.path.len()),
+            ahead.map(|ahead| candidate.keys.candidate(&ahead.next).len()),
+        ];
+        watching.set(paths.into_iter().flatten());
         let client = session.client(op).await?;
         // Not a look whether they exist: one for a node that does not would stay at the server.
         let own = session.answer(op, client.get_and_watch_data(&candidate.path));
@@ -55,6 +63,7 @@ impl DeletionWatch {
                 own: event(op, watcher),
                 ahead,
                 is_spent: false,
+                _watching: watching,
             })),
             (Err(zk::Error::NoNode), _) | (_, Err(zk::Error::NoNode)) => Ok(None),
             (Err(error), _) | (_, Err(error)) => Err(translate(op, error)),

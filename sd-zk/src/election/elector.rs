@@ -11,6 +11,7 @@ use sd_backend::Participations;
 use sd_core::clock::Clock;
 use sd_core::port::{Entry, LeaderWatcher, Limits, Safety, StrictElector, Ticket};
 use sd_core::{ElectionName, Elector, Error, ErrorKind, Result};
+use tracing::debug;
 use zookeeper_client as zk;
 
 use crate::client::Client;
@@ -18,7 +19,7 @@ use crate::client::error::{for_readers, translate};
 use crate::client::parents::make_parents;
 use crate::client::session::Session;
 use crate::election::candidate_node::CandidateNode;
-use crate::election::candidate_sessions::{CandidateSession, CandidateSessions};
+use crate::election::candidate_sessions::{CandidateSession, CandidateSessions, ElectorSessions};
 use crate::election::entry::ZkEntry;
 use crate::election::keys::ElectionKeys;
 use crate::election::leader_watcher::ZkLeaderWatcher;
@@ -35,12 +36,12 @@ const LONGEST_TTL: Duration = Duration::from_secs(3600);
 /// How often a node is asked for again, because a node above it was missing.
 const MOST_ROUNDS: u32 = 5;
 
-/// The elections of one ensemble, in sessions of its own.
+/// The elections of one ensemble, in sessions apart from that of the registry.
 #[derive(Debug)]
 pub(crate) struct ZkElector {
     /// For reading only, in the session that the whole registry uses.
     shared: Arc<Client>,
-    sessions: CandidateSessions,
+    sessions: ElectorSessions,
     clock: Arc<dyn Clock>,
     limits: Limits,
     participations: Participations<Participation>,
@@ -53,10 +54,14 @@ struct Made {
 }
 
 impl ZkElector {
-    /// An elector that connects when it is first used, and closes with the `shared` client.
-    pub(crate) fn new(shared: Arc<Client>, clock: Arc<dyn Clock>) -> Self {
+    /// An elector that connects when it is first used, in one of these sessions, and closes with the `shared` client.
+    pub(crate) fn new(
+        shared: Arc<Client>,
+        sessions: Arc<CandidateSessions>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
-            sessions: CandidateSessions::new(Arc::clone(&shared), Arc::clone(&clock)),
+            sessions: ElectorSessions::of(sessions),
             shared,
             clock,
             limits: Limits::new(SHORTEST_TTL..=LONGEST_TTL, MOST_VALUE_BYTES),
@@ -188,53 +193,72 @@ impl ZkElector {
             keys.candidates()
         )))
     }
+}
 
-    /// Takes away what a participation has at the server, by requests in this session.
-    async fn exit(
-        &self,
-        op: &'static str,
-        candidates: &CandidateSession,
-        participation: &Participation,
-        ticket: &Ticket,
-    ) -> Result<()> {
-        let exit = self.exit_in(op, &candidates.session, participation, ticket);
-        match exit.await {
-            Err(error) => Err(candidates.explained(error).await),
-            left => left,
-        }
-    }
-
-    async fn exit_in(
-        &self,
-        op: &'static str,
-        session: &Session,
-        participation: &Participation,
-        ticket: &Ticket,
-    ) -> Result<()> {
-        let keys = &participation.keys;
-        let last = participation.node();
-        let mut ended = false;
-        if let Some(node) = last.as_ref().filter(|_| ticket.records_term) {
-            ended = term_record::end(session, keys, node).await?;
-        }
-        if !ended {
-            let nodes = match last {
-                // Its session has kept it all the time, so there is no other one.
-                Some(node) if participation.is_settled_in(session) => vec![node],
-                _ => nodes_of(op, session, participation).await?,
+impl Drop for ZkElector {
+    /// A candidate that has not left would keep its place for as long as another one has its session.
+    fn drop(&mut self) {
+        for participation in self.participations.take_all() {
+            let Some(candidates) = participation.session() else {
+                continue;
             };
-            for node in nodes {
-                delete(op, session, &keys.candidate(&node)).await?;
-            }
+            candidates.spawn(abandon(Arc::clone(&candidates), participation));
         }
-        if let Some(node) = participation
-            .node()
-            .filter(|_| participation.has_proclaimed())
-        {
-            delete(op, session, &keys.value(&node)).await?;
-        }
-        Ok(())
     }
+}
+
+/// Takes away what a participation has at the server, or ends its session.
+async fn abandon(candidates: Arc<CandidateSession>, participation: Arc<Participation>) {
+    const OP: &str = "zk: abandon election";
+    if let Err(error) = exit(OP, &candidates, &participation, false).await {
+        debug!(error = %error.report(), "a candidate that is gone cannot be taken out of its election");
+        let session = &candidates.session;
+        session.end("one of its candidates is gone and could not be taken out of its election");
+    }
+}
+
+/// Takes away what a participation has at the server, by requests in this session. If it `ends_term`, its leader has stopped.
+async fn exit(
+    op: &'static str,
+    candidates: &CandidateSession,
+    participation: &Participation,
+    ends_term: bool,
+) -> Result<()> {
+    match exit_in(op, &candidates.session, participation, ends_term).await {
+        Err(error) => Err(candidates.explained(error).await),
+        left => left,
+    }
+}
+
+async fn exit_in(
+    op: &'static str,
+    session: &Session,
+    participation: &Participation,
+    ends_term: bool,
+) -> Result<()> {
+    let keys = &participation.keys;
+    let last = participation.node();
+    let mut ended = false;
+    if let Some(node) = last.as_ref().filter(|_| ends_term) {
+        ended = term_record::end(session, keys, node).await?;
+    }
+    if !ended {
+        let nodes = match last {
+            // Its session has kept it all the time, so there is no other one.
+            Some(node) if participation.is_settled_in(session) => vec![node],
+            _ => nodes_of(op, session, participation).await?,
+        };
+        for node in nodes {
+            delete(op, session, &keys.candidate(&node)).await?;
+        }
+    }
+    if let Some(node) = participation
+        .node()
+        .filter(|_| participation.has_proclaimed())
+    {
+        delete(op, session, &keys.value(&node)).await?;
+    }
+    Ok(())
 }
 
 /// Takes a node back that was made and must not stand beside these.
@@ -346,11 +370,11 @@ impl Elector for ZkElector {
             let Some(session) = participation.session() else {
                 return Ok(());
             };
-            match self.exit(OP, &session, &participation, ticket).await {
+            match exit(OP, &session, &participation, ticket.records_term).await {
                 // The server may not know yet that it has ended, and its node says how the term did.
                 Err(lost) if lost.kind() == ErrorKind::LeaseLost => {
                     let next = self.sessions.get(OP, ticket.ttl).await?;
-                    let left = self.exit(OP, &next, &participation, ticket).await;
+                    let left = exit(OP, &next, &participation, ticket.records_term).await;
                     left.map_err(for_readers)
                 }
                 left => left,

@@ -32,6 +32,8 @@ impl ZkOperator {
 /// The record that an operator means.
 async fn find(records: Records<'_>, record: &RecordId) -> Result<Found> {
     let op = records.op;
+    // The owner may have another member of the ensemble.
+    records.sync().await?;
     let found = records.find_anywhere(record).await?;
     let found = found.ok_or_else(|| no_such_record(op, record))?;
     match &found.stored {

@@ -34,6 +34,12 @@ pub(crate) struct Found {
 }
 
 impl Records<'_> {
+    /// Has what is read after it be no older than this moment, whichever member has the connection.
+    pub(crate) async fn sync(&self) -> Result<()> {
+        let client = self.session.client(self.op).await?;
+        self.session.call(self.op, client.sync("/")).await
+    }
+
     /// Reads the node at a path, which is under the id of `record`.
     pub(crate) async fn read(&self, record: &RecordId, path: &str) -> Result<Option<Found>> {
         let client = self.session.client(self.op).await?;

@@ -259,6 +259,10 @@ impl Registrar for ZkRegistrar {
         self.withdrawals.withdraw(record).await
     }
 
+    fn abandoned(&self, record: &RecordId) {
+        self.withdrawals.abandoned(record);
+    }
+
     async fn release(&self, record: &RecordId) -> Result<()> {
         Err(
             Error::new(ErrorKind::Unsupported, "zk: release").because(format!(

@@ -1,5 +1,5 @@
 //! Withdrawals. Each is a task that goes on when its caller has given up: otherwise the record would stay as long as the session, which
-//! the other records of a registry keep.
+//! the other records of a registry keep. It runs where the session does, and so outlives the runtime of its caller.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -9,6 +9,7 @@ use sd_backend::Owner;
 use sd_core::retry::{Backoff, Retry};
 use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, RecordId, Result};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
@@ -79,13 +80,28 @@ impl Withdrawals {
                     let full = Error::new(ErrorKind::RateLimited { retry_after: None }, OP);
                     return Err(full.because(format!("{MOST} records are being withdrawn already")));
                 }
-                let withdrawal = self.withdrawer.clone().begin(record.clone());
+                let runtime = self.withdrawer.client.runtime();
+                let runtime = runtime.unwrap_or_else(Handle::current);
+                let withdrawal = self.withdrawer.clone().begin(record.clone(), &runtime);
                 let told = withdrawal.told.clone();
                 under_way.insert(record.clone(), withdrawal);
                 told
             }
         };
         outcome(&mut told).await
+    }
+
+    /// Begins to withdraw a record whose registration has gone with its runtime, unless that is under way. Without a session there is
+    /// none.
+    pub(crate) fn abandoned(&self, record: &RecordId) {
+        let Some(runtime) = self.withdrawer.client.runtime() else {
+            return;
+        };
+        let mut under_way = self.under_way();
+        if !under_way.contains_key(record) && under_way.len() < MOST {
+            let withdrawal = self.withdrawer.clone().begin(record.clone(), &runtime);
+            under_way.insert(record.clone(), withdrawal);
+        }
     }
 
     /// Stops the withdrawal of a record that is about to be registered again, and waits for those of earlier runs under its id.
@@ -135,9 +151,9 @@ async fn outcome(told: &mut watch::Receiver<Outcome>) -> Result<()> {
 }
 
 impl Withdrawer {
-    fn begin(self, record: RecordId) -> Withdrawal {
+    fn begin(self, record: RecordId, runtime: &Handle) -> Withdrawal {
         let (tell, told) = watch::channel(None);
-        let task = tokio::spawn(async move {
+        let task = runtime.spawn(async move {
             let done = self.until_done(&record, &tell);
             let done = self.client.signal.unless_closed(OP, done).await;
             tell.send_replace(Some(done));

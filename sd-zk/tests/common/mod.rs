@@ -8,7 +8,6 @@
 
 pub(crate) mod election;
 pub(crate) mod faults;
-pub(crate) mod log;
 
 use std::time::Duration;
 

@@ -4,6 +4,8 @@
 //	go-kit consul watch ADDRESS NAME TAG...
 //	go-kit etcd register ADDRESS KEY VALUE
 //	go-kit etcd watch ADDRESS PREFIX
+//	go-kit zk register ADDRESS PATH NAME DATA
+//	go-kit zk watch ADDRESS PATH
 //
 // Prints a line of JSON for each step of the registrar and each event of the instancer, and goes on until standard input ends:
 // then it deregisters.
@@ -20,6 +22,7 @@ import (
 	"github.com/go-kit/kit/sd"
 	"github.com/go-kit/kit/sd/consul"
 	"github.com/go-kit/kit/sd/etcdv3"
+	"github.com/go-kit/kit/sd/zk"
 	"github.com/go-kit/log"
 	"github.com/hashicorp/consul/api"
 )
@@ -69,6 +72,29 @@ func run(arguments []string) error {
 			return err
 		}
 		return watch(instancer)
+	case "zk register":
+		if len(rest) != 3 {
+			return fmt.Errorf("not path, name and data: %q", rest)
+		}
+		client, err := zkClient(address)
+		if err != nil {
+			return err
+		}
+		// Ends the session, and with it what Deregister has left.
+		defer client.Stop()
+		service := zk.Service{Path: rest[0], Name: rest[1], Data: []byte(rest[2])}
+		return register(zk.NewRegistrar(client, service, stdout()))
+	case "zk watch":
+		client, err := zkClient(address)
+		if err != nil {
+			return err
+		}
+		defer client.Stop()
+		instancer, err := zk.NewInstancer(client, rest[0], stderr())
+		if err != nil {
+			return err
+		}
+		return watch(instancer)
 	default:
 		return fmt.Errorf("unknown arguments: %q", arguments)
 	}
@@ -110,6 +136,10 @@ func etcdClient(address string) (etcdv3.Client, error) {
 	return etcdv3.NewClient(context.Background(), []string{address}, etcdv3.ClientOptions{})
 }
 
+func zkClient(address string) (zk.Client, error) {
+	return zk.NewClient([]string{address}, stderr())
+}
+
 func register(registrar sd.Registrar) error {
 	registrar.Register()
 	err := untilDismissed()
@@ -135,6 +165,8 @@ func tell(event sd.Event) {
 	}{Instances: event.Instances}
 	if event.Err != nil {
 		line.Error = event.Err.Error()
+	} else if line.Instances == nil {
+		line.Instances = []string{}
 	}
 	// Fails only if standard output is closed.
 	_ = json.NewEncoder(os.Stdout).Encode(line)

@@ -38,7 +38,7 @@ impl Command {
             }
             Self::Down => {
                 let stopped = fleet::down(workspace)?;
-                let peers = stopped.iter().filter_map(|one| peers::variable(one.server));
+                let peers = stopped.iter().flat_map(|one| peers::variables(one.server));
                 let names = variables::of(&stopped).into_iter().map(|(name, _)| name);
                 for name in names.chain(peers.collect::<BTreeSet<_>>()) {
                     println!("unset {name}");
