@@ -28,7 +28,7 @@ use crate::port::backend::Backend;
 use crate::port::elector::AnyElector;
 use crate::port::instancer::{Instancer, ServiceList};
 use crate::port::operator::Operator;
-use crate::port::registrar::check_registration;
+use crate::port::registrar::{Registrar, check_registration};
 use crate::reading_backend::ReadingBackend;
 use crate::registration::command::Confirm;
 use crate::registration::config::RegistrationConfig;
@@ -357,18 +357,10 @@ impl Registry {
         config: RegistrationConfig,
         confirm: Confirm,
     ) -> Result<RegistrationGuard> {
-        const OP: &str = "register";
-        self.check_open(OP)?;
-        let runtime = runtime(OP)?;
+        let runtime = runtime("register")?;
         // One that was read may have an override, which is that of another record.
         let instance = instance.with_override(None);
-        let registrar = Arc::clone(&self.inner.backend).registrar().ok_or_else(|| {
-            Error::new(ErrorKind::Unsupported, OP).because(format!(
-                "this registry ({}) can only be read: register the instance at one that has a server",
-                self.inner.backend.name()
-            ))
-        })?;
-        check_registration(registrar.as_ref(), &instance, config.ttl)?;
+        let registrar = self.registrar_for(&instance, &config)?;
         let config = config.with_room_for_a_write(registrar.limits());
 
         self.inner.registrations.keep(
@@ -383,6 +375,24 @@ impl Registry {
             &self.inner.tasks,
             &runtime,
         )
+    }
+
+    /// The registrar, if it would take this instance.
+    pub(crate) fn registrar_for(
+        &self,
+        instance: &Instance,
+        config: &RegistrationConfig,
+    ) -> Result<Arc<dyn Registrar>> {
+        const OP: &str = "register";
+        self.check_open(OP)?;
+        let registrar = Arc::clone(&self.inner.backend).registrar().ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, OP).because(format!(
+                "this registry ({}) can only be read: register the instance at one that has a server",
+                self.inner.backend.name()
+            ))
+        })?;
+        check_registration(registrar.as_ref(), instance, config.ttl)?;
+        Ok(registrar)
     }
 
     /// Has readers see a record as an operator wants it, whatever its owner says: for tools that take a living instance out of

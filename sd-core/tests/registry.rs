@@ -76,8 +76,11 @@ async fn a_file_a_fixed_set_and_combinations_are_read_through_a_registry_that_re
         let services = services.wait_until_known(SOON).await.unwrap();
         assert_eq!(services.services(), [service()]);
 
-        let error = registry.register(instance("g", "h:2")).await.unwrap_err();
+        let register = registry.register(instance("g", "h:2"));
+        let checked = register.check().unwrap_err();
+        let error = register.await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert_eq!(checked.report().to_string(), error.report().to_string());
         let report = error.report().to_string();
         assert!(report.contains("can only be read"), "{report}");
         let error = registry.elector().unwrap_err();

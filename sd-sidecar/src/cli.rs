@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use self::arguments::{Awaited, Candidacy, Target, Wait, Wanted};
+use self::arguments::{AgentAct, Awaited, Candidacy, Target, Wait, Wanted};
 use self::misuse::Told;
 
 /// Read and change a service registry.
@@ -102,6 +102,12 @@ pub(crate) enum Command {
         watch: bool,
         #[command(flatten)]
         wait: Wait,
+    },
+    /// Look at the local agent of this host, or stop it
+    #[command(after_help = help::AGENT)]
+    Agent {
+        #[command(subcommand)]
+        act: AgentAct,
     },
     /// Print what has a shell complete the commands and options of sdctl
     #[command(after_help = help::COMPLETION)]

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use sd_backend::is_other_server;
 use sd_core::{Error, ErrorKind};
 
-/// How a command ended, for the script that called it. `elect` with a command has that command's status instead.
+/// How a command ended, for the script that called it. `elect` and `register` with a command have that
+/// command's status instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     Done = 0,
@@ -16,7 +17,7 @@ pub(crate) enum Exit {
     NotFound = 5,
     Denied = 6,
     Taken = 7,
-    /// `sdctl elect` failed itself, in the place of its command's status.
+    /// `sdctl` failed itself, in the place of its command's status.
     NotTheCommands = 125,
 }
 
@@ -30,7 +31,7 @@ pub(crate) const TABLE: [(&str, &str); 11] = [
     ),
     (
         "3",
-        "the registry cannot be used: it cannot be reached, did not answer in time, is overloaded or full, or something else answers there",
+        "the registry or the agent cannot be used: it cannot be reached, did not answer in time, is overloaded or full, or something else answers there",
     ),
     ("4", "the election has no leader"),
     (
@@ -47,11 +48,11 @@ pub(crate) const TABLE: [(&str, &str); 11] = [
     ),
     (
         "125",
-        "elect with a command: sdctl itself failed, in another way than 2",
+        "elect or register with a command: sdctl itself failed, in another way than 2",
     ),
     (
         "126, 127",
-        "elect with a command: the command cannot be run, or does not exist",
+        "elect or register with a command: the command cannot be run, or does not exist",
     ),
     (
         "128 + N",

@@ -1,5 +1,6 @@
 //! Why a command failed: one line on stderr that says what, where and what to try.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use sd_backend::RegistryUrl;
@@ -45,6 +46,26 @@ impl Failure {
         }
     }
 
+    /// The same where a command ran or was to run: a script must not take a failure of ours for the command's.
+    #[must_use]
+    pub(crate) fn beside(self, command: &[OsString]) -> Self {
+        match self {
+            Self::Line { exit, .. } if exit != Exit::Misused && !command.is_empty() => {
+                self.with(Exit::NotTheCommands)
+            }
+            _ => self,
+        }
+    }
+
+    /// A command was given where none can be run.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn no_commands_here() -> Self {
+        Self::new(
+            "sdctl runs a command only on Linux, where its watchdog can stop the command in time; try: without a command",
+        )
+        .with(Exit::Misused)
+    }
+
     /// Tells it and gives the exit status.
     pub(crate) fn exit(self) -> ExitCode {
         self.tell();
@@ -74,6 +95,22 @@ mod tests {
     use sd_core::ErrorKind;
 
     use super::*;
+
+    #[test]
+    fn a_script_can_tell_a_failure_of_sdctl_from_one_of_its_command() {
+        let command = [OsString::from("true")];
+        for (command, before, after) in [
+            (&[][..], Exit::Unreachable, Exit::Unreachable),
+            (&command, Exit::Failed, Exit::NotTheCommands),
+            (&command, Exit::Unreachable, Exit::NotTheCommands),
+            (&command, Exit::Misused, Exit::Misused),
+        ] {
+            match Failure::new("failed").with(before).beside(command) {
+                Failure::Line { exit, .. } => assert_eq!(exit, after, "{before:?}"),
+                Failure::ReaderGone => panic!("no line"),
+            }
+        }
+    }
 
     #[test]
     fn a_failure_says_what_where_why_and_what_to_try_without_the_password() {

@@ -6,6 +6,8 @@ mod exit;
 mod failure;
 mod hint;
 mod logging;
+#[cfg(not(target_os = "linux"))]
+mod no_watchdog;
 mod output;
 mod session;
 mod signals;
@@ -51,10 +53,7 @@ fn main() -> ExitCode {
 async fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     match &cli.command {
         // These undo what they did before they end.
-        Command::Register(wanted) => {
-            commands::register::run(&Session::open(cli)?, wanted).await?;
-            Ok(Exit::Done.into())
-        }
+        Command::Register(wanted) => commands::register::run(&Session::open(cli)?, wanted).await,
         Command::Elect(candidacy) => commands::elect::run(cli, candidacy).await,
         _ => {
             end_as_first_process()?;
@@ -90,6 +89,7 @@ async fn run_until_signalled(cli: &Cli) -> Result<Exit, Failure> {
         Command::Leader { name, watch, wait } => {
             return commands::leader::run(&session()?, name, *watch, wait).await;
         }
+        Command::Agent { act } => commands::agent::run(cli, act).await?,
         Command::Completion { shell } => commands::manual::completion(*shell)?,
         Command::Man { folder } => commands::manual::pages(folder.as_deref())?,
         Command::Register(_) | Command::Elect(_) => {}

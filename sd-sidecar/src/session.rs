@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 
 /// The user who pressed Ctrl-C waits for it.
-const WITHDRAW_WITHIN: Duration = Duration::from_millis(1500);
+pub(crate) const WITHDRAW_WITHIN: Duration = Duration::from_millis(1500);
 
 #[derive(Debug)]
 pub(crate) struct Session {

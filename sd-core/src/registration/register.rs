@@ -52,6 +52,15 @@ impl Register {
         self
     }
 
+    /// Checks all that is checked before anything is sent, for a caller that has something else to do before it registers.
+    ///
+    /// # Errors
+    /// `InvalidInput`, `Unsupported` or `Closed` as for [`Registry::register`].
+    pub fn check(&self) -> Result<()> {
+        let registrar = self.registry.registrar_for(&self.instance, &self.config);
+        registrar.map(drop)
+    }
+
     /// Registers without waiting. Attempts go on until one succeeds or the guard is dropped. [`RegistrationGuard::next_event`]
     /// reports each of them. Must be called inside a tokio runtime.
     ///

@@ -1,16 +1,56 @@
 //! The options and values of each command.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
-use sd_core::{Instance, InstanceId};
+use clap::{Args, Subcommand};
+use sd_core::{Error, Instance, InstanceId};
+use sd_sidecar::wire::{CheckKind, CheckSpec};
 
 #[derive(Debug, Args)]
 pub(crate) struct Wait {
     /// How long to wait for the registry's answer
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub(crate) timeout: Duration,
+}
+
+/// What to do with the local agent.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentAct {
+    /// Print what the agent holds, and why each registration is as it is
+    Status(AtAgent),
+    /// Stop the agent: it deregisters everything first
+    Stop {
+        /// Leave the records at the registry, for the next agent on the same state to continue
+        #[arg(long)]
+        keep: bool,
+        #[command(flatten)]
+        at: AtAgent,
+    },
+}
+
+/// Which agent, and how it is asked.
+#[derive(Debug, Args)]
+pub(crate) struct AtAgent {
+    /// Where the agent listens
+    #[arg(
+        long,
+        help = "Where the agent listens: http://host:port or unix:/path",
+        value_name = "ADDRESS",
+        env = "SDCTL_AGENT",
+        default_value = "http://127.0.0.1:15010"
+    )]
+    pub(crate) agent: String,
+    /// A file with the token to show
+    #[arg(
+        long,
+        help = "A file with the token to show [default: the token in SDCTL_AGENT_TOKEN, if that is set]",
+        value_name = "FILE"
+    )]
+    pub(crate) token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
 }
 
 /// The record that an operator means.
@@ -62,6 +102,23 @@ pub(crate) struct Wanted {
     /// How long the record outlives its last renewal, for example 10s; at least 2s on etcd
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) ttl: Option<Duration>,
+    /// What must pass for the instance to be registered and ready
+    #[arg(
+        help = "What must pass for the instance to be registered and ready, for example http:/healthz,interval=5s; can be repeated",
+        long,
+        value_name = "CHECK",
+        value_parser = check
+    )]
+    pub(crate) check: Vec<CheckSpec>,
+    /// How long readers have to send their calls elsewhere before the command is asked to stop [default: 3s with a command, else 0s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) drain_for: Option<Duration>,
+    /// How long the command may take to stop before it is killed
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration, requires = "command")]
+    pub(crate) stop_within: Duration,
+    /// The command to run, which serves at the address
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
 }
 
 /// How many instances to wait for.
@@ -106,6 +163,12 @@ pub(crate) struct Candidacy {
 }
 
 impl Wanted {
+    /// With the defaults, a service has stopped within the 10 s that container engines wait.
+    pub(crate) fn drain_for(&self) -> Duration {
+        let default = if self.command.is_empty() { 0 } else { 3 };
+        self.drain_for.unwrap_or(Duration::from_secs(default))
+    }
+
     /// The instance as it will be registered.
     pub(crate) fn instance(&self) -> sd_core::Result<Instance> {
         let mut instance = Instance::new(&self.service, self.address.as_str())?
@@ -133,6 +196,22 @@ impl Wanted {
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write a number with a unit, for example 500ms or 10s"))
+}
+
+fn check(text: &str) -> Result<CheckSpec, String> {
+    let check: CheckSpec = text.parse().map_err(|error: Error| cause(&error))?;
+    match check.kind {
+        CheckKind::Ttl { .. } => {
+            Err("nothing can tell sdctl that it is well; write another check than ttl".to_owned())
+        }
+        _ => Ok(check),
+    }
+}
+
+/// What is wrong, without where that was found.
+fn cause(error: &Error) -> String {
+    let cause = std::error::Error::source(error);
+    cause.map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 fn number(text: &str) -> Result<u16, String> {

@@ -42,7 +42,20 @@ It counts instances that are listed and ready, and not those that are only held.
 
 pub(super) const REGISTER: &str = "Examples:
   sdctl register greeter 10.0.0.7:50051
-  sdctl register greeter 10.0.0.7:50051 --id g-1 --zone a --meta team=blue --ttl 30s";
+  sdctl register greeter 10.0.0.7:50051 --id g-1 --zone a --meta team=blue --ttl 30s
+  sdctl register greeter 10.0.0.7:50051 --check tcp,interval=5s -- ./greeter
+  sdctl register greeter 10.0.0.7:50051 --check http:/healthz --check grpc --drain-for 10s -- ./greeter
+
+Checks, KIND[:WHAT][,OPTION=VALUE]... with a comma in WHAT or VALUE written twice:
+  tcp[:HOST:PORT]                    a connection is accepted
+  http[:PATH] or http://HOST/PATH    GET is answered with 2xx; /healthz by default
+  grpc[:SERVICE][@HOST:PORT]         grpc.health.v1 says SERVING
+  command:PROGRAM ARGUMENT ...       the program ends with 0; no shell runs
+  pid:PID                            the process lives
+Options: name; interval (10s), timeout (2s), passes_after (1), fails_after (2), initial (failing).
+
+It is registered once all checks pass, and not ready while one fails. At a signal it drains,
+stops the command and deregisters, in this order.";
 
 pub(super) const DRAIN: &str = "Examples:
   sdctl drain greeter g-1";
@@ -66,6 +79,11 @@ pub(super) const ELECT: &str = "Examples:
 pub(super) const LEADER: &str = "Examples:
   sdctl leader reports/nightly
   sdctl leader reports/nightly --watch --json";
+
+pub(super) const AGENT: &str = "Examples:
+  sdctl agent status
+  sdctl agent status --agent unix:/run/sd-agent.sock --json
+  sdctl agent stop --keep";
 
 pub(super) const COMPLETION: &str = "Examples:
   sdctl completion bash > /etc/bash_completion.d/sdctl

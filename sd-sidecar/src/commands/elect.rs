@@ -35,7 +35,7 @@ const CLOSE_WITHIN: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(cli: &Cli, candidacy: &Candidacy) -> Result<ExitCode, Failure> {
     let ended = run_until_stopped(cli, candidacy).await;
-    ended.map_err(|failure| instead_of_the_command(candidacy, failure))
+    ended.map_err(|failure| failure.beside(&candidacy.command))
 }
 
 /// Asked to pause, it gives up what it leads, stops, and begins again when it is told to go on: a stopped process cannot lead.
@@ -56,22 +56,6 @@ async fn run_until_stopped(cli: &Cli, candidacy: &Candidacy) -> Result<ExitCode,
         }
         #[cfg(target_os = "linux")]
         crate::signals::pause_this_process()?;
-    }
-}
-
-/// A script must not take a failure of ours for the command's.
-fn instead_of_the_command(candidacy: &Candidacy, failure: Failure) -> Failure {
-    let misused = matches!(
-        failure,
-        Failure::Line {
-            exit: Exit::Misused,
-            ..
-        }
-    );
-    if misused || candidacy.command.is_empty() {
-        failure
-    } else {
-        failure.with(Exit::NotTheCommands)
     }
 }
 
@@ -277,12 +261,7 @@ impl Elect<'_> {
         use crate::watchdog::run_while_leading::run_while_leading;
         use crate::watchdog::supervised_command::CommandOutput;
 
-        // A program that reads our output must not find the command's in it.
-        let output = if self.session.output.is_json() {
-            CommandOutput::ToStderr
-        } else {
-            CommandOutput::ToStdout
-        };
+        let output = CommandOutput::beside(self.session.output);
         let command = &self.candidacy.command;
         let environment = Environment {
             set: self.variables(term),
@@ -295,10 +274,7 @@ impl Elect<'_> {
     #[cfg(not(target_os = "linux"))]
     #[expect(clippy::unused_async, reason = "as where it can be done")]
     async fn run_command(&self, _term: &Term) -> Result<Led, Failure> {
-        Err(Failure::new(
-            "sdctl runs a command only on Linux, where its watchdog can stop the command in time; try: without a command",
-        )
-        .with(Exit::Misused))
+        Err(Failure::no_commands_here())
     }
 
     /// What the command finds in its environment.
@@ -447,26 +423,6 @@ mod tests {
         match Cli::read(arguments).unwrap().command {
             Command::Elect(candidacy) => candidacy,
             other => panic!("{line}: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_script_can_tell_a_failure_of_sdctl_from_one_of_its_command() {
-        for (line, before, after) in [
-            ("sdctl elect a", Exit::Unreachable, Exit::Unreachable),
-            ("sdctl elect a -- true", Exit::Failed, Exit::NotTheCommands),
-            (
-                "sdctl elect a -- true",
-                Exit::Unreachable,
-                Exit::NotTheCommands,
-            ),
-            ("sdctl elect a -- true", Exit::Misused, Exit::Misused),
-        ] {
-            let failure = Failure::new("failed").with(before);
-            match instead_of_the_command(&candidacy(line), failure) {
-                Failure::Line { exit, .. } => assert_eq!(exit, after, "{line}"),
-                Failure::ReaderGone => panic!("{line}: no line"),
-            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! One file for each command.
 
+pub(crate) mod agent;
 pub(crate) mod elect;
 pub(crate) mod leader;
 pub(crate) mod list;

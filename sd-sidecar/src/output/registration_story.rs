@@ -1,19 +1,64 @@
-//! What happens to a registration, as `register` tells it.
-
-use std::sync::Arc;
+//! What happens to an instance, as `register` tells it.
 
 use sd_core::port::Liveness;
-use sd_core::{Error, ErrorKind, Holder, Instance, Override, RegistrationEvent};
+use sd_core::{Error, ErrorKind, Holder, Instance, Missed, Override, RegistrationEvent};
+use sd_sidecar::checks::CheckReport;
+use sd_sidecar::wire::CheckState;
 use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::output::time::now;
 use crate::output::{Output, Style};
 
+/// What happens to an instance that `register` keeps.
+#[derive(Clone, Debug)]
+pub(crate) enum RegisterEvent {
+    Registration {
+        event: RegistrationEvent,
+        /// Whether the record is to be ready.
+        ready: Option<bool>,
+    },
+    /// It is not registered yet, because of these checks.
+    Waiting(Vec<CheckReport>),
+    Unhealthy(Vec<CheckReport>),
+    Healthy,
+    Draining,
+    /// The command was asked to stop.
+    Stopping,
+    /// With this status. Nothing is left of it.
+    CommandEnded(u8),
+}
+
+impl RegisterEvent {
+    pub(crate) fn registration(instance: &Instance, event: RegistrationEvent) -> Self {
+        let ready = Some(instance.is_ready());
+        Self::Registration { event, ready }
+    }
+
+    fn as_str(&self) -> &'static str {
+        match self {
+            Self::Registration { event, .. } => event.as_str(),
+            Self::Waiting(_) => "waiting",
+            Self::Unhealthy(_) => "unhealthy",
+            Self::Healthy => "healthy",
+            Self::Draining => "draining",
+            Self::Stopping => "stopping",
+            Self::CommandEnded(_) => "command_ended",
+        }
+    }
+}
+
+impl From<Missed> for RegisterEvent {
+    fn from(missed: Missed) -> Self {
+        let event = missed.into();
+        Self::Registration { event, ready: None }
+    }
+}
+
 /// What was told so far.
 #[derive(Debug)]
 pub(crate) struct RegistrationStory {
-    instance: Arc<Instance>,
+    instance: Instance,
     /// Whether the registry ever had the record.
     registered: bool,
     /// Why the last attempt to register failed.
@@ -21,7 +66,7 @@ pub(crate) struct RegistrationStory {
 }
 
 impl RegistrationStory {
-    pub(crate) fn new(instance: Arc<Instance>) -> Self {
+    pub(crate) fn new(instance: Instance) -> Self {
         Self {
             instance,
             registered: false,
@@ -29,13 +74,14 @@ impl RegistrationStory {
         }
     }
 
-    pub(crate) fn tell(
-        &mut self,
-        output: Output,
-        event: &RegistrationEvent,
-    ) -> Result<(), Failure> {
-        if !self.is_news(event) {
-            return Ok(());
+    pub(crate) fn tell(&mut self, output: Output, event: &RegisterEvent) -> Result<(), Failure> {
+        if let RegisterEvent::Registration { event, ready } = event {
+            if !self.is_news(event) {
+                return Ok(());
+            }
+            if let Some(ready) = *ready {
+                self.instance = self.instance.clone().with_ready(ready);
+            }
         }
         let view = EventView::new(&self.instance, event);
         if output.is_json() {
@@ -91,33 +137,52 @@ struct EventView<'a> {
     /// What an operator says of the record.
     r#override: Option<Override>,
     error: Option<String>,
+    /// What each check says.
+    checks: Option<&'a [CheckReport]>,
+    /// How the command ended.
+    status: Option<u8>,
 }
 
 impl<'a> EventView<'a> {
-    fn new(instance: &'a Instance, event: &RegistrationEvent) -> Self {
-        let ttl = match event {
+    fn new(instance: &'a Instance, event: &'a RegisterEvent) -> Self {
+        let mut view = Self {
+            time: now(),
+            event: event.as_str(),
+            instance,
+            ttl_seconds: None,
+            retry_in_seconds: None,
+            r#override: None,
+            error: None,
+            checks: None,
+            status: None,
+        };
+        match event {
+            RegisterEvent::Registration { event, .. } => view.tell(event),
+            RegisterEvent::Waiting(checks) | RegisterEvent::Unhealthy(checks) => {
+                view.checks = Some(checks);
+            }
+            RegisterEvent::CommandEnded(status) => view.status = Some(*status),
+            RegisterEvent::Healthy | RegisterEvent::Draining | RegisterEvent::Stopping => {}
+        }
+        view
+    }
+
+    fn tell(&mut self, event: &RegistrationEvent) {
+        self.ttl_seconds = match event {
             RegistrationEvent::Registered(Liveness::Lease { ttl } | Liveness::Session { ttl }) => {
                 Some(ttl.as_secs_f64())
             }
             _ => None,
         };
-        let delay = match event {
+        self.retry_in_seconds = match event {
             RegistrationEvent::Retrying { delay, .. } => Some(delay.as_secs_f64()),
             _ => None,
         };
-        let said = match event {
+        self.r#override = match event {
             RegistrationEvent::Overridden(said) => Some(*said),
             _ => None,
         };
-        Self {
-            time: now(),
-            event: event.as_str(),
-            instance,
-            ttl_seconds: ttl,
-            retry_in_seconds: delay,
-            r#override: said,
-            error: event.error().map(|error| error.report().to_string()),
-        }
+        self.error = event.error().map(|error| error.report().to_string());
     }
 
     /// The form for people.
@@ -135,8 +200,23 @@ impl<'a> EventView<'a> {
         let retry = self
             .retry_in_seconds
             .map(|delay| format!("; next attempt in {}", short(delay)));
-        let parts = [Some(what), ttl, said, error, retry];
+        let failing = self.failing();
+        let failing = failing.map(|failing| format!(": {failing}"));
+        let status = self.status.map(|status| format!(", exit status {status}"));
+        let parts = [Some(what), ttl, said, status, failing, error, retry];
         parts.into_iter().flatten().collect()
+    }
+}
+
+impl EventView<'_> {
+    /// What the checks say that do not pass.
+    fn failing(&self) -> Option<String> {
+        let failing = self
+            .checks?
+            .iter()
+            .filter(|check| check.state == CheckState::Failing)
+            .map(|check| format!("{}: {}", check.name, check.output));
+        Some(failing.collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -149,7 +229,16 @@ fn short(seconds: f64) -> String {
     }
 }
 
-fn style(event: &RegistrationEvent) -> Style {
+fn style(event: &RegisterEvent) -> Style {
+    let event = match event {
+        RegisterEvent::Registration { event, .. } => event,
+        RegisterEvent::Healthy => return Style::Good,
+        RegisterEvent::Unhealthy(_) => return Style::Bad,
+        RegisterEvent::Waiting(_) => return Style::Doubtful,
+        RegisterEvent::Draining | RegisterEvent::Stopping | RegisterEvent::CommandEnded(_) => {
+            return Style::Plain;
+        }
+    };
     match event {
         RegistrationEvent::Registered(_)
         | RegistrationEvent::Updated
@@ -173,6 +262,7 @@ mod tests {
         let instance = Instance::new("greeter", "h:1").unwrap();
         let ttl = Duration::from_secs(10);
         let registered = RegistrationEvent::Registered(Liveness::Lease { ttl });
+        let registered = RegisterEvent::registration(&instance, registered);
         let view = EventView::new(&instance, &registered);
         assert!(view.sentence().ends_with("of greeter at h:1, ttl 10s"));
         let json = serde_json::to_value(&view).unwrap();
@@ -186,6 +276,7 @@ mod tests {
             error: Error::new(ErrorKind::Unavailable, "etcd: register").because("refused"),
             delay: Duration::from_millis(300),
         };
+        let retrying = RegisterEvent::registration(&instance, retrying);
         let view = EventView::new(&instance, &retrying);
         assert!(
             view.sentence()
@@ -200,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_reason_is_told_once_and_only_what_was_registered_is_withdrawn() {
-        let mut story = RegistrationStory::new(Arc::new(Instance::new("greeter", "h:1").unwrap()));
+        let mut story = RegistrationStory::new(Instance::new("greeter", "h:1").unwrap());
         let retrying = |why: &str| RegistrationEvent::Retrying {
             error: Error::new(ErrorKind::Unavailable, "etcd: register").because(why),
             delay: Duration::from_millis(1),
@@ -217,6 +308,32 @@ mod tests {
         ] {
             assert_eq!(story.is_news(&event), is_news, "{event:?}");
         }
+    }
+
+    #[test]
+    fn what_does_not_pass_is_told_and_how_the_command_ended() {
+        let instance = Instance::new("greeter", "h:1").unwrap();
+        let report = |name: &str, state| CheckReport {
+            name: name.to_owned(),
+            state,
+            output: "HTTP 503".to_owned(),
+        };
+        let event = RegisterEvent::Unhealthy(vec![
+            report("tcp", CheckState::Passing),
+            report("http", CheckState::Failing),
+        ]);
+        let view = EventView::new(&instance, &event);
+        let sentence = view.sentence();
+        assert!(sentence.contains("  unhealthy   "), "{sentence}");
+        assert!(sentence.ends_with("h:1: http: HTTP 503"), "{sentence}");
+        let json = serde_json::to_value(&view).unwrap();
+        assert_eq!(json["checks"][1]["state"], "failing");
+
+        let event = RegisterEvent::CommandEnded(3);
+        let view = EventView::new(&instance, &event);
+        let sentence = view.sentence();
+        assert!(sentence.ends_with("h:1, exit status 3"), "{sentence}");
+        assert_eq!(serde_json::to_value(&view).unwrap()["status"], 3);
     }
 
     #[test]

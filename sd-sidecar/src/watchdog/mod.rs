@@ -1,4 +1,4 @@
-//! Runs a command so that it ends with the term that it was started for, whatever becomes of `sdctl`.
+//! Runs a command so that it ends with what it was started for, a term or a registration, whatever becomes of `sdctl`.
 //!
 //! ```text
 //!            orders: until when            starts, stops, kills, waits for
@@ -20,4 +20,5 @@ mod program;
 mod protocol;
 pub(crate) mod role;
 pub(crate) mod run_while_leading;
+pub(crate) mod running_command;
 pub(crate) mod supervised_command;

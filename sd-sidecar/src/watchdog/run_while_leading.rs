@@ -8,13 +8,10 @@ use sd_core::clock::{BootClock, Clock, Moment};
 use sd_election::{EndReason, Term};
 
 use super::environment::Environment;
-use super::protocol::{Ended, Orders};
-use super::supervised_command::{CommandOutput, SupervisedCommand};
+use super::protocol::Orders;
+use super::supervised_command::{CommandOutput, KILLED, SupervisedCommand};
 use crate::failure::Failure;
 use crate::stop_request::StopRequest;
-
-/// The exit status of what was killed, as shells tell it.
-const KILLED: u8 = 128 + 9;
 
 /// When the command gets its signals, given how long before the hand-over belief ends.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +56,7 @@ pub(crate) async fn run_while_leading(
         tokio::select! {
             biased;
             ended = supervised.ended() => {
-                let ended = settle(supervised, ended).await?;
+                let ended = supervised.settle(ended).await?;
                 return Ok((!ended.stopped).then_some(ended.status));
             }
             () = stop.asked.cancelled() => break true,
@@ -89,7 +86,7 @@ async fn finish(
         supervised.order(last);
         tokio::select! {
             biased;
-            ended = supervised.ended() => return Ok(settle(supervised, ended).await?.status),
+            ended = supervised.ended() => return Ok(supervised.settle(ended).await?.status),
             () = no_grace(term, stop), if has_grace => {
                 has_grace = false;
                 last = last.without_grace(BootClock.now());
@@ -99,7 +96,7 @@ async fn finish(
                 last = last.or_sooner(timing.orders(deadline));
             }
             () = BootClock.sleep_until(timing.give_up_at(last)) => {
-                kill(supervised).await?;
+                supervised.kill_all().await?;
                 return Ok(KILLED);
             }
         }
@@ -120,23 +117,6 @@ async fn another_may_lead(term: &Term) {
         EndReason::EntryGone(_) | EndReason::SessionLost(_) => {}
         _ => pending().await,
     }
-}
-
-async fn settle(supervised: SupervisedCommand, ended: Option<Ended>) -> Result<Ended, Failure> {
-    if let Some(ended) = ended {
-        return Ok(ended);
-    }
-    kill(supervised).await?;
-    Err(Failure::new(
-        "the watchdog has died, so the command was killed; try: again",
-    ))
-}
-
-async fn kill(mut supervised: SupervisedCommand) -> Result<(), Failure> {
-    supervised.kill().await.map_err(|error| {
-        let line = format!("cannot check what is left of the command: {error}");
-        Failure::new(line)
-    })
 }
 
 #[cfg(test)]

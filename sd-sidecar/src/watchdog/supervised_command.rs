@@ -17,6 +17,11 @@ use super::descendants::{self, LOOK_AGAIN};
 use super::environment::Environment;
 use super::program::{THIS_PROGRAM, WATCHDOG};
 use super::protocol::{Ended, Orders};
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// The exit status of what was killed, as shells tell it.
+pub(super) const KILLED: u8 = 128 + 9;
 
 /// A command under a watchdog. Dropping it stops the command, in the time that it was given for that.
 #[derive(Debug)]
@@ -33,6 +38,17 @@ pub(super) struct SupervisedCommand {
 pub(crate) enum CommandOutput {
     ToStdout,
     ToStderr,
+}
+
+impl CommandOutput {
+    /// A program that reads our output must not find the command's in it.
+    pub(crate) fn beside(ours: Output) -> Self {
+        if ours.is_json() {
+            Self::ToStderr
+        } else {
+            Self::ToStdout
+        }
+    }
 }
 
 impl SupervisedCommand {
@@ -88,9 +104,28 @@ impl SupervisedCommand {
         line.parse().ok()
     }
 
+    /// How the command [ended](Self::ended). If its watchdog has died, all is killed.
+    pub(super) async fn settle(&mut self, ended: Option<Ended>) -> Result<Ended, Failure> {
+        if let Some(ended) = ended {
+            return Ok(ended);
+        }
+        self.kill_all().await?;
+        Err(Failure::new(
+            "the watchdog has died, so the command was killed; try: again",
+        ))
+    }
+
+    /// As [`kill`](Self::kill).
+    pub(super) async fn kill_all(&mut self) -> Result<(), Failure> {
+        self.kill().await.map_err(|error| {
+            let line = format!("cannot check what is left of the command: {error}");
+            Failure::new(line)
+        })
+    }
+
     /// Kills the watchdog and what is left of the command, and waits until they are dead. That may take for ever if the kernel does
     /// not let go of one.
-    pub(super) async fn kill(&mut self) -> io::Result<()> {
+    async fn kill(&mut self) -> io::Result<()> {
         // It fails if the watchdog is dead already.
         let _ = self.watchdog.start_kill();
         self.watchdog.wait().await?;

@@ -19,10 +19,7 @@ mod dns;
 mod elect;
 #[cfg(all(feature = "etcd", target_os = "linux"))]
 mod elect_etcd;
-#[cfg(all(
-    any(feature = "etcd", feature = "consul", feature = "zk"),
-    target_os = "linux"
-))]
+#[cfg(target_os = "linux")]
 mod electing;
 #[cfg(feature = "etcd")]
 mod etcd;
@@ -37,6 +34,10 @@ mod leaving;
 mod operating;
 #[cfg(any(feature = "etcd", feature = "consul", feature = "zk"))]
 mod registering;
+#[cfg(target_os = "linux")]
+mod registering_command;
+#[cfg(all(feature = "etcd", target_os = "linux"))]
+mod registering_command_etcd;
 mod running;
 #[cfg(target_os = "linux")]
 mod signals;

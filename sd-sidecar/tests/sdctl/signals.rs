@@ -39,6 +39,21 @@ async fn as_the_first_process_of_a_container_each_command_ends_when_it_is_asked_
         (&["register", "greeter", "h:1"], Signal::TERM, 0),
         (&["elect", "a"], Signal::TERM, 0),
         (&["elect", "a", "--", "sh", "-c", UP], Signal::INT, 0),
+        (
+            &[
+                "register",
+                "s",
+                "h:1",
+                "--drain-for",
+                "0s",
+                "--",
+                "sh",
+                "-c",
+                UP,
+            ],
+            Signal::TERM,
+            0,
+        ),
     ] {
         let unshare = ["unshare", "-pf", "--mount-proc", "--kill-child"];
         let sdctl = command(MEMORY, arguments);

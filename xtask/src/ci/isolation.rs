@@ -1,4 +1,5 @@
-//! Who depends on one backend compiles nothing of the others, and nothing of the gRPC channel.
+//! Who depends on one backend compiles nothing of the others, and nothing of the gRPC channel. A process that talks to its agent compiles
+//! no backend at all.
 
 use anyhow::{Result, bail};
 
@@ -27,17 +28,40 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Outcome> {
     }
     // By URL, only the backends whose features are on.
     for package in ["sd-any", "sd-sidecar"] {
-        let bare = tree(workspace, package, "--no-default-features")?;
+        let bare = tree(workspace, package, &["--no-default-features"])?;
         expect_none(&bare, package, &clients().collect::<Vec<_>>())?;
     }
+    // The agent's client: no backend, no server, no gRPC.
+    let client = tree(
+        workspace,
+        "sd-sidecar",
+        &["--no-default-features", "--features=client"],
+    )?;
+    let backends = BACKENDS
+        .iter()
+        .flat_map(|(backend, client)| [*backend, *client]);
+    let unwanted = backends.chain([
+        "tonic",
+        "prost",
+        "axum",
+        "rustls",
+        "sd-any",
+        "sd-backend",
+        "sd-election",
+    ]);
+    expect_none(
+        &client,
+        "sd-sidecar with the feature client",
+        &unwanted.collect::<Vec<_>>(),
+    )?;
     for (backend, own) in BACKENDS {
         let feature = backend.trim_start_matches("sd-");
-        let one = tree(workspace, "sd-any", &format!("--features={feature}"))?;
+        let one = tree(workspace, "sd-any", &[&format!("--features={feature}")])?;
         let others: Vec<&str> = clients().filter(|client| client != own).collect();
         expect_none(&one, "sd-any", &others)?;
     }
     // The quickstart builds with Rust and a C compiler: no client crate, whose build may want more than that.
-    let quickstart = tree(workspace, "examples", "--no-default-features")?;
+    let quickstart = tree(workspace, "examples", &["--no-default-features"])?;
     expect_none(&quickstart, "examples", &clients().collect::<Vec<_>>())?;
     Ok(Outcome::Done)
 }
@@ -53,16 +77,17 @@ fn alone(workspace: &Workspace, package: &str, allowed: &[&str], unwanted: &[&st
         .filter(|other| *other != package && !allowed.contains(other));
     let unwanted: Vec<&str> = strangers.chain(unwanted.iter().copied()).collect();
     expect_none(
-        &tree(workspace, package, "--all-features")?,
+        &tree(workspace, package, &["--all-features"])?,
         package,
         &unwanted,
     )
 }
 
-fn tree(workspace: &Workspace, package: &str, features: &str) -> Result<String> {
+fn tree(workspace: &Workspace, package: &str, features: &[&str]) -> Result<String> {
     workspace
         .cargo("tree")?
-        .args(["--package", package, features])
+        .args(["--package", package])
+        .args(features)
         .args(["--edges=normal,build", "--prefix=none", "--format={p}"])
         .output()
 }

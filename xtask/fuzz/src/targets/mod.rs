@@ -1,5 +1,6 @@
 //! One target for each reader.
 
+mod agent;
 mod consul;
 mod dns;
 mod endpoint;
@@ -20,7 +21,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target {
         name: "url",
         run: url::run,
@@ -56,5 +57,9 @@ pub const TARGETS: [Target; 9] = [
     Target {
         name: "grpc",
         run: grpc::run,
+    },
+    Target {
+        name: "agent",
+        run: agent::run,
     },
 ];

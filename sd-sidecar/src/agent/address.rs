@@ -1,0 +1,173 @@
+//! Where the agent listens.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use http::Uri;
+
+use super::error::{AgentError, Result};
+
+/// The address of an agent: a host and a port, or a Unix socket, and what begins each path there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AgentAddress {
+    pub(crate) place: Place,
+    /// Without a slash at its end.
+    path: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Tcp { host: String, port: u16 },
+    Unix(PathBuf),
+}
+
+impl AgentAddress {
+    /// Reads `http://host:port/path` or `unix:/path/of/socket`.
+    pub(crate) fn parse(url: &str) -> Result<Self> {
+        let wrong = |what: &str| {
+            AgentError::Invalid(format!(
+                "the address of the agent, {}, {what}: write http://host:port or unix:/path",
+                super::error::printable(format_args!("{:?}", without_user(url)))
+            ))
+        };
+        if let Some(path) = url.strip_prefix("unix:") {
+            // `unix:///path` is the same.
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if !path.starts_with('/') {
+                return Err(wrong("has no absolute path"));
+            }
+            return Ok(Self {
+                place: Place::Unix(path.into()),
+                path: String::new(),
+            });
+        }
+        if url.starts_with("https:") {
+            return Err(wrong(
+                "asks for TLS, which this client leaves to others, as its agent is on the same host",
+            ));
+        }
+        let uri: Uri = url.parse().map_err(|_| wrong("is no URL"))?;
+        if uri.scheme_str() != Some("http") {
+            return Err(wrong("has no scheme that is known"));
+        }
+        let host = uri
+            .host()
+            .filter(|host| !host.is_empty())
+            .ok_or_else(|| wrong("has no host"))?;
+        if uri
+            .authority()
+            .is_some_and(|authority| authority.as_str().contains('@'))
+        {
+            return Err(wrong("has a user, which agents do not know: set a token"));
+        }
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        Ok(Self {
+            place: Place::Tcp {
+                host: host.to_owned(),
+                port: uri.port_u16().unwrap_or(80),
+            },
+            path: uri
+                .path_and_query()
+                .map_or("", |path| path.as_str())
+                .trim_end_matches('/')
+                .to_owned(),
+        })
+    }
+
+    /// `path` at this address.
+    pub(crate) fn join(&self, path: &str) -> String {
+        match format!("{}{path}", self.path) {
+            empty if empty.is_empty() => "/".to_owned(),
+            path => path,
+        }
+    }
+
+    /// What the header `Host` says.
+    pub(crate) fn host(&self) -> String {
+        match &self.place {
+            Place::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+            Place::Tcp { host, port } => format!("{host}:{port}"),
+            Place::Unix(_) => "localhost".to_owned(),
+        }
+    }
+}
+
+/// What stands before `@` may be a password.
+fn without_user(url: &str) -> &str {
+    url.rsplit_once('@').map_or(url, |(_, rest)| rest)
+}
+
+impl fmt::Display for AgentAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Tcp { .. } => write!(f, "http://{}{}", self.host(), self.path),
+            Place::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_url_or_a_socket() {
+        for (url, shown, host, path) in [
+            (
+                "http://127.0.0.1:15010",
+                "http://127.0.0.1:15010",
+                "127.0.0.1:15010",
+                "/watch",
+            ),
+            (
+                "http://agent/base/",
+                "http://agent:80/base",
+                "agent:80",
+                "/base/watch",
+            ),
+            ("http://[::1]:1/", "http://[::1]:1", "[::1]:1", "/watch"),
+            (
+                "unix:/run/agent.sock",
+                "unix:/run/agent.sock",
+                "localhost",
+                "/watch",
+            ),
+            (
+                "unix:///run/agent.sock",
+                "unix:/run/agent.sock",
+                "localhost",
+                "/watch",
+            ),
+        ] {
+            let address = AgentAddress::parse(url).unwrap();
+            assert_eq!(address.to_string(), shown);
+            assert_eq!(
+                (address.host().as_str(), address.join("/watch").as_str()),
+                (host, path)
+            );
+        }
+        let whole = AgentAddress::parse("http://a:1/watch?x=1").unwrap();
+        assert_eq!(whole.join(""), "/watch?x=1");
+        assert_eq!(AgentAddress::parse("http://a:1").unwrap().join(""), "/");
+    }
+
+    #[test]
+    fn what_is_no_address_is_said_to_be_none_without_a_password() {
+        for url in [
+            "",
+            "127.0.0.1:15010",
+            "https://a",
+            "ftp://a",
+            "unix:run",
+            "http://",
+            "http://u:hunter2@a:1",
+        ] {
+            let error = AgentAddress::parse(url).unwrap_err().to_string();
+            assert!(
+                error.contains("write http://host:port or unix:/path"),
+                "{error}"
+            );
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+}

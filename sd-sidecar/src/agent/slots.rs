@@ -1,0 +1,343 @@
+//! What a process wants its agent to have, beside what the agent has accepted: pure, without I/O.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::AgentError;
+use super::status::ServiceStatus;
+use crate::wire::ServiceNode;
+
+/// What is wanted for one service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Serving,
+    Draining(Option<Duration>),
+    Gone,
+}
+
+/// One service.
+#[derive(Debug)]
+struct Slot {
+    id: u64,
+    node: Arc<ServiceNode>,
+    wanted: Wanted,
+    /// What an agent may have of it, from any connection, and should not: as it was under other names, or at other ports.
+    superseded: Vec<Arc<ServiceNode>>,
+    /// What an agent may have of it, from any connection.
+    sent: Option<Arc<ServiceNode>>,
+    /// What the agent of this connection has accepted.
+    confirmed: Option<Arc<ServiceNode>>,
+    /// Whether it has accepted the drain that is wanted.
+    drained: bool,
+    /// Requests that are under way, and may be done whenever.
+    asking: usize,
+    error: Option<String>,
+}
+
+/// What is to be asked next of the agent.
+#[derive(Clone, Debug)]
+pub(crate) enum Ask {
+    Register(Arc<ServiceNode>),
+    Drain(Arc<ServiceNode>, Option<Duration>),
+    Deregister(Arc<ServiceNode>),
+}
+
+/// An [`Ask`] of one service over one connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) slot: u64,
+    connection: u64,
+    pub(crate) ask: Ask,
+}
+
+/// All services of a process.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    all: Vec<Slot>,
+    next_id: u64,
+    /// Counts the connections, and is 0 while there is none.
+    connection: u64,
+    connections: u64,
+}
+
+impl Slots {
+    pub(crate) fn add(&mut self, node: ServiceNode) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.all.push(Slot {
+            id,
+            node: Arc::new(node),
+            wanted: Wanted::Serving,
+            superseded: Vec::new(),
+            sent: None,
+            confirmed: None,
+            drained: false,
+            asking: 0,
+            error: None,
+        });
+        id
+    }
+
+    /// Another service that is wanted has this name and this port.
+    pub(crate) fn is_taken(&self, node: &ServiceNode, by_other_than: Option<u64>) -> bool {
+        let others = self
+            .all
+            .iter()
+            .filter(|slot| Some(slot.id) != by_other_than);
+        others
+            .into_iter()
+            .any(|slot| slot.wanted != Wanted::Gone && is_same(&slot.node, node))
+    }
+
+    /// Wants it to be as `node`, and to be there if it was to go. False if there is no such service.
+    pub(crate) fn update(&mut self, id: u64, node: ServiceNode) -> bool {
+        let Some(slot) = self.all.iter_mut().find(|slot| slot.id == id) else {
+            return false;
+        };
+        slot.supersede(&node);
+        slot.node = Arc::new(node);
+        if slot.wanted == Wanted::Gone {
+            slot.wanted = Wanted::Serving;
+        }
+        // An agent may take it for a service that wants calls.
+        slot.drained = false;
+        true
+    }
+
+    pub(crate) fn node(&self, id: u64) -> Option<Arc<ServiceNode>> {
+        let slot = self.all.iter().find(|slot| slot.id == id)?;
+        Some(Arc::clone(&slot.node))
+    }
+
+    /// Each service that is not to go.
+    pub(crate) fn wanted(&self) -> Vec<(u64, Arc<ServiceNode>)> {
+        let wanted = self.all.iter().filter(|slot| slot.wanted != Wanted::Gone);
+        wanted
+            .map(|slot| (slot.id, Arc::clone(&slot.node)))
+            .collect()
+    }
+
+    /// Each service, also those that are to go.
+    pub(crate) fn all(&self) -> Vec<u64> {
+        self.all.iter().map(|slot| slot.id).collect()
+    }
+
+    /// Each service that an agent may have.
+    pub(crate) fn known(&self) -> Vec<u64> {
+        let known = self.all.iter().filter(|slot| slot.may_be_known());
+        known.map(|slot| slot.id).collect()
+    }
+
+    /// Wants one to drain, and returns what is to be asked for it.
+    pub(crate) fn drain(&mut self, id: u64, grace: Option<Duration>) -> Option<Step> {
+        let connection = self.connection;
+        let slot = self
+            .all
+            .iter_mut()
+            .find(|slot| slot.id == id && slot.wanted != Wanted::Gone)?;
+        slot.wanted = Wanted::Draining(grace);
+        slot.drained = false;
+        let ask = Ask::Drain(Arc::clone(&slot.node), grace);
+        Some(Step {
+            slot: id,
+            connection,
+            ask,
+        })
+    }
+
+    /// Wants one to be gone, and returns what is to be asked for it.
+    pub(crate) fn remove(&mut self, id: u64) -> Option<Step> {
+        let connection = self.connection;
+        let slot = self.all.iter_mut().find(|slot| slot.id == id)?;
+        slot.wanted = Wanted::Gone;
+        let node = slot.sent.as_ref().unwrap_or(&slot.node);
+        let ask = Ask::Deregister(Arc::clone(node));
+        Some(Step {
+            slot: id,
+            connection,
+            ask,
+        })
+    }
+
+    /// A connection has begun, or its agent wants to be told everything again.
+    pub(crate) fn connected(&mut self) {
+        self.connections += 1;
+        self.connection = self.connections;
+        self.forget();
+    }
+
+    pub(crate) fn disconnected(&mut self) {
+        self.connection = 0;
+        self.forget();
+    }
+
+    /// What an agent of another connection has accepted says nothing.
+    fn forget(&mut self) {
+        for slot in &mut self.all {
+            slot.confirmed = None;
+            slot.drained = false;
+        }
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connection > 0
+    }
+
+    /// Whether the agent has accepted all that is wanted, and something is wanted.
+    pub(crate) fn are_registered(&self) -> bool {
+        let mut wanted = self
+            .all
+            .iter()
+            .filter(|slot| slot.wanted != Wanted::Gone)
+            .peekable();
+        self.is_connected() && wanted.peek().is_some() && wanted.all(Slot::is_confirmed)
+    }
+
+    /// What to ask next for one of the services that are not among `tried`. Nothing without a connection.
+    pub(crate) fn next(&self, tried: &[u64]) -> Option<Step> {
+        if !self.is_connected() {
+            return None;
+        }
+        let mut untried = self.all.iter().filter(|slot| !tried.contains(&slot.id));
+        untried.find_map(|slot| {
+            Some(Step {
+                slot: slot.id,
+                connection: self.connection,
+                ask: slot.next()?,
+            })
+        })
+    }
+
+    /// Notes that this is asked for now, and that the agent may have it from now on.
+    pub(crate) fn sending(&mut self, step: &Step) {
+        let Some(slot) = self.slot(step.slot) else {
+            return;
+        };
+        slot.asking += 1;
+        if let Ask::Register(node) = &step.ask {
+            slot.sent_is(node);
+        }
+    }
+
+    /// Notes what came of a step.
+    pub(crate) fn done(&mut self, step: &Step, result: &Result<(), AgentError>) {
+        let is_current = step.connection == self.connection;
+        let Some(slot) = self.slot(step.slot) else {
+            return;
+        };
+        slot.error = result.as_ref().err().map(ToString::to_string);
+        let is_done = result.is_ok();
+        match &step.ask {
+            Ask::Register(node) => {
+                // It may have been taken out meanwhile, and was done after that.
+                slot.sent_is(node);
+                if is_done && is_current {
+                    slot.confirmed = Some(Arc::clone(node));
+                }
+            }
+            Ask::Drain(_, grace) if is_done && is_current => {
+                slot.drained = slot.wanted == Wanted::Draining(*grace);
+            }
+            Ask::Deregister(node) if is_done => {
+                slot.superseded.retain(|known| !is_same(known, node));
+                slot.sent.take_if(|known| is_same(known, node));
+                slot.confirmed.take_if(|known| is_same(known, node));
+            }
+            Ask::Drain(..) | Ask::Deregister(_) => {}
+        }
+    }
+
+    /// Notes that a step is not under way any more, whether or not it was answered.
+    pub(crate) fn settled(&mut self, step: &Step) {
+        if let Some(slot) = self.slot(step.slot) {
+            slot.asking -= 1;
+        }
+        self.all
+            .retain(|slot| slot.wanted != Wanted::Gone || slot.may_be_known());
+    }
+
+    fn slot(&mut self, id: u64) -> Option<&mut Slot> {
+        self.all.iter_mut().find(|slot| slot.id == id)
+    }
+
+    pub(crate) fn status(&self) -> Vec<ServiceStatus> {
+        let is_connected = self.is_connected();
+        let status = |slot: &Slot| ServiceStatus {
+            name: slot.node.options.service.name.clone(),
+            port: slot.node.options.server_port,
+            registered: is_connected && slot.wanted != Wanted::Gone && slot.is_confirmed(),
+            draining: matches!(slot.wanted, Wanted::Draining(_)),
+            leaving: slot.wanted == Wanted::Gone,
+            error: slot.error.clone(),
+        };
+        self.all.iter().map(status).collect()
+    }
+}
+
+impl Slot {
+    /// What the agent has under another name, or at another port, than `node` is to go.
+    fn supersede(&mut self, node: &ServiceNode) {
+        self.superseded.retain(|known| !is_same(known, node));
+        if let Some(sent) = self.sent.take_if(|sent| !is_same(sent, node)) {
+            self.superseded.push(sent);
+        }
+    }
+
+    /// The agent may have `node` from now on.
+    fn sent_is(&mut self, node: &Arc<ServiceNode>) {
+        if is_same(node, &self.node) {
+            self.supersede(node);
+            self.sent = Some(Arc::clone(node));
+        } else if !self.superseded.iter().any(|known| is_same(known, node)) {
+            // It was renamed while it was registered.
+            self.superseded.push(Arc::clone(node));
+        }
+    }
+
+    /// Whether an agent may have something of it.
+    fn may_be_known(&self) -> bool {
+        self.sent.is_some() || !self.superseded.is_empty() || self.asking > 0
+    }
+
+    fn is_confirmed(&self) -> bool {
+        self.confirmed
+            .as_ref()
+            .is_some_and(|confirmed| Arc::ptr_eq(confirmed, &self.node))
+    }
+
+    fn next(&self) -> Option<Ask> {
+        if self.asking > 0 {
+            return None;
+        }
+        let node = || Arc::clone(&self.node);
+        if self.wanted == Wanted::Gone {
+            let known = self.superseded.first().or(self.sent.as_ref());
+            return known.map(|known| Ask::Deregister(Arc::clone(known)));
+        }
+        // What is new is there before what was goes.
+        if !self.is_confirmed() {
+            return Some(Ask::Register(node()));
+        }
+        if let Wanted::Draining(grace) = self.wanted
+            && !self.drained
+        {
+            return Some(Ask::Drain(node(), grace));
+        }
+        let superseded = self.superseded.first()?;
+        Some(Ask::Deregister(Arc::clone(superseded)))
+    }
+}
+
+/// Whether an agent takes the two for one registration.
+fn is_same(one: &ServiceNode, other: &ServiceNode) -> bool {
+    let key = |node: &ServiceNode| {
+        let options = &node.options;
+        (
+            options.service.name.clone(),
+            options.server_port,
+            options.app.id.clone(),
+            options.app.instance_id.clone(),
+        )
+    };
+    key(one) == key(other)
+}

@@ -1,0 +1,340 @@
+//! All parts of the agent together: how it starts, is configured again, and ends in order.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use futures_util::future::join_all;
+use sd_core::{Address, Printable, Registry, RegistryConfig, advertised_address};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+
+use super::api::{self, AgentName, ApiConfig, ApiState};
+use super::config::{Config, ConfigError, Listen, StopConfig};
+use super::control::{self, Control, Identity, StopRequest};
+use super::gate::{Gate, Settings};
+use super::lifecycle::Lifecycle;
+use super::listener::Bound;
+use super::metrics::Metrics;
+use super::registrations::{self, How, Leftover, Registrations, Selector, Stage};
+use super::security::{BrowserRules, Tokens};
+use super::server::Server;
+use super::{observer, systemd, tls};
+use crate::checks::Commands;
+
+/// How long streams and requests may take to end at a stop.
+const CONNECTIONS_WITHIN: Duration = Duration::from_secs(2);
+
+/// Why the agent does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The registry's URL cannot be used, or the state on disk cannot.
+    #[error("{}", .0.report())]
+    Registry(#[from] sd_core::Error),
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Daemon {
+    registrations: Registrations,
+    gate: Arc<Gate>,
+    server: Server,
+    lifecycle: watch::Sender<Lifecycle>,
+    stop_asked: mpsc::Receiver<StopRequest>,
+    stop: StopConfig,
+    listen: Vec<Listen>,
+    names: Vec<String>,
+    _observer: AbortOnDropHandle<()>,
+}
+
+/// What a reload may change, read from its files.
+#[derive(Debug)]
+pub struct Reloaded {
+    settings: Settings,
+    stop: StopConfig,
+}
+
+impl Daemon {
+    /// Starts: opens the registry without waiting for it, binds the addresses, registers what is on disk, and then serves. Connections are
+    /// driven by `http`, and everything else by the runtime that this is called on, so that no flood of requests delays a renewal.
+    ///
+    /// # Errors
+    /// What cannot be used of the configuration, its files, the state on disk and the addresses. Nothing is registered then.
+    pub async fn start(config: &Config, http: &Handle) -> Result<Self, StartError> {
+        let registry = connect(config)?;
+        let host = host(config, &registry);
+        let names: Vec<String> = host.iter().cloned().chain(host_name()).collect();
+        let settings = read_settings(config.clone(), names.clone()).await?;
+        let mut bound = Vec::new();
+        for listen in &config.listen {
+            let (listen, mode) = (listen.clone(), config.socket_mode);
+            let task = http.spawn(async move { Bound::bind(&listen, mode).await });
+            bound.push(
+                task.await
+                    .map_err(|error| ConfigError::new(error.to_string()))??,
+            );
+        }
+        let listen: Vec<Listen> = bound.iter().map(|bound| bound.listen.clone()).collect();
+
+        let in_consul = registrations::Identity {
+            cluster: config.cluster_name.clone(),
+            env: config.env.clone(),
+            zone: config.zone.clone().unwrap_or_default(),
+            host_ip: host.clone().unwrap_or_default(),
+            run_id: uuid::Uuid::now_v7().to_string(),
+            started_at: SystemTime::now(),
+        };
+        let identity = identity(config, &in_consul, host.clone(), &listen);
+        let wanted = registrations::Settings {
+            advertised_host: host,
+            zone: config.zone.clone(),
+            allow_loopback: config.allow_loopback,
+            commands: if config.check_commands {
+                Commands::Allowed
+            } else {
+                Commands::Refused
+            },
+            most_registrations: config.limits.registrations,
+            identity: Some(in_consul),
+            ..registrations::Settings::default()
+        };
+        let registrations = match &config.state {
+            Some(state) => Registrations::open(registry.clone(), wanted, state).await?,
+            None => Registrations::with_settings(registry.clone(), wanted),
+        };
+
+        let (lifecycle, told) = watch::channel(Lifecycle::Starting);
+        let (ask_to_stop, stop_asked) = mpsc::channel(1);
+        let api_config = ApiConfig {
+            most_body_bytes: config.limits.body,
+            most_streams: config.limits.streams,
+            ..ApiConfig::default()
+        };
+        let name = AgentName {
+            id: identity.agent_id.clone(),
+            run_id: identity.agent_run_id.clone(),
+        };
+        let state = ApiState::new(registrations.clone(), told.clone(), api_config).with_name(name);
+        let control = Control {
+            identity: Arc::new(identity),
+            registrations: registrations.clone(),
+            api: state.clone(),
+            lifecycle: told,
+            metrics: Metrics::of_this_process(),
+            stop: ask_to_stop,
+        };
+        let router: Router = api::router(state).merge(control::router(control));
+        let gate = Arc::new(Gate::new(
+            router,
+            Handle::current(),
+            settings,
+            config.limits.body,
+        ));
+        let server = Server::new(Arc::clone(&gate));
+        {
+            let _on = http.enter();
+            for bound in bound {
+                info!(address = %bound.listen, "listening");
+                server.serve(bound);
+            }
+        }
+        lifecycle.send_replace(Lifecycle::Running);
+        let observer = observer::observe(registrations.clone(), registry, lifecycle.clone());
+        Ok(Self {
+            registrations,
+            gate,
+            server,
+            lifecycle,
+            stop_asked,
+            stop: config.stop,
+            listen,
+            names,
+            _observer: AbortOnDropHandle::new(tokio::spawn(observer)),
+        })
+    }
+
+    /// Where it listens, with the ports that the system chose.
+    pub fn listen(&self) -> &[Listen] {
+        &self.listen
+    }
+
+    /// What it has registered.
+    pub fn registrations(&self) -> &Registrations {
+        &self.registrations
+    }
+
+    /// Returns when a caller asks the agent to stop.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn stop_asked(&mut self) -> StopRequest {
+        match self.stop_asked.recv().await {
+            Some(request) => request,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Reads what a reload may change. Nothing changes before [`reload`](Self::reload).
+    ///
+    /// # Errors
+    /// The file that cannot be used.
+    pub async fn read_again(&self, config: &Config) -> Result<Reloaded, ConfigError> {
+        Ok(Reloaded {
+            settings: read_settings(config.clone(), self.names.clone()).await?,
+            stop: config.stop,
+        })
+    }
+
+    /// Goes on with what was read again.
+    pub fn reload(&mut self, read: Reloaded) {
+        self.gate.change(read.settings);
+        self.stop = read.stop;
+    }
+
+    /// How long [`stop`](Self::stop) takes at most.
+    pub fn stops_within(&self) -> Duration {
+        CONNECTIONS_WITHIN + self.stop.drain + self.stop.within
+    }
+
+    /// Stops: streams end, connections end, then everything is deregistered, or left if `keep` or else the configuration says so.
+    /// Gives the registrations that were neither, and expire with their time-to-live.
+    pub async fn stop(self, keep: Option<bool>) -> Vec<Leftover> {
+        let keep = keep.unwrap_or(self.stop.keep);
+        let begin = Instant::now();
+        systemd::stopping(self.stops_within());
+        self.lifecycle.send_replace(Lifecycle::Stopping);
+        self.server.stop(CONNECTIONS_WITHIN).await;
+        info!(took = ?begin.elapsed(), "connections have ended");
+        let how = if keep { How::Keep } else { How::Deregister };
+        if !keep && !self.stop.drain.is_zero() {
+            drain(&self.registrations, self.stop.drain).await;
+        }
+        let left = self.registrations.close(how, self.stop.within).await;
+        for one in &left {
+            warn!(record = ?one.record, why = %Printable(&one.why), "not in order at the stop: it expires with its time-to-live");
+        }
+        info!(took = ?begin.elapsed(), left = left.len(), ?how, "registrations have ended");
+        left
+    }
+}
+
+/// Has readers see everything as not ready, and returns when it is gone, or after `grace`.
+async fn drain(registrations: &Registrations, grace: Duration) {
+    let mut changes = registrations.changes();
+    let is_there = |stage| stage != Stage::Deregistered;
+    let draining = registrations
+        .entries()
+        .into_iter()
+        .filter(|entry| is_there(entry.stage))
+        .map(async |entry| {
+            let which = Selector::Record {
+                service: entry.record.service.to_string(),
+                id: entry.record.id.to_string(),
+            };
+            if let Err(error) = registrations.drain(&entry.owner, &which, grace).await {
+                warn!(record = ?entry.record, %error, "cannot be drained");
+            }
+        });
+    let gone = async {
+        join_all(draining).await;
+        while registrations
+            .entries()
+            .iter()
+            .any(|entry| is_there(entry.stage))
+            && changes.changed().await.is_ok()
+        {}
+    };
+    // What is left then is deregistered all the same.
+    let _ = timeout(grace, gone).await;
+}
+
+fn connect(config: &Config) -> sd_core::Result<Registry> {
+    let mut registry = RegistryConfig::default();
+    registry.registration.ttl = config.ttl;
+    registry.registration.withdraw_within = config.stop.within.max(Duration::from_secs(1));
+    sd_any::connect_with(config.registry.expose(), registry)
+}
+
+fn identity(
+    config: &Config,
+    agent: &registrations::Identity,
+    host: Option<String>,
+    listen: &[Listen],
+) -> Identity {
+    Identity {
+        version: env!("CARGO_PKG_VERSION"),
+        pid: std::process::id(),
+        agent_id: agent.agent_id(),
+        agent_run_id: agent.run_id.clone(),
+        started_at: humantime::format_rfc3339_seconds(agent.started_at).to_string(),
+        registry: config.registry_url.to_string(),
+        host,
+        zone: config.zone.clone(),
+        env: config.env.clone(),
+        keeps_state: config.state.is_some(),
+        listen: listen.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// The host that others dial.
+fn host(config: &Config, registry: &Registry) -> Option<String> {
+    if config.advertise.is_some() {
+        return config.advertise.clone();
+    }
+    // Only the port of what is returned is not ours.
+    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 1));
+    match advertised_address(any) {
+        Ok(endpoint) => match endpoint.address() {
+            Address::Tcp { host, .. } => Some((*host).to_owned()),
+            _ => None,
+        },
+        // No other host reads it.
+        Err(_) if registry.backend().name() == "memory" => Some(Ipv4Addr::LOCALHOST.to_string()),
+        Err(error) => {
+            warn!(error = %error.report(), "registrations must name their host, or advertise be set");
+            None
+        }
+    }
+}
+
+fn host_name() -> Option<String> {
+    let name = rustix::system::uname().nodename().to_str().ok()?.to_owned();
+    (!name.is_empty()).then_some(name)
+}
+
+async fn read_settings(config: Config, names: Vec<String>) -> Result<Settings, ConfigError> {
+    let read = move || {
+        let names = names.into_iter().chain(config.hosts);
+        Ok(Settings {
+            tokens: config.tokens.as_deref().map(Tokens::read).transpose()?,
+            tls: config.tls.as_ref().map(tls::read).transpose()?,
+            browsers: BrowserRules::new(&config.listen, names, &config.origins),
+            connections: config.limits.connections,
+            requests_per_second: config.limits.requests_per_second,
+            access_log: config.log.access,
+        })
+    };
+    let read = spawn_blocking(read).await;
+    read.unwrap_or_else(|error| Err(ConfigError::new(error.to_string())))
+}
+
+/// Checks what a configuration names without starting: the files of tokens and TLS, and the settings of the registry's URL.
+///
+/// # Errors
+/// What cannot be used.
+pub async fn check(config: &Config) -> Result<(), StartError> {
+    read_settings(config.clone(), Vec::new()).await?;
+    let registry = connect(config)?;
+    // Nothing was opened yet that could fail to close.
+    let _ = registry.close().await;
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! Whether the agent lives, and whether it can do what it is for.
+
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use sd_core::Health;
+use serde::Serialize;
+use serde_json::json;
+
+use super::{ApiState, answer};
+use crate::daemon::lifecycle::Lifecycle;
+
+/// Always `ok` while the agent answers at all.
+pub(super) async fn healthz() -> Response {
+    answer(StatusCode::OK, &json!({"status": "ok"}))
+}
+
+#[derive(Serialize)]
+struct Readiness {
+    /// `ready` or `not_ready`.
+    status: &'static str,
+    lifecycle: &'static str,
+    /// Why it is not ready.
+    reasons: Vec<String>,
+    registry: Health,
+}
+
+/// 200 if the agent can do all that it is for, else 503 and why not.
+pub(super) async fn readyz(State(state): State<ApiState>) -> Response {
+    let lifecycle = state.lifecycle.borrow().clone();
+    let health = state.registry.health();
+    let mut reasons = reasons(&lifecycle, &health);
+    if let Some(why) = state.registrations.state_trouble().borrow().as_deref() {
+        reasons.push(format!("the state on disk cannot be written: {why}"));
+    }
+    let (code, status) = if reasons.is_empty() {
+        (StatusCode::OK, "ready")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not_ready")
+    };
+    let readiness = Readiness {
+        status,
+        lifecycle: lifecycle.name(),
+        reasons,
+        registry: health,
+    };
+    answer(code, &readiness)
+}
+
+fn reasons(lifecycle: &Lifecycle, health: &Health) -> Vec<String> {
+    let mut reasons = lifecycle.reasons().to_vec();
+    if !lifecycle.is_ready() && reasons.is_empty() {
+        reasons.push(format!("the agent is {}", lifecycle.name()));
+    }
+    // What was never registered or read may be wrong in itself; that what was there cannot be confirmed is the registry's doing.
+    if health.closed {
+        reasons.push("the registry is closed".to_owned());
+    }
+    if let Some(first) = health.stale.first() {
+        let count = health.stale.len();
+        reasons.push(format!(
+            "services that the registry does not confirm now: {count}, the first is {first}"
+        ));
+    }
+    if let Some(first) = health.at_risk.first() {
+        let (count, id, service) = (health.at_risk.len(), &first.id, &first.service);
+        reasons.push(format!(
+            "registrations that cannot be renewed now: {count}, the first is {id} of {service}"
+        ));
+    }
+    reasons
+}

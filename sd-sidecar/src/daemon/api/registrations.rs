@@ -1,0 +1,243 @@
+//! `/v1/registrations`: what processes want to have registered.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use http::header::LOCATION;
+use http::{HeaderValue, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::asked::{By, May};
+use super::body::{parse, parse_or_default, read};
+use super::entry_view::EntryView;
+use super::failure::Failure;
+use super::{ApiState, answer};
+use crate::daemon::registrations::{Entry, Refused, Selector, Stage};
+use crate::wire::{CheckState, Declaration};
+
+/// The service and the id of a path.
+type Record = Result<Path<(String, String)>, PathRejection>;
+
+fn selector(record: Record) -> Result<Selector, Failure> {
+    let Path((service, id)) = record?;
+    Ok(Selector::Record { service, id })
+}
+
+/// Declares a registration. The same declaration again is a replay, and changes nothing.
+pub(super) async fn register(
+    State(state): State<ApiState>,
+    By(caller): By,
+    may: May,
+    body: Body,
+) -> Result<Response, Failure> {
+    let body = state.read(body).await?;
+    let declaration: Declaration = parse(&body)?;
+    may.register(&declaration.service)?;
+    let entry = state.registrations.register(&caller, declaration).await?;
+    // The agent goes on trying to register one that is not confirmed yet.
+    let status = match entry.stage {
+        Stage::Init => StatusCode::ACCEPTED,
+        _ => StatusCode::OK,
+    };
+    let mut response = answer(status, &EntryView::new(&entry));
+    if let Ok(location) = HeaderValue::try_from(path_of(&entry)) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// Where an entry is found. Its names may hold anything that is one line of text.
+fn path_of(entry: &Entry) -> String {
+    let mut path = "/v1/registrations".to_owned();
+    for segment in [entry.record.service.as_str(), entry.record.id.as_str()] {
+        path.push('/');
+        for byte in segment.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte) {
+                path.push(char::from(byte));
+            } else {
+                // Writing to a string cannot fail.
+                let _ = write!(path, "%{byte:02X}");
+            }
+        }
+    }
+    path
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ListQuery {
+    service: Option<String>,
+}
+
+#[derive(Serialize)]
+struct List<'a> {
+    registrations: Vec<EntryView<'a>>,
+}
+
+/// All registrations of this agent, or those of one service.
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let Query(query) = query?;
+    let mut entries = state.registrations.entries();
+    if let Some(service) = query.service {
+        entries.retain(|entry| entry.record.service.as_str() == service);
+    }
+    let registrations = entries.iter().map(EntryView::new).collect();
+    Ok(answer(StatusCode::OK, &List { registrations }))
+}
+
+/// One registration.
+pub(super) async fn one(
+    State(state): State<ApiState>,
+    record: Record,
+) -> Result<Response, Failure> {
+    let entry = find(&state, record)?;
+    Ok(answer(StatusCode::OK, &EntryView::new(&entry)))
+}
+
+fn find(state: &ApiState, record: Record) -> Result<Entry, Failure> {
+    let Path((service, id)) = record?;
+    let mut entries = state.registrations.entries().into_iter();
+    let entry = entries
+        .find(|entry| entry.record.service.as_str() == service && entry.record.id.as_str() == id);
+    entry.ok_or_else(|| {
+        let text = format!("this agent has no registration of {service:?} with the id {id:?}");
+        Failure::new(StatusCode::NOT_FOUND, "service_not_found", text)
+    })
+}
+
+/// Withdraws one registration.
+pub(super) async fn deregister(
+    State(state): State<ApiState>,
+    By(caller): By,
+    may: May,
+    record: Record,
+) -> Result<Response, Failure> {
+    let which = selector(record)?;
+    let by = may.act(caller, &state.registrations, &which);
+    let entries = state.registrations.deregister(&by, &which).await?;
+    Ok(the_one(&entries))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct DrainRequest {
+    #[serde(with = "humantime_serde")]
+    grace: Option<Duration>,
+}
+
+/// Has readers see it as not ready, and withdraws it after `grace`.
+pub(super) async fn drain(
+    State(state): State<ApiState>,
+    By(caller): By,
+    may: May,
+    record: Record,
+    body: Body,
+) -> Result<Response, Failure> {
+    let which = selector(record)?;
+    let body = state.read(body).await?;
+    let request: DrainRequest = parse_or_default(&body)?;
+    let grace = request.grace.unwrap_or(state.config.default_grace);
+    if grace.is_zero() {
+        return Err(Failure::bad_request("grace must be greater than zero"));
+    }
+    let by = may.act(caller, &state.registrations, &which);
+    let entries = state.registrations.drain(&by, &which, grace).await?;
+    Ok(the_one(&entries))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct BeatRequest {
+    check: String,
+    state: CheckState,
+    output: String,
+}
+
+impl Default for BeatRequest {
+    fn default() -> Self {
+        Self {
+            // What a check is called that has no other name.
+            check: "ttl".to_owned(),
+            state: CheckState::Passing,
+            output: String::new(),
+        }
+    }
+}
+
+/// A process says how it is.
+pub(super) async fn beat(
+    State(state): State<ApiState>,
+    By(caller): By,
+    record: Record,
+    body: Body,
+) -> Result<Response, Failure> {
+    let which = selector(record)?;
+    let body = state.read(body).await?;
+    let BeatRequest {
+        check,
+        state: said,
+        output,
+    } = parse_or_default(&body)?;
+    let registrations = &state.registrations;
+    let entry = registrations
+        .beat(&caller, &which, &check, said, &output)
+        .map_err(|refused| {
+            // Where the registration is there, its check is not.
+            let no_check = matches!(refused, Refused::NotFound(_))
+                && registrations
+                    .entries()
+                    .iter()
+                    .any(|entry| which.selects(entry));
+            let failure = Failure::from(refused);
+            if no_check {
+                failure.with_code("not_found")
+            } else {
+                failure
+            }
+        })?;
+    Ok(answer(StatusCode::OK, &EntryView::new(&entry)))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReadyRequest {
+    ready: bool,
+}
+
+/// A process says whether it wants calls.
+pub(super) async fn set_ready(
+    State(state): State<ApiState>,
+    By(caller): By,
+    may: May,
+    record: Record,
+    body: Body,
+) -> Result<Response, Failure> {
+    let body = state.read(body).await?;
+    let ReadyRequest { ready } = parse(&body)?;
+    let which = selector(record)?;
+    let by = may.act(caller, &state.registrations, &which);
+    let entries = state.registrations.set_ready(&by, &which, ready).await?;
+    Ok(the_one(&entries))
+}
+
+fn the_one(entries: &[Entry]) -> Response {
+    match entries.first() {
+        Some(entry) => answer(StatusCode::OK, &EntryView::new(entry)),
+        None => StatusCode::NO_CONTENT.into_response(),
+    }
+}
+
+impl ApiState {
+    /// Reads a request's body, within the bounds of the configuration.
+    pub(super) async fn read(&self, body: Body) -> Result<axum::body::Bytes, Failure> {
+        let config = &self.config;
+        read(body, config.most_body_bytes, config.body_within).await
+    }
+}

@@ -1,0 +1,215 @@
+//! `GET /v1/services/{name}/events`: a service as a stream of events.
+//!
+//! | event | says |
+//! |---|---|
+//! | `snapshot` | the whole set, with its status. The first event, and after each change |
+//! | `degraded` | the set cannot be confirmed, since when and why. It stays as it was told last. With the status `initializing`: none could be read yet |
+//! | `resync` | the set was read again and is confirmed, and nothing has changed |
+//! | `heartbeat` | the stream is alive |
+//! | `disconnected` | the agent ends the stream: connect again |
+//!
+//! The id of an event names what its reader has then: the set and its status. A reader that returns with it in `Last-Event-ID` is told
+//! what differs, and nothing if nothing does.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::body::Bytes;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use http::HeaderMap;
+use sd_core::ServiceName;
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::Interval;
+
+use super::ApiState;
+use super::asked::service_name;
+use super::failure::Failure;
+use super::feeds::Followed;
+use super::streams::{Events, beats, frame, response};
+use super::view::{Index, View};
+use crate::daemon::lifecycle::Lifecycle;
+use crate::wire::rfc3339;
+
+pub(super) async fn events(
+    State(state): State<ApiState>,
+    name: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let service = service_name(&name?.0)?;
+    let open = state.streams.open(&state.lifecycle)?;
+    let mut views = state.feeds.follow(&Followed::Service(service.clone()))?;
+    // The first view is told like each that follows.
+    views.mark_changed();
+    let last = headers.get("last-event-id");
+    let last = last.and_then(|id| Index::of_reader(id.to_str().ok()?));
+    let events = ServiceEvents {
+        service,
+        views,
+        told: last,
+        told_why: false,
+        lifecycle: state.lifecycle.clone(),
+        beats: beats(state.config.heartbeat),
+        ended: false,
+    };
+    Ok(response(events, open))
+}
+
+struct ServiceEvents {
+    service: ServiceName,
+    views: watch::Receiver<Arc<View>>,
+    /// What the reader has.
+    told: Option<Index>,
+    /// Whether the reader knows why it has nothing.
+    told_why: bool,
+    lifecycle: watch::Receiver<Lifecycle>,
+    beats: Interval,
+    ended: bool,
+}
+
+/// What is told of a set without the set.
+#[derive(Serialize)]
+struct Notice<'a> {
+    event: &'a str,
+    message: &'a str,
+    service: &'a ServiceName,
+    /// `initializing`, `live` or `stale`.
+    status: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    generated_at: String,
+}
+
+impl Events for ServiceEvents {
+    async fn next(&mut self) -> Option<Bytes> {
+        while !self.ended {
+            tokio::select! {
+                biased;
+                () = Lifecycle::stopping(&mut self.lifecycle) => {
+                    return Some(self.end("the agent is stopping: connect again"));
+                }
+                changed = self.views.changed() => match changed {
+                    Ok(()) => {
+                        let view = Arc::clone(&self.views.borrow_and_update());
+                        if let Some(frame) = self.tell(&view) {
+                            return Some(frame);
+                        }
+                    }
+                    Err(_) => return Some(self.end("the registry is closed: connect again")),
+                },
+                _ = self.beats.tick() => return Some(self.beat()),
+            }
+        }
+        None
+    }
+}
+
+impl ServiceEvents {
+    /// What a view has for a reader that was told another one before.
+    fn tell(&mut self, view: &View) -> Option<Bytes> {
+        if !view.is_known() {
+            if self.told_why || view.error().is_none() {
+                return None;
+            }
+            self.told_why = true;
+            return Some(self.notice("degraded", "the service could not be read yet", view));
+        }
+        let index = view.index();
+        let before = self.told.replace(index.clone());
+        match before {
+            Some(before) if before == *index => None,
+            Some(before) if before.is_same_set(index) => Some(if view.is_live() {
+                self.notice("resync", "the set is confirmed again and unchanged", view)
+            } else {
+                self.notice("degraded", "the set cannot be confirmed, and stays", view)
+            }),
+            _ => Some(view.frame()),
+        }
+    }
+
+    fn notice(&self, event: &str, message: &str, view: &View) -> Bytes {
+        let notice = Notice {
+            event,
+            message,
+            service: &self.service,
+            status: view.status(),
+            since: view.since(),
+            error: view.error().map(|error| error.report().to_string()),
+            generated_at: rfc3339(SystemTime::now()),
+        };
+        let id = self.told.as_ref().map_or("", Index::as_str);
+        frame(id, event, &notice)
+    }
+
+    fn beat(&self) -> Bytes {
+        let view = Arc::clone(&self.views.borrow());
+        self.notice("heartbeat", "the stream is alive", &view)
+    }
+
+    fn end(&mut self, message: &str) -> Bytes {
+        self.ended = true;
+        let view = Arc::clone(&self.views.borrow());
+        self.notice("disconnected", message, &view)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use sd_core::memory::Memory;
+    use sd_testing::LONG;
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+    use crate::daemon::api::config::ApiConfig;
+    use crate::daemon::api::feeds::Feeds;
+
+    const BEAT: Duration = Duration::from_secs(5);
+
+    async fn next(events: &mut ServiceEvents) -> String {
+        let next = timeout(LONG, events.next()).await.unwrap();
+        String::from_utf8(next.unwrap().to_vec()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_beats_every_five_seconds_and_each_beat_names_what_its_reader_has() {
+        let feeds = Feeds::new(Memory::new().connect(), &ApiConfig::default());
+        let service = ServiceName::new("greeter").unwrap();
+        let (_lifecycle, lifecycle) = watch::channel(Lifecycle::Running);
+        let stream = |told: Option<Index>| {
+            let mut views = feeds.follow(&Followed::Service(service.clone())).unwrap();
+            views.mark_changed();
+            ServiceEvents {
+                service: service.clone(),
+                views,
+                told,
+                told_why: false,
+                lifecycle: lifecycle.clone(),
+                beats: beats(BEAT),
+                ended: false,
+            }
+        };
+        let mut first = stream(None);
+        let snapshot = next(&mut first).await;
+        assert!(snapshot.contains("\nevent: snapshot\n"), "{snapshot}");
+        let has = first.told.clone().unwrap();
+        for told in [None, Some(has.clone())] {
+            let mut events = stream(told.clone());
+            let begin = Instant::now();
+            if told.is_none() {
+                assert_eq!(next(&mut events).await, snapshot);
+            }
+            for beat in 1..=3 {
+                let told = next(&mut events).await;
+                let head = format!("id: {}\nevent: heartbeat\n", has.as_str());
+                assert!(told.starts_with(&head), "{told}");
+                assert_eq!(begin.elapsed().as_secs(), BEAT.as_secs() * beat);
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! `GET /v1/services` and `GET /v1/services/{name}`: what is registered, now or once it has changed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use sd_core::Instance;
+use serde::Deserialize;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use super::ApiState;
+use super::asked::service_name;
+use super::failure::{Failure, JSON};
+use super::feeds::Followed;
+use super::view::{Index, View};
+use crate::daemon::lifecycle::Lifecycle;
+
+/// Waits for a change: of what `If-None-Match` names, or of `index`, which is in each answer.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ListQuery {
+    #[serde(with = "humantime_serde")]
+    wait: Option<Duration>,
+    index: Option<String>,
+}
+
+/// As [`ListQuery`], and which instances are asked for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ServiceQuery {
+    #[serde(with = "humantime_serde")]
+    wait: Option<Duration>,
+    index: Option<String>,
+    ready: Option<String>,
+    zone: Option<String>,
+}
+
+/// The instances that are asked for.
+#[derive(Debug, Default)]
+struct Wanted {
+    ready: Option<bool>,
+    zone: Option<String>,
+}
+
+impl Wanted {
+    fn of(ready: Option<&str>, zone: Option<String>) -> Result<Self, Failure> {
+        let ready = match ready {
+            None => None,
+            Some("" | "true") => Some(true),
+            Some("false") => Some(false),
+            Some(_) => return Err(Failure::bad_request("ready: write true or false")),
+        };
+        Ok(Self { ready, zone })
+    }
+
+    fn is_everything(&self) -> bool {
+        self.ready.is_none() && self.zone.is_none()
+    }
+
+    fn includes(&self, instance: &Instance) -> bool {
+        let in_zone = |zone: &str| instance.zone() == Some(zone);
+        self.ready.is_none_or(|ready| ready == instance.is_ready())
+            && self.zone.as_deref().is_none_or(in_zone)
+    }
+}
+
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let Query(query) = query?;
+    let asked = Asked::new(&state, query.wait, query.index.as_deref(), &headers)?;
+    asked.answer(&Followed::Services, &Wanted::default()).await
+}
+
+pub(super) async fn one(
+    State(state): State<ApiState>,
+    name: Result<Path<String>, PathRejection>,
+    query: Result<Query<ServiceQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let service = service_name(&name?.0)?;
+    let Query(query) = query?;
+    let wanted = Wanted::of(query.ready.as_deref(), query.zone)?;
+    let asked = Asked::new(&state, query.wait, query.index.as_deref(), &headers)?;
+    asked.answer(&Followed::Service(service), &wanted).await
+}
+
+/// A reader that may have something already.
+struct Asked<'a> {
+    state: &'a ApiState,
+    wait: Option<Duration>,
+    has: Vec<Index>,
+    /// Whether the reader wants to hear that nothing has changed instead of what it has.
+    is_conditional: bool,
+}
+
+impl<'a> Asked<'a> {
+    fn new(
+        state: &'a ApiState,
+        wait: Option<Duration>,
+        index: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<Self, Failure> {
+        let longest = state.config.longest_wait;
+        if wait.is_some_and(|wait| wait > longest) {
+            let text = format!("wait: at most {}", humantime::format_duration(longest));
+            return Err(Failure::bad_request(text));
+        }
+        let tags = entity_tags(headers);
+        if wait.is_some() && index.is_none() && tags.is_empty() {
+            return Err(Failure::bad_request(
+                "wait: say what you have, with the index of an answer as `index` or its ETag in If-None-Match",
+            ));
+        }
+        Ok(Self {
+            state,
+            wait,
+            is_conditional: !tags.is_empty(),
+            has: tags
+                .into_iter()
+                .chain(index.and_then(Index::of_reader))
+                .collect(),
+        })
+    }
+
+    async fn answer(&self, what: &Followed, wanted: &Wanted) -> Result<Response, Failure> {
+        let mut views = self.state.feeds.follow(what)?;
+        self.known(&mut views).await?;
+        let view = self.changed(&mut views, wanted).await?;
+        let tag = format!("W/\"{}\"", view.index().as_str());
+        let tag = HeaderValue::try_from(tag)
+            .map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error))?;
+        let headers = [
+            (ETAG, tag),
+            (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        ];
+        if self.is_conditional && self.has.contains(view.index()) {
+            return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
+        }
+        let kind = [(CONTENT_TYPE, JSON)];
+        Ok((headers, kind, Body::from(view.body())).into_response())
+    }
+
+    /// Waits for the first read. An answer before it would say that there is nothing.
+    async fn known(&self, views: &mut watch::Receiver<Arc<View>>) -> Result<(), Failure> {
+        let limit = self.state.config.first_read_within;
+        let read = views.wait_for(|view| view.is_known() || view.is_final());
+        let read = timeout(limit, read).await.map(|read| read.map(drop));
+        let view = Arc::clone(&views.borrow());
+        match (view.is_known(), view.error()) {
+            (true, _) => Ok(()),
+            (false, Some(error)) => Err(Failure::of_registry(error)),
+            (false, None) if matches!(read, Ok(Err(_))) => Err(closed()),
+            (false, None) => Err(Failure::unavailable(
+                "registry_unavailable",
+                format!("the registry did not answer within {limit:?}"),
+            )),
+        }
+    }
+
+    /// The view once it is not what the reader has, or at the end of its wait.
+    async fn changed(
+        &self,
+        views: &mut watch::Receiver<Arc<View>>,
+        wanted: &Wanted,
+    ) -> Result<Arc<View>, Failure> {
+        let clock = &self.state.registry.config().clock;
+        let selected = |view: Arc<View>| {
+            if wanted.is_everything() {
+                return view;
+            }
+            let filtered = view.filtered(|instance| wanted.includes(instance), clock.as_ref());
+            Arc::new(filtered)
+        };
+        let mut view = selected(Arc::clone(&views.borrow_and_update()));
+        let Some(wait) = self.wait.filter(|_| self.has.contains(view.index())) else {
+            return Ok(view);
+        };
+        let begin = Instant::now();
+        let mut lifecycle = self.state.lifecycle.clone();
+        let _open = self.state.streams.open(&lifecycle)?;
+        while self.has.contains(view.index()) {
+            let remaining = wait.saturating_sub(begin.elapsed());
+            let changed = tokio::select! {
+                () = Lifecycle::stopping(&mut lifecycle) => break,
+                changed = timeout(remaining, views.changed()) => changed,
+            };
+            match changed {
+                Ok(Ok(())) => view = selected(Arc::clone(&views.borrow_and_update())),
+                Ok(Err(_)) => return Err(closed()),
+                Err(_) => break,
+            }
+        }
+        Ok(view)
+    }
+}
+
+fn closed() -> Failure {
+    Failure::unavailable("registry_unavailable", "the registry is closed")
+}
+
+/// The entity tags of `If-None-Match`, weak or not: content that is equal has an equal one.
+fn entity_tags(headers: &HeaderMap) -> Vec<Index> {
+    /// A reader has one.
+    const MOST: usize = 16;
+    let lists = headers.get_all(IF_NONE_MATCH).iter();
+    let lists = lists.filter_map(|list| list.to_str().ok());
+    let tags = lists.flat_map(|list| list.split(',')).map(str::trim);
+    let tags = tags.filter_map(|tag| {
+        let tag = tag.strip_prefix("W/").unwrap_or(tag);
+        tag.strip_prefix('"')?.strip_suffix('"')
+    });
+    tags.filter_map(Index::of_reader).take(MOST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entity_tags_are_read_in_all_their_forms() {
+        let tags = |value: &'static str| {
+            let header = (IF_NONE_MATCH, HeaderValue::from_static(value));
+            let tags = entity_tags(&HeaderMap::from_iter([header]));
+            let tags = tags.iter().map(|tag| tag.as_str().to_owned());
+            tags.collect::<Vec<_>>()
+        };
+        assert_eq!(tags(r#""a""#), ["a"]);
+        assert_eq!(tags(r#"W/"a", "b" ,W/"c""#), ["a", "b", "c"]);
+        assert_eq!(tags(r#"a, ", "", *"#), [""]);
+        assert!(tags("").is_empty());
+    }
+}

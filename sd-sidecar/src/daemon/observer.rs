@@ -1,0 +1,129 @@
+//! How the agent is, told to its streams, its probes and systemd.
+
+use std::time::Duration;
+
+use sd_core::Registry;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tracing::{info, warn};
+
+use super::lifecycle::Lifecycle;
+use super::registrations::{Registrations, Stage};
+use super::systemd;
+
+/// How late trouble that the agent itself knows of is told, at most.
+const EVERY: Duration = Duration::from_secs(1);
+/// How often the registry is asked whether it answers. What is not confirmed of a single registration or service may be the fault of those
+/// who asked for it.
+const ASK_EVERY: Duration = Duration::from_secs(10);
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Keeps `lifecycle` true. Ends when the agent stops.
+pub(crate) async fn observe(
+    registrations: Registrations,
+    registry: Registry,
+    lifecycle: watch::Sender<Lifecycle>,
+) {
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut asked = None::<Instant>;
+    let mut answers = true;
+    let mut told = String::new();
+    let state_trouble = registrations.state_trouble();
+    let mut changes = registrations.changes();
+    let mut held = count(&registrations);
+    loop {
+        ticks.tick().await;
+        if asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY) {
+            answers = is_answering(&registry, answers).await;
+            asked = Some(Instant::now());
+        }
+        // Kinds of trouble without numbers, so that each one is told once.
+        let mut reasons = Vec::new();
+        if !answers {
+            reasons.push("the registry does not answer".to_owned());
+        }
+        if !registry.health().at_risk.is_empty() {
+            reasons.push("registrations cannot be renewed".to_owned());
+        }
+        if state_trouble.borrow().is_some() {
+            reasons.push("registrations cannot be written to disk".to_owned());
+        }
+        // There may be thousands, and most of the time they stay as they are.
+        if changes.has_changed().unwrap_or_default() {
+            changes.mark_unchanged();
+            held = count(&registrations);
+        }
+        let status = match &reasons[..] {
+            [] => format!("{held} registrations"),
+            reasons => format!("{held} registrations; {}", reasons.join("; ")),
+        };
+        let now = match reasons {
+            reasons if reasons.is_empty() => Lifecycle::Running,
+            reasons => Lifecycle::Degraded(reasons.into()),
+        };
+        if !change(&lifecycle, now) {
+            return;
+        }
+        if status != told {
+            systemd::status(&status);
+            told = status;
+        }
+    }
+}
+
+async fn is_answering(registry: &Registry, before: bool) -> bool {
+    let answer = timeout(ANSWER_WITHIN, registry.check()).await;
+    let why = match answer {
+        Ok(Ok(())) => return true,
+        Ok(Err(error)) => error.report().to_string(),
+        Err(_) => format!("no answer within {ANSWER_WITHIN:?}"),
+    };
+    if before {
+        warn!(%why, "the registry does not answer");
+    }
+    false
+}
+
+fn count(registrations: &Registrations) -> usize {
+    let entries = registrations.entries();
+    let held = entries
+        .iter()
+        .filter(|entry| entry.stage != Stage::Deregistered);
+    held.count()
+}
+
+/// Tells how the agent is, unless it stops by now.
+fn change(lifecycle: &watch::Sender<Lifecycle>, now: Lifecycle) -> bool {
+    let mut goes_on = true;
+    lifecycle.send_if_modified(|before| {
+        goes_on = !before.is_stopping();
+        if !goes_on || *before == now {
+            return false;
+        }
+        match (&*before, &now) {
+            (_, Lifecycle::Degraded(reasons)) => warn!(?reasons, "degraded"),
+            (Lifecycle::Degraded(_), _) => info!("all is well again"),
+            _ => {}
+        }
+        *before = now;
+        true
+    });
+    goes_on
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_stops_is_not_told_to_be_well() {
+        let (lifecycle, told) = watch::channel(Lifecycle::Running);
+        let degraded = Lifecycle::Degraded(vec!["the registry does not answer".to_owned()].into());
+        assert!(change(&lifecycle, degraded.clone()));
+        assert_eq!(*told.borrow(), degraded);
+        lifecycle.send_replace(Lifecycle::Stopping);
+        assert!(!change(&lifecycle, Lifecycle::Running));
+        assert!(told.borrow().is_stopping());
+    }
+}

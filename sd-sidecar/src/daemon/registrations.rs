@@ -1,0 +1,390 @@
+//! What processes want to have registered, and what keeps it true.
+//!
+//! Each registration has a task of its own, which holds a guard of `sd-core`: that one renews the record, and registers it again after any
+//! failure of the registry. What is asked of one registration is done in the order in which it was asked.
+
+mod closing;
+mod comparing;
+mod entry;
+mod identity;
+mod keeping;
+mod opening;
+mod settings;
+mod shared;
+mod table;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sd_core::sync::lock;
+use sd_core::{Endpoint, RecordId, Registry};
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
+
+pub use self::closing::{How, Leftover};
+use self::entry::Key;
+pub use self::entry::{Caller, Entry, Refused, Selector, Stage};
+pub use self::identity::Identity;
+use self::keeping::{Command, Keeping};
+use self::settings::LONGEST_DRAIN;
+pub use self::settings::Settings;
+use self::shared::Shared;
+use self::table::{Slot, Table, View};
+use crate::wire::{CheckSpec, CheckState, Declaration};
+
+/// The registrations of one agent. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Registrations {
+    shared: Arc<Shared>,
+}
+
+impl Registrations {
+    /// None yet, at `registry`, with the default settings and nothing on disk.
+    pub fn new(registry: Registry) -> Self {
+        Self::with_settings(registry, Settings::default())
+    }
+
+    /// None yet, at `registry`, and nothing on disk.
+    pub fn with_settings(registry: Registry, settings: Settings) -> Self {
+        let table = Table::new(settings.show_gone_for, settings.most_gone);
+        let table = Arc::new(Mutex::new(table));
+        Self {
+            shared: Arc::new(Shared::new(registry, settings, table, None)),
+        }
+    }
+
+    /// The registry.
+    pub fn registry(&self) -> &Registry {
+        &self.shared.registry
+    }
+
+    /// Why the next agent would not know of all registrations, if the state cannot be written. Always `None` without state.
+    pub fn state_trouble(&self) -> watch::Receiver<Option<Arc<str>>> {
+        match &self.shared.store {
+            Some(store) => store.trouble(),
+            None => watch::channel(None).1,
+        }
+    }
+
+    /// Registers, or replays the same declaration: then the entry is what it was, and a draining one of an earlier run leaves its drain.
+    ///
+    /// A declaration with the same id, or without an id and at the same address, changes the one that is there, and readers see no gap:
+    /// the record changes in place, or another one takes its place and the old one is withdrawn after that. The latter is so if the
+    /// declaration names an application, as in the reference system.
+    ///
+    /// Returns once the registry has the record as it is declared, or after [`Settings::confirm_within`]: then the entry says why, and the
+    /// registration holds.
+    ///
+    /// # Errors
+    /// `Invalid` for what can never work, `NotYours` if another caller or another application has it, `TooMany`, or `Registry` if the
+    /// registry refuses it. Nothing is changed then. `Stopping` after [`close`](Self::close).
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the registration holds, if it was begun.
+    pub async fn register(
+        &self,
+        by: &Caller,
+        mut declaration: Declaration,
+    ) -> Result<Entry, Refused> {
+        let settings = &self.shared.settings;
+        Settings::check(&declaration)?;
+        // Another process may have its id by the time that the next agent looks.
+        let checks = declaration.checks.into_iter();
+        declaration.checks = checks.map(CheckSpec::with_start_of_process).collect();
+        let endpoint = settings.endpoint(&self.shared.registry, &declaration)?;
+        let key = Key::of(&declaration, &endpoint);
+        loop {
+            let slot = match self.find_or_begin(by, &declaration, &endpoint, &key)? {
+                Found::New(slot) => return self.settled(&slot, 1).await,
+                Found::Known(slot) => slot,
+            };
+            check_owner(by, &slot.view.borrow().entry, Some(&declaration))?;
+            let (reply, answer) = oneshot::channel();
+            let command = Command::Declare {
+                declaration: Box::new(declaration.clone()),
+                endpoint: endpoint.clone(),
+                reply,
+            };
+            // One that is leaving takes no more commands: the next round begins another one.
+            if slot.commands.send(command).await.is_ok()
+                && let Ok(change) = answer.await
+            {
+                return self.settled(&slot, change?).await;
+            }
+            over(&slot).await;
+        }
+    }
+
+    fn find_or_begin(
+        &self,
+        by: &Caller,
+        declaration: &Declaration,
+        endpoint: &Endpoint,
+        key: &Key,
+    ) -> Result<Found, Refused> {
+        let mut table = lock(&self.shared.table);
+        if table.is_closed {
+            return Err(Refused::Stopping);
+        }
+        if let Some(slot) = table.get(key) {
+            return Ok(Found::Known(Arc::clone(slot)));
+        }
+        let most = self.shared.settings.most_registrations;
+        if table.len() >= most {
+            return Err(Refused::TooMany(format!(
+                "the agent holds {most} registrations and may hold no more: deregister some"
+            )));
+        }
+        let (by, declared) = (by.clone(), declaration.clone());
+        let keeping = Keeping::begin(&self.shared, by, declared, endpoint, None)?;
+        Ok(Found::New(self.enter(&mut table, keeping)))
+    }
+
+    fn enter(&self, table: &mut Table, keeping: Keeping) -> Arc<Slot> {
+        let slot = Arc::clone(keeping.slot());
+        table.forget(&slot.view.borrow().entry.record);
+        table.insert(keeping.key().clone(), Arc::clone(&slot));
+        self.shared.save();
+        self.shared.changed();
+        self.shared.tasks.spawn(keeping.run());
+        slot
+    }
+
+    /// Waits until the registry has confirmed a change, and the disk has it.
+    async fn settled(&self, slot: &Slot, change: u64) -> Result<Entry, Refused> {
+        let mut seen = slot.view.subscribe();
+        let refused = |view: &View| {
+            let refused = view.refused.as_ref();
+            refused
+                .filter(|(refused, _)| *refused == change)
+                .map(|(_, why)| why.clone())
+        };
+        let is_settled = |view: &View| {
+            let is_confirmed = view.confirmed >= change && view.entry.stage != Stage::Init;
+            is_confirmed || view.is_over || refused(view).is_some()
+        };
+        let confirmed = async {
+            let limit = self.shared.settings.confirm_within;
+            let settled = timeout(limit, seen.wait_for(is_settled)).await;
+            // The sender lives as long as the slot.
+            let view = match settled {
+                Ok(Ok(view)) => view.clone(),
+                _ => slot.view.borrow().clone(),
+            };
+            match refused(&view) {
+                Some(why) => Err(why),
+                None => Ok(view.entry),
+            }
+        };
+        let saved = async {
+            if let Some(store) = &self.shared.store {
+                store.saved().await;
+            }
+        };
+        tokio::join!(confirmed, saved).0
+    }
+
+    /// Has readers see what is selected as not ready, and deregisters it after `grace`, 24 h at most. Draining again sets another
+    /// deadline. Returns once the registry has it so, or after [`Settings::confirm_within`].
+    ///
+    /// # Errors
+    /// `NotFound`, `NotYours` or `Invalid`; nothing is changed then. `Stopping` after [`close`](Self::close).
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, what was begun goes on.
+    pub async fn drain(
+        &self,
+        by: &Caller,
+        which: &Selector,
+        grace: Duration,
+    ) -> Result<Vec<Entry>, Refused> {
+        if grace > LONGEST_DRAIN {
+            return Err(Refused::Invalid(format!(
+                "a drain of {} is too long: at most 24h are allowed",
+                humantime::format_duration(grace)
+            )));
+        }
+        self.told(by, which, |reply| Command::Drain { grace, reply })
+            .await
+    }
+
+    /// A process says whether it wants calls, as the declaration's `ready` does. Nothing else changes. Returns once the registry has it so,
+    /// or after [`Settings::confirm_within`].
+    ///
+    /// # Errors
+    /// `NotFound` or `NotYours`; nothing is changed then. `Stopping` after [`close`](Self::close).
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, what was begun goes on.
+    pub async fn set_ready(
+        &self,
+        by: &Caller,
+        which: &Selector,
+        ready: bool,
+    ) -> Result<Vec<Entry>, Refused> {
+        self.told(by, which, |reply| Command::Ready { ready, reply })
+            .await
+    }
+
+    /// Tells all that are meant, and waits until each is so.
+    async fn told(
+        &self,
+        by: &Caller,
+        which: &Selector,
+        command: impl Fn(oneshot::Sender<u64>) -> Command,
+    ) -> Result<Vec<Entry>, Refused> {
+        let mut told = Vec::new();
+        for slot in self.owned(by, which)? {
+            let (reply, answer) = oneshot::channel();
+            if slot.commands.send(command(reply)).await.is_ok()
+                && let Ok(change) = answer.await
+            {
+                told.push((slot, change));
+            }
+        }
+        if told.is_empty() {
+            return Err(which.not_found());
+        }
+        let settling = told
+            .iter()
+            .map(|(slot, change)| self.settled(slot, *change));
+        futures_util::future::join_all(settling)
+            .await
+            .into_iter()
+            .collect()
+    }
+
+    /// Withdraws what is selected, and returns it as it is then. What is gone already is returned as it was. If the registry does not
+    /// confirm, the entry says why, and what becomes of the record.
+    ///
+    /// # Errors
+    /// `NotFound` or `NotYours`; nothing is changed then. `Stopping` after [`close`](Self::close).
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, what was begun goes on.
+    pub async fn deregister(&self, by: &Caller, which: &Selector) -> Result<Vec<Entry>, Refused> {
+        let slots = match self.owned(by, which) {
+            Err(Refused::NotFound(why)) => {
+                let gone = lock(&self.shared.table).gone(which);
+                let own: Vec<Entry> = gone
+                    .into_iter()
+                    .filter(|entry| entry.owner == *by)
+                    .collect();
+                return if own.is_empty() {
+                    Err(Refused::NotFound(why))
+                } else {
+                    Ok(own)
+                };
+            }
+            slots => slots?,
+        };
+        let leaving = slots.into_iter().map(async |slot| {
+            let (reply, answer) = oneshot::channel();
+            if slot
+                .commands
+                .send(Command::Deregister { reply })
+                .await
+                .is_ok()
+                && let Ok(entry) = answer.await
+            {
+                return entry;
+            }
+            // It was leaving already.
+            over(&slot).await;
+            slot.entry()
+        });
+        let left = futures_util::future::join_all(leaving).await;
+        if let Some(store) = &self.shared.store {
+            store.saved().await;
+        }
+        Ok(left)
+    }
+
+    /// A process says how it is, for its check with this name. Readers are told soon after.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such registration or no such check, `NotYours`, or `Stopping` after [`close`](Self::close).
+    pub fn beat(
+        &self,
+        by: &Caller,
+        which: &Selector,
+        check: &str,
+        state: CheckState,
+        output: &str,
+    ) -> Result<Entry, Refused> {
+        let mut beaten = None;
+        for slot in self.owned(by, which)? {
+            let checks = Arc::clone(&lock(&slot.checks));
+            checks.beat(check, state, output)?;
+            // What was said counts already; the record follows.
+            beaten.get_or_insert_with(|| Entry {
+                health: checks.health().borrow().clone(),
+                ..slot.entry()
+            });
+        }
+        beaten.ok_or_else(|| which.not_found())
+    }
+
+    /// Those that are meant, if all of them are the caller's.
+    fn owned(&self, by: &Caller, which: &Selector) -> Result<Vec<Arc<Slot>>, Refused> {
+        let table = lock(&self.shared.table);
+        if table.is_closed {
+            return Err(Refused::Stopping);
+        }
+        let slots = table.selected(which);
+        if slots.is_empty() {
+            return Err(which.not_found());
+        }
+        for slot in &slots {
+            check_owner(by, &slot.view.borrow().entry, None)?;
+        }
+        Ok(slots)
+    }
+
+    /// All entries, also those that are gone, by service and id.
+    pub fn entries(&self) -> Vec<Entry> {
+        lock(&self.shared.table).entries()
+    }
+
+    /// How many entries stand where, also those that are gone.
+    pub fn stages(&self) -> BTreeMap<Stage, usize> {
+        lock(&self.shared.table).stages()
+    }
+
+    /// Counts the changes of any entry.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
+    }
+}
+
+/// A registration under a key.
+enum Found {
+    New(Arc<Slot>),
+    Known(Arc<Slot>),
+}
+
+/// Waits until a registration that takes no more commands has left the table.
+async fn over(slot: &Slot) {
+    // The sender lives as long as the slot.
+    let _ = slot.view.subscribe().wait_for(|view| view.is_over).await;
+}
+
+/// Refuses what is another's.
+fn check_owner(by: &Caller, entry: &Entry, new: Option<&Declaration>) -> Result<(), Refused> {
+    let RecordId { service, id, .. } = &entry.record;
+    if entry.owner != *by {
+        return Err(Refused::NotYours(format!(
+            "{id:?} of {service:?} was registered by another user of this agent, who alone can change it"
+        )));
+    }
+    let app = |declaration: &Declaration| declaration.app.as_ref().map(|app| app.app_id.clone());
+    if let (Some(old), Some(new)) = (app(&entry.declaration), new.and_then(app))
+        && old != new
+    {
+        return Err(Refused::NotYours(format!(
+            "{id:?} of {service:?} belongs to the application {old:?} and not to {new:?}: deregister it first"
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! The end of all registrations of an agent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_core::RecordId;
+use sd_core::sync::lock;
+use tokio::time::{Instant, timeout_at};
+use tracing::warn;
+
+use super::Registrations;
+use super::table::{Slot, View};
+
+/// What becomes of the records when an agent ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// They are withdrawn, and forgotten.
+    Deregister,
+    /// They are left at the registry, for the next agent that is opened on the same state.
+    Keep,
+}
+
+/// A record that was not left as it should be.
+#[derive(Clone, Debug)]
+pub struct Leftover {
+    /// The record.
+    pub record: RecordId,
+    /// What went wrong.
+    pub why: String,
+}
+
+impl Registrations {
+    /// Takes no more requests, withdraws the records or leaves them, and closes the registry. Takes at most `limit`. Returns the records
+    /// that could not be withdrawn or left.
+    ///
+    /// Records are left for the agent that is opened next on the same state. A registry whose records end with the process that registered
+    /// them, as ephemeral nodes of ZooKeeper do, has them withdrawn, and that agent registers them again.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, what was begun goes on in the background. Call again to wait for it.
+    pub async fn close(&self, how: How, limit: Duration) -> Vec<Leftover> {
+        let by = Instant::now() + limit;
+        let shared = &self.shared;
+        let slots: Vec<Arc<Slot>> = {
+            let mut table = lock(&shared.table);
+            table.is_closed = true;
+            table.slots().cloned().collect()
+        };
+        shared.closing.cancel();
+        match how {
+            How::Deregister => shared.stop.cancel(),
+            How::Keep => {
+                shared.keep_records();
+                self.flush(by).await;
+                if let Some(store) = &shared.store {
+                    store.stop();
+                }
+                let closing = shared.registry.close_keeping_records();
+                log_closed(timeout_at(by, closing).await.ok());
+            }
+        }
+        shared.tasks.close();
+        // What is late is told below.
+        let _ = timeout_at(by, shared.tasks.wait()).await;
+        if how == How::Deregister {
+            self.flush(by).await;
+            log_closed(timeout_at(by, shared.registry.close()).await.ok());
+        }
+        // From here on the next agent may go on.
+        self.leave_state(by).await;
+        let leftovers = slots
+            .iter()
+            .filter_map(|slot| leftover(&slot.view.borrow()));
+        leftovers.collect()
+    }
+
+    async fn leave_state(&self, by: Instant) {
+        if let Some(store) = &self.shared.store
+            && timeout_at(by, store.close()).await.is_err()
+        {
+            warn!(
+                "the last write of the state takes long: the next agent may have to wait for the file"
+            );
+        }
+    }
+
+    /// Writes the state a last time.
+    async fn flush(&self, by: Instant) {
+        let Some(store) = &self.shared.store else {
+            return;
+        };
+        match timeout_at(by, store.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => warn!(error = %why, "the state on disk is an older one"),
+            Err(_) => warn!("the state could not be written in time"),
+        }
+    }
+}
+
+fn leftover(view: &View) -> Option<Leftover> {
+    let why = match (&view.entry.error, view.is_over) {
+        (_, false) => "not done in time".to_owned(),
+        (Some(why), true) => why.clone(),
+        (None, true) => return None,
+    };
+    let record = view.entry.record.clone();
+    Some(Leftover { record, why })
+}
+
+fn log_closed(closed: Option<sd_core::Result<()>>) {
+    if let Some(Err(error)) = closed {
+        warn!(error = %error.report(), "the registry was not closed in order");
+    }
+}

@@ -1,0 +1,410 @@
+//! The task behind one registration: what is declared, what its checks say and when it is to leave become the record that sd-core
+//! keeps at the registry.
+
+mod declaring;
+mod leave;
+mod reacting;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use sd_core::clock::Moment;
+use sd_core::{
+    Endpoint, Events, Instance, RegistrationEvent, RegistrationGuard, RegistrationPhase,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::leave::Leave;
+use self::reacting::Happened;
+use super::entry::{Caller, Entry, Key, Refused, Stage};
+use super::shared::Shared;
+use super::table::{Slot, View};
+use crate::checks::Health;
+use crate::daemon::store::{Drain, Stored};
+use crate::wire::Declaration;
+
+/// What the task of a registration is asked.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// To be as this declaration says. Answers the number of the change.
+    Declare {
+        declaration: Box<Declaration>,
+        endpoint: Endpoint,
+        reply: oneshot::Sender<Result<u64, Refused>>,
+    },
+    /// To have no new calls, and to leave after `grace`. Answers the number of the change.
+    Drain {
+        grace: Duration,
+        reply: oneshot::Sender<u64>,
+    },
+    /// To want calls or none. Answers the number of the change.
+    Ready {
+        ready: bool,
+        reply: oneshot::Sender<u64>,
+    },
+    /// To leave. Answers when it is gone.
+    Deregister { reply: oneshot::Sender<Entry> },
+}
+
+/// Commands that the task has not taken yet.
+const MOST_COMMANDS: usize = 16;
+/// Before a registration that sd-core has given up, or a change that could not be sent, is tried again.
+const SLOW_RETRY: Duration = Duration::from_secs(30);
+const CHANGE_RETRY: Duration = Duration::from_secs(1);
+
+/// The guard of a record, and what happens to it.
+struct Held {
+    guard: RegistrationGuard,
+    events: Events<RegistrationEvent>,
+    /// The change that it was made with.
+    made_with: u64,
+    /// sd-core keeps it no more.
+    is_over: bool,
+}
+
+/// When a registration leaves.
+#[derive(Clone, Copy)]
+struct Leaving {
+    at: Moment,
+    told: Drain,
+}
+
+impl Leaving {
+    fn of(shared: &Shared, told: Drain) -> Self {
+        Self {
+            at: shared.deadline(&told),
+            told,
+        }
+    }
+}
+
+/// How it was before a change that is not confirmed yet.
+struct Before {
+    declaration: Declaration,
+    endpoint: Endpoint,
+    dressed: Instance,
+}
+
+pub(crate) struct Keeping {
+    shared: Arc<Shared>,
+    key: Key,
+    slot: Arc<Slot>,
+    commands: mpsc::Receiver<Command>,
+    owner: Caller,
+    declaration: Declaration,
+    endpoint: Endpoint,
+    /// The instance as it is declared, whatever its checks say.
+    dressed: Instance,
+    held: Held,
+    /// The record that this one takes the place of, until this one is at the registry.
+    previous: Option<RegistrationGuard>,
+    health: watch::Receiver<Health>,
+    /// The number of the newest change.
+    change: u64,
+    confirmed: u64,
+    refused: Option<(u64, Refused)>,
+    before: Option<Before>,
+    leaving: Option<Leaving>,
+    registered_at: SystemTime,
+    updated_at: SystemTime,
+    error: Option<String>,
+    retry_at: Option<Moment>,
+    /// What is kept on disk is no longer what it should be.
+    is_unsaved: bool,
+    /// Another run of the agent has made it.
+    is_resumed: bool,
+}
+
+/// What happened next.
+enum Step {
+    Stop,
+    Applied(u64, sd_core::Result<()>),
+    Event(Option<RegistrationEvent>),
+    Command(Command),
+    Health,
+    Deadline,
+    Retry,
+}
+
+/// What is kept of a registration that another run of the agent has made.
+pub(crate) struct Past {
+    pub(crate) instance: Instance,
+    pub(crate) drain: Option<Drain>,
+    pub(crate) passing: bool,
+    pub(crate) registered_at: SystemTime,
+    pub(crate) updated_at: SystemTime,
+}
+
+impl Keeping {
+    /// Begins to register, in the background.
+    ///
+    /// # Errors
+    /// Why that can never succeed. Then nothing was begun.
+    pub(crate) fn begin(
+        shared: &Arc<Shared>,
+        owner: Caller,
+        declaration: Declaration,
+        endpoint: &Endpoint,
+        past: Option<Past>,
+    ) -> Result<Self, Refused> {
+        let now = SystemTime::now();
+        let registered_at = past.as_ref().map_or(now, |past| past.registered_at);
+        let updated_at = past.as_ref().map_or(now, |past| past.updated_at);
+        let drain = past.as_ref().and_then(|past| past.drain);
+        let is_resumed = past.is_some();
+        let was_passing = past.as_ref().is_some_and(|past| past.passing);
+        let dressed = match past {
+            Some(past) => past.instance,
+            None => shared.new_instance(&declaration, endpoint, now)?,
+        };
+        let checks = shared.start_checks(&declaration.checks, dressed.endpoint(), was_passing)?;
+        let health = checks.health();
+        let leaving = drain.map(|told| Leaving::of(shared, told));
+        let is_ready = declaration.ready && health.borrow().passing && leaving.is_none();
+        let dressed = dressed.with_ready(true);
+        let guard = shared.register(dressed.clone().with_ready(is_ready), declaration.ttl)?;
+        let held = Held::new(guard, 1);
+        let (sender, commands) = mpsc::channel(MOST_COMMANDS);
+        let stored = Arc::new(Stored::new(
+            &owner,
+            &declaration,
+            &dressed,
+            health.borrow().passing,
+            drain,
+            registered_at,
+            updated_at,
+        ));
+        let entry = Entry {
+            declaration: declaration.clone(),
+            owner: owner.clone(),
+            record: dressed.record_id(),
+            instance: held.guard.instance(),
+            stage: if leaving.is_some() {
+                Stage::Draining
+            } else {
+                Stage::Init
+            },
+            registered_at,
+            updated_at,
+            drain_deadline: drain.map(|drain| drain.deadline),
+            health: health.borrow().clone(),
+            overridden: None,
+            error: None,
+        };
+        let slot = Slot {
+            commands: sender,
+            view: watch::Sender::new(View {
+                entry,
+                confirmed: 0,
+                refused: None,
+                stored,
+                is_over: false,
+            }),
+            checks: Mutex::new(Arc::new(checks)),
+        };
+        Ok(Self {
+            shared: Arc::clone(shared),
+            key: Key::of(&declaration, endpoint),
+            slot: Arc::new(slot),
+            commands,
+            owner,
+            endpoint: dressed.endpoint().clone(),
+            declaration,
+            dressed,
+            held,
+            previous: None,
+            health,
+            change: 1,
+            confirmed: 0,
+            refused: None,
+            before: None,
+            leaving,
+            registered_at,
+            updated_at,
+            error: None,
+            retry_at: None,
+            is_unsaved: false,
+            is_resumed,
+        })
+    }
+
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    pub(crate) fn slot(&self) -> &Arc<Slot> {
+        &self.slot
+    }
+
+    /// Keeps the registration until it is to leave.
+    pub(crate) async fn run(mut self) {
+        let leave = Leave {
+            shared: Arc::clone(&self.shared),
+            key: self.key.clone(),
+            slot: Arc::clone(&self.slot),
+            stays: false,
+        };
+        loop {
+            self.publish();
+            match self.next().await {
+                Step::Stop | Step::Deadline => {
+                    self.deregister().await;
+                    return;
+                }
+                Step::Command(Command::Deregister { reply }) => {
+                    let entry = self.deregister().await;
+                    drop(leave);
+                    // The caller may have let go.
+                    let _ = reply.send(entry);
+                    return;
+                }
+                Step::Command(Command::Declare {
+                    declaration,
+                    endpoint,
+                    reply,
+                }) => {
+                    let change = self.declare(*declaration, endpoint);
+                    self.publish();
+                    let _ = reply.send(change);
+                }
+                Step::Command(Command::Drain { grace, reply }) => {
+                    let change = self.drain(grace);
+                    self.publish();
+                    let _ = reply.send(change);
+                }
+                Step::Command(Command::Ready { ready, reply }) => {
+                    let change = self.set_ready(ready);
+                    self.publish();
+                    let _ = reply.send(change);
+                }
+                Step::Applied(change, done) => self.applied(change, done),
+                Step::Event(event) => match self.happened(event) {
+                    Happened::Goes => {}
+                    Happened::Hopeless => {
+                        self.publish();
+                        self.deregister().await;
+                        return;
+                    }
+                    Happened::Ended if self.shared.keeps_records() => {
+                        self.publish();
+                        self.slot.view.send_modify(|view| view.is_over = true);
+                        leave.not();
+                        return;
+                    }
+                    Happened::Ended => self.retry_after(SLOW_RETRY),
+                },
+                Step::Health => self.judged(),
+                Step::Retry => self.retry(),
+            }
+        }
+    }
+
+    /// Waits for what happens next, and has the registry confirm what is not confirmed yet.
+    async fn next(&mut self) -> Step {
+        let clock = Arc::clone(&self.shared.registry.config().clock);
+        let at = |at: Option<Moment>| {
+            let clock = Arc::clone(&clock);
+            async move {
+                match at {
+                    Some(at) => clock.sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            }
+        };
+        let wanted = self.wanted();
+        let change = self.change;
+        let is_unsent = change > self.confirmed && change > self.held.made_with;
+        let applies = is_unsent && !self.held.is_over && self.retry_at.is_none();
+        let guard = &self.held.guard;
+        tokio::select! {
+            biased;
+            () = self.shared.stop.cancelled() => Step::Stop,
+            done = guard.update(move |_| wanted), if applies => Step::Applied(change, done),
+            event = self.held.events.next(), if !self.held.is_over => Step::Event(event),
+            Some(command) = self.commands.recv() => Step::Command(command),
+            Ok(()) = self.health.changed() => Step::Health,
+            () = at(self.leaving.map(|leaving| leaving.at)) => Step::Deadline,
+            () = at(self.retry_at) => Step::Retry,
+        }
+    }
+
+    /// The instance as the registry should have it.
+    fn wanted(&self) -> Instance {
+        let is_well = self.health.borrow().passing;
+        let is_ready = self.declaration.ready && is_well && self.leaving.is_none();
+        self.dressed.clone().with_ready(is_ready)
+    }
+
+    fn stage(&self) -> Stage {
+        if self.leaving.is_some() {
+            return Stage::Draining;
+        }
+        let guard = &self.held.guard;
+        let said = guard.overridden().map(sd_core::Override::is_ready);
+        let is_ready = said.unwrap_or_else(|| guard.instance().is_ready());
+        match guard.phase() {
+            RegistrationPhase::Registered | RegistrationPhase::AtRisk if is_ready => Stage::Serving,
+            RegistrationPhase::Registered | RegistrationPhase::AtRisk => Stage::Registered,
+            _ => Stage::Init,
+        }
+    }
+
+    /// Shows how it is now.
+    fn publish(&mut self) {
+        let entry = Entry {
+            declaration: self.declaration.clone(),
+            owner: self.owner.clone(),
+            record: self.dressed.record_id(),
+            instance: self.held.guard.instance(),
+            stage: self.stage(),
+            registered_at: self.registered_at,
+            updated_at: self.updated_at,
+            drain_deadline: self.leaving.map(|leaving| leaving.told.deadline),
+            health: self.health.borrow().clone(),
+            overridden: self.held.guard.overridden(),
+            error: self.error.clone(),
+        };
+        let is_unsaved = std::mem::take(&mut self.is_unsaved);
+        let stored = is_unsaved.then(|| {
+            Arc::new(Stored::new(
+                &self.owner,
+                &self.declaration,
+                &self.dressed,
+                entry.health.passing,
+                self.leaving.map(|leaving| leaving.told),
+                self.registered_at,
+                self.updated_at,
+            ))
+        });
+        let is_changed = self.slot.view.send_if_modified(|view| {
+            let is_changed = view.entry != entry
+                || view.confirmed != self.confirmed
+                || view.refused.as_ref().map(|(change, _)| *change)
+                    != self.refused.as_ref().map(|(change, _)| *change);
+            view.entry = entry;
+            view.confirmed = self.confirmed;
+            view.refused.clone_from(&self.refused);
+            if let Some(stored) = stored {
+                view.stored = stored;
+            }
+            is_changed
+        });
+        if is_changed {
+            self.shared.changed();
+        }
+        if is_unsaved {
+            self.shared.save();
+        }
+    }
+}
+
+impl Held {
+    fn new(guard: RegistrationGuard, made_with: u64) -> Self {
+        Self {
+            events: guard.events(),
+            guard,
+            made_with,
+            is_over: false,
+        }
+    }
+}

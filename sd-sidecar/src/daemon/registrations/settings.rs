@@ -1,0 +1,228 @@
+//! What an agent decides for all of its registrations, and how a declaration becomes an instance.
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use sd_core::{Address, Endpoint, Instance, Registry};
+
+use super::entry::Refused;
+use super::identity::{Identity, is_long_list};
+use crate::checks::Commands;
+use crate::wire::Declaration;
+
+/// What an agent decides for all of its registrations.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// The host that others dial where a declaration names only a port. Default none: such a declaration is refused.
+    pub advertised_host: Option<String>,
+    /// The zone of a declaration that names none. Default none.
+    pub zone: Option<String>,
+    /// Whether a loopback address may be registered although other machines read the registry. Default no. The embedded registry takes
+    /// any.
+    pub allow_loopback: bool,
+    /// Whether a declaration may name a program that the agent then runs to check the instance. By default it is refused.
+    pub commands: Commands,
+    /// How many registrations there may be. Default 10 000.
+    pub most_registrations: usize,
+    /// How long a caller waits for the registry to confirm. Default 5 s.
+    pub confirm_within: Duration,
+    /// How long what is gone is shown. Default 10 min.
+    pub show_gone_for: Duration,
+    /// How many that are gone are shown. Default 1000.
+    pub most_gone: usize,
+    /// What agents of the reference system read from Consul. Default none: it is not written.
+    pub identity: Option<Identity>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            advertised_host: None,
+            zone: None,
+            allow_loopback: false,
+            commands: Commands::Refused,
+            most_registrations: 10_000,
+            confirm_within: Duration::from_secs(5),
+            show_gone_for: Duration::from_secs(10 * 60),
+            most_gone: 1000,
+            identity: None,
+        }
+    }
+}
+
+/// The longest grace of a drain.
+pub(crate) const LONGEST_DRAIN: Duration = Duration::from_secs(24 * 3600);
+const MOST_CHECKS: usize = 16;
+/// Consul takes 64, and the agent and the backend have some of their own.
+const MOST_CONSUL_ENTRIES: usize = 44;
+
+impl Settings {
+    /// Where others dial what is declared.
+    pub(crate) fn endpoint(
+        &self,
+        registry: &Registry,
+        declaration: &Declaration,
+    ) -> Result<Endpoint, Refused> {
+        let endpoint = match (&declaration.address, declaration.port) {
+            (Some(address), None) => address.clone(),
+            (None, Some(port)) => {
+                let host = self.advertised_host.as_deref().ok_or_else(|| {
+                    Refused::Invalid(format!(
+                        "the agent does not know the address of its host: declare address = \"HOST:{port}\" in place of the port, or \
+                         set the agent's advertised host"
+                    ))
+                })?;
+                Endpoint::tcp(host, port)?
+            }
+            (Some(_), Some(_)) => {
+                return Err(Refused::Invalid(
+                    "address and port exclude each other: the address has a port".to_owned(),
+                ));
+            }
+            (None, None) => {
+                return Err(Refused::Invalid(
+                    "neither address nor port is declared: one of them is needed".to_owned(),
+                ));
+            }
+        };
+        let is_shared = registry.backend().name() != "memory";
+        if is_shared && !self.allow_loopback && is_loopback(&endpoint) {
+            return Err(Refused::Invalid(format!(
+                "{endpoint} can only be dialled on this machine, and others read this registry: declare an address that they can dial, or \
+                 have the agent allow loopback addresses"
+            )));
+        }
+        Ok(endpoint)
+    }
+
+    /// What can be refused without asking the registry.
+    pub(crate) fn check(declaration: &Declaration) -> Result<(), Refused> {
+        if declaration.checks.len() > MOST_CHECKS {
+            return Err(Refused::Invalid(format!(
+                "{} checks are declared: at most {MOST_CHECKS} are allowed",
+                declaration.checks.len()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Puts what is declared onto an instance that has nothing but its identity and its address.
+    pub(crate) fn dress(
+        &self,
+        registry: &Registry,
+        bare: Instance,
+        declaration: &Declaration,
+        registered_at: SystemTime,
+    ) -> Instance {
+        let mut instance = bare
+            .with_weight(declaration.weight.unwrap_or(Instance::DEFAULT_WEIGHT))
+            .with_priority(declaration.priority);
+        if let Some(version) = &declaration.version {
+            instance = instance.with_version(version);
+        }
+        if let Some(zone) = declaration.zone.as_ref().or(self.zone.as_ref()) {
+            instance = instance.with_zone(zone);
+        }
+        for tag in &declaration.tags {
+            instance = instance.with_tag(tag);
+        }
+        let is_consul = registry.backend().name() == "consul";
+        let leaves_lists = is_consul && declaration.metadata.len() > MOST_CONSUL_ENTRIES;
+        for (key, value) in &declaration.metadata {
+            if !(leaves_lists && is_long_list(key)) {
+                instance = instance.with_metadata(key, value);
+            }
+        }
+        match &self.identity {
+            Some(identity) if is_consul => identity.sign(instance, registered_at),
+            _ => instance,
+        }
+    }
+}
+
+fn is_loopback(endpoint: &Endpoint) -> bool {
+    let Address::Tcp { host, .. } = endpoint.address() else {
+        return false;
+    };
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return ip.to_canonical().is_loopback();
+    }
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    host == "localhost" || host.ends_with(".localhost")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn dressed(
+        settings: &Settings,
+        registry: &Registry,
+        metadata: &[(String, String)],
+    ) -> Instance {
+        let declaration = serde_json::json!({
+            "service": "auth", "address": "10.0.0.7:1", "metadata": metadata.iter().cloned().collect::<BTreeMap<_, _>>(),
+        });
+        let declaration = serde_json::from_value(declaration).unwrap();
+        let bare = Instance::new("auth", "10.0.0.7:1").unwrap();
+        settings.dress(registry, bare, &declaration, SystemTime::UNIX_EPOCH)
+    }
+
+    fn identity() -> Identity {
+        Identity {
+            cluster: "c".to_owned(),
+            env: "dev".to_owned(),
+            zone: "z".to_owned(),
+            host_ip: "10.0.0.7".to_owned(),
+            run_id: "run".to_owned(),
+            started_at: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    #[tokio::test]
+    async fn only_consul_is_told_what_agents_of_the_reference_system_read() {
+        let settings = Settings {
+            identity: Some(identity()),
+            ..Settings::default()
+        };
+        let memory = sd_core::memory::Memory::new().connect();
+        let plain = dressed(&settings, &memory, &[]);
+        assert!(plain.metadata().is_empty() && plain.tags().is_empty());
+    }
+
+    #[cfg(feature = "consul")]
+    #[tokio::test]
+    async fn methods_that_consul_has_no_room_for_are_left_out_there_and_nothing_else_is() {
+        let consul = sd_any::connect("consul://127.0.0.1:1").unwrap();
+        let settings = Settings {
+            identity: Some(identity()),
+            ..Settings::default()
+        };
+        let mut many = vec![("team".to_owned(), "red".to_owned())];
+        many.push(("methods".to_owned(), "/a/b".to_owned()));
+        many.push(("methodical".to_owned(), "yes".to_owned()));
+        let few = dressed(&settings, &consul, &many);
+        assert_eq!(few.metadata()["methods"], "/a/b");
+        many.extend((2..60).map(|part| (format!("methods_{part}"), "/a/b".to_owned())));
+        let kept = dressed(&settings, &consul, &many);
+        assert!(kept.metadata().len() < 20, "{kept:?}");
+        assert!(!kept.metadata().contains_key("methods"));
+        assert_eq!(
+            (&*kept.metadata()["team"], &*kept.metadata()["methodical"]),
+            ("red", "yes")
+        );
+        assert_eq!(kept.metadata()["agent_id"], "c:z:10.0.0.7");
+        assert!(kept.tags().contains("cluster=c"));
+        let memory = sd_core::memory::Memory::new().connect();
+        assert_eq!(
+            dressed(&settings, &memory, &many).metadata().len(),
+            many.len()
+        );
+        // Registering would refuse it otherwise.
+        let registrar = std::sync::Arc::clone(consul.backend()).registrar().unwrap();
+        registrar.record_bytes(&kept).unwrap();
+    }
+}

@@ -1,0 +1,244 @@
+//! What the tasks of all registrations share.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use sd_core::clock::Moment;
+use sd_core::retry::{Backoff, Retry};
+use sd_core::{Endpoint, ErrorKind, Instance, RecordId, RegistrationGuard, Registry};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use super::entry::Refused;
+use super::settings::Settings;
+use super::table::Table;
+use crate::checks::Checks;
+use crate::daemon::store::{Drain, Store};
+use crate::wire::{CheckSpec, CheckState, Declaration};
+
+/// How long a record that could not be withdrawn is tried to be removed. Where records have a time-to-live, they are gone before.
+const LATE_WITHDRAWAL: Duration = Duration::from_secs(3600);
+const LATE_ATTEMPT: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) registry: Registry,
+    pub(crate) settings: Settings,
+    pub(crate) table: Arc<Mutex<Table>>,
+    pub(crate) changes: watch::Sender<u64>,
+    pub(crate) store: Option<Store>,
+    /// Everything is to be withdrawn.
+    pub(crate) stop: CancellationToken,
+    /// The agent ends, in whichever way.
+    pub(crate) closing: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    /// The records are to be left for the next agent.
+    keeps_records: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        registry: Registry,
+        settings: Settings,
+        table: Arc<Mutex<Table>>,
+        store: Option<Store>,
+    ) -> Self {
+        Self {
+            registry,
+            settings,
+            table,
+            changes: watch::Sender::new(0),
+            store,
+            stop: CancellationToken::new(),
+            closing: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            keeps_records: AtomicBool::new(false),
+        }
+    }
+
+    /// Something that readers see has changed.
+    pub(crate) fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// What is on disk is to be written again.
+    pub(crate) fn save(&self) {
+        if let Some(store) = &self.store {
+            store.save();
+        }
+    }
+
+    pub(crate) fn keep_records(&self) {
+        self.keeps_records.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn keeps_records(&self) -> bool {
+        self.keeps_records.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        self.registry.config().clock.now()
+    }
+
+    /// When what leaves then leaves by the clock that goes on while the machine is suspended.
+    pub(crate) fn deadline(&self, drain: &Drain) -> Moment {
+        self.now() + drain.left(SystemTime::now())
+    }
+
+    /// A new instance as it is declared.
+    pub(crate) fn new_instance(
+        &self,
+        declaration: &Declaration,
+        endpoint: &Endpoint,
+        now: SystemTime,
+    ) -> Result<Instance, Refused> {
+        let bare = Instance::new(declaration.service.clone(), endpoint.clone())?;
+        let bare = match &declaration.id {
+            Some(id) => bare.with_id(id.clone()),
+            None => bare,
+        };
+        Ok(self.dress(bare, declaration, now))
+    }
+
+    pub(crate) fn dress(
+        &self,
+        bare: Instance,
+        declaration: &Declaration,
+        registered_at: SystemTime,
+    ) -> Instance {
+        self.settings
+            .dress(&self.registry, bare, declaration, registered_at)
+    }
+
+    /// Starts the checks of an instance. If it was well until now, it is until they have answered: readers need not see that other checks
+    /// have begun.
+    pub(crate) fn start_checks(
+        &self,
+        specs: &[CheckSpec],
+        target: &Endpoint,
+        was_passing: bool,
+    ) -> Result<Checks, Refused> {
+        let mut specs = specs.to_vec();
+        if was_passing {
+            for spec in &mut specs {
+                spec.initial = CheckState::Passing;
+            }
+        }
+        let checks = Checks::start(&specs, target, self.settings.commands);
+        checks.map_err(|error| match error.kind() {
+            ErrorKind::Denied => Refused::Invalid(error.report().to_string()),
+            _ => error.into(),
+        })
+    }
+
+    /// Refuses a record that the registry would not take.
+    pub(crate) fn check(&self, instance: &Instance) -> Result<(), Refused> {
+        let Some(registrar) = Arc::clone(self.registry.backend()).registrar() else {
+            // Registering says so.
+            return Ok(());
+        };
+        let (bytes, most) = (
+            registrar.record_bytes(instance)?,
+            registrar.limits().record_bytes,
+        );
+        if bytes > most {
+            return Err(Refused::Invalid(format!(
+                "the record has {bytes} bytes, at most {most} are allowed: shorten tags or metadata"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Has sd-core keep a record, in the background.
+    pub(crate) fn register(
+        &self,
+        instance: Instance,
+        ttl: Option<Duration>,
+    ) -> Result<RegistrationGuard, Refused> {
+        let register = self.registry.register(instance);
+        let register = match ttl {
+            Some(ttl) => register.ttl(ttl),
+            None => register,
+        };
+        Ok(register.in_background()?)
+    }
+
+    /// Withdraws a record in the background.
+    pub(crate) fn withdraw(self: &Arc<Self>, guard: Option<RegistrationGuard>) {
+        if let Some(guard) = guard {
+            let shared = Arc::clone(self);
+            self.tasks.spawn(async move {
+                // Its error has been logged.
+                let _ = shared.end(guard, true).await;
+            });
+        }
+    }
+
+    /// Drains and withdraws a record in the background.
+    pub(crate) fn drain(self: &Arc<Self>, guard: RegistrationGuard, grace: Duration) {
+        let shared = Arc::clone(self);
+        self.tasks.spawn(async move {
+            tokio::select! {
+                // A guard that is dropped withdraws.
+                () = shared.closing.cancelled() => {}
+                done = guard.drain(grace) => {
+                    if let Err(error) = done {
+                        warn!(error = %error.report(), "a record that was replaced could not be withdrawn");
+                    }
+                }
+            }
+        });
+    }
+
+    /// Withdraws a record. One that could not be withdrawn is tried again for a while, if the registry may have it.
+    pub(crate) async fn end(
+        self: &Arc<Self>,
+        guard: RegistrationGuard,
+        may_be_there: bool,
+    ) -> sd_core::Result<()> {
+        let record = guard.record_id().clone();
+        let done = guard.deregister().await;
+        match &done {
+            Ok(()) => {
+                info!(service = ?record.service, instance = ?record.id, "deregistered");
+            }
+            Err(error) => {
+                warn!(service = ?record.service, instance = ?record.id, error = %error.report(), "could not deregister");
+                if may_be_there && !self.closing.is_cancelled() {
+                    let shared = Arc::clone(self);
+                    self.tasks
+                        .spawn(async move { shared.withdraw_late(record).await });
+                }
+            }
+        }
+        done
+    }
+
+    async fn withdraw_late(&self, record: RecordId) {
+        let Some(registrar) = Arc::clone(self.registry.backend()).registrar() else {
+            return;
+        };
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+        let attempts = async {
+            loop {
+                sleep(backoff.next_delay()).await;
+                match timeout(LATE_ATTEMPT, registrar.withdraw(&record)).await {
+                    Ok(Ok(())) => {
+                        info!(service = ?record.service, instance = ?record.id, "deregistered late");
+                        return;
+                    }
+                    Ok(Err(error)) if error.kind().retry() == Retry::Never => return,
+                    _ => {}
+                }
+            }
+        };
+        tokio::select! {
+            () = self.closing.cancelled() => {}
+            _ = timeout(LATE_WITHDRAWAL, attempts) => {}
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! All registrations of an agent: those that are kept, and those of the recent past.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sd_core::sync::lock;
+use sd_core::{RecordId, ServiceName};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::entry::{Entry, Key, Place, Refused, Selector, Stage};
+use super::keeping::Command;
+use crate::checks::Checks;
+use crate::daemon::store::Stored;
+
+/// One registration that is kept by a task.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) view: watch::Sender<View>,
+    /// What a process can tell of itself.
+    pub(crate) checks: Mutex<Arc<Checks>>,
+}
+
+/// What the task of a registration shows.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    pub(crate) entry: Entry,
+    /// The newest change that the registry has confirmed. Changes are counted from 1.
+    pub(crate) confirmed: u64,
+    /// The newest change that was refused, and why.
+    pub(crate) refused: Option<(u64, Refused)>,
+    /// What is kept on disk.
+    pub(crate) stored: Arc<Stored>,
+    /// The task is done with it.
+    pub(crate) is_over: bool,
+}
+
+impl Slot {
+    pub(crate) fn entry(&self) -> Entry {
+        self.view.borrow().entry.clone()
+    }
+}
+
+/// One that is gone.
+#[derive(Debug)]
+struct Gone {
+    entry: Entry,
+    at: Instant,
+}
+
+/// All registrations of an agent.
+#[derive(Debug)]
+pub(crate) struct Table {
+    kept: BTreeMap<ServiceName, BTreeMap<Place, Arc<Slot>>>,
+    /// How many are kept.
+    count: usize,
+    gone: VecDeque<Gone>,
+    show_gone_for: Duration,
+    most_gone: usize,
+    /// Nothing enters any more.
+    pub(crate) is_closed: bool,
+}
+
+impl Table {
+    pub(crate) fn new(show_gone_for: Duration, most_gone: usize) -> Self {
+        Self {
+            kept: BTreeMap::new(),
+            count: 0,
+            gone: VecDeque::new(),
+            show_gone_for,
+            most_gone,
+            is_closed: false,
+        }
+    }
+
+    /// How many are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn get(&self, key: &Key) -> Option<&Arc<Slot>> {
+        self.kept.get(&key.service)?.get(&key.place)
+    }
+
+    pub(crate) fn insert(&mut self, key: Key, slot: Arc<Slot>) {
+        let of_service = self.kept.entry(key.service).or_default();
+        if of_service.insert(key.place, slot).is_none() {
+            self.count += 1;
+        }
+    }
+
+    /// Moves a registration to the past, unless another one has its key by now.
+    pub(crate) fn leave(&mut self, key: &Key, slot: &Arc<Slot>) {
+        if self.get(key).is_some_and(|kept| Arc::ptr_eq(kept, slot))
+            && let Some(of_service) = self.kept.get_mut(&key.service)
+        {
+            of_service.remove(&key.place);
+            if of_service.is_empty() {
+                self.kept.remove(&key.service);
+            }
+            self.count -= 1;
+            self.gone.push_back(Gone {
+                entry: slot.entry(),
+                at: Instant::now(),
+            });
+        }
+        self.prune();
+    }
+
+    fn prune(&mut self) {
+        let now = Instant::now();
+        while self.gone.front().is_some_and(|oldest| {
+            self.gone.len() > self.most_gone
+                || now.saturating_duration_since(oldest.at) >= self.show_gone_for
+        }) {
+            self.gone.pop_front();
+        }
+    }
+
+    /// Forgets what is gone of an instance that is there again.
+    pub(crate) fn forget(&mut self, again: &RecordId) {
+        let is_another =
+            |record: &RecordId| record.service != again.service || record.id != again.id;
+        self.gone.retain(|gone| is_another(&gone.entry.record));
+    }
+
+    /// Those that are kept.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = &Arc<Slot>> {
+        self.kept.values().flat_map(BTreeMap::values)
+    }
+
+    /// Those that are kept and meant.
+    pub(crate) fn selected(&self, which: &Selector) -> Vec<Arc<Slot>> {
+        let is_meant = |slot: &&Arc<Slot>| which.selects(&slot.view.borrow().entry);
+        match which.service() {
+            Some(service) => {
+                let of_service = self.kept.get(service).into_iter();
+                let slots = of_service.flat_map(BTreeMap::values);
+                slots.filter(is_meant).cloned().collect()
+            }
+            None => self.slots().filter(is_meant).cloned().collect(),
+        }
+    }
+
+    /// How many stand where, those that are gone as well.
+    pub(crate) fn stages(&mut self) -> BTreeMap<Stage, usize> {
+        self.prune();
+        let mut stages = BTreeMap::new();
+        for slot in self.slots() {
+            *stages.entry(slot.view.borrow().entry.stage).or_default() += 1;
+        }
+        if !self.gone.is_empty() {
+            *stages.entry(Stage::Deregistered).or_default() += self.gone.len();
+        }
+        stages
+    }
+
+    /// Those that are gone and meant, the last ones first.
+    pub(crate) fn gone(&mut self, which: &Selector) -> Vec<Entry> {
+        self.prune();
+        let gone = self.gone.iter().rev().map(|gone| &gone.entry);
+        gone.filter(|entry| which.selects(entry)).cloned().collect()
+    }
+
+    /// All, also those that are gone, by service and id.
+    pub(crate) fn entries(&mut self) -> Vec<Entry> {
+        self.prune();
+        let kept = self.slots().map(|slot| slot.entry());
+        let gone = self.gone.iter().map(|gone| gone.entry.clone());
+        let mut all: Vec<Entry> = gone.chain(kept).collect();
+        all.sort_by(|one, other| {
+            let (one, other) = (&one.record, &other.record);
+            (&one.service, &one.id).cmp(&(&other.service, &other.id))
+        });
+        all
+    }
+}
+
+/// What is to be kept on disk.
+pub(crate) fn stored(table: &Mutex<Table>) -> Vec<Arc<Stored>> {
+    let table = lock(table);
+    let stored = table
+        .slots()
+        .map(|slot| Arc::clone(&slot.view.borrow().stored));
+    stored.collect()
+}

@@ -1,0 +1,244 @@
+//! What an agent keeps on disk, so that the next one goes on with the same registrations and the same incarnations.
+//!
+//! The file is replaced as a whole, at most one write is under way, and what changed meanwhile goes with the next one. A file that cannot
+//! be read is moved aside. A file that cannot be written is written later: registrations go on, and [`Store::trouble`] tells why the
+//! next agent would not know of them.
+
+mod file;
+mod stored;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_core::retry::Backoff;
+use tokio::sync::{Notify, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use self::file::{Found, StateFile};
+pub(crate) use self::stored::Drain;
+pub use self::stored::Stored;
+
+/// Between two attempts to write, at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long a caller waits for a change to be on disk.
+const SAVE_WITHIN: Duration = Duration::from_secs(1);
+
+/// Where an agent keeps its registrations on disk. One agent at a time has a file.
+#[derive(Debug)]
+pub struct Store {
+    file: Arc<StateFile>,
+    /// Counts what is to be written.
+    wanted: watch::Sender<u64>,
+    /// What of that has been written.
+    written: watch::Sender<u64>,
+    trouble: watch::Sender<Option<Arc<str>>>,
+    /// The next attempt is to be made at once.
+    hurry: Arc<Notify>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    _stop_on_drop: DropGuard,
+}
+
+/// What the file said.
+#[derive(Debug)]
+pub struct Opened {
+    /// The file.
+    pub store: Store,
+    /// The registrations in it.
+    pub registrations: Vec<Stored>,
+}
+
+impl Store {
+    /// Opens the state at `path`, a file or a folder. It need not exist yet. A file that cannot be understood is moved aside, with an error
+    /// in the log, and the agent begins without it.
+    ///
+    /// # Errors
+    /// `Conflict` if another agent has it. `Unavailable` if it cannot be looked for, or is there and cannot be read or moved: to go on would
+    /// overwrite it.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub async fn open(path: impl Into<PathBuf>) -> sd_core::Result<Opened> {
+        let path = path.into();
+        let opening = spawn_blocking(move || {
+            let file = StateFile::open(path)?;
+            let found = file.read()?;
+            Ok((file, found))
+        });
+        let opened = opening.await.unwrap_or_else(|error| {
+            let failed = sd_core::Error::new(sd_core::ErrorKind::Unavailable, "open state");
+            Err(failed.with_source(error))
+        });
+        let (file, found) = opened?;
+        let registrations = match found {
+            Found::Nothing => Vec::new(),
+            Found::Registrations(registrations) => registrations,
+            Found::Damaged { why, moved_to } => {
+                error!(
+                    file = ?file.path(),
+                    moved_to = ?moved_to,
+                    error = why,
+                    "the state is damaged and was moved aside: the agent starts without the registrations in it"
+                );
+                Vec::new()
+            }
+        };
+        let stop = CancellationToken::new();
+        Ok(Opened {
+            store: Self {
+                file: Arc::new(file),
+                wanted: watch::Sender::new(0),
+                written: watch::Sender::new(0),
+                trouble: watch::Sender::new(None),
+                hurry: Arc::default(),
+                tasks: TaskTracker::new(),
+                _stop_on_drop: stop.clone().drop_guard(),
+                stop,
+            },
+            registrations,
+        })
+    }
+
+    /// Why the file is not what it should be, if it is not.
+    pub fn trouble(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.trouble.subscribe()
+    }
+
+    /// Writes what `snapshot` says, whenever something is to be saved.
+    pub(crate) fn start(&self, snapshot: impl Fn() -> Vec<Arc<Stored>> + Send + 'static) {
+        let writer = Writer {
+            file: Arc::clone(&self.file),
+            wanted: self.wanted.subscribe(),
+            written: self.written.clone(),
+            trouble: self.trouble.clone(),
+            hurry: Arc::clone(&self.hurry),
+            tasks: self.tasks.clone(),
+            snapshot,
+        };
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            // A write that is under way is finished by its thread.
+            let _ = stop.run_until_cancelled(writer.run()).await;
+        });
+    }
+
+    /// Something has changed.
+    pub(crate) fn save(&self) {
+        self.wanted.send_modify(|count| *count += 1);
+    }
+
+    /// Waits until what has changed until now is on disk, unless there is trouble, for 1 s at most.
+    pub(crate) async fn saved(&self) {
+        let mut trouble = self.trouble.subscribe();
+        let waiting = async {
+            tokio::select! {
+                () = self.written() => {}
+                // It goes on without.
+                _ = trouble.wait_for(Option::is_some) => {}
+            }
+        };
+        let _ = timeout(SAVE_WITHIN, waiting).await;
+    }
+
+    /// Writes everything now, whatever went wrong before.
+    ///
+    /// # Errors
+    /// Why it could not be written.
+    pub(crate) async fn flush(&self) -> Result<(), Arc<str>> {
+        let mut trouble = self.trouble.subscribe();
+        self.save();
+        self.hurry.notify_one();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.written() => return Ok(()),
+                Ok(()) = trouble.changed() => {}
+            }
+            if let Some(why) = trouble.borrow_and_update().clone() {
+                return Err(why);
+            }
+        }
+    }
+
+    /// Waits until what has changed until now is on disk.
+    async fn written(&self) {
+        let wanted = *self.wanted.borrow();
+        let mut written = self.written.subscribe();
+        // The sender lives as long as this.
+        let _ = written.wait_for(|written| *written >= wanted).await;
+    }
+
+    /// Writes no more.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Writes no more, and leaves the file to the next agent once the last write is over. Cancel-safe.
+    pub(crate) async fn close(&self) {
+        self.stop();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.file.release();
+    }
+}
+
+/// The task that writes.
+struct Writer<F> {
+    file: Arc<StateFile>,
+    wanted: watch::Receiver<u64>,
+    written: watch::Sender<u64>,
+    trouble: watch::Sender<Option<Arc<str>>>,
+    hurry: Arc<Notify>,
+    tasks: TaskTracker,
+    snapshot: F,
+}
+
+impl<F: Fn() -> Vec<Arc<Stored>>> Writer<F> {
+    async fn run(mut self) {
+        let mut backoff = Backoff::new(Duration::from_millis(200), LONGEST_PAUSE);
+        while self.wanted.changed().await.is_ok() {
+            while let Err(why) = self.write().await {
+                if self
+                    .trouble
+                    .send_replace(Some(why.as_str().into()))
+                    .is_none()
+                {
+                    warn!(file = ?self.file.path(), error = why, "the state cannot be written: tried again");
+                }
+                tokio::select! {
+                    () = sleep(backoff.next_delay()) => {}
+                    () = self.hurry.notified() => {}
+                }
+            }
+            backoff.reset();
+            if self
+                .trouble
+                .send_if_modified(|trouble| trouble.take().is_some())
+            {
+                info!(file = ?self.file.path(), "the state is written again");
+            }
+        }
+    }
+
+    async fn write(&mut self) -> Result<(), String> {
+        let number = *self.wanted.borrow_and_update();
+        let registrations = (self.snapshot)();
+        let file = Arc::clone(&self.file);
+        let writing = self
+            .tasks
+            .spawn_blocking(move || file.write(&registrations));
+        match writing.await {
+            Ok(Ok(())) => {
+                self.written.send_replace(number);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}

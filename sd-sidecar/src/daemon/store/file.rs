@@ -1,0 +1,183 @@
+//! The file: read with care, replaced as a whole.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use sd_core::{Error, Printable};
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use super::stored::Stored;
+
+const OP: &str = "open state";
+/// The name of the file in a folder.
+const FILE_NAME: &str = "registrations.json";
+/// What this version writes. It reads no other one.
+const VERSION: u32 = 1;
+/// More is not read. 10 000 registrations with metadata of 1 KiB each are 25 MB.
+const MOST_BYTES: u64 = 256 * 1024 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct StateFile {
+    path: PathBuf,
+    folder: PathBuf,
+    /// Held until the agent ends.
+    lock: File,
+}
+
+/// What was found in the file.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Nothing,
+    Registrations(Vec<Stored>),
+    Damaged { why: String, moved_to: PathBuf },
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    version: u32,
+    registrations: &'a [Arc<Stored>],
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+#[derive(Deserialize)]
+struct Contents {
+    registrations: Vec<Stored>,
+}
+
+impl StateFile {
+    /// Takes the file for this agent.
+    pub(crate) fn open(path: PathBuf) -> sd_core::Result<Self> {
+        let path = if path.is_dir() {
+            path.join(FILE_NAME)
+        } else {
+            path
+        };
+        let folder = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        if path.file_name().is_none() {
+            return Err(Error::invalid_input(
+                OP,
+                format!("{} names no file", shown(&path)),
+            ));
+        }
+        let lock_path = beside(&path, "lock");
+        let lock = private().write(true).create(true).open(&lock_path);
+        let lock = lock.map_err(|error| failed(&lock_path, "cannot be opened", &error))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { path, folder, lock }),
+            Err(Errno::WOULDBLOCK) => Err(Error::new(sd_core::ErrorKind::Conflict, OP).because(
+                format!(
+                    "another agent uses {}: stop it, or give this one another file",
+                    shown(&path)
+                ),
+            )),
+            Err(error) => Err(failed(&lock_path, "cannot be locked", &error.into())),
+        }
+    }
+
+    /// Leaves the file to the next agent.
+    pub(crate) fn release(&self) {
+        if let Err(error) = flock(&self.lock, FlockOperation::Unlock) {
+            warn!(file = ?self.path, %error, "the lock of the state could not be released: it ends with this process");
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is in the file. One that cannot be understood is moved aside.
+    pub(crate) fn read(&self) -> sd_core::Result<Found> {
+        let mut bytes = Vec::new();
+        match File::open(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(error) => return Err(failed(&self.path, "cannot be opened", &error)),
+            Ok(file) => {
+                let read = file.take(MOST_BYTES + 1).read_to_end(&mut bytes);
+                read.map_err(|error| failed(&self.path, "cannot be read", &error))?;
+            }
+        }
+        let why = match parse(&bytes) {
+            Ok(registrations) => return Ok(Found::Registrations(registrations)),
+            Err(why) => why,
+        };
+        let moved_to = beside(&self.path, "damaged");
+        std::fs::rename(&self.path, &moved_to)
+            .map_err(|error| failed(&self.path, "is damaged and cannot be moved aside", &error))?;
+        Ok(Found::Damaged { why, moved_to })
+    }
+
+    /// Replaces the file: whatever happens meanwhile, it is the old one or the new one.
+    pub(crate) fn write(&self, registrations: &[Arc<Stored>]) -> Result<(), String> {
+        let written = Written {
+            version: VERSION,
+            registrations,
+        };
+        let bytes = serde_json::to_vec(&written).map_err(|error| error.to_string())?;
+        let new = beside(&self.path, "new");
+        let replace = || -> io::Result<()> {
+            // One of an agent that was killed may be there, or a link.
+            match std::fs::remove_file(&new) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = private().write(true).create_new(true).open(&new)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            std::fs::rename(&new, &self.path)?;
+            // The name is on disk once its folder is.
+            File::open(&self.folder)?.sync_all()
+        };
+        replace().map_err(|error| format!("{} cannot be written: {error}", shown(&self.path)))
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Vec<Stored>, String> {
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > MOST_BYTES) {
+        return Err(format!("it has more than {MOST_BYTES} bytes"));
+    }
+    let Version { version } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if version != VERSION {
+        return Err(format!(
+            "it is of version {version}, and this agent understands version {VERSION}"
+        ));
+    }
+    let contents: Contents = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    Ok(contents.registrations)
+}
+
+/// A file that only this user can read.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+fn beside(path: &Path, extension: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(extension);
+    name.into()
+}
+
+fn failed(path: &Path, how: &str, error: &io::Error) -> Error {
+    Error::new(sd_core::ErrorKind::Unavailable, OP)
+        .because(format!("{} {how}: {error}", shown(path)))
+}
+
+/// A path as it can be shown on one line.
+fn shown(path: &Path) -> String {
+    Printable(&path.to_string_lossy()).to_string()
+}

@@ -1,0 +1,118 @@
+//! One registration as it is on disk.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sd_core::Instance;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::daemon::registrations::Caller;
+use crate::wire::Declaration;
+
+/// One registration as it is on disk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stored {
+    pub(crate) owner: String,
+    pub(crate) declaration: Declaration,
+    /// The record, with its id and its incarnation.
+    pub(crate) instance: Instance,
+    /// Whether all of its checks passed.
+    pub(crate) passing: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) drain: Option<Drain>,
+    #[serde(with = "unix_ms")]
+    pub(crate) registered_at: SystemTime,
+    #[serde(with = "unix_ms")]
+    pub(crate) updated_at: SystemTime,
+}
+
+impl Stored {
+    pub(crate) fn new(
+        owner: &Caller,
+        declaration: &Declaration,
+        instance: &Instance,
+        passing: bool,
+        drain: Option<Drain>,
+        registered_at: SystemTime,
+        updated_at: SystemTime,
+    ) -> Self {
+        Self {
+            owner: owner.0.to_string(),
+            declaration: declaration.clone(),
+            instance: instance.clone(),
+            passing,
+            drain,
+            registered_at,
+            updated_at,
+        }
+    }
+}
+
+/// When what is drained leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Drain {
+    #[serde(with = "unix_ms")]
+    pub(crate) deadline: SystemTime,
+    #[serde(with = "humantime_serde")]
+    pub(crate) grace: Duration,
+}
+
+impl Drain {
+    /// One that ends after `grace`.
+    pub(crate) fn after(grace: Duration) -> Self {
+        let now = SystemTime::now();
+        Self {
+            deadline: now.checked_add(grace).unwrap_or(now),
+            grace,
+        }
+    }
+
+    /// How much of it is left: never more than all of it, wherever the clock of this machine has been set.
+    pub(crate) fn left(&self, now: SystemTime) -> Duration {
+        let left = self.deadline.duration_since(now).unwrap_or_default();
+        left.min(self.grace)
+    }
+}
+
+/// Milliseconds since 1970.
+mod unix_ms {
+    use super::{
+        Deserialize, Deserializer, Duration, Serialize, Serializer, SystemTime, UNIX_EPOCH,
+    };
+
+    pub(super) fn serialize<S: Serializer>(
+        time: &SystemTime,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        ms.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<SystemTime, D::Error> {
+        let ms = u64::deserialize(deserializer)?;
+        let time = UNIX_EPOCH.checked_add(Duration::from_millis(ms));
+        time.ok_or_else(|| serde::de::Error::custom("a time that is too far in the future"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_ends_at_its_deadline_and_takes_no_longer_than_its_grace_whatever_the_clock_says() {
+        let grace = Duration::from_secs(20);
+        let drain = Drain::after(grace);
+        let begun = drain.deadline - grace;
+        for (now, left) in [
+            (begun, 20),
+            (begun + Duration::from_secs(5), 15),
+            (begun + Duration::from_secs(21), 0),
+            (begun - Duration::from_secs(86_400), 20),
+        ] {
+            assert_eq!(drain.left(now), Duration::from_secs(left));
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What systemd is told. Without systemd nothing of it does anything.
+
+use std::time::Duration;
+
+use sd_core::Printable;
+use sd_notify::NotifyState;
+use tokio::runtime::Handle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::warn;
+
+fn notify(states: &[NotifyState<'_>]) {
+    // The variable that names the socket stays set: removing it would be unsafe beside other threads. A program that a check runs gets no
+    // variable of ours.
+    if let Err(error) = sd_notify::notify(states) {
+        warn!(%error, "systemd cannot be told");
+    }
+}
+
+/// The agent listens, and what it had registered before is in its table again.
+pub fn ready(status: &str) {
+    let status = Printable(status).to_string();
+    notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+}
+
+/// How the agent is, in words.
+pub fn status(status: &str) {
+    let status = Printable(status).to_string();
+    notify(&[NotifyState::Status(&status)]);
+}
+
+/// The configuration is read again. [`ready`] follows.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => warn!(%error, "systemd cannot be told"),
+    }
+}
+
+/// The agent ends, for at most this long.
+pub fn stopping(within: Duration) {
+    let within = u32::try_from(within.as_micros()).unwrap_or(u32::MAX);
+    notify(&[
+        NotifyState::Stopping,
+        NotifyState::ExtendTimeoutUsec(within),
+    ]);
+}
+
+/// Tells systemd's watchdog that the agent makes progress, for as long as each of the runtimes really runs tasks. Does not end.
+pub async fn watchdog(runtimes: Vec<Handle>) {
+    let Some(limit) = sd_notify::watchdog_enabled() else {
+        return std::future::pending().await;
+    };
+    beat(limit, &runtimes, || notify(&[NotifyState::Watchdog])).await;
+}
+
+async fn beat(limit: Duration, runtimes: &[Handle], beat: impl Fn()) {
+    let mut ticks = interval((limit / 3).max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let mut all = true;
+        for runtime in runtimes {
+            let task = runtime.spawn(async {});
+            all &= matches!(timeout(limit / 3, task).await, Ok(Ok(())));
+        }
+        if all {
+            beat();
+        } else {
+            warn!("tasks do not run in time: the watchdog is not told that all is well");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_watchdog_is_told_nothing_while_a_runtime_is_stuck() {
+        let other = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .build()
+            .unwrap();
+        let beats = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&beats);
+        let runtimes = vec![Handle::current(), other.handle().clone()];
+        let watchdog = tokio::spawn(async move {
+            beat(Duration::from_millis(30), &runtimes, || {
+                counted.fetch_add(1, Ordering::SeqCst);
+            })
+            .await;
+        });
+        let until = async |wanted: usize| {
+            while beats.load(Ordering::SeqCst) < wanted {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let limit = Duration::from_secs(20);
+        timeout(limit, until(3)).await.unwrap();
+        let (stuck, go_on) = mpsc::channel::<()>();
+        let (is_stuck, seen) = tokio::sync::oneshot::channel();
+        other.spawn(async move {
+            let _ = is_stuck.send(());
+            // Blocks the only thread of the runtime, as a bug would.
+            let _ = go_on.recv();
+        });
+        seen.await.unwrap();
+        let before = beats.load(Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        // One may have been under way.
+        assert!(beats.load(Ordering::SeqCst) <= before + 1);
+        drop(stuck);
+        timeout(limit, until(before + 4)).await.unwrap();
+        watchdog.abort();
+        other.shutdown_background();
+    }
+}

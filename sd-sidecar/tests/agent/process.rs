@@ -1,0 +1,325 @@
+//! The agent as a process: its configuration, its reload, its state on disk, and what systemd is told.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use rustix::process::Signal;
+use sd_testing::LONG;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use crate::common::program::{AgentProcess, WITHOUT_OPTIONS, command, output, private_file};
+
+fn state(folder: &TempDir) -> String {
+    let path = folder.path().join("state.json");
+    path.to_str().unwrap().to_owned()
+}
+
+fn declare(service: &str, id: &str) -> serde_json::Value {
+    json!({"service": service, "id": id, "address": "127.0.0.1:50051"})
+}
+
+#[tokio::test]
+async fn it_runs_without_any_configuration_and_shows_what_it_holds() {
+    let agent = AgentProcess::start(&WITHOUT_OPTIONS).await;
+    let client = agent.client();
+    let registered = client
+        .post("/v1/registrations", &declare("greeter", "g-1"))
+        .await;
+    assert_eq!(registered.expect(200)["stage"], "Serving");
+    let shown = client.get("/v1/agent").await.expect(200);
+    assert_eq!(shown["lifecycle_state"], "running");
+    assert_eq!(shown["registry"], "memory://");
+    assert_eq!(shown["registrations"]["Serving"], 1);
+    assert_eq!(shown["pid"], agent.pid());
+    let metrics = client.get("/metrics").await;
+    let metrics = String::from_utf8(metrics.body.to_vec()).unwrap();
+    for line in [
+        "sd_agent_registrations{stage=\"Serving\"} 1",
+        "sd_agent_requests_total{route=\"/v1/registrations\",status=\"200\"} 1",
+        "sd_registration_events_total{service=\"greeter\",event=\"registered\"} 1",
+    ] {
+        assert!(metrics.lines().any(|one| one == line), "{line}: {metrics}");
+    }
+    let line = agent.logged("path=/v1/registrations").await;
+    assert!(
+        line.contains("access") && line.contains("status=200") && line.contains("caller=anonymous"),
+        "{line}"
+    );
+    let (status, log) = agent.stop().await;
+    assert_eq!(status.code(), Some(0), "{log:#?}");
+}
+
+#[tokio::test]
+async fn a_configuration_is_checked_and_shown_without_its_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("agent.yaml");
+    fs::write(
+        &file,
+        "registry: etcd://root:sesame@127.0.0.1:1/services\nzone: a\nlimits:\n  streams: 7\n",
+    )
+    .unwrap();
+    let mut check = command(&["--check", "--config", file.to_str().unwrap(), "--zone=b"]);
+    check.env("SD_AGENT_LIMITS_STREAMS", "8");
+    let checked = output(check).await;
+    let text = String::from_utf8(checked.stdout).unwrap();
+    assert!(checked.status.success(), "{:?}", checked.stderr);
+    for line in [
+        "registry = etcd://root:***@127.0.0.1:1/services (file)",
+        "zone = b (command line)",
+        "limits.streams = 8 (environment)",
+        "limits.body = 1048576 (default)",
+    ] {
+        assert!(text.lines().any(|one| one == line), "{line}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_ends_with_2_and_one_line_that_says_what_to_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::write(path("unknown.toml"), "registri = \"memory://\"").unwrap();
+    fs::write(
+        path("open.toml"),
+        "[[token]]\nname = \"a\"\ntoken = \"sesame-sesame-sesame\"",
+    )
+    .unwrap();
+    for (arguments, part) in [
+        (
+            vec!["--config".to_owned(), path("unknown.toml")],
+            "did you mean registry?",
+        ),
+        (
+            vec!["--config".to_owned(), path("missing.toml")],
+            "cannot be read",
+        ),
+        (vec!["--registry=etdc://root:sesame@h:1".to_owned()], "etcd"),
+        (
+            vec!["--registry=etcd://root:sesame@h:1/?tttl=3s".to_owned()],
+            "ttl",
+        ),
+        (vec!["--listn=x".to_owned()], "--listen"),
+        (vec!["--ttl=5".to_owned()], "500ms, 10s"),
+        (vec!["--listen=0.0.0.0:1".to_owned()], "set tokens"),
+        (vec![format!("--tokens={}", path("open.toml"))], "0600"),
+        (
+            vec![
+                "--listen=tls:127.0.0.1:0".to_owned(),
+                "--tls-cert=/none".to_owned(),
+                "--tls-key=/none".to_owned(),
+            ],
+            "cannot read /none",
+        ),
+    ] {
+        for check in [true, false] {
+            let mut arguments = arguments.clone();
+            if check {
+                arguments.push("--check".to_owned());
+            }
+            let ended = output(command(&arguments)).await;
+            let told = String::from_utf8(ended.stderr).unwrap();
+            assert_eq!(ended.status.code(), Some(2), "{arguments:?}: {told}");
+            let last = told.lines().last().unwrap();
+            assert!(
+                last.starts_with("sd-agent: ") && last.contains(part),
+                "{arguments:?}: {told}"
+            );
+            assert!(!told.contains("sesame"), "{told}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reload_takes_what_it_can_and_a_bad_file_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, tokens) = (
+        folder.path().join("agent.toml"),
+        folder.path().join("tokens.toml"),
+    );
+    let token = |token: &str| {
+        private_file(
+            &tokens,
+            &format!("[[token]]\nname = \"a\"\ntoken = \"{token}\"\n"),
+        )
+    };
+    let config = |more: &str| {
+        fs::write(
+            &file,
+            format!("tokens = {:?}\n{more}", tokens.to_str().unwrap()),
+        )
+        .unwrap()
+    };
+    token("first-first-first-first");
+    config("zone = \"a\"");
+    let agent = AgentProcess::start(&["--config", file.to_str().unwrap()]).await;
+    let post = async |token: &str| {
+        let client = agent
+            .client()
+            .with("authorization", format!("Bearer {token}"));
+        client
+            .post("/v1/registrations", &declare("greeter", "g-1"))
+            .await
+            .status
+            .as_u16()
+    };
+    assert_eq!(post("first-first-first-first").await, 200);
+    assert_eq!(post("second-second-second").await, 401);
+
+    token("second-second-second");
+    config("zone = \"b\"\nlog.level = \"debug\"\nlog.access = false");
+    agent.signal(Signal::HUP);
+    let line = agent.logged("take effect at the next start").await;
+    assert!(line.contains("zone") && !line.contains("log."), "{line}");
+    let line = agent.logged("reloaded, with").await;
+    assert!(
+        line.contains("log.level") && line.contains("log.access"),
+        "{line}"
+    );
+    assert_eq!(post("second-second-second").await, 200);
+    assert_eq!(post("first-first-first-first").await, 401);
+
+    config("zonne = \"b\"");
+    agent.signal(Signal::HUP);
+    let line = agent.logged("was not reloaded").await;
+    assert!(line.contains("did you mean zone?"), "{line}");
+    private_file(&tokens, "[[token]]\nname = \"a\"\ntoken = \"short\"\n");
+    config("");
+    agent.signal(Signal::HUP);
+    agent.logged("at least 16").await;
+    assert_eq!(post("second-second-second").await, 200);
+    let (status, log) = agent.stop().await;
+    assert_eq!(status.code(), Some(0), "{log:#?}");
+    assert!(
+        log.iter().all(|line| !line.contains("second-second")),
+        "{log:#?}"
+    );
+}
+
+#[tokio::test]
+async fn systemd_is_told_when_it_is_ready_alive_reloading_and_stopping() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify.sock");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    let mut with_systemd = command(&["--listen", "127.0.0.1:0"]);
+    with_systemd
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "300000")
+        .env("STATE_DIRECTORY", folder.path());
+    let agent = AgentProcess::spawn(with_systemd);
+    let (send, mut told) = tokio::sync::mpsc::channel(1024);
+    std::thread::spawn(move || {
+        let mut message = [0; 4096];
+        while let Ok(read) = socket.recv(&mut message) {
+            if send
+                .blocking_send(String::from_utf8_lossy(&message[..read]).into_owned())
+                .is_err()
+            {
+                return;
+            }
+        }
+    });
+    let mut wait_for = async |part: &str| {
+        let found = timeout(LONG, async {
+            loop {
+                let message = told.recv().await.unwrap();
+                if message.lines().any(|line| line.starts_with(part)) {
+                    return message;
+                }
+            }
+        });
+        found.await.unwrap_or_else(|_| panic!("{part} is not told"))
+    };
+    wait_for("READY=1").await;
+    // What it logged before may be read later.
+    agent.logged("listening").await;
+    // It listens by then, and has its file in the folder of systemd.
+    agent.client().get("/healthz").await.expect(200);
+    assert!(folder.path().join("registrations.json.lock").exists());
+    for _ in 0..3 {
+        wait_for("WATCHDOG=1").await;
+    }
+    agent.signal(Signal::HUP);
+    assert!(wait_for("RELOADING=1").await.contains("MONOTONIC_USEC="));
+    wait_for("READY=1").await;
+    agent
+        .client()
+        .post("/v1/registrations", &declare("greeter", "g-1"))
+        .await
+        .expect(200);
+    wait_for("STATUS=1 registrations").await;
+    agent.signal(Signal::TERM);
+    wait_for("STOPPING=1").await;
+    let (status, log) = agent.end().await;
+    assert_eq!(status.code(), Some(0), "{log:#?}");
+}
+
+#[tokio::test]
+async fn with_a_damaged_state_it_starts_and_the_file_is_moved_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(state(&folder), "{\"version\": 1, \"registrat").unwrap();
+    let agent = AgentProcess::start(&["--state", &state(&folder)]).await;
+    agent.logged("damaged").await;
+    agent
+        .client()
+        .post("/v1/registrations", &declare("greeter", "g-1"))
+        .await
+        .expect(200);
+    let kept = fs::read_to_string(state(&folder)).unwrap();
+    assert!(kept.contains("g-1"), "{kept}");
+    // Another agent cannot have the same file, and takes nothing of it.
+    let second = output(command(&[
+        "--listen=127.0.0.1:0",
+        "--state",
+        &state(&folder),
+    ]))
+    .await;
+    let told = String::from_utf8(second.stderr).unwrap();
+    assert!(
+        !second.status.success() && told.contains("another agent uses"),
+        "{told}"
+    );
+    let (status, log) = agent.stop().await;
+    assert_eq!(status.code(), Some(0), "{log:#?}");
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_told_and_nothing_of_the_state_is_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("--listen={}", taken.local_addr().unwrap());
+    let ended = output(command(&[&listen, &format!("--state={}", state(&folder))])).await;
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(2), "{told}");
+    assert!(told.contains("cannot listen at 127.0.0.1:"), "{told}");
+    assert!(!Path::new(&state(&folder)).exists());
+}
+
+/// What is delivered is one file.
+#[tokio::test]
+async fn only_libraries_of_the_system_are_linked() {
+    let mut ldd = tokio::process::Command::new("ldd");
+    let listed = ldd.arg(env!("CARGO_BIN_EXE_sd-agent")).output();
+    let listed = timeout(LONG, listed).await.unwrap().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let known = [
+        "linux-vdso",
+        "libc.",
+        "libm.",
+        "libgcc_s.",
+        "libdl.",
+        "libpthread.",
+        "librt.",
+        "ld-linux",
+    ];
+    for line in listed.lines() {
+        let file = line.trim().rsplit('/').next().unwrap();
+        let name = line.trim().split(' ').next().unwrap();
+        let is_known = known
+            .iter()
+            .any(|known| name.starts_with(known) || file.starts_with(known));
+        assert!(is_known || line.contains("statically linked"), "{line}");
+    }
+}

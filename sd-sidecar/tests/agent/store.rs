@@ -1,0 +1,308 @@
+//! What an agent keeps on disk, and what the next one makes of it.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use sd_core::memory::Memory;
+use sd_core::{ErrorKind, Instance, Subscription};
+use sd_sidecar::daemon::registrations::{
+    Caller, How, Refused, Registrations, Selector, Settings, Stage,
+};
+use sd_testing::{LONG, is_live_with, until};
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::runtime::Builder;
+use tokio::time::sleep;
+
+use crate::registrations::{declared, me, until_entry};
+
+const GRACE: Duration = Duration::from_secs(20);
+
+fn greeter() -> sd_sidecar::wire::Declaration {
+    declared(json!({
+        "service": "greeter", "address": "10.0.0.7:50051", "weight": 3, "ttl": "2s",
+        "checks": [{"name": "beat", "kind": "ttl", "ttl": "1h"}],
+    }))
+}
+
+fn greeters() -> Selector {
+    Selector::Port {
+        service: "greeter".to_owned(),
+        port: 50051,
+    }
+}
+
+async fn opened(memory: &Memory, state: &Path) -> Registrations {
+    Registrations::open(memory.connect(), Settings::default(), state)
+        .await
+        .unwrap()
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// Runs an agent as in a process that is killed after `work`: nothing is withdrawn, nothing is written any more.
+async fn killed_after<F>(work: impl FnOnce() -> F + Send + 'static)
+where
+    F: Future<Output = ()>,
+{
+    let process = tokio::task::spawn_blocking(move || {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(work());
+        runtime.shutdown_background();
+    });
+    process.await.unwrap();
+}
+
+/// Follows a service, and tells which sets readers were told in the end.
+struct Reader(
+    tokio::task::JoinHandle<Vec<Vec<Instance>>>,
+    tokio::sync::oneshot::Sender<()>,
+);
+
+impl Reader {
+    async fn of(mut readers: Subscription) -> Self {
+        until(&mut readers, "there", is_live_with(1)).await;
+        let (end, mut ended) = tokio::sync::oneshot::channel();
+        let following = tokio::spawn(async move {
+            let mut sets = Vec::new();
+            loop {
+                let state = readers.state_and_mark_seen();
+                let set = state.snapshot().instances().iter();
+                sets.push(set.map(|one| one.as_ref().clone()).collect());
+                tokio::select! {
+                    changed = readers.changed() => drop(changed.unwrap()),
+                    _ = &mut ended => return sets,
+                }
+            }
+        });
+        Self(following, end)
+    }
+
+    async fn told(self) -> Vec<Vec<Instance>> {
+        self.1.send(()).unwrap();
+        self.0.await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_was_killed_is_continued_and_readers_see_nothing_of_it() {
+    let (memory, folder) = (Memory::new(), folder());
+    let state = folder.path().to_owned();
+    let (its_memory, its_state) = (memory.clone(), state.clone());
+    killed_after(async move || {
+        let registrations = opened(&its_memory, &its_state).await;
+        let entry = registrations.register(&me(), greeter()).await.unwrap();
+        assert_eq!(entry.stage, Stage::Registered);
+        registrations
+            .beat(
+                &me(),
+                &greeters(),
+                "beat",
+                sd_sidecar::wire::CheckState::Passing,
+                "",
+            )
+            .unwrap();
+        until_entry(&registrations, "serving", |entry| {
+            entry.stage == Stage::Serving
+        })
+        .await;
+        // That it passes is on disk as well when another change is.
+        let other = declared(json!({"service": "other", "address": "10.0.0.7:1"}));
+        registrations.register(&me(), other).await.unwrap();
+    })
+    .await;
+    let readers = memory.connect();
+    let reader = Reader::of(readers.subscribe("greeter").unwrap()).await;
+    let registrations = opened(&memory, &state).await;
+    let entry = until_entry(&registrations, "there", |entry| {
+        entry.record.service.as_str() == "greeter" && entry.stage == Stage::Serving
+    })
+    .await;
+    assert_eq!((&entry.owner, &entry.declaration), (&me(), &greeter()));
+    // It is renewed by now, or gone.
+    sleep(3 * Duration::from_secs(2)).await;
+    let told = reader.told().await;
+    for set in &told {
+        assert_eq!(set, &told[0]);
+    }
+    assert_eq!(told[0], [entry.instance.as_ref().clone()]);
+    assert!(told[0][0].is_ready());
+    // A client that replays has what it had.
+    let again = registrations.register(&me(), greeter()).await.unwrap();
+    assert_eq!(again.record, entry.record);
+    let someone = Caller("another".into());
+    let other = registrations.deregister(&someone, &greeters()).await;
+    assert!(matches!(other, Err(Refused::NotYours(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_hands_over_is_continued_and_readers_see_nothing_of_it() {
+    let (memory, folder) = (Memory::new(), folder());
+    let state = folder.path().join("state.json");
+    let before = opened(&memory, &state).await;
+    let mut wanted = greeter();
+    wanted.checks.clear();
+    let first = before.register(&me(), wanted).await.unwrap();
+    let reader = Reader::of(memory.connect().subscribe("greeter").unwrap()).await;
+    let left = before.close(How::Keep, GRACE).await;
+    assert!(left.is_empty(), "{left:?}");
+    let next = opened(&memory, &state).await;
+    let entry = until_entry(&next, "serving", |entry| entry.stage == Stage::Serving).await;
+    assert_eq!(entry.record, first.record);
+    sleep(Duration::from_secs(60)).await;
+    let told = reader.told().await;
+    assert!(told.iter().all(|set| set == &told[0]), "{told:?}");
+    // One that ends for good leaves nothing to the next one.
+    next.close(How::Deregister, GRACE).await;
+    let last = opened(&memory, &state).await;
+    assert_eq!(last.entries(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_goes_on_with_its_deadline() {
+    let (memory, folder) = (Memory::new(), folder());
+    let before = opened(&memory, folder.path()).await;
+    before.register(&me(), greeter()).await.unwrap();
+    let drained = before.drain(&me(), &greeters(), GRACE).await.unwrap();
+    let deadline = drained[0].drain_deadline.unwrap();
+    before.close(How::Keep, GRACE).await;
+    let next = opened(&memory, folder.path()).await;
+    let entry = &next.entries()[0];
+    assert_eq!(
+        (entry.stage, &entry.record),
+        (Stage::Draining, &drained[0].record)
+    );
+    let apart = entry.drain_deadline.unwrap().duration_since(deadline);
+    assert!(apart.unwrap_or_default() <= Duration::from_millis(1));
+    sleep(GRACE - Duration::from_secs(1)).await;
+    // The clock of the machine does not go on while this test's does: the whole drain is left at most.
+    assert_eq!(next.entries()[0].stage, Stage::Draining);
+    until_entry(&next, "gone", |entry| entry.stage == Stage::Deregistered).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_has_changed_meanwhile_is_registered_before_the_old_one_goes() {
+    let (memory, folder) = (Memory::new(), folder());
+    let settings = |host: &str| {
+        let mut settings = Settings::default();
+        settings.advertised_host = Some(host.to_owned());
+        settings
+    };
+    let open = async |host| {
+        Registrations::open(memory.connect(), settings(host), folder.path())
+            .await
+            .unwrap()
+    };
+    let before = open("10.0.0.7").await;
+    let by_port = declared(json!({"service": "greeter", "port": 50051}));
+    let first = before.register(&me(), by_port).await.unwrap();
+    before.close(How::Keep, GRACE).await;
+    let mut readers = memory.connect().subscribe("greeter").unwrap();
+    until(&mut readers, "left", is_live_with(1)).await;
+    let next = open("10.0.0.8").await;
+    let entry = until_entry(&next, "serving", |entry| entry.stage == Stage::Serving).await;
+    assert_ne!(entry.record, first.record);
+    let state = until(&mut readers, "moved", |state| {
+        assert!(!state.snapshot().is_empty());
+        let mut all = state.snapshot().instances().iter();
+        all.all(|one| one.endpoint().to_string() == "10.0.0.8:50051")
+    })
+    .await;
+    assert_eq!(state.snapshot().len(), 1);
+    assert_eq!(next.entries().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_state_is_moved_aside_and_the_agent_starts_without_it() {
+    let (memory, folder) = (Memory::new(), folder());
+    let state = folder.path().join("state.json");
+    for damaged in [
+        "",
+        "{",
+        r#"{"version": 2, "registrations": []}"#,
+        r#"{"version": 1, "registrations": [{"owner": "a"}]}"#,
+        "\0\u{1b}[2J",
+    ] {
+        fs::write(&state, damaged).unwrap();
+        let registrations = opened(&memory, &state).await;
+        assert_eq!(registrations.entries(), []);
+        let aside = folder.path().join("state.json.damaged");
+        assert_eq!(fs::read_to_string(&aside).unwrap(), damaged);
+        assert!(!state.exists());
+        registrations.register(&me(), greeter()).await.unwrap();
+        registrations.close(How::Keep, GRACE).await;
+        let next = opened(&memory, &state).await;
+        assert_eq!(next.entries().len(), 1);
+        next.close(How::Deregister, GRACE).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_cannot_be_written_is_told_and_written_later_and_registrations_go_on() {
+    let (memory, folder) = (Memory::new(), folder());
+    let state = folder.path().join("state.json");
+    let registrations = opened(&memory, &state).await;
+    let mut trouble = registrations.state_trouble();
+    // A folder with something in it is in the way of the new file.
+    let in_the_way = folder.path().join("state.json.new");
+    fs::create_dir_all(in_the_way.join("x")).unwrap();
+    let entry = registrations.register(&me(), greeter()).await.unwrap();
+    assert_eq!(entry.stage, Stage::Registered);
+    let why = tokio::time::timeout(LONG, trouble.wait_for(Option::is_some))
+        .await
+        .unwrap()
+        .unwrap()
+        .clone();
+    assert!(why.unwrap().contains("state.json"));
+    fs::remove_dir_all(&in_the_way).unwrap();
+    let healed = tokio::time::timeout(2 * LONG, trouble.wait_for(Option::is_none)).await;
+    healed.unwrap().unwrap();
+    assert!(fs::read_to_string(&state).unwrap().contains("greeter"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_has_one_agent_and_only_its_user_can_read_it() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    let (memory, folder) = (Memory::new(), folder());
+    let state = folder.path().join("state.json");
+    // What another user may have put there is not followed.
+    let elsewhere = folder.path().join("elsewhere");
+    fs::write(&elsewhere, "mine").unwrap();
+    symlink(&elsewhere, folder.path().join("state.json.new")).unwrap();
+    let registrations = opened(&memory, &state).await;
+    registrations.register(&me(), greeter()).await.unwrap();
+    assert_eq!(
+        fs::metadata(&state).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "mine");
+    let second = Registrations::open(memory.connect(), Settings::default(), &state);
+    let error = second.await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.report().to_string().contains("another agent"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_changes_at_once_the_last_state_is_on_disk() {
+    let (memory, folder) = (Memory::new(), folder());
+    let registrations = opened(&memory, folder.path()).await;
+    let asking = (1..=500u16).map(|at| {
+        let registrations = registrations.clone();
+        let body = json!({"service": "greeter", "address": format!("10.0.0.7:{at}")});
+        tokio::spawn(async move { registrations.register(&me(), declared(body)).await.unwrap() })
+    });
+    let asking: Vec<_> = asking.collect();
+    for asked in asking {
+        asked.await.unwrap();
+    }
+    // Each was on disk when its caller was answered.
+    let written = fs::read(folder.path().join("registrations.json")).unwrap();
+    let written: serde_json::Value = serde_json::from_slice(&written).unwrap();
+    assert_eq!(written["registrations"].as_array().unwrap().len(), 500);
+    let age = SystemTime::now().duration_since(registrations.entries()[0].registered_at);
+    assert!(age.unwrap_or_default() < LONG);
+}
