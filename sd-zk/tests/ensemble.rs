@@ -477,7 +477,7 @@ impl<'a> Lagging<'a> {
 
     /// Freezes the member, and has it miss so much that it takes a while to go through.
     async fn freeze(&self) {
-        const HALF_A_MEGABYTE: [u8; 500_000] = [0; 500_000];
+        static HALF_A_MEGABYTE: [u8; 500_000] = [0; 500_000];
         self.member.freeze().unwrap();
         let writes = (0..4).map(|_| self.other.set_data(&self.filler, &HALF_A_MEGABYTE, None));
         for written in join_all(writes).await {

@@ -44,15 +44,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // How long others have to notice that it leaves.
     let grace = Duration::from_millis(300);
-    let agent = match std::env::args().nth(1) {
-        Some(url) => Agent::new(node, AgentConfig::new(&url).with_grace_period(grace))?,
-        None => {
-            let registry = Memory::new().connect();
-            let client = DirectClient::new(registry.clone(), "127.0.0.1");
-            let source = DirectSource::new(registry);
-            let config = AgentConfig::default().with_grace_period(grace);
-            Agent::with_parts(node, config, Arc::new(client), Arc::new(source))?
-        }
+    let agent = if let Some(url) = std::env::args().nth(1) {
+        Agent::new(node, AgentConfig::new(&url).with_grace_period(grace))?
+    } else {
+        let registry = Memory::new().connect();
+        let client = DirectClient::new(registry.clone(), "127.0.0.1");
+        let source = DirectSource::new(registry);
+        let config = AgentConfig::default().with_grace_period(grace);
+        Agent::with_parts(node, config, Arc::new(client), Arc::new(source))?
     };
 
     let serve = RunConfig::new().with_serve(async |stop: tokio_util::sync::CancellationToken| {

@@ -1,4 +1,8 @@
 //! A run from its begin to its end, in a time that passes by itself.
+#![expect(
+    clippy::clone_on_ref_ptr,
+    reason = "only a method's result becomes an `Arc` of the trait"
+)]
 
 use futures_util::FutureExt;
 use tokio::sync::mpsc::Sender;

@@ -53,6 +53,7 @@ fn routes_may_be_passed_on_to_a_path_or_without_a_prefix() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn every_rule_is_kept() {
     let route = |route: Value| ("routes", json!([route]));
     for ((field, value), reason) in [

@@ -1,4 +1,8 @@
 //! What the events of a source lead to, in a time that passes by itself.
+#![expect(
+    clippy::clone_on_ref_ptr,
+    reason = "only a method's result becomes an `Arc` of the trait"
+)]
 
 use std::sync::Mutex;
 use std::time::SystemTime;

@@ -89,23 +89,14 @@ struct Shown<'a> {
     registrations: BTreeMap<&'static str, usize>,
 }
 
-const STAGES: [(Stage, &str); 5] = [
-    (Stage::Init, "Init"),
-    (Stage::Registered, "Registered"),
-    (Stage::Serving, "Serving"),
-    (Stage::Draining, "Draining"),
-    (Stage::Deregistered, "Deregistered"),
-];
-
+/// How many registrations are at each stage, also at those where there is none.
 fn by_stage(registrations: &Registrations) -> BTreeMap<&'static str, usize> {
-    let mut counts: BTreeMap<_, _> = STAGES.iter().map(|(_, name)| (*name, 0)).collect();
-    for entry in registrations.entries() {
-        let name = STAGES.iter().find(|(stage, _)| *stage == entry.stage);
-        if let Some(count) = name.and_then(|(_, name)| counts.get_mut(name)) {
-            *count += 1;
-        }
-    }
-    counts
+    let stages = registrations.stages();
+    let counted = Stage::ALL.map(|stage| {
+        let count = stages.get(&stage).copied().unwrap_or_default();
+        (stage.as_str(), count)
+    });
+    counted.into()
 }
 
 async fn show(State(control): State<Control>) -> Response {

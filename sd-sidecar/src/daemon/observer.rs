@@ -86,11 +86,11 @@ async fn is_answering(registry: &Registry, before: bool) -> bool {
 }
 
 fn count(registrations: &Registrations) -> usize {
-    let entries = registrations.entries();
-    let held = entries
+    let stages = registrations.stages();
+    let held = stages
         .iter()
-        .filter(|entry| entry.stage != Stage::Deregistered);
-    held.count()
+        .filter(|(stage, _)| **stage != Stage::Deregistered);
+    held.map(|(_, count)| count).sum()
 }
 
 /// Tells how the agent is, unless it stops by now.

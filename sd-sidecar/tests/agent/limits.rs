@@ -101,7 +101,7 @@ async fn what_is_too_long_or_no_http_is_refused() {
         // It may answer and end before all is sent.
         let _ = stream.write_all(request.as_bytes()).await;
         let told = rest(&mut stream).await;
-        assert!(told.starts_with(answer), "{:.80}: {told}", request);
+        assert!(told.starts_with(answer), "{request:.80}: {told}");
     }
     agent.client().get("/healthz").await.expect(200);
 }

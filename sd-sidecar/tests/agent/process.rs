@@ -142,14 +142,14 @@ async fn a_reload_takes_what_it_can_and_a_bad_file_changes_nothing() {
         private_file(
             &tokens,
             &format!("[[token]]\nname = \"a\"\ntoken = \"{token}\"\n"),
-        )
+        );
     };
     let config = |more: &str| {
         fs::write(
             &file,
             format!("tokens = {:?}\n{more}", tokens.to_str().unwrap()),
         )
-        .unwrap()
+        .unwrap();
     };
     token("first-first-first-first");
     config("zone = \"a\"");

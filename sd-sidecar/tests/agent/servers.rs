@@ -48,8 +48,9 @@ async fn through_an_outage_and_a_handover<P: ServerProgram>(
     assert_eq!(entry.stage, Stage::Init);
     assert!(entry.error.is_some());
     server.restart().await.unwrap();
-    let serves = |entry: &sd_sidecar::daemon::registrations::Entry| entry.stage == Stage::Serving;
-    until_entry(&first, "serving", serves).await;
+    let is_serving =
+        |entry: &sd_sidecar::daemon::registrations::Entry| entry.stage == Stage::Serving;
+    until_entry(&first, "serving", is_serving).await;
     let reading = connect(&url);
     let mut readers = reading.subscribe("greeter").unwrap();
     let seen = until(&mut readers, "registered", is_live_with(1)).await;
@@ -62,13 +63,13 @@ async fn through_an_outage_and_a_handover<P: ServerProgram>(
     let mut readers_after = after.subscribe("greeter").unwrap();
     let seen = until(&mut readers_after, "back", is_live_with(1)).await;
     assert_eq!(seen.snapshot().instances()[0].record_id(), entry.record);
-    until_entry(&first, "serving", serves).await;
+    until_entry(&first, "serving", is_serving).await;
 
     // The next agent goes on, and a reader is told nothing.
     let left = first.close(How::Keep, LIMIT).await;
     assert!(left.is_empty(), "{left:?}");
     let second = open().await;
-    let continued = until_entry(&second, "serving", serves).await;
+    let continued = until_entry(&second, "serving", is_serving).await;
     assert_eq!(continued.record, entry.record);
     // Longer than the record lives without the next agent.
     let mut told: Vec<Vec<Instance>> = Vec::new();

@@ -235,7 +235,7 @@ async fn an_agent_that_is_not_there_is_named() {
 #[tokio::test]
 async fn a_unix_socket_and_a_token_are_used_and_the_token_is_shown_nowhere() {
     let folder = tempfile::tempdir().unwrap();
-    let mut agent = FakeAgent::start_at(folder.path().join("agent.sock"));
+    let mut agent = FakeAgent::start_at(&folder.path().join("agent.sock"));
     let http = HttpClient::new(&agent.url, SOON)
         .unwrap()
         .with_token("hunter2")

@@ -1,7 +1,7 @@
 //! An agent over TCP or a Unix socket that answers what a test says.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -107,8 +107,8 @@ impl FakeAgent {
         }))
     }
 
-    pub(crate) fn start_at(path: PathBuf) -> Self {
-        let listener = UnixListener::bind(&path).unwrap();
+    pub(crate) fn start_at(path: &Path) -> Self {
+        let listener = UnixListener::bind(path).unwrap();
         let (serve, start) = Self::parts(format!("unix:{}", path.display()));
         start(tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -118,13 +118,13 @@ impl FakeAgent {
     }
 
     fn parts(url: String) -> (Serve, impl FnOnce(JoinHandle<()>) -> Self) {
-        let (told, requests) = mpsc::channel(1024);
-        let (watched, watches) = mpsc::channel(64);
+        let (asked, requests) = mpsc::channel(1024);
+        let (opened, watches) = mpsc::channel(64);
         let answers = Answers::default();
         let serve = Serve {
-            answers: answers.clone(),
-            requests: told,
-            watches: watched,
+            answers: Arc::clone(&answers),
+            requests: asked,
+            watches: opened,
         };
         (serve, move |task| Self {
             url,

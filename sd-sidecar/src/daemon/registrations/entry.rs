@@ -106,6 +106,14 @@ pub enum Stage {
 }
 
 impl Stage {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Init,
+        Self::Registered,
+        Self::Serving,
+        Self::Draining,
+        Self::Deregistered,
+    ];
+
     /// The stage's name, as the reference system writes it.
     pub fn as_str(self) -> &'static str {
         match self {

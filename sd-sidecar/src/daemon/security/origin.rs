@@ -187,7 +187,7 @@ mod tests {
         let rules = rules("127.0.0.1:15010");
         let ask = |origin: &str, host: &str| {
             let headers = headers(&[(ORIGIN, origin), (HOST, host)]);
-            rules.allowed_origin(&headers).map(|origin| origin.cloned())
+            rules.allowed_origin(&headers).map(Option::<&_>::cloned)
         };
         for origin in ["https://admin.example", "http://localhost:15010"] {
             assert_eq!(ask(origin, "localhost:15010").unwrap().unwrap(), origin);

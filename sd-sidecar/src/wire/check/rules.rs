@@ -163,7 +163,7 @@ fn within(field: &str, value: Duration, least: Duration, most: Duration) -> Resu
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(
     not(feature = "checks"),
-    expect(dead_code, reason = "only parsed where nothing is checked")
+    allow(dead_code, reason = "only parsed where nothing is checked")
 )]
 pub(crate) struct HttpTarget {
     /// `None` for the instance's address.

@@ -107,7 +107,7 @@ fn the_reference_systems_words_say_which_field_is_missing() {
         "kernel/language",
         "kernel/version",
     ];
-    check_required(flat(), &strings);
+    check_required(&flat(), &strings);
     let strings = [
         "app/id",
         "app/instance_id",
@@ -121,7 +121,7 @@ fn the_reference_systems_words_say_which_field_is_missing() {
         "protocol",
         "dns",
     ];
-    check_required(nested(), &strings);
+    check_required(&nested(), &strings);
     // Of several, always the same.
     assert_eq!(parse(&json!({})).unwrap_err(), "app_id is required");
     assert_eq!(
@@ -130,7 +130,7 @@ fn the_reference_systems_words_say_which_field_is_missing() {
     );
 }
 
-fn check_required(body: Value, fields: &[&str]) {
+fn check_required(body: &Value, fields: &[&str]) {
     for field in fields {
         for value in [None, Some(json!(" \t"))] {
             let error = parse(&with(body.clone(), &format!("/{field}"), value)).unwrap_err();
