@@ -19,11 +19,6 @@ impl<T: Clone> LastRead<T> {
         self.0.borrow().value.clone()
     }
 
-    /// Whether what was known in this generation still holds.
-    pub(crate) fn still_holds(&self, generation: u64) -> bool {
-        self.0.borrow().generation == generation
-    }
-
     /// What was last read, and its generation. Reads it if it may have changed.
     ///
     /// # Errors
@@ -60,6 +55,18 @@ impl<T: Clone> LastRead<T> {
     /// Takes it that this is so now. What a read says that began before is not kept.
     pub(crate) fn set(&self, value: T) {
         self.note(Some(value));
+    }
+
+    /// As [`set`](Self::set), unless something else became known after this generation.
+    pub(crate) fn set_after(&self, generation: u64, value: T) {
+        self.0.send_if_modified(|known| {
+            let is_newer = known.generation == generation;
+            if is_newer {
+                known.value = Some(value);
+                known.generation += 1;
+            }
+            is_newer
+        });
     }
 
     fn note(&self, value: Option<T>) {
@@ -100,6 +107,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_became_known_since_is_not_replaced() {
+        let last = LastRead::default();
+        let (_, first) = get(&last, 1).await;
+        last.set_after(first, 2);
+        assert_eq!(last.value(), Some(2));
+        last.set_after(first, 3);
+        assert_eq!(last.value(), Some(2));
+    }
+
+    #[tokio::test]
     async fn what_was_read_is_kept_until_it_may_have_changed() {
         let last = LastRead::default();
         let (value, first) = get(&last, 1).await;
@@ -108,9 +125,9 @@ mod tests {
         assert!(waiting.as_mut().now_or_never().is_none());
         last.invalidate();
         waiting.await;
-        assert!(!last.still_holds(first) && last.value().is_none());
+        assert!(last.value().is_none());
         let (value, second) = get(&last, 3).await;
-        assert!(value == 3 && last.still_holds(second));
+        assert!(value == 3 && get(&last, 4).await.1 == second);
         last.set(4);
         last.invalidated(second).await;
         assert_eq!(last.value(), Some(4));
@@ -124,7 +141,8 @@ mod tests {
             Ok(1)
         };
         let (value, generation) = last.get_or_read(reading).await.unwrap();
-        assert!(value == 1 && !last.still_holds(generation));
+        assert_eq!(value, 1);
+        assert!(last.invalidated(generation).now_or_never().is_some());
         assert_eq!(last.value(), None);
     }
 }

@@ -182,8 +182,8 @@ impl<C: Queued> QueueEntry<C> {
             tokio::select! {
                 woken = candidate.woken(op, covering, ahead) => match woken? {
                     // Unless a confirmation has just found something else.
-                    Woken::First if known.still_holds(generation) => known.set(Place::First),
-                    Woken::First | Woken::Unsure => known.invalidate(),
+                    Woken::First => known.set_after(generation, Place::First),
+                    Woken::Unsure => known.invalidate(),
                 },
                 () = known.invalidated(generation) => {}
             }

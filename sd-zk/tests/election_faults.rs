@@ -188,6 +188,27 @@ async fn a_candidate_that_has_waited_for_the_server_can_be_believed_at_once() {
 
 #[tokio::test]
 #[ignore = "needs zk: cargo xtask test --backend zk"]
+async fn an_elector_that_is_dropped_while_the_line_is_cut_takes_no_other_candidate_along() {
+    let scene = Scene::new().await;
+    let (stays, goes) = (scene.far.elector(), scene.far.elector());
+    let entry = stays.join(&ticket_for("stays", LASTING)).await.unwrap();
+    leads(&*entry).await;
+    let other = goes.join(&ticket_for("goes", LASTING)).await.unwrap();
+    assert_eq!(scene.candidates().await.len(), 2);
+    scene.proxy.set(Fault::Cut);
+    let is_cut = async || entry.confirm().await.is_err();
+    eventually("cut", LONG, is_cut).await;
+    drop((goes, other));
+    scene.proxy.set(Fault::Pass);
+    let is_alone = async || scene.candidates().await.len() == 1;
+    eventually("alone", LONG, is_alone).await;
+    leads(&*entry).await;
+    let is_confirmed = async || entry.confirm().await.is_ok();
+    eventually("confirmed", LONG, is_confirmed).await;
+}
+
+#[tokio::test]
+#[ignore = "needs zk: cargo xtask test --backend zk"]
 async fn leaving_after_a_join_whose_answer_was_lost_leaves_nothing() {
     let scene = Scene::new().await;
     let (elector, ticket) = (scene.far.elector(), ticket_for("a", LASTING));

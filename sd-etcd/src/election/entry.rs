@@ -93,13 +93,16 @@ impl Entry for EtcdEntry {
     async fn confirm(&self) -> Result<Confirmation> {
         const OP: &str = "etcd: confirm entry";
         let (candidate, ahead) = (self.queue.candidate(), self.queue.ahead());
-        let (extended, checked) = tokio::join!(
-            candidate.client.keep_alive(OP, candidate.lease),
-            candidate.check(OP, ahead.as_ref()),
-        );
-        if let Ok(Check::Moved | Check::Gone(_)) = &checked {
-            self.queue.invalidate();
-        }
+        let check = async {
+            let checked = candidate.check(OP, ahead.as_ref()).await;
+            // At once: a keep-alive that hangs must not have it forgotten.
+            if let Ok(Check::Moved | Check::Gone(_)) = &checked {
+                self.queue.invalidate();
+            }
+            checked
+        };
+        let keep_alive = candidate.client.keep_alive(OP, candidate.lease);
+        let (extended, checked) = tokio::join!(keep_alive, check);
         // What is known for good says more than what could not be asked.
         if let Ok(Check::Gone(loss)) = checked {
             return Err(loss);

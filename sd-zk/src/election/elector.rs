@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use sd_backend::Participations;
 use sd_core::clock::Clock;
 use sd_core::port::{Entry, LeaderWatcher, Limits, Safety, StrictElector, Ticket};
+use sd_core::retry::Backoff;
 use sd_core::{ElectionName, Elector, Error, ErrorKind, Result};
+use tokio::time::{Instant, sleep};
 use tracing::debug;
 use zookeeper_client as zk;
 
@@ -207,13 +209,23 @@ impl Drop for ZkElector {
     }
 }
 
-/// Takes away what a participation has at the server, or ends its session.
+/// Takes away what a participation has at the server. Others lead in its session: only if that does not work for as long as the session
+/// would outlive its client, the session ends.
 async fn abandon(candidates: Arc<CandidateSession>, participation: Arc<Participation>) {
     const OP: &str = "zk: abandon election";
-    if let Err(error) = exit(OP, &candidates, &participation, false).await {
+    let session = &candidates.session;
+    let give_up = Instant::now() + session.timeout();
+    let mut pauses = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+    while let Err(error) = exit(OP, &candidates, &participation, false).await {
         debug!(error = %error.report(), "a candidate that is gone cannot be taken out of its election");
-        let session = &candidates.session;
-        session.end("one of its candidates is gone and could not be taken out of its election");
+        if session.has_ended() {
+            return;
+        }
+        if Instant::now() >= give_up {
+            session.end("one of its candidates is gone and could not be taken out of its election");
+            return;
+        }
+        sleep(pauses.next_delay()).await;
     }
 }
 
