@@ -21,7 +21,7 @@ use super::gate::{Gate, Settings};
 use super::lifecycle::Lifecycle;
 use super::listener::Bound;
 use super::metrics::Metrics;
-use super::registrations::{self, How, Leftover, Registrations, Selector, Stage};
+use super::registrations::{self, How, LAST_WRITE, Leftover, Registrations, Selector, Stage};
 use super::security::{BrowserRules, Tokens};
 use super::server::Server;
 use super::{observer, systemd, tls};
@@ -202,7 +202,7 @@ impl Daemon {
 
     /// How long [`stop`](Self::stop) takes at most.
     pub fn stops_within(&self) -> Duration {
-        CONNECTIONS_WITHIN + self.stop.drain + self.stop.within
+        CONNECTIONS_WITHIN + self.stop.drain + self.stop.within + LAST_WRITE
     }
 
     /// Stops: streams end, connections end, then everything is deregistered, or left if `keep` or else the configuration says so.
@@ -260,7 +260,8 @@ async fn drain(registrations: &Registrations, grace: Duration) {
 fn connect(config: &Config) -> sd_core::Result<Registry> {
     let mut registry = RegistryConfig::default();
     registry.registration.ttl = config.ttl;
-    registry.registration.withdraw_within = config.stop.within.max(Duration::from_secs(1));
+    registry.registration.withdraw_within =
+        (config.stop.within / 4 * 3).max(Duration::from_millis(500));
     sd_any::connect_with(config.registry.expose(), registry)
 }
 

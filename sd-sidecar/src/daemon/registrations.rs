@@ -14,24 +14,30 @@ mod shared;
 mod table;
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use sd_core::sync::lock;
 use sd_core::{Endpoint, RecordId, Registry};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
+use tracing::error;
 
-pub use self::closing::{How, Leftover};
+pub use self::closing::{How, LAST_WRITE, Leftover};
 use self::entry::Key;
 pub use self::entry::{Caller, Entry, Refused, Selector, Stage};
 pub use self::identity::Identity;
 use self::keeping::{Command, Keeping};
+use self::opening::replaces;
 use self::settings::LONGEST_DRAIN;
 pub use self::settings::Settings;
 use self::shared::Shared;
 use self::table::{Slot, Table, View};
-use crate::wire::{CheckSpec, CheckState, Declaration};
+use crate::wire::{CheckKind, CheckSpec, CheckState, Declaration};
 
 /// The registrations of one agent. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -91,7 +97,7 @@ impl Registrations {
         Settings::check(&declaration)?;
         // Another process may have its id by the time that the next agent looks.
         let checks = declaration.checks.into_iter();
-        declaration.checks = checks.map(CheckSpec::with_start_of_process).collect();
+        declaration.checks = checks.map(of_this_process).collect();
         let endpoint = settings.endpoint(&self.shared.registry, &declaration)?;
         let key = Key::of(&declaration, &endpoint);
         loop {
@@ -143,11 +149,22 @@ impl Registrations {
 
     fn enter(&self, table: &mut Table, keeping: Keeping) -> Arc<Slot> {
         let slot = Arc::clone(keeping.slot());
-        table.forget(&slot.view.borrow().entry.record);
+        {
+            let entry = &slot.view.borrow().entry;
+            table.forget(&entry.record);
+            table.unpark(|parked| replaces(&entry.declaration, &entry.instance, parked));
+        }
         table.insert(keeping.key().clone(), Arc::clone(&slot));
         self.shared.save();
         self.shared.changed();
-        self.shared.tasks.spawn(keeping.run());
+        let record = slot.view.borrow().entry.record.clone();
+        let running = AssertUnwindSafe(keeping.run()).catch_unwind();
+        self.shared.tasks.spawn(async move {
+            if running.await.is_err() {
+                let RecordId { service, id, .. } = record;
+                error!(?service, instance = ?id, "a bug has ended this registration: its process must register again");
+            }
+        });
         slot
     }
 
@@ -199,14 +216,45 @@ impl Registrations {
         which: &Selector,
         grace: Duration,
     ) -> Result<Vec<Entry>, Refused> {
+        self.drained(by, which, grace, false).await
+    }
+
+    /// As [`drain`](Self::drain), by an administrator who is not the owner: the owner's declaration again does not end it, unless it names
+    /// another run than before, or changes something.
+    ///
+    /// # Errors
+    /// As [`drain`](Self::drain).
+    ///
+    /// # Cancel safety
+    /// As [`drain`](Self::drain).
+    pub async fn drain_for(
+        &self,
+        owner: &Caller,
+        which: &Selector,
+        grace: Duration,
+    ) -> Result<Vec<Entry>, Refused> {
+        self.drained(owner, which, grace, true).await
+    }
+
+    async fn drained(
+        &self,
+        by: &Caller,
+        which: &Selector,
+        grace: Duration,
+        by_administrator: bool,
+    ) -> Result<Vec<Entry>, Refused> {
         if grace > LONGEST_DRAIN {
             return Err(Refused::Invalid(format!(
                 "a drain of {} is too long: at most 24h are allowed",
                 humantime::format_duration(grace)
             )));
         }
-        self.told(by, which, |reply| Command::Drain { grace, reply })
-            .await
+        let drain = |reply| Command::Drain {
+            grace,
+            by_administrator,
+            reply,
+        };
+        self.told(by, which, drain).await
     }
 
     /// A process says whether it wants calls, as the declaration's `ready` does. Nothing else changes. Returns once the registry has it so,
@@ -244,7 +292,11 @@ impl Registrations {
             }
         }
         if told.is_empty() {
-            return Err(which.not_found());
+            return Err(if lock(&self.shared.table).is_closed {
+                Refused::Stopping
+            } else {
+                which.not_found()
+            });
         }
         let settling = told
             .iter()
@@ -264,7 +316,18 @@ impl Registrations {
     /// # Cancel safety
     /// If the future is dropped, what was begun goes on.
     pub async fn deregister(&self, by: &Caller, which: &Selector) -> Result<Vec<Entry>, Refused> {
-        let slots = match self.owned(by, which) {
+        let owned = self.owned(by, which);
+        let parked = match &owned {
+            Ok(_) | Err(Refused::NotFound(_)) => self.deregister_parked(by, which),
+            Err(_) => Vec::new(),
+        };
+        let slots = match owned {
+            Err(Refused::NotFound(_)) if !parked.is_empty() => {
+                if let Some(store) = &self.shared.store {
+                    store.saved().await;
+                }
+                return Ok(parked);
+            }
             Err(Refused::NotFound(why)) => {
                 let gone = lock(&self.shared.table).gone(which);
                 let own: Vec<Entry> = gone
@@ -297,6 +360,10 @@ impl Registrations {
         let left = futures_util::future::join_all(leaving).await;
         if let Some(store) = &self.shared.store {
             store.saved().await;
+        }
+        // One that is kept for the next agent has taken no more commands.
+        if left.iter().any(|entry| entry.stage != Stage::Deregistered) {
+            return Err(Refused::Stopping);
         }
         Ok(left)
     }
@@ -344,7 +411,26 @@ impl Registrations {
 
     /// All entries, also those that are gone, by service and id.
     pub fn entries(&self) -> Vec<Entry> {
-        lock(&self.shared.table).entries()
+        let (gone, slots) = {
+            let mut table = lock(&self.shared.table);
+            (table.all_gone(), table.slots().cloned().collect::<Vec<_>>())
+        };
+        // Copies take long: without the lock.
+        let gone = gone.iter().map(|entry| entry.as_ref().clone());
+        let mut all: Vec<Entry> = gone.chain(slots.iter().map(|slot| slot.entry())).collect();
+        all.sort_by(|one, other| {
+            let (one, other) = (&one.record, &other.record);
+            (&one.service, &one.id).cmp(&(&other.service, &other.id))
+        });
+        all
+    }
+
+    /// One that is meant: one that is kept, or else the last one that is gone.
+    pub fn entry(&self, which: &Selector) -> Option<Entry> {
+        let mut table = lock(&self.shared.table);
+        let kept = table.selected(which).into_iter().next();
+        kept.map(|slot| slot.entry())
+            .or_else(|| table.gone(which).into_iter().next())
     }
 
     /// How many entries stand where, also those that are gone.
@@ -356,6 +442,20 @@ impl Registrations {
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
     }
+}
+
+/// A check that never means another process than the one that has the id now. If there is none, no process is meant.
+fn of_this_process(spec: CheckSpec) -> CheckSpec {
+    let mut spec = spec.with_start_of_process();
+    if let CheckKind::Pid { pid, started } = &mut spec.kind
+        && started.is_none()
+        && let Some(pid) = i32::try_from(*pid).ok().and_then(Pid::from_raw)
+        && test_kill_process(pid) == Err(Errno::SRCH)
+    {
+        // No process that can end began then.
+        *started = Some(0);
+    }
+    spec
 }
 
 /// A registration under a key.

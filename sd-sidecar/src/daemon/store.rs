@@ -1,7 +1,7 @@
 //! What an agent keeps on disk, so that the next one goes on with the same registrations and the same incarnations.
 //!
-//! The file is replaced as a whole, at most one write is under way, and what changed meanwhile goes with the next one. A file that cannot
-//! be read is moved aside. A file that cannot be written is written later: registrations go on, and [`Store::trouble`] tells why the
+//! The file is replaced as a whole, at most one write is under way, and what changed meanwhile goes with the next one. What cannot
+//! be read of a file is left out, and kept aside. A file that cannot be written is written later: registrations go on, and [`Store::trouble`] tells why the
 //! next agent would not know of them.
 
 mod file;
@@ -25,6 +25,8 @@ pub use self::stored::Stored;
 
 /// Between two attempts to write, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long a write may take before it is told as trouble.
+const WRITE_WITHIN: Duration = Duration::from_secs(3);
 /// How long a caller waits for a change to be on disk.
 const SAVE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -54,12 +56,12 @@ pub struct Opened {
 }
 
 impl Store {
-    /// Opens the state at `path`, a file or a folder. It need not exist yet. A file that cannot be understood is moved aside, with an error
-    /// in the log, and the agent begins without it.
+    /// Opens the state at `path`, a file or a folder. It need not exist yet. What can be read of a damaged file is
+    /// taken, and the file as it was is kept aside, with an error in the log.
     ///
     /// # Errors
     /// `Conflict` if another agent has it. `Unavailable` if it cannot be looked for, or is there and cannot be read or moved: to go on would
-    /// overwrite it.
+    /// overwrite it. `Unsupported` if a newer version has written it.
     ///
     /// # Cancel safety
     /// Cancel-safe.
@@ -78,6 +80,21 @@ impl Store {
         let registrations = match found {
             Found::Nothing => Vec::new(),
             Found::Registrations(registrations) => registrations,
+            Found::PartlyDamaged {
+                registrations,
+                left_out,
+                why,
+                kept_as,
+            } => {
+                error!(
+                    file = ?file.path(),
+                    ?kept_as,
+                    left_out,
+                    error = why,
+                    "the state is damaged: the agent goes on with the registrations that can be read, and keeps the file as it was"
+                );
+                registrations
+            }
             Found::Damaged { why, moved_to } => {
                 error!(
                     file = ?file.path(),
@@ -232,7 +249,7 @@ impl<F: Fn() -> Vec<Arc<Stored>>> Writer<F> {
         let writing = self
             .tasks
             .spawn_blocking(move || file.write(&registrations));
-        match writing.await {
+        match told_if_slow(writing, &self.trouble).await {
             Ok(Ok(())) => {
                 self.written.send_replace(number);
                 Ok(())
@@ -240,5 +257,47 @@ impl<F: Fn() -> Vec<Arc<Stored>>> Writer<F> {
             Ok(Err(error)) => Err(error),
             Err(error) => Err(error.to_string()),
         }
+    }
+}
+
+/// Waits for a write, and tells one that takes long as trouble meanwhile: a disk may answer never.
+async fn told_if_slow<T>(
+    writing: impl Future<Output = T>,
+    trouble: &watch::Sender<Option<Arc<str>>>,
+) -> T {
+    let mut writing = std::pin::pin!(writing);
+    if let Ok(done) = timeout(WRITE_WITHIN, &mut writing).await {
+        return done;
+    }
+    let is_news = trouble.send_if_modified(|trouble| {
+        let is_news = trouble.is_none();
+        trouble.get_or_insert_with(|| "the disk does not answer".into());
+        is_news
+    });
+    if is_news {
+        warn!("the disk does not answer: the state on it is an older one");
+    }
+    writing.await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_does_not_end_is_told_and_waited_for() {
+        let trouble = watch::Sender::new(None);
+        let mut told = trouble.subscribe();
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let writing = told_if_slow(ended, &trouble);
+        let telling = async {
+            let why = told.wait_for(Option::is_some).await.unwrap().clone();
+            assert_eq!(why.as_deref(), Some("the disk does not answer"));
+            end.send(7).unwrap();
+        };
+        let both = async { tokio::join!(writing, telling) };
+        let limit = 2 * WRITE_WITHIN;
+        assert_eq!(timeout(limit, both).await.unwrap().0, Ok(7));
+        told_if_slow(async {}, &watch::Sender::new(None)).await;
     }
 }

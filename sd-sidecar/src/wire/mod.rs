@@ -22,4 +22,6 @@ pub use declaration::{AppInstance, Declaration};
 pub use go_duration::{format_duration, parse_duration};
 pub use node::{App, HttpRoute, Kernel, Service, ServiceNode, ServiceOptions};
 pub use reply::LocalService;
+#[cfg(feature = "daemon")]
+pub(crate) use time::rfc3339_seconds;
 pub use time::{parse_rfc3339, rfc3339};

@@ -4,13 +4,22 @@ use std::time::{Duration, SystemTime};
 
 /// RFC 3339 in UTC with as many digits of a second as it needs, as `2026-01-02T15:04:05.25Z`.
 pub fn rfc3339(at: SystemTime) -> String {
-    /// The last second that has a form of four digits for its year.
-    const LAST: u64 = 253_402_300_799;
-    let since = at.duration_since(SystemTime::UNIX_EPOCH);
-    let since = since.unwrap_or_default().min(Duration::from_secs(LAST));
-    let text = humantime::format_rfc3339_nanos(SystemTime::UNIX_EPOCH + since).to_string();
+    let text = humantime::format_rfc3339_nanos(with_four_digits(at)).to_string();
     let text = text.trim_end_matches('Z').trim_end_matches('0');
     format!("{}Z", text.trim_end_matches('.'))
+}
+
+/// RFC 3339 in UTC without parts of a second, as `2026-01-02T15:04:05Z`.
+#[cfg(feature = "daemon")]
+pub(crate) fn rfc3339_seconds(at: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(with_four_digits(at)).to_string()
+}
+
+/// The time, or the nearest one whose year has a form of four digits.
+fn with_four_digits(at: SystemTime) -> SystemTime {
+    const LAST: u64 = 253_402_300_799;
+    let since = at.duration_since(SystemTime::UNIX_EPOCH);
+    SystemTime::UNIX_EPOCH + since.unwrap_or_default().min(Duration::from_secs(LAST))
 }
 
 /// Reads RFC 3339 with `Z` or an offset, as `2026-01-02T15:04:05+08:00`. `None` for other text and for times before 1970.
@@ -57,6 +66,8 @@ mod tests {
         assert_eq!(at(1_767_366_250_000), "2026-01-02T15:04:10Z");
         let far = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40);
         assert!(rfc3339(far).starts_with("9999-12-31T23:59:59"));
+        #[cfg(feature = "daemon")]
+        assert_eq!(rfc3339_seconds(far), "9999-12-31T23:59:59Z");
     }
 
     #[test]

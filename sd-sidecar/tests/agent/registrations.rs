@@ -25,7 +25,7 @@ fn greeter() -> Declaration {
 }
 
 /// As a client of the reference system declares itself.
-fn of_run(run: &str, weight: u16) -> Declaration {
+pub(crate) fn of_run(run: &str, weight: u16) -> Declaration {
     declared(json!({
         "service": "greeter", "address": ADDRESS, "weight": weight,
         "app": {"app_id": "app", "app_instance_id": run},
@@ -37,7 +37,7 @@ pub(crate) fn me() -> Caller {
     Caller("anonymous".into())
 }
 
-fn port(port: u16) -> Selector {
+pub(crate) fn port(port: u16) -> Selector {
     Selector::Port {
         service: "greeter".to_owned(),
         port,
@@ -51,14 +51,14 @@ fn the_record(entry: &Entry) -> Selector {
     }
 }
 
-fn scripted() -> (ScriptedBackend, Registry) {
+pub(crate) fn scripted() -> (ScriptedBackend, Registry) {
     let backend = ScriptedBackend::default();
     let config = RegistryConfig::default().with_clock(Arc::new(sd_core::clock::TokioClock));
     let registry = Registry::with_config(Arc::new(backend.clone()), config);
     (backend, registry)
 }
 
-fn unavailable() -> Error {
+pub(crate) fn unavailable() -> Error {
     Error::new(ErrorKind::Unavailable, "scripted").because("the registry is down")
 }
 
@@ -431,6 +431,106 @@ async fn a_replay_by_a_new_run_leaves_the_drain_and_one_by_the_same_run_does_not
         .unwrap();
     let again = registrations.register(&me(), greeter()).await.unwrap();
     assert_eq!(again.stage, Stage::Serving);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_administrators_drain_is_not_ended_by_a_replay() {
+    let registrations = Registrations::new(Memory::new().connect());
+    registrations.register(&me(), greeter()).await.unwrap();
+    registrations
+        .drain_for(&me(), &port(50051), GRACE)
+        .await
+        .unwrap();
+    let again = registrations.register(&me(), greeter()).await.unwrap();
+    assert_eq!(again.stage, Stage::Draining);
+    let mut changed = greeter();
+    changed.weight = Some(7);
+    let changed = registrations.register(&me(), changed).await.unwrap();
+    assert_eq!(changed.stage, Stage::Serving);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_by_the_same_run_does_not_make_ready_what_has_said_that_it_is_not() {
+    let registrations = Registrations::new(Memory::new().connect());
+    let register = async |run, weight| {
+        let entry = registrations.register(&me(), of_run(run, weight)).await;
+        entry.unwrap().stage
+    };
+    assert_eq!(register("r1", 3).await, Stage::Serving);
+    registrations
+        .set_ready(&me(), &port(50051), false)
+        .await
+        .unwrap();
+    assert_eq!(register("r1", 3).await, Stage::Registered);
+    assert_eq!(register("r1", 4).await, Stage::Registered);
+    assert_eq!(register("r2", 4).await, Stage::Serving);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_is_refused_does_not_take_back_what_was_said_of_readiness_since() {
+    let (backend, registry) = scripted();
+    let registrations = Registrations::new(registry);
+    registrations.register(&me(), greeter()).await.unwrap();
+    backend
+        .registrar
+        .answer_all(Op::Update, Answer::Fail(unavailable()));
+    let mut changed = greeter();
+    changed.weight = Some(9);
+    registrations.register(&me(), changed).await.unwrap();
+    registrations
+        .set_ready(&me(), &port(50051), false)
+        .await
+        .unwrap();
+    let no = Error::new(ErrorKind::Rejected, "scripted").because("not that");
+    backend.registrar.answer_all(Op::Update, Answer::Succeed);
+    backend.registrar.answer_next(Op::Update, Answer::Fail(no));
+    let entry = until_entry(&registrations, "as before", |entry| {
+        entry.declaration.weight.is_none()
+    })
+    .await;
+    assert!(!entry.declaration.ready);
+    until_entry(&registrations, "unready", |entry| {
+        entry.stage == Stage::Registered && entry.instance.weight() == 1
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_kept_is_found_before_one_that_is_gone() {
+    let registrations = Registrations::new(Memory::new().connect());
+    let with_id = |id: &str| declared(json!({"service": "greeter", "id": id, "address": ADDRESS}));
+    for id in ["g-1", "g-2"] {
+        registrations.register(&me(), with_id(id)).await.unwrap();
+        let found = registrations.entry(&port(50051)).unwrap();
+        assert_eq!(found.record.id.as_str(), id);
+        if id == "g-1" {
+            registrations.deregister(&me(), &port(50051)).await.unwrap();
+            let gone = registrations.entry(&port(50051)).unwrap();
+            assert_eq!(gone.stage, Stage::Deregistered);
+        }
+    }
+    assert_eq!(registrations.entry(&port(1)), None);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_process_that_has_ended_already_is_never_another_one_that_gets_its_id() {
+    use sd_sidecar::wire::CheckKind;
+
+    let mut ended = std::process::Command::new("true").spawn().unwrap();
+    ended.wait().unwrap();
+    let registrations = Registrations::new(Memory::new().connect());
+    let checked = declared(json!({
+        "service": "greeter", "address": ADDRESS, "checks": [{"kind": "pid", "pid": ended.id()}],
+    }));
+    let entry = registrations.register(&me(), checked).await.unwrap();
+    assert_eq!(
+        entry.declaration.checks[0].kind,
+        CheckKind::Pid {
+            pid: ended.id(),
+            started: Some(0)
+        }
+    );
 }
 
 #[tokio::test(start_paused = true)]

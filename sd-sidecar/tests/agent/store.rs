@@ -5,17 +5,18 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use sd_core::memory::Memory;
-use sd_core::{ErrorKind, Instance, Subscription};
+use sd_core::{Error, ErrorKind, Instance, Subscription};
+use sd_sidecar::checks::Commands;
 use sd_sidecar::daemon::registrations::{
-    Caller, How, Refused, Registrations, Selector, Settings, Stage,
+    Caller, How, LAST_WRITE, Refused, Registrations, Selector, Settings, Stage,
 };
-use sd_testing::{LONG, is_live_with, until};
+use sd_testing::{Answer, LONG, Op, is_live_with, until};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::runtime::Builder;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use crate::registrations::{declared, me, until_entry};
+use crate::registrations::{declared, me, of_run, scripted, until_entry};
 
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -213,6 +214,182 @@ async fn an_address_that_has_changed_meanwhile_is_registered_before_the_old_one_
     .await;
     assert_eq!(state.snapshot().len(), 1);
     assert_eq!(next.entries().len(), 1);
+    // And the one after it knows.
+    next.close(How::Keep, GRACE).await;
+    let last = open("10.0.0.8").await;
+    assert_eq!(last.entries()[0].record, entry.record);
+    // A drain goes on at another address.
+    last.drain(&me(), &greeters(), GRACE).await.unwrap();
+    last.close(How::Keep, GRACE).await;
+    let moved = open("10.0.0.9").await;
+    let entry = &moved.entries()[0];
+    assert_eq!(entry.stage, Stage::Draining);
+    assert_eq!(entry.instance.endpoint().to_string(), "10.0.0.9:50051");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_at_a_start_is_left_for_the_next_one() {
+    let (memory, folder) = (Memory::new(), folder());
+    let open = async |settings| {
+        Registrations::open(memory.connect(), settings, folder.path())
+            .await
+            .unwrap()
+    };
+    let mut full = Settings::default();
+    full.advertised_host = Some("10.0.0.7".to_owned());
+    full.commands = Commands::Allowed;
+    let services = |registrations: &Registrations| {
+        let entries = registrations.entries();
+        let names = entries.iter().map(|entry| entry.record.service.to_string());
+        names.collect::<Vec<_>>()
+    };
+    let before = open(full.clone()).await;
+    let by_port = declared(json!({"service": "greeter", "port": 50051}));
+    let first = before.register(&me(), by_port).await.unwrap();
+    let checked = declared(json!({
+        "service": "checked", "address": "10.0.0.7:1", "checks": [{"kind": "command", "command": ["true"]}],
+    }));
+    before.register(&me(), checked).await.unwrap();
+    before.close(How::Keep, GRACE).await;
+
+    let poor = open(Settings::default()).await;
+    assert_eq!(services(&poor), ["greeter"]);
+    // Without an address of its host, it is where it was.
+    assert_eq!(poor.entries()[0].record, first.record);
+    let other = declared(json!({"service": "other", "address": "10.0.0.7:2"}));
+    poor.register(&me(), other).await.unwrap();
+    poor.close(How::Keep, GRACE).await;
+    let again = open(full.clone()).await;
+    assert_eq!(services(&again), ["checked", "greeter", "other"]);
+    again.close(How::Keep, GRACE).await;
+
+    // Its owner can take it back, and no other caller can.
+    let poor = open(Settings::default()).await;
+    let which = Selector::Port {
+        service: "checked".to_owned(),
+        port: 1,
+    };
+    let other = poor.deregister(&Caller("another".into()), &which).await;
+    assert!(matches!(other, Err(Refused::NotFound(_))));
+    let gone = poor.deregister(&me(), &which).await.unwrap();
+    assert_eq!(gone[0].stage, Stage::Deregistered);
+    poor.close(How::Keep, GRACE).await;
+    let last = open(full).await;
+    assert_eq!(services(&last), ["greeter", "other"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_withdrawn_at_the_end_is_not_brought_back() {
+    for limit in [Duration::ZERO, Duration::from_secs(1), GRACE] {
+        let (folder, (backend, registry)) = (folder(), scripted());
+        let open = Registrations::open(registry, Settings::default(), folder.path());
+        let registrations = open.await.unwrap();
+        registrations.register(&me(), greeter()).await.unwrap();
+        backend.registrar.answer_all(Op::Withdraw, Answer::Hang);
+        let begun = Instant::now();
+        let left = registrations.close(How::Deregister, limit).await;
+        assert_eq!(left.len(), 1);
+        let most = limit + LAST_WRITE + Duration::from_millis(100);
+        assert!(begun.elapsed() <= most, "{:?}", begun.elapsed());
+        let next = opened(&Memory::new(), folder.path()).await;
+        assert_eq!(next.entries(), []);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_hands_over_does_not_wait_for_what_has_failed_for_good() {
+    let folder = folder();
+    let (_backend, registry) = scripted();
+    let open = async |registry| {
+        Registrations::open(registry, Settings::default(), folder.path())
+            .await
+            .unwrap()
+    };
+    let before = open(registry).await;
+    before.register(&me(), greeter()).await.unwrap();
+    before.close(How::Keep, GRACE).await;
+    let (backend, registry) = scripted();
+    let never = Error::new(ErrorKind::InvalidInput, "scripted").because("not so");
+    backend
+        .registrar
+        .answer_all(Op::Register, Answer::Fail(never));
+    let failing = open(registry).await;
+    until_entry(&failing, "failed", |entry| {
+        entry
+            .error
+            .as_ref()
+            .is_some_and(|why| why.contains("not so"))
+    })
+    .await;
+    let begun = Instant::now();
+    let left = failing.close(How::Keep, GRACE).await;
+    assert_eq!(left.len(), 1);
+    assert!(begun.elapsed() < GRACE / 2, "{:?}", begun.elapsed());
+    let next = open(scripted().1).await;
+    assert_eq!(next.entries().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_run_said_of_its_readiness_outlives_the_agent() {
+    let (memory, folder) = (Memory::new(), folder());
+    let before = opened(&memory, folder.path()).await;
+    before.register(&me(), of_run("r1", 3)).await.unwrap();
+    before.set_ready(&me(), &greeters(), false).await.unwrap();
+    before.close(How::Keep, GRACE).await;
+    let next = opened(&memory, folder.path()).await;
+    let again = next.register(&me(), of_run("r1", 3)).await.unwrap();
+    assert_eq!(again.stage, Stage::Registered);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_registration_that_cannot_be_read_does_not_cost_the_others() {
+    let (memory, folder) = (Memory::new(), folder());
+    let state = folder.path().join("state.json");
+    let before = opened(&memory, &state).await;
+    before.register(&me(), greeter()).await.unwrap();
+    before.close(How::Keep, GRACE).await;
+    let written = fs::read_to_string(&state).unwrap();
+    let mut damaged: serde_json::Value = serde_json::from_str(&written).unwrap();
+    let all = damaged["registrations"].as_array_mut().unwrap();
+    all.insert(0, json!({"owner": "a"}));
+    fs::write(&state, damaged.to_string()).unwrap();
+    let next = opened(&memory, &state).await;
+    assert_eq!(next.entries().len(), 1);
+    next.close(How::Keep, GRACE).await;
+    assert_eq!(set_aside(folder.path()), damaged.to_string());
+    assert!(
+        !fs::read_to_string(&state)
+            .unwrap()
+            .contains(r#"{"owner":"a"}"#)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_of_a_newer_version_is_left_alone() {
+    let folder = folder();
+    let state = folder.path().join("state.json");
+    let newer = r#"{"version": 2, "registrations": []}"#;
+    fs::write(&state, newer).unwrap();
+    let opening = Registrations::open(Memory::new().connect(), Settings::default(), &state).await;
+    let error = opening.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.report().to_string().contains("version 2"));
+    assert_eq!(fs::read_to_string(&state).unwrap(), newer);
+}
+
+/// The one file that was kept aside.
+fn set_aside(folder: &Path) -> String {
+    let files = fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path());
+    let is_aside = |path: &std::path::PathBuf| path.to_string_lossy().contains(".damaged-");
+    let aside: Vec<_> = files.filter(is_aside).collect();
+    let [aside] = &aside[..] else {
+        panic!("not one file: {aside:?}");
+    };
+    let text = fs::read_to_string(aside).unwrap();
+    fs::remove_file(aside).unwrap();
+    text
 }
 
 #[tokio::test(start_paused = true)]
@@ -222,15 +399,14 @@ async fn a_damaged_state_is_moved_aside_and_the_agent_starts_without_it() {
     for damaged in [
         "",
         "{",
-        r#"{"version": 2, "registrations": []}"#,
+        r#"{"version": 0, "registrations": []}"#,
         r#"{"version": 1, "registrations": [{"owner": "a"}]}"#,
         "\0\u{1b}[2J",
     ] {
         fs::write(&state, damaged).unwrap();
         let registrations = opened(&memory, &state).await;
         assert_eq!(registrations.entries(), []);
-        let aside = folder.path().join("state.json.damaged");
-        assert_eq!(fs::read_to_string(&aside).unwrap(), damaged);
+        assert_eq!(set_aside(folder.path()), damaged);
         assert!(!state.exists());
         registrations.register(&me(), greeter()).await.unwrap();
         registrations.close(How::Keep, GRACE).await;

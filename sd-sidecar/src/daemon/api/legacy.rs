@@ -57,8 +57,12 @@ pub(super) async fn drain(
 ) -> Result<Response, Failure> {
     let Drain { target, grace } = Drain::parse(&state.read(body).await?)?;
     let which = target.into();
-    let by = may.act(caller, &state.registrations, &which);
-    let drained = state.registrations.drain(&by, &which, grace).await;
+    let by = may.act(caller.clone(), &state.registrations, &which);
+    let drained = if by == caller {
+        state.registrations.drain(&by, &which, grace).await
+    } else {
+        state.registrations.drain_for(&by, &which, grace).await
+    };
     let drained = drained.map_err(|refused| failure("drain_failed", refused))?;
     Ok(done(&state.name, &drained))
 }

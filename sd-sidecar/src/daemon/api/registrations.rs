@@ -147,8 +147,13 @@ pub(super) async fn drain(
     if grace.is_zero() {
         return Err(Failure::bad_request("grace must be greater than zero"));
     }
-    let by = may.act(caller, &state.registrations, &which);
-    let entries = state.registrations.drain(&by, &which, grace).await?;
+    let by = may.act(caller.clone(), &state.registrations, &which);
+    let entries = if by == caller {
+        state.registrations.drain(&by, &which, grace).await?
+    } else {
+        let registrations = &state.registrations;
+        registrations.drain_for(&by, &which, grace).await?
+    };
     Ok(the_one(&entries))
 }
 

@@ -11,6 +11,9 @@ use tracing::warn;
 use super::Registrations;
 use super::table::{Slot, View};
 
+/// How long the last write of the state may take, however short the limit of a [close](Registrations::close) is.
+pub const LAST_WRITE: Duration = Duration::from_secs(1);
+
 /// What becomes of the records when an agent ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
@@ -30,8 +33,11 @@ pub struct Leftover {
 }
 
 impl Registrations {
-    /// Takes no more requests, withdraws the records or leaves them, and closes the registry. Takes at most `limit`. Returns the records
-    /// that could not be withdrawn or left.
+    /// Takes no more requests, withdraws the records or leaves them, and closes the registry. Takes at most `limit`, or a little more if
+    /// [`LAST_WRITE`] is longer than a quarter of it. Returns the records that could not be withdrawn or left.
+    ///
+    /// Withdrawing may take three quarters of `limit`. What has not been withdrawn then is forgotten nevertheless, and expires: the next
+    /// agent must not bring back what was to end.
     ///
     /// Records are left for the agent that is opened next on the same state. A registry whose records end with the process that registered
     /// them, as ephemeral nodes of ZooKeeper do, has them withdrawn, and that agent registers them again.
@@ -39,35 +45,45 @@ impl Registrations {
     /// # Cancel safety
     /// If the future is dropped, what was begun goes on in the background. Call again to wait for it.
     pub async fn close(&self, how: How, limit: Duration) -> Vec<Leftover> {
-        let by = Instant::now() + limit;
+        let begin = Instant::now();
+        let by = begin + limit;
         let shared = &self.shared;
         let slots: Vec<Arc<Slot>> = {
             let mut table = lock(&shared.table);
             table.is_closed = true;
             table.slots().cloned().collect()
         };
-        shared.closing.cancel();
+        // How it ends is known before that it does.
         match how {
             How::Deregister => shared.stop.cancel(),
+            How::Keep => shared.keep_records(),
+        }
+        shared.closing.cancel();
+        shared.tasks.close();
+        let written_by = match how {
+            How::Deregister => {
+                // What is late is told below.
+                let _ = timeout_at(begin + limit / 4 * 3, shared.tasks.wait()).await;
+                lock(&shared.table).clear();
+                let written_by = by.max(Instant::now() + LAST_WRITE);
+                self.flush(written_by).await;
+                log_closed(timeout_at(by, shared.registry.close()).await.ok());
+                written_by
+            }
             How::Keep => {
-                shared.keep_records();
-                self.flush(by).await;
+                let written_by = by.max(Instant::now() + LAST_WRITE);
+                self.flush(written_by).await;
                 if let Some(store) = &shared.store {
                     store.stop();
                 }
                 let closing = shared.registry.close_keeping_records();
                 log_closed(timeout_at(by, closing).await.ok());
+                let _ = timeout_at(by, shared.tasks.wait()).await;
+                written_by
             }
-        }
-        shared.tasks.close();
-        // What is late is told below.
-        let _ = timeout_at(by, shared.tasks.wait()).await;
-        if how == How::Deregister {
-            self.flush(by).await;
-            log_closed(timeout_at(by, shared.registry.close()).await.ok());
-        }
+        };
         // From here on the next agent may go on.
-        self.leave_state(by).await;
+        self.leave_state(written_by).await;
         let leftovers = slots
             .iter()
             .filter_map(|slot| leftover(&slot.view.borrow()));

@@ -25,13 +25,14 @@ pub(crate) fn is_same(one: &Declaration, other: &Declaration) -> bool {
 
 /// Whether `new` comes from another run than `old`. One that does not name its run may be another one.
 pub(crate) fn is_new_run(old: &Declaration, new: &Declaration) -> bool {
-    let run = |declaration: &Declaration| {
-        let app = declaration.app.as_ref();
-        app.map(|app| app.app_instance_id.clone())
-            .filter(|run| !run.is_empty())
-    };
     match (run(old), run(new)) {
         (Some(old), Some(new)) => old != new,
         _ => true,
     }
+}
+
+/// The run that declares, if it names itself.
+pub(crate) fn run(declaration: &Declaration) -> Option<&str> {
+    let app = declaration.app.as_ref()?;
+    Some(app.app_instance_id.as_str()).filter(|run| !run.is_empty())
 }

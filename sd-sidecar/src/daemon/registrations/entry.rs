@@ -53,12 +53,17 @@ impl Selector {
 
     /// Whether this registration is meant.
     pub(crate) fn selects(&self, entry: &Entry) -> bool {
-        let is_service = |service: &str| entry.record.service.as_str() == service;
-        let is_at = |port: u16| entry.instance.endpoint().port() == Some(port);
+        self.selects_instance(&entry.declaration, &entry.instance)
+    }
+
+    /// Whether the registration is meant that this instance was declared with.
+    pub(crate) fn selects_instance(&self, declaration: &Declaration, instance: &Instance) -> bool {
+        let is_service = |service: &str| instance.service().as_str() == service;
+        let is_at = |port: u16| instance.endpoint().port() == Some(port);
         match self {
-            Self::Record { service, id } => is_service(service) && entry.record.id.as_str() == id,
+            Self::Record { service, id } => is_service(service) && instance.id().as_str() == id,
             Self::App { app, service, port } => {
-                let is_own = entry.declaration.app.as_ref() == Some(app);
+                let is_own = declaration.app.as_ref() == Some(app);
                 is_own && service.as_deref().is_none_or(is_service) && port.is_none_or(is_at)
             }
             Self::Port { service, port } => is_service(service) && is_at(*port),

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use sd_core::Instance;
 
-use crate::wire::meta;
+use crate::wire::{meta, rfc3339_seconds};
 
 /// What is written to the metadata and tags of every registration in Consul, so that agents of the reference system route to it.
 ///
@@ -37,7 +37,7 @@ impl Identity {
         let service = instance.service().as_str();
         let said = |key: &str| instance.metadata().get(key).cloned();
         let namespace = said(meta::NAMESPACE).unwrap_or_else(|| "default".to_owned());
-        let time = |time| humantime::format_rfc3339_seconds(time).to_string();
+        let time = |time| rfc3339_seconds(time);
         let mut signs = vec![
             ("agent_id", self.agent_id()),
             ("agent_run_id", self.run_id.clone()),

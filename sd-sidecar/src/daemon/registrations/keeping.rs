@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use sd_core::clock::Moment;
 use sd_core::{
-    Endpoint, Events, Instance, RegistrationEvent, RegistrationGuard, RegistrationPhase,
+    Endpoint, Events, Instance, RecordId, RegistrationEvent, RegistrationGuard, RegistrationPhase,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -35,6 +35,7 @@ pub(crate) enum Command {
     /// To have no new calls, and to leave after `grace`. Answers the number of the change.
     Drain {
         grace: Duration,
+        by_administrator: bool,
         reply: oneshot::Sender<u64>,
     },
     /// To want calls or none. Answers the number of the change.
@@ -81,6 +82,7 @@ impl Leaving {
 /// How it was before a change that is not confirmed yet.
 struct Before {
     declaration: Declaration,
+    declared_ready: bool,
     endpoint: Endpoint,
     dressed: Instance,
 }
@@ -92,12 +94,16 @@ pub(crate) struct Keeping {
     commands: mpsc::Receiver<Command>,
     owner: Caller,
     declaration: Declaration,
+    /// What the declaration said of `ready`, which may have been said otherwise since.
+    declared_ready: bool,
     endpoint: Endpoint,
     /// The instance as it is declared, whatever its checks say.
     dressed: Instance,
     held: Held,
     /// The record that this one takes the place of, until this one is at the registry.
     previous: Option<RegistrationGuard>,
+    /// The same, for one that the agent before has registered at another address of this host, and that is not kept.
+    left_behind: Option<RecordId>,
     health: watch::Receiver<Health>,
     /// The number of the newest change.
     change: u64,
@@ -124,11 +130,14 @@ enum Step {
     Health,
     Deadline,
     Retry,
+    /// The agent ends, and sd-core keeps the record no more.
+    Closing,
 }
 
 /// What is kept of a registration that another run of the agent has made.
 pub(crate) struct Past {
     pub(crate) instance: Instance,
+    pub(crate) declared_ready: bool,
     pub(crate) drain: Option<Drain>,
     pub(crate) passing: bool,
     pub(crate) registered_at: SystemTime,
@@ -152,10 +161,16 @@ impl Keeping {
         let updated_at = past.as_ref().map_or(now, |past| past.updated_at);
         let drain = past.as_ref().and_then(|past| past.drain);
         let is_resumed = past.is_some();
-        let was_passing = past.as_ref().is_some_and(|past| past.passing);
-        let dressed = match past {
-            Some(past) => past.instance,
-            None => shared.new_instance(&declaration, endpoint, now)?,
+        let declared_ready = past
+            .as_ref()
+            .map_or(declaration.ready, |past| past.declared_ready);
+        // What was well at another address may not be at this one.
+        let was_passing = past
+            .as_ref()
+            .is_some_and(|past| past.passing && past.instance.endpoint() == endpoint);
+        let (dressed, left_behind) = match past {
+            Some(past) => again(shared, past.instance, &declaration, endpoint, registered_at)?,
+            None => (shared.new_instance(&declaration, endpoint, now)?, None),
         };
         let checks = shared.start_checks(&declaration.checks, dressed.endpoint(), was_passing)?;
         let health = checks.health();
@@ -165,15 +180,16 @@ impl Keeping {
         let guard = shared.register(dressed.clone().with_ready(is_ready), declaration.ttl)?;
         let held = Held::new(guard, 1);
         let (sender, commands) = mpsc::channel(MOST_COMMANDS);
-        let stored = Arc::new(Stored::new(
-            &owner,
-            &declaration,
-            &dressed,
-            health.borrow().passing,
+        let stored = Arc::new(Stored {
+            owner: owner.0.to_string(),
+            declaration: declaration.clone(),
+            instance: dressed.clone(),
+            declared_ready: Some(declared_ready),
+            passing: health.borrow().passing,
             drain,
             registered_at,
             updated_at,
-        ));
+        });
         let entry = Entry {
             declaration: declaration.clone(),
             owner: owner.clone(),
@@ -210,9 +226,11 @@ impl Keeping {
             owner,
             endpoint: dressed.endpoint().clone(),
             declaration,
+            declared_ready,
             dressed,
             held,
             previous: None,
+            left_behind,
             health,
             change: 1,
             confirmed: 0,
@@ -247,10 +265,17 @@ impl Keeping {
         loop {
             self.publish();
             match self.next().await {
-                Step::Stop | Step::Deadline => {
+                Step::Closing if self.shared.keeps_records() => {
+                    self.slot.view.send_modify(|view| view.is_over = true);
+                    leave.not();
+                    return;
+                }
+                Step::Stop | Step::Deadline | Step::Closing => {
                     self.deregister().await;
                     return;
                 }
+                // The next agent is the one to ask: what is on disk for it must not change any more.
+                Step::Command(_) if self.shared.keeps_records() => {}
                 Step::Command(Command::Deregister { reply }) => {
                     let entry = self.deregister().await;
                     drop(leave);
@@ -267,8 +292,12 @@ impl Keeping {
                     self.publish();
                     let _ = reply.send(change);
                 }
-                Step::Command(Command::Drain { grace, reply }) => {
-                    let change = self.drain(grace);
+                Step::Command(Command::Drain {
+                    grace,
+                    by_administrator,
+                    reply,
+                }) => {
+                    let change = self.drain(grace, by_administrator);
                     self.publish();
                     let _ = reply.send(change);
                 }
@@ -321,6 +350,7 @@ impl Keeping {
             () = self.shared.stop.cancelled() => Step::Stop,
             done = guard.update(move |_| wanted), if applies => Step::Applied(change, done),
             event = self.held.events.next(), if !self.held.is_over => Step::Event(event),
+            () = self.shared.closing.cancelled(), if self.held.is_over => Step::Closing,
             Some(command) = self.commands.recv() => Step::Command(command),
             Ok(()) = self.health.changed() => Step::Health,
             () = at(self.leaving.map(|leaving| leaving.at)) => Step::Deadline,
@@ -366,15 +396,16 @@ impl Keeping {
         };
         let is_unsaved = std::mem::take(&mut self.is_unsaved);
         let stored = is_unsaved.then(|| {
-            Arc::new(Stored::new(
-                &self.owner,
-                &self.declaration,
-                &self.dressed,
-                entry.health.passing,
-                self.leaving.map(|leaving| leaving.told),
-                self.registered_at,
-                self.updated_at,
-            ))
+            Arc::new(Stored {
+                owner: self.owner.0.to_string(),
+                declaration: self.declaration.clone(),
+                instance: self.dressed.clone(),
+                declared_ready: Some(self.declared_ready),
+                passing: entry.health.passing,
+                drain: self.leaving.map(|leaving| leaving.told),
+                registered_at: self.registered_at,
+                updated_at: self.updated_at,
+            })
         });
         let is_changed = self.slot.view.send_if_modified(|view| {
             let is_changed = view.entry != entry
@@ -396,6 +427,32 @@ impl Keeping {
             self.shared.save();
         }
     }
+}
+
+/// The instance that goes on with the one of the agent before. If this host has another address now and the instance has no id of its own,
+/// it is another one, and the record is told that it takes the place of.
+fn again(
+    shared: &Shared,
+    before: Instance,
+    declaration: &Declaration,
+    endpoint: &Endpoint,
+    registered_at: SystemTime,
+) -> Result<(Instance, Option<RecordId>), Refused> {
+    if before.endpoint() == endpoint {
+        return Ok((before, None));
+    }
+    let record = before.record_id();
+    if declaration.id.is_none() {
+        let another = shared.new_instance(declaration, endpoint, registered_at)?;
+        return Ok((another, Some(record)));
+    }
+    let RecordId {
+        service,
+        id,
+        incarnation,
+    } = record;
+    let bare = Instance::of_run(service, id, incarnation, endpoint.clone());
+    Ok((shared.dress(bare, declaration, registered_at), None))
 }
 
 impl Held {

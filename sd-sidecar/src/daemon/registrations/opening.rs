@@ -2,23 +2,26 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
-use sd_core::Registry;
 use sd_core::sync::lock;
+use sd_core::{Instance, Registry};
 use tracing::error;
 
 use super::Registrations;
-use super::entry::{Caller, Key, Refused};
+use super::entry::{Caller, Entry, Key, Refused, Selector, Stage};
 use super::keeping::{Keeping, Past};
 use super::settings::Settings;
 use super::shared::Shared;
 use super::table::{Table, stored};
+use crate::checks::Health;
 use crate::daemon::store::{Opened, Store, Stored};
+use crate::wire::Declaration;
 
 impl Registrations {
     /// Those that are on disk at `state`, a file or a folder, which need not exist yet. They are registered in the background with the
     /// incarnations that they have, so that readers see no change while a record of the agent before is still at the registry. One that
-    /// is refused now is left out, with an error in the log.
+    /// is refused now stays on disk for the next start, with an error in the log.
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -36,61 +39,110 @@ impl Registrations {
         } = Store::open(state).await?;
         let table = Table::new(settings.show_gone_for, settings.most_gone);
         let table = Arc::new(Mutex::new(table));
-        let kept = Arc::clone(&table);
-        // Ends when the store is closed or dropped.
-        store.start(move || stored(&kept));
         let shared = Arc::new(Shared::new(registry, settings, table, Some(store)));
         let this = Self { shared };
+        let is_anything_there = !registrations.is_empty();
         for stored in registrations {
             this.resume(stored);
+        }
+        // Not before all of them are there: the file is replaced as a whole.
+        if let Some(store) = &this.shared.store {
+            let kept = Arc::clone(&this.shared.table);
+            // Ends when the store is closed or dropped.
+            store.start(move || stored(&kept));
+            if is_anything_there {
+                store.save();
+            }
         }
         Ok(this)
     }
 
     /// Goes on with a registration of the agent before.
     fn resume(&self, stored: Stored) {
-        let Stored {
-            owner,
-            declaration,
-            instance,
-            passing,
-            drain,
-            registered_at,
-            updated_at,
-        } = stored;
-        let record = instance.record_id();
-        let settings = &self.shared.settings;
         let mut table = lock(&self.shared.table);
-        let resumed = Settings::check(&declaration).and_then(|()| {
-            let endpoint = settings.endpoint(&self.shared.registry, &declaration)?;
-            if table.get(&Key::of(&declaration, &endpoint)).is_some() {
-                return Err(Refused::Invalid("it is there twice".to_owned()));
-            }
-            let past = Past {
-                instance,
-                drain,
-                passing,
-                registered_at,
-                updated_at,
-            };
-            let owner = Caller(owner.into());
-            let mut keeping =
-                Keeping::begin(&self.shared, owner, declaration, &endpoint, Some(past))?;
-            keeping.move_to(endpoint)?;
-            Ok(keeping)
-        });
-        match resumed {
+        match self.begin_again(&table, &stored) {
             Ok(keeping) => {
                 self.enter(&mut table, keeping);
             }
             Err(why) => {
                 error!(
-                    service = ?record.service,
-                    instance = ?record.id,
+                    service = ?stored.instance.service(),
+                    instance = ?stored.instance.id(),
                     error = %why,
-                    "a registration of the agent before is refused now and is left out"
+                    "a registration of the agent before is refused now: it is left for the next start"
                 );
+                table.park(Arc::new(stored));
             }
         }
     }
+
+    fn begin_again(&self, table: &Table, stored: &Stored) -> Result<Keeping, Refused> {
+        let (declaration, instance) = (&stored.declaration, &stored.instance);
+        Settings::check(declaration)?;
+        let registry = &self.shared.registry;
+        let endpoint =
+            self.shared
+                .settings
+                .endpoint_again(registry, declaration, instance.endpoint())?;
+        if table.get(&Key::of(declaration, &endpoint)).is_some() {
+            return Err(Refused::Invalid("it is there twice".to_owned()));
+        }
+        let past = Past {
+            instance: instance.clone(),
+            declared_ready: stored.declared_ready.unwrap_or(declaration.ready),
+            drain: stored.drain,
+            passing: stored.passing,
+            registered_at: stored.registered_at,
+            updated_at: stored.updated_at,
+        };
+        let owner = Caller(stored.owner.as_str().into());
+        Keeping::begin(
+            &self.shared,
+            owner,
+            declaration.clone(),
+            &endpoint,
+            Some(past),
+        )
+    }
+
+    /// Forgets what is parked and meant, if it is the caller's, and shows it as it was. What the registry may still have of it is withdrawn.
+    pub(super) fn deregister_parked(&self, by: &Caller, which: &Selector) -> Vec<Entry> {
+        let parked = lock(&self.shared.table).unpark(|stored| {
+            stored.owner == *by.0 && which.selects_instance(&stored.declaration, &stored.instance)
+        });
+        if !parked.is_empty() {
+            self.shared.save();
+        }
+        let parked = parked.iter();
+        let gone = parked.map(|stored| {
+            self.shared.withdraw_unkept(stored.instance.record_id());
+            Entry {
+                declaration: stored.declaration.clone(),
+                owner: by.clone(),
+                record: stored.instance.record_id(),
+                instance: Arc::new(stored.instance.clone()),
+                stage: Stage::Deregistered,
+                registered_at: stored.registered_at,
+                updated_at: SystemTime::now(),
+                drain_deadline: None,
+                health: Health {
+                    passing: stored.passing,
+                    checks: Vec::new(),
+                },
+                overridden: None,
+                error: None,
+            }
+        });
+        gone.collect()
+    }
+}
+
+/// Whether what is registered now takes the place of what is parked.
+pub(super) fn replaces(now: &Declaration, instance: &Instance, parked: &Stored) -> bool {
+    let (before, was) = (&parked.declaration, &parked.instance);
+    let is_same_id = now.id.is_some() && now.id == before.id;
+    let is_same_place = now.id.is_none()
+        && before.id.is_none()
+        && (instance.endpoint() == was.endpoint() || now.port.is_some() && now.port == before.port);
+    now.service == before.service && (is_same_id || is_same_place)
 }

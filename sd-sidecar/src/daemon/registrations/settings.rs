@@ -86,14 +86,34 @@ impl Settings {
                 ));
             }
         };
+        self.check_loopback(registry, &endpoint)?;
+        Ok(endpoint)
+    }
+
+    /// Where others dial what was declared at another start: at the address that it had, as long as the one of this host is not known.
+    pub(crate) fn endpoint_again(
+        &self,
+        registry: &Registry,
+        declaration: &Declaration,
+        before: &Endpoint,
+    ) -> Result<Endpoint, Refused> {
+        let is_port_alone = declaration.address.is_none() && declaration.port.is_some();
+        if is_port_alone && self.advertised_host.is_none() {
+            self.check_loopback(registry, before)?;
+            return Ok(before.clone());
+        }
+        self.endpoint(registry, declaration)
+    }
+
+    fn check_loopback(&self, registry: &Registry, endpoint: &Endpoint) -> Result<(), Refused> {
         let is_shared = registry.backend().name() != "memory";
-        if is_shared && !self.allow_loopback && is_loopback(&endpoint) {
+        if is_shared && !self.allow_loopback && is_loopback(endpoint) {
             return Err(Refused::Invalid(format!(
                 "{endpoint} can only be dialled on this machine, and others read this registry: declare an address that they can dial, or \
                  have the agent allow loopback addresses"
             )));
         }
-        Ok(endpoint)
+        Ok(())
     }
 
     /// What can be refused without asking the registry.

@@ -208,14 +208,21 @@ impl Shared {
             }
             Err(error) => {
                 warn!(service = ?record.service, instance = ?record.id, error = %error.report(), "could not deregister");
-                if may_be_there && !self.closing.is_cancelled() {
-                    let shared = Arc::clone(self);
-                    self.tasks
-                        .spawn(async move { shared.withdraw_late(record).await });
+                if may_be_there {
+                    self.withdraw_unkept(record);
                 }
             }
         }
         done
+    }
+
+    /// Withdraws in the background, for a while, what no guard keeps.
+    pub(crate) fn withdraw_unkept(self: &Arc<Self>, record: RecordId) {
+        if !self.closing.is_cancelled() {
+            let shared = Arc::clone(self);
+            self.tasks
+                .spawn(async move { shared.withdraw_late(record).await });
+        }
     }
 
     async fn withdraw_late(&self, record: RecordId) {

@@ -46,7 +46,7 @@ impl Slot {
 /// One that is gone.
 #[derive(Debug)]
 struct Gone {
-    entry: Entry,
+    entry: Arc<Entry>,
     at: Instant,
 }
 
@@ -57,6 +57,8 @@ pub(crate) struct Table {
     /// How many are kept.
     count: usize,
     gone: VecDeque<Gone>,
+    /// What could not be gone on with at this start. It stays on disk for the next one.
+    parked: Vec<Arc<Stored>>,
     show_gone_for: Duration,
     most_gone: usize,
     /// Nothing enters any more.
@@ -69,6 +71,7 @@ impl Table {
             kept: BTreeMap::new(),
             count: 0,
             gone: VecDeque::new(),
+            parked: Vec::new(),
             show_gone_for,
             most_gone,
             is_closed: false,
@@ -102,7 +105,7 @@ impl Table {
             }
             self.count -= 1;
             self.gone.push_back(Gone {
-                entry: slot.entry(),
+                entry: Arc::new(slot.entry()),
                 at: Instant::now(),
             });
         }
@@ -124,6 +127,22 @@ impl Table {
         let is_another =
             |record: &RecordId| record.service != again.service || record.id != again.id;
         self.gone.retain(|gone| is_another(&gone.entry.record));
+    }
+
+    pub(crate) fn park(&mut self, stored: Arc<Stored>) {
+        self.parked.push(stored);
+    }
+
+    /// Takes out what is parked and as wanted.
+    pub(crate) fn unpark(&mut self, wanted: impl Fn(&Stored) -> bool) -> Vec<Arc<Stored>> {
+        self.parked.extract_if(.., |one| wanted(one)).collect()
+    }
+
+    /// Nothing is kept any more, and nothing is shown as gone for it.
+    pub(crate) fn clear(&mut self) {
+        self.kept.clear();
+        self.parked.clear();
+        self.count = 0;
     }
 
     /// Those that are kept.
@@ -160,21 +179,17 @@ impl Table {
     /// Those that are gone and meant, the last ones first.
     pub(crate) fn gone(&mut self, which: &Selector) -> Vec<Entry> {
         self.prune();
-        let gone = self.gone.iter().rev().map(|gone| &gone.entry);
+        let gone = self.gone.iter().rev().map(|gone| gone.entry.as_ref());
         gone.filter(|entry| which.selects(entry)).cloned().collect()
     }
 
-    /// All, also those that are gone, by service and id.
-    pub(crate) fn entries(&mut self) -> Vec<Entry> {
+    /// All of those that are gone.
+    pub(crate) fn all_gone(&mut self) -> Vec<Arc<Entry>> {
         self.prune();
-        let kept = self.slots().map(|slot| slot.entry());
-        let gone = self.gone.iter().map(|gone| gone.entry.clone());
-        let mut all: Vec<Entry> = gone.chain(kept).collect();
-        all.sort_by(|one, other| {
-            let (one, other) = (&one.record, &other.record);
-            (&one.service, &one.id).cmp(&(&other.service, &other.id))
-        });
-        all
+        self.gone
+            .iter()
+            .map(|gone| Arc::clone(&gone.entry))
+            .collect()
     }
 }
 
@@ -184,5 +199,5 @@ pub(crate) fn stored(table: &Mutex<Table>) -> Vec<Arc<Stored>> {
     let stored = table
         .slots()
         .map(|slot| Arc::clone(&slot.view.borrow().stored));
-    stored.collect()
+    stored.chain(table.parked.iter().cloned()).collect()
 }

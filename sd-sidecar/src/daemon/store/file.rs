@@ -4,11 +4,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use sd_core::{Error, Printable};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tracing::warn;
 
 use super::stored::Stored;
@@ -34,7 +36,17 @@ pub(crate) struct StateFile {
 pub(crate) enum Found {
     Nothing,
     Registrations(Vec<Stored>),
-    Damaged { why: String, moved_to: PathBuf },
+    /// Not all of them could be read.
+    PartlyDamaged {
+        registrations: Vec<Stored>,
+        left_out: usize,
+        why: String,
+        kept_as: PathBuf,
+    },
+    Damaged {
+        why: String,
+        moved_to: PathBuf,
+    },
 }
 
 #[derive(Serialize)]
@@ -50,7 +62,21 @@ struct Version {
 
 #[derive(Deserialize)]
 struct Contents {
+    registrations: Vec<Value>,
+}
+
+/// What was read, and why the rest was not.
+#[derive(Debug)]
+struct Parsed {
     registrations: Vec<Stored>,
+    left_out: usize,
+    why: Option<String>,
+}
+
+#[derive(Debug)]
+enum Unreadable {
+    Damaged(String),
+    Newer(u32),
 }
 
 impl StateFile {
@@ -108,11 +134,46 @@ impl StateFile {
                 read.map_err(|error| failed(&self.path, "cannot be read", &error))?;
             }
         }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let aside = format!("damaged-{}", now.unwrap_or_default().as_millis());
+        let aside = beside(&self.path, &aside);
         let why = match parse(&bytes) {
-            Ok(registrations) => return Ok(Found::Registrations(registrations)),
-            Err(why) => why,
+            Ok(Parsed {
+                registrations,
+                why: None,
+                ..
+            }) => return Ok(Found::Registrations(registrations)),
+            Ok(Parsed {
+                registrations,
+                left_out,
+                why: Some(why),
+            }) if !registrations.is_empty() => {
+                // The file itself is replaced and never changed.
+                std::fs::hard_link(&self.path, &aside)
+                    .or_else(|_| std::fs::copy(&self.path, &aside).map(drop))
+                    .map_err(|error| {
+                        failed(&self.path, "is damaged and cannot be kept aside", &error)
+                    })?;
+                return Ok(Found::PartlyDamaged {
+                    registrations,
+                    left_out,
+                    why,
+                    kept_as: aside,
+                });
+            }
+            Ok(Parsed { why, .. }) => why.unwrap_or_default(),
+            Err(Unreadable::Newer(version)) => {
+                return Err(
+                    Error::new(sd_core::ErrorKind::Unsupported, OP).because(format!(
+                        "{} is of version {version}, and this agent understands version {VERSION}: start the newer agent that wrote \
+                         it, or give this one another file",
+                        shown(&self.path)
+                    )),
+                );
+            }
+            Err(Unreadable::Damaged(why)) => why,
         };
-        let moved_to = beside(&self.path, "damaged");
+        let moved_to = aside;
         std::fs::rename(&self.path, &moved_to)
             .map_err(|error| failed(&self.path, "is damaged and cannot be moved aside", &error))?;
         Ok(Found::Damaged { why, moved_to })
@@ -143,18 +204,36 @@ impl StateFile {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Vec<Stored>, String> {
+fn parse(bytes: &[u8]) -> Result<Parsed, Unreadable> {
+    let damaged = |error: serde_json::Error| Unreadable::Damaged(error.to_string());
     if u64::try_from(bytes.len()).is_ok_and(|length| length > MOST_BYTES) {
-        return Err(format!("it has more than {MOST_BYTES} bytes"));
+        let why = format!("it has more than {MOST_BYTES} bytes");
+        return Err(Unreadable::Damaged(why));
     }
-    let Version { version } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    if version != VERSION {
-        return Err(format!(
-            "it is of version {version}, and this agent understands version {VERSION}"
-        ));
+    let Version { version } = serde_json::from_slice(bytes).map_err(damaged)?;
+    if version > VERSION {
+        return Err(Unreadable::Newer(version));
     }
-    let contents: Contents = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    Ok(contents.registrations)
+    if version < VERSION {
+        let why = format!("it is of version {version}, which never was");
+        return Err(Unreadable::Damaged(why));
+    }
+    let contents: Contents = serde_json::from_slice(bytes).map_err(damaged)?;
+    let mut parsed = Parsed {
+        registrations: Vec::with_capacity(contents.registrations.len()),
+        left_out: 0,
+        why: None,
+    };
+    for one in contents.registrations {
+        match serde_json::from_value(one) {
+            Ok(stored) => parsed.registrations.push(stored),
+            Err(error) => {
+                parsed.left_out += 1;
+                parsed.why.get_or_insert(error.to_string());
+            }
+        }
+    }
+    Ok(parsed)
 }
 
 /// A file that only this user can read.

@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sd_core::Instance;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::daemon::registrations::Caller;
 use crate::wire::Declaration;
 
 /// One registration as it is on disk.
@@ -15,6 +14,9 @@ pub struct Stored {
     pub(crate) declaration: Declaration,
     /// The record, with its id and its incarnation.
     pub(crate) instance: Instance,
+    /// What the declaration said of `ready`, which may have been said otherwise since. Not written by older agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) declared_ready: Option<bool>,
     /// Whether all of its checks passed.
     pub(crate) passing: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -25,28 +27,6 @@ pub struct Stored {
     pub(crate) updated_at: SystemTime,
 }
 
-impl Stored {
-    pub(crate) fn new(
-        owner: &Caller,
-        declaration: &Declaration,
-        instance: &Instance,
-        passing: bool,
-        drain: Option<Drain>,
-        registered_at: SystemTime,
-        updated_at: SystemTime,
-    ) -> Self {
-        Self {
-            owner: owner.0.to_string(),
-            declaration: declaration.clone(),
-            instance: instance.clone(),
-            passing,
-            drain,
-            registered_at,
-            updated_at,
-        }
-    }
-}
-
 /// When what is drained leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Drain {
@@ -54,6 +34,9 @@ pub(crate) struct Drain {
     pub(crate) deadline: SystemTime,
     #[serde(with = "humantime_serde")]
     pub(crate) grace: Duration,
+    /// Not its owner has asked for it.
+    #[serde(default)]
+    pub(crate) by_administrator: bool,
 }
 
 impl Drain {
@@ -63,6 +46,7 @@ impl Drain {
         Self {
             deadline: now.checked_add(grace).unwrap_or(now),
             grace,
+            by_administrator: false,
         }
     }
 

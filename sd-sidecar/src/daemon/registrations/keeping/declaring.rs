@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use sd_core::sync::lock;
 use sd_core::{Endpoint, Instance};
 
-use super::super::comparing::{self, is_new_run, is_same};
+use super::super::comparing::{self, is_new_run, is_same, run};
 use super::super::entry::Refused;
 use super::{Before, Held, Keeping, Leaving};
 use crate::daemon::store::Drain;
@@ -16,10 +16,15 @@ impl Keeping {
     /// Takes a declaration. Returns the number of the change that its caller waits for.
     pub(super) fn declare(
         &mut self,
-        declaration: Declaration,
+        mut declaration: Declaration,
         endpoint: Endpoint,
     ) -> Result<u64, Refused> {
         let is_new_run = is_new_run(&self.declaration, &declaration);
+        let declared_ready = declaration.ready;
+        // A replay does not take back what the same run has said since.
+        if !is_new_run && declared_ready == self.declared_ready {
+            declaration.ready = self.declaration.ready;
+        }
         let is_same = is_same(&self.declaration, &declaration) && endpoint == self.endpoint;
         if is_same && !is_new_run {
             self.updated_at = SystemTime::now();
@@ -55,7 +60,11 @@ impl Keeping {
             })
             .transpose()?;
         let now = SystemTime::now();
-        let leaves = is_new_run && self.leaving.is_some();
+        let is_replay = is_same && run(&declaration).is_none();
+        let leaves = is_new_run
+            && self
+                .leaving
+                .is_some_and(|leaving| !(leaving.told.by_administrator && is_replay));
         let dressed = if in_place {
             let record = self.dressed.record_id();
             let bare = Instance::of_run(
@@ -72,6 +81,7 @@ impl Keeping {
         let wanted_before = self.wanted();
         let before = Before {
             declaration: std::mem::replace(&mut self.declaration, declaration),
+            declared_ready: std::mem::replace(&mut self.declared_ready, declared_ready),
             endpoint: std::mem::replace(&mut self.endpoint, endpoint),
             dressed: std::mem::replace(&mut self.dressed, dressed),
         };
@@ -81,7 +91,10 @@ impl Keeping {
             *lock(&self.slot.checks) = Arc::new(checks);
         }
         self.updated_at = now;
-        self.is_unsaved |= leaves || self.declaration != before.declaration;
+        self.is_unsaved |= leaves
+            || self.declaration != before.declaration
+            || self.declared_ready != before.declared_ready
+            || self.dressed != before.dressed;
         if in_place {
             if self.wanted() != wanted_before {
                 self.change += 1;
@@ -100,14 +113,6 @@ impl Keeping {
         Ok(self.change)
     }
 
-    /// Has the address of this host that is advertised now, if it is another one than before.
-    pub(crate) fn move_to(&mut self, endpoint: Endpoint) -> Result<(), Refused> {
-        if endpoint != self.endpoint {
-            self.declare(self.declaration.clone(), endpoint)?;
-        }
-        Ok(())
-    }
-
     /// Has another record kept in place of this one: that one first, so that readers see no gap.
     pub(super) fn replace(&mut self) -> Result<(), Refused> {
         let guard = self.shared.register(self.wanted(), self.declaration.ttl)?;
@@ -121,6 +126,7 @@ impl Keeping {
         let checked_otherwise = before.declaration.checks != self.declaration.checks
             || before.endpoint != self.endpoint;
         self.declaration = before.declaration;
+        self.declared_ready = before.declared_ready;
         self.endpoint = before.endpoint;
         self.dressed = before.dressed;
         self.is_unsaved = true;
@@ -138,13 +144,11 @@ impl Keeping {
     /// Wants calls, or none.
     pub(super) fn set_ready(&mut self, ready: bool) -> u64 {
         if ready != self.declaration.ready {
-            let before = Before {
-                declaration: self.declaration.clone(),
-                endpoint: self.endpoint.clone(),
-                dressed: self.dressed.clone(),
-            };
-            self.before.get_or_insert(before);
             self.declaration.ready = ready;
+            // It holds also if the change before it is refused.
+            if let Some(before) = &mut self.before {
+                before.declaration.ready = ready;
+            }
             self.updated_at = SystemTime::now();
             self.change += 1;
             self.is_unsaved = true;
@@ -153,8 +157,11 @@ impl Keeping {
     }
 
     /// Begins to leave.
-    pub(super) fn drain(&mut self, grace: Duration) -> u64 {
-        let told = Drain::after(grace);
+    pub(super) fn drain(&mut self, grace: Duration, by_administrator: bool) -> u64 {
+        let told = Drain {
+            by_administrator,
+            ..Drain::after(grace)
+        };
         self.leaving = Some(Leaving::of(&self.shared, told));
         if let Some(previous) = self.previous.take() {
             self.shared.drain(previous, grace);

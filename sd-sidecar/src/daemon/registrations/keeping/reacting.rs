@@ -69,6 +69,9 @@ impl Keeping {
                 self.error = None;
                 let previous = self.previous.take();
                 self.shared.withdraw(previous);
+                if let Some(record) = self.left_behind.take() {
+                    self.shared.withdraw_unkept(record);
+                }
             }
             RegistrationEvent::Recovered | RegistrationEvent::Updated => self.error = None,
             RegistrationEvent::Released => {
@@ -135,9 +138,13 @@ impl Keeping {
             slot,
             held,
             previous,
+            left_behind,
             confirmed,
             ..
         } = self;
+        if let Some(record) = left_behind {
+            shared.withdraw_unkept(record);
+        }
         let (current, ()) = tokio::join!(shared.end(held.guard, confirmed > 0), async {
             if let Some(guard) = previous {
                 // Its error has been logged.
