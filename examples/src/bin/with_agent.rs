@@ -48,8 +48,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Agent::new(node, AgentConfig::new(&url).with_grace_period(grace))?
     } else {
         let registry = Memory::new().connect();
-        let client = DirectClient::new(registry.clone(), "127.0.0.1");
-        let source = DirectSource::new(registry);
+        let client = DirectClient::new(registry, "127.0.0.1");
+        let source = DirectSource::new(&client);
         let config = AgentConfig::default().with_grace_period(grace);
         Agent::with_parts(node, config, Arc::new(client), Arc::new(source))?
     };

@@ -50,21 +50,24 @@ impl AgentAddress {
         if uri.scheme_str() != Some("http") {
             return Err(wrong("has no scheme that is known"));
         }
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        if authority.contains('@') {
+            return Err(wrong("has a user, which agents do not know: set a token"));
+        }
         let host = uri
             .host()
             .filter(|host| !host.is_empty())
             .ok_or_else(|| wrong("has no host"))?;
-        if uri
-            .authority()
-            .is_some_and(|authority| authority.as_str().contains('@'))
-        {
-            return Err(wrong("has a user, which agents do not know: set a token"));
-        }
+        let port = match uri.port_u16() {
+            Some(port) => port,
+            None if authority == host => 80,
+            None => return Err(wrong("has a port that is none")),
+        };
         let host = host.trim_start_matches('[').trim_end_matches(']');
         Ok(Self {
             place: Place::Tcp {
                 host: host.to_owned(),
-                port: uri.port_u16().unwrap_or(80),
+                port,
             },
             path: uri
                 .path_and_query()
@@ -93,7 +96,7 @@ impl AgentAddress {
 }
 
 /// What stands before `@` may be a password.
-fn without_user(url: &str) -> &str {
+pub(super) fn without_user(url: &str) -> &str {
     url.rsplit_once('@').map_or(url, |(_, rest)| rest)
 }
 
@@ -160,6 +163,8 @@ mod tests {
             "ftp://a",
             "unix:run",
             "http://",
+            "http://127.0.0.1:99999",
+            "http://[::1]:99999/x",
             "http://u:hunter2@a:1",
         ] {
             let error = AgentAddress::parse(url).unwrap_err().to_string();

@@ -18,6 +18,7 @@ use super::api_client::ApiClient;
 use super::config::{AgentConfig, DEFAULT_WATCH_PATH, OnLifecycleFailure, RunConfig};
 use super::controller::Controller;
 use super::error::{AgentError, AgentRunError, LifecycleRunError, Result, Stage};
+use super::error_thread::Errors;
 use super::event::ConnectionEvent;
 use super::exit::{Exit, Serving};
 use super::http::HttpClient;
@@ -189,16 +190,13 @@ impl Agent {
                 handler(error);
             }
         });
-        let runner = Runner::new(
-            Arc::clone(&self.source),
-            Arc::clone(&self.controller),
-            Some(Arc::clone(&on_error)),
-        );
+        let runner = Runner::new(Arc::clone(&self.source), Arc::clone(&self.controller), None);
         let (outcome, lifecycle) = watch::channel(None);
         let policy = self.config.on_lifecycle_failure;
         let (controller, stop) = (Arc::clone(&self.controller), self.stop.clone());
         let task = tokio::spawn(async move {
-            let ended = watch_agent(&runner, &controller, &on_error, policy, &stop).await;
+            let errors = Errors::new(Some(on_error));
+            let ended = watch_agent(&runner, &controller, &errors, policy, &stop).await;
             controller.end_connection();
             outcome.send_replace(Some(ended.map_err(LifecycleRunError)));
         });
@@ -224,7 +222,10 @@ impl Agent {
         let mut lifecycle = self.start();
         let serve = lock(&self.run).serve.take();
         let stop_work = CancellationToken::new();
-        let mut serving = serve.map(|serve| Serving::spawn(serve(stop_work.clone())));
+        let mut serving = serve.map(|serve| {
+            let stop = stop_work.clone();
+            Serving::spawn(async move { serve(stop).await })
+        });
         let mut failures = Vec::new();
         let mut until = pin!(until);
         let mut is_watched = true;
@@ -335,16 +336,19 @@ impl Agent {
 async fn watch_agent(
     runner: &Runner,
     controller: &Controller,
-    on_error: &ErrorHandler,
+    errors: &Errors,
     policy: OnLifecycleFailure,
     stop: &CancellationToken,
 ) -> Result<()> {
     let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
         // A source or a client of one's own may panic.
-        let run = panics::caught("watch the agent", async { Ok(runner.run(stop).await) });
+        let run = panics::caught("watch the agent", async {
+            Ok(runner.run_telling(errors, stop).await)
+        });
         let error = match run.await {
-            Ok(Ok(())) => return Ok(()),
+            Ok(Ok(())) if stop.is_cancelled() => return Ok(()),
+            Ok(Ok(())) => AgentError::WatchStreamClosed,
             Ok(Err(error)) => error,
             Err(panicked) => AgentError::Registry(panicked),
         };
@@ -354,9 +358,7 @@ async fn watch_agent(
         if policy == OnLifecycleFailure::Exit {
             return Err(error);
         }
-        let (handler, told) = (Arc::clone(on_error), error);
-        // Ends when the handler does, which nothing waits for.
-        tokio::task::spawn_blocking(move || handler(&told));
+        errors.tell(error);
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = sleep(pauses.next_delay()) => {}

@@ -151,11 +151,50 @@ async fn work_goes_on_after_the_source_has_ended() {
     assert_eq!(begin.elapsed().as_secs(), 60);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_source_that_ends_is_watched_again_or_ends_the_process_if_the_policy_says_so() {
+    let process =
+        Process::new(AgentConfig::new("").with_on_lifecycle_failure(OnLifecycleFailure::Exit));
+    process.registered().await;
+    let Process { agent, events, .. } = process;
+    drop(events);
+    let error = agent.run(std::future::pending()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "agent lifecycle failed: watch stream closed"
+    );
+
+    let process = Process::new(AgentConfig::new(""));
+    process.registered().await;
+    let Process { agent, events, .. } = process;
+    drop(events);
+    let mut changes = agent.status_changes();
+    let again = changes.wait_for(|status| status.last_error == "subscribed twice");
+    again.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_crosses_another_one_loses_nothing() {
+    let process = Process::new(AgentConfig::new(""));
+    let service = process.agent.service();
+    let mut crossed = false;
+    let heavier = |mut node: ServiceNode| {
+        if !std::mem::replace(&mut crossed, true) {
+            service.set_ready(false).unwrap();
+        }
+        node.options.service.weight = 7;
+        node
+    };
+    service.update(heavier).unwrap();
+    let node = service.node().unwrap();
+    assert_eq!((node.ready, node.options.service.weight), (false, 7));
+}
+
 /// A9, and the reference system's handler, which is replaced without synchronisation (C12).
 #[tokio::test(start_paused = true)]
 async fn what_is_configured_later_takes_the_place_of_what_was_before() {
     let process = Process::new(with_grace(20));
-    let notes = process.notes.clone();
+    let (told, hearing) = std::sync::mpsc::channel();
     process
         .agent
         .configure_run(RunConfig::new().with_on_error(|_| panic!("replaced")));
@@ -165,7 +204,7 @@ async fn what_is_configured_later_takes_the_place_of_what_was_before() {
     process.registered().await;
     process.agent.configure_run(
         RunConfig::new()
-            .with_on_error(move |error| notes.lock().unwrap().push(error.to_string()))
+            .with_on_error(move |error| drop(told.send(error.to_string())))
             .with_shutdown(async || Ok::<_, std::io::Error>(()))
             .with_grace_period(2 * SECOND),
     );
@@ -175,11 +214,7 @@ async fn what_is_configured_later_takes_the_place_of_what_was_before() {
     let begin = Instant::now();
     process.run(async {}).await.unwrap().unwrap();
     assert!(begin.elapsed() < 3 * SECOND);
-    assert!(
-        process.notes().contains(&"watch stream closed".to_owned()),
-        "{:?}",
-        process.notes()
-    );
+    assert_eq!(hearing.recv().unwrap(), "watch stream closed");
 }
 
 /// A10, and the reference system's channel, of which the second reader hears nothing (C13).

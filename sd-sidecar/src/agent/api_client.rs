@@ -72,15 +72,10 @@ impl Client for ApiClient {
             .post("/deregister", node.deregister_body(self.dialect))
             .await
         {
-            Err(AgentError::Api(failure)) if is_not_found(&failure) => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
             done => done,
         }
     }
-}
-
-/// Agents of the first generation only say so in words.
-fn is_not_found(failure: &ApiFailure) -> bool {
-    failure.code == "service_not_found" || failure.message.starts_with("local service not found")
 }
 
 /// What an answer says, of any generation. One that is no JSON says nothing.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
+use super::address::without_user;
 use super::error::{AgentError, Result};
 use super::parts::ErrorHandler;
 use super::watch_source::WatchSource;
@@ -191,8 +192,8 @@ impl AgentConfig {
 impl fmt::Debug for AgentConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AgentConfig")
-            .field("base_url", &self.base_url)
-            .field("watch_url", &self.watch_url)
+            .field("base_url", &without_user(&self.base_url))
+            .field("watch_url", &without_user(&self.watch_url))
             .field("token", &self.token.as_ref().map(|_| "***"))
             .field("grace_period", &self.grace_period)
             .field("request_timeout", &self.request_timeout)
@@ -348,6 +349,8 @@ mod tests {
         assert_eq!(config.on_lifecycle_failure, OnLifecycleFailure::Exit);
         assert_eq!(config.token(), Some("hunter2"));
         assert!(!format!("{config:?}").contains("hunter2"));
+        let refused = AgentConfig::new("http://u:hunter2@a:1").with_watch_url("http://u:hunter2@a");
+        assert!(!format!("{refused:?}").contains("hunter2"));
         assert!(serde_json::from_str::<AgentConfig>(r#"{"url":"x"}"#).is_err());
     }
 }

@@ -69,20 +69,47 @@ impl Controller {
     /// # Errors
     /// As [`add`](Self::add); `Invalid` as well if there is no such service any more.
     pub fn update(&self, id: u64, node: ServiceNode) -> Result<()> {
+        self.replace(id, None, node).map(drop)
+    }
+
+    /// As [`update`](Self::update), of what is wanted now. `change` is called again if another change came between.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn change(
+        &self,
+        id: u64,
+        mut change: impl FnMut(ServiceNode) -> ServiceNode,
+    ) -> Result<()> {
+        loop {
+            let now = self.node(id).ok_or_else(has_left)?;
+            if self.replace(id, Some(&now), change((*now).clone()))? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// False if it is not `expected` any more.
+    fn replace(
+        &self,
+        id: u64,
+        expected: Option<&Arc<ServiceNode>>,
+        node: ServiceNode,
+    ) -> Result<bool> {
         let node = self.checked(node)?;
         {
             let mut slots = self.slots();
+            let now = slots.node(id).ok_or_else(has_left)?;
+            if expected.is_some_and(|expected| !Arc::ptr_eq(expected, &now)) {
+                return Ok(false);
+            }
             if slots.is_taken(&node, Some(id)) {
                 return Err(taken(&node));
             }
-            if !slots.update(id, node) {
-                return Err(AgentError::Invalid(
-                    "the service has left its agent".to_owned(),
-                ));
-            }
+            slots.update(id, node);
         }
         self.wish();
-        Ok(())
+        Ok(true)
     }
 
     /// A service as it is wanted.
@@ -213,14 +240,27 @@ impl Controller {
         self.ask_all(ids, Slots::remove).await
     }
 
-    /// As [`drain`](Self::drain), of the services that an agent may have.
+    /// Wants nothing any more that no agent may have.
+    pub(crate) fn forget_unknown(&self) {
+        self.slots().forget_unknown();
+        self.tell(|_| {});
+    }
+
+    /// As [`drain`](Self::drain), of the services that an agent may have. One that it does not have gets no calls.
     pub(crate) async fn drain_known(
         &self,
         grace: Duration,
     ) -> std::result::Result<(), Vec<AgentError>> {
         let ids = self.slots().known();
-        self.ask_all(ids, |slots, id| slots.drain(id, Some(grace)))
-            .await
+        let drained = self
+            .ask_all(ids, |slots, id| slots.drain(id, Some(grace)))
+            .await;
+        let mut failures = drained.err().unwrap_or_default();
+        failures.retain(|error| !error.is_not_found());
+        if failures.is_empty() {
+            return Ok(());
+        }
+        Err(failures)
     }
 
     /// As [`deregister`](Self::deregister), of the services that an agent may have.
@@ -297,14 +337,14 @@ impl Controller {
     async fn ask_all(
         &self,
         ids: impl IntoIterator<Item = u64>,
-        mut want: impl FnMut(&mut Slots, u64) -> Option<Step>,
+        mut want: impl FnMut(&mut Slots, u64) -> Vec<Step>,
     ) -> std::result::Result<(), Vec<AgentError>> {
         // What failed, or was not waited for, is tried again while the agent is watched.
         let _wish = Wish(self);
         let steps: Vec<Step> = {
             let mut slots = self.slots();
             ids.into_iter()
-                .filter_map(|id| want(&mut slots, id))
+                .flat_map(|id| want(&mut slots, id))
                 .collect()
         };
         // Readers of the status see what is wanted now.
@@ -377,5 +417,9 @@ fn replay_failed(node: &ServiceNode, error: AgentError) -> AgentError {
 
 fn first(failures: Vec<AgentError>) -> AgentError {
     let first = failures.into_iter().next();
-    first.unwrap_or_else(|| AgentError::Invalid("the service has left its agent".to_owned()))
+    first.unwrap_or_else(has_left)
+}
+
+fn has_left() -> AgentError {
+    AgentError::Invalid("the service has left its agent".to_owned())
 }

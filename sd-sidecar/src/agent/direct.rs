@@ -24,18 +24,25 @@ const BEAT: Duration = Duration::from_secs(5);
 pub struct DirectClient {
     registry: Registry,
     host: String,
-    kept: Mutex<BTreeMap<Key, Arc<Kept>>>,
+    registrations: Arc<Mutex<Registrations>>,
+}
+
+#[derive(Debug, Default)]
+struct Registrations {
+    kept: BTreeMap<Key, Arc<Kept>>,
+    /// Why records may be there that are kept no more.
+    left: BTreeMap<Key, AgentError>,
 }
 
 /// One registration.
 #[derive(Debug)]
 struct Kept {
     guard: RegistrationGuard,
-    drains: AtomicBool,
+    drains: Arc<AtomicBool>,
 }
 
-/// What an agent takes for one registration: the service and its port.
-type Key = (String, u16);
+/// What an agent takes for one registration: the service and its port, the application and its run.
+type Key = (String, u16, String, String);
 
 impl DirectClient {
     /// Services are dialled at `host`: a name or an IP address that others reach this process at, such as
@@ -44,7 +51,7 @@ impl DirectClient {
         Self {
             registry,
             host: host.into(),
-            kept: Mutex::default(),
+            registrations: Arc::default(),
         }
     }
 
@@ -64,13 +71,14 @@ impl DirectClient {
         }))
     }
 
-    fn kept(&self) -> MutexGuard<'_, BTreeMap<Key, Arc<Kept>>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn find(&self, node: &ServiceNode) -> Option<Arc<Kept>> {
-        self.kept().get(&key(node)).map(Arc::clone)
+        let registrations = lock(&self.registrations);
+        registrations.kept.get(&key(node)).map(Arc::clone)
     }
+}
+
+fn lock(registrations: &Mutex<Registrations>) -> MutexGuard<'_, Registrations> {
+    registrations.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]
@@ -81,28 +89,32 @@ impl Client for DirectClient {
             && kept.guard.phase() != RegistrationPhase::Ended
         {
             // Readers go on seeing the same run, and one that drains goes on draining, as with an agent.
-            let ready = wanted.is_ready() && !kept.drains.load(Ordering::Relaxed);
+            let drains = Arc::clone(&kept.drains);
             let update = kept.guard.update(move |now| {
+                // Now, as a drain may have begun since this was asked for.
+                let ready = wanted.is_ready() && !drains.load(Ordering::Relaxed);
                 let wanted = wanted.with_ready(ready).with_id(now.id().clone());
                 wanted.with_incarnation(now.incarnation())
             });
             return update.await.map_err(AgentError::Registry);
         }
         // One that has ended gives its id free.
-        self.kept().remove(&key(node));
+        lock(&self.registrations).kept.remove(&key(node));
         let guard = self.registry.register(wanted).await;
         let kept = Kept {
             guard: guard.map_err(AgentError::Registry)?,
-            drains: AtomicBool::new(false),
+            drains: Arc::default(),
         };
-        self.kept().insert(key(node), Arc::new(kept));
+        let mut registrations = lock(&self.registrations);
+        registrations.left.remove(&key(node));
+        registrations.kept.insert(key(node), Arc::new(kept));
         Ok(())
     }
 
     async fn drain(&self, node: &ServiceNode, _grace: Option<Duration>) -> Result<()> {
         let kept = self.find(node).ok_or_else(|| {
-            let (name, port) = key(node);
-            let name = super::error::printable(name);
+            let port = node.options.server_port;
+            let name = super::error::printable(&node.options.service.name);
             AgentError::Invalid(format!("local service not found: {name}:{port}"))
         })?;
         kept.drains.store(true, Ordering::Relaxed);
@@ -110,19 +122,36 @@ impl Client for DirectClient {
         drained.await.map_err(AgentError::Registry)
     }
 
-    /// What is not there has been deregistered.
+    /// What is not there has been deregistered. What could not be withdrawn fails in the same way until it is registered again.
     async fn deregister(&self, node: &ServiceNode) -> Result<()> {
-        let kept = self.kept().remove(&key(node));
-        match kept.and_then(Arc::into_inner) {
-            Some(kept) => kept.guard.deregister().await.map_err(AgentError::Registry),
-            // Or another call holds it still, and withdraws it when it ends.
-            None => Ok(()),
+        let key = key(node);
+        let kept = {
+            let mut registrations = lock(&self.registrations);
+            match registrations.kept.remove(&key) {
+                Some(kept) => kept,
+                None => return registrations.left.get(&key).cloned().map_or(Ok(()), Err),
+            }
+        };
+        let Some(kept) = Arc::into_inner(kept) else {
+            // Another call holds it still, and withdraws it when it ends.
+            return Ok(());
+        };
+        let done = kept.guard.deregister().await.map_err(AgentError::Registry);
+        if let Err(error) = &done {
+            lock(&self.registrations).left.insert(key, error.clone());
         }
+        done
     }
 }
 
 fn key(node: &ServiceNode) -> Key {
-    (node.options.service.name.clone(), node.options.server_port)
+    let options = &node.options;
+    (
+        options.service.name.clone(),
+        options.server_port,
+        options.app.id.clone(),
+        options.app.instance_id.clone(),
+    )
 }
 
 fn invalid(bad: &crate::wire::dialect::BadBody) -> AgentError {
@@ -130,16 +159,29 @@ fn invalid(bad: &crate::wire::dialect::BadBody) -> AgentError {
 }
 
 /// Says at once that the registry is connected, and from then on how it is. A registry keeps what is registered true by itself, so that
-/// nothing is to be replayed.
+/// something is to be replayed only after a registration has ended for good.
 #[derive(Clone, Debug)]
 pub struct DirectSource {
     registry: Registry,
+    registrations: Arc<Mutex<Registrations>>,
 }
 
 impl DirectSource {
-    /// Of the registry that a [`DirectClient`] registers at.
-    pub fn new(registry: Registry) -> Self {
-        Self { registry }
+    /// Of what `client` registers, at its registry.
+    pub fn new(client: &DirectClient) -> Self {
+        Self {
+            registry: client.registry.clone(),
+            registrations: Arc::clone(&client.registrations),
+        }
+    }
+
+    fn beat(&self) -> EventKind {
+        let registrations = lock(&self.registrations);
+        let mut kept = registrations.kept.values();
+        if kept.any(|kept| kept.guard.phase() == RegistrationPhase::Ended) {
+            return EventKind::Resync;
+        }
+        EventKind::Heartbeat
     }
 
     fn event(&self, kind: EventKind) -> ConnectionEvent {
@@ -162,13 +204,14 @@ impl DirectSource {
 impl EventSource for DirectSource {
     async fn subscribe(&self) -> Result<ConnectionEvents> {
         let source = self.clone();
-        let events = stream::unfold(EventKind::Connected, move |kind| {
+        let events = stream::unfold(true, move |is_first| {
             let source = source.clone();
             async move {
-                if kind != EventKind::Connected {
-                    sleep(BEAT).await;
+                if is_first {
+                    return Some((source.event(EventKind::Connected), false));
                 }
-                Some((source.event(kind), EventKind::Heartbeat))
+                sleep(BEAT).await;
+                Some((source.event(source.beat()), false))
             }
         });
         Ok(Box::pin(events))
@@ -177,8 +220,10 @@ impl EventSource for DirectSource {
 
 #[cfg(test)]
 mod tests {
-    use sd_core::Subscription;
+    use sd_core::clock::TokioClock;
     use sd_core::memory::Memory;
+    use sd_core::{Error, ErrorKind, RegistryConfig, Subscription};
+    use sd_testing::{Answer, Op, ScriptedBackend};
 
     use super::super::fakes::node;
     use super::super::{Agent, AgentConfig};
@@ -188,7 +233,7 @@ mod tests {
 
     fn agent(registry: &Registry) -> Agent {
         let client = DirectClient::new(registry.clone(), "10.0.0.7");
-        let source = DirectSource::new(registry.clone());
+        let source = DirectSource::new(&client);
         let config = AgentConfig::new("").with_grace_period(Duration::from_millis(50));
         Agent::with_parts(
             node("auth", 9090),
@@ -284,14 +329,63 @@ mod tests {
         );
     }
 
+    #[tokio::test]
+    async fn another_application_at_the_same_port_is_another_registration() {
+        let registry = Memory::new().connect();
+        let client = DirectClient::new(registry.clone(), "10.0.0.7");
+        let (one, mut other) = (node("auth", 9090), node("auth", 9090));
+        other.options.app.id = "a-2".into();
+        client.register(&one).await.unwrap();
+        client.register(&other).await.unwrap();
+        client.deregister(&one).await.unwrap();
+        let mut auth = registry.subscribe("auth").unwrap();
+        let seen = until(&mut auth, |seen| seen.len() == 1).await;
+        assert_eq!(seen[0].metadata()["app_id"], "a-2");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_that_may_be_left_is_told_of_until_it_is_registered_again() {
+        let backend = ScriptedBackend::default();
+        let refused = Error::new(ErrorKind::Unavailable, "withdraw");
+        backend
+            .registrar
+            .answer_all(Op::Withdraw, Answer::Fail(refused));
+        let config = RegistryConfig::default().with_clock(Arc::new(TokioClock));
+        let registry = Registry::with_config(Arc::new(backend.clone()), config);
+        let (client, auth) = (DirectClient::new(registry, "10.0.0.7"), node("auth", 9090));
+        client.register(&auth).await.unwrap();
+        for _ in 0..3 {
+            client.deregister(&auth).await.unwrap_err();
+        }
+        backend.registrar.answer_all(Op::Withdraw, Answer::Succeed);
+        client.register(&auth).await.unwrap();
+        client.deregister(&auth).await.unwrap();
+        client.deregister(&auth).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_registration_has_ended_all_is_replayed() {
+        use futures_util::StreamExt;
+        let registry = Memory::new().connect();
+        let client = DirectClient::new(registry.clone(), "10.0.0.7");
+        client.register(&node("auth", 9090)).await.unwrap();
+        let mut events = DirectSource::new(&client).subscribe().await.unwrap();
+        for kind in [EventKind::Connected, EventKind::Heartbeat] {
+            assert_eq!(events.next().await.unwrap().kind, kind);
+        }
+        registry.close().await.unwrap();
+        assert_eq!(events.next().await.unwrap().kind, EventKind::Resync);
+        // It is tried, and the runner's from then on.
+        client.register(&node("auth", 9090)).await.unwrap_err();
+        assert_eq!(events.next().await.unwrap().kind, EventKind::Heartbeat);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_source_tells_how_the_registry_is() {
         use futures_util::StreamExt;
         let registry = Memory::new().connect();
-        let mut events = DirectSource::new(registry.clone())
-            .subscribe()
-            .await
-            .unwrap();
+        let client = DirectClient::new(registry.clone(), "10.0.0.7");
+        let mut events = DirectSource::new(&client).subscribe().await.unwrap();
         let first = events.next().await.unwrap();
         assert_eq!(
             (first.kind, first.ready),

@@ -93,6 +93,18 @@ impl AgentError {
         Self::Own(Arc::from(error.into()))
     }
 
+    /// The agent does not have the service. Those of the first generation only say so in words, and so does a registry in its place.
+    pub(crate) fn is_not_found(&self) -> bool {
+        const WORDS: &str = "local service not found";
+        match self {
+            Self::Api(failure) => {
+                failure.code == "service_not_found" || failure.message.starts_with(WORDS)
+            }
+            Self::Invalid(what) => what.starts_with(WORDS),
+            _ => false,
+        }
+    }
+
     pub(crate) fn transport(what: impl fmt::Display, reason: impl fmt::Display) -> Self {
         Self::Transport {
             what: what.to_string(),

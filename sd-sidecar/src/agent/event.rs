@@ -93,14 +93,25 @@ impl ConnectionEvent {
     /// # Errors
     /// `WatchEventParse` if it looks like JSON and cannot be read.
     pub fn of_frame(frame: Frame) -> Result<Option<Self>> {
-        let mut name = match frame.event.trim() {
-            "" => "message".to_owned(),
-            name => name.to_owned(),
-        };
         let text = frame.data.trim();
+        // First of all, as events that are none of ours may hold anything.
+        let named = serde_json::from_str::<Named>(text).unwrap_or_default();
+        let name = match (named.event.trim(), frame.event.trim()) {
+            ("", "") => "message",
+            ("", name) | (name, _) => name,
+        };
+        let is_known = matches!(
+            name,
+            "connected" | "heartbeat" | "resync" | "degraded" | "message"
+        );
+        if !is_known {
+            // Also an agent's own `disconnected`: the stream ends, and that is what counts.
+            return Ok(None);
+        }
         let payload = match serde_json::from_str::<Payload>(text) {
             _ if text.is_empty() => Payload::default(),
             Ok(payload) => payload,
+            Err(_) if name == "message" && text.starts_with(['{', '[']) => return Ok(None),
             Err(error) if text.starts_with(['{', '[']) => {
                 return Err(AgentError::WatchEventParse {
                     event_type: printable(name),
@@ -114,16 +125,12 @@ impl ConnectionEvent {
                 ..Payload::default()
             },
         };
-        if !payload.event.trim().is_empty() {
-            payload.event.trim().clone_into(&mut name);
-        }
-        let kind = match name.as_str() {
+        let kind = match name {
             "connected" => EventKind::Connected,
             "heartbeat" => EventKind::Heartbeat,
             "resync" => EventKind::Resync,
             "degraded" => EventKind::Degraded,
             "message" if payload.message.eq_ignore_ascii_case("ok") => EventKind::Connected,
-            // Also an agent's own `disconnected`: the stream ends, and that is what counts.
             _ => return Ok(None),
         };
         Ok(Some(Self {
@@ -151,18 +158,37 @@ impl From<Missed> for ConnectionEvent {
     }
 }
 
+/// Says which event it is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Named {
+    #[serde(deserialize_with = "text")]
+    event: String,
+}
+
 /// What a structured event holds.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Payload {
-    event: String,
+    #[serde(deserialize_with = "text")]
     message: String,
+    #[serde(deserialize_with = "text")]
     service: String,
+    #[serde(deserialize_with = "text")]
     status: String,
+    #[serde(deserialize_with = "text")]
     lifecycle_state: String,
     ready: Option<bool>,
     #[serde(deserialize_with = "time")]
     generated_at: Option<SystemTime>,
+}
+
+/// `null` is an empty text, as in Go.
+fn text<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<String, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.unwrap_or_default())
 }
 
 fn time<'de, D: serde::Deserializer<'de>>(
@@ -227,9 +253,14 @@ mod tests {
             ("ready", "{}"),
             ("disconnected", r#"{"event":"disconnected"}"#),
             ("connected", r#"{"event":"disconnected"}"#),
+            ("routes", r#"{"message":{"of":["another","shape"]}}"#),
+            ("routes", "[1"),
+            ("", r#"{"message":1}"#),
         ] {
             assert_eq!(kind(event, data), None, "{event} {data}");
         }
+        let nulls = r#"{"event":null,"message":null,"service":null,"status":null,"lifecycle_state":null,"ready":null,"generated_at":null}"#;
+        assert_eq!(kind("heartbeat", nulls), Some(EventKind::Heartbeat));
     }
 
     #[test]

@@ -9,9 +9,9 @@ use std::time::Duration;
 use futures_util::future::OptionFuture;
 use sd_core::retry::Backoff;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{sleep, timeout};
 
-use super::config::{AgentConfig, RunConfig, Work};
+use super::config::{AgentConfig, RunConfig};
 use super::controller::Controller;
 use super::error::{AgentError, AgentRunError, Result, Stage};
 
@@ -53,8 +53,9 @@ impl<'a> Exit<'a> {
         self.failures.extend(failures.map(|error| (stage, error)));
     }
 
-    /// Only what an agent may have is drained.
+    /// Only what an agent may have is drained, and nothing else is registered from now on.
     pub(crate) async fn drain(&mut self) {
+        self.controller.forget_unknown();
         let Some(grace) = self.grace else { return };
         let within = self.config.deregister_within;
         let drained = timeout(within, self.controller.drain_known(grace)).await;
@@ -68,10 +69,17 @@ impl<'a> Exit<'a> {
             return;
         };
         let idle = self.take(|run| run.idle.take());
+        let failures = &mut self.failures;
         let idle = async {
-            match idle {
-                Some(idle) => drop(idle.await),
-                None => pending().await,
+            // On a task of its own, so that a panic is an error like others. It says nothing of calls.
+            let ended = OptionFuture::from(idle.map(Serving::spawn)).await;
+            match ended {
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    failures.push((Stage::Shutdown, error));
+                    pending::<()>().await;
+                }
+                None => pending::<()>().await,
             }
         };
         let has_ended = async {
@@ -90,22 +98,16 @@ impl<'a> Exit<'a> {
     /// Ends the process's own work.
     pub(crate) async fn end_work(&mut self, serving: Option<Serving>) {
         let within = self.config.shutdown_within;
-        let deadline = Instant::now() + within;
         let shutdown = self.take(|run| run.shutdown.take());
-        if let Some(shutdown) = shutdown {
-            // On a task of its own, so that a panic is an error like others.
-            let ended = timeout_at(deadline, Serving::spawn(shutdown())).await;
-            let ended = ended.unwrap_or_else(|_| Err(timed_out("the process's shutdown", within)));
-            self.failures
-                .extend(ended.err().map(|error| (Stage::Shutdown, error)));
-        }
-        if let Some(ended) =
-            OptionFuture::from(serving.map(|serving| timeout_at(deadline, serving))).await
-        {
-            let ended = ended.unwrap_or_else(|_| Err(timed_out("the process's work", within)));
-            self.failures
-                .extend(ended.err().map(|error| (Stage::Serve, error)));
-        }
+        let shutdown = shutdown.map(|shutdown| Serving::spawn(async move { shutdown().await }));
+        let (shutdown, served) = tokio::join!(
+            ended_within(shutdown, "the process's shutdown", within),
+            ended_within(serving, "the process's work", within),
+        );
+        let failures = [(Stage::Shutdown, shutdown), (Stage::Serve, served)];
+        let failures = failures.into_iter();
+        self.failures
+            .extend(failures.filter_map(|(stage, ended)| Some((stage, ended.err()?))));
     }
 
     /// Tries until it is done or its time is over.
@@ -142,6 +144,12 @@ fn in_time(
     done.unwrap_or_else(|_| Err(vec![timed_out(what, within)]))
 }
 
+async fn ended_within(work: Option<Serving>, what: &str, within: Duration) -> Result<()> {
+    let Some(work) = work else { return Ok(()) };
+    let ended = timeout(within, work).await;
+    ended.unwrap_or_else(|_| Err(timed_out(what, within)))
+}
+
 fn timed_out(what: &str, after: Duration) -> AgentError {
     AgentError::TimedOut {
         what: what.to_owned(),
@@ -157,7 +165,7 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    pub(crate) fn spawn(work: Work) -> Self {
+    pub(crate) fn spawn(work: impl Future<Output = Result<()>> + Send + 'static) -> Self {
         Self {
             task: tokio::spawn(work),
             outcome: None,

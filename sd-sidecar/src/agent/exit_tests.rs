@@ -220,3 +220,115 @@ async fn what_no_agent_knows_of_is_neither_drained_nor_deregistered() {
     assert!(begin.elapsed() < SECOND);
     assert!(process.client.calls().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_an_agent_may_have_under_an_old_port_is_deregistered_as_well() {
+    let process = Process::new(AgentConfig::new(""));
+    process.registered().await;
+    process.client.fails_next(1);
+    let moved = |mut node: ServiceNode| {
+        node.options.server_port = 9091;
+        node
+    };
+    process.agent.service().update(moved).unwrap();
+    process.client.called(2).await;
+    process.run(async {}).await.unwrap().unwrap();
+    let mut leaving = process.client.calls().split_off(2);
+    leaving.sort();
+    assert_eq!(leaving, ["deregister auth:9090", "deregister auth:9091"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_agent_knows_of_is_not_registered_at_the_end_either() {
+    let process = Process::new(with_grace(20));
+    process.registered().await;
+    process.events.send(disconnected()).await.unwrap();
+    let mut changes = process.agent.status_changes();
+    changes.wait_for(|status| !status.connected).await.unwrap();
+    process.agent.add(node("users", 9091)).unwrap();
+    let run = process.run(async {});
+    process.client.called(2).await;
+    // The agent is back while calls are waited for.
+    process.events.send(connected()).await.unwrap();
+    run.await.unwrap().unwrap();
+    assert_eq!(
+        process.client.calls(),
+        [
+            "register auth:9090",
+            "drain 20 auth:9090",
+            "register auth:9090",
+            "drain 20 auth:9090",
+            "deregister auth:9090"
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_agent_does_not_have_yet_needs_no_drain() {
+    let process = Process::new(with_grace(20));
+    process.client.takes(2 * SECOND);
+    process.agent.start();
+    process.events.send(connected()).await.unwrap();
+    process.client.called(1).await;
+    process.client.takes(Duration::ZERO);
+    process.client.does_not_find_next();
+    process.run(async {}).await.unwrap().unwrap();
+    assert_eq!(
+        process.client.calls(),
+        [
+            "register auth:9090",
+            "drain 20 auth:9090",
+            "drain 20 auth:9090",
+            "deregister auth:9090"
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_anywhere_in_the_work_is_an_error_and_the_process_is_deregistered() {
+    type Never = std::future::Ready<std::io::Result<()>>;
+    let process = Process::new(with_grace(2));
+    process.registered().await;
+    process.agent.configure_run(
+        process
+            .serving()
+            .with_idle(async { panic!("a bug") })
+            .with_shutdown(|| -> Never { panic!("a bug") }),
+    );
+    let begin = Instant::now();
+    let error = process.run(async {}).await.unwrap().unwrap_err();
+    assert!(begin.elapsed() >= 2 * SECOND, "the grace period counts");
+    let stages: Vec<_> = error.failures().iter().map(|(stage, _)| *stage).collect();
+    assert_eq!(stages, [Stage::Shutdown, Stage::Shutdown]);
+    assert_eq!(
+        process.client.calls().last().unwrap(),
+        "deregister auth:9090"
+    );
+
+    let process = Process::new(AgentConfig::new(""));
+    process.registered().await;
+    process
+        .agent
+        .configure_run(RunConfig::new().with_serve(|_| -> Never { panic!("a bug") }));
+    let error = process
+        .run(std::future::pending())
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(error.stage(), Stage::Serve);
+    assert_eq!(
+        process.client.calls().last().unwrap(),
+        "deregister auth:9090"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn times_without_a_bound_end_nothing() {
+    let config = AgentConfig::new("")
+        .with_shutdown_within(Duration::MAX)
+        .with_deregister_within(Duration::MAX);
+    let process = Process::new(config);
+    process.registered().await;
+    process.agent.configure_run(process.serving());
+    process.run(async {}).await.unwrap().unwrap();
+}

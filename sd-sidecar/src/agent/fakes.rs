@@ -57,6 +57,12 @@ impl FakeClient {
         self.results.lock().unwrap().extend(failures);
     }
 
+    /// As an agent that does not have the service.
+    pub(crate) fn does_not_find_next(&self) {
+        let error = AgentError::Invalid("local service not found: auth:9090".to_owned());
+        self.results.lock().unwrap().push_back(Err(error));
+    }
+
     pub(crate) fn succeeds_next(&self) {
         self.results.lock().unwrap().push_back(Ok(()));
     }

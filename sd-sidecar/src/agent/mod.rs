@@ -54,6 +54,7 @@ mod controller;
 mod descriptor_set;
 mod direct;
 mod error;
+mod error_thread;
 mod event;
 mod exit;
 #[cfg(test)]

@@ -8,17 +8,15 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::OptionFuture;
 use sd_core::retry::Backoff;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::controller::Controller;
 use super::error::{AgentError, Result};
+use super::error_thread::Errors;
 use super::event::{ConnectionEvent, EventKind};
 use super::parts::{ErrorHandler, EventSource};
 
-/// How many errors wait for a handler that is slow.
-const QUEUED_ERRORS: usize = 64;
 /// Between attempts to register, at random up to this after the first failure, and at most up to the other.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -56,8 +54,20 @@ impl Runner {
     /// # Cancel safety
     /// After a dropped call a registration that was under way may still be done. Cancel `stop` instead: that waits for its answer.
     pub async fn run(&self, stop: &CancellationToken) -> Result<()> {
-        let mut events = self.source.subscribe().await?;
         let errors = Errors::new(self.on_error.clone());
+        self.run_telling(&errors, stop).await
+    }
+
+    /// As [`run`](Self::run), and tells `errors` instead of the handler.
+    pub(crate) async fn run_telling(
+        &self,
+        errors: &Errors,
+        stop: &CancellationToken,
+    ) -> Result<()> {
+        let mut events = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            events = self.source.subscribe() => events?,
+        };
         let mut wishes = self.controller.wishes();
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut replay: Option<Replay> = None;
@@ -94,6 +104,8 @@ impl Runner {
                 }
             }
         }
+        // Nothing further is asked for.
+        self.controller.end_connection();
         if let Some(replay) = replay {
             // Its answer says whether there is something to take out.
             let _ = timeout(LAST_REQUEST_WITHIN, replay).await;
@@ -123,40 +135,6 @@ impl std::fmt::Debug for Runner {
         f.debug_struct("Runner")
             .field("controller", &self.controller)
             .finish_non_exhaustive()
-    }
-}
-
-/// Hands errors to the handler, on a thread where it may block.
-struct Errors {
-    queue: Option<mpsc::Sender<AgentError>>,
-}
-
-impl Errors {
-    fn new(handler: Option<ErrorHandler>) -> Self {
-        let queue = handler.map(|handler| {
-            let (queue, mut errors) = mpsc::channel(QUEUED_ERRORS);
-            // Ends with the queue, after the last error in it.
-            tokio::spawn(async move {
-                while let Some(error) = errors.recv().await {
-                    let handler = Arc::clone(&handler);
-                    let call = tokio::task::spawn_blocking(move || handler(&error)).await;
-                    if call.is_err() {
-                        tracing::warn!("the handler of the agent's errors has panicked");
-                    }
-                }
-            });
-            queue
-        });
-        Self { queue }
-    }
-
-    fn tell(&self, error: AgentError) {
-        tracing::debug!(%error, "agent");
-        if let Some(queue) = &self.queue
-            && queue.try_send(error).is_err()
-        {
-            tracing::warn!("the handler of the agent's errors is slow and misses one");
-        }
     }
 }
 

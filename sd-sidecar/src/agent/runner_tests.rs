@@ -7,10 +7,13 @@
 use std::sync::Mutex;
 use std::time::SystemTime;
 
+use async_trait::async_trait;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::super::fakes::{FakeClient, FakeSource, connected, disconnected, heartbeat, node};
+use super::super::parts::ConnectionEvents;
 use super::super::status::Status;
 use super::*;
 use crate::wire::{ServiceNode, parse_rfc3339};
@@ -19,7 +22,7 @@ struct Running {
     client: Arc<FakeClient>,
     controller: Arc<Controller>,
     events: Sender<ConnectionEvent>,
-    errors: Arc<Mutex<Vec<String>>>,
+    errors: watch::Sender<Vec<String>>,
     stop: CancellationToken,
     task: JoinHandle<Result<()>>,
 }
@@ -32,10 +35,10 @@ impl Running {
             controller.add(node).unwrap();
         }
         let (source, events) = FakeSource::new();
-        let errors = Arc::new(Mutex::new(Vec::new()));
+        let errors = watch::Sender::new(Vec::new());
         let told = errors.clone();
         let handler: ErrorHandler =
-            Arc::new(move |error| told.lock().unwrap().push(error.to_string()));
+            Arc::new(move |error| told.send_modify(|told| told.push(error.to_string())));
         let runner = Runner::new(source, controller.clone(), Some(handler));
         let stop = CancellationToken::new();
         let stopped = stop.clone();
@@ -64,14 +67,9 @@ impl Running {
     }
 
     async fn errors(&self, count: usize) -> Vec<String> {
-        for _ in 0..100 {
-            let errors = self.errors.lock().unwrap().clone();
-            if errors.len() >= count {
-                return errors;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        panic!("{:?}", self.errors.lock().unwrap());
+        let mut errors = self.errors.subscribe();
+        let errors = errors.wait_for(|errors| errors.len() >= count);
+        errors.await.unwrap().clone()
     }
 }
 
@@ -396,4 +394,34 @@ async fn stopping_waits_for_the_answer_of_what_is_under_way() {
     running.stop.cancel();
     running.task.await.unwrap().unwrap();
     assert_eq!(running.controller.status().register_replay_count, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_answer_of_what_is_under_way_nothing_further_is_registered() {
+    let running = Running::start(vec![node("auth", 9090), node("users", 9091)]);
+    running.client.takes(Duration::from_secs(1));
+    running.tell(connected()).await;
+    running.client.called(1).await;
+    running.stop.cancel();
+    running.task.await.unwrap().unwrap();
+    assert_eq!(running.client.calls(), ["register auth:9090"]);
+}
+
+struct NeverThere;
+
+#[async_trait]
+impl EventSource for NeverThere {
+    async fn subscribe(&self) -> Result<ConnectionEvents> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_never_there_is_waited_for_only_until_the_stop() {
+    let controller = Arc::new(Controller::new(FakeClient::new()));
+    let runner = Runner::new(Arc::new(NeverThere), controller, None);
+    let stop = CancellationToken::new();
+    let stopping = async { stop.cancel() };
+    let (ended, ()) = tokio::join!(runner.run(&stop), stopping);
+    ended.unwrap();
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::controller::Controller;
-use super::error::{AgentError, Result};
+use super::error::Result;
 use crate::wire::ServiceNode;
 
 /// One of the services of a process. It stays registered when this is dropped. Cheap to clone.
@@ -26,15 +26,13 @@ impl ServiceHandle {
     }
 
     /// Changes it: methods, weight, version, also its name and its port, which are registered before the old ones are taken out. Returns
-    /// at once; [`Status`](super::Status) tells when the agent has accepted it. If it drains, it goes on draining.
+    /// at once; [`Status`](super::Status) tells when the agent has accepted it. If it drains, it goes on draining. `change` is called
+    /// again if another change of the service came between.
     ///
     /// # Errors
     /// As [`Controller::update`].
-    pub fn update(&self, change: impl FnOnce(ServiceNode) -> ServiceNode) -> Result<()> {
-        let node = self.node();
-        let node =
-            node.ok_or_else(|| AgentError::Invalid("the service has left its agent".to_owned()))?;
-        self.controller.update(self.id, change((*node).clone()))
+    pub fn update(&self, change: impl FnMut(ServiceNode) -> ServiceNode) -> Result<()> {
+        self.controller.change(self.id, change)
     }
 
     /// Says whether it wants calls. Agents of ours have readers see that; those of the reference system do not know it. Returns at once.

@@ -61,15 +61,23 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
+    /// Wants this service. One that is to go, and that an agent takes for the same, stays: what is under way for it is waited for then.
     pub(crate) fn add(&mut self, node: ServiceNode) -> u64 {
+        let mut leaving = self.all.iter().filter(|slot| slot.wanted == Wanted::Gone);
+        let same = leaving.find(|slot| is_same(&slot.node, &node));
+        if let Some(id) = same.map(|slot| slot.id) {
+            self.update(id, node);
+            return id;
+        }
         let id = self.next_id;
         self.next_id += 1;
+        let sent = self.take_over(&node, id);
         self.all.push(Slot {
             id,
             node: Arc::new(node),
             wanted: Wanted::Serving,
             superseded: Vec::new(),
-            sent: None,
+            sent,
             confirmed: None,
             drained: false,
             asking: 0,
@@ -91,10 +99,16 @@ impl Slots {
 
     /// Wants it to be as `node`, and to be there if it was to go. False if there is no such service.
     pub(crate) fn update(&mut self, id: u64, node: ServiceNode) -> bool {
-        let Some(slot) = self.all.iter_mut().find(|slot| slot.id == id) else {
+        if self.slot(id).is_none() {
+            return false;
+        }
+        let taken_over = self.take_over(&node, id);
+        let Some(slot) = self.slot(id) else {
             return false;
         };
+        let own = slot.give_up(&node);
         slot.supersede(&node);
+        slot.sent = own.or(taken_over);
         slot.node = Arc::new(node);
         if slot.wanted == Wanted::Gone {
             slot.wanted = Wanted::Serving;
@@ -102,6 +116,14 @@ impl Slots {
         // An agent may take it for a service that wants calls.
         slot.drained = false;
         true
+    }
+
+    /// Has no other service take out what an agent may have of `node`.
+    fn take_over(&mut self, node: &ServiceNode, id: u64) -> Option<Arc<ServiceNode>> {
+        let others = self.all.iter_mut().filter(|slot| slot.id != id);
+        let taken_over = others.fold(None, |found, other| other.give_up(node).or(found));
+        self.drop_gone();
+        taken_over
     }
 
     pub(crate) fn node(&self, id: u64) -> Option<Arc<ServiceNode>> {
@@ -128,35 +150,30 @@ impl Slots {
         known.map(|slot| slot.id).collect()
     }
 
+    /// Drops each service that no agent may have.
+    pub(crate) fn forget_unknown(&mut self) {
+        self.all.retain(Slot::may_be_known);
+    }
+
     /// Wants one to drain, and returns what is to be asked for it.
-    pub(crate) fn drain(&mut self, id: u64, grace: Option<Duration>) -> Option<Step> {
+    pub(crate) fn drain(&mut self, id: u64, grace: Option<Duration>) -> Vec<Step> {
         let connection = self.connection;
-        let slot = self
-            .all
-            .iter_mut()
-            .find(|slot| slot.id == id && slot.wanted != Wanted::Gone)?;
+        let Some(slot) = self.slot(id).filter(|slot| slot.wanted != Wanted::Gone) else {
+            return Vec::new();
+        };
         slot.wanted = Wanted::Draining(grace);
         slot.drained = false;
-        let ask = Ask::Drain(Arc::clone(&slot.node), grace);
-        Some(Step {
-            slot: id,
-            connection,
-            ask,
-        })
+        slot.steps(connection, |node| Ask::Drain(node, grace))
     }
 
     /// Wants one to be gone, and returns what is to be asked for it.
-    pub(crate) fn remove(&mut self, id: u64) -> Option<Step> {
+    pub(crate) fn remove(&mut self, id: u64) -> Vec<Step> {
         let connection = self.connection;
-        let slot = self.all.iter_mut().find(|slot| slot.id == id)?;
+        let Some(slot) = self.slot(id) else {
+            return Vec::new();
+        };
         slot.wanted = Wanted::Gone;
-        let node = slot.sent.as_ref().unwrap_or(&slot.node);
-        let ask = Ask::Deregister(Arc::clone(node));
-        Some(Step {
-            slot: id,
-            connection,
-            ask,
-        })
+        slot.steps(connection, Ask::Deregister)
     }
 
     /// A connection has begun, or its agent wants to be told everything again.
@@ -210,32 +227,34 @@ impl Slots {
 
     /// Notes that this is asked for now, and that the agent may have it from now on.
     pub(crate) fn sending(&mut self, step: &Step) {
-        let Some(slot) = self.slot(step.slot) else {
-            return;
-        };
-        slot.asking += 1;
+        if let Some(slot) = self.slot(step.slot) {
+            slot.asking += 1;
+        }
         if let Ask::Register(node) = &step.ask {
-            slot.sent_is(node);
+            self.sent_is(step.slot, node);
         }
     }
 
     /// Notes what came of a step.
     pub(crate) fn done(&mut self, step: &Step, result: &Result<(), AgentError>) {
         let is_current = step.connection == self.connection;
+        let is_done = result.is_ok();
+        match &step.ask {
+            // It may have been taken out meanwhile, and was done after that.
+            Ask::Register(node) => self.sent_is(step.slot, node),
+            // So may what another service has registered meanwhile, whether or not there was an answer.
+            Ask::Deregister(node) => self.register_again(step.slot, node),
+            Ask::Drain(..) => {}
+        }
         let Some(slot) = self.slot(step.slot) else {
             return;
         };
         slot.error = result.as_ref().err().map(ToString::to_string);
-        let is_done = result.is_ok();
         match &step.ask {
-            Ask::Register(node) => {
-                // It may have been taken out meanwhile, and was done after that.
-                slot.sent_is(node);
-                if is_done && is_current {
-                    slot.confirmed = Some(Arc::clone(node));
-                }
+            Ask::Register(node) if is_done && is_current => {
+                slot.confirmed = Some(Arc::clone(node));
             }
-            Ask::Drain(_, grace) if is_done && is_current => {
+            Ask::Drain(node, grace) if is_done && is_current && is_same(node, &slot.node) => {
                 slot.drained = slot.wanted == Wanted::Draining(*grace);
             }
             Ask::Deregister(node) if is_done => {
@@ -243,7 +262,27 @@ impl Slots {
                 slot.sent.take_if(|known| is_same(known, node));
                 slot.confirmed.take_if(|known| is_same(known, node));
             }
-            Ask::Drain(..) | Ask::Deregister(_) => {}
+            Ask::Register(_) | Ask::Drain(..) | Ask::Deregister(_) => {}
+        }
+    }
+
+    /// The agent may have `node` of this service from now on, unless it is another's by now.
+    fn sent_is(&mut self, id: u64, node: &Arc<ServiceNode>) {
+        let is_anothers = self
+            .all
+            .iter()
+            .any(|slot| slot.id != id && slot.wanted != Wanted::Gone && is_same(&slot.node, node));
+        if let Some(slot) = self.slot(id).filter(|_| !is_anothers) {
+            slot.sent_is(node);
+        }
+    }
+
+    /// What the agent has accepted, or is about to, counts for nothing for services other than this that it takes for `node`.
+    fn register_again(&mut self, id: u64, node: &ServiceNode) {
+        let others = self.all.iter_mut().filter(|slot| slot.id != id);
+        for other in others.filter(|slot| is_same(&slot.node, node)) {
+            other.node = Arc::new((*other.node).clone());
+            other.drained = false;
         }
     }
 
@@ -252,6 +291,10 @@ impl Slots {
         if let Some(slot) = self.slot(step.slot) {
             slot.asking -= 1;
         }
+        self.drop_gone();
+    }
+
+    fn drop_gone(&mut self) {
         self.all
             .retain(|slot| slot.wanted != Wanted::Gone || slot.may_be_known());
     }
@@ -281,6 +324,34 @@ impl Slot {
         if let Some(sent) = self.sent.take_if(|sent| !is_same(sent, node)) {
             self.superseded.push(sent);
         }
+    }
+
+    /// What an agent may have of `node`.
+    fn give_up(&mut self, node: &ServiceNode) -> Option<Arc<ServiceNode>> {
+        let mut given_up = self.sent.take_if(|known| is_same(known, node));
+        self.superseded.retain(|known| {
+            let is_given_up = is_same(known, node);
+            if is_given_up {
+                given_up = Some(Arc::clone(known));
+            }
+            !is_given_up
+        });
+        given_up
+    }
+
+    /// Asks the same for all that an agent may have of it. Where that is nothing, for what is wanted.
+    fn steps(&self, connection: u64, ask: impl Fn(Arc<ServiceNode>) -> Ask) -> Vec<Step> {
+        let known = self.superseded.iter().chain(&self.sent);
+        let mut nodes: Vec<_> = known.map(Arc::clone).collect();
+        if nodes.is_empty() {
+            nodes.push(Arc::clone(&self.node));
+        }
+        let step = |node| Step {
+            slot: self.id,
+            connection,
+            ask: ask(node),
+        };
+        nodes.into_iter().map(step).collect()
     }
 
     /// The agent may have `node` from now on.
@@ -341,3 +412,7 @@ fn is_same(one: &ServiceNode, other: &ServiceNode) -> bool {
     };
     key(one) == key(other)
 }
+
+#[cfg(test)]
+#[path = "slots_tests.rs"]
+mod tests;

@@ -172,6 +172,7 @@ impl Service<'_> {
         health: &mut watch::Receiver<Health>,
     ) -> Infallible {
         let mut ready = true;
+        let mut told = Some(ready);
         loop {
             let now = health.borrow_and_update().clone();
             if now.passing != ready {
@@ -181,7 +182,15 @@ impl Service<'_> {
                 } else {
                     RegisterEvent::Unhealthy(now.checks)
                 });
-                self.set_ready(guard, ready).await;
+            }
+            if told != Some(ready) {
+                let is_outdated =
+                    async { health.wait_for(|now| now.passing != ready).await.is_ok() };
+                told = tokio::select! {
+                    () = self.set_ready(guard, ready) => Some(ready),
+                    // What is newest counts, also while the registry refuses what was before.
+                    true = is_outdated => None,
+                };
             } else if health.changed().await.is_err() {
                 pending::<()>().await;
             }
@@ -277,5 +286,69 @@ async fn ended(command: &mut Option<RunningCommand>) -> Result<u8, Failure> {
     match command {
         Some(command) => command.ended().await,
         None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::sync::Arc;
+
+    use sd_core::clock::TokioClock;
+    use sd_core::{Error, Registry, RegistryConfig};
+    use sd_testing::{Answer, Op, ScriptedBackend};
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use crate::output::Output;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_checks_say_now_counts_while_the_registry_refuses_what_they_said_before() {
+        let backend = ScriptedBackend::default();
+        let refused = Error::new(ErrorKind::Rejected, "update");
+        backend
+            .registrar
+            .answer_next(Op::Update, Answer::Fail(refused));
+        let config = RegistryConfig::default().with_clock(Arc::new(TokioClock));
+        let session = Session {
+            registry: Registry::with_config(Arc::new(backend.clone()), config),
+            url: "memory://".parse().unwrap(),
+            output: Output::new(true),
+        };
+        let line = "sdctl register greeter h:1".split(' ').map(OsString::from);
+        let Command::Register(wanted) = Cli::read(line).unwrap().command else {
+            panic!("another command");
+        };
+        let service = Service {
+            session: &session,
+            wanted: &wanted,
+            what: "register".to_owned(),
+            stop: StopRequest::default(),
+            log: EventLog::keeping(64),
+        };
+        let guard = session.registry.register(wanted.instance().unwrap());
+        let guard = guard.await.unwrap();
+        let says = |passing| Health {
+            passing,
+            checks: Vec::new(),
+        };
+        let (health, mut now) = watch::channel(says(true));
+        let changing = async {
+            health.send_replace(says(false));
+            sleep(RETRY_AFTER / 2).await;
+            health.send_replace(says(true));
+            sleep(4 * RETRY_AFTER).await;
+        };
+        tokio::select! {
+            never = service.follow(&guard, &mut now) => match never {},
+            () = changing => {}
+        }
+        assert!(guard.instance().is_ready());
+        let calls = backend.registrar.calls();
+        let not_ready = calls.iter().filter(|call| {
+            let instance = call.instance.as_ref();
+            call.op == Op::Update && instance.is_some_and(|instance| !instance.is_ready())
+        });
+        assert_eq!(not_ready.count(), 1, "it is not asked for again");
     }
 }

@@ -165,7 +165,7 @@ impl Place {
         let has_port = address
             .rsplit_once(':')
             .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-        if has_port && !address.contains('/') {
+        if has_port && !address.contains(['/', '@']) {
             Ok(Self::Tcp(address.to_owned()))
         } else {
             Err(wrong())
@@ -210,8 +210,14 @@ mod tests {
             "http://h:1/path",
             ":1",
             "h:70000",
+            "http://u:hunter2@h:1",
+            "u:hunter2@h:1",
+            "http://u:hunter2/@h:1",
         ] {
-            assert!(Place::of(text).is_err(), "{text}");
+            let Err(failure) = Place::of(text) else {
+                panic!("{text}");
+            };
+            assert!(!format!("{failure:?}").contains("hunter2"), "{failure:?}");
         }
     }
 }
