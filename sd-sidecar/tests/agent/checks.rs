@@ -114,7 +114,7 @@ async fn an_instance_is_ready_only_while_all_of_its_checks_pass() {
     until_ready(&mut readers, false).await;
     let unknown = json!({"check": "tcp"});
     let unknown = agent.client().post(&beat, &unknown).await;
-    refused(&unknown, 404, "service_not_found");
+    refused(&unknown, 404, "not_found");
     server.abort();
 }
 
