@@ -13,6 +13,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,9 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 /// How long killed processes are waited for, which takes longer only if one waits for a broken disk or the like.
 const REAPED_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// How many programs may be starting in this process. A start may hang for longer than its check waits, and nothing can end it.
+static STARTS: Semaphore = Semaphore::const_new(8);
 
 #[derive(Debug)]
 pub(super) struct Program {
@@ -64,8 +68,15 @@ impl Program {
                 .filter_map(|name| Some((name, env::var_os(name)?))),
         );
         command.env("SD_CHECK_ADDRESS", &self.address);
+        let Ok(permit) = STARTS.acquire().await else {
+            return Err(format!("cannot run {program}"));
+        };
         // The kernel may have to fetch the program over a network.
-        let started = spawn_blocking(move || Running::start(command)).await;
+        let starting = move || {
+            let _permit = permit;
+            Running::start(command)
+        };
+        let started = spawn_blocking(starting).await;
         let started = started.unwrap_or_else(|error| Err(io::Error::other(error)));
         let running = started.map_err(|error| format!("cannot run {program}: {error}"))?;
         let ended = running.finish().await;

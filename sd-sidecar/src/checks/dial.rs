@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use sd_core::{Address, Endpoint};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 use super::probe::Answer;
 
 /// How many look-ups of names may be under way in this process. One may hang for longer than its check waits, and nothing can end it.
-static LOOK_UPS: Semaphore = Semaphore::const_new(16);
+static LOOK_UPS: Semaphore = Semaphore::const_new(8);
 
 /// A connection of either kind.
 pub(super) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -48,6 +48,11 @@ async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
+    if host.eq_ignore_ascii_case("localhost") {
+        // It is the same everywhere, and is asked for often.
+        let both = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        return Ok(both.map(|ip: IpAddr| SocketAddr::new(ip, port)).into());
+    }
     let Ok(permit) = LOOK_UPS.acquire().await else {
         return Err(io::ErrorKind::Unsupported.into());
     };
@@ -69,5 +74,21 @@ impl fmt::Display for Authority<'_> {
             Address::Unix { .. } => f.write_str("localhost"),
             _ => self.0.fmt(f),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn localhost_is_found_while_all_look_ups_hang() {
+        let _all = LOOK_UPS.acquire_many(8).await.unwrap();
+        let found = addresses("LocalHost", 80).await.unwrap();
+        let expected: [SocketAddr; 2] = [
+            ([127, 0, 0, 1], 80).into(),
+            (Ipv6Addr::LOCALHOST, 80).into(),
+        ];
+        assert_eq!(found, expected);
     }
 }

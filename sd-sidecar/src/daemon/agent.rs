@@ -22,7 +22,7 @@ use super::lifecycle::Lifecycle;
 use super::listener::Bound;
 use super::metrics::Metrics;
 use super::registrations::{self, How, LAST_WRITE, Leftover, Registrations, Selector, Stage};
-use super::security::{BrowserRules, Tokens};
+use super::security::{Access, BrowserRules, Tokens};
 use super::server::Server;
 use super::{observer, systemd, tls};
 use crate::checks::Commands;
@@ -246,12 +246,7 @@ async fn drain(registrations: &Registrations, grace: Duration) {
         });
     let gone = async {
         join_all(draining).await;
-        while registrations
-            .entries()
-            .iter()
-            .any(|entry| is_there(entry.stage))
-            && changes.changed().await.is_ok()
-        {}
+        while registrations.stages().into_keys().any(is_there) && changes.changed().await.is_ok() {}
     };
     // What is left then is deregistered all the same.
     let _ = timeout(grace, gone).await;
@@ -322,6 +317,7 @@ async fn read_settings(config: Config, names: Vec<String>) -> Result<Settings, C
             connections: config.limits.connections,
             requests_per_second: config.limits.requests_per_second,
             access_log: config.log.access,
+            access: Access::default(),
         })
     };
     let read = spawn_blocking(read).await;

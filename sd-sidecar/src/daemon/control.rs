@@ -14,7 +14,7 @@ use metrics::{describe_counter, describe_gauge, describe_histogram, gauge};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
-use super::api::{ApiState, Failure};
+use super::api::{ApiState, Failure, parse_or_default};
 use super::lifecycle::Lifecycle;
 use super::metrics::Metrics;
 use super::registrations::{Registrations, Stage};
@@ -111,12 +111,7 @@ async fn show(State(control): State<Control>) -> Response {
 }
 
 async fn stop(State(control): State<Control>, body: Bytes) -> Result<Response, Failure> {
-    let request = if body.trim_ascii().is_empty() {
-        StopRequest::default()
-    } else {
-        serde_json::from_slice(&body)
-            .map_err(|error| Failure::new(StatusCode::BAD_REQUEST, "invalid_request", error))?
-    };
+    let request: StopRequest = parse_or_default(&body)?;
     if request.keep == Some(true) && !control.identity.keeps_state {
         let text = "the next agent learns of the records from a file: start the agent with --state";
         return Err(Failure::new(StatusCode::CONFLICT, "no_state", text));

@@ -24,10 +24,10 @@ use tokio_util::task::AbortOnDropHandle;
 use tower_service::Service;
 use tracing::info;
 
-use super::api::{Failure, read_body};
+use super::api::{Cost, Failure, read_body};
 use super::limits::RequestRates;
 use super::registrations::Caller;
-use super::security::{BrowserRules, Denied, Peer, Permission, Tokens};
+use super::security::{Access, BrowserRules, Denied, Peer, Permission, Tokens};
 
 /// How long the body of a request may take.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
@@ -43,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) connections: usize,
     pub(crate) requests_per_second: u32,
     pub(crate) access_log: bool,
+    /// Ends with these tokens.
+    pub(crate) access: Access,
 }
 
 /// Stands before the API.
@@ -85,9 +87,17 @@ impl Gate {
         self.settings.load_full()
     }
 
-    /// From the next request on these count.
-    pub(crate) fn change(&self, settings: Settings) {
+    /// From the next request on these count. If there are other tokens, streams end: who still may read opens them again.
+    pub(crate) fn change(&self, mut settings: Settings) {
+        let before = self.settings();
+        let ends = before.tokens != settings.tokens;
+        if !ends {
+            settings.access = before.access.clone();
+        }
         self.settings.store(Arc::new(settings));
+        if ends {
+            before.access.0.cancel();
+        }
     }
 
     /// Answers one request.
@@ -109,11 +119,10 @@ impl Gate {
             return note(&settings, &noted, begin, failure.into_response());
         };
         let origin = origin.cloned();
-        let answered = if origin.is_some() && is_preflight(&request) {
-            Ok(preflight())
-        } else {
-            self.pass(&settings, peer, request, &mut noted).await
-        };
+        let is_page = origin.is_some();
+        let answered = self
+            .pass(&settings, peer, is_page, request, &mut noted)
+            .await;
         let mut response = answered.unwrap_or_else(IntoResponse::into_response);
         if response.status() == StatusCode::UNAUTHORIZED {
             let headers = response.headers_mut();
@@ -131,6 +140,7 @@ impl Gate {
         &self,
         settings: &Settings,
         peer: Peer,
+        is_page: bool,
         request: Request<Incoming>,
         noted: &mut Noted,
     ) -> Result<Response<Body>, Failure> {
@@ -175,6 +185,10 @@ impl Gate {
             })
         };
         count(1)?;
+        // It carries no token.
+        if is_page && is_preflight(&request) {
+            return Ok(preflight());
+        }
         let permission = permission.map_err(denied)?;
         noted.caller = Some(permission.caller().clone());
         permission
@@ -186,6 +200,7 @@ impl Gate {
         count(body.len() / BYTES_PER_REQUEST)?;
         head.extensions.insert(permission.caller().clone());
         head.extensions.insert(permission);
+        head.extensions.insert(settings.access.clone());
         let mut router = self.router.clone();
         let request = Request::from_parts(head, Body::from(body));
         // Worked on here, beside the connections, while all that it begins, such as the task of a registration or the connection to the
@@ -205,11 +220,12 @@ impl Gate {
             ));
         };
         // A list may be long: the next requests pay for it.
-        if let Some(bytes) = response.body().size_hint().exact() {
-            let cost = usize::try_from(bytes).unwrap_or(usize::MAX) / BYTES_PER_REQUEST;
-            self.rates
-                .charge(&counted, cost, settings.requests_per_second);
-        }
+        let bytes = response.body().size_hint().exact().unwrap_or_default();
+        let of_bytes = usize::try_from(bytes).unwrap_or(usize::MAX) / BYTES_PER_REQUEST;
+        let more = response.extensions().get::<Cost>();
+        let cost = of_bytes.saturating_add(more.map_or(0, |cost| cost.0));
+        self.rates
+            .charge(&counted, cost, settings.requests_per_second);
         Ok(response)
     }
 }

@@ -1,14 +1,14 @@
 //! Binding the agent's addresses.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::UnixStream as BlockingUnixStream;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketType};
 use sd_core::Printable;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -135,23 +135,14 @@ impl SocketFile {
                     "what is there is no socket: remove it, or name another path",
                 ));
             }
-            // A socket of a process that is gone refuses.
-            Ok(_) if BlockingUnixStream::connect(path).is_ok() => {
+            Ok(_) if is_alive(path)? => {
                 return Err(in_use(
                     "another program listens there: stop it, or name another path",
                 ));
             }
             _ => {}
         }
-        // Under another name first, so that no process connects before the mode is set, and a stale socket is replaced at once.
-        let new = beside(".new");
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(&new)?;
-        fs::set_permissions(&new, Permissions::from_mode(mode))?;
-        fs::rename(&new, path)?;
+        let listener = listen_at(path, mode, &beside(".new"))?;
         let socket = fs::symlink_metadata(path)?;
         let file = Self {
             path: path.to_owned(),
@@ -160,6 +151,40 @@ impl SocketFile {
         };
         Ok((listener, file))
     }
+}
+
+/// Whether a process listens at a socket. That of a process that is gone refuses.
+fn is_alive(path: &Path) -> io::Result<bool> {
+    let socket = net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    ioctl_fionbio(&socket, true)?;
+    let address = SocketAddrUnix::new(path)?;
+    // A process that does not accept has a queue that is full: who waits for room in it may wait for ever.
+    Ok(matches!(
+        net::connect(&socket, &address),
+        Ok(()) | Err(Errno::AGAIN)
+    ))
+}
+
+/// Binds a socket in a `folder` of our own first, so that no other user connects before the mode is set, and a stale socket is replaced
+/// at once.
+fn listen_at(path: &Path, mode: u32, folder: &Path) -> io::Result<UnixListener> {
+    let new = folder.join("s");
+    // It is there if an agent was killed at this point. What cannot be removed is told of by what follows.
+    let clear = || {
+        let _ = fs::remove_file(&new);
+        let _ = fs::remove_dir(folder);
+    };
+    clear();
+    DirBuilder::new().mode(0o700).create(folder)?;
+    let listen = || {
+        let listener = UnixListener::bind(&new)?;
+        fs::set_permissions(&new, Permissions::from_mode(mode))?;
+        fs::rename(&new, path)?;
+        Ok(listener)
+    };
+    let listener = listen();
+    clear();
+    listener
 }
 
 fn in_use(why: &str) -> io::Error {
@@ -213,10 +238,39 @@ mod tests {
         let why = bind(&path).await.unwrap_err();
         assert!(why.contains("another program listens there"), "{why}");
         drop(other);
-        fs::remove_file(&path).unwrap();
+
+        // A killed agent has left the folder in which it had bound its socket.
+        let new = folder.path().join("agent.sock.new");
+        fs::create_dir(&new).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(new.join("s")).unwrap());
+        drop(bind(&path).await.unwrap());
+        assert!(!new.exists() && !path.exists());
+
         fs::write(&path, "data").unwrap();
         let why = bind(&path).await.unwrap_err();
         assert!(why.contains("no socket"), "{why}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "data");
+    }
+
+    #[tokio::test]
+    async fn one_that_accepts_no_connection_holds_up_no_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        let address = SocketAddrUnix::new(&path).unwrap();
+        let socket = || net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        let deaf = socket();
+        net::bind(&deaf, &address).unwrap();
+        net::listen(&deaf, 0).unwrap();
+        let mut waiting = Vec::new();
+        loop {
+            let client = socket();
+            ioctl_fionbio(&client, true).unwrap();
+            if net::connect(&client, &address).is_err() {
+                break;
+            }
+            waiting.push(client);
+        }
+        let why = bind(&path).await.unwrap_err();
+        assert!(why.contains("another program listens there"), "{why}");
     }
 }

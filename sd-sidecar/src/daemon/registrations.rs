@@ -409,6 +409,17 @@ impl Registrations {
         Ok(slots)
     }
 
+    /// Those that are meant and kept, or else those that are gone, the last ones first.
+    pub(crate) fn selected(&self, which: &Selector) -> Vec<Entry> {
+        let mut table = lock(&self.shared.table);
+        let kept = table.selected(which);
+        if kept.is_empty() {
+            return table.gone(which);
+        }
+        drop(table);
+        kept.iter().map(|slot| slot.entry()).collect()
+    }
+
     /// All entries, also those that are gone, by service and id.
     pub fn entries(&self) -> Vec<Entry> {
         let (gone, slots) = {

@@ -45,7 +45,8 @@ pub fn stopping(within: Duration) {
     ]);
 }
 
-/// Tells systemd's watchdog that the agent makes progress, for as long as each of the runtimes really runs tasks. Does not end.
+/// Tells systemd's watchdog that the agent makes progress, for as long as each of the runtimes really runs tasks, and has a thread for what
+/// blocks. Does not end.
 pub async fn watchdog(runtimes: Vec<Handle>) {
     let Some(limit) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;
@@ -60,13 +61,16 @@ async fn beat(limit: Duration, runtimes: &[Handle], beat: impl Fn()) {
         ticks.tick().await;
         let mut all = true;
         for runtime in runtimes {
-            let task = runtime.spawn(async {});
-            all &= matches!(timeout(limit / 3, task).await, Ok(Ok(())));
+            let (task, blocking) = (runtime.spawn(async {}), runtime.spawn_blocking(|| ()));
+            let both = async { tokio::try_join!(task, blocking) };
+            all &= matches!(timeout(limit / 3, both).await, Ok(Ok(_)));
         }
         if all {
             beat();
         } else {
-            warn!("tasks do not run in time: the watchdog is not told that all is well");
+            warn!(
+                "tasks or blocking calls do not run in time: the watchdog is not told that all is well"
+            );
         }
     }
 }
@@ -81,8 +85,19 @@ mod tests {
 
     #[tokio::test]
     async fn the_watchdog_is_told_nothing_while_a_runtime_is_stuck() {
+        told_nothing_while(|other, stuck| drop(other.spawn(async move { stuck() }))).await;
+    }
+
+    #[tokio::test]
+    async fn the_watchdog_is_told_nothing_while_no_thread_is_left_for_what_blocks() {
+        told_nothing_while(|other, stuck| drop(other.spawn_blocking(stuck))).await;
+    }
+
+    /// Has the only thread of its kind of a runtime do what `stick` has it do, which blocks, as a bug would.
+    async fn told_nothing_while(stick: impl FnOnce(&Handle, Box<dyn FnOnce() + Send>)) {
         let other = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
+            .max_blocking_threads(1)
             .build()
             .unwrap();
         let beats = Arc::new(AtomicUsize::new(0));
@@ -101,19 +116,19 @@ mod tests {
         };
         let limit = Duration::from_secs(20);
         timeout(limit, until(3)).await.unwrap();
-        let (stuck, go_on) = mpsc::channel::<()>();
+        let (unblock, go_on) = mpsc::channel::<()>();
         let (is_stuck, seen) = tokio::sync::oneshot::channel();
-        other.spawn(async move {
+        let block = move || {
             let _ = is_stuck.send(());
-            // Blocks the only thread of the runtime, as a bug would.
             let _ = go_on.recv();
-        });
+        };
+        stick(other.handle(), Box::new(block));
         seen.await.unwrap();
         let before = beats.load(Ordering::SeqCst);
         tokio::time::sleep(Duration::from_millis(300)).await;
         // One may have been under way.
         assert!(beats.load(Ordering::SeqCst) <= before + 1);
-        drop(stuck);
+        drop(unblock);
         timeout(limit, until(before + 4)).await.unwrap();
         watchdog.abort();
         other.shutdown_background();

@@ -8,6 +8,7 @@ use sd_core::memory::Memory;
 use sd_sidecar::daemon::api::{ApiConfig, ApiState, router};
 use sd_sidecar::daemon::lifecycle::Lifecycle;
 use sd_sidecar::daemon::registrations::Registrations;
+use sd_testing::{LONG, eventually};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -67,8 +68,12 @@ async fn an_agent_that_is_not_ready_says_why() {
     }
     agent.lifecycle.send_replace(Lifecycle::Running);
     agent.registry.close().await.unwrap();
-    let ready = agent.client().get("/readyz").await.expect(503);
-    assert_eq!(ready["reasons"], json!(["the registry is closed"]));
+    // It is looked at once a second.
+    let told = async || {
+        let ready = agent.client().get("/readyz").await;
+        ready.status == 503 && ready.expect(503)["reasons"] == json!(["the registry is closed"])
+    };
+    eventually("told", LONG, told).await;
 }
 
 /// The reference system's case of the shapes of 404 and 405, of which it leaves the bodies empty.
@@ -189,7 +194,7 @@ async fn a_bad_declaration_is_told_with_its_field_and_leaves_nothing() {
     for (body, parts) in [
         ("", &["the body is empty"][..]),
         ("{", &["EOF", "line 1 column 1"]),
-        ("[]", &["Declaration"]),
+        ("[]", &["no JSON object"]),
         (
             "{\"service\": \"a\",\n \"port\": 70000}",
             &["port: ", "70000", "line 2"],

@@ -227,6 +227,23 @@ async fn a_caller_that_asks_too_often_is_refused_for_a_while_and_no_other() {
         .expect("the caller is let in again");
 }
 
+#[tokio::test]
+async fn what_browsers_ask_before_a_request_counts_as_well() {
+    let agent = AgentProcess::start(&[
+        "--limits-requests-per-second",
+        "5",
+        "--origins",
+        "https://admin.example",
+    ])
+    .await;
+    let preflight =
+        b"OPTIONS /register HTTP/1.1\r\nhost: localhost\r\norigin: https://admin.example\r\n\
+        access-control-request-method: POST\r\n\r\n";
+    let mut stream = connect(&agent).await;
+    stream.write_all(&preflight.repeat(50)).await.unwrap();
+    assert!(answers(&mut stream, 50).await > 0);
+}
+
 /// Sends requests as fast as it can for `time`, `at_once` on each of 32 connections. Gives how many were answered.
 async fn flood(
     agent: &AgentProcess,

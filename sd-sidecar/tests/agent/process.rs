@@ -167,11 +167,17 @@ async fn a_reload_takes_what_it_can_and_a_bad_file_changes_nothing() {
     assert_eq!(post("first-first-first-first").await, 200);
     assert_eq!(post("second-second-second").await, 401);
 
+    let first = agent
+        .client()
+        .with("authorization", "Bearer first-first-first-first");
+    let mut stream = first.events("/watch").await;
+    stream.event_named("connected").await;
     token("second-second-second");
-    config("zone = \"b\"\nlog.level = \"debug\"\nlog.access = false");
+    config("zone = \"b\"\nstop_within = \"9s\"\nlog.level = \"debug\"\nlog.access = false");
     agent.signal(Signal::HUP);
     let line = agent.logged("take effect at the next start").await;
     assert!(line.contains("zone") && !line.contains("log."), "{line}");
+    assert!(line.contains("stop_within"), "{line}");
     let line = agent.logged("reloaded, with").await;
     assert!(
         line.contains("log.level") && line.contains("log.access"),
@@ -179,6 +185,10 @@ async fn a_reload_takes_what_it_can_and_a_bad_file_changes_nothing() {
     );
     assert_eq!(post("second-second-second").await, 200);
     assert_eq!(post("first-first-first-first").await, 401);
+    // What the old token has opened does not outlive it.
+    timeout(LONG, async { while stream.next().await.is_some() {} })
+        .await
+        .expect("the stream ends");
 
     config("zonne = \"b\"");
     agent.signal(Signal::HUP);

@@ -118,6 +118,9 @@ async fn with_tokens_each_change_needs_one_and_no_caller_changes_what_is_another
         "right_missing"
     );
     anyone.post("/v1/agent/stop", &json!({})).await.expect(401);
+    // The values of a list are not taken for fields.
+    let list = ops.post("/v1/agent/stop", &json!([null])).await;
+    assert_eq!(list.expect(400)["code"], "invalid_request");
     let keep = ops.post("/v1/agent/stop", &json!({"keep": true})).await;
     assert_eq!(keep.expect(409)["code"], "no_state");
     ops.post("/v1/agent/stop", &json!({})).await.expect(202);
@@ -128,6 +131,34 @@ async fn with_tokens_each_change_needs_one_and_no_caller_changes_what_is_another
             .all(|line| !line.contains("team-a-team-a") && !line.contains("ops-ops")),
         "{log:#?}"
     );
+}
+
+#[tokio::test]
+async fn what_may_be_a_password_in_a_check_is_shown_to_its_owner_and_administrators_alone() {
+    let with = with_tokens(&[]).await;
+    let anyone = with.agent.client();
+    let [a, b, ops] = [
+        "team-a-team-a-team-a",
+        "team-b-team-b-team-b",
+        "ops-ops-ops-ops-ops",
+    ]
+    .map(|token| anyone.with("authorization", bearer(token)));
+    let mut body = declare("greeter");
+    body["checks"] = json!([{"kind": "http", "url": "http://127.0.0.1:1/?token=sesame"}]);
+    let declared = a.post("/v1/registrations", &body).await.expect(200);
+    assert!(declared.to_string().contains("sesame"), "{declared}");
+    for path in ["/v1/registrations", "/v1/registrations/greeter/i-1"] {
+        for (client, sees) in [(&a, true), (&ops, true), (&b, false), (&anyone, false)] {
+            let shown = client.get(path).await.expect(200)["registrations"].take();
+            let shown = match shown {
+                serde_json::Value::Null => client.get(path).await.expect(200),
+                list => list[0].clone(),
+            };
+            let url = shown["declaration"]["checks"][0]["url"].as_str().unwrap();
+            assert_eq!(url.contains("sesame"), sees, "{path}: {url}");
+            assert!(url.starts_with("http://127.0.0.1:1/?"), "{url}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,8 @@
 //! From the configuration to the end of the agent.
 
+use std::io;
+use std::ops::ControlFlow;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,12 +12,17 @@ use sd_sidecar::daemon::log::LogControl;
 use sd_sidecar::daemon::systemd;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use crate::signals::{Asked, Signals};
 
 /// Two for each half: a host has many other things to do.
 const THREADS: usize = 2;
+/// Far more than look-ups of names and starts of programs can take for a long time, so that files are written all the same.
+const BLOCKING_THREADS: usize = 128;
+/// How long the files of a reload may take to be read, once for the configuration and once for what it names.
+const READ_WITHIN: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(
     sources: Sources,
@@ -41,7 +49,7 @@ pub(crate) fn run(
 fn runtime(name: &'static str) -> Result<Runtime, ConfigError> {
     Ok(Builder::new_multi_thread()
         .worker_threads(THREADS)
-        .max_blocking_threads(16)
+        .max_blocking_threads(BLOCKING_THREADS)
         .thread_name(name)
         .enable_all()
         .build()?)
@@ -73,7 +81,15 @@ impl Running {
             tokio::select! {
                 asked = signals.next() => match asked {
                     Asked::ToStop => break None,
-                    Asked::ToReload => self.reload(&mut daemon).await,
+                    Asked::ToReload => {
+                        let reload = async || self.reload(&mut daemon).await;
+                        if until_stopped(reload, async || signals.next().await)
+                            .await
+                            .is_break()
+                        {
+                            break None;
+                        }
+                    }
                 },
                 asked = daemon.stop_asked() => break asked.keep,
             }
@@ -123,10 +139,10 @@ impl Running {
             let config = Config::new(&in_effect.with_reloaded(&values))?;
             Ok((values, config))
         });
-        let (values, config) = read
-            .await
-            .unwrap_or_else(|error| Err(ConfigError::from(std::io::Error::other(error))))?;
-        let read = daemon.read_again(&config).await?;
+        let (values, config) = in_time(read)
+            .await?
+            .unwrap_or_else(|error| Err(ConfigError::from(io::Error::other(error))))?;
+        let read = in_time(daemon.read_again(&config)).await??;
         self.log.change(&config.log.level)?;
         daemon.reload(read);
         let (taken, later): (Vec<_>, Vec<_>) = self
@@ -150,6 +166,38 @@ impl Running {
     }
 }
 
+/// Reloads, and again if that was asked for meanwhile. Breaks off, with everything as it was, if the agent is asked to stop.
+async fn until_stopped(
+    mut reload: impl AsyncFnMut(),
+    mut asked: impl AsyncFnMut() -> Asked,
+) -> ControlFlow<()> {
+    loop {
+        let mut again = false;
+        let mut reload = pin!(reload());
+        loop {
+            tokio::select! {
+                () = &mut reload => break,
+                asked = asked() => match asked {
+                    Asked::ToStop => return ControlFlow::Break(()),
+                    // The files may have changed since they were read.
+                    Asked::ToReload => again = true,
+                },
+            }
+        }
+        if !again {
+            return ControlFlow::Continue(());
+        }
+    }
+}
+
+/// Waits for files, which may be those of a server that does not answer.
+async fn in_time<F: Future>(reading: F) -> Result<F::Output, ConfigError> {
+    timeout(READ_WITHIN, reading).await.map_err(|_| {
+        let text = format!("the files could not be read within {READ_WITHIN:?}");
+        ConfigError::from(io::Error::new(io::ErrorKind::TimedOut, text))
+    })
+}
+
 /// Connections and streams are open files, of which the usual limit is low.
 fn raise_open_files() {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -157,5 +205,37 @@ fn raise_open_files() {
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         warn!(%error, "the limit of open files cannot be raised");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reload_that_hangs_holds_up_no_stop_and_one_that_is_asked_for_meanwhile_follows() {
+        let limit = Duration::from_secs(1);
+        let stopped = until_stopped(async || pending().await, async || Asked::ToStop);
+        assert!(timeout(limit, stopped).await.unwrap().is_break());
+
+        let (mut reloads, mut asks) = (0, 0);
+        let reload = async || {
+            reloads += 1;
+            tokio::time::sleep(limit).await;
+        };
+        let ask = async || {
+            asks += 1;
+            if asks > 2 {
+                pending::<()>().await;
+            }
+            Asked::ToReload
+        };
+        assert!(until_stopped(reload, ask).await.is_continue());
+        assert_eq!(reloads, 2);
+
+        let waited = in_time(pending::<()>()).await.unwrap_err();
+        assert!(waited.to_string().contains("within 10s"), "{waited}");
     }
 }

@@ -1,6 +1,7 @@
 //! What a request says beside its body.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -9,7 +10,7 @@ use http::request::Parts;
 use sd_core::ServiceName;
 
 use super::failure::Failure;
-use crate::daemon::registrations::{Caller, Registrations, Selector};
+use crate::daemon::registrations::{Caller, Entry, Refused, Registrations, Selector};
 use crate::daemon::security::Permission;
 
 /// Who asks, as what serves the API has found out.
@@ -49,21 +50,60 @@ impl May {
         }
     }
 
-    /// For whom `by` acts: an administrator for the owner of what is meant, such as one whose token is no longer valid.
+    /// For whom `by` acts, and on what: an administrator for the owners of what is meant, such as one whose token is no longer valid.
     pub(super) fn act(
         &self,
         by: Caller,
         registrations: &Registrations,
-        which: &Selector,
-    ) -> Caller {
-        if !self.0.as_ref().is_some_and(Permission::is_admin) {
-            return by;
+        which: Selector,
+    ) -> Vec<(Caller, Selector)> {
+        if !self.is_admin() {
+            return vec![(by, which)];
         }
-        let owned = registrations
-            .entries()
-            .into_iter()
-            .find(|entry| which.selects(entry));
-        owned.map_or(by, |entry| entry.owner)
+        let meant = registrations.selected(&which);
+        let Some(first) = meant.first() else {
+            return vec![(by, which)];
+        };
+        if meant.iter().all(|entry| entry.owner == first.owner) {
+            return vec![(first.owner.clone(), which)];
+        }
+        let each = meant.into_iter().map(|entry| {
+            let one = Selector::Record {
+                service: entry.record.service.to_string(),
+                id: entry.record.id.to_string(),
+            };
+            (entry.owner, one)
+        });
+        each.collect()
+    }
+
+    /// Drains what is meant, for `by` or as an administrator, whose drain no replay ends.
+    pub(super) async fn drain(
+        &self,
+        by: Caller,
+        registrations: &Registrations,
+        which: Selector,
+        grace: Duration,
+    ) -> Result<Vec<Entry>, Refused> {
+        let mut drained = Vec::new();
+        for (owner, which) in self.act(by.clone(), registrations, which) {
+            let of_one = if owner == by {
+                registrations.drain(&owner, &which, grace).await
+            } else {
+                registrations.drain_for(&owner, &which, grace).await
+            };
+            drained.extend(of_one?);
+        }
+        Ok(drained)
+    }
+
+    /// Whether `by` sees all of an entry: its owner does, and an administrator.
+    pub(super) fn see(&self, by: &Caller, entry: &Entry) -> bool {
+        entry.owner == *by || self.is_admin()
+    }
+
+    fn is_admin(&self) -> bool {
+        self.0.as_ref().is_some_and(Permission::is_admin)
     }
 }
 
@@ -90,4 +130,57 @@ impl From<QueryRejection> for Failure {
 /// A service's name in a path.
 pub(super) fn service_name(name: &str) -> Result<ServiceName, Failure> {
     ServiceName::new(name).map_err(|error| Failure::of_registry(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use sd_core::memory::Memory;
+    use serde_json::json;
+
+    use super::*;
+    use crate::daemon::security::Peer;
+
+    #[tokio::test]
+    async fn an_administrator_acts_for_each_owner_of_what_is_there() {
+        let registrations = Registrations::new(Memory::new().connect());
+        let declare = async |owner: &str, id: &str| {
+            let declaration = json!({"service": "greeter", "id": id, "address": "10.0.0.7:80"});
+            let declaration = serde_json::from_value(declaration).unwrap();
+            let owner = Caller(owner.into());
+            registrations.register(&owner, declaration).await.unwrap();
+            owner
+        };
+        let record = |id: &str| Selector::Record {
+            service: "greeter".to_owned(),
+            id: id.to_owned(),
+        };
+        let port = || Selector::Port {
+            service: "greeter".to_owned(),
+            port: 80,
+        };
+        let old = declare("old", "a-1").await;
+        registrations
+            .deregister(&old, &record("a-1"))
+            .await
+            .unwrap();
+        // As root on a Unix socket.
+        let root = Permission::of(Peer::User(0), &HeaderMap::new(), None, 0).unwrap();
+        let by = root.caller().clone();
+        let admin = May(Some(root));
+        let act = |which| admin.act(by.clone(), &registrations, which);
+        // That of the one that is gone.
+        assert_eq!(act(port()), [(old, port())]);
+        let one = declare("one", "b-1").await;
+        assert_eq!(act(port()), [(one.clone(), port())]);
+        let other = declare("other", "c-1").await;
+        let mut each = act(port());
+        each.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(each, [(one, record("b-1")), (other.clone(), record("c-1"))]);
+        assert_eq!(
+            May(None).act(other.clone(), &registrations, port()),
+            [(other, port())]
+        );
+        assert_eq!(act(record("d-1")), [(by.clone(), record("d-1"))]);
+    }
 }

@@ -76,10 +76,15 @@ fn too_large(most: usize) -> Failure {
 
 /// The value that a body is the JSON of. What is wrong is told with the field and its place.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
-    if body.trim_ascii().is_empty() {
-        return Err(Failure::bad_request(
-            "the body is empty: send a JSON object",
-        ));
+    match body.trim_ascii_start().first() {
+        Some(b'{') => {}
+        None => {
+            return Err(Failure::bad_request(
+                "the body is empty: send a JSON object",
+            ));
+        }
+        // The values of a list would be taken for the fields in their order.
+        Some(_) => return Err(Failure::bad_request("the body is no JSON object")),
     }
     let mut json = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
@@ -102,7 +107,9 @@ fn wrong(path: &str, error: &serde_json::Error) -> Failure {
 }
 
 /// As [`parse`], where no body stands for an empty object.
-pub(super) fn parse_or_default<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Failure> {
+pub(in crate::daemon) fn parse_or_default<T: DeserializeOwned + Default>(
+    body: &[u8],
+) -> Result<T, Failure> {
     if body.trim_ascii().is_empty() {
         return Ok(T::default());
     }
@@ -145,6 +152,21 @@ mod tests {
         let told = refusal("{\"inner\": []} x");
         assert!(told.contains("trailing"), "{told}");
         assert!(refusal("  ").contains("empty"));
+        for no_object in [
+            "[[]]",
+            " \n[[{\"port\": 1}]]",
+            "null",
+            "1",
+            "\"{}\"",
+            "\u{feff}{}",
+        ] {
+            let told = refusal(no_object);
+            assert!(told.contains("no JSON object"), "{no_object}: {told}");
+        }
+        assert_eq!(
+            parse::<Outer>(b" \n{\"inner\": []}").unwrap(),
+            Outer::default()
+        );
         assert!(refusal("{\"\u{9b}2J\": 1}").contains("\\\\u{9b}2J"));
         assert_eq!(parse_or_default::<Outer>(b" ").unwrap(), Outer::default());
     }

@@ -1,11 +1,13 @@
 //! A registration as `/v1` shows it.
 
+use std::borrow::Cow;
+
 use sd_core::{Incarnation, Instance, InstanceId, Override, ServiceName};
 use serde::Serialize;
 
 use crate::checks::Health;
 use crate::daemon::registrations::Entry;
-use crate::wire::{Declaration, rfc3339};
+use crate::wire::{CheckKind, CheckSpec, Declaration, rfc3339};
 
 /// The JSON form. Times are RFC 3339.
 #[derive(Serialize)]
@@ -28,7 +30,7 @@ pub(super) struct EntryView<'a> {
     /// The instance as the registry should have it.
     instance: &'a Instance,
     /// What was asked for.
-    declaration: &'a Declaration,
+    declaration: Cow<'a, Declaration>,
 }
 
 impl<'a> EntryView<'a> {
@@ -46,7 +48,74 @@ impl<'a> EntryView<'a> {
             overridden: entry.overridden,
             error: entry.error.as_deref(),
             instance: &entry.instance,
-            declaration: &entry.declaration,
+            declaration: Cow::Borrowed(&entry.declaration),
+        }
+    }
+
+    /// What a reader sees who `sees_all`, or else no secrets of its owner.
+    pub(super) fn for_reader(entry: &'a Entry, sees_all: bool) -> Self {
+        let mut view = Self::new(entry);
+        if !sees_all && entry.declaration.checks.iter().any(has_secrets) {
+            view.declaration.to_mut().checks.iter_mut().for_each(hide);
+        }
+        view
+    }
+}
+
+/// What stands for what only the owner sees.
+const HIDDEN: &str = "(hidden)";
+
+/// Whether arguments of a program or the query of a URL, where passwords may be, are part of a check.
+fn has_secrets(check: &CheckSpec) -> bool {
+    match &check.kind {
+        CheckKind::Command { command } => command.len() > 1,
+        CheckKind::Http { url } => url.as_ref().is_some_and(|url| url.contains('?')),
+        _ => false,
+    }
+}
+
+fn hide(check: &mut CheckSpec) {
+    match &mut check.kind {
+        CheckKind::Command { command } if command.len() > 1 => {
+            command.truncate(1);
+            command.push(HIDDEN.to_owned());
+        }
+        CheckKind::Http { url: Some(url) } => {
+            if let Some(query) = url.find('?') {
+                url.replace_range(query + 1.., HIDDEN);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_may_be_a_password_is_hidden_and_nothing_else() {
+        for (kind, hidden) in [
+            (json!({"kind": "command", "command": ["ping"]}), None),
+            (
+                json!({"kind": "command", "command": ["ping", "-p", "sesame"]}),
+                Some(json!({"kind": "command", "command": ["ping", "(hidden)"]})),
+            ),
+            (json!({"kind": "http", "url": "/healthz"}), None),
+            (
+                json!({"kind": "http", "url": "http://h:1/p?token=sesame"}),
+                Some(json!({"kind": "http", "url": "http://h:1/p?(hidden)"})),
+            ),
+            (json!({"kind": "tcp"}), None),
+        ] {
+            let check: CheckSpec = serde_json::from_value(kind.clone()).unwrap();
+            assert_eq!(has_secrets(&check), hidden.is_some(), "{kind}");
+            let mut shown = check;
+            hide(&mut shown);
+            let expected: CheckSpec = serde_json::from_value(hidden.unwrap_or(kind)).unwrap();
+            assert_eq!(shown, expected);
         }
     }
 }

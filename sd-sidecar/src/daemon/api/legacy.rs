@@ -56,13 +56,8 @@ pub(super) async fn drain(
     body: Body,
 ) -> Result<Response, Failure> {
     let Drain { target, grace } = Drain::parse(&state.read(body).await?)?;
-    let which = target.into();
-    let by = may.act(caller.clone(), &state.registrations, &which);
-    let drained = if by == caller {
-        state.registrations.drain(&by, &which, grace).await
-    } else {
-        state.registrations.drain_for(&by, &which, grace).await
-    };
+    let registrations = &state.registrations;
+    let drained = may.drain(caller, registrations, target.into(), grace).await;
     let drained = drained.map_err(|refused| failure("drain_failed", refused))?;
     Ok(done(&state.name, &drained))
 }
@@ -74,14 +69,16 @@ pub(super) async fn deregister(
     body: Body,
 ) -> Result<Response, Failure> {
     let Deregister { target } = Deregister::parse(&state.read(body).await?)?;
-    let which = target.into();
-    let by = may.act(caller, &state.registrations, &which);
-    match state.registrations.deregister(&by, &which).await {
-        Ok(gone) => Ok(done(&state.name, &gone)),
-        // What is not there is as it should be: clients take every other answer for a failure.
-        Err(Refused::NotFound(_)) if !state.config.strict_deregister => Ok(done(&state.name, &[])),
-        Err(refused) => Err(failure("deregister_failed", refused)),
+    let mut gone = Vec::new();
+    for (by, which) in may.act(caller, &state.registrations, target.into()) {
+        match state.registrations.deregister(&by, &which).await {
+            Ok(of_one) => gone.extend(of_one),
+            // What is not there is as it should be: clients take every other answer for a failure.
+            Err(Refused::NotFound(_)) if !state.config.strict_deregister => {}
+            Err(refused) => return Err(failure("deregister_failed", refused)),
+        }
     }
+    Ok(done(&state.name, &gone))
 }
 
 /// What the registry said has the code that fits what was asked for; what the agent itself refuses keeps its own.

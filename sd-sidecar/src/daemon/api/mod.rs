@@ -38,11 +38,13 @@ use serde::Serialize;
 use tokio::sync::watch::Receiver;
 use uuid::Uuid;
 
-pub(in crate::daemon) use self::body::read as read_body;
+pub(in crate::daemon) use self::body::{parse_or_default, read as read_body};
 pub use self::config::ApiConfig;
 pub(in crate::daemon) use self::failure::Failure;
 use self::failure::JSON;
 use self::feeds::Feeds;
+use self::probes::RecentHealth;
+pub(in crate::daemon) use self::services::Cost;
 use self::streams::Streams;
 use super::lifecycle::Lifecycle;
 use super::registrations::Registrations;
@@ -57,6 +59,7 @@ pub struct ApiState {
     name: Arc<AgentName>,
     feeds: Feeds,
     streams: Streams,
+    health: RecentHealth,
 }
 
 /// How the agent is called in the reference system's replies.
@@ -88,6 +91,7 @@ impl ApiState {
         Self {
             feeds: Feeds::new(registry.clone(), &config),
             streams: Streams::new(&config),
+            health: RecentHealth::default(),
             registry,
             registrations,
             lifecycle,

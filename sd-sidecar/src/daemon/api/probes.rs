@@ -1,11 +1,16 @@
 //! Whether the agent lives, and whether it can do what it is for.
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
-use sd_core::Health;
+use sd_core::sync::lock;
+use sd_core::{Health, Registry};
 use serde::Serialize;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{ApiState, answer};
 use crate::daemon::lifecycle::Lifecycle;
@@ -15,20 +20,50 @@ pub(super) async fn healthz() -> Response {
     answer(StatusCode::OK, &json!({"status": "ok"}))
 }
 
+/// For how long what the registry says of itself counts: it looks at each record for that.
+const RECENT: Duration = Duration::from_secs(1);
+
+/// How the registry was within the last second.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RecentHealth(Arc<Mutex<Option<Seen>>>);
+
+#[derive(Debug)]
+struct Seen {
+    at: Instant,
+    health: Arc<Health>,
+}
+
+impl RecentHealth {
+    fn of(&self, registry: &Registry) -> Arc<Health> {
+        let mut last = lock(&self.0);
+        match &*last {
+            Some(seen) if seen.at.elapsed() < RECENT => Arc::clone(&seen.health),
+            _ => {
+                let health = Arc::new(registry.health());
+                *last = Some(Seen {
+                    at: Instant::now(),
+                    health: Arc::clone(&health),
+                });
+                health
+            }
+        }
+    }
+}
+
 #[derive(Serialize)]
-struct Readiness {
+struct Readiness<'a> {
     /// `ready` or `not_ready`.
     status: &'static str,
     lifecycle: &'static str,
     /// Why it is not ready.
     reasons: Vec<String>,
-    registry: Health,
+    registry: &'a Health,
 }
 
 /// 200 if the agent can do all that it is for, else 503 and why not.
 pub(super) async fn readyz(State(state): State<ApiState>) -> Response {
     let lifecycle = state.lifecycle.borrow().clone();
-    let health = state.registry.health();
+    let health = state.health.of(&state.registry);
     let mut reasons = reasons(&lifecycle, &health);
     if let Some(why) = state.registrations.state_trouble().borrow().as_deref() {
         reasons.push(format!("the state on disk cannot be written: {why}"));
@@ -42,7 +77,7 @@ pub(super) async fn readyz(State(state): State<ApiState>) -> Response {
         status,
         lifecycle: lifecycle.name(),
         reasons,
-        registry: health,
+        registry: &health,
     };
     answer(code, &readiness)
 }
@@ -69,4 +104,22 @@ fn reasons(lifecycle: &Lifecycle, health: &Health) -> Vec<String> {
         ));
     }
     reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use sd_core::memory::Memory;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_registry_is_looked_at_once_a_second() {
+        let registry = Memory::new().connect();
+        let recent = RecentHealth::default();
+        let first = recent.of(&registry);
+        registry.close().await.unwrap();
+        assert!(Arc::ptr_eq(&first, &recent.of(&registry)));
+        tokio::time::advance(RECENT).await;
+        assert!(recent.of(&registry).closed);
+    }
 }

@@ -81,6 +81,8 @@ struct List<'a> {
 /// All registrations of this agent, or those of one service.
 pub(super) async fn list(
     State(state): State<ApiState>,
+    By(caller): By,
+    may: May,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let Query(query) = query?;
@@ -88,28 +90,27 @@ pub(super) async fn list(
     if let Some(service) = query.service {
         entries.retain(|entry| entry.record.service.as_str() == service);
     }
-    let registrations = entries.iter().map(EntryView::new).collect();
+    let shown = |entry| EntryView::for_reader(entry, may.see(&caller, entry));
+    let registrations = entries.iter().map(shown).collect();
     Ok(answer(StatusCode::OK, &List { registrations }))
 }
 
 /// One registration.
 pub(super) async fn one(
     State(state): State<ApiState>,
+    By(caller): By,
+    may: May,
     record: Record,
 ) -> Result<Response, Failure> {
     let entry = find(&state, record)?;
-    Ok(answer(StatusCode::OK, &EntryView::new(&entry)))
+    let view = EntryView::for_reader(&entry, may.see(&caller, &entry));
+    Ok(answer(StatusCode::OK, &view))
 }
 
 fn find(state: &ApiState, record: Record) -> Result<Entry, Failure> {
-    let Path((service, id)) = record?;
-    let mut entries = state.registrations.entries().into_iter();
-    let entry = entries
-        .find(|entry| entry.record.service.as_str() == service && entry.record.id.as_str() == id);
-    entry.ok_or_else(|| {
-        let text = format!("this agent has no registration of {service:?} with the id {id:?}");
-        Failure::new(StatusCode::NOT_FOUND, "service_not_found", text)
-    })
+    let which = selector(record)?;
+    let entry = state.registrations.entry(&which);
+    entry.ok_or_else(|| which.not_found().into())
 }
 
 /// Withdraws one registration.
@@ -120,8 +121,10 @@ pub(super) async fn deregister(
     record: Record,
 ) -> Result<Response, Failure> {
     let which = selector(record)?;
-    let by = may.act(caller, &state.registrations, &which);
-    let entries = state.registrations.deregister(&by, &which).await?;
+    let mut entries = Vec::new();
+    for (by, which) in may.act(caller, &state.registrations, which) {
+        entries.extend(state.registrations.deregister(&by, &which).await?);
+    }
     Ok(the_one(&entries))
 }
 
@@ -147,13 +150,8 @@ pub(super) async fn drain(
     if grace.is_zero() {
         return Err(Failure::bad_request("grace must be greater than zero"));
     }
-    let by = may.act(caller.clone(), &state.registrations, &which);
-    let entries = if by == caller {
-        state.registrations.drain(&by, &which, grace).await?
-    } else {
-        let registrations = &state.registrations;
-        registrations.drain_for(&by, &which, grace).await?
-    };
+    let registrations = &state.registrations;
+    let entries = may.drain(caller, registrations, which, grace).await?;
     Ok(the_one(&entries))
 }
 
@@ -195,11 +193,8 @@ pub(super) async fn beat(
         .beat(&caller, &which, &check, said, &output)
         .map_err(|refused| {
             // Where the registration is there, its check is not.
-            let no_check = matches!(refused, Refused::NotFound(_))
-                && registrations
-                    .entries()
-                    .iter()
-                    .any(|entry| which.selects(entry));
+            let no_check =
+                matches!(refused, Refused::NotFound(_)) && registrations.entry(&which).is_some();
             let failure = Failure::from(refused);
             if no_check {
                 failure.with_code("not_found")
@@ -227,8 +222,10 @@ pub(super) async fn set_ready(
     let body = state.read(body).await?;
     let ReadyRequest { ready } = parse(&body)?;
     let which = selector(record)?;
-    let by = may.act(caller, &state.registrations, &which);
-    let entries = state.registrations.set_ready(&by, &which, ready).await?;
+    let mut entries = Vec::new();
+    for (by, which) in may.act(caller, &state.registrations, which) {
+        entries.extend(state.registrations.set_ready(&by, &which, ready).await?);
+    }
     Ok(the_one(&entries))
 }
 

@@ -28,18 +28,19 @@ use super::ApiState;
 use super::asked::service_name;
 use super::failure::Failure;
 use super::feeds::Followed;
-use super::streams::{Events, beats, frame, response};
+use super::streams::{Events, Reader, beats, frame, response};
 use super::view::{Index, View};
 use crate::daemon::lifecycle::Lifecycle;
 use crate::wire::rfc3339;
 
 pub(super) async fn events(
     State(state): State<ApiState>,
+    reader: Reader,
     name: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let service = service_name(&name?.0)?;
-    let open = state.streams.open(&state.lifecycle)?;
+    let open = state.streams.open(&reader, &state.lifecycle)?;
     let mut views = state.feeds.follow(&Followed::Service(service.clone()))?;
     // The first view is told like each that follows.
     views.mark_changed();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -18,8 +19,16 @@ use super::ApiState;
 use super::asked::service_name;
 use super::failure::{Failure, JSON};
 use super::feeds::Followed;
+use super::streams::Reader;
 use super::view::{Index, View};
 use crate::daemon::lifecycle::Lifecycle;
+
+/// So many instances that are looked at for one reader alone count as much as a request.
+const INSTANCES_PER_REQUEST: usize = 500;
+
+/// In an answer's extensions: what its request has cost, in usual ones, beside what its length says.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::daemon) struct Cost(pub(in crate::daemon) usize);
 
 /// Waits for a change: of what `If-None-Match` names, or of `index`, which is in each answer.
 #[derive(Debug, Default, Deserialize)]
@@ -72,16 +81,21 @@ impl Wanted {
 
 pub(super) async fn list(
     State(state): State<ApiState>,
+    reader: Reader,
     query: Result<Query<ListQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let Query(query) = query?;
     let asked = Asked::new(&state, query.wait, query.index.as_deref(), &headers)?;
-    asked.answer(&Followed::Services, &Wanted::default()).await
+    let everything = Wanted::default();
+    asked
+        .answer(&reader, &Followed::Services, &everything)
+        .await
 }
 
 pub(super) async fn one(
     State(state): State<ApiState>,
+    reader: Reader,
     name: Result<Path<String>, PathRejection>,
     query: Result<Query<ServiceQuery>, QueryRejection>,
     headers: HeaderMap,
@@ -90,7 +104,8 @@ pub(super) async fn one(
     let Query(query) = query?;
     let wanted = Wanted::of(query.ready.as_deref(), query.zone)?;
     let asked = Asked::new(&state, query.wait, query.index.as_deref(), &headers)?;
-    asked.answer(&Followed::Service(service), &wanted).await
+    let service = Followed::Service(service);
+    asked.answer(&reader, &service, &wanted).await
 }
 
 /// A reader that may have something already.
@@ -131,10 +146,16 @@ impl<'a> Asked<'a> {
         })
     }
 
-    async fn answer(&self, what: &Followed, wanted: &Wanted) -> Result<Response, Failure> {
+    async fn answer(
+        &self,
+        reader: &Reader,
+        what: &Followed,
+        wanted: &Wanted,
+    ) -> Result<Response, Failure> {
         let mut views = self.state.feeds.follow(what)?;
         self.known(&mut views).await?;
-        let view = self.changed(&mut views, wanted).await?;
+        let (view, rendered) = self.changed(reader, &mut views, wanted).await?;
+        let cost = Extension(Cost(rendered / INSTANCES_PER_REQUEST));
         let tag = format!("W/\"{}\"", view.index().as_str());
         let tag = HeaderValue::try_from(tag)
             .map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error))?;
@@ -143,10 +164,10 @@ impl<'a> Asked<'a> {
             (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         ];
         if self.is_conditional && self.has.contains(view.index()) {
-            return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
+            return Ok((StatusCode::NOT_MODIFIED, headers, cost).into_response());
         }
         let kind = [(CONTENT_TYPE, JSON)];
-        Ok((headers, kind, Body::from(view.body())).into_response())
+        Ok((headers, kind, cost, Body::from(view.body())).into_response())
     }
 
     /// Waits for the first read. An answer before it would say that there is nothing.
@@ -166,31 +187,35 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// The view once it is not what the reader has, or at the end of its wait.
+    /// The view once it is not what the reader has, or at the end of its wait; and how many instances were looked at for this reader alone.
     async fn changed(
         &self,
+        reader: &Reader,
         views: &mut watch::Receiver<Arc<View>>,
         wanted: &Wanted,
-    ) -> Result<Arc<View>, Failure> {
+    ) -> Result<(Arc<View>, usize), Failure> {
         let clock = &self.state.registry.config().clock;
-        let selected = |view: Arc<View>| {
+        let mut rendered = 0;
+        let mut selected = |view: Arc<View>| {
             if wanted.is_everything() {
                 return view;
             }
+            rendered += view.instance_count();
             let filtered = view.filtered(|instance| wanted.includes(instance), clock.as_ref());
             Arc::new(filtered)
         };
         let mut view = selected(Arc::clone(&views.borrow_and_update()));
         let Some(wait) = self.wait.filter(|_| self.has.contains(view.index())) else {
-            return Ok(view);
+            return Ok((view, rendered));
         };
         let begin = Instant::now();
         let mut lifecycle = self.state.lifecycle.clone();
-        let _open = self.state.streams.open(&lifecycle)?;
+        let open = self.state.streams.open(reader, &lifecycle)?;
         while self.has.contains(view.index()) {
             let remaining = wait.saturating_sub(begin.elapsed());
             let changed = tokio::select! {
                 () = Lifecycle::stopping(&mut lifecycle) => break,
+                () = open.revoked() => break,
                 changed = timeout(remaining, views.changed()) => changed,
             };
             match changed {
@@ -199,7 +224,7 @@ impl<'a> Asked<'a> {
                 Err(_) => break,
             }
         }
-        Ok(view)
+        Ok((view, rendered))
     }
 }
 

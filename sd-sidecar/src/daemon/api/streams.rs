@@ -1,41 +1,102 @@
 //! What all streams of events have in common.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
+use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
+use http::request::Parts;
+use sd_core::sync::lock;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
+use super::asked::By;
 use super::config::ApiConfig;
 use super::failure::Failure;
 use super::json;
 use crate::daemon::lifecycle::Lifecycle;
+use crate::daemon::registrations::Caller;
+use crate::daemon::security::Access;
 use crate::wire::sse::Frame;
 
 /// Counts the streams and long polls that are open.
 #[derive(Clone, Debug)]
 pub(super) struct Streams {
     most: usize,
+    /// How many of them one caller may have.
+    most_of_one: usize,
     free: Arc<Semaphore>,
+    /// How many each caller has who has any.
+    of_callers: Arc<Mutex<HashMap<Caller, usize>>>,
 }
 
+/// A caller may have as many streams as these in any case.
+const FEW: usize = 16;
+
 /// The right to keep one stream open, until it is dropped.
-pub(super) type Open = OwnedSemaphorePermit;
+#[derive(Debug)]
+pub(super) struct Open {
+    caller: Caller,
+    of_callers: Arc<Mutex<HashMap<Caller, usize>>>,
+    access: Access,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Open {
+    /// Returns once the caller must show again that it may read. Cancel-safe.
+    pub(super) async fn revoked(&self) {
+        self.access.0.cancelled().await;
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut of_callers = lock(&self.of_callers);
+        if let Some(count) = of_callers.get_mut(&self.caller) {
+            *count -= 1;
+            if *count == 0 {
+                of_callers.remove(&self.caller);
+            }
+        }
+    }
+}
+
+/// Who wants to open a stream.
+#[derive(Clone, Debug)]
+pub(super) struct Reader {
+    caller: Caller,
+    access: Access,
+}
+
+impl<S: Sync> FromRequestParts<S> for Reader {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let By(caller) = By::from_request_parts(parts, state).await?;
+        let access = parts.extensions.get::<Access>().cloned();
+        Ok(Self {
+            caller,
+            access: access.unwrap_or_default(),
+        })
+    }
+}
 
 impl Streams {
     pub(super) fn new(config: &ApiConfig) -> Self {
         let most = config.most_streams.min(Semaphore::MAX_PERMITS);
         Self {
             most,
+            most_of_one: most.min((most / 4).max(FEW)),
             free: Arc::new(Semaphore::new(most)),
+            of_callers: Arc::default(),
         }
     }
 
@@ -44,14 +105,35 @@ impl Streams {
         self.most - self.free.available_permits()
     }
 
-    /// Opens one more, unless the agent stops or has as many as it may.
-    pub(super) fn open(&self, lifecycle: &watch::Receiver<Lifecycle>) -> Result<Open, Failure> {
+    /// Opens one more, unless the agent stops, or it or the caller has as many as may be.
+    pub(super) fn open(
+        &self,
+        reader: &Reader,
+        lifecycle: &watch::Receiver<Lifecycle>,
+    ) -> Result<Open, Failure> {
         if lifecycle.borrow().is_stopping() {
             return Err(Failure::unavailable("stopping", "the agent is stopping"));
         }
-        Arc::clone(&self.free).try_acquire_owned().map_err(|_| {
-            let text = format!("{} streams are open, which is as many as may be", self.most);
-            Failure::unavailable("too_many_streams", text)
+        let too_many = |text: String| Failure::unavailable("too_many_streams", text);
+        let place = Arc::clone(&self.free).try_acquire_owned().map_err(|_| {
+            too_many(format!(
+                "{} streams are open, which is as many as may be",
+                self.most
+            ))
+        })?;
+        let mut of_callers = lock(&self.of_callers);
+        let count = of_callers.entry(reader.caller.clone()).or_default();
+        if *count >= self.most_of_one {
+            return Err(too_many(format!(
+                "{count} streams of this caller are open, which is as many as one may have: see limits.streams"
+            )));
+        }
+        *count += 1;
+        Ok(Open {
+            caller: reader.caller.clone(),
+            of_callers: Arc::clone(&self.of_callers),
+            access: reader.access.clone(),
+            _place: place,
         })
     }
 }
@@ -62,10 +144,14 @@ pub(super) trait Events: Send + 'static {
     fn next(&mut self) -> impl Future<Output = Option<Bytes>> + Send;
 }
 
-/// The answer that streams these events while `open`.
+/// The answer that streams these events while `open`, and its reader may read.
 pub(super) fn response(events: impl Events, open: Open) -> Response {
     let frames = stream::unfold((events, open), |(mut events, open)| async move {
-        let frame = events.next().await?;
+        let frame = tokio::select! {
+            biased;
+            () = open.revoked() => None,
+            frame = events.next() => frame,
+        }?;
         Some((Ok::<_, Infallible>(frame), (events, open)))
     });
     let headers = [
@@ -95,4 +181,70 @@ pub(super) fn frame(id: &str, event: &str, data: &impl Serialize) -> Bytes {
         data,
     };
     Bytes::from(frame.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    fn reader(name: &str) -> Reader {
+        Reader {
+            caller: Caller(name.into()),
+            access: Access::default(),
+        }
+    }
+
+    fn streams(most_streams: usize) -> Streams {
+        Streams::new(&ApiConfig {
+            most_streams,
+            ..ApiConfig::default()
+        })
+    }
+
+    #[test]
+    fn one_caller_leaves_streams_to_others_and_what_it_closes_makes_room() {
+        let (_lifecycle, lifecycle) = watch::channel(Lifecycle::Running);
+        let streams = streams(100);
+        let (hostile, other) = (reader("hostile"), reader("other"));
+        let mut open: Vec<_> = (0..25)
+            .map(|_| streams.open(&hostile, &lifecycle).unwrap())
+            .collect();
+        let refused = streams.open(&hostile, &lifecycle).unwrap_err();
+        let refused = format!("{refused:?}");
+        assert!(refused.contains("25 streams of this caller"), "{refused}");
+        assert_eq!(streams.count(), 25);
+        let others = streams.open(&other, &lifecycle).unwrap();
+        open.pop();
+        open.push(streams.open(&hostile, &lifecycle).unwrap());
+        drop((open, others));
+        assert_eq!(streams.count(), 0);
+        assert!(lock(&streams.of_callers).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_when_its_reader_must_show_again_that_it_may_read() {
+        struct Silent;
+        impl Events for Silent {
+            async fn next(&mut self) -> Option<Bytes> {
+                std::future::pending().await
+            }
+        }
+        let (_lifecycle, lifecycle) = watch::channel(Lifecycle::Running);
+        let streams = streams(1);
+        let revoke = CancellationToken::new();
+        let reader = Reader {
+            access: Access(revoke.clone()),
+            ..reader("team-a")
+        };
+        let open = streams.open(&reader, &lifecycle).unwrap();
+        let body = response(Silent, open).into_body();
+        let read = tokio::spawn(axum::body::to_bytes(body, 1024));
+        tokio::task::yield_now().await;
+        assert!(!read.is_finished());
+        revoke.cancel();
+        assert!(read.await.unwrap().unwrap().is_empty());
+        assert_eq!(streams.count(), 0);
+    }
 }

@@ -175,6 +175,12 @@ impl View {
         Self::of_snapshot(&snapshot, state.status(), clock)
     }
 
+    /// How many instances [`filtered`](Self::filtered) looks at.
+    pub(super) fn instance_count(&self) -> usize {
+        let state = self.state.as_ref();
+        state.map_or(0, |state| state.instances().len())
+    }
+
     pub(super) fn index(&self) -> &Index {
         &self.index
     }

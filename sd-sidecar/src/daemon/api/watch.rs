@@ -22,7 +22,7 @@ use tokio::time::Interval;
 
 use super::ApiState;
 use super::failure::Failure;
-use super::streams::{Events, beats, frame, response};
+use super::streams::{Events, Reader, beats, frame, response};
 use crate::daemon::lifecycle::Lifecycle;
 use crate::wire::rfc3339;
 
@@ -31,9 +31,10 @@ const SERVICE: &str = "sidecar-agent";
 
 pub(super) async fn watch(
     State(state): State<ApiState>,
+    reader: Reader,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let open = state.streams.open(&state.lifecycle)?;
+    let open = state.streams.open(&reader, &state.lifecycle)?;
     let last = headers.get("last-event-id");
     let last = last.and_then(|id| id.to_str().ok()?.trim().parse().ok());
     let events = AgentEvents {
@@ -154,7 +155,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::wire::sse::Reader;
+    use crate::wire::sse;
 
     const BEAT: Duration = Duration::from_secs(5);
 
@@ -171,7 +172,7 @@ mod tests {
     async fn next(events: &mut AgentEvents) -> (String, Value) {
         let bytes = events.next().await.unwrap();
         let mut frames = Vec::new();
-        let mut reader = Reader::default();
+        let mut reader = sse::Reader::default();
         reader.push(&bytes, |frame| frames.push(frame)).unwrap();
         let [frame] = &frames[..] else {
             panic!("{bytes:?} is not one frame")

@@ -163,8 +163,7 @@ pub const KEYS: &[Key] = &[
         "DURATION",
         "8s",
         "how long deregistering may take at a stop; what is left then expires with its time-to-live",
-    )
-    .reloaded(),
+    ),
     key(
         "tokens",
         "FILE",
@@ -210,7 +209,7 @@ pub const KEYS: &[Key] = &[
         "limits.streams",
         "N",
         "4096",
-        "streams of events at once",
+        "streams of events and long polls at once; one caller may have a quarter of them, or 16",
     ),
     key(
         "limits.registrations",

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method};
 use sd_core::ServiceName;
+use tokio_util::sync::CancellationToken;
 
 pub use self::origin::{BrowserRules, OtherOrigin};
 pub use self::tokens::{Right, Tokens};
@@ -35,6 +36,10 @@ pub struct Permission {
     /// The services that may be registered: names, or beginnings of names with `*`. `None`: all.
     services: Option<Arc<[String]>>,
 }
+
+/// Ends what a request has opened once the tokens it was let in with no longer count. Part of each request's extensions.
+#[derive(Clone, Debug, Default)]
+pub struct Access(pub CancellationToken);
 
 /// Why a request is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
