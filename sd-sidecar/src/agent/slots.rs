@@ -387,7 +387,13 @@ impl Slot {
         }
         // What is new is there before what was goes.
         if !self.is_confirmed() {
-            return Some(Ask::Register(node()));
+            // Unless it is of another application: an agent lets none take over what is another's.
+            let in_the_way = self.superseded.iter();
+            let mut in_the_way = in_the_way.filter(|known| is_anothers_place(known, &self.node));
+            return Some(match in_the_way.next() {
+                Some(known) => Ask::Deregister(Arc::clone(known)),
+                None => Ask::Register(node()),
+            });
         }
         if let Wanted::Draining(grace) = self.wanted
             && !self.drained
@@ -397,6 +403,14 @@ impl Slot {
         let superseded = self.superseded.first()?;
         Some(Ask::Deregister(Arc::clone(superseded)))
     }
+}
+
+/// Whether both want one name and port, for two applications.
+fn is_anothers_place(one: &ServiceNode, other: &ServiceNode) -> bool {
+    let (one, other) = (&one.options, &other.options);
+    one.service.name == other.service.name
+        && one.server_port == other.server_port
+        && one.app.id != other.app.id
 }
 
 /// Whether an agent takes the two for one registration.

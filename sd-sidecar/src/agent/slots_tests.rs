@@ -46,6 +46,18 @@ fn moving() -> (Slots, u64) {
 }
 
 #[test]
+fn what_another_application_has_at_the_same_place_is_taken_out_first() {
+    let mut slots = Slots::default();
+    slots.connected();
+    let id = slots.add(node("auth", 9090));
+    assert_eq!(take_all(&mut slots), ["register 9090"]);
+    let mut other = node("auth", 9090);
+    other.options.app.id = "another".to_owned();
+    assert!(slots.update(id, other));
+    assert_eq!(take_all(&mut slots), ["deregister 9090", "register 9090"]);
+}
+
+#[test]
 fn all_that_an_agent_may_have_of_a_service_is_taken_out() {
     let (mut slots, id) = moving();
     assert_eq!(all_asked(&slots.remove(id)), ["deregister 9090"]);

@@ -37,7 +37,7 @@ const REAPED_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// How many programs may be starting in this process. A start may hang for longer than its check waits, and nothing can end it.
-static STARTS: Semaphore = Semaphore::const_new(8);
+static STARTS: Semaphore = Semaphore::const_new(48);
 
 #[derive(Debug)]
 pub(super) struct Program {

@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 use super::probe::Answer;
 
 /// How many look-ups of names may be under way in this process. One may hang for longer than its check waits, and nothing can end it.
-static LOOK_UPS: Semaphore = Semaphore::const_new(8);
+static LOOK_UPS: Semaphore = Semaphore::const_new(48);
 
 /// A connection of either kind.
 pub(super) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -83,7 +83,7 @@ mod tests {
 
     #[tokio::test]
     async fn localhost_is_found_while_all_look_ups_hang() {
-        let _all = LOOK_UPS.acquire_many(8).await.unwrap();
+        let _all = LOOK_UPS.acquire_many(48).await.unwrap();
         let found = addresses("LocalHost", 80).await.unwrap();
         let expected: [SocketAddr; 2] = [
             ([127, 0, 0, 1], 80).into(),

@@ -7,7 +7,7 @@
 //!   pid                       ──┘
 //! ```
 //!
-//! A check that asks is [repeated], in time and in spite of panics; its [thresholds] decide from which answer on it passes or fails.
+//! A check that asks is repeated, in time and in spite of panics; its thresholds decide from which answer on it passes or fails.
 
 mod board;
 mod command;

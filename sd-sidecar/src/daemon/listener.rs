@@ -173,6 +173,8 @@ fn listen_at(path: &Path, mode: u32, folder: &Path) -> io::Result<UnixListener> 
     let clear = || {
         let _ = fs::remove_file(&new);
         let _ = fs::remove_dir(folder);
+        // Or a socket that something else has left there.
+        let _ = fs::remove_file(folder);
     };
     clear();
     DirBuilder::new().mode(0o700).create(folder)?;

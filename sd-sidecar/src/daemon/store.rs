@@ -27,6 +27,8 @@ pub use self::stored::Stored;
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long a write may take before it is told as trouble.
 const WRITE_WITHIN: Duration = Duration::from_secs(3);
+/// Why nothing is written while a write is under way for long.
+const SLOW: &str = "the disk does not answer";
 /// How long a caller waits for a change to be on disk.
 const SAVE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -176,7 +178,10 @@ impl Store {
                 () = self.written() => return Ok(()),
                 Ok(()) = trouble.changed() => {}
             }
-            if let Some(why) = trouble.borrow_and_update().clone() {
+            // What takes long may still be done: its caller says for how long it waits.
+            if let Some(why) = trouble.borrow_and_update().clone()
+                && *why != *SLOW
+            {
                 return Err(why);
             }
         }
@@ -220,11 +225,8 @@ impl<F: Fn() -> Vec<Arc<Stored>>> Writer<F> {
         let mut backoff = Backoff::new(Duration::from_millis(200), LONGEST_PAUSE);
         while self.wanted.changed().await.is_ok() {
             while let Err(why) = self.write().await {
-                if self
-                    .trouble
-                    .send_replace(Some(why.as_str().into()))
-                    .is_none()
-                {
+                let before = self.trouble.send_replace(Some(why.as_str().into()));
+                if before.is_none_or(|before| *before == *SLOW) {
                     warn!(file = ?self.file.path(), error = why, "the state cannot be written: tried again");
                 }
                 tokio::select! {
@@ -271,11 +273,11 @@ async fn told_if_slow<T>(
     }
     let is_news = trouble.send_if_modified(|trouble| {
         let is_news = trouble.is_none();
-        trouble.get_or_insert_with(|| "the disk does not answer".into());
+        trouble.get_or_insert_with(|| SLOW.into());
         is_news
     });
     if is_news {
-        warn!("the disk does not answer: the state on it is an older one");
+        warn!("{SLOW}: the state on it is an older one");
     }
     writing.await
 }

@@ -62,7 +62,7 @@ pub(crate) fn put_list(
     }
 }
 
-/// The list that [`put_list`] has put under `key`.
+/// The list that was put under `key`.
 pub fn list<'a>(
     metadata: &'a BTreeMap<String, String>,
     key: &'a str,

@@ -467,6 +467,24 @@ async fn a_replay_by_the_same_run_does_not_make_ready_what_has_said_that_it_is_n
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_run_declares_of_its_readiness_counts_also_after_it_was_said_by_others() {
+    let registrations = Registrations::new(Memory::new().connect());
+    let register = async |ready| {
+        let mut declaration = of_run("r1", 3);
+        declaration.ready = ready;
+        let entry = registrations.register(&me(), declaration).await;
+        entry.unwrap().stage
+    };
+    assert_eq!(register(true).await, Stage::Serving);
+    registrations
+        .set_ready(&me(), &port(50051), false)
+        .await
+        .unwrap();
+    assert_eq!(register(false).await, Stage::Registered);
+    assert_eq!(register(true).await, Stage::Serving);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_change_that_is_refused_does_not_take_back_what_was_said_of_readiness_since() {
     let (backend, registry) = scripted();
     let registrations = Registrations::new(registry);

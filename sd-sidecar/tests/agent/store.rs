@@ -10,15 +10,16 @@ use sd_sidecar::checks::Commands;
 use sd_sidecar::daemon::registrations::{
     Caller, How, LAST_WRITE, Refused, Registrations, Selector, Settings, Stage,
 };
-use sd_testing::{Answer, LONG, Op, is_live_with, until};
+use sd_testing::{Answer, LONG, Op, eventually, is_live_with, until};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::runtime::Builder;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::registrations::{declared, me, of_run, scripted, until_entry};
 
 const GRACE: Duration = Duration::from_secs(20);
+const RETRY: Duration = Duration::from_millis(10);
 
 fn greeter() -> sd_sidecar::wire::Declaration {
     declared(json!({
@@ -294,6 +295,43 @@ async fn what_could_not_be_withdrawn_at_the_end_is_not_brought_back() {
         let next = opened(&Memory::new(), folder.path()).await;
         assert_eq!(next.entries(), []);
     }
+}
+
+#[tokio::test]
+async fn an_agent_that_is_killed_while_it_withdraws_brings_nothing_back() {
+    let folder = folder();
+    let path = folder.path().to_owned();
+    killed_after(async move || {
+        let (backend, registry) = scripted();
+        let open = Registrations::open(registry, Settings::default(), &path);
+        let registrations = open.await.unwrap();
+        registrations.register(&me(), greeter()).await.unwrap();
+        backend.registrar.answer_all(Op::Withdraw, Answer::Hang);
+        let closing = registrations.close(How::Deregister, LONG);
+        let written = async || {
+            let state = fs::read_to_string(path.join("registrations.json"));
+            !state.unwrap().contains("greeter")
+        };
+        tokio::select! {
+            left = closing => panic!("{left:?}"),
+            _ = eventually("written", LONG, written) => {}
+        }
+    })
+    .await;
+    // The killed one's last write may be under way.
+    let memory = Memory::new();
+    let open = async || {
+        loop {
+            let open =
+                Registrations::open(memory.connect(), Settings::default(), folder.path()).await;
+            match open {
+                Err(error) if error.kind() == ErrorKind::Conflict => sleep(RETRY).await,
+                next => break next.unwrap(),
+            }
+        }
+    };
+    let next = timeout(LONG, open()).await.unwrap();
+    assert_eq!(next.entries(), []);
 }
 
 #[tokio::test(start_paused = true)]

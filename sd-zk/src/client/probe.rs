@@ -26,7 +26,7 @@ pub(crate) const CAUSES: &str = "no server runs there, the name is wrong, there 
 /// What is known of a server that made no session, an error if it is not there.
 pub(crate) async fn probe(server: &Endpoint, tls: Option<&Tls>) -> Result<String, String> {
     let stream = connect(server).await?;
-    if let (Some(tls), Address::Tcp { host, .. }) = (tls, server.address())
+    if let (Some(stream), Some(tls), Address::Tcp { host, .. }) = (stream, tls, server.address())
         && let Ok(Err(error)) = timeout(AGREED_WITHIN, agree(&tls.connector, host, stream)).await
     {
         return Ok(format!("{server}: {}", fault(error, tls.shows_certificate)));
@@ -36,9 +36,12 @@ pub(crate) async fn probe(server: &Endpoint, tls: Option<&Tls>) -> Result<String
     ))
 }
 
-async fn connect(server: &Endpoint) -> Result<TcpStream, String> {
+/// A connection, or none if the server hangs up before we know that there is one.
+async fn connect(server: &Endpoint) -> Result<Option<TcpStream>, String> {
     match timeout(ACCEPTED_WITHIN, TcpStream::connect(server.to_string())).await {
-        Ok(connected) => connected.map_err(|error| format!("{server}: {error}")),
+        Ok(Ok(stream)) => Ok(Some(stream)),
+        Ok(Err(error)) if has_hung_up(&error) => Ok(None),
+        Ok(Err(error)) => Err(format!("{server}: {error}")),
         Err(_) => Err(format!(
             "{server}: no connection within {ACCEPTED_WITHIN:?}"
         )),
@@ -47,7 +50,7 @@ async fn connect(server: &Endpoint) -> Result<TcpStream, String> {
 
 /// The address at which a server accepts connections, if it does.
 pub(crate) async fn reach(server: &Endpoint) -> Option<SocketAddr> {
-    connect(server).await.ok()?.peer_addr().ok()
+    connect(server).await.ok()??.peer_addr().ok()
 }
 
 /// The addresses that a server has now. None if its name cannot be looked up.
@@ -66,11 +69,19 @@ async fn agree(tls: &TlsConnector, host: &str, stream: TcpStream) -> io::Result<
     agreed.read(&mut [0]).await.map(drop)
 }
 
+/// Whether a server has accepted a connection and ended it: by a reset, before or after its last word.
+fn has_hung_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionReset)
+}
+
 /// What to do about a failure of TLS, and the failure.
 fn fault(error: io::Error, shows_certificate: bool) -> String {
     let text = error.to_string();
     let hint = match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe => {
             "it hangs up while TLS is agreed on: it does not speak TLS at this port, asks for a client certificate (set cert and key), or \
              takes no more connections from this address (maxClientCnxns)"
         }

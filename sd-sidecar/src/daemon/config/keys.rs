@@ -209,7 +209,7 @@ pub const KEYS: &[Key] = &[
         "limits.streams",
         "N",
         "4096",
-        "streams of events and long polls at once; one caller may have a quarter of them, or 16",
+        "streams of events and long polls at once; once half are open, one caller may have a quarter of them, or 16",
     ),
     key(
         "limits.registrations",

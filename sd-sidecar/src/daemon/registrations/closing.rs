@@ -51,11 +51,16 @@ impl Registrations {
         let slots: Vec<Arc<Slot>> = {
             let mut table = lock(&shared.table);
             table.is_closed = true;
+            table.is_forgotten = how == How::Deregister;
             table.slots().cloned().collect()
         };
         // How it ends is known before that it does.
         match how {
-            How::Deregister => shared.stop.cancel(),
+            How::Deregister => {
+                // On disk first: this process may be killed while it withdraws.
+                shared.save();
+                shared.stop.cancel();
+            }
             How::Keep => shared.keep_records(),
         }
         shared.closing.cancel();

@@ -63,6 +63,8 @@ pub(crate) struct Table {
     most_gone: usize,
     /// Nothing enters any more.
     pub(crate) is_closed: bool,
+    /// Nothing is kept on disk any more: all of it is to end, and the next agent must not bring it back.
+    pub(crate) is_forgotten: bool,
 }
 
 impl Table {
@@ -75,6 +77,7 @@ impl Table {
             show_gone_for,
             most_gone,
             is_closed: false,
+            is_forgotten: false,
         }
     }
 
@@ -196,6 +199,9 @@ impl Table {
 /// What is to be kept on disk.
 pub(crate) fn stored(table: &Mutex<Table>) -> Vec<Arc<Stored>> {
     let table = lock(table);
+    if table.is_forgotten {
+        return Vec::new();
+    }
     let stored = table
         .slots()
         .map(|slot| Arc::clone(&slot.view.borrow().stored));

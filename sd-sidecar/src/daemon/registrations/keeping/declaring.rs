@@ -27,6 +27,8 @@ impl Keeping {
         }
         let is_same = is_same(&self.declaration, &declaration) && endpoint == self.endpoint;
         if is_same && !is_new_run {
+            self.is_unsaved |= self.declared_ready != declared_ready;
+            self.declared_ready = declared_ready;
             self.updated_at = SystemTime::now();
             return Ok(self.change);
         }
