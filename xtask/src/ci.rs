@@ -122,6 +122,12 @@ fn run_all(workspace: &Workspace, steps: &[(&str, Step)]) -> Result<bool> {
     for line in &lines {
         println!("{line}");
     }
+    // A log is often kept by its end alone.
+    for line in &lines {
+        if let Err(error) = &line.result {
+            println!("\n{}: {error:#}", line.name);
+        }
+    }
     Ok(success)
 }
 
@@ -149,8 +155,9 @@ impl Display for Line<'_> {
 
 /// The README's test command.
 fn tests(workspace: &Workspace) -> Result<Outcome> {
-    if !test::run(workspace, &test::Options::default())? {
-        bail!("tests failed");
+    let failures = test::run(workspace, &test::Options::default())?;
+    if !failures.is_empty() {
+        bail!("{} failed\n{}", failures.len(), failures.join("\n"));
     }
     Ok(Outcome::Done)
 }

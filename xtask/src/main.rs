@@ -78,7 +78,7 @@ fn run(task: &Task) -> Result<bool> {
     let workspace = Workspace::load()?;
     match task {
         Task::Servers(command) => command.run(&workspace)?,
-        Task::Test(options) => return test::run(&workspace, options),
+        Task::Test(options) => return Ok(test::run(&workspace, options)?.is_empty()),
         Task::Bench(options) => bench::run(&workspace, options)?,
         Task::Chaos(options) => chaos::run(&workspace, options)?,
         Task::Fuzz(options) => fuzz::run(&workspace, options)?,

@@ -54,11 +54,11 @@ pub(crate) struct Options {
 /// One test program to be run, and how many tests it runs that are ignored where none is asked for.
 type Planned = (Job, usize);
 
-/// False when a test failed; the failure has been printed.
+/// What failed, with the beginning of what each said; it has been printed.
 ///
 /// # Errors
 /// The tests could not be built, or a server could not be started.
-pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Vec<String>> {
     let start = Instant::now();
     let (servers, with_grpc) = match &options.backend {
         _ if options.without_servers => (Vec::new(), false),
@@ -119,7 +119,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
     side_by_side::run(jobs, at_once, ended)?;
 
     println!("\n{times} instead of {at_once} at a time");
-    counts.print_failed();
+    let failures = counts.failures();
+    failures.iter().for_each(|failure| println!("{failure}"));
     let with = fleet.running.iter();
     let with = with.map(|running| format!("{} {}", running.server.backend(), running.version));
     let with = match with.collect::<Vec<_>>().join(", ") {
@@ -128,7 +129,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
     };
     let (all, built) = (start.elapsed().as_secs(), built.as_secs());
     println!("{counts}; {with}; {all} s, {built} s of them to build");
-    Ok(counts.is_success())
+    Ok(failures)
 }
 
 fn by_cores() -> usize {

@@ -4,6 +4,10 @@ use std::fmt::{self, Display};
 
 use crate::capture::Captured;
 
+/// How many lines of a failed test are said again at the end, and how much of each.
+const SAID_AGAIN: usize = 8;
+const OF_A_LINE: usize = 400;
+
 /// Sums of libtest's `test result:` lines.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
@@ -11,7 +15,31 @@ pub(crate) struct Counts {
     ignored: usize,
     /// Of the ignored, those that another program runs.
     run_elsewhere: usize,
-    failed: Vec<String>,
+    failed: Vec<Failure>,
+}
+
+/// One test, or one program that failed besides its tests.
+#[derive(Debug)]
+struct Failure {
+    what: String,
+    /// The beginning of what it printed.
+    said: Vec<String>,
+}
+
+impl Failure {
+    fn without_words(what: String) -> Self {
+        let said = Vec::new();
+        Self { what, said }
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "failed: {}", self.what)?;
+        self.said
+            .iter()
+            .try_for_each(|line| write!(f, "\n    {line}"))
+    }
 }
 
 impl Counts {
@@ -21,17 +49,21 @@ impl Counts {
         for line in captured.output() {
             self.add_line(title, line);
         }
+        for failure in &mut self.failed[before..] {
+            let test = failure.what.rsplit(": ").next().unwrap_or_default();
+            failure.said = said_by(test, captured);
+        }
         if captured.is_success() {
             return;
         }
         // One that crashes or is killed says no result. That it named a failed test explains a status and no trouble.
         if let Some(trouble) = &captured.trouble {
-            self.failed.push(format!("{title}: {trouble}"));
+            let what = format!("{title}: {trouble}");
+            self.failed.push(Failure::without_words(what));
         } else if self.failed.len() == before {
             let status = captured.status;
-            self.failed.push(format!(
-                "{title}: reported no failed test, but ended with {status}"
-            ));
+            let what = format!("{title}: reported no failed test, but ended with {status}");
+            self.failed.push(Failure::without_words(what));
         }
     }
 
@@ -41,7 +73,7 @@ impl Counts {
             self.ignored += ignored;
         }
         let failed = failed_test(line).map(|test| format!("{title}: {test}"));
-        self.failed.extend(failed);
+        self.failed.extend(failed.map(Failure::without_words));
     }
 
     /// `count` tests that one program ignores are run by another, sooner or later.
@@ -49,15 +81,9 @@ impl Counts {
         self.run_elsewhere += count;
     }
 
-    pub(crate) fn is_success(&self) -> bool {
-        self.failed.is_empty()
-    }
-
-    /// Says again, at the end of a long output, what failed.
-    pub(crate) fn print_failed(&self) {
-        for test in &self.failed {
-            println!("failed: {test}");
-        }
+    /// What failed and what it said, to be told again at the end of a long output.
+    pub(crate) fn failures(&self) -> Vec<String> {
+        self.failed.iter().map(Failure::to_string).collect()
     }
 }
 
@@ -83,6 +109,18 @@ fn result(line: &str) -> Option<(usize, usize)> {
 /// The name in `test some::name ... FAILED`.
 fn failed_test(line: &str) -> Option<&str> {
     line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
+}
+
+/// The beginning of what libtest prints below `---- some::name stdout ----`.
+fn said_by(test: &str, captured: &Captured) -> Vec<String> {
+    let heading = format!("---- {test} stdout ----");
+    let lines = captured.output().skip_while(|line| *line != heading);
+    let lines = lines.skip(1);
+    let lines = lines.take_while(|line| !line.starts_with("---- ") && *line != "failures:");
+    let lines = lines.filter(|line| !line.is_empty()).take(SAID_AGAIN);
+    lines
+        .map(|line| line.chars().take(OF_A_LINE).collect())
+        .collect()
 }
 
 #[cfg(test)]
@@ -118,7 +156,7 @@ mod tests {
              echo 'test result: ok. 5 passed; 0 failed; 0 ignored; {RESULT}' >&2"
         ));
         assert_eq!(counts.to_string(), "43 passed, 0 failed, 3 ignored");
-        assert!(counts.is_success());
+        assert!(counts.failed.is_empty());
     }
 
     #[test]
@@ -128,9 +166,35 @@ mod tests {
              echo 'test result: FAILED. 3 passed; 1 failed; 0 ignored; {RESULT}'
              exit 101"
         ));
-        assert_eq!(counts.failed, ["p faults: a::b"]);
+        assert_eq!(counts.failures(), ["failed: p faults: a::b"]);
         assert_eq!(counts.to_string(), "3 passed, 1 failed, 0 ignored");
-        assert!(!counts.is_success());
+        assert!(!counts.failed.is_empty());
+    }
+
+    #[test]
+    fn what_each_failed_test_said_is_told_again_in_a_few_lines() {
+        let counts = counted(
+            "echo 'test a::b ... FAILED'
+             echo 'test a::c ... FAILED'
+             echo
+             echo 'failures:'
+             echo
+             echo '---- a::b stdout ----'
+             echo
+             echo 'left is not right'
+             echo '---- a::c stdout ----'
+             for line in 1 2 3 4 5 6 7 8 9; do echo line $line; done
+             echo
+             echo 'failures:'
+             echo '    a::b'
+             exit 101",
+        );
+        let [first, second] = &counts.failures()[..] else {
+            panic!("{counts:?}")
+        };
+        assert_eq!(first, "failed: p faults: a::b\n    left is not right");
+        assert!(second.starts_with("failed: p faults: a::c\n    line 1\n"));
+        assert!(second.ends_with("\n    line 8"), "{second}");
     }
 
     #[test]
@@ -146,14 +210,14 @@ mod tests {
     fn a_crash_without_a_result_is_a_failure() {
         let counts = counted("echo 'running 4 tests'; kill -SEGV $$");
         assert_eq!(counts.to_string(), "0 passed, 1 failed, 0 ignored");
-        assert!(counts.failed[0].starts_with("p faults: "));
+        assert!(counts.failed[0].what.starts_with("p faults: "));
     }
 
     #[test]
     fn a_program_that_had_to_be_killed_failed_besides_its_tests() {
         let counts = counted("echo 'test a::b ... FAILED'; sleep 600");
         assert_eq!(counts.failed.len(), 2, "{:?}", counts.failed);
-        assert!(counts.failed[1].contains("killed"));
+        assert!(counts.failed[1].what.contains("killed"));
     }
 
     #[test]
