@@ -27,9 +27,10 @@ pub(crate) fn run(brief: &Brief) -> Result<()> {
 
 async fn stand(brief: &Brief) -> Result<()> {
     let journal = Journal::new(&brief.name);
-    let registry = registry(brief)?;
     let orders = orders();
     let ours = |election| {
+        // Of its own: candidates of one registry may share a session, and operators end only the sessions of some elections.
+        let registry = registry(brief)?;
         let stand = ours::Stand::new(brief, &registry, election, &journal)?;
         Ok::<_, crate::Error>(stand.run(orders.clone()))
     };
