@@ -112,6 +112,42 @@ async fn the_node_of_an_earlier_session_of_ours_is_replaced_at_once() {
     assert_eq!(registry.list("greeter").await.unwrap().len(), 1);
 }
 
+/// The process was killed, and the next one continues the run.
+#[tokio::test]
+#[ignore = "needs zk: cargo xtask test --backend zk"]
+async fn an_override_goes_on_with_the_run_in_the_next_session_and_with_no_other_run() {
+    let prefix = prefix();
+    let earlier = raw(&server()).await;
+    make(&earlier, &format!("{prefix}/greeter")).await;
+    let path = format!("{prefix}/greeter/a");
+    let (ours, other) = (named("a", 1), named("a", 1));
+    let json = format!(
+        r#"{{"name":"greeter","id":"a","address":"10.0.0.1","port":1,"payload":{{"incarnation":"{}","override":"draining","later":1}}}}"#,
+        ours.incarnation()
+    );
+    earlier
+        .create(&path, json.as_bytes(), &open(zk::CreateMode::Ephemeral))
+        .await
+        .unwrap();
+    let registry = registry(&prefix);
+    let guard = registry.register(ours).await.unwrap();
+    let set = registry.list("greeter").await.unwrap();
+    assert_eq!(
+        set.instances()[0].overridden(),
+        Some(Override::Draining),
+        "{set:?}"
+    );
+    let (data, stat) = earlier.get_data(&path).await.unwrap();
+    assert_ne!(stat.ephemeral_owner, earlier.session_id().0);
+    assert!(String::from_utf8(data).unwrap().contains(r#""later":1"#));
+    common::close(earlier).await;
+    guard.deregister().await.unwrap();
+
+    let _guard = registry.register(other).await.unwrap();
+    let set = registry.list("greeter").await.unwrap();
+    assert_eq!(set.instances()[0].overridden(), None);
+}
+
 #[tokio::test]
 #[ignore = "needs zk: cargo xtask test --backend zk"]
 async fn an_update_keeps_what_others_have_added_and_the_time_of_registration() {

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sd_backend::Owner;
+use sd_backend::{Owner, Record};
 use sd_core::port::{Attempt, Limits, Registration};
 use sd_core::{Error, ErrorKind, Instance, RecordId, Registrar, Result};
 use zookeeper_client::{self as zk, CreateMode};
@@ -174,8 +174,13 @@ impl ZkRegistrar {
                 .await?;
             written.map(|stat| Some(stat.czxid))
         } else {
-            // It would go with an earlier session, which may take a while.
-            let data = self.layout.encode(op, instance)?;
+            // It would go with an earlier session, which may take a while. What others have said of this run goes on to the new node.
+            let data = match &found.stored {
+                Ok(Record::Live(stored)) if self.is_run(stored, record) => {
+                    self.layout.update(op, &found.data, instance)?
+                }
+                _ => self.layout.encode(op, instance)?,
+            };
             let options = CreateMode::Ephemeral.with_acls(self.client.acls());
             let mut writer = client.new_multi_writer();
             let added = writer.add_delete(path, version);
@@ -198,6 +203,10 @@ impl ZkRegistrar {
             Err(zk::Error::BadVersion | zk::Error::NoNode | zk::Error::NodeExists) => Ok(None),
             Err(error) => Err(translate(op, error)),
         }
+    }
+
+    fn is_run(&self, stored: &Instance, record: &RecordId) -> bool {
+        self.layout.says_run() && stored.incarnation() == record.incarnation
     }
 
     async fn register_in(
