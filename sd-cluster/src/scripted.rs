@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use sd_core::Registry;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -51,11 +50,6 @@ impl Service {
         ClusterConfig::new([self.address()])
             .with_module("m")
             .with_handshake_timeout(Duration::from_secs(2))
-    }
-
-    /// A registry of the module `m`.
-    pub(crate) fn registry(&self) -> Registry {
-        crate::connect(self.config()).unwrap()
     }
 
     /// The next connection, before anything is said on it.

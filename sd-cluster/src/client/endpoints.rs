@@ -38,7 +38,7 @@ mod tests {
     fn each_attempt_goes_to_the_next_endpoint() {
         let all: Vec<Endpoint> = ["a:1", "b:1", "c:1"].map(|one| one.parse().unwrap()).into();
         let endpoints = Endpoints::new(all.clone());
-        let mut turn = || endpoints.next().unwrap().to_string();
+        let turn = || endpoints.next().unwrap().to_string();
         let first: Vec<_> = (0..3).map(|_| turn()).collect();
         let second: Vec<_> = (0..3).map(|_| turn()).collect();
         assert_eq!(first, second);

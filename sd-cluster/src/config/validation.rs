@@ -139,7 +139,7 @@ mod tests {
             (one().with_header("Host", "a"), "header"),
             (one().with_header("Sec-WebSocket-Key", "a"), "header"),
             (one().with_header("a b", "c"), "header"),
-            (one().with_header("a", "hunter2\n"), "header"),
+            (one().with_header("a", "hunter2\u{7}"), "header"),
             (one().with_tls(false).with_ca("/ca"), "tls"),
             (one().with_ping_interval(Duration::ZERO), "ping_interval"),
             (one().with_connect_timeout(Duration::MAX), "connect_timeout"),

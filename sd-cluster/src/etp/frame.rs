@@ -155,20 +155,19 @@ impl Decoder for FrameCodec {
 
     fn decode(&mut self, source: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
         loop {
-            let (header, length) = match self.header.take() {
-                Some(begun) => begun,
-                None => {
-                    let mut cursor = Cursor::new(&source[..]);
-                    let parsed = FrameHeader::parse(&mut cursor);
-                    let parsed = parsed.map_err(|_| FrameError::Protocol("an unknown opcode"))?;
-                    let Some((header, length)) = parsed else {
-                        return Ok(None);
-                    };
-                    let header_bytes = usize::try_from(cursor.position()).unwrap_or(source.len());
-                    source.advance(header_bytes);
-                    let length = self.check(&header, length)?;
-                    (header, length)
-                }
+            let (header, length) = if let Some(begun) = self.header.take() {
+                begun
+            } else {
+                let mut cursor = Cursor::new(&source[..]);
+                let parsed = FrameHeader::parse(&mut cursor);
+                let parsed = parsed.map_err(|_| FrameError::Protocol("an unknown opcode"))?;
+                let Some((header, length)) = parsed else {
+                    return Ok(None);
+                };
+                let header_bytes = usize::try_from(cursor.position()).unwrap_or(source.len());
+                source.advance(header_bytes);
+                let length = self.check(&header, length)?;
+                (header, length)
             };
             if source.len() < length {
                 source.reserve((length - source.len()).min(ROOM));

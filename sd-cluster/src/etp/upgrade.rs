@@ -181,11 +181,14 @@ fn names(headers: &HeaderMap, header: &HeaderName, word: &str) -> bool {
         .any(|named| named.trim().eq_ignore_ascii_case(word))
 }
 
-/// What `parse` makes of the beginning of a stream. It returns `None` as long as more is needed, else the number of bytes that it used.
+/// What was read, and of how many bytes. `None` as long as more is needed.
+type Parsed<T> = Result<Option<(usize, T)>, UpgradeError>;
+
+/// What `parse` makes of the beginning of a stream.
 async fn read_head<S: AsyncRead + Unpin, T>(
     stream: &mut S,
     read: &mut BytesMut,
-    parse: impl Fn(&[u8]) -> Result<Option<(usize, T)>, UpgradeError>,
+    parse: impl Fn(&[u8]) -> Parsed<T>,
 ) -> Result<T, UpgradeError> {
     loop {
         if stream.read_buf(read).await? == 0 {
@@ -203,7 +206,7 @@ async fn read_head<S: AsyncRead + Unpin, T>(
     }
 }
 
-fn parse_answer(bytes: &[u8]) -> Result<Option<(usize, (StatusCode, HeaderMap))>, UpgradeError> {
+fn parse_answer(bytes: &[u8]) -> Parsed<(StatusCode, HeaderMap)> {
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
     let mut answer = httparse::Response::new(&mut headers);
     let parsed = answer.parse(bytes).map_err(|_| not_http())?;
@@ -215,7 +218,7 @@ fn parse_answer(bytes: &[u8]) -> Result<Option<(usize, (StatusCode, HeaderMap))>
 }
 
 #[cfg(any(test, feature = "server"))]
-fn parse_request(bytes: &[u8]) -> Result<Option<(usize, Request)>, UpgradeError> {
+fn parse_request(bytes: &[u8]) -> Parsed<Request> {
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     let parsed = request.parse(bytes).map_err(|_| not_http())?;

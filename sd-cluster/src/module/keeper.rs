@@ -149,11 +149,11 @@ fn shown(words: &SecretWords, json: &[u8]) -> String {
 async fn follow_routes(session: &Session, receiver: &RoutesReceiver) {
     let mut routes = Following::new(session, Topic::Routes);
     while let Some(told) = routes.next().await {
-        let received = match session.routes(OP, &told).await {
+        let outcome = match session.routes(OP, &told).await {
             Ok(routes) => receiver.receive(routes).await,
             Err(error) => Err(error.report().to_string()),
         };
-        if let Err(reason) = received {
+        if let Err(reason) = outcome {
             warn!(reason, "routes were not received");
         }
     }

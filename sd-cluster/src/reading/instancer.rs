@@ -62,7 +62,7 @@ impl Instancer for ClusterBackend {
         self.check_lists(OP)?;
         self.keep();
         let (session, told) = self.ask(OP, &Topic::Routes).await?;
-        Ok(services_of(&*session.routes(OP, &told).await?))
+        Ok(services_of(&session.routes(OP, &told).await?))
     }
 
     async fn watch_services(&self) -> Result<Option<Box<dyn ServicesWatcher>>> {

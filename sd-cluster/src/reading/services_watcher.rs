@@ -69,7 +69,7 @@ impl ServicesWatcher for ClusterServicesWatcher {
                 return Ok(self.last.clone().unwrap_or_default().services);
             }
         };
-        let list = services_of(&*session.routes(self.op, &told).await?);
+        let list = services_of(&session.routes(self.op, &told).await?);
         self.seen = told.number;
         self.alive_at = Instant::now() + ALIVE_EVERY;
         self.last = Some(list.clone());

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::client::Client;
 use crate::codec::declaration;
+use crate::etp::connection::Peer;
 use crate::etp::message::MOST_BYTES;
 use crate::writing::announcement::Announcement;
 use crate::writing::registration::{ClusterRegistration, Kept};
@@ -64,14 +65,12 @@ impl ClusterRegistrar {
             return Ok(());
         }
         let limit = self.client.config().handshake_timeout;
-        match timeout(limit, self.client.ready(op)).await {
-            Ok(ready) => ready,
-            Err(_) => {
-                let health = self.client.state.health(self.client.clock.now());
-                Err(Error::new(ErrorKind::Unavailable, op)
-                    .because(format!("the module is not ready: {health}")))
-            }
+        if let Ok(ready) = timeout(limit, self.client.ready(op)).await {
+            return ready;
         }
+        let health = self.client.state.health(self.client.clock.now());
+        Err(Error::new(ErrorKind::Unavailable, op)
+            .because(format!("the module is not ready: {health}")))
     }
 
     /// Withdraws all records. The client is closed.
@@ -79,7 +78,7 @@ impl ClusterRegistrar {
         let all = std::mem::take(&mut *lock(&self.kept));
         let closing = all.into_values().filter_map(|kept| kept.withdraw());
         let closing: Vec<_> = closing.collect();
-        let closed = join_all(closing.iter().map(|peer| peer.gone()));
+        let closed = join_all(closing.iter().map(Peer::gone));
         // A service that is gone confirms nothing.
         let _ = timeout(CLOSED_WITHIN, closed).await;
     }
@@ -234,8 +233,9 @@ mod tests {
     async fn an_update_that_fails_leaves_the_record_as_it_is() {
         let service = Service::start().await;
         let registrar = registrar(service.config());
+        let instance = instance();
         let (registration, (first, _)) =
-            tokio::join!(register(&registrar, &instance()), take_ready(&service));
+            tokio::join!(register(&registrar, &instance), take_ready(&service));
         let registration = registration.unwrap();
         let refuse = async {
             let mut second = service.accept().await;
@@ -243,21 +243,11 @@ mod tests {
             second.answer(&ready, "handle onModuleReady: no").await;
             second.closed().await;
         };
-        let changed = instance().with_version("2");
-        let update = async {
-            // It is of another run: only the record is the same.
-            let changed = changed.with_incarnation(registration_of(&registrar));
-            registration.update(&changed).await
-        };
-        let (updated, ()) = tokio::join!(update, refuse);
+        let changed = instance.with_version("2");
+        let (updated, ()) = tokio::join!(registration.update(&changed), refuse);
         assert_eq!(updated.unwrap_err().kind(), ErrorKind::Rejected);
         assert!(!first.connection.peer.is_over());
         registration.renew().await.unwrap();
-    }
-
-    fn registration_of(registrar: &ClusterRegistrar) -> sd_core::Incarnation {
-        let kept = lock(&registrar.kept);
-        kept.keys().next().unwrap().incarnation
     }
 
     #[tokio::test]
