@@ -15,6 +15,9 @@ mod writing;
 
 mod backend;
 
+#[cfg(feature = "server")]
+pub mod server;
+
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
