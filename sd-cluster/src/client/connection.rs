@@ -1,11 +1,12 @@
 //! Makes connections to config services, for one module each.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use rustls_pki_types::ServerName;
-use sd_backend::FileThread;
+use sd_backend::{FileThread, hinted};
 use sd_core::{Address, Endpoint, Error, ErrorKind, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -126,13 +127,7 @@ impl Connector {
             (None, _) => return Err(RULES.broken("endpoints", "write host:port")),
         };
         let agreed = tls.connector.connect(name, stream).await;
-        let stream = agreed.map_err(|error| {
-            let kind = match error.kind() {
-                std::io::ErrorKind::InvalidData => ErrorKind::Denied,
-                _ => ErrorKind::Unavailable,
-            };
-            Error::new(kind, op).with_source(At::new(endpoint, error))
-        })?;
+        let stream = agreed.map_err(|error| disagreed(op, endpoint, error))?;
         self.upgrade(op, endpoint, module, stream).await
     }
 
@@ -158,6 +153,23 @@ impl Connector {
             read,
             self.config.times(),
         ))
+    }
+}
+
+/// The error of a server with which TLS cannot be agreed on.
+fn disagreed(op: &'static str, endpoint: &Endpoint, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe => {
+            let hint = "it hangs up while TLS is agreed on: it does not speak TLS at this port, or asks for a client certificate";
+            let why = format!("{endpoint}: {error}");
+            Error::new(ErrorKind::Unavailable, op).with_source(hinted(hint, why))
+        }
+        io::ErrorKind::InvalidData => {
+            Error::new(ErrorKind::Denied, op).with_source(At::new(endpoint, error))
+        }
+        _ => Error::new(ErrorKind::Unavailable, op).with_source(At::new(endpoint, error)),
     }
 }
 

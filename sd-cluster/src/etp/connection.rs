@@ -4,6 +4,7 @@
 //! connection when nothing comes for too long: TCP would notice a peer that is gone only minutes later.
 
 use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use futures_util::{SinkExt, StreamExt};
 use sd_core::{Error, Result};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::codec::{Framed, FramedParts};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
@@ -38,7 +39,8 @@ const MOST_MALFORMED: u32 = 100;
 pub(crate) struct Times {
     /// From one ping to the next.
     pub(crate) ping_every: Duration,
-    /// The connection is over when nothing has come for this long, and when the peer takes nothing for this long.
+    /// The connection is over when nothing has come for about this long, although pings went out, and when the peer takes nothing for this
+    /// long.
     pub(crate) silent_after: Duration,
 }
 
@@ -70,6 +72,8 @@ struct Shared {
     gone: CancellationToken,
     /// When something came last.
     heard: watch::Sender<Instant>,
+    /// Whether what has come waits for its handler, so that nothing more is read.
+    is_held_up: AtomicBool,
 }
 
 /// Makes a connection of a stream that has become a WebSocket. `read` is what came behind the answer to the upgrade already. Needs a
@@ -91,6 +95,7 @@ where
         over: CancellationToken::new(),
         gone: CancellationToken::new(),
         heard: watch::Sender::new(Instant::now()),
+        is_held_up: AtomicBool::new(false),
     });
     let peer = Peer {
         shared: Arc::clone(&shared),
@@ -281,9 +286,9 @@ where
         } = self;
         let limit = times.silent_after;
         let ended = tokio::select! {
-            ended = read(&mut stream, &shared, &outgoing, to_handle, limit) => ended,
+            ended = read(&mut stream, &shared, &outgoing, to_handle) => ended,
             ended = write(&mut sink, &mut to_write, limit) => ended,
-            ended = ping(&outgoing, times.ping_every) => ended,
+            ended = ping(&shared, &outgoing, times) => ended,
             () = shared.close.cancelled() => Ended::Here,
         };
         debug!(%ended, "a connection of isp modules is over");
@@ -343,19 +348,16 @@ async fn read<S>(
     shared: &Shared,
     outgoing: &mpsc::Sender<Frame>,
     to_handle: mpsc::Sender<Message>,
-    silent_after: Duration,
 ) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut malformed = 0;
     loop {
-        let silent_at = Instant::now() + silent_after;
-        let frame = match timeout_at(silent_at, stream.next()).await {
-            Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(error))) => return error.into(),
-            Ok(None) => return Ended::Lost("it ended without a close".to_owned()),
-            Err(_) => return Ended::Silent(silent_after),
+        let frame = match stream.next().await {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return error.into(),
+            None => return Ended::Lost("it ended without a close".to_owned()),
         };
         shared.heard.send_replace(Instant::now());
         match frame {
@@ -364,8 +366,12 @@ where
                     shared.acks.answered(message.ack_id, message.data);
                 }
                 Ok(message) => {
-                    // Fails if no one handles events any more. Nothing is read meanwhile, which holds the peer back.
+                    // Nothing is read meanwhile, which holds the peer back.
+                    shared.is_held_up.store(true, Ordering::Relaxed);
+                    // Fails if no one handles events any more.
                     let _ = to_handle.send(message).await;
+                    shared.is_held_up.store(false, Ordering::Relaxed);
+                    shared.heard.send_replace(Instant::now());
                 }
                 Err(_) => {
                     malformed += 1;
@@ -403,16 +409,27 @@ where
     pending().await
 }
 
-/// Asks for a sign of life now and then, with a number that a peer in Go would use as well.
-async fn ping(outgoing: &mpsc::Sender<Frame>, every: Duration) -> Ended {
-    let mut ticks = interval(every);
+/// Asks for a sign of life now and then, with a number that a peer in Go would use as well, until so many questions in a row had no
+/// answer that the peer was silent for long enough. Questions are counted, not time: a process that was stopped, or waited for a processor,
+/// has not asked meanwhile.
+async fn ping(shared: &Shared, outgoing: &mpsc::Sender<Frame>, times: Times) -> Ended {
+    let mut ticks = interval(times.ping_every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first one is at once.
     ticks.tick().await;
+    let (mut asked_at, mut unanswered) = (None, 0);
     for number in 1_u64.. {
         ticks.tick().await;
+        let heard_at = *shared.heard.borrow();
+        let is_silent = asked_at.is_some_and(|asked_at| heard_at < asked_at)
+            && !shared.is_held_up.load(Ordering::Relaxed);
+        unanswered = if is_silent { unanswered + 1 } else { 0 };
+        if times.ping_every * (unanswered + 1) >= times.silent_after {
+            return Ended::Silent(times.silent_after);
+        }
         // Without room the peer is about to be written to anyway.
         let _ = outgoing.try_send(Frame::Ping(number.to_string().into()));
+        asked_at = Some(Instant::now());
     }
     pending().await
 }
@@ -549,6 +566,29 @@ mod tests {
         tokio::time::sleep(100 * TIMES.silent_after).await;
         assert!(!client.peer.is_over() && !server.peer.is_over());
         assert!(client.peer.heard().borrow().elapsed() <= TIMES.ping_every);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_was_stopped_for_long_gives_no_peer_up_for_that() {
+        let (client, server) = pair();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        // Of all that is due now, the deadline is not first.
+        tokio::time::advance(10 * TIMES.silent_after).await;
+        tokio::time::sleep(3 * TIMES.silent_after).await;
+        assert!(!client.peer.is_over() && !server.peer.is_over());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_handler_is_no_silent_peer() {
+        let (mut client, mut server) = by_hand();
+        for _ in 0..2 * INCOMING {
+            write(&mut server, text("E||0")).await;
+        }
+        tokio::time::sleep(10 * TIMES.silent_after).await;
+        for _ in 0..2 * INCOMING {
+            client.events.recv().await.unwrap();
+        }
+        assert!(!client.peer.is_over());
     }
 
     #[tokio::test(start_paused = true)]
