@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use sd_core::{Error, Result};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::codec::{Framed, FramedParts};
@@ -25,8 +25,8 @@ use crate::etp::ended::Ended;
 use crate::etp::frame::{Frame, FrameCodec};
 use crate::etp::message::{MOST_BYTES, Message};
 
-/// Frames that wait to be written.
-const OUTGOING: usize = 64;
+/// Frames that wait to be written: few, because each may have 4 MiB, and a peer that reads slowly is better told what is new.
+const OUTGOING: usize = 8;
 /// Events that wait to be handled. As long as there are so many, nothing more is read.
 const INCOMING: usize = 64;
 /// How long the peer may take to answer a close.
@@ -298,6 +298,11 @@ where
             // Whether the peer still listens is not known.
             let _ = timeout(CLOSE_WITHIN, closing).await;
         }
+        if ended.leaves_unread()
+            && let Ok(framed) = sink.reunite(stream)
+        {
+            let _ = timeout(CLOSE_WITHIN, read_away(framed.into_inner())).await;
+        }
     }
 }
 
@@ -325,6 +330,15 @@ async fn close<S>(
                 return;
             }
         }
+    }
+}
+
+/// Reads away what the peer has sent beyond what ended the connection: left unread, it would reset the connection, and the close that says
+/// why would be lost.
+async fn read_away<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+    let mut rest = vec![0; 16 * 1024];
+    if stream.shutdown().await.is_ok() {
+        while matches!(stream.read(&mut rest).await, Ok(1..)) {}
     }
 }
 
@@ -424,7 +438,7 @@ async fn ping(shared: &Shared, outgoing: &mpsc::Sender<Frame>, times: Times) -> 
 mod tests {
     use std::time::Duration;
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::io::{DuplexStream, duplex};
     use tokio_util::codec::Encoder;
 
     use super::*;

@@ -47,6 +47,11 @@ impl Ended {
         !matches!(self, Self::Silent(_) | Self::NotTaken(_) | Self::Lost(_))
     }
 
+    /// Whether the peer may have sent more than was read.
+    pub(crate) fn leaves_unread(&self) -> bool {
+        matches!(self, Self::TooLarge(_) | Self::Broken(_))
+    }
+
     /// Whether the peer closed the connection in order.
     #[cfg_attr(
         not(test),

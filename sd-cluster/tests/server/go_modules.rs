@@ -103,7 +103,7 @@ async fn variables_are_put_into_the_default_of_a_module_and_their_change_reaches
 async fn a_module_that_is_killed_goes_at_once_and_one_that_freezes_after_three_pings_and_comes_back()
  {
     let every = Duration::from_millis(500);
-    let (service, address) = started(ConfigService::builder().ping_every(every)).await;
+    let (_service, address) = started(ConfigService::builder().ping_every(every)).await;
     let mut reader = GoPeer::module(&[address], "B", "10.0.0.9", everything(&["A"]));
     reader.established().await;
     assert!(reader.hosts("A").await.is_empty());

@@ -8,22 +8,22 @@ use tokio::net::TcpStream;
 
 use crate::within;
 
-pub const TOKEN: &str = "0123456789abcdef";
+pub(crate) const TOKEN: &str = "0123456789abcdef";
 
-pub struct Answer {
-    pub status: u16,
-    pub head: String,
-    pub body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{}", self.body))
     }
 }
 
 /// One request on a connection of its own. `headers` end with line ends.
-pub async fn ask(address: SocketAddr, request: &str, headers: &str, body: &str) -> Answer {
+pub(crate) async fn ask(address: SocketAddr, request: &str, headers: &str, body: &str) -> Answer {
     let text = format!(
         "{request} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n{body}",
         body.len()
@@ -45,7 +45,7 @@ pub async fn ask(address: SocketAddr, request: &str, headers: &str, body: &str) 
 }
 
 /// With the token.
-pub async fn operate(address: SocketAddr, request: &str, body: &str) -> Answer {
+pub(crate) async fn operate(address: SocketAddr, request: &str, body: &str) -> Answer {
     let token = format!("Authorization: Bearer {TOKEN}\r\n");
     ask(address, request, &token, body).await
 }

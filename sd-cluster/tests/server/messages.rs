@@ -79,7 +79,7 @@ async fn garbage_ends_its_own_connection_and_no_other() {
     unmasked.stream.write_all(b"\x81\x04E||1").await.unwrap();
     assert_eq!(unmasked.next().await, None);
     for garbage in [
-        &b"\xff\xff\xff\xff"[..],
+        &b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"[..],
         b"\x83\x80\x01\x02\x03\x04",
         b"\x80\x80\x01\x02\x03\x04",
     ] {
@@ -136,7 +136,7 @@ async fn what_cannot_be_read_or_done_is_answered_with_why_and_harms_nothing() {
             r#"{"moduleName":"b"}"#,
             "handle onModuleReady: ",
         ),
-        ("MODULE:SEND_REQUIREMENTS", "[]", "unmarshal event data: "),
+        ("MODULE:SEND_REQUIREMENTS", "7", "unmarshal event data: "),
         (
             "MODULE:SEND_REQUIREMENTS",
             r#"{"requiredModules":["||"]}"#,

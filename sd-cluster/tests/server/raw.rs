@@ -7,27 +7,27 @@ use tokio::net::TcpStream;
 
 use crate::within;
 
-pub const TEXT: u8 = 1;
-pub const BINARY: u8 = 2;
-pub const CLOSE: u8 = 8;
-pub const PING: u8 = 9;
-pub const PONG: u8 = 10;
+pub(crate) const TEXT: u8 = 1;
+pub(crate) const BINARY: u8 = 2;
+pub(crate) const CLOSE: u8 = 8;
+pub(crate) const PING: u8 = 9;
+pub(crate) const PONG: u8 = 10;
 /// The last frame of a message.
-pub const FINAL: u8 = 0x80;
+pub(crate) const FINAL: u8 = 0x80;
 
 /// A frame of the service.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Frame {
-    pub opcode: u8,
-    pub payload: Vec<u8>,
+pub(crate) struct Frame {
+    pub(crate) opcode: u8,
+    pub(crate) payload: Vec<u8>,
 }
 
-pub struct Raw {
-    pub stream: TcpStream,
+pub(crate) struct Raw {
+    pub(crate) stream: TcpStream,
 }
 
 /// What the service answers to a request, head and all.
-pub async fn asked(address: SocketAddr, request: &str) -> (Raw, String) {
+pub(crate) async fn asked(address: SocketAddr, request: &str) -> (Raw, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut head = Vec::new();
@@ -41,7 +41,7 @@ pub async fn asked(address: SocketAddr, request: &str) -> (Raw, String) {
 }
 
 /// The request of a module.
-pub fn request(query: &str) -> String {
+pub(crate) fn request(query: &str) -> String {
     format!(
         "GET /isp-etp/{query} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
@@ -50,14 +50,14 @@ pub fn request(query: &str) -> String {
 }
 
 impl Raw {
-    pub async fn connect(address: SocketAddr, module: &str) -> Self {
+    pub(crate) async fn connect(address: SocketAddr, module: &str) -> Self {
         let (raw, head) = asked(address, &request(&format!("?module_name={module}"))).await;
         assert!(head.starts_with("HTTP/1.1 101"), "{head}");
         raw
     }
 
     /// Sends a masked frame.
-    pub async fn frame(&mut self, first: u8, payload: &[u8]) {
+    pub(crate) async fn frame(&mut self, first: u8, payload: &[u8]) {
         let mut bytes = vec![first];
         let length = payload.len();
         match length {
@@ -78,12 +78,12 @@ impl Raw {
         self.stream.write_all(&bytes).await.unwrap();
     }
 
-    pub async fn text(&mut self, message: impl AsRef<[u8]>) {
+    pub(crate) async fn text(&mut self, message: impl AsRef<[u8]>) {
         self.frame(FINAL | TEXT, message.as_ref()).await;
     }
 
     /// The next frame. `None` if the service has ended the connection.
-    pub async fn next(&mut self) -> Option<Frame> {
+    pub(crate) async fn next(&mut self) -> Option<Frame> {
         within("a frame", self.read()).await
     }
 
@@ -105,7 +105,7 @@ impl Raw {
     }
 
     /// The next message, as text.
-    pub async fn message(&mut self) -> String {
+    pub(crate) async fn message(&mut self) -> String {
         loop {
             let frame = self
                 .next()
@@ -120,7 +120,7 @@ impl Raw {
     }
 
     /// Sends an event, and returns the answer to it; what comes before is returned as well.
-    pub async fn ask(&mut self, event: &str, data: &str) -> (Vec<String>, String) {
+    pub(crate) async fn ask(&mut self, event: &str, data: &str) -> (Vec<String>, String) {
         self.text(format!("{event}||1||{data}")).await;
         let mut before = Vec::new();
         loop {
@@ -136,7 +136,7 @@ impl Raw {
     }
 
     /// Declares an instance.
-    pub async fn ready(&mut self, module: &str, ip: &str) {
+    pub(crate) async fn ready(&mut self, module: &str, ip: &str) {
         let declared = format!(
             r#"{{"moduleName":"{module}","version":"1","address":{{"ip":"{ip}","port":"9"}}}}"#
         );
@@ -145,7 +145,7 @@ impl Raw {
     }
 
     /// Follows a module, and takes the list of now.
-    pub async fn follow(&mut self, module: &str) -> String {
+    pub(crate) async fn follow(&mut self, module: &str) -> String {
         let wanted = format!(r#"{{"requiredModules":["{module}"],"requireRoutes":false}}"#);
         let (before, answer) = self.ask("MODULE:SEND_REQUIREMENTS", &wanted).await;
         assert_eq!(answer, "ok");
