@@ -84,7 +84,9 @@ impl Connector {
             return Err(RULES.broken("endpoints", "name at least one"));
         };
         let limit = self.config.connect_timeout;
-        match timeout(limit, self.connect_to(op, endpoint, module)).await {
+        // On the heap: with TLS it is large, and every future that may connect holds it.
+        let connecting = Box::pin(self.connect_to(op, endpoint, module));
+        match timeout(limit, connecting).await {
             Ok(connected) => connected.map(|connection| (connection, endpoint.to_string())),
             Err(_) => Err(Error::new(ErrorKind::Timeout, op)
                 .because(format!("{endpoint} made no connection within {limit:?}"))),

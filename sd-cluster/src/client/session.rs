@@ -334,6 +334,36 @@ mod tests {
         assert_eq!(health.session, SessionHealth::Established { endpoint });
     }
 
+    /// As a client in Go began one. It tells that it is ready on the same connection, and ours on another one.
+    #[tokio::test]
+    async fn the_exchange_that_begins_a_session_is_that_of_a_module_in_go() {
+        let service = Service::start().await;
+        let receiver = async |_: crate::Received<serde_json::Value>| Ok::<(), String>(());
+        let remote = crate::RemoteConfig::new(r#"{"password":"p"}"#, receiver).unwrap();
+        let config = service
+            .config()
+            .with_version("1.2.3")
+            .with_required_module("A")
+            .with_routes(true)
+            .with_remote_config(remote.with_schema(r#"{"type":"object"}"#).unwrap());
+        let client = client(config);
+        let play = async {
+            let mut played = service.accept().await;
+            let schema = played.configure(r#"{"password":"p"}"#).await;
+            let asked = played.take(MODULE_SEND_REQUIREMENTS).await;
+            played.tell("CONFIG:SEND_ROUTES_WHEN_CONNECTED", "[]").await;
+            played.tell("A_MODULE_CONNECTED", "[]").await;
+            [schema.encode(), asked.encode()]
+        };
+        let (session, sent) = tokio::join!(client.session(OP), play);
+        session.unwrap();
+        let expected: [&[u8]; 2] = [
+            br#"MODULE:SEND_CONFIG_SCHEMA||1||{"version":"1.2.3","schema":{"type":"object"},"config":{"password":"p"}}"#,
+            br#"MODULE:SEND_REQUIREMENTS||2||{"requiredModules":["A"],"requireRoutes":true}"#,
+        ];
+        assert_eq!(sent, expected);
+    }
+
     #[tokio::test]
     async fn anything_but_one_word_is_a_failure_and_the_next_attempt_a_new_session() {
         let service = Service::start().await;

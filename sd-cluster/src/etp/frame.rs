@@ -383,12 +383,11 @@ mod tests {
             from.encode(frame.clone(), &mut written).unwrap();
             let rest = written.split_off(cut.min(written.len()));
             let early = to.decode(&mut written).unwrap();
-            let read = match early {
-                Some(whole) => whole,
-                None => {
-                    written.extend_from_slice(&rest);
-                    to.decode(&mut written).unwrap().unwrap()
-                }
+            let read = if let Some(whole) = early {
+                whole
+            } else {
+                written.extend_from_slice(&rest);
+                to.decode(&mut written).unwrap().unwrap()
             };
             prop_assert_eq!(read, frame);
             prop_assert!(written.is_empty());

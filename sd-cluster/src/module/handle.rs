@@ -15,13 +15,11 @@ pub struct Module {
     client: Arc<Client>,
 }
 
-/// The module that the process of `registry` is. Begins its session, if the configuration has a receiver or a required module.
+/// The module that the process of `registry` is. Begins its session, if the configuration has a receiver or a required module; outside of
+/// a runtime, the first use on one does.
 ///
 /// # Errors
 /// `InvalidInput` if the registry is over another backend.
-///
-/// # Panics
-/// Outside a Tokio runtime.
 pub fn module(registry: &Registry) -> Result<Module> {
     const OP: &str = "cluster: module";
     let backend: &ClusterBackend = backend_of(OP, registry, "sd_cluster::connect")?;

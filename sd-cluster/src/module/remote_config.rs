@@ -285,6 +285,7 @@ mod tests {
                 async move {
                     let previous = received.previous.map(|previous| previous.workers);
                     let workers = received.config.workers;
+                    assert_eq!(received.config.database.password, None);
                     match workers {
                         0 => return Err("workers: at least one\n"),
                         13 => panic!("unlucky"),

@@ -123,7 +123,10 @@ impl Registrar for ClusterRegistrar {
             self.client.signal.check_open(OP)?;
             all.insert(id, Arc::clone(&kept))
         };
-        drop(before);
+        // It is over, or of a call that was made at the same time.
+        if let Some(before) = before {
+            before.withdraw();
+        }
         Ok(self.registration(kept))
     }
 

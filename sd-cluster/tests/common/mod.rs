@@ -22,7 +22,12 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
-        let service = ConfigService::builder().ping_every(PING).start().await;
+        Self::with_ping(PING).await
+    }
+
+    /// A service that pings its clients so often.
+    pub(crate) async fn with_ping(every: Duration) -> Self {
+        let service = ConfigService::builder().ping_every(every).start().await;
         let service = service.unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let address = service.listen(any).await.unwrap();
