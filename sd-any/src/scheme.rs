@@ -47,6 +47,15 @@ const SCHEMES: &[Scheme] = &[
         open: Ok(file::open),
     },
     Scheme {
+        names: &["isp", "isps"],
+        #[cfg(feature = "cluster")]
+        open: Ok(|url, config| {
+            sd_cluster::connect_with(sd_cluster::ClusterConfig::from_url(url)?, config)
+        }),
+        #[cfg(not(feature = "cluster"))]
+        open: Err(Feature("cluster")),
+    },
+    Scheme {
         names: &["memory"],
         open: Ok(memory::open),
     },
@@ -146,6 +155,8 @@ mod tests {
         assert_eq!(names("dns"), sd_dns::URL_SCHEMES);
         #[cfg(feature = "etcd")]
         assert_eq!(names("etcd"), sd_etcd::URL_SCHEMES);
+        #[cfg(feature = "cluster")]
+        assert_eq!(names("isp"), sd_cluster::URL_SCHEMES);
         #[cfg(feature = "zk")]
         assert_eq!(names("zk"), sd_zk::URL_SCHEMES);
         assert_eq!(names("file"), ["file"]);
@@ -166,6 +177,10 @@ mod tests {
                 Ok(registry) => assert!(url.starts_with(registry.backend().name())),
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported, "{url}"),
             }
+        }
+        match connect("isp://h/?module_name=m") {
+            Ok(registry) => assert_eq!(registry.backend().name(), "cluster"),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported),
         }
     }
 

@@ -13,11 +13,35 @@ use crate::shell::quote;
 use crate::tools::Tools;
 use crate::workspace::Workspace;
 
-/// What tests need that run beside the peers of sd-grpc, and beside no server: `needs grpc peers`.
-pub(crate) const GRPC: &str = "grpc";
+/// Peers beside which tests run that need no server: `needs grpc peers`.
+pub(crate) struct Alone {
+    /// What such a test says that it needs.
+    pub(crate) name: &'static str,
+    /// What they are called in the output.
+    pub(crate) title: &'static str,
+    provide: fn(&Workspace) -> Result<Variables>,
+}
+
+/// What names programs, and what it says.
+pub(crate) type Variables = BTreeMap<String, String>;
+
+pub(crate) const ALONE: [Alone; 2] = [
+    Alone {
+        name: "grpc",
+        title: "peers of gRPC",
+        provide: provide_grpc,
+    },
+    Alone {
+        name: "cluster",
+        title: "isp-kit",
+        provide: provide_cluster,
+    },
+];
+
 const GRPC_GO_VARIABLE: &str = "SD_TEST_GRPC_GO";
 const GRPC_JS_VARIABLE: &str = "SD_TEST_GRPC_JS";
 const NGINX_VARIABLE: &str = "SD_TEST_NGINX";
+const ISP_KIT_VARIABLE: &str = "SD_TEST_CLUSTER_ISP_KIT";
 
 /// Debian 12's 1.22, and the libraries that a small Debian lacks.
 const NGINX_PACKAGES: [&str; 3] = ["nginx", "libpcre2-8-0", "libssl3"];
@@ -49,7 +73,7 @@ struct GoProgram {
     version: &'static str,
     oldest_go: &'static str,
     /// The source, `go.mod` and `go.sum`.
-    sources: [&'static str; 3],
+    sources: &'static [&'static str],
 }
 
 /// go-kit's registrars and instancers.
@@ -57,7 +81,7 @@ const GO_KIT: GoProgram = GoProgram {
     name: "go-kit",
     version: "0.13.0",
     oldest_go: "1.23.8",
-    sources: [
+    sources: &[
         include_str!("../peers/go-kit/main.go"),
         include_str!("../peers/go-kit/go.mod"),
         include_str!("../peers/go-kit/go.sum"),
@@ -69,10 +93,24 @@ const GRPC_GO: GoProgram = GoProgram {
     name: "grpc-go",
     version: "1.85.0",
     oldest_go: "1.26.0",
-    sources: [
+    sources: &[
         include_str!("../peers/grpc-go/main.go"),
         include_str!("../peers/grpc-go/go.mod"),
         include_str!("../peers/grpc-go/go.sum"),
+    ],
+};
+
+/// A module of isp-kit, and a server of its framing.
+const ISP_KIT: GoProgram = GoProgram {
+    name: "isp-kit",
+    version: "1.52.1",
+    oldest_go: "1.24.0",
+    sources: &[
+        include_str!("../peers/isp-kit/main.go"),
+        include_str!("../peers/isp-kit/client.go"),
+        include_str!("../peers/isp-kit/server.go"),
+        include_str!("../peers/isp-kit/go.mod"),
+        include_str!("../peers/isp-kit/go.sum"),
     ],
 };
 
@@ -124,10 +162,7 @@ impl GoProgram {
 }
 
 /// The variables that name those which the tests with `servers` need.
-pub(crate) fn provide(
-    workspace: &Workspace,
-    servers: &[&'static dyn Server],
-) -> Result<BTreeMap<String, String>> {
+pub(crate) fn provide(workspace: &Workspace, servers: &[&'static dyn Server]) -> Result<Variables> {
     // Servers of one backend want the same.
     let wanted = servers.iter().flat_map(|server| shared(*server));
     let wanted: BTreeMap<String, &Shared> = wanted.collect();
@@ -138,8 +173,26 @@ pub(crate) fn provide(
     provided.collect()
 }
 
-/// The variables that name the peers of sd-grpc.
-pub(crate) fn provide_grpc(workspace: &Workspace) -> Result<BTreeMap<String, String>> {
+impl Alone {
+    /// Those that tests name by this name.
+    pub(crate) fn of(name: &str) -> Option<&'static Self> {
+        ALONE.iter().find(|alone| alone.name == name)
+    }
+
+    /// The variables that name them.
+    pub(crate) fn provide(&self, workspace: &Workspace) -> Result<Variables> {
+        (self.provide)(workspace)
+    }
+}
+
+/// The peer of sd-cluster.
+fn provide_cluster(workspace: &Workspace) -> Result<Variables> {
+    let isp_kit = named_or(ISP_KIT_VARIABLE, || ISP_KIT.provide(workspace))?;
+    Ok([(ISP_KIT_VARIABLE.to_owned(), isp_kit)].into())
+}
+
+/// The peers of sd-grpc.
+fn provide_grpc(workspace: &Workspace) -> Result<Variables> {
     let grpc_go = named_or(GRPC_GO_VARIABLE, || GRPC_GO.provide(workspace))?;
     let nginx = named_or(NGINX_VARIABLE, || nginx(workspace))?;
     let grpc_js = named_or(GRPC_JS_VARIABLE, || grpc_js(workspace))?;
@@ -234,9 +287,15 @@ mod tests {
 
     #[test]
     fn the_modules_name_the_same_versions() {
-        let modules = ["github.com/go-kit/kit", "google.golang.org/grpc"];
-        for (module, program) in modules.into_iter().zip([GO_KIT, GRPC_GO]) {
-            let [_, go_mod, _] = program.sources;
+        let modules = [
+            ("github.com/go-kit/kit", GO_KIT),
+            ("google.golang.org/grpc", GRPC_GO),
+            ("github.com/txix-open/isp-kit", ISP_KIT),
+        ];
+        for (module, program) in modules {
+            let [.., go_mod, _] = program.sources else {
+                panic!("{} has no go.mod", program.name);
+            };
             assert!(go_mod.contains(&format!("{module} v{}\n", program.version)));
             assert!(go_mod.contains(&format!("\ngo {}\n", program.oldest_go)));
         }
@@ -272,7 +331,10 @@ mod tests {
     }
 
     #[test]
-    fn the_peers_of_grpc_are_no_backend() {
-        assert!(ALL.iter().all(|server| server.backend() != GRPC));
+    fn what_needs_peers_alone_needs_no_server() {
+        for alone in &ALONE {
+            assert!(ALL.iter().all(|server| server.backend() != alone.name));
+            assert_eq!(Alone::of(alone.name).map(|of| of.title), Some(alone.title));
+        }
     }
 }

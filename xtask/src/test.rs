@@ -5,7 +5,6 @@ mod counts;
 mod ignored;
 mod times;
 
-use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,7 @@ use self::counts::Counts;
 use self::ignored::Ignored;
 use self::times::Times;
 use crate::built::{self, Executable};
-use crate::peers;
+use crate::peers::{self, ALONE, Alone, Variables};
 use crate::servers::all::chosen;
 use crate::servers::fleet::Fleet;
 use crate::servers::program::{Program, provide_all};
@@ -40,7 +39,7 @@ const HOW_SERVERS_START: &str = "server-programs";
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct Options {
-    /// Only the tests that need this server, or `grpc`: those beside peers of sd-grpc
+    /// Only the tests that need this server; `grpc` or `cluster`: those beside peers of sd-grpc or sd-cluster
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
     /// Only the tests that need no server
@@ -60,25 +59,30 @@ type Planned = (Job, usize);
 /// The tests could not be built, or a server could not be started.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Vec<String>> {
     let start = Instant::now();
-    let (servers, with_grpc) = match &options.backend {
-        _ if options.without_servers => (Vec::new(), false),
-        None => (chosen(workspace, &[])?, true),
-        Some(backend) if backend == peers::GRPC => (Vec::new(), true),
-        Some(backend) => (chosen(workspace, std::slice::from_ref(backend))?, false),
+    let (servers, alone) = match &options.backend {
+        _ if options.without_servers => (Vec::new(), Vec::new()),
+        None => (chosen(workspace, &[])?, ALONE.iter().collect()),
+        Some(backend) => match Alone::of(backend) {
+            Some(alone) => (Vec::new(), vec![alone]),
+            None => (
+                chosen(workspace, std::slice::from_ref(backend))?,
+                Vec::new(),
+            ),
+        },
     };
     let Prepared {
         executables,
         programs,
         peers,
-        grpc,
-    } = prepare(workspace, &servers, with_grpc)?;
+        alone,
+    } = prepare(workspace, &servers, &alone)?;
     busy::check(&executables)?;
     let built = start.elapsed();
 
     // Those with servers wait most, and go first.
     let mut planned = Vec::new();
     let fleet = Fleet::start(workspace, &servers, &programs)?;
-    let ignored = ignored::all(if servers.is_empty() && !with_grpc {
+    let ignored = ignored::all(if servers.is_empty() && alone.is_empty() {
         &[]
     } else {
         &executables
@@ -92,15 +96,16 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Vec<String
         told.extend(variables::plain(running));
         planned.extend(server_tests(&ignored, &told, running, first_of_backend));
     }
-    if with_grpc {
-        eprintln!("\ntests beside peers of gRPC");
-        let is_wanted = |test: &Ignored<'_>| test.needs(peers::GRPC);
-        planned.extend(ignored_tests(&ignored, &grpc, "peers of gRPC", is_wanted));
+    for (alone, told) in &alone {
+        eprintln!("\ntests beside {}", alone.title);
+        let is_wanted = |test: &Ignored<'_>| test.needs(alone.name);
+        planned.extend(ignored_tests(&ignored, told, alone.title, is_wanted));
     }
     let by_default = chosen(workspace, &[])?;
     for test in &ignored {
         let supplied = |server: &&dyn Server| test.needs(server.backend());
-        if !by_default.iter().chain(&servers).any(supplied) && !test.needs(peers::GRPC) {
+        let is_alone = ALONE.iter().any(|alone| test.needs(alone.name));
+        if !by_default.iter().chain(&servers).any(supplied) && !is_alone {
             eprintln!("not run: {}: {}", test.name, test.reason);
         }
     }
@@ -141,26 +146,24 @@ struct Prepared {
     executables: Vec<Executable>,
     programs: Vec<Program>,
     /// The variables that name the programs of other projects.
-    peers: BTreeMap<String, String>,
+    peers: Variables,
     /// The same for those that no server is needed for.
-    grpc: BTreeMap<String, String>,
+    alone: Vec<(&'static Alone, Variables)>,
 }
 
 /// Builds the tests and, beside that, finds or installs the servers and what runs beside ours.
 fn prepare(
     workspace: &Workspace,
     servers: &[&'static dyn Server],
-    with_grpc: bool,
+    alone: &[&'static Alone],
 ) -> Result<Prepared> {
     std::thread::scope(|scope| {
         let programs = scope.spawn(|| provide_all(workspace, servers));
         let peers = scope.spawn(|| peers::provide(workspace, servers));
-        let grpc = scope.spawn(|| {
-            if with_grpc {
-                peers::provide_grpc(workspace)
-            } else {
-                Ok(BTreeMap::new())
-            }
+        let alone = scope.spawn(|| {
+            let alone = alone.iter();
+            let alone = alone.map(|alone| Ok((*alone, alone.provide(workspace)?)));
+            alone.collect::<Result<Vec<_>>>()
         });
         let executables = built::build(workspace, &[])?.tests;
         let panicked = |_| anyhow!("an installation panicked");
@@ -168,7 +171,7 @@ fn prepare(
             executables,
             programs: programs.join().map_err(panicked)??,
             peers: peers.join().map_err(panicked)??,
-            grpc: grpc.join().map_err(panicked)??,
+            alone: alone.join().map_err(panicked)??,
         })
     })
 }
@@ -200,7 +203,7 @@ fn plain_tests(workspace: &Workspace, executables: &[Executable]) -> Result<Vec<
 /// that starts it.
 fn server_tests(
     ignored: &[Ignored<'_>],
-    told: &BTreeMap<String, String>,
+    told: &Variables,
     running: &Running,
     first_of_backend: bool,
 ) -> Vec<Planned> {
@@ -220,7 +223,7 @@ fn server_tests(
 /// The wanted ones of the ignored tests, which are told these variables.
 fn ignored_tests(
     ignored: &[Ignored<'_>],
-    told: &BTreeMap<String, String>,
+    told: &Variables,
     with: &str,
     is_wanted: impl Fn(&Ignored<'_>) -> bool,
 ) -> Vec<Planned> {

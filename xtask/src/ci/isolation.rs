@@ -8,6 +8,7 @@ use crate::workspace::Workspace;
 
 /// Each backend with the crate that speaks to its server.
 const BACKENDS: &[(&str, &str)] = &[
+    ("sd-cluster", "tungstenite"),
     ("sd-consul", "reqwest"),
     ("sd-dns", "hickory-resolver"),
     ("sd-etcd", "etcd-client"),

@@ -1,6 +1,7 @@
 //! One target for each reader.
 
 mod agent;
+mod cluster;
 mod consul;
 mod dns;
 mod endpoint;
@@ -21,7 +22,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target {
         name: "url",
         run: url::run,
@@ -53,6 +54,10 @@ pub const TARGETS: [Target; 10] = [
     Target {
         name: "dns",
         run: dns::run,
+    },
+    Target {
+        name: "cluster",
+        run: cluster::run,
     },
     Target {
         name: "grpc",

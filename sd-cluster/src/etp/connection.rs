@@ -1,0 +1,705 @@
+//! One connection over which both ends send events: its task, and the handles on it.
+//!
+//! The task reads and writes independently, so that two ends which both send a large message do not wait for each other. It ends the
+//! connection when nothing comes for too long: TCP would notice a peer that is gone only minutes later.
+
+use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use sd_core::{Error, Result};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::codec::{Framed, FramedParts};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{debug, warn};
+use tungstenite::protocol::Role;
+
+use crate::etp::acks::Acks;
+use crate::etp::ended::Ended;
+use crate::etp::frame::{Frame, FrameCodec};
+use crate::etp::message::{MOST_BYTES, Message};
+
+/// Frames that wait to be written: few, because each may have 4 MiB, and a peer that reads slowly is better told what is new.
+const OUTGOING: usize = 8;
+/// Events that wait to be handled. As long as there are so many, nothing more is read.
+const INCOMING: usize = 64;
+/// How long the peer may take to answer a close.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// So many messages that are none end a connection.
+const MOST_MALFORMED: u32 = 100;
+
+/// The times of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    /// From one ping to the next.
+    pub(crate) ping_every: Duration,
+    /// The connection is over when nothing has come for about this long, although pings went out, and when the peer takes nothing for this
+    /// long.
+    pub(crate) silent_after: Duration,
+}
+
+/// A connection, which is closed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) peer: Peer,
+    /// The events of the peer, in the order in which they came. Ends with the connection.
+    pub(crate) events: mpsc::Receiver<Message>,
+    _close: DropGuard,
+}
+
+/// The other end of a connection. A cheap clone, which does not keep the connection open.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    shared: Arc<Shared>,
+    outgoing: mpsc::Sender<Frame>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    acks: Acks,
+    /// Cancelled when this end wants to close.
+    close: CancellationToken,
+    ended: OnceLock<Ended>,
+    /// Cancelled when `ended` is set.
+    over: CancellationToken,
+    /// Cancelled when the socket is gone.
+    gone: CancellationToken,
+    /// When something came last.
+    heard: watch::Sender<Instant>,
+    /// Whether what has come waits for its handler, so that nothing more is read.
+    is_held_up: AtomicBool,
+}
+
+/// Makes a connection of a stream that has become a WebSocket. `read` is what came behind the answer to the upgrade already. Needs a
+/// runtime.
+pub(crate) fn open<S>(stream: S, role: Role, read: BytesMut, times: Times) -> Connection
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let codec = FrameCodec::new(role, MOST_BYTES);
+    let mut parts = FramedParts::new::<Frame>(stream, codec);
+    parts.read_buf = read;
+    let (sink, stream) = Framed::from_parts(parts).split();
+    let (outgoing, to_write) = mpsc::channel(OUTGOING);
+    let (to_handle, events) = mpsc::channel(INCOMING);
+    let shared = Arc::new(Shared {
+        acks: Acks::default(),
+        close: CancellationToken::new(),
+        ended: OnceLock::new(),
+        over: CancellationToken::new(),
+        gone: CancellationToken::new(),
+        heard: watch::Sender::new(Instant::now()),
+        is_held_up: AtomicBool::new(false),
+    });
+    let peer = Peer {
+        shared: Arc::clone(&shared),
+        outgoing: outgoing.clone(),
+    };
+    let close = shared.close.clone().drop_guard();
+    let driver = Driver {
+        over: Over(Arc::clone(&shared)),
+        shared,
+        sink,
+        stream,
+        outgoing,
+        to_write,
+        to_handle,
+        times,
+    };
+    tokio::spawn(driver.run());
+    Connection {
+        peer,
+        events,
+        _close: close,
+    }
+}
+
+impl Peer {
+    /// Sends a message as soon as there is room for it. Cancel-safe: a dropped call sends nothing.
+    ///
+    /// # Errors
+    /// The connection is over. `InvalidInput` if the message is larger than the peer reads.
+    pub(crate) async fn send(&self, op: &'static str, message: &Message) -> Result<()> {
+        self.send_encoded(op, message.encode()).await
+    }
+
+    /// As [`send`](Self::send), of a message that was encoded once for many peers.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub(crate) async fn send_encoded(&self, op: &'static str, encoded: Bytes) -> Result<()> {
+        if encoded.len() > MOST_BYTES {
+            let bytes = encoded.len();
+            let why = format!(
+                "the message has {bytes} bytes, and the other end reads at most {MOST_BYTES}"
+            );
+            return Err(Error::invalid_input(op, why));
+        }
+        let sent = tokio::select! {
+            biased;
+            ended = self.ended() => return Err(ended.error(op)),
+            sent = self.outgoing.send(Frame::Message(encoded)) => sent,
+        };
+        match sent {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.ended().await.error(op)),
+        }
+    }
+
+    /// Sends an event and returns the answer to it, of whatever kind. The caller bounds the time. After a dropped call the event may
+    /// have been sent.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send). A connection that ends meanwhile is told at once.
+    pub(crate) async fn ask(
+        &self,
+        op: &'static str,
+        event: &str,
+        data: impl Into<Bytes>,
+    ) -> Result<Bytes> {
+        let mut pending = self.shared.acks.wait();
+        let event = Message::event(event.to_owned(), data).with_ack_id(pending.id);
+        self.send(op, &event).await?;
+        tokio::select! {
+            biased;
+            answer = pending.answer() => Ok(answer),
+            ended = self.ended() => Err(ended.error(op)),
+        }
+    }
+
+    /// Answers an event, if its sender wants that.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub(crate) async fn answer(
+        &self,
+        op: &'static str,
+        event: &Message,
+        data: impl Into<Bytes>,
+    ) -> Result<()> {
+        if event.wants_answer() {
+            self.send(op, &event.answer(data)).await?;
+        }
+        Ok(())
+    }
+
+    /// Begins to close the connection in order, after what was sent before. Idempotent.
+    pub(crate) fn close(&self) {
+        self.shared.close.cancel();
+    }
+
+    /// Closes the connection with this code, or without one, as only tests do.
+    #[cfg(test)]
+    pub(crate) async fn close_with(&self, close: Option<crate::etp::frame::Close>) {
+        // Fails if the connection is over.
+        let _ = self.outgoing.send(Frame::Close(close)).await;
+    }
+
+    /// Waits until the connection is over, and returns why. Cancel-safe.
+    pub(crate) async fn ended(&self) -> Ended {
+        self.shared.over.cancelled().await;
+        match self.shared.ended.get() {
+            Some(ended) => ended.clone(),
+            // It is set before.
+            None => pending().await,
+        }
+    }
+
+    /// Whether the connection is over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.shared.over.is_cancelled()
+    }
+
+    /// Waits until the peer has seen the close, or was given up. Cancel-safe.
+    pub(crate) async fn gone(&self) {
+        self.shared.gone.cancelled().await;
+    }
+
+    /// Asks for a sign of life, and waits until something comes. Cancel-safe.
+    pub(crate) async fn sign_of_life(&self) {
+        let mut heard = self.heard();
+        // Without room the peer is about to be written to anyway, and the connection asks by itself now and then.
+        let _ = self.outgoing.try_send(Frame::Ping(Bytes::new()));
+        if heard.changed().await.is_err() {
+            pending::<()>().await;
+        }
+    }
+
+    /// When something came last, and each time that something comes.
+    pub(crate) fn heard(&self) -> watch::Receiver<Instant> {
+        self.shared.heard.subscribe()
+    }
+}
+
+/// Tells that the connection is over, also where its runtime ends before its task.
+struct Over(Arc<Shared>);
+
+impl Over {
+    fn tell(&self, ended: Ended) {
+        // The first reason counts.
+        let _ = self.0.ended.set(ended);
+        self.0.over.cancel();
+    }
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.tell(Ended::Lost(
+            "the runtime of the connection has ended".to_owned(),
+        ));
+        self.0.gone.cancel();
+    }
+}
+
+struct Driver<S> {
+    over: Over,
+    shared: Arc<Shared>,
+    sink: SplitSink<Framed<S, FrameCodec>, Frame>,
+    stream: SplitStream<Framed<S, FrameCodec>>,
+    /// For pings, pongs and closes.
+    outgoing: mpsc::Sender<Frame>,
+    to_write: mpsc::Receiver<Frame>,
+    to_handle: mpsc::Sender<Message>,
+    times: Times,
+}
+
+impl<S> Driver<S>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    async fn run(self) {
+        let Self {
+            over,
+            shared,
+            mut sink,
+            mut stream,
+            outgoing,
+            mut to_write,
+            to_handle,
+            times,
+        } = self;
+        let limit = times.silent_after;
+        let ended = tokio::select! {
+            ended = read(&mut stream, &shared, &outgoing, to_handle) => ended,
+            ended = write(&mut sink, &mut to_write, limit) => ended,
+            ended = ping(&shared, &outgoing, times) => ended,
+            () = shared.close.cancelled() => Ended::Here,
+        };
+        debug!(%ended, "a connection of isp modules is over");
+        over.tell(ended.clone());
+        if ended.can_be_told() {
+            let closing = close(&mut sink, &mut stream, &mut to_write, &ended);
+            // Whether the peer still listens is not known.
+            let _ = timeout(CLOSE_WITHIN, closing).await;
+        }
+        if ended.leaves_unread()
+            && let Ok(framed) = sink.reunite(stream)
+        {
+            let _ = timeout(CLOSE_WITHIN, read_away(framed.into_inner())).await;
+        }
+    }
+}
+
+/// Writes what was sent before, and the close. Waits for that of the peer, unless it has come.
+async fn close<S>(
+    sink: &mut SplitSink<Framed<S, FrameCodec>, Frame>,
+    stream: &mut SplitStream<Framed<S, FrameCodec>>,
+    to_write: &mut mpsc::Receiver<Frame>,
+    ended: &Ended,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    to_write.close();
+    while let Some(frame) = to_write.recv().await {
+        if sink.send(frame).await.is_err() {
+            return;
+        }
+    }
+    if sink.send(Frame::Close(ended.close())).await.is_err() {
+        return;
+    }
+    if *ended == Ended::Here {
+        while let Some(Ok(frame)) = stream.next().await {
+            if matches!(frame, Frame::Close(_)) {
+                return;
+            }
+        }
+    }
+}
+
+/// Reads away what the peer has sent beyond what ended the connection: left unread, it would reset the connection, and the close that says
+/// why would be lost.
+async fn read_away<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+    let mut rest = vec![0; 16 * 1024];
+    if stream.shutdown().await.is_ok() {
+        while matches!(stream.read(&mut rest).await, Ok(1..)) {}
+    }
+}
+
+/// Reads until the connection is over.
+async fn read<S>(
+    stream: &mut SplitStream<Framed<S, FrameCodec>>,
+    shared: &Shared,
+    outgoing: &mpsc::Sender<Frame>,
+    to_handle: mpsc::Sender<Message>,
+) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut malformed = 0;
+    loop {
+        let frame = match stream.next().await {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return error.into(),
+            None => return Ended::Lost("it ended without a close".to_owned()),
+        };
+        shared.heard.send_replace(Instant::now());
+        match frame {
+            Frame::Message(bytes) => match Message::decode(&bytes) {
+                Ok(message) if message.is_answer() => {
+                    shared.acks.answered(message.ack_id, message.data);
+                }
+                Ok(message) => {
+                    // Nothing is read meanwhile, which holds the peer back.
+                    shared.is_held_up.store(true, Ordering::Relaxed);
+                    // Fails if no one handles events any more.
+                    let _ = to_handle.send(message).await;
+                    shared.is_held_up.store(false, Ordering::Relaxed);
+                    shared.heard.send_replace(Instant::now());
+                }
+                Err(_) => {
+                    malformed += 1;
+                    warn!(bytes = bytes.len(), "a message of isp modules is malformed");
+                    if malformed >= MOST_MALFORMED {
+                        return Ended::Broken("too many messages are malformed");
+                    }
+                }
+            },
+            // Without room there is enough to write to show that this end lives.
+            Frame::Ping(data) => drop(outgoing.try_send(Frame::Pong(data))),
+            Frame::Pong(_) => {}
+            Frame::Close(close) => return Ended::ByPeer(close),
+        }
+    }
+}
+
+/// Writes until that fails.
+async fn write<S>(
+    sink: &mut SplitSink<Framed<S, FrameCodec>, Frame>,
+    to_write: &mut mpsc::Receiver<Frame>,
+    not_taken_after: Duration,
+) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(frame) = to_write.recv().await {
+        match timeout(not_taken_after, sink.send(frame)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return error.into(),
+            Err(_) => return Ended::NotTaken(not_taken_after),
+        }
+    }
+    // The driver itself holds a sender.
+    pending().await
+}
+
+/// Asks for a sign of life now and then, with a number that a peer in Go would use as well, until so many questions in a row had no
+/// answer that the peer was silent for long enough. Questions are counted, not time: a process that was stopped, or waited for a processor,
+/// has not asked meanwhile.
+async fn ping(shared: &Shared, outgoing: &mpsc::Sender<Frame>, times: Times) -> Ended {
+    let mut ticks = interval(times.ping_every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first one is at once.
+    ticks.tick().await;
+    let (mut asked_at, mut unanswered) = (None, 0);
+    for number in 1_u64.. {
+        ticks.tick().await;
+        let heard_at = *shared.heard.borrow();
+        let is_silent = asked_at.is_some_and(|asked_at| heard_at < asked_at)
+            && !shared.is_held_up.load(Ordering::Relaxed);
+        unanswered = if is_silent { unanswered + 1 } else { 0 };
+        if times.ping_every * (unanswered + 1) >= times.silent_after {
+            return Ended::Silent(times.silent_after);
+        }
+        // Without room the peer is about to be written to anyway.
+        let _ = outgoing.try_send(Frame::Ping(number.to_string().into()));
+        asked_at = Some(Instant::now());
+    }
+    pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{DuplexStream, duplex};
+    use tokio_util::codec::Encoder;
+
+    use super::*;
+    use crate::etp::frame::Close;
+
+    const OP: &str = "test";
+    const TIMES: Times = Times {
+        ping_every: Duration::from_secs(2),
+        silent_after: Duration::from_secs(6),
+    };
+
+    fn pair() -> (Connection, Connection) {
+        let (a, b) = duplex(64 * 1024);
+        (
+            open(a, Role::Client, BytesMut::new(), TIMES),
+            open(b, Role::Server, BytesMut::new(), TIMES),
+        )
+    }
+
+    /// A client whose server is written by hand.
+    fn by_hand() -> (Connection, DuplexStream) {
+        let (a, b) = duplex(64 * 1024);
+        (open(a, Role::Client, BytesMut::new(), TIMES), b)
+    }
+
+    async fn write(server: &mut DuplexStream, frame: Frame) {
+        let mut bytes = BytesMut::new();
+        let mut codec = FrameCodec::new(Role::Server, MOST_BYTES);
+        codec.encode(frame, &mut bytes).unwrap();
+        server.write_all(&bytes).await.unwrap();
+    }
+
+    fn text(text: &str) -> Frame {
+        Frame::Message(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_come_in_order_and_an_answer_to_who_asked() {
+        let (client, mut server) = pair();
+        let echo = async {
+            while let Some(event) = server.events.recv().await {
+                let data = event.data.clone();
+                server.peer.answer(OP, &event, data).await.unwrap();
+            }
+        };
+        let asking = async {
+            let both = tokio::join!(
+                client.peer.ask(OP, "E", "one"),
+                client.peer.ask(OP, "E", "two")
+            );
+            assert_eq!(
+                (both.0.unwrap(), both.1.unwrap()),
+                ("one".into(), "two".into())
+            );
+            assert_eq!(client.peer.ask(OP, "E", "").await.unwrap(), "");
+        };
+        tokio::select! {
+            () = asking => {}
+            () = echo => panic!("the server's events ended"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_may_ask_back_on_the_same_connection() {
+        let (client, mut server) = pair();
+        let mut client_events = client.events;
+        let answering = async {
+            let event = server.events.recv().await.unwrap();
+            let back = server
+                .peer
+                .ask(OP, "back", event.data.clone())
+                .await
+                .unwrap();
+            server.peer.answer(OP, &event, back).await.unwrap();
+        };
+        let back = async {
+            let event = client_events.recv().await.unwrap();
+            client.peer.answer(OP, &event, "echo").await.unwrap();
+        };
+        let (answer, (), ()) = tokio::join!(client.peer.ask(OP, "E", "x"), answering, back);
+        assert_eq!(answer.unwrap(), "echo");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_an_answer_is_told_at_once_that_the_connection_is_over() {
+        let (client, server) = pair();
+        let before = Instant::now();
+        let (answer, ()) = tokio::join!(client.peer.ask(OP, "E", "x"), async {
+            drop(server);
+        });
+        let report = answer.unwrap_err().report().to_string();
+        assert!(report.contains("closed the connection: 1000"), "{report}");
+        assert!(before.elapsed() < Duration::from_millis(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_sent_before_a_close_arrives_and_both_ends_are_gone() {
+        let (client, mut server) = pair();
+        for number in 0..10 {
+            let event = Message::event(format!("E{number}"), "");
+            client.peer.send(OP, &event).await.unwrap();
+        }
+        client.peer.close();
+        client.peer.close();
+        for number in 0..10 {
+            let event = server.events.recv().await.unwrap();
+            assert_eq!(event.name, format!("E{number}"));
+        }
+        assert!(server.events.recv().await.is_none());
+        assert!(server.peer.ended().await.is_normal());
+        client.peer.gone().await;
+        assert_eq!(client.peer.ended().await, Ended::Here);
+        assert!(
+            client
+                .peer
+                .send(OP, &Message::event("E", ""))
+                .await
+                .is_err()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_connection_lives_by_its_pings() {
+        let (client, server) = pair();
+        tokio::time::sleep(100 * TIMES.silent_after).await;
+        assert!(!client.peer.is_over() && !server.peer.is_over());
+        assert!(client.peer.heard().borrow().elapsed() <= TIMES.ping_every);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_was_stopped_for_long_gives_no_peer_up_for_that() {
+        let (client, server) = pair();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        // Of all that is due now, the deadline is not first.
+        tokio::time::advance(10 * TIMES.silent_after).await;
+        tokio::time::sleep(3 * TIMES.silent_after).await;
+        assert!(!client.peer.is_over() && !server.peer.is_over());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_handler_is_no_silent_peer() {
+        let (mut client, mut server) = by_hand();
+        for _ in 0..2 * INCOMING {
+            write(&mut server, text("E||0")).await;
+        }
+        tokio::time::sleep(10 * TIMES.silent_after).await;
+        for _ in 0..2 * INCOMING {
+            client.events.recv().await.unwrap();
+        }
+        assert!(!client.peer.is_over());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_says_nothing_is_given_up_in_time() {
+        let (client, _server) = by_hand();
+        let before = Instant::now();
+        assert_eq!(client.peer.ended().await, Ended::Silent(TIMES.silent_after));
+        assert_eq!(before.elapsed(), TIMES.silent_after);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_nothing_is_given_up_although_it_talks() {
+        let (a, mut server) = duplex(16);
+        let client = open(a, Role::Client, BytesMut::new(), TIMES);
+        let large = Message::event("E", vec![b'x'; 1024]);
+        client.peer.send(OP, &large).await.unwrap();
+        let talking = async {
+            loop {
+                write(&mut server, Frame::Pong(Bytes::new())).await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let ended = tokio::select! {
+            ended = client.peer.ended() => ended,
+            () = talking => unreachable!(),
+        };
+        assert_eq!(ended, Ended::NotTaken(TIMES.silent_after));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_malformed_message_is_passed_over_and_many_end_the_connection() {
+        let (mut client, mut server) = by_hand();
+        for bytes in ["justname", "E||x||y", "E||1||good"] {
+            write(&mut server, text(bytes)).await;
+        }
+        assert_eq!(client.events.recv().await.unwrap().data, "good");
+        for _ in 0..MOST_MALFORMED {
+            write(&mut server, text("justname")).await;
+        }
+        assert!(matches!(client.peer.ended().await, Ended::Broken(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pings_are_answered_with_what_they_say_and_closes_are_repeated() {
+        let (client, mut server) = by_hand();
+        write(&mut server, Frame::Ping(Bytes::from_static(b"17"))).await;
+        write(&mut server, Frame::Close(Some(Close::new(4000, "why")))).await;
+        let mut written = Vec::new();
+        server.read_to_end(&mut written).await.unwrap();
+        let mut codec = FrameCodec::new(Role::Server, MOST_BYTES);
+        let mut written = BytesMut::from(&written[..]);
+        let mut frames = Vec::new();
+        while let Some(frame) =
+            tokio_util::codec::Decoder::decode(&mut codec, &mut written).unwrap()
+        {
+            frames.push(frame);
+        }
+        assert_eq!(
+            frames,
+            [
+                Frame::Pong(Bytes::from_static(b"17")),
+                Frame::Close(Some(Close::new(4000, "why")))
+            ]
+        );
+        let ended = client.peer.ended().await;
+        assert_eq!(ended, Ended::ByPeer(Some(Close::new(4000, "why"))));
+    }
+
+    #[tokio::test]
+    async fn four_mebibytes_pass_and_one_byte_more_is_refused_at_both_ends() {
+        let (client, mut server) = pair();
+        let name = "E||0||".len();
+        let most = Message::event("E", vec![b'x'; MOST_BYTES - name]);
+        client.peer.send(OP, &most).await.unwrap();
+        assert_eq!(
+            server.events.recv().await.unwrap().data.len(),
+            MOST_BYTES - name
+        );
+        let more = Message::event("E", vec![b'x'; MOST_BYTES - name + 1]);
+        let error = client.peer.send(OP, &more).await.unwrap_err();
+        assert_eq!(error.kind(), sd_core::ErrorKind::InvalidInput);
+        // A peer that does not ask itself.
+        let unchecked = Frame::Message(more.encode());
+        client.peer.outgoing.send(unchecked).await.unwrap();
+        assert_eq!(server.peer.ended().await, Ended::TooLarge(MOST_BYTES));
+        let Ended::ByPeer(Some(close)) = client.peer.ended().await else {
+            panic!("{:?}", client.peer.ended().await);
+        };
+        assert_eq!(
+            (close.code, &close.reason[..]),
+            (1009, &b"read limited at 4194305 bytes"[..])
+        );
+    }
+
+    #[tokio::test]
+    async fn two_ends_that_both_send_much_do_not_wait_for_each_other() {
+        let (mut client, mut server) = pair();
+        let large = Message::event("E", vec![b'x'; MOST_BYTES / 2]);
+        tokio::try_join!(client.peer.send(OP, &large), server.peer.send(OP, &large)).unwrap();
+        let both = tokio::join!(client.events.recv(), server.events.recv());
+        assert!(both.0.is_some() && both.1.is_some());
+    }
+
+    #[test]
+    fn a_connection_whose_runtime_ends_is_over() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let (client, _server) = runtime.block_on(async { by_hand() });
+        drop(runtime);
+        assert!(client.peer.is_over());
+    }
+}

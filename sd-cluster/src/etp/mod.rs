@@ -1,0 +1,10 @@
+//! ETP, the event protocol of isp modules, over WebSocket: for both ends of a connection.
+//!
+//! Nothing here logs what a message says, and tungstenite, which does at TRACE, is not given any.
+
+pub(crate) mod acks;
+pub(crate) mod connection;
+pub(crate) mod ended;
+pub(crate) mod frame;
+pub(crate) mod message;
+pub(crate) mod upgrade;

@@ -1,0 +1,38 @@
+//! What the service lets in and keeps.
+
+/// What a service lets in and keeps at most. What comes beyond is refused, and harms nothing that is there.
+///
+/// ```
+/// # use sd_cluster::server::Limits;
+/// let mut limits = Limits::default();
+/// limits.connections = 100;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Connections of modules at a time. 4096 by default.
+    pub connections: usize,
+    /// Modules that are known: those that are connected or have a configuration. 10 000 by default.
+    pub modules: usize,
+    /// Modules that one connection may require. 256 by default.
+    pub required_modules: usize,
+    /// Variables. 1000 by default.
+    pub variables: usize,
+    /// Versions that are kept of each configuration, the current one included: at least 1. 64 by default.
+    pub versions: usize,
+    /// Bytes of all configurations with their versions, schemas and variables. 256 MiB by default.
+    pub stored_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 4096,
+            modules: 10_000,
+            required_modules: 256,
+            variables: 1000,
+            versions: 64,
+            stored_bytes: 256 << 20,
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The thread that owns what the service knows.
+//!
+//! One thing at a time changes it, so that a connection that begins to follow something gets the list and every change after it, without
+//! a lock over a wait. Writing to a file blocks this thread, and no runtime. What changes while a list is told to many is told with the
+//! next one, so that a thousand modules that connect at once do not make a thousand lists for each of a thousand readers.
+
+use std::io;
+use std::thread;
+
+use sd_core::{Error, ErrorKind, Result};
+use tokio::sync::{mpsc, oneshot};
+
+use super::state::State;
+
+/// What waits to be done. Who has more to be done waits for room.
+const MOST_WAITING: usize = 1024;
+/// What is done before changes are told, if so much waits.
+const MOST_AT_ONCE: usize = 256;
+
+type Work = Box<dyn FnOnce(&mut State) + Send>;
+
+/// Has work done by the thread, which ends when the last clone is gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Owner {
+    work: mpsc::Sender<Work>,
+}
+
+impl Owner {
+    pub(crate) fn start(mut state: State) -> io::Result<Self> {
+        let (work, mut waiting) = mpsc::channel::<Work>(MOST_WAITING);
+        let run = move || {
+            while let Some(first) = waiting.blocking_recv() {
+                first(&mut state);
+                for _ in 1..MOST_AT_ONCE {
+                    match waiting.try_recv() {
+                        Ok(next) => next(&mut state),
+                        Err(_) => break,
+                    }
+                }
+                state.tell();
+            }
+        };
+        let thread = thread::Builder::new().name("sd config service".to_owned());
+        thread.spawn(run)?;
+        Ok(Self { work })
+    }
+
+    /// Does `work` after all that was asked for before.
+    ///
+    /// # Cancel safety
+    /// What has room is done, even if its result is waited for no longer.
+    ///
+    /// # Errors
+    /// `Closed` if the thread has ended, which only a panic in it can do.
+    pub(crate) async fn call<T: Send + 'static>(
+        &self,
+        op: &'static str,
+        work: impl FnOnce(&mut State) -> T + Send + 'static,
+    ) -> Result<T> {
+        let (tell, told) = oneshot::channel();
+        let work = Box::new(move |state: &mut State| {
+            // Fails if the caller has given up.
+            let _ = tell.send(work(state));
+        });
+        let ended = || Error::new(ErrorKind::Closed, op).because("the service has ended");
+        self.work.send(work).await.map_err(|_| ended())?;
+        told.await.map_err(|_| ended())
+    }
+}

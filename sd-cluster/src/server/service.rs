@@ -1,0 +1,308 @@
+//! The service as its owner holds it.
+
+use std::net::SocketAddr;
+#[cfg(feature = "server-sqlite")]
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_backend::FileThread;
+use sd_core::{Error, ErrorKind, Result};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::admin::{self, Admin};
+use super::limits::Limits;
+use super::listener::Acceptor;
+use super::owner::Owner;
+use super::session::Host;
+use super::state::{KnownModule, State, StoredConfig, Variable, VariableView};
+use super::store::Place;
+use crate::etp::connection::Times;
+use crate::protocol::declaration::{BackendDeclaration, MetricsAutodiscovery};
+
+const START: &str = "config service: start";
+const READ: &str = "config service: read";
+
+const PING_EVERY: Duration = Duration::from_secs(3);
+/// Pings that may stay without any sign of life, and one period more in which the last answer may come.
+const PERIODS: u32 = 3;
+
+/// Settings of a [`ConfigService`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Builder {
+    limits: Limits,
+    ping_every: Duration,
+    place: Place,
+}
+
+impl Builder {
+    /// Sets what is let in and kept at most.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets the time from one ping to the next. 3 s by default, at least 100 ms. A module of which nothing comes for three of them is
+    /// removed.
+    pub fn ping_every(mut self, every: Duration) -> Self {
+        self.ping_every = every;
+        self
+    }
+
+    /// Keeps configurations, schemas and variables in an SQLite file, which is made if it is not there. This process has it alone. By
+    /// default they are gone with the process.
+    #[cfg(feature = "server-sqlite")]
+    pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.place = Place::File(path.into());
+        self
+    }
+
+    /// Reads the file, if there is one, and starts the service. Nothing is listened to yet.
+    ///
+    /// # Errors
+    /// `InvalidInput` for settings that cannot work; `Conflict` if another process has the file, `InvalidData` if it is damaged,
+    /// `Unavailable` if it cannot be opened.
+    ///
+    /// # Cancel safety
+    /// A dropped call starts nothing, but may leave a new, empty file.
+    pub async fn start(self) -> Result<ConfigService> {
+        if self.ping_every < Duration::from_millis(100) {
+            return Err(Error::invalid_input(
+                START,
+                "ping_every: at least 100ms, so that a module has time to answer",
+            ));
+        }
+        let limits = self.limits.clone();
+        let (place, most) = (self.place, limits.stored_bytes);
+        // Beside the runtime: a file can hang.
+        let files = FileThread::default();
+        let opened = files.run(START, move || place.open(most)).await?;
+        let (store, kept) = opened?;
+        let places = Arc::new(Semaphore::new(
+            limits.connections.min(Semaphore::MAX_PERMITS),
+        ));
+        let state = State::new(limits, store, kept);
+        let owner = Owner::start(state)
+            .map_err(|error| Error::new(ErrorKind::Unavailable, START).with_source(error))?;
+        let stop = CancellationToken::new();
+        let times = Times {
+            ping_every: self.ping_every,
+            silent_after: self.ping_every.saturating_mul(PERIODS),
+        };
+        Ok(ConfigService {
+            acceptor: Acceptor {
+                host: Host {
+                    owner,
+                    times,
+                    stop: stop.clone(),
+                },
+                places,
+                tasks: TaskTracker::new(),
+            },
+            _stop_on_drop: Some(Arc::new(stop.drop_guard())),
+        })
+    }
+}
+
+/// A config service. A cheap clone; when the last one is dropped, the service stops.
+///
+/// # Errors
+/// Each method can fail with `Closed` if the service has broken down.
+///
+/// # Cancel safety
+/// A dropped call may have done its work.
+#[derive(Clone, Debug)]
+pub struct ConfigService {
+    acceptor: Acceptor,
+    /// What serves operators has none.
+    _stop_on_drop: Option<Arc<DropGuard>>,
+}
+
+impl ConfigService {
+    /// A service in memory with the default [`Limits`], unless it is told otherwise.
+    pub fn builder() -> Builder {
+        Builder {
+            limits: Limits::default(),
+            ping_every: PING_EVERY,
+            place: Place::Memory,
+        }
+    }
+
+    /// Accepts modules until the service stops, on the runtime that this is called on. May be called for several listeners.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn serve(&self, listener: TcpListener) {
+        let acceptor = self.acceptor.clone();
+        self.acceptor.tasks.spawn(acceptor.accept(listener));
+    }
+
+    /// Listens at an address, and [serves](Self::serve) it. Returns where it is, for a port of 0.
+    ///
+    /// # Errors
+    /// `Unavailable` if it cannot be listened at.
+    pub async fn listen(&self, address: SocketAddr) -> Result<SocketAddr> {
+        let failed = |error: std::io::Error| {
+            Error::new(ErrorKind::Unavailable, "config service: listen")
+                .because(format!("{address}: {error}"))
+        };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        self.serve(listener);
+        Ok(address)
+    }
+
+    /// Serves the HTTP API for operators until the service stops, on the runtime that this is called on: see [`admin`](super::admin).
+    ///
+    /// # Errors
+    /// `InvalidInput` if other hosts reach the listener and no token is set. `Unavailable` if the listener is of no use.
+    pub fn serve_admin(&self, listener: TcpListener, admin: Admin) -> Result<()> {
+        let address = listener.local_addr().map_err(|error| {
+            Error::new(
+                ErrorKind::Unavailable,
+                "config service: listen for operators",
+            )
+            .with_source(error)
+        })?;
+        admin.check_listener(address)?;
+        let acceptor = self.acceptor.clone();
+        let (tasks, stop) = (acceptor.tasks.clone(), acceptor.host.stop.clone());
+        let asked = Self {
+            acceptor,
+            _stop_on_drop: None,
+        };
+        self.acceptor
+            .tasks
+            .spawn(admin::serve(listener, asked, admin, tasks, stop));
+        Ok(())
+    }
+
+    /// Closes all connections in order and at once, and waits until they have ended: about a second at most. What was written is kept.
+    ///
+    /// # Cancel safety
+    /// Safe: the service stops all the same.
+    pub async fn stop(&self) {
+        self.acceptor.host.stop.cancel();
+        self.acceptor.tasks.close();
+        self.acceptor.tasks.wait().await;
+        let close = |state: &mut State| state.close();
+        // Fails only where there is nothing to close.
+        let _ = self
+            .acceptor
+            .host
+            .owner
+            .call("config service: stop", close)
+            .await;
+    }
+
+    /// All modules that are connected or have a configuration, by name.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn modules(&self) -> Result<Vec<KnownModule>> {
+        self.call(|state| Ok(state.view_modules())).await
+    }
+
+    /// One module.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none of this name.
+    pub async fn module(&self, name: &str) -> Result<KnownModule> {
+        let name = name.to_owned();
+        self.call(move |state| state.view_module(&name)).await
+    }
+
+    /// What all instances have declared, the newest first, as modules that follow the routes are told.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn routes(&self) -> Result<Vec<BackendDeclaration>> {
+        self.call(|state| Ok(state.view_routes())).await
+    }
+
+    /// Where instances have their metrics, by module.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn metrics_targets(&self) -> Result<Vec<MetricsAutodiscovery>> {
+        self.call(|state| Ok(state.view_metrics())).await
+    }
+
+    /// The versions that are kept of a module's configuration, the newest first, which is the one that the module gets.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such module.
+    pub async fn configs(&self, module: &str) -> Result<Vec<StoredConfig>> {
+        let module = module.to_owned();
+        self.call(move |state| state.configs(&module)).await
+    }
+
+    /// Writes a module's configuration, and sends it to the module if it is connected, and else when it connects. Returns its version:
+    /// that of the newest one if that is the same text. Pass `expected` to change no other version than the one that was read; 0 stands
+    /// for none.
+    ///
+    /// # Errors
+    /// `InvalidInput` if no module can have this name, and if it is no JSON, uses variables that are not defined, or has more than about 4 MiB with them. `Conflict` if the
+    /// newest version is not `expected`. `Unavailable` if there is no room for it.
+    pub async fn set_config(&self, module: &str, json: &str, expected: Option<u32>) -> Result<u32> {
+        let (module, json) = (module.to_owned(), json.to_owned());
+        self.call(move |state| state.set_config(&module, &json, expected))
+            .await
+    }
+
+    /// Sends a module its configuration again.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such module, or it has none.
+    pub async fn resend_config(&self, module: &str) -> Result<()> {
+        let module = module.to_owned();
+        self.call(move |state| state.resend_config(&module)).await
+    }
+
+    /// Forgets a module with its configuration.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such module, `Conflict` if it is connected, `Unavailable` if it cannot be removed.
+    pub async fn delete_module(&self, module: &str) -> Result<()> {
+        let module = module.to_owned();
+        self.call(move |state| state.delete_module(&module)).await
+    }
+
+    /// All variables, by name.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn variables(&self) -> Result<Vec<VariableView>> {
+        self.call(|state| Ok(state.view_variables())).await
+    }
+
+    /// Writes a variable, and sends their configurations to the modules that use it.
+    ///
+    /// # Errors
+    /// `InvalidInput` if no configuration can name it, `Unavailable` if there is no room for it.
+    pub async fn set_variable(&self, name: &str, variable: Variable) -> Result<()> {
+        let name = name.to_owned();
+        self.call(move |state| state.set_variable(&name, variable))
+            .await
+    }
+
+    /// Deletes a variable.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none, `Conflict` if a configuration uses it, `Unavailable` if it cannot be removed.
+    pub async fn delete_variable(&self, name: &str) -> Result<()> {
+        let name = name.to_owned();
+        self.call(move |state| state.delete_variable(&name)).await
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut State) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.acceptor.host.owner.call(READ, work).await?
+    }
+}

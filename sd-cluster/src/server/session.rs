@@ -1,0 +1,201 @@
+//! One connection of a module, from its upgrade to its end.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use sd_backend::read_json;
+use sd_core::{Printable, Result, panics::caught};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+use tungstenite::protocol::Role;
+
+use super::instrument::event_refused;
+use super::outbox::Outbox;
+use super::owner::Owner;
+use super::state::{SessionId, State};
+use crate::etp::connection::{Connection, Times, open};
+use crate::etp::message::Message;
+use crate::protocol::config_data::ConfigData;
+use crate::protocol::declaration::BackendDeclaration;
+use crate::protocol::events::{
+    MODULE_READY, MODULE_SEND_CONFIG_SCHEMA, MODULE_SEND_REQUIREMENTS, OK,
+};
+use crate::protocol::requirements::ModuleRequirements;
+
+const OP: &str = "config service: serve a module";
+
+/// What a session needs of its service.
+#[derive(Clone, Debug)]
+pub(super) struct Host {
+    pub(super) owner: Owner,
+    pub(super) times: Times,
+    pub(super) stop: CancellationToken,
+}
+
+/// Why an event is answered with a text that is not `ok`.
+struct Refused {
+    /// Sent to the module.
+    answer: String,
+    /// Logged. The answer may repeat what the module sent.
+    why: String,
+}
+
+impl Host {
+    /// Serves the module `name` over a connection that has become a WebSocket. `read` is what came behind its request.
+    pub(super) async fn serve(&self, stream: TcpStream, read: BytesMut, name: Arc<str>) {
+        let connection = open(stream, Role::Server, read, self.times);
+        let peer = connection.peer.clone();
+        if name.is_empty() {
+            // As isp-config-service does.
+            peer.close();
+            return peer.gone().await;
+        }
+        let outbox = Outbox::default();
+        let session = {
+            let (name, outbox) = (Arc::clone(&name), outbox.clone());
+            let connect = move |state: &mut State| state.connect(&name, outbox);
+            self.owner.call(OP, connect).await
+        };
+        let session = match session {
+            Ok(Ok(session)) => Ok(session),
+            // Told in the answer to each event.
+            Ok(Err(why)) => Err(why),
+            Err(_) => return,
+        };
+        let ended = caught(
+            OP,
+            self.follow(connection, &outbox, session.as_ref(), &name),
+        )
+        .await;
+        if let Ok(session) = session {
+            // Fails only where the service has ended.
+            let _ = self
+                .owner
+                .call(OP, move |state| state.disconnect(session))
+                .await;
+        }
+        let module = Printable(&name);
+        if let Err(error) = ended {
+            warn!(%module, error = %error.report(), "a module is served no longer");
+            return;
+        }
+        let ended = peer.ended().await;
+        debug!(%module, %ended, "a module has left");
+        if self.stop.is_cancelled() {
+            peer.gone().await;
+        }
+    }
+
+    /// Handles one event after another, and sends what is due, until the connection is over.
+    async fn follow(
+        &self,
+        mut connection: Connection,
+        outbox: &Outbox,
+        session: Result<&SessionId, &String>,
+        name: &str,
+    ) -> Result<()> {
+        let peer = connection.peer.clone();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => {
+                    peer.close();
+                    return Ok(());
+                }
+                _ = peer.ended() => return Ok(()),
+                // Before the next event is taken, so that at most one answer waits.
+                message = outbox.next() => {
+                    if peer.send_encoded(OP, message).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                event = connection.events.recv() => {
+                    let Some(event) = event else {
+                        return Ok(());
+                    };
+                    let answer = match session {
+                        Ok(session) => self.handle(*session, &event).await?,
+                        Err(why) => Err(Refused::of(&event, why)),
+                    };
+                    let answer = answer.unwrap_or_else(|refused| {
+                        event_refused();
+                        let Refused { answer, why } = refused;
+                        let event = String::from_utf8_lossy(&event.name);
+                        warn!(module = %Printable(name), event = %Printable(&event), %why, "a module is refused");
+                        answer.into()
+                    });
+                    if event.wants_answer() {
+                        outbox.answer(event.answer(answer).encode());
+                    }
+                }
+            }
+        }
+    }
+
+    /// # Errors
+    /// The service has ended.
+    async fn handle(&self, session: SessionId, event: &Message) -> Result<Result<Bytes, Refused>> {
+        let name = std::str::from_utf8(&event.name).unwrap_or_default();
+        let done = match name {
+            MODULE_SEND_CONFIG_SCHEMA => {
+                match read_json::<ConfigData>(&event.data) {
+                    Ok(sent) => self
+                        .owner
+                        .call(OP, move |state| state.introduce(session, &sent)),
+                    Err(why) => return Ok(Err(Refused::unread(&why))),
+                }
+                .await?
+            }
+            MODULE_SEND_REQUIREMENTS => {
+                match read_json::<ModuleRequirements>(&event.data) {
+                    Ok(wanted) => self
+                        .owner
+                        .call(OP, move |state| state.require(session, &wanted)),
+                    Err(why) => return Ok(Err(Refused::unread(&why))),
+                }
+                .await?
+            }
+            MODULE_READY => {
+                match read_json::<BackendDeclaration>(&event.data) {
+                    Ok(declared) => self
+                        .owner
+                        .call(OP, move |state| state.ready(session, declared)),
+                    Err(why) => return Ok(Err(Refused::unread(&why))),
+                }
+                .await?
+            }
+            _ => {
+                debug!(event = %Printable(name), "an unknown event of a module");
+                return Ok(Ok(Bytes::new()));
+            }
+        };
+        Ok(match done {
+            Ok(()) => Ok(Bytes::from_static(OK)),
+            Err(why) => Err(Refused::of(event, &why)),
+        })
+    }
+}
+
+impl Refused {
+    fn unread(why: &str) -> Self {
+        Self {
+            answer: format!("unmarshal event data: {why}"),
+            why: "its data cannot be read".to_owned(),
+        }
+    }
+
+    /// With the beginning that isp-config-service's texts have.
+    fn of(event: &Message, why: &str) -> Self {
+        let handler = match std::str::from_utf8(&event.name).unwrap_or_default() {
+            MODULE_SEND_CONFIG_SCHEMA => "handle onModuleConfigSchema",
+            MODULE_SEND_REQUIREMENTS => "handle onModuleRequirements",
+            MODULE_READY => "handle onModuleReady",
+            _ => "resolve module id",
+        };
+        Self {
+            answer: format!("{handler}: {why}"),
+            why: why.to_owned(),
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What a module declares when it is ready, as others are told of it.
+
+use bytes::Bytes;
+use sd_core::{Printable, brief};
+
+use crate::protocol::address::AddressConfiguration;
+use crate::protocol::declaration::{BackendDeclaration, MetricsAutodiscovery};
+
+/// Transports that isp-kit knows. An empty one is the first.
+const TRANSPORTS: [&str; 3] = ["grpc", "http", "empty"];
+/// Serves nothing, so that it needs no address.
+const SERVES_NOTHING: &str = "empty";
+
+/// An instance that is ready.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub(crate) declaration: BackendDeclaration,
+    pub(crate) metrics: Option<MetricsAutodiscovery>,
+    /// Its entry in lists of hosts. None if it serves nothing.
+    host: Option<Bytes>,
+    /// Its entry in the list of routes.
+    pub(super) route: Bytes,
+}
+
+impl Backend {
+    /// Takes what a connection of `module` declares.
+    ///
+    /// isp-config-service stores what it gets. Host and port are one text there, so that one IPv6 address ends all lists for everyone,
+    /// and lists of hosts and routes tell of different modules where the declaration names another one than the connection. Both are
+    /// refused here, or understood.
+    ///
+    /// # Errors
+    /// No reader could use it.
+    pub(super) fn new(module: &str, mut declaration: BackendDeclaration) -> Result<Self, String> {
+        if declaration.module_name != module {
+            return Err(format!(
+                "the module {} was declared on a connection of {}: name one",
+                brief(Printable(&declaration.module_name)),
+                brief(Printable(module))
+            ));
+        }
+        if declaration.transport.is_empty() {
+            TRANSPORTS[0].clone_into(&mut declaration.transport);
+        }
+        if !TRANSPORTS.contains(&&*declaration.transport) {
+            return Err(format!(
+                "the transport {} is none of {}",
+                brief(Printable(&declaration.transport)),
+                TRANSPORTS.join(", ")
+            ));
+        }
+        if declaration.transport == TRANSPORTS[0] {
+            for endpoint in &mut declaration.endpoints {
+                if endpoint.http_method.is_empty() {
+                    "POST".clone_into(&mut endpoint.http_method);
+                }
+            }
+        }
+        // Without brackets, as readers in Go put host and port together again.
+        let address = declaration.address.endpoint();
+        let address = address.map(|endpoint| AddressConfiguration::of(&endpoint));
+        let is_served = match address {
+            Ok(Some(address)) => {
+                declaration.address = address;
+                true
+            }
+            Ok(None) => false,
+            Err(_) if declaration.transport == SERVES_NOTHING => false,
+            Err(error) => {
+                let why = error.report();
+                return Err(format!("its address cannot be dialled: {why}"));
+            }
+        };
+        let metrics = declaration.metrics_autodiscovery.take();
+        let json = |value: serde_json::Result<Vec<u8>>| {
+            value.map(Bytes::from).map_err(|error| error.to_string())
+        };
+        let host = json(serde_json::to_vec(&declaration.address))?;
+        let route = json(serde_json::to_vec(&declaration))?;
+        Ok(Self {
+            declaration,
+            metrics,
+            host: is_served.then_some(host),
+            route,
+        })
+    }
+
+    pub(super) fn host(&self) -> Option<&[u8]> {
+        self.host.as_deref()
+    }
+}

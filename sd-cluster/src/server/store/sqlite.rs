@@ -1,0 +1,286 @@
+//! One SQLite file. Its process has it alone.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, ErrorCode, Row, ToSql, params};
+use sd_core::{Error, ErrorKind, Printable, Result, brief};
+
+use super::{Change, Kept, Store};
+use crate::server::state::{Schema, StoredConfig, Variable, VariableKind};
+
+const OPEN: &str = "config service: open its file";
+const WRITE: &str = "config service: write its file";
+
+/// In `user_version`. A file without tables has 0.
+const LAYOUT: i64 = 1;
+/// In `application_id`: `sdcs`, so that no other program's file is taken.
+const APPLICATION: i64 = 0x7364_6373;
+
+/// Room for the tables themselves.
+const LEAST_PAGES: u32 = 64;
+
+const TABLES: &str = "
+    CREATE TABLE config (
+        module TEXT NOT NULL, version INTEGER NOT NULL, data TEXT NOT NULL, written_at INTEGER NOT NULL,
+        PRIMARY KEY (module, version)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE schema (
+        module TEXT PRIMARY KEY, version TEXT NOT NULL, data TEXT NOT NULL, written_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE variable (
+        name TEXT PRIMARY KEY, kind TEXT NOT NULL, value TEXT NOT NULL, description TEXT NOT NULL, written_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+";
+
+/// An open file.
+#[derive(Debug)]
+pub(crate) struct SqliteStore {
+    path: PathBuf,
+    file: Connection,
+}
+
+impl SqliteStore {
+    /// Opens a file, which is made if it is not there, and reads all of it. Blocks. The file grows to at most twice `most_bytes`, and its
+    /// log to as much while it is written.
+    ///
+    /// # Errors
+    /// `Conflict` if another process has it, `InvalidData` if it is damaged or another program's, `Unavailable` if it cannot be opened.
+    pub(crate) fn open(path: &Path, most_bytes: usize) -> Result<(Self, Kept)> {
+        let file = Connection::open(path).map_err(|error| failed(OPEN, path, &error))?;
+        let mut store = Self {
+            path: path.to_owned(),
+            file,
+        };
+        let kept = store
+            .prepare(most_bytes)
+            .and_then(|is_ours| is_ours.then(|| store.read()).transpose());
+        let kept = kept.map_err(|error| failed(OPEN, path, &error))?;
+        match kept {
+            Some(kept) => Ok((store, kept)),
+            None => Err(Error::new(ErrorKind::InvalidData, OPEN).because(format!(
+                "{} is not a file of this program, or one of a newer version: name another one",
+                shown(path)
+            ))),
+        }
+    }
+
+    /// False if it is not ours.
+    fn prepare(&mut self, most_bytes: usize) -> rusqlite::Result<bool> {
+        let file = &mut self.file;
+        file.busy_timeout(Duration::ZERO)?;
+        file.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        let number = |name: &str| file.pragma_query_one::<i64>(None, name);
+        let (application, layout) = (number("application_id")?, number("user_version")?);
+        let tables = "SELECT count(*) FROM sqlite_schema";
+        let tables: i64 = file.query_row(tables, [], |row| row.get(0))?;
+        let is_new = (application, layout, tables) == (0, 0, 0);
+        if !is_new && (application, layout) != (APPLICATION, LAYOUT) {
+            return Ok(false);
+        }
+        file.pragma_update(None, "journal_mode", "WAL")?;
+        file.pragma_update(None, "synchronous", "NORMAL")?;
+        let page: u32 = file.pragma_query_one(None, "page_size")?;
+        let most_bytes = u64::try_from(most_bytes).unwrap_or(u64::MAX);
+        let pages = most_bytes
+            .saturating_mul(2)
+            .div_ceil(u64::from(page.max(1)));
+        // More than that SQLite cannot count.
+        let pages = u32::try_from(pages)
+            .unwrap_or(u32::MAX - 1)
+            .max(LEAST_PAGES);
+        // It answers with what it has granted.
+        file.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
+        // Takes the lock for good.
+        let writing = file.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        if is_new {
+            writing.execute_batch(TABLES)?;
+            writing.pragma_update(None, "application_id", APPLICATION)?;
+            writing.pragma_update(None, "user_version", LAYOUT)?;
+        }
+        writing.commit()?;
+        Ok(true)
+    }
+
+    fn read(&self) -> rusqlite::Result<Kept> {
+        let damage: String = self.file.pragma_query_one(None, "quick_check")?;
+        if damage != "ok" {
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+            return Err(rusqlite::Error::SqliteFailure(code, Some(brief(damage))));
+        }
+        let mut kept = Kept::default();
+        let configs =
+            "SELECT module, version, data, written_at FROM config ORDER BY module, version";
+        let mut configs = self.file.prepare(configs)?;
+        let mut rows = configs.query([])?;
+        while let Some(row) = rows.next()? {
+            let config = StoredConfig::new(row.get(1)?, row.get::<_, String>(2)?, time(row, 3)?);
+            kept.module(row.get(0)?).configs.push_back(config);
+        }
+        let schemas = "SELECT module, version, data, written_at FROM schema";
+        let mut schemas = self.file.prepare(schemas)?;
+        let mut rows = schemas.query([])?;
+        while let Some(row) = rows.next()? {
+            let schema = Schema {
+                version: row.get(1)?,
+                data: row.get::<_, String>(2)?.into(),
+                written_at: time(row, 3)?,
+            };
+            kept.module(row.get(0)?).schema = Some(schema);
+        }
+        let variables = "SELECT name, kind, value, description, written_at FROM variable";
+        let mut variables = self.file.prepare(variables)?;
+        let mut rows = variables.query([])?;
+        while let Some(row) = rows.next()? {
+            let variable = Variable {
+                kind: VariableKind::of(&row.get::<_, String>(1)?),
+                value: row.get(2)?,
+                description: row.get(3)?,
+                written_at: time(row, 4)?,
+            };
+            kept.variables.push((row.get(0)?, variable));
+        }
+        Ok(kept)
+    }
+
+    fn try_write(&mut self, change: &Change<'_>) -> rusqlite::Result<()> {
+        // What an operator was told to be kept survives a power failure.
+        let waits_for_disk = matches!(
+            change,
+            Change::Config {
+                is_by_operator: true,
+                ..
+            } | Change::Variable { .. }
+                | Change::VariableGone { .. }
+                | Change::ModuleGone { .. }
+        );
+        let level = if waits_for_disk { "FULL" } else { "NORMAL" };
+        self.file.pragma_update(None, "synchronous", level)?;
+        let writing = self.file.transaction()?;
+        let execute = |sql: &str, values: &[&dyn ToSql]| writing.execute(sql, values).map(drop);
+        match change {
+            Change::Config {
+                module,
+                config,
+                oldest,
+                ..
+            } => {
+                let sql = "INSERT INTO config (module, version, data, written_at) VALUES (?1, ?2, ?3, ?4)";
+                let (version, data) = (config.version(), config.data());
+                let at = millis(config.written_at());
+                execute(sql, params![module, version, data, at])?;
+                let sql = "DELETE FROM config WHERE module = ?1 AND version < ?2";
+                execute(sql, params![module, oldest])?;
+            }
+            Change::Schema { module, schema } => {
+                let sql =
+                    "INSERT INTO schema (module, version, data, written_at) VALUES (?1, ?2, ?3, ?4)
+                    ON CONFLICT (module) DO UPDATE SET version = ?2, data = ?3, written_at = ?4";
+                let at = millis(schema.written_at);
+                execute(sql, params![module, schema.version, &*schema.data, at])?;
+            }
+            Change::Variable { name, variable } => {
+                let sql = "INSERT INTO variable (name, kind, value, description, written_at) VALUES (?1, ?2, ?3, ?4, ?5)
+                    ON CONFLICT (name) DO UPDATE SET kind = ?2, value = ?3, description = ?4, written_at = ?5";
+                let (kind, at) = (variable.kind.as_str(), millis(variable.written_at));
+                let Variable {
+                    value, description, ..
+                } = variable;
+                execute(sql, params![name, kind, value, description, at])?;
+            }
+            Change::VariableGone { name } => {
+                execute("DELETE FROM variable WHERE name = ?1", params![name])?;
+            }
+            Change::ModuleGone { module } => {
+                execute("DELETE FROM config WHERE module = ?1", params![module])?;
+                execute("DELETE FROM schema WHERE module = ?1", params![module])?;
+            }
+        }
+        writing.commit()
+    }
+}
+
+impl Store for SqliteStore {
+    fn write(&mut self, change: &Change<'_>) -> Result<()> {
+        self.try_write(change)
+            .map_err(|error| failed(WRITE, &self.path, &error))
+    }
+}
+
+fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<SystemTime> {
+    let millis: i64 = row.get(column)?;
+    let since = Duration::from_millis(u64::try_from(millis).unwrap_or_default());
+    Ok(UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH))
+}
+
+fn millis(at: SystemTime) -> i64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn shown(path: &Path) -> String {
+    Printable(&path.display().to_string()).to_string()
+}
+
+fn failed(op: &'static str, path: &Path, error: &rusqlite::Error) -> Error {
+    let (kind, what) = match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
+            ErrorKind::Conflict,
+            "another process has it open: stop that one, or name another file",
+        ),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (
+            ErrorKind::InvalidData,
+            "it is damaged: put a copy of it in its place, or remove it, and modules send their defaults again",
+        ),
+        Some(ErrorCode::DiskFull) => (
+            ErrorKind::Unavailable,
+            "the disk or the space of this service is full: make room",
+        ),
+        _ => (ErrorKind::Unavailable, "see what the system says"),
+    };
+    Error::new(kind, op).because(format!(
+        "{}: {}: {what}",
+        shown(path),
+        brief(Printable(&error.to_string()))
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(version: u32, bytes: usize) -> StoredConfig {
+        let data = format!("\"{}\"", "x".repeat(bytes));
+        StoredConfig::new(version, data, SystemTime::now())
+    }
+
+    fn write(store: &mut SqliteStore, config: &StoredConfig) -> Result<()> {
+        store.write(&Change::Config {
+            module: "a",
+            config,
+            oldest: 1,
+            is_by_operator: true,
+        })
+    }
+
+    #[test]
+    fn a_full_disk_fails_the_write_alone_and_what_was_written_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let (mut store, _) = SqliteStore::open(&path, 1).unwrap();
+        write(&mut store, &config(1, 10)).unwrap();
+        // 64 pages of 4 KiB are the least.
+        let full = write(&mut store, &config(2, 1 << 20)).unwrap_err();
+        assert_eq!(full.kind(), ErrorKind::Unavailable);
+        let report = full.report().to_string();
+        assert!(report.contains("full"), "{report}");
+        write(&mut store, &config(3, 10)).unwrap();
+        drop(store);
+        let (_, kept) = SqliteStore::open(&path, 1).unwrap();
+        let configs = kept.modules["a"].configs.iter();
+        assert_eq!(
+            configs.map(StoredConfig::version).collect::<Vec<_>>(),
+            [1, 3]
+        );
+    }
+}

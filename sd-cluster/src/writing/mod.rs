@@ -1,0 +1,5 @@
+//! Writing: a connection for each record.
+
+pub(crate) mod announcement;
+pub(crate) mod registrar;
+pub(crate) mod registration;
