@@ -1,4 +1,7 @@
-//! `cargo xtask bench`: runs the package `bench` in release mode, with an etcd, a Consul and a ZooKeeper of its own.
+//! `cargo xtask bench`: runs the package `bench` in release mode, with an etcd, a Consul and a ZooKeeper of its own, and with the programs
+//! that it measures.
+
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
@@ -33,6 +36,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let programs = provide_all(workspace, &servers)?;
     let build = workspace.cargo("build")?;
     build.args(["--release", "--package", "bench"]).succeed()?;
+    let agent = build_agent(workspace)?;
     let go_programs = build_go_programs(workspace)?;
     let curator = peers::provide(workspace, &chosen(workspace, &[ZOOKEEPER.to_owned()])?)?;
     let fleet = Fleet::start(workspace, &servers, &programs)?;
@@ -40,10 +44,20 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         .cargo("run")?
         .args(["--release", "--package", "bench", "--"])
         .args(&options.arguments)
+        .shared_envs([agent])
         .shared_envs(go_programs)
         .shared_envs(curator)
         .shared_envs(variables::of(&fleet.running))
         .succeed()
+}
+
+/// The local agent, with the features that its users get and not those of the bench. Returns the variable that names it.
+fn build_agent(workspace: &Workspace) -> Result<(&'static str, PathBuf)> {
+    let build = workspace.cargo("build")?;
+    build
+        .args(["--release", "--package", "sd-sidecar", "--bin", "sd-agent"])
+        .succeed()?;
+    Ok(("SD_BENCH_AGENT", workspace.target.join("release/sd-agent")))
 }
 
 /// Built each time: Go's own cache makes that quick. Returns the variables that name them.

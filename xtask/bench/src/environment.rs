@@ -7,7 +7,8 @@ use std::time::SystemTime;
 use crate::report::Table;
 
 /// The crates whose versions matter to a figure.
-const CRATES: [&str; 15] = [
+const CRATES: [&str; 17] = [
+    "axum",
     "tonic",
     "hyper",
     "h2",
@@ -22,6 +23,7 @@ const CRATES: [&str; 15] = [
     "sd-election",
     "sd-etcd",
     "sd-grpc",
+    "sd-sidecar",
     "sd-zk",
 ];
 const LOCK: &str = include_str!("../../../Cargo.lock");

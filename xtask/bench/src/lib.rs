@@ -1,5 +1,6 @@
 //! Contenders side by side, and a report. `cargo xtask bench --help` says how to run it.
 
+mod agent;
 mod allocations;
 mod calls;
 mod channels;
@@ -30,6 +31,7 @@ mod transport;
 mod update;
 mod zk;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -63,6 +65,12 @@ struct Options {
     /// What the election bench starts this program again for
     #[arg(long, hide = true)]
     lead: Option<String>,
+    /// What the agent's bench starts this program again for: so many readers
+    #[arg(long, hide = true)]
+    write_plainly: Option<usize>,
+    /// What the agent's bench starts this program again for: an agent
+    #[arg(long, hide = true)]
+    flood: Option<SocketAddr>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -85,6 +93,8 @@ enum Bench {
     Consul,
     /// ZooKeeper: register to seen, one leader to the next, a campaign alone, one change among 5 000
     Zk,
+    /// The local agent: register to seen, one change for 1 000 readers, at rest, under a flood of requests
+    Agent,
     /// Memory and time for 100 000 instances
     Memory,
 }
@@ -133,6 +143,12 @@ fn run(options: &Options) -> Result<()> {
     if let Some(address) = &options.lead {
         return election::lead(address);
     }
+    if let Some(readers) = options.write_plainly {
+        return agent::write_plainly(readers);
+    }
+    if let Some(address) = options.flood {
+        return agent::flood(address);
+    }
     let effort = Effort {
         quick: options.quick,
         rounds: options.rounds.unwrap_or(if options.quick { 3 } else { 24 }),
@@ -168,6 +184,7 @@ impl Bench {
             Self::Election => election::measure(effort),
             Self::Consul => consul::measure(effort),
             Self::Zk => zk::measure(effort),
+            Self::Agent => agent::measure(effort),
             Self::Memory => memory::measure(effort),
         }
     }

@@ -77,14 +77,17 @@ pub(crate) fn group_of<'a>(
     }
 }
 
-/// From register to seen: ours first, then a `raw` client that sends the same requests.
+/// How much longer ours may take from register to seen than a client that has no more to do.
+pub(crate) const BESIDE_RAW: f64 = 1.1;
+
+/// From register to seen: ours first, then what it is compared with, by a name for the bar, whose times ours may be at most `limit` times.
 pub(crate) fn register_to_seen(
     method: &str,
     names: [&str; 2],
-    raw: &str,
+    other: &str,
+    limit: f64,
     figures: &[Vec<Duration>],
 ) -> Part {
-    const LIMIT: f64 = 1.1;
     let rows = || names.into_iter().zip(figures.iter().map(Vec::as_slice));
     let ratio = Ratio::of(&figures[0], &figures[1], Duration::as_secs_f64);
     let medians = spread(&figures[0]).median / spread(&figures[1]).median;
@@ -102,9 +105,9 @@ pub(crate) fn register_to_seen(
     Part {
         text,
         bars: vec![Bar::at_most(
-            format!("register → seen by a watcher, beside {raw}, ratio of medians"),
+            format!("register → seen by a watcher, beside {other}, ratio of medians"),
             medians,
-            LIMIT,
+            limit,
             |ratio| format!("{ratio:.2}×"),
         )],
         groups: vec![group_of("register → seen", rows())],

@@ -9,7 +9,7 @@ use super::agent::{Agent, Listed};
 use super::{PATIENCE, connect};
 use crate::harness::interleave;
 use crate::ours::Registering;
-use crate::part::{Part, register_to_seen};
+use crate::part::{BESIDE_RAW, Part, register_to_seen};
 use crate::source::PAUSE;
 use crate::{Effort, Error, Result};
 
@@ -43,6 +43,7 @@ pub(super) fn measure(effort: Effort, runtime: &Runtime, address: &str) -> Resul
         METHOD,
         NAMES,
         "a raw HTTP client",
+        BESIDE_RAW,
         &figures,
     ))
 }

@@ -11,7 +11,7 @@ use super::server::{Server, ephemeral, make};
 use super::{PATIENCE, connect};
 use crate::harness::interleave;
 use crate::ours::{ADDRESS, Registering};
-use crate::part::{Part, register_to_seen};
+use crate::part::{BESIDE_RAW, Part, register_to_seen};
 use crate::source::PAUSE;
 use crate::{Effort, Error, Result};
 
@@ -43,6 +43,7 @@ pub(super) fn measure(effort: Effort, runtime: &Runtime, server: &Server) -> Res
         METHOD,
         NAMES,
         "raw zookeeper-client",
+        BESIDE_RAW,
         &figures,
     ))
 }
