@@ -10,6 +10,7 @@ use http::request::Parts;
 use sd_core::ServiceName;
 
 use super::failure::Failure;
+use super::plain_words::in_plain_words;
 use crate::daemon::registrations::{Caller, Entry, Refused, Registrations, Selector};
 use crate::daemon::security::Permission;
 
@@ -123,7 +124,9 @@ impl From<PathRejection> for Failure {
 
 impl From<QueryRejection> for Failure {
     fn from(rejection: QueryRejection) -> Self {
-        Self::bad_request(rejection.body_text())
+        let text = rejection.body_text();
+        let (_, why) = text.split_once(": ").unwrap_or(("", &text));
+        Self::bad_request(format_args!("query: {}", in_plain_words(why)))
     }
 }
 

@@ -18,12 +18,14 @@ mod failure;
 mod feeds;
 mod json;
 mod legacy;
+mod plain_words;
 mod probes;
 mod registrations;
 mod service_events;
 mod services;
 mod streams;
 mod view;
+mod wanted;
 mod watch;
 
 use std::sync::Arc;

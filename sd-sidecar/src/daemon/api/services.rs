@@ -10,7 +10,6 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use sd_core::Instance;
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -21,6 +20,7 @@ use super::failure::{Failure, JSON};
 use super::feeds::Followed;
 use super::streams::Reader;
 use super::view::{Index, View};
+use super::wanted::Wanted;
 use crate::daemon::lifecycle::Lifecycle;
 
 /// So many instances that are looked at for one reader alone count as much as a request.
@@ -50,35 +50,6 @@ pub(super) struct ServiceQuery {
     zone: Option<String>,
 }
 
-/// The instances that are asked for.
-#[derive(Debug, Default)]
-struct Wanted {
-    ready: Option<bool>,
-    zone: Option<String>,
-}
-
-impl Wanted {
-    fn of(ready: Option<&str>, zone: Option<String>) -> Result<Self, Failure> {
-        let ready = match ready {
-            None => None,
-            Some("" | "true") => Some(true),
-            Some("false") => Some(false),
-            Some(_) => return Err(Failure::bad_request("ready: write true or false")),
-        };
-        Ok(Self { ready, zone })
-    }
-
-    fn is_everything(&self) -> bool {
-        self.ready.is_none() && self.zone.is_none()
-    }
-
-    fn includes(&self, instance: &Instance) -> bool {
-        let in_zone = |zone: &str| instance.zone() == Some(zone);
-        self.ready.is_none_or(|ready| ready == instance.is_ready())
-            && self.zone.as_deref().is_none_or(in_zone)
-    }
-}
-
 pub(super) async fn list(
     State(state): State<ApiState>,
     reader: Reader,
@@ -102,7 +73,7 @@ pub(super) async fn one(
 ) -> Result<Response, Failure> {
     let service = service_name(&name?.0)?;
     let Query(query) = query?;
-    let wanted = Wanted::of(query.ready.as_deref(), query.zone)?;
+    let wanted = Wanted::new(query.ready.as_deref(), query.zone)?;
     let asked = Asked::new(&state, query.wait, query.index.as_deref(), &headers)?;
     let service = Followed::Service(service);
     asked.answer(&reader, &service, &wanted).await
@@ -197,12 +168,10 @@ impl<'a> Asked<'a> {
         let clock = &self.state.registry.config().clock;
         let mut rendered = 0;
         let mut selected = |view: Arc<View>| {
-            if wanted.is_everything() {
-                return view;
+            if !wanted.is_everything() {
+                rendered += view.instance_count();
             }
-            rendered += view.instance_count();
-            let filtered = view.filtered(|instance| wanted.includes(instance), clock.as_ref());
-            Arc::new(filtered)
+            wanted.of(view, clock.as_ref())
         };
         let mut view = selected(Arc::clone(&views.borrow_and_update()));
         let Some(wait) = self.wait.filter(|_| self.has.contains(view.index())) else {
