@@ -24,7 +24,7 @@ mod ttl;
 
 use std::sync::Arc;
 
-use sd_core::{Endpoint, Error, ErrorKind, Result};
+use sd_core::{Endpoint, Error, ErrorKind, Printable, Result, brief};
 use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -157,7 +157,14 @@ impl Checks {
     pub fn beat(&self, check: &str, state: CheckState, output: &str) -> Result<()> {
         let ttl = self.ttls.iter().find(|ttl| ttl.is_called(check));
         let ttl = ttl.ok_or_else(|| {
-            let why = "the instance has no check of the kind ttl with this name";
+            let asked = Printable(&brief(check)).to_string();
+            let there: Vec<_> = self.ttls.iter().map(Ttl::name).collect();
+            let there = if there.is_empty() {
+                "there is none of this kind".to_owned()
+            } else {
+                format!("there are: {}", there.join(", "))
+            };
+            let why = format!("no check of the kind ttl is called {asked:?}; {there}");
             Error::new(ErrorKind::NotFound, "beat").because(why)
         })?;
         ttl.beat(state, output);

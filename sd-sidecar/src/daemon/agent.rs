@@ -24,6 +24,7 @@ use super::metrics::Metrics;
 use super::registrations::{self, How, LAST_WRITE, Leftover, Registrations, Selector, Stage};
 use super::security::{Access, BrowserRules, Tokens};
 use super::server::Server;
+use super::store::Store;
 use super::{observer, systemd, tls};
 use crate::checks::Commands;
 
@@ -117,6 +118,7 @@ impl Daemon {
         let api_config = ApiConfig {
             most_body_bytes: config.limits.body,
             most_streams: config.limits.streams,
+            strict_deregister: config.strict_deregister,
             ..ApiConfig::default()
         };
         let name = AgentName {
@@ -252,12 +254,37 @@ async fn drain(registrations: &Registrations, grace: Duration) {
     let _ = timeout(grace, gone).await;
 }
 
-fn connect(config: &Config) -> sd_core::Result<Registry> {
+/// Opens the registry without waiting for it, and refuses what every registration would be refused for.
+fn connect(config: &Config) -> Result<Registry, StartError> {
     let mut registry = RegistryConfig::default();
     registry.registration.ttl = config.ttl;
     registry.registration.withdraw_within =
         (config.stop.within / 4 * 3).max(Duration::from_millis(500));
-    sd_any::connect_with(config.registry.expose(), registry)
+    let registry = sd_any::connect_with(config.registry.expose(), registry)?;
+    if let Some(registrar) = Arc::clone(registry.backend()).registrar() {
+        let limits = registrar.limits();
+        if !limits.ttl.contains(&config.ttl) {
+            let text = humantime::format_duration;
+            let why = format!(
+                "ttl: {} is none that this registry takes: write {} to {}",
+                text(config.ttl),
+                text(*limits.ttl.start()),
+                text(*limits.ttl.end())
+            );
+            return Err(ConfigError::new(why).into());
+        }
+    }
+    if let Some(host) = &config.advertise
+        && !config.allow_loopback
+        && registrations::is_shared(&registry)
+        && registrations::is_loopback(host)
+    {
+        let why = format!(
+            "advertise: {host} can only be dialled on this machine, and others read this registry: name another address, or set allow_loopback"
+        );
+        return Err(ConfigError::new(why).into());
+    }
+    Ok(registry)
 }
 
 fn identity(
@@ -324,7 +351,8 @@ async fn read_settings(config: Config, names: Vec<String>) -> Result<Settings, C
     read.unwrap_or_else(|error| Err(ConfigError::new(error.to_string())))
 }
 
-/// Checks what a configuration names without starting: the files of tokens and TLS, and the settings of the registry's URL.
+/// Checks what a configuration names without starting: the files of tokens and TLS, the settings of the registry's URL and what is to be
+/// registered there, and the state on disk. Changes nothing, and disturbs no agent that runs with the same configuration.
 ///
 /// # Errors
 /// What cannot be used.
@@ -333,5 +361,8 @@ pub async fn check(config: &Config) -> Result<(), StartError> {
     let registry = connect(config)?;
     // Nothing was opened yet that could fail to close.
     let _ = registry.close().await;
+    if let Some(state) = &config.state {
+        Store::check(state).await?;
+    }
     Ok(())
 }

@@ -10,7 +10,8 @@ use axum::extract::MatchedPath;
 use axum::response::IntoResponse;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, VARY, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, VARY,
+    WWW_AUTHENTICATE,
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
@@ -131,6 +132,10 @@ impl Gate {
         if let Some(origin) = origin {
             let headers = response.headers_mut();
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(
+                ACCESS_CONTROL_EXPOSE_HEADERS,
+                HeaderValue::from_static("etag, location, retry-after"),
+            );
             headers.insert(VARY, HeaderValue::from_static("origin"));
         }
         note(&settings, &noted, begin, response)
@@ -255,7 +260,7 @@ fn refusal(reason: &'static str, status: StatusCode, code: &'static str, text: &
 
 fn denied(why: Denied) -> Failure {
     let (status, code) = match why {
-        Denied::NoToken => (StatusCode::UNAUTHORIZED, "token_needed"),
+        Denied::NoToken | Denied::NoAdministrator => (StatusCode::UNAUTHORIZED, "token_needed"),
         Denied::UnknownToken => (StatusCode::UNAUTHORIZED, "token_unknown"),
         Denied::NoRight(_) => (StatusCode::FORBIDDEN, "right_missing"),
     };

@@ -35,6 +35,7 @@ use self::keeping::{Command, Keeping};
 use self::opening::replaces;
 use self::settings::LONGEST_DRAIN;
 pub use self::settings::Settings;
+pub(crate) use self::settings::{is_loopback, is_shared};
 use self::shared::Shared;
 use self::table::{Slot, Table, View};
 use crate::wire::{CheckKind, CheckSpec, CheckState, Declaration};
@@ -63,6 +64,11 @@ impl Registrations {
     /// The registry.
     pub fn registry(&self) -> &Registry {
         &self.shared.registry
+    }
+
+    /// What was lost with a damaged state at this start.
+    pub fn state_damage(&self) -> Option<&str> {
+        self.shared.store.as_ref()?.damage()
     }
 
     /// Why the next agent would not know of all registrations, if the state cannot be written. Always `None` without state.
@@ -371,7 +377,7 @@ impl Registrations {
     /// A process says how it is, for its check with this name. Readers are told soon after.
     ///
     /// # Errors
-    /// `NotFound` if there is no such registration or no such check, `NotYours`, or `Stopping` after [`close`](Self::close).
+    /// `NotFound` if there is no such registration, `NoCheck` if it has no such check, `NotYours`, or `Stopping` after [`close`](Self::close).
     pub fn beat(
         &self,
         by: &Caller,
@@ -383,7 +389,8 @@ impl Registrations {
         let mut beaten = None;
         for slot in self.owned(by, which)? {
             let checks = Arc::clone(&lock(&slot.checks));
-            checks.beat(check, state, output)?;
+            let beat = checks.beat(check, state, output);
+            beat.map_err(|error| Refused::NoCheck(error.report().to_string()))?;
             // What was said counts already; the record follows.
             beaten.get_or_insert_with(|| Entry {
                 health: checks.health().borrow().clone(),
@@ -395,13 +402,18 @@ impl Registrations {
 
     /// Those that are meant, if all of them are the caller's.
     fn owned(&self, by: &Caller, which: &Selector) -> Result<Vec<Arc<Slot>>, Refused> {
-        let table = lock(&self.shared.table);
+        let mut table = lock(&self.shared.table);
         if table.is_closed {
             return Err(Refused::Stopping);
         }
         let slots = table.selected(which);
         if slots.is_empty() {
-            return Err(which.not_found());
+            let is_gone = !table.gone(which).is_empty();
+            return Err(if is_gone {
+                which.is_gone()
+            } else {
+                which.not_found()
+            });
         }
         for slot in &slots {
             check_owner(by, &slot.view.borrow().entry, None)?;

@@ -4,6 +4,7 @@
 //! be read of a file is left out, and kept aside. A file that cannot be written is written later: registrations go on, and [`Store::trouble`] tells why the
 //! next agent would not know of them.
 
+mod contents;
 mod file;
 mod stored;
 
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sd_core::Printable;
 use sd_core::retry::Backoff;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
@@ -36,6 +38,8 @@ const SAVE_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Store {
     file: Arc<StateFile>,
+    /// What was lost with a file that was damaged.
+    damage: Option<String>,
     /// Counts what is to be written.
     wanted: watch::Sender<u64>,
     /// What of that has been written.
@@ -58,7 +62,7 @@ pub struct Opened {
 }
 
 impl Store {
-    /// Opens the state at `path`, a file or a folder. It need not exist yet. What can be read of a damaged file is
+    /// Opens the state at `path`, a file or a folder. It need not exist yet, and its folder is made if only the one above exists. What can be read of a damaged file is
     /// taken, and the file as it was is kept aside, with an error in the log.
     ///
     /// # Errors
@@ -79,6 +83,7 @@ impl Store {
             Err(failed.with_source(error))
         });
         let (file, found) = opened?;
+        let mut damage = None;
         let registrations = match found {
             Found::Nothing => Vec::new(),
             Found::Registrations(registrations) => registrations,
@@ -95,6 +100,10 @@ impl Store {
                     error = why,
                     "the state is damaged: the agent goes on with the registrations that can be read, and keeps the file as it was"
                 );
+                damage = Some(format!(
+                    "the state was damaged: registrations in it were lost, {left_out} or more; the file as it was is {}",
+                    Printable(&kept_as.display().to_string())
+                ));
                 registrations
             }
             Found::Damaged { why, moved_to } => {
@@ -104,6 +113,10 @@ impl Store {
                     error = why,
                     "the state is damaged and was moved aside: the agent starts without the registrations in it"
                 );
+                damage = Some(format!(
+                    "the state was damaged: all registrations in it were lost; the file as it was is {}",
+                    Printable(&moved_to.display().to_string())
+                ));
                 Vec::new()
             }
         };
@@ -111,6 +124,7 @@ impl Store {
         Ok(Opened {
             store: Self {
                 file: Arc::new(file),
+                damage,
                 wanted: watch::Sender::new(0),
                 written: watch::Sender::new(0),
                 trouble: watch::Sender::new(None),
@@ -121,6 +135,27 @@ impl Store {
             },
             registrations,
         })
+    }
+
+    /// Says whether [`open`](Self::open) could use this path, as far as that can be told without changing anything. An agent may be using it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for `Conflict`.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub async fn check(path: impl Into<PathBuf>) -> sd_core::Result<()> {
+        let path = path.into();
+        let checked = spawn_blocking(move || StateFile::check(path)).await;
+        checked.unwrap_or_else(|error| {
+            let failed = sd_core::Error::new(sd_core::ErrorKind::Unavailable, "check state");
+            Err(failed.with_source(error))
+        })
+    }
+
+    /// What was lost at this start, if the file was damaged.
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
     }
 
     /// Why the file is not what it should be, if it is not.

@@ -625,7 +625,7 @@ async fn a_failing_check_makes_it_unready_and_never_deregisters_it() {
     assert!(!entry.health.passing);
     assert_eq!(only(&readers.state()).record_id(), entry.record);
     let unknown = registrations.beat(&me(), &which, "other", CheckState::Passing, "");
-    assert!(matches!(unknown, Err(Refused::NotFound(_))));
+    assert!(matches!(unknown, Err(Refused::NoCheck(_))));
 }
 
 /// In the reference system a registration is lost, or an error is told although it holds, where a later step fails.
@@ -700,19 +700,23 @@ async fn what_can_never_work_is_refused_and_leaves_nothing() {
         ),
         (
             json!({"service": "greeter", "address": "127.0.0.1:1"}),
-            "allow loopback",
+            "set allow_loopback",
         ),
         (
             json!({"service": "greeter", "address": "localhost:1"}),
-            "allow loopback",
+            "set allow_loopback",
         ),
         (
             json!({"service": "greeter", "address": "[::1]:1"}),
-            "allow loopback",
+            "set allow_loopback",
+        ),
+        (
+            json!({"service": "greeter", "address": "unix:/run/greeter.sock"}),
+            "set allow_loopback",
         ),
         (
             json!({"service": "greeter", "address": "[::ffff:127.0.0.2]:1"}),
-            "allow loopback",
+            "set allow_loopback",
         ),
         (
             json!({"service": "greeter", "address": ADDRESS, "ttl": "1ms"}),
@@ -724,7 +728,7 @@ async fn what_can_never_work_is_refused_and_leaves_nothing() {
         ),
         (
             json!({"service": "greeter", "address": ADDRESS, "checks": [{"kind": "command", "command": ["true"]}]}),
-            "command",
+            "checks[0]: this agent runs no programs",
         ),
     ] {
         let refused = registrations.register(&me(), declared(body)).await;

@@ -10,6 +10,7 @@ use sd_sidecar::checks::Commands;
 use sd_sidecar::daemon::registrations::{
     Caller, How, LAST_WRITE, Refused, Registrations, Selector, Settings, Stage,
 };
+use sd_sidecar::daemon::store::Store;
 use sd_testing::{Answer, LONG, Op, eventually, is_live_with, until};
 use serde_json::json;
 use tempfile::TempDir;
@@ -400,6 +401,76 @@ async fn one_registration_that_cannot_be_read_does_not_cost_the_others() {
             .unwrap()
             .contains(r#"{"owner":"a"}"#)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_was_cut_short_keeps_what_stands_before_the_cut_and_tells_what_was_lost() {
+    let (memory, folder) = (Memory::new(), folder());
+    let state = folder.path().join("state.json");
+    let before = opened(&memory, &state).await;
+    for port in 1..=3 {
+        let one = declared(json!({"service": "greeter", "address": format!("10.0.0.7:{port}")}));
+        before.register(&me(), one).await.unwrap();
+    }
+    before.close(How::Keep, GRACE).await;
+    let whole = fs::read(&state).unwrap();
+    fs::write(&state, &whole[..whole.len() - 10]).unwrap();
+    let next = opened(&memory, &state).await;
+    assert_eq!(next.entries().len(), 2);
+    let damage = next.state_damage().unwrap();
+    assert!(damage.contains(".damaged-"), "{damage}");
+    assert_eq!(set_aside(folder.path()).len(), whole.len() - 10);
+    next.close(How::Deregister, GRACE).await;
+    assert_eq!(opened(&memory, &state).await.state_damage(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_cannot_be_left_are_withdrawn_and_that_is_in_order() {
+    let folder = folder();
+    let (backend, registry) = scripted();
+    let ends = Error::new(ErrorKind::Unsupported, "scripted").because("it ends with the session");
+    backend
+        .registrar
+        .answer_all(Op::Release, Answer::Fail(ends));
+    let before = Registrations::open(registry, Settings::default(), folder.path());
+    let before = before.await.unwrap();
+    before.register(&me(), greeter()).await.unwrap();
+    assert!(before.close(How::Keep, GRACE).await.is_empty());
+    assert_eq!(backend.registrar.calls_of(Op::Withdraw).len(), 1);
+    let next = Registrations::open(scripted().1, Settings::default(), folder.path());
+    assert_eq!(next.await.unwrap().entries().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_folder_of_the_state_is_made_for_its_user_alone_and_not_the_one_above() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = folder();
+    let inside = folder.path().join("sd-agent");
+    let state = inside.join("state.json");
+    Store::check(&state).await.unwrap();
+    assert!(!inside.exists(), "a check makes nothing");
+    opened(&Memory::new(), &state)
+        .await
+        .close(How::Keep, GRACE)
+        .await;
+    let mode = fs::metadata(&inside).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+
+    let far = folder.path().join("a/b/state.json");
+    for refused in [Store::check(&far).await, Store::open(&far).await.map(drop)] {
+        let why = refused.unwrap_err().report().to_string();
+        assert!(why.contains("a/b"), "{why}");
+    }
+    // While an agent has it.
+    let running = opened(&Memory::new(), &state).await;
+    Store::check(&state).await.unwrap();
+    running.close(How::Deregister, GRACE).await;
+    fs::write(&state, r#"{"version": 2, "registrations": []}"#).unwrap();
+    let newer = Store::check(&state).await.unwrap_err();
+    assert_eq!(newer.kind(), ErrorKind::Unsupported);
+    fs::write(&state, "{").unwrap();
+    Store::check(&state).await.unwrap();
+    assert_eq!(fs::read_to_string(&state).unwrap(), "{");
 }
 
 #[tokio::test(start_paused = true)]

@@ -156,7 +156,11 @@ impl Running {
                 .collect::<Vec<_>>()
                 .join(", ")
         };
-        info!(changed = %names(taken), "reloaded, with the files of tokens and TLS");
+        let mut changed = names(taken);
+        if changed.is_empty() {
+            changed.push_str("no key");
+        }
+        info!(%changed, "reloaded, with what the files of tokens and TLS hold now");
         if !later.is_empty() {
             warn!(keys = %names(later), "these take effect at the next start only");
         }

@@ -16,7 +16,7 @@ use super::body::{parse, parse_or_default, read};
 use super::entry_view::EntryView;
 use super::failure::Failure;
 use super::{ApiState, answer};
-use crate::daemon::registrations::{Entry, Refused, Selector, Stage};
+use crate::daemon::registrations::{Entry, Selector, Stage};
 use crate::wire::{CheckState, Declaration};
 
 /// The service and the id of a path.
@@ -189,19 +189,7 @@ pub(super) async fn beat(
         output,
     } = parse_or_default(&body)?;
     let registrations = &state.registrations;
-    let entry = registrations
-        .beat(&caller, &which, &check, said, &output)
-        .map_err(|refused| {
-            // Where the registration is there, its check is not.
-            let no_check =
-                matches!(refused, Refused::NotFound(_)) && registrations.entry(&which).is_some();
-            let failure = Failure::from(refused);
-            if no_check {
-                failure.with_code("not_found")
-            } else {
-                failure
-            }
-        })?;
+    let entry = registrations.beat(&caller, &which, &check, said, &output)?;
     Ok(answer(StatusCode::OK, &EntryView::new(&entry)))
 }
 

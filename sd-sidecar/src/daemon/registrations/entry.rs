@@ -70,6 +70,16 @@ impl Selector {
         }
     }
 
+    /// What is answered where what is selected is gone.
+    pub(crate) fn is_gone(&self) -> Refused {
+        match self {
+            Self::Record { service, id } => Refused::NotFound(format!(
+                "{id:?} of {service:?} is deregistered: declare it again"
+            )),
+            Self::App { .. } | Self::Port { .. } => self.not_found(),
+        }
+    }
+
     /// What is answered where nothing is selected.
     pub(crate) fn not_found(&self) -> Refused {
         Refused::NotFound(match self {
@@ -195,9 +205,12 @@ pub enum Refused {
     /// What was asked can never be done. Nothing changes.
     #[error("{0}")]
     Invalid(String),
-    /// There is no such registration, or no such check.
+    /// There is no such registration.
     #[error("{0}")]
     NotFound(String),
+    /// There is such a registration, and no such check.
+    #[error("{0}")]
+    NoCheck(String),
     /// It belongs to another caller or another application.
     #[error("{0}")]
     NotYours(String),

@@ -1,7 +1,7 @@
 //! What the tasks of all registrations share.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, SystemTime};
 
 use sd_core::clock::Moment;
@@ -18,7 +18,7 @@ use super::settings::Settings;
 use super::table::Table;
 use crate::checks::Checks;
 use crate::daemon::store::{Drain, Store};
-use crate::wire::{CheckSpec, CheckState, Declaration};
+use crate::wire::{CheckKind, CheckSpec, CheckState, Declaration};
 
 /// How long a record that could not be withdrawn is tried to be removed. Where records have a time-to-live, they are gone before.
 const LATE_WITHDRAWAL: Duration = Duration::from_secs(3600);
@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     /// The records are to be left for the next agent.
     keeps_records: AtomicBool,
+    /// That they cannot be left is told once.
+    told_withdrawn: Once,
 }
 
 impl Shared {
@@ -57,6 +59,7 @@ impl Shared {
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
             keeps_records: AtomicBool::new(false),
+            told_withdrawn: Once::new(),
         }
     }
 
@@ -78,6 +81,15 @@ impl Shared {
 
     pub(crate) fn keeps_records(&self) -> bool {
         self.keeps_records.load(Ordering::Acquire)
+    }
+
+    /// Says that records were withdrawn which were to be left.
+    pub(crate) fn tell_withdrawn(&self) {
+        self.told_withdrawn.call_once(|| {
+            warn!(
+                "records of this registry end with the agent that registered them: they are withdrawn, and the next agent registers them again"
+            );
+        });
     }
 
     pub(crate) fn now(&self) -> Moment {
@@ -130,7 +142,7 @@ impl Shared {
         }
         let checks = Checks::start(&specs, target, self.settings.commands);
         checks.map_err(|error| match error.kind() {
-            ErrorKind::Denied => Refused::Invalid(error.report().to_string()),
+            ErrorKind::Denied => Refused::Invalid(commands_are_off(&specs)),
             _ => error.into(),
         })
     }
@@ -248,4 +260,13 @@ impl Shared {
             _ = timeout(LATE_WITHDRAWAL, attempts) => {}
         }
     }
+}
+
+/// What is said of a check that runs a program where none may be run.
+fn commands_are_off(specs: &[CheckSpec]) -> String {
+    let is_command = |spec: &CheckSpec| matches!(spec.kind, CheckKind::Command { .. });
+    let at = specs.iter().position(is_command).unwrap_or_default();
+    format!(
+        "checks[{at}]: this agent runs no programs as checks: use another kind, or set checks.commands in its configuration"
+    )
 }

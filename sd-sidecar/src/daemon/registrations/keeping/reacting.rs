@@ -84,6 +84,15 @@ impl Keeping {
                 self.held.is_over = true;
                 return Happened::Ended;
             }
+            // The record could not be left, and so was withdrawn: the next agent registers it again.
+            RegistrationEvent::Failed(error)
+                if error.kind() == ErrorKind::Unsupported && self.shared.keeps_records() =>
+            {
+                self.shared.tell_withdrawn();
+                self.error = None;
+                self.held.is_over = true;
+                return Happened::Ended;
+            }
             RegistrationEvent::Failed(error) => {
                 warn!(?service, ?instance, error = %error.report(), "the registration has failed");
                 self.error = why;
