@@ -190,7 +190,7 @@ impl hyper::body::Body for AnsweringBody {
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio::task::JoinHandle;
-    use tokio::time::{Instant, advance};
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -284,6 +284,5 @@ mod tests {
         }
         let took = begin.elapsed();
         assert!(took < HEAD_WITHIN + Duration::from_secs(2), "{took:?}");
-        advance(Duration::ZERO).await;
     }
 }

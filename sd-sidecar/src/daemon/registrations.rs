@@ -410,7 +410,7 @@ impl Registrations {
         if slots.is_empty() {
             let is_gone = !table.gone(which).is_empty();
             return Err(if is_gone {
-                which.is_gone()
+                which.already_gone()
             } else {
                 which.not_found()
             });

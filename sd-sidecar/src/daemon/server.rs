@@ -199,7 +199,7 @@ impl Places {
         }
     }
 
-    fn are_taken(&self, count: usize, most: usize) {
+    fn note(&self, count: usize, most: usize) {
         let now = count > most / 2;
         self.scarce
             .send_if_modified(|before| std::mem::replace(before, now) != now);
@@ -219,7 +219,7 @@ impl Place {
             .taken
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
         let before = before.ok()?;
-        of.are_taken(before + 1, most);
+        of.note(before + 1, most);
         gauge!("sd_agent_connections", "listen" => of.name.to_string()).increment(1.0);
         Some(Self {
             of: Arc::clone(of),
@@ -231,7 +231,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let before = self.of.taken.fetch_sub(1, Ordering::Relaxed);
-        self.of.are_taken(before.saturating_sub(1), self.most);
+        self.of.note(before.saturating_sub(1), self.most);
         gauge!("sd_agent_connections", "listen" => self.of.name.to_string()).decrement(1.0);
     }
 }

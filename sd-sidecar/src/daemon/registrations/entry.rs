@@ -71,7 +71,7 @@ impl Selector {
     }
 
     /// What is answered where what is selected is gone.
-    pub(crate) fn is_gone(&self) -> Refused {
+    pub(crate) fn already_gone(&self) -> Refused {
         match self {
             Self::Record { service, id } => Refused::NotFound(format!(
                 "{id:?} of {service:?} is deregistered: declare it again"
