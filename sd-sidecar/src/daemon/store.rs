@@ -20,8 +20,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use self::file::{Found, StateFile};
-pub(crate) use self::stored::Drain;
-pub use self::stored::Stored;
+pub(crate) use self::stored::{Drain, State, Stored};
 
 /// Between two attempts to write, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -53,8 +52,8 @@ pub struct Store {
 pub struct Opened {
     /// The file.
     pub store: Store,
-    /// The registrations in it.
-    pub registrations: Vec<Stored>,
+    /// What is in it.
+    pub(crate) state: State,
 }
 
 impl Store {
@@ -79,11 +78,11 @@ impl Store {
             Err(failed.with_source(error))
         });
         let (file, found) = opened?;
-        let registrations = match found {
-            Found::Nothing => Vec::new(),
-            Found::Registrations(registrations) => registrations,
+        let state = match found {
+            Found::Nothing => State::default(),
+            Found::Whole(state) => state,
             Found::PartlyDamaged {
-                registrations,
+                state,
                 left_out,
                 why,
                 kept_as,
@@ -95,7 +94,7 @@ impl Store {
                     error = why,
                     "the state is damaged: the agent goes on with the registrations that can be read, and keeps the file as it was"
                 );
-                registrations
+                state
             }
             Found::Damaged { why, moved_to } => {
                 error!(
@@ -104,7 +103,7 @@ impl Store {
                     error = why,
                     "the state is damaged and was moved aside: the agent starts without the registrations in it"
                 );
-                Vec::new()
+                State::default()
             }
         };
         let stop = CancellationToken::new();
@@ -119,7 +118,7 @@ impl Store {
                 _stop_on_drop: stop.clone().drop_guard(),
                 stop,
             },
-            registrations,
+            state,
         })
     }
 
@@ -129,7 +128,7 @@ impl Store {
     }
 
     /// Writes what `snapshot` says, whenever something is to be saved.
-    pub(crate) fn start(&self, snapshot: impl Fn() -> Vec<Arc<Stored>> + Send + 'static) {
+    pub(crate) fn start(&self, snapshot: impl Fn() -> State + Send + 'static) {
         let writer = Writer {
             file: Arc::clone(&self.file),
             wanted: self.wanted.subscribe(),
@@ -220,7 +219,7 @@ struct Writer<F> {
     snapshot: F,
 }
 
-impl<F: Fn() -> Vec<Arc<Stored>>> Writer<F> {
+impl<F: Fn() -> State> Writer<F> {
     async fn run(mut self) {
         let mut backoff = Backoff::new(Duration::from_millis(200), LONGEST_PAUSE);
         while self.wanted.changed().await.is_ok() {
@@ -246,11 +245,9 @@ impl<F: Fn() -> Vec<Arc<Stored>>> Writer<F> {
 
     async fn write(&mut self) -> Result<(), String> {
         let number = *self.wanted.borrow_and_update();
-        let registrations = (self.snapshot)();
+        let state = (self.snapshot)();
         let file = Arc::clone(&self.file);
-        let writing = self
-            .tasks
-            .spawn_blocking(move || file.write(&registrations));
+        let writing = self.tasks.spawn_blocking(move || file.write(&state));
         match told_if_slow(writing, &self.trouble).await {
             Ok(Ok(())) => {
                 self.written.send_replace(number);

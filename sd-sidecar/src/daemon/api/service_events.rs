@@ -28,7 +28,7 @@ use super::ApiState;
 use super::asked::service_name;
 use super::failure::Failure;
 use super::feeds::Followed;
-use super::streams::{Events, Reader, beats, frame, response};
+use super::streams::{Events, Reader, frame, response};
 use super::view::{Index, View};
 use crate::daemon::lifecycle::Lifecycle;
 use crate::wire::rfc3339;
@@ -52,7 +52,7 @@ pub(super) async fn events(
         told: last,
         told_why: false,
         lifecycle: state.lifecycle.clone(),
-        beats: beats(state.config.heartbeat),
+        beats: state.streams.beats(state.config.heartbeat),
         ended: false,
     };
     Ok(response(events, open))
@@ -169,6 +169,7 @@ mod tests {
     use super::*;
     use crate::daemon::api::config::ApiConfig;
     use crate::daemon::api::feeds::Feeds;
+    use crate::daemon::api::streams::Streams;
 
     const BEAT: Duration = Duration::from_secs(5);
 
@@ -191,7 +192,7 @@ mod tests {
                 told,
                 told_why: false,
                 lifecycle: lifecycle.clone(),
-                beats: beats(BEAT),
+                beats: Streams::new(&ApiConfig::default()).beats(BEAT),
                 ended: false,
             }
         };

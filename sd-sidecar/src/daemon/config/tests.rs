@@ -209,6 +209,7 @@ fn what_other_hosts_reach_needs_tokens_and_tls() {
         (&["--socket-mode=888"], "octal"),
         (&["--log-level=a=b=c"], "--log-level"),
         (&["--env="], "must not be empty"),
+        (&["--route-prefix=routes"], "from Consul"),
     ] {
         let why = config(line).unwrap_err().to_string();
         assert!(why.contains(part), "{line:?}: {why}");
@@ -223,6 +224,7 @@ fn what_other_hosts_reach_needs_tokens_and_tls() {
         ],
         &["--listen=[::1]:1"],
         &["--keep-on-stop", "--state=/s"],
+        &["--route-prefix=routes", "--registry=consul://h:1"],
     ] {
         assert!(config(line).is_ok(), "{line:?}");
     }
