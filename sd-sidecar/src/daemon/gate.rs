@@ -1,5 +1,6 @@
 //! What each request passes before the API sees it: who asks, whether they may, how often they have asked; and what is noted of it.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +26,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tower_service::Service;
 use tracing::info;
 
-use super::api::{Cost, Failure, read_body};
-use super::limits::RequestRates;
+use super::api::{Failure, read_body};
+use super::limits::{Bill, RequestRates};
 use super::registrations::Caller;
 use super::security::{Access, BrowserRules, Denied, Peer, Permission, Tokens};
 
@@ -56,7 +57,7 @@ pub(crate) struct Gate {
     runtime: Handle,
     settings: ArcSwap<Settings>,
     most_body: usize,
-    rates: RequestRates,
+    rates: Arc<RequestRates>,
     own_user: u32,
 }
 
@@ -79,7 +80,7 @@ impl Gate {
             runtime,
             settings: ArcSwap::from_pointee(settings),
             most_body,
-            rates: RequestRates::default(),
+            rates: Arc::default(),
             own_user: rustix::process::geteuid().as_raw(),
         }
     }
@@ -120,9 +121,8 @@ impl Gate {
             return note(&settings, &noted, begin, failure.into_response());
         };
         let origin = origin.cloned();
-        let is_page = origin.is_some();
         let answered = self
-            .pass(&settings, peer, is_page, request, &mut noted)
+            .pass(&settings, peer, origin.as_ref(), request, &mut noted)
             .await;
         let mut response = answered.unwrap_or_else(IntoResponse::into_response);
         if response.status() == StatusCode::UNAUTHORIZED {
@@ -145,7 +145,7 @@ impl Gate {
         &self,
         settings: &Settings,
         peer: Peer,
-        is_page: bool,
+        page: Option<&HeaderValue>,
         request: Request<Incoming>,
         noted: &mut Noted,
     ) -> Result<Response<Body>, Failure> {
@@ -169,11 +169,16 @@ impl Gate {
             settings.tokens.as_ref(),
             self.own_user,
         );
+        // It carries no token.
+        let preflight_of = page.filter(|_| is_preflight(&request));
         // Those who show no good token are counted by where they come from.
-        let counted = match (&permission, peer) {
-            (Ok(permission), _) => Arc::clone(&permission.caller().0),
-            (Err(_), Peer::Remote(ip)) => format!("ip:{ip}").into(),
-            (Err(_), _) => "unknown".into(),
+        let counted: Arc<str> = match (preflight_of, &permission, peer) {
+            // There are only as many as are listed.
+            (Some(page), _, _) => format!("page:{}", page.to_str().unwrap_or_default()).into(),
+            (None, Ok(permission), _) => Arc::clone(&permission.caller().0),
+            (None, Err(_), Peer::Remote(ip)) => format!("ip:{ip}").into(),
+            (None, Err(_), Peer::User(user)) => format!("uid:{user}").into(),
+            (None, Err(_), Peer::Loopback) => "loopback".into(),
         };
         let count = |cost: usize| {
             let counted =
@@ -190,8 +195,7 @@ impl Gate {
             })
         };
         count(1)?;
-        // It carries no token.
-        if is_page && is_preflight(&request) {
+        if preflight_of.is_some() {
             return Ok(preflight());
         }
         let permission = permission.map_err(denied)?;
@@ -206,14 +210,20 @@ impl Gate {
         head.extensions.insert(permission.caller().clone());
         head.extensions.insert(permission);
         head.extensions.insert(settings.access.clone());
+        let bill = Bill::new(&self.rates, &counted, settings.requests_per_second);
+        head.extensions.insert(bill.clone());
         let mut router = self.router.clone();
         let request = Request::from_parts(head, Body::from(body));
         // Worked on here, beside the connections, while all that it begins, such as the task of a registration or the connection to the
         // registry, goes on on the runtime of the registrations.
-        let handling = TokioContext::new(
-            async move { router.call(request).await },
-            self.runtime.clone(),
-        );
+        let handling = async move {
+            let response = router.call(request).await?;
+            // A list may be long: the next requests pay for it.
+            let bytes = response.body().size_hint().exact().unwrap_or_default();
+            bill.add(usize::try_from(bytes).unwrap_or(usize::MAX) / BYTES_PER_REQUEST);
+            Ok::<_, Infallible>(response)
+        };
+        let handling = TokioContext::new(handling, self.runtime.clone());
         // A client that has gone takes its request with it.
         let handled = AbortOnDropHandle::new(tokio::spawn(handling));
         // It panicked, or the runtime ends.
@@ -224,13 +234,6 @@ impl Gate {
                 "the agent failed: its log says how",
             ));
         };
-        // A list may be long: the next requests pay for it.
-        let bytes = response.body().size_hint().exact().unwrap_or_default();
-        let of_bytes = usize::try_from(bytes).unwrap_or(usize::MAX) / BYTES_PER_REQUEST;
-        let more = response.extensions().get::<Cost>();
-        let cost = of_bytes.saturating_add(more.map_or(0, |cost| cost.0));
-        self.rates
-            .charge(&counted, cost, settings.requests_per_second);
         Ok(response)
     }
 }

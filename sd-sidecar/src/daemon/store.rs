@@ -22,8 +22,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use self::file::{Found, StateFile};
-pub(crate) use self::stored::Drain;
-pub use self::stored::Stored;
+pub(crate) use self::stored::{Drain, State, Stored};
 
 /// Between two attempts to write, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -57,13 +56,13 @@ pub struct Store {
 pub struct Opened {
     /// The file.
     pub store: Store,
-    /// The registrations in it.
-    pub registrations: Vec<Stored>,
+    /// What is in it.
+    pub(crate) state: State,
 }
 
 impl Store {
-    /// Opens the state at `path`, a file or a folder. It need not exist yet, and its folder is made if only the one above exists. What can be read of a damaged file is
-    /// taken, and the file as it was is kept aside, with an error in the log.
+    /// Opens the state at `path`, a file or a folder. It need not exist yet, and its folder is made if only the one above exists. What can be
+    /// read of a damaged file is taken, and the file as it was is kept aside, with an error in the log.
     ///
     /// # Errors
     /// `Conflict` if another agent has it. `Unavailable` if it cannot be looked for, or is there and cannot be read or moved: to go on would
@@ -84,11 +83,11 @@ impl Store {
         });
         let (file, found) = opened?;
         let mut damage = None;
-        let registrations = match found {
-            Found::Nothing => Vec::new(),
-            Found::Registrations(registrations) => registrations,
+        let state = match found {
+            Found::Nothing => State::default(),
+            Found::Whole(state) => state,
             Found::PartlyDamaged {
-                registrations,
+                state,
                 left_out,
                 why,
                 kept_as,
@@ -104,7 +103,7 @@ impl Store {
                     "the state was damaged: registrations in it were lost, {left_out} or more; the file as it was is {}",
                     Printable(&kept_as.display().to_string())
                 ));
-                registrations
+                state
             }
             Found::Damaged { why, moved_to } => {
                 error!(
@@ -117,7 +116,7 @@ impl Store {
                     "the state was damaged: all registrations in it were lost; the file as it was is {}",
                     Printable(&moved_to.display().to_string())
                 ));
-                Vec::new()
+                State::default()
             }
         };
         let stop = CancellationToken::new();
@@ -133,7 +132,7 @@ impl Store {
                 _stop_on_drop: stop.clone().drop_guard(),
                 stop,
             },
-            registrations,
+            state,
         })
     }
 
@@ -164,7 +163,7 @@ impl Store {
     }
 
     /// Writes what `snapshot` says, whenever something is to be saved.
-    pub(crate) fn start(&self, snapshot: impl Fn() -> Vec<Arc<Stored>> + Send + 'static) {
+    pub(crate) fn start(&self, snapshot: impl Fn() -> State + Send + 'static) {
         let writer = Writer {
             file: Arc::clone(&self.file),
             wanted: self.wanted.subscribe(),
@@ -255,7 +254,7 @@ struct Writer<F> {
     snapshot: F,
 }
 
-impl<F: Fn() -> Vec<Arc<Stored>>> Writer<F> {
+impl<F: Fn() -> State> Writer<F> {
     async fn run(mut self) {
         let mut backoff = Backoff::new(Duration::from_millis(200), LONGEST_PAUSE);
         while self.wanted.changed().await.is_ok() {
@@ -281,11 +280,9 @@ impl<F: Fn() -> Vec<Arc<Stored>>> Writer<F> {
 
     async fn write(&mut self) -> Result<(), String> {
         let number = *self.wanted.borrow_and_update();
-        let registrations = (self.snapshot)();
+        let state = (self.snapshot)();
         let file = Arc::clone(&self.file);
-        let writing = self
-            .tasks
-            .spawn_blocking(move || file.write(&registrations));
+        let writing = self.tasks.spawn_blocking(move || file.write(&state));
         match told_if_slow(writing, &self.trouble).await {
             Ok(Ok(())) => {
                 self.written.send_replace(number);

@@ -450,6 +450,25 @@ async fn an_administrators_drain_is_not_ended_by_a_replay() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_administrators_drain_is_not_ended_by_a_replay_of_one_that_had_said_that_it_is_not_ready()
+ {
+    let (registrations, me) = (Registrations::new(Memory::new().connect()), me());
+    registrations.register(&me, greeter()).await.unwrap();
+    let which = port(50051);
+    let unready = registrations.set_ready(&me, &which, false).await;
+    unready.unwrap();
+    let drained = registrations.drain_for(&me, &which, GRACE).await;
+    drained.unwrap();
+    let again = registrations.register(&me, greeter()).await.unwrap();
+    assert_eq!(again.stage, Stage::Draining);
+    // What it declares otherwise is a change.
+    let mut unready = greeter();
+    unready.ready = false;
+    let changed = registrations.register(&me, unready).await.unwrap();
+    assert_eq!(changed.stage, Stage::Registered);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replay_by_the_same_run_does_not_make_ready_what_has_said_that_it_is_not() {
     let registrations = Registrations::new(Memory::new().connect());
     let register = async |run, weight| {

@@ -46,7 +46,6 @@ pub(in crate::daemon) use self::failure::Failure;
 use self::failure::JSON;
 use self::feeds::Feeds;
 use self::probes::RecentHealth;
-pub(in crate::daemon) use self::services::Cost;
 use self::streams::Streams;
 use super::lifecycle::Lifecycle;
 use super::registrations::Registrations;

@@ -11,7 +11,7 @@ use http::header::LOCATION;
 use http::{HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::asked::{By, May};
+use super::asked::{Act, By, May};
 use super::body::{parse, parse_or_default, read};
 use super::entry_view::EntryView;
 use super::failure::Failure;
@@ -121,11 +121,9 @@ pub(super) async fn deregister(
     record: Record,
 ) -> Result<Response, Failure> {
     let which = selector(record)?;
-    let mut entries = Vec::new();
-    for (by, which) in may.act(caller, &state.registrations, which) {
-        entries.extend(state.registrations.deregister(&by, &which).await?);
-    }
-    Ok(the_one(&entries))
+    let registrations = &state.registrations;
+    let entries = may.act(caller, registrations, which, Act::Deregister);
+    Ok(the_one(&entries.await?))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -151,8 +149,8 @@ pub(super) async fn drain(
         return Err(Failure::bad_request("grace must be greater than zero"));
     }
     let registrations = &state.registrations;
-    let entries = may.drain(caller, registrations, which, grace).await?;
-    Ok(the_one(&entries))
+    let entries = may.act(caller, registrations, which, Act::Drain(grace));
+    Ok(the_one(&entries.await?))
 }
 
 #[derive(Debug, Deserialize)]
@@ -210,11 +208,9 @@ pub(super) async fn set_ready(
     let body = state.read(body).await?;
     let ReadyRequest { ready } = parse(&body)?;
     let which = selector(record)?;
-    let mut entries = Vec::new();
-    for (by, which) in may.act(caller, &state.registrations, which) {
-        entries.extend(state.registrations.set_ready(&by, &which, ready).await?);
-    }
-    Ok(the_one(&entries))
+    let registrations = &state.registrations;
+    let entries = may.act(caller, registrations, which, Act::SetReady(ready));
+    Ok(the_one(&entries.await?))
 }
 
 fn the_one(entries: &[Entry]) -> Response {

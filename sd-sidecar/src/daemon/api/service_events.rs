@@ -31,7 +31,8 @@ use super::ApiState;
 use super::asked::service_name;
 use super::failure::Failure;
 use super::feeds::Followed;
-use super::streams::{Events, Reader, beats, frame, response};
+use super::services::INSTANCES_PER_REQUEST;
+use super::streams::{Events, Reader, frame, response};
 use super::view::{Index, View};
 use super::wanted::Wanted;
 use crate::daemon::lifecycle::Lifecycle;
@@ -65,11 +66,12 @@ pub(super) async fn events(
         service,
         views,
         wanted,
+        reader,
         clock: Arc::clone(&state.registry.config().clock),
         told: last,
         told_why: false,
         lifecycle: state.lifecycle.clone(),
-        beats: beats(state.config.heartbeat),
+        beats: state.streams.beats(state.config.heartbeat),
         ended: false,
     };
     Ok(response(events, open))
@@ -79,6 +81,8 @@ struct ServiceEvents {
     service: ServiceName,
     views: watch::Receiver<Arc<View>>,
     wanted: Wanted,
+    /// Pays for what is looked at for it alone.
+    reader: Reader,
     clock: Arc<dyn Clock>,
     /// What the reader has.
     told: Option<Index>,
@@ -115,6 +119,9 @@ impl Events for ServiceEvents {
                 changed = self.views.changed() => match changed {
                     Ok(()) => {
                         let view = Arc::clone(&self.views.borrow_and_update());
+                        if !self.wanted.is_everything() {
+                            self.reader.pays(view.instance_count() / INSTANCES_PER_REQUEST);
+                        }
                         let view = self.wanted.of(view, self.clock.as_ref());
                         if let Some(frame) = self.tell(&view) {
                             return Some(frame);
@@ -190,6 +197,7 @@ mod tests {
     use super::*;
     use crate::daemon::api::config::ApiConfig;
     use crate::daemon::api::feeds::Feeds;
+    use crate::daemon::api::streams::Streams;
 
     const BEAT: Duration = Duration::from_secs(5);
 
@@ -210,11 +218,12 @@ mod tests {
                 service: service.clone(),
                 views,
                 wanted: Wanted::default(),
+                reader: Reader::for_test("reader", None),
                 clock: Arc::new(BootClock),
                 told,
                 told_why: false,
                 lifecycle: lifecycle.clone(),
-                beats: beats(BEAT),
+                beats: Streams::new(&ApiConfig::default()).beats(BEAT),
                 ended: false,
             }
         };

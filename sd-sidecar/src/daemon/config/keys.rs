@@ -133,6 +133,12 @@ pub const KEYS: &[Key] = &[
     ),
     key("env", "NAME", "dev", "the environment of this host"),
     key(
+        "route_prefix",
+        "FOLDER",
+        "",
+        "the folder of Consul's keys where methods of services are told to gateways, `routes` for those of go-consul; by default they are not",
+    ),
+    key(
         "ttl",
         "DURATION",
         "10s",

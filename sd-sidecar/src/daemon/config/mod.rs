@@ -61,6 +61,8 @@ pub struct Config {
     pub cluster_name: String,
     /// The environment.
     pub env: String,
+    /// Where in Consul the methods of services are told to gateways.
+    pub route_prefix: Option<String>,
     /// How long a record outlives the agent.
     pub ttl: Duration,
     /// Where registrations are kept.
@@ -153,6 +155,7 @@ impl Config {
             zone: values.text("zone").map(str::to_owned),
             cluster_name: required(values, "cluster_name")?,
             env: required(values, "env")?,
+            route_prefix: values.text("route_prefix").map(str::to_owned),
             ttl: parsed(values, "ttl", |text| duration(text, 1, 24 * 3600))?,
             state: values.text("state").map(PathBuf::from).or_else(state_file),
             stop: StopConfig {
@@ -193,6 +196,13 @@ impl Config {
             return Err(values.wrong(
                 "keep_on_stop",
                 "the next agent learns of the records from a file: set state",
+            ));
+        }
+        let is_consul = self.registry.expose().starts_with("consul");
+        if self.route_prefix.is_some() && !is_consul {
+            return Err(values.wrong(
+                "route_prefix",
+                "gateways read routes from Consul: set registry to a URL as consul://127.0.0.1:8500",
             ));
         }
         let insecure = parsed(values, "insecure", from_str::<bool>)?;

@@ -226,6 +226,7 @@ fn what_other_hosts_reach_needs_tokens_and_tls() {
         (&["--socket-mode=888"], "octal"),
         (&["--log-level=a=b=c"], "--log-level"),
         (&["--env="], "must not be empty"),
+        (&["--route-prefix=routes"], "from Consul"),
     ] {
         let why = config(line).unwrap_err().to_string();
         assert!(why.contains(part), "{line:?}: {why}");
@@ -241,6 +242,7 @@ fn what_other_hosts_reach_needs_tokens_and_tls() {
         &["--listen=[::1]:1"],
         &["--hosts=a.example,::1,10.0.0.7", "--advertise=fe80::1"],
         &["--keep-on-stop", "--state=/s"],
+        &["--route-prefix=routes", "--registry=consul://h:1"],
     ] {
         assert!(config(line).is_ok(), "{line:?}");
     }

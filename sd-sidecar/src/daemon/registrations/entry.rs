@@ -53,11 +53,7 @@ impl Selector {
 
     /// Whether this registration is meant.
     pub(crate) fn selects(&self, entry: &Entry) -> bool {
-        self.selects_instance(&entry.declaration, &entry.instance)
-    }
-
-    /// Whether the registration is meant that this instance was declared with.
-    pub(crate) fn selects_instance(&self, declaration: &Declaration, instance: &Instance) -> bool {
+        let (declaration, instance) = (&entry.declaration, &entry.instance);
         let is_service = |service: &str| instance.service().as_str() == service;
         let is_at = |port: u16| instance.endpoint().port() == Some(port);
         match self {

@@ -227,6 +227,7 @@ mod tests {
             host_ip: "10.0.0.7".to_owned(),
             run_id: "run".to_owned(),
             started_at: SystemTime::UNIX_EPOCH,
+            routes: None,
         }
     }
 

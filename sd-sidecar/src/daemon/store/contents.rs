@@ -8,8 +8,10 @@ use serde_json::Value;
 /// The parts of a file.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
-    /// It stands first, so that it is known of a file that was cut.
+    /// It stands first, and `ending` next, so that both are known of a file that was cut.
     pub(super) version: Option<u32>,
+    /// Everything is to end. Not written by older agents.
+    pub(super) ending: bool,
     pub(super) registrations: Vec<Value>,
 }
 
@@ -38,6 +40,7 @@ impl<'de> Visitor<'de> for Fields<'_> {
         while let Some(field) = map.next_key::<String>()? {
             match field.as_str() {
                 "version" => self.0.version = Some(map.next_value()?),
+                "ending" => self.0.ending = map.next_value()?,
                 "registrations" => map.next_value_seed(Each(&mut self.0.registrations))?,
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }

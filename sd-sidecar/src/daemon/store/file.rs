@@ -13,7 +13,7 @@ use serde::Serialize;
 use tracing::warn;
 
 use super::contents::Contents;
-use super::stored::Stored;
+use super::stored::{State, Stored};
 
 const OP: &str = "open state";
 /// The name of the file in a folder.
@@ -35,10 +35,10 @@ pub(crate) struct StateFile {
 #[derive(Debug)]
 pub(crate) enum Found {
     Nothing,
-    Registrations(Vec<Stored>),
-    /// Not all of them could be read.
+    Whole(State),
+    /// Not all registrations could be read.
     PartlyDamaged {
-        registrations: Vec<Stored>,
+        state: State,
         left_out: usize,
         why: String,
         kept_as: PathBuf,
@@ -52,13 +52,15 @@ pub(crate) enum Found {
 #[derive(Serialize)]
 struct Written<'a> {
     version: u32,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    ending: bool,
     registrations: &'a [Arc<Stored>],
 }
 
 /// What was read, and why the rest was not.
 #[derive(Debug)]
 struct Parsed {
-    registrations: Vec<Stored>,
+    state: State,
     left_out: usize,
     why: Option<String>,
 }
@@ -127,15 +129,13 @@ impl StateFile {
         let aside = beside(&self.path, &aside);
         let why = match parse(&bytes) {
             Ok(Parsed {
-                registrations,
-                why: None,
-                ..
-            }) => return Ok(Found::Registrations(registrations)),
+                state, why: None, ..
+            }) => return Ok(Found::Whole(state)),
             Ok(Parsed {
-                registrations,
+                state,
                 left_out,
                 why: Some(why),
-            }) if !registrations.is_empty() => {
+            }) if !state.registrations.is_empty() => {
                 // The file itself is replaced and never changed.
                 std::fs::hard_link(&self.path, &aside)
                     .or_else(|_| std::fs::copy(&self.path, &aside).map(drop))
@@ -143,7 +143,7 @@ impl StateFile {
                         failed(&self.path, "is damaged and cannot be kept aside", &error)
                     })?;
                 return Ok(Found::PartlyDamaged {
-                    registrations,
+                    state,
                     left_out,
                     why,
                     kept_as: aside,
@@ -160,10 +160,11 @@ impl StateFile {
     }
 
     /// Replaces the file: whatever happens meanwhile, it is the old one or the new one.
-    pub(crate) fn write(&self, registrations: &[Arc<Stored>]) -> Result<(), String> {
+    pub(crate) fn write(&self, state: &State) -> Result<(), String> {
         let written = Written {
             version: VERSION,
-            registrations,
+            ending: state.ending,
+            registrations: &state.registrations,
         };
         let bytes = serde_json::to_vec(&written).map_err(|error| error.to_string())?;
         let new = beside(&self.path, "new");
@@ -256,14 +257,17 @@ fn parse(bytes: &[u8]) -> Result<Parsed, Unreadable> {
         return Err(Unreadable::Damaged(why));
     }
     let mut parsed = Parsed {
-        registrations: Vec::with_capacity(contents.registrations.len()),
+        state: State {
+            registrations: Vec::with_capacity(contents.registrations.len()),
+            ending: contents.ending,
+        },
         // How many there were after the place where it ends is not known.
         left_out: usize::from(cut.is_some()),
         why: cut,
     };
     for one in contents.registrations {
-        match serde_json::from_value(one) {
-            Ok(stored) => parsed.registrations.push(stored),
+        match serde_json::from_value::<Stored>(one) {
+            Ok(stored) => parsed.state.registrations.push(Arc::new(stored)),
             Err(error) => {
                 parsed.left_out += 1;
                 parsed.why.get_or_insert(error.to_string());
