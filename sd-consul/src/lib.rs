@@ -6,6 +6,7 @@ mod client;
 
 mod codec;
 mod health_check;
+mod key_values;
 mod maintenance;
 mod write_queue;
 
@@ -33,3 +34,4 @@ pub use crate::config::rules::{
     DEFAULT_TLS_PORT, DEFAULT_WAIT, DEFAULT_ZONE_META, URL_SCHEMES,
 };
 pub use crate::election::guarded_write::{Leads, leads};
+pub use crate::key_values::{KeyChange, KeyValue, change_keys, list_keys};

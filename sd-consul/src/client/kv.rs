@@ -73,6 +73,13 @@ impl<'a> KvOp<'a> {
         op
     }
 
+    /// Deletes a key if it was last modified at `index`.
+    pub(crate) fn delete_cas(key: &'a str, index: u64) -> Self {
+        let mut op = Self::new("delete-cas", key);
+        op.kv.index = Some(index);
+        op
+    }
+
     /// Writes a key and takes the lock on it, unless another session has it.
     pub(crate) fn lock(key: &'a str, session: &'a str, value: impl Into<Cow<'a, [u8]>>) -> Self {
         let mut op = Self::check_session(key, session);
@@ -158,6 +165,19 @@ impl Client {
         let path = kv_path(key);
         let request = self.remote(op, Method::GET, &path).with("consistent", "");
         read(op, self.send(request).await?)
+    }
+
+    /// Reads all keys that begin so, after all writes that were confirmed before.
+    pub(crate) async fn kv_list(&self, op: &'static str, prefix: &str) -> Result<Vec<KvEntry>> {
+        let path = kv_path(prefix);
+        let request = self.remote(op, Method::GET, &path);
+        let answer = self
+            .send(request.with("recurse", "").with("consistent", ""))
+            .await?;
+        if answer.says_no_key() {
+            return Ok(Vec::new());
+        }
+        answer.success(op)?.json(op)
     }
 
     /// Waits until a key may have changed since `index`, at most this long. Cancel-safe.
@@ -288,6 +308,7 @@ mod tests {
         let steps = [
             KvOp::get("k"),
             KvOp::cas("k", 7, vec![0, 255]),
+            KvOp::delete_cas("k", 7),
             KvOp::lock("k", "s", Vec::new()),
             KvOp::check_session("k", "s"),
             KvOp::check_unchanged("k", Some(&entry)),
@@ -296,6 +317,7 @@ mod tests {
         assert_eq!(
             serde_json::to_string(&steps).unwrap(),
             r#"[{"KV":{"Verb":"get","Key":"k"}},{"KV":{"Verb":"cas","Key":"k","Value":"AP8=","Index":7}},"#.to_owned()
+                + r#"{"KV":{"Verb":"delete-cas","Key":"k","Index":7}},"#
                 + r#"{"KV":{"Verb":"lock","Key":"k","Value":"","Session":"s"}},"#
                 + r#"{"KV":{"Verb":"check-session","Key":"k","Session":"s"}},"#
                 + r#"{"KV":{"Verb":"check-index","Key":"k","Index":7}},{"KV":{"Verb":"check-not-exists","Key":"k"}}]"#

@@ -202,6 +202,15 @@ impl FromStr for Endpoint {
             None => {}
         }
         check_has_no_user(text)?;
+        if text.contains("://") {
+            return Err(Error::invalid_input(
+                OP,
+                format!(
+                    "{} is a URL: write host:port, without a scheme",
+                    quoted(text)
+                ),
+            ));
+        }
         let Some((host, port)) = text.rsplit_once(':') else {
             return Err(Error::invalid_input(
                 OP,
@@ -330,6 +339,8 @@ mod tests {
             ("[::]:80", "interface"),
             ("host", "host:port"),
             ("::1:80", "brackets"),
+            ("http://10.0.0.1:80", "without a scheme"),
+            ("https://host", "without a scheme"),
             (":80", "host"),
             ("a b:80", "neither"),
             ("host:99999", "65535"),

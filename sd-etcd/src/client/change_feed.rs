@@ -3,9 +3,10 @@
 //! So there is no gap; what the read already holds is skipped by its revision. The other order, watching from the revision of the
 //! read, would put the watch among those that etcd catches up only every 100 ms.
 //!
-//! The server is asked for its progress all the time, so silence means that it is gone. etcd's own proxy answers no such request: if
-//! a connection never saw an answer, a read over it proves instead that the server is there. What a proxy may lose of a watch, core
-//! finds out when it reads everything again.
+//! The server is asked for its progress all the time, so silence means that it is gone. All watches of a connection ask at the same
+//! moments: a process that follows many services wakes once for all of them, and their requests go out together. etcd's own proxy
+//! answers no such request: if a connection never saw an answer, a read over it proves instead that the server is there. What a proxy
+//! may lose of a watch, core finds out when it reads everything again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -66,14 +67,14 @@ impl ChangeFeed {
         Ok(Self {
             op,
             client: Arc::clone(client),
-            connection,
             stream,
             position: position(op, created.header())?,
             key: range.0.to_owned(),
-            ask_at: Instant::now() + ask_every,
+            ask_at: connection.next_beat(Instant::now(), ask_every),
             ask_every,
             told_by: None,
             proof: None,
+            connection,
         })
     }
 
@@ -126,7 +127,7 @@ impl ChangeFeed {
                     self.note_no_progress();
                 }
                 () = sleep_until(self.ask_at) => {
-                    self.ask_at = Instant::now() + self.ask_every;
+                    self.ask_at = self.connection.next_beat(Instant::now(), self.ask_every);
                     match self.connection.progress() {
                         Progress::NeverTold => self.prove(),
                         known => {

@@ -20,7 +20,7 @@ use sd_backend::{
     CloseSignal, FileThread, SharedConnection, Unanswered, is_other_server, other_server,
 };
 use sd_core::{Error, ErrorKind, Result};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::{Endpoint, Uri};
 
@@ -58,6 +58,7 @@ pub(crate) type Connection = sd_backend::Connection<Member>;
 pub(crate) struct Member {
     endpoint: String,
     etcd: etcd_client::Client,
+    since: Instant,
     progress_told: AtomicBool,
     progress_never_told: AtomicBool,
     /// Ends with the connection.
@@ -165,6 +166,7 @@ impl Connector {
         Ok(Member {
             endpoint,
             etcd,
+            since: Instant::now(),
             progress_told: AtomicBool::new(false),
             progress_never_told: AtomicBool::new(false),
             _following: following,
@@ -334,6 +336,11 @@ impl Member {
         &self.endpoint
     }
 
+    /// The next of the moments, `every` apart, at which all who use this connection are to do what they do again and again.
+    pub(crate) fn next_beat(&self, now: Instant, every: Duration) -> Instant {
+        next_beat(self.since, now, every)
+    }
+
     /// Whether the server was seen to tell how far a watch is. Once it was, that stays.
     pub(crate) fn progress(&self) -> Progress {
         if self.progress_told.load(Ordering::Relaxed) {
@@ -375,6 +382,13 @@ impl Member {
             .watch_client()
             .max_decoding_message_size(MOST_BYTES)
     }
+}
+
+fn next_beat(since: Instant, now: Instant, every: Duration) -> Instant {
+    let every = every.as_nanos().max(1);
+    let passed = now.saturating_duration_since(since).as_nanos();
+    let left = u64::try_from(every - passed % every);
+    now + Duration::from_nanos(left.unwrap_or(u64::MAX))
 }
 
 /// What it takes to connect to one address of the endpoint at `url`. Blocks: for TLS, the issuers that the operating system trusts are
@@ -428,6 +442,22 @@ mod tests {
 
     const MOMENT: Duration = Duration::from_millis(100);
     const LONG: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn all_who_use_a_connection_have_the_same_beats() {
+        let (since, every) = (Instant::now(), Duration::from_secs(6));
+        for (passed, next) in [
+            (0, 6000),
+            (1, 6000),
+            (5999, 6000),
+            (6000, 12000),
+            (6001, 12000),
+        ] {
+            let now = since + Duration::from_millis(passed);
+            let beat = next_beat(since, now, every);
+            assert_eq!(beat - since, Duration::from_millis(next), "{passed}");
+        }
+    }
 
     /// A pipe is a file that cannot be read before it is written.
     #[tokio::test]

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream;
-use sd_core::{Endpoint, Instance, RegistrationGuard, RegistrationPhase, Registry};
+use sd_core::{
+    Endpoint, Error, ErrorKind, Events, Instance, RegistrationEvent, RegistrationGuard,
+    RegistrationPhase, Registry,
+};
 use tokio::time::sleep;
 
 use super::error::{AgentError, Result};
@@ -132,16 +135,31 @@ impl Client for DirectClient {
                 None => return registrations.left.get(&key).cloned().map_or(Ok(()), Err),
             }
         };
-        let Some(kept) = Arc::into_inner(kept) else {
-            // Another call holds it still, and withdraws it when it ends.
-            return Ok(());
+        let events = kept.guard.events();
+        let done = match Arc::into_inner(kept) {
+            Some(kept) => kept.guard.deregister().await,
+            // Another call holds it still: it is withdrawn when that one ends.
+            None => withdrawn(events).await,
         };
-        let done = kept.guard.deregister().await.map_err(AgentError::Registry);
+        let done = done.map_err(AgentError::Registry);
         if let Err(error) = &done {
             lock(&self.registrations).left.insert(key, error.clone());
         }
         done
     }
+}
+
+/// Waits for the end of a registration that another call ends.
+async fn withdrawn(mut events: Events<RegistrationEvent>) -> sd_core::Result<()> {
+    while let Some(event) = events.next().await {
+        match event {
+            RegistrationEvent::Withdrawn => return Ok(()),
+            RegistrationEvent::Failed(error) => return Err(error),
+            _ => {}
+        }
+    }
+    let ended = "the registration has ended, and was not withdrawn";
+    Err(Error::new(ErrorKind::Closed, "deregister").because(ended))
 }
 
 fn key(node: &ServiceNode) -> Key {
@@ -222,7 +240,7 @@ impl EventSource for DirectSource {
 mod tests {
     use sd_core::clock::TokioClock;
     use sd_core::memory::Memory;
-    use sd_core::{Error, ErrorKind, RegistryConfig, Subscription};
+    use sd_core::{RegistryConfig, Subscription};
     use sd_testing::{Answer, Op, ScriptedBackend};
 
     use super::super::fakes::node;
@@ -361,6 +379,29 @@ mod tests {
         client.register(&auth).await.unwrap();
         client.deregister(&auth).await.unwrap();
         client.deregister(&auth).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deregistration_beside_another_call_tells_what_became_of_the_record() {
+        let backend = ScriptedBackend::default();
+        let config = RegistryConfig::default().with_clock(Arc::new(TokioClock));
+        let registry = Registry::with_config(Arc::new(backend.clone()), config);
+        let (client, auth) = (DirectClient::new(registry, "10.0.0.7"), node("auth", 9090));
+        for is_withdrawn in [false, true] {
+            backend.registrar.answer_all(Op::Update, Answer::Succeed);
+            client.register(&auth).await.unwrap();
+            backend.registrar.answer_all(Op::Update, Answer::Hang);
+            let refused = Error::new(ErrorKind::Unavailable, "withdraw");
+            let answer = if is_withdrawn {
+                Answer::Succeed
+            } else {
+                Answer::Fail(refused)
+            };
+            backend.registrar.answer_all(Op::Withdraw, answer);
+            let (updated, done) = tokio::join!(client.register(&auth), client.deregister(&auth));
+            updated.unwrap_err();
+            assert_eq!(done.is_ok(), is_withdrawn, "{done:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -69,6 +69,12 @@ impl Slot {
         });
     }
 
+    pub(super) fn name(&self) -> String {
+        let health = self.board.0.borrow();
+        let report = health.checks.get(self.index);
+        report.map_or_else(String::new, |report| report.name.clone())
+    }
+
     pub(super) fn is_called(&self, name: &str) -> bool {
         let health = self.board.0.borrow();
         let report = health.checks.get(self.index);

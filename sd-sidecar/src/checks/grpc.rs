@@ -8,7 +8,7 @@ use http::header::{CONTENT_TYPE, TE, USER_AGENT};
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use sd_core::{Endpoint, brief};
 
-use super::dial::{Authority, dial};
+use super::dial::{Authority, LookUps, dial};
 use super::http::AGENT;
 use super::probe::Answer;
 
@@ -39,8 +39,8 @@ impl GrpcProbe {
         })
     }
 
-    pub(super) async fn attempt(&self) -> Answer {
-        let connection = dial(&self.endpoint).await?;
+    pub(super) async fn attempt(&self, look_ups: &LookUps) -> Answer {
+        let connection = dial(&self.endpoint, look_ups).await?;
         let failed = |error: h2::Error| format!("gRPC at {}: {error}", self.endpoint);
         let (sender, connection) = h2::client::Builder::new()
             .max_header_list_size(MOST_HEADER_BYTES)
@@ -288,7 +288,8 @@ mod tests {
             let _ = std::future::poll_fn(|context| connection.poll_closed(context)).await;
             question
         };
-        tokio::join!(probe.attempt(), server)
+        let look_ups = LookUps::default();
+        tokio::join!(probe.attempt(&look_ups), server)
     }
 
     #[tokio::test]
@@ -377,7 +378,8 @@ mod tests {
             let says = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n";
             let _ = connection.write_all(says).await;
         };
-        let (answer, ()) = tokio::join!(probe.attempt(), server);
+        let look_ups = LookUps::default();
+        let (answer, ()) = tokio::join!(probe.attempt(&look_ups), server);
         let error = answer.unwrap_err();
         assert!(
             error.starts_with(&format!("gRPC at {address}: ")),

@@ -10,7 +10,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use sd_core::Endpoint;
 
-use super::dial::{Authority, dial};
+use super::dial::{Authority, LookUps, dial};
 use super::probe::Answer;
 use crate::wire::HttpTarget;
 
@@ -42,8 +42,8 @@ impl HttpProbe {
         })
     }
 
-    pub(super) async fn attempt(&self) -> Answer {
-        let connection = TokioIo::new(dial(&self.endpoint).await?);
+    pub(super) async fn attempt(&self, look_ups: &LookUps) -> Answer {
+        let connection = TokioIo::new(dial(&self.endpoint, look_ups).await?);
         let failed = |error: hyper::Error| format!("HTTP at {}: {error}", self.endpoint);
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(MOST_BYTES)
@@ -97,7 +97,8 @@ mod tests {
                 .unwrap()
                 .replace(&address, "HERE")
         };
-        tokio::join!(probe.attempt(), server)
+        let look_ups = LookUps::default();
+        tokio::join!(probe.attempt(&look_ups), server)
     }
 
     #[tokio::test]
@@ -166,13 +167,14 @@ mod tests {
                 .unwrap();
             String::from_utf8(request).unwrap()
         };
-        let (answer, request) = tokio::join!(probe.attempt(), server);
+        let look_ups = LookUps::default();
+        let (answer, request) = tokio::join!(probe.attempt(&look_ups), server);
         answer.unwrap();
         let head = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n";
         assert!(request.starts_with(head), "{request}");
 
         let probe = HttpProbe::new(Some("http://127.0.0.1:1/x"), &target).unwrap();
-        let error = probe.attempt().await.unwrap_err();
+        let error = probe.attempt(&LookUps::default()).await.unwrap_err();
         assert!(error.contains("cannot connect to 127.0.0.1:1"), "{error}");
     }
 }

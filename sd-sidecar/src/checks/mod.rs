@@ -24,13 +24,14 @@ mod ttl;
 
 use std::sync::Arc;
 
-use sd_core::{Endpoint, Error, ErrorKind, Result};
+use sd_core::{Endpoint, Error, ErrorKind, Printable, Result, brief};
 use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::board::{Board, Slot};
+pub use self::dial::LookUps;
 use self::probe::Probe;
 use self::ttl::Ttl;
 use crate::wire::{CheckKind, CheckSpec, CheckState};
@@ -81,6 +82,20 @@ impl Checks {
     /// # Errors
     /// `InvalidInput` says which check is wrong and what to write. `Denied` if one runs a program and may not.
     pub fn start(specs: &[CheckSpec], target: &Endpoint, commands: Commands) -> Result<Self> {
+        Self::start_for(&LookUps::default(), specs, target, commands)
+    }
+
+    /// As [`start`](Self::start), for a caller that has checks of other instances as well: the look-ups of names for all of them count
+    /// together.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_for(
+        look_ups: &LookUps,
+        specs: &[CheckSpec],
+        target: &Endpoint,
+        commands: Commands,
+    ) -> Result<Self> {
         let names = CheckSpec::names(specs)?;
         if Handle::try_current().is_err() {
             return Err(invalid("checks must be started inside a tokio runtime"));
@@ -96,13 +111,14 @@ impl Checks {
             board,
         };
         for (spec, slot) in specs.iter().zip(checks.board.slots()) {
-            checks.start_one(spec, slot, target, commands)?;
+            checks.start_one(look_ups, spec, slot, target, commands)?;
         }
         Ok(checks)
     }
 
     fn start_one(
         &mut self,
+        look_ups: &LookUps,
         spec: &CheckSpec,
         slot: Slot,
         target: &Endpoint,
@@ -122,9 +138,10 @@ impl Checks {
             }
             kind => Arc::new(Probe::new(kind, target)?),
         };
+        let look_ups = look_ups.clone();
         let attempt = move || {
-            let probe = Arc::clone(&probe);
-            async move { probe.attempt().await }
+            let (probe, look_ups) = (Arc::clone(&probe), look_ups.clone());
+            async move { probe.attempt(&look_ups).await }
         };
         self.tasks.spawn(repeated::run(spec.clone(), slot, attempt));
         Ok(())
@@ -157,7 +174,14 @@ impl Checks {
     pub fn beat(&self, check: &str, state: CheckState, output: &str) -> Result<()> {
         let ttl = self.ttls.iter().find(|ttl| ttl.is_called(check));
         let ttl = ttl.ok_or_else(|| {
-            let why = "the instance has no check of the kind ttl with this name";
+            let asked = Printable(&brief(check)).to_string();
+            let there: Vec<_> = self.ttls.iter().map(Ttl::name).collect();
+            let there = if there.is_empty() {
+                "there is none of this kind".to_owned()
+            } else {
+                format!("there are: {}", there.join(", "))
+            };
+            let why = format!("no check of the kind ttl is called {asked:?}; {there}");
             Error::new(ErrorKind::NotFound, "beat").because(why)
         })?;
         ttl.beat(state, output);

@@ -5,7 +5,7 @@ use sd_core::{Endpoint, Result};
 use super::command::Program;
 use super::grpc::GrpcProbe;
 use super::http::HttpProbe;
-use super::{dial, invalid};
+use super::{LookUps, dial, invalid};
 use crate::wire::{self, CheckKind};
 
 /// What an attempt has found, in words: good or bad.
@@ -43,11 +43,11 @@ impl Probe {
     }
 
     /// Cancel-safe: what is dropped leaves nothing behind.
-    pub(super) async fn attempt(&self) -> Answer {
+    pub(super) async fn attempt(&self, look_ups: &LookUps) -> Answer {
         match self {
-            Self::Tcp(endpoint) => dial::connects(endpoint).await,
-            Self::Http(probe) => probe.attempt().await,
-            Self::Grpc(probe) => probe.attempt().await,
+            Self::Tcp(endpoint) => dial::connects(endpoint, look_ups).await,
+            Self::Http(probe) => probe.attempt(look_ups).await,
+            Self::Grpc(probe) => probe.attempt(look_ups).await,
             Self::Command(program) => program.attempt().await,
         }
     }

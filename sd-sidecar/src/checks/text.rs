@@ -100,7 +100,7 @@ fn kind_of(kind: &str, what: Option<&str>) -> Result<CheckKind, String> {
         }
         _ => {
             return Err(format!(
-                "there is no kind {kind:?}; write tcp, http, grpc, command, ttl or pid"
+                "there is no kind {kind:?}; write tcp, http, grpc, command or pid"
             ));
         }
     })

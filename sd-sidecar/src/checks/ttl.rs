@@ -26,6 +26,10 @@ impl Ttl {
         }
     }
 
+    pub(super) fn name(&self) -> String {
+        self.slot.name()
+    }
+
     pub(super) fn is_called(&self, name: &str) -> bool {
         self.slot.is_called(name)
     }
@@ -115,5 +119,7 @@ mod tests {
         let checks = checks(CheckState::Passing);
         let error = checks.beat("web", CheckState::Passing, "").unwrap_err();
         assert_eq!(error.kind(), sd_core::ErrorKind::NotFound);
+        let text = error.report().to_string();
+        assert!(text.contains("called \"web\"; there are: ttl"), "{text}");
     }
 }

@@ -20,7 +20,10 @@ pub(crate) struct Wait {
 pub(crate) enum AgentAct {
     /// Print what the agent holds, and why each registration is as it is
     Status(AtAgent),
-    /// Stop the agent: it deregisters everything first
+    /// Have the agent stop: it deregisters everything, unless --keep or its own keep_on_stop says otherwise
+    ///
+    /// Needs the right `admin`: ask through the Unix socket of the agent as root or as the agent's user, or show a token that has it. Returns
+    /// when the agent has begun to stop.
     Stop {
         /// Leave the records at the registry, for the next agent on the same state to continue
         #[arg(long)]

@@ -16,7 +16,8 @@ use tracing::{info, warn};
 
 use super::api::{self, AgentName, ApiConfig, ApiState};
 use super::config::{Config, ConfigError, Listen, StopConfig};
-use super::control::{self, Control, Identity, StopRequest};
+pub use super::control::StopRequest;
+use super::control::{self, Control, Identity};
 use super::gate::{Gate, Settings};
 use super::lifecycle::Lifecycle;
 use super::listener::Bound;
@@ -24,6 +25,7 @@ use super::metrics::Metrics;
 use super::registrations::{self, How, LAST_WRITE, Leftover, Registrations, Selector, Stage};
 use super::security::{Access, BrowserRules, Tokens};
 use super::server::Server;
+use super::store::Store;
 use super::{observer, systemd, tls};
 use crate::checks::Commands;
 
@@ -49,11 +51,27 @@ pub struct Daemon {
     gate: Arc<Gate>,
     server: Server,
     lifecycle: watch::Sender<Lifecycle>,
-    stop_asked: mpsc::Receiver<StopRequest>,
     stop: StopConfig,
     listen: Vec<Listen>,
     names: Vec<String>,
     _observer: AbortOnDropHandle<()>,
+}
+
+/// Callers' requests that the agent stop.
+#[derive(Debug)]
+pub struct StopRequests(mpsc::Receiver<StopRequest>);
+
+impl StopRequests {
+    /// Returns when a caller asks the agent to stop.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn next(&mut self) -> StopRequest {
+        match self.0.recv().await {
+            Some(request) => request,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// What a reload may change, read from its files.
@@ -65,11 +83,12 @@ pub struct Reloaded {
 
 impl Daemon {
     /// Starts: opens the registry without waiting for it, binds the addresses, registers what is on disk, and then serves. Connections are
-    /// driven by `http`, and everything else by the runtime that this is called on, so that no flood of requests delays a renewal.
+    /// driven by `http`, and everything else by the runtime that this is called on, so that no flood of requests delays a renewal. Also
+    /// gives the requests to stop, which must be heard whatever else is done with the agent.
     ///
     /// # Errors
     /// What cannot be used of the configuration, its files, the state on disk and the addresses. Nothing is registered then.
-    pub async fn start(config: &Config, http: &Handle) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, http: &Handle) -> Result<(Self, StopRequests), StartError> {
         let registry = connect(config)?;
         let host = host(config, &registry);
         let names: Vec<String> = host.iter().cloned().chain(host_name()).collect();
@@ -92,6 +111,7 @@ impl Daemon {
             host_ip: host.clone().unwrap_or_default(),
             run_id: uuid::Uuid::now_v7().to_string(),
             started_at: SystemTime::now(),
+            routes: config.route_prefix.clone(),
         };
         let identity = identity(config, &in_consul, host.clone(), &listen);
         let wanted = registrations::Settings {
@@ -117,6 +137,7 @@ impl Daemon {
         let api_config = ApiConfig {
             most_body_bytes: config.limits.body,
             most_streams: config.limits.streams,
+            strict_deregister: config.strict_deregister,
             ..ApiConfig::default()
         };
         let name = AgentName {
@@ -149,17 +170,17 @@ impl Daemon {
         }
         lifecycle.send_replace(Lifecycle::Running);
         let observer = observer::observe(registrations.clone(), registry, lifecycle.clone());
-        Ok(Self {
+        let daemon = Self {
             registrations,
             gate,
             server,
             lifecycle,
-            stop_asked,
             stop: config.stop,
             listen,
             names,
             _observer: AbortOnDropHandle::new(tokio::spawn(observer)),
-        })
+        };
+        Ok((daemon, StopRequests(stop_asked)))
     }
 
     /// Where it listens, with the ports that the system chose.
@@ -170,17 +191,6 @@ impl Daemon {
     /// What it has registered.
     pub fn registrations(&self) -> &Registrations {
         &self.registrations
-    }
-
-    /// Returns when a caller asks the agent to stop.
-    ///
-    /// # Cancel safety
-    /// Cancel safe.
-    pub async fn stop_asked(&mut self) -> StopRequest {
-        match self.stop_asked.recv().await {
-            Some(request) => request,
-            None => std::future::pending().await,
-        }
     }
 
     /// Reads what a reload may change. Nothing changes before [`reload`](Self::reload).
@@ -202,7 +212,7 @@ impl Daemon {
 
     /// How long [`stop`](Self::stop) takes at most.
     pub fn stops_within(&self) -> Duration {
-        CONNECTIONS_WITHIN + self.stop.drain + self.stop.within + LAST_WRITE
+        CONNECTIONS_WITHIN + self.stop.drain + self.stop.within + 2 * LAST_WRITE
     }
 
     /// Stops: streams end, connections end, then everything is deregistered, or left if `keep` or else the configuration says so.
@@ -216,6 +226,8 @@ impl Daemon {
         info!(took = ?begin.elapsed(), "connections have ended");
         let how = if keep { How::Keep } else { How::Deregister };
         if !keep && !self.stop.drain.is_zero() {
+            // This process may be killed while it waits.
+            self.registrations.note_end().await;
             drain(&self.registrations, self.stop.drain).await;
         }
         let left = self.registrations.close(how, self.stop.within).await;
@@ -252,12 +264,37 @@ async fn drain(registrations: &Registrations, grace: Duration) {
     let _ = timeout(grace, gone).await;
 }
 
-fn connect(config: &Config) -> sd_core::Result<Registry> {
+/// Opens the registry without waiting for it, and refuses what every registration would be refused for.
+fn connect(config: &Config) -> Result<Registry, StartError> {
     let mut registry = RegistryConfig::default();
     registry.registration.ttl = config.ttl;
     registry.registration.withdraw_within =
         (config.stop.within / 4 * 3).max(Duration::from_millis(500));
-    sd_any::connect_with(config.registry.expose(), registry)
+    let registry = sd_any::connect_with(config.registry.expose(), registry)?;
+    if let Some(registrar) = Arc::clone(registry.backend()).registrar() {
+        let limits = registrar.limits();
+        if !limits.ttl.contains(&config.ttl) {
+            let text = humantime::format_duration;
+            let why = format!(
+                "ttl: {} is none that this registry takes: write {} to {}",
+                text(config.ttl),
+                text(*limits.ttl.start()),
+                text(*limits.ttl.end())
+            );
+            return Err(ConfigError::new(why).into());
+        }
+    }
+    if let Some(host) = &config.advertise
+        && !config.allow_loopback
+        && registrations::is_shared(&registry)
+        && registrations::is_loopback(host)
+    {
+        let why = format!(
+            "advertise: {host} can only be dialled on this machine, and others read this registry: name another address, or set allow_loopback"
+        );
+        return Err(ConfigError::new(why).into());
+    }
+    Ok(registry)
 }
 
 fn identity(
@@ -324,7 +361,8 @@ async fn read_settings(config: Config, names: Vec<String>) -> Result<Settings, C
     read.unwrap_or_else(|error| Err(ConfigError::new(error.to_string())))
 }
 
-/// Checks what a configuration names without starting: the files of tokens and TLS, and the settings of the registry's URL.
+/// Checks what a configuration names without starting: the files of tokens and TLS, the settings of the registry's URL and what is to be
+/// registered there, and the state on disk. Changes nothing, and disturbs no agent that runs with the same configuration.
 ///
 /// # Errors
 /// What cannot be used.
@@ -333,5 +371,8 @@ pub async fn check(config: &Config) -> Result<(), StartError> {
     let registry = connect(config)?;
     // Nothing was opened yet that could fail to close.
     let _ = registry.close().await;
+    if let Some(state) = &config.state {
+        Store::check(state).await?;
+    }
     Ok(())
 }

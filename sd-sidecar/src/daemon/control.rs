@@ -86,6 +86,8 @@ struct Shown<'a> {
     identity: &'a Identity,
     lifecycle_state: &'static str,
     reasons: Vec<String>,
+    /// What an operator should know, and the agent cannot mend.
+    notes: Vec<&'a str>,
     registrations: BTreeMap<&'static str, usize>,
 }
 
@@ -105,6 +107,7 @@ async fn show(State(control): State<Control>) -> Response {
         identity: &control.identity,
         lifecycle_state: lifecycle.name(),
         reasons: lifecycle.reasons().to_vec(),
+        notes: control.registrations.state_damage().into_iter().collect(),
         registrations: by_stage(&control.registrations),
     })
     .into_response()

@@ -1,5 +1,6 @@
 //! What each request passes before the API sees it: who asks, whether they may, how often they have asked; and what is noted of it.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use axum::extract::MatchedPath;
 use axum::response::IntoResponse;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, VARY, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, VARY,
+    WWW_AUTHENTICATE,
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
@@ -24,8 +26,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tower_service::Service;
 use tracing::info;
 
-use super::api::{Cost, Failure, read_body};
-use super::limits::RequestRates;
+use super::api::{Failure, read_body};
+use super::limits::{Bill, RequestRates};
 use super::registrations::Caller;
 use super::security::{Access, BrowserRules, Denied, Peer, Permission, Tokens};
 
@@ -55,7 +57,7 @@ pub(crate) struct Gate {
     runtime: Handle,
     settings: ArcSwap<Settings>,
     most_body: usize,
-    rates: RequestRates,
+    rates: Arc<RequestRates>,
     own_user: u32,
 }
 
@@ -78,7 +80,7 @@ impl Gate {
             runtime,
             settings: ArcSwap::from_pointee(settings),
             most_body,
-            rates: RequestRates::default(),
+            rates: Arc::default(),
             own_user: rustix::process::geteuid().as_raw(),
         }
     }
@@ -119,9 +121,8 @@ impl Gate {
             return note(&settings, &noted, begin, failure.into_response());
         };
         let origin = origin.cloned();
-        let is_page = origin.is_some();
         let answered = self
-            .pass(&settings, peer, is_page, request, &mut noted)
+            .pass(&settings, peer, origin.as_ref(), request, &mut noted)
             .await;
         let mut response = answered.unwrap_or_else(IntoResponse::into_response);
         if response.status() == StatusCode::UNAUTHORIZED {
@@ -131,6 +132,10 @@ impl Gate {
         if let Some(origin) = origin {
             let headers = response.headers_mut();
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(
+                ACCESS_CONTROL_EXPOSE_HEADERS,
+                HeaderValue::from_static("etag, location, retry-after"),
+            );
             headers.insert(VARY, HeaderValue::from_static("origin"));
         }
         note(&settings, &noted, begin, response)
@@ -140,7 +145,7 @@ impl Gate {
         &self,
         settings: &Settings,
         peer: Peer,
-        is_page: bool,
+        page: Option<&HeaderValue>,
         request: Request<Incoming>,
         noted: &mut Noted,
     ) -> Result<Response<Body>, Failure> {
@@ -164,11 +169,16 @@ impl Gate {
             settings.tokens.as_ref(),
             self.own_user,
         );
+        // It carries no token.
+        let preflight_of = page.filter(|_| is_preflight(&request));
         // Those who show no good token are counted by where they come from.
-        let counted = match (&permission, peer) {
-            (Ok(permission), _) => Arc::clone(&permission.caller().0),
-            (Err(_), Peer::Remote(ip)) => format!("ip:{ip}").into(),
-            (Err(_), _) => "unknown".into(),
+        let counted: Arc<str> = match (preflight_of, &permission, peer) {
+            // There are only as many as are listed.
+            (Some(page), _, _) => format!("page:{}", page.to_str().unwrap_or_default()).into(),
+            (None, Ok(permission), _) => Arc::clone(&permission.caller().0),
+            (None, Err(_), Peer::Remote(ip)) => format!("ip:{ip}").into(),
+            (None, Err(_), Peer::User(user)) => format!("uid:{user}").into(),
+            (None, Err(_), Peer::Loopback) => "loopback".into(),
         };
         let count = |cost: usize| {
             let counted =
@@ -185,8 +195,7 @@ impl Gate {
             })
         };
         count(1)?;
-        // It carries no token.
-        if is_page && is_preflight(&request) {
+        if preflight_of.is_some() {
             return Ok(preflight());
         }
         let permission = permission.map_err(denied)?;
@@ -201,14 +210,20 @@ impl Gate {
         head.extensions.insert(permission.caller().clone());
         head.extensions.insert(permission);
         head.extensions.insert(settings.access.clone());
+        let bill = Bill::new(&self.rates, &counted, settings.requests_per_second);
+        head.extensions.insert(bill.clone());
         let mut router = self.router.clone();
         let request = Request::from_parts(head, Body::from(body));
         // Worked on here, beside the connections, while all that it begins, such as the task of a registration or the connection to the
         // registry, goes on on the runtime of the registrations.
-        let handling = TokioContext::new(
-            async move { router.call(request).await },
-            self.runtime.clone(),
-        );
+        let handling = async move {
+            let response = router.call(request).await?;
+            // A list may be long: the next requests pay for it.
+            let bytes = response.body().size_hint().exact().unwrap_or_default();
+            bill.add(usize::try_from(bytes).unwrap_or(usize::MAX) / BYTES_PER_REQUEST);
+            Ok::<_, Infallible>(response)
+        };
+        let handling = TokioContext::new(handling, self.runtime.clone());
         // A client that has gone takes its request with it.
         let handled = AbortOnDropHandle::new(tokio::spawn(handling));
         // It panicked, or the runtime ends.
@@ -219,13 +234,6 @@ impl Gate {
                 "the agent failed: its log says how",
             ));
         };
-        // A list may be long: the next requests pay for it.
-        let bytes = response.body().size_hint().exact().unwrap_or_default();
-        let of_bytes = usize::try_from(bytes).unwrap_or(usize::MAX) / BYTES_PER_REQUEST;
-        let more = response.extensions().get::<Cost>();
-        let cost = of_bytes.saturating_add(more.map_or(0, |cost| cost.0));
-        self.rates
-            .charge(&counted, cost, settings.requests_per_second);
         Ok(response)
     }
 }
@@ -255,7 +263,7 @@ fn refusal(reason: &'static str, status: StatusCode, code: &'static str, text: &
 
 fn denied(why: Denied) -> Failure {
     let (status, code) = match why {
-        Denied::NoToken => (StatusCode::UNAUTHORIZED, "token_needed"),
+        Denied::NoToken | Denied::NoAdministrator => (StatusCode::UNAUTHORIZED, "token_needed"),
         Denied::UnknownToken => (StatusCode::UNAUTHORIZED, "token_unknown"),
         Denied::NoRight(_) => (StatusCode::FORBIDDEN, "right_missing"),
     };

@@ -9,7 +9,14 @@ use tokio::time::Instant;
 /// Counts the requests of each caller: as many at once as in a second, and no more on average.
 #[derive(Debug, Default)]
 pub(crate) struct RequestRates {
-    buckets: Mutex<HashMap<Arc<str>, Bucket>>,
+    buckets: Mutex<Buckets>,
+}
+
+#[derive(Debug, Default)]
+struct Buckets {
+    of_callers: HashMap<Arc<str>, Bucket>,
+    /// When those that had become full were taken out last.
+    swept_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -20,6 +27,8 @@ struct Bucket {
 
 /// Callers that are counted one by one. Those of other hosts who show no token are counted as well, so that there may be many.
 const MOST_CALLERS: usize = 10_000;
+/// Looking at all of them takes its time, and a bucket is full again after a second.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 impl RequestRates {
     /// Counts a request that costs as much as `cost` usual ones.
@@ -35,17 +44,26 @@ impl RequestRates {
     ) -> Result<(), Duration> {
         let (rate, cost) = (f64::from(per_second.max(1)), as_number(cost));
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if !buckets.contains_key(caller) && buckets.len() >= MOST_CALLERS {
-            // One that is full again is as good as one that is not there.
-            buckets.retain(|_, bucket| bucket.refilled(rate, now) < rate);
-            if buckets.len() >= MOST_CALLERS {
-                return Err(Duration::from_secs(1));
+        let buckets = &mut *buckets;
+        if !buckets.of_callers.contains_key(caller) && buckets.of_callers.len() >= MOST_CALLERS {
+            let is_recent = |at: Instant| now.saturating_duration_since(at) < SWEEP_EVERY;
+            if !buckets.swept_at.is_some_and(is_recent) {
+                buckets.swept_at = Some(now);
+                // One that is full again is as good as one that is not there.
+                let is_needed = |bucket: &Bucket| bucket.refilled(rate, now) < rate;
+                buckets.of_callers.retain(|_, bucket| is_needed(bucket));
+            }
+            if buckets.of_callers.len() >= MOST_CALLERS {
+                return Err(SWEEP_EVERY);
             }
         }
-        let bucket = buckets.entry(Arc::clone(caller)).or_insert(Bucket {
-            left: rate,
-            at: now,
-        });
+        let bucket = buckets
+            .of_callers
+            .entry(Arc::clone(caller))
+            .or_insert(Bucket {
+                left: rate,
+                at: now,
+            });
         bucket.left = bucket.refilled(rate, now);
         bucket.at = now;
         // One that costs more than a second's is let through when nothing else was asked for, and paid for later.
@@ -58,12 +76,35 @@ impl RequestRates {
     }
 
     /// Adds to what a request has cost, once that is known. The next ones pay for it, for at most [`MOST_DEBT`] seconds.
-    pub(crate) fn charge(&self, caller: &Arc<str>, cost: usize, per_second: u32) {
+    fn charge(&self, caller: &Arc<str>, cost: usize, per_second: u32) {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(bucket), 1..) = (buckets.get_mut(caller), cost) {
+        if let (Some(bucket), 1..) = (buckets.of_callers.get_mut(caller), cost) {
             let least = -MOST_DEBT * f64::from(per_second.max(1));
             bucket.left = (bucket.left - as_number(cost)).max(least);
         }
+    }
+}
+
+/// In a request's extensions: what it costs beside what is known of it at first, in usual requests. The next ones of its caller pay for
+/// that, also if it leaves before its answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Bill {
+    rates: Arc<RequestRates>,
+    caller: Arc<str>,
+    per_second: u32,
+}
+
+impl Bill {
+    pub(crate) fn new(rates: &Arc<RequestRates>, caller: &Arc<str>, per_second: u32) -> Self {
+        Self {
+            rates: Arc::clone(rates),
+            caller: Arc::clone(caller),
+            per_second,
+        }
+    }
+
+    pub(crate) fn add(&self, cost: usize) {
+        self.rates.charge(&self.caller, cost, self.per_second);
     }
 }
 
@@ -132,9 +173,10 @@ mod tests {
         for caller in 0..2 * MOST_CALLERS {
             let _ = rates.take(&caller.to_string().into(), 1, 10, begin);
         }
-        assert_eq!(rates.buckets.lock().unwrap().len(), MOST_CALLERS);
+        let count = || rates.buckets.lock().unwrap().of_callers.len();
+        assert_eq!(count(), MOST_CALLERS);
         let later = begin + Duration::from_secs(1);
         assert!(rates.take(&"late".into(), 1, 10, later).is_ok());
-        assert_eq!(rates.buckets.lock().unwrap().len(), 1);
+        assert_eq!(count(), 1);
     }
 }

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use sd_core::Printable;
+use sd_core::{Printable, brief};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
@@ -22,7 +23,7 @@ impl LogControl {
     /// # Errors
     /// A filter that is none.
     pub fn start(config: &LogConfig) -> Result<Self, ConfigError> {
-        let (filter, handle) = reload::Layer::new(filter(&config.level)?);
+        let (filter, handle) = reload::Layer::new(filter_of(&config.level)?);
         let registry = tracing_subscriber::registry().with(filter);
         let lines = fmt::layer().with_ansi(false);
         let started = if config.json {
@@ -51,7 +52,7 @@ impl LogControl {
     /// # Errors
     /// A filter that is none: then nothing changes.
     pub fn change(&self, level: &str) -> Result<(), ConfigError> {
-        let filter = filter(level)?;
+        let filter = filter_of(level)?;
         if let Some(handle) = &self.filter {
             // Fails only if the log has ended.
             let _ = handle.reload(filter);
@@ -60,8 +61,21 @@ impl LogControl {
     }
 }
 
-fn filter(level: &str) -> Result<EnvFilter, ConfigError> {
-    EnvFilter::try_new(level).map_err(|error| ConfigError::new(format!("log.level: {error}")))
+/// What a filter says. A word alone is a level: `EnvFilter` would take any other one for the name of a crate, and log nothing else.
+pub(crate) fn filter(level: &str) -> Result<EnvFilter, String> {
+    let words = level.split(',');
+    let mut words = words.filter(|word| !word.contains(['=', '[']));
+    if let Some(word) = words.find(|word| word.parse::<LevelFilter>().is_err()) {
+        let shown = Printable(&brief(word)).to_string();
+        return Err(format!(
+            "{shown:?} is no level: expected error, warn, info, debug, trace or off, or a list as info,sd_core=debug"
+        ));
+    }
+    EnvFilter::try_new(level).map_err(|error| Printable(&brief(error)).to_string())
+}
+
+fn filter_of(level: &str) -> Result<EnvFilter, ConfigError> {
+    filter(level).map_err(|why| ConfigError::new(format!("log.level: {why}")))
 }
 
 /// Takes one event at each call, and writes it on one line. That stderr cannot be written to, as on a full disk, changes nothing else.
@@ -109,6 +123,30 @@ mod tests {
             .write_all(event.as_bytes())
             .unwrap();
         String::from_utf8(to).unwrap()
+    }
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused() {
+        for level in [
+            "info",
+            "WARN",
+            "off",
+            "info,sd_core=debug",
+            "info,[span]=trace",
+        ] {
+            assert!(filter(level).is_ok(), "{level}");
+        }
+        for level in [
+            "loud",
+            "info,loud",
+            "sd_core",
+            "info,sd_core=loud",
+            "\u{1b}[2J",
+        ] {
+            let why = filter(level).unwrap_err();
+            assert!(!why.is_empty() && !why.contains('\u{1b}'), "{level}: {why}");
+        }
+        assert!(filter("loud").unwrap_err().contains("error, warn, info"));
     }
 
     #[test]

@@ -14,6 +14,7 @@
 pub mod agent;
 pub mod api;
 pub mod config;
+mod connection;
 mod control;
 mod gate;
 pub mod lifecycle;

@@ -1,6 +1,6 @@
 //! How the agent is, told to its streams, its probes and systemd.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sd_core::Registry;
 use tokio::sync::watch;
@@ -18,6 +18,11 @@ const EVERY: Duration = Duration::from_secs(1);
 const ASK_EVERY: Duration = Duration::from_secs(10);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// Records are at risk.
+pub(crate) const NOT_RENEWED: &str = "registrations cannot be renewed";
+/// The next agent would not know of all registrations.
+pub(crate) const NOT_WRITTEN: &str = "registrations cannot be written to disk";
+
 /// Keeps `lifecycle` true. Ends when the agent stops.
 pub(crate) async fn observe(
     registrations: Registrations,
@@ -27,7 +32,7 @@ pub(crate) async fn observe(
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asked = None::<Instant>;
-    let mut answers = true;
+    let mut silent = None;
     let mut told = String::new();
     let state_trouble = registrations.state_trouble();
     let mut changes = registrations.changes();
@@ -35,19 +40,23 @@ pub(crate) async fn observe(
     loop {
         ticks.tick().await;
         if asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY) {
-            answers = is_answering(&registry, answers).await;
+            silent = silent_since(&registry, silent).await;
             asked = Some(Instant::now());
         }
         // Kinds of trouble without numbers, so that each one is told once.
         let mut reasons = Vec::new();
-        if !answers {
-            reasons.push("the registry does not answer".to_owned());
+        if let Some(since) = silent {
+            let since = humantime::format_rfc3339_seconds(since);
+            reasons.push(format!(
+                "the registry has not answered since {since}, and is asked every {} s",
+                ASK_EVERY.as_secs()
+            ));
         }
         if !registry.health().at_risk.is_empty() {
-            reasons.push("registrations cannot be renewed".to_owned());
+            reasons.push(NOT_RENEWED.to_owned());
         }
         if state_trouble.borrow().is_some() {
-            reasons.push("registrations cannot be written to disk".to_owned());
+            reasons.push(NOT_WRITTEN.to_owned());
         }
         // There may be thousands, and most of the time they stay as they are.
         if changes.has_changed().unwrap_or_default() {
@@ -72,17 +81,19 @@ pub(crate) async fn observe(
     }
 }
 
-async fn is_answering(registry: &Registry, before: bool) -> bool {
+/// Since when the registry has not answered, if it does not do so now either.
+async fn silent_since(registry: &Registry, before: Option<SystemTime>) -> Option<SystemTime> {
+    let begin = SystemTime::now();
     let answer = timeout(ANSWER_WITHIN, registry.check()).await;
     let why = match answer {
-        Ok(Ok(())) => return true,
+        Ok(Ok(())) => return None,
         Ok(Err(error)) => error.report().to_string(),
         Err(_) => format!("no answer within {ANSWER_WITHIN:?}"),
     };
-    if before {
+    if before.is_none() {
         warn!(%why, "the registry does not answer");
     }
-    false
+    before.or(Some(begin))
 }
 
 fn count(registrations: &Registrations) -> usize {
@@ -114,12 +125,25 @@ fn change(lifecycle: &watch::Sender<Lifecycle>, now: Lifecycle) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use sd_core::memory::Memory;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_registry_is_silent_since_it_was_first_and_until_it_answers() {
+        let memory = Memory::new().connect();
+        let first = SystemTime::UNIX_EPOCH;
+        assert_eq!(silent_since(&memory, Some(first)).await, None);
+        memory.close().await.unwrap();
+        let now = silent_since(&memory, None).await.unwrap();
+        assert!(now > first);
+        assert_eq!(silent_since(&memory, Some(first)).await, Some(first));
+    }
 
     #[test]
     fn an_agent_that_stops_is_not_told_to_be_well() {
         let (lifecycle, told) = watch::channel(Lifecycle::Running);
-        let degraded = Lifecycle::Degraded(vec!["the registry does not answer".to_owned()].into());
+        let degraded = Lifecycle::Degraded(vec![NOT_RENEWED.to_owned()].into());
         assert!(change(&lifecycle, degraded.clone()));
         assert_eq!(*told.borrow(), degraded);
         lifecycle.send_replace(Lifecycle::Stopping);

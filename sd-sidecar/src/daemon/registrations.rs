@@ -9,6 +9,8 @@ mod entry;
 mod identity;
 mod keeping;
 mod opening;
+#[cfg(feature = "consul")]
+mod routes;
 mod settings;
 mod shared;
 mod table;
@@ -35,8 +37,9 @@ use self::keeping::{Command, Keeping};
 use self::opening::replaces;
 use self::settings::LONGEST_DRAIN;
 pub use self::settings::Settings;
+pub(crate) use self::settings::{is_loopback, is_shared};
 use self::shared::Shared;
-use self::table::{Slot, Table, View};
+use self::table::{Parked, Slot, Table, View};
 use crate::wire::{CheckKind, CheckSpec, CheckState, Declaration};
 
 /// The registrations of one agent. Cheap to clone.
@@ -51,18 +54,37 @@ impl Registrations {
         Self::with_settings(registry, Settings::default())
     }
 
-    /// None yet, at `registry`, and nothing on disk.
+    /// None yet, at `registry`, and nothing on disk. Must be called inside a tokio runtime if routes are to be told.
     pub fn with_settings(registry: Registry, settings: Settings) -> Self {
         let table = Table::new(settings.show_gone_for, settings.most_gone);
         let table = Arc::new(Mutex::new(table));
-        Self {
+        let this = Self {
             shared: Arc::new(Shared::new(registry, settings, table, None)),
+        };
+        this.tell_routes();
+        this
+    }
+
+    /// Tells the routes of what is registered, if that is wanted and the registry is Consul. Must be called inside a tokio runtime then.
+    fn tell_routes(&self) {
+        #[cfg(feature = "consul")]
+        if let Some(identity) = &self.shared.settings.identity
+            && let Some(prefix) = &identity.routes
+            && self.shared.registry.backend().name() == "consul"
+        {
+            let telling = routes::Telling::start(self.clone(), prefix, identity.agent_id());
+            *lock(&self.shared.routes) = Some(telling);
         }
     }
 
     /// The registry.
     pub fn registry(&self) -> &Registry {
         &self.shared.registry
+    }
+
+    /// What was lost with a damaged state at this start.
+    pub fn state_damage(&self) -> Option<&str> {
+        self.shared.store.as_ref()?.damage()
     }
 
     /// Why the next agent would not know of all registrations, if the state cannot be written. Always `None` without state.
@@ -152,7 +174,14 @@ impl Registrations {
         {
             let entry = &slot.view.borrow().entry;
             table.forget(&entry.record);
-            table.unpark(|parked| replaces(&entry.declaration, &entry.instance, parked));
+            let is_replaced =
+                |parked: &Parked| replaces(&entry.declaration, &entry.instance, &parked.stored);
+            for parked in table.unpark(is_replaced) {
+                let others = parked.stored.records();
+                for record in others.filter(|record| *record != entry.record) {
+                    self.shared.withdraw_unkept(record);
+                }
+            }
         }
         table.insert(keeping.key().clone(), Arc::clone(&slot));
         self.shared.save();
@@ -371,7 +400,7 @@ impl Registrations {
     /// A process says how it is, for its check with this name. Readers are told soon after.
     ///
     /// # Errors
-    /// `NotFound` if there is no such registration or no such check, `NotYours`, or `Stopping` after [`close`](Self::close).
+    /// `NotFound` if there is no such registration, `NoCheck` if it has no such check, `NotYours`, or `Stopping` after [`close`](Self::close).
     pub fn beat(
         &self,
         by: &Caller,
@@ -383,7 +412,8 @@ impl Registrations {
         let mut beaten = None;
         for slot in self.owned(by, which)? {
             let checks = Arc::clone(&lock(&slot.checks));
-            checks.beat(check, state, output)?;
+            let beat = checks.beat(check, state, output);
+            beat.map_err(|error| Refused::NoCheck(error.report().to_string()))?;
             // What was said counts already; the record follows.
             beaten.get_or_insert_with(|| Entry {
                 health: checks.health().borrow().clone(),
@@ -395,13 +425,18 @@ impl Registrations {
 
     /// Those that are meant, if all of them are the caller's.
     fn owned(&self, by: &Caller, which: &Selector) -> Result<Vec<Arc<Slot>>, Refused> {
-        let table = lock(&self.shared.table);
+        let mut table = lock(&self.shared.table);
         if table.is_closed {
             return Err(Refused::Stopping);
         }
         let slots = table.selected(which);
         if slots.is_empty() {
-            return Err(which.not_found());
+            let is_gone = !table.gone(which).is_empty();
+            return Err(if is_gone {
+                which.already_gone()
+            } else {
+                which.not_found()
+            });
         }
         for slot in &slots {
             check_owner(by, &slot.view.borrow().entry, None)?;
@@ -409,26 +444,40 @@ impl Registrations {
         Ok(slots)
     }
 
-    /// Those that are meant and kept, or else those that are gone, the last ones first.
+    /// Those that are meant and wanted, or else those that are gone, the last ones first.
     pub(crate) fn selected(&self, which: &Selector) -> Vec<Entry> {
         let mut table = lock(&self.shared.table);
         let kept = table.selected(which);
-        if kept.is_empty() {
+        let mut wanted: Vec<Entry> = kept.iter().map(|slot| slot.entry()).collect();
+        for parked in table.parked() {
+            let entry = &parked.entry;
+            if which.selects(entry) && wanted.iter().all(|other| other.record != entry.record) {
+                wanted.push(entry.clone());
+            }
+        }
+        if wanted.is_empty() {
             return table.gone(which);
         }
-        drop(table);
-        kept.iter().map(|slot| slot.entry()).collect()
+        wanted
     }
 
-    /// All entries, also those that are gone, by service and id.
+    /// All entries, also those that are gone, by service and id. One that was refused at the start of the agent and is left for the next
+    /// one is at the stage `Init`, and its error says so.
     pub fn entries(&self) -> Vec<Entry> {
-        let (gone, slots) = {
+        let (gone, parked, slots) = {
             let mut table = lock(&self.shared.table);
-            (table.all_gone(), table.slots().cloned().collect::<Vec<_>>())
+            let parked = table.parked().iter().map(|parked| parked.entry.clone());
+            let parked: Vec<Entry> = parked.collect();
+            (
+                table.all_gone(),
+                parked,
+                table.slots().cloned().collect::<Vec<_>>(),
+            )
         };
         // Copies take long: without the lock.
         let gone = gone.iter().map(|entry| entry.as_ref().clone());
-        let mut all: Vec<Entry> = gone.chain(slots.iter().map(|slot| slot.entry())).collect();
+        let kept = slots.iter().map(|slot| slot.entry());
+        let mut all: Vec<Entry> = gone.chain(parked).chain(kept).collect();
         all.sort_by(|one, other| {
             let (one, other) = (&one.record, &other.record);
             (&one.service, &one.id).cmp(&(&other.service, &other.id))
@@ -436,12 +485,9 @@ impl Registrations {
         all
     }
 
-    /// One that is meant: one that is kept, or else the last one that is gone.
+    /// One that is meant: one that is wanted, or else the last one that is gone.
     pub fn entry(&self, which: &Selector) -> Option<Entry> {
-        let mut table = lock(&self.shared.table);
-        let kept = table.selected(which).into_iter().next();
-        kept.map(|slot| slot.entry())
-            .or_else(|| table.gone(which).into_iter().next())
+        self.selected(which).into_iter().next()
     }
 
     /// How many entries stand where, also those that are gone.

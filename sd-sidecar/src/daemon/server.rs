@@ -1,17 +1,13 @@
-//! Connections: accepting them within bounds, TLS, and HTTP until the agent stops.
+//! Connections: accepting them within bounds, and TLS, until the agent stops.
 
-use std::convert::Infallible;
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics::{counter, gauge};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -19,18 +15,11 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::config::Listen;
+use super::connection::{self, Ends, HEAD_WITHIN};
 use super::gate::Gate;
 use super::listener::{Accepted, Bound};
 use super::security::Peer;
-use super::write_deadline::WriteDeadline;
 
-/// How long a client may take for its handshake, and for the head of a request. Also how long a connection may rest between two.
-const HEAD_WITHIN: Duration = Duration::from_secs(5);
-/// How long a client may take nothing of what is sent to it.
-const TAKE_WITHIN: Duration = Duration::from_secs(30);
-/// The longest head of a request.
-const MOST_HEAD_BYTES: usize = 16 * 1024;
-const MOST_HEADERS: usize = 64;
 /// Connections beyond the limit that are told so at the same time. Others are closed without a word.
 const MOST_REFUSALS: usize = 64;
 const REFUSE_WITHIN: Duration = Duration::from_secs(1);
@@ -80,8 +69,8 @@ impl Server {
     }
 
     async fn accept(&self, bound: Bound) {
-        let open = Arc::new(AtomicUsize::new(0));
-        let name: Arc<str> = bound.listen.to_string().into();
+        let places = Arc::new(Places::new(&bound.listen));
+        let name = &places.name;
         loop {
             let accepted = tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -95,13 +84,14 @@ impl Server {
                     continue;
                 }
             };
-            let place = Place::take(&open, self.gate.settings().connections, &name);
+            let place = Place::take(&places, self.gate.settings().connections);
             let server = self.clone();
             let is_tls = matches!(bound.listen, Listen::Tls(_));
             match (place, accepted) {
                 (Some(place), accepted) => {
+                    let scarce = places.scarce.subscribe();
                     self.tasks.spawn(async move {
-                        server.connection(accepted, is_tls).await;
+                        server.connection(accepted, is_tls, scarce).await;
                         drop(place);
                     });
                 }
@@ -110,9 +100,9 @@ impl Server {
         }
     }
 
-    async fn connection(&self, accepted: Accepted, is_tls: bool) {
+    async fn connection(&self, accepted: Accepted, is_tls: bool, scarce: watch::Receiver<bool>) {
         match accepted {
-            Accepted::Unix(stream, user) => self.http(stream, Peer::User(user)).await,
+            Accepted::Unix(stream, user) => self.http(stream, Peer::User(user), scarce).await,
             Accepted::Tcp(stream, peer) => {
                 let ip = peer.ip().to_canonical();
                 let peer = if ip.is_loopback() {
@@ -121,7 +111,7 @@ impl Server {
                     Peer::Remote(ip)
                 };
                 if !is_tls {
-                    return self.http(stream, peer).await;
+                    return self.http(stream, peer, scarce).await;
                 }
                 let Some(config) = self.gate.settings().tls.clone() else {
                     return;
@@ -132,7 +122,7 @@ impl Server {
                     shaken = handshake => shaken,
                 };
                 match shaken {
-                    Ok(Ok(stream)) => self.http(stream, peer).await,
+                    Ok(Ok(stream)) => self.http(stream, peer, scarce).await,
                     Ok(Err(error)) => debug!(%error, "a TLS handshake failed"),
                     Err(_) => debug!("a TLS handshake took too long"),
                 }
@@ -140,35 +130,22 @@ impl Server {
         }
     }
 
-    async fn http(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send, peer: Peer) {
-        let service = service_fn(move |request| {
+    async fn http(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+        peer: Peer,
+        scarce: watch::Receiver<bool>,
+    ) {
+        let answer = |request| {
             let gate = Arc::clone(&self.gate);
-            async move { Ok::<_, Infallible>(gate.answer(peer, request).await) }
-        });
-        let mut connection = pin!(
-            http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_WITHIN)
-                .max_buf_size(MOST_HEAD_BYTES)
-                .max_headers(MOST_HEADERS)
-                .serve_connection(
-                    TokioIo::new(WriteDeadline::new(stream, TAKE_WITHIN)),
-                    service
-                )
-        );
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = self.stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    ended = connection => ended,
-                    () = self.cut.cancelled() => return,
-                }
-            }
+            async move { gate.answer(peer, request).await }
         };
-        if let Err(error) = ended {
-            debug!(%error, "a connection ended");
-        }
+        let ends = Ends {
+            stop: self.stop.clone(),
+            cut: self.cut.clone(),
+            scarce,
+        };
+        connection::serve(stream, answer, ends).await;
     }
 
     /// Says that there are too many connections, if not too many are told so already.
@@ -205,29 +182,75 @@ async fn refused(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<
     Ok(())
 }
 
+/// The connections of one address.
+struct Places {
+    name: Arc<str>,
+    taken: AtomicUsize,
+    /// More than half of them are taken.
+    scarce: watch::Sender<bool>,
+}
+
+impl Places {
+    fn new(listen: &Listen) -> Self {
+        Self {
+            name: listen.to_string().into(),
+            taken: AtomicUsize::new(0),
+            scarce: watch::Sender::new(false),
+        }
+    }
+
+    fn note(&self, count: usize, most: usize) {
+        let now = count > most / 2;
+        self.scarce
+            .send_if_modified(|before| std::mem::replace(before, now) != now);
+    }
+}
+
 /// A place among the connections of one address.
 struct Place {
-    open: Arc<AtomicUsize>,
-    name: Arc<str>,
+    of: Arc<Places>,
+    most: usize,
 }
 
 impl Place {
-    fn take(open: &Arc<AtomicUsize>, most: usize, name: &Arc<str>) -> Option<Self> {
-        let one_more = |open| (open < most).then_some(open + 1);
-        open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
-            .ok()?;
-        let place = Self {
-            open: Arc::clone(open),
-            name: Arc::clone(name),
-        };
-        gauge!("sd_agent_connections", "listen" => place.name.to_string()).increment(1.0);
-        Some(place)
+    fn take(of: &Arc<Places>, most: usize) -> Option<Self> {
+        let one_more = |taken| (taken < most).then_some(taken + 1);
+        let before = of
+            .taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        let before = before.ok()?;
+        of.note(before + 1, most);
+        gauge!("sd_agent_connections", "listen" => of.name.to_string()).increment(1.0);
+        Some(Self {
+            of: Arc::clone(of),
+            most,
+        })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
-        gauge!("sd_agent_connections", "listen" => self.name.to_string()).decrement(1.0);
+        let before = self.of.taken.fetch_sub(1, Ordering::Relaxed);
+        self.of.note(before.saturating_sub(1), self.most);
+        gauge!("sd_agent_connections", "listen" => self.of.name.to_string()).decrement(1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_scarce_once_more_than_half_of_them_are_taken() {
+        let places = Arc::new(Places::new(&"127.0.0.1:1".parse().unwrap()));
+        let is_scarce = || *places.scarce.borrow();
+        let mut taken: Vec<_> = (0..2).map(|_| Place::take(&places, 4).unwrap()).collect();
+        assert!(!is_scarce());
+        taken.push(Place::take(&places, 4).unwrap());
+        assert!(is_scarce());
+        taken.push(Place::take(&places, 4).unwrap());
+        assert!(Place::take(&places, 4).is_none());
+        taken.truncate(2);
+        assert!(!is_scarce());
     }
 }

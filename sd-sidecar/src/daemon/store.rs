@@ -4,6 +4,7 @@
 //! be read of a file is left out, and kept aside. A file that cannot be written is written later: registrations go on, and [`Store::trouble`] tells why the
 //! next agent would not know of them.
 
+mod contents;
 mod file;
 mod stored;
 
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sd_core::Printable;
 use sd_core::retry::Backoff;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
@@ -20,8 +22,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use self::file::{Found, StateFile};
-pub(crate) use self::stored::Drain;
-pub use self::stored::Stored;
+pub(crate) use self::stored::{Drain, State, Stored};
 
 /// Between two attempts to write, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -36,6 +37,8 @@ const SAVE_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Store {
     file: Arc<StateFile>,
+    /// What was lost with a file that was damaged.
+    damage: Option<String>,
     /// Counts what is to be written.
     wanted: watch::Sender<u64>,
     /// What of that has been written.
@@ -53,13 +56,13 @@ pub struct Store {
 pub struct Opened {
     /// The file.
     pub store: Store,
-    /// The registrations in it.
-    pub registrations: Vec<Stored>,
+    /// What is in it.
+    pub(crate) state: State,
 }
 
 impl Store {
-    /// Opens the state at `path`, a file or a folder. It need not exist yet. What can be read of a damaged file is
-    /// taken, and the file as it was is kept aside, with an error in the log.
+    /// Opens the state at `path`, a file or a folder. It need not exist yet, and its folder is made if only the one above exists. What can be
+    /// read of a damaged file is taken, and the file as it was is kept aside, with an error in the log.
     ///
     /// # Errors
     /// `Conflict` if another agent has it. `Unavailable` if it cannot be looked for, or is there and cannot be read or moved: to go on would
@@ -79,11 +82,12 @@ impl Store {
             Err(failed.with_source(error))
         });
         let (file, found) = opened?;
-        let registrations = match found {
-            Found::Nothing => Vec::new(),
-            Found::Registrations(registrations) => registrations,
+        let mut damage = None;
+        let state = match found {
+            Found::Nothing => State::default(),
+            Found::Whole(state) => state,
             Found::PartlyDamaged {
-                registrations,
+                state,
                 left_out,
                 why,
                 kept_as,
@@ -95,7 +99,11 @@ impl Store {
                     error = why,
                     "the state is damaged: the agent goes on with the registrations that can be read, and keeps the file as it was"
                 );
-                registrations
+                damage = Some(format!(
+                    "the state was damaged: registrations in it were lost, {left_out} or more; the file as it was is {}",
+                    Printable(&kept_as.display().to_string())
+                ));
+                state
             }
             Found::Damaged { why, moved_to } => {
                 error!(
@@ -104,13 +112,18 @@ impl Store {
                     error = why,
                     "the state is damaged and was moved aside: the agent starts without the registrations in it"
                 );
-                Vec::new()
+                damage = Some(format!(
+                    "the state was damaged: all registrations in it were lost; the file as it was is {}",
+                    Printable(&moved_to.display().to_string())
+                ));
+                State::default()
             }
         };
         let stop = CancellationToken::new();
         Ok(Opened {
             store: Self {
                 file: Arc::new(file),
+                damage,
                 wanted: watch::Sender::new(0),
                 written: watch::Sender::new(0),
                 trouble: watch::Sender::new(None),
@@ -119,8 +132,29 @@ impl Store {
                 _stop_on_drop: stop.clone().drop_guard(),
                 stop,
             },
-            registrations,
+            state,
         })
+    }
+
+    /// Says whether [`open`](Self::open) could use this path, as far as that can be told without changing anything. An agent may be using it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for `Conflict`.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub async fn check(path: impl Into<PathBuf>) -> sd_core::Result<()> {
+        let path = path.into();
+        let checked = spawn_blocking(move || StateFile::check(path)).await;
+        checked.unwrap_or_else(|error| {
+            let failed = sd_core::Error::new(sd_core::ErrorKind::Unavailable, "check state");
+            Err(failed.with_source(error))
+        })
+    }
+
+    /// What was lost at this start, if the file was damaged.
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
     }
 
     /// Why the file is not what it should be, if it is not.
@@ -129,7 +163,7 @@ impl Store {
     }
 
     /// Writes what `snapshot` says, whenever something is to be saved.
-    pub(crate) fn start(&self, snapshot: impl Fn() -> Vec<Arc<Stored>> + Send + 'static) {
+    pub(crate) fn start(&self, snapshot: impl Fn() -> State + Send + 'static) {
         let writer = Writer {
             file: Arc::clone(&self.file),
             wanted: self.wanted.subscribe(),
@@ -220,7 +254,7 @@ struct Writer<F> {
     snapshot: F,
 }
 
-impl<F: Fn() -> Vec<Arc<Stored>>> Writer<F> {
+impl<F: Fn() -> State> Writer<F> {
     async fn run(mut self) {
         let mut backoff = Backoff::new(Duration::from_millis(200), LONGEST_PAUSE);
         while self.wanted.changed().await.is_ok() {
@@ -246,11 +280,9 @@ impl<F: Fn() -> Vec<Arc<Stored>>> Writer<F> {
 
     async fn write(&mut self) -> Result<(), String> {
         let number = *self.wanted.borrow_and_update();
-        let registrations = (self.snapshot)();
+        let state = (self.snapshot)();
         let file = Arc::clone(&self.file);
-        let writing = self
-            .tasks
-            .spawn_blocking(move || file.write(&registrations));
+        let writing = self.tasks.spawn_blocking(move || file.write(&state));
         match told_if_slow(writing, &self.trouble).await {
             Ok(Ok(())) => {
                 self.written.send_replace(number);

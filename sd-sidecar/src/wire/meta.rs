@@ -6,6 +6,8 @@ pub const APP_ID: &str = "app_id";
 pub const APP_NAME: &str = "app_name";
 /// The run of the application. The reference system keeps it for itself.
 pub const APP_INSTANCE_ID: &str = "app_instance_id";
+/// The agent that has registered it: the same after each of its starts.
+pub const AGENT_ID: &str = "agent_id";
 /// The namespace of the service.
 pub const NAMESPACE: &str = "namespace";
 /// The name of the service in DNS, without a port.

@@ -294,6 +294,27 @@ async fn what_is_not_registered_is_not_found() {
         let text = refused(&reply, 404, "service_not_found");
         assert!(text.contains("greeter") && text.contains("g-1"), "{text}");
     }
+    // What is gone is shown, and nothing but that can be done with it.
+    let body = json!({"service": "greeter", "address": "10.0.0.8:50051", "id": "g-1"});
+    agent.client().post(ALL, &body).await.expect(200);
+    agent.client().delete(path).await.expect(200);
+    for reply in [
+        agent
+            .client()
+            .post(&format!("{path}/beat"), &json!({}))
+            .await,
+        agent
+            .client()
+            .put(&format!("{path}/ready"), &json!({"ready": true}))
+            .await,
+        agent
+            .client()
+            .post(&format!("{path}/drain"), &json!({}))
+            .await,
+    ] {
+        let text = refused(&reply, 404, "service_not_found");
+        assert!(text.contains("is deregistered: declare it again"), "{text}");
+    }
     let bad = agent.client().get("/v1/registrations/greeter/%ff").await;
     refused(&bad, 400, "invalid_request");
 }
@@ -310,7 +331,12 @@ async fn bodies_about_a_registration_name_what_is_wrong_with_them() {
             json!({"grace": "0s"}),
             "grace must be greater than zero",
         ),
-        (Method::POST, "drain", json!({"grace": 20}), "grace: "),
+        (
+            Method::POST,
+            "drain",
+            json!({"grace": 20}),
+            "grace: invalid type: integer `20`, expected a duration such as",
+        ),
         (
             Method::POST,
             "drain",
@@ -328,6 +354,62 @@ async fn bodies_about_a_registration_name_what_is_wrong_with_them() {
     }
     let shown = agent.client().get("/v1/registrations/greeter/g-1").await;
     assert_eq!(shown.expect(200)["stage"], "Serving");
+}
+
+#[tokio::test]
+async fn what_is_shown_of_a_registration_is_what_its_readers_see() {
+    let agent = TestAgent::start().await;
+    let body = json!({"service": "greeter", "address": "10.0.0.8:50051", "id": "g-1"});
+    let entry = agent.client().post(ALL, &body).await.expect(200);
+    assert_eq!(entry["override"], json!(null));
+    let record = agent.registry.subscribe("greeter").unwrap();
+    let known = async || record.state().snapshot().len() == 1;
+    eventually("registered", LONG, known).await;
+    let record = record.state().snapshot().instances()[0].record_id();
+    agent
+        .registry
+        .set_override(&record, sd_core::Override::Draining)
+        .await
+        .unwrap();
+    let same = async || {
+        let held = agent
+            .client()
+            .get("/v1/registrations/greeter/g-1")
+            .await
+            .expect(200);
+        let read = agent.client().get("/v1/services/greeter").await.expect(200);
+        held["override"] == "draining"
+            && held["instance"]["ready"] == false
+            && held["instance"] == read["instances"][0]
+    };
+    eventually("told", LONG, same).await;
+}
+
+#[tokio::test]
+async fn a_field_that_is_wrong_is_named() {
+    let agent = TestAgent::start().await;
+    for (body, part) in [
+        (
+            json!({"port": 0}),
+            "port: expected a number from 1 to 65535",
+        ),
+        (
+            json!({"port": 70_000}),
+            "port: invalid value: integer `70000`, expected a number from 0 to 65535",
+        ),
+        (json!({"address": "http://10.0.0.1:80"}), "address: "),
+        (
+            json!({"port": 1, "checks": [{"kind": "tcp"}, {"kind": "command", "command": ["true"]}]}),
+            "checks[1]: this agent runs no programs as checks: use another kind, or set checks.commands",
+        ),
+        (json!({"port": 1, "app": "a"}), "app: "),
+    ] {
+        let mut body = body;
+        body["service"] = "greeter".into();
+        let reply = agent.client().post(ALL, &body).await;
+        let text = refused(&reply, 400, "invalid_request");
+        assert!(text.contains(part), "{body}: {text}");
+    }
 }
 
 #[tokio::test]

@@ -189,6 +189,15 @@ async fn a_wrong_query_is_told_with_its_field() {
         ),
         ("/v1/services/greeter?redy=true", "redy"),
         ("/v1/services/greeter?redy=%1b%5b2J", "redy"),
+        (
+            "/v1/services/greeter/events?ready=yes",
+            "ready: write true or false",
+        ),
+        (
+            "/v1/services/greeter/events?bogus=1",
+            "query: bogus: unknown field `bogus`",
+        ),
+        ("/v1/services/greeter/events?wait=1s", "wait"),
         ("/v1/services/a%0Ab", "control characters"),
         ("/v1/services/%ff", "UTF-8"),
         ("/v1/registrations?servcie=a", "servcie"),

@@ -35,8 +35,13 @@ fn follow(registry: &str, service: &str) -> (sd_core::Registry, Subscription) {
 }
 
 fn declare(service: &str, id: &str) -> serde_json::Value {
-    json!({"service": service, "id": id, "address": "127.0.0.1:50051"})
+    json!({"service": service, "id": id, "address": "127.0.0.1:50051", "ttl": TTL})
 }
+
+/// Long enough for the next agent to start on a busy machine.
+const TTL: &str = "5s";
+/// A record that is not renewed is gone after this, as etcd ends leases only now and then.
+const GONE_AFTER: Duration = Duration::from_secs(7);
 
 /// Fails as soon as a reader sees no instance, or another one than `incarnation`.
 async fn sees_no_gap(mut subscription: Subscription, incarnation: sd_core::Incarnation) {
@@ -109,6 +114,7 @@ async fn an_agent_that_is_killed_is_followed_by_one_that_goes_on_without_a_gap()
     let watching = tokio::spawn(sees_no_gap(seen, incarnation));
 
     agent.kill().await;
+    let over = Instant::now();
     let agent = AgentProcess::start(&arguments).await;
     let held = agent
         .client()
@@ -117,7 +123,7 @@ async fn an_agent_that_is_killed_is_followed_by_one_that_goes_on_without_a_gap()
         .expect(200);
     assert_eq!(held["incarnation"], incarnation.to_string());
     // For longer than the record would have lived without the second agent.
-    tokio::time::sleep(Duration::from_secs(13)).await;
+    tokio::time::sleep_until(over + GONE_AFTER).await;
     assert!(!watching.is_finished(), "{:?}", watching.await);
     watching.abort();
     let (status, log) = agent.stop().await;
@@ -158,6 +164,7 @@ async fn an_upgrade_leaves_the_records_to_the_next_agent() {
     );
     sdctl(&["agent", "stop", "--keep", "--agent", &listen]).await;
     let (status, log) = agent.end().await;
+    let over = Instant::now();
     assert_eq!(status.code(), Some(0), "{log:#?}");
     assert!(!socket.exists());
     let agent = AgentProcess::start(&arguments).await;
@@ -167,7 +174,7 @@ async fn an_upgrade_leaves_the_records_to_the_next_agent() {
         .await
         .expect(200);
     assert_eq!(held["incarnation"], incarnation.to_string());
-    tokio::time::sleep(Duration::from_secs(13)).await;
+    tokio::time::sleep_until(over + GONE_AFTER).await;
     assert!(!watching.is_finished(), "{:?}", watching.await);
     watching.abort();
     sdctl(&["agent", "stop", "--agent", &listen]).await;

@@ -62,6 +62,7 @@ async fn readers_keep_their_set_while_consul_is_frozen() {
     let program = server_programs::Consul::from_env().unwrap();
     let server = program.address();
     let _server = ServerProcess::launch(program).await.unwrap();
-    let url = |at: SocketAddr| format!("consul://{at}");
+    // Its silence is noticed after these.
+    let url = |at: SocketAddr| format!("consul://{at}?wait=3s&request_timeout=2s");
     readers_keep_their_set_while_it_is_frozen(url, server).await;
 }

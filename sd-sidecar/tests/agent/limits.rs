@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::Method;
 use rustix::process::Signal;
 use sd_core::RegistryConfig;
 use sd_testing::{LONG, required_env};
@@ -52,7 +53,12 @@ async fn a_head_that_comes_slowly_or_never_ends_its_connection() {
     };
     timeout(LONG, dripping).await.expect("a slow head ends");
     assert_eq!(rest(&mut silent).await, "");
-    assert!(rest(&mut idle).await.starts_with("HTTP/1.1 200"));
+    // One that rests stays.
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let answers = rest(&mut idle).await;
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 2, "{answers}");
     assert!(
         begin.elapsed() > Duration::from_secs(4),
         "{:?}",
@@ -242,6 +248,33 @@ async fn what_browsers_ask_before_a_request_counts_as_well() {
     let mut stream = connect(&agent).await;
     stream.write_all(&preflight.repeat(50)).await.unwrap();
     assert!(answers(&mut stream, 50).await > 0);
+}
+
+#[tokio::test]
+async fn what_a_caller_without_a_token_asks_for_leaves_web_pages_their_turn() {
+    let agent = AgentProcess::start(&[
+        "--limits-requests-per-second",
+        "1",
+        "--origins",
+        "https://admin.example",
+    ])
+    .await;
+    let client = agent.client();
+    // A body that counts as many requests, and is let in because nothing else was asked for within a second.
+    let mut long = connect(&agent).await;
+    let body = vec![b' '; 1024 * 1024];
+    let head = "POST /register HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 1048576\r\n\r\n";
+    long.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    long.write_all(&body).await.unwrap();
+    let answer = rest(&mut long).await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    client.get("/healthz").await.expect(429);
+    let preflight = client
+        .with("origin", "https://admin.example")
+        .with("access-control-request-method", "POST");
+    let asked = preflight.ask(Method::OPTIONS, "/register", "").await;
+    assert_eq!(asked.status, 204, "{asked:?}");
 }
 
 /// Sends requests as fast as it can for `time`, `at_once` on each of 32 connections. Gives how many were answered.

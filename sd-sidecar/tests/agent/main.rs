@@ -22,8 +22,12 @@ mod limits;
 mod process;
 mod readers;
 mod registrations;
+#[cfg(feature = "consul")]
+mod routes;
 #[cfg(target_os = "linux")]
 mod security;
 mod servers;
 mod store;
 mod streams;
+#[cfg(all(target_os = "linux", feature = "zk"))]
+mod zk;

@@ -100,6 +100,18 @@ async fn what_cannot_be_used_ends_with_2_and_one_line_that_says_what_to_write() 
             vec!["--registry=etcd://root:sesame@h:1/?tttl=3s".to_owned()],
             "ttl",
         ),
+        (
+            vec!["--registry=etcd://h:1".to_owned(), "--ttl=1s".to_owned()],
+            "ttl: 1s is none that this registry takes: write 2s to",
+        ),
+        (
+            vec![
+                "--registry=etcd://h:1".to_owned(),
+                "--advertise=127.0.0.1".to_owned(),
+            ],
+            "advertise: 127.0.0.1 can only be dialled on this machine",
+        ),
+        (vec!["--log-level=loud".to_owned()], "\"loud\" is no level"),
         (vec!["--listn=x".to_owned()], "--listen"),
         (vec!["--ttl=5".to_owned()], "500ms, 10s"),
         (vec!["--listen=0.0.0.0:1".to_owned()], "set tokens"),
@@ -129,6 +141,24 @@ async fn what_cannot_be_used_ends_with_2_and_one_line_that_says_what_to_write() 
             assert!(!told.contains("sesame"), "{told}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_check_looks_at_the_state_and_changes_nothing_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::write(path("newer.json"), r#"{"version": 2, "registrations": []}"#).unwrap();
+    for (state, part) in [
+        (path("no/such/state.json"), Some("no/such cannot be used")),
+        (path("newer.json"), Some("is of version 2")),
+        (path("new/state.json"), None),
+    ] {
+        let ended = output(command(&["--check", "--state", &state])).await;
+        let told = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(part.map_or(0, |_| 2)), "{told}");
+        assert!(told.contains(part.unwrap_or_default()), "{told}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
 #[tokio::test]

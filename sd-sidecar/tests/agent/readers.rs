@@ -50,8 +50,12 @@ async fn there_are_only_so_many_streams_and_one_that_ends_makes_room() {
 /// Registers something large again and again, so that what is told does not fit anywhere.
 async fn change_often(agent: &TestAgent, times: u16) {
     let filler = "x".repeat(60 * 1024);
-    let instance = greeter("g-1", 1).with_metadata("filler", filler);
-    let guard = agent.registry.register(instance).await.unwrap();
+    let large = |id, port| greeter(id, port).with_metadata("filler", filler.clone());
+    let guard = agent.registry.register(large("g-1", 1)).await.unwrap();
+    for (id, port) in [("g-2", 2), ("g-3", 3), ("g-4", 4)] {
+        let other = agent.registry.register(large(id, port)).await.unwrap();
+        std::mem::forget(other);
+    }
     for weight in 1..=times {
         guard
             .update(move |instance| instance.with_weight(weight))
@@ -80,7 +84,7 @@ async fn raw_reader(address: SocketAddr, path: &str) -> TcpStream {
 
 #[tokio::test]
 async fn a_slow_reader_skips_to_the_newest_set() {
-    const CHANGES: u16 = 200;
+    const CHANGES: u16 = 60;
     let agent = TestAgent::start().await;
     let mut slow = raw_reader(agent.address, EVENTS).await;
     change_often(&agent, CHANGES).await;
@@ -115,7 +119,7 @@ async fn a_reader_that_never_reads_is_ended_by_a_deadline_and_makes_room() {
     let mut head = [0; 12];
     never.read_exact(&mut head).await.unwrap();
     assert_eq!(&head, b"HTTP/1.1 200");
-    change_often(&agent, 150).await;
+    change_often(&agent, 50).await;
     eventually("ended", LONG, async || has_room(&agent).await).await;
     // What was sent before the end is still there to be read, and then the connection is over.
     let mut rest = Vec::new();

@@ -450,6 +450,25 @@ async fn an_administrators_drain_is_not_ended_by_a_replay() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_administrators_drain_is_not_ended_by_a_replay_of_one_that_had_said_that_it_is_not_ready()
+ {
+    let (registrations, me) = (Registrations::new(Memory::new().connect()), me());
+    registrations.register(&me, greeter()).await.unwrap();
+    let which = port(50051);
+    let unready = registrations.set_ready(&me, &which, false).await;
+    unready.unwrap();
+    let drained = registrations.drain_for(&me, &which, GRACE).await;
+    drained.unwrap();
+    let again = registrations.register(&me, greeter()).await.unwrap();
+    assert_eq!(again.stage, Stage::Draining);
+    // What it declares otherwise is a change.
+    let mut unready = greeter();
+    unready.ready = false;
+    let changed = registrations.register(&me, unready).await.unwrap();
+    assert_eq!(changed.stage, Stage::Registered);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replay_by_the_same_run_does_not_make_ready_what_has_said_that_it_is_not() {
     let registrations = Registrations::new(Memory::new().connect());
     let register = async |run, weight| {
@@ -625,7 +644,7 @@ async fn a_failing_check_makes_it_unready_and_never_deregisters_it() {
     assert!(!entry.health.passing);
     assert_eq!(only(&readers.state()).record_id(), entry.record);
     let unknown = registrations.beat(&me(), &which, "other", CheckState::Passing, "");
-    assert!(matches!(unknown, Err(Refused::NotFound(_))));
+    assert!(matches!(unknown, Err(Refused::NoCheck(_))));
 }
 
 /// In the reference system a registration is lost, or an error is told although it holds, where a later step fails.
@@ -700,19 +719,23 @@ async fn what_can_never_work_is_refused_and_leaves_nothing() {
         ),
         (
             json!({"service": "greeter", "address": "127.0.0.1:1"}),
-            "allow loopback",
+            "set allow_loopback",
         ),
         (
             json!({"service": "greeter", "address": "localhost:1"}),
-            "allow loopback",
+            "set allow_loopback",
         ),
         (
             json!({"service": "greeter", "address": "[::1]:1"}),
-            "allow loopback",
+            "set allow_loopback",
+        ),
+        (
+            json!({"service": "greeter", "address": "unix:/run/greeter.sock"}),
+            "set allow_loopback",
         ),
         (
             json!({"service": "greeter", "address": "[::ffff:127.0.0.2]:1"}),
-            "allow loopback",
+            "set allow_loopback",
         ),
         (
             json!({"service": "greeter", "address": ADDRESS, "ttl": "1ms"}),
@@ -724,7 +747,7 @@ async fn what_can_never_work_is_refused_and_leaves_nothing() {
         ),
         (
             json!({"service": "greeter", "address": ADDRESS, "checks": [{"kind": "command", "command": ["true"]}]}),
-            "command",
+            "checks[0]: this agent runs no programs",
         ),
     ] {
         let refused = registrations.register(&me(), declared(body)).await;

@@ -185,6 +185,10 @@ async fn web_pages_and_names_of_other_hosts_are_kept_out() {
         shown.header("access-control-allow-origin"),
         "https://admin.example"
     );
+    assert_eq!(
+        shown.header("access-control-expose-headers"),
+        "etag, location, retry-after"
+    );
     let asked = page.with("access-control-request-method", "DELETE");
     let asked = asked
         .ask(Method::OPTIONS, "/v1/registrations/greeter/i-1", "")

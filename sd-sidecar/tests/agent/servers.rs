@@ -4,15 +4,17 @@ use std::time::{Duration, SystemTime};
 
 use sd_core::{Instance, Registry};
 use sd_sidecar::daemon::registrations::{How, Identity, Registrations, Settings, Stage};
-use sd_testing::{LONG, ServerProcess, ServerProgram, is_live_with, until};
+use sd_testing::{LONG, ServerProcess, ServerProgram, eventually, is_live_with, until};
 use serde_json::{Value, json};
 use server_programs::{Consul, Etcd, LocalServer};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use crate::registrations::{declared, me, until_entry};
 
 /// What Consul and etcd grant, and long enough for a busy machine.
 const TTL: &str = "5s";
+/// A record that is not renewed is gone after this, as servers end them only now and then.
+const GONE_AFTER: Duration = Duration::from_secs(7);
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn etcd(program: &Etcd) -> String {
@@ -67,6 +69,7 @@ async fn through_an_outage_and_a_handover<P: ServerProgram>(
 
     // The next agent goes on, and a reader is told nothing.
     let left = first.close(How::Keep, LIMIT).await;
+    let over = Instant::now();
     assert!(left.is_empty(), "{left:?}");
     let second = open().await;
     let continued = until_entry(&second, "serving", is_serving).await;
@@ -82,7 +85,7 @@ async fn through_an_outage_and_a_handover<P: ServerProgram>(
     };
     tokio::select! {
         () = watching => {}
-        () = sleep(3 * Duration::from_secs(5)) => {}
+        () = sleep_until(over + GONE_AFTER) => {}
     }
     for set in &told {
         assert_eq!(set, &[continued.instance.as_ref().clone()], "{told:?}");
@@ -131,6 +134,7 @@ async fn in_consul_agents_of_the_reference_system_find_what_they_route_to() {
         host_ip: "10.0.0.7".to_owned(),
         run_id: "run-1".to_owned(),
         started_at: SystemTime::now(),
+        routes: None,
     });
     let registry = connect(&consul(server.program()));
     let registrations = Registrations::with_settings(registry.clone(), settings);
@@ -237,4 +241,62 @@ async fn what_an_agent_of_the_reference_system_registers_in_consul_is_an_instanc
     );
     assert_eq!(instance.metadata()["env"], "prod");
     registry.close().await.unwrap();
+}
+
+/// At its start, an agent of the reference system removes what an earlier run of it has registered: all that bears its id. Ours bears the
+/// same id if its cluster, its zone and its host are called so. It never touches what it has not registered itself.
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn beside_an_agent_of_the_reference_system_with_the_same_id_ours_leaves_its_records_and_keeps_its_own()
+ {
+    let server = ServerProcess::launch(Consul::from_env().unwrap())
+        .await
+        .unwrap();
+    let theirs = json!({
+        "ID": "theirs", "Name": "auth", "Address": "10.0.0.7", "Port": 9090, "Tags": ["cluster=cluster-a"],
+        "Meta": {"env": "prod", "namespace": "default", "weight": "100", "version": "v1", "instance_id": "theirs",
+            "agent_id": "cluster-a:idc-a-1:10.0.0.7", "agent_run_id": "their-run", "agent_host_ip": "10.0.0.7"},
+        "Checks": [{"CheckID": "service:theirs:agent-lease", "TTL": "10m", "Status": "passing"}],
+    });
+    let put = |target: &str, body: &str| {
+        let answer = server.program().request("PUT", target, body).unwrap();
+        assert_eq!(answer.status, 200, "{target}: {answer:?}");
+    };
+    put("/v1/agent/service/register", &theirs.to_string());
+    let mut settings = Settings::default();
+    settings.identity = Some(Identity {
+        cluster: "cluster-a".to_owned(),
+        env: "prod".to_owned(),
+        zone: "idc-a-1".to_owned(),
+        host_ip: "10.0.0.7".to_owned(),
+        run_id: "our-run".to_owned(),
+        started_at: SystemTime::now(),
+        routes: None,
+    });
+    let registry = connect(&consul(server.program()));
+    let registrations = Registrations::with_settings(registry, settings);
+    let auth = declared(json!({"service": "auth", "address": "10.0.0.7:9090", "ttl": TTL}));
+    registrations.register(&me(), auth).await.unwrap();
+    // The ids at the agent of the runs that have registered there.
+    let there = || {
+        let services = server.program().request("GET", "/v1/agent/services", "");
+        let services: Value = serde_json::from_str(&services.unwrap().body).unwrap();
+        let services = services.as_object().unwrap().iter();
+        let runs = services.map(|(id, service)| {
+            let run = service["Meta"]["agent_run_id"].as_str().unwrap();
+            (run.to_owned(), id.clone())
+        });
+        runs.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let before = there();
+    assert_eq!(before.keys().collect::<Vec<_>>(), ["our-run", "their-run"]);
+
+    // Their agent starts again.
+    let ours = &before["our-run"];
+    put(&format!("/v1/agent/service/deregister/{ours}"), "");
+    assert_eq!(there().len(), 1);
+    eventually("back", LONG, async || there() == before).await;
+
+    registrations.close(How::Deregister, LIMIT).await;
+    assert_eq!(there().keys().collect::<Vec<_>>(), ["their-run"]);
 }

@@ -10,6 +10,7 @@ use sd_sidecar::checks::Commands;
 use sd_sidecar::daemon::registrations::{
     Caller, How, LAST_WRITE, Refused, Registrations, Selector, Settings, Stage,
 };
+use sd_sidecar::daemon::store::Store;
 use sd_testing::{Answer, LONG, Op, eventually, is_live_with, until};
 use serde_json::json;
 use tempfile::TempDir;
@@ -33,6 +34,27 @@ fn greeters() -> Selector {
         service: "greeter".to_owned(),
         port: 50051,
     }
+}
+
+/// One that nothing but a withdrawal takes away while a test runs.
+fn long_lived() -> sd_sidecar::wire::Declaration {
+    declared(json!({"service": "greeter", "address": "10.0.0.7:50051", "ttl": "10m"}))
+}
+
+/// Opens a state once the last write of an agent that was killed is over.
+async fn once_free<F>(open: impl Fn() -> F) -> Registrations
+where
+    F: Future<Output = sd_core::Result<Registrations>>,
+{
+    let opening = async {
+        loop {
+            match open().await {
+                Err(error) if error.kind() == ErrorKind::Conflict => sleep(RETRY).await,
+                opened => return opened.unwrap(),
+            }
+        }
+    };
+    timeout(LONG, opening).await.unwrap()
 }
 
 async fn opened(memory: &Memory, state: &Path) -> Registrations {
@@ -125,7 +147,7 @@ async fn an_agent_that_was_killed_is_continued_and_readers_see_nothing_of_it() {
     .await;
     assert_eq!((&entry.owner, &entry.declaration), (&me(), &greeter()));
     // It is renewed by now, or gone.
-    sleep(3 * Duration::from_secs(2)).await;
+    sleep(Duration::from_millis(2500)).await;
     let told = reader.told().await;
     for set in &told {
         assert_eq!(set, &told[0]);
@@ -254,9 +276,17 @@ async fn what_is_refused_at_a_start_is_left_for_the_next_one() {
     before.close(How::Keep, GRACE).await;
 
     let poor = open(Settings::default()).await;
-    assert_eq!(services(&poor), ["greeter"]);
+    assert_eq!(services(&poor), ["checked", "greeter"]);
+    let [refused, kept] = &poor.entries()[..] else {
+        panic!("{:?}", poor.entries());
+    };
+    assert_eq!((refused.stage, &refused.owner), (Stage::Init, &me()));
+    let why = refused.error.as_deref().unwrap_or_default();
+    assert!(why.contains("refused at the start"), "{why}");
     // Without an address of its host, it is where it was.
-    assert_eq!(poor.entries()[0].record, first.record);
+    assert_eq!(kept.record, first.record);
+    let stages = poor.stages();
+    assert_eq!(stages.values().sum::<usize>(), 2, "{stages:?}");
     let other = declared(json!({"service": "other", "address": "10.0.0.7:2"}));
     poor.register(&me(), other).await.unwrap();
     poor.close(How::Keep, GRACE).await;
@@ -310,7 +340,7 @@ async fn an_agent_that_is_killed_while_it_withdraws_brings_nothing_back() {
         let closing = registrations.close(How::Deregister, LONG);
         let written = async || {
             let state = fs::read_to_string(path.join("registrations.json"));
-            !state.unwrap().contains("greeter")
+            state.unwrap().contains("\"ending\":true")
         };
         tokio::select! {
             left = closing => panic!("{left:?}"),
@@ -318,20 +348,105 @@ async fn an_agent_that_is_killed_while_it_withdraws_brings_nothing_back() {
         }
     })
     .await;
-    // The killed one's last write may be under way.
     let memory = Memory::new();
-    let open = async || {
-        loop {
-            let open =
-                Registrations::open(memory.connect(), Settings::default(), folder.path()).await;
-            match open {
-                Err(error) if error.kind() == ErrorKind::Conflict => sleep(RETRY).await,
-                next => break next.unwrap(),
-            }
-        }
-    };
-    let next = timeout(LONG, open()).await.unwrap();
+    let open = || Registrations::open(memory.connect(), Settings::default(), folder.path());
+    let next = once_free(open).await;
     assert_eq!(next.entries(), []);
+}
+
+#[tokio::test]
+async fn after_one_that_was_killed_while_it_drained_the_next_agent_withdraws_and_brings_nothing_back()
+ {
+    let (memory, folder) = (Memory::new(), folder());
+    let (its_memory, its_state) = (memory.clone(), folder.path().to_owned());
+    killed_after(async move || {
+        let registrations = opened(&its_memory, &its_state).await;
+        registrations.register(&me(), long_lived()).await.unwrap();
+        registrations.note_end().await;
+        registrations.drain(&me(), &greeters(), LONG).await.unwrap();
+    })
+    .await;
+    let mut readers = memory.connect().subscribe("greeter").unwrap();
+    until(&mut readers, "left", is_live_with(1)).await;
+    let open = || Registrations::open(memory.connect(), Settings::default(), folder.path());
+    let next = once_free(open).await;
+    assert_eq!(next.entries(), []);
+    until(&mut readers, "withdrawn", is_live_with(0)).await;
+    // From here on the state is that of the next one.
+    next.register(&me(), greeter()).await.unwrap();
+    next.close(How::Keep, GRACE).await;
+    assert_eq!(opened(&memory, folder.path()).await.entries().len(), 1);
+}
+
+#[tokio::test]
+async fn an_address_that_has_changed_is_remembered_by_an_agent_that_is_killed_before_it_has_registered()
+ {
+    let (memory, folder) = (Memory::new(), folder());
+    let open = async |registry, host: &str, path: &Path| {
+        let mut settings = Settings::default();
+        settings.advertised_host = Some(host.to_owned());
+        Registrations::open(registry, settings, path).await.unwrap()
+    };
+    let before = open(memory.connect(), "10.0.0.7", folder.path()).await;
+    let mut by_port = long_lived();
+    (by_port.address, by_port.port) = (None, Some(50051));
+    before.register(&me(), by_port).await.unwrap();
+    before.close(How::Keep, GRACE).await;
+    let mut readers = memory.connect().subscribe("greeter").unwrap();
+    until(&mut readers, "left", is_live_with(1)).await;
+
+    let path = folder.path().to_owned();
+    killed_after(async move || {
+        let (backend, registry) = scripted();
+        backend.registrar.answer_all(Op::Register, Answer::Hang);
+        let _moved = open(registry, "10.0.0.8", &path).await;
+        let written = async || {
+            let state = fs::read_to_string(path.join("registrations.json"));
+            state.unwrap().contains("10.0.0.8")
+        };
+        eventually("written", LONG, written).await;
+    })
+    .await;
+    let mut settings = Settings::default();
+    settings.advertised_host = Some("10.0.0.8".to_owned());
+    let open = || Registrations::open(memory.connect(), settings.clone(), folder.path());
+    let next = once_free(open).await;
+    let state = until(&mut readers, "moved", |state| {
+        let mut all = state.snapshot().instances().iter();
+        state.snapshot().len() == 1 && all.all(|one| one.endpoint().to_string() == "10.0.0.8:50051")
+    });
+    state.await;
+    // What has gone is not gone for again.
+    let forgotten = async || {
+        let state = fs::read_to_string(folder.path().join("registrations.json"));
+        !state.unwrap().contains("replaces")
+    };
+    eventually("forgotten", LONG, forgotten).await;
+    next.close(How::Deregister, GRACE).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_ends_withdraws_also_what_it_was_refused_at_its_start() {
+    let (memory, folder) = (Memory::new(), folder());
+    let mut settings = Settings::default();
+    settings.commands = Commands::Allowed;
+    let before = Registrations::open(memory.connect(), settings, folder.path())
+        .await
+        .unwrap();
+    let mut checked = long_lived();
+    checked.checks = declared(json!({
+        "service": "greeter", "port": 1, "checks": [{"kind": "command", "command": ["true"]}],
+    }))
+    .checks;
+    before.register(&me(), checked).await.unwrap();
+    before.close(How::Keep, GRACE).await;
+    let mut readers = memory.connect().subscribe("greeter").unwrap();
+    until(&mut readers, "left", is_live_with(1)).await;
+    let poor = opened(&memory, folder.path()).await;
+    let left = poor.close(How::Deregister, GRACE).await;
+    assert!(left.is_empty(), "{left:?}");
+    until(&mut readers, "withdrawn", is_live_with(0)).await;
+    assert_eq!(opened(&memory, folder.path()).await.entries(), []);
 }
 
 #[tokio::test(start_paused = true)]
@@ -394,12 +509,82 @@ async fn one_registration_that_cannot_be_read_does_not_cost_the_others() {
     let next = opened(&memory, &state).await;
     assert_eq!(next.entries().len(), 1);
     next.close(How::Keep, GRACE).await;
-    assert_eq!(set_aside(folder.path()), damaged.to_string());
+    assert_eq!(set_aside(folder.path()), damaged.to_string().as_bytes());
     assert!(
         !fs::read_to_string(&state)
             .unwrap()
             .contains(r#"{"owner":"a"}"#)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_was_cut_short_keeps_what_stands_before_the_cut_and_tells_what_was_lost() {
+    let (memory, folder) = (Memory::new(), folder());
+    let state = folder.path().join("state.json");
+    let before = opened(&memory, &state).await;
+    for port in 1..=3 {
+        let one = declared(json!({"service": "greeter", "address": format!("10.0.0.7:{port}")}));
+        before.register(&me(), one).await.unwrap();
+    }
+    before.close(How::Keep, GRACE).await;
+    let whole = fs::read(&state).unwrap();
+    fs::write(&state, &whole[..whole.len() - 10]).unwrap();
+    let next = opened(&memory, &state).await;
+    assert_eq!(next.entries().len(), 2);
+    let damage = next.state_damage().unwrap();
+    assert!(damage.contains(".damaged-"), "{damage}");
+    assert_eq!(set_aside(folder.path()).len(), whole.len() - 10);
+    next.close(How::Deregister, GRACE).await;
+    assert_eq!(opened(&memory, &state).await.state_damage(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_cannot_be_left_are_withdrawn_and_that_is_in_order() {
+    let folder = folder();
+    let (backend, registry) = scripted();
+    let ends = Error::new(ErrorKind::Unsupported, "scripted").because("it ends with the session");
+    backend
+        .registrar
+        .answer_all(Op::Release, Answer::Fail(ends));
+    let before = Registrations::open(registry, Settings::default(), folder.path());
+    let before = before.await.unwrap();
+    before.register(&me(), greeter()).await.unwrap();
+    assert!(before.close(How::Keep, GRACE).await.is_empty());
+    assert_eq!(backend.registrar.calls_of(Op::Withdraw).len(), 1);
+    let next = Registrations::open(scripted().1, Settings::default(), folder.path());
+    assert_eq!(next.await.unwrap().entries().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_folder_of_the_state_is_made_for_its_user_alone_and_not_the_one_above() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = folder();
+    let inside = folder.path().join("sd-agent");
+    let state = inside.join("state.json");
+    Store::check(&state).await.unwrap();
+    assert!(!inside.exists(), "a check makes nothing");
+    opened(&Memory::new(), &state)
+        .await
+        .close(How::Keep, GRACE)
+        .await;
+    let mode = fs::metadata(&inside).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+
+    let far = folder.path().join("a/b/state.json");
+    for refused in [Store::check(&far).await, Store::open(&far).await.map(drop)] {
+        let why = refused.unwrap_err().report().to_string();
+        assert!(why.contains("a/b"), "{why}");
+    }
+    // While an agent has it.
+    let running = opened(&Memory::new(), &state).await;
+    Store::check(&state).await.unwrap();
+    running.close(How::Deregister, GRACE).await;
+    fs::write(&state, r#"{"version": 2, "registrations": []}"#).unwrap();
+    let newer = Store::check(&state).await.unwrap_err();
+    assert_eq!(newer.kind(), ErrorKind::Unsupported);
+    fs::write(&state, "{").unwrap();
+    Store::check(&state).await.unwrap();
+    assert_eq!(fs::read_to_string(&state).unwrap(), "{");
 }
 
 #[tokio::test(start_paused = true)]
@@ -416,7 +601,7 @@ async fn a_state_of_a_newer_version_is_left_alone() {
 }
 
 /// The one file that was kept aside.
-fn set_aside(folder: &Path) -> String {
+fn set_aside(folder: &Path) -> Vec<u8> {
     let files = fs::read_dir(folder)
         .unwrap()
         .map(|file| file.unwrap().path());
@@ -425,9 +610,9 @@ fn set_aside(folder: &Path) -> String {
     let [aside] = &aside[..] else {
         panic!("not one file: {aside:?}");
     };
-    let text = fs::read_to_string(aside).unwrap();
+    let bytes = fs::read(aside).unwrap();
     fs::remove_file(aside).unwrap();
-    text
+    bytes
 }
 
 #[tokio::test(start_paused = true)]
@@ -444,7 +629,7 @@ async fn a_damaged_state_is_moved_aside_and_the_agent_starts_without_it() {
         fs::write(&state, damaged).unwrap();
         let registrations = opened(&memory, &state).await;
         assert_eq!(registrations.entries(), []);
-        assert_eq!(set_aside(folder.path()), damaged);
+        assert_eq!(set_aside(folder.path()), damaged.as_bytes());
         assert!(!state.exists());
         registrations.register(&me(), greeter()).await.unwrap();
         registrations.close(How::Keep, GRACE).await;
@@ -452,6 +637,142 @@ async fn a_damaged_state_is_moved_aside_and_the_agent_starts_without_it() {
         assert_eq!(next.entries().len(), 1);
         next.close(How::Deregister, GRACE).await;
     }
+}
+
+/// As a power failure, a bad disk or an editor leave it.
+#[tokio::test(start_paused = true)]
+async fn whatever_is_wrong_with_a_state_the_agent_starts_and_keeps_aside_what_it_cannot_read() {
+    let (memory, folder) = (Memory::new(), folder());
+    let state = folder.path().join("state.json");
+    let before = opened(&memory, &state).await;
+    for port in 1..=3 {
+        let body = json!({"service": "greeter", "address": format!("10.0.0.7:{port}")});
+        before.register(&me(), declared(body)).await.unwrap();
+    }
+    before.close(How::Keep, GRACE).await;
+    let whole = fs::read(&state).unwrap();
+    let text = String::from_utf8(whole.clone()).unwrap();
+    let changed = |from: &str, to: &str| {
+        assert!(text.contains(from), "{from}");
+        text.replacen(from, to, 1).into_bytes()
+    };
+    let after = |end: &str| [&whole[..], end.as_bytes()].concat();
+    for (damaged, read) in [
+        // Not all of it was written, or other bytes than were meant.
+        (whole[..whole.len() / 2].to_vec(), 0),
+        (whole[..whole.len() - 1].to_vec(), 0),
+        (vec![0; whole.len()], 0),
+        ([&whole[..whole.len() / 2], &[0; 512]].concat(), 0),
+        (after("\0\0\0"), 0),
+        (after(&text), 0),
+        ([&[0xff, 0xfe], &whole[..]].concat(), 0),
+        ("[".repeat(100_000).into_bytes(), 0),
+        // It is JSON, and something else than it should be.
+        (b"[]".to_vec(), 0),
+        (br#"{"version": 1}"#.to_vec(), 0),
+        (br#"{"version": 1, "registrations": {}}"#.to_vec(), 0),
+        (br#"{"version": "1", "registrations": []}"#.to_vec(), 0),
+        (changed("\"registered_at\":", "\"registered_at\":1"), 3),
+        (
+            changed("\"registered_at\":", "\"registered_at\":99999999999"),
+            2,
+        ),
+        (changed("\"owner\":\"anonymous\"", "\"owner\":7"), 2),
+        (changed("10.0.0.7:1\"", "nowhere\""), 2),
+        (changed("\"incarnation\":\"", "\"incarnation\":\"x"), 2),
+    ] {
+        fs::write(&state, &damaged).unwrap();
+        let shown = String::from_utf8_lossy(&damaged[..damaged.len().min(2000)]).into_owned();
+        let next = opened(&memory, &state).await;
+        assert_eq!(next.entries().len(), read, "{shown}");
+        if read < 3 {
+            assert_eq!(set_aside(folder.path()), damaged, "{shown}");
+        }
+        // And goes on as usual.
+        next.register(&me(), greeter()).await.unwrap();
+        next.close(How::Keep, GRACE).await;
+        let last = opened(&memory, &state).await;
+        assert_eq!(last.entries().len(), read + 1, "{shown}");
+        last.close(How::Keep, GRACE).await;
+    }
+    // Any bit.
+    for at in (0..whole.len()).step_by(whole.len() / 32) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1 << (at % 7);
+        fs::write(&state, &damaged).unwrap();
+        match Registrations::open(memory.connect(), Settings::default(), &state).await {
+            Ok(next) => drop(next.close(How::Keep, GRACE).await),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported, "{at}"),
+        }
+    }
+}
+
+/// A small disk of its own, which is gone with this.
+#[cfg(target_os = "linux")]
+struct SmallDisk(TempDir);
+
+#[cfg(target_os = "linux")]
+impl SmallDisk {
+    /// Or why there can be none.
+    fn new() -> Result<Self, String> {
+        let folder = folder();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64k", "sd-agent-test"])
+            .arg(folder.path())
+            .output();
+        let mounted = mounted.map_err(|error| error.to_string())?;
+        if mounted.status.success() {
+            Ok(Self(folder))
+        } else {
+            Err(String::from_utf8_lossy(&mounted.stderr).trim().to_owned())
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Also while something on it is open.
+        let unmount = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(self.0.path())
+            .status();
+        drop(unmount);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn on_a_full_disk_registrations_go_on_the_state_stays_whole_and_is_written_once_there_is_room()
+ {
+    let disk = match SmallDisk::new() {
+        Ok(disk) => disk,
+        Err(why) => {
+            eprintln!("skipped: no disk of its own can be mounted: {why}");
+            return;
+        }
+    };
+    let (memory, state) = (Memory::new(), disk.0.path().join("state.json"));
+    let registrations = opened(&memory, &state).await;
+    let mut trouble = registrations.state_trouble();
+    registrations.register(&me(), greeter()).await.unwrap();
+    let before = fs::read(&state).unwrap();
+    // Nothing is left.
+    let filler = disk.0.path().join("filler");
+    let filling = fs::write(&filler, vec![0; 1024 * 1024]).unwrap_err();
+    assert_eq!(filling.kind(), std::io::ErrorKind::StorageFull);
+    let other = declared(json!({"service": "other", "address": "10.0.0.7:1"}));
+    let entry = registrations.register(&me(), other).await.unwrap();
+    assert_eq!(entry.stage, Stage::Serving);
+    let why = timeout(LONG, trouble.wait_for(Option::is_some)).await;
+    let why = why.unwrap().unwrap().clone().unwrap_or_default();
+    assert!(why.contains("No space left"), "{why}");
+    assert_eq!(fs::read(&state).unwrap(), before);
+    fs::remove_file(&filler).unwrap();
+    let healed = timeout(LONG, trouble.wait_for(Option::is_none)).await;
+    drop(healed.unwrap().unwrap());
+    assert!(fs::read_to_string(&state).unwrap().contains("other"));
+    registrations.close(How::Keep, GRACE).await;
 }
 
 #[tokio::test(start_paused = true)]

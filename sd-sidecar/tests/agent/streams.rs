@@ -60,6 +60,44 @@ async fn a_stream_tells_the_whole_set_first_and_after_each_change() {
 }
 
 #[tokio::test]
+async fn a_stream_is_of_the_instances_that_its_query_selects() {
+    let agent = TestAgent::start().await;
+    let client = agent.client();
+    let first = agent.registry.register(greeter("g-1", 1)).await.unwrap();
+    let _other = agent
+        .registry
+        .register(greeter("g-2", 2).with_zone("b"))
+        .await
+        .unwrap();
+    let mut ready = client.events(&format!("{EVENTS}?ready=true")).await;
+    let mut unready = client
+        .events(&format!("{EVENTS}?ready=false&zone=none"))
+        .await;
+    with_ids(&mut ready, &["g-1", "g-2"]).await;
+    let (none, _) = with_ids(&mut unready, &[]).await;
+    first.set_ready(false).await.unwrap();
+    with_ids(&mut ready, &["g-2"]).await;
+    first.deregister().await.unwrap();
+    // What changes none of them is not told.
+    let _third = agent
+        .registry
+        .register(greeter("g-3", 3).with_zone("none").with_ready(false))
+        .await
+        .unwrap();
+    assert_eq!(with_ids(&mut unready, &["g-3"]).await.1, 0);
+    let again = client.with("last-event-id", none.id());
+    let list = again
+        .get("/v1/services/greeter?ready=false&zone=none")
+        .await
+        .expect(200);
+    let mut again = again
+        .events(&format!("{EVENTS}?ready=false&zone=none"))
+        .await;
+    let (missed, _) = with_ids(&mut again, &["g-3"]).await;
+    assert_eq!(missed.id(), list["index"]);
+}
+
+#[tokio::test]
 async fn a_reader_that_returns_is_told_what_it_missed_once_and_nothing_if_it_missed_nothing() {
     let agent =
         TestAgent::start_at(Memory::new().connect(), beating(Duration::from_millis(100))).await;

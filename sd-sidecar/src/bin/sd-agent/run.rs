@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use sd_sidecar::daemon::agent::{Daemon, StartError};
+use sd_sidecar::daemon::agent::{Daemon, StartError, StopRequest, StopRequests};
 use sd_sidecar::daemon::config::{Config, ConfigError, Sources, Values};
 use sd_sidecar::daemon::log::LogControl;
 use sd_sidecar::daemon::systemd;
@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use crate::signals::{Asked, Signals};
+use crate::signals::{Signalled, Signals};
 
 /// Two for each half: a host has many other things to do.
 const THREADS: usize = 2;
@@ -66,7 +66,7 @@ impl Running {
         // From here on they do not end the process by themselves.
         let mut signals = Signals::listen().map_err(ConfigError::from)?;
         let starting = Daemon::start(config, http.handle());
-        let mut daemon = tokio::select! {
+        let (mut daemon, requests) = tokio::select! {
             started = starting => started?,
             // Nothing is served yet. What was registered again stays for the next start.
             () = signals.stop() => return Ok(ExitCode::SUCCESS),
@@ -77,21 +77,17 @@ impl Running {
             tokio::runtime::Handle::current(),
             http.handle().clone(),
         ]));
-        let keep = loop {
-            tokio::select! {
-                asked = signals.next() => match asked {
-                    Asked::ToStop => break None,
-                    Asked::ToReload => {
-                        let reload = async || self.reload(&mut daemon).await;
-                        if until_stopped(reload, async || signals.next().await)
-                            .await
-                            .is_break()
-                        {
-                            break None;
-                        }
+        let mut asking = Asking { signals, requests };
+        let StopRequest { keep } = loop {
+            match asking.next().await {
+                Asked::ToStop(how) => break how,
+                Asked::ToReload => {
+                    let reload = async || self.reload(&mut daemon).await;
+                    let reloaded = until_stopped(reload, async || asking.next().await);
+                    if let ControlFlow::Break(how) = reloaded.await {
+                        break how;
                     }
-                },
-                asked = daemon.stop_asked() => break asked.keep,
+                }
             }
         };
         info!("stopping");
@@ -105,7 +101,7 @@ impl Running {
                     ExitCode::FAILURE
                 }
             }
-            () = signals.insisted() => {
+            () = asking.signals.insisted() => {
                 warn!("asked to stop again: ending now");
                 ExitCode::FAILURE
             }
@@ -156,7 +152,11 @@ impl Running {
                 .collect::<Vec<_>>()
                 .join(", ")
         };
-        info!(changed = %names(taken), "reloaded, with the files of tokens and TLS");
+        let mut changed = names(taken);
+        if changed.is_empty() {
+            changed.push_str("no key");
+        }
+        info!(%changed, "reloaded, with what the files of tokens and TLS hold now");
         if !later.is_empty() {
             warn!(keys = %names(later), "these take effect at the next start only");
         }
@@ -166,11 +166,36 @@ impl Running {
     }
 }
 
+/// All that can ask the agent for something. A reload does not hold it, so that none can hold up a stop.
+struct Asking {
+    signals: Signals,
+    requests: StopRequests,
+}
+
+/// What a signal or a caller asks for.
+enum Asked {
+    ToStop(StopRequest),
+    ToReload,
+}
+
+impl Asking {
+    /// Waits for the next one. Cancel-safe.
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            signal = self.signals.next() => match signal {
+                Signalled::ToStop => Asked::ToStop(StopRequest::default()),
+                Signalled::ToReload => Asked::ToReload,
+            },
+            how = self.requests.next() => Asked::ToStop(how),
+        }
+    }
+}
+
 /// Reloads, and again if that was asked for meanwhile. Breaks off, with everything as it was, if the agent is asked to stop.
 async fn until_stopped(
     mut reload: impl AsyncFnMut(),
     mut asked: impl AsyncFnMut() -> Asked,
-) -> ControlFlow<()> {
+) -> ControlFlow<StopRequest> {
     loop {
         let mut again = false;
         let mut reload = pin!(reload());
@@ -178,7 +203,7 @@ async fn until_stopped(
             tokio::select! {
                 () = &mut reload => break,
                 asked = asked() => match asked {
-                    Asked::ToStop => return ControlFlow::Break(()),
+                    Asked::ToStop(how) => return ControlFlow::Break(how),
                     // The files may have changed since they were read.
                     Asked::ToReload => again = true,
                 },
@@ -215,10 +240,15 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_reload_that_hangs_holds_up_no_stop_and_one_that_is_asked_for_meanwhile_follows() {
+    async fn a_reload_that_hangs_holds_up_no_stop_by_signal_or_caller_and_one_that_is_asked_for_meanwhile_follows()
+     {
         let limit = Duration::from_secs(1);
-        let stopped = until_stopped(async || pending().await, async || Asked::ToStop);
-        assert!(timeout(limit, stopped).await.unwrap().is_break());
+        let how = StopRequest { keep: Some(true) };
+        let stopped = until_stopped(async || pending().await, async || Asked::ToStop(how));
+        assert_eq!(
+            timeout(limit, stopped).await.unwrap(),
+            ControlFlow::Break(how)
+        );
 
         let (mut reloads, mut asks) = (0, 0);
         let reload = async || {

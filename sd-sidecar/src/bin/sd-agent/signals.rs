@@ -19,7 +19,7 @@ pub(crate) struct Signals {
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum Signalled {
     ToStop,
     ToReload,
 }
@@ -34,17 +34,17 @@ impl Signals {
     }
 
     /// Waits for the next one. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Asked {
+    pub(crate) async fn next(&mut self) -> Signalled {
         tokio::select! {
-            _ = self.interrupt.recv() => Asked::ToStop,
-            _ = self.terminate.recv() => Asked::ToStop,
-            _ = self.hang_up.recv() => Asked::ToReload,
+            _ = self.interrupt.recv() => Signalled::ToStop,
+            _ = self.terminate.recv() => Signalled::ToStop,
+            _ = self.hang_up.recv() => Signalled::ToReload,
         }
     }
 
     /// Waits until the agent is asked to stop. A request to reload has nothing to do yet.
     pub(crate) async fn stop(&mut self) {
-        while self.next().await != Asked::ToStop {}
+        while self.next().await != Signalled::ToStop {}
     }
 
     /// Once the agent stops: waits for another request to do so.

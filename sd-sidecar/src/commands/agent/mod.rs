@@ -32,6 +32,7 @@ struct About {
     registry: String,
     lifecycle_state: String,
     reasons: Vec<String>,
+    notes: Vec<String>,
 }
 
 impl Default for About {
@@ -46,6 +47,7 @@ impl Default for About {
             registry: unknown(),
             lifecycle_state: unknown(),
             reasons: Vec::new(),
+            notes: Vec::new(),
         }
     }
 }
@@ -60,6 +62,7 @@ struct Held {
     owner: String,
     updated_at: String,
     drain_deadline: Option<String>,
+    #[serde(rename = "override")]
     overridden: Option<String>,
     error: Option<String>,
     health: Health,
@@ -117,7 +120,7 @@ async fn status(output: Output, at: &AtAgent) -> Result<(), Failure> {
         about.started_at
     ))?;
     output.line(&format!("registry {}", about.registry))?;
-    for reason in &about.reasons {
+    for reason in about.reasons.iter().chain(&about.notes) {
         output.styled(Style::Doubtful, reason)?;
     }
     let header = COLUMNS.map(str::to_owned);
@@ -148,9 +151,17 @@ fn cells(held: &Held) -> [String; COLUMNS.len()] {
         held.instance.address.clone(),
         held.stage.clone(),
         held.owner.clone(),
-        held.updated_at.clone(),
+        seconds(&held.updated_at),
         why(held),
     ]
+}
+
+/// A time as people read it: its fraction is only in the JSON.
+fn seconds(time: &str) -> String {
+    match time.split_once('.') {
+        Some((seconds, _)) if time.ends_with('Z') => format!("{seconds}Z"),
+        _ => time.to_owned(),
+    }
 }
 
 /// Why it is in its stage, as far as more than its name is to be said.
@@ -163,7 +174,7 @@ fn why(held: &Held) -> String {
         why.push(format!("an operator says {overridden}"));
     }
     if let Some(deadline) = &held.drain_deadline {
-        why.push(format!("leaves at {deadline}"));
+        why.push(format!("leaves at {}", seconds(deadline)));
     }
     for check in held
         .health
@@ -190,14 +201,15 @@ async fn stop(output: Output, keep: bool, at: &AtAgent) -> Result<(), Failure> {
     } else {
         json!({})
     };
+    // It has as much time to end as its configuration says: this does not wait for that.
     let answer = agent.post("/v1/agent/stop", &request).await?;
     if output.is_json() {
         return output.json(&answer);
     }
     output.line(if keep {
-        "the agent stops, and leaves its records for the next one"
+        "the agent is stopping, and leaves its records for the next one"
     } else {
-        "the agent stops"
+        "the agent is stopping"
     })
 }
 
@@ -208,8 +220,8 @@ mod tests {
     #[test]
     fn a_row_says_why_it_is_not_serving() {
         let held: Held = serde_json::from_value(json!({
-            "service": "greeter", "id": "g-1", "stage": "Draining", "owner": "uid:0", "updated_at": "then",
-            "drain_deadline": "soon", "overridden": "draining", "error": "refused",
+            "service": "greeter", "id": "g-1", "stage": "Draining", "owner": "uid:0", "updated_at": "2026-03-01T12:00:00.123456789Z",
+            "drain_deadline": "2026-03-01T12:00:20.5Z", "override": "draining", "error": "refused",
             "health": {"passing": false, "checks": [
                 {"name": "tcp", "state": "failing", "output": "connection refused"},
                 {"name": "ttl", "state": "passing", "output": ""}]},
@@ -224,8 +236,8 @@ mod tests {
                 "10.0.0.7:1",
                 "Draining",
                 "uid:0",
-                "then",
-                "refused; an operator says draining; leaves at soon; tcp is failing: connection refused"
+                "2026-03-01T12:00:00Z",
+                "refused; an operator says draining; leaves at 2026-03-01T12:00:20Z; tcp is failing: connection refused"
             ]
         );
         assert_eq!(why(&Held::default()), "-");

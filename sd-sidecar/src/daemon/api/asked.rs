@@ -10,6 +10,7 @@ use http::request::Parts;
 use sd_core::ServiceName;
 
 use super::failure::Failure;
+use super::plain_words::in_plain_words;
 use crate::daemon::registrations::{Caller, Entry, Refused, Registrations, Selector};
 use crate::daemon::security::Permission;
 
@@ -31,6 +32,14 @@ impl<S: Sync> FromRequestParts<S> for By {
     }
 }
 
+/// What is asked of registrations that are there.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Act {
+    Drain(Duration),
+    SetReady(bool),
+    Deregister,
+}
+
 /// What the one who asks may do, as what serves the API has found out. Everything of their own, where that did not look.
 #[derive(Clone, Debug)]
 pub(super) struct May(Option<Permission>);
@@ -50,8 +59,38 @@ impl May {
         }
     }
 
+    /// Does `act` to what is meant, for `by` or as an administrator.
+    pub(super) async fn act(
+        &self,
+        by: Caller,
+        registrations: &Registrations,
+        which: Selector,
+        act: Act,
+    ) -> Result<Vec<Entry>, Refused> {
+        let each = self.on_behalf(by.clone(), registrations, which);
+        let are_several = each.len() > 1;
+        let mut done = Vec::new();
+        for (owner, which) in each {
+            let of_one = match act {
+                Act::Drain(grace) if owner == by => {
+                    registrations.drain(&owner, &which, grace).await
+                }
+                // No replay ends it.
+                Act::Drain(grace) => registrations.drain_for(&owner, &which, grace).await,
+                Act::SetReady(ready) => registrations.set_ready(&owner, &which, ready).await,
+                Act::Deregister => registrations.deregister(&owner, &which).await,
+            };
+            match of_one {
+                // It has gone meanwhile.
+                Err(Refused::NotFound(_)) if are_several => {}
+                of_one => done.extend(of_one?),
+            }
+        }
+        Ok(done)
+    }
+
     /// For whom `by` acts, and on what: an administrator for the owners of what is meant, such as one whose token is no longer valid.
-    pub(super) fn act(
+    fn on_behalf(
         &self,
         by: Caller,
         registrations: &Registrations,
@@ -75,26 +114,6 @@ impl May {
             (entry.owner, one)
         });
         each.collect()
-    }
-
-    /// Drains what is meant, for `by` or as an administrator, whose drain no replay ends.
-    pub(super) async fn drain(
-        &self,
-        by: Caller,
-        registrations: &Registrations,
-        which: Selector,
-        grace: Duration,
-    ) -> Result<Vec<Entry>, Refused> {
-        let mut drained = Vec::new();
-        for (owner, which) in self.act(by.clone(), registrations, which) {
-            let of_one = if owner == by {
-                registrations.drain(&owner, &which, grace).await
-            } else {
-                registrations.drain_for(&owner, &which, grace).await
-            };
-            drained.extend(of_one?);
-        }
-        Ok(drained)
     }
 
     /// Whether `by` sees all of an entry: its owner does, and an administrator.
@@ -123,7 +142,9 @@ impl From<PathRejection> for Failure {
 
 impl From<QueryRejection> for Failure {
     fn from(rejection: QueryRejection) -> Self {
-        Self::bad_request(rejection.body_text())
+        let text = rejection.body_text();
+        let (_, why) = text.split_once(": ").unwrap_or(("", &text));
+        Self::bad_request(format_args!("query: {}", in_plain_words(why)))
     }
 }
 
@@ -168,7 +189,7 @@ mod tests {
         let root = Permission::of(Peer::User(0), &HeaderMap::new(), None, 0).unwrap();
         let by = root.caller().clone();
         let admin = May(Some(root));
-        let act = |which| admin.act(by.clone(), &registrations, which);
+        let act = |which| admin.on_behalf(by.clone(), &registrations, which);
         // That of the one that is gone.
         assert_eq!(act(port()), [(old, port())]);
         let one = declare("one", "b-1").await;
@@ -178,7 +199,7 @@ mod tests {
         each.sort_by(|a, b| a.0.cmp(&b.0));
         assert_eq!(each, [(one, record("b-1")), (other.clone(), record("c-1"))]);
         assert_eq!(
-            May(None).act(other.clone(), &registrations, port()),
+            May(None).on_behalf(other.clone(), &registrations, port()),
             [(other, port())]
         );
         assert_eq!(act(record("d-1")), [(by.clone(), record("d-1"))]);

@@ -24,12 +24,13 @@ pub(super) struct EntryView<'a> {
     drain_deadline: Option<String>,
     health: &'a Health,
     /// What an operator says of it.
+    #[serde(rename = "override")]
     overridden: Option<Override>,
     /// Why the registry does not have it as it should.
     error: Option<&'a str>,
-    /// The instance as the registry should have it.
-    instance: &'a Instance,
-    /// What was asked for.
+    /// The instance as its readers see it once the registry has it as it should.
+    instance: Cow<'a, Instance>,
+    /// What was asked for, with `ready` as its process has said since.
     declaration: Cow<'a, Declaration>,
 }
 
@@ -47,7 +48,10 @@ impl<'a> EntryView<'a> {
             health: &entry.health,
             overridden: entry.overridden,
             error: entry.error.as_deref(),
-            instance: &entry.instance,
+            instance: match entry.overridden {
+                None => Cow::Borrowed(&entry.instance),
+                said => Cow::Owned(entry.instance.as_ref().clone().with_override(said)),
+            },
             declaration: Cow::Borrowed(&entry.declaration),
         }
     }

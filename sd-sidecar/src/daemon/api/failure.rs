@@ -105,6 +105,7 @@ impl From<Refused> for Failure {
         match refused {
             Refused::Invalid(text) => Self::bad_request(text),
             Refused::NotFound(text) => Self::new(StatusCode::NOT_FOUND, "service_not_found", text),
+            Refused::NoCheck(text) => Self::new(StatusCode::NOT_FOUND, "not_found", text),
             Refused::NotYours(text) => Self::new(StatusCode::FORBIDDEN, "not_yours", text),
             Refused::TooMany(text) => Self::new(
                 StatusCode::TOO_MANY_REQUESTS,
@@ -167,6 +168,7 @@ mod tests {
         assert_eq!(status(Refused::Invalid(String::new())), 400);
         assert_eq!(status(Refused::NotYours(String::new())), 403);
         assert_eq!(status(Refused::NotFound(String::new())), 404);
+        assert_eq!(status(Refused::NoCheck(String::new())), 404);
         assert_eq!(status(Refused::TooMany(String::new())), 429);
         assert_eq!(status(Refused::Stopping), 503);
     }

@@ -13,7 +13,7 @@ use sd_core::Address;
 use serde::Serialize;
 use serde_json::json;
 
-use super::asked::{By, May};
+use super::asked::{Act, By, May};
 use super::failure::Failure;
 use super::{AgentName, ApiState, answer};
 use crate::daemon::registrations::{Entry, Refused, Selector};
@@ -57,7 +57,9 @@ pub(super) async fn drain(
 ) -> Result<Response, Failure> {
     let Drain { target, grace } = Drain::parse(&state.read(body).await?)?;
     let registrations = &state.registrations;
-    let drained = may.drain(caller, registrations, target.into(), grace).await;
+    let drained = may
+        .act(caller, registrations, target.into(), Act::Drain(grace))
+        .await;
     let drained = drained.map_err(|refused| failure("drain_failed", refused))?;
     Ok(done(&state.name, &drained))
 }
@@ -69,15 +71,15 @@ pub(super) async fn deregister(
     body: Body,
 ) -> Result<Response, Failure> {
     let Deregister { target } = Deregister::parse(&state.read(body).await?)?;
-    let mut gone = Vec::new();
-    for (by, which) in may.act(caller, &state.registrations, target.into()) {
-        match state.registrations.deregister(&by, &which).await {
-            Ok(of_one) => gone.extend(of_one),
-            // What is not there is as it should be: clients take every other answer for a failure.
-            Err(Refused::NotFound(_)) if !state.config.strict_deregister => {}
-            Err(refused) => return Err(failure("deregister_failed", refused)),
-        }
-    }
+    let registrations = &state.registrations;
+    let gone = may
+        .act(caller, registrations, target.into(), Act::Deregister)
+        .await;
+    let gone = match gone {
+        // What is not there is as it should be: clients take every other answer for a failure.
+        Err(Refused::NotFound(_)) if !state.config.strict_deregister => Vec::new(),
+        gone => gone.map_err(|refused| failure("deregister_failed", refused))?,
+    };
     Ok(done(&state.name, &gone))
 }
 

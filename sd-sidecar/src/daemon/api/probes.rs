@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::{ApiState, answer};
 use crate::daemon::lifecycle::Lifecycle;
+use crate::daemon::observer::{NOT_RENEWED, NOT_WRITTEN};
 
 /// Always `ok` while the agent answers at all.
 pub(super) async fn healthz() -> Response {
@@ -64,10 +65,8 @@ struct Readiness<'a> {
 pub(super) async fn readyz(State(state): State<ApiState>) -> Response {
     let lifecycle = state.lifecycle.borrow().clone();
     let health = state.health.of(&state.registry);
-    let mut reasons = reasons(&lifecycle, &health);
-    if let Some(why) = state.registrations.state_trouble().borrow().as_deref() {
-        reasons.push(format!("the state on disk cannot be written: {why}"));
-    }
+    let trouble = state.registrations.state_trouble().borrow().clone();
+    let reasons = reasons(&lifecycle, &health, trouble.as_deref());
     let (code, status) = if reasons.is_empty() {
         (StatusCode::OK, "ready")
     } else {
@@ -82,8 +81,18 @@ pub(super) async fn readyz(State(state): State<ApiState>) -> Response {
     answer(code, &readiness)
 }
 
-fn reasons(lifecycle: &Lifecycle, health: &Health) -> Vec<String> {
-    let mut reasons = lifecycle.reasons().to_vec();
+fn reasons(lifecycle: &Lifecycle, health: &Health, state_trouble: Option<&str>) -> Vec<String> {
+    let reasons = lifecycle.reasons().iter();
+    // What is said below says more.
+    let more_is_said = |reason: &str| {
+        reason == NOT_RENEWED && !health.at_risk.is_empty()
+            || reason == NOT_WRITTEN && state_trouble.is_some()
+    };
+    let reasons = reasons.filter(|reason| !more_is_said(reason));
+    let mut reasons: Vec<String> = reasons.cloned().collect();
+    if let Some(why) = state_trouble {
+        reasons.push(format!("{NOT_WRITTEN}: {why}"));
+    }
     if !lifecycle.is_ready() && reasons.is_empty() {
         reasons.push(format!("the agent is {}", lifecycle.name()));
     }
@@ -111,6 +120,28 @@ mod tests {
     use sd_core::memory::Memory;
 
     use super::*;
+
+    #[tokio::test]
+    async fn one_trouble_is_one_reason() {
+        let health = Memory::new().connect().health();
+        let degraded = |reasons: &[&str]| {
+            let reasons = reasons.iter().map(|reason| (*reason).to_owned());
+            Lifecycle::Degraded(reasons.collect())
+        };
+        let told = degraded(&["the registry did not answer", NOT_WRITTEN]);
+        assert_eq!(
+            reasons(&told, &health, Some("disk full")),
+            [
+                "the registry did not answer".to_owned(),
+                format!("{NOT_WRITTEN}: disk full")
+            ]
+        );
+        // It is written again, and the agent has not told so yet.
+        assert_eq!(
+            reasons(&degraded(&[NOT_WRITTEN]), &health, None),
+            [NOT_WRITTEN]
+        );
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_registry_is_looked_at_once_a_second() {

@@ -11,12 +11,12 @@ use http::header::LOCATION;
 use http::{HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::asked::{By, May};
+use super::asked::{Act, By, May};
 use super::body::{parse, parse_or_default, read};
 use super::entry_view::EntryView;
 use super::failure::Failure;
 use super::{ApiState, answer};
-use crate::daemon::registrations::{Entry, Refused, Selector, Stage};
+use crate::daemon::registrations::{Entry, Selector, Stage};
 use crate::wire::{CheckState, Declaration};
 
 /// The service and the id of a path.
@@ -121,11 +121,9 @@ pub(super) async fn deregister(
     record: Record,
 ) -> Result<Response, Failure> {
     let which = selector(record)?;
-    let mut entries = Vec::new();
-    for (by, which) in may.act(caller, &state.registrations, which) {
-        entries.extend(state.registrations.deregister(&by, &which).await?);
-    }
-    Ok(the_one(&entries))
+    let registrations = &state.registrations;
+    let entries = may.act(caller, registrations, which, Act::Deregister);
+    Ok(the_one(&entries.await?))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -151,8 +149,8 @@ pub(super) async fn drain(
         return Err(Failure::bad_request("grace must be greater than zero"));
     }
     let registrations = &state.registrations;
-    let entries = may.drain(caller, registrations, which, grace).await?;
-    Ok(the_one(&entries))
+    let entries = may.act(caller, registrations, which, Act::Drain(grace));
+    Ok(the_one(&entries.await?))
 }
 
 #[derive(Debug, Deserialize)]
@@ -189,19 +187,7 @@ pub(super) async fn beat(
         output,
     } = parse_or_default(&body)?;
     let registrations = &state.registrations;
-    let entry = registrations
-        .beat(&caller, &which, &check, said, &output)
-        .map_err(|refused| {
-            // Where the registration is there, its check is not.
-            let no_check =
-                matches!(refused, Refused::NotFound(_)) && registrations.entry(&which).is_some();
-            let failure = Failure::from(refused);
-            if no_check {
-                failure.with_code("not_found")
-            } else {
-                failure
-            }
-        })?;
+    let entry = registrations.beat(&caller, &which, &check, said, &output)?;
     Ok(answer(StatusCode::OK, &EntryView::new(&entry)))
 }
 
@@ -222,11 +208,9 @@ pub(super) async fn set_ready(
     let body = state.read(body).await?;
     let ReadyRequest { ready } = parse(&body)?;
     let which = selector(record)?;
-    let mut entries = Vec::new();
-    for (by, which) in may.act(caller, &state.registrations, which) {
-        entries.extend(state.registrations.set_ready(&by, &which, ready).await?);
-    }
-    Ok(the_one(&entries))
+    let registrations = &state.registrations;
+    let entries = may.act(caller, registrations, which, Act::SetReady(ready));
+    Ok(the_one(&entries.await?))
 }
 
 fn the_one(entries: &[Entry]) -> Response {

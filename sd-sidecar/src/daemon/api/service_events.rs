@@ -8,6 +8,8 @@
 //! | `heartbeat` | the stream is alive |
 //! | `disconnected` | the agent ends the stream: connect again |
 //!
+//! With `ready` or `zone` in the query, the set is that of these instances, and what changes none of them is not told.
+//!
 //! The id of an event names what its reader has then: the set and its status. A reader that returns with it in `Last-Event-ID` is told
 //! what differs, and nothing if nothing does.
 
@@ -15,12 +17,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::body::Bytes;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use http::HeaderMap;
 use sd_core::ServiceName;
-use serde::Serialize;
+use sd_core::clock::Clock;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Interval;
 
@@ -28,18 +31,31 @@ use super::ApiState;
 use super::asked::service_name;
 use super::failure::Failure;
 use super::feeds::Followed;
-use super::streams::{Events, Reader, beats, frame, response};
+use super::services::INSTANCES_PER_REQUEST;
+use super::streams::{Events, Reader, frame, response};
 use super::view::{Index, View};
+use super::wanted::Wanted;
 use crate::daemon::lifecycle::Lifecycle;
 use crate::wire::rfc3339;
+
+/// Which instances are asked for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct EventsQuery {
+    ready: Option<String>,
+    zone: Option<String>,
+}
 
 pub(super) async fn events(
     State(state): State<ApiState>,
     reader: Reader,
     name: Result<Path<String>, PathRejection>,
+    query: Result<Query<EventsQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let service = service_name(&name?.0)?;
+    let Query(query) = query?;
+    let wanted = Wanted::new(query.ready.as_deref(), query.zone)?;
     let open = state.streams.open(&reader, &state.lifecycle)?;
     let mut views = state.feeds.follow(&Followed::Service(service.clone()))?;
     // The first view is told like each that follows.
@@ -49,10 +65,13 @@ pub(super) async fn events(
     let events = ServiceEvents {
         service,
         views,
+        wanted,
+        reader,
+        clock: Arc::clone(&state.registry.config().clock),
         told: last,
         told_why: false,
         lifecycle: state.lifecycle.clone(),
-        beats: beats(state.config.heartbeat),
+        beats: state.streams.beats(state.config.heartbeat),
         ended: false,
     };
     Ok(response(events, open))
@@ -61,6 +80,10 @@ pub(super) async fn events(
 struct ServiceEvents {
     service: ServiceName,
     views: watch::Receiver<Arc<View>>,
+    wanted: Wanted,
+    /// Pays for what is looked at for it alone.
+    reader: Reader,
+    clock: Arc<dyn Clock>,
     /// What the reader has.
     told: Option<Index>,
     /// Whether the reader knows why it has nothing.
@@ -96,6 +119,10 @@ impl Events for ServiceEvents {
                 changed = self.views.changed() => match changed {
                     Ok(()) => {
                         let view = Arc::clone(&self.views.borrow_and_update());
+                        if !self.wanted.is_everything() {
+                            self.reader.pays(view.instance_count() / INSTANCES_PER_REQUEST);
+                        }
+                        let view = self.wanted.of(view, self.clock.as_ref());
                         if let Some(frame) = self.tell(&view) {
                             return Some(frame);
                         }
@@ -162,6 +189,7 @@ impl ServiceEvents {
 mod tests {
     use std::time::Duration;
 
+    use sd_core::clock::BootClock;
     use sd_core::memory::Memory;
     use sd_testing::LONG;
     use tokio::time::{Instant, timeout};
@@ -169,6 +197,7 @@ mod tests {
     use super::*;
     use crate::daemon::api::config::ApiConfig;
     use crate::daemon::api::feeds::Feeds;
+    use crate::daemon::api::streams::Streams;
 
     const BEAT: Duration = Duration::from_secs(5);
 
@@ -188,10 +217,13 @@ mod tests {
             ServiceEvents {
                 service: service.clone(),
                 views,
+                wanted: Wanted::default(),
+                reader: Reader::for_test("reader", None),
+                clock: Arc::new(BootClock),
                 told,
                 told_why: false,
                 lifecycle: lifecycle.clone(),
-                beats: beats(BEAT),
+                beats: Streams::new(&ApiConfig::default()).beats(BEAT),
                 ended: false,
             }
         };

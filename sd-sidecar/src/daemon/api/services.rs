@@ -3,14 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use sd_core::Instance;
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -21,14 +19,11 @@ use super::failure::{Failure, JSON};
 use super::feeds::Followed;
 use super::streams::Reader;
 use super::view::{Index, View};
+use super::wanted::Wanted;
 use crate::daemon::lifecycle::Lifecycle;
 
 /// So many instances that are looked at for one reader alone count as much as a request.
-const INSTANCES_PER_REQUEST: usize = 500;
-
-/// In an answer's extensions: what its request has cost, in usual ones, beside what its length says.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::daemon) struct Cost(pub(in crate::daemon) usize);
+pub(super) const INSTANCES_PER_REQUEST: usize = 500;
 
 /// Waits for a change: of what `If-None-Match` names, or of `index`, which is in each answer.
 #[derive(Debug, Default, Deserialize)]
@@ -48,35 +43,6 @@ pub(super) struct ServiceQuery {
     index: Option<String>,
     ready: Option<String>,
     zone: Option<String>,
-}
-
-/// The instances that are asked for.
-#[derive(Debug, Default)]
-struct Wanted {
-    ready: Option<bool>,
-    zone: Option<String>,
-}
-
-impl Wanted {
-    fn of(ready: Option<&str>, zone: Option<String>) -> Result<Self, Failure> {
-        let ready = match ready {
-            None => None,
-            Some("" | "true") => Some(true),
-            Some("false") => Some(false),
-            Some(_) => return Err(Failure::bad_request("ready: write true or false")),
-        };
-        Ok(Self { ready, zone })
-    }
-
-    fn is_everything(&self) -> bool {
-        self.ready.is_none() && self.zone.is_none()
-    }
-
-    fn includes(&self, instance: &Instance) -> bool {
-        let in_zone = |zone: &str| instance.zone() == Some(zone);
-        self.ready.is_none_or(|ready| ready == instance.is_ready())
-            && self.zone.as_deref().is_none_or(in_zone)
-    }
 }
 
 pub(super) async fn list(
@@ -102,7 +68,7 @@ pub(super) async fn one(
 ) -> Result<Response, Failure> {
     let service = service_name(&name?.0)?;
     let Query(query) = query?;
-    let wanted = Wanted::of(query.ready.as_deref(), query.zone)?;
+    let wanted = Wanted::new(query.ready.as_deref(), query.zone)?;
     let asked = Asked::new(&state, query.wait, query.index.as_deref(), &headers)?;
     let service = Followed::Service(service);
     asked.answer(&reader, &service, &wanted).await
@@ -154,8 +120,7 @@ impl<'a> Asked<'a> {
     ) -> Result<Response, Failure> {
         let mut views = self.state.feeds.follow(what)?;
         self.known(&mut views).await?;
-        let (view, rendered) = self.changed(reader, &mut views, wanted).await?;
-        let cost = Extension(Cost(rendered / INSTANCES_PER_REQUEST));
+        let view = self.changed(reader, &mut views, wanted).await?;
         let tag = format!("W/\"{}\"", view.index().as_str());
         let tag = HeaderValue::try_from(tag)
             .map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error))?;
@@ -164,10 +129,10 @@ impl<'a> Asked<'a> {
             (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         ];
         if self.is_conditional && self.has.contains(view.index()) {
-            return Ok((StatusCode::NOT_MODIFIED, headers, cost).into_response());
+            return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
         }
         let kind = [(CONTENT_TYPE, JSON)];
-        Ok((headers, kind, cost, Body::from(view.body())).into_response())
+        Ok((headers, kind, Body::from(view.body())).into_response())
     }
 
     /// Waits for the first read. An answer before it would say that there is nothing.
@@ -187,26 +152,27 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// The view once it is not what the reader has, or at the end of its wait; and how many instances were looked at for this reader alone.
+    /// The view once it is not what the reader has, or at the end of its wait. The reader pays for what is looked at for it alone.
     async fn changed(
         &self,
         reader: &Reader,
         views: &mut watch::Receiver<Arc<View>>,
         wanted: &Wanted,
-    ) -> Result<(Arc<View>, usize), Failure> {
+    ) -> Result<Arc<View>, Failure> {
         let clock = &self.state.registry.config().clock;
-        let mut rendered = 0;
+        let mut unpaid = 0;
         let mut selected = |view: Arc<View>| {
-            if wanted.is_everything() {
-                return view;
+            if !wanted.is_everything() {
+                // Now, as it may have left before its answer.
+                unpaid += view.instance_count();
+                reader.pays(unpaid / INSTANCES_PER_REQUEST);
+                unpaid %= INSTANCES_PER_REQUEST;
             }
-            rendered += view.instance_count();
-            let filtered = view.filtered(|instance| wanted.includes(instance), clock.as_ref());
-            Arc::new(filtered)
+            wanted.of(view, clock.as_ref())
         };
         let mut view = selected(Arc::clone(&views.borrow_and_update()));
         let Some(wait) = self.wait.filter(|_| self.has.contains(view.index())) else {
-            return Ok((view, rendered));
+            return Ok(view);
         };
         let begin = Instant::now();
         let mut lifecycle = self.state.lifecycle.clone();
@@ -224,7 +190,7 @@ impl<'a> Asked<'a> {
                 Err(_) => break,
             }
         }
-        Ok((view, rendered))
+        Ok(view)
     }
 }
 
@@ -248,7 +214,47 @@ fn entity_tags(headers: &HeaderMap) -> Vec<Index> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+    use sd_core::Instance;
+    use sd_core::memory::Memory;
+    use sd_testing::LONG;
+
     use super::*;
+    use crate::daemon::api::ApiConfig;
+    use crate::daemon::limits::{Bill, RequestRates};
+    use crate::daemon::registrations::Registrations;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_looked_at_for_one_reader_is_paid_for_also_if_it_leaves_before_its_answer() {
+        let registry = Memory::new().connect();
+        let mut guards = Vec::new();
+        for port in 0..INSTANCES_PER_REQUEST {
+            let instance = Instance::new("greeter", format!("h:{}", port + 1)).unwrap();
+            guards.push(registry.register(instance).in_background().unwrap());
+        }
+        let (_lifecycle, lifecycle) = watch::channel(Lifecycle::Running);
+        let registrations = Registrations::new(registry);
+        let state = ApiState::new(registrations, lifecycle, ApiConfig::default());
+        let what = Followed::Service(service_name("greeter").unwrap());
+        let mut views = state.feeds.follow(&what).unwrap();
+        let all = views.wait_for(|view| view.instance_count() == INSTANCES_PER_REQUEST);
+        let index = {
+            let view = timeout(LONG, all).await.unwrap().unwrap();
+            // None is in that zone.
+            let none = view.filtered(|_| false, state.registry.config().clock.as_ref());
+            none.index().as_str().to_owned()
+        };
+        let (rates, caller) = (Arc::new(RequestRates::default()), Arc::from("caller"));
+        rates.take(&caller, 1, 1, Instant::now()).unwrap();
+        let reader = Reader::for_test("caller", Some(Bill::new(&rates, &caller, 1)));
+        let wait = Some(Duration::from_secs(60));
+        let asked = Asked::new(&state, wait, Some(&index), &HeaderMap::new()).unwrap();
+        let wanted = Wanted::new(None, Some("elsewhere".to_owned())).unwrap();
+        let waiting = asked.answer(&reader, &what, &wanted);
+        assert!(waiting.now_or_never().is_none(), "it has to wait");
+        let next = rates.take(&caller, 1, 1, Instant::now()).unwrap_err();
+        assert_eq!(next, Duration::from_secs(2));
+    }
 
     #[test]
     fn entity_tags_are_read_in_all_their_forms() {

@@ -23,6 +23,7 @@ use super::config::ApiConfig;
 use super::failure::Failure;
 use super::json;
 use crate::daemon::lifecycle::Lifecycle;
+use crate::daemon::limits::Bill;
 use crate::daemon::registrations::Caller;
 use crate::daemon::security::Access;
 use crate::wire::sse::Frame;
@@ -30,6 +31,8 @@ use crate::wire::sse::Frame;
 /// Counts the streams and long polls that are open.
 #[derive(Clone, Debug)]
 pub(super) struct Streams {
+    /// From when on their signs of life are counted.
+    since: Instant,
     most: usize,
     /// How many of them one caller may have.
     most_of_one: usize,
@@ -74,6 +77,26 @@ impl Drop for Open {
 pub(super) struct Reader {
     caller: Caller,
     access: Access,
+    /// Who pays for what is done for this reader alone, where that is counted.
+    bill: Option<Bill>,
+}
+
+impl Reader {
+    /// Adds to what its request costs, in usual ones.
+    pub(super) fn pays(&self, cost: usize) {
+        if let Some(bill) = &self.bill {
+            bill.add(cost);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_test(name: &str, bill: Option<Bill>) -> Self {
+        Self {
+            caller: Caller(name.into()),
+            access: Access::default(),
+            bill,
+        }
+    }
 }
 
 impl<S: Sync> FromRequestParts<S> for Reader {
@@ -85,6 +108,7 @@ impl<S: Sync> FromRequestParts<S> for Reader {
         Ok(Self {
             caller,
             access: access.unwrap_or_default(),
+            bill: parts.extensions.get::<Bill>().cloned(),
         })
     }
 }
@@ -93,11 +117,25 @@ impl Streams {
     pub(super) fn new(config: &ApiConfig) -> Self {
         let most = config.most_streams.min(Semaphore::MAX_PERMITS);
         Self {
+            since: Instant::now(),
             most,
             most_of_one: most.min((most / 4).max(FEW)),
             free: Arc::new(Semaphore::new(most)),
             of_callers: Arc::default(),
         }
+    }
+
+    /// The signs of life of one of them, at most `every` apart. Those of all come at the same moments, so that a host with many streams that
+    /// are quiet wakes once for all of them.
+    pub(super) fn beats(&self, every: Duration) -> Interval {
+        // An interval cannot be zero, and one of years has no end that could be reckoned.
+        let every = every.clamp(Duration::from_millis(1), Duration::from_secs(24 * 3600));
+        let now = Instant::now();
+        let passed = now.saturating_duration_since(self.since).as_nanos() % every.as_nanos();
+        let passed = Duration::from_nanos(u64::try_from(passed).unwrap_or_default());
+        let mut beats = interval_at(now + (every - passed), every);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        beats
     }
 
     /// How many are open.
@@ -164,15 +202,6 @@ pub(super) fn response(events: impl Events, open: Open) -> Response {
     (headers, Body::from_stream(frames)).into_response()
 }
 
-/// The signs of life of a stream, the first of them after one interval.
-pub(super) fn beats(every: Duration) -> Interval {
-    // An interval cannot be zero, and one of years has no end that could be reckoned.
-    let every = every.clamp(Duration::from_millis(1), Duration::from_secs(24 * 3600));
-    let mut beats = interval_at(Instant::now() + every, every);
-    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    beats
-}
-
 /// An event with this data.
 pub(super) fn frame(id: &str, event: &str, data: &impl Serialize) -> Bytes {
     // JSON is text.
@@ -192,10 +221,7 @@ mod tests {
     use super::*;
 
     fn reader(name: &str) -> Reader {
-        Reader {
-            caller: Caller(name.into()),
-            access: Access::default(),
-        }
+        Reader::for_test(name, None)
     }
 
     fn streams(most_streams: usize) -> Streams {
@@ -223,6 +249,22 @@ mod tests {
         drop(open);
         assert_eq!(streams.count(), 0);
         assert!(lock(&streams.of_callers).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_beat_at_the_same_moments_whenever_they_were_opened() {
+        let every = Duration::from_secs(5);
+        let streams = streams(10);
+        let begin = Instant::now();
+        let mut first = streams.beats(every);
+        tokio::time::advance(Duration::from_millis(7300)).await;
+        let mut later = streams.beats(every);
+        // It was looked at late, and is not late for ever.
+        first.tick().await;
+        for beat in 2..5 {
+            let (one, other) = tokio::join!(first.tick(), later.tick());
+            assert_eq!((one - begin, other - begin), (every * beat, every * beat));
+        }
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ use tokio::time::Interval;
 
 use super::ApiState;
 use super::failure::Failure;
-use super::streams::{Events, Reader, beats, frame, response};
+use super::streams::{Events, Reader, frame, response};
 use crate::daemon::lifecycle::Lifecycle;
 use crate::wire::rfc3339;
 
@@ -42,7 +42,7 @@ pub(super) async fn watch(
         is_connected: false,
         told: Lifecycle::Running,
         lifecycle: state.lifecycle.clone(),
-        beats: beats(state.config.heartbeat),
+        beats: state.streams.beats(state.config.heartbeat),
     };
     Ok(response(events, open))
 }
@@ -154,6 +154,7 @@ mod tests {
     use serde_json::Value;
     use tokio::time::Instant;
 
+    use super::super::{ApiConfig, Streams};
     use super::*;
     use crate::wire::sse;
 
@@ -165,7 +166,7 @@ mod tests {
             is_connected: false,
             told: Lifecycle::Running,
             lifecycle: lifecycle.subscribe(),
-            beats: beats(BEAT),
+            beats: Streams::new(&ApiConfig::default()).beats(BEAT),
         }
     }
 

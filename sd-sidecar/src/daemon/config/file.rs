@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use sd_core::Printable;
+use sd_core::{Printable, brief};
 use serde::de::DeserializeOwned;
 
 use super::ConfigError;
@@ -19,23 +19,49 @@ pub(crate) fn parse<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> 
     let shown = Printable(&path.display().to_string()).to_string();
     let wrong = |why: String| ConfigError::new(format!("{shown}: {why}"));
     let text = text(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-    // Neither library's whole message: it repeats the line, which may hold a secret.
     match path.extension().and_then(|extension| extension.to_str()) {
-        Some("toml") => toml::from_str(&text).map_err(|error| {
-            let line = error.span().map(|span| {
-                let line = text[..span.start.min(text.len())].matches('\n').count();
-                format!("line {}: ", line + 1)
-            });
-            wrong(format!(
-                "{}{}",
-                line.unwrap_or_default(),
-                sd_backend::without_input(error.message())
-            ))
-        }),
-        Some("yaml" | "yml") => serde_norway::from_str(&text)
-            .map_err(|error| wrong(sd_backend::without_input(&error.to_string()))),
+        Some("toml") => parse_toml(&text).map_err(wrong),
+        Some("yaml" | "yml") => parse_yaml(&text).map_err(wrong),
         _ => Err(wrong("is neither .toml nor .yaml or .yml".to_owned())),
     }
+}
+
+/// What is wrong with the language is told in the words of the library. What is wrong with a value is told without it, since it may be a
+/// secret.
+fn parse_toml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    let at_line = |error: &toml::de::Error, why: &str| match error.span() {
+        Some(span) => {
+            let before = text.as_bytes().iter().take(span.start);
+            let line = before.filter(|byte| **byte == b'\n').count() + 1;
+            format!("line {line}: {why}")
+        }
+        None => why.to_owned(),
+    };
+    let language = text.parse::<toml::Table>();
+    language.map_err(|error| at_line(&error, &of_language(error.message())))?;
+    let read = toml::from_str(text);
+    read.map_err(|error| at_line(&error, &sd_backend::without_input(error.message())))
+}
+
+/// As [`parse_toml`]. A key that is there twice is refused here as well.
+fn parse_yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    let at_line = |error: &serde_norway::Error, why: &str| match error.location() {
+        // Some messages name it themselves.
+        Some(location) if !why.contains(" at line ") => {
+            format!("line {}: {why}", location.line())
+        }
+        _ => why.to_owned(),
+    };
+    let language = serde_norway::from_str::<serde_norway::Value>(text);
+    language.map_err(|error| at_line(&error, &of_language(&error.to_string())))?;
+    let read = serde_norway::from_str(text);
+    read.map_err(|error| at_line(&error, &sd_backend::without_input(&error.to_string())))
+}
+
+/// One line, without what a library quotes of the text.
+fn of_language(message: &str) -> String {
+    let plain = message.lines().next().unwrap_or_default();
+    Printable(&brief(plain)).to_string()
 }
 
 fn text(path: &Path) -> std::io::Result<String> {

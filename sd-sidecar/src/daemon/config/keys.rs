@@ -11,7 +11,7 @@ pub struct Key {
     pub default: &'static str,
     /// What it does.
     pub help: &'static str,
-    /// Whether it is a list: an array in a file, a flag that can be repeated, commas in the environment.
+    /// Whether it is a list: an array in a file; in the environment with commas, and as a flag with commas or repeated.
     pub list: bool,
     /// Whether a reload takes a new value.
     pub reload: bool,
@@ -100,7 +100,7 @@ pub const KEYS: &[Key] = &[
         "hosts",
         "NAME",
         "",
-        "further names of this host that a request may ask for in its `Host` header",
+        "further names of this host that a request may ask for in its `Host` header, without a port",
     )
     .list()
     .reloaded(),
@@ -122,7 +122,7 @@ pub const KEYS: &[Key] = &[
         "allow_loopback",
         SWITCH,
         "false",
-        "register loopback addresses at a registry that others read",
+        "register loopback addresses and Unix sockets at a registry that others read",
     ),
     key("zone", "ZONE", "", "the zone of this host"),
     key(
@@ -133,6 +133,12 @@ pub const KEYS: &[Key] = &[
     ),
     key("env", "NAME", "dev", "the environment of this host"),
     key(
+        "route_prefix",
+        "FOLDER",
+        "",
+        "the folder of Consul's keys where methods of services are told to gateways, `routes` for those of go-consul; by default they are not",
+    ),
+    key(
         "ttl",
         "DURATION",
         "10s",
@@ -142,20 +148,20 @@ pub const KEYS: &[Key] = &[
         "state",
         "FILE",
         "",
-        "where registrations are kept for the next start; by default `registrations.json` in systemd's state directory, or nowhere",
+        "where registrations are kept for the next start, in a folder that is made if the one above exists; by default `registrations.json` in systemd's state directory, or nowhere",
     ),
     key(
         "keep_on_stop",
         SWITCH,
         "false",
-        "leave the records at a stop, for the next agent to continue; needs `state`",
+        "leave the records at a stop, for the next agent to continue; needs `state`, and `drain` does not count then",
     )
     .reloaded(),
     key(
         "drain",
         "DURATION",
         "0s",
-        "how long readers see everything as not ready at a stop, before it is deregistered",
+        "how long readers see everything as not ready at a stop, before it is deregistered; not with `keep_on_stop`",
     )
     .reloaded(),
     key(
@@ -163,6 +169,12 @@ pub const KEYS: &[Key] = &[
         "DURATION",
         "8s",
         "how long deregistering may take at a stop; what is left then expires with its time-to-live",
+    ),
+    key(
+        "strict_deregister",
+        SWITCH,
+        "false",
+        "answer clients of go-consul with an error where what they deregister is not registered",
     ),
     key(
         "tokens",
@@ -234,7 +246,7 @@ pub const KEYS: &[Key] = &[
         "log.level",
         "FILTER",
         "info",
-        "what to log: `error`, `warn`, `info`, `debug`, `trace`, or a list as `info,sd_core=debug`",
+        "what to log: `error`, `warn`, `info`, `debug`, `trace`, `off`, or a list as `info,sd_core=debug`",
     )
     .reloaded(),
     key(

@@ -6,18 +6,18 @@ mod listen;
 mod sources;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use http::Uri;
-use sd_backend::{RegistryUrl, Secret};
-use sd_core::{Endpoint, Printable};
-use tracing_subscriber::EnvFilter;
-
 pub use self::keys::{KEYS, Key};
 pub use self::listen::Listen;
 pub use self::sources::{Source, Sources, Values};
+use super::log::filter;
+use http::Uri;
+use sd_backend::{RegistryUrl, Secret};
+use sd_core::{Endpoint, Printable, brief};
 
 /// Why a configuration cannot be used, on one line and without a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,12 +61,16 @@ pub struct Config {
     pub cluster_name: String,
     /// The environment.
     pub env: String,
+    /// Where in Consul the methods of services are told to gateways.
+    pub route_prefix: Option<String>,
     /// How long a record outlives the agent.
     pub ttl: Duration,
     /// Where registrations are kept.
     pub state: Option<PathBuf>,
     /// What happens at a stop.
     pub stop: StopConfig,
+    /// Whether to deregister what is not registered is an error for clients of go-consul.
+    pub strict_deregister: bool,
     /// The file with the tokens.
     pub tokens: Option<PathBuf>,
     /// The files of TLS.
@@ -144,13 +148,14 @@ impl Config {
             registry_url,
             listen: listen(values)?,
             socket_mode: parsed(values, "socket_mode", mode)?,
-            hosts: values.list("hosts").to_vec(),
+            hosts: hosts(values)?,
             origins: origins(values)?,
             advertise: advertise(values)?,
             allow_loopback: parsed(values, "allow_loopback", from_str)?,
             zone: values.text("zone").map(str::to_owned),
             cluster_name: required(values, "cluster_name")?,
             env: required(values, "env")?,
+            route_prefix: values.text("route_prefix").map(str::to_owned),
             ttl: parsed(values, "ttl", |text| duration(text, 1, 24 * 3600))?,
             state: values.text("state").map(PathBuf::from).or_else(state_file),
             stop: StopConfig {
@@ -158,6 +163,7 @@ impl Config {
                 drain: parsed(values, "drain", |text| duration(text, 0, 3600))?,
                 within: parsed(values, "stop_within", |text| duration(text, 0, 600))?,
             },
+            strict_deregister: parsed(values, "strict_deregister", from_str)?,
             tokens: values.text("tokens").map(PathBuf::from),
             tls: tls(values)?,
             limits: Limits {
@@ -185,11 +191,18 @@ impl Config {
     }
 
     fn check_together(&self, values: &Values) -> Result<(), ConfigError> {
-        EnvFilter::try_new(&self.log.level).map_err(|error| values.wrong("log.level", error))?;
+        filter(&self.log.level).map_err(|why| values.wrong("log.level", why))?;
         if self.stop.keep && self.state.is_none() {
             return Err(values.wrong(
                 "keep_on_stop",
                 "the next agent learns of the records from a file: set state",
+            ));
+        }
+        let is_consul = self.registry.expose().starts_with("consul");
+        if self.route_prefix.is_some() && !is_consul {
+            return Err(values.wrong(
+                "route_prefix",
+                "gateways read routes from Consul: set registry to a URL as consul://127.0.0.1:8500",
             ));
         }
         let insecure = parsed(values, "insecure", from_str::<bool>)?;
@@ -327,6 +340,34 @@ fn listen(values: &Values) -> Result<Vec<Listen>, ConfigError> {
     Ok(listen)
 }
 
+fn hosts(values: &Values) -> Result<Vec<String>, ConfigError> {
+    let hosts = values.list("hosts");
+    for host in hosts {
+        check_host(host).map_err(|why| values.wrong("hosts", why))?;
+    }
+    Ok(hosts.to_vec())
+}
+
+/// Refuses what is no name or address of a host.
+fn check_host(host: &str) -> Result<(), String> {
+    let shown = Printable(&brief(host)).to_string();
+    if host.contains("://") || host.parse::<SocketAddr>().is_ok() || has_port(host) {
+        return Err(format!(
+            "{shown:?} is more than a host: write a name or an IP address, without scheme and port"
+        ));
+    }
+    // An endpoint says what a host is, and refuses those that no other process can dial.
+    match Endpoint::tcp(host, 1) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.report().to_string()),
+    }
+}
+
+fn has_port(host: &str) -> bool {
+    let parts = host.rsplit_once(':');
+    parts.is_some_and(|(name, port)| !name.contains(':') && port.parse::<u16>().is_ok())
+}
+
 fn origins(values: &Values) -> Result<Vec<String>, ConfigError> {
     let origins = values.list("origins");
     for origin in origins {
@@ -349,8 +390,7 @@ fn advertise(values: &Values) -> Result<Option<String>, ConfigError> {
     let Some(host) = values.text("advertise") else {
         return Ok(None);
     };
-    // An endpoint says what a host is, and refuses those that no other process can dial.
-    Endpoint::tcp(host, 1).map_err(|error| values.wrong("advertise", error.report()))?;
+    check_host(host).map_err(|why| values.wrong("advertise", why))?;
     Ok(Some(host.to_owned()))
 }
 

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use sd_core::Printable;
 
 use super::ConfigError;
 use super::file;
@@ -34,7 +35,11 @@ pub enum Source {
 
 /// The text of each key that has a value.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Values(BTreeMap<&'static str, (Vec<String>, Source)>);
+pub struct Values {
+    texts: BTreeMap<&'static str, (Vec<String>, Source)>,
+    /// The file that those of [`Source::File`] come from.
+    file: Option<PathBuf>,
+}
 
 impl Sources {
     /// The flags of all keys, and `--config`.
@@ -85,15 +90,11 @@ impl Sources {
         };
         for key in KEYS {
             if let Some(given) = matches.get_many::<String>(key.name) {
-                flags.insert(key.name, given.cloned().collect());
+                let parts = given.flat_map(|text| parts(key, text));
+                flags.insert(key.name, parts.collect());
             }
             if let Some(text) = text(&key.variable())? {
-                let parts = if key.list {
-                    text.split(',').map(|part| part.trim().to_owned()).collect()
-                } else {
-                    vec![text]
-                };
-                environment.insert(key.name, parts);
+                environment.insert(key.name, parts(key, &text));
             }
         }
         let file = match matches.get_one::<PathBuf>("config") {
@@ -135,7 +136,19 @@ impl Sources {
                 values.insert(key.name, found);
             }
         }
-        Ok(Values(values))
+        Ok(Values {
+            texts: values,
+            file: self.file.clone(),
+        })
+    }
+}
+
+/// The values that one text holds.
+fn parts(key: &Key, text: &str) -> Vec<String> {
+    if key.list {
+        text.split(',').map(|part| part.trim().to_owned()).collect()
+    } else {
+        vec![text.to_owned()]
     }
 }
 
@@ -150,14 +163,14 @@ impl fmt::Debug for Sources {
 
 impl fmt::Debug for Values {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.texts.keys()).finish()
     }
 }
 
 impl Values {
     /// The texts of a list.
     pub(super) fn list(&self, key: &str) -> &[String] {
-        self.0.get(key).map_or(&[], |(texts, _)| texts)
+        self.texts.get(key).map_or(&[], |(texts, _)| texts)
     }
 
     /// The text of a key. Empty text is none.
@@ -168,7 +181,7 @@ impl Values {
 
     /// Where a key's value comes from.
     pub fn source(&self, key: &str) -> Option<Source> {
-        self.0.get(key).map(|(_, source)| *source)
+        self.texts.get(key).map(|(_, source)| *source)
     }
 
     /// A value that cannot be used, which is repeated unless it may hold a secret.
@@ -176,6 +189,10 @@ impl Values {
         let place = Key::named(key).map(|known| match self.source(key) {
             Some(Source::Flag) => format!("--{}", known.flag()),
             Some(Source::Environment) => known.variable(),
+            Some(Source::File) => match &self.file {
+                Some(file) => format!("{}: {}", Printable(&file.display().to_string()), known.name),
+                None => known.name.to_owned(),
+            },
             _ => known.name.to_owned(),
         });
         ConfigError::new(format!("{}: {why}", place.as_deref().unwrap_or(key)))
@@ -186,9 +203,9 @@ impl Values {
     pub fn with_reloaded(&self, newer: &Self) -> Self {
         let mut values = self.clone();
         for key in KEYS.iter().filter(|key| key.reload) {
-            match newer.0.get(key.name) {
-                Some(value) => values.0.insert(key.name, value.clone()),
-                None => values.0.remove(key.name),
+            match newer.texts.get(key.name) {
+                Some(value) => values.texts.insert(key.name, value.clone()),
+                None => values.texts.remove(key.name),
             };
         }
         values

@@ -121,9 +121,11 @@ fn the_defaults_are_valid() {
 }
 
 #[test]
-fn a_list_is_repeated_as_a_flag_and_has_commas_in_the_environment() {
+fn a_list_is_repeated_as_a_flag_or_has_commas_as_in_the_environment() {
     let many = ["127.0.0.1:1", "unix:/a.sock"];
     let flags = config(&["--listen", many[0], "--listen", many[1]]).unwrap();
+    let commas = config(&["--listen", &many.join(",")]).unwrap();
+    assert_eq!(commas.listen, flags.listen);
     let values = sources(&[], &[("SD_AGENT_LISTEN", "127.0.0.1:1, unix:/a.sock")]);
     let environment = Config::new(&values.read().unwrap()).unwrap();
     assert_eq!(flags.listen, many.map(|one| one.parse().unwrap()));
@@ -155,7 +157,17 @@ fn an_unknown_key_is_refused_with_the_nearest_name() {
 fn a_bad_file_is_refused_with_the_place_and_without_what_it_holds() {
     for (extension, text, part) in [
         (".toml", "a = 1\nregistry = \"sesame", "line 2"),
-        (".yaml", "registry: [sesame", "cannot be read"),
+        (
+            ".toml",
+            "registry = \"a\"\nregistry = \"sesame\"",
+            "line 2: duplicate key",
+        ),
+        (".yaml", "env: a\nregistry: [sesame", "line"),
+        (
+            ".yaml",
+            "env: a\nzone: b\nenv: sesame",
+            "duplicate entry with key \"env\"",
+        ),
         (".yaml", "- sesame", "invalid type"),
         (".toml", "registry = [\"sesame\"]", "registry: is no list"),
         (
@@ -166,7 +178,7 @@ fn a_bad_file_is_refused_with_the_place_and_without_what_it_holds() {
         (
             ".toml",
             "[limits]\nbody = 2000000",
-            "limits.body: expected a number from 1 to 1048576",
+            ".toml: limits.body: expected a number from 1 to 1048576",
         ),
         (".json", "{}", "neither .toml nor .yaml"),
         (
@@ -205,10 +217,16 @@ fn what_other_hosts_reach_needs_tokens_and_tls() {
         (&["--ttl=100ms"], "1s to 1day"),
         (&["--keep-on-stop"], "set state"),
         (&["--advertise=0.0.0.0"], "--advertise"),
+        (&["--advertise=10.0.0.1:80"], "without scheme and port"),
+        (&["--advertise=http://h"], "without scheme and port"),
+        (&["--hosts=a:80"], "--hosts: \"a:80\" is more than a host"),
+        (&["--hosts=a,b c"], "--hosts"),
+        (&["--log-level=loud"], "--log-level: \"loud\" is no level"),
         (&["--origins=https://a/b"], "without a path"),
         (&["--socket-mode=888"], "octal"),
         (&["--log-level=a=b=c"], "--log-level"),
         (&["--env="], "must not be empty"),
+        (&["--route-prefix=routes"], "from Consul"),
     ] {
         let why = config(line).unwrap_err().to_string();
         assert!(why.contains(part), "{line:?}: {why}");
@@ -222,7 +240,9 @@ fn what_other_hosts_reach_needs_tokens_and_tls() {
             "--tls-key=/k",
         ],
         &["--listen=[::1]:1"],
+        &["--hosts=a.example,::1,10.0.0.7", "--advertise=fe80::1"],
         &["--keep-on-stop", "--state=/s"],
+        &["--route-prefix=routes", "--registry=consul://h:1"],
     ] {
         assert!(config(line).is_ok(), "{line:?}");
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use sd_core::RecordId;
 use sd_core::sync::lock;
 use tokio::time::{Instant, timeout_at};
@@ -37,7 +38,8 @@ impl Registrations {
     /// [`LAST_WRITE`] is longer than a quarter of it. Returns the records that could not be withdrawn or left.
     ///
     /// Withdrawing may take three quarters of `limit`. What has not been withdrawn then is forgotten nevertheless, and expires: the next
-    /// agent must not bring back what was to end.
+    /// agent must not bring back what was to end. Until then, the state says that everything is to end, for the case that this process is
+    /// killed.
     ///
     /// Records are left for the agent that is opened next on the same state. A registry whose records end with the process that registered
     /// them, as ephemeral nodes of ZooKeeper do, has them withdrawn, and that agent registers them again.
@@ -48,20 +50,35 @@ impl Registrations {
         let begin = Instant::now();
         let by = begin + limit;
         let shared = &self.shared;
-        let slots: Vec<Arc<Slot>> = {
+        let (slots, parked): (Vec<Arc<Slot>>, Vec<RecordId>) = {
             let mut table = lock(&shared.table);
             table.is_closed = true;
-            table.is_forgotten = how == How::Deregister;
-            table.slots().cloned().collect()
+            table.is_ending = how == How::Deregister;
+            let parked = table
+                .parked()
+                .iter()
+                .flat_map(|parked| parked.stored.records());
+            (table.slots().cloned().collect(), parked.collect())
         };
+        let mut unkept = Vec::new();
         // How it ends is known before that it does.
         match how {
             How::Deregister => {
                 // On disk first: this process may be killed while it withdraws.
                 shared.save();
                 shared.stop.cancel();
+                unkept.extend(parked.into_iter().map(|record| {
+                    let (withdrawing, meant) = (Arc::clone(shared), record.clone());
+                    let task = async move { withdrawing.withdraw_once(&meant).await };
+                    (record, shared.tasks.spawn(task))
+                }));
             }
-            How::Keep => shared.keep_records(),
+            How::Keep => {
+                shared.keep_records();
+                // What is told stays with the records.
+                #[cfg(feature = "consul")]
+                drop(lock(&shared.routes).take());
+            }
         }
         shared.closing.cancel();
         shared.tasks.close();
@@ -70,6 +87,14 @@ impl Registrations {
                 // What is late is told below.
                 let _ = timeout_at(begin + limit / 4 * 3, shared.tasks.wait()).await;
                 lock(&shared.table).clear();
+                #[cfg(feature = "consul")]
+                {
+                    let telling = lock(&shared.routes).take();
+                    if let Some(telling) = telling {
+                        // It has the rest of the limit but for what closing takes.
+                        let _ = timeout_at(begin + limit / 8 * 7, telling.end()).await;
+                    }
+                }
                 let written_by = by.max(Instant::now() + LAST_WRITE);
                 self.flush(written_by).await;
                 log_closed(timeout_at(by, shared.registry.close()).await.ok());
@@ -89,10 +114,31 @@ impl Registrations {
         };
         // From here on the next agent may go on.
         self.leave_state(written_by).await;
-        let leftovers = slots
+        let kept = slots
             .iter()
             .filter_map(|slot| leftover(&slot.view.borrow()));
-        leftovers.collect()
+        let unkept = unkept.into_iter().filter_map(|(record, task)| {
+            let why = match task.now_or_never() {
+                Some(Ok(Ok(()))) => return None,
+                Some(Ok(Err(error))) => error.report().to_string(),
+                Some(Err(_)) | None => LATE.to_owned(),
+            };
+            Some(Leftover { record, why })
+        });
+        kept.chain(unkept).collect()
+    }
+
+    /// Notes on disk that everything is about to be withdrawn: should this process be killed before it has done so, the next agent brings
+    /// nothing back, and withdraws what is left. Waits for the disk, 1 s at most.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, it is noted nevertheless.
+    pub async fn note_end(&self) {
+        lock(&self.shared.table).is_ending = true;
+        self.shared.save();
+        if let Some(store) = &self.shared.store {
+            store.saved().await;
+        }
     }
 
     async fn leave_state(&self, by: Instant) {
@@ -118,9 +164,11 @@ impl Registrations {
     }
 }
 
+const LATE: &str = "not done in time";
+
 fn leftover(view: &View) -> Option<Leftover> {
     let why = match (&view.entry.error, view.is_over) {
-        (_, false) => "not done in time".to_owned(),
+        (_, false) => LATE.to_owned(),
         (Some(why), true) => why.clone(),
         (None, true) => return None,
     };

@@ -53,11 +53,7 @@ impl Selector {
 
     /// Whether this registration is meant.
     pub(crate) fn selects(&self, entry: &Entry) -> bool {
-        self.selects_instance(&entry.declaration, &entry.instance)
-    }
-
-    /// Whether the registration is meant that this instance was declared with.
-    pub(crate) fn selects_instance(&self, declaration: &Declaration, instance: &Instance) -> bool {
+        let (declaration, instance) = (&entry.declaration, &entry.instance);
         let is_service = |service: &str| instance.service().as_str() == service;
         let is_at = |port: u16| instance.endpoint().port() == Some(port);
         match self {
@@ -67,6 +63,16 @@ impl Selector {
                 is_own && service.as_deref().is_none_or(is_service) && port.is_none_or(is_at)
             }
             Self::Port { service, port } => is_service(service) && is_at(*port),
+        }
+    }
+
+    /// What is answered where what is selected is gone.
+    pub(crate) fn already_gone(&self) -> Refused {
+        match self {
+            Self::Record { service, id } => Refused::NotFound(format!(
+                "{id:?} of {service:?} is deregistered: declare it again"
+            )),
+            Self::App { .. } | Self::Port { .. } => self.not_found(),
         }
     }
 
@@ -195,9 +201,12 @@ pub enum Refused {
     /// What was asked can never be done. Nothing changes.
     #[error("{0}")]
     Invalid(String),
-    /// There is no such registration, or no such check.
+    /// There is no such registration.
     #[error("{0}")]
     NotFound(String),
+    /// There is such a registration, and no such check.
+    #[error("{0}")]
+    NoCheck(String),
     /// It belongs to another caller or another application.
     #[error("{0}")]
     NotYours(String),

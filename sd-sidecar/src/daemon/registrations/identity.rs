@@ -24,6 +24,9 @@ pub struct Identity {
     pub run_id: String,
     /// When this run began.
     pub started_at: SystemTime,
+    /// The folder of Consul's keys where the routes of services are told, for gateways of the reference system. If there is none, they are
+    /// not told.
+    pub routes: Option<String>,
 }
 
 impl Identity {
@@ -39,19 +42,24 @@ impl Identity {
         let namespace = said(meta::NAMESPACE).unwrap_or_else(|| "default".to_owned());
         let time = |time| rfc3339_seconds(time);
         let mut signs = vec![
-            ("agent_id", self.agent_id()),
+            (meta::AGENT_ID, self.agent_id()),
             ("agent_run_id", self.run_id.clone()),
             ("agent_host_ip", self.host_ip.clone()),
             ("agent_started_at", time(self.started_at)),
             (meta::ENV, self.env.clone()),
             ("dns", format!("{service}.{namespace}.svc.cluster.local")),
-            (meta::NAMESPACE, namespace),
+            (meta::NAMESPACE, namespace.clone()),
             (meta::WEIGHT, instance.weight().to_string()),
             ("zone", instance.zone().unwrap_or(&self.zone).to_owned()),
             ("instance_id", instance.id().to_string()),
         ];
         if let Some(version) = instance.version() {
             signs.push(("version", version.to_owned()));
+        }
+        if let Some(prefix) = &self.routes {
+            let env = said(meta::ENV).unwrap_or_else(|| self.env.clone());
+            let folder = format!("{}/{env}/{namespace}", prefix.trim_matches('/'));
+            signs.push(("route_config_ref", format!("{folder}/{service}/current")));
         }
         signs.retain(|(key, _)| !instance.metadata().contains_key(*key));
         // This one is the registration's and not the client's.

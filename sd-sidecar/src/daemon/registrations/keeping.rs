@@ -52,6 +52,8 @@ const MOST_COMMANDS: usize = 16;
 /// Before a registration that sd-core has given up, or a change that could not be sent, is tried again.
 const SLOW_RETRY: Duration = Duration::from_secs(30);
 const CHANGE_RETRY: Duration = Duration::from_secs(1);
+/// Records of former agents that one registration takes the place of.
+const MOST_REPLACED: usize = 16;
 
 /// The guard of a record, and what happens to it.
 struct Held {
@@ -102,8 +104,8 @@ pub(crate) struct Keeping {
     held: Held,
     /// The record that this one takes the place of, until this one is at the registry.
     previous: Option<RegistrationGuard>,
-    /// The same, for one that the agent before has registered at another address of this host, and that is not kept.
-    left_behind: Option<RecordId>,
+    /// The same, for those that an agent before has registered, and that are not kept.
+    left_behind: Vec<RecordId>,
     health: watch::Receiver<Health>,
     /// The number of the newest change.
     change: u64,
@@ -139,6 +141,7 @@ pub(crate) struct Past {
     pub(crate) instance: Instance,
     pub(crate) declared_ready: bool,
     pub(crate) drain: Option<Drain>,
+    pub(crate) replaces: Vec<RecordId>,
     pub(crate) passing: bool,
     pub(crate) registered_at: SystemTime,
     pub(crate) updated_at: SystemTime,
@@ -169,10 +172,14 @@ impl Keeping {
             .as_ref()
             .is_some_and(|past| past.passing && past.instance.endpoint() == endpoint);
         let (dressed, left_behind) = match past {
-            Some(past) => again(shared, past.instance, &declaration, endpoint, registered_at)?,
-            None => (shared.new_instance(&declaration, endpoint, now)?, None),
+            Some(past) => again(shared, past, &declaration, endpoint)?,
+            None => (
+                shared.new_instance(&declaration, endpoint, now)?,
+                Vec::new(),
+            ),
         };
-        let checks = shared.start_checks(&declaration.checks, dressed.endpoint(), was_passing)?;
+        let checks =
+            shared.start_checks(&owner, &declaration.checks, dressed.endpoint(), was_passing)?;
         let health = checks.health();
         let leaving = drain.map(|told| Leaving::of(shared, told));
         let is_ready = declaration.ready && health.borrow().passing && leaving.is_none();
@@ -187,6 +194,7 @@ impl Keeping {
             declared_ready: Some(declared_ready),
             passing: health.borrow().passing,
             drain,
+            replaces: left_behind.clone(),
             registered_at,
             updated_at,
         });
@@ -314,12 +322,7 @@ impl Keeping {
                         self.deregister().await;
                         return;
                     }
-                    Happened::Ended if self.shared.keeps_records() => {
-                        self.publish();
-                        self.slot.view.send_modify(|view| view.is_over = true);
-                        leave.not();
-                        return;
-                    }
+                    // If the agent ends, that is what comes next.
                     Happened::Ended => self.retry_after(SLOW_RETRY),
                 },
                 Step::Health => self.judged(),
@@ -379,6 +382,13 @@ impl Keeping {
         }
     }
 
+    /// The records that go once this one is at the registry.
+    fn replaces(&self) -> Vec<RecordId> {
+        let previous = self.previous.iter().map(|guard| guard.record_id());
+        let left_behind = self.left_behind.iter();
+        left_behind.chain(previous).cloned().collect()
+    }
+
     /// Shows how it is now.
     fn publish(&mut self) {
         let entry = Entry {
@@ -403,6 +413,7 @@ impl Keeping {
                 declared_ready: Some(self.declared_ready),
                 passing: entry.health.passing,
                 drain: self.leaving.map(|leaving| leaving.told),
+                replaces: self.replaces(),
                 registered_at: self.registered_at,
                 updated_at: self.updated_at,
             })
@@ -429,22 +440,27 @@ impl Keeping {
     }
 }
 
-/// The instance that goes on with the one of the agent before. If this host has another address now and the instance has no id of its own,
-/// it is another one, and the record is told that it takes the place of.
+/// The instance that goes on with the one of the agent before, and the records that it takes the place of. If this host has another address
+/// now and the instance has no id of its own, it is another one.
 fn again(
     shared: &Shared,
-    before: Instance,
+    past: Past,
     declaration: &Declaration,
     endpoint: &Endpoint,
-    registered_at: SystemTime,
-) -> Result<(Instance, Option<RecordId>), Refused> {
+) -> Result<(Instance, Vec<RecordId>), Refused> {
+    let (before, registered_at) = (past.instance, past.registered_at);
+    let mut replaces = past.replaces;
     if before.endpoint() == endpoint {
-        return Ok((before, None));
+        return Ok((before, replaces));
     }
     let record = before.record_id();
     if declaration.id.is_none() {
         let another = shared.new_instance(declaration, endpoint, registered_at)?;
-        return Ok((another, Some(record)));
+        // The oldest have expired.
+        let oldest = (replaces.len() + 1).saturating_sub(MOST_REPLACED);
+        replaces.drain(..oldest);
+        replaces.push(record);
+        return Ok((another, replaces));
     }
     let RecordId {
         service,
@@ -452,7 +468,8 @@ fn again(
         incarnation,
     } = record;
     let bare = Instance::of_run(service, id, incarnation, endpoint.clone());
-    Ok((shared.dress(bare, declaration, registered_at), None))
+    let moved = shared.dress(bare, declaration, registered_at);
+    Ok((moved, replaces))
 }
 
 impl Held {

@@ -6,22 +6,22 @@ use std::time::SystemTime;
 
 use sd_core::sync::lock;
 use sd_core::{Instance, Registry};
-use tracing::error;
+use tracing::{error, info};
 
 use super::Registrations;
 use super::entry::{Caller, Entry, Key, Refused, Selector, Stage};
 use super::keeping::{Keeping, Past};
 use super::settings::Settings;
 use super::shared::Shared;
-use super::table::{Table, stored};
-use crate::checks::Health;
+use super::table::{Parked, Table, stored};
 use crate::daemon::store::{Opened, Store, Stored};
 use crate::wire::Declaration;
 
 impl Registrations {
     /// Those that are on disk at `state`, a file or a folder, which need not exist yet. They are registered in the background with the
     /// incarnations that they have, so that readers see no change while a record of the agent before is still at the registry. One that
-    /// is refused now stays on disk for the next start, with an error in the log.
+    /// is refused now stays on disk for the next start, with an error in the log. If the agent before was about to withdraw everything and
+    /// did not come to its end, nothing is registered, and what it has left is withdrawn.
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -33,17 +33,18 @@ impl Registrations {
         settings: Settings,
         state: impl Into<PathBuf>,
     ) -> sd_core::Result<Self> {
-        let Opened {
-            store,
-            registrations,
-        } = Store::open(state).await?;
+        let Opened { store, state } = Store::open(state).await?;
         let table = Table::new(settings.show_gone_for, settings.most_gone);
         let table = Arc::new(Mutex::new(table));
         let shared = Arc::new(Shared::new(registry, settings, table, Some(store)));
         let this = Self { shared };
-        let is_anything_there = !registrations.is_empty();
-        for stored in registrations {
-            this.resume(stored);
+        let is_anything_there = !state.registrations.is_empty();
+        for stored in state.registrations {
+            if state.ending {
+                this.withdraw_left(&stored);
+            } else {
+                this.resume(Arc::unwrap_or_clone(stored));
+            }
         }
         // Not before all of them are there: the file is replaced as a whole.
         if let Some(store) = &this.shared.store {
@@ -54,7 +55,16 @@ impl Registrations {
                 store.save();
             }
         }
+        this.tell_routes();
         Ok(this)
+    }
+
+    /// Ends what the agent before was about to end.
+    fn withdraw_left(&self, stored: &Stored) {
+        for record in stored.records() {
+            info!(service = ?record.service, instance = ?record.id, "the agent before was stopped and has not deregistered it: it is withdrawn now");
+            self.shared.withdraw_unkept(record);
+        }
     }
 
     /// Goes on with a registration of the agent before.
@@ -71,7 +81,7 @@ impl Registrations {
                     error = %why,
                     "a registration of the agent before is refused now: it is left for the next start"
                 );
-                table.park(Arc::new(stored));
+                table.park(Parked::new(stored, &why));
             }
         }
     }
@@ -91,6 +101,7 @@ impl Registrations {
             instance: instance.clone(),
             declared_ready: stored.declared_ready.unwrap_or(declaration.ready),
             drain: stored.drain,
+            replaces: stored.replaces.clone(),
             passing: stored.passing,
             registered_at: stored.registered_at,
             updated_at: stored.updated_at,
@@ -107,30 +118,22 @@ impl Registrations {
 
     /// Forgets what is parked and meant, if it is the caller's, and shows it as it was. What the registry may still have of it is withdrawn.
     pub(super) fn deregister_parked(&self, by: &Caller, which: &Selector) -> Vec<Entry> {
-        let parked = lock(&self.shared.table).unpark(|stored| {
-            stored.owner == *by.0 && which.selects_instance(&stored.declaration, &stored.instance)
-        });
+        let parked = lock(&self.shared.table)
+            .unpark(|parked| parked.entry.owner == *by && which.selects(&parked.entry));
         if !parked.is_empty() {
             self.shared.save();
+            self.shared.changed();
         }
-        let parked = parked.iter();
-        let gone = parked.map(|stored| {
-            self.shared.withdraw_unkept(stored.instance.record_id());
+        let gone = parked.into_iter().map(|parked| {
+            for record in parked.stored.records() {
+                self.shared.withdraw_unkept(record);
+            }
             Entry {
-                declaration: stored.declaration.clone(),
-                owner: by.clone(),
-                record: stored.instance.record_id(),
-                instance: Arc::new(stored.instance.clone()),
                 stage: Stage::Deregistered,
-                registered_at: stored.registered_at,
                 updated_at: SystemTime::now(),
                 drain_deadline: None,
-                health: Health {
-                    passing: stored.passing,
-                    checks: Vec::new(),
-                },
-                overridden: None,
                 error: None,
+                ..parked.entry
             }
         });
         gone.collect()

@@ -18,8 +18,8 @@ pub struct Settings {
     pub advertised_host: Option<String>,
     /// The zone of a declaration that names none. Default none.
     pub zone: Option<String>,
-    /// Whether a loopback address may be registered although other machines read the registry. Default no. The embedded registry takes
-    /// any.
+    /// Whether a loopback address or a Unix socket may be registered although other machines read the registry. Default no. The embedded
+    /// registry takes any.
     pub allow_loopback: bool,
     /// Whether a declaration may name a program that the agent then runs to check the instance. By default it is refused.
     pub commands: Commands,
@@ -66,11 +66,16 @@ impl Settings {
     ) -> Result<Endpoint, Refused> {
         let endpoint = match (&declaration.address, declaration.port) {
             (Some(address), None) => address.clone(),
+            (None, Some(0)) => {
+                return Err(Refused::Invalid(
+                    "port: expected a number from 1 to 65535, not 0".to_owned(),
+                ));
+            }
             (None, Some(port)) => {
                 let host = self.advertised_host.as_deref().ok_or_else(|| {
                     Refused::Invalid(format!(
                         "the agent does not know the address of its host: declare address = \"HOST:{port}\" in place of the port, or \
-                         set the agent's advertised host"
+                         set advertise in the agent's configuration"
                     ))
                 })?;
                 Endpoint::tcp(host, port)?
@@ -86,7 +91,7 @@ impl Settings {
                 ));
             }
         };
-        self.check_loopback(registry, &endpoint)?;
+        self.check_reachable(registry, declaration, &endpoint)?;
         Ok(endpoint)
     }
 
@@ -99,21 +104,33 @@ impl Settings {
     ) -> Result<Endpoint, Refused> {
         let is_port_alone = declaration.address.is_none() && declaration.port.is_some();
         if is_port_alone && self.advertised_host.is_none() {
-            self.check_loopback(registry, before)?;
+            self.check_reachable(registry, declaration, before)?;
             return Ok(before.clone());
         }
         self.endpoint(registry, declaration)
     }
 
-    fn check_loopback(&self, registry: &Registry, endpoint: &Endpoint) -> Result<(), Refused> {
-        let is_shared = registry.backend().name() != "memory";
-        if is_shared && !self.allow_loopback && is_loopback(endpoint) {
-            return Err(Refused::Invalid(format!(
-                "{endpoint} can only be dialled on this machine, and others read this registry: declare an address that they can dial, or \
-                 have the agent allow loopback addresses"
-            )));
+    fn check_reachable(
+        &self,
+        registry: &Registry,
+        declaration: &Declaration,
+        endpoint: &Endpoint,
+    ) -> Result<(), Refused> {
+        if self.allow_loopback || !is_shared(registry) || !is_of_this_machine(endpoint) {
+            return Ok(());
         }
-        Ok(())
+        let (field, instead) = if declaration.port.is_some() {
+            (
+                "port",
+                "declare an address that they can dial, or name one in advertise",
+            )
+        } else {
+            ("address", "declare one that they can dial")
+        };
+        Err(Refused::Invalid(format!(
+            "{field}: {endpoint} can only be dialled on this machine, and others read this registry: {instead}, or set allow_loopback in \
+             the agent's configuration"
+        )))
     }
 
     /// What can be refused without asking the registry.
@@ -161,10 +178,21 @@ impl Settings {
     }
 }
 
-fn is_loopback(endpoint: &Endpoint) -> bool {
-    let Address::Tcp { host, .. } = endpoint.address() else {
-        return false;
-    };
+/// Whether processes of other machines read this registry.
+pub(crate) fn is_shared(registry: &Registry) -> bool {
+    registry.backend().name() != "memory"
+}
+
+/// Whether no other machine can dial this.
+fn is_of_this_machine(endpoint: &Endpoint) -> bool {
+    match endpoint.address() {
+        Address::Tcp { host, .. } => is_loopback(host),
+        _ => true,
+    }
+}
+
+/// Whether a host is this machine for each that asks for it.
+pub(crate) fn is_loopback(host: &str) -> bool {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return ip.to_canonical().is_loopback();
     }
@@ -199,6 +227,50 @@ mod tests {
             host_ip: "10.0.0.7".to_owned(),
             run_id: "run".to_owned(),
             started_at: SystemTime::UNIX_EPOCH,
+            routes: None,
+        }
+    }
+
+    #[cfg(feature = "etcd")]
+    #[tokio::test]
+    async fn what_only_this_machine_can_dial_is_refused_where_others_read_it() {
+        let shared = sd_any::connect("etcd://127.0.0.1:1/services").unwrap();
+        let own = sd_core::memory::Memory::new().connect();
+        let settings = Settings {
+            advertised_host: Some("127.0.0.2".to_owned()),
+            ..Settings::default()
+        };
+        let lenient = Settings {
+            allow_loopback: true,
+            ..settings.clone()
+        };
+        for (declared, field) in [
+            (
+                serde_json::json!({"address": "127.0.0.1:1"}),
+                "address: 127",
+            ),
+            (serde_json::json!({"address": "[::1]:1"}), "address: [::1]"),
+            (
+                serde_json::json!({"address": "localhost:1"}),
+                "address: localhost",
+            ),
+            (
+                serde_json::json!({"address": "unix:/run/x.sock"}),
+                "address: unix:",
+            ),
+            (serde_json::json!({"port": 1}), "port: 127.0.0.2:1 can only"),
+        ] {
+            let mut declaration = declared;
+            declaration["service"] = "auth".into();
+            let declaration = serde_json::from_value(declaration).unwrap();
+            let refused = settings.endpoint(&shared, &declaration).unwrap_err();
+            let why = refused.to_string();
+            assert!(
+                why.starts_with(field) && why.contains("allow_loopback"),
+                "{why}"
+            );
+            assert!(settings.endpoint(&own, &declaration).is_ok(), "{field}");
+            assert!(lenient.endpoint(&shared, &declaration).is_ok(), "{field}");
         }
     }
 

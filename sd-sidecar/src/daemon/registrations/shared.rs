@@ -1,24 +1,28 @@
 //! What the tasks of all registrations share.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, SystemTime};
 
 use sd_core::clock::Moment;
 use sd_core::retry::{Backoff, Retry};
-use sd_core::{Endpoint, ErrorKind, Instance, RecordId, RegistrationGuard, Registry};
+use sd_core::sync::lock;
+use sd_core::{Endpoint, Error, ErrorKind, Instance, RecordId, RegistrationGuard, Registry};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use super::entry::Refused;
+use super::entry::{Caller, Refused};
+#[cfg(feature = "consul")]
+use super::routes::Telling;
 use super::settings::Settings;
 use super::table::Table;
-use crate::checks::Checks;
+use crate::checks::{Checks, LookUps};
 use crate::daemon::store::{Drain, Store};
-use crate::wire::{CheckSpec, CheckState, Declaration};
+use crate::wire::{CheckKind, CheckSpec, CheckState, Declaration};
 
 /// How long a record that could not be withdrawn is tried to be removed. Where records have a time-to-live, they are gone before.
 const LATE_WITHDRAWAL: Duration = Duration::from_secs(3600);
@@ -38,6 +42,13 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     /// The records are to be left for the next agent.
     keeps_records: AtomicBool,
+    /// That they cannot be left is told once.
+    told_withdrawn: Once,
+    /// Those of each caller that has checks.
+    look_ups: Mutex<BTreeMap<Caller, LookUps>>,
+    /// What tells routes, until the agent ends.
+    #[cfg(feature = "consul")]
+    pub(super) routes: Mutex<Option<Telling>>,
 }
 
 impl Shared {
@@ -57,6 +68,10 @@ impl Shared {
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
             keeps_records: AtomicBool::new(false),
+            told_withdrawn: Once::new(),
+            look_ups: Mutex::default(),
+            #[cfg(feature = "consul")]
+            routes: Mutex::default(),
         }
     }
 
@@ -78,6 +93,15 @@ impl Shared {
 
     pub(crate) fn keeps_records(&self) -> bool {
         self.keeps_records.load(Ordering::Acquire)
+    }
+
+    /// Says that records were withdrawn which were to be left.
+    pub(crate) fn tell_withdrawn(&self) {
+        self.told_withdrawn.call_once(|| {
+            warn!(
+                "records of this registry end with the agent that registered them: they are withdrawn, and the next agent registers them again"
+            );
+        });
     }
 
     pub(crate) fn now(&self) -> Moment {
@@ -118,6 +142,7 @@ impl Shared {
     /// have begun.
     pub(crate) fn start_checks(
         &self,
+        owner: &Caller,
         specs: &[CheckSpec],
         target: &Endpoint,
         was_passing: bool,
@@ -128,11 +153,22 @@ impl Shared {
                 spec.initial = CheckState::Passing;
             }
         }
-        let checks = Checks::start(&specs, target, self.settings.commands);
+        let look_ups = self.look_ups_of(owner);
+        let checks = Checks::start_for(&look_ups, &specs, target, self.settings.commands);
         checks.map_err(|error| match error.kind() {
-            ErrorKind::Denied => Refused::Invalid(error.report().to_string()),
+            ErrorKind::Denied => Refused::Invalid(commands_are_off(&specs)),
             _ => error.into(),
         })
+    }
+
+    /// The look-ups of names of all checks of one caller.
+    fn look_ups_of(&self, owner: &Caller) -> LookUps {
+        let mut of_callers = lock(&self.look_ups);
+        if let Some(look_ups) = of_callers.get(owner) {
+            return look_ups.clone();
+        }
+        of_callers.retain(|_, look_ups| !look_ups.is_unused());
+        of_callers.entry(owner.clone()).or_default().clone()
     }
 
     /// Refuses a record that the registry would not take.
@@ -208,7 +244,7 @@ impl Shared {
             }
             Err(error) => {
                 warn!(service = ?record.service, instance = ?record.id, error = %error.report(), "could not deregister");
-                if may_be_there {
+                if may_be_there && !self.closing.is_cancelled() {
                     self.withdraw_unkept(record);
                 }
             }
@@ -216,36 +252,55 @@ impl Shared {
         done
     }
 
-    /// Withdraws in the background, for a while, what no guard keeps.
+    /// Withdraws in the background, for a while, what no guard keeps. At the end of the agent, it is tried once more.
     pub(crate) fn withdraw_unkept(self: &Arc<Self>, record: RecordId) {
-        if !self.closing.is_cancelled() {
-            let shared = Arc::clone(self);
-            self.tasks
-                .spawn(async move { shared.withdraw_late(record).await });
-        }
+        let shared = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+            let attempts = async {
+                while shared.withdraw_once(&record).await.is_err_and(may_pass) {
+                    sleep(backoff.next_delay()).await;
+                }
+            };
+            let attempts = timeout(LATE_WITHDRAWAL, attempts);
+            if shared.closing.run_until_cancelled(attempts).await.is_none() {
+                // Its error has been logged.
+                let _ = shared.withdraw_once(&record).await;
+            }
+        });
     }
 
-    async fn withdraw_late(&self, record: RecordId) {
+    /// Withdraws what no guard keeps, or says why not.
+    pub(crate) async fn withdraw_once(&self, record: &RecordId) -> sd_core::Result<()> {
+        const OP: &str = "deregister";
         let Some(registrar) = Arc::clone(self.registry.backend()).registrar() else {
-            return;
+            return Err(Error::new(ErrorKind::Unsupported, OP));
         };
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-        let attempts = async {
-            loop {
-                sleep(backoff.next_delay()).await;
-                match timeout(LATE_ATTEMPT, registrar.withdraw(&record)).await {
-                    Ok(Ok(())) => {
-                        info!(service = ?record.service, instance = ?record.id, "deregistered late");
-                        return;
-                    }
-                    Ok(Err(error)) if error.kind().retry() == Retry::Never => return,
-                    _ => {}
-                }
+        let withdrawn = timeout(LATE_ATTEMPT, registrar.withdraw(record)).await;
+        let withdrawn = withdrawn.unwrap_or_else(|_| {
+            let late = format!("no answer within {LATE_ATTEMPT:?}");
+            Err(Error::new(ErrorKind::Timeout, OP).because(late))
+        });
+        let (service, instance) = (&record.service, &record.id);
+        match &withdrawn {
+            Ok(()) => info!(?service, ?instance, "deregistered late"),
+            Err(error) => {
+                debug!(?service, ?instance, error = %error.report(), "could not deregister late");
             }
-        };
-        tokio::select! {
-            () = self.closing.cancelled() => {}
-            _ = timeout(LATE_WITHDRAWAL, attempts) => {}
         }
+        withdrawn
     }
+}
+
+/// What is said of a check that runs a program where none may be run.
+fn commands_are_off(specs: &[CheckSpec]) -> String {
+    let is_command = |spec: &CheckSpec| matches!(spec.kind, CheckKind::Command { .. });
+    let at = specs.iter().position(is_command).unwrap_or_default();
+    format!(
+        "checks[{at}]: this agent runs no programs as checks: use another kind, or set checks.commands in its configuration"
+    )
+}
+
+fn may_pass(error: Error) -> bool {
+    error.kind().retry() != Retry::Never
 }

@@ -9,10 +9,10 @@ use sd_core::{RecordId, ServiceName};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::entry::{Entry, Key, Place, Refused, Selector, Stage};
+use super::entry::{Caller, Entry, Key, Place, Refused, Selector, Stage};
 use super::keeping::Command;
-use crate::checks::Checks;
-use crate::daemon::store::Stored;
+use crate::checks::{Checks, Health};
+use crate::daemon::store::{State, Stored};
 
 /// One registration that is kept by a task.
 #[derive(Debug)]
@@ -50,6 +50,41 @@ struct Gone {
     at: Instant,
 }
 
+/// One that could not be gone on with at this start.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    pub(crate) stored: Arc<Stored>,
+    /// As it is shown.
+    pub(crate) entry: Entry,
+}
+
+impl Parked {
+    pub(crate) fn new(stored: Stored, why: &Refused) -> Self {
+        let entry = Entry {
+            declaration: stored.declaration.clone(),
+            owner: Caller(stored.owner.as_str().into()),
+            record: stored.instance.record_id(),
+            instance: Arc::new(stored.instance.clone()),
+            stage: Stage::Init,
+            registered_at: stored.registered_at,
+            updated_at: stored.updated_at,
+            drain_deadline: stored.drain.map(|drain| drain.deadline),
+            health: Health {
+                passing: stored.passing,
+                checks: Vec::new(),
+            },
+            overridden: None,
+            error: Some(format!(
+                "refused at the start of the agent, and left for the next one: {why}"
+            )),
+        };
+        Self {
+            stored: Arc::new(stored),
+            entry,
+        }
+    }
+}
+
 /// All registrations of an agent.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -58,13 +93,13 @@ pub(crate) struct Table {
     count: usize,
     gone: VecDeque<Gone>,
     /// What could not be gone on with at this start. It stays on disk for the next one.
-    parked: Vec<Arc<Stored>>,
+    parked: Vec<Parked>,
     show_gone_for: Duration,
     most_gone: usize,
     /// Nothing enters any more.
     pub(crate) is_closed: bool,
-    /// Nothing is kept on disk any more: all of it is to end, and the next agent must not bring it back.
-    pub(crate) is_forgotten: bool,
+    /// Everything is about to be withdrawn, and the next agent must not bring it back.
+    pub(crate) is_ending: bool,
 }
 
 impl Table {
@@ -77,7 +112,7 @@ impl Table {
             show_gone_for,
             most_gone,
             is_closed: false,
-            is_forgotten: false,
+            is_ending: false,
         }
     }
 
@@ -132,12 +167,17 @@ impl Table {
         self.gone.retain(|gone| is_another(&gone.entry.record));
     }
 
-    pub(crate) fn park(&mut self, stored: Arc<Stored>) {
-        self.parked.push(stored);
+    pub(crate) fn park(&mut self, parked: Parked) {
+        self.parked.push(parked);
+    }
+
+    /// What is parked.
+    pub(crate) fn parked(&self) -> &[Parked] {
+        &self.parked
     }
 
     /// Takes out what is parked and as wanted.
-    pub(crate) fn unpark(&mut self, wanted: impl Fn(&Stored) -> bool) -> Vec<Arc<Stored>> {
+    pub(crate) fn unpark(&mut self, wanted: impl Fn(&Parked) -> bool) -> Vec<Parked> {
         self.parked.extract_if(.., |one| wanted(one)).collect()
     }
 
@@ -173,6 +213,9 @@ impl Table {
         for slot in self.slots() {
             *stages.entry(slot.view.borrow().entry.stage).or_default() += 1;
         }
+        if !self.parked.is_empty() {
+            *stages.entry(Stage::Init).or_default() += self.parked.len();
+        }
         if !self.gone.is_empty() {
             *stages.entry(Stage::Deregistered).or_default() += self.gone.len();
         }
@@ -197,13 +240,14 @@ impl Table {
 }
 
 /// What is to be kept on disk.
-pub(crate) fn stored(table: &Mutex<Table>) -> Vec<Arc<Stored>> {
+pub(crate) fn stored(table: &Mutex<Table>) -> State {
     let table = lock(table);
-    if table.is_forgotten {
-        return Vec::new();
-    }
-    let stored = table
+    let kept = table
         .slots()
         .map(|slot| Arc::clone(&slot.view.borrow().stored));
-    stored.chain(table.parked.iter().cloned()).collect()
+    let parked = table.parked.iter().map(|one| Arc::clone(&one.stored));
+    State {
+        registrations: kept.chain(parked).collect(),
+        ending: table.is_ending,
+    }
 }

@@ -46,6 +46,8 @@ pub struct Access(pub CancellationToken);
 pub enum Denied {
     /// A token is needed.
     NoToken,
+    /// Only an administrator may do this, and the caller has shown no token.
+    NoAdministrator,
     /// The token is none of ours.
     UnknownToken,
     /// The caller is known and has no right to do this.
@@ -56,10 +58,13 @@ impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoToken => f.write_str("a token is needed: send Authorization: Bearer TOKEN, or use the agent's Unix socket"),
+            Self::NoAdministrator => f.write_str(
+                "this needs the right admin: ask through the agent's Unix socket as root or as the agent's user, or send a token that has it",
+            ),
             Self::UnknownToken => f.write_str("the agent does not know this token"),
             Self::NoRight(right) => write!(
                 f,
-                "the caller does not have the right {right:?}: see rights in the file of tokens"
+                "the caller does not have the right {right}: see rights in the file of tokens"
             ),
         }
     }
@@ -116,7 +121,7 @@ impl Permission {
     /// Whether the caller may do what a request asks for, as far as method and path say it.
     ///
     /// # Errors
-    /// `NoRight`, or `NoToken` for one who has shown none.
+    /// `NoRight`, or `NoToken` and `NoAdministrator` for one who has shown none.
     pub fn check(&self, method: &Method, path: &str) -> Result<(), Denied> {
         let needed = if path == STOP {
             Right::Admin
@@ -128,7 +133,10 @@ impl Permission {
         if self.rights.contains(&needed) {
             Ok(())
         } else if &*self.caller.0 == ANONYMOUS {
-            Err(Denied::NoToken)
+            Err(match needed {
+                Right::Admin => Denied::NoAdministrator,
+                Right::Read | Right::Register => Denied::NoToken,
+            })
         } else {
             Err(Denied::NoRight(needed))
         }
@@ -203,7 +211,9 @@ mod tests {
         let anyone = permission(Peer::Loopback, &HeaderMap::new(), None).unwrap();
         assert_eq!(anyone.caller(), &Caller("anonymous".into()));
         assert_eq!(anyone.check(&Method::POST, "/register"), Ok(()));
-        assert_eq!(anyone.check(&Method::POST, STOP), Err(Denied::NoToken));
+        let denied = anyone.check(&Method::POST, STOP).unwrap_err();
+        assert_eq!(denied, Denied::NoAdministrator);
+        assert!(denied.to_string().contains("as root"), "{denied}");
         let remote = Peer::Remote("10.0.0.1".parse().unwrap());
         assert_eq!(
             permission(remote, &HeaderMap::new(), None),
@@ -243,6 +253,8 @@ mod tests {
         assert_eq!(scraper.check(&Method::GET, "/metrics"), Ok(()));
         let denied = scraper.check(&Method::POST, "/register");
         assert_eq!(denied, Err(Denied::NoRight(Right::Register)));
+        let text = denied.unwrap_err().to_string();
+        assert!(text.contains("the right register:"), "{text}");
     }
 
     #[test]

@@ -46,6 +46,16 @@ pub enum Right {
     Admin,
 }
 
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Register => "register",
+            Self::Admin => "admin",
+        })
+    }
+}
+
 fn usual() -> Vec<Right> {
     vec![Right::Read, Right::Register]
 }

@@ -1,19 +1,19 @@
 //! The file: read with care, replaced as a whole.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, access, flock};
 use rustix::io::Errno;
 use sd_core::{Error, Printable};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
 use tracing::warn;
 
-use super::stored::Stored;
+use super::contents::Contents;
+use super::stored::{State, Stored};
 
 const OP: &str = "open state";
 /// The name of the file in a folder.
@@ -35,10 +35,10 @@ pub(crate) struct StateFile {
 #[derive(Debug)]
 pub(crate) enum Found {
     Nothing,
-    Registrations(Vec<Stored>),
-    /// Not all of them could be read.
+    Whole(State),
+    /// Not all registrations could be read.
     PartlyDamaged {
-        registrations: Vec<Stored>,
+        state: State,
         left_out: usize,
         why: String,
         kept_as: PathBuf,
@@ -52,23 +52,15 @@ pub(crate) enum Found {
 #[derive(Serialize)]
 struct Written<'a> {
     version: u32,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    ending: bool,
     registrations: &'a [Arc<Stored>],
-}
-
-#[derive(Deserialize)]
-struct Version {
-    version: u32,
-}
-
-#[derive(Deserialize)]
-struct Contents {
-    registrations: Vec<Value>,
 }
 
 /// What was read, and why the rest was not.
 #[derive(Debug)]
 struct Parsed {
-    registrations: Vec<Stored>,
+    state: State,
     left_out: usize,
     why: Option<String>,
 }
@@ -82,21 +74,8 @@ enum Unreadable {
 impl StateFile {
     /// Takes the file for this agent.
     pub(crate) fn open(path: PathBuf) -> sd_core::Result<Self> {
-        let path = if path.is_dir() {
-            path.join(FILE_NAME)
-        } else {
-            path
-        };
-        let folder = match path.parent() {
-            Some(parent) if parent != Path::new("") => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        if path.file_name().is_none() {
-            return Err(Error::invalid_input(
-                OP,
-                format!("{} names no file", shown(&path)),
-            ));
-        }
+        let (path, folder) = places(path)?;
+        make(&folder)?;
         let lock_path = beside(&path, "lock");
         let lock = private().write(true).create(true).open(&lock_path);
         let lock = lock.map_err(|error| failed(&lock_path, "cannot be opened", &error))?;
@@ -109,6 +88,23 @@ impl StateFile {
                 ),
             )),
             Err(error) => Err(failed(&lock_path, "cannot be locked", &error.into())),
+        }
+    }
+
+    /// Whether [`open`](Self::open) and [`read`](Self::read) could work. Changes nothing, and asks for no lock.
+    pub(crate) fn check(path: PathBuf) -> sd_core::Result<()> {
+        let (path, folder) = places(path)?;
+        let written = if folder.exists() {
+            folder.as_path()
+        } else {
+            above(&folder)
+        };
+        access(written, Access::WRITE_OK | Access::EXEC_OK)
+            .map_err(|error| failed(&folder, "cannot be used", &error.into()))?;
+        match contents(&path)?.as_deref().map(parse) {
+            Some(Err(Unreadable::Newer(version))) => Err(newer(&path, version)),
+            // What is damaged is kept aside at a start.
+            _ => Ok(()),
         }
     }
 
@@ -125,29 +121,21 @@ impl StateFile {
 
     /// What is in the file. One that cannot be understood is moved aside.
     pub(crate) fn read(&self) -> sd_core::Result<Found> {
-        let mut bytes = Vec::new();
-        match File::open(&self.path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
-            Err(error) => return Err(failed(&self.path, "cannot be opened", &error)),
-            Ok(file) => {
-                let read = file.take(MOST_BYTES + 1).read_to_end(&mut bytes);
-                read.map_err(|error| failed(&self.path, "cannot be read", &error))?;
-            }
-        }
+        let Some(bytes) = contents(&self.path)? else {
+            return Ok(Found::Nothing);
+        };
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let aside = format!("damaged-{}", now.unwrap_or_default().as_millis());
         let aside = beside(&self.path, &aside);
         let why = match parse(&bytes) {
             Ok(Parsed {
-                registrations,
-                why: None,
-                ..
-            }) => return Ok(Found::Registrations(registrations)),
+                state, why: None, ..
+            }) => return Ok(Found::Whole(state)),
             Ok(Parsed {
-                registrations,
+                state,
                 left_out,
                 why: Some(why),
-            }) if !registrations.is_empty() => {
+            }) if !state.registrations.is_empty() => {
                 // The file itself is replaced and never changed.
                 std::fs::hard_link(&self.path, &aside)
                     .or_else(|_| std::fs::copy(&self.path, &aside).map(drop))
@@ -155,22 +143,14 @@ impl StateFile {
                         failed(&self.path, "is damaged and cannot be kept aside", &error)
                     })?;
                 return Ok(Found::PartlyDamaged {
-                    registrations,
+                    state,
                     left_out,
                     why,
                     kept_as: aside,
                 });
             }
             Ok(Parsed { why, .. }) => why.unwrap_or_default(),
-            Err(Unreadable::Newer(version)) => {
-                return Err(
-                    Error::new(sd_core::ErrorKind::Unsupported, OP).because(format!(
-                        "{} is of version {version}, and this agent understands version {VERSION}: start the newer agent that wrote \
-                         it, or give this one another file",
-                        shown(&self.path)
-                    )),
-                );
-            }
+            Err(Unreadable::Newer(version)) => return Err(newer(&self.path, version)),
             Err(Unreadable::Damaged(why)) => why,
         };
         let moved_to = aside;
@@ -180,10 +160,11 @@ impl StateFile {
     }
 
     /// Replaces the file: whatever happens meanwhile, it is the old one or the new one.
-    pub(crate) fn write(&self, registrations: &[Arc<Stored>]) -> Result<(), String> {
+    pub(crate) fn write(&self, state: &State) -> Result<(), String> {
         let written = Written {
             version: VERSION,
-            registrations,
+            ending: state.ending,
+            registrations: &state.registrations,
         };
         let bytes = serde_json::to_vec(&written).map_err(|error| error.to_string())?;
         let new = beside(&self.path, "new");
@@ -204,13 +185,70 @@ impl StateFile {
     }
 }
 
+/// The file, and the folder that it is in.
+fn places(path: PathBuf) -> sd_core::Result<(PathBuf, PathBuf)> {
+    let names_folder = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+    let path = if names_folder || path.is_dir() {
+        path.join(FILE_NAME)
+    } else {
+        path
+    };
+    if path.file_name().is_none() {
+        let why = format!("{} names no file", shown(&path));
+        return Err(Error::invalid_input(OP, why));
+    }
+    let folder = above(&path).to_owned();
+    Ok((path, folder))
+}
+
+fn above(path: &Path) -> &Path {
+    let parent = path.parent().filter(|parent| *parent != Path::new(""));
+    parent.unwrap_or(Path::new("."))
+}
+
+/// Makes a folder that only this user can read, if it is not there. The one above must be: a path with a mistake in it makes nothing.
+fn make(folder: &Path) -> sd_core::Result<()> {
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    match builder.create(folder) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists || folder.is_dir() => Ok(()),
+        Err(error) => Err(failed(folder, "cannot be created", &error)),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// What is in a file that is there.
+fn contents(path: &Path) -> sd_core::Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(|error| failed(path, "cannot be opened", &error))?,
+    };
+    let mut bytes = Vec::new();
+    let read = file.take(MOST_BYTES + 1).read_to_end(&mut bytes);
+    read.map_err(|error| failed(path, "cannot be read", &error))?;
+    Ok(Some(bytes))
+}
+
+fn newer(path: &Path, version: u32) -> Error {
+    Error::new(sd_core::ErrorKind::Unsupported, OP).because(format!(
+        "{} is of version {version}, and this agent understands version {VERSION}: start the newer agent that wrote it, or give this one \
+         another file",
+        shown(path)
+    ))
+}
+
 fn parse(bytes: &[u8]) -> Result<Parsed, Unreadable> {
-    let damaged = |error: serde_json::Error| Unreadable::Damaged(error.to_string());
     if u64::try_from(bytes.len()).is_ok_and(|length| length > MOST_BYTES) {
         let why = format!("it has more than {MOST_BYTES} bytes");
         return Err(Unreadable::Damaged(why));
     }
-    let Version { version } = serde_json::from_slice(bytes).map_err(damaged)?;
+    let (contents, cut) = Contents::read(bytes);
+    let version = match (contents.version, cut.as_ref()) {
+        (Some(version), _) => version,
+        (None, Some(why)) => return Err(Unreadable::Damaged(why.clone())),
+        (None, None) => return Err(Unreadable::Damaged("it names no version".to_owned())),
+    };
     if version > VERSION {
         return Err(Unreadable::Newer(version));
     }
@@ -218,15 +256,18 @@ fn parse(bytes: &[u8]) -> Result<Parsed, Unreadable> {
         let why = format!("it is of version {version}, which never was");
         return Err(Unreadable::Damaged(why));
     }
-    let contents: Contents = serde_json::from_slice(bytes).map_err(damaged)?;
     let mut parsed = Parsed {
-        registrations: Vec::with_capacity(contents.registrations.len()),
-        left_out: 0,
-        why: None,
+        state: State {
+            registrations: Vec::with_capacity(contents.registrations.len()),
+            ending: contents.ending,
+        },
+        // How many there were after the place where it ends is not known.
+        left_out: usize::from(cut.is_some()),
+        why: cut,
     };
     for one in contents.registrations {
-        match serde_json::from_value(one) {
-            Ok(stored) => parsed.registrations.push(stored),
+        match serde_json::from_value::<Stored>(one) {
+            Ok(stored) => parsed.state.registrations.push(Arc::new(stored)),
             Err(error) => {
                 parsed.left_out += 1;
                 parsed.why.get_or_insert(error.to_string());

@@ -1,15 +1,16 @@
 //! One registration as it is on disk.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sd_core::Instance;
+use sd_core::{Instance, RecordId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::wire::Declaration;
 
 /// One registration as it is on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Stored {
+pub(crate) struct Stored {
     pub(crate) owner: String,
     pub(crate) declaration: Declaration,
     /// The record, with its id and its incarnation.
@@ -21,10 +22,29 @@ pub struct Stored {
     pub(crate) passing: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) drain: Option<Drain>,
+    /// The records that this one takes the place of. They go once it is at the registry. Not written by older agents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) replaces: Vec<RecordId>,
     #[serde(with = "unix_ms")]
     pub(crate) registered_at: SystemTime,
     #[serde(with = "unix_ms")]
     pub(crate) updated_at: SystemTime,
+}
+
+impl Stored {
+    /// All records that the registry may have of it.
+    pub(crate) fn records(&self) -> impl Iterator<Item = RecordId> {
+        let current = self.instance.record_id();
+        std::iter::once(current).chain(self.replaces.iter().cloned())
+    }
+}
+
+/// What all of the file says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct State {
+    pub(crate) registrations: Vec<Arc<Stored>>,
+    /// The agent is about to withdraw everything: the next one brings nothing back, and withdraws what this one has not.
+    pub(crate) ending: bool,
 }
 
 /// When what is drained leaves.

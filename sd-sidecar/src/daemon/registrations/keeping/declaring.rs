@@ -58,11 +58,18 @@ impl Keeping {
         let checks = (declaration.checks != self.declaration.checks || is_elsewhere)
             .then(|| {
                 self.shared
-                    .start_checks(&declaration.checks, &endpoint, is_well)
+                    .start_checks(&self.owner, &declaration.checks, &endpoint, is_well)
             })
             .transpose()?;
         let now = SystemTime::now();
-        let is_replay = is_same && run(&declaration).is_none();
+        // What the process has said of its readiness since its last declaration is no part of one.
+        let is_replay = run(&declaration).is_none() && endpoint == self.endpoint && {
+            let as_declared = Declaration {
+                ready: self.declared_ready,
+                ..self.declaration.clone()
+            };
+            comparing::is_same(&as_declared, &declaration)
+        };
         let leaves = is_new_run
             && self
                 .leaving
@@ -134,9 +141,12 @@ impl Keeping {
         self.is_unsaved = true;
         let is_well = self.health.borrow().passing;
         if checked_otherwise
-            && let Ok(checks) =
-                self.shared
-                    .start_checks(&self.declaration.checks, &self.endpoint, is_well)
+            && let Ok(checks) = self.shared.start_checks(
+                &self.owner,
+                &self.declaration.checks,
+                &self.endpoint,
+                is_well,
+            )
         {
             self.health = checks.health();
             *lock(&self.slot.checks) = Arc::new(checks);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use sd_core::{ErrorKind, RegistrationEvent};
+use sd_core::{Error, ErrorKind, RegistrationEvent};
 use tracing::{debug, info, warn};
 
 use super::super::entry::{Entry, Stage};
@@ -67,9 +67,10 @@ impl Keeping {
                 self.confirmed = self.confirmed.max(self.held.made_with);
                 self.refused = None;
                 self.error = None;
+                self.is_unsaved |= self.previous.is_some() || !self.left_behind.is_empty();
                 let previous = self.previous.take();
                 self.shared.withdraw(previous);
-                if let Some(record) = self.left_behind.take() {
+                for record in self.left_behind.drain(..) {
                     self.shared.withdraw_unkept(record);
                 }
             }
@@ -81,6 +82,14 @@ impl Keeping {
             }
             RegistrationEvent::Withdrawn => {
                 self.error = Some("the registry has not confirmed the record".to_owned());
+                self.held.is_over = true;
+                return Happened::Ended;
+            }
+            // Records of this registry end with the session that made them, so that none can be left. It has been withdrawn instead, and
+            // the next agent registers it again.
+            RegistrationEvent::Failed(error) if self.is_withdrawn_instead(&error) => {
+                self.shared.tell_withdrawn();
+                self.error = None;
                 self.held.is_over = true;
                 return Happened::Ended;
             }
@@ -110,6 +119,12 @@ impl Keeping {
             }
         }
         Happened::Goes
+    }
+
+    /// Whether this is why a record was not left to the next agent, where none can be.
+    fn is_withdrawn_instead(&self, error: &Error) -> bool {
+        let is_handed_over = self.shared.keeps_records() && self.confirmed > 0;
+        is_handed_over && error.kind() == ErrorKind::Unsupported
     }
 
     pub(super) fn retry_after(&mut self, pause: Duration) {
@@ -142,7 +157,7 @@ impl Keeping {
             confirmed,
             ..
         } = self;
-        if let Some(record) = left_behind {
+        for record in left_behind {
             shared.withdraw_unkept(record);
         }
         let (current, ()) = tokio::join!(shared.end(held.guard, confirmed > 0), async {

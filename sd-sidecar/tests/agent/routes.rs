@@ -1,0 +1,180 @@
+//! What the agent tells gateways of the reference system, at a real Consul.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use sd_core::Registry;
+use sd_sidecar::daemon::registrations::{How, Identity, Registrations, Selector, Settings};
+use sd_testing::{LONG, ServerProcess, eventually};
+use serde_json::{Value, json};
+use server_programs::{Consul, LocalServer};
+
+use crate::registrations::{declared, me};
+
+const FOLDER: &str = "routes/prod/default/auth/";
+
+fn settings(host: &str) -> Settings {
+    let mut settings = Settings::default();
+    settings.identity = Some(Identity {
+        cluster: "cluster-a".to_owned(),
+        env: "prod".to_owned(),
+        zone: "idc-a-1".to_owned(),
+        host_ip: host.to_owned(),
+        run_id: "run-1".to_owned(),
+        started_at: SystemTime::now(),
+        routes: Some("routes".to_owned()),
+    });
+    settings
+}
+
+fn connect(server: &ServerProcess<Consul>) -> Registry {
+    sd_any::connect(&server.program().url().replacen("http://", "consul://", 1)).unwrap()
+}
+
+async fn agent(server: &ServerProcess<Consul>, host: &str, state: &Path) -> Registrations {
+    let open = Registrations::open(connect(server), settings(host), state);
+    open.await.unwrap()
+}
+
+async fn register(agent: &Registrations, host: &str, version: &str, methods: &[&str]) {
+    let auth = declared(json!({
+        "service": "auth", "address": format!("{host}:9090"), "version": version,
+        "metadata": {"methods": methods.join(","), "protocol": "grpc"},
+    }));
+    agent.register(&me(), auth).await.unwrap();
+}
+
+fn auth() -> Selector {
+    Selector::Port {
+        service: "auth".to_owned(),
+        port: 9090,
+    }
+}
+
+/// The keys below the folder of the service, without it.
+fn keys(server: &ServerProcess<Consul>) -> Vec<String> {
+    let target = format!("/v1/kv/{FOLDER}?keys");
+    let answer = server.program().request("GET", &target, "").unwrap();
+    if answer.status == 404 {
+        return Vec::new();
+    }
+    let keys: Vec<String> = serde_json::from_str(&answer.body).unwrap();
+    let keys = keys.iter().map(|key| key.strip_prefix(FOLDER).unwrap());
+    keys.map(str::to_owned).collect()
+}
+
+async fn until_keys(server: &ServerProcess<Consul>, expected: &[&str]) {
+    eventually("these keys", LONG, async || keys(server) == expected).await;
+}
+
+fn value(server: &ServerProcess<Consul>, key: &str) -> Value {
+    let target = format!("/v1/kv/{FOLDER}{key}?raw");
+    let answer = server.program().request("GET", &target, "").unwrap();
+    serde_json::from_str(&answer.body).unwrap()
+}
+
+fn put(server: &ServerProcess<Consul>, target: &str, body: &Value) {
+    let answer = server.program().request("PUT", target, &body.to_string());
+    assert_eq!(answer.unwrap().status, 200, "{target}");
+}
+
+/// The reference system refuses a version whose methods are others than before, and never takes a document back: its defect S4.
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn routes_of_each_version_are_told_and_go_with_its_last_instance() {
+    let server = ServerProcess::launch(Consul::from_env().unwrap())
+        .await
+        .unwrap();
+    let (state_1, state_2) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let one = agent(&server, "10.0.0.1", state_1.path()).await;
+    register(&one, "10.0.0.1", "v1", &["/acme.Auth/Login"]).await;
+    until_keys(&server, &["current", "versions/v1"]).await;
+    let mut current = value(&server, "current");
+    assert!(
+        current["updated_at"]
+            .take()
+            .as_str()
+            .unwrap()
+            .ends_with('Z')
+    );
+    assert_eq!(
+        current,
+        json!({
+            "service": "auth", "version": "v1", "updated_at": null, "namespace": "default", "port": 9090,
+            "protocol": "grpc", "prefixes": ["/acme.Auth/"], "exact_paths": ["/acme.Auth/Login"],
+        })
+    );
+    let told = server
+        .program()
+        .request("GET", "/v1/health/service/auth", "");
+    let told: Value = serde_json::from_str(&told.unwrap().body).unwrap();
+    let reference = &told[0]["Service"]["Meta"]["route_config_ref"];
+    assert_eq!(reference, "routes/prod/default/auth/current");
+
+    // What registers nothing with methods has no routes.
+    let plain = declared(json!({"service": "plain", "address": "10.0.0.1:1"}));
+    one.register(&me(), plain).await.unwrap();
+    // The next version, on another host.
+    let two = agent(&server, "10.0.0.2", state_2.path()).await;
+    register(
+        &two,
+        "10.0.0.2",
+        "v2",
+        &["/acme.Auth/Login", "/acme.Auth/Logout"],
+    )
+    .await;
+    until_keys(&server, &["current", "versions/v1", "versions/v2"]).await;
+    let paths = |key: &str| value(&server, key)["exact_paths"].clone();
+    let both = json!(["/acme.Auth/Login", "/acme.Auth/Logout"]);
+    assert_eq!(
+        (paths("current"), &paths("versions/v2")),
+        (both.clone(), &both)
+    );
+    assert_eq!(paths("versions/v1"), json!(["/acme.Auth/Login"]));
+    assert_eq!(value(&server, "current")["version"], "v2");
+
+    one.deregister(&me(), &auth()).await.unwrap();
+    until_keys(&server, &["current", "versions/v2"]).await;
+    assert_eq!(paths("current"), both);
+    // One that hands over leaves them to the next agent, which takes them back.
+    two.close(How::Keep, LONG).await;
+    assert_eq!(keys(&server), ["current", "versions/v2"]);
+    let next = agent(&server, "10.0.0.2", state_2.path()).await;
+    let left = next.close(How::Deregister, LONG).await;
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(keys(&server), [] as [&str; 0]);
+    one.close(How::Deregister, LONG).await;
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn routes_that_an_agent_of_the_reference_system_has_told_stay_as_long_as_its_instances() {
+    let server = ServerProcess::launch(Consul::from_env().unwrap())
+        .await
+        .unwrap();
+    let theirs = json!({
+        "ID": "theirs", "Name": "auth", "Address": "10.0.0.9", "Port": 9090,
+        "Meta": {"env": "prod", "namespace": "default", "version": "v0", "agent_id": "cluster-a:idc-a-1:10.0.0.9"},
+    });
+    put(&server, "/v1/agent/service/register", &theirs);
+    let document = json!({
+        "service": "auth", "version": "v0", "updated_at": "2026-01-02T15:04:05Z", "namespace": "default", "port": 9090,
+        "protocol": "grpc", "prefixes": ["/acme.Old/"], "exact_paths": ["/acme.Old/Login"],
+    });
+    put(&server, &format!("/v1/kv/{FOLDER}current"), &document);
+    let state = tempfile::tempdir().unwrap();
+    let ours = agent(&server, "10.0.0.1", state.path()).await;
+    register(&ours, "10.0.0.1", "v1", &["/acme.Auth/Login"]).await;
+    until_keys(&server, &["current", "versions/v1"]).await;
+    let prefixes = || value(&server, "current")["prefixes"].clone();
+    assert_eq!(prefixes(), json!(["/acme.Auth/", "/acme.Old/"]));
+    ours.deregister(&me(), &auth()).await.unwrap();
+    until_keys(&server, &["current"]).await;
+    assert_eq!(prefixes(), json!(["/acme.Auth/", "/acme.Old/"]));
+    put(&server, "/v1/agent/service/deregister/theirs", &json!({}));
+    // The last one of all takes everything with it.
+    register(&ours, "10.0.0.1", "v1", &["/acme.Auth/Login"]).await;
+    until_keys(&server, &["current", "versions/v1"]).await;
+    ours.close(How::Deregister, LONG).await;
+    assert_eq!(keys(&server), [] as [&str; 0]);
+}
