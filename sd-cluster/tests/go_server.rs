@@ -5,15 +5,15 @@
 mod go_peer;
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use sd_cluster::{ClusterConfig, Received, RemoteConfig, connect, module};
-use sd_core::{ErrorKind, Instance, RegistrationConfig, Registry, State};
+use sd_core::{ErrorKind, Instance, Registry, State};
 use sd_testing::{LONG, free_port, is_stale, until};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::go_peer::GoPeer;
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use self::arguments::{AgentAct, Awaited, Candidacy, Target, Wait, Wanted};
+use self::arguments::{AgentAct, Awaited, Candidacy, ConfigServiceAct, Target, Wait, Wanted};
 use self::misuse::Told;
 
 /// Read and change a service registry.
@@ -108,6 +108,12 @@ pub(crate) enum Command {
     Agent {
         #[command(subcommand)]
         act: AgentAct,
+    },
+    /// Look at a config service of isp modules that this project runs, and set configurations
+    #[command(after_help = help::CONFIG_SERVICE)]
+    ConfigService {
+        #[command(subcommand)]
+        act: ConfigServiceAct,
     },
     /// Print what has a shell complete the commands and options of sdctl
     #[command(after_help = help::COMPLETION)]

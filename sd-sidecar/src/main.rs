@@ -90,6 +90,7 @@ async fn run_until_signalled(cli: &Cli) -> Result<Exit, Failure> {
             return commands::leader::run(&session()?, name, *watch, wait).await;
         }
         Command::Agent { act } => commands::agent::run(cli, act).await?,
+        Command::ConfigService { act } => commands::config_service::run(cli, act).await?,
         Command::Completion { shell } => commands::manual::completion(*shell)?,
         Command::Man { folder } => commands::manual::pages(folder.as_deref())?,
         Command::Register(_) | Command::Elect(_) => {}

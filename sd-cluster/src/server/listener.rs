@@ -1,4 +1,4 @@
-//! Accepting connections within bounds, and what of HTTP comes before they are WebSockets.
+//! Accepting connections within bounds, and what of HTTP comes before each is a WebSocket.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::instrument::{Counted, connection_refused};
 use super::session::Host;
 use crate::etp::upgrade::{UpgradeError, read_request, refusal};
 use crate::protocol::events::{MODULE_NAME, PATH};
@@ -49,13 +50,15 @@ impl Acceptor {
             };
             // Without a place it is closed without a word: a module tries again.
             let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+                connection_refused();
                 warn!("a connection of a module is refused: there are too many");
                 continue;
             };
             let host = self.host.clone();
             self.tasks.spawn(async move {
+                let counted = Counted::begin();
                 serve(&host, stream).await;
-                drop(place);
+                drop((counted, place));
             });
         }
     }

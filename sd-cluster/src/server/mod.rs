@@ -35,6 +35,7 @@
 //! | the times of connections are those of this process | they are stored |
 
 pub mod admin;
+mod instrument;
 mod limits;
 mod listener;
 mod outbox;
@@ -46,6 +47,7 @@ mod store;
 mod variables;
 
 pub use self::admin::Admin;
+pub use self::instrument::{CONNECTIONS, REFUSED};
 pub use self::limits::Limits;
 pub use self::service::{Builder, ConfigService};
 pub use self::state::{

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use tungstenite::protocol::Role;
 
+use super::instrument::event_refused;
 use super::outbox::Outbox;
 use super::owner::Owner;
 use super::state::{SessionId, State};
@@ -118,6 +119,7 @@ impl Host {
                         Err(why) => Err(Refused::of(&event, why)),
                     };
                     let answer = answer.unwrap_or_else(|refused| {
+                        event_refused();
                         let Refused { answer, why } = refused;
                         let event = String::from_utf8_lossy(&event.name);
                         warn!(module = %Printable(name), event = %Printable(&event), %why, "a module is refused");

@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn values_cannot_make_it_larger_than_a_message_may_be() {
-        let config = format!("[{}]", vec![r#""_Var(odd)""#; 10].join(","));
+        let config = format!("[{}]", [r#""_Var(odd)""#; 10].join(","));
         // Each is 16 bytes with its quotes and escapes.
         let most = 10 * 16 + 9 + 2;
         let refused = render(&config, most - 1, value);

@@ -29,6 +29,7 @@ fn median(times: &mut [Duration]) -> Duration {
 }
 
 /// Prints both, and says whether ours is no slower, as far as a busy machine can tell.
+#[expect(clippy::print_stdout, reason = "figures")]
 fn compare(what: &str, ours: &mut [Duration], theirs: &mut [Duration]) -> bool {
     let (median_ours, median_theirs) = (median(ours), median(theirs));
     let worst = |times: &[Duration]| times.last().copied().unwrap_or_default();

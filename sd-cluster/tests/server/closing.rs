@@ -1,8 +1,8 @@
 //! How connections end, from either side.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::raw::{CLOSE, FINAL, Frame, Raw};
 use crate::{service, until, until_gone};

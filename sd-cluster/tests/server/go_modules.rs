@@ -1,11 +1,12 @@
 //! isp-kit's client in Go, at our service.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use sd_cluster::server::{ConfigService, Variable};
 use sd_testing::{Direction, Fault, TcpProxy, free_port};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::go_peer::{GoPeer, hosts};
 use crate::{service, started, until, until_gone};
@@ -237,4 +238,22 @@ async fn an_ipv6_module_harms_no_other_and_is_told_as_it_can_be_dialled() {
         module.leave().await;
         assert!(reader.hosts("A").await.is_empty());
     }
+}
+
+#[tokio::test]
+#[ignore = "needs cluster's peer in Go: cargo xtask test --backend cluster"]
+async fn a_module_to_which_answers_come_too_late_leaves_nothing_behind_and_is_there_once_they_do_not()
+ {
+    let (service, address) = service().await;
+    let proxy = TcpProxy::start(address).await.unwrap();
+    // It waits for each answer for one second.
+    proxy.set(Fault::Delay(Duration::from_millis(700)));
+    let mut module = GoPeer::module(&[proxy.address()], "A", "10.0.0.1", everything(&[]));
+    let gives_up = |event: &Value| event["message"] == "config service session stopped";
+    module.find("it gives up", gives_up).await;
+    assert_ne!(module.health().await, "");
+    proxy.set(Fault::Pass);
+    module.established().await;
+    let known = until(&service, "A", |known| known.connections == 1).await;
+    assert_eq!(known.instances.len(), 1);
 }

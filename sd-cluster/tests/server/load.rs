@@ -1,9 +1,10 @@
 //! A thousand modules, each with an instance, that all follow one.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::raw::Raw;
 use crate::{service, until};

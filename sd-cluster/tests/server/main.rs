@@ -12,9 +12,12 @@ mod go_modules;
 #[path = "../go_peer/mod.rs"]
 mod go_peer;
 mod http;
+#[cfg(feature = "server-sqlite")]
+mod killed;
 mod load;
 mod messages;
 mod raw;
+mod secrets;
 mod silence;
 mod upgrading;
 
@@ -36,8 +39,9 @@ async fn started(builder: Builder) -> (ConfigService, SocketAddr) {
     (service, address)
 }
 
+/// One that takes long to miss a client, because those of these tests answer no ping.
 async fn service() -> (ConfigService, SocketAddr) {
-    started(ConfigService::builder()).await
+    started(ConfigService::builder().ping_every(Duration::from_secs(60))).await
 }
 
 async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {

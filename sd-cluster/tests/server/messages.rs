@@ -1,7 +1,7 @@
 //! Messages of any form, and what they are answered with.
 
 use sd_cluster::server::{ConfigService, Limits};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::raw::{BINARY, CLOSE, FINAL, Frame, PING, PONG, Raw, TEXT};
 use crate::{service, started, until, until_gone, within};
@@ -229,7 +229,6 @@ async fn a_service_that_is_full_refuses_who_comes_and_serves_who_is_there() {
             let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
             let request = crate::raw::request("?module_name=a");
             let mut answer = [0; 12];
-            use tokio::io::AsyncReadExt;
             if stream.write_all(request.as_bytes()).await.is_ok()
                 && stream.read_exact(&mut answer).await.is_ok()
             {

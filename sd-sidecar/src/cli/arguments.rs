@@ -53,6 +53,57 @@ pub(crate) struct AtAgent {
     pub(crate) wait: Wait,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigServiceAct {
+    /// List the modules that the service knows, with their instances
+    Modules {
+        #[command(flatten)]
+        at: AtConfigService,
+    },
+    /// Print the configuration of a module
+    Get {
+        /// The module's name
+        module: String,
+        #[command(flatten)]
+        at: AtConfigService,
+    },
+    /// Write the configuration of a module, which gets it at once
+    Set {
+        /// The module's name
+        module: String,
+        /// A file with the configuration as JSON; - for standard input
+        file: PathBuf,
+        /// Only over this version; 0 where there is none yet
+        #[arg(long, value_name = "VERSION")]
+        over: Option<u32>,
+        #[command(flatten)]
+        at: AtConfigService,
+    },
+}
+
+/// Which config service, and how it is asked.
+#[derive(Debug, Args)]
+pub(crate) struct AtConfigService {
+    /// Where the service listens for operators
+    #[arg(
+        long,
+        help = "Where the service listens for operators: http://host:port",
+        value_name = "ADDRESS",
+        env = "SDCTL_CONFIG_SERVICE",
+        default_value = "http://127.0.0.1:9003"
+    )]
+    pub(crate) service: String,
+    /// A file with the token to show
+    #[arg(
+        long,
+        help = "A file with the token to show [default: the token in SDCTL_CONFIG_SERVICE_TOKEN, if that is set]",
+        value_name = "FILE"
+    )]
+    pub(crate) token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
+}
+
 /// The record that an operator means.
 #[derive(Debug, Args)]
 pub(crate) struct Target {

@@ -85,6 +85,13 @@ pub(super) const AGENT: &str = "Examples:
   sdctl agent status --agent unix:/run/sd-agent.sock --json
   sdctl agent stop --keep";
 
+pub(super) const CONFIG_SERVICE: &str = "Examples:
+  sdctl config-service modules
+  sdctl config-service get orders --json
+  sdctl config-service set orders orders.json --over 3 --token-file /etc/config-service.token
+
+It is the service of sd-cluster, with its address for operators. Other than the modules, everything needs the token.";
+
 pub(super) const COMPLETION: &str = "Examples:
   sdctl completion bash > /etc/bash_completion.d/sdctl
   sdctl completion zsh > ~/.zfunc/_sdctl

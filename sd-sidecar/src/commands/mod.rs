@@ -1,7 +1,9 @@
 //! One file for each command.
 
 pub(crate) mod agent;
+pub(crate) mod config_service;
 pub(crate) mod elect;
+mod http_api;
 pub(crate) mod leader;
 pub(crate) mod list;
 pub(crate) mod manual;

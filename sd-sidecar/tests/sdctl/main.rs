@@ -9,6 +9,7 @@ mod beating;
 #[cfg(target_os = "linux")]
 mod broken_output;
 mod command_line;
+mod config_service;
 #[cfg(all(feature = "consul", target_os = "linux"))]
 mod consul;
 #[cfg(feature = "etcd")]

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use sd_backend::Secret;
 use sd_core::{Error, Result};
 
@@ -87,7 +87,7 @@ impl Admin {
                 "start the service with a token for operators",
             ));
         };
-        let sent = headers.get(AUTHORIZATION).map(|sent| sent.as_bytes());
+        let sent = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
         let (scheme, sent) = sent
             .and_then(|sent| sent.split_at_checked(7))
             .unwrap_or_default();
@@ -122,8 +122,6 @@ fn is_same(ours: &[u8], sent: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     const TOKEN: &str = "0123456789abcdef";

@@ -149,7 +149,7 @@ async fn handled(
 
 fn decoded(part: &str) -> Option<String> {
     let decoded = percent_decode_str(part).decode_utf8();
-    decoded.ok().map(|part| part.into_owned())
+    decoded.ok().map(std::borrow::Cow::into_owned)
 }
 
 async fn read(body: Incoming) -> Result<Bytes, Failure> {

@@ -23,7 +23,7 @@ const MOST_CONNECTIONS: usize = 64;
 /// How long a client may take for the head of a request, and rest between two.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// How long a connection may last.
-const CONNECTION_WITHIN: Duration = Duration::from_mins(1);
+const CONNECTION_WITHIN: Duration = Duration::from_secs(60);
 /// How long a request may go on when the service stops.
 const STOP_WITHIN: Duration = Duration::from_secs(1);
 const AFTER_FAILURE: Duration = Duration::from_millis(100);

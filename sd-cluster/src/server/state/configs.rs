@@ -22,7 +22,7 @@ const WRITE: &str = "config service: write a configuration";
 const NOTHING: &str = "{}";
 
 impl State {
-    /// MODULE:SEND_CONFIG_SCHEMA. The module gets its configuration, now and whenever it changes.
+    /// `MODULE:SEND_CONFIG_SCHEMA`. The module gets its configuration, now and whenever it changes.
     ///
     /// # Errors
     /// What is not sent, or not kept, and why.

@@ -201,7 +201,7 @@ impl State {
         }
     }
 
-    /// MODULE:SEND_REQUIREMENTS. A connection follows what it has asked for until it ends.
+    /// `MODULE:SEND_REQUIREMENTS`. A connection follows what it has asked for until it ends.
     ///
     /// # Errors
     /// Too much or something impossible is asked for, and nothing of it is done.
@@ -246,7 +246,7 @@ impl State {
         Ok(())
     }
 
-    /// MODULE:READY. When it returns, every list that is made has the module.
+    /// `MODULE:READY`. When it returns, every list that is made has the module.
     ///
     /// # Errors
     /// The connection has declared something before, or what it declares can serve no reader.

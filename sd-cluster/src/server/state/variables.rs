@@ -41,6 +41,7 @@ impl VariableKind {
     }
 
     /// What is unknown is not shown.
+    #[cfg(feature = "server-sqlite")]
     pub(crate) fn of(text: &str) -> Self {
         match text {
             "TEXT" => Self::Text,

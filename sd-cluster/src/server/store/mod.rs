@@ -16,6 +16,10 @@ use super::state::{Schema, StoredConfig, StoredModule, Variable};
 
 /// One change, which is written whole or not at all.
 #[derive(Debug)]
+#[cfg_attr(
+    not(feature = "server-sqlite"),
+    expect(dead_code, reason = "only a file is written to")
+)]
 pub(crate) enum Change<'a> {
     /// A new version of a configuration.
     Config {
@@ -71,16 +75,17 @@ impl Place {
     /// Those of opening a file.
     #[cfg_attr(
         not(feature = "server-sqlite"),
-        expect(clippy::unnecessary_wraps, reason = "a file may fail")
+        expect(clippy::unnecessary_wraps, unused_variables, reason = "of a file")
     )]
     pub(crate) fn open(self, most_bytes: usize) -> Result<(Box<dyn Store>, Kept)> {
-        #[cfg(feature = "server-sqlite")]
-        if let Self::File(path) = &self {
-            let (store, kept) = SqliteStore::open(path, most_bytes)?;
-            return Ok((Box::new(store), kept));
+        match self {
+            Self::Memory => Ok((Box::new(InMemory), Kept::default())),
+            #[cfg(feature = "server-sqlite")]
+            Self::File(path) => {
+                let (store, kept) = SqliteStore::open(&path, most_bytes)?;
+                Ok((Box::new(store), kept))
+            }
         }
-        let _ = most_bytes;
-        Ok((Box::new(InMemory), Kept::default()))
     }
 }
 

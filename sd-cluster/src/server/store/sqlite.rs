@@ -47,7 +47,7 @@ impl SqliteStore {
     /// # Errors
     /// `Conflict` if another process has it, `InvalidData` if it is damaged or another program's, `Unavailable` if it cannot be opened.
     pub(crate) fn open(path: &Path, most_bytes: usize) -> Result<(Self, Kept)> {
-        let file = Connection::open(path).map_err(|error| failed(OPEN, path, error))?;
+        let file = Connection::open(path).map_err(|error| failed(OPEN, path, &error))?;
         let mut store = Self {
             path: path.to_owned(),
             file,
@@ -55,7 +55,7 @@ impl SqliteStore {
         let kept = store
             .prepare(most_bytes)
             .and_then(|is_ours| is_ours.then(|| store.read()).transpose());
-        let kept = kept.map_err(|error| failed(OPEN, path, error))?;
+        let kept = kept.map_err(|error| failed(OPEN, path, &error))?;
         match kept {
             Some(kept) => Ok((store, kept)),
             None => Err(Error::new(ErrorKind::InvalidData, OPEN).because(format!(
@@ -203,7 +203,7 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn write(&mut self, change: &Change<'_>) -> Result<()> {
         self.try_write(change)
-            .map_err(|error| failed(WRITE, &self.path, error))
+            .map_err(|error| failed(WRITE, &self.path, &error))
     }
 }
 
@@ -222,7 +222,7 @@ fn shown(path: &Path) -> String {
     Printable(&path.display().to_string()).to_string()
 }
 
-fn failed(op: &'static str, path: &Path, error: rusqlite::Error) -> Error {
+fn failed(op: &'static str, path: &Path, error: &rusqlite::Error) -> Error {
     let (kind, what) = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
             ErrorKind::Conflict,
