@@ -11,7 +11,8 @@ use std::sync::Arc;
 use sd_backend::read_json;
 use sd_core::clock::Moment;
 use sd_core::{
-    Address, Error, Incarnation, Instance, InstanceId, Revision, ServiceName, Skipped, Snapshot,
+    Address, Error, Incarnation, Instance, InstanceId, Printable, Revision, ServiceName, Skipped,
+    Snapshot,
 };
 use serde::de::DeserializeOwned;
 
@@ -146,7 +147,10 @@ fn set<'a>(
             }
             Err(error) => {
                 let key = format!("{}:{}", address.ip, address.port);
-                skipped.push(Skipped::new(key, error.report().to_string()));
+                skipped.push(Skipped::new(
+                    Printable(&key).to_string(),
+                    error.report().to_string(),
+                ));
             }
         }
     }

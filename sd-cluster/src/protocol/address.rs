@@ -29,8 +29,8 @@ impl AddressConfiguration {
         }
     }
 
-    /// The endpoint at this address. Brackets around an IPv6 address are taken off: some modules write them to get past a service that
-    /// cannot do without.
+    /// The endpoint at this address. An IPv6 address may have brackets: some modules write them to get past a service that cannot do
+    /// without.
     ///
     /// # Errors
     /// `InvalidInput` if it cannot be dialled.
@@ -38,9 +38,7 @@ impl AddressConfiguration {
         let port = self.port.parse::<u16>().map_err(|_| {
             sd_core::Error::invalid_input("cluster: address", "the port is no number up to 65535")
         })?;
-        let bare = self.ip.strip_prefix('[');
-        let bare = bare.and_then(|rest| rest.strip_suffix(']'));
-        Endpoint::tcp(bare.unwrap_or(&self.ip), port)
+        Endpoint::tcp(&self.ip, port)
     }
 }
 

@@ -23,8 +23,8 @@ pub(super) fn run(data: &[u8]) {
         set.iter().for_each(check);
     }
     if let Ok(hidden) = hide_secrets(data) {
-        let again = hide_secrets(hidden.as_bytes()).expect("it was JSON before");
-        assert_eq!(again, hidden);
+        // Not the same text: a number of many digits may be read and written another way.
+        hide_secrets(hidden.as_bytes()).expect("it was JSON before");
     }
 }
 
