@@ -69,7 +69,6 @@ impl Client {
     }
 
     /// A client of the same servers with connections of its own. The two are closed together.
-    #[expect(dead_code, reason = "electors will have one")]
     pub(crate) fn sibling(&self) -> Self {
         Self::on(self.signal.clone(), self.config().clone())
     }
