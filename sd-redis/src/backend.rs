@@ -14,6 +14,7 @@ use crate::codec::names::Layout;
 use crate::config::RedisConfig;
 use crate::config::format::Format;
 use crate::config::rules::{FILES, RULES};
+use crate::election::elector::RedisElector;
 use crate::heartbeats::Heartbeats;
 use crate::operating::heartbeat_operator::HeartbeatOperator;
 use crate::operating::operator::RedisOperator;
@@ -116,7 +117,9 @@ impl Backend for RedisBackend {
     }
 
     fn elector(self: Arc<Self>) -> Option<AnyElector> {
-        None
+        let (client, clock) = (Arc::clone(&self.client), Arc::clone(&self.clock));
+        let elector = RedisElector::new(client, clock);
+        Some(AnyElector::BestEffort(Arc::new(elector)))
     }
 
     async fn close(&self) -> Result<()> {

@@ -8,6 +8,7 @@ mod heartbeats;
 mod records;
 mod scripts;
 
+mod election;
 mod operating;
 mod reading;
 mod writing;
@@ -23,3 +24,4 @@ pub use crate::config::rules::{
     DEFAULT_PRIMARY, DEFAULT_REQUEST_TIMEOUT, DEFAULT_SENTINEL_PORT, DEFAULT_USER, URL_SCHEMES,
 };
 pub use crate::config::topology::Topology;
+pub use crate::election::guarded_write::{LeaderGuard, TERM_OVER, leads};

@@ -6,7 +6,10 @@
     reason = "each test file uses a part of this"
 )]
 
+pub(crate) mod authority;
+pub(crate) mod election;
 pub(crate) mod faults;
+pub(crate) mod group;
 pub(crate) mod refusing;
 
 use std::time::Duration;
