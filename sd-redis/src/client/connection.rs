@@ -106,7 +106,8 @@ impl Dialer {
         if let Some((user, password)) = login {
             settings = settings.set_username(user).set_password(password.expose());
         }
-        if !matches!(purpose, Purpose::Sentinel) {
+        let is_sentinel = matches!(purpose, Purpose::Sentinel);
+        if !is_sentinel {
             settings = settings.set_db(self.config.database.into());
         }
         // Each request has a deadline of its own.
@@ -122,7 +123,10 @@ impl Dialer {
             is_primary: true,
             _driver: AbortOnDropHandle::new(tokio::spawn(driver)),
         };
-        link.is_primary = link.role(op).await? == "master";
+        // A Sentinel has none that it tells.
+        if !is_sentinel {
+            link.is_primary = link.role(op).await? == "master";
+        }
         Ok(link)
     }
 
