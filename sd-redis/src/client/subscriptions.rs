@@ -106,6 +106,12 @@ impl Subscriptions {
     }
 
     async fn begin(&self, channel: &str) -> Result<Subscription> {
+        if let Some(current) = self.shared.current()
+            && current.readers.has_ended.load(Ordering::Acquire)
+        {
+            // None of its readers was there to notice.
+            self.shared.retire(&current);
+        }
         let told = self.shared.get_or_connect(self.open()).await?;
         let (sender, messages) = mpsc::channel(MOST_WAITING);
         let is_behind = Arc::new(AtomicBool::new(false));
