@@ -217,8 +217,10 @@ impl Queued for RedisCandidate {
         loop {
             tokio::select! {
                 message = watch.next(op) => {
-                    let Some(message) = message? else {
-                        return Ok(Woken::Unsure);
+                    let message = match message {
+                        Ok(message) => message,
+                        Err(closed) if closed.kind() == ErrorKind::Closed => return Err(closed),
+                        Err(_) => return Ok(Woken::Unsure),
                     };
                     let Some(news) = News::parse(&message) else {
                         continue;

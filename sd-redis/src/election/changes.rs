@@ -3,7 +3,7 @@
 use std::future::pending;
 
 use sd_backend::CloseSignal;
-use sd_core::{ErrorKind, Result};
+use sd_core::{Error, ErrorKind, Result};
 use tracing::debug;
 
 use crate::client::Client;
@@ -51,25 +51,25 @@ impl Changes {
         matches!(self.told, Told::Ended)
     }
 
-    /// The next message; `None` when something may have been missed.
+    /// The next message.
     ///
     /// # Errors
-    /// `Closed`.
+    /// `Closed`, or why something may have been missed. Nothing comes after that.
     ///
     /// # Cancel safety
     /// A dropped call loses nothing.
-    pub(crate) async fn next(&mut self, op: &'static str) -> Result<Option<Vec<u8>>> {
-        let subscription = match &mut self.told {
-            Told::All(subscription) => subscription,
-            Told::Nothing => return self.signal.unless_closed(op, pending()).await,
-            Told::Ended => return Ok(None),
-        };
-        match subscription.next().await {
-            Ok(message) => Ok(Some(message)),
-            Err(error) if error.kind() == ErrorKind::Closed => Err(error),
-            Err(_) => {
-                self.told = Told::Ended;
-                Ok(None)
+    pub(crate) async fn next(&mut self, op: &'static str) -> Result<Vec<u8>> {
+        match &mut self.told {
+            Told::All(subscription) => {
+                let message = subscription.next().await;
+                if message.is_err() {
+                    self.told = Told::Ended;
+                }
+                message
+            }
+            Told::Nothing => self.signal.unless_closed(op, pending()).await,
+            Told::Ended => {
+                Err(Error::new(ErrorKind::Unavailable, op).because("changes may have been missed"))
             }
         }
     }

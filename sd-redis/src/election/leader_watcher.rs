@@ -55,9 +55,6 @@ impl RedisLeaderWatcher {
     }
 
     async fn read(&mut self) -> Result<Option<Leader>> {
-        if self.changes.have_ended() {
-            self.changes = Changes::follow(&self.client, &self.keys).await?;
-        }
         let keys = self.keys.queue();
         let mut said = self.client.run(OP, &scripts::OBSERVE, &keys, &[]).await?;
         let (mut leader, mut again) = (None, self.every());

@@ -70,6 +70,20 @@ pub(crate) async fn try_ask(server: &Redis, words: &[&str]) -> std::io::Result<S
     asked.await.unwrap()
 }
 
+/// Waits until the replica has taken the place of the primary, and all Sentinels say so.
+pub(crate) async fn until_taken_over(group: &ServerGroup<Redis>) {
+    let replica = group.members()[1].program();
+    until_role(replica, "master").await;
+    for sentinel in group.members().iter().skip(2) {
+        let names_it = async || {
+            let sentinel = sentinel.program().url();
+            let named = spawn_blocking(move || Redis::primary_of(&sentinel, PRIMARY)).await;
+            named.unwrap().is_ok_and(|named| named == replica.address())
+        };
+        eventually("named", LONG, names_it).await;
+    }
+}
+
 /// Waits until a server says that it is this: `master` or `slave`.
 pub(crate) async fn until_role(server: &Redis, role: &str) {
     let is_it = async || {

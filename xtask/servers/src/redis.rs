@@ -152,7 +152,7 @@ impl Redis {
     }
 
     /// Lets in only users that log in. Each is told as a line of an access list: `svc on >password ~sd:* &* +@all`. Beside them there is
-    /// an operator, by user and password, who may do everything: this is who asks whether it serves.
+    /// an operator, by user and password without white space, who may do everything: this is who asks whether it serves.
     #[must_use]
     pub fn with_users<'a>(
         mut self,
