@@ -18,6 +18,7 @@ mod ours;
 mod part;
 mod pick;
 mod plot;
+mod redis;
 mod register;
 mod report;
 mod rpc;
@@ -85,6 +86,8 @@ enum Bench {
     Consul,
     /// ZooKeeper: register to seen, one leader to the next, a campaign alone, one change among 5 000
     Zk,
+    /// Redis: register to seen, one leader to the next
+    Redis,
     /// Memory and time for 100 000 instances
     Memory,
 }
@@ -168,6 +171,7 @@ impl Bench {
             Self::Election => election::measure(effort),
             Self::Consul => consul::measure(effort),
             Self::Zk => zk::measure(effort),
+            Self::Redis => redis::measure(effort),
             Self::Memory => memory::measure(effort),
         }
     }
