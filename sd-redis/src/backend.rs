@@ -16,7 +16,6 @@ use crate::config::format::Format;
 use crate::config::rules::{FILES, RULES};
 use crate::election::elector::RedisElector;
 use crate::heartbeats::Heartbeats;
-use crate::operating::heartbeat_operator::HeartbeatOperator;
 use crate::operating::operator::RedisOperator;
 use crate::writing::heartbeat_registrar::HeartbeatRegistrar;
 use crate::writing::registrar::RedisRegistrar;
@@ -109,8 +108,9 @@ impl Backend for RedisBackend {
     }
 
     fn operator(self: Arc<Self>) -> Option<Arc<dyn Operator>> {
-        if let Some(heartbeats) = &self.heartbeats {
-            return Some(Arc::new(HeartbeatOperator::new(heartbeats.clone())));
+        // A heartbeat has no room for what operators say.
+        if self.heartbeats.is_some() {
+            return None;
         }
         let (client, layout) = (Arc::clone(&self.client), self.layout.clone());
         Some(Arc::new(RedisOperator::new(client, layout)))

@@ -132,8 +132,10 @@ impl Client {
         commands: impl Fn(Named) -> Pipeline,
     ) -> Result<Answers> {
         let limit = self.config().request_timeout;
+        // Connecting is large, and so would be everything that asks for something.
+        let attempt = Box::pin(self.attempt(op, slot_of(key), &commands));
         let asking = async {
-            let done = timeout(limit, self.attempt(op, slot_of(key), &commands)).await;
+            let done = timeout(limit, attempt).await;
             done.unwrap_or_else(|_| Err(no_answer(op, limit)))
         };
         let values = self.signal.unless_closed(op, asking).await?;

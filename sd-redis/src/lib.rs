@@ -15,6 +15,10 @@ mod writing;
 
 mod backend;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use crate::backend::{RedisBackend, connect, connect_with};
 pub use crate::config::RedisConfig;
 pub use crate::config::format::Format;

@@ -98,8 +98,11 @@ impl Records {
 }
 
 fn no_record(error: &Error) -> Verdict {
-    let cause = std::error::Error::source(error);
-    let reason = cause.map_or_else(String::new, ToString::to_string);
+    let mut cause: &(dyn std::error::Error + 'static) = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    let reason = cause.to_string();
     Verdict::Held(Owner::NoRecord(reason))
 }
 

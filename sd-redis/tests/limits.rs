@@ -16,7 +16,7 @@ use sd_redis::DEFAULT_PREFIX;
 use server_programs::LocalServer;
 use tokio::time::sleep;
 
-const MANY: u16 = 2_000;
+const MANY: u16 = 1_000;
 const LONG_TTL: Duration = Duration::from_secs(9);
 
 async fn register_many(registry: &Registry, count: u16) -> Vec<RegistrationGuard> {
@@ -32,6 +32,7 @@ async fn register_many(registry: &Registry, count: u16) -> Vec<RegistrationGuard
 #[ignore = "needs redis: cargo xtask test --backend redis"]
 async fn a_change_among_many_costs_no_reader_a_full_read_and_renewals_share_requests() {
     const READERS: usize = 5;
+    const CHANGES: u64 = 20;
     let server = own_server().await;
     let url = server.program().url();
     let raw = Operator::at(&url).await;
@@ -52,7 +53,6 @@ async fn a_change_among_many_costs_no_reader_a_full_read_and_renewals_share_requ
     let full_reads = raw.calls("hgetall").await;
     let version = raw.version(DEFAULT_PREFIX, "greeter").await;
 
-    const CHANGES: usize = 20;
     for _ in 0..CHANGES / 2 {
         let guard = guards.pop().unwrap();
         guard
@@ -65,7 +65,10 @@ async fn a_change_among_many_costs_no_reader_a_full_read_and_renewals_share_requ
     for (_, seen) in &mut readers {
         until(seen, "changed", is_live_with(left)).await;
     }
-    assert_eq!(raw.version(DEFAULT_PREFIX, "greeter").await, version + 20);
+    assert_eq!(
+        raw.version(DEFAULT_PREFIX, "greeter").await,
+        version + CHANGES
+    );
 
     let (scripts, renewed) = (raw.calls("evalsha").await, raw.calls("zadd").await);
     sleep(LONG_TTL / 2).await;
@@ -73,10 +76,13 @@ async fn a_change_among_many_costs_no_reader_a_full_read_and_renewals_share_requ
     let requests = raw.calls("evalsha").await - scripts;
     assert!(renewals > left as u64, "{renewals} of {left} records");
     assert!(
-        requests < renewals / 2,
+        requests < renewals / 4,
         "{requests} requests for {renewals} renewals"
     );
-    assert_eq!(raw.version(DEFAULT_PREFIX, "greeter").await, version + 20);
+    assert_eq!(
+        raw.version(DEFAULT_PREFIX, "greeter").await,
+        version + CHANGES
+    );
     assert_eq!(raw.calls("hgetall").await, full_reads);
 }
 

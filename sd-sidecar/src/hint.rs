@@ -4,7 +4,12 @@ use sd_backend::{RegistryUrl, hint_in, is_other_server};
 use sd_core::{Error, ErrorKind};
 
 /// The port that each kind of registry usually has.
-const PORTS: [(&str, &str); 3] = [("etcd", "2379"), ("consul", "8500"), ("zk", "2181")];
+const PORTS: [(&str, &str); 4] = [
+    ("etcd", "2379"),
+    ("consul", "8500"),
+    ("redis", "6379"),
+    ("zk", "2181"),
+];
 
 /// Errors of the caller mostly say it themselves, and so do those that have a hint already.
 pub(crate) fn hint(url: &RegistryUrl, error: &Error) -> Option<String> {

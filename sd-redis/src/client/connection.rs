@@ -96,9 +96,11 @@ impl Dialer {
         purpose: Purpose,
     ) -> Result<Link> {
         let stream = self.stream(op, address, credentials).await?;
-        let login = match purpose {
-            Purpose::Sentinel => &credentials.sentinel_login,
-            Purpose::Commands | Purpose::Pushes(_) => &credentials.login,
+        let is_sentinel = matches!(purpose, Purpose::Sentinel);
+        let login = if is_sentinel {
+            &credentials.sentinel_login
+        } else {
+            &credentials.login
         };
         let mut settings = RedisConnectionInfo::default()
             .set_protocol(ProtocolVersion::RESP3)
@@ -106,7 +108,6 @@ impl Dialer {
         if let Some((user, password)) = login {
             settings = settings.set_username(user).set_password(password.expose());
         }
-        let is_sentinel = matches!(purpose, Purpose::Sentinel);
         if !is_sentinel {
             settings = settings.set_db(self.config.database.into());
         }
@@ -123,7 +124,7 @@ impl Dialer {
             is_primary: true,
             _driver: AbortOnDropHandle::new(tokio::spawn(driver)),
         };
-        // A Sentinel has none that it tells.
+        // A Sentinel says nothing of a role.
         if !is_sentinel {
             link.is_primary = link.role(op).await? == "master";
         }

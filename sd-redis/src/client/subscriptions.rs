@@ -112,7 +112,7 @@ impl Subscriptions {
             // None of its readers was there to notice.
             self.shared.retire(&current);
         }
-        let told = self.shared.get_or_connect(self.open()).await?;
+        let told = self.shared.get_or_connect(Box::pin(self.open())).await?;
         let (sender, messages) = mpsc::channel(MOST_WAITING);
         let is_behind = Arc::new(AtomicBool::new(false));
         let id = told.readers.add(channel, sender, &is_behind);

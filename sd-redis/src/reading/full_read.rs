@@ -13,6 +13,9 @@ use crate::codec::names::Keys;
 use crate::reading::service_set::ServiceSet;
 use crate::scripts::{LOOK, args_of, new_history};
 
+/// Stands for the history of a service that cannot be read: no other is called so.
+const UNREADABLE: &str = "unreadable";
+
 /// Where a service was at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
@@ -111,7 +114,7 @@ impl Position {
     /// Of a service whose keys are something else.
     fn of_wrong_types() -> Self {
         Self {
-            history: String::new(),
+            history: UNREADABLE.to_owned(),
             version: 0,
             entries: 0,
             next_end: None,

@@ -73,6 +73,9 @@ impl ServiceSet {
     }
 
     fn insert(&mut self, instance: Instance, made: u64, known: Option<&Snapshot>) {
+        // One that is there again has not been withdrawn.
+        self.withdrawn
+            .retain(|withdrawn| withdrawn != instance.id());
         let before = self.listed.get(instance.id());
         if before.is_some_and(|before| *before.instance == instance && before.made == made) {
             return;
@@ -207,8 +210,8 @@ mod tests {
         let read = snapshot(&mut set);
         assert!(read.is_empty());
         let named = read.skipped();
-        assert_eq!(named[0].key, format!("p:{{s}}:records {}", one.id()));
-        assert_eq!(named[1].key, "p:{s}:records \\xff");
+        assert_eq!(named[1].key, format!("p:{{s}}:records {}", one.id()));
+        assert_eq!(named[0].key, "p:{s}:records \\xff");
         set.put(b"\xff", b"garbage", None);
         assert!(!set.is_changed());
         put(&mut set, "live", &one, 1);

@@ -142,14 +142,15 @@ impl RedisWatcher {
         for id in &at.ended {
             self.set.hide(id);
         }
-        if at.history != self.at.history {
+        // What was told was published before: one that says less has been told something false, or is a replica that lags.
+        if at.history != self.at.history || at.version < self.at.version {
             self.must_read = true;
         } else if at.version > self.at.version {
             match self.told {
                 Some(_) => self.awaited = Some((at.version, Instant::now() + LATE_BY)),
                 None => self.must_read = true,
             }
-        } else if at.version == self.at.version && at.entries != self.set.entries() {
+        } else if at.entries != self.set.entries() {
             debug!(service = %self.service, "another program has changed the service");
             self.must_read = true;
         }

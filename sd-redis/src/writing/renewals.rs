@@ -1,5 +1,4 @@
-//! Renewals of one service's records, as few requests as can be: while one is under way, those that come wait, and the next one is for all
-//! of them.
+//! Renewals of one service's records, in few requests: one waits for some milliseconds, and goes out for all that have come until then.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,7 +6,7 @@ use std::time::Duration;
 use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, RecordId, Result, ServiceName};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use crate::client::Client;
@@ -16,6 +15,8 @@ use crate::scripts::{NOTE, RENEW, args_of, new_history};
 
 /// How many records one request renews at most: a script holds up the server.
 const MOST_RECORDS: usize = 500;
+/// How long a request waits for further records.
+const GATHERED_FOR: Duration = Duration::from_millis(20);
 /// How long a service is in the list after it was last noted there, at least.
 const LISTED_FOR: Duration = Duration::from_secs(600);
 
@@ -26,7 +27,7 @@ pub(crate) struct Renewals {
     layout: Layout,
     pub(crate) keys: Keys,
     waiting: Mutex<Vec<Wanted>>,
-    /// Held by the one whose request is under way.
+    /// Held by the one whose request waits or is under way.
     turn: tokio::sync::Mutex<()>,
     noted_at: Mutex<Option<Instant>>,
 }
@@ -80,6 +81,7 @@ impl Renewals {
                 },
                 turn = self.turn.lock() => turn,
             };
+            sleep(GATHERED_FOR).await;
             loop {
                 match told.try_recv() {
                     Ok(told) => return told,

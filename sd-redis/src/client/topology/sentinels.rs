@@ -128,13 +128,11 @@ impl Sentinels {
         }
         let first = self.first.load(Ordering::Relaxed);
         let asking = self.ask(op, dialer, first % self.named.len().max(1));
-        match timeout(ASKED_WITHIN, asking).await {
-            Ok(Ok(primary)) => primary != *server,
-            // The next one may be there.
-            _ => {
-                self.first.fetch_add(1, Ordering::Relaxed);
-                false
-            }
+        if let Ok(Ok(primary)) = timeout(ASKED_WITHIN, asking).await {
+            return primary != *server;
         }
+        // The next one may be there.
+        self.first.fetch_add(1, Ordering::Relaxed);
+        false
     }
 }

@@ -9,6 +9,7 @@ mod file;
 mod grpc;
 mod instance;
 mod names;
+mod redis;
 mod url;
 
 /// A reader of untrusted input.
@@ -21,7 +22,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target {
         name: "url",
         run: url::run,
@@ -49,6 +50,10 @@ pub const TARGETS: [Target; 10] = [
     Target {
         name: "consul",
         run: consul::run,
+    },
+    Target {
+        name: "redis",
+        run: redis::run,
     },
     Target {
         name: "dns",
