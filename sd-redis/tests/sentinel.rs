@@ -38,6 +38,8 @@ async fn a_former_primary_that_is_back_gets_no_request_and_readers_are_told_at_o
     group.members_mut()[0].restart().await.unwrap();
     until_role(&primary, "master").await;
 
+    // Core pauses between its attempts while there is no primary.
+    until(&mut seen, "live", is_live_with(1)).await;
     // A registration finds the new primary, and a reader learns of it within its poll interval.
     let _second = owner.register(instance(2)).await.unwrap();
     let since = Instant::now();
