@@ -23,6 +23,7 @@ mod term_recorder;
 mod tls;
 mod tls_setters;
 mod told_leader;
+mod unread;
 mod url;
 mod without_input;
 
@@ -46,5 +47,6 @@ pub use crate::stored_json::read_json;
 pub use crate::term_recorder::TermRecorder;
 pub use crate::tls::TlsSettings;
 pub use crate::told_leader::ToldLeader;
+pub use crate::unread::Unread;
 pub use crate::url::RegistryUrl;
 pub use crate::without_input::without_input;

@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: runs the package `bench` in release mode, with an etcd, a Consul and a ZooKeeper of its own, and with the programs
-//! that it measures.
+//! `cargo xtask bench`: runs the package `bench` in release mode, with an etcd, a Consul, a ZooKeeper and a Valkey of its own, and with
+//! the programs that it measures.
 
 use std::path::PathBuf;
 
@@ -31,7 +31,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    let servers = ["etcd-3.6", "consul", ZOOKEEPER].map(str::to_owned);
+    let servers = ["etcd-3.6", "consul", ZOOKEEPER, "valkey-9.1"].map(str::to_owned);
     let servers = chosen(workspace, &servers)?;
     let programs = provide_all(workspace, &servers)?;
     let build = workspace.cargo("build")?;

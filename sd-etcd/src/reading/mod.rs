@@ -4,5 +4,4 @@ pub(crate) mod full_read;
 pub(crate) mod instancer;
 pub(crate) mod service_set;
 pub(crate) mod services_watcher;
-mod unread;
 pub(crate) mod watcher;

@@ -4,14 +4,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sd_backend::{Changes, Record};
+use sd_backend::{Changes, Record, Unread};
 use sd_core::clock::Moment;
 use sd_core::{Instance, InstanceId, Revision, ServiceName, Skipped, Snapshot};
 
 use crate::client::answer::Position;
 use crate::codec::overrides::{self, StoredOverride};
 use crate::codec::{Folders, Origin, Place, apisix, is_json};
-use crate::reading::unread::Unread;
 
 type Found = BTreeMap<Box<str>, Listed>;
 

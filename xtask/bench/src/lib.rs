@@ -19,6 +19,7 @@ mod ours;
 mod part;
 mod pick;
 mod plot;
+mod redis;
 mod register;
 mod report;
 mod rpc;
@@ -95,6 +96,8 @@ enum Bench {
     Zk,
     /// The local agent: register to seen, one change for 1 000 readers, at rest, under a flood of requests
     Agent,
+    /// Redis: register to seen, one leader to the next
+    Redis,
     /// Memory and time for 100 000 instances
     Memory,
 }
@@ -185,6 +188,7 @@ impl Bench {
             Self::Consul => consul::measure(effort),
             Self::Zk => zk::measure(effort),
             Self::Agent => agent::measure(effort),
+            Self::Redis => redis::measure(effort),
             Self::Memory => memory::measure(effort),
         }
     }

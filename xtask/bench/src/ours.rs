@@ -72,7 +72,11 @@ pub(crate) struct HandingOver {
 impl HandingOver {
     /// Returns when one of them leads.
     pub(crate) async fn begin(registries: [Registry; 2], ttl: Duration) -> Result<Self> {
-        let build = |registry| Candidate::builder(registry, "handover").ttl(ttl).build();
+        // Whatever its elector guarantees.
+        let build = |registry| {
+            let candidate = Candidate::best_effort(registry, "handover");
+            candidate.ttl(ttl).build()
+        };
         let [leader, next] = [build(&registries[0])?, build(&registries[1])?];
         let leadership = within("the first one leads", leader.campaign()).await??;
         Ok(Self {

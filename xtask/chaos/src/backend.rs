@@ -15,6 +15,7 @@ pub(crate) enum Backend {
     Etcd,
     Consul,
     Zk,
+    Redis,
 }
 
 impl Backend {
@@ -23,6 +24,7 @@ impl Backend {
             Self::Etcd => "etcd",
             Self::Consul => "consul",
             Self::Zk => "zk",
+            Self::Redis => "redis",
         }
     }
 
@@ -35,13 +37,14 @@ impl Backend {
             Self::Consul => Duration::from_secs(10),
             // A client takes a server for gone that is silent for two fifths of it, so it is not shorter than a busy machine needs.
             Self::Zk => Duration::from_secs(4),
+            Self::Redis => Duration::from_secs(3),
         }
     }
 
     /// How long a server keeps what is not renewed, in times-to-live.
     pub(crate) fn ttls_until_expiry(self) -> u32 {
         match self {
-            Self::Etcd | Self::Zk => 1,
+            Self::Etcd | Self::Zk | Self::Redis => 1,
             Self::Consul => 2,
         }
     }
@@ -49,7 +52,9 @@ impl Backend {
     /// How long a server lists a process that was killed, as one that is ready: its time-to-live, and how often the server looks.
     pub(crate) fn record_gone_within(self) -> Duration {
         match self {
-            Self::Etcd | Self::Consul | Self::Zk => self.ttl() + Duration::from_secs(1),
+            Self::Etcd | Self::Consul | Self::Zk | Self::Redis => {
+                self.ttl() + Duration::from_secs(1)
+            }
         }
     }
 
@@ -59,6 +64,7 @@ impl Backend {
             Self::Etcd => Question::Http("/version"),
             Self::Consul => Question::Http("/v1/status/leader"),
             Self::Zk => Question::ZooKeeper,
+            Self::Redis => Question::Redis,
         }
     }
 
@@ -66,7 +72,7 @@ impl Backend {
     pub(crate) fn endpoint(self, server: SocketAddr) -> String {
         match self {
             Self::Etcd | Self::Consul => format!("http://{server}"),
-            Self::Zk => server.to_string(),
+            Self::Zk | Self::Redis => server.to_string(),
         }
     }
 }

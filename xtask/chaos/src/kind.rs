@@ -72,7 +72,9 @@ impl Kind {
 
     /// Those that a run over these servers has.
     pub(crate) fn of_backend(backend: Backend) -> Vec<Self> {
-        Self::of_site(backend, usize::MAX)
+        let at_sites = [1, usize::MAX].map(|members| Self::of_site(backend, members));
+        let is_played = |kind: &Self| at_sites.iter().any(|kinds| kinds.contains(kind));
+        Self::ALL.into_iter().filter(is_played).collect()
     }
 
     /// Those that a site with this many servers can have.
@@ -85,6 +87,14 @@ impl Kind {
                 kind,
                 Self::Errors | Self::Compact | Self::CutOffClusterLeader
             ),
+            // Sentinels tell clients where the primary is, so that no proxy of ours comes in between.
+            Backend::Redis => {
+                let is_known = !matches!(
+                    kind,
+                    Self::Errors | Self::Compact | Self::CutOffClusterLeader
+                );
+                is_known && (members == 1 || !kind.breaks_links())
+            }
         };
         let is_possible =
             |kind: &Self| is_of_backend(kind) && (members > 1 || !kind.is_of_cluster());
@@ -119,6 +129,14 @@ impl Kind {
         matches!(
             self,
             Self::KillClusterLeader | Self::FreezeClusterLeader | Self::CutOffClusterLeader
+        )
+    }
+
+    /// Whether it is done to the connections of a candidate.
+    fn breaks_links(self) -> bool {
+        matches!(
+            self,
+            Self::Cut | Self::BlackHole | Self::OneWay | Self::HalfOpen | Self::Errors
         )
     }
 

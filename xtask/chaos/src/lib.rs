@@ -149,7 +149,10 @@ fn run(options: &Options) -> Result<bool> {
     match options.backend {
         Some(backend) if options.discovery => discovery::run(backend, options),
         Some(backend) => run::run(backend, options),
-        None => Err("pass --backend etcd, --backend consul, --backend zk or --simulate".into()),
+        None => Err(
+            "pass --backend etcd, --backend consul, --backend zk, --backend redis or --simulate"
+                .into(),
+        ),
     }
 }
 
@@ -160,7 +163,7 @@ fn read(brief: &str) -> Result<Brief> {
 fn log_to_stderr() {
     tracing_subscriber::fmt()
         .with_env_filter(
-            "info,sd_core=debug,sd_election=debug,sd_etcd=debug,sd_consul=debug,sd_zk=debug",
+            "info,sd_core=debug,sd_election=debug,sd_etcd=debug,sd_consul=debug,sd_zk=debug,sd_redis=debug",
         )
         .with_writer(std::io::stderr)
         .with_ansi(false)
@@ -175,6 +178,9 @@ fn guarded(command: &Command) -> Command {
         .args(["--exec-for", &std::process::id().to_string(), "--"])
         .arg(command.get_program())
         .args(command.get_args());
+    if let Some(folder) = command.get_current_dir() {
+        guarded.current_dir(folder);
+    }
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => guarded.env(name, value),

@@ -2,6 +2,7 @@
 
 mod consul;
 mod etcd;
+mod redis;
 mod zk;
 
 use async_trait::async_trait;
@@ -11,6 +12,10 @@ use crate::history::Election;
 
 pub(crate) use self::consul::{ConsulKv, ConsulOperator, ConsulSession, PREFIX as CONSUL_PREFIX};
 pub(crate) use self::etcd::{EtcdOperator, PREFIX as ETCD_PREFIX, entries_of as etcd_entries_of};
+pub(crate) use self::redis::{
+    NAIVE_LOCK as REDIS_NAIVE_LOCK, NAIVE_TOKEN as REDIS_NAIVE_TOKEN, PREFIX as REDIS_PREFIX,
+    RedisOperator,
+};
 pub(crate) use self::zk::{
     BEFORE_NUMBER as ZK_BEFORE_NUMBER, PREFIX as ZK_PREFIX, ZkOperator,
     candidates_of as zk_candidates_of, first as zk_first, leads_ensemble as leads_zk_ensemble,

@@ -37,6 +37,9 @@ impl Plan {
                 format!("ZooKeeper {version}, {} members", self.members)
             }
             Backend::Zk => format!("ZooKeeper {version}"),
+            // Which of the two it is, is part of the version.
+            Backend::Redis if self.members > 1 => format!("{version} with Sentinels"),
+            Backend::Redis => version.to_owned(),
             Backend::Consul => {
                 let delay = match self.lock_delay {
                     Duration::ZERO => "no lock-delay".to_owned(),
@@ -88,6 +91,17 @@ pub(crate) fn plans(backend: Backend, quick: bool) -> Result<Vec<Plan>> {
         .into_iter()
         .map(|(program, members)| zk(program, members, None))
         .collect(),
+        (Backend::Redis, true) => [1, SENTINELS_AND_DATA]
+            .into_iter()
+            .zip(QUICK_REDIS)
+            .map(|(members, steps)| redis("SD_TEST_REDIS_BIN", members, Some(steps)))
+            .collect(),
+        // Each release alone and with Sentinels.
+        (Backend::Redis, false) => ["SD_TEST_REDIS_7_0_BIN", "SD_TEST_VALKEY_9_1_BIN"]
+            .into_iter()
+            .flat_map(|program| [1, SENTINELS_AND_DATA].map(|members| (program, members)))
+            .map(|(program, members)| redis(program, members, None))
+            .collect(),
         // A round takes half a minute and more, so there are many. With a lock-delay Consul keeps the next leader waiting for longer
         // than any term is believed in; without, our candidates have to know by themselves when to stop.
         (Backend::Consul, false) => [NO_DELAY, NO_DELAY, NO_DELAY, DELAY, DELAY, DELAY]
@@ -105,7 +119,8 @@ pub(crate) fn plans(backend: Backend, quick: bool) -> Result<Vec<Plan>> {
 pub(crate) fn discovery_plans(backend: Backend, quick: bool) -> Result<Vec<Plan>> {
     match (backend, quick) {
         (Backend::Etcd, true) => Ok(vec![etcd("SD_TEST_ETCD_BIN", 1, None)?]),
-        (Backend::Etcd | Backend::Zk, false) => plans(backend, false),
+        (Backend::Etcd | Backend::Zk | Backend::Redis, false) => plans(backend, false),
+        (Backend::Redis, true) => Ok(vec![redis("SD_TEST_REDIS_BIN", 1, None)?]),
         (Backend::Zk, true) => Ok(vec![zk("SD_TEST_ZK_BIN", 1, None)?]),
         (Backend::Consul, true) => Ok(vec![consul(NO_DELAY, 1, None)?]),
         (Backend::Consul, false) => (1..=3)
@@ -120,6 +135,10 @@ fn etcd(program: &str, members: usize, steps: Option<&'static [Step]>) -> Result
 
 fn zk(program: &str, members: usize, steps: Option<&'static [Step]>) -> Result<Plan> {
     members_of(Backend::Zk, program, members, steps)
+}
+
+fn redis(program: &str, members: usize, steps: Option<&'static [Step]>) -> Result<Plan> {
+    members_of(Backend::Redis, program, members, steps)
 }
 
 fn members_of(
@@ -137,6 +156,9 @@ fn members_of(
         steps,
     })
 }
+
+/// A primary, its replica and three Sentinels.
+const SENTINELS_AND_DATA: usize = 5;
 
 const NO_DELAY: Duration = Duration::ZERO;
 const DELAY: Duration = sd_consul::DEFAULT_LOCK_DELAY;
@@ -193,6 +215,20 @@ const QUICK_ZK: [&[Step]; 2] = [
     ],
 ];
 
+const QUICK_REDIS: [&[Step]; 2] = [
+    &[
+        Step::at(Kind::FreezeAboveTtl, Election::Naive),
+        Step::of(Kind::DeleteEntry),
+        Step::at(Kind::BlackHole, Election::Plain),
+        Step::of(Kind::KillServer),
+    ],
+    &[
+        Step::at(Kind::FreezeAboveTtl, Election::Plain),
+        Step::of(Kind::RevokeLease),
+        Step::of(Kind::KillClusterLeader),
+    ],
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,17 +236,23 @@ mod tests {
     #[test]
     fn a_quick_run_plays_only_what_its_sites_can_and_freezes_a_candidate_for_longer_than_a_term() {
         let with_members = |backend, sites: [&'static [Step]; 2]| {
-            let sites = sites.into_iter().zip([1, 3]);
+            let sites = sites.into_iter().zip([1, SENTINELS_AND_DATA]);
             sites.map(move |(steps, members)| (backend, members, steps))
         };
         let etcd = with_members(Backend::Etcd, QUICK_ETCD);
         let zk = with_members(Backend::Zk, QUICK_ZK);
+        let redis = with_members(Backend::Redis, QUICK_REDIS);
         let consul = QUICK_CONSUL.map(|steps| (Backend::Consul, 1, steps));
-        for (backend, members, steps) in etcd.chain(zk).chain(consul) {
+        for (backend, members, steps) in etcd.chain(zk).chain(redis).chain(consul) {
             let possible = Kind::of_site(backend, members);
             assert!(steps.iter().all(|step| possible.contains(&step.kind)));
         }
-        for sites in [&QUICK_ETCD[..], &QUICK_CONSUL[..], &QUICK_ZK[..]] {
+        for sites in [
+            &QUICK_ETCD[..],
+            &QUICK_CONSUL[..],
+            &QUICK_ZK[..],
+            &QUICK_REDIS[..],
+        ] {
             let mut steps = sites.iter().copied().flatten();
             assert!(steps.any(|step| step.kind == Kind::FreezeAboveTtl));
         }

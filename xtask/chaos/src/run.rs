@@ -108,6 +108,7 @@ async fn visit(plan: Plan, mut rounds: Rounds, mut rng: Rng, folder: PathBuf) ->
     write(&folder.join("history.jsonl"), &story.lines)?;
     Ok(Visit {
         label,
+        fails_over: plan.members > 1,
         findings: check(&story),
         story,
         safety,

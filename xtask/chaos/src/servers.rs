@@ -1,4 +1,4 @@
-//! The servers of a site: one, or three members. Between those of etcd there is a network that can be broken.
+//! The servers of a site: one, or several members. Between those of etcd there is a network that can be broken.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,12 +10,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sd_testing::{ServerProcess, ServerProgram, free_port};
 use server_programs::testing::ready;
-use server_programs::{Consul, Etcd, EtcdMember, LocalServer, ZooKeeper};
+use server_programs::{Consul, Etcd, EtcdMember, LocalServer, Redis, ZooKeeper};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use crate::Result;
 use crate::backend::Backend;
-use crate::operator::{ConsulOperator, EtcdOperator, Operator, ZkOperator, leads_zk_ensemble};
+use crate::operator::{
+    ConsulOperator, EtcdOperator, Operator, RedisOperator, ZkOperator, leads_zk_ensemble,
+};
 use crate::peers::Peers;
 use crate::plan::Plan;
 use crate::process::check_stopped;
@@ -23,6 +26,10 @@ use crate::process::check_stopped;
 /// How long a cluster may take to agree on a leader.
 const CLUSTER_LEADER_WITHIN: Duration = Duration::from_secs(30);
 const ASK_EVERY: Duration = Duration::from_millis(50);
+/// The name that Sentinels know the primary of Redis by.
+pub(crate) const REDIS_PRIMARY: &str = "main";
+/// The members before the Sentinels: the primary and its replica.
+const REDIS_DATA: usize = 2;
 
 /// Running servers, killed when this is dropped.
 pub(crate) struct Servers {
@@ -50,6 +57,7 @@ impl Servers {
                 (vec![agent], Peers::between(&[]).await?)
             }
             Backend::Zk => (zk_members(plan)?, Peers::between(&[]).await?),
+            Backend::Redis => (redis_members(plan)?, Peers::between(&[]).await?),
         };
         let launch = |member| tokio::spawn(ServerProcess::launch(member));
         let starting: Vec<_> = members.into_iter().map(launch).collect();
@@ -68,12 +76,17 @@ impl Servers {
         self.members.len()
     }
 
-    /// Where clients reach each member.
+    /// Where clients reach each member that they are told of: with Sentinels these.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
-        self.members
-            .iter()
+        let told_of = if self.has_sentinels() { REDIS_DATA } else { 0 };
+        let members = self.members.iter().skip(told_of);
+        members
             .map(|member| member.program().server.address())
             .collect()
+    }
+
+    fn has_sentinels(&self) -> bool {
+        self.backend == Backend::Redis && self.len() > 1
     }
 
     pub(crate) fn name(&self, member: usize) -> String {
@@ -96,6 +109,11 @@ impl Servers {
                 Ok(Box::new(ConsulOperator::new(agent)))
             }
             Backend::Zk => Ok(Box::new(ZkOperator::connect(&self.addresses()).await?)),
+            Backend::Redis => {
+                let primary = self.cluster_leader().await?;
+                let primary = self.members[primary].program().server.address();
+                Ok(Box::new(RedisOperator::new(primary)))
+            }
         }
     }
 
@@ -132,7 +150,26 @@ impl Servers {
             }
             Backend::Consul => Ok(true),
             Backend::Zk => leads_zk_ensemble(server.address()).await,
+            Backend::Redis if !self.has_sentinels() => Ok(true),
+            Backend::Redis => self.is_redis_primary(server.address()).await,
         }
+    }
+
+    /// Whether the Sentinels agree that it is the primary, and it does, too.
+    async fn is_redis_primary(&self, server: SocketAddr) -> Result<bool> {
+        let said = spawn_blocking(move || Redis::ask_at(&format!("redis://{server}"), &["ROLE"]));
+        if !said.await??.contains("\r\nmaster\r\n") {
+            return Ok(false);
+        }
+        for sentinel in self.addresses() {
+            let url = format!("redis://{sentinel}");
+            let named = spawn_blocking(move || Redis::primary_of(&url, REDIS_PRIMARY)).await?;
+            // One that does not answer says nothing else.
+            if named.is_ok_and(|named| named != server) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     pub(crate) fn kill(&mut self, member: usize) -> Result<()> {
@@ -202,6 +239,23 @@ fn zk_members(plan: &Plan) -> Result<Vec<Member>> {
     let members = servers.into_iter().enumerate();
     let members = members.map(|(index, server)| Member {
         name: format!("m{}", index + 1),
+        server: Arc::new(server),
+    });
+    Ok(members.collect())
+}
+
+fn redis_members(plan: &Plan) -> Result<Vec<Member>> {
+    let servers = if plan.members > 1 {
+        Redis::sentinels(&plan.program, REDIS_PRIMARY, free_port)?
+    } else {
+        vec![Redis::new(&plan.program, free_port)?]
+    };
+    let members = servers.into_iter().enumerate();
+    let members = members.map(|(index, server)| Member {
+        name: match index.checked_sub(REDIS_DATA) {
+            None => format!("m{}", index + 1),
+            Some(sentinel) => format!("s{}", sentinel + 1),
+        },
         server: Arc::new(server),
     });
     Ok(members.collect())

@@ -15,6 +15,9 @@ use crate::story::Story;
 const AFTER_FREEZING: Duration = Duration::from_secs(9);
 
 /// What `Safety` warns of that a frozen server can do when it goes on.
+/// How long a primary that has been disturbed may be replaced afterwards, and the former one reached by some.
+const AFTER_FAILOVER: Duration = Duration::from_secs(15);
+
 const OF_FREEZING: [&str; 3] = [
     "lease-revoked-by-stuck-leader",
     "lease-renewed-after-revoke",
@@ -25,6 +28,8 @@ const OF_FREEZING: [&str; 3] = [
 #[derive(Debug)]
 pub(crate) struct Visit {
     pub(crate) label: String,
+    /// Whether another server takes the place of one that is lost.
+    pub(crate) fails_over: bool,
     pub(crate) safety: Safety,
     pub(crate) story: Story,
     pub(crate) findings: Findings,
@@ -44,7 +49,7 @@ impl Bars {
     pub(crate) fn of_minutes(backend: Backend, minutes: u32) -> Self {
         let minutes = usize::try_from(minutes).unwrap_or(usize::MAX);
         let each_minute = match backend {
-            Backend::Etcd | Backend::Zk => 10,
+            Backend::Etcd | Backend::Zk | Backend::Redis => 10,
             Backend::Consul => 7,
         };
         Self {
@@ -60,6 +65,7 @@ impl Bars {
             Backend::Etcd => 10,
             Backend::Consul => 5,
             Backend::Zk => 6,
+            Backend::Redis => 7,
         };
         Self {
             faults,
@@ -84,7 +90,7 @@ pub(crate) enum Class {
     Ours,
     /// A server was frozen that does not survive this without harm.
     Frozen,
-    /// The elections are best effort, and only strict ones promise it. Counted.
+    /// The elections are best effort, only strict ones promise it, and a server was being replaced by another. Counted.
     NotPromised,
     /// It was made by the candidate that must be caught.
     Naive,
@@ -124,7 +130,10 @@ impl Visit {
         let follows = matches!(violation.invariant, Invariant::I1 | Invariant::I4);
         match violation.election {
             Election::Naive => Class::Naive,
-            _ if violation.invariant.needs() == Guarantee::Strict && self.is_best_effort() => {
+            _ if violation.invariant.needs() == Guarantee::Strict
+                && self.is_best_effort()
+                && self.failed_over(violation.at) =>
+            {
                 Class::NotPromised
             }
             _ if follows && self.is_harmed_by_freezing() && self.was_frozen(violation.at) => {
@@ -152,6 +161,17 @@ impl Visit {
                 && round.span.since <= at
                 && at <= round.span.until.plus(AFTER_FREEZING)
         })
+    }
+
+    /// Whether another server may have taken the place of the one that led its cluster then or shortly before.
+    fn failed_over(&self, at: At) -> bool {
+        self.fails_over
+            && self.story.rounds.iter().any(|round| {
+                round.kind.impairs_servers()
+                    && round.leads_cluster
+                    && round.span.since <= at
+                    && at <= round.span.until.plus(AFTER_FAILOVER)
+            })
     }
 
     pub(crate) fn terms(&self) -> usize {
@@ -280,6 +300,7 @@ mod tests {
             )));
         Visit {
             label: "etcd".to_owned(),
+            fails_over: true,
             safety,
             findings: check(&story),
             story,
@@ -351,19 +372,21 @@ mod tests {
 
     /// Beliefs overlap, tokens are equal, and one term ends twice.
     #[test]
-    fn what_only_strict_elections_promise_is_counted_apart_where_they_are_best_effort() {
+    fn what_only_strict_elections_promise_is_counted_apart_where_best_effort_ones_fail_over() {
         let mut script = Script::default();
+        script.fault(Kind::KillClusterLeader, 500, 900);
         script.elected("a", 1, 1_000).elected("b", 1, 1_500);
         script
             .believed("a", 1, 1_000, 2_000)
             .believed("b", 1, 1_500, 3_000);
         script.ended_all().ended("a", 1, 2_100);
         let mut visit = visit_of(&script, false);
-        for (guarantee, class) in [
-            (Guarantee::Strict, Class::Ours),
-            (Guarantee::BestEffort, Class::NotPromised),
+        for (guarantee, fails_over, class) in [
+            (Guarantee::Strict, true, Class::Ours),
+            (Guarantee::BestEffort, false, Class::Ours),
+            (Guarantee::BestEffort, true, Class::NotPromised),
         ] {
-            visit.safety.guarantee = guarantee;
+            (visit.safety.guarantee, visit.fails_over) = (guarantee, fails_over);
             let classes = classes(&visit);
             for (invariant, of) in [
                 (Invariant::I1, class),

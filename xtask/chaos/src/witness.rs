@@ -33,6 +33,8 @@ pub(crate) enum Question {
     Http(&'static str),
     /// A session of ZooKeeper's, and then a sign that it lives.
     ZooKeeper,
+    /// A ping. A Sentinel answers it as well.
+    Redis,
 }
 
 /// What a fault does to connections that were there before it.
@@ -50,6 +52,7 @@ impl Witness {
         let ask = async || match question {
             Question::Http(path) => Self::over_http(address, path).await,
             Question::ZooKeeper => Self::in_session(address).await,
+            Question::Redis => Self::by_ping(address).await,
         };
         let give_up_at = Instant::now() + TRIED_FOR;
         loop {
@@ -86,6 +89,22 @@ impl Witness {
         Ok(Self {
             connection: TcpStream::from_std(connection)?,
             request: ZooKeeperSession::PING.to_vec(),
+            status: None,
+        })
+    }
+
+    async fn by_ping(address: SocketAddr) -> Result<Self> {
+        const PING: &[u8] = b"PING\r\n";
+        let mut connection = TcpStream::connect(address).await?;
+        connection.write_all(PING).await?;
+        let mut pong = [0; 7];
+        connection.read_exact(&mut pong).await?;
+        if pong != *b"+PONG\r\n" {
+            return Err(format!("a ping is answered with {pong:?}").into());
+        }
+        Ok(Self {
+            connection,
+            request: PING.to_vec(),
             status: None,
         })
     }

@@ -40,6 +40,13 @@ fn a_quick_run_over_zookeeper_breaks_no_promise_and_catches_the_naive_candidate(
 }
 
 #[test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+fn a_quick_run_over_redis_breaks_no_promise_and_catches_the_naive_candidate() {
+    let (good, said) = quick_run("redis", &[]).unwrap();
+    assert!(good, "{said}");
+}
+
+#[test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 fn a_quick_run_of_discovery_breaks_no_promise_and_catches_the_naive_reader() {
     let (good, said) = quick_run("etcd", &["--discovery"]).unwrap();

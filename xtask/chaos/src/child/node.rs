@@ -6,6 +6,7 @@ use std::{io, thread};
 use sd_consul::ConsulConfig;
 use sd_core::Registry;
 use sd_etcd::EtcdConfig;
+use sd_redis::{RedisConfig, Topology};
 use sd_zk::ZkConfig;
 use tokio::sync::watch;
 
@@ -14,7 +15,8 @@ use crate::backend::Backend;
 use crate::child::journal::Journal;
 use crate::child::{Brief, Order, die_with, naive, ours};
 use crate::history::{Election, Event};
-use crate::operator::{CONSUL_PREFIX, ETCD_PREFIX, ZK_PREFIX};
+use crate::operator::{CONSUL_PREFIX, ETCD_PREFIX, REDIS_PREFIX, ZK_PREFIX};
+use crate::servers::REDIS_PRIMARY;
 
 /// Runs until its standard input ends, which means that it is not needed any more.
 pub(crate) fn run(brief: &Brief) -> Result<()> {
@@ -76,6 +78,21 @@ pub(crate) fn connect(
                 // So is a feed known to be dead after some seconds.
                 .with_wait(5 * PING),
         )?,
+        Backend::Redis => {
+            let members = endpoints.len();
+            let config = RedisConfig::new(endpoints)
+                .with_election_prefix(REDIS_PREFIX)
+                .with_connect_timeout(PING)
+                .with_request_timeout(PING)
+                .with_keep_alive_interval(PING);
+            // One endpoint is that of a server, several are those of its Sentinels.
+            sd_redis::connect(if members > 1 {
+                let config = config.with_topology(Topology::Sentinel);
+                config.with_primary(REDIS_PRIMARY)
+            } else {
+                config
+            })?
+        }
         Backend::Zk => sd_zk::connect(
             ZkConfig::new(endpoints)
                 .with_election_prefix(ZK_PREFIX)

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::Result;
+use crate::backend::Backend;
 use crate::child::belief::{Belief, Holds};
 use crate::child::journal::Journal;
 use crate::child::prober::{Prober, Register};
@@ -59,7 +60,13 @@ impl Stand {
             Election::Delayed => brief.ttl,
             Election::Plain | Election::Naive => Duration::ZERO,
         };
-        let candidate = Candidate::builder(registry, election.name())
+        let candidate = match brief.backend {
+            Backend::Redis => Candidate::best_effort(registry, election.name()),
+            Backend::Etcd | Backend::Consul | Backend::Zk => {
+                Candidate::builder(registry, election.name())
+            }
+        };
+        let candidate = candidate
             .value(&brief.name)
             .ttl(brief.ttl)
             .takeover_delay(delay)

@@ -10,6 +10,7 @@ mod file;
 mod grpc;
 mod instance;
 mod names;
+mod redis;
 mod url;
 
 /// A reader of untrusted input.
@@ -50,6 +51,10 @@ pub const TARGETS: [Target; 11] = [
     Target {
         name: "consul",
         run: consul::run,
+    },
+    Target {
+        name: "redis",
+        run: redis::run,
     },
     Target {
         name: "dns",

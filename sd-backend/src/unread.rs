@@ -1,4 +1,4 @@
-//! What of a service's entries cannot be read.
+//! What of a service's entries cannot be read, for servers that tell single changes.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -12,14 +12,14 @@ static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 /// The entries of one service that cannot be read: the first are named, and all are counted. Of a key beyond the first, only a hash is
 /// kept: a key may be as long as a value. Two keys with one hash would be counted as one.
 #[derive(Debug, Default)]
-pub(crate) struct Unread {
+pub struct Unread {
     named: HashMap<u64, Skipped>,
     others: HashSet<u64>,
 }
 
 impl Unread {
     /// Notes that what is under this key cannot be read. Says whether that is news.
-    pub(crate) fn add(&mut self, key: &str, reason: &str) -> bool {
+    pub fn add(&mut self, key: &str, reason: &str) -> bool {
         let at = HASHER.hash_one(key);
         let is_named = self.named.contains_key(&at);
         if !is_named && (self.others.contains(&at) || self.named.len() == Snapshot::MOST_SKIPPED) {
@@ -30,7 +30,7 @@ impl Unread {
     }
 
     /// Forgets a key that can be read now, or is gone. Says whether that is news.
-    pub(crate) fn remove(&mut self, key: &str) -> bool {
+    pub fn remove(&mut self, key: &str) -> bool {
         if self.is_empty() {
             return false;
         }
@@ -43,19 +43,19 @@ impl Unread {
     }
 
     /// How many there are.
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.named.len() + self.others.len()
     }
 
     /// Those that are named, sorted by key.
-    pub(crate) fn named(&self) -> Vec<Skipped> {
+    pub fn named(&self) -> Vec<Skipped> {
         let mut named: Vec<_> = self.named.values().cloned().collect();
         named.sort_by(|a, b| a.key.cmp(&b.key));
         named
     }
 
     /// Takes those of another part of the same service.
-    pub(crate) fn absorb(&mut self, part: Self) {
+    pub fn absorb(&mut self, part: Self) {
         for (at, skipped) in part.named {
             if self.named.len() < Snapshot::MOST_SKIPPED {
                 self.named.insert(at, skipped);

@@ -1,0 +1,402 @@
+//! What is told of channels: one connection for all of them, beside that of the commands.
+//!
+//! It is plain Pub/Sub. A sharded subscription is lost without a word when its slot moves. Messages are lost while there is no connection,
+//! so a subscription ends with its connection, and says so. A connection that is silent is pinged.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use redis::aio::{AsyncPushSender, SendError};
+use redis::{Pipeline, PushInfo, PushKind, Value};
+use sd_backend::{CloseSignal, SharedConnection};
+use sd_core::sync::lock;
+use sd_core::{Endpoint, Error, ErrorKind, Result};
+use tokio::sync::mpsc;
+use tokio::time::{interval, timeout};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::debug;
+
+use crate::client::connection::{Dialer, Link};
+use crate::client::error::no_answer;
+use crate::client::topology::Topology;
+use crate::config::topology::Topology as Kind;
+
+const OP: &str = "redis: subscribe";
+/// A reader that is further behind reads everything instead.
+const MOST_WAITING: usize = 1024;
+
+/// The channels that are told to readers here.
+pub(crate) struct Subscriptions {
+    dialer: Arc<Dialer>,
+    topology: Arc<Topology>,
+    shared: Arc<SharedConnection<Told>>,
+    signal: CloseSignal,
+}
+
+/// A connection on which channels are told.
+struct Told {
+    link: Arc<Link>,
+    readers: Arc<Readers>,
+    /// What the server tells. Held while that changes.
+    channels: Arc<tokio::sync::Mutex<Vec<String>>>,
+    _keeping: AbortOnDropHandle<()>,
+}
+
+/// Who reads which channel.
+#[derive(Default)]
+struct Readers {
+    by_channel: Mutex<HashMap<String, Vec<Reader>>>,
+    next: AtomicU64,
+    has_ended: AtomicBool,
+}
+
+struct Reader {
+    id: u64,
+    messages: mpsc::Sender<Vec<u8>>,
+    is_behind: Arc<AtomicBool>,
+}
+
+/// What is told of one channel, until it ends.
+pub(crate) struct Subscription {
+    messages: mpsc::Receiver<Vec<u8>>,
+    is_behind: Arc<AtomicBool>,
+    channel: String,
+    id: u64,
+    /// Keeps the connection.
+    told: sd_backend::Connection<Told>,
+    shared: Arc<SharedConnection<Told>>,
+    signal: CloseSignal,
+}
+
+impl Subscriptions {
+    pub(crate) fn new(
+        dialer: &Arc<Dialer>,
+        topology: &Arc<Topology>,
+        signal: &CloseSignal,
+    ) -> Self {
+        Self {
+            dialer: Arc::clone(dialer),
+            topology: Arc::clone(topology),
+            shared: Arc::new(SharedConnection::new(signal)),
+            signal: signal.clone(),
+        }
+    }
+
+    /// Begins to read a channel. What is published after this returns is told.
+    ///
+    /// # Errors
+    /// Why the server does not tell it. `Denied` if the user may not read the channel.
+    ///
+    /// # Cancel safety
+    /// After a dropped call, the server may tell what is not read, for some seconds.
+    pub(crate) async fn subscribe(&self, channel: &str) -> Result<Subscription> {
+        let limit = self.dialer.config().request_timeout;
+        let subscribing = async {
+            let done = timeout(limit, self.begin(channel)).await;
+            done.unwrap_or_else(|_| {
+                if let Some(current) = self.shared.current() {
+                    self.shared.retire(&current);
+                }
+                Err(no_answer(OP, limit))
+            })
+        };
+        self.signal.unless_closed(OP, subscribing).await
+    }
+
+    async fn begin(&self, channel: &str) -> Result<Subscription> {
+        if let Some(current) = self.shared.current()
+            && current.readers.has_ended.load(Ordering::Acquire)
+        {
+            // None of its readers was there to notice.
+            self.shared.retire(&current);
+        }
+        let told = self.shared.get_or_connect(Box::pin(self.open())).await?;
+        let (sender, messages) = mpsc::channel(MOST_WAITING);
+        let is_behind = Arc::new(AtomicBool::new(false));
+        let id = told.readers.add(channel, sender, &is_behind);
+        let subscription = Subscription {
+            messages,
+            is_behind,
+            channel: channel.to_owned(),
+            id,
+            told: told.clone(),
+            shared: Arc::clone(&self.shared),
+            signal: self.signal.clone(),
+        };
+        let mut channels = told.channels.lock().await;
+        if !channels.iter().any(|known| known == channel) {
+            let wanted = [channel.to_owned()];
+            let subscribed = told.link.subscribe(OP, &wanted).await;
+            if let Err(error) = subscribed {
+                if error.kind() != ErrorKind::Denied {
+                    self.shared.retire(&told);
+                }
+                return Err(error);
+            }
+            channels.extend(wanted);
+        }
+        drop(channels);
+        // Else the messages would come to no reader.
+        if told.readers.has_ended.load(Ordering::Acquire) {
+            return Err(subscription.end());
+        }
+        Ok(subscription)
+    }
+
+    async fn open(&self) -> Result<Told> {
+        let readers = Arc::new(Readers::default());
+        let sender = Arc::clone(&readers);
+        let link = self
+            .topology
+            .open_for_pushes(OP, &self.dialer, sender)
+            .await
+            .inspect_err(|_| self.topology.doubt())?;
+        let link = Arc::new(link);
+        let channels = Arc::<tokio::sync::Mutex<Vec<String>>>::default();
+        let keeping = keep(
+            Arc::clone(&self.dialer),
+            Arc::clone(&link),
+            Arc::clone(&readers),
+            Arc::clone(&channels),
+        );
+        Ok(Told {
+            link,
+            readers,
+            channels,
+            _keeping: AbortOnDropHandle::new(tokio::spawn(keeping)),
+        })
+    }
+
+    /// Commands go to this server now. Behind Sentinels, what is told comes from the same one.
+    pub(crate) fn follow(&self, server: &Endpoint) {
+        if self.dialer.config().topology != Kind::Sentinel {
+            return;
+        }
+        if let Some(current) = self.shared.current()
+            && current.link.address() != server
+        {
+            current.readers.end();
+            self.shared.renew(&current);
+        }
+    }
+}
+
+/// Pings the server, and has it tell no more what is not read any more. Ends when the server does not answer.
+async fn keep(
+    dialer: Arc<Dialer>,
+    link: Arc<Link>,
+    readers: Arc<Readers>,
+    channels: Arc<tokio::sync::Mutex<Vec<String>>>,
+) {
+    let config = dialer.config();
+    let mut beats = interval(config.keep_alive_interval);
+    beats.tick().await;
+    let mut ping = Pipeline::new();
+    ping.cmd("PING");
+    loop {
+        beats.tick().await;
+        let beat = async {
+            link.send(&ping).await.map_err(drop)?;
+            let mut channels = channels.lock().await;
+            let unread = readers.unread(&channels);
+            if !unread.is_empty() {
+                link.unsubscribe(OP, &unread).await.map_err(drop)?;
+                channels.retain(|channel| !unread.contains(channel));
+            }
+            Ok::<_, ()>(())
+        };
+        if !matches!(timeout(config.request_timeout, beat).await, Ok(Ok(()))) {
+            debug!(server = %link.address(), "the connection that tells of changes is given up");
+            readers.end();
+            return;
+        }
+    }
+}
+
+impl Readers {
+    fn add(
+        &self,
+        channel: &str,
+        messages: mpsc::Sender<Vec<u8>>,
+        is_behind: &Arc<AtomicBool>,
+    ) -> u64 {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let reader = Reader {
+            id,
+            messages,
+            is_behind: Arc::clone(is_behind),
+        };
+        let mut by_channel = lock(&self.by_channel);
+        by_channel
+            .entry(channel.to_owned())
+            .or_default()
+            .push(reader);
+        id
+    }
+
+    fn remove(&self, channel: &str, id: u64) {
+        let mut by_channel = lock(&self.by_channel);
+        if let Some(readers) = by_channel.get_mut(channel) {
+            readers.retain(|reader| reader.id != id);
+            if readers.is_empty() {
+                by_channel.remove(channel);
+            }
+        }
+    }
+
+    /// Those of the channels that are not read.
+    fn unread(&self, channels: &[String]) -> Vec<String> {
+        let by_channel = lock(&self.by_channel);
+        let unread = channels.iter();
+        let unread = unread.filter(|channel| !by_channel.contains_key(channel.as_str()));
+        unread.cloned().collect()
+    }
+
+    /// Ends all subscriptions.
+    fn end(&self) {
+        self.has_ended.store(true, Ordering::Release);
+        lock(&self.by_channel).clear();
+    }
+
+    fn deliver(&self, channel: &str, message: &[u8]) {
+        let mut by_channel = lock(&self.by_channel);
+        let Some(readers) = by_channel.get_mut(channel) else {
+            return;
+        };
+        readers.retain(|reader| {
+            let sent = reader.messages.try_send(message.to_vec());
+            if sent.is_err() {
+                reader.is_behind.store(true, Ordering::Release);
+            }
+            sent.is_ok()
+        });
+    }
+}
+
+impl AsyncPushSender for Readers {
+    fn send(&self, info: PushInfo) -> Result<(), SendError> {
+        match info.kind {
+            PushKind::Disconnection => self.end(),
+            PushKind::Message => {
+                let mut data = info.data.into_iter();
+                let (channel, message) = (data.next(), data.next());
+                if let (Some(Value::BulkString(channel)), Some(Value::BulkString(message))) =
+                    (channel, message)
+                    && let Ok(channel) = std::str::from_utf8(&channel)
+                {
+                    self.deliver(channel, &message);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Subscription {
+    /// The next message.
+    ///
+    /// # Errors
+    /// `Outdated` if more came than was read. `Unavailable` if the connection has ended.
+    ///
+    /// # Cancel safety
+    /// A dropped call loses nothing.
+    pub(crate) async fn next(&mut self) -> Result<Vec<u8>> {
+        let received = self
+            .signal
+            .unless_closed(OP, async { Ok(self.messages.recv().await) });
+        match received.await? {
+            Some(message) => Ok(message),
+            None => Err(self.end()),
+        }
+    }
+
+    /// A message that is there already.
+    pub(crate) fn try_next(&mut self) -> Option<Vec<u8>> {
+        self.messages.try_recv().ok()
+    }
+
+    /// Why there is nothing more to read.
+    fn end(&self) -> Error {
+        if self.is_behind.load(Ordering::Acquire) {
+            let why = format!("more than {MOST_WAITING} changes came at once");
+            return Error::new(ErrorKind::Outdated, OP).because(why);
+        }
+        self.shared.retire(&self.told);
+        let why = format!("the connection to {} ended", self.told.link.address());
+        Error::new(ErrorKind::Unavailable, OP).because(why)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.told.readers.remove(&self.channel, self.id);
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Subscription");
+        shown.field("channel", &self.channel);
+        shown.finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader(readers: &Readers, channel: &str) -> (u64, mpsc::Receiver<Vec<u8>>, Arc<AtomicBool>) {
+        let (sender, receiver) = mpsc::channel(2);
+        let is_behind = Arc::default();
+        let id = readers.add(channel, sender, &is_behind);
+        (id, receiver, is_behind)
+    }
+
+    fn tell(readers: &Readers, channel: &str, text: &str) {
+        let words = [channel, text].map(|word| Value::BulkString(word.into()));
+        let info = PushInfo {
+            kind: PushKind::Message,
+            data: words.into(),
+        };
+        assert!(readers.send(info).is_ok());
+    }
+
+    #[test]
+    fn each_reader_is_told_its_channel_and_one_that_falls_behind_holds_up_no_other() {
+        let readers = Readers::default();
+        let (_, mut slow, slow_is_behind) = reader(&readers, "a");
+        let (gone, _, _) = reader(&readers, "b");
+        let (_, mut quick, quick_is_behind) = reader(&readers, "a");
+        for text in ["1", "2", "3"] {
+            tell(&readers, "a", text);
+            assert_eq!(quick.try_recv().unwrap(), text.as_bytes());
+        }
+        assert_eq!(
+            [slow.try_recv().unwrap(), slow.try_recv().unwrap()],
+            [b"1", b"2"]
+        );
+        assert!(slow.try_recv().is_err() && slow_is_behind.load(Ordering::Acquire));
+        assert!(!quick_is_behind.load(Ordering::Acquire));
+        readers.remove("b", gone);
+        let channels = ["a", "b"].map(str::to_owned);
+        assert_eq!(readers.unread(&channels), ["b"]);
+        tell(&readers, "b", "no reader reads this");
+    }
+
+    #[test]
+    fn a_connection_that_ends_ends_all_that_it_told() {
+        let readers = Readers::default();
+        let (_, mut reader, is_behind) = reader(&readers, "a");
+        let end = PushInfo {
+            kind: PushKind::Disconnection,
+            data: Vec::new(),
+        };
+        assert!(readers.send(end).is_ok());
+        let ended = reader.try_recv().unwrap_err();
+        assert_eq!(ended, mpsc::error::TryRecvError::Disconnected);
+        assert!(!is_behind.load(Ordering::Acquire) && readers.has_ended.load(Ordering::Acquire));
+    }
+}

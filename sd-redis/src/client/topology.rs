@@ -1,0 +1,129 @@
+//! Where the server of a key is: alone, behind Sentinels or in a Cluster.
+//!
+//! The rest of the client knows places. A place is what one connection for commands serves: all keys, or those of one node of a Cluster.
+
+mod cluster;
+mod sentinels;
+mod standalone;
+
+use std::sync::Arc;
+
+use redis::aio::AsyncPushSender;
+use sd_core::{Endpoint, Result};
+
+use crate::client::connection::{Dialer, Link, Purpose};
+use crate::client::topology::cluster::Cluster;
+use crate::client::topology::sentinels::Sentinels;
+use crate::client::topology::standalone::Standalone;
+use crate::config::RedisConfig;
+use crate::config::topology::Topology as Kind;
+
+pub(crate) use crate::client::topology::cluster::slot_of;
+
+/// The node of a Cluster; `None` where one server has all keys.
+pub(crate) type Place = Option<Endpoint>;
+
+/// How servers belong together, and what is known of that now.
+#[derive(Debug)]
+pub(crate) enum Topology {
+    Standalone(Standalone),
+    Sentinel(Sentinels),
+    Cluster(Cluster),
+}
+
+impl Topology {
+    /// For a [checked](RedisConfig::checked) configuration.
+    pub(crate) fn new(config: &RedisConfig) -> Self {
+        let named = config.addresses();
+        match config.topology {
+            Kind::Standalone => Self::Standalone(Standalone::new(named)),
+            Kind::Sentinel => Self::Sentinel(Sentinels::new(named)),
+            Kind::Cluster => Self::Cluster(Cluster::new(named)),
+        }
+    }
+
+    /// The place of the keys of this slot.
+    ///
+    /// # Errors
+    /// No server says where it is.
+    pub(crate) async fn place(
+        &self,
+        op: &'static str,
+        dialer: &Dialer,
+        slot: u16,
+    ) -> Result<Place> {
+        match self {
+            Self::Standalone(_) | Self::Sentinel(_) => Ok(None),
+            Self::Cluster(cluster) => cluster.node(op, dialer, slot).await.map(Some),
+        }
+    }
+
+    /// Connects to the primary of a place.
+    ///
+    /// # Errors
+    /// Why there is none to be had.
+    pub(crate) async fn open(
+        &self,
+        op: &'static str,
+        dialer: &Dialer,
+        place: &Place,
+    ) -> Result<Link> {
+        match (self, place) {
+            (Self::Cluster(cluster), Some(node)) => cluster.open(op, dialer, node).await,
+            _ => self.open_any(op, dialer, Purpose::Commands).await,
+        }
+    }
+
+    /// Connects to a server that tells what is published at any.
+    ///
+    /// # Errors
+    /// Why there is none to be had.
+    pub(crate) async fn open_for_pushes(
+        &self,
+        op: &'static str,
+        dialer: &Dialer,
+        sender: Arc<dyn AsyncPushSender>,
+    ) -> Result<Link> {
+        self.open_any(op, dialer, Purpose::Pushes(sender)).await
+    }
+
+    async fn open_any(&self, op: &'static str, dialer: &Dialer, purpose: Purpose) -> Result<Link> {
+        match self {
+            Self::Standalone(standalone) => standalone.open(op, dialer, purpose).await,
+            Self::Sentinel(sentinels) => sentinels.open(op, dialer, purpose).await,
+            Self::Cluster(cluster) => cluster.open_any(op, dialer, purpose).await,
+        }
+    }
+
+    /// Whether the primary is known to be another one than this server. Asks now and then.
+    ///
+    /// # Cancel safety
+    /// After a dropped call, the next one that asks comes later.
+    pub(crate) async fn has_left(
+        &self,
+        op: &'static str,
+        dialer: &Dialer,
+        server: &Endpoint,
+    ) -> bool {
+        match self {
+            Self::Sentinel(sentinels) => sentinels.have_left(op, dialer, server).await,
+            Self::Standalone(_) | Self::Cluster(_) => false,
+        }
+    }
+
+    /// What was known may be wrong: a server was not there, or said that it is not the primary.
+    pub(crate) fn doubt(&self) {
+        match self {
+            Self::Standalone(standalone) => standalone.doubt(),
+            Self::Sentinel(_) => {}
+            Self::Cluster(cluster) => cluster.doubt(),
+        }
+    }
+
+    /// A node said that another one has the keys of this slot now.
+    pub(crate) fn note_moved(&self, slot: u16, node: &Endpoint) {
+        if let Self::Cluster(cluster) = self {
+            cluster.note_moved(slot, node);
+        }
+    }
+}

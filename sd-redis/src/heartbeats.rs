@@ -1,0 +1,172 @@
+//! The heartbeats of all services: read, written, removed. Each change is one script that compares the run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::Pipeline;
+use sd_backend::Owner;
+use sd_core::{Error, ErrorKind, Instance, RecordId, Result, ServiceName, Skipped};
+use tracing::debug;
+
+use crate::client::Client;
+use crate::codec::heartbeat::{Heartbeat, channel, decode, encode, key, run_text};
+use crate::records::Verdict;
+use crate::scripts::HEARTBEAT;
+
+/// How many are swept at once.
+const MOST_SWEPT: usize = 500;
+
+/// The heartbeats at one server.
+#[derive(Clone, Debug)]
+pub(crate) struct Heartbeats {
+    pub(crate) client: Arc<Client>,
+}
+
+/// The heartbeats of one service at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Read {
+    pub(crate) alive: Vec<Arc<Instance>>,
+    pub(crate) skipped: Vec<Skipped>,
+    /// In how long the next one ends, unless it is written again.
+    pub(crate) next_end: Option<Duration>,
+    ended: Vec<Vec<u8>>,
+}
+
+impl Heartbeats {
+    pub(crate) fn new(client: Arc<Client>) -> Self {
+        Self { client }
+    }
+
+    fn lives(&self) -> Duration {
+        self.client.config().heartbeat_ttl
+    }
+
+    /// Reads a service. What has ended by the server's clock is left out.
+    pub(crate) async fn read(&self, op: &'static str, service: &ServiceName) -> Result<Read> {
+        let key = key(service);
+        let commands = |_| {
+            let mut commands = Pipeline::new();
+            commands.cmd("TIME");
+            commands.cmd("HGETALL").arg(&key);
+            commands
+        };
+        let mut answers = self.client.ask(op, &key, commands).await?;
+        let now: u64 = answers.list()?.number()?;
+        let mut read = Read::default();
+        let pairs = match answers.pairs() {
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                let reason = "it is no hash: remove it";
+                read.skipped.push(Skipped::new(&key, reason));
+                return Ok(read);
+            }
+            pairs => pairs?,
+        };
+        for (id, value) in pairs {
+            match decode(service, &id, &value) {
+                Ok(heartbeat) => match rest(&heartbeat, now, self.lives()) {
+                    Some(rest) => {
+                        read.next_end = Some(read.next_end.map_or(rest, |next| next.min(rest)));
+                        read.alive.push(Arc::new(heartbeat.instance));
+                    }
+                    None => read.ended.push(id),
+                },
+                Err(reason) => {
+                    let place = format!("{key} {}", id.escape_ascii());
+                    read.skipped.push(Skipped::new(place, reason));
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    /// Removes what has ended, as far as we may.
+    pub(crate) async fn sweep(&self, op: &'static str, service: &ServiceName, read: &Read) {
+        let ended: Vec<&[u8]> = read
+            .ended
+            .iter()
+            .map(Vec::as_slice)
+            .take(MOST_SWEPT)
+            .collect();
+        if ended.is_empty() {
+            return;
+        }
+        if let Err(error) = self.run(op, service, b"sweep", &ended).await {
+            debug!(error = %error.report(), "what has ended was not removed");
+        }
+    }
+
+    /// Writes a record. With `must_exist` only over one of the same run.
+    pub(crate) async fn put(
+        &self,
+        op: &'static str,
+        instance: &Instance,
+        must_exist: bool,
+    ) -> Result<Verdict> {
+        let record = instance.record_id();
+        let [before, after] = encode(op, instance)?;
+        let run = run_text(&record);
+        let done: &[u8] = if must_exist { b"renew" } else { b"put" };
+        let args = [record.id.as_str(), &run, &before, &after].map(str::as_bytes);
+        self.change(op, &record, done, &args).await
+    }
+
+    /// Removes the record of this run.
+    pub(crate) async fn end(&self, op: &'static str, record: &RecordId) -> Result<Verdict> {
+        let run = run_text(record);
+        let args = [record.id.as_str(), &run].map(str::as_bytes);
+        self.change(op, record, b"end", &args).await
+    }
+
+    async fn change(
+        &self,
+        op: &'static str,
+        record: &RecordId,
+        done: &[u8],
+        args: &[&[u8]],
+    ) -> Result<Verdict> {
+        let answered = self.run(op, &record.service, done, args).await;
+        let mut answers = match answered {
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                let reason = format!("{} is no hash", key(&record.service));
+                return Ok(Verdict::Held(Owner::NoRecord(reason)));
+            }
+            answered => answered?,
+        };
+        match answers.text()?.as_str() {
+            "done" => Ok(Verdict::Done),
+            "missing" => Ok(Verdict::Missing),
+            "held" => {
+                let value = answers.bytes()?;
+                let found = decode(&record.service, record.id.as_str().as_bytes(), &value);
+                Ok(Verdict::Held(match found {
+                    Ok(found) => Owner::Run((&found.instance).into()),
+                    Err(reason) => Owner::NoRecord(reason),
+                }))
+            }
+            _ => Err(answers.odd()),
+        }
+    }
+
+    async fn run(
+        &self,
+        op: &'static str,
+        service: &ServiceName,
+        done: &[u8],
+        args: &[&[u8]],
+    ) -> Result<crate::client::answer::Answers, Error> {
+        let (channel, lives) = (channel(service), self.lives().as_secs().to_string());
+        let mut all = vec![channel.as_bytes(), lives.as_bytes(), done];
+        all.extend(args);
+        self.client
+            .run(op, &HEARTBEAT, &[&key(service)], &all)
+            .await
+    }
+}
+
+/// How long a heartbeat counts from now on. `None` if it does not any more.
+fn rest(heartbeat: &Heartbeat, now: u64, lives: Duration) -> Option<Duration> {
+    let age = now.saturating_sub(heartbeat.last_update);
+    let rest = lives.as_secs().checked_sub(age)?;
+    // It ends when more seconds than that have passed. One whose writer's clock is ahead lives no longer than that from now.
+    Some(Duration::from_secs(rest + 1))
+}

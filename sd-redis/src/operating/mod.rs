@@ -1,0 +1,3 @@
+//! The operators' port.
+
+pub(crate) mod operator;

@@ -1,0 +1,23 @@
+-- Extends records. ARGV: for each one its id, its run and its time-to-live in ms. Answers for each what an operator says of it, or why it
+-- is not this run's any more.
+local answers = {}
+for at = 5, #ARGV, 3 do
+  local id, run, ttl = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
+  local value = find(id)
+  local found = value and parse(value)
+  local answer
+  if not value then
+    answer = 'missing'
+  elseif not found then
+    answer = 'unreadable'
+  elseif found.run ~= run then
+    answer = 'held'
+  elseif found.kind == 'gone' then
+    answer = 'gone'
+  else
+    redis.call('ZADD', ends, digits(now + ttl), id)
+    answer = found.said
+  end
+  answers[#answers + 1] = answer
+end
+return answers

@@ -1,0 +1,263 @@
+//! What happens when the server dies, freezes, forgets or is cut off, through the whole stack and over a real server.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod common;
+
+use common::faults::OwnServer;
+use common::refusing::Refusing;
+use common::{
+    BACK_WITHIN, LONG, Operator, TTL, eventually, is_live_with, own_server, own_server_with,
+    registry_at, told, until,
+};
+use sd_core::{ErrorKind, Instance, State};
+use sd_redis::DEFAULT_PREFIX;
+use sd_testing::faults::{self, Stage};
+use sd_testing::is_stale;
+use server_programs::{LocalServer, Redis};
+use tokio::time::{Instant, sleep};
+
+/// Another instance than that of the stage.
+fn another(stage: &Stage, port: u16) -> Instance {
+    Instance::new(&stage.service, format!("10.0.0.1:{port}")).unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn killed_and_restarted_with_its_data_nothing_flaps() {
+    faults::killed_and_restarted_with_its_data_nothing_flaps(OwnServer::start().await).await;
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn restarted_without_its_data_everything_is_there_again() {
+    let positions =
+        faults::restarted_without_its_data_everything_is_there_again(OwnServer::start().await)
+            .await;
+    let [before, after] = positions.map(|position| position.domain().to_owned());
+    assert_ne!(before, after);
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn frozen_for_longer_than_the_ttl_the_registration_is_back_soon() {
+    faults::frozen_for_longer_than_the_ttl_the_registration_is_back_soon(OwnServer::start().await)
+        .await;
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn cut_off_for_less_than_the_ttl_nothing_flaps() {
+    faults::cut_off_for_less_than_the_ttl_nothing_flaps(OwnServer::start().await).await;
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn in_a_black_hole_for_longer_than_the_ttl_the_registration_is_back_soon() {
+    faults::in_a_black_hole_for_longer_than_the_ttl_the_registration_is_back_soon(
+        OwnServer::start().await,
+    )
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_server_whose_answers_are_held_back_is_found_out() {
+    faults::a_server_whose_answers_are_held_back_is_found_out(OwnServer::start().await).await;
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn while_everything_is_refused_nothing_is_given_up() {
+    let refusing = Refusing::everything().await;
+    let server = OwnServer::start().await;
+    faults::while_everything_is_refused_nothing_is_given_up(server, refusing.address()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_registry_that_is_down_at_the_start_delays_no_caller() {
+    faults::a_registry_that_is_down_at_the_start_delays_no_caller(OwnServer::start().await).await;
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn dropping_everything_leaves_no_record_no_task_and_no_socket() {
+    faults::dropping_everything_leaves_nothing(OwnServer::start().await).await;
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn flushed_by_an_operator_everything_is_there_again() {
+    let server = own_server().await;
+    let operator = Operator::at(&server.program().url()).await;
+    let registry = registry_at(&server.program().url(), DEFAULT_PREFIX);
+    let mut stage = Stage::open(registry, TTL).await;
+    let before = stage.seen.state().snapshot().revision().clone();
+    operator.ask::<()>(&["FLUSHALL"]).await;
+    let since = Instant::now();
+    stage.told("lost").await;
+    stage.told("registered").await;
+    assert!(since.elapsed() < BACK_WITHIN, "{:?}", since.elapsed());
+    let is_of_another_history = |state: &State| {
+        let set = state.snapshot();
+        set.len() == 1 && set.revision().domain() != before.domain()
+    };
+    until(&mut stage.seen, "read again", is_of_another_history).await;
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_server_that_forgets_its_scripts_is_told_them_again() {
+    let server = own_server().await;
+    let operator = Operator::at(&server.program().url()).await;
+    let registry = registry_at(&server.program().url(), DEFAULT_PREFIX);
+    let mut stage = Stage::open(registry.clone(), TTL).await;
+    operator.ask::<()>(&["SCRIPT", "FLUSH"]).await;
+    let second = registry.register(another(&stage, 2)).await.unwrap();
+    until(&mut stage.seen, "both", is_live_with(2)).await;
+    operator.ask::<()>(&["SCRIPT", "FLUSH"]).await;
+    second.deregister().await.unwrap();
+    until(&mut stage.seen, "one", is_live_with(1)).await;
+    let renewed = operator.calls("evalsha").await;
+    let again = || async { operator.calls("evalsha").await > renewed + 4 };
+    eventually("renewed", LONG, again).await;
+    let events = told(&mut stage.guard);
+    assert!(events.is_empty(), "{events:?}");
+}
+
+/// What is alive stays, and can be withdrawn. What is new is refused, with what to do.
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn without_memory_for_writes_what_is_alive_stays_and_can_be_withdrawn() {
+    let server = own_server().await;
+    let operator = Operator::at(&server.program().url()).await;
+    let registry = registry_at(&server.program().url(), DEFAULT_PREFIX);
+    let mut stage = Stage::open(registry.clone(), TTL).await;
+    let leaving = registry.register(another(&stage, 2)).await.unwrap();
+    until(&mut stage.seen, "both", is_live_with(2)).await;
+    operator
+        .ask::<()>(&["CONFIG", "SET", "maxmemory", "1mb"])
+        .await;
+
+    let refused = registry
+        .register(another(&stage, 3))
+        .confirm_within(TTL / 2)
+        .await
+        .unwrap_err();
+    let report = refused.report().to_string();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{report}");
+    assert!(
+        report.contains("maxmemory") && report.contains("OOM"),
+        "{report}"
+    );
+    sleep(TTL * 2).await;
+    leaving.deregister().await.unwrap();
+    until(&mut stage.seen, "withdrawn", is_live_with(1)).await;
+    let read = registry.list(&stage.service).await.unwrap();
+    assert_eq!(read.len(), 1);
+    let events = told(&mut stage.guard);
+    assert!(events.is_empty(), "{events:?}");
+
+    operator
+        .ask::<()>(&["CONFIG", "SET", "maxmemory", "0"])
+        .await;
+    registry.register(another(&stage, 3)).await.unwrap();
+}
+
+/// While the user may not read the channel, changes are seen by asking. While it may nothing, the last set stays.
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn without_rights_the_last_set_stays_and_with_them_all_is_right_again() {
+    let server = own_server().await;
+    let url = server.program().url();
+    let operator = Operator::at(&url).await;
+    let rights = async |rules: &[&str]| {
+        let words = [&["ACL", "SETUSER", "app"], rules].concat();
+        operator.ask::<()>(&words).await;
+    };
+    let all = [
+        "reset",
+        "on",
+        ">sesame",
+        "~services:*",
+        "&services:*",
+        "+@all",
+        "-@admin",
+        "-@dangerous",
+    ];
+    rights(&all).await;
+    let as_app = url.replace("redis://", "redis://app:sesame@");
+    let mut stage = Stage::open(registry_at(&as_app, DEFAULT_PREFIX), TTL * 5).await;
+    let writer = registry_at(&url, DEFAULT_PREFIX);
+
+    rights(&["resetchannels"]).await;
+    let second = writer
+        .register(another(&stage, 2))
+        .ttl(TTL * 10)
+        .await
+        .unwrap();
+    until(&mut stage.seen, "asked for", is_live_with(2)).await;
+
+    rights(&["resetkeys"]).await;
+    let state = until(&mut stage.seen, "stale", is_stale).await;
+    let error = state.status().error().unwrap();
+    let report = error.report().to_string();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{report}");
+    assert!(
+        report.contains("README") && !report.contains("sesame"),
+        "{report}"
+    );
+    assert_eq!(state.snapshot().len(), 2);
+    second.deregister().await.unwrap();
+    stage.told("at_risk").await;
+
+    rights(&all).await;
+    until(&mut stage.seen, "right again", is_live_with(1)).await;
+    stage.told("recovered").await;
+}
+
+/// A server that starts answers, and says that it is not ready.
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn while_a_server_reads_its_data_the_last_set_stays() {
+    let slow = |program: Redis| {
+        let program = program
+            .with_config("appendonly no")
+            .with_config("save \"\"");
+        program.with_config("loading-process-events-interval-bytes 1024")
+    };
+    let mut server = own_server_with(slow).await;
+    let url = server.program().url();
+    let operator = Operator::at(&url).await;
+    let mut stage = Stage::open(registry_at(&url, DEFAULT_PREFIX), TTL * 10).await;
+    let text = "x".repeat(1024);
+    for n in 0..300 {
+        operator
+            .ask::<()>(&["SET", &format!("filling:{n}"), &text])
+            .await;
+    }
+    // In microseconds for each key.
+    operator
+        .ask::<()>(&["CONFIG", "SET", "key-load-delay", "10000"])
+        .await;
+    operator.ask::<()>(&["CONFIG", "REWRITE"]).await;
+    operator.ask::<()>(&["SAVE"]).await;
+    server.kill().unwrap();
+    let says_loading = |state: &State| {
+        let error = state.status().error();
+        error.is_some_and(|error| error.report().to_string().contains("LOADING"))
+    };
+    let (restarted, seen) = tokio::join!(
+        server.restart(),
+        until(&mut stage.seen, "loading", says_loading)
+    );
+    restarted.unwrap();
+    assert_eq!(seen.snapshot().len(), 1);
+    stage.is_live().await;
+    let events = stage.told("recovered").await;
+    assert!(
+        events.iter().all(|event| event.as_str() != "lost"),
+        "{events:?}"
+    );
+}

@@ -1,0 +1,161 @@
+//! Records as heartbeats, which programs of another project read and write, over a running server.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{Operator, config, eventually, instance, is_live_with, server, until};
+use redis::RedisError;
+use sd_core::port::async_trait;
+use sd_core::{
+    Backend, Error, ErrorKind, Instance, Override, RecordId, Registry, Result, ServiceName,
+};
+use sd_redis::{Format, RedisBackend, RedisConfig};
+use sd_testing::{Ability, Fixture, operating, reading, writing};
+
+/// In whole seconds, as their time is.
+const TTL: Duration = Duration::from_secs(3);
+
+/// A service that no other test uses: where heartbeats lie, nothing else tells tests apart.
+fn unused_service() -> String {
+    format!("heartbeats-{:016x}", fastrand::u64(..))
+}
+
+fn heartbeats() -> RedisConfig {
+    let config = config("unused").with_format(Format::Heartbeat);
+    config.with_heartbeat_ttl(TTL)
+}
+
+fn registry() -> Registry {
+    sd_redis::connect(heartbeats()).unwrap()
+}
+
+fn key(service: &str) -> String {
+    format!("grpc:services:{service}")
+}
+
+/// What another program writes, so many seconds ago.
+async fn beat(raw: &Operator, service: &str, id: &str, port: u16, ago: u64) {
+    let now: (u64, u64) = raw.ask(&["TIME"]).await;
+    let value = format!(
+        r#"{{"ip":"10.0.0.1","port":{port},"lastUpdate":{}}}"#,
+        now.0 - ago
+    );
+    raw.ask::<u64>(&["HSET", &key(service), id, &value]).await;
+}
+
+struct Heartbeats(Operator);
+
+fn failed(error: RedisError) -> Error {
+    Error::new(ErrorKind::Unavailable, "operator").with_source(error)
+}
+
+#[async_trait]
+impl Fixture for Heartbeats {
+    async fn backend(&self) -> Result<Arc<dyn Backend>> {
+        Ok(Arc::new(RedisBackend::new(heartbeats())?))
+    }
+
+    fn lacks(&self) -> Vec<Ability> {
+        vec![
+            Ability::Sessions,
+            Ability::PermanentRecords,
+            Ability::StrictElections,
+            Ability::Metadata,
+            Ability::RunOrder,
+            Ability::Services,
+            Ability::Withdrawals,
+            Ability::Operators,
+            Ability::ReadyOverrides,
+        ]
+    }
+
+    fn ttl(&self) -> Duration {
+        TTL
+    }
+
+    async fn write_garbage(&self, service: &ServiceName) -> Result<()> {
+        let words = ["HSET", &key(service.as_str()), "garbage", "{not json"];
+        let written = self.0.try_ask::<u64>(&words).await;
+        written.map(drop).map_err(failed)
+    }
+
+    async fn remove_record(&self, record: &RecordId) -> Result<()> {
+        let words = ["HDEL", &key(record.service.as_str()), record.id.as_str()];
+        let removed = self.0.try_ask::<u64>(&words).await;
+        removed.map(drop).map_err(failed)
+    }
+
+    async fn expire(&self, record: &RecordId) -> Result<()> {
+        beat(&self.0, record.service.as_str(), record.id.as_str(), 1, 100).await;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn passes_all_cases_that_are_for_addresses() {
+    let fixture = Heartbeats(Operator::at(&server()).await);
+    reading::run_all(&fixture).await.expect_passed();
+    writing::run_all(&fixture).await.expect_passed();
+    operating::run_all(&fixture).await.expect_passed();
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn other_programs_and_ours_see_each_other() {
+    let raw = Operator::at(&server()).await;
+    let service = unused_service();
+    let registry = registry();
+    beat(&raw, &service, "01J0000000000000000000000A", 1, 0).await;
+    beat(&raw, &service, "01J0000000000000000000000B", 2, 100).await;
+    let mut seen = registry.subscribe(&service).unwrap();
+    let state = until(&mut seen, "theirs", is_live_with(1)).await;
+    assert_eq!(
+        state.snapshot().instances()[0].endpoint().to_string(),
+        "10.0.0.1:1"
+    );
+    let is_swept = || async {
+        let ids: Vec<String> = raw.ask(&["HKEYS", &key(&service)]).await;
+        ids.len() == 1
+    };
+    eventually("swept", TTL, is_swept).await;
+
+    let ours = Instance::new(&service, "10.0.0.1:3").unwrap();
+    let guard = registry.register(ours.clone()).await.unwrap();
+    until(&mut seen, "both", is_live_with(2)).await;
+    let value: String = raw.ask(&["HGET", &key(&service), ours.id().as_str()]).await;
+    assert!(
+        value.starts_with(r#"{"ip":"10.0.0.1","port":3,"lastUpdate":"#),
+        "{value}"
+    );
+
+    // Other programs remove an instance that they cannot reach. One that lives is back.
+    raw.ask::<u64>(&["HDEL", &key(&service), ours.id().as_str()])
+        .await;
+    let is_back = || async {
+        let ids: Vec<String> = raw.ask(&["HKEYS", &key(&service)]).await;
+        ids.iter().any(|id| id == ours.id().as_str())
+    };
+    eventually("back", TTL * 2, is_back).await;
+    guard.deregister().await.unwrap();
+    let ids: Vec<String> = raw.ask(&["HKEYS", &key(&service)]).await;
+    assert!(!ids.iter().any(|id| id == ours.id().as_str()));
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn what_a_heartbeat_has_no_room_for_is_unsupported() {
+    let registry = registry();
+    let socket = Instance::new("greeter", "unix:/run/greeter").unwrap();
+    let error = registry.register(socket).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    let record = instance(1).record_id();
+    let overridden = registry.set_override(&record, Override::Draining).await;
+    assert_eq!(overridden.unwrap_err().kind(), ErrorKind::Unsupported);
+    let listed = registry.services().await.unwrap_err();
+    assert_eq!(listed.kind(), ErrorKind::Unsupported);
+}

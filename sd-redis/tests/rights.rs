@@ -1,0 +1,91 @@
+//! What a user of the server may do: the rights that the README lists are enough, and a reader needs fewer.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod common;
+
+use common::{Operator, TTL, event, instance, is_live_with, own_server, registry_at, told, until};
+use sd_core::{ErrorKind, Override};
+use sd_redis::DEFAULT_PREFIX;
+use server_programs::LocalServer;
+use tokio::time::sleep;
+
+/// The words of the README's `ACL SETUSER`.
+fn listed() -> Vec<&'static str> {
+    let readme = include_str!("../README.md");
+    let (_, from) = readme.split_once("ACL SETUSER app").unwrap();
+    let (block, _) = from.split_once("```").unwrap();
+    block.split_whitespace().collect()
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn with_the_rights_that_are_listed_everything_can_be_done() {
+    let server = own_server().await;
+    let url = server.program().url();
+    let raw = Operator::at(&url).await;
+    let words = [vec!["ACL", "SETUSER", "app"], listed()].concat();
+    raw.ask::<()>(&words).await;
+    raw.ask::<()>(&["ACL", "LOG", "RESET"]).await;
+    let registry = registry_at(
+        &url.replace("redis://", "redis://app:password@"),
+        DEFAULT_PREFIX,
+    );
+    registry.check().await.unwrap();
+    let mut guard = registry.register(instance(1)).await.unwrap();
+    let crashed = registry.register(instance(2)).await.unwrap();
+    let mut seen = registry.subscribe("greeter").unwrap();
+    until(&mut seen, "both", is_live_with(2)).await;
+    let record = guard.record_id().clone();
+    registry
+        .set_override(&record, Override::Draining)
+        .await
+        .unwrap();
+    event(&mut guard, "overridden").await;
+    guard
+        .update(|instance| instance.with_weight(7))
+        .await
+        .unwrap();
+    // Nothing renews it any more.
+    crashed.release().await.unwrap();
+    until(&mut seen, "one", is_live_with(1)).await;
+    assert_eq!(registry.services().await.unwrap().len(), 1);
+    guard.deregister().await.unwrap();
+    until(&mut seen, "none", is_live_with(0)).await;
+    let denied: Vec<redis::Value> = raw.ask(&["ACL", "LOG"]).await;
+    assert!(denied.is_empty(), "{denied:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_user_that_may_only_read_sees_everything_and_what_has_ended_no_more() {
+    let server = own_server().await;
+    let url = server.program().url();
+    let raw = Operator::at(&url).await;
+    let is_write = |word: &&str| word.starts_with("+h") || word.starts_with("+z");
+    let mut words = vec!["ACL", "SETUSER", "app"];
+    words.extend(listed().iter().filter(|word| !is_write(word)));
+    words.extend(["-pexpire", "-publish", "+@read"]);
+    raw.ask::<()>(&words).await;
+    let reader = registry_at(
+        &url.replace("redis://", "redis://app:password@"),
+        DEFAULT_PREFIX,
+    );
+    let writer = registry_at(&url, DEFAULT_PREFIX);
+    let mut guard = writer.register(instance(1)).await.unwrap();
+    let mut seen = reader.subscribe("greeter").unwrap();
+    until(&mut seen, "one", is_live_with(1)).await;
+    let crashed = writer.register(instance(2)).await.unwrap();
+    until(&mut seen, "both", is_live_with(2)).await;
+    crashed.release().await.unwrap();
+    until(&mut seen, "one again", is_live_with(1)).await;
+    // No other client has removed it, and the one that lives is not lost among what has ended.
+    sleep(TTL).await;
+    assert_eq!(seen.state().snapshot().len(), 1);
+    assert_eq!(reader.services().await.unwrap().len(), 1);
+    let refused = reader.register(instance(3)).confirm_within(TTL / 3).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Denied);
+    told(&mut guard);
+    guard.deregister().await.unwrap();
+    until(&mut seen, "none", is_live_with(0)).await;
+}

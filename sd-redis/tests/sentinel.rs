@@ -1,0 +1,128 @@
+//! A primary with a replica, watched by three Sentinels: the primary is killed, and comes back as one for a while.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::election::{Booth, LASTING, first, leads, ticket_for, told_at_last, waits};
+use common::group::{
+    POLL_INTERVAL, ask, registry, scripts_run, sentinels, sentinels_url, until_role,
+    until_taken_over,
+};
+use common::{LONG, eventually, instance, is_live_with, until};
+use sd_core::ErrorKind;
+use tokio::time::{Instant, sleep};
+
+/// From when the Sentinels have agreed on it.
+const PUSHED_WITHIN: Duration = Duration::from_secs(2);
+
+/// For the seconds until the Sentinels tell it that it is a replica, the former primary takes writes, and they would be lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_former_primary_that_is_back_gets_no_request_and_readers_are_told_at_once_again() {
+    let mut group = sentinels().await;
+    let (owner, reader) = (
+        registry(&sentinels_url(&group)),
+        registry(&sentinels_url(&group)),
+    );
+    let _kept = owner.register(instance(1)).await.unwrap();
+    let mut seen = reader.subscribe("greeter").unwrap();
+    until(&mut seen, "there", is_live_with(1)).await;
+    let primary = group.members()[0].program().clone();
+    assert_eq!(ask(&primary, &["WAIT", "1", "30000"]).await, "1");
+
+    group.members_mut()[0].kill().unwrap();
+    until_taken_over(&group).await;
+    group.members_mut()[0].restart().await.unwrap();
+    until_role(&primary, "master").await;
+
+    // Core pauses between its attempts while there is no primary.
+    until(&mut seen, "live", is_live_with(1)).await;
+    // A registration finds the new primary, and a reader learns of it within its poll interval.
+    let _second = owner.register(instance(2)).await.unwrap();
+    let since = Instant::now();
+    until(&mut seen, "two", is_live_with(2)).await;
+    let polled = POLL_INTERVAL + Duration::from_secs(2);
+    assert!(since.elapsed() < polled, "{:?}", since.elapsed());
+    // And the next ones by a message again.
+    for number in 3..6 {
+        let since = Instant::now();
+        let guard = owner.register(instance(number)).await.unwrap();
+        until(&mut seen, "three", is_live_with(3)).await;
+        assert!(since.elapsed() < PUSHED_WITHIN, "{:?}", since.elapsed());
+        guard.deregister().await.unwrap();
+        until(&mut seen, "two", is_live_with(2)).await;
+    }
+    assert_eq!(scripts_run(&primary).await, 0);
+}
+
+/// What the replica has is not lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn an_election_goes_on_at_the_replica_that_has_taken_over() {
+    let mut group = sentinels().await;
+    let booth = Booth::at(&sentinels_url(&group));
+    let (one, two) = (booth.elector(), booth.elector());
+    let (a, b) = (ticket_for("a", LASTING), ticket_for("b", LASTING));
+    let leader = one.join(&a).await.unwrap();
+    let token = leads(&*leader).await;
+    let next = two.join(&b).await.unwrap();
+    let waiting = waits(&*next).await;
+    let primary = group.members()[0].program().clone();
+    assert_eq!(ask(&primary, &["WAIT", "1", "30000"]).await, "1");
+
+    group.members_mut()[0].kill().unwrap();
+    let error = leader.confirm().await.unwrap_err();
+    assert!(
+        matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout),
+        "{}",
+        error.report()
+    );
+    until_taken_over(&group).await;
+    group.members_mut()[0].restart().await.unwrap();
+    for entry in [&leader, &next] {
+        eventually("confirmed", LONG, async || entry.confirm().await.is_ok()).await;
+    }
+    assert_eq!(leads(&*leader).await, token);
+    let leaving = async {
+        sleep(Duration::from_millis(100)).await;
+        eventually("left", LONG, async || one.leave(&a).await.is_ok()).await;
+    };
+    let (told, ()) = tokio::join!(told_at_last(&*next, &waiting), leaving);
+    assert!(first(told).0 > token);
+    next.confirm().await.unwrap();
+    assert_eq!(scripts_run(&primary).await, 0);
+}
+
+/// As if the primary had been lost before its replica heard of the leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_leader_that_the_replica_has_never_heard_of_is_told_so_and_tokens_grow() {
+    let mut group = sentinels().await;
+    let booth = Booth::at(&sentinels_url(&group));
+    let elector = booth.elector();
+    let [primary, replica] = [0, 1].map(|member| group.members()[member].program().clone());
+    let before = ticket_for("before", LASTING);
+    leads(&*elector.join(&before).await.unwrap()).await;
+    elector.leave(&before).await.unwrap();
+    assert_eq!(ask(&primary, &["WAIT", "1", "30000"]).await, "1");
+    // The replica cannot follow the primary any more, which has no password.
+    ask(&replica, &["CONFIG", "SET", "masterauth", "wrong"]).await;
+    ask(&replica, &["CLIENT", "KILL", "TYPE", "master"]).await;
+    let ticket = ticket_for("a", LASTING);
+    let entry = elector.join(&ticket).await.unwrap();
+    let token = leads(&*entry).await;
+    group.members_mut()[0].kill().unwrap();
+    until_role(&replica, "master").await;
+    let gone = async || {
+        let error = entry.confirm().await.err();
+        error
+            .is_some_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::LeaseLost))
+    };
+    eventually("gone", LONG, gone).await;
+    let next = elector.join(&ticket_for("b", LASTING)).await.unwrap();
+    let later = leads(&*next).await;
+    assert!(later > token, "{later:?} {token:?}");
+}
