@@ -200,15 +200,15 @@ async fn without_rights_the_last_set_stays_and_with_them_all_is_right_again() {
     until(&mut stage.seen, "asked for", is_live_with(2)).await;
 
     rights(&["resetkeys"]).await;
-    let state = until(&mut stage.seen, "stale", is_stale).await;
-    let error = state.status().error().unwrap();
+    let kept = until(&mut stage.seen, "stale", is_stale).await;
+    let error = kept.status().error().unwrap();
     let report = error.report().to_string();
     assert_eq!(error.kind(), ErrorKind::Denied, "{report}");
     assert!(
         report.contains("README") && !report.contains("sesame"),
         "{report}"
     );
-    assert_eq!(state.snapshot().len(), 2);
+    assert_eq!(kept.snapshot().len(), 2);
     second.deregister().await.unwrap();
     stage.told("at_risk").await;
 
@@ -255,7 +255,8 @@ async fn while_a_server_reads_its_data_the_last_set_stays() {
     restarted.unwrap();
     assert_eq!(seen.snapshot().len(), 1);
     stage.is_live().await;
-    let events = stage.told("recovered").await;
+    // A renewal may have been due meanwhile.
+    let events = told(&mut stage.guard);
     assert!(
         events.iter().all(|event| event.as_str() != "lost"),
         "{events:?}"

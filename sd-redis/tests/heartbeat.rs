@@ -77,6 +77,11 @@ impl Fixture for Heartbeats {
         TTL
     }
 
+    /// As many as are written long before the first of them ends.
+    fn big_set(&self) -> usize {
+        200
+    }
+
     async fn write_garbage(&self, service: &ServiceName) -> Result<()> {
         let words = ["HSET", &key(service.as_str()), "garbage", "{not json"];
         let written = self.0.try_ask::<u64>(&words).await;
