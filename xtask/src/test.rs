@@ -125,7 +125,9 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Vec<String
 
     println!("\n{times} instead of {at_once} at a time");
     let failures = counts.failures();
-    failures.iter().for_each(|failure| println!("{failure}"));
+    for failure in &failures {
+        println!("{failure}");
+    }
     let with = fleet.running.iter();
     let with = with.map(|running| format!("{} {}", running.server.backend(), running.version));
     let with = match with.collect::<Vec<_>>().join(", ") {
