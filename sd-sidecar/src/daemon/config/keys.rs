@@ -227,7 +227,7 @@ pub const KEYS: &[Key] = &[
         "limits.requests_per_second",
         "N",
         "1000",
-        "requests of one caller in a second; a further one is answered with 429",
+        "requests of one caller in a second; a further one is answered with 429. Those for `/healthz` and `/readyz` do not count",
     )
     .reloaded(),
     key(
