@@ -9,6 +9,8 @@ mod entry;
 mod identity;
 mod keeping;
 mod opening;
+#[cfg(test)]
+mod room_tests;
 #[cfg(feature = "consul")]
 mod routes;
 mod settings;
@@ -39,6 +41,7 @@ use self::settings::LONGEST_DRAIN;
 pub use self::settings::Settings;
 use self::shared::Shared;
 use self::table::{Parked, Slot, Table, View};
+use crate::daemon::store::bytes_of;
 use crate::wire::{CheckKind, CheckSpec, CheckState, Declaration};
 
 /// The registrations of one agent. Cheap to clone.
@@ -122,6 +125,8 @@ impl Registrations {
                 Found::Known(slot) => slot,
             };
             check_owner(by, &slot.view.borrow().entry, Some(&declaration))?;
+            let before = bytes_of(&slot.view.borrow().stored.declaration);
+            self.check_room(bytes_of(&declaration).saturating_sub(before))?;
             let (reply, answer) = oneshot::channel();
             let command = Command::Declare {
                 declaration: Box::new(declaration.clone()),
@@ -158,9 +163,26 @@ impl Registrations {
                 "the agent holds {most} registrations and may hold no more: deregister some"
             )));
         }
+        let growth = bytes_of(declaration);
+        self.check_room(growth)?;
         let (by, declared) = (by.clone(), declaration.clone());
         let keeping = Keeping::begin(&self.shared, by, declared, endpoint, None)?;
+        if let Some(store) = &self.shared.store {
+            store.will_grow(growth);
+        }
         Ok(Found::New(self.enter(&mut table, keeping)))
+    }
+
+    /// Refuses what would have the state on disk grow beyond what the next agent reads.
+    fn check_room(&self, growth: u64) -> Result<(), Refused> {
+        match &self.shared.store {
+            Some(store) if growth > 0 && !store.has_room_for(growth) => {
+                Err(Refused::TooMany(
+                    "the state on disk would become larger than the next agent reads: declare less, or deregister what is large".to_owned(),
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn enter(&self, table: &mut Table, keeping: Keeping) -> Arc<Slot> {

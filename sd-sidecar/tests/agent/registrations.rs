@@ -742,6 +742,14 @@ async fn what_can_never_work_is_refused_and_leaves_nothing() {
             "5001 bytes",
         ),
         (
+            json!({"service": "greeter", "address": ADDRESS, "app": {"app_id": "a".repeat(256), "app_instance_id": "r"}}),
+            "app.app_id: it may have 255 bytes, not 256",
+        ),
+        (
+            json!({"service": "greeter", "address": ADDRESS, "app": {"app_id": "a", "app_instance_id": "r".repeat(1_000_000)}}),
+            "app.app_instance_id",
+        ),
+        (
             json!({"service": "greeter", "address": ADDRESS, "checks": [{"kind": "command", "command": ["true"]}]}),
             "command",
         ),
