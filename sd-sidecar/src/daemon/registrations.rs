@@ -44,6 +44,9 @@ use self::table::{Parked, Slot, Table, View};
 use crate::daemon::store::bytes_of;
 use crate::wire::{CheckKind, CheckSpec, CheckState, Declaration};
 
+/// So many registrations one caller may have in any case, if there is room for them.
+const FEW: usize = 16;
+
 /// The registrations of one agent. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Registrations {
@@ -161,6 +164,14 @@ impl Registrations {
         if table.len() >= most {
             return Err(Refused::TooMany(format!(
                 "the agent holds {most} registrations and may hold no more: deregister some"
+            )));
+        }
+        // One alone may have more, as long as there is room for others.
+        let (count, most_of_one) = (table.count_of(by), (most / 4).max(FEW));
+        if table.len() >= most / 2 && count >= most_of_one {
+            return Err(Refused::TooMany(format!(
+                "{count} registrations are of this caller, and half of the {most} that the agent may hold are there: deregister some, or \
+                 see limits.registrations"
             )));
         }
         let growth = bytes_of(declaration);

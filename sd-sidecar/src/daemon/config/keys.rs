@@ -221,7 +221,7 @@ pub const KEYS: &[Key] = &[
         "limits.registrations",
         "N",
         "10000",
-        "registrations at once",
+        "registrations at once; once there are half of them, one caller may have a quarter, or 16",
     ),
     key(
         "limits.requests_per_second",

@@ -23,7 +23,7 @@ pub struct Settings {
     pub allow_loopback: bool,
     /// Whether a declaration may name a program that the agent then runs to check the instance. By default it is refused.
     pub commands: Commands,
-    /// How many registrations there may be. Default 10 000.
+    /// How many registrations there may be. Default 10 000. Once half of them are there, one caller may have a quarter, or 16.
     pub most_registrations: usize,
     /// How long a caller waits for the registry to confirm. Default 5 s.
     pub confirm_within: Duration,
