@@ -178,6 +178,7 @@ fn instance_id(service: &ServiceName, id: &str) -> Option<InstanceId> {
 /// # Errors
 /// `InvalidInput` says what is in the way.
 pub(crate) fn check_service(op: &'static str, service: &ServiceName) -> Result<()> {
+    check_path(op, service)?;
     let name = service.as_str();
     if name.contains('"') && name.contains('`') {
         return Err(Error::invalid_input(
@@ -188,6 +189,34 @@ pub(crate) fn check_service(op: &'static str, service: &ServiceName) -> Result<(
         ));
     }
     Ok(())
+}
+
+/// Whether Consul can be asked for a service of this name at all.
+///
+/// # Errors
+/// `InvalidInput` says what is in the way.
+pub(crate) fn check_path(op: &'static str, service: &ServiceName) -> Result<()> {
+    let name = service.as_str();
+    if let Some(odd) = name.chars().find(|&c| !is_taken_in_paths(c)) {
+        return Err(Error::invalid_input(
+            op,
+            format!(
+                "Consul cannot be asked for the service {service:?}: it takes no path with a character that cannot be printed, as {odd:?}"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether Consul takes a path with this character: it has Go's `unicode.IsPrint` decide, which takes letters, marks, numbers,
+/// punctuation, symbols and the ASCII space.
+fn is_taken_in_paths(c: char) -> bool {
+    if c.is_ascii() {
+        return !c.is_ascii_control();
+    }
+    // `Debug` of text leaves the same as they are, marks only after another character.
+    let text = String::from_iter(['a', c]);
+    text.escape_debug().nth(1) == Some(c)
 }
 
 /// Resolves `mark` followed by two hexadecimal digits.
@@ -662,6 +691,36 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         let report = error.report().to_string();
         assert!(report.contains("quote"), "{report}");
+    }
+
+    #[test]
+    fn a_name_that_consul_takes_in_no_path_is_refused_with_the_character() {
+        let check = |name| check_path("test", &ServiceName::new(name).unwrap());
+        for good in [
+            "a b",
+            "größe",
+            "o\u{308}",
+            "\u{301}",
+            "日本",
+            "❤\u{fe0f}",
+            "😀",
+            "\\'\"",
+            "~",
+        ] {
+            assert!(check(good).is_ok(), "{good:?}");
+        }
+        for (bad, shown) in [
+            ("\u{202e}abc", "202e"),
+            ("a\u{a0}b", "a0"),
+            ("\u{200b}", "200b"),
+            ("a\u{3000}", "3000"),
+            ("\u{e000}", "e000"),
+        ] {
+            let error = check(bad).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            let report = error.report().to_string();
+            assert!(report.contains(shown), "{report}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::client::answer::{Answer, Meta};
 use crate::client::blocking_queries::Waiter;
 use crate::client::filter::quoted;
 use crate::client::{Client, Request};
-use crate::codec::{HealthEntry, check_service};
+use crate::codec::{HealthEntry, check_path, check_service};
 use crate::config::ConsulConfig;
 use crate::config::consistency::Consistency;
 use crate::health_check::Check;
@@ -134,6 +134,7 @@ impl Client {
         op: &'static str,
         service: &ServiceName,
     ) -> Result<AnsweredEntries> {
+        check_path(op, service)?;
         let path = ["health", "service", service.as_str()];
         let mut request = self.wanted(op, &path);
         if self.config().consistency == Consistency::Default {

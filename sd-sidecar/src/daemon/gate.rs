@@ -172,7 +172,7 @@ impl Gate {
         // It carries no token.
         let preflight_of = page.filter(|_| is_preflight(&request));
         // Those who show no good token are counted by where they come from.
-        let counted: Arc<str> = match (preflight_of, &permission, peer) {
+        let asks: Arc<str> = match (preflight_of, &permission, peer) {
             // There are only as many as are listed.
             (Some(page), _, _) => format!("page:{}", page.to_str().unwrap_or_default()).into(),
             (None, Ok(permission), _) => Arc::clone(&permission.caller().0),
@@ -180,7 +180,17 @@ impl Gate {
             (None, Err(_), Peer::User(user)) => format!("uid:{user}").into(),
             (None, Err(_), Peer::Loopback) => "loopback".into(),
         };
+        let path = request.uri().path();
+        // All processes of a host may be one caller, and what watches over the agent is one of them. Guesses of tokens are counted.
+        let is_probe = permission.is_ok() && matches!(path, "/healthz" | "/readyz");
+        let counted: Arc<str> = match path {
+            "/metrics" => format!("metrics:{asks}").into(),
+            _ => asks,
+        };
         let count = |cost: usize| {
+            if cost == 0 {
+                return Ok(());
+            }
             let counted =
                 self.rates
                     .take(&counted, cost, settings.requests_per_second, Instant::now());
@@ -194,7 +204,7 @@ impl Gate {
                 failure.retry_after(after)
             })
         };
-        count(1)?;
+        count(usize::from(!is_probe))?;
         if preflight_of.is_some() {
             return Ok(preflight());
         }

@@ -9,6 +9,8 @@ mod entry;
 mod identity;
 mod keeping;
 mod opening;
+#[cfg(test)]
+mod room_tests;
 #[cfg(feature = "consul")]
 mod routes;
 mod settings;
@@ -40,7 +42,11 @@ pub use self::settings::Settings;
 pub(crate) use self::settings::{is_loopback, is_shared};
 use self::shared::Shared;
 use self::table::{Parked, Slot, Table, View};
+use crate::daemon::store::bytes_of;
 use crate::wire::{CheckKind, CheckSpec, CheckState, Declaration};
+
+/// So many registrations one caller may have in any case, if there is room for them.
+const FEW: usize = 16;
 
 /// The registrations of one agent. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -128,6 +134,8 @@ impl Registrations {
                 Found::Known(slot) => slot,
             };
             check_owner(by, &slot.view.borrow().entry, Some(&declaration))?;
+            let before = bytes_of(&slot.view.borrow().stored.declaration);
+            self.check_room(bytes_of(&declaration).saturating_sub(before))?;
             let (reply, answer) = oneshot::channel();
             let command = Command::Declare {
                 declaration: Box::new(declaration.clone()),
@@ -164,9 +172,34 @@ impl Registrations {
                 "the agent holds {most} registrations and may hold no more: deregister some"
             )));
         }
+        // One alone may have more, as long as there is room for others.
+        let (count, most_of_one) = (table.count_of(by), (most / 4).max(FEW));
+        if table.len() >= most / 2 && count >= most_of_one {
+            return Err(Refused::TooMany(format!(
+                "{count} registrations are of this caller, and half of the {most} that the agent may hold are there: deregister some, or \
+                 see limits.registrations"
+            )));
+        }
+        let growth = bytes_of(declaration);
+        self.check_room(growth)?;
         let (by, declared) = (by.clone(), declaration.clone());
         let keeping = Keeping::begin(&self.shared, by, declared, endpoint, None)?;
+        if let Some(store) = &self.shared.store {
+            store.will_grow(growth);
+        }
         Ok(Found::New(self.enter(&mut table, keeping)))
+    }
+
+    /// Refuses what would have the state on disk grow beyond what the next agent reads.
+    fn check_room(&self, growth: u64) -> Result<(), Refused> {
+        match &self.shared.store {
+            Some(store) if growth > 0 && !store.has_room_for(growth) => {
+                Err(Refused::TooMany(
+                    "the state on disk would become larger than the next agent reads: declare less, or deregister what is large".to_owned(),
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn enter(&self, table: &mut Table, keeping: Keeping) -> Arc<Slot> {

@@ -6,6 +6,7 @@
 
 mod contents;
 mod file;
+mod room;
 mod stored;
 
 use std::path::PathBuf;
@@ -22,6 +23,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use self::file::{Found, StateFile};
+use self::room::Room;
+pub(crate) use self::room::bytes_of;
 pub(crate) use self::stored::{Drain, State, Stored};
 
 /// Between two attempts to write, at most.
@@ -39,6 +42,7 @@ pub struct Store {
     file: Arc<StateFile>,
     /// What was lost with a file that was damaged.
     damage: Option<String>,
+    room: Arc<Room>,
     /// Counts what is to be written.
     wanted: watch::Sender<u64>,
     /// What of that has been written.
@@ -124,6 +128,7 @@ impl Store {
             store: Self {
                 file: Arc::new(file),
                 damage,
+                room: Arc::default(),
                 wanted: watch::Sender::new(0),
                 written: watch::Sender::new(0),
                 trouble: watch::Sender::new(None),
@@ -166,6 +171,7 @@ impl Store {
     pub(crate) fn start(&self, snapshot: impl Fn() -> State + Send + 'static) {
         let writer = Writer {
             file: Arc::clone(&self.file),
+            room: Arc::clone(&self.room),
             wanted: self.wanted.subscribe(),
             written: self.written.clone(),
             trouble: self.trouble.clone(),
@@ -178,6 +184,16 @@ impl Store {
             // A write that is under way is finished by its thread.
             let _ = stop.run_until_cancelled(writer.run()).await;
         });
+    }
+
+    /// Whether the next agent could still read the file if it grew by so many bytes.
+    pub(crate) fn has_room_for(&self, growth: u64) -> bool {
+        self.room.is_there_for(growth)
+    }
+
+    /// Has the next calls of [`has_room_for`](Self::has_room_for) count what was let in and is not written yet.
+    pub(crate) fn will_grow(&self, growth: u64) {
+        self.room.promise(growth);
     }
 
     /// Something has changed.
@@ -246,6 +262,7 @@ impl Store {
 /// The task that writes.
 struct Writer<F> {
     file: Arc<StateFile>,
+    room: Arc<Room>,
     wanted: watch::Receiver<u64>,
     written: watch::Sender<u64>,
     trouble: watch::Sender<Option<Arc<str>>>,
@@ -280,9 +297,14 @@ impl<F: Fn() -> State> Writer<F> {
 
     async fn write(&mut self) -> Result<(), String> {
         let number = *self.wanted.borrow_and_update();
+        let promised = self.room.promised();
         let state = (self.snapshot)();
-        let file = Arc::clone(&self.file);
-        let writing = self.tasks.spawn_blocking(move || file.write(&state));
+        let (file, room) = (Arc::clone(&self.file), Arc::clone(&self.room));
+        let writing = self.tasks.spawn_blocking(move || {
+            let bytes = StateFile::encode(&state)?;
+            room.is_written(bytes.len(), promised);
+            file.write(&bytes)
+        });
         match told_if_slow(writing, &self.trouble).await {
             Ok(Ok(())) => {
                 self.written.send_replace(number);

@@ -67,8 +67,8 @@ fn yes() -> bool {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AppInstance {
-    /// The application.
+    /// The application. 255 bytes at most.
     pub app_id: String,
-    /// Its run.
+    /// Its run. 255 bytes at most.
     pub app_instance_id: String,
 }

@@ -207,11 +207,14 @@ async fn a_caller_that_asks_too_often_is_refused_for_a_while_and_no_other() {
     let agent =
         AgentProcess::start(&["--limits-requests-per-second", "5", "--listen", &unix]).await;
     let mut stream = connect(&agent).await;
-    stream.write_all(&GET.repeat(200)).await.unwrap();
+    let asking = b"GET /v1/registrations HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    stream.write_all(&asking.repeat(200)).await.unwrap();
     assert!(answers(&mut stream, 200).await > 0);
     let mut other = tokio::net::UnixStream::connect(&socket).await.unwrap();
     other
-        .write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        .write_all(
+            b"GET /v1/registrations HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+        )
         .await
         .unwrap();
     let mut answer = String::new();
@@ -219,7 +222,7 @@ async fn a_caller_that_asks_too_often_is_refused_for_a_while_and_no_other() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let let_in = async {
         loop {
-            let reply = agent.client().get("/healthz").await;
+            let reply = agent.client().get("/v1/registrations").await;
             if reply.status == 200 {
                 return;
             }
@@ -231,6 +234,32 @@ async fn a_caller_that_asks_too_often_is_refused_for_a_while_and_no_other() {
     timeout(LONG, let_in)
         .await
         .expect("the caller is let in again");
+}
+
+/// All processes of a host are one caller where there are no tokens, and one of them is what restarts an agent that does not answer.
+#[tokio::test]
+async fn a_flood_takes_no_turn_of_what_watches_over_the_agent() {
+    let agent = AgentProcess::start(&["--limits-requests-per-second", "1"]).await;
+    let client = agent.client();
+    let flood = async { while client.get("/v1/registrations").await.status != 429 {} };
+    timeout(LONG, flood).await.expect("it is refused");
+    for _ in 0..20 {
+        client.get("/healthz").await.expect(200);
+        client.get("/readyz").await.expect(200);
+    }
+    let metrics = client.get("/metrics").await;
+    assert_eq!(metrics.status, 200);
+    // They are no way around the limit.
+    let long = "x".repeat(1_000_000);
+    let padded = async {
+        while client
+            .ask(Method::GET, "/healthz", long.clone())
+            .await
+            .status
+            != 429
+        {}
+    };
+    timeout(LONG, padded).await.expect("it is refused");
 }
 
 #[tokio::test]
@@ -269,7 +298,7 @@ async fn what_a_caller_without_a_token_asks_for_leaves_web_pages_their_turn() {
     long.write_all(&body).await.unwrap();
     let answer = rest(&mut long).await;
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-    client.get("/healthz").await.expect(429);
+    client.get("/v1/registrations").await.expect(429);
     let preflight = client
         .with("origin", "https://admin.example")
         .with("access-control-request-method", "POST");

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use sd_testing::LONG;
@@ -362,4 +363,59 @@ async fn only_libraries_of_the_system_are_linked() {
             .any(|known| name.starts_with(known) || file.starts_with(known));
         assert!(is_known || line.contains("statically linked"), "{line}");
     }
+}
+
+/// Each check is a shell and its child, neither of which ends by itself.
+#[tokio::test]
+async fn no_program_of_a_check_outlives_the_agent_however_it_is_stopped() {
+    for insists in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let started = folder.path().join("started");
+        let script = format!("sleep 1000 & echo $$ $! >> {}; wait", started.display());
+        let checks = json!([{
+            "kind": "command", "command": ["sh", "-c", script], "timeout": "60s", "interval": "100ms",
+        }]);
+        let drain = if insists { "--drain=60s" } else { "--drain=0s" };
+        let agent = AgentProcess::start(&["--checks-commands=true", drain]).await;
+        let client = agent.client();
+        for number in 0..20 {
+            let mut body = declare("checked", &format!("c-{number}"));
+            body["checks"] = checks.clone();
+            client.post("/v1/registrations", &body).await.expect(200);
+        }
+        let running = async {
+            loop {
+                let text = fs::read_to_string(&started).unwrap_or_default();
+                if text.ends_with('\n') && text.lines().count() == 20 {
+                    return text;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let running = timeout(LONG, running).await.expect("all run");
+        agent.signal(Signal::TERM);
+        if insists {
+            agent.logged("connections have ended").await;
+            // A second one that follows at once was sent along with the first.
+            tokio::time::sleep(Duration::from_millis(1100)).await;
+            agent.signal(Signal::TERM);
+        }
+        let (status, log) = agent.end().await;
+        assert_eq!(status.success(), !insists, "{log:#?}");
+        let all_gone = async {
+            for pid in running.split_whitespace() {
+                while is_running(pid) {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        };
+        timeout(LONG, all_gone).await.expect("all are gone");
+    }
+}
+
+/// Whether a process is there, and not only waits for its parent to notice that it is dead.
+fn is_running(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }

@@ -746,6 +746,14 @@ async fn what_can_never_work_is_refused_and_leaves_nothing() {
             "5001 bytes",
         ),
         (
+            json!({"service": "greeter", "address": ADDRESS, "app": {"app_id": "a".repeat(256), "app_instance_id": "r"}}),
+            "app.app_id: it may have 255 bytes, not 256",
+        ),
+        (
+            json!({"service": "greeter", "address": ADDRESS, "app": {"app_id": "a", "app_instance_id": "r".repeat(1_000_000)}}),
+            "app.app_instance_id",
+        ),
+        (
             json!({"service": "greeter", "address": ADDRESS, "checks": [{"kind": "command", "command": ["true"]}]}),
             "checks[0]: this agent runs no programs",
         ),
@@ -876,6 +884,37 @@ async fn there_are_no_more_registrations_than_allowed() {
     registrations.register(&me(), at(2)).await.unwrap();
     registrations.deregister(&me(), &port(1)).await.unwrap();
     registrations.register(&me(), at(3)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_caller_leaves_registrations_to_others_and_what_it_deregisters_makes_room() {
+    let mut settings = Settings::default();
+    settings.most_registrations = 80;
+    let registrations = Registrations::with_settings(Memory::new().connect(), settings);
+    let at = |at: u16| declared(json!({"service": "greeter", "address": format!("h:{at}")}));
+    for one in 1..=40 {
+        registrations.register(&me(), at(one)).await.unwrap();
+    }
+    let refused = registrations.register(&me(), at(41)).await;
+    let Err(Refused::TooMany(told)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(told.starts_with("40 registrations"), "{told}");
+    // What it has it may change.
+    let mut changed = at(1);
+    changed.weight = Some(7);
+    registrations.register(&me(), changed).await.unwrap();
+    let other = Caller("other".into());
+    for one in 41..=60 {
+        registrations.register(&other, at(one)).await.unwrap();
+    }
+    let refused = registrations.register(&other, at(61)).await;
+    assert!(matches!(refused, Err(Refused::TooMany(_))), "{refused:?}");
+    registrations.deregister(&other, &port(60)).await.unwrap();
+    registrations.register(&other, at(61)).await.unwrap();
+    // Of the limit, the rest is for those who have few.
+    let third = Caller("third".into());
+    registrations.register(&third, at(62)).await.unwrap();
 }
 
 /// The reference system's agent leaves everything behind if a client is connected when it stops.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use server_programs::{Consul, Etcd, LocalServer};
 use tokio::time::{Instant, sleep_until};
 
+use crate::common::{TestAgent, TestConfig};
 use crate::registrations::{declared, me, until_entry};
 
 /// What Consul and etcd grant, and long enough for a busy machine.
@@ -116,6 +117,31 @@ async fn registrations_at_consul_outlive_its_death_its_loss_of_data_and_their_ag
     let url = consul(&program);
     let server = ServerProcess::launch(program).await.unwrap();
     through_an_outage_and_a_handover(server, url).await;
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn a_name_that_consul_cannot_take_is_a_bad_request() {
+    let program = Consul::from_env().unwrap();
+    let url = consul(&program);
+    let _server = ServerProcess::launch(program).await.unwrap();
+    let agent = TestAgent::start_at(connect(&url), TestConfig::default()).await;
+    let client = agent.client();
+    for (name, in_path, status) in [
+        ("\u{202e}abc", "%E2%80%AEabc", 400),
+        ("a\u{a0}b", "a%C2%A0b", 400),
+        ("\u{200b}", "%E2%80%8B", 400),
+        (
+            "größe ❤\u{fe0f}",
+            "gr%C3%B6%C3%9Fe%20%E2%9D%A4%EF%B8%8F",
+            200,
+        ),
+    ] {
+        let body = json!({"service": name, "id": "g-1", "address": "10.0.0.7:50051"});
+        client.post("/v1/registrations", &body).await.expect(status);
+        let path = format!("/v1/services/{in_path}");
+        client.get(&path).await.expect(status);
+    }
 }
 
 /// An agent of the reference system takes an instance into account if it is passing, has an address and a port, and its environment is

@@ -21,6 +21,9 @@ use crate::signals::{Signalled, Signals};
 const THREADS: usize = 2;
 /// Far more than look-ups of names and starts of programs can take for a long time, so that files are written all the same.
 const BLOCKING_THREADS: usize = 128;
+/// How long what still runs at the end may take: the checks, which kill their programs, and programs that are just starting. A look-up of
+/// a host name, which nothing can end, is waited for no longer.
+const TASKS_WITHIN: Duration = Duration::from_secs(1);
 /// How long the files of a reload may take to be read, once for the configuration and once for what it names.
 const READ_WITHIN: Duration = Duration::from_secs(10);
 
@@ -40,9 +43,9 @@ pub(crate) fn run(
         log,
     };
     let ended = agent.block_on(running.run(config, &http));
-    // A look-up of a host name may still hang in a thread that nothing can end.
     http.shutdown_background();
-    agent.shutdown_background();
+    // However it ended, no program of a check outlives the agent: each is killed when its task is dropped.
+    agent.shutdown_timeout(TASKS_WITHIN);
     ended
 }
 

@@ -227,13 +227,13 @@ pub const KEYS: &[Key] = &[
         "limits.registrations",
         "N",
         "10000",
-        "registrations at once",
+        "registrations at once; once there are half of them, one caller may have a quarter, or 16",
     ),
     key(
         "limits.requests_per_second",
         "N",
         "1000",
-        "requests of one caller in a second; a further one is answered with 429",
+        "requests of one caller in a second; a further one is answered with 429. Those for `/healthz` and `/readyz` do not count",
     )
     .reloaded(),
     key(

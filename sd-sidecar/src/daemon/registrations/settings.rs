@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use sd_core::{Address, Endpoint, Instance, Registry};
+use sd_core::{Address, Endpoint, Instance, InstanceId, Registry};
 
 use super::entry::Refused;
 use super::identity::{Identity, is_long_list};
@@ -23,7 +23,7 @@ pub struct Settings {
     pub allow_loopback: bool,
     /// Whether a declaration may name a program that the agent then runs to check the instance. By default it is refused.
     pub commands: Commands,
-    /// How many registrations there may be. Default 10 000.
+    /// How many registrations there may be. Default 10 000. Once half of them are there, one caller may have a quarter, or 16.
     pub most_registrations: usize,
     /// How long a caller waits for the registry to confirm. Default 5 s.
     pub confirm_within: Duration,
@@ -54,6 +54,8 @@ impl Default for Settings {
 /// The longest grace of a drain.
 pub(crate) const LONGEST_DRAIN: Duration = Duration::from_secs(24 * 3600);
 const MOST_CHECKS: usize = 16;
+/// As the ids of instances have at most.
+const MOST_APP_BYTES: usize = InstanceId::MAX_BYTES;
 /// Consul takes 64, and the agent and the backend have some of their own.
 const MOST_CONSUL_ENTRIES: usize = 44;
 
@@ -140,6 +142,19 @@ impl Settings {
                 "{} checks are declared: at most {MOST_CHECKS} are allowed",
                 declaration.checks.len()
             )));
+        }
+        // All else is bounded by the record, the rules of checks or the body of a request.
+        let app = declaration.app.as_ref();
+        for (field, text) in [
+            ("app_id", app.map(|app| &app.app_id)),
+            ("app_instance_id", app.map(|app| &app.app_instance_id)),
+        ] {
+            let bytes = text.map_or(0, String::len);
+            if bytes > MOST_APP_BYTES {
+                return Err(Refused::Invalid(format!(
+                    "app.{field}: it may have {MOST_APP_BYTES} bytes, not {bytes}"
+                )));
+            }
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! All registrations of an agent: those that are kept, and those of the recent past.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -91,6 +91,8 @@ pub(crate) struct Table {
     kept: BTreeMap<ServiceName, BTreeMap<Place, Arc<Slot>>>,
     /// How many are kept.
     count: usize,
+    /// How many of those each caller has.
+    of_callers: HashMap<Caller, usize>,
     gone: VecDeque<Gone>,
     /// What could not be gone on with at this start. It stays on disk for the next one.
     parked: Vec<Parked>,
@@ -107,6 +109,7 @@ impl Table {
         Self {
             kept: BTreeMap::new(),
             count: 0,
+            of_callers: HashMap::new(),
             gone: VecDeque::new(),
             parked: Vec::new(),
             show_gone_for,
@@ -121,14 +124,21 @@ impl Table {
         self.count
     }
 
+    /// How many of a caller are kept.
+    pub(crate) fn count_of(&self, caller: &Caller) -> usize {
+        self.of_callers.get(caller).copied().unwrap_or_default()
+    }
+
     pub(crate) fn get(&self, key: &Key) -> Option<&Arc<Slot>> {
         self.kept.get(&key.service)?.get(&key.place)
     }
 
     pub(crate) fn insert(&mut self, key: Key, slot: Arc<Slot>) {
+        let owner = slot.view.borrow().entry.owner.clone();
         let of_service = self.kept.entry(key.service).or_default();
         if of_service.insert(key.place, slot).is_none() {
             self.count += 1;
+            *self.of_callers.entry(owner).or_default() += 1;
         }
     }
 
@@ -142,8 +152,15 @@ impl Table {
                 self.kept.remove(&key.service);
             }
             self.count -= 1;
+            let entry = slot.entry();
+            if let Some(count) = self.of_callers.get_mut(&entry.owner) {
+                *count -= 1;
+                if *count == 0 {
+                    self.of_callers.remove(&entry.owner);
+                }
+            }
             self.gone.push_back(Gone {
-                entry: Arc::new(slot.entry()),
+                entry: Arc::new(entry),
                 at: Instant::now(),
             });
         }
@@ -186,6 +203,7 @@ impl Table {
         self.kept.clear();
         self.parked.clear();
         self.count = 0;
+        self.of_callers.clear();
     }
 
     /// Those that are kept.

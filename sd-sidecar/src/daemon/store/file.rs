@@ -20,8 +20,8 @@ const OP: &str = "open state";
 const FILE_NAME: &str = "registrations.json";
 /// What this version writes. It reads no other one.
 const VERSION: u32 = 1;
-/// More is not read. 10 000 registrations with metadata of 1 KiB each are 25 MB.
-const MOST_BYTES: u64 = 256 * 1024 * 1024;
+/// More is neither written nor read. 10 000 registrations with metadata of 1 KiB each are 25 MB.
+pub(super) const MOST_BYTES: u64 = 256 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct StateFile {
@@ -159,14 +159,25 @@ impl StateFile {
         Ok(Found::Damaged { why, moved_to })
     }
 
-    /// Replaces the file: whatever happens meanwhile, it is the old one or the new one.
-    pub(crate) fn write(&self, state: &State) -> Result<(), String> {
+    /// What is to be in the file.
+    pub(crate) fn encode(state: &State) -> Result<Vec<u8>, String> {
         let written = Written {
             version: VERSION,
             ending: state.ending,
             registrations: &state.registrations,
         };
-        let bytes = serde_json::to_vec(&written).map_err(|error| error.to_string())?;
+        serde_json::to_vec(&written).map_err(|error| error.to_string())
+    }
+
+    /// Replaces the file: whatever happens meanwhile, it is the old one or the new one.
+    pub(crate) fn write(&self, bytes: &[u8]) -> Result<(), String> {
+        if is_too_long(bytes) {
+            return Err(format!(
+                "{} would have {} bytes, and at most {MOST_BYTES} are read: deregister what is large",
+                shown(&self.path),
+                bytes.len()
+            ));
+        }
         let new = beside(&self.path, "new");
         let replace = || -> io::Result<()> {
             // One of an agent that was killed may be there, or a link.
@@ -175,7 +186,7 @@ impl StateFile {
                 _ => {}
             }
             let mut file = private().write(true).create_new(true).open(&new)?;
-            file.write_all(&bytes)?;
+            file.write_all(bytes)?;
             file.sync_all()?;
             std::fs::rename(&new, &self.path)?;
             // The name is on disk once its folder is.
@@ -239,7 +250,7 @@ fn newer(path: &Path, version: u32) -> Error {
 }
 
 fn parse(bytes: &[u8]) -> Result<Parsed, Unreadable> {
-    if u64::try_from(bytes.len()).is_ok_and(|length| length > MOST_BYTES) {
+    if is_too_long(bytes) {
         let why = format!("it has more than {MOST_BYTES} bytes");
         return Err(Unreadable::Damaged(why));
     }
@@ -277,6 +288,10 @@ fn parse(bytes: &[u8]) -> Result<Parsed, Unreadable> {
     Ok(parsed)
 }
 
+fn is_too_long(bytes: &[u8]) -> bool {
+    u64::try_from(bytes.len()).is_ok_and(|length| length > MOST_BYTES)
+}
+
 /// A file that only this user can read.
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
@@ -300,4 +315,26 @@ fn failed(path: &Path, how: &str, error: &io::Error) -> Error {
 /// A path as it can be shown on one line.
 fn shown(path: &Path) -> String {
     Printable(&path.to_string_lossy()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_next_agent_would_not_read_is_not_written_and_the_file_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        let file = StateFile::open(path.clone()).unwrap();
+        let state = StateFile::encode(&State::default()).unwrap();
+        file.write(&state).unwrap();
+        let long = vec![0; usize::try_from(MOST_BYTES).unwrap() + 1];
+        let refused = file.write(&long).unwrap_err();
+        assert!(
+            refused.contains("268435457 bytes") && refused.contains("deregister"),
+            "{refused}"
+        );
+        assert_eq!(std::fs::read(&path).unwrap(), state);
+        assert!(matches!(file.read(), Ok(Found::Whole(_))));
+    }
 }
