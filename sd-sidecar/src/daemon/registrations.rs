@@ -331,7 +331,7 @@ impl Registrations {
     }
 
     /// Withdraws what is selected, and returns it as it is then. What is gone already is returned as it was. If the registry does not
-    /// confirm, the entry says why, and what becomes of the record.
+    /// confirm, the entry says why, and what becomes of the record. The entry says as well if the state on disk still has it.
     ///
     /// # Errors
     /// `NotFound` or `NotYours`; nothing is changed then. `Stopping` after [`close`](Self::close).
@@ -346,10 +346,7 @@ impl Registrations {
         };
         let slots = match owned {
             Err(Refused::NotFound(_)) if !parked.is_empty() => {
-                if let Some(store) = &self.shared.store {
-                    store.saved().await;
-                }
-                return Ok(parked);
+                return Ok(self.forgotten(parked).await);
             }
             Err(Refused::NotFound(why)) => {
                 let gone = lock(&self.shared.table).gone(which);
@@ -360,7 +357,7 @@ impl Registrations {
                 return if own.is_empty() {
                     Err(Refused::NotFound(why))
                 } else {
-                    Ok(own)
+                    Ok(self.forgotten(own).await)
                 };
             }
             slots => slots?,
@@ -381,14 +378,30 @@ impl Registrations {
             slot.entry()
         });
         let left = futures_util::future::join_all(leaving).await;
-        if let Some(store) = &self.shared.store {
-            store.saved().await;
-        }
+        let left = self.forgotten(left).await;
         // One that is kept for the next agent has taken no more commands.
         if left.iter().any(|entry| entry.stage != Stage::Deregistered) {
             return Err(Refused::Stopping);
         }
         Ok(left)
+    }
+
+    /// Waits until the disk no longer has what is gone, or has it said in each entry.
+    async fn forgotten(&self, mut gone: Vec<Entry>) -> Vec<Entry> {
+        if let Some(store) = &self.shared.store
+            && let Err(why) = store.saved_now().await
+        {
+            for entry in &mut gone {
+                let why = format!(
+                    "the state on disk still has it, and an agent that is killed now brings it back: {why}"
+                );
+                entry.error = Some(match entry.error.take() {
+                    Some(error) => format!("{error}; {why}"),
+                    None => why,
+                });
+            }
+        }
+        gone
     }
 
     /// A process says how it is, for its check with this name. Readers are told soon after.

@@ -309,6 +309,34 @@ async fn an_address_that_is_taken_is_told_and_nothing_of_the_state_is_touched() 
 
 /// What is delivered is one file.
 #[tokio::test]
+async fn a_stop_that_leaves_an_older_state_ends_with_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = AgentProcess::start(&["--state", &state(&folder)]).await;
+    let declared = declare("greeter", "g-1");
+    let client = agent.client();
+    client
+        .post("/v1/registrations", &declared)
+        .await
+        .expect(200);
+    // Neither written nor removed.
+    fs::remove_file(state(&folder)).unwrap();
+    fs::create_dir_all(Path::new(&state(&folder)).join("x")).unwrap();
+    let gone = client
+        .delete("/v1/registrations/greeter/g-1")
+        .await
+        .expect(202);
+    assert_eq!(gone["stage"], "Deregistered");
+    let why = gone["error"].as_str().unwrap();
+    assert!(why.contains("still has it"), "{why}");
+    let (status, log) = agent.stop().await;
+    assert_eq!(status.code(), Some(1), "{log:#?}");
+    assert!(
+        log.iter().any(|line| line.contains("older one")),
+        "{log:#?}"
+    );
+}
+
+#[tokio::test]
 async fn only_libraries_of_the_system_are_linked() {
     let mut ldd = tokio::process::Command::new("ldd");
     let listed = ldd.arg(env!("CARGO_BIN_EXE_sd-agent")).output();

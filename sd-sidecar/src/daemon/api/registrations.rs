@@ -123,7 +123,9 @@ pub(super) async fn deregister(
     let which = selector(record)?;
     let registrations = &state.registrations;
     let entries = may.act(caller, registrations, which, Act::Deregister);
-    Ok(the_one(&entries.await?))
+    let entries = entries.await?;
+    let is_done = entries.iter().all(|entry| entry.error.is_none());
+    Ok(the_one(&entries, is_done))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -150,7 +152,7 @@ pub(super) async fn drain(
     }
     let registrations = &state.registrations;
     let entries = may.act(caller, registrations, which, Act::Drain(grace));
-    Ok(the_one(&entries.await?))
+    Ok(the_one(&entries.await?, true))
 }
 
 #[derive(Debug, Deserialize)]
@@ -222,12 +224,18 @@ pub(super) async fn set_ready(
     let which = selector(record)?;
     let registrations = &state.registrations;
     let entries = may.act(caller, registrations, which, Act::SetReady(ready));
-    Ok(the_one(&entries.await?))
+    Ok(the_one(&entries.await?, true))
 }
 
-fn the_one(entries: &[Entry]) -> Response {
+/// The one that was meant, whether or not it `is_done` what was asked.
+fn the_one(entries: &[Entry], is_done: bool) -> Response {
+    let status = if is_done {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
     match entries.first() {
-        Some(entry) => answer(StatusCode::OK, &EntryView::new(entry)),
+        Some(entry) => answer(status, &EntryView::new(entry)),
         None => StatusCode::NO_CONTENT.into_response(),
     }
 }

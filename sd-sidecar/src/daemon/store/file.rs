@@ -20,6 +20,9 @@ const OP: &str = "open state";
 const FILE_NAME: &str = "registrations.json";
 /// What this version writes. It reads no other one.
 const VERSION: u32 = 1;
+/// What the name of a state ends with whose registrations are about to be withdrawn, if there was no room to write that into it. It counts
+/// where there is no other.
+const ENDING: &str = "ending";
 /// More is not read. 10 000 registrations with metadata of 1 KiB each are 25 MB.
 const MOST_BYTES: u64 = 256 * 1024 * 1024;
 
@@ -130,82 +133,133 @@ impl StateFile {
 
     /// What is in the file. One that cannot be understood is moved aside.
     pub(crate) fn read(&self) -> sd_core::Result<Found> {
-        let mut bytes = Vec::new();
-        match File::open(&self.path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
-            Err(error) => return Err(failed(&self.path, "cannot be opened", &error)),
-            Ok(file) => {
-                let read = file.take(MOST_BYTES + 1).read_to_end(&mut bytes);
-                read.map_err(|error| failed(&self.path, "cannot be read", &error))?;
-            }
+        match read_at(&self.path)? {
+            Found::Nothing => {}
+            found => return Ok(found),
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let aside = format!("damaged-{}", now.unwrap_or_default().as_millis());
-        let aside = beside(&self.path, &aside);
-        let why = match parse(&bytes) {
-            Ok(Parsed {
-                state, why: None, ..
-            }) => return Ok(Found::Whole(state)),
-            Ok(Parsed {
-                state,
-                left_out,
-                why: Some(why),
-            }) if !state.registrations.is_empty() => {
-                // The file itself is replaced and never changed.
-                std::fs::hard_link(&self.path, &aside)
-                    .or_else(|_| std::fs::copy(&self.path, &aside).map(drop))
-                    .map_err(|error| {
-                        failed(&self.path, "is damaged and cannot be kept aside", &error)
-                    })?;
-                return Ok(Found::PartlyDamaged {
-                    state,
-                    left_out,
-                    why,
-                    kept_as: aside,
-                });
-            }
-            Ok(Parsed { why, .. }) => why.unwrap_or_default(),
-            Err(Unreadable::Newer(version)) => {
-                return Err(
-                    Error::new(sd_core::ErrorKind::Unsupported, OP).because(format!(
-                        "{} is of version {version}, and this agent understands version {VERSION}: start the newer agent that wrote \
-                         it, or give this one another file",
-                        shown(&self.path)
-                    )),
-                );
-            }
-            Err(Unreadable::Damaged(why)) => why,
-        };
-        let moved_to = aside;
-        std::fs::rename(&self.path, &moved_to)
-            .map_err(|error| failed(&self.path, "is damaged and cannot be moved aside", &error))?;
-        Ok(Found::Damaged { why, moved_to })
+        let mut found = read_at(&beside(&self.path, ENDING))?;
+        if let Found::Whole(state) | Found::PartlyDamaged { state, .. } = &mut found {
+            state.ending = true;
+        }
+        Ok(found)
     }
 
-    /// Replaces the file: whatever happens meanwhile, it is the old one or the new one.
+    /// Replaces the file: whatever happens meanwhile, it is the old one or the new one. Where that fails, as on a full disk, it is at least
+    /// no longer there for the next agent to bring back what is withdrawn: one without registrations is removed, and one whose
+    /// registrations end gets the name that says so.
     pub(crate) fn write(&self, state: &State) -> Result<(), String> {
+        let Err(error) = self.replace(state) else {
+            return Ok(());
+        };
+        // What was begun takes room of the next attempt.
+        let _ = remove_if_there(&beside(&self.path, "new"));
+        let given_up = if state.registrations.is_empty() {
+            self.remove()
+        } else if state.ending {
+            self.rename_as_ending()
+        } else {
+            Err(io::Error::other("it has registrations"))
+        };
+        given_up.map_err(|_| format!("{} cannot be written: {error}", shown(&self.path)))
+    }
+
+    fn replace(&self, state: &State) -> io::Result<()> {
         let written = Written {
             version: VERSION,
             ending: state.ending,
             registrations: &state.registrations,
         };
-        let bytes = serde_json::to_vec(&written).map_err(|error| error.to_string())?;
+        let bytes = serde_json::to_vec(&written)?;
         let new = beside(&self.path, "new");
-        let replace = || -> io::Result<()> {
-            // One of an agent that was killed may be there, or a link.
-            match std::fs::remove_file(&new) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut file = private().write(true).create_new(true).open(&new)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            std::fs::rename(&new, &self.path)?;
-            // The name is on disk once its folder is.
-            File::open(&self.folder)?.sync_all()
-        };
-        replace().map_err(|error| format!("{} cannot be written: {error}", shown(&self.path)))
+        // One of an agent that was killed may be there, or a link.
+        remove_if_there(&new)?;
+        let mut file = private().write(true).create_new(true).open(&new)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&new, &self.path)?;
+        remove_if_there(&beside(&self.path, ENDING))?;
+        self.sync_names()
     }
+
+    fn remove(&self) -> io::Result<()> {
+        remove_if_there(&self.path)?;
+        remove_if_there(&beside(&self.path, ENDING))?;
+        self.sync_names()
+    }
+
+    /// What is in the file may be older than what is kept, and none of it is to be brought back.
+    fn rename_as_ending(&self) -> io::Result<()> {
+        match std::fs::rename(&self.path, beside(&self.path, ENDING)) {
+            // Renamed before, or never written.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            renamed => renamed?,
+        }
+        self.sync_names()
+    }
+
+    /// A name is on disk once its folder is.
+    fn sync_names(&self) -> io::Result<()> {
+        File::open(&self.folder)?.sync_all()
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// What is in the file at `path`. One that cannot be understood is moved aside.
+fn read_at(path: &Path) -> sd_core::Result<Found> {
+    let mut bytes = Vec::new();
+    match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) => return Err(failed(path, "cannot be opened", &error)),
+        Ok(file) => {
+            let read = file.take(MOST_BYTES + 1).read_to_end(&mut bytes);
+            read.map_err(|error| failed(path, "cannot be read", &error))?;
+        }
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let aside = format!("damaged-{}", now.unwrap_or_default().as_millis());
+    let aside = beside(path, &aside);
+    let why = match parse(&bytes) {
+        Ok(Parsed {
+            state, why: None, ..
+        }) => return Ok(Found::Whole(state)),
+        Ok(Parsed {
+            state,
+            left_out,
+            why: Some(why),
+        }) if !state.registrations.is_empty() => {
+            // The file itself is replaced and never changed.
+            std::fs::hard_link(path, &aside)
+                .or_else(|_| std::fs::copy(path, &aside).map(drop))
+                .map_err(|error| failed(path, "is damaged and cannot be kept aside", &error))?;
+            return Ok(Found::PartlyDamaged {
+                state,
+                left_out,
+                why,
+                kept_as: aside,
+            });
+        }
+        Ok(Parsed { why, .. }) => why.unwrap_or_default(),
+        Err(Unreadable::Newer(version)) => {
+            return Err(
+                Error::new(sd_core::ErrorKind::Unsupported, OP).because(format!(
+                    "{} is of version {version}, and this agent understands version {VERSION}: start the newer agent that wrote \
+                     it, or give this one another file",
+                    shown(path)
+                )),
+            );
+        }
+        Err(Unreadable::Damaged(why)) => why,
+    };
+    let moved_to = aside;
+    std::fs::rename(path, &moved_to)
+        .map_err(|error| failed(path, "is damaged and cannot be moved aside", &error))?;
+    Ok(Found::Damaged { why, moved_to })
 }
 
 fn parse(bytes: &[u8]) -> Result<Parsed, Unreadable> {
