@@ -230,12 +230,16 @@ impl Daemon {
         let begin = Instant::now();
         systemd::stopping(self.stops_within());
         self.lifecycle.send_replace(Lifecycle::Stopping);
-        self.server.stop(CONNECTIONS_WITHIN).await;
+        let noting = async {
+            // This process may be killed at any moment from here on.
+            if !keep {
+                self.registrations.note_end().await;
+            }
+        };
+        tokio::join!(noting, self.server.stop(CONNECTIONS_WITHIN));
         info!(took = ?begin.elapsed(), "connections have ended");
         let how = if keep { How::Keep } else { How::Deregister };
         if !keep && !self.stop.drain.is_zero() {
-            // This process may be killed while it waits.
-            self.registrations.note_end().await;
             drain(&self.registrations, self.stop.drain).await;
         }
         let left = self.registrations.close(how, self.stop.within).await;
