@@ -38,7 +38,7 @@ use self::opening::replaces;
 use self::settings::LONGEST_DRAIN;
 pub use self::settings::Settings;
 use self::shared::Shared;
-use self::table::{Parked, Slot, Table, View};
+use self::table::{Parked, Slot, Table, Unconfirmed, View, unconfirmed};
 use crate::wire::{CheckKind, CheckSpec, CheckState, Declaration};
 
 /// The registrations of one agent. Cheap to clone.
@@ -200,22 +200,27 @@ impl Registrations {
                 .filter(|(refused, _)| *refused == change)
                 .map(|(_, why)| why.clone())
         };
-        let is_settled = |view: &View| {
-            let is_confirmed = view.confirmed >= change && view.entry.stage != Stage::Init;
-            is_confirmed || view.is_over || refused(view).is_some()
-        };
+        let is_confirmed =
+            |view: &View| view.confirmed >= change && view.entry.stage != Stage::Init;
+        let is_settled =
+            |view: &View| is_confirmed(view) || view.is_over || refused(view).is_some();
+        let limit = self.shared.settings.confirm_within;
         let confirmed = async {
-            let limit = self.shared.settings.confirm_within;
             let settled = timeout(limit, seen.wait_for(is_settled)).await;
             // The sender lives as long as the slot.
             let view = match settled {
                 Ok(Ok(view)) => view.clone(),
                 _ => slot.view.borrow().clone(),
             };
-            match refused(&view) {
-                Some(why) => Err(why),
-                None => Ok(view.entry),
+            if let Some(why) = refused(&view) {
+                return Err(why);
             }
+            let mut entry = view.entry.clone();
+            entry.is_confirmed = is_confirmed(&view);
+            if !entry.is_confirmed {
+                entry.error.get_or_insert_with(|| unconfirmed(limit));
+            }
+            Ok(entry)
         };
         let saved = async {
             if let Some(store) = &self.shared.store {
@@ -494,6 +499,11 @@ impl Registrations {
     /// How many entries stand where, also those that are gone.
     pub fn stages(&self) -> BTreeMap<Stage, usize> {
         lock(&self.shared.table).stages()
+    }
+
+    /// How many of them have a change that the registry has not confirmed.
+    pub(crate) fn unconfirmed(&self) -> Unconfirmed {
+        lock(&self.shared.table).unconfirmed()
     }
 
     /// Counts the changes of any entry.

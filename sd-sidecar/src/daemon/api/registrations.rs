@@ -16,7 +16,7 @@ use super::body::{parse, parse_or_default, read};
 use super::entry_view::EntryView;
 use super::failure::Failure;
 use super::{ApiState, answer};
-use crate::daemon::registrations::{Entry, Refused, Selector, Stage};
+use crate::daemon::registrations::{Entry, Refused, Selector};
 use crate::wire::{CheckState, Declaration};
 
 /// The service and the id of a path.
@@ -38,12 +38,7 @@ pub(super) async fn register(
     let declaration: Declaration = parse(&body)?;
     may.register(&declaration.service)?;
     let entry = state.registrations.register(&caller, declaration).await?;
-    // The agent goes on trying to register one that is not confirmed yet.
-    let status = match entry.stage {
-        Stage::Init => StatusCode::ACCEPTED,
-        _ => StatusCode::OK,
-    };
-    let mut response = answer(status, &EntryView::new(&entry));
+    let mut response = changed(std::slice::from_ref(&entry));
     if let Ok(location) = HeaderValue::try_from(path_of(&entry)) {
         response.headers_mut().insert(LOCATION, location);
     }
@@ -152,7 +147,7 @@ pub(super) async fn drain(
     }
     let registrations = &state.registrations;
     let entries = may.act(caller, registrations, which, Act::Drain(grace));
-    Ok(the_one(&entries.await?, true))
+    Ok(changed(&entries.await?))
 }
 
 #[derive(Debug, Deserialize)]
@@ -224,7 +219,13 @@ pub(super) async fn set_ready(
     let which = selector(record)?;
     let registrations = &state.registrations;
     let entries = may.act(caller, registrations, which, Act::SetReady(ready));
-    Ok(the_one(&entries.await?, true))
+    Ok(changed(&entries.await?))
+}
+
+/// The one that was changed. The agent goes on trying to have the registry confirm what it has not confirmed yet.
+fn changed(entries: &[Entry]) -> Response {
+    let is_done = entries.iter().all(|entry| entry.is_confirmed);
+    the_one(entries, is_done)
 }
 
 /// The one that was meant, whether or not it `is_done` what was asked.
