@@ -74,6 +74,16 @@ impl StopRequests {
     }
 }
 
+/// What an agent that has stopped has left behind. Nothing, if all went well.
+#[derive(Debug)]
+#[must_use]
+pub struct Stopped {
+    /// The registrations that were neither deregistered nor left in order. They expire with their time-to-live.
+    pub left: Vec<Leftover>,
+    /// Why the state on disk is an older one, with which the next agent goes on: it may bring back what was deregistered.
+    pub stale_state: Option<Arc<str>>,
+}
+
 /// What a reload may change, read from its files.
 #[derive(Debug)]
 pub struct Reloaded {
@@ -216,18 +226,22 @@ impl Daemon {
     }
 
     /// Stops: streams end, connections end, then everything is deregistered, or left if `keep` or else the configuration says so.
-    /// Gives the registrations that were neither, and expire with their time-to-live.
-    pub async fn stop(self, keep: Option<bool>) -> Vec<Leftover> {
+    /// Gives what is not as it should be then.
+    pub async fn stop(self, keep: Option<bool>) -> Stopped {
         let keep = keep.unwrap_or(self.stop.keep);
         let begin = Instant::now();
         systemd::stopping(self.stops_within());
         self.lifecycle.send_replace(Lifecycle::Stopping);
-        self.server.stop(CONNECTIONS_WITHIN).await;
+        let noting = async {
+            // This process may be killed at any moment from here on.
+            if !keep {
+                self.registrations.note_end().await;
+            }
+        };
+        tokio::join!(noting, self.server.stop(CONNECTIONS_WITHIN));
         info!(took = ?begin.elapsed(), "connections have ended");
         let how = if keep { How::Keep } else { How::Deregister };
         if !keep && !self.stop.drain.is_zero() {
-            // This process may be killed while it waits.
-            self.registrations.note_end().await;
             drain(&self.registrations, self.stop.drain).await;
         }
         let left = self.registrations.close(how, self.stop.within).await;
@@ -235,7 +249,8 @@ impl Daemon {
             warn!(record = ?one.record, why = %Printable(&one.why), "not in order at the stop: it expires with its time-to-live");
         }
         info!(took = ?begin.elapsed(), left = left.len(), ?how, "registrations have ended");
-        left
+        let stale_state = self.registrations.state_trouble().borrow().clone();
+        Stopped { left, stale_state }
     }
 }
 

@@ -37,6 +37,7 @@ pub(crate) async fn observe(
     let state_trouble = registrations.state_trouble();
     let mut changes = registrations.changes();
     let mut held = count(&registrations);
+    let mut unconfirmed = registrations.unconfirmed();
     loop {
         ticks.tick().await;
         if asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY) {
@@ -62,6 +63,12 @@ pub(crate) async fn observe(
         if changes.has_changed().unwrap_or_default() {
             changes.mark_unchanged();
             held = count(&registrations);
+            unconfirmed = registrations.unconfirmed();
+        } else if unconfirmed.pending > 0 {
+            unconfirmed = registrations.unconfirmed();
+        }
+        if unconfirmed.late > 0 {
+            reasons.push("the registry does not confirm changes of registrations".to_owned());
         }
         let status = match &reasons[..] {
             [] => format!("{held} registrations"),
@@ -125,9 +132,49 @@ fn change(lifecycle: &watch::Sender<Lifecycle>, now: Lifecycle) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use sd_core::RegistryConfig;
+    use sd_core::clock::TokioClock;
     use sd_core::memory::Memory;
+    use sd_testing::{Answer, LONG, Op, ScriptedBackend};
+    use serde_json::json;
 
     use super::*;
+    use crate::daemon::registrations::{Caller, Selector};
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_that_the_registry_does_not_confirm_are_told_until_it_does() {
+        let backend = ScriptedBackend::default();
+        let config = RegistryConfig::default().with_clock(Arc::new(TokioClock));
+        let registry = Registry::with_config(Arc::new(backend.clone()), config);
+        let registrations = Registrations::new(registry.clone());
+        let me = Caller("anonymous".into());
+        let declared = json!({"service": "greeter", "address": "10.0.0.7:80"});
+        let declared = serde_json::from_value(declared).unwrap();
+        registrations.register(&me, declared).await.unwrap();
+        let (lifecycle, mut told) = watch::channel(Lifecycle::Running);
+        let observing = tokio::spawn(observe(registrations.clone(), registry, lifecycle));
+        backend.registrar.answer_all(Op::Update, Answer::Hang);
+        let which = Selector::Port {
+            service: "greeter".to_owned(),
+            port: 80,
+        };
+        registrations.set_ready(&me, &which, false).await.unwrap();
+        let is_told = |now: &Lifecycle| {
+            let reasons = now.reasons().iter();
+            reasons
+                .filter(|why| why.contains("does not confirm changes"))
+                .count()
+                == 1
+        };
+        let late = timeout(LONG, told.wait_for(is_told)).await;
+        drop(late.unwrap().unwrap());
+        backend.registrar.answer_all(Op::Update, Answer::Succeed);
+        let well = timeout(LONG, told.wait_for(|now| *now == Lifecycle::Running)).await;
+        drop(well.unwrap().unwrap());
+        observing.abort();
+    }
 
     #[tokio::test]
     async fn a_registry_is_silent_since_it_was_first_and_until_it_answers() {

@@ -41,7 +41,7 @@ use self::settings::LONGEST_DRAIN;
 pub use self::settings::Settings;
 pub(crate) use self::settings::{is_loopback, is_shared};
 use self::shared::Shared;
-use self::table::{Parked, Slot, Table, View};
+use self::table::{Parked, Slot, Table, Unconfirmed, View, unconfirmed};
 use crate::daemon::store::bytes_of;
 use crate::wire::{CheckKind, CheckSpec, CheckState, Declaration};
 
@@ -239,22 +239,27 @@ impl Registrations {
                 .filter(|(refused, _)| *refused == change)
                 .map(|(_, why)| why.clone())
         };
-        let is_settled = |view: &View| {
-            let is_confirmed = view.confirmed >= change && view.entry.stage != Stage::Init;
-            is_confirmed || view.is_over || refused(view).is_some()
-        };
+        let is_confirmed =
+            |view: &View| view.confirmed >= change && view.entry.stage != Stage::Init;
+        let is_settled =
+            |view: &View| is_confirmed(view) || view.is_over || refused(view).is_some();
+        let limit = self.shared.settings.confirm_within;
         let confirmed = async {
-            let limit = self.shared.settings.confirm_within;
             let settled = timeout(limit, seen.wait_for(is_settled)).await;
             // The sender lives as long as the slot.
             let view = match settled {
                 Ok(Ok(view)) => view.clone(),
                 _ => slot.view.borrow().clone(),
             };
-            match refused(&view) {
-                Some(why) => Err(why),
-                None => Ok(view.entry),
+            if let Some(why) = refused(&view) {
+                return Err(why);
             }
+            let mut entry = view.entry.clone();
+            entry.is_confirmed = is_confirmed(&view);
+            if !entry.is_confirmed {
+                entry.error.get_or_insert_with(|| unconfirmed(limit));
+            }
+            Ok(entry)
         };
         let saved = async {
             if let Some(store) = &self.shared.store {
@@ -370,7 +375,7 @@ impl Registrations {
     }
 
     /// Withdraws what is selected, and returns it as it is then. What is gone already is returned as it was. If the registry does not
-    /// confirm, the entry says why, and what becomes of the record.
+    /// confirm, the entry says why, and what becomes of the record. The entry says as well if the state on disk still has it.
     ///
     /// # Errors
     /// `NotFound` or `NotYours`; nothing is changed then. `Stopping` after [`close`](Self::close).
@@ -385,10 +390,7 @@ impl Registrations {
         };
         let slots = match owned {
             Err(Refused::NotFound(_)) if !parked.is_empty() => {
-                if let Some(store) = &self.shared.store {
-                    store.saved().await;
-                }
-                return Ok(parked);
+                return Ok(self.forgotten(parked).await);
             }
             Err(Refused::NotFound(why)) => {
                 let gone = lock(&self.shared.table).gone(which);
@@ -399,7 +401,7 @@ impl Registrations {
                 return if own.is_empty() {
                     Err(Refused::NotFound(why))
                 } else {
-                    Ok(own)
+                    Ok(self.forgotten(own).await)
                 };
             }
             slots => slots?,
@@ -420,14 +422,30 @@ impl Registrations {
             slot.entry()
         });
         let left = futures_util::future::join_all(leaving).await;
-        if let Some(store) = &self.shared.store {
-            store.saved().await;
-        }
+        let left = self.forgotten(left).await;
         // One that is kept for the next agent has taken no more commands.
         if left.iter().any(|entry| entry.stage != Stage::Deregistered) {
             return Err(Refused::Stopping);
         }
         Ok(left)
+    }
+
+    /// Waits until the disk no longer has what is gone, or has it said in each entry.
+    async fn forgotten(&self, mut gone: Vec<Entry>) -> Vec<Entry> {
+        if let Some(store) = &self.shared.store
+            && let Err(why) = store.saved_now().await
+        {
+            for entry in &mut gone {
+                let why = format!(
+                    "the state on disk still has it, and an agent that is killed now brings it back: {why}"
+                );
+                entry.error = Some(match entry.error.take() {
+                    Some(error) => format!("{error}; {why}"),
+                    None => why,
+                });
+            }
+        }
+        gone
     }
 
     /// A process says how it is, for its check with this name. Readers are told soon after.
@@ -526,6 +544,11 @@ impl Registrations {
     /// How many entries stand where, also those that are gone.
     pub fn stages(&self) -> BTreeMap<Stage, usize> {
         lock(&self.shared.table).stages()
+    }
+
+    /// How many of them have a change that the registry has not confirmed.
+    pub(crate) fn unconfirmed(&self) -> Unconfirmed {
+        lock(&self.shared.table).unconfirmed()
     }
 
     /// Counts the changes of any entry.

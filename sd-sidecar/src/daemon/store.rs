@@ -214,14 +214,38 @@ impl Store {
         let _ = timeout(SAVE_WITHIN, waiting).await;
     }
 
+    /// As [`saved`](Self::saved), and says why it is not on disk. After trouble, the next attempt is made at once.
+    ///
+    /// # Errors
+    /// Why it could not be written.
+    pub(crate) async fn saved_now(&self) -> Result<(), Arc<str>> {
+        let saved = timeout(SAVE_WITHIN, self.written_now()).await;
+        saved.unwrap_or_else(|_| Err(SLOW.into()))
+    }
+
     /// Writes everything now, whatever went wrong before.
     ///
     /// # Errors
     /// Why it could not be written.
     pub(crate) async fn flush(&self) -> Result<(), Arc<str>> {
-        let mut trouble = self.trouble.subscribe();
         self.save();
-        self.hurry.notify_one();
+        self.written_now().await
+    }
+
+    /// The last write was not waited for to its end.
+    pub(crate) fn tell_slow(&self) {
+        self.trouble.send_if_modified(|trouble| {
+            let is_news = trouble.is_none();
+            trouble.get_or_insert_with(|| SLOW.into());
+            is_news
+        });
+    }
+
+    async fn written_now(&self) -> Result<(), Arc<str>> {
+        let mut trouble = self.trouble.subscribe();
+        if trouble.borrow().is_some() {
+            self.hurry.notify_one();
+        }
         loop {
             tokio::select! {
                 biased;
@@ -303,7 +327,7 @@ impl<F: Fn() -> State> Writer<F> {
         let writing = self.tasks.spawn_blocking(move || {
             let bytes = StateFile::encode(&state)?;
             room.is_written(bytes.len(), promised);
-            file.write(&bytes)
+            file.write(&state, &bytes)
         });
         match told_if_slow(writing, &self.trouble).await {
             Ok(Ok(())) => {

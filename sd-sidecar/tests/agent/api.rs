@@ -8,12 +8,13 @@ use sd_core::memory::Memory;
 use sd_sidecar::daemon::api::{ApiConfig, ApiState, router};
 use sd_sidecar::daemon::lifecycle::Lifecycle;
 use sd_sidecar::daemon::registrations::Registrations;
-use sd_testing::{LONG, eventually};
+use sd_testing::{Answer, LONG, Op, eventually};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::common::{CALLER, HttpClient, Reply, TestAgent};
+use crate::common::{CALLER, HttpClient, Reply, TestAgent, TestConfig};
+use crate::registrations::scripted;
 
 pub(crate) const ALL: &str = "/v1/registrations";
 
@@ -172,6 +173,35 @@ async fn a_registration_is_declared_shown_made_unready_drained_and_withdrawn() {
     assert_eq!(gone["stage"], "Deregistered");
     assert_eq!(gone["drain_deadline"], Value::Null);
     assert!(agent.registry.list("greeter").await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_the_registry_has_not_confirmed_is_answered_with_202_and_why() {
+    let (backend, registry) = scripted();
+    let config = TestConfig {
+        confirm_within: Duration::from_millis(200),
+        ..TestConfig::default()
+    };
+    let agent = TestAgent::start_at(registry, config).await;
+    let client = agent.client();
+    let declare = |port: u16| json!({"service": "greeter", "id": "g-1", "port": port});
+    let path = "/v1/registrations/greeter/g-1";
+    // While the registry is slow, a registration may take longer than that.
+    let registered = async || client.get(path).await.json()["stage"] == "Serving";
+    client.post("/v1/registrations", &declare(1)).await;
+    eventually("registered", LONG, registered).await;
+    backend.registrar.answer_all(Op::Update, Answer::Hang);
+    let moved = client.post("/v1/registrations", &declare(2)).await;
+    let ready = format!("{path}/ready");
+    let unready = client.put(&ready, &json!({"ready": false})).await;
+    let drained = client
+        .post(&format!("{path}/drain"), &json!({"grace": "1h"}))
+        .await;
+    for reply in [moved, unready, drained] {
+        let entry = reply.expect(202);
+        let why = entry["error"].as_str().unwrap_or_default();
+        assert!(why.contains("confirm"), "{entry}");
+    }
 }
 
 #[tokio::test]

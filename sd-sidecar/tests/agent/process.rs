@@ -6,9 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use sd_testing::LONG;
+use sd_testing::{LONG, eventually};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use crate::common::program::{AgentProcess, WITHOUT_OPTIONS, command, output, private_file};
@@ -339,6 +340,81 @@ async fn an_address_that_is_taken_is_told_and_nothing_of_the_state_is_touched() 
 }
 
 /// What is delivered is one file.
+#[tokio::test]
+async fn one_that_is_killed_while_it_ends_its_connections_has_noted_already_that_all_is_to_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = AgentProcess::start(&["--state", &state(&folder)]).await;
+    let client = agent.client();
+    let declared = declare("greeter", "g-1");
+    client
+        .post("/v1/registrations", &declared)
+        .await
+        .expect(200);
+    // A request whose body does not come holds its connection for as long as it may.
+    let mut unfinished = tokio::net::TcpStream::connect(agent.address())
+        .await
+        .unwrap();
+    let head = format!(
+        "POST /v1/registrations HTTP/1.1\r\nHost: {}\r\nContent-Length: 1000\r\n\r\n{{",
+        agent.address()
+    );
+    unfinished.write_all(head.as_bytes()).await.unwrap();
+    eventually("handled", LONG, async || {
+        let metrics = client.get("/metrics").await;
+        // This one, and the one that asks.
+        let text = String::from_utf8_lossy(&metrics.body).into_owned();
+        text.lines()
+            .any(|line| line.starts_with("sd_agent_connections") && line.ends_with(" 2"))
+    })
+    .await;
+    agent.signal(Signal::TERM);
+    let is_noted = async || {
+        let written = fs::read_to_string(state(&folder)).unwrap();
+        written.contains("\"ending\":true") && written.contains("g-1")
+    };
+    eventually("noted", LONG, is_noted).await;
+    let log = agent.log();
+    let have_ended = log
+        .iter()
+        .any(|line| line.contains("connections have ended"));
+    assert!(!have_ended, "{log:#?}");
+    agent.kill().await;
+    let next = AgentProcess::start(&["--state", &state(&folder)]).await;
+    next.client()
+        .get("/v1/registrations/greeter/g-1")
+        .await
+        .expect(404);
+    next.kill().await;
+}
+
+#[tokio::test]
+async fn a_stop_that_leaves_an_older_state_ends_with_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = AgentProcess::start(&["--state", &state(&folder)]).await;
+    let declared = declare("greeter", "g-1");
+    let client = agent.client();
+    client
+        .post("/v1/registrations", &declared)
+        .await
+        .expect(200);
+    // Neither written nor removed.
+    fs::remove_file(state(&folder)).unwrap();
+    fs::create_dir_all(Path::new(&state(&folder)).join("x")).unwrap();
+    let gone = client
+        .delete("/v1/registrations/greeter/g-1")
+        .await
+        .expect(202);
+    assert_eq!(gone["stage"], "Deregistered");
+    let why = gone["error"].as_str().unwrap();
+    assert!(why.contains("still has it"), "{why}");
+    let (status, log) = agent.stop().await;
+    assert_eq!(status.code(), Some(1), "{log:#?}");
+    assert!(
+        log.iter().any(|line| line.contains("older one")),
+        "{log:#?}"
+    );
+}
+
 #[tokio::test]
 async fn only_libraries_of_the_system_are_linked() {
     let mut ldd = tokio::process::Command::new("ldd");

@@ -684,6 +684,54 @@ async fn a_record_that_is_lost_comes_back_as_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_that_the_registry_has_not_confirmed_says_so_and_the_stage_is_what_readers_see() {
+    for (answer, why) in [
+        (Answer::Hang, "timed out"),
+        (Answer::Fail(unavailable()), "the registry is down"),
+    ] {
+        let (backend, registry) = scripted();
+        let registrations = Registrations::new(registry);
+        let first = registrations.register(&me(), greeter()).await.unwrap();
+        assert!(first.is_confirmed);
+        backend.registrar.answer_all(Op::Update, answer);
+        let mut changed = greeter();
+        changed.weight = Some(9);
+        let changed = registrations.register(&me(), changed).await.unwrap();
+        let which = port(50051);
+        let unready = registrations.set_ready(&me(), &which, false).await.unwrap();
+        let shown = &registrations.entries()[0];
+        let drained = registrations
+            .drain(&me(), &which, 10 * GRACE)
+            .await
+            .unwrap();
+        for entry in [&changed, &unready[0], shown, &drained[0]] {
+            assert!(!entry.is_confirmed, "{entry:?}");
+            assert!(entry.error.is_some(), "{entry:?}");
+        }
+        let told = drained[0].error.as_deref().unwrap_or_default();
+        assert!(told.contains(why), "{told}");
+        // Readers go on seeing it as ready.
+        for entry in [&changed, &unready[0], shown] {
+            assert_eq!(entry.stage, Stage::Serving);
+        }
+        backend.registrar.answer_all(Op::Update, Answer::Succeed);
+        let entry = until_entry(&registrations, "confirmed", |entry| entry.is_confirmed).await;
+        assert_eq!((entry.stage, entry.error), (Stage::Draining, None));
+        assert!(!entry.instance.is_ready());
+        // What is gone has nothing to confirm.
+        let down = Answer::Fail(unavailable());
+        backend.registrar.answer_all(Op::Update, down);
+        let changed = registrations.register(&me(), greeter()).await.unwrap();
+        assert!(!changed.is_confirmed, "{changed:?}");
+        let gone = registrations.deregister(&me(), &which).await.unwrap();
+        assert_eq!(
+            (gone[0].stage, &gone[0].error),
+            (Stage::Deregistered, &None)
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_change_that_the_registry_refuses_leaves_it_as_it_was() {
     let (backend, registry) = scripted();
     let registrations = Registrations::new(registry);

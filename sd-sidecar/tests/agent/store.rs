@@ -798,6 +798,79 @@ async fn a_state_that_cannot_be_written_is_told_and_written_later_and_registrati
     assert!(fs::read_to_string(&state).unwrap().contains("greeter"));
 }
 
+/// A folder with something in it is in the way of the new file: as a full disk has it, no file can be written, and one can be removed.
+fn block_writing(state: &Path) {
+    fs::create_dir_all(state.with_extension("json.new").join("x")).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_withdrawn_while_the_state_cannot_be_written_says_so_and_is_gone_after_the_end() {
+    let (memory, folder) = (Memory::new(), folder());
+    let state = folder.path().join("state.json");
+    let before = opened(&memory, &state).await;
+    before.register(&me(), long_lived()).await.unwrap();
+    let other = declared(json!({"service": "other", "address": "10.0.0.7:1"}));
+    before.register(&me(), other).await.unwrap();
+    block_writing(&state);
+    // Each time it is asked for.
+    for _ in 0..2 {
+        let gone = before.deregister(&me(), &greeters()).await.unwrap();
+        assert_eq!(gone[0].stage, Stage::Deregistered);
+        let why = gone[0].error.as_deref().unwrap_or_default();
+        assert!(why.contains("the state on disk still has it"), "{why}");
+        assert!(why.contains("cannot be written"), "{why}");
+    }
+    assert!(fs::read_to_string(&state).unwrap().contains("greeter"));
+    let left = before.close(How::Deregister, GRACE).await;
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(before.state_trouble().borrow().as_deref(), None);
+    assert!(!state.exists());
+    let next = opened(&memory, &state).await;
+    assert_eq!(next.entries(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_can_neither_write_nor_remove_its_state_says_so_at_its_end() {
+    for how in [How::Deregister, How::Keep] {
+        let (memory, folder) = (Memory::new(), folder());
+        let state = folder.path().join("state.json");
+        let before = opened(&memory, &state).await;
+        before.register(&me(), long_lived()).await.unwrap();
+        fs::remove_file(&state).unwrap();
+        fs::create_dir_all(state.join("x")).unwrap();
+        before.close(how, GRACE).await;
+        let trouble = before.state_trouble().borrow().clone();
+        let why = trouble.unwrap_or_default();
+        assert!(why.contains("cannot be written"), "{how:?}: {why}");
+    }
+}
+
+#[tokio::test]
+async fn after_one_that_was_killed_at_its_end_and_could_not_write_the_next_agent_withdraws_and_brings_nothing_back()
+ {
+    let (memory, folder) = (Memory::new(), folder());
+    let state = folder.path().join("state.json");
+    let (its_memory, its_state) = (memory.clone(), state.clone());
+    killed_after(async move || {
+        let registrations = opened(&its_memory, &its_state).await;
+        registrations.register(&me(), long_lived()).await.unwrap();
+        block_writing(&its_state);
+        registrations.note_end().await;
+    })
+    .await;
+    let mut readers = memory.connect().subscribe("greeter").unwrap();
+    until(&mut readers, "left", is_live_with(1)).await;
+    let open = || Registrations::open(memory.connect(), Settings::default(), &state);
+    let next = once_free(open).await;
+    assert_eq!(next.entries(), []);
+    until(&mut readers, "withdrawn", is_live_with(0)).await;
+    // From here on the state is that of the next one.
+    fs::remove_dir_all(state.with_extension("json.new")).unwrap();
+    next.register(&me(), greeter()).await.unwrap();
+    next.close(How::Keep, GRACE).await;
+    assert_eq!(opened(&memory, &state).await.entries().len(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_state_has_one_agent_and_only_its_user_can_read_it() {
     use std::os::unix::fs::{PermissionsExt, symlink};

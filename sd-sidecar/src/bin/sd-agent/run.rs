@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use sd_sidecar::daemon::agent::{Daemon, StartError, StopRequest, StopRequests};
+use sd_sidecar::daemon::agent::{Daemon, StartError, StopRequest, StopRequests, Stopped};
 use sd_sidecar::daemon::config::{Config, ConfigError, Sources, Values};
 use sd_sidecar::daemon::log::LogControl;
 use sd_sidecar::daemon::systemd;
@@ -96,11 +96,16 @@ impl Running {
         info!("stopping");
         let limit = daemon.stops_within() + Duration::from_secs(5);
         let status = tokio::select! {
-            left = daemon.stop(keep) => {
-                if left.is_empty() {
+            Stopped { left, stale_state } = daemon.stop(keep) => {
+                if !left.is_empty() {
+                    error!(registrations = left.len(), "not everything was deregistered");
+                }
+                if let Some(why) = &stale_state {
+                    error!(%why, "the state on disk is an older one: the next agent may bring back what was deregistered");
+                }
+                if left.is_empty() && stale_state.is_none() {
                     ExitCode::SUCCESS
                 } else {
-                    error!(registrations = left.len(), "not everything was deregistered");
                     ExitCode::FAILURE
                 }
             }

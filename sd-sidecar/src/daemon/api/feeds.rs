@@ -18,6 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::config::ApiConfig;
 use super::failure::Failure;
 use super::view::View;
+use crate::daemon::registrations::Caller;
 
 /// What is told of more instances than these is not rendered on a thread of the runtime.
 const MANY: usize = 500;
@@ -25,6 +26,9 @@ const MANY: usize = 500;
 /// A feed that was asked for this recently is not given up for another one: however many names are asked for, only so many feeds are
 /// opened at the registry.
 const SPARED: Duration = Duration::from_secs(5);
+
+/// A caller may have as many services followed as these in any case.
+const FEW: usize = 16;
 
 /// What can be followed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +45,8 @@ pub(super) struct Feeds(Arc<Table>);
 struct Table {
     registry: Registry,
     most: usize,
+    /// How many of them one caller may have followed, once there are few left.
+    most_of_one: usize,
     linger: Duration,
     feeds: Mutex<BTreeMap<Followed, Feed>>,
     stop: CancellationToken,
@@ -50,6 +56,8 @@ struct Table {
 #[derive(Debug)]
 struct Feed {
     views: watch::Sender<Arc<View>>,
+    /// Who has asked for it last.
+    asked_by: Caller,
     asked_at: Instant,
     stop: CancellationToken,
 }
@@ -62,10 +70,11 @@ impl Feed {
 
 impl Feeds {
     pub(super) fn new(registry: Registry, config: &ApiConfig) -> Self {
-        let stop = CancellationToken::new();
+        let (stop, most) = (CancellationToken::new(), config.most_followed);
         Self(Arc::new(Table {
             registry,
-            most: config.most_followed,
+            most,
+            most_of_one: most.min((most / 4).max(FEW)),
             linger: config.linger,
             feeds: Mutex::default(),
             _stop_at_end: stop.clone().drop_guard(),
@@ -73,16 +82,37 @@ impl Feeds {
         }))
     }
 
-    /// The newest view of something, and those that follow. A slow reader skips to the newest.
-    pub(super) fn follow(&self, what: &Followed) -> Result<watch::Receiver<Arc<View>>, Failure> {
+    /// The newest view of something, and those that follow. A slow reader skips to the newest. Refused where too much is followed already,
+    /// by all callers or by this one.
+    pub(super) fn follow(
+        &self,
+        caller: &Caller,
+        what: &Followed,
+    ) -> Result<watch::Receiver<Arc<View>>, Failure> {
         let table = &self.0;
         let mut feeds = lock(&table.feeds);
         if let Some(feed) = feeds.get_mut(what) {
             feed.asked_at = Instant::now();
+            feed.asked_by = caller.clone();
             return Ok(feed.views.subscribe());
         }
         if feeds.len() >= table.most {
-            forget_the_longest_unread(&mut feeds, table.most)?;
+            let full = format!(
+                "{} services are followed, which is as many as may be",
+                table.most
+            );
+            forget_the_longest_unread(&mut feeds, |_| true, full)?;
+        }
+        // One alone may have more, as long as there are enough for others.
+        if feeds.len() >= table.most / 2 {
+            let is_own = |feed: &Feed| feed.asked_by == *caller;
+            if feeds.values().filter(|feed| is_own(feed)).count() >= table.most_of_one {
+                let full = format!(
+                    "{} services are followed for this caller, which is as many as one may have",
+                    table.most_of_one
+                );
+                forget_the_longest_unread(&mut feeds, is_own, full)?;
+            }
         }
         let source = Source::open(&table.registry, what);
         let source = source.map_err(|error| Failure::of_registry(&error))?;
@@ -102,10 +132,10 @@ impl Feeds {
                 forget(&table, &what, &views);
             }
         });
-        let asked_at = Instant::now();
         let feed = Feed {
             views,
-            asked_at,
+            asked_by: caller.clone(),
+            asked_at: Instant::now(),
             stop,
         };
         feeds.insert(what.clone(), feed);
@@ -118,18 +148,19 @@ impl Feeds {
     }
 }
 
-/// Makes room for one more, if there is one that has had no reader for a while.
+/// Makes room for one more, if of those that are meant there is one that has had no reader for a while. Or says that it is `full`.
 fn forget_the_longest_unread(
     feeds: &mut BTreeMap<Followed, Feed>,
-    most: usize,
+    is_meant: impl Fn(&Feed) -> bool,
+    full: String,
 ) -> Result<(), Failure> {
-    let is_unread = |feed: &Feed| !feed.has_readers() && feed.asked_at.elapsed() >= SPARED;
+    let is_unread =
+        |feed: &Feed| is_meant(feed) && !feed.has_readers() && feed.asked_at.elapsed() >= SPARED;
     let unread = feeds.iter().filter(|(_, feed)| is_unread(feed));
     let oldest = unread.min_by_key(|(_, feed)| feed.asked_at);
     let oldest = oldest.map(|(what, _)| what.clone());
     let Some(feed) = oldest.and_then(|what| feeds.remove(&what)) else {
-        let text = format!("{most} services are followed, which is as many as may be");
-        let failure = Failure::unavailable("too_many_services", text);
+        let failure = Failure::unavailable("too_many_services", full);
         return Err(failure.retry_after(SPARED));
     };
     feed.stop.cancel();
@@ -249,6 +280,10 @@ mod tests {
         Followed::Service(ServiceName::new(name).unwrap())
     }
 
+    fn caller(name: &str) -> Caller {
+        Caller(name.into())
+    }
+
     fn config(most_followed: usize) -> ApiConfig {
         ApiConfig {
             most_followed,
@@ -261,14 +296,14 @@ mod tests {
         let registry = Memory::new().connect();
         let config = config(10);
         let feeds = Feeds::new(registry.clone(), &config);
-        let mut reader = feeds.follow(&service("greeter")).unwrap();
+        let mut reader = feeds.follow(&caller("one"), &service("greeter")).unwrap();
         let known = reader.wait_for(|view| view.is_known());
         drop(timeout(LONG, known).await.unwrap().unwrap());
         // Read for longer than it lingers.
         sleep(config.linger * 3).await;
         drop(reader);
         sleep(config.linger / 2).await;
-        let again = feeds.follow(&service("greeter")).unwrap();
+        let again = feeds.follow(&caller("one"), &service("greeter")).unwrap();
         assert!(
             again.borrow().is_known(),
             "one that was forgotten has to read first"
@@ -284,34 +319,62 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn of_too_many_services_the_longest_unread_is_forgotten_and_none_that_is_read() {
         let feeds = Feeds::new(Memory::new().connect(), &config(3));
-        let read = feeds.follow(&service("read")).unwrap();
+        let read = feeds.follow(&caller("one"), &service("read")).unwrap();
         for name in ["a", "b"] {
-            drop(feeds.follow(&service(name)).unwrap());
+            drop(feeds.follow(&caller("one"), &service(name)).unwrap());
             sleep(Duration::from_millis(1)).await;
         }
-        let refused = feeds.follow(&service("c")).unwrap_err();
+        let refused = feeds.follow(&caller("one"), &service("c")).unwrap_err();
         assert_eq!(
             refused.status(),
             503,
             "feeds are opened faster than they are spared"
         );
         sleep(SPARED).await;
-        drop(feeds.follow(&service("c")).unwrap());
+        drop(feeds.follow(&caller("one"), &service("c")).unwrap());
         let followed = [service("b"), service("c"), service("read")];
         assert_eq!(feeds.followed(), followed);
-        let _readers = ["b", "c"].map(|name| feeds.follow(&service(name)).unwrap());
+        let _readers = ["b", "c"].map(|name| feeds.follow(&caller("one"), &service(name)).unwrap());
         sleep(SPARED).await;
-        let refused = feeds.follow(&service("d")).unwrap_err();
+        let refused = feeds.follow(&caller("one"), &service("d")).unwrap_err();
         assert_eq!(refused.status(), 503);
         assert_eq!(feeds.followed(), followed);
         assert!(read.has_changed().is_ok());
     }
 
     #[tokio::test(start_paused = true)]
+    async fn one_caller_leaves_services_to_be_followed_to_others_and_what_it_reads_no_more_makes_room()
+     {
+        let feeds = Feeds::new(Memory::new().connect(), &config(100));
+        let (hostile, other) = (caller("hostile"), caller("other"));
+        let open = |by: &Caller, at: usize| feeds.follow(by, &service(&format!("{}-{at}", by.0)));
+        let mut readers: Vec<_> = (0..50).map(|at| open(&hostile, at).unwrap()).collect();
+        let refused = format!("{:?}", open(&hostile, 50).unwrap_err());
+        assert!(
+            refused.contains("25 services are followed for this caller"),
+            "{refused}"
+        );
+        // What is followed already costs nothing more.
+        drop(open(&hostile, 0).unwrap());
+        let of_other: Vec<_> = (0..25).map(|at| open(&other, at).unwrap()).collect();
+        let refused = open(&other, 25).unwrap_err();
+        assert_eq!(refused.status(), 503);
+        // Nothing of another caller's is given up for it.
+        readers.pop();
+        sleep(SPARED).await;
+        assert_eq!(open(&other, 25).unwrap_err().status(), 503);
+        readers.push(open(&hostile, 50).unwrap());
+        let followed = feeds.followed();
+        assert_eq!(followed.len(), readers.len() + of_other.len());
+        assert!(!followed.contains(&service("hostile-49")));
+        assert!(followed.contains(&service("hostile-50")));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn readers_see_that_the_registry_was_closed() {
         let registry = Memory::new().connect();
         let feeds = Feeds::new(registry.clone(), &config(10));
-        let mut reader = feeds.follow(&service("greeter")).unwrap();
+        let mut reader = feeds.follow(&caller("one"), &service("greeter")).unwrap();
         registry.close().await.unwrap();
         let ended = async { while reader.changed().await.is_ok() {} };
         timeout(LONG, ended).await.unwrap();
@@ -322,7 +385,7 @@ mod tests {
     async fn no_task_outlives_the_feeds() {
         let registry = Memory::new().connect();
         let feeds = Feeds::new(registry.clone(), &config(10));
-        let _reader = feeds.follow(&service("greeter")).unwrap();
+        let _reader = feeds.follow(&caller("one"), &service("greeter")).unwrap();
         drop(feeds);
         let subscriptions = || registry.dump().subscriptions.len();
         eventually("released", LONG, async || subscriptions() == 0).await;
@@ -332,7 +395,7 @@ mod tests {
     async fn a_large_service_is_rendered_as_a_small_one_is() {
         let registry = Memory::new().connect();
         let feeds = Feeds::new(registry.clone(), &config(10));
-        let mut reader = feeds.follow(&service("greeter")).unwrap();
+        let mut reader = feeds.follow(&caller("one"), &service("greeter")).unwrap();
         let mut guards = Vec::new();
         for port in 1..=MANY + 1 {
             let instance = Instance::new("greeter", format!("h:{port}")).unwrap();

@@ -16,7 +16,7 @@ use super::body::{parse, parse_or_default, read};
 use super::entry_view::EntryView;
 use super::failure::Failure;
 use super::{ApiState, answer};
-use crate::daemon::registrations::{Entry, Selector, Stage};
+use crate::daemon::registrations::{Entry, Selector};
 use crate::wire::{CheckState, Declaration};
 
 /// The service and the id of a path.
@@ -38,12 +38,7 @@ pub(super) async fn register(
     let declaration: Declaration = parse(&body)?;
     may.register(&declaration.service)?;
     let entry = state.registrations.register(&caller, declaration).await?;
-    // The agent goes on trying to register one that is not confirmed yet.
-    let status = match entry.stage {
-        Stage::Init => StatusCode::ACCEPTED,
-        _ => StatusCode::OK,
-    };
-    let mut response = answer(status, &EntryView::new(&entry));
+    let mut response = changed(std::slice::from_ref(&entry));
     if let Ok(location) = HeaderValue::try_from(path_of(&entry)) {
         response.headers_mut().insert(LOCATION, location);
     }
@@ -123,7 +118,9 @@ pub(super) async fn deregister(
     let which = selector(record)?;
     let registrations = &state.registrations;
     let entries = may.act(caller, registrations, which, Act::Deregister);
-    Ok(the_one(&entries.await?))
+    let entries = entries.await?;
+    let is_done = entries.iter().all(|entry| entry.error.is_none());
+    Ok(the_one(&entries, is_done))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -150,7 +147,7 @@ pub(super) async fn drain(
     }
     let registrations = &state.registrations;
     let entries = may.act(caller, registrations, which, Act::Drain(grace));
-    Ok(the_one(&entries.await?))
+    Ok(changed(&entries.await?))
 }
 
 #[derive(Debug, Deserialize)]
@@ -210,12 +207,24 @@ pub(super) async fn set_ready(
     let which = selector(record)?;
     let registrations = &state.registrations;
     let entries = may.act(caller, registrations, which, Act::SetReady(ready));
-    Ok(the_one(&entries.await?))
+    Ok(changed(&entries.await?))
 }
 
-fn the_one(entries: &[Entry]) -> Response {
+/// The one that was changed. The agent goes on trying to have the registry confirm what it has not confirmed yet.
+fn changed(entries: &[Entry]) -> Response {
+    let is_done = entries.iter().all(|entry| entry.is_confirmed);
+    the_one(entries, is_done)
+}
+
+/// The one that was meant, whether or not it `is_done` what was asked.
+fn the_one(entries: &[Entry], is_done: bool) -> Response {
+    let status = if is_done {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
     match entries.first() {
-        Some(entry) => answer(StatusCode::OK, &EntryView::new(entry)),
+        Some(entry) => answer(status, &EntryView::new(entry)),
         None => StatusCode::NO_CONTENT.into_response(),
     }
 }

@@ -57,7 +57,8 @@ pub(super) async fn events(
     let Query(query) = query?;
     let wanted = Wanted::new(query.ready.as_deref(), query.zone)?;
     let open = state.streams.open(&reader, &state.lifecycle)?;
-    let mut views = state.feeds.follow(&Followed::Service(service.clone()))?;
+    let followed = Followed::Service(service.clone());
+    let mut views = state.feeds.follow(reader.caller(), &followed)?;
     // The first view is told like each that follows.
     views.mark_changed();
     let last = headers.get("last-event-id");
@@ -198,6 +199,7 @@ mod tests {
     use crate::daemon::api::config::ApiConfig;
     use crate::daemon::api::feeds::Feeds;
     use crate::daemon::api::streams::Streams;
+    use crate::daemon::registrations::Caller;
 
     const BEAT: Duration = Duration::from_secs(5);
 
@@ -212,7 +214,12 @@ mod tests {
         let service = ServiceName::new("greeter").unwrap();
         let (_lifecycle, lifecycle) = watch::channel(Lifecycle::Running);
         let stream = |told: Option<Index>| {
-            let mut views = feeds.follow(&Followed::Service(service.clone())).unwrap();
+            let mut views = feeds
+                .follow(
+                    &Caller("caller".into()),
+                    &Followed::Service(service.clone()),
+                )
+                .unwrap();
             views.mark_changed();
             ServiceEvents {
                 service: service.clone(),

@@ -118,7 +118,7 @@ impl<'a> Asked<'a> {
         what: &Followed,
         wanted: &Wanted,
     ) -> Result<Response, Failure> {
-        let mut views = self.state.feeds.follow(what)?;
+        let mut views = self.state.feeds.follow(reader.caller(), what)?;
         self.known(&mut views).await?;
         let view = self.changed(reader, &mut views, wanted).await?;
         let tag = format!("W/\"{}\"", view.index().as_str());
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
     use crate::daemon::api::ApiConfig;
     use crate::daemon::limits::{Bill, RequestRates};
-    use crate::daemon::registrations::Registrations;
+    use crate::daemon::registrations::{Caller, Registrations};
 
     #[tokio::test(start_paused = true)]
     async fn what_is_looked_at_for_one_reader_is_paid_for_also_if_it_leaves_before_its_answer() {
@@ -236,7 +236,7 @@ mod tests {
         let registrations = Registrations::new(registry);
         let state = ApiState::new(registrations, lifecycle, ApiConfig::default());
         let what = Followed::Service(service_name("greeter").unwrap());
-        let mut views = state.feeds.follow(&what).unwrap();
+        let mut views = state.feeds.follow(&Caller("caller".into()), &what).unwrap();
         let all = views.wait_for(|view| view.instance_count() == INSTANCES_PER_REQUEST);
         let index = {
             let view = timeout(LONG, all).await.unwrap().unwrap();

@@ -82,6 +82,11 @@ pub(super) struct Reader {
 }
 
 impl Reader {
+    /// Who asks.
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
     /// Adds to what its request costs, in usual ones.
     pub(super) fn pays(&self, cost: usize) {
         if let Some(bill) = &self.bill {

@@ -41,6 +41,9 @@ impl Registrations {
     /// agent must not bring back what was to end. Until then, the state says that everything is to end, for the case that this process is
     /// killed.
     ///
+    /// If the state could not be written a last time, [`state_trouble`](Self::state_trouble) says so afterwards. The next agent then goes on
+    /// with an older one, and may bring back what was withdrawn.
+    ///
     /// Records are left for the agent that is opened next on the same state. A registry whose records end with the process that registered
     /// them, as ephemeral nodes of ZooKeeper do, has them withdrawn, and that agent registers them again.
     ///
@@ -159,7 +162,10 @@ impl Registrations {
         match timeout_at(by, store.flush()).await {
             Ok(Ok(())) => {}
             Ok(Err(why)) => warn!(error = %why, "the state on disk is an older one"),
-            Err(_) => warn!("the state could not be written in time"),
+            Err(_) => {
+                warn!("the state could not be written in time");
+                store.tell_slow();
+            }
         }
     }
 }

@@ -166,6 +166,8 @@ pub struct Entry {
     pub health: Health,
     /// What an operator says of the record in place of its owner.
     pub overridden: Option<Override>,
+    /// Whether the registry has confirmed it as it should be. In the answer to a change, whether it has confirmed that change.
+    pub is_confirmed: bool,
     /// Why the registry does not have it as it should.
     pub error: Option<String>,
 }

@@ -13,6 +13,7 @@ use sd_core::{
     Endpoint, Events, Instance, RecordId, RegistrationEvent, RegistrationGuard, RegistrationPhase,
 };
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use self::leave::Leave;
 use self::reacting::Happened;
@@ -61,6 +62,8 @@ struct Held {
     events: Events<RegistrationEvent>,
     /// The change that it was made with.
     made_with: u64,
+    /// Whether it is ready, as the registry has confirmed it last.
+    is_ready: bool,
     /// sd-core keeps it no more.
     is_over: bool,
 }
@@ -126,7 +129,11 @@ pub(crate) struct Keeping {
 /// What happened next.
 enum Step {
     Stop,
-    Applied(u64, sd_core::Result<()>),
+    Applied {
+        change: u64,
+        is_ready: bool,
+        done: sd_core::Result<()>,
+    },
     Event(Option<RegistrationEvent>),
     Command(Command),
     Health,
@@ -213,13 +220,16 @@ impl Keeping {
             drain_deadline: drain.map(|drain| drain.deadline),
             health: health.borrow().clone(),
             overridden: None,
+            is_confirmed: false,
             error: None,
         };
         let slot = Slot {
             commands: sender,
+            confirm_within: shared.settings.confirm_within,
             view: watch::Sender::new(View {
                 entry,
                 confirmed: 0,
+                unconfirmed_since: Some(Instant::now()),
                 refused: None,
                 stored,
                 is_over: false,
@@ -314,7 +324,11 @@ impl Keeping {
                     self.publish();
                     let _ = reply.send(change);
                 }
-                Step::Applied(change, done) => self.applied(change, done),
+                Step::Applied {
+                    change,
+                    is_ready,
+                    done,
+                } => self.applied(change, is_ready, done),
                 Step::Event(event) => match self.happened(event) {
                     Happened::Goes => {}
                     Happened::Hopeless => {
@@ -344,6 +358,7 @@ impl Keeping {
             }
         };
         let wanted = self.wanted();
+        let is_ready = wanted.is_ready();
         let change = self.change;
         let is_unsent = change > self.confirmed && change > self.held.made_with;
         let applies = is_unsent && !self.held.is_over && self.retry_at.is_none();
@@ -351,7 +366,7 @@ impl Keeping {
         tokio::select! {
             biased;
             () = self.shared.stop.cancelled() => Step::Stop,
-            done = guard.update(move |_| wanted), if applies => Step::Applied(change, done),
+            done = guard.update(move |_| wanted), if applies => Step::Applied { change, is_ready, done },
             event = self.held.events.next(), if !self.held.is_over => Step::Event(event),
             () = self.shared.closing.cancelled(), if self.held.is_over => Step::Closing,
             Some(command) = self.commands.recv() => Step::Command(command),
@@ -374,12 +389,20 @@ impl Keeping {
         }
         let guard = &self.held.guard;
         let said = guard.overridden().map(sd_core::Override::is_ready);
-        let is_ready = said.unwrap_or_else(|| guard.instance().is_ready());
-        match guard.phase() {
-            RegistrationPhase::Registered | RegistrationPhase::AtRisk if is_ready => Stage::Serving,
-            RegistrationPhase::Registered | RegistrationPhase::AtRisk => Stage::Registered,
-            _ => Stage::Init,
+        let is_ready = said.unwrap_or(self.held.is_ready);
+        match is_ready {
+            _ if !self.is_at_registry() => Stage::Init,
+            true => Stage::Serving,
+            false => Stage::Registered,
         }
+    }
+
+    fn is_at_registry(&self) -> bool {
+        let phase = self.held.guard.phase();
+        matches!(
+            phase,
+            RegistrationPhase::Registered | RegistrationPhase::AtRisk
+        )
     }
 
     /// The records that go once this one is at the registry.
@@ -402,6 +425,7 @@ impl Keeping {
             drain_deadline: self.leaving.map(|leaving| leaving.told.deadline),
             health: self.health.borrow().clone(),
             overridden: self.held.guard.overridden(),
+            is_confirmed: self.confirmed >= self.change && self.is_at_registry(),
             error: self.error.clone(),
         };
         let is_unsaved = std::mem::take(&mut self.is_unsaved);
@@ -424,6 +448,11 @@ impl Keeping {
                 || view.refused.as_ref().map(|(change, _)| *change)
                     != self.refused.as_ref().map(|(change, _)| *change);
             view.entry = entry;
+            view.unconfirmed_since = match view.unconfirmed_since {
+                _ if self.confirmed >= self.change => None,
+                Some(since) if self.confirmed == view.confirmed => Some(since),
+                _ => Some(Instant::now()),
+            };
             view.confirmed = self.confirmed;
             view.refused.clone_from(&self.refused);
             if let Some(stored) = stored {
@@ -476,6 +505,7 @@ impl Held {
     fn new(guard: RegistrationGuard, made_with: u64) -> Self {
         Self {
             events: guard.events(),
+            is_ready: guard.instance().is_ready(),
             guard,
             made_with,
             is_over: false,

@@ -196,6 +196,8 @@ impl Shared {
         ttl: Option<Duration>,
     ) -> Result<RegistrationGuard, Refused> {
         let register = self.registry.register(instance);
+        // Why a change is not confirmed is known before its caller is answered.
+        let register = register.confirm_within(self.settings.confirm_within * 4 / 5);
         let register = match ttl {
             Some(ttl) => register.ttl(ttl),
             None => register,

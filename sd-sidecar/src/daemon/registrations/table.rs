@@ -19,6 +19,8 @@ use crate::daemon::store::{State, Stored};
 pub(crate) struct Slot {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) view: watch::Sender<View>,
+    /// How long the registry may take to confirm a change before that is told as an error.
+    pub(crate) confirm_within: Duration,
     /// What a process can tell of itself.
     pub(crate) checks: Mutex<Arc<Checks>>,
 }
@@ -29,6 +31,8 @@ pub(crate) struct View {
     pub(crate) entry: Entry,
     /// The newest change that the registry has confirmed. Changes are counted from 1.
     pub(crate) confirmed: u64,
+    /// Since when the registry has confirmed no change, although there is one to confirm.
+    pub(crate) unconfirmed_since: Option<Instant>,
     /// The newest change that was refused, and why.
     pub(crate) refused: Option<(u64, Refused)>,
     /// What is kept on disk.
@@ -39,8 +43,34 @@ pub(crate) struct View {
 
 impl Slot {
     pub(crate) fn entry(&self) -> Entry {
-        self.view.borrow().entry.clone()
+        let view = self.view.borrow();
+        let mut entry = view.entry.clone();
+        if entry.error.is_none() && self.is_late(&view) {
+            entry.error = Some(unconfirmed(self.confirm_within));
+        }
+        entry
     }
+
+    fn is_late(&self, view: &View) -> bool {
+        let since = view.unconfirmed_since;
+        since.is_some_and(|since| since.elapsed() >= self.confirm_within)
+    }
+}
+
+/// Why the registry does not have a change, if it gives no reason.
+pub(crate) fn unconfirmed(within: Duration) -> String {
+    format!(
+        "the registry has not confirmed the change within {within:?}: readers see it once it has"
+    )
+}
+
+/// The changes of records that are at the registry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Unconfirmed {
+    /// How many registrations have one that the registry has not confirmed.
+    pub(crate) pending: usize,
+    /// How many of them have had it for longer than it may take.
+    pub(crate) late: usize,
 }
 
 /// One that is gone.
@@ -74,6 +104,7 @@ impl Parked {
                 checks: Vec::new(),
             },
             overridden: None,
+            is_confirmed: false,
             error: Some(format!(
                 "refused at the start of the agent, and left for the next one: {why}"
             )),
@@ -238,6 +269,19 @@ impl Table {
             *stages.entry(Stage::Deregistered).or_default() += self.gone.len();
         }
         stages
+    }
+
+    /// How many changes are not confirmed. What was never at the registry may be wrong in itself, and does not count.
+    pub(crate) fn unconfirmed(&self) -> Unconfirmed {
+        let mut unconfirmed = Unconfirmed::default();
+        for slot in self.slots() {
+            let view = slot.view.borrow();
+            if view.confirmed > 0 && view.unconfirmed_since.is_some() {
+                unconfirmed.pending += 1;
+                unconfirmed.late += usize::from(slot.is_late(&view));
+            }
+        }
+        unconfirmed
     }
 
     /// Those that are gone and meant, the last ones first.

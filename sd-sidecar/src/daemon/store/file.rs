@@ -20,6 +20,9 @@ const OP: &str = "open state";
 const FILE_NAME: &str = "registrations.json";
 /// What this version writes. It reads no other one.
 const VERSION: u32 = 1;
+/// What the name of a state ends with whose registrations are about to be withdrawn, if there was no room to write that into it. It counts
+/// where there is no other.
+const ENDING: &str = "ending";
 /// More is neither written nor read. 10 000 registrations with metadata of 1 KiB each are 25 MB.
 pub(super) const MOST_BYTES: u64 = 256 * 1024 * 1024;
 
@@ -121,42 +124,15 @@ impl StateFile {
 
     /// What is in the file. One that cannot be understood is moved aside.
     pub(crate) fn read(&self) -> sd_core::Result<Found> {
-        let Some(bytes) = contents(&self.path)? else {
-            return Ok(Found::Nothing);
-        };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let aside = format!("damaged-{}", now.unwrap_or_default().as_millis());
-        let aside = beside(&self.path, &aside);
-        let why = match parse(&bytes) {
-            Ok(Parsed {
-                state, why: None, ..
-            }) => return Ok(Found::Whole(state)),
-            Ok(Parsed {
-                state,
-                left_out,
-                why: Some(why),
-            }) if !state.registrations.is_empty() => {
-                // The file itself is replaced and never changed.
-                std::fs::hard_link(&self.path, &aside)
-                    .or_else(|_| std::fs::copy(&self.path, &aside).map(drop))
-                    .map_err(|error| {
-                        failed(&self.path, "is damaged and cannot be kept aside", &error)
-                    })?;
-                return Ok(Found::PartlyDamaged {
-                    state,
-                    left_out,
-                    why,
-                    kept_as: aside,
-                });
-            }
-            Ok(Parsed { why, .. }) => why.unwrap_or_default(),
-            Err(Unreadable::Newer(version)) => return Err(newer(&self.path, version)),
-            Err(Unreadable::Damaged(why)) => why,
-        };
-        let moved_to = aside;
-        std::fs::rename(&self.path, &moved_to)
-            .map_err(|error| failed(&self.path, "is damaged and cannot be moved aside", &error))?;
-        Ok(Found::Damaged { why, moved_to })
+        match read_at(&self.path)? {
+            Found::Nothing => {}
+            found => return Ok(found),
+        }
+        let mut found = read_at(&beside(&self.path, ENDING))?;
+        if let Found::Whole(state) | Found::PartlyDamaged { state, .. } = &mut found {
+            state.ending = true;
+        }
+        Ok(found)
     }
 
     /// What is to be in the file.
@@ -169,31 +145,108 @@ impl StateFile {
         serde_json::to_vec(&written).map_err(|error| error.to_string())
     }
 
-    /// Replaces the file: whatever happens meanwhile, it is the old one or the new one.
-    pub(crate) fn write(&self, bytes: &[u8]) -> Result<(), String> {
+    /// Replaces the file: whatever happens meanwhile, it is the old one or the new one. Where that fails, as on a full disk, it is at least
+    /// no longer there for the next agent to bring back what is withdrawn: one without registrations is removed, and one whose
+    /// registrations end gets the name that says so. `bytes` are the state, encoded.
+    pub(crate) fn write(&self, state: &State, bytes: &[u8]) -> Result<(), String> {
+        let Err(error) = self.replace(bytes) else {
+            return Ok(());
+        };
+        // What was begun takes room of the next attempt.
+        let _ = remove_if_there(&beside(&self.path, "new"));
+        let given_up = if state.registrations.is_empty() {
+            self.remove()
+        } else if state.ending {
+            self.rename_as_ending()
+        } else {
+            Err(io::Error::other("it has registrations"))
+        };
+        given_up.map_err(|_| format!("{} cannot be written: {error}", shown(&self.path)))
+    }
+
+    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
         if is_too_long(bytes) {
-            return Err(format!(
-                "{} would have {} bytes, and at most {MOST_BYTES} are read: deregister what is large",
-                shown(&self.path),
+            return Err(io::Error::other(format!(
+                "it would have {} bytes, and at most {MOST_BYTES} are read: deregister what is large",
                 bytes.len()
-            ));
+            )));
         }
         let new = beside(&self.path, "new");
-        let replace = || -> io::Result<()> {
-            // One of an agent that was killed may be there, or a link.
-            match std::fs::remove_file(&new) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut file = private().write(true).create_new(true).open(&new)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            std::fs::rename(&new, &self.path)?;
-            // The name is on disk once its folder is.
-            File::open(&self.folder)?.sync_all()
-        };
-        replace().map_err(|error| format!("{} cannot be written: {error}", shown(&self.path)))
+        // One of an agent that was killed may be there, or a link.
+        remove_if_there(&new)?;
+        let mut file = private().write(true).create_new(true).open(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&new, &self.path)?;
+        remove_if_there(&beside(&self.path, ENDING))?;
+        self.sync_names()
     }
+
+    fn remove(&self) -> io::Result<()> {
+        remove_if_there(&self.path)?;
+        remove_if_there(&beside(&self.path, ENDING))?;
+        self.sync_names()
+    }
+
+    /// What is in the file may be older than what is kept, and none of it is to be brought back.
+    fn rename_as_ending(&self) -> io::Result<()> {
+        match std::fs::rename(&self.path, beside(&self.path, ENDING)) {
+            // Renamed before, or never written.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            renamed => renamed?,
+        }
+        self.sync_names()
+    }
+
+    /// A name is on disk once its folder is.
+    fn sync_names(&self) -> io::Result<()> {
+        File::open(&self.folder)?.sync_all()
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// What is in the file at `path`. One that cannot be understood is moved aside.
+fn read_at(path: &Path) -> sd_core::Result<Found> {
+    let Some(bytes) = contents(path)? else {
+        return Ok(Found::Nothing);
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let aside = format!("damaged-{}", now.unwrap_or_default().as_millis());
+    let aside = beside(path, &aside);
+    let why = match parse(&bytes) {
+        Ok(Parsed {
+            state, why: None, ..
+        }) => return Ok(Found::Whole(state)),
+        Ok(Parsed {
+            state,
+            left_out,
+            why: Some(why),
+        }) if !state.registrations.is_empty() => {
+            // The file itself is replaced and never changed.
+            std::fs::hard_link(path, &aside)
+                .or_else(|_| std::fs::copy(path, &aside).map(drop))
+                .map_err(|error| failed(path, "is damaged and cannot be kept aside", &error))?;
+            return Ok(Found::PartlyDamaged {
+                state,
+                left_out,
+                why,
+                kept_as: aside,
+            });
+        }
+        Ok(Parsed { why, .. }) => why.unwrap_or_default(),
+        Err(Unreadable::Newer(version)) => return Err(newer(path, version)),
+        Err(Unreadable::Damaged(why)) => why,
+    };
+    let moved_to = aside;
+    std::fs::rename(path, &moved_to)
+        .map_err(|error| failed(path, "is damaged and cannot be moved aside", &error))?;
+    Ok(Found::Damaged { why, moved_to })
 }
 
 /// The file, and the folder that it is in.

@@ -27,6 +27,8 @@ pub(crate) struct TestConfig {
     pub(crate) api: ApiConfig,
     /// How long a reader may read nothing.
     pub(crate) write_deadline: Duration,
+    /// How long a caller waits for the registry to confirm.
+    pub(crate) confirm_within: Duration,
 }
 
 impl Default for TestConfig {
@@ -34,6 +36,7 @@ impl Default for TestConfig {
         Self {
             api: ApiConfig::default(),
             write_deadline: Duration::from_secs(30),
+            confirm_within: Duration::from_secs(5),
         }
     }
 }
@@ -67,6 +70,7 @@ impl TestAgent {
         let mut settings = Settings::default();
         settings.advertised_host = Some("10.0.0.7".to_owned());
         settings.zone = Some("a".to_owned());
+        settings.confirm_within = config.confirm_within;
         let registrations = Registrations::with_settings(registry.clone(), settings);
         let (lifecycle, told) = watch::channel(Lifecycle::Running);
         let state = ApiState::new(registrations, told, config.api);

@@ -29,7 +29,10 @@ impl Drop for Leave {
             return;
         }
         let view = &self.slot.view;
-        view.send_modify(|view| view.entry.stage = Stage::Deregistered);
+        view.send_modify(|view| {
+            view.unconfirmed_since = None;
+            view.entry.stage = Stage::Deregistered;
+        });
         lock(&self.shared.table).leave(&self.key, &self.slot);
         // Those who wait for this look at the table next.
         view.send_modify(|view| view.is_over = true);

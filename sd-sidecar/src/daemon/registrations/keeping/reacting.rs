@@ -29,8 +29,9 @@ impl Keeping {
     }
 
     /// The registry has answered to a change.
-    pub(super) fn applied(&mut self, change: u64, done: sd_core::Result<()>) {
+    pub(super) fn applied(&mut self, change: u64, is_ready: bool, done: sd_core::Result<()>) {
         let Err(error) = done else {
+            self.held.is_ready = is_ready;
             self.confirmed = self.confirmed.max(change);
             self.before = None;
             self.error = None;
@@ -65,6 +66,7 @@ impl Keeping {
             RegistrationEvent::Registered(_) => {
                 info!(?service, ?instance, "registered");
                 self.confirmed = self.confirmed.max(self.held.made_with);
+                self.held.is_ready = self.held.guard.instance().is_ready();
                 self.refused = None;
                 self.error = None;
                 self.is_unsaved |= self.previous.is_some() || !self.left_behind.is_empty();
@@ -167,6 +169,7 @@ impl Keeping {
             }
         });
         slot.view.send_modify(|view| {
+            view.unconfirmed_since = None;
             view.entry.stage = Stage::Deregistered;
             view.entry.drain_deadline = None;
             view.entry.updated_at = SystemTime::now();
