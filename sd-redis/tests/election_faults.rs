@@ -41,10 +41,10 @@ impl Scene {
         let near = Booth::at(&server.program().url());
         let far = Booth::again(&format!("redis://{}", proxy.address()), &near.prefix);
         Self {
-            far,
-            near,
             server,
             proxy,
+            near,
+            far,
         }
     }
 

@@ -20,7 +20,7 @@ pub(crate) struct Wait {
 pub(crate) enum AgentAct {
     /// Print what the agent holds, and why each registration is as it is
     Status(AtAgent),
-    /// Have the agent stop: it deregisters everything, unless --keep or its own keep_on_stop says otherwise
+    /// Have the agent stop: it deregisters everything, unless --keep or its own configuration says otherwise
     ///
     /// Needs the right `admin`: ask through the Unix socket of the agent as root or as the agent's user, or show a token that has it. Returns
     /// when the agent has begun to stop.

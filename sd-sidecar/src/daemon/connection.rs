@@ -132,7 +132,7 @@ async fn late(phase: &watch::Sender<Phase>, scarce: &mut watch::Receiver<bool>) 
                 tokio::select! {
                     // An error says that the address is served no more.
                     _ = scarce.wait_for(|scarce| *scarce) => {}
-                    () = sleep(REST_WITHIN - HEAD_WITHIN) => {}
+                    () = sleep(REST_WITHIN.saturating_sub(HEAD_WITHIN)) => {}
                 }
             }
         };

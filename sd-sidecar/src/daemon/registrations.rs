@@ -78,7 +78,7 @@ impl Registrations {
             && let Some(prefix) = &identity.routes
             && self.shared.registry.backend().name() == "consul"
         {
-            let telling = routes::Telling::start(self.clone(), prefix, identity.agent_id());
+            let telling = routes::Telling::start(self.clone(), prefix);
             *lock(&self.shared.routes) = Some(telling);
         }
     }

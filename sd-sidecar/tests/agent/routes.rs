@@ -178,3 +178,70 @@ async fn routes_that_an_agent_of_the_reference_system_has_told_stay_as_long_as_i
     ours.close(How::Deregister, LONG).await;
     assert_eq!(keys(&server), [] as [&str; 0]);
 }
+
+async fn run_of_app(agent: &Registrations, version: &str, run: &str) {
+    let auth = declared(json!({
+        "service": "auth", "address": "10.0.0.1:9090", "version": version,
+        "app": {"app_id": "auth", "app_instance_id": run},
+        "metadata": {"methods": "/acme.Auth/Login", "protocol": "grpc"},
+    }));
+    agent.register(&me(), auth).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn routes_of_the_version_that_a_process_is_upgraded_to_take_the_place_of_the_others() {
+    let server = ServerProcess::launch(Consul::from_env().unwrap())
+        .await
+        .unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let agent = agent(&server, "10.0.0.1", state.path()).await;
+    run_of_app(&agent, "v1", "run-1").await;
+    until_keys(&server, &["current", "versions/v1"]).await;
+    run_of_app(&agent, "v2", "run-2").await;
+    until_keys(&server, &["current", "versions/v2"]).await;
+    // And back.
+    run_of_app(&agent, "v1", "run-3").await;
+    until_keys(&server, &["current", "versions/v1"]).await;
+    agent.close(How::Deregister, LONG).await;
+    assert_eq!(keys(&server), [] as [&str; 0]);
+}
+
+/// As where neither host has a default route.
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn an_agent_takes_no_instance_of_another_one_for_its_own_although_both_have_one_id() {
+    let server = ServerProcess::launch(Consul::from_env().unwrap())
+        .await
+        .unwrap();
+    let (state_1, state_2) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let one = agent(&server, "", state_1.path()).await;
+    let two = agent(&server, "", state_2.path()).await;
+    register(&one, "10.0.0.1", "v1", &["/acme.Auth/Login"]).await;
+    register(&two, "10.0.0.2", "v1", &["/acme.Auth/Login"]).await;
+    until_keys(&server, &["current", "versions/v1"]).await;
+    one.close(How::Deregister, LONG).await;
+    assert_eq!(keys(&server), ["current", "versions/v1"]);
+    two.close(How::Deregister, LONG).await;
+    assert_eq!(keys(&server), [] as [&str; 0]);
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn more_versions_than_consul_changes_at_once_are_taken_back() {
+    let server = ServerProcess::launch(Consul::from_env().unwrap())
+        .await
+        .unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let agent = agent(&server, "10.0.0.1", state.path()).await;
+    for port in 1..=70 {
+        let auth = declared(json!({
+            "service": "auth", "address": format!("10.0.0.1:{port}"), "version": format!("v{port}"),
+            "metadata": {"methods": "/acme.Auth/Login", "protocol": "grpc"},
+        }));
+        agent.register(&me(), auth).await.unwrap();
+    }
+    eventually("71 keys", LONG, async || keys(&server).len() == 71).await;
+    agent.close(How::Deregister, LONG).await;
+    assert_eq!(keys(&server), [] as [&str; 0]);
+}

@@ -657,35 +657,48 @@ async fn whatever_is_wrong_with_a_state_the_agent_starts_and_keeps_aside_what_it
         text.replacen(from, to, 1).into_bytes()
     };
     let after = |end: &str| [&whole[..], end.as_bytes()].concat();
-    for (damaged, read) in [
+    for (damaged, read, is_damaged) in [
         // Not all of it was written, or other bytes than were meant.
-        (whole[..whole.len() / 2].to_vec(), 0),
-        (whole[..whole.len() - 1].to_vec(), 0),
-        (vec![0; whole.len()], 0),
-        ([&whole[..whole.len() / 2], &[0; 512]].concat(), 0),
-        (after("\0\0\0"), 0),
-        (after(&text), 0),
-        ([&[0xff, 0xfe], &whole[..]].concat(), 0),
-        ("[".repeat(100_000).into_bytes(), 0),
+        (whole[..whole.len() / 2].to_vec(), 1, true),
+        (whole[..whole.len() - 1].to_vec(), 3, true),
+        (vec![0; whole.len()], 0, true),
+        ([&whole[..whole.len() / 2], &[0; 512]].concat(), 1, true),
+        (after("\0\0\0"), 3, true),
+        (after(&text), 3, true),
+        ([&[0xff, 0xfe], &whole[..]].concat(), 0, true),
+        ("[".repeat(100_000).into_bytes(), 0, true),
         // It is JSON, and something else than it should be.
-        (b"[]".to_vec(), 0),
-        (br#"{"version": 1}"#.to_vec(), 0),
-        (br#"{"version": 1, "registrations": {}}"#.to_vec(), 0),
-        (br#"{"version": "1", "registrations": []}"#.to_vec(), 0),
-        (changed("\"registered_at\":", "\"registered_at\":1"), 3),
+        (b"[]".to_vec(), 0, true),
+        (br#"{"version": 1}"#.to_vec(), 0, true),
+        (br#"{"version": 1, "registrations": {}}"#.to_vec(), 0, true),
+        (
+            br#"{"version": "1", "registrations": []}"#.to_vec(),
+            0,
+            true,
+        ),
+        (
+            changed("\"registered_at\":", "\"registered_at\":1"),
+            3,
+            false,
+        ),
         (
             changed("\"registered_at\":", "\"registered_at\":99999999999"),
             2,
+            true,
         ),
-        (changed("\"owner\":\"anonymous\"", "\"owner\":7"), 2),
-        (changed("10.0.0.7:1\"", "nowhere\""), 2),
-        (changed("\"incarnation\":\"", "\"incarnation\":\"x"), 2),
+        (changed("\"owner\":\"anonymous\"", "\"owner\":7"), 2, true),
+        (changed("10.0.0.7:1\"", "nowhere\""), 2, true),
+        (
+            changed("\"incarnation\":\"", "\"incarnation\":\"x"),
+            2,
+            true,
+        ),
     ] {
         fs::write(&state, &damaged).unwrap();
         let shown = String::from_utf8_lossy(&damaged[..damaged.len().min(2000)]).into_owned();
         let next = opened(&memory, &state).await;
         assert_eq!(next.entries().len(), read, "{shown}");
-        if read < 3 {
+        if is_damaged {
             assert_eq!(set_aside(folder.path()), damaged, "{shown}");
         }
         // And goes on as usual.

@@ -32,12 +32,11 @@ impl Backend {
     pub(crate) fn ttl(self) -> Duration {
         match self {
             // Whole seconds, as etcd grants them.
-            Self::Etcd => Duration::from_secs(3),
+            Self::Etcd | Self::Redis => Duration::from_secs(3),
             // The shortest that Consul grants.
             Self::Consul => Duration::from_secs(10),
             // A client takes a server for gone that is silent for two fifths of it, so it is not shorter than a busy machine needs.
             Self::Zk => Duration::from_secs(4),
-            Self::Redis => Duration::from_secs(3),
         }
     }
 

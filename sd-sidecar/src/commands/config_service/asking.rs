@@ -43,7 +43,7 @@ impl<'a> Service<'a> {
     }
 
     /// Where the configuration of a module is.
-    pub(super) fn config_of(&self, module: &str) -> String {
+    pub(super) fn config_of(module: &str) -> String {
         use std::fmt::Write as _;
         let mut path = "/v1/modules/".to_owned();
         for byte in module.bytes() {

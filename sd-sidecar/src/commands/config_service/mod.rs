@@ -125,7 +125,7 @@ fn rows(module: &Module) -> Vec<[String; COLUMNS.len()]> {
 }
 
 async fn get(output: Output, module: &str, service: &Service<'_>) -> Result<(), Failure> {
-    let answer = service.get(&service.config_of(module)).await?;
+    let answer = service.get(&Service::config_of(module)).await?;
     if output.is_json() {
         let version = answer.version();
         return output.json(&json!({"version": version, "config": answer.json()?}));
@@ -144,7 +144,7 @@ async fn set(
     service: &Service<'_>,
 ) -> Result<(), Failure> {
     let answer = service
-        .put(&service.config_of(module), config, over)
+        .put(&Service::config_of(module), config, over)
         .await?
         .json()?;
     if output.is_json() {

@@ -138,7 +138,7 @@ impl Streams {
         let now = Instant::now();
         let passed = now.saturating_duration_since(self.since).as_nanos() % every.as_nanos();
         let passed = Duration::from_nanos(u64::try_from(passed).unwrap_or_default());
-        let mut beats = interval_at(now + (every - passed), every);
+        let mut beats = interval_at(now + every.saturating_sub(passed), every);
         beats.set_missed_tick_behavior(MissedTickBehavior::Skip);
         beats
     }

@@ -407,7 +407,7 @@ impl Keeping {
 
     /// The records that go once this one is at the registry.
     fn replaces(&self) -> Vec<RecordId> {
-        let previous = self.previous.iter().map(|guard| guard.record_id());
+        let previous = self.previous.iter().map(RegistrationGuard::record_id);
         let left_behind = self.left_behind.iter();
         left_behind.chain(previous).cloned().collect()
     }

@@ -12,12 +12,12 @@
 
 mod document;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use sd_consul::{KeyChange, KeyValue, change_keys, list_keys};
 use sd_core::retry::Backoff;
-use sd_core::{Error, ErrorKind, Result, ServiceName};
+use sd_core::{Error, ErrorKind, RecordId, Result, ServiceName};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,10 @@ use crate::wire::meta;
 const SETTLE: Duration = Duration::from_millis(100);
 /// How often a write starts over because another agent has written meanwhile.
 const MOST_ROUNDS: u32 = 8;
+/// Consul takes no more changes at once.
+const AT_ONCE: usize = 64;
+/// How many records of one version are remembered: those that were withdrawn last may still be listed.
+const MOST_RECORDS: usize = 256;
 
 /// One version of a service.
 type Version = (Place, Kind);
@@ -40,9 +44,10 @@ type Version = (Place, Kind);
 struct Routes {
     registrations: Registrations,
     prefix: String,
-    agent_id: String,
     /// What has been told of each version that was declared, if it is known that it is there.
     told: BTreeMap<Version, Option<Document>>,
+    /// The records of this agent that had each version.
+    own: BTreeMap<Version, VecDeque<RecordId>>,
 }
 
 /// What is to be done.
@@ -50,8 +55,8 @@ struct Routes {
 struct Wanted {
     /// There, and to be told.
     there: BTreeMap<Version, Document>,
-    /// Declared, whether it is there now or not.
-    declared: BTreeSet<Version>,
+    /// Declared, whether it is there now or not, and by which records.
+    declared: BTreeMap<Version, Vec<RecordId>>,
 }
 
 impl Wanted {
@@ -74,9 +79,22 @@ impl Wanted {
                     wanted.there.insert(of_version.clone(), document);
                 }
             }
-            wanted.declared.insert(of_version);
+            let records = wanted.declared.entry(of_version).or_default();
+            records.push(entry.record.clone());
         }
         wanted
+    }
+
+    /// The versions that are declared at a place.
+    fn declared_at(&self, place: &Place) -> BTreeSet<Kind> {
+        let here = self.declared.keys().filter(|(other, _)| other == place);
+        here.map(|(_, version)| version.clone()).collect()
+    }
+
+    /// Whether a version that is declared at a place is not there yet. What it replaces may still serve.
+    fn is_in_transition(&self, place: &Place) -> bool {
+        let mut here = self.declared.keys().filter(|(other, _)| other == place);
+        here.any(|of| !self.there.contains_key(of))
     }
 }
 
@@ -110,7 +128,16 @@ impl Routes {
                     if std::mem::take(&mut is_told) {
                         warn!(error = %error.report(), "routes cannot be told: tried again");
                     }
-                    sleep(backoff.next_delay()).await;
+                    // Of one service it may be for long, and of the others there may be news.
+                    tokio::select! {
+                        () = sleep(backoff.next_delay()) => {}
+                        news = changes.changed() => {
+                            if news.is_err() {
+                                return;
+                            }
+                            sleep(SETTLE).await;
+                        }
+                    }
                 }
             }
         }
@@ -119,25 +146,43 @@ impl Routes {
     /// Tells what is there and not told, and takes back what is declared no more.
     async fn reconcile(&mut self) -> Result<()> {
         let wanted = Wanted::of(&self.registrations.entries());
-        for of in &wanted.declared {
+        for (of, records) in &wanted.declared {
             let told = self.told.entry(of.clone()).or_default();
             // What the registry has lost may have been lost with it.
             told.take_if(|_| !wanted.there.contains_key(of));
+            let own = self.own.entry(of.clone()).or_default();
+            for record in records {
+                if !own.contains(record) {
+                    own.push_back(record.clone());
+                }
+            }
+            own.drain(..own.len().saturating_sub(MOST_RECORDS));
         }
         let mut failed = Ok(());
-        for (of, document) in wanted.there {
-            if self.told.get(&of).and_then(Option::as_ref) == Some(&document) {
+        for (of, document) in &wanted.there {
+            if self.told.get(of).and_then(Option::as_ref) == Some(document) {
                 continue;
             }
-            match self.change(&of.0, &Act::Tell(&document)).await {
-                Ok(()) => drop(self.told.insert(of, Some(document))),
+            match self.change(&of.0, &Act::Tell(document)).await {
+                Ok(()) => drop(self.told.insert(of.clone(), Some(document.clone()))),
                 Err(error) => failed = Err(error),
             }
         }
-        let gone = self.told.keys().filter(|of| !wanted.declared.contains(of));
+        let gone = self.told.keys();
+        let gone = gone.filter(|of| !wanted.declared.contains_key(of));
+        let gone = gone.filter(|of| !wanted.is_in_transition(&of.0));
         for of in gone.cloned().collect::<Vec<_>>() {
-            match self.change(&of.0, &Act::TakeBack(&of.1)).await {
-                Ok(()) => drop(self.told.remove(&of)),
+            // It may be taken back although no answer says so.
+            self.told.insert(of.clone(), None);
+            let act = Act::TakeBack {
+                version: &of.1,
+                declared: &wanted.declared_at(&of.0),
+            };
+            match self.change(&of.0, &act).await {
+                Ok(()) => {
+                    self.told.remove(&of);
+                    self.own.remove(&of);
+                }
                 Err(error) => failed = Err(error),
             }
         }
@@ -151,20 +196,24 @@ impl Routes {
             return Ok(());
         };
         let registry = self.registrations.registry();
-        for _ in 0..MOST_ROUNDS {
+        'rounds: for _ in 0..MOST_ROUNDS {
             let found = Found::new(&folder, list_keys(registry, &folder).await?);
             let changes = match act {
                 Act::Tell(document) => found.told(document),
                 // After the keys: what is registered later writes them again.
-                Act::TakeBack(version) => {
-                    let there = self.others(place, version).await?;
+                Act::TakeBack { version, declared } => {
+                    let mut there = self.others(place, version).await?;
+                    there.extend(declared.iter().cloned());
                     found.taken_back(version, &there)
                 }
             };
-            if change_keys(registry, &changes).await? {
-                info!(?folder, keys = changes.len(), "routes were told");
-                return Ok(());
+            for part in changes.chunks(AT_ONCE) {
+                if !change_keys(registry, part).await? {
+                    continue 'rounds;
+                }
             }
+            info!(?folder, keys = changes.len(), "routes were told");
+            return Ok(());
         }
         let why = format!("{folder} changed between read and write {MOST_ROUNDS} times in a row");
         Err(Error::new(ErrorKind::Unavailable, "tell routes").because(why))
@@ -172,13 +221,14 @@ impl Routes {
 
     /// The versions of a service that are there, but for what this agent has just withdrawn of one.
     async fn others(&self, place: &Place, version: &Kind) -> Result<BTreeSet<Kind>> {
+        let own = self.own.get(&(place.clone(), version.clone()));
         let service = ServiceName::new(&place.service)?;
         let there = self.registrations.registry().list(service).await?;
         let there = there.instances().iter().filter_map(|instance| {
             let said = |key: &str| instance.metadata().get(key).map(String::as_str);
             let is_there = said(meta::ENV) == Some(place.env.as_str())
                 && said(meta::NAMESPACE) == Some(place.namespace.as_str());
-            let is_own = said(meta::AGENT_ID) == Some(self.agent_id.as_str());
+            let is_own = own.is_some_and(|own| own.contains(&instance.record_id()));
             let its = Kind::version(instance.version().unwrap_or_default());
             (is_there && !(is_own && its == *version)).then_some(its)
         });
@@ -190,7 +240,11 @@ impl Routes {
 enum Act<'a> {
     Tell(&'a Document),
     /// Unless another instance of the version is there.
-    TakeBack(&'a Kind),
+    TakeBack {
+        version: &'a Kind,
+        /// What this agent has declared of the service.
+        declared: &'a BTreeSet<Kind>,
+    },
 }
 
 /// The keys of one service, as they were found.
@@ -227,7 +281,9 @@ impl Found {
     /// What takes back a version, if these are there besides.
     fn taken_back(&self, version: &Kind, there: &BTreeSet<Kind>) -> Vec<KeyChange> {
         if there.is_empty() {
-            return self.keys.keys().map(|kind| self.delete(kind)).collect();
+            // `current` last, if it takes more than one write.
+            let all = self.keys.keys().rev();
+            return all.map(|kind| self.delete(kind)).collect();
         }
         if there.contains(version) || !self.keys.contains_key(version) {
             return Vec::new();
@@ -282,13 +338,13 @@ pub(super) struct Telling {
 
 impl Telling {
     /// Begins to tell what is registered.
-    pub(super) fn start(registrations: Registrations, prefix: &str, agent_id: String) -> Self {
+    pub(super) fn start(registrations: Registrations, prefix: &str) -> Self {
         let stop = CancellationToken::new();
         let routes = Routes {
             registrations,
             prefix: prefix.to_owned(),
-            agent_id,
             told: BTreeMap::new(),
+            own: BTreeMap::new(),
         };
         Self {
             task: AbortOnDropHandle::new(tokio::spawn(routes.run(stop.clone()))),

@@ -260,7 +260,11 @@ impl Shared {
         self.tasks.spawn(async move {
             let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
             let attempts = async {
-                while shared.withdraw_once(&record).await.is_err_and(may_pass) {
+                while shared
+                    .withdraw_once(&record)
+                    .await
+                    .is_err_and(|error| may_pass(&error))
+                {
                     sleep(backoff.next_delay()).await;
                 }
             };
@@ -303,6 +307,6 @@ fn commands_are_off(specs: &[CheckSpec]) -> String {
     )
 }
 
-fn may_pass(error: Error) -> bool {
+fn may_pass(error: &Error) -> bool {
     error.kind().retry() != Retry::Never
 }

@@ -12,7 +12,8 @@ pub(super) struct Contents {
     pub(super) version: Option<u32>,
     /// Everything is to end. Not written by older agents.
     pub(super) ending: bool,
-    pub(super) registrations: Vec<Value>,
+    /// None if the file has no list of them.
+    pub(super) registrations: Option<Vec<Value>>,
 }
 
 impl Contents {
@@ -41,7 +42,9 @@ impl<'de> Visitor<'de> for Fields<'_> {
             match field.as_str() {
                 "version" => self.0.version = Some(map.next_value()?),
                 "ending" => self.0.ending = map.next_value()?,
-                "registrations" => map.next_value_seed(Each(&mut self.0.registrations))?,
+                "registrations" => {
+                    map.next_value_seed(Each(self.0.registrations.get_or_insert_default()))?;
+                }
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -86,14 +89,18 @@ mod tests {
         for length in 0..whole.len() {
             let (contents, cut) = Contents::read(&whole.as_bytes()[..length]);
             assert!(cut.is_some(), "{length}");
-            assert!(contents.registrations.len() >= most, "{length}");
-            most = contents.registrations.len();
+            let read = contents.registrations.unwrap_or_default().len();
+            assert!(read >= most, "{length}");
+            most = read;
             if most > 0 {
                 assert_eq!(contents.version, Some(1));
             }
         }
         let (contents, cut) = Contents::read(whole.as_bytes());
-        assert_eq!((contents.registrations.len(), cut), (2, None));
+        assert_eq!(
+            (contents.registrations.map(|all| all.len()), cut),
+            (Some(2), None)
+        );
         for wrong in [
             "[]",
             "null",

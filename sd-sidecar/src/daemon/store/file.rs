@@ -320,16 +320,20 @@ fn parse(bytes: &[u8]) -> Result<Parsed, Unreadable> {
         let why = format!("it is of version {version}, which never was");
         return Err(Unreadable::Damaged(why));
     }
+    let Some(registrations) = contents.registrations else {
+        let why = cut.unwrap_or_else(|| "it has no list of registrations".to_owned());
+        return Err(Unreadable::Damaged(why));
+    };
     let mut parsed = Parsed {
         state: State {
-            registrations: Vec::with_capacity(contents.registrations.len()),
+            registrations: Vec::with_capacity(registrations.len()),
             ending: contents.ending,
         },
         // How many there were after the place where it ends is not known.
         left_out: usize::from(cut.is_some()),
         why: cut,
     };
-    for one in contents.registrations {
+    for one in registrations {
         match serde_json::from_value::<Stored>(one) {
             Ok(stored) => parsed.state.registrations.push(Arc::new(stored)),
             Err(error) => {
@@ -380,9 +384,9 @@ mod tests {
         let path = folder.path().join("state.json");
         let file = StateFile::open(path.clone()).unwrap();
         let state = StateFile::encode(&State::default()).unwrap();
-        file.write(&state).unwrap();
+        file.replace(&state).unwrap();
         let long = vec![0; usize::try_from(MOST_BYTES).unwrap() + 1];
-        let refused = file.write(&long).unwrap_err();
+        let refused = file.replace(&long).unwrap_err().to_string();
         assert!(
             refused.contains("268435457 bytes") && refused.contains("deregister"),
             "{refused}"

@@ -12,7 +12,7 @@ use super::server::{Messages, Server};
 use super::{PATIENCE, connect};
 use crate::harness::interleave;
 use crate::ours::{ADDRESS, Registering};
-use crate::part::{Part, register_to_seen};
+use crate::part::{BESIDE_RAW, Part, register_to_seen};
 use crate::source::PAUSE;
 use crate::{Effort, Error, Result};
 
@@ -40,7 +40,13 @@ pub(super) fn measure(effort: Effort, runtime: &Runtime, server: &Server) -> Res
             timeout(PATIENCE, sample).await?
         })
     })?;
-    Ok(register_to_seen(METHOD, NAMES, "the raw client", &figures))
+    Ok(register_to_seen(
+        METHOD,
+        NAMES,
+        "the raw client",
+        BESIDE_RAW,
+        &figures,
+    ))
 }
 
 enum Contender {

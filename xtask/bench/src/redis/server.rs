@@ -50,6 +50,10 @@ impl Server {
     /// The client crate alone, which is told what is published on a channel.
     pub(super) async fn messages(&self, channel: &str) -> Result<Messages> {
         let client = Client::open(format!("{}?protocol=resp3", self.0))?;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the client crate takes no other channel, and a sample publishes one message"
+        )]
         let (sender, pushes) = unbounded_channel();
         let config = AsyncConnectionConfig::new().set_push_sender(sender);
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
@@ -67,9 +71,9 @@ impl Messages {
     pub(super) async fn next(&mut self, beginning: &str) -> Result<Vec<u8>> {
         loop {
             let push = self.pushes.recv().await.ok_or("the connection ended")?;
-            let message = match (push.kind, push.data.into_iter().nth(1)) {
-                (PushKind::Message, Some(Value::BulkString(message))) => message,
-                _ => continue,
+            let said = (push.kind, push.data.into_iter().nth(1));
+            let (PushKind::Message, Some(Value::BulkString(message))) = said else {
+                continue;
             };
             if let Some(rest) = message.strip_prefix(beginning.as_bytes()) {
                 return Ok(rest.to_vec());
