@@ -47,6 +47,7 @@ impl SqliteStore {
     /// # Errors
     /// `Conflict` if another process has it, `InvalidData` if it is damaged or another program's, `Unavailable` if it cannot be opened.
     pub(crate) fn open(path: &Path, most_bytes: usize) -> Result<(Self, Kept)> {
+        make_private(path);
         let file = Connection::open(path).map_err(|error| failed(OPEN, path, &error))?;
         let mut store = Self {
             path: path.to_owned(),
@@ -205,6 +206,16 @@ impl Store for SqliteStore {
         self.try_write(change)
             .map_err(|error| failed(WRITE, &self.path, &error))
     }
+}
+
+/// Makes a file that only its user reads, if there is none: secrets are in it. SQLite gives its log the same mode.
+fn make_private(path: &Path) {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    // SQLite tells why a file cannot be opened. One that is there keeps its mode, which its operator has chosen.
+    let _ = options.open(path);
 }
 
 fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<SystemTime> {
