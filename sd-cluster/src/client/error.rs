@@ -74,8 +74,6 @@ impl std::error::Error for At {
 /// # Errors
 /// `Rejected` with what the service says, without what it may repeat of the event.
 pub(crate) fn check_answer(op: &'static str, event: &str, answer: &[u8]) -> Result<(), Error> {
-    /// The service goes on with what it could not read.
-    const REPEATS: &str = "unmarshal event data";
     if answer == OK {
         return Ok(());
     }
@@ -87,15 +85,19 @@ pub(crate) fn check_answer(op: &'static str, event: &str, answer: &[u8]) -> Resu
             rejected.with_source(hinted(hint, format!("{event} was answered with nothing")))
         );
     }
-    let said = String::from_utf8_lossy(answer);
-    let said = match said.split_once(REPEATS) {
-        Some((before, _)) => format!("{before}{REPEATS}"),
-        None => said.into_owned(),
-    };
-    Err(rejected.because(format!(
-        "the service refuses {event}: {}",
-        brief(Printable(&said))
-    )))
+    let said = shown(answer);
+    Err(rejected.because(format!("the service refuses {event}: {said}")))
+}
+
+/// What the service says, as far as it may be logged: it may repeat what was sent, which may hold secrets.
+pub(crate) fn shown(said: &[u8]) -> String {
+    /// The service goes on with what it could not read.
+    const REPEATS: &str = "unmarshal event data";
+    let said = String::from_utf8_lossy(said);
+    match said.split_once(REPEATS) {
+        Some((before, _)) => brief(Printable(&format!("{before}{REPEATS}"))),
+        None => brief(Printable(&said)),
+    }
 }
 
 #[cfg(test)]

@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex, OnceLock};
 use bytes::Bytes;
 use sd_core::clock::Clock;
 use sd_core::sync::lock;
-use sd_core::{Error, ErrorKind, Incarnation, Printable, Result, brief};
+use sd_core::{Error, ErrorKind, Incarnation, Printable, Result};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::client::connection::Connector;
-use crate::client::error::check_answer;
+use crate::client::error::{check_answer, shown};
 use crate::client::newest::{Newest, Told, Topic};
 use crate::client::state::State;
 use crate::config::ClusterConfig;
@@ -266,8 +266,7 @@ impl Handler {
                     }
                 }
                 None if [ERROR_CONFIG, ERROR_CONNECTION].contains(&name.as_ref()) => {
-                    let said = String::from_utf8_lossy(&event.data);
-                    let said = brief(Printable(&said));
+                    let said = shown(&event.data);
                     let error = Error::new(ErrorKind::Rejected, OP)
                         .because(format!("the service ends the session with {name}: {said}"));
                     // The first one counts.
@@ -448,20 +447,18 @@ mod tests {
         let play = async {
             let mut played = service.accept().await;
             played.expect(MODULE_SEND_CONFIG_SCHEMA).await;
-            played.tell(ERROR_CONFIG, "no").await;
+            played
+                .tell(ERROR_CONFIG, "no: unmarshal event data: found sesame")
+                .await;
             played.closed().await;
         };
         let receiver = async |_: crate::Received<serde_json::Value>| Ok::<(), String>(());
         let remote = crate::RemoteConfig::new("{}", receiver).unwrap();
         let client = super::tests::client(service.config().with_remote_config(remote));
         let (begun, ()) = tokio::join!(client.session(OP), play);
-        assert!(
-            begun
-                .unwrap_err()
-                .report()
-                .to_string()
-                .contains("ERROR_CONFIG: no")
-        );
+        let report = begun.unwrap_err().report().to_string();
+        assert!(report.contains("ERROR_CONFIG: no"), "{report}");
+        assert!(!report.contains("sesame"), "{report}");
     }
 
     #[tokio::test]

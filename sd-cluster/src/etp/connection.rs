@@ -25,10 +25,11 @@ use crate::etp::ended::Ended;
 use crate::etp::frame::{Frame, FrameCodec};
 use crate::etp::message::{MOST_BYTES, Message};
 
-/// Frames that wait to be written: few, because each may have 4 MiB, and a peer that reads slowly is better told what is new.
-const OUTGOING: usize = 8;
-/// Events that wait to be handled. As long as there are so many, nothing more is read.
-const INCOMING: usize = 64;
+/// Frames that wait to be written: a message, and a ping or a pong behind it. No more, because each message may have 4 MiB, and a peer that
+/// reads slowly is better told what is new.
+const OUTGOING: usize = 2;
+/// Events that wait to be handled: few, because each may have 4 MiB. As long as there are so many, nothing more is read.
+const INCOMING: usize = 4;
 /// How long the peer may take to answer a close.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// So many messages that are none end a connection.
@@ -588,6 +589,26 @@ mod tests {
         for _ in 0..2 * INCOMING {
             client.events.recv().await.unwrap();
         }
+        assert!(!client.peer.is_over());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_messages_wait_here_and_the_rest_with_the_peer() {
+        let (a, b) = duplex(1024);
+        let client = open(a, Role::Client, BytesMut::new(), TIMES);
+        let server = open(b, Role::Server, BytesMut::new(), TIMES);
+        let event = Message::event("E", vec![b'x'; 1024 * 1024]);
+        let mut sent = 0;
+        let sending = async {
+            loop {
+                server.peer.send(OP, &event).await.unwrap();
+                sent += 1;
+            }
+        };
+        // No one handles what comes.
+        timeout(Duration::from_secs(5), sending).await.unwrap_err();
+        // On each side, one beyond those that wait is being read or written.
+        assert!(sent <= 8, "{sent}");
         assert!(!client.peer.is_over());
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::header::{ALLOW, LOCATION, UPGRADE};
+use http::header::{ALLOW, LOCATION, ORIGIN, UPGRADE};
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 use tokio::io::AsyncWriteExt;
@@ -84,7 +84,10 @@ async fn upgrade(stream: &mut TcpStream) -> Result<Option<(BytesMut, Arc<str>)>,
     let mut read = BytesMut::new();
     let request = read_request(stream, &mut read).await?;
     let header = |name: HeaderName, value| (name, HeaderValue::from_static(value));
-    let refused = if request.target.path().starts_with(PATH) {
+    let refused = if request.headers.contains_key(ORIGIN) {
+        // Only a browser says so. A WebSocket is not bound to the origin of a page, so that any page could read configurations here.
+        refusal(StatusCode::FORBIDDEN, &[])
+    } else if request.target.path().starts_with(PATH) {
         match request.accept() {
             Ok(answer) => {
                 stream.write_all(&answer).await?;

@@ -24,6 +24,7 @@
 //! # What differs from isp-config-service
 //! | here | there |
 //! |---|---|
+//! | a connection with an `Origin` is answered with 403: a page in a browser could read configurations | every page may connect |
 //! | a module that is gone without a word is removed three ping periods later, 9 s by default | after minutes, as TCP decides, or by a sweep every 5 minutes |
 //! | READY with an address that cannot be dialled, or with the name of another module, is refused | it is stored, and one IPv6 address ends all lists for everyone |
 //! | IPv6 addresses are understood, with and without brackets | only with |

@@ -106,7 +106,9 @@ impl Host {
                 _ = peer.ended() => return Ok(()),
                 // Before the next event is taken, so that at most one answer waits.
                 message = outbox.next() => {
-                    if peer.send_encoded(OP, message).await.is_err() {
+                    // A peer that reads nothing holds up no stop, which the loop handles next.
+                    let sending = self.stop.run_until_cancelled(peer.send_encoded(OP, message));
+                    if let Some(Err(_)) = sending.await {
                         return Ok(());
                     }
                 }

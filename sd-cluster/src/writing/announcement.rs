@@ -10,13 +10,23 @@ use crate::etp::connection::{Connection, Peer};
 use crate::protocol::declaration::BackendDeclaration;
 use crate::protocol::events::MODULE_READY;
 
+/// What the service was told of an instance.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// Nothing, because it is not ready: the service lists what is told, and has no place for that.
+    No,
+    /// Perhaps this or that: READY was sent, and its answer has not come. The service may list the instance.
+    Maybe,
+    /// This, as the service has confirmed.
+    Yes(Box<BackendDeclaration>),
+}
+
 /// A connection for one record. Closed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Announcement {
     /// Its events are not asked for, and read away by a task.
     pub(crate) peer: Peer,
-    /// What the service was told. `None` for an instance that is not ready: the service lists what is told, and has no place for that.
-    pub(crate) told: Option<BackendDeclaration>,
+    pub(crate) told: Told,
     _reader: tokio_util::task::AbortOnDropHandle<()>,
 }
 
@@ -37,7 +47,7 @@ impl Announcement {
             let (connection, _) = client.connector.connect(op, module).await?;
             let mut announcement = Self {
                 peer: connection.peer.clone(),
-                told: None,
+                told: Told::No,
                 _reader: tokio_util::task::AbortOnDropHandle::new(tokio::spawn(read_away(
                     connection,
                 ))),
@@ -55,14 +65,18 @@ impl Announcement {
         }
     }
 
-    /// Tells the service that the module is ready. It takes that once on each connection.
+    /// Tells the service that the module is ready. It takes that once on each connection. Cancel-safe: `told` says what may have come of it.
+    ///
+    /// # Errors
+    /// Why it is not confirmed.
     pub(crate) async fn tell(
         &mut self,
         op: &'static str,
         declared: BackendDeclaration,
     ) -> Result<()> {
+        self.told = Told::Maybe;
         tell(op, &self.peer, MODULE_READY, &declared).await?;
-        self.told = Some(declared);
+        self.told = Told::Yes(Box::new(declared));
         Ok(())
     }
 }

@@ -164,6 +164,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::protocol::events::MODULE_READY;
     use crate::scripted::{Played, SOON, Service};
     use crate::{ClusterConfig, Received, RemoteConfig};
 
@@ -275,6 +276,37 @@ mod tests {
         updated.unwrap();
         registration.renew().await.unwrap();
         let ((), ()) = tokio::join!(registrar.close(), second.closed());
+    }
+
+    #[tokio::test]
+    async fn what_may_have_been_announced_is_replaced_by_the_next_connection() {
+        for is_ready in [false, true] {
+            let service = Service::start().await;
+            let registrar = registrar(service.config());
+            let waiting = instance().with_ready(false);
+            let (registration, mut first) =
+                tokio::join!(register(&registrar, &waiting), service.accept());
+            let registration = registration.unwrap();
+            let ready = waiting.clone().with_ready(true);
+            // The service has it, and the answer is lost.
+            tokio::select! {
+                updated = registration.update(&ready) => panic!("{updated:?}"),
+                _ = first.expect(MODULE_READY) => {}
+            }
+            let next = waiting.with_ready(is_ready);
+            let play = async {
+                let mut second = service.accept().await;
+                if is_ready {
+                    second.take_ready().await;
+                }
+                first.closed().await;
+                second
+            };
+            let (updated, second) = tokio::join!(registration.update(&next), play);
+            updated.unwrap();
+            assert!(!second.connection.peer.is_over());
+            registration.renew().await.unwrap();
+        }
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::client::Client;
 use crate::codec::declaration;
 use crate::etp::connection::Peer;
-use crate::writing::announcement::Announcement;
+use crate::writing::announcement::{Announcement, Told};
 
 /// A record, with the connection that keeps it now. Shared by all who hold it.
 #[derive(Debug)]
@@ -78,10 +78,11 @@ impl Kept {
             return Err(withdrawn(op));
         };
         match (&announcement.told, instance.is_ready()) {
-            (Some(told), true) if *told == declared => return Ok(()),
-            (None, false) => return Ok(()),
-            (None, true) => return announcement.tell(op, declared).await,
-            (Some(_), _) => {}
+            (Told::Yes(told), true) if **told == declared => return Ok(()),
+            (Told::No, false) => return Ok(()),
+            (Told::No, true) => return announcement.tell(op, declared).await,
+            // Only the end of the connection takes back what is told, or may be.
+            (Told::Yes(_) | Told::Maybe, _) => {}
         }
         let next = Announcement::open(op, client, instance).await?;
         let is_kept = self.peer.send_if_modified(|peer| {

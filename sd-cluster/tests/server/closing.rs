@@ -90,3 +90,24 @@ async fn a_service_that_is_dropped_stops() {
     drop(service);
     assert_eq!(raw.next().await.unwrap().opcode, CLOSE);
 }
+
+#[tokio::test]
+async fn a_module_that_reads_nothing_holds_up_no_stop() {
+    let (service, address) = service().await;
+    let sent = r#"{"config":{}}"#;
+    let mut slow = Raw::connect(address, "a").await;
+    slow.ask("MODULE:SEND_CONFIG_SCHEMA", sent).await;
+    let mut quick = Raw::connect(address, "a").await;
+    quick.ask("MODULE:SEND_CONFIG_SCHEMA", sent).await;
+    // More than the sockets' buffers and the queue hold.
+    let padding = "x".repeat(1 << 20);
+    for nth in 0..40 {
+        let config = format!(r#"{{"nth":{nth},"padding":"{padding}"}}"#);
+        service.set_config("a", &config, None).await.unwrap();
+        quick.message().await;
+    }
+    // Without the stop, a peer that takes nothing is given up after three minutes here.
+    let stopped = timeout(Duration::from_secs(20), service.stop()).await;
+    stopped.expect("the service stops in time");
+    drop(slow);
+}

@@ -91,6 +91,24 @@ async fn what_was_written_is_there_after_a_restart_and_the_limit_of_versions_hol
     );
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn only_its_user_reads_a_file_that_is_made_and_one_that_is_there_keeps_its_mode() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.sqlite");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let service = open(&path).await.unwrap();
+    service.set_config("a", "{}", None).await.unwrap();
+    assert_eq!(mode(&path), 0o600);
+    assert_eq!(mode(&folder.path().join("config.sqlite-wal")), 0o600);
+    service.stop().await;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    open(&path).await.unwrap();
+    assert_eq!(mode(&path), 0o640);
+}
+
 #[tokio::test]
 async fn a_file_has_one_process_and_is_free_when_that_has_stopped() {
     let folder = tempfile::tempdir().unwrap();

@@ -45,7 +45,7 @@ pub(crate) fn request(query: &str) -> String {
     format!(
         "GET /isp-etp/{query} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-         Sec-WebSocket-Extensions: permessage-deflate\r\nOrigin: http://elsewhere\r\n\r\n"
+         Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
     )
 }
 

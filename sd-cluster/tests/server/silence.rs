@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::raw::{FINAL, PING, PONG, Raw};
 use crate::{started, until};
 
-const PING_EVERY: Duration = Duration::from_millis(300);
+const PING_EVERY: Duration = Duration::from_secs(1);
 
 fn builder() -> sd_cluster::server::Builder {
     ConfigService::builder().ping_every(PING_EVERY)

@@ -32,7 +32,7 @@ async fn what_is_no_request_of_a_module_is_answered_as_go_does() {
 }
 
 #[tokio::test]
-async fn a_module_is_accepted_at_any_path_below_without_an_extension_and_from_any_origin() {
+async fn a_module_is_accepted_at_any_path_below_without_an_extension() {
     let (service, address) = service().await;
     for path in ["", "foo/bar"] {
         let (_raw, head) = asked(
@@ -46,6 +46,21 @@ async fn a_module_is_accepted_at_any_path_below_without_an_extension_and_from_an
         assert!(!head.to_lowercase().contains("extensions"), "{head}");
         until(&service, "mod b&c", |module| module.connections == 1).await;
     }
+}
+
+#[tokio::test]
+async fn a_page_in_a_browser_is_refused() {
+    let (service, address) = service().await;
+    for origin in ["http://elsewhere", "null", ""] {
+        let request = request("?module_name=a").replacen(
+            "Host: h\r\n",
+            &format!("Host: h\r\nOrigin: {origin}\r\n"),
+            1,
+        );
+        let (_, head) = asked(address, &request).await;
+        assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
+    }
+    assert!(service.modules().await.unwrap().is_empty());
 }
 
 #[tokio::test]

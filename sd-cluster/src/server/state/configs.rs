@@ -196,7 +196,12 @@ impl State {
         let none = VecDeque::new();
         let module = self.modules.get(name);
         let configs = module.map_or(&none, |module| &module.stored.configs);
-        let version = configs.back().map_or(0, StoredConfig::version) + 1;
+        let newest = configs.back().map_or(0, StoredConfig::version);
+        let version = newest.checked_add(1).ok_or_else(|| {
+            Error::new(ErrorKind::Unavailable, WRITE).because(format!(
+                "there is no version after {newest}: delete the module, and write its configuration again"
+            ))
+        })?;
         let config = StoredConfig::new(version, data, SystemTime::now());
         let gone = (configs.len() + 1).saturating_sub(self.limits.versions.max(1));
         let freed = configs.iter().take(gone).map(|config| config.data().len());

@@ -449,3 +449,22 @@ fn the_list_of_all_modules_never_exceeds_a_message() {
     assert!(routes.len() <= MOST_BYTES, "{}", routes.len());
     assert!(routes.len() > MOST_BYTES - 128 * 1024, "{}", routes.len());
 }
+
+#[test]
+fn behind_the_last_version_a_configuration_is_refused_and_the_last_one_stays() {
+    let mut kept = Kept::default();
+    let mut stored = StoredModule::default();
+    let last = StoredConfig::new(u32::MAX, "1", SystemTime::now());
+    stored.configs.push_back(last);
+    kept.modules.insert("a".to_owned(), stored);
+    let mut state = State::new(Limits::default(), Box::new(InMemory), kept);
+    let refused = state.set_config("a", "2", None).unwrap_err();
+    assert_eq!(refused.kind(), sd_core::ErrorKind::Unavailable);
+    let configs = state.configs("a").unwrap();
+    let configs = configs
+        .iter()
+        .map(|config| (config.version(), config.data()));
+    assert_eq!(configs.collect::<Vec<_>>(), [(u32::MAX, "1")]);
+    state.delete_module("a").unwrap();
+    assert_eq!(state.set_config("a", "2", None).unwrap(), 1);
+}

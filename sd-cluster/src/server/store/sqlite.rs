@@ -17,6 +17,9 @@ const LAYOUT: i64 = 1;
 /// In `application_id`: `sdcs`, so that no other program's file is taken.
 const APPLICATION: i64 = 0x7364_6373;
 
+/// The last one of the year 9999, after which RFC 3339 has no times.
+const LAST_MILLIS: u64 = 253_402_300_799_999;
+
 /// Room for the tables themselves.
 const LEAST_PAGES: u32 = 64;
 
@@ -47,6 +50,7 @@ impl SqliteStore {
     /// # Errors
     /// `Conflict` if another process has it, `InvalidData` if it is damaged or another program's, `Unavailable` if it cannot be opened.
     pub(crate) fn open(path: &Path, most_bytes: usize) -> Result<(Self, Kept)> {
+        make_private(path);
         let file = Connection::open(path).map_err(|error| failed(OPEN, path, &error))?;
         let mut store = Self {
             path: path.to_owned(),
@@ -207,9 +211,20 @@ impl Store for SqliteStore {
     }
 }
 
+/// Makes a file that only its user reads, if there is none: secrets are in it. SQLite gives its log the same mode.
+fn make_private(path: &Path) {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    // SQLite tells why a file cannot be opened. One that is there keeps its mode, which its operator has chosen.
+    let _ = options.open(path);
+}
+
+/// A time that can be shown: what is out of bounds is the nearest bound.
 fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<SystemTime> {
     let millis: i64 = row.get(column)?;
-    let since = Duration::from_millis(u64::try_from(millis).unwrap_or_default());
+    let since = Duration::from_millis(u64::try_from(millis).unwrap_or_default().min(LAST_MILLIS));
     Ok(UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH))
 }
 
@@ -282,5 +297,24 @@ mod tests {
             configs.map(StoredConfig::version).collect::<Vec<_>>(),
             [1, 3]
         );
+    }
+
+    #[test]
+    fn times_that_cannot_be_shown_are_the_nearest_that_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let (mut store, _) = SqliteStore::open(&path, 1).unwrap();
+        write(&mut store, &config(1, 10)).unwrap();
+        for (millis, shown) in [
+            (i64::MAX, "9999-12-31T23:59:59.999000000Z"),
+            (i64::MIN, "1970-01-01T00:00:00.000000000Z"),
+        ] {
+            let sql = "UPDATE config SET written_at = ?1";
+            store.file.execute(sql, [millis]).unwrap();
+            let kept = store.read().unwrap();
+            let at = kept.modules["a"].configs[0].written_at();
+            let at = humantime::format_rfc3339_nanos(at);
+            assert_eq!(at.to_string(), shown);
+        }
     }
 }

@@ -1,4 +1,14 @@
-//! A thousand modules, each with an instance, that all follow one.
+//! A thousand modules, each with an instance, that all follow one. Alone in its process, whose memory it measures.
+
+#![cfg(feature = "server")]
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+#[path = "server/raw.rs"]
+#[allow(dead_code, reason = "not every test file uses everything")]
+mod raw;
+#[path = "server/services.rs"]
+#[allow(dead_code, reason = "not every test file uses everything")]
+mod services;
 
 use std::time::Duration;
 
@@ -6,8 +16,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::raw::Raw;
-use crate::{service, until};
+use raw::Raw;
+use services::{service, until, within};
 
 const MODULES: usize = 1000;
 
