@@ -74,7 +74,7 @@ async fn a_change_among_many_costs_no_reader_a_full_read_and_renewals_share_requ
     sleep(LONG_TTL / 2).await;
     let renewals = raw.calls("zadd").await - renewed;
     let requests = raw.calls("evalsha").await - scripts;
-    assert!(renewals > left as u64, "{renewals} of {left} records");
+    assert!(renewals >= left as u64, "{renewals} of {left} records");
     assert!(
         requests < renewals / 4,
         "{requests} requests for {renewals} renewals"

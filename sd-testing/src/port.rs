@@ -1,6 +1,7 @@
 //! Free TCP ports, for servers that need to be told their port.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::io;
 use std::net::TcpListener;
 use std::sync::Mutex;
 
@@ -14,9 +15,10 @@ const RANGE: std::ops::Range<u16> = 12_000..32_000;
 const ATTEMPTS: usize = 1000;
 
 /// The ports that this process has already handed out.
-static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+static TAKEN: Mutex<BTreeMap<u16, Reservation>> = Mutex::new(BTreeMap::new());
 
-/// A port of 127.0.0.1 on which no process listens. Each call in a process returns another port.
+/// A port of 127.0.0.1 on which no process listens. Each call in a process returns another port, and on Linux no other process on the
+/// machine gets it from this function as long as this one lives.
 ///
 /// # Errors
 /// `Unavailable` if no free port is found.
@@ -24,8 +26,14 @@ pub fn free_port() -> Result<u16> {
     let mut taken = lock(&TAKEN);
     for _ in 0..ATTEMPTS {
         let port = fastrand::u16(RANGE);
-        if !taken.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            taken.insert(port);
+        if taken.contains_key(&port) {
+            continue;
+        }
+        let Ok(reservation) = Reservation::of(port) else {
+            continue;
+        };
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            taken.insert(port, reservation);
             return Ok(port);
         }
     }
@@ -36,8 +44,39 @@ pub fn free_port() -> Result<u16> {
     )
 }
 
+/// Keeps other test programs, which choose from the same ports, from one on which a server is about to listen, or to listen again.
+#[derive(Debug)]
+struct Reservation {
+    #[cfg(target_os = "linux")]
+    _name: std::os::unix::net::UnixListener,
+}
+
+#[cfg(target_os = "linux")]
+impl Reservation {
+    /// Takes a name in the kernel that goes with this process, however it ends.
+    fn of(port: u16) -> io::Result<Self> {
+        use std::os::linux::net::SocketAddrExt;
+        use std::os::unix::net::{SocketAddr, UnixListener};
+
+        let name = SocketAddr::from_abstract_name(format!("sd-testing/port/{port}"))?;
+        Ok(Self {
+            _name: UnixListener::bind_addr(&name)?,
+        })
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Reservation {
+    #[expect(clippy::unnecessary_wraps, reason = "on Linux it can fail")]
+    fn of(_port: u16) -> io::Result<Self> {
+        Ok(Self {})
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -47,5 +86,13 @@ mod tests {
         for port in ports {
             TcpListener::bind(("127.0.0.1", port)).unwrap();
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_port_that_was_handed_out_is_reserved_also_while_nothing_listens_there() {
+        let port = free_port().unwrap();
+        let reserved = Reservation::of(port).unwrap_err();
+        assert_eq!(reserved.kind(), io::ErrorKind::AddrInUse);
     }
 }
