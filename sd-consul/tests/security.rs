@@ -18,7 +18,7 @@ use rcgen::{
     KeyPair,
 };
 use sd_consul::ConsulConfig;
-use sd_core::{ErrorKind, RegistrationEvent, ServiceName};
+use sd_core::{ErrorKind, RegistrationEvent, ServiceName, State};
 use sd_testing::{HttpProxy, HttpRule, HttpState, Log, ServerProcess};
 use server_programs::{Consul, LocalServer};
 use tempfile::{NamedTempFile, TempDir};
@@ -68,6 +68,11 @@ async fn a_token_that_is_replaced_under_a_running_process_needs_no_restart() {
     event(&mut guard, "registered").await;
     let mut seen = registry.subscribe(&service).unwrap();
     until(&mut seen, "there", is_live_with(1)).await;
+    // From here on Consul follows the service for us: a token that is deleted while that begins is another story.
+    let changed = guard.update(|instance| instance.with_weight(2));
+    changed.await.unwrap();
+    let is_changed = |state: &State| state.snapshot().instances()[0].weight() == 2;
+    until(&mut seen, "changed", is_changed).await;
 
     // The file comes late, so the old token is refused for a while.
     delete_token(&operator, &accessor).await;
