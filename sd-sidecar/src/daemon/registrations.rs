@@ -67,13 +67,14 @@ impl Registrations {
         let this = Self {
             shared: Arc::new(Shared::new(registry, settings, table, None)),
         };
+        #[cfg(feature = "consul")]
         this.tell_routes();
         this
     }
 
     /// Tells the routes of what is registered, if that is wanted and the registry is Consul. Must be called inside a tokio runtime then.
+    #[cfg(feature = "consul")]
     fn tell_routes(&self) {
-        #[cfg(feature = "consul")]
         if let Some(identity) = &self.shared.settings.identity
             && let Some(prefix) = &identity.routes
             && self.shared.registry.backend().name() == "consul"

@@ -55,6 +55,7 @@ impl Registrations {
                 store.save();
             }
         }
+        #[cfg(feature = "consul")]
         this.tell_routes();
         Ok(this)
     }
