@@ -647,6 +647,38 @@ async fn a_failing_check_makes_it_unready_and_never_deregisters_it() {
     assert!(matches!(unknown, Err(Refused::NoCheck(_))));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_change_while_the_record_is_being_made_is_sent_once() {
+    let (backend, registry) = scripted();
+    let [made, changed] = [5, 1].map(Duration::from_millis);
+    backend
+        .registrar
+        .answer_next(Op::Register, Answer::SucceedAfter(made));
+    backend
+        .registrar
+        .answer_all(Op::Update, Answer::SucceedAfter(changed));
+    let registrations = Registrations::new(registry);
+    let checked = declared(json!({
+        "service": "greeter", "address": ADDRESS,
+        "checks": [{"name": "beat", "kind": "ttl", "ttl": "1h", "initial": "failing"}],
+    }));
+    let registering = {
+        let registrations = registrations.clone();
+        tokio::spawn(async move { registrations.register(&me(), checked).await.unwrap() })
+    };
+    let entry = until_entry(&registrations, "declared", |_| true).await;
+    backend.registrar.called(Op::Register, 1).await;
+    let beating = registrations.beat(&me(), &the_record(&entry), "beat", CheckState::Passing, "");
+    beating.unwrap();
+    registering.await.unwrap();
+    sleep(Duration::from_secs(60)).await;
+    let updates = backend.registrar.calls_of(Op::Update);
+    assert_eq!(updates.len(), 1, "{:?}", &updates[..updates.len().min(4)]);
+    let entry = registrations.entry(&the_record(&entry)).unwrap();
+    assert!(entry.is_confirmed, "{entry:?}");
+    assert_eq!(entry.stage, Stage::Serving);
+}
+
 /// In the reference system a registration is lost, or an error is told although it holds, where a later step fails.
 #[tokio::test(start_paused = true)]
 async fn without_the_registry_register_returns_with_the_reason_and_the_registration_holds() {

@@ -1,5 +1,6 @@
 //! Streams of events: what they tell, how they resume, and how they end.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sd_core::memory::Memory;
@@ -95,6 +96,125 @@ async fn a_stream_is_of_the_instances_that_its_query_selects() {
         .await;
     let (missed, _) = with_ids(&mut again, &["g-3"]).await;
     assert_eq!(missed.id(), list["index"]);
+}
+
+/// What a reader of changes has after an event.
+fn apply(has: &mut BTreeMap<String, Value>, frame: &Frame) {
+    let told = frame.json();
+    let (set, removed) = match frame.event() {
+        "snapshot" => {
+            has.clear();
+            (&told["instances"], None)
+        }
+        "change" => (&told["set"], told["removed"].as_array()),
+        other => panic!("{other}"),
+    };
+    for id in removed.into_iter().flatten() {
+        has.remove(id.as_str().unwrap());
+    }
+    for one in set.as_array().unwrap() {
+        has.insert(one["id"].as_str().unwrap().to_owned(), one.clone());
+    }
+}
+
+#[tokio::test]
+async fn a_reader_of_changes_is_told_what_is_different_and_has_the_whole_set() {
+    let agent = TestAgent::start().await;
+    let client = agent.client();
+    let mut guards = Vec::new();
+    for port in 10..30 {
+        let instance = greeter(&format!("g-{port}"), port);
+        guards.push(agent.registry.register(instance).await.unwrap());
+    }
+    let list = async || client.get("/v1/services/greeter").await.expect(200);
+    let all_seen = async || list().await["instances"].as_array().map(Vec::len) == Some(20);
+    eventually("all are seen", LONG, all_seen).await;
+    let mut has = BTreeMap::new();
+    let mut stream = client.events(&format!("{EVENTS}?changes=true")).await;
+    let first = stream.event().await;
+    assert_eq!(first.event(), "snapshot");
+    apply(&mut has, &first);
+
+    guards[0].set_ready(false).await.unwrap();
+    let change = stream.event().await;
+    assert_eq!(change.event(), "change");
+    let told = change.json();
+    assert_eq!(told["set"].as_array().unwrap().len(), 1, "{told}");
+    assert_eq!(told["set"][0]["ready"], false);
+    assert_eq!(told["status"], "live");
+    apply(&mut has, &change);
+    guards.pop().unwrap().deregister().await.unwrap();
+    let change = stream.event().await;
+    assert_eq!(change.json()["removed"], json!(["g-29"]));
+    assert_eq!(change.json()["set"], json!([]));
+    apply(&mut has, &change);
+    let is_listed = |has: &BTreeMap<String, Value>, listed: &Value| {
+        let listed = listed["instances"].as_array().unwrap();
+        has.values().eq(listed.iter())
+    };
+    let listed = list().await;
+    assert!(is_listed(&has, &listed), "{has:?}");
+    assert_eq!(change.id(), listed["index"]);
+
+    // One that returns is told the changes that it missed; one that was never here, the set.
+    let mut missed = BTreeMap::new();
+    apply(&mut missed, &first);
+    let again = client.with("last-event-id", first.id());
+    let mut again = again.events(&format!("{EVENTS}?changes")).await;
+    for _ in 0..2 {
+        let change = again.event().await;
+        assert_eq!(change.event(), "change");
+        apply(&mut missed, &change);
+    }
+    assert!(is_listed(&missed, &listed), "{missed:?}");
+    let unknown = client.with("last-event-id", "0123.live");
+    let mut unknown = unknown.events(&format!("{EVENTS}?changes=true")).await;
+    assert_eq!(unknown.event().await.event(), "snapshot");
+
+    // However it is told, the set is right.
+    for guard in guards.drain(..12) {
+        guard.deregister().await.unwrap();
+    }
+    while has.len() > 7 {
+        apply(&mut has, &stream.event().await);
+    }
+    assert!(is_listed(&has, &list().await), "{has:?}");
+}
+
+#[tokio::test]
+async fn changes_are_those_of_the_whole_set_alone() {
+    let agent = TestAgent::start().await;
+    for query in ["changes=true&ready=true", "changes&zone=a", "changes=yes"] {
+        let reply = agent.client().get(&format!("{EVENTS}?{query}")).await;
+        let error = refused(&reply, 400, "invalid_request");
+        assert!(error.contains("changes"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_of_changes_hears_that_the_registry_failed_after_the_change() {
+    let source = ScriptedInstancer::default();
+    let two = |ready| vec![greeter("g-1", 1), greeter("g-2", 2).with_ready(ready)];
+    source.tell(Ok(Feed::Set(set(1, two(true)))));
+    let agent = TestAgent::start_at(scripted(&source), TestConfig::default()).await;
+    let client = agent.client();
+    let mut stream = client.events(&format!("{EVENTS}?changes=true")).await;
+    let first = stream.event_named("snapshot").await;
+    source.tell(Ok(Feed::Set(set(2, two(false)))));
+    assert_eq!(stream.event().await.event(), "change");
+    source.tell(Err(refusal()));
+    source.tell(Err(refusal()));
+    let degraded = stream.event().await;
+    assert_eq!(degraded.event(), "degraded");
+    let again = client.with("last-event-id", first.id());
+    let mut again = again.events(&format!("{EVENTS}?changes=true")).await;
+    let change = again.event().await;
+    assert_eq!(
+        (change.event(), &change.json()["status"]),
+        ("change", &json!("live"))
+    );
+    let told = again.event().await;
+    assert_eq!((told.event(), told.id()), ("degraded", degraded.id()));
 }
 
 #[tokio::test]

@@ -169,7 +169,11 @@ fn forget_the_longest_unread(
 
 /// Publishes each view until the source ends, which it does with the registry.
 async fn follow(mut source: Source, views: &watch::Sender<Arc<View>>) {
-    while let Ok(view) = source.changed().await {
+    loop {
+        let last = Arc::clone(&views.borrow());
+        let Ok(view) = source.changed(last).await else {
+            return;
+        };
         views.send_if_modified(|last| {
             // Why nothing could be read yet is told once. Later reasons are for those who ask.
             let fails_now = !view.is_known() && view.error().is_some() && last.error().is_none();
@@ -240,7 +244,8 @@ impl Source {
         }
     }
 
-    async fn changed(&mut self) -> Result<View> {
+    /// The view after `last`.
+    async fn changed(&mut self, last: Arc<View>) -> Result<View> {
         match self {
             Self::Services(subscription, clock) => {
                 let state: ServicesState = subscription.changed().await?;
@@ -252,7 +257,10 @@ impl Source {
                 let state: State = subscription.changed().await?;
                 let count = state.instances().len();
                 let clock = Arc::clone(clock);
-                rendered(count, move || View::of_service(state, clock.as_ref())).await
+                rendered(count, move || {
+                    View::of_service(state, clock.as_ref()).after(&last)
+                })
+                .await
             }
         }
     }

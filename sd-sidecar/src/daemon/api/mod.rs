@@ -20,6 +20,7 @@ mod json;
 mod legacy;
 mod plain_words;
 mod probes;
+mod recent_changes;
 mod registrations;
 mod service_events;
 mod services;

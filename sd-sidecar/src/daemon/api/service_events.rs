@@ -3,6 +3,7 @@
 //! | event | says |
 //! |---|---|
 //! | `snapshot` | the whole set, with its status. The first event, and after each change |
+//! | `change` | with `changes=true`, in place of a `snapshot` after the first: what is different from the set before it |
 //! | `degraded` | the set cannot be confirmed, since when and why. It stays as it was told last. With the status `initializing`: none could be read yet |
 //! | `resync` | the set was read again and is confirmed, and nothing has changed |
 //! | `heartbeat` | the stream is alive |
@@ -34,7 +35,7 @@ use super::feeds::Followed;
 use super::services::INSTANCES_PER_REQUEST;
 use super::streams::{Events, Reader, frame, response};
 use super::view::{Index, View};
-use super::wanted::Wanted;
+use super::wanted::{Wanted, yes_or_no};
 use crate::daemon::lifecycle::Lifecycle;
 use crate::wire::rfc3339;
 
@@ -44,6 +45,7 @@ use crate::wire::rfc3339;
 pub(super) struct EventsQuery {
     ready: Option<String>,
     zone: Option<String>,
+    changes: Option<String>,
 }
 
 pub(super) async fn events(
@@ -55,7 +57,13 @@ pub(super) async fn events(
 ) -> Result<Response, Failure> {
     let service = service_name(&name?.0)?;
     let Query(query) = query?;
+    let changes = yes_or_no("changes", query.changes.as_deref())?.unwrap_or_default();
     let wanted = Wanted::new(query.ready.as_deref(), query.zone)?;
+    if changes && !wanted.is_everything() {
+        return Err(Failure::bad_request(
+            "changes: are those of the whole set, so ask without ready and zone",
+        ));
+    }
     let open = state.streams.open(&reader, &state.lifecycle)?;
     let followed = Followed::Service(service.clone());
     let mut views = state.feeds.follow(reader.caller(), &followed)?;
@@ -67,6 +75,7 @@ pub(super) async fn events(
         service,
         views,
         wanted,
+        changes,
         reader,
         clock: Arc::clone(&state.registry.config().clock),
         told: last,
@@ -82,6 +91,8 @@ struct ServiceEvents {
     service: ServiceName,
     views: watch::Receiver<Arc<View>>,
     wanted: Wanted,
+    /// Whether the reader can do with what is different.
+    changes: bool,
     /// Pays for what is looked at for it alone.
     reader: Reader,
     clock: Arc<dyn Clock>,
@@ -151,12 +162,30 @@ impl ServiceEvents {
         let before = self.told.replace(index.clone());
         match before {
             Some(before) if before == *index => None,
-            Some(before) if before.is_same_set(index) => Some(if view.is_live() {
-                self.notice("resync", "the set is confirmed again and unchanged", view)
-            } else {
-                self.notice("degraded", "the set cannot be confirmed, and stays", view)
-            }),
+            Some(before) if before.is_same_set(index) => Some(self.of_same_set(view)),
+            Some(before) if self.changes => Some(self.changes_since(&before, view)),
             _ => Some(view.frame()),
+        }
+    }
+
+    /// What has become of the set that the reader has, if that is not longer than the set, and whether it is confirmed.
+    fn changes_since(&mut self, before: &Index, view: &View) -> Bytes {
+        let Some((changes, told)) = view.changes().since(before) else {
+            return view.frame();
+        };
+        if told == *view.index() {
+            return changes;
+        }
+        let notice = self.of_same_set(view);
+        Bytes::from([changes, notice].concat())
+    }
+
+    /// What a reader who has the set is told of its status.
+    fn of_same_set(&self, view: &View) -> Bytes {
+        if view.is_live() {
+            self.notice("resync", "the set is confirmed again and unchanged", view)
+        } else {
+            self.notice("degraded", "the set cannot be confirmed, and stays", view)
         }
     }
 
@@ -225,6 +254,7 @@ mod tests {
                 service: service.clone(),
                 views,
                 wanted: Wanted::default(),
+                changes: false,
                 reader: Reader::for_test("reader", None),
                 clock: Arc::new(BootClock),
                 told,

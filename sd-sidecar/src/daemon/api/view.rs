@@ -13,6 +13,7 @@ use sd_core::{
 use serde::Serialize;
 
 use super::json;
+use super::recent_changes::RecentChanges;
 use crate::wire::rfc3339;
 
 /// A set and how far it can be trusted, with the bytes that tell both.
@@ -25,6 +26,7 @@ pub(super) struct View {
     body: Bytes,
     /// What the view of a service was made of.
     state: Option<State>,
+    changes: RecentChanges,
 }
 
 /// What a reader has: a set, by its fingerprint, and a status. Equal content has an equal index, at every agent and after every start.
@@ -71,7 +73,7 @@ impl Index {
 
 /// What is in front of a set in an answer.
 #[derive(Serialize)]
-struct Head<'a> {
+pub(super) struct Head<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<&'a ServiceName>,
     index: &'a str,
@@ -110,7 +112,7 @@ impl View {
         }
     }
 
-    fn of_snapshot(snapshot: &Snapshot, status: &Status, clock: &dyn Clock) -> Self {
+    pub(super) fn of_snapshot(snapshot: &Snapshot, status: &Status, clock: &dyn Clock) -> Self {
         let set = json::to_bytes(&InstanceSet {
             instances: snapshot.instances(),
             skipped: snapshot.skipped(),
@@ -160,6 +162,36 @@ impl View {
             since,
             status: status.clone(),
             state: None,
+            changes: RecentChanges::default(),
+        }
+    }
+
+    /// The same view for readers who may have been told `last`, the one before it.
+    pub(super) fn after(mut self, last: &Self) -> Self {
+        let changed = !last.index.is_same_set(&self.index);
+        self.changes = match (&last.state, &self.state) {
+            (Some(_), Some(_)) if !changed => last.changes.clone(),
+            (Some(before), Some(now)) if last.is_known() => {
+                let (from, to) = (before.snapshot(), now.snapshot());
+                let head = self.head(now.snapshot());
+                let next = last
+                    .changes
+                    .followed_by((&last.index, from), (&self.index, to), &head);
+                next.no_longer_than(self.frame.len())
+            }
+            _ => RecentChanges::default(),
+        };
+        self
+    }
+
+    pub(super) fn head<'a>(&'a self, snapshot: &'a Snapshot) -> Head<'a> {
+        Head {
+            service: Some(snapshot.service()),
+            index: self.index.as_str(),
+            revision: Some(snapshot.revision().value()),
+            status: self.status.as_str(),
+            since: self.since.as_deref(),
+            error: self.error().map(|error| error.report().to_string()),
         }
     }
 
@@ -173,6 +205,11 @@ impl View {
         let snapshot = state.snapshot().clone();
         let snapshot = snapshot.with_instances(instances.cloned().collect());
         Self::of_snapshot(&snapshot, state.status(), clock)
+    }
+
+    /// The last changes of the set.
+    pub(super) fn changes(&self) -> &RecentChanges {
+        &self.changes
     }
 
     /// How many instances [`filtered`](Self::filtered) looks at.

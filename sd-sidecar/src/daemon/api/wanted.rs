@@ -8,6 +8,16 @@ use sd_core::clock::Clock;
 use super::failure::Failure;
 use super::view::View;
 
+/// What a key of a query says. A key alone means yes.
+pub(super) fn yes_or_no(key: &str, value: Option<&str>) -> Result<Option<bool>, Failure> {
+    match value {
+        None => Ok(None),
+        Some("" | "true") => Ok(Some(true)),
+        Some("false") => Ok(Some(false)),
+        Some(_) => Err(Failure::bad_request(format!("{key}: write true or false"))),
+    }
+}
+
 /// The instances that are asked for.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
@@ -18,12 +28,7 @@ pub(super) struct Wanted {
 impl Wanted {
     /// Those that `ready` and `zone` of a query select.
     pub(super) fn new(ready: Option<&str>, zone: Option<String>) -> Result<Self, Failure> {
-        let ready = match ready {
-            None => None,
-            Some("" | "true") => Some(true),
-            Some("false") => Some(false),
-            Some(_) => return Err(Failure::bad_request("ready: write true or false")),
-        };
+        let ready = yes_or_no("ready", ready)?;
         Ok(Self { ready, zone })
     }
 

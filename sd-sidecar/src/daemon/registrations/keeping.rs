@@ -5,6 +5,7 @@ mod declaring;
 mod leave;
 mod reacting;
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -62,10 +63,34 @@ struct Held {
     events: Events<RegistrationEvent>,
     /// The change that it was made with.
     made_with: u64,
+    /// The last change that was sent, until it is answered.
+    sending: Option<Sending>,
     /// Whether it is ready, as the registry has confirmed it last.
     is_ready: bool,
     /// sd-core keeps it no more.
     is_over: bool,
+}
+
+/// A change on its way to the registry. It is kept from one step to the next: to send it again at each event would make another event.
+struct Sending {
+    change: u64,
+    is_ready: bool,
+    answer: Pin<Box<dyn Future<Output = sd_core::Result<()>> + Send>>,
+}
+
+/// The answer to what is being sent, if anything is. Cancel-safe.
+async fn answer(sending: &mut Option<Sending>) -> Step {
+    let Some(sent) = sending else {
+        return std::future::pending().await;
+    };
+    let done = sent.answer.as_mut().await;
+    let (change, is_ready) = (sent.change, sent.is_ready);
+    *sending = None;
+    Step::Applied {
+        change,
+        is_ready,
+        done,
+    }
 }
 
 /// When a registration leaves.
@@ -357,16 +382,11 @@ impl Keeping {
                 }
             }
         };
-        let wanted = self.wanted();
-        let is_ready = wanted.is_ready();
-        let change = self.change;
-        let is_unsent = change > self.confirmed && change > self.held.made_with;
-        let applies = is_unsent && !self.held.is_over && self.retry_at.is_none();
-        let guard = &self.held.guard;
+        self.send();
         tokio::select! {
             biased;
             () = self.shared.stop.cancelled() => Step::Stop,
-            done = guard.update(move |_| wanted), if applies => Step::Applied { change, is_ready, done },
+            answered = answer(&mut self.held.sending), if !self.held.is_over => answered,
             event = self.held.events.next(), if !self.held.is_over => Step::Event(event),
             () = self.shared.closing.cancelled(), if self.held.is_over => Step::Closing,
             Some(command) = self.commands.recv() => Step::Command(command),
@@ -374,6 +394,22 @@ impl Keeping {
             () = at(self.leaving.map(|leaving| leaving.at)) => Step::Deadline,
             () = at(self.retry_at) => Step::Retry,
         }
+    }
+
+    /// Sends the last change, unless the registry has it or it was sent already.
+    fn send(&mut self) {
+        let change = self.change;
+        let sent = self.held.sending.as_ref().map(|sending| sending.change);
+        let is_unsent = change > self.confirmed && change > self.held.made_with;
+        if !is_unsent || sent == Some(change) || self.held.is_over || self.retry_at.is_some() {
+            return;
+        }
+        let wanted = self.wanted();
+        self.held.sending = Some(Sending {
+            change,
+            is_ready: wanted.is_ready(),
+            answer: Box::pin(self.held.guard.update(move |_| wanted)),
+        });
     }
 
     /// The instance as the registry should have it.
@@ -508,6 +544,7 @@ impl Held {
             is_ready: guard.instance().is_ready(),
             guard,
             made_with,
+            sending: None,
             is_over: false,
         }
     }

@@ -27,6 +27,8 @@ use crate::{Effort, Error, Result};
 /// A service of usual size, and one that all other registrations are of.
 const SERVICES: [(&str, usize); 2] = [("few", 10), ("many", 990)];
 const QUICK_SERVICES: [(&str, usize); 2] = [("few", 10), ("many", 90)];
+/// What readers ask for, and what they are told then.
+const TOLD: [(&str, &str); 2] = [("", "whole sets"), ("?changes=true", "changes")];
 const LIMIT_MILLIS: f64 = 50.0;
 /// The bench is one caller that opens its streams as fast as it can.
 const NO_LIMIT: &str = "--limits-requests-per-second=1000000";
@@ -66,9 +68,15 @@ pub(super) fn measure(effort: Effort, etcd: &str) -> Result<Part> {
         "readers' share of a core",
     ]);
     let (mut bars, mut groups) = (Vec::new(), Vec::new());
-    for (service, size) in services {
-        let mut contenders = runtime.block_on(Contender::both(&agent, service, readers))?;
-        note(&format!("and {readers} readers of {size} instances"))?;
+    let cases = services
+        .into_iter()
+        .flat_map(|service| TOLD.map(|told| (service, told)));
+    for ((service, size), (query, told)) in cases {
+        let path = format!("/v1/services/{service}/events{query}");
+        let opening = Contender::both(&agent, service, &path, readers);
+        let mut contenders = runtime.block_on(opening)?;
+        let label = format!("{size} instances, {told}");
+        note(&format!("and {readers} readers of {label}"))?;
         let figures = interleave(&mut contenders, changes, |contender| {
             runtime
                 .block_on(async { within("all readers have a change", contender.sample()).await? })
@@ -77,7 +85,6 @@ pub(super) fn measure(effort: Effort, etcd: &str) -> Result<Part> {
         drop(contenders);
         runtime.block_on(until_unread(&agent))?;
         note("its readers have gone")?;
-        let label = format!("{size} instances");
         for (name, samples) in NAMES.into_iter().zip(&figures) {
             times.row(row(&label, name, samples));
         }
@@ -199,10 +206,14 @@ enum Sender {
 }
 
 impl Contender {
-    async fn both(agent: &Agent, service: &'static str, readers: usize) -> Result<[Self; 2]> {
-        let path = format!("/v1/services/{service}/events");
+    async fn both(
+        agent: &Agent,
+        service: &'static str,
+        path: &str,
+        readers: usize,
+    ) -> Result<[Self; 2]> {
         let mut ours = Self {
-            readers: open(agent.address(), &path, readers).await?,
+            readers: open(agent.address(), path, readers).await?,
             sender: Sender::Agent {
                 caller: Caller::by_port(agent.address())?,
                 service,
@@ -313,7 +324,7 @@ fn thread_time() -> Duration {
 const METHOD: &str = "\
 **One change, a thousand readers.** An agent holds 1000 registrations, of which it renews 300 each second, and each reader has a stream of
 the same service over a connection of its own. A process has the first instance of the service not ready, and ready again: the clock runs
-from its request until the last reader has the whole set that says so, and with it the write at etcd. All readers are one thread of the
+from its request until the last reader has the whole set that says so, or with `changes=true` the change, and with it the write at etcd. All readers are one thread of the
 bench, which looks at the first 512 bytes of an event and takes the rest by its length; its share of a core is that of the time until all
 have it, and not left for the agent. Beside the agent stands what no sender can do without: a program of two threads that is told to
 write as many bytes to as many connections, and knows nothing of etcd or JSON. The processor time of a sender is that of its whole

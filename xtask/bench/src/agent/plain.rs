@@ -111,7 +111,8 @@ async fn serve(mut stream: TcpStream, mut chunks: watch::Receiver<Arc<str>>) -> 
 /// An event of this many bytes, as a chunk of an answer.
 fn chunk(change: usize, bytes: usize) -> Arc<str> {
     let beginning = format!("{}event: snapshot\ndata: ", Plain::text(change));
-    format!("{bytes:x}\r\n{beginning:x<bytes$}\r\n").into()
+    let rest = "x".repeat(bytes.saturating_sub(beginning.len()));
+    format!("{bytes:x}\r\n{beginning}{rest}\r\n").into()
 }
 
 #[cfg(test)]
@@ -120,10 +121,12 @@ mod tests {
 
     #[test]
     fn an_event_has_its_length_and_names_its_change() {
-        let chunk = chunk(7, 100);
-        let (length, event) = chunk.split_once("\r\n").unwrap();
-        assert_eq!(length, "64");
-        assert_eq!(event.len(), 100 + "\r\n".len());
-        assert!(event.contains(&Plain::text(7)));
+        for bytes in [100, 250_000] {
+            let chunk = chunk(7, bytes);
+            let (length, event) = chunk.split_once("\r\n").unwrap();
+            assert_eq!(length, format!("{bytes:x}"));
+            assert_eq!(event.len(), bytes + "\r\n".len());
+            assert!(event.contains(&Plain::text(7)));
+        }
     }
 }
