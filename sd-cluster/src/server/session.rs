@@ -12,7 +12,7 @@ use tungstenite::protocol::Role;
 
 use super::instrument::event_refused;
 use super::outbox::Outbox;
-use super::owner::Owner;
+use super::owner::{Listed, Owner};
 use super::state::{SessionId, State};
 use crate::etp::connection::{Connection, Times, open};
 use crate::etp::message::Message;
@@ -46,45 +46,41 @@ impl Host {
     pub(super) async fn serve(&self, stream: TcpStream, read: BytesMut, name: Arc<str>) {
         let connection = open(stream, Role::Server, read, self.times);
         let peer = connection.peer.clone();
-        if name.is_empty() {
-            // As isp-config-service does.
-            peer.close();
-            return peer.gone().await;
+        // Without a name it is closed at once, as isp-config-service does.
+        if !name.is_empty() {
+            self.serve_module(connection, &name).await;
         }
+        // The connection takes its place among all until its socket is gone.
+        peer.close();
+        peer.gone().await;
+    }
+
+    /// Serves a module until its connection is over.
+    async fn serve_module(&self, connection: Connection, name: &Arc<str>) {
+        let peer = connection.peer.clone();
         let outbox = Outbox::default();
-        let session = {
-            let (name, outbox) = (Arc::clone(&name), outbox.clone());
-            let connect = move |state: &mut State| state.connect(&name, outbox);
-            self.owner.call(OP, connect).await
+        let connect = {
+            let (owner, name, outbox) = (self.owner.clone(), Arc::clone(name), outbox.clone());
+            // Made where the session is listed, so that it is removed also if this call is dropped meanwhile.
+            move |state: &mut State| {
+                let id = state.connect(&name, outbox)?;
+                Ok::<Listed, String>(owner.listed(id))
+            }
         };
-        let session = match session {
-            Ok(Ok(session)) => Ok(session),
-            // Told in the answer to each event.
-            Ok(Err(why)) => Err(why),
-            Err(_) => return,
+        let Ok(listed) = self.owner.call(OP, connect).await else {
+            return;
         };
-        let ended = caught(
-            OP,
-            self.follow(connection, &outbox, session.as_ref(), &name),
-        )
-        .await;
-        if let Ok(session) = session {
-            // Fails only where the service has ended.
-            let _ = self
-                .owner
-                .call(OP, move |state| state.disconnect(session))
-                .await;
-        }
-        let module = Printable(&name);
+        // Why it is not listed is told in the answer to each event.
+        let session = listed.as_ref().map(|listed| listed.id);
+        let ended = caught(OP, self.follow(connection, &outbox, session, name)).await;
+        drop(listed);
+        let module = Printable(name);
         if let Err(error) = ended {
             warn!(%module, error = %error.report(), "a module is served no longer");
             return;
         }
         let ended = peer.ended().await;
         debug!(%module, %ended, "a module has left");
-        if self.stop.is_cancelled() {
-            peer.gone().await;
-        }
     }
 
     /// Handles one event after another, and sends what is due, until the connection is over.
@@ -92,7 +88,7 @@ impl Host {
         &self,
         mut connection: Connection,
         outbox: &Outbox,
-        session: Result<&SessionId, &String>,
+        session: Result<SessionId, &String>,
         name: &str,
     ) -> Result<()> {
         let peer = connection.peer.clone();
@@ -117,7 +113,7 @@ impl Host {
                         return Ok(());
                     };
                     let answer = match session {
-                        Ok(session) => self.handle(*session, &event).await?,
+                        Ok(session) => self.handle(session, &event).await?,
                         Err(why) => Err(Refused::of(&event, why)),
                     };
                     let answer = answer.unwrap_or_else(|refused| {
