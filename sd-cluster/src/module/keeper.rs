@@ -121,7 +121,7 @@ impl Applied {
         while let Some(Told { data: json, .. }) = configs.next().await {
             // With each session the service sends it again.
             if self.0.as_ref() == Some(&json) {
-                client.state.config(Ok(()));
+                client.state.config_came_again();
                 continue;
             }
             debug!(config = %shown(words, &json), "a configuration came");
@@ -175,14 +175,18 @@ async fn follow_required(client: &Client, session: &Session, module: &str) {
 mod tests {
     use std::future::ready;
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
+    use metrics::{
+        Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    };
     use sd_core::clock::TokioClock;
     use sd_core::sync::lock;
     use serde_json::{Value, json};
 
     use super::*;
     use crate::scripted::{SOON, Service};
-    use crate::{ClusterConfig, ConfigHealth, Received};
+    use crate::{CONFIGS, ClusterConfig, ConfigHealth, Received};
 
     type Seen = Arc<Mutex<Vec<Value>>>;
 
@@ -216,8 +220,38 @@ mod tests {
         sd_testing::eventually(what, SOON, || ready(is())).await;
     }
 
+    /// Counts configurations.
+    #[derive(Default)]
+    struct Counting(Arc<AtomicU64>);
+
+    impl Recorder for Counting {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            match key.name() {
+                CONFIGS => Counter::from_arc(Arc::clone(&self.0)),
+                _ => Counter::noop(),
+            }
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
     #[tokio::test]
     async fn a_configuration_is_applied_once_however_often_it_comes() {
+        let counting = Counting::default();
+        // For this thread, which runs all of the test.
+        let _counted = metrics::set_default_local_recorder(&counting);
         let service = Service::start().await;
         let seen = Seen::default();
         let (client, task) = kept(service.config().with_remote_config(noting(&seen)));
@@ -236,6 +270,8 @@ mod tests {
             .await;
         until("the change", || lock(&seen).len() == 2).await;
         assert_eq!(*lock(&seen), [json!({"a":1}), json!({"a":2})]);
+        until("applied again", || is(&ConfigHealth::Applied)).await;
+        assert_eq!(counting.0.load(Ordering::Relaxed), 2);
         client.close().await;
         task.await.unwrap();
     }
