@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 use bytes::Bytes;
 use sd_core::clock::Clock;
 use sd_core::sync::lock;
-use sd_core::{Error, ErrorKind, Incarnation, Printable, Result};
+use sd_core::{Error, ErrorKind, Incarnation, Printable, Result, brief};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::client::connection::Connector;
 use crate::client::error::{AckRule, shown};
@@ -262,6 +262,16 @@ struct Handler {
     clock: Arc<dyn Clock>,
 }
 
+/// Logs an event that is of no use: the first one of a session as a warning.
+fn tell_odd(event: &str, why: &str, is_news: &mut bool) {
+    let event = brief(Printable(event));
+    if std::mem::take(is_news) {
+        warn!(event, why, "an event of isp modules is of no use");
+    } else {
+        debug!(event, why, "another event of isp modules is of no use");
+    }
+}
+
 /// Has the health say that there is no session, also where its handler is dropped before the connection has ended.
 impl Drop for Handler {
     fn drop(&mut self) {
@@ -272,13 +282,15 @@ impl Drop for Handler {
 impl Handler {
     async fn run(mut self) {
         const OP: &str = "cluster: session";
+        // A service that sends many such events does not fill the log.
+        let mut is_news = true;
         while let Some(event) = self.connection.events.recv().await {
             let name = String::from_utf8_lossy(&event.name);
             match Topic::of(&name) {
                 Some(topic) => {
                     let now = self.clock.now();
                     if !self.newest.put(&topic, event.data.clone(), now) {
-                        warn!(event = %Printable(&name), "an event of isp modules was not asked for");
+                        tell_odd(&name, "was not asked for", &mut is_news);
                     }
                 }
                 None if [ERROR_CONFIG, ERROR_CONNECTION].contains(&name.as_ref()) => {
@@ -289,7 +301,7 @@ impl Handler {
                     let _ = self.refused.set(error);
                     self.connection.peer.close();
                 }
-                None => warn!(event = %Printable(&name), "an event of isp modules is unknown"),
+                None => tell_odd(&name, "is unknown", &mut is_news),
             }
             // Fails if the connection is over, which the next event tells.
             let _ = self.connection.peer.answer(OP, &event, Bytes::new()).await;

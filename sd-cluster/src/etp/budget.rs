@@ -46,6 +46,13 @@ impl Events {
         let (event, _) = self.0.recv().await?;
         Some(event)
     }
+
+    /// The next event, if there is one already.
+    #[cfg(feature = "server")]
+    pub(crate) fn try_recv(&mut self) -> Option<Message> {
+        let (event, _) = self.0.try_recv().ok()?;
+        Some(event)
+    }
 }
 
 #[cfg(test)]

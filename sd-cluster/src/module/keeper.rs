@@ -105,7 +105,8 @@ impl<'a> Following<'a> {
     }
 }
 
-/// The last configuration that was applied.
+/// The last configuration, if it was applied. After one that was rejected the next one is handed over whatever it is: the receiver may have
+/// done a part of what the rejected one wants.
 #[derive(Default)]
 struct Applied(Option<Bytes>);
 
@@ -131,7 +132,10 @@ impl Applied {
                     info!("a configuration is applied");
                     self.0 = Some(json);
                 }
-                Err(reason) => warn!(reason, "a configuration is rejected"),
+                Err(reason) => {
+                    warn!(reason, "a configuration is rejected");
+                    self.0 = None;
+                }
             }
             client.state.config(outcome);
         }
@@ -292,12 +296,20 @@ mod tests {
         for (json, health) in [
             (r#"{"good":1}"#, ConfigHealth::Applied),
             (r#"{"bad":2}"#, rejected(true)),
+            // Back to the last one that was applied, as an operator does.
+            (r#"{"good":1}"#, ConfigHealth::Applied),
+            (r#"{"bad":3}"#, rejected(true)),
         ] {
             played.tell("CONFIG:SEND_CONFIG_CHANGED", json).await;
             until(json, || config() == health).await;
         }
         played.tell("CONFIG:SEND_CONFIG_CHANGED", "hunter2").await;
         until("unreadable", || config() != rejected(true)).await;
+        let good = lock(&seen)
+            .iter()
+            .filter(|one| one.get("good").is_some())
+            .count();
+        assert_eq!(good, 2, "what was applied before is handed over again");
         let shown = format!("{:?}", config());
         assert!(!shown.contains("hunter2"), "{shown}");
         assert!(!played.connection.peer.is_over());

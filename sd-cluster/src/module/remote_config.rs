@@ -25,6 +25,8 @@ use crate::protocol::config_data::ConfigData;
 pub const DEFAULT_CONFIG_TIMEOUT: Duration = Duration::from_secs(5);
 
 const OP: &str = "cluster: remote configuration";
+/// How many causes of an error are shown.
+const MOST_CAUSES: usize = 8;
 /// The title that modules in Go give their schemas.
 const TITLE: &str = "Remote config";
 
@@ -105,10 +107,25 @@ where
                 *lock(&self.previous) = Some(config);
                 Ok(())
             }
-            Ok(Err(error)) => Err(brief(Printable(&error.to_string()))),
+            Ok(Err(error)) => Err(brief(Printable(&with_causes(error.as_ref())))),
             Err(panicked) => Err(panicked.report().to_string()),
         }
     }
+}
+
+/// An error with what caused it.
+fn with_causes(error: &dyn StdError) -> String {
+    let mut all = error.to_string();
+    let mut cause = error.source();
+    for _ in 0..MOST_CAUSES {
+        let Some(error) = cause else {
+            break;
+        };
+        all.push_str(": ");
+        all.push_str(&error.to_string());
+        cause = error.source();
+    }
+    all
 }
 
 /// Reads a configuration. The reason why it cannot be read names the field and the rule, and repeats no value: any may be a secret.
@@ -124,7 +141,7 @@ fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, String> {
 
 impl RemoteConfig {
     /// A configuration of the type `T`. The service gets the schema of `T`, and `default`, byte for byte, which it keeps if it has none for
-    /// the module. `receive` is called for the first configuration and for each that differs from the last one that was applied, one at a
+    /// the module. `receive` is called for each configuration but those that come again as they were applied last, one at a
     /// time. When it fails, takes too long or panics, the configuration counts as rejected, and the one before as the last that was
     /// applied. Its error is shown in health and logs: put no secret into it.
     ///

@@ -17,6 +17,7 @@ use crate::client::newest::{Told, Topic};
 use crate::client::{Client, SharedSession};
 use crate::protocol::declaration::BackendDeclaration;
 use crate::reading::instancer::not_told;
+use crate::reading::watcher::ask_unless_fresh;
 
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
 const SLACK: Duration = Duration::from_secs(5);
@@ -37,13 +38,14 @@ pub(crate) struct ClusterServicesWatcher {
 
 impl ClusterServicesWatcher {
     pub(crate) async fn open(op: &'static str, client: &Arc<Client>) -> Result<Self> {
-        // With routes, each session asks for them at its beginning.
         let session = client.session(op).await?;
+        let newest = session.newest.follow(Topic::Routes);
+        ask_unless_fresh(op, client, &session, &Topic::Routes, &newest).await?;
         let unreadable = session.unreadable_routes();
         let (seen, unreadable) = unreadable.map_or((0, None), |(number, why)| (number, Some(why)));
         Ok(Self {
             op,
-            newest: session.newest.follow(Topic::Routes),
+            newest,
             client: Arc::clone(client),
             session,
             seen,
@@ -120,13 +122,12 @@ pub(crate) fn services_of(routes: &[BackendDeclaration]) -> ServiceList {
 
 #[cfg(test)]
 mod tests {
-    use sd_core::clock::TokioClock;
     use sd_core::{ErrorKind, Instancer};
 
     use super::*;
     use crate::ClusterBackend;
     use crate::protocol::events::MODULE_SEND_REQUIREMENTS;
-    use crate::scripted::{SOON, Service};
+    use crate::scripted::{SOON, Service, SetClock};
 
     const ROUTES: &str = "CONFIG:SEND_ROUTES_CHANGED";
 
@@ -134,7 +135,7 @@ mod tests {
     async fn routes_that_cannot_be_read_are_told_once_and_the_next_ones_come_at_once() {
         let service = Service::start().await;
         let config = service.config().with_routes(true);
-        let backend = ClusterBackend::with_clock(config, Arc::new(TokioClock)).unwrap();
+        let backend = ClusterBackend::with_clock(config, Arc::<SetClock>::default()).unwrap();
         let play = async {
             let mut played = service.accept().await;
             played.take(MODULE_SEND_REQUIREMENTS).await;

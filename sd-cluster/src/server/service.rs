@@ -181,7 +181,8 @@ impl ConfigService {
         Ok(())
     }
 
-    /// Closes all connections in order and at once, and waits until they have ended: about a second at most. What was written is kept.
+    /// Closes all connections in order and at once, and waits until they have ended: about a second at most, unless its file hangs. What
+    /// was written is kept.
     ///
     /// # Cancel safety
     /// Safe: the service stops all the same.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use sd_backend::read_json;
-use sd_core::{Printable, Result, panics::caught};
+use sd_core::{Printable, Result, brief, panics::caught};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -24,6 +24,8 @@ use crate::protocol::events::{
 use crate::protocol::requirements::ModuleRequirements;
 
 const OP: &str = "config service: serve a module";
+/// How many refusals of one connection are warned of.
+const MOST_WARNINGS: u64 = 10;
 
 /// What a session needs of its service.
 #[derive(Clone, Debug)]
@@ -92,41 +94,44 @@ impl Host {
         name: &str,
     ) -> Result<()> {
         let peer = connection.peer.clone();
+        let mut refusals = 0;
         loop {
-            tokio::select! {
+            let event = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {
                     peer.close();
                     return Ok(());
                 }
                 _ = peer.ended() => return Ok(()),
-                // Before the next event is taken, so that at most one answer waits.
                 message = outbox.next() => {
                     // A peer that reads nothing holds up no stop, which the loop handles next.
                     let sending = self.stop.run_until_cancelled(peer.send_encoded(OP, message));
                     if let Some(Err(_)) = sending.await {
                         return Ok(());
                     }
-                }
-                event = connection.events.recv() => {
-                    let Some(event) = event else {
-                        return Ok(());
-                    };
-                    let answer = match session {
-                        Ok(session) => self.handle(session, &event).await?,
-                        Err(why) => Err(Refused::of(&event, why)),
-                    };
-                    let answer = answer.unwrap_or_else(|refused| {
-                        event_refused();
-                        let Refused { answer, why } = refused;
-                        let event = String::from_utf8_lossy(&event.name);
-                        warn!(module = %Printable(name), event = %Printable(&event), %why, "a module is refused");
-                        answer.into()
-                    });
-                    if event.wants_answer() {
-                        outbox.answer(event.answer(answer).encode());
+                    // One event for each message: lists that change all the time hold up none, and few answers wait.
+                    match connection.events.try_recv() {
+                        Some(event) => event,
+                        None => continue,
                     }
                 }
+                event = connection.events.recv() => match event {
+                    Some(event) => event,
+                    None => return Ok(()),
+                }
+            };
+            let answer = match session {
+                Ok(session) => self.handle(session, &event).await?,
+                Err(why) => Err(Refused::of(&event, why)),
+            };
+            let answer = answer.unwrap_or_else(|refused| {
+                event_refused();
+                refusals += 1;
+                refused.log(name, &event, refusals);
+                refused.answer.into()
+            });
+            if event.wants_answer() {
+                outbox.answer(event.answer(answer).encode());
             }
         }
     }
@@ -164,7 +169,10 @@ impl Host {
                 .await?
             }
             _ => {
-                debug!(event = %Printable(name), "an unknown event of a module");
+                debug!(
+                    event = brief(Printable(name)),
+                    "an unknown event of a module"
+                );
                 return Ok(Ok(Bytes::new()));
             }
         };
@@ -176,6 +184,17 @@ impl Host {
 }
 
 impl Refused {
+    /// Logs it, and the first ones of a connection as warnings: a peer that is refused again and again does not fill the log.
+    fn log(&self, module: &str, event: &Message, nth: u64) {
+        let event = brief(Printable(&String::from_utf8_lossy(&event.name)));
+        let (module, why) = (Printable(module), &self.why);
+        if nth <= MOST_WARNINGS {
+            warn!(%module, event, %why, "a module is refused");
+        } else {
+            debug!(%module, event, %why, "a module is refused again");
+        }
+    }
+
     fn unread(why: &str) -> Self {
         Self {
             answer: format!("unmarshal event data: {why}"),

@@ -110,8 +110,7 @@ impl State {
         const OP: &str = "config service: send a configuration";
         let module = self.modules.get(name).ok_or_else(|| unknown(OP, name))?;
         module.stored.config().ok_or_else(|| unknown(OP, name))?;
-        self.send_config(name);
-        Ok(())
+        self.try_send_config(name)
     }
 
     /// The versions of a module's configuration, the newest first.
@@ -144,26 +143,29 @@ impl State {
 
     /// Sends a module's configuration to all that get it, one rendering for all.
     pub(super) fn send_config(&self, name: &str) {
+        // What is written was rendered before.
+        if let Err(error) = self.try_send_config(name) {
+            let (module, error) = (Printable(name), error.report());
+            tracing::error!(%module, %error, "a configuration cannot be sent");
+        }
+    }
+
+    /// As [`send_config`](Self::send_config).
+    ///
+    /// # Errors
+    /// Why nothing was sent.
+    fn try_send_config(&self, name: &str) -> Result<()> {
         let Some(module) = self.modules.get(name) else {
-            return;
+            return Ok(());
         };
-        if module.receivers.is_empty() {
-            return;
-        }
-        match self.rendered(name, CONFIG_CHANGED) {
-            Ok(message) => {
-                for receiver in &module.receivers {
-                    if let Some(session) = self.sessions.get(receiver) {
-                        let name = &self.names.config_changed;
-                        session.outbox.event(name, message.clone());
-                    }
-                }
-            }
-            Err(error) => {
-                let (module, error) = (Printable(name), error.report());
-                tracing::error!(%module, %error, "a configuration cannot be sent");
+        let message = self.rendered(name, CONFIG_CHANGED)?;
+        for receiver in &module.receivers {
+            if let Some(session) = self.sessions.get(receiver) {
+                let name = &self.names.config_changed;
+                session.outbox.event(name, message.clone());
             }
         }
+        Ok(())
     }
 
     /// The event with a module's configuration.
@@ -175,7 +177,19 @@ impl State {
     }
 
     fn render<'a>(&'a self, config: &'a str) -> Result<Cow<'a, str>> {
-        let value = |name: &str| Some(&*self.variables.get(name)?.value);
+        self.render_with(config, None)
+    }
+
+    /// Renders a configuration as it will be when a variable has another value.
+    pub(super) fn render_with<'a>(
+        &'a self,
+        config: &'a str,
+        changed: Option<(&'a str, &'a str)>,
+    ) -> Result<Cow<'a, str>> {
+        let value = |name: &str| match changed {
+            Some((changed, value)) if changed == name => Some(value),
+            _ => Some(&*self.variables.get(name)?.value),
+        };
         render(config, MOST_DATA_BYTES, value).map_err(|unusable| match unusable {
             Unusable::Undefined(names) => {
                 let names: Vec<String> = names.into_iter().collect();
@@ -303,7 +317,7 @@ pub(super) fn unknown(op: &'static str, name: &str) -> Error {
 }
 
 /// Why, without what was done: the answer says that.
-fn reason(error: &Error) -> String {
+pub(super) fn reason(error: &Error) -> String {
     use std::error::Error as _;
     error
         .source()

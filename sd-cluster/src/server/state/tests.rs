@@ -548,3 +548,25 @@ fn a_configuration_that_its_schema_does_not_allow_is_refused_unless_it_is_forced
         state.set("A", &format!("[{schema}]"), None).unwrap();
     }
 }
+
+#[test]
+fn a_variable_with_which_a_configuration_would_be_too_large_is_refused_and_nothing_changes() {
+    let state = &mut state();
+    let client = Client::connect(state, "A");
+    state.set_variable("v", Variable::text("small")).unwrap();
+    state
+        .introduce(client.id, &sent(r#"["_Var(v)","_Var(v)"]"#))
+        .unwrap();
+    client.got();
+    let large = Variable::text("x".repeat(MOST_DATA_BYTES / 2));
+    let refused = state.set_variable("v", large).unwrap_err();
+    assert_eq!(refused.kind(), sd_core::ErrorKind::InvalidInput);
+    let report = refused.report().to_string();
+    assert!(
+        report.contains("the configuration of A: it has more than"),
+        "{report}"
+    );
+    assert!(client.got().is_empty());
+    state.resend_config("A").unwrap();
+    assert_eq!(client.got()[0].1, json!(["small", "small"]));
+}
