@@ -31,6 +31,10 @@ use crate::protocol::endpoint::EndpointDescriptor;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a setting of its own, which a user writes as true or false"
+)]
 pub struct ClusterConfig {
     pub(crate) endpoints: Servers,
     pub(crate) module_name: String,

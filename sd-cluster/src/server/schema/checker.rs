@@ -199,12 +199,13 @@ impl<'a> Checker<'a> {
         for (name, field) in fields {
             let part = Part::Field(name);
             match (known.and_then(|known| known.get(name)), others) {
-                (Some(schema), _) => self.check_part(part, schema, field)?,
                 (None, Some(Value::Bool(false))) => {
                     self.path.push(part);
                     return Err(self.broken("is no field of the schema"));
                 }
-                (None, Some(schema)) => self.check_part(part, schema, field)?,
+                (Some(schema), _) | (None, Some(schema)) => {
+                    self.check_part(part, schema, field)?;
+                }
                 (None, None) => {}
             }
         }

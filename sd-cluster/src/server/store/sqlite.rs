@@ -56,6 +56,10 @@ impl SqliteStore {
     ///
     /// # Errors
     /// `Conflict` if another process has it, `InvalidData` if it is damaged or another program's, `Unavailable` if it cannot be opened.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "on the thread of files, beside the runtime"
+    )]
     pub(crate) fn open(path: &Path, most_bytes: usize) -> Result<(Self, Kept)> {
         make_private(path);
         for _ in 1..ATTEMPTS {
