@@ -377,18 +377,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_registration_that_waits_for_its_module_in_vain_says_what_is_missing() {
-        let service = Service::start().await;
-        let config = service
-            .config()
-            .with_required_module("A")
-            .with_await_required(true)
-            .with_handshake_timeout(Duration::from_millis(500));
-        let registry: Registry = crate::connect(config).unwrap();
-        let mut session = service.accept().await;
-        session.take_question("A", &[]).await;
-        let mut guard = registry.register(instance()).in_background().unwrap();
+    async fn next_failure(guard: &mut sd_core::RegistrationGuard) -> String {
         let failed = async {
             loop {
                 let event = guard.next_event().await.unwrap();
@@ -397,9 +386,32 @@ mod tests {
                 }
             }
         };
-        let report = timeout(SOON, failed).await.unwrap();
+        timeout(SOON, failed).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_registration_says_whether_its_module_or_the_service_was_late() {
+        const LIMIT: Duration = Duration::from_secs(1);
+        let service = Service::start().await;
+        let config = service
+            .config()
+            .with_required_module("A")
+            .with_await_required(true)
+            .with_handshake_timeout(LIMIT);
+        let registry: Registry = crate::connect(config).unwrap();
+        let mut session = service.accept().await;
+        session.take_question("A", &[]).await;
+        let mut guard = registry.register(instance()).in_background().unwrap();
+        let report = next_failure(&mut guard).await;
+        let why = "the module is not ready: connected to";
+        assert!(report.contains(why), "{report}");
+        // Most of the time goes by before the module is ready, and the service never confirms it.
+        tokio::time::sleep(LIMIT * 3 / 4).await;
+        session.tell_hosts("A", &[1]).await;
+        let _announced = service.accept().await;
+        let report = next_failure(&mut guard).await;
         assert!(
-            report.contains("the module is not ready: connected to"),
+            report.contains("did not confirm that the module is ready"),
             "{report}"
         );
     }

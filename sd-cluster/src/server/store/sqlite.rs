@@ -61,12 +61,21 @@ impl SqliteStore {
         reason = "on the thread of files, beside the runtime"
     )]
     pub(crate) fn open(path: &Path, most_bytes: usize) -> Result<(Self, Kept)> {
+        Self::open_pausing(path, most_bytes, || {
+            thread::sleep(Duration::from_millis(fastrand::u64(PAUSE_MILLIS)));
+        })
+    }
+
+    /// As [`open`](Self::open), with this pause after an attempt that another one has held up.
+    fn open_pausing(
+        path: &Path,
+        most_bytes: usize,
+        mut pause: impl FnMut(),
+    ) -> Result<(Self, Kept)> {
         make_private(path);
         for _ in 1..ATTEMPTS {
             match Self::try_open(path, most_bytes) {
-                Err(error) if error.kind() == ErrorKind::Conflict => {
-                    thread::sleep(Duration::from_millis(fastrand::u64(PAUSE_MILLIS)));
-                }
+                Err(error) if error.kind() == ErrorKind::Conflict => pause(),
                 opened => return opened,
             }
         }
@@ -333,8 +342,26 @@ mod tests {
     }
 
     #[test]
+    fn one_that_was_held_up_by_another_that_lets_go_has_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        // Has the lock of a reader, as one has that is about to take that of a writer.
+        let other = Connection::open(&path).unwrap();
+        other
+            .pragma_update(None, "locking_mode", "EXCLUSIVE")
+            .unwrap();
+        let tables = "SELECT count(*) FROM sqlite_schema";
+        other.query_row(tables, [], |_| Ok(())).unwrap();
+        let mut other = Some(other);
+        let lets_go = || drop(other.take());
+        let opened = SqliteStore::open_pausing(&path, 1, lets_go);
+        opened.unwrap();
+        assert!(other.is_none(), "it was not held up");
+    }
+
+    #[test]
     fn of_two_that_open_a_new_file_at_once_one_has_it() {
-        for _ in 0..10 {
+        for _ in 0..3 {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("file");
             let begin = std::sync::Barrier::new(2);
