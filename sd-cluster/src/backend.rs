@@ -31,8 +31,8 @@ pub fn connect(config: ClusterConfig) -> Result<Registry> {
 /// # Errors
 /// Like [`connect`].
 pub fn connect_with(config: ClusterConfig, mut registry: RegistryConfig) -> Result<Registry> {
-    registry.registration.ttl = config.silent_after();
     let backend = ClusterBackend::with_clock(config, Arc::clone(&registry.clock))?;
+    registry.registration.ttl = backend.client.config().silent_after();
     backend.keep();
     Ok(Registry::with_config(Arc::new(backend), registry))
 }

@@ -17,6 +17,7 @@ use sd_core::{
 use serde::de::DeserializeOwned;
 
 use crate::config::ClusterConfig;
+use crate::config::transport::Transport;
 use crate::protocol::address::AddressConfiguration;
 use crate::protocol::declaration::BackendDeclaration;
 use crate::protocol::requirements::ModuleDependency;
@@ -46,7 +47,7 @@ pub(crate) fn declaration(
     config: &ClusterConfig,
     instance: &Instance,
 ) -> Result<BackendDeclaration, Error> {
-    let address = AddressConfiguration::of(instance.endpoint()).ok_or_else(|| {
+    let mut address = AddressConfiguration::of(instance.endpoint()).ok_or_else(|| {
         Error::invalid_input(
             op,
             "a module serves at a host and a port, not at a Unix socket",
@@ -58,9 +59,14 @@ pub(crate) fn declaration(
     {
         return Err(Error::invalid_input(
             op,
-            "a config service may end the routes of all modules because of an IPv6 address: register an IPv4 address or a name, or, if \
-             the service handles IPv6, set allow_ipv6",
+            "a config service may not handle an IPv6 address: register an IPv4 address or a name, or set allow_ipv6, which writes it in \
+             brackets, as isp-config-service can read it",
         ));
+    }
+    if address.ip.contains(':') {
+        // isp-config-service puts a colon and the port behind it. Without brackets it cannot take them apart again, and the routes of
+        // all modules end.
+        address.ip = format!("[{}]", address.ip);
     }
     names::check_module(op, instance.service())?;
     let is_own = instance.service().as_str() == config.module_name;
@@ -75,13 +81,23 @@ pub(crate) fn declaration(
         None if is_own => dependencies(config),
         None => Vec::new(),
     };
-    let transport = said(TRANSPORT).map_or_else(|| config.transport.as_str(), String::as_str);
+    let transport = match said(TRANSPORT) {
+        Some(said) => Transport::named(said).ok_or_else(|| {
+            let why = "the metadata entry transport: write grpc, http or empty";
+            Error::invalid_input(op, why)
+        })?,
+        None => config.transport,
+    };
+    if transport == Transport::Http && endpoints.iter().any(|one| one.http_method.is_empty()) {
+        let why = "the metadata entry endpoints: with the transport http, each endpoint needs its httpMethod";
+        return Err(Error::invalid_input(op, why));
+    }
     let metrics = config.metrics_autodiscovery.as_ref().filter(|_| is_own);
     Ok(BackendDeclaration {
         module_name: instance.service().as_str().to_owned(),
         version: instance.version().unwrap_or(&config.version).to_owned(),
         lib_version: OWN_LIB_VERSION.to_owned(),
-        transport: transport.to_owned(),
+        transport: transport.as_str().to_owned(),
         endpoints,
         required_modules,
         address,
@@ -278,9 +294,19 @@ mod tests {
             .unwrap()
             .with_metadata(ENDPOINTS, "x");
         assert!(declaration(OP, &config, &garbage).is_err());
+        let of_transport = |name: &str| {
+            let instance = Instance::new("B", "h:1").unwrap();
+            instance.with_metadata(TRANSPORT, name)
+        };
+        for transport in ["GRPC", "", "tcp"] {
+            let unknown = declaration(OP, &config, &of_transport(transport));
+            assert_eq!(unknown.unwrap_err().kind(), ErrorKind::InvalidInput);
+        }
+        let without_method = of_transport("http").with_metadata(ENDPOINTS, r#"[{"path":"a"}]"#);
+        assert!(declaration(OP, &config, &without_method).is_err());
         let ipv6 = Instance::new("B", "[fe80::1]:9999").unwrap();
         let told = declaration(OP, &config.with_allow_ipv6(true), &ipv6).unwrap();
-        assert_eq!(told.address, host("fe80::1", "9999"));
+        assert_eq!(told.address, host("[fe80::1]", "9999"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use sd_backend::{Secret, Servers};
 use sd_core::Result;
 use serde::Deserialize;
 
+use crate::client::error::AckRule;
 use crate::config::rules::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_PING_INTERVAL, DEFAULT_VERSION,
     RULES, SILENT_INTERVALS, URL_SCHEMES,
@@ -30,6 +31,10 @@ use crate::protocol::endpoint::EndpointDescriptor;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a setting of its own, which a user writes as true or false"
+)]
 pub struct ClusterConfig {
     pub(crate) endpoints: Servers,
     pub(crate) module_name: String,
@@ -42,6 +47,7 @@ pub struct ClusterConfig {
     pub(crate) await_required: bool,
     pub(crate) routes: bool,
     pub(crate) allow_ipv6: bool,
+    pub(crate) lenient_acks: bool,
     pub(crate) header: Vec<Secret>,
     pub(crate) tls: Option<bool>,
     pub(crate) ca: Option<PathBuf>,
@@ -76,6 +82,7 @@ impl Default for ClusterConfig {
             await_required: false,
             routes: false,
             allow_ipv6: false,
+            lenient_acks: false,
             header: Vec::new(),
             tls: None,
             ca: None,
@@ -183,6 +190,10 @@ impl ClusterConfig {
         /// Registers IPv6 addresses, too. A service that does not handle them ends the routes of all modules because of one: see the
         /// README. Default: false, so that they are refused.
         with_allow_ipv6(allow_ipv6: bool);
+
+        /// Takes any answer of the service for success, as modules in Go do, and logs what it says. For services that do not answer `ok`:
+        /// with it, a module that the service has refused counts as registered. Default: false, so that anything but `ok` is a failure.
+        with_lenient_acks(lenient_acks: bool);
     }
 
     /// Adds a header to the requests for a connection, such as one that a proxy asks for. Its value is never shown. Default: none.
@@ -226,6 +237,15 @@ impl ClusterConfig {
         }
     }
 
+    /// Which answers of the service are success.
+    pub(crate) fn acks(&self) -> AckRule {
+        if self.lenient_acks {
+            AckRule::Any
+        } else {
+            AckRule::OnlyOk
+        }
+    }
+
     /// After which silence a connection is over.
     pub(crate) fn silent_after(&self) -> Duration {
         self.ping_interval * SILENT_INTERVALS
@@ -258,7 +278,7 @@ mod tests {
     #[test]
     fn a_url_says_the_same_as_the_setters() {
         let url = "isps://h1:1,h2/?module_name=m&version=1.2.3&transport=http&required_modules=a&required_modules=b\
-                   &optional_modules=c&await_required=true&routes=true&allow_ipv6=true&header=X-Token:%20t\
+                   &optional_modules=c&await_required=true&routes=true&allow_ipv6=true&lenient_acks=true&header=X-Token:%20t\
                    &ca=/ca&cert=/cert&key=/key&server_name=s&connect_timeout=1s&handshake_timeout=2s&ping_interval=3s";
         let read = ClusterConfig::from_url(url).unwrap();
         let set = ClusterConfig::new(["h1:1", "h2"])
@@ -271,6 +291,7 @@ mod tests {
             .with_await_required(true)
             .with_routes(true)
             .with_allow_ipv6(true)
+            .with_lenient_acks(true)
             .with_header("X-Token", "t")
             .with_tls(true)
             .with_ca("/ca")

@@ -20,12 +20,15 @@ pub(crate) fn session(module: &str, is_established: bool) {
     }
 }
 
+/// A configuration was applied or rejected.
 pub(crate) fn config(module: &str, is_applied: bool) {
-    let (outcome, rejected) = if is_applied {
-        ("applied", 0.0)
-    } else {
-        ("rejected", 1.0)
-    };
+    let outcome = if is_applied { "applied" } else { "rejected" };
     counter!(CONFIGS, "module" => module.to_owned(), "outcome" => outcome).increment(1);
+    config_in_use(module, is_applied);
+}
+
+/// Whether the configuration that came last is in use.
+pub(crate) fn config_in_use(module: &str, is_so: bool) {
+    let rejected = if is_so { 0.0 } else { 1.0 };
     gauge!(CONFIG_REJECTED, "module" => module.to_owned()).set(rejected);
 }

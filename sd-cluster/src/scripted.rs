@@ -1,8 +1,10 @@
 //! A config service that a test plays, for what no real one does.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use sd_core::clock::{Clock, Moment, Sleep};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -22,6 +24,20 @@ use crate::protocol::events::{
 const OP: &str = "scripted";
 /// Longer than anything takes, also on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// Shows as many seconds as a test says.
+#[derive(Debug, Default)]
+pub(crate) struct SetClock(pub(crate) AtomicU64);
+
+impl Clock for SetClock {
+    fn now(&self) -> Moment {
+        Moment::from_start(Duration::from_secs(self.0.load(Ordering::Relaxed)))
+    }
+
+    fn sleep_until(&self, _: Moment) -> Sleep {
+        Box::pin(std::future::pending())
+    }
+}
 
 /// Where clients connect.
 pub(crate) struct Service {

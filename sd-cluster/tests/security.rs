@@ -11,10 +11,11 @@ use std::sync::Arc;
 
 use common::{Cluster, PING, instance, module};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use schemars::JsonSchema;
 use sd_cluster::{ClusterConfig, ConfigHealth, Received, RemoteConfig};
 use sd_core::{ErrorKind, Registry};
 use sd_testing::{LONG, Log, eventually};
-use serde_json::Value;
+use serde::Deserialize;
 use tempfile::TempDir;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -98,24 +99,38 @@ async fn a_service_over_tls_is_used_if_its_certificate_is_trusted_and_for_its_na
     }
 }
 
+#[derive(Deserialize, JsonSchema)]
+struct Settings {
+    fail: Option<u32>,
+    pwd: Option<u32>,
+}
+
 #[tokio::test]
 async fn no_secret_reaches_a_log_or_an_error_at_the_finest_level() {
-    const PLANTED: [&str; 5] = [
+    const PLANTED: [&str; 9] = [
         "planted-in-default",
         "planted-in-override",
         "planted-in-config",
         "planted-in-header",
         "planted-in-garbage",
+        "planted-in-a-wrong-type",
+        "planted-in-a-schema",
+        "planted-in-a-violation",
+        "planted-in-a-url",
     ];
     let log = Log::of_the_process();
     let cluster = Cluster::start().await;
     let module_name = module();
     let default = r#"{"db":{"password":"planted-in-default"}}"#;
-    let receiver = async |received: Received<Value>| match received.config.get("fail") {
-        None => Ok(()),
-        Some(_) => Err("refused"),
-    };
+    let receiver =
+        async |received: Received<Settings>| match received.config.fail.or(received.config.pwd) {
+            None => Ok(()),
+            Some(_) => Err("refused"),
+        };
+    let schema = r#"{"properties":{"db":{"type":"object","default":"planted-in-a-schema"}}}"#;
     let remote = RemoteConfig::new(default, receiver)
+        .unwrap()
+        .with_schema(schema)
         .unwrap()
         .with_overrides(r#"{"token":"planted-in-override"}"#)
         .unwrap();
@@ -131,6 +146,10 @@ async fn no_secret_reaches_a_log_or_an_error_at_the_finest_level() {
     for (json, is_applied) in [
         (r#"{"db":{"password":"planted-in-config"}}"#, true),
         (r#"{"fail":1,"secret":["planted-in-garbage"]}"#, false),
+        (r#"{"db":{}}"#, true),
+        (r#"{"pwd":"planted-in-a-wrong-type"}"#, false),
+        (r#"{"db":{"password":"p"}}"#, true),
+        (r#""planted-in-a-wrong-type""#, false),
     ] {
         let set = cluster.service.set_config(&module_name, json, None).await;
         set.unwrap();
@@ -141,11 +160,31 @@ async fn no_secret_reaches_a_log_or_an_error_at_the_finest_level() {
         eventually("the configuration is handled", LONG, is_so).await;
     }
     let health = handle.health();
+    let mut told = String::new();
+    for json in [
+        r#"{"db":"planted-in-a-violation"}"#,
+        r#"{"db":"planted-in-a-violation""#,
+    ] {
+        let refused = cluster.service.set_config(&module_name, json, None).await;
+        writeln!(told, "{}", refused.unwrap_err().report()).unwrap();
+    }
+    assert!(told.contains("db is a string"), "{told}");
+    for url in [
+        "isp://u:planted-in-a-url@h/?module_name=m",
+        "isp://h/planted-in-a-url?module_name=m",
+        "isp://h/?module_name=m&header=planted-in-a-url",
+        "isp://h/?module_name=m&planted-in-a-url=1",
+        "isp://h/?module_name=m&await_required=planted-in-a-url",
+    ] {
+        let refused = ClusterConfig::from_url(url).and_then(sd_cluster::connect);
+        let report = refused.unwrap_err().report().to_string();
+        writeln!(told, "{report}").unwrap();
+    }
     let error = registry.list("a||b").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     guard.deregister().await.unwrap();
     registry.close().await.unwrap();
-    let told = format!("{shown}\n{health}\n{health:?}\n{}", error.report());
+    write!(told, "{shown}\n{health}\n{health:?}\n{}", error.report()).unwrap();
     let logged = log.text();
     assert!(
         logged.contains("a configuration came"),

@@ -5,6 +5,7 @@ use std::fmt;
 use http::StatusCode;
 use sd_backend::{hinted, with_hint};
 use sd_core::{Endpoint, Error, ErrorKind, Printable, brief};
+use tracing::warn;
 
 use crate::etp::upgrade::UpgradeError;
 use crate::protocol::events::OK;
@@ -69,24 +70,42 @@ impl std::error::Error for At {
     }
 }
 
-/// Checks the answer to an event. Only one word means success: an empty answer comes from a service that does not know the event.
-///
-/// # Errors
-/// `Rejected` with what the service says, without what it may repeat of the event.
-pub(crate) fn check_answer(op: &'static str, event: &str, answer: &[u8]) -> Result<(), Error> {
-    if answer == OK {
-        return Ok(());
+/// Which answers to an event are success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AckRule {
+    /// One word alone. An empty answer comes from a service that does not know the event.
+    OnlyOk,
+    /// All of them, as for modules in Go.
+    Any,
+}
+
+impl AckRule {
+    /// Checks the answer to an event.
+    ///
+    /// # Errors
+    /// `Rejected` with what the service says, without what it may repeat of the event.
+    pub(crate) fn check(self, op: &'static str, event: &str, answer: &[u8]) -> Result<(), Error> {
+        if answer == OK {
+            return Ok(());
+        }
+        let said = shown(answer);
+        if self == Self::Any {
+            warn!(
+                event,
+                said, "an answer of the service is not ok, and is taken for it"
+            );
+            return Ok(());
+        }
+        let rejected = Error::new(ErrorKind::Rejected, op);
+        if answer.is_empty() {
+            let hint =
+                "it does not know this event: is it an isp-config-service of version 3 or later?";
+            return Err(
+                rejected.with_source(hinted(hint, format!("{event} was answered with nothing")))
+            );
+        }
+        Err(rejected.because(format!("the service refuses {event}: {said}")))
     }
-    let rejected = Error::new(ErrorKind::Rejected, op);
-    if answer.is_empty() {
-        let hint =
-            "it does not know this event: is it an isp-config-service of version 3 or later?";
-        return Err(
-            rejected.with_source(hinted(hint, format!("{event} was answered with nothing")))
-        );
-    }
-    let said = shown(answer);
-    Err(rejected.because(format!("the service refuses {event}: {said}")))
 }
 
 /// What the service says, as far as it may be logged: it may repeat what was sent, which may hold secrets.
@@ -108,7 +127,8 @@ mod tests {
 
     #[test]
     fn only_one_word_is_success_and_nothing_of_the_event_is_repeated() {
-        let checked = |answer: &str| check_answer("test", "MODULE:READY", answer.as_bytes());
+        let checked =
+            |answer: &str| AckRule::OnlyOk.check("test", "MODULE:READY", answer.as_bytes());
         checked("ok").unwrap();
         for (answer, told) in [
             ("", "was answered with nothing"),
@@ -128,6 +148,8 @@ mod tests {
             assert!(report.contains(told), "{report}");
             assert!(!report.contains("sesame"), "{report}");
             assert_ne!(error.kind().retry(), Retry::Never);
+            let lenient = AckRule::Any.check("test", "MODULE:READY", answer.as_bytes());
+            assert!(lenient.is_ok(), "{answer}");
         }
         let long = checked(&"x".repeat(10_000))
             .unwrap_err()

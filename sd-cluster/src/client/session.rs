@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex, OnceLock};
 use bytes::Bytes;
 use sd_core::clock::Clock;
 use sd_core::sync::lock;
-use sd_core::{Error, ErrorKind, Incarnation, Printable, Result};
+use sd_core::{Error, ErrorKind, Incarnation, Printable, Result, brief};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::client::connection::Connector;
-use crate::client::error::{check_answer, shown};
+use crate::client::error::{AckRule, shown};
 use crate::client::newest::{Newest, Told, Topic};
 use crate::client::state::State;
 use crate::config::ClusterConfig;
@@ -38,8 +38,9 @@ pub(crate) struct Session {
     /// Names the history of what is told: numbers of two sessions cannot be compared.
     pub(crate) history: Arc<str>,
     refused: Arc<OnceLock<Error>>,
-    /// The routes that were read last, with their number.
-    routes: Mutex<Option<(u64, Arc<RoutingConfig>)>>,
+    acks: AckRule,
+    /// What came of the routes that were read last, with their number.
+    routes: Mutex<Option<(u64, Result<Arc<RoutingConfig>>)>>,
     _handler: AbortOnDropHandle<()>,
 }
 
@@ -84,6 +85,7 @@ impl Session {
             newest,
             history: format!("isp-session-{}", Incarnation::random()).into(),
             refused,
+            acks: config.acks(),
             routes: Mutex::default(),
             _handler: AbortOnDropHandle::new(tokio::spawn(handler.run())),
         };
@@ -119,7 +121,7 @@ impl Session {
         event: &'static str,
         payload: &impl serde::Serialize,
     ) -> Result<()> {
-        let answer = tell(op, &self.peer, event, payload).await;
+        let answer = tell(op, &self.peer, self.acks, event, payload).await;
         answer.map_err(|error| self.refused.get().cloned().unwrap_or(error))
     }
 
@@ -187,17 +189,23 @@ impl Session {
         if let Some((number, routes)) = known
             && number == told.number
         {
-            return Ok(routes);
+            return routes;
         }
-        let routes: Arc<RoutingConfig> = Arc::new(read(op, &told.data).await?);
+        let read = read(op, &told.data).await.map(Arc::new);
         let mut known = lock(&self.routes);
         if known
             .as_ref()
             .is_none_or(|(number, _)| *number < told.number)
         {
-            *known = Some((told.number, Arc::clone(&routes)));
+            *known = Some((told.number, read.clone()));
         }
-        Ok(routes)
+        read
+    }
+
+    /// The number of the last routes if they could not be read, and why.
+    pub(crate) fn unreadable_routes(&self) -> Option<(u64, Error)> {
+        let known = lock(&self.routes).clone();
+        known.and_then(|(number, read)| Some((number, read.err()?)))
     }
 }
 
@@ -208,6 +216,7 @@ impl Session {
 pub(crate) async fn tell(
     op: &'static str,
     peer: &Peer,
+    acks: AckRule,
     event: &'static str,
     payload: &impl serde::Serialize,
 ) -> Result<()> {
@@ -216,7 +225,7 @@ pub(crate) async fn tell(
             .with_source(error)
     })?;
     let answer = peer.ask(op, event, json).await?;
-    check_answer(op, event, &answer)
+    acks.check(op, event, &answer)
 }
 
 /// Reads what a service has told, in which `null` stands for an empty list.
@@ -253,16 +262,35 @@ struct Handler {
     clock: Arc<dyn Clock>,
 }
 
+/// Logs an event that is of no use: the first one of a session as a warning.
+fn tell_odd(event: &str, why: &str, is_news: &mut bool) {
+    let event = brief(Printable(event));
+    if std::mem::take(is_news) {
+        warn!(event, why, "an event of isp modules is of no use");
+    } else {
+        debug!(event, why, "another event of isp modules is of no use");
+    }
+}
+
+/// Has the health say that there is no session, also where its handler is dropped before the connection has ended.
+impl Drop for Handler {
+    fn drop(&mut self) {
+        self.state.let_go(self.number, self.clock.now());
+    }
+}
+
 impl Handler {
     async fn run(mut self) {
         const OP: &str = "cluster: session";
+        // A service that sends many such events does not fill the log.
+        let mut is_news = true;
         while let Some(event) = self.connection.events.recv().await {
             let name = String::from_utf8_lossy(&event.name);
             match Topic::of(&name) {
                 Some(topic) => {
                     let now = self.clock.now();
                     if !self.newest.put(&topic, event.data.clone(), now) {
-                        warn!(event = %Printable(&name), "an event of isp modules was not asked for");
+                        tell_odd(&name, "was not asked for", &mut is_news);
                     }
                 }
                 None if [ERROR_CONFIG, ERROR_CONNECTION].contains(&name.as_ref()) => {
@@ -273,7 +301,7 @@ impl Handler {
                     let _ = self.refused.set(error);
                     self.connection.peer.close();
                 }
-                None => warn!(event = %Printable(&name), "an event of isp modules is unknown"),
+                None => tell_odd(&name, "is unknown", &mut is_news),
             }
             // Fails if the connection is over, which the next event tells.
             let _ = self.connection.peer.answer(OP, &event, Bytes::new()).await;
@@ -498,6 +526,24 @@ mod tests {
         let asking = played.connection.peer.ask(OP, "NEWS", "x");
         assert_eq!(timeout(SOON, asking).await.unwrap().unwrap(), "");
         assert!(!session.peer.is_over());
+    }
+
+    #[test]
+    fn a_session_whose_runtime_has_ended_is_none() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let (client, _session) = runtime.block_on(async {
+            let service = Service::start().await;
+            let client = client(service.config());
+            let (session, _played) = tokio::join!(client.session(OP), service.accept());
+            (client, session.unwrap())
+        });
+        let session = || client.state.health(client.clock.now()).session;
+        assert!(matches!(session(), SessionHealth::Established { .. }));
+        drop(runtime);
+        assert!(matches!(session(), SessionHealth::Down { .. }));
     }
 
     #[tokio::test]

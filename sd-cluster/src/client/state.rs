@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sd_core::Error;
 use sd_core::clock::Moment;
+use sd_core::{Error, ErrorKind};
 use tokio::sync::watch;
 
 use crate::config::ClusterConfig;
@@ -107,6 +107,25 @@ impl State {
         });
     }
 
+    /// The configuration that was applied last came again, as with each session.
+    pub(crate) fn config_came_again(&self) {
+        instrument::config_in_use(&self.module, true);
+        self.told
+            .send_modify(|now| now.config = ConfigHealth::Applied);
+    }
+
+    /// The session is let go, without a reason of its own. What is known to have ended it stays.
+    pub(crate) fn let_go(&self, number: u64, at: Moment) {
+        let is_established = {
+            let now = self.told.borrow();
+            now.number == number && matches!(now.session, SessionHealth::Established { .. })
+        };
+        if is_established {
+            let error = Error::new(ErrorKind::Closed, "cluster: session");
+            self.down(number, &error.because("the session was let go"), at);
+        }
+    }
+
     /// A required module has so many addresses.
     pub(crate) fn required(&self, module: &str, addresses: usize) {
         self.told.send_if_modified(|now| {
@@ -154,11 +173,9 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
-    use sd_core::ErrorKind;
-
     use super::*;
     use crate::{Received, RemoteConfig};
+    use futures_util::FutureExt;
 
     fn state() -> State {
         let receiver = async |_: Received<serde_json::Value>| Ok::<(), String>(());

@@ -16,6 +16,12 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// The one that declarations call so.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let all = [Self::Grpc, Self::Http, Self::Empty];
+        all.into_iter().find(|one| one.as_str() == name)
+    }
+
     /// As it is written in declarations.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -109,6 +109,13 @@ mod tests {
     use crate::EndpointDescriptor;
 
     #[test]
+    fn a_setting_that_no_clock_can_count_is_refused_before_it_is_used() {
+        let config = ClusterConfig::new(["h:1"]).with_module("m");
+        let refused = crate::connect(config.with_ping_interval(Duration::MAX));
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+
+    #[test]
     fn a_wrong_setting_is_refused_by_its_key() {
         let one = || ClusterConfig::new(["h:1"]).with_module("m");
         one().checked().unwrap();

@@ -1,7 +1,7 @@
 //! One connection over which both ends send events: its task, and the handles on it.
 //!
 //! The task reads and writes independently, so that two ends which both send a large message do not wait for each other. It ends the
-//! connection when nothing comes for too long: TCP would notice a peer that is gone only minutes later.
+//! connection when no byte moves for too long: TCP would notice a peer that is gone only minutes later.
 
 use std::future::pending;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,26 +9,26 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use sd_core::{Error, Result};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tokio_util::codec::{Framed, FramedParts};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_util::codec::{FramedRead, FramedWrite};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 use tungstenite::protocol::Role;
 
 use crate::etp::acks::Acks;
+use crate::etp::budget::{Budget, Events, Spent};
 use crate::etp::ended::Ended;
-use crate::etp::frame::{Frame, FrameCodec};
+use crate::etp::frame::{Frame, FrameCodec, ROOM};
 use crate::etp::message::{MOST_BYTES, Message};
+use crate::etp::signs::{Noting, Signs};
 
-/// Frames that wait to be written: a message, and a ping or a pong behind it. No more, because each message may have 4 MiB, and a peer that
-/// reads slowly is better told what is new.
+/// Frames that wait to be written: a message, and a ping or a pong behind it. No more: a peer that reads slowly is better told what is new.
 const OUTGOING: usize = 2;
-/// Events that wait to be handled: few, because each may have 4 MiB. As long as there are so many, nothing more is read.
+/// Events that wait to be handled, if their bytes are within the budget. As long as there are so many, nothing more is read.
 const INCOMING: usize = 4;
 /// How long the peer may take to answer a close.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
@@ -40,8 +40,8 @@ const MOST_MALFORMED: u32 = 100;
 pub(crate) struct Times {
     /// From one ping to the next.
     pub(crate) ping_every: Duration,
-    /// The connection is over when nothing has come for about this long, although pings went out, and when the peer takes nothing for this
-    /// long.
+    /// The connection is over when no byte has come for about this long, although pings went out, and when the peer takes no byte of what
+    /// waits for it for this long.
     pub(crate) silent_after: Duration,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Times {
 pub(crate) struct Connection {
     pub(crate) peer: Peer,
     /// The events of the peer, in the order in which they came. Ends with the connection.
-    pub(crate) events: mpsc::Receiver<Message>,
+    pub(crate) events: Events,
     _close: DropGuard,
 }
 
@@ -58,12 +58,31 @@ pub(crate) struct Connection {
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     shared: Arc<Shared>,
-    outgoing: mpsc::Sender<Frame>,
+    outgoing: mpsc::Sender<Outgoing>,
+}
+
+/// A frame that waits to be written. A message holds its bytes until it is.
+#[derive(Debug)]
+struct Outgoing {
+    frame: Frame,
+    _spent: Option<Spent>,
+}
+
+impl From<Frame> for Outgoing {
+    fn from(frame: Frame) -> Self {
+        Self {
+            frame,
+            _spent: None,
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Shared {
     acks: Acks,
+    /// Of what waits to be written.
+    budget: Budget,
+    signs: Arc<Signs>,
     /// Cancelled when this end wants to close.
     close: CancellationToken,
     ended: OnceLock<Ended>,
@@ -71,7 +90,7 @@ struct Shared {
     over: CancellationToken,
     /// Cancelled when the socket is gone.
     gone: CancellationToken,
-    /// When something came last.
+    /// When a frame came last.
     heard: watch::Sender<Instant>,
     /// Whether what has come waits for its handler, so that nothing more is read.
     is_held_up: AtomicBool,
@@ -83,14 +102,14 @@ pub(crate) fn open<S>(stream: S, role: Role, read: BytesMut, times: Times) -> Co
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let codec = FrameCodec::new(role, MOST_BYTES);
-    let mut parts = FramedParts::new::<Frame>(stream, codec);
-    parts.read_buf = read;
-    let (sink, stream) = Framed::from_parts(parts).split();
+    let signs = Arc::new(Signs::new());
+    let (reads, writes) = split(Noting::new(stream, read, Arc::clone(&signs)));
     let (outgoing, to_write) = mpsc::channel(OUTGOING);
     let (to_handle, events) = mpsc::channel(INCOMING);
     let shared = Arc::new(Shared {
         acks: Acks::default(),
+        budget: Budget::new(),
+        signs,
         close: CancellationToken::new(),
         ended: OnceLock::new(),
         over: CancellationToken::new(),
@@ -106,8 +125,8 @@ where
     let driver = Driver {
         over: Over(Arc::clone(&shared)),
         shared,
-        sink,
-        stream,
+        sink: FramedWrite::new(writes, FrameCodec::new(role, MOST_BYTES)),
+        stream: FramedRead::new(reads, FrameCodec::new(role, MOST_BYTES)),
         outgoing,
         to_write,
         to_handle,
@@ -116,7 +135,7 @@ where
     tokio::spawn(driver.run());
     Connection {
         peer,
-        events,
+        events: Events::new(events),
         _close: close,
     }
 }
@@ -142,10 +161,18 @@ impl Peer {
             );
             return Err(Error::invalid_input(op, why));
         }
+        let sending = async {
+            let spent = self.shared.budget.spend(encoded.len()).await;
+            let message = Outgoing {
+                frame: Frame::Message(encoded),
+                _spent: Some(spent),
+            };
+            self.outgoing.send(message).await
+        };
         let sent = tokio::select! {
             biased;
             ended = self.ended() => return Err(ended.error(op)),
-            sent = self.outgoing.send(Frame::Message(encoded)) => sent,
+            sent = sending => sent,
         };
         match sent {
             Ok(()) => Ok(()),
@@ -199,7 +226,7 @@ impl Peer {
     #[cfg(test)]
     pub(crate) async fn close_with(&self, close: Option<crate::etp::frame::Close>) {
         // Fails if the connection is over.
-        let _ = self.outgoing.send(Frame::Close(close)).await;
+        let _ = self.outgoing.send(Frame::Close(close).into()).await;
     }
 
     /// Waits until the connection is over, and returns why. Cancel-safe.
@@ -222,17 +249,17 @@ impl Peer {
         self.shared.gone.cancelled().await;
     }
 
-    /// Asks for a sign of life, and waits until something comes. Cancel-safe.
+    /// Asks for a sign of life, and waits until a frame comes. Cancel-safe.
     pub(crate) async fn sign_of_life(&self) {
         let mut heard = self.heard();
         // Without room the peer is about to be written to anyway, and the connection asks by itself now and then.
-        let _ = self.outgoing.try_send(Frame::Ping(Bytes::new()));
+        let _ = self.outgoing.try_send(Frame::Ping(Bytes::new()).into());
         if heard.changed().await.is_err() {
             pending::<()>().await;
         }
     }
 
-    /// When something came last, and each time that something comes.
+    /// When a frame came last, and each time that one comes.
     pub(crate) fn heard(&self) -> watch::Receiver<Instant> {
         self.shared.heard.subscribe()
     }
@@ -261,14 +288,17 @@ impl Drop for Over {
 struct Driver<S> {
     over: Over,
     shared: Arc<Shared>,
-    sink: SplitSink<Framed<S, FrameCodec>, Frame>,
-    stream: SplitStream<Framed<S, FrameCodec>>,
+    sink: Sink<S>,
+    stream: Stream<S>,
     /// For pings, pongs and closes.
-    outgoing: mpsc::Sender<Frame>,
-    to_write: mpsc::Receiver<Frame>,
-    to_handle: mpsc::Sender<Message>,
+    outgoing: mpsc::Sender<Outgoing>,
+    to_write: mpsc::Receiver<Outgoing>,
+    to_handle: mpsc::Sender<(Message, Spent)>,
     times: Times,
 }
+
+type Sink<S> = FramedWrite<WriteHalf<Noting<S>>, FrameCodec>;
+type Stream<S> = FramedRead<ReadHalf<Noting<S>>, FrameCodec>;
 
 impl<S> Driver<S>
 where
@@ -288,7 +318,7 @@ where
         let limit = times.silent_after;
         let ended = tokio::select! {
             ended = read(&mut stream, &shared, &outgoing, to_handle) => ended,
-            ended = write(&mut sink, &mut to_write, limit) => ended,
+            ended = write(&mut sink, &mut to_write, &shared.signs, limit) => ended,
             ended = ping(&shared, &outgoing, times) => ended,
             () = shared.close.cancelled() => Ended::Here,
         };
@@ -299,26 +329,25 @@ where
             // Whether the peer still listens is not known.
             let _ = timeout(CLOSE_WITHIN, closing).await;
         }
-        if ended.leaves_unread()
-            && let Ok(framed) = sink.reunite(stream)
-        {
-            let _ = timeout(CLOSE_WITHIN, read_away(framed.into_inner())).await;
+        if ended.leaves_unread() {
+            let reading = read_away(sink.into_inner(), stream.into_inner());
+            let _ = timeout(CLOSE_WITHIN, reading).await;
         }
     }
 }
 
 /// Writes what was sent before, and the close. Waits for that of the peer, unless it has come.
 async fn close<S>(
-    sink: &mut SplitSink<Framed<S, FrameCodec>, Frame>,
-    stream: &mut SplitStream<Framed<S, FrameCodec>>,
-    to_write: &mut mpsc::Receiver<Frame>,
+    sink: &mut Sink<S>,
+    stream: &mut Stream<S>,
+    to_write: &mut mpsc::Receiver<Outgoing>,
     ended: &Ended,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     to_write.close();
-    while let Some(frame) = to_write.recv().await {
-        if sink.send(frame).await.is_err() {
+    while let Some(waiting) = to_write.recv().await {
+        if sink.send(waiting.frame).await.is_err() {
             return;
         }
     }
@@ -336,23 +365,24 @@ async fn close<S>(
 
 /// Reads away what the peer has sent beyond what ended the connection: left unread, it would reset the connection, and the close that says
 /// why would be lost.
-async fn read_away<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+async fn read_away(mut writes: impl AsyncWrite + Unpin, mut reads: impl AsyncRead + Unpin) {
     let mut rest = vec![0; 16 * 1024];
-    if stream.shutdown().await.is_ok() {
-        while matches!(stream.read(&mut rest).await, Ok(1..)) {}
+    if writes.shutdown().await.is_ok() {
+        while matches!(reads.read(&mut rest).await, Ok(1..)) {}
     }
 }
 
 /// Reads until the connection is over.
 async fn read<S>(
-    stream: &mut SplitStream<Framed<S, FrameCodec>>,
+    stream: &mut Stream<S>,
     shared: &Shared,
-    outgoing: &mpsc::Sender<Frame>,
-    to_handle: mpsc::Sender<Message>,
+    outgoing: &mpsc::Sender<Outgoing>,
+    to_handle: mpsc::Sender<(Message, Spent)>,
 ) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let budget = Budget::new();
     let mut malformed = 0;
     loop {
         let frame = match stream.next().await {
@@ -369,8 +399,10 @@ where
                 Ok(message) => {
                     // Nothing is read meanwhile, which holds the peer back.
                     shared.is_held_up.store(true, Ordering::Relaxed);
+                    let spent = budget.spend(bytes.len()).await;
                     // Fails if no one handles events any more.
-                    let _ = to_handle.send(message).await;
+                    let _ = to_handle.send((message, spent)).await;
+                    shared.signs.came();
                     shared.is_held_up.store(false, Ordering::Relaxed);
                     shared.heard.send_replace(Instant::now());
                 }
@@ -383,7 +415,7 @@ where
                 }
             },
             // Without room there is enough to write to show that this end lives.
-            Frame::Ping(data) => drop(outgoing.try_send(Frame::Pong(data))),
+            Frame::Ping(data) => drop(outgoing.try_send(Frame::Pong(data).into())),
             Frame::Pong(_) => {}
             Frame::Close(close) => return Ended::ByPeer(close),
         }
@@ -392,28 +424,48 @@ where
 
 /// Writes until that fails.
 async fn write<S>(
-    sink: &mut SplitSink<Framed<S, FrameCodec>, Frame>,
-    to_write: &mut mpsc::Receiver<Frame>,
+    sink: &mut Sink<S>,
+    to_write: &mut mpsc::Receiver<Outgoing>,
+    signs: &Signs,
     not_taken_after: Duration,
 ) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    while let Some(frame) = to_write.recv().await {
-        match timeout(not_taken_after, sink.send(frame)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return error.into(),
-            Err(_) => return Ended::NotTaken(not_taken_after),
+    while let Some(Outgoing { frame, _spent }) = to_write.recv().await {
+        tokio::select! {
+            biased;
+            sent = sink.send(frame) => if let Err(error) = sent {
+                return error.into();
+            },
+            () = nothing_is_taken(signs, not_taken_after) => return Ended::NotTaken(not_taken_after),
+        }
+        // A large message leaves a large buffer behind.
+        if sink.write_buffer().capacity() > ROOM {
+            *sink.write_buffer_mut() = BytesMut::new();
         }
     }
     // The driver itself holds a sender.
     pending().await
 }
 
+/// Waits until the peer has taken no byte for this long.
+async fn nothing_is_taken(signs: &Signs, limit: Duration) {
+    let mut since = Instant::now();
+    loop {
+        sleep_until(since + limit).await;
+        let taken = signs.taken();
+        if taken <= since {
+            return;
+        }
+        since = taken;
+    }
+}
+
 /// Asks for a sign of life now and then, with a number that a peer in Go would use as well, until so many questions in a row had no
 /// answer that the peer was silent for long enough. Questions are counted, not time: a process that was stopped, or waited for a processor,
 /// has not asked meanwhile.
-async fn ping(shared: &Shared, outgoing: &mpsc::Sender<Frame>, times: Times) -> Ended {
+async fn ping(shared: &Shared, outgoing: &mpsc::Sender<Outgoing>, times: Times) -> Ended {
     let mut ticks = interval(times.ping_every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first one is at once.
@@ -421,16 +473,20 @@ async fn ping(shared: &Shared, outgoing: &mpsc::Sender<Frame>, times: Times) -> 
     let (mut asked_at, mut unanswered) = (None, 0);
     for number in 1_u64.. {
         ticks.tick().await;
-        let heard_at = *shared.heard.borrow();
-        let is_silent = asked_at.is_some_and(|asked_at| heard_at < asked_at)
+        let alive_at = shared.signs.last();
+        let is_silent = asked_at.is_some_and(|asked_at| alive_at < asked_at)
             && !shared.is_held_up.load(Ordering::Relaxed);
         unanswered = if is_silent { unanswered + 1 } else { 0 };
         if times.ping_every * (unanswered + 1) >= times.silent_after {
             return Ended::Silent(times.silent_after);
         }
-        // Without room the peer is about to be written to anyway.
-        let _ = outgoing.try_send(Frame::Ping(number.to_string().into()));
-        asked_at = Some(Instant::now());
+        // Without room nothing is asked: the peer must take what waits, within its own limit.
+        if outgoing
+            .try_send(Frame::Ping(number.to_string().into()).into())
+            .is_ok()
+        {
+            asked_at = Some(Instant::now());
+        }
     }
     pending().await
 }
@@ -562,6 +618,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_hundred_clients_that_ask_for_it_are_closed_in_order_and_can_be_told_nothing_more() {
+        let clients = (0..100).map(|_| asks_to_be_closed());
+        futures_util::future::join_all(clients).await;
+    }
+
+    async fn asks_to_be_closed() {
+        let (mut client, mut server) = pair();
+        let event = |name: &'static str| Message::event(name, "");
+        server.peer.send(OP, &event("hello")).await.unwrap();
+        assert_eq!(client.events.recv().await.unwrap().name, "hello");
+        client.peer.send(OP, &event("closeMe")).await.unwrap();
+        assert_eq!(server.events.recv().await.unwrap().name, "closeMe");
+        server.peer.close();
+        assert!(client.peer.ended().await.is_normal());
+        assert_eq!(server.peer.ended().await, Ended::Here);
+        tokio::join!(client.peer.gone(), server.peer.gone());
+        for peer in [&client.peer, &server.peer] {
+            let after = peer.send(OP, &event("E")).await;
+            assert_eq!(after.unwrap_err().kind(), sd_core::ErrorKind::Unavailable);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_quiet_connection_lives_by_its_pings() {
         let (client, server) = pair();
         tokio::time::sleep(100 * TIMES.silent_after).await;
@@ -607,8 +686,8 @@ mod tests {
         };
         // No one handles what comes.
         timeout(Duration::from_secs(5), sending).await.unwrap_err();
-        // On each side, one beyond those that wait is being read or written.
-        assert!(sent <= 8, "{sent}");
+        // On each side 4 MiB wait, and one message more is being read.
+        assert!(sent <= 9, "{sent}");
         assert!(!client.peer.is_over());
     }
 
@@ -637,6 +716,97 @@ mod tests {
             () = talking => unreachable!(),
         };
         assert_eq!(ended, Ended::NotTaken(TIMES.silent_after));
+    }
+
+    /// Passes on 1 KiB in each tenth of a second, so that a message of 100 KiB takes longer than a peer may be silent.
+    fn over_a_slow_link() -> (Connection, DuplexStream) {
+        let (ours, mut near) = duplex(1024);
+        let (mut far, theirs) = duplex(1024);
+        tokio::spawn(async move {
+            let (mut from_near, mut to_near) = split(&mut near);
+            let (mut from_far, mut to_far) = split(&mut far);
+            tokio::join!(
+                pass_slowly(&mut from_near, &mut to_far),
+                pass_slowly(&mut from_far, &mut to_near)
+            );
+        });
+        (open(ours, Role::Client, BytesMut::new(), TIMES), theirs)
+    }
+
+    async fn pass_slowly(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) {
+        let mut bytes = [0; 1024];
+        while let Ok(read @ 1..) = from.read(&mut bytes).await {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if to.write_all(&bytes[..read]).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_message_that_comes_slowly_is_a_sign_of_life() {
+        let (mut client, mut server) = over_a_slow_link();
+        let before = Instant::now();
+        let large = Frame::Message(Message::event("E", vec![b'x'; 100 * 1024]).encode());
+        tokio::select! {
+            () = write(&mut server, large) => {}
+            ended = client.peer.ended() => panic!("{ended}"),
+        }
+        let event = client.events.recv().await.unwrap();
+        assert_eq!(event.data.len(), 100 * 1024);
+        assert!(before.elapsed() > TIMES.silent_after);
+        // Then it says nothing more.
+        let quiet = Instant::now();
+        assert_eq!(client.peer.ended().await, Ended::Silent(TIMES.silent_after));
+        assert!(quiet.elapsed() <= TIMES.silent_after + TIMES.ping_every);
+    }
+
+    /// As isp-config-service, which asks for no sign of life by itself.
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_a_large_message_slowly_is_alive_although_it_says_nothing() {
+        let (client, mut server) = over_a_slow_link();
+        let before = Instant::now();
+        let large = Message::event("E", vec![b'x'; 100 * 1024]);
+        client.peer.send(OP, &large).await.unwrap();
+        let mut taken = vec![0; 100 * 1024];
+        tokio::select! {
+            read = server.read_exact(&mut taken) => drop(read.unwrap()),
+            ended = client.peer.ended() => panic!("{ended}"),
+        }
+        assert!(before.elapsed() > TIMES.silent_after);
+        // Then it takes nothing more.
+        client.peer.send(OP, &large).await.unwrap();
+        let quiet = Instant::now();
+        let ended = client.peer.ended().await;
+        let limit = TIMES.silent_after;
+        assert!(
+            ended == Ended::NotTaken(limit) || ended == Ended::Silent(limit),
+            "{ended}"
+        );
+        assert!(quiet.elapsed() <= limit + TIMES.ping_every);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_for_a_handler_or_a_peer_has_few_bytes_and_leaves_none_behind() {
+        let (a, b) = duplex(1024);
+        let mut client = open(a, Role::Client, BytesMut::new(), TIMES);
+        let mut server = open(b, Role::Server, BytesMut::new(), TIMES);
+        let event = Message::event("E", vec![b'x'; 3 * 1024 * 1024]);
+        let mut sent = 0;
+        let sending = async {
+            loop {
+                server.peer.send(OP, &event).await.unwrap();
+                sent += 1;
+            }
+        };
+        timeout(Duration::from_secs(5), sending).await.unwrap_err();
+        // One waits here, one was read behind it, and one waits at the server.
+        assert!(sent <= 3, "{sent}");
+        for _ in 0..sent {
+            client.events.recv().await.unwrap();
+        }
+        let echo = tokio::join!(client.peer.send(OP, &event), server.events.recv());
+        assert_eq!(echo.1.unwrap().data.len(), event.data.len());
     }
 
     #[tokio::test(start_paused = true)]
@@ -693,7 +863,7 @@ mod tests {
         assert_eq!(error.kind(), sd_core::ErrorKind::InvalidInput);
         // A peer that does not ask itself.
         let unchecked = Frame::Message(more.encode());
-        client.peer.outgoing.send(unchecked).await.unwrap();
+        client.peer.outgoing.send(unchecked.into()).await.unwrap();
         assert_eq!(server.peer.ended().await, Ended::TooLarge(MOST_BYTES));
         let Ended::ByPeer(Some(close)) = client.peer.ended().await else {
             panic!("{:?}", client.peer.ended().await);

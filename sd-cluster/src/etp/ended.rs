@@ -53,10 +53,7 @@ impl Ended {
     }
 
     /// Whether the peer closed the connection in order.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "only the level of a log line would depend on it")
-    )]
+    #[cfg(test)]
     pub(crate) fn is_normal(&self) -> bool {
         matches!(self, Self::ByPeer(Some(close)) if close.code == Close::NORMAL)
     }

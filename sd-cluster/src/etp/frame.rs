@@ -14,8 +14,8 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 /// The longest payload of a ping, a pong or a close.
 const MOST_CONTROL_BYTES: u64 = 125;
-/// How much room is made at once for a message of which only the length is there.
-const ROOM: usize = 64 * 1024;
+/// How much room is made at once for a message of which only the length is there, and how much is kept behind a larger one.
+pub(crate) const ROOM: usize = 64 * 1024;
 
 /// What travels over a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,6 +175,10 @@ impl Decoder for FrameCodec {
                 return Ok(None);
             }
             let mut payload = source.split_to(length);
+            if length > ROOM {
+                // What comes next is not to keep the room of a large message.
+                *source = BytesMut::from(&source[..]);
+            }
             if let Some(mask) = header.mask {
                 apply_mask(&mut payload, mask);
             }

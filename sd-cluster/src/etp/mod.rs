@@ -3,8 +3,10 @@
 //! Nothing here logs what a message says, and tungstenite, which does at TRACE, is not given any.
 
 pub(crate) mod acks;
+pub(crate) mod budget;
 pub(crate) mod connection;
 pub(crate) mod ended;
 pub(crate) mod frame;
 pub(crate) mod message;
+pub(crate) mod signs;
 pub(crate) mod upgrade;

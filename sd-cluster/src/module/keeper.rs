@@ -105,7 +105,8 @@ impl<'a> Following<'a> {
     }
 }
 
-/// The last configuration that was applied.
+/// The last configuration, if it was applied. After one that was rejected the next one is handed over whatever it is: the receiver may have
+/// done a part of what the rejected one wants.
 #[derive(Default)]
 struct Applied(Option<Bytes>);
 
@@ -121,7 +122,7 @@ impl Applied {
         while let Some(Told { data: json, .. }) = configs.next().await {
             // With each session the service sends it again.
             if self.0.as_ref() == Some(&json) {
-                client.state.config(Ok(()));
+                client.state.config_came_again();
                 continue;
             }
             debug!(config = %shown(words, &json), "a configuration came");
@@ -131,7 +132,10 @@ impl Applied {
                     info!("a configuration is applied");
                     self.0 = Some(json);
                 }
-                Err(reason) => warn!(reason, "a configuration is rejected"),
+                Err(reason) => {
+                    warn!(reason, "a configuration is rejected");
+                    self.0 = None;
+                }
             }
             client.state.config(outcome);
         }
@@ -175,14 +179,18 @@ async fn follow_required(client: &Client, session: &Session, module: &str) {
 mod tests {
     use std::future::ready;
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
+    use metrics::{
+        Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    };
     use sd_core::clock::TokioClock;
     use sd_core::sync::lock;
     use serde_json::{Value, json};
 
     use super::*;
     use crate::scripted::{SOON, Service};
-    use crate::{ClusterConfig, ConfigHealth, Received};
+    use crate::{CONFIGS, ClusterConfig, ConfigHealth, Received};
 
     type Seen = Arc<Mutex<Vec<Value>>>;
 
@@ -216,8 +224,38 @@ mod tests {
         sd_testing::eventually(what, SOON, || ready(is())).await;
     }
 
+    /// Counts configurations.
+    #[derive(Default)]
+    struct Counting(Arc<AtomicU64>);
+
+    impl Recorder for Counting {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            match key.name() {
+                CONFIGS => Counter::from_arc(Arc::clone(&self.0)),
+                _ => Counter::noop(),
+            }
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
     #[tokio::test]
     async fn a_configuration_is_applied_once_however_often_it_comes() {
+        let counting = Counting::default();
+        // For this thread, which runs all of the test.
+        let _counted = metrics::set_default_local_recorder(&counting);
         let service = Service::start().await;
         let seen = Seen::default();
         let (client, task) = kept(service.config().with_remote_config(noting(&seen)));
@@ -236,6 +274,8 @@ mod tests {
             .await;
         until("the change", || lock(&seen).len() == 2).await;
         assert_eq!(*lock(&seen), [json!({"a":1}), json!({"a":2})]);
+        until("applied again", || is(&ConfigHealth::Applied)).await;
+        assert_eq!(counting.0.load(Ordering::Relaxed), 2);
         client.close().await;
         task.await.unwrap();
     }
@@ -256,12 +296,20 @@ mod tests {
         for (json, health) in [
             (r#"{"good":1}"#, ConfigHealth::Applied),
             (r#"{"bad":2}"#, rejected(true)),
+            // Back to the last one that was applied, as an operator does.
+            (r#"{"good":1}"#, ConfigHealth::Applied),
+            (r#"{"bad":3}"#, rejected(true)),
         ] {
             played.tell("CONFIG:SEND_CONFIG_CHANGED", json).await;
             until(json, || config() == health).await;
         }
         played.tell("CONFIG:SEND_CONFIG_CHANGED", "hunter2").await;
         until("unreadable", || config() != rejected(true)).await;
+        let good = lock(&seen)
+            .iter()
+            .filter(|one| one.get("good").is_some())
+            .count();
+        assert_eq!(good, 2, "what was applied before is handed over again");
         let shown = format!("{:?}", config());
         assert!(!shown.contains("hunter2"), "{shown}");
         assert!(!played.connection.peer.is_over());

@@ -2,15 +2,43 @@
 
 use serde_json::Value;
 
-/// Puts what `over` says in place of what `base` says: objects are merged, and everything else replaces, also a list and `null`.
-pub(crate) fn merge(base: &mut Value, over: &Value) {
-    match (base, over) {
-        (Value::Object(base), Value::Object(over)) => {
-            for (name, over) in over {
-                merge(base.entry(name.clone()).or_insert(Value::Null), over);
+/// What becomes of lists, and of values of different kinds, where both sides say something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Merging {
+    /// The local value replaces the other one, also where it is a list or `null`.
+    Replacing,
+    /// As isp-kit merges the leaves of both sides: lists item by item, nothing that is empty changes anything, and a scalar stays
+    /// where the local value is an object or a list.
+    AsGo,
+}
+
+impl Merging {
+    /// Puts what `over` says in place of what `base` says. Objects are merged.
+    pub(crate) fn merge(self, base: &mut Value, over: &Value) {
+        match (base, over) {
+            (Value::Object(base), Value::Object(over)) => {
+                for (name, over) in over {
+                    match base.get_mut(name) {
+                        Some(base) => self.merge(base, over),
+                        None => drop(base.insert(name.clone(), over.clone())),
+                    }
+                }
             }
+            (base, over) if self == Self::Replacing => base.clone_from(over),
+            (_, Value::Object(over)) if over.is_empty() => {}
+            (_, Value::Array(over)) if over.is_empty() => {}
+            (Value::Array(base), Value::Array(over)) => {
+                for (at, over) in over.iter().enumerate() {
+                    match base.get_mut(at) {
+                        Some(base) => self.merge(base, over),
+                        None => base.push(over.clone()),
+                    }
+                }
+            }
+            (Value::Bool(_) | Value::Number(_) | Value::String(_), over)
+                if over.is_object() || over.is_array() => {}
+            (base, over) => base.clone_from(over),
         }
-        (base, over) => base.clone_from(over),
     }
 }
 
@@ -55,7 +83,39 @@ mod tests {
             ),
         ] {
             let mut value = base;
-            merge(&mut value, &over);
+            Merging::Replacing.merge(&mut value, &over);
+            assert_eq!(value, merged);
+        }
+    }
+
+    /// What a module in Go made of each of these, where that is the same each time.
+    #[test]
+    fn lists_are_merged_item_by_item_as_in_go_if_wanted() {
+        for (base, over, merged) in [
+            (
+                json!({"a":{"a":2},"b":2}),
+                json!({"a":{"a":1}}),
+                json!({"a":{"a":1},"b":2}),
+            ),
+            (json!({"l":[1,2,3]}), json!({"l":[9]}), json!({"l":[9,2,3]})),
+            (json!({"l":[1]}), json!({"l":[2,3]}), json!({"l":[2,3]})),
+            (
+                json!({"l":[{"a":1,"b":2}]}),
+                json!({"l":[{"b":3}]}),
+                json!({"l":[{"a":1,"b":3}]}),
+            ),
+            (json!({"l":[1]}), json!({"l":[]}), json!({"l":[1]})),
+            (json!({"o":{"a":1}}), json!({"o":{}}), json!({"o":{"a":1}})),
+            (json!({"a":1}), json!({"a":{"b":2}}), json!({"a":1})),
+            (json!({"a":{"b":2}}), json!({"a":1}), json!({"a":1})),
+            (
+                json!({"a":"b"}),
+                json!({"a.b":2,"c":null}),
+                json!({"a":"b","a.b":2,"c":null}),
+            ),
+        ] {
+            let mut value = base;
+            Merging::AsGo.merge(&mut value, &over);
             assert_eq!(value, merged);
         }
     }

@@ -18,13 +18,15 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 
-use crate::module::overrides::merge;
+use crate::module::overrides::Merging;
 use crate::protocol::config_data::ConfigData;
 
 /// How long a receiver may take for one configuration by default.
 pub const DEFAULT_CONFIG_TIMEOUT: Duration = Duration::from_secs(5);
 
 const OP: &str = "cluster: remote configuration";
+/// How many causes of an error are shown.
+const MOST_CAUSES: usize = 8;
 /// The title that modules in Go give their schemas.
 const TITLE: &str = "Remote config";
 
@@ -62,7 +64,7 @@ pub struct Received<T> {
 pub struct RemoteConfig {
     schema: Box<RawValue>,
     default: Box<RawValue>,
-    overrides: Option<Value>,
+    overrides: Option<(Value, Merging)>,
     timeout: Duration,
     receiver: Arc<dyn Receive>,
 }
@@ -105,10 +107,25 @@ where
                 *lock(&self.previous) = Some(config);
                 Ok(())
             }
-            Ok(Err(error)) => Err(brief(Printable(&error.to_string()))),
+            Ok(Err(error)) => Err(brief(Printable(&with_causes(error.as_ref())))),
             Err(panicked) => Err(panicked.report().to_string()),
         }
     }
+}
+
+/// An error with what caused it.
+fn with_causes(error: &dyn StdError) -> String {
+    let mut all = error.to_string();
+    let mut cause = error.source();
+    for _ in 0..MOST_CAUSES {
+        let Some(error) = cause else {
+            break;
+        };
+        all.push_str(": ");
+        all.push_str(&error.to_string());
+        cause = error.source();
+    }
+    all
 }
 
 /// Reads a configuration. The reason why it cannot be read names the field and the rule, and repeats no value: any may be a secret.
@@ -124,7 +141,7 @@ fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, String> {
 
 impl RemoteConfig {
     /// A configuration of the type `T`. The service gets the schema of `T`, and `default`, byte for byte, which it keeps if it has none for
-    /// the module. `receive` is called for the first configuration and for each that differs from the last one that was applied, one at a
+    /// the module. `receive` is called for each configuration but those that come again as they were applied last, one at a
     /// time. When it fails, takes too long or panics, the configuration counts as rejected, and the one before as the last that was
     /// applied. Its error is shown in health and logs: put no secret into it.
     ///
@@ -164,14 +181,28 @@ impl RemoteConfig {
     ///
     /// # Errors
     /// `InvalidInput` if it is no JSON object. Nothing of it is repeated.
-    pub fn with_overrides(mut self, json: &str) -> Result<Self> {
+    pub fn with_overrides(self, json: &str) -> Result<Self> {
+        self.overridden(json, Merging::Replacing)
+    }
+
+    /// As [`with_overrides`](Self::with_overrides), but merges as isp-kit does with `remoteConfigOverride`: lists item by item, so that
+    /// `[9]` makes `[9,2]` of `[1,2]`. An empty list or object changes nothing, and a scalar of the service stays where the local value
+    /// is an object or a list. For values that were written for a module in Go.
+    ///
+    /// # Errors
+    /// As [`with_overrides`](Self::with_overrides).
+    pub fn with_overrides_as_in_go(self, json: &str) -> Result<Self> {
+        self.overridden(json, Merging::AsGo)
+    }
+
+    fn overridden(mut self, json: &str, merging: Merging) -> Result<Self> {
         let overrides: Option<Value> = serde_json::from_str(json).ok();
         let overrides = overrides.filter(Value::is_object);
         if overrides.is_none() {
             let why = "the overrides must be a JSON object, for instance {}";
             return Err(Error::invalid_input(OP, why));
         }
-        self.overrides = overrides;
+        self.overrides = overrides.map(|overrides| (overrides, merging));
         Ok(self)
     }
 
@@ -213,12 +244,12 @@ impl RemoteConfig {
     pub(crate) async fn apply(&self, json: &[u8]) -> Result<(), String> {
         let merged = match &self.overrides {
             None => None,
-            Some(overrides) => {
+            Some((overrides, merging)) => {
                 let mut value: Value = read(json)?;
                 if !value.is_object() {
                     return Err("it is no JSON object".to_owned());
                 }
-                merge(&mut value, overrides);
+                merging.merge(&mut value, overrides);
                 Some(value.to_string())
             }
         };
@@ -349,6 +380,16 @@ mod tests {
         let sent = serde_json::to_string(&config.data("1")).unwrap();
         assert!(sent.contains(r#""config":{ "workers" : 4 }"#), "{sent}");
         assert!(config.apply(b"[]").await.is_err());
+        // The one before is as it was handed over.
+        config
+            .apply(br#"{"workers":2,"database":{}}"#)
+            .await
+            .unwrap();
+        assert_eq!(*lock(&log), [(7, None), (7, Some(7))]);
+        let as_in_go = r#"{"workers":{"a":1}}"#;
+        let config = logging(&log).with_overrides_as_in_go(as_in_go).unwrap();
+        config.apply(br#"{"workers":1}"#).await.unwrap();
+        assert_eq!(lock(&log).last(), Some(&(1, None)));
         for json in ["7", "hunter2", "[]"] {
             let error = logging(&log).with_overrides(json).unwrap_err();
             assert!(!error.report().to_string().contains("hunter2"));

@@ -6,7 +6,7 @@ use serde_json::Value;
 /// What stands in place of a secret.
 const HIDDEN: &str = "***";
 /// The words of modules in Go, and some more.
-const WORDS: [&str; 8] = [
+const WORDS: [&str; 13] = [
     "password",
     "secret",
     "token",
@@ -15,10 +15,15 @@ const WORDS: [&str; 8] = [
     "apikey",
     "private_key",
     "dsn",
+    "passwd",
+    "passphrase",
+    "access_key",
+    "authorization",
+    "cookie",
 ];
 
 /// The words by which secrets are known in JSON: a value is one if the names of the fields that lead to it, joined by dots, contain such a
-/// word, in whatever case.
+/// word, in whatever case, and with `_` and `-` or without. The user and the password of a URL are hidden as well, wherever it stands.
 ///
 /// ```
 /// use sd_cluster::SecretWords;
@@ -32,9 +37,10 @@ const WORDS: [&str; 8] = [
 pub struct SecretWords(Vec<String>);
 
 impl Default for SecretWords {
-    /// `password`, `secret`, `token`, `credentials`, `pwd`, `apikey`, `private_key` and `dsn`.
+    /// `password`, `secret`, `token`, `credentials`, `pwd`, `apikey`, `private_key`, `dsn`, `passwd`, `passphrase`, `access_key`,
+    /// `authorization` and `cookie`.
     fn default() -> Self {
-        Self(WORDS.map(str::to_owned).into())
+        Self(WORDS.map(folded).into())
     }
 }
 
@@ -42,7 +48,7 @@ impl SecretWords {
     /// Adds a word. An empty one is none.
     #[must_use]
     pub fn with(mut self, word: impl AsRef<str>) -> Self {
-        let word = word.as_ref().to_lowercase();
+        let word = folded(word.as_ref());
         if !word.is_empty() && !self.0.contains(&word) {
             self.0.push(word);
         }
@@ -52,7 +58,7 @@ impl SecretWords {
     /// Takes a word away.
     #[must_use]
     pub fn without(mut self, word: impl AsRef<str>) -> Self {
-        let word = word.as_ref().to_lowercase();
+        let word = folded(word.as_ref());
         self.0.retain(|known| *known != word);
         self
     }
@@ -80,7 +86,7 @@ impl SecretWords {
                     if length > 0 {
                         path.push('.');
                     }
-                    path.push_str(&name.to_lowercase());
+                    path.push_str(&folded(name));
                     self.hide_in(field, path);
                     path.truncate(length);
                 }
@@ -91,11 +97,29 @@ impl SecretWords {
                 }
             }
             Value::String(text) if text.is_empty() => {}
-            leaf => {
-                if self.0.iter().any(|word| path.contains(word)) {
-                    *leaf = HIDDEN.into();
-                }
-            }
+            leaf if self.0.iter().any(|word| path.contains(word)) => *leaf = HIDDEN.into(),
+            Value::String(text) => hide_logins(text),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+}
+
+/// As names are compared.
+fn folded(name: &str) -> String {
+    let lower = name.to_lowercase();
+    lower.replace(['_', '-'], "")
+}
+
+/// Hides the user and the password in each URL of a text.
+fn hide_logins(text: &mut String) {
+    let mut from = 0;
+    while let Some(found) = text[from..].find("://") {
+        from += found + "://".len();
+        let rest = &text[from..];
+        let end = rest.find(|byte: char| byte.is_whitespace() || "/?#".contains(byte));
+        let authority = &rest[..end.unwrap_or(rest.len())];
+        if let Some(login) = authority.rfind('@') {
+            text.replace_range(from..from + login, HIDDEN);
         }
     }
 }
@@ -124,6 +148,14 @@ mod tests {
             (
                 r#"{"DB_PASSWORD":true,"myApiKey":"k","pwds":["a"],"pass":{"word":"w"}}"#,
                 r#"{"DB_PASSWORD":"***","myApiKey":"***","pass":{"word":"w"},"pwds":["***"]}"#,
+            ),
+            (
+                r#"{"api_key":"k","Api-Key":"k","access-key":1,"passwd":"p"}"#,
+                r#"{"Api-Key":"***","access-key":"***","api_key":"***","passwd":"***"}"#,
+            ),
+            (
+                r#"{"urls":["postgres://u:p@h/db?a=b@c","amqp://h x://u@h","a@b","http://h/@x","://"],"more":"u://p:@@h"}"#,
+                r#"{"more":"u://***@h","urls":["postgres://***@h/db?a=b@c","amqp://h x://***@h","a@b","http://h/@x","://"]}"#,
             ),
             (
                 r#"{"properties":{"password":{"type":"string","default":"p"}},"big":9007199254740993}"#,

@@ -1,21 +1,23 @@
 //! Where a module serves.
 
 use sd_core::{Address, Endpoint};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::protocol::lenient::null_is_default;
+use crate::protocol::lenient::read_as_go;
 
 /// Where a module serves, as modules write it. The port is a text.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct AddressConfiguration {
     /// An IP address or a host name, without brackets.
-    #[serde(alias = "IP", deserialize_with = "null_is_default")]
     pub ip: String,
     /// The port, as decimal digits.
-    #[serde(alias = "Port", deserialize_with = "null_is_default")]
     pub port: String,
 }
+
+read_as_go!(AddressConfiguration {
+    "ip" => ip,
+    "port" => port,
+});
 
 impl AddressConfiguration {
     /// The address of an endpoint. `None` for a Unix socket, which no other host can reach.

@@ -2,24 +2,26 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::protocol::lenient::null_is_default;
+use crate::protocol::lenient::read_as_go;
 
 /// The payload of `MODULE:SEND_CONFIG_SCHEMA`. Schema and configuration travel byte for byte, and are not shown: the default configuration
 /// may hold secrets.
-#[derive(Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Default, Serialize)]
 pub(crate) struct ConfigData {
-    #[serde(alias = "Version", deserialize_with = "null_is_default")]
     pub(crate) version: String,
-    #[serde(alias = "Schema")]
     pub(crate) schema: Option<Box<RawValue>>,
     /// The default configuration. The service keeps it if it has none.
-    #[serde(alias = "Config")]
     pub(crate) config: Option<Box<RawValue>>,
 }
+
+read_as_go!(ConfigData {
+    "version" => version,
+    "schema" => schema,
+    "config" => config,
+});
 
 impl fmt::Debug for ConfigData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,25 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::protocol::address::AddressConfiguration;
 use crate::protocol::endpoint::EndpointDescriptor;
-use crate::protocol::lenient::null_is_default;
+use crate::protocol::lenient::read_as_go;
 use crate::protocol::requirements::ModuleDependency;
 
 /// What the monitoring is told of a module. The service lists it for Prometheus, and does not repeat it in the routes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct MetricsAutodiscovery {
     /// Where the metrics are, `host:port`.
-    #[serde(alias = "Address", deserialize_with = "null_is_default")]
     pub address: String,
     /// The labels of the target, such as `__metrics_path__` and `app`.
-    #[serde(alias = "Labels", deserialize_with = "null_is_default")]
     pub labels: BTreeMap<String, String>,
 }
+
+read_as_go!(MetricsAutodiscovery {
+    "address" => address,
+    "labels" => labels,
+});
 
 impl MetricsAutodiscovery {
     /// Metrics at this address, `host:port`, without labels.
@@ -40,35 +42,38 @@ impl MetricsAutodiscovery {
 }
 
 /// What a module tells of itself: the payload of `MODULE:READY`, and one entry of the routes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct BackendDeclaration {
     /// The name of the module, as it says itself. The service does not check it.
-    #[serde(alias = "ModuleName", deserialize_with = "null_is_default")]
     pub module_name: String,
     /// The version of the module.
-    #[serde(alias = "Version", deserialize_with = "null_is_default")]
     pub version: String,
     /// The version of the library by which it is connected.
-    #[serde(alias = "LibVersion", deserialize_with = "null_is_default")]
     pub lib_version: String,
     /// `grpc`, `http` or `empty`. Empty stands for `grpc`.
-    #[serde(alias = "Transport", deserialize_with = "null_is_default")]
     pub transport: String,
     /// What can be called there.
-    #[serde(alias = "Endpoints", deserialize_with = "null_is_default")]
     pub endpoints: Vec<EndpointDescriptor>,
     /// The modules that it calls.
-    #[serde(alias = "RequiredModules", deserialize_with = "null_is_default")]
     pub required_modules: Vec<ModuleDependency>,
     /// Where it serves.
-    #[serde(alias = "Address", deserialize_with = "null_is_default")]
     pub address: AddressConfiguration,
     /// What the monitoring is told. `None` in routes.
-    #[serde(alias = "MetricsAutodiscovery")]
     pub metrics_autodiscovery: Option<MetricsAutodiscovery>,
 }
+
+read_as_go!(BackendDeclaration {
+    "moduleName" => module_name,
+    "version" => version,
+    "libVersion" => lib_version,
+    "transport" => transport,
+    "endpoints" => endpoints,
+    "requiredModules" => required_modules,
+    "address" => address,
+    "metricsAutodiscovery" => metrics_autodiscovery,
+});
 
 /// All modules that are ready: the payload of the events of routes.
 pub type RoutingConfig = Vec<BackendDeclaration>;

@@ -1,9 +1,9 @@
 //! What a module serves.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::protocol::lenient::null_is_default;
+use crate::protocol::lenient::read_as_go;
 
 /// The key of [`EndpointDescriptor::extra`] under which gateways look for the permission of an administrator.
 pub const REQUIRED_ADMIN_PERMISSION: &str = "reqAdminPerm";
@@ -18,26 +18,29 @@ pub const REQUIRED_ADMIN_PERMISSION: &str = "reqAdminPerm";
 ///     .with_required_admin_permission("orders_delete");
 /// assert_eq!(endpoint.required_admin_permission(), Some("orders_delete"));
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct EndpointDescriptor {
     /// The path or the name of the method.
-    #[serde(alias = "Path", deserialize_with = "null_is_default")]
     pub path: String,
     /// Whether it is for administrators and other modules. Gateways demand a session of an administrator then.
-    #[serde(alias = "Inner", deserialize_with = "null_is_default")]
     pub inner: bool,
     /// Whether gateways demand a user's token.
-    #[serde(alias = "UserAuthRequired", deserialize_with = "null_is_default")]
     pub user_auth_required: bool,
     /// The method of HTTP. Empty stands for all of them, and for `POST` with the transport `grpc`.
-    #[serde(alias = "HttpMethod", deserialize_with = "null_is_default")]
     pub http_method: String,
     /// What else gateways are told.
-    #[serde(alias = "Extra")]
     pub extra: Option<Map<String, Value>>,
 }
+
+read_as_go!(EndpointDescriptor {
+    "path" => path,
+    "inner" => inner,
+    "userAuthRequired" => user_auth_required,
+    "httpMethod" => http_method,
+    "extra" => extra,
+});
 
 impl EndpointDescriptor {
     /// What is called at `path`, by users without a token, with any method.

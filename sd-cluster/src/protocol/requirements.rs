@@ -1,27 +1,32 @@
 //! What a module needs of others.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::protocol::lenient::null_is_default;
+use crate::protocol::lenient::read_as_go;
 
 /// The payload of `MODULE:SEND_REQUIREMENTS`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct ModuleRequirements {
-    #[serde(alias = "RequiredModules", deserialize_with = "null_is_default")]
     pub(crate) required_modules: Vec<String>,
-    #[serde(alias = "RequireRoutes", deserialize_with = "null_is_default")]
     pub(crate) require_routes: bool,
 }
 
+read_as_go!(ModuleRequirements {
+    "requiredModules" => required_modules,
+    "requireRoutes" => require_routes,
+});
+
 /// A module that another one calls.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ModuleDependency {
     /// The name of the module that is called.
-    #[serde(alias = "Name", deserialize_with = "null_is_default")]
     pub name: String,
     /// Whether the caller cannot do without it.
-    #[serde(alias = "Required", deserialize_with = "null_is_default")]
     pub required: bool,
 }
+
+read_as_go!(ModuleDependency {
+    "name" => name,
+    "required" => required,
+});

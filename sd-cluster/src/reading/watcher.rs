@@ -1,7 +1,8 @@
 //! The feed of one service: each list that its session brings.
 //!
 //! Every list is a full set. Between them, answers to pings say that the session lives, and so that nothing has changed but what is still
-//! under way.
+//! under way, or what the service has left out: isp-config-service can lose a change. So each feed that is opened asks again, and core opens
+//! one now and then.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use crate::reading::service_set::set;
 
 /// How often a quiet feed says that it lives.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
+/// For how long a list is not asked for again. Many feeds are opened at once.
+const FRESH_FOR: Duration = Duration::from_secs(5);
 /// How much longer than the end of its session a feed may be silent, on a busy machine.
 const SLACK: Duration = Duration::from_secs(5);
 
@@ -50,18 +53,7 @@ impl ClusterWatcher {
     ) -> Result<Self> {
         let session = client.session(op).await?;
         let newest = session.newest.follow(topic.clone());
-        let limit = client.config().handshake_timeout;
-        let first_by = Instant::now() + limit;
-        let is_told = newest.borrow().is_some();
-        if !is_told {
-            let requiring = async {
-                match timeout_at(first_by, session.require(op, &topic)).await {
-                    Ok(required) => required.map(drop),
-                    Err(_) => Err(not_told(op, limit)),
-                }
-            };
-            client.signal.unless_closed(op, requiring).await?;
-        }
+        let first_by = ask_unless_fresh(op, client, &session, &topic, &newest).await?;
         Ok(Self {
             op,
             client: Arc::clone(client),
@@ -126,6 +118,34 @@ impl Watcher for ClusterWatcher {
     }
 }
 
+/// Has the service tell of a topic, unless it has done so just now, as at the beginning of a session. Returns when a first list must have
+/// come. Cancel-safe.
+///
+/// # Errors
+/// Why the service does not tell.
+pub(crate) async fn ask_unless_fresh(
+    op: &'static str,
+    client: &Client,
+    session: &SharedSession,
+    topic: &Topic,
+    newest: &watch::Receiver<Option<Told>>,
+) -> Result<Instant> {
+    let limit = client.config().handshake_timeout;
+    let by = Instant::now() + limit;
+    let now = client.clock.now();
+    let is_fresh = |told: &Told| now.since(told.as_of) < FRESH_FOR;
+    if !newest.borrow().as_ref().is_some_and(is_fresh) {
+        let requiring = async {
+            match timeout_at(by, session.require(op, topic)).await {
+                Ok(required) => required.map(drop),
+                Err(_) => Err(not_told(op, limit)),
+            }
+        };
+        client.signal.unless_closed(op, requiring).await?;
+    }
+    Ok(by)
+}
+
 /// Waits until it is time to say that nothing has changed, and something has come since then that shows it. Cancel-safe.
 async fn alive(
     session: &SharedSession,
@@ -146,6 +166,8 @@ async fn alive(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use sd_core::clock::TokioClock;
     use sd_core::{Backend, Instancer};
     use tokio::time::timeout;
@@ -153,7 +175,7 @@ mod tests {
     use super::*;
     use crate::ClusterBackend;
     use crate::protocol::events::MODULE_SEND_REQUIREMENTS;
-    use crate::scripted::{Played, SOON, Service};
+    use crate::scripted::{Played, SOON, Service, SetClock};
 
     async fn next(watcher: &mut dyn Watcher) -> Result<Feed> {
         timeout(SOON, watcher.next()).await.expect("news in time")
@@ -254,6 +276,33 @@ mod tests {
         assert_eq!(listed.unwrap().instances()[0].endpoint().port(), Some(2));
         let error = backend.services().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
+    }
+
+    #[tokio::test]
+    async fn a_list_that_was_not_told_is_asked_for_again_by_the_next_feed() {
+        let service = Service::start().await;
+        let clock = Arc::<SetClock>::default();
+        let with_clock = Arc::<SetClock>::clone(&clock);
+        let backend = ClusterBackend::with_clock(service.config(), with_clock).unwrap();
+        let name = ServiceName::new("A").unwrap();
+        let play = async {
+            let mut played = service.accept().await;
+            played.take_question("A", &[1]).await;
+            played
+        };
+        let (watcher, mut played) = tokio::join!(backend.watch(&name, None), play);
+        assert_eq!(ports(&next(watcher.unwrap().as_mut()).await.unwrap()), [1]);
+        // Nothing is gained by asking at once.
+        let mut watcher = backend.watch(&name, None).await.unwrap();
+        assert_eq!(ports(&next(watcher.as_mut()).await.unwrap()), [1]);
+        clock.0.fetch_add(FRESH_FOR.as_secs(), Ordering::Relaxed);
+        let (watcher, ()) =
+            tokio::join!(backend.watch(&name, None), played.take_question("A", &[2]));
+        let mut watcher = watcher.unwrap();
+        let mut last = next(watcher.as_mut()).await.unwrap();
+        while ports(&last) != [2] {
+            last = next(watcher.as_mut()).await.unwrap();
+        }
     }
 
     #[tokio::test]

@@ -31,6 +31,8 @@
 //! | values of variables are escaped, `_Var` counts within texts alone, and is an error while no variable is defined | a quote in a value breaks the configuration |
 //! | a default configuration with variables that are not defined is not stored | it is |
 //! | a default configuration of `null`, or none, is `{}` | an error |
+//! | a declaration has at most 64 KiB ([`Limits::declaration_bytes`]) | one module can take the room of all others in the routes |
+//! | what an operator writes is checked against the schema with the values of its variables, where a schema is known. `pattern`, `format` and what no generator of modules writes are not looked at | it is checked as it is written, needs a schema, and one that cannot be used counts as fulfilled when it is shown |
 //! | one configuration for each module, with versions | several, of which one is active |
 //! | modules without a connection, a configuration and a schema are forgotten | every name that ever connected stays |
 //! | the times of connections are those of this process | they are stored |
@@ -41,6 +43,7 @@ mod limits;
 mod listener;
 mod outbox;
 mod owner;
+mod schema;
 mod service;
 mod session;
 mod state;

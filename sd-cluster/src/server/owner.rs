@@ -5,12 +5,14 @@
 //! next one, so that a thousand modules that connect at once do not make a thousand lists for each of a thousand readers.
 
 use std::io;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
+use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result};
 use tokio::sync::{mpsc, oneshot};
 
-use super::state::State;
+use super::state::{SessionId, State};
 
 /// What waits to be done. Who has more to be done waits for room.
 const MOST_WAITING: usize = 1024;
@@ -23,11 +25,22 @@ type Work = Box<dyn FnOnce(&mut State) + Send>;
 #[derive(Clone, Debug)]
 pub(crate) struct Owner {
     work: mpsc::Sender<Work>,
+    /// Sessions that were dropped and are still listed.
+    dropped: Arc<Mutex<Vec<SessionId>>>,
+}
+
+/// A session that is listed. It is listed no longer once this is dropped, also where its runtime has ended and nothing can be waited for.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    owner: Owner,
+    pub(crate) id: SessionId,
 }
 
 impl Owner {
     pub(crate) fn start(mut state: State) -> io::Result<Self> {
         let (work, mut waiting) = mpsc::channel::<Work>(MOST_WAITING);
+        let dropped = Arc::<Mutex<Vec<SessionId>>>::default();
+        let to_remove = Arc::clone(&dropped);
         let run = move || {
             while let Some(first) = waiting.blocking_recv() {
                 first(&mut state);
@@ -37,12 +50,23 @@ impl Owner {
                         Err(_) => break,
                     }
                 }
+                for id in std::mem::take(&mut *lock(&to_remove)) {
+                    state.disconnect(id);
+                }
                 state.tell();
             }
         };
         let thread = thread::Builder::new().name("sd config service".to_owned());
         thread.spawn(run)?;
-        Ok(Self { work })
+        Ok(Self { work, dropped })
+    }
+
+    /// Has a session removed when this is dropped.
+    pub(crate) fn listed(&self, id: SessionId) -> Listed {
+        Listed {
+            owner: self.clone(),
+            id,
+        }
     }
 
     /// Does `work` after all that was asked for before.
@@ -65,5 +89,13 @@ impl Owner {
         let ended = || Error::new(ErrorKind::Closed, op).because("the service has ended");
         self.work.send(work).await.map_err(|_| ended())?;
         told.await.map_err(|_| ended())
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        lock(&self.owner.dropped).push(self.id);
+        // Wakes the thread. It needs no waking if there is no room: it comes to the session after what it does.
+        let _ = self.owner.work.try_send(Box::new(|_| {}));
     }
 }

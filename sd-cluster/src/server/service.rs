@@ -18,7 +18,7 @@ use super::limits::Limits;
 use super::listener::Acceptor;
 use super::owner::Owner;
 use super::session::Host;
-use super::state::{KnownModule, State, StoredConfig, Variable, VariableView};
+use super::state::{Author, KnownModule, State, StoredConfig, Variable, VariableView};
 use super::store::Place;
 use crate::etp::connection::Times;
 use crate::protocol::declaration::{BackendDeclaration, MetricsAutodiscovery};
@@ -181,7 +181,8 @@ impl ConfigService {
         Ok(())
     }
 
-    /// Closes all connections in order and at once, and waits until they have ended: about a second at most. What was written is kept.
+    /// Closes all connections in order and at once, and waits until they have ended: about a second at most, unless its file hangs. What
+    /// was written is kept.
     ///
     /// # Cancel safety
     /// Safe: the service stops all the same.
@@ -246,11 +247,37 @@ impl ConfigService {
     /// for none.
     ///
     /// # Errors
-    /// `InvalidInput` if no module can have this name, and if it is no JSON, uses variables that are not defined, or has more than about 4 MiB with them. `Conflict` if the
+    /// `InvalidInput` if no module can have this name, and if it is no JSON, uses variables that are not defined, has more than about 4 MiB
+    /// with them, or does not fit the schema that the module has sent: then it says where, and which rule is broken. `Conflict` if the
     /// newest version is not `expected`. `Unavailable` if there is no room for it.
     pub async fn set_config(&self, module: &str, json: &str, expected: Option<u32>) -> Result<u32> {
+        self.write_config(module, json, expected, Author::Operator)
+            .await
+    }
+
+    /// As [`set_config`](Self::set_config), but whether or not it fits the schema of the module.
+    ///
+    /// # Errors
+    /// Those of [`set_config`](Self::set_config) that do not come from the schema.
+    pub async fn force_config(
+        &self,
+        module: &str,
+        json: &str,
+        expected: Option<u32>,
+    ) -> Result<u32> {
+        self.write_config(module, json, expected, Author::OperatorByForce)
+            .await
+    }
+
+    async fn write_config(
+        &self,
+        module: &str,
+        json: &str,
+        expected: Option<u32>,
+        author: Author,
+    ) -> Result<u32> {
         let (module, json) = (module.to_owned(), json.to_owned());
-        self.call(move |state| state.set_config(&module, &json, expected))
+        self.call(move |state| state.set_config(&module, &json, expected, author))
             .await
     }
 

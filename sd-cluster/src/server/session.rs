@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use sd_backend::read_json;
-use sd_core::{Printable, Result, panics::caught};
+use sd_core::{Printable, Result, brief, panics::caught};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -12,7 +12,7 @@ use tungstenite::protocol::Role;
 
 use super::instrument::event_refused;
 use super::outbox::Outbox;
-use super::owner::Owner;
+use super::owner::{Listed, Owner};
 use super::state::{SessionId, State};
 use crate::etp::connection::{Connection, Times, open};
 use crate::etp::message::Message;
@@ -24,6 +24,8 @@ use crate::protocol::events::{
 use crate::protocol::requirements::ModuleRequirements;
 
 const OP: &str = "config service: serve a module";
+/// How many refusals of one connection are warned of.
+const MOST_WARNINGS: u64 = 10;
 
 /// What a session needs of its service.
 #[derive(Clone, Debug)]
@@ -46,45 +48,41 @@ impl Host {
     pub(super) async fn serve(&self, stream: TcpStream, read: BytesMut, name: Arc<str>) {
         let connection = open(stream, Role::Server, read, self.times);
         let peer = connection.peer.clone();
-        if name.is_empty() {
-            // As isp-config-service does.
-            peer.close();
-            return peer.gone().await;
+        // Without a name it is closed at once, as isp-config-service does.
+        if !name.is_empty() {
+            self.serve_module(connection, &name).await;
         }
+        // The connection takes its place among all until its socket is gone.
+        peer.close();
+        peer.gone().await;
+    }
+
+    /// Serves a module until its connection is over.
+    async fn serve_module(&self, connection: Connection, name: &Arc<str>) {
+        let peer = connection.peer.clone();
         let outbox = Outbox::default();
-        let session = {
-            let (name, outbox) = (Arc::clone(&name), outbox.clone());
-            let connect = move |state: &mut State| state.connect(&name, outbox);
-            self.owner.call(OP, connect).await
+        let connect = {
+            let (owner, name, outbox) = (self.owner.clone(), Arc::clone(name), outbox.clone());
+            // Made where the session is listed, so that it is removed also if this call is dropped meanwhile.
+            move |state: &mut State| {
+                let id = state.connect(&name, outbox)?;
+                Ok::<Listed, String>(owner.listed(id))
+            }
         };
-        let session = match session {
-            Ok(Ok(session)) => Ok(session),
-            // Told in the answer to each event.
-            Ok(Err(why)) => Err(why),
-            Err(_) => return,
+        let Ok(listed) = self.owner.call(OP, connect).await else {
+            return;
         };
-        let ended = caught(
-            OP,
-            self.follow(connection, &outbox, session.as_ref(), &name),
-        )
-        .await;
-        if let Ok(session) = session {
-            // Fails only where the service has ended.
-            let _ = self
-                .owner
-                .call(OP, move |state| state.disconnect(session))
-                .await;
-        }
-        let module = Printable(&name);
+        // Why it is not listed is told in the answer to each event.
+        let session = listed.as_ref().map(|listed| listed.id);
+        let ended = caught(OP, self.follow(connection, &outbox, session, name)).await;
+        drop(listed);
+        let module = Printable(name);
         if let Err(error) = ended {
             warn!(%module, error = %error.report(), "a module is served no longer");
             return;
         }
         let ended = peer.ended().await;
         debug!(%module, %ended, "a module has left");
-        if self.stop.is_cancelled() {
-            peer.gone().await;
-        }
     }
 
     /// Handles one event after another, and sends what is due, until the connection is over.
@@ -92,45 +90,48 @@ impl Host {
         &self,
         mut connection: Connection,
         outbox: &Outbox,
-        session: Result<&SessionId, &String>,
+        session: Result<SessionId, &String>,
         name: &str,
     ) -> Result<()> {
         let peer = connection.peer.clone();
+        let mut refusals = 0;
         loop {
-            tokio::select! {
+            let event = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {
                     peer.close();
                     return Ok(());
                 }
                 _ = peer.ended() => return Ok(()),
-                // Before the next event is taken, so that at most one answer waits.
                 message = outbox.next() => {
                     // A peer that reads nothing holds up no stop, which the loop handles next.
                     let sending = self.stop.run_until_cancelled(peer.send_encoded(OP, message));
                     if let Some(Err(_)) = sending.await {
                         return Ok(());
                     }
-                }
-                event = connection.events.recv() => {
-                    let Some(event) = event else {
-                        return Ok(());
-                    };
-                    let answer = match session {
-                        Ok(session) => self.handle(*session, &event).await?,
-                        Err(why) => Err(Refused::of(&event, why)),
-                    };
-                    let answer = answer.unwrap_or_else(|refused| {
-                        event_refused();
-                        let Refused { answer, why } = refused;
-                        let event = String::from_utf8_lossy(&event.name);
-                        warn!(module = %Printable(name), event = %Printable(&event), %why, "a module is refused");
-                        answer.into()
-                    });
-                    if event.wants_answer() {
-                        outbox.answer(event.answer(answer).encode());
+                    // One event for each message: lists that change all the time hold up none, and few answers wait.
+                    match connection.events.try_recv() {
+                        Some(event) => event,
+                        None => continue,
                     }
                 }
+                event = connection.events.recv() => match event {
+                    Some(event) => event,
+                    None => return Ok(()),
+                }
+            };
+            let answer = match session {
+                Ok(session) => self.handle(session, &event).await?,
+                Err(why) => Err(Refused::of(&event, why)),
+            };
+            let answer = answer.unwrap_or_else(|refused| {
+                event_refused();
+                refusals += 1;
+                refused.log(name, &event, refusals);
+                refused.answer.into()
+            });
+            if event.wants_answer() {
+                outbox.answer(event.answer(answer).encode());
             }
         }
     }
@@ -168,7 +169,10 @@ impl Host {
                 .await?
             }
             _ => {
-                debug!(event = %Printable(name), "an unknown event of a module");
+                debug!(
+                    event = brief(Printable(name)),
+                    "an unknown event of a module"
+                );
                 return Ok(Ok(Bytes::new()));
             }
         };
@@ -180,6 +184,17 @@ impl Host {
 }
 
 impl Refused {
+    /// Logs it, and the first ones of a connection as warnings: a peer that is refused again and again does not fill the log.
+    fn log(&self, module: &str, event: &Message, nth: u64) {
+        let event = brief(Printable(&String::from_utf8_lossy(&event.name)));
+        let (module, why) = (Printable(module), &self.why);
+        if nth <= MOST_WARNINGS {
+            warn!(%module, event, %why, "a module is refused");
+        } else {
+            debug!(%module, event, %why, "a module is refused again");
+        }
+    }
+
     fn unread(why: &str) -> Self {
         Self {
             answer: format!("unmarshal event data: {why}"),

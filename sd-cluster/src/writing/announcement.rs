@@ -4,6 +4,7 @@ use sd_core::{Error, ErrorKind, Instance, Result};
 use tokio::time::timeout;
 
 use crate::client::Client;
+use crate::client::error::AckRule;
 use crate::client::session::tell;
 use crate::codec::declaration;
 use crate::etp::connection::{Connection, Peer};
@@ -27,6 +28,7 @@ pub(crate) struct Announcement {
     /// Its events are not asked for, and read away by a task.
     pub(crate) peer: Peer,
     pub(crate) told: Told,
+    acks: AckRule,
     _reader: tokio_util::task::AbortOnDropHandle<()>,
 }
 
@@ -48,6 +50,7 @@ impl Announcement {
             let mut announcement = Self {
                 peer: connection.peer.clone(),
                 told: Told::No,
+                acks: client.config().acks(),
                 _reader: tokio_util::task::AbortOnDropHandle::new(tokio::spawn(read_away(
                     connection,
                 ))),
@@ -75,7 +78,7 @@ impl Announcement {
         declared: BackendDeclaration,
     ) -> Result<()> {
         self.told = Told::Maybe;
-        tell(op, &self.peer, MODULE_READY, &declared).await?;
+        tell(op, &self.peer, self.acks, MODULE_READY, &declared).await?;
         self.told = Told::Yes(Box::new(declared));
         Ok(())
     }

@@ -25,6 +25,8 @@ use crate::writing::registration::{ClusterRegistration, Kept};
 const CLOSED_WITHIN: Duration = Duration::from_millis(1500);
 /// Room for the name and the id of the event.
 const ENVELOPE: usize = 64;
+/// Beyond what each part of an attempt may take, so that the part says why it failed, on a busy machine, too.
+const SLACK: Duration = Duration::from_secs(1);
 /// More than any time-to-live that is asked for. That of a record is set by the ping interval.
 const LONGEST_TTL: Duration = Duration::from_secs(24 * 3600);
 
@@ -39,7 +41,8 @@ pub(crate) struct ClusterRegistrar {
 impl ClusterRegistrar {
     pub(crate) fn new(client: Arc<Client>) -> Self {
         let shortest = Duration::from_millis(1);
-        let attempt = client.config().handshake_timeout;
+        // To wait until the module is ready, and then to announce it.
+        let attempt = 2 * client.config().handshake_timeout + SLACK;
         Self {
             limits: Limits::new(shortest..=LONGEST_TTL, MOST_BYTES - ENVELOPE)
                 .with_attempt(attempt),
@@ -351,6 +354,66 @@ mod tests {
             assert_eq!(registered.unwrap_err().kind(), kind);
         }
         assert!(lock(&registrar.kept).is_empty());
+    }
+
+    #[tokio::test]
+    async fn with_lenient_acks_any_answer_is_success() {
+        let service = Service::start().await;
+        let registrar = registrar(service.config().with_lenient_acks(true));
+        for answer in ["handle onModuleReady: no", ""] {
+            let play = async {
+                let mut played = service.accept().await;
+                let ready = played.event().await;
+                played.answer(&ready, answer).await;
+                played
+            };
+            let instance = instance();
+            let (registered, mut played) = tokio::join!(register(&registrar, &instance), play);
+            registered.unwrap().renew().await.unwrap();
+            let record = instance.record_id();
+            tokio::join!(registrar.withdraw(&record), played.closed())
+                .0
+                .unwrap();
+        }
+    }
+
+    async fn next_failure(guard: &mut sd_core::RegistrationGuard) -> String {
+        let failed = async {
+            loop {
+                let event = guard.next_event().await.unwrap();
+                if let sd_core::RegistrationEvent::Retrying { error, .. } = event {
+                    return error.report().to_string();
+                }
+            }
+        };
+        timeout(SOON, failed).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_registration_says_whether_its_module_or_the_service_was_late() {
+        const LIMIT: Duration = Duration::from_secs(1);
+        let service = Service::start().await;
+        let config = service
+            .config()
+            .with_required_module("A")
+            .with_await_required(true)
+            .with_handshake_timeout(LIMIT);
+        let registry: Registry = crate::connect(config).unwrap();
+        let mut session = service.accept().await;
+        session.take_question("A", &[]).await;
+        let mut guard = registry.register(instance()).in_background().unwrap();
+        let report = next_failure(&mut guard).await;
+        let why = "the module is not ready: connected to";
+        assert!(report.contains(why), "{report}");
+        // Most of the time goes by before the module is ready, and the service never confirms it.
+        tokio::time::sleep(LIMIT * 3 / 4).await;
+        session.tell_hosts("A", &[1]).await;
+        let _announced = service.accept().await;
+        let report = next_failure(&mut guard).await;
+        assert!(
+            report.contains("did not confirm that the module is ready"),
+            "{report}"
+        );
     }
 
     #[tokio::test]

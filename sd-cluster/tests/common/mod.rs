@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "not every test file uses everything")]
 
+pub(crate) mod slow_link;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

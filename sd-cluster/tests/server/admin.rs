@@ -76,6 +76,18 @@ async fn an_operator_looks_at_modules_and_changes_a_configuration_that_the_modul
         (&json!(2), &json!(r#"{"b":1}"#))
     );
 
+    let schema = r#"{"schema":{"properties":{"b":{"maximum":5}}}}"#;
+    raw.ask("MODULE:SEND_CONFIG_SCHEMA", schema).await;
+    let unfit = operate(api, put, r#"{"b":9}"#).await;
+    assert_eq!(unfit.status, 400);
+    assert!(unfit.body.contains("b is more than 5"), "{}", unfit.body);
+    let forced = format!("{put}?force=true");
+    assert_eq!(operate(api, &forced, r#"{"b":9}"#).await.status, 200);
+    assert!(raw.message().await.contains(r#"{"b":9}"#));
+    let back = operate(api, put, r#"{ "b": 2 }"#).await;
+    assert_eq!(back.status, 200);
+    assert!(raw.message().await.contains("\"b\": 2"));
+
     assert_eq!(
         operate(api, "POST /v1/modules/a/config/resend", "")
             .await

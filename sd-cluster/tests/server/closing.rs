@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sd_cluster::server::ConfigService;
 use tokio::time::{Instant, timeout};
 
 use crate::raw::{CLOSE, FINAL, Frame, Raw};
@@ -110,4 +111,28 @@ async fn a_module_that_reads_nothing_holds_up_no_stop() {
     let stopped = timeout(Duration::from_secs(20), service.stop()).await;
     stopped.expect("the service stops in time");
     drop(slow);
+}
+
+#[test]
+fn the_sessions_of_a_runtime_that_has_ended_are_listed_no_longer() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(1).enable_all().build().unwrap()
+    };
+    let (stays, ends) = (runtime(), runtime());
+    let start = ConfigService::builder().start();
+    let service = stays.block_on(start).unwrap();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let address = ends.block_on(service.listen(any)).unwrap();
+    let _raw = stays.block_on(async {
+        let mut raw = Raw::connect(address, "a").await;
+        raw.ready("a", "10.0.0.1").await;
+        raw
+    });
+    drop(ends);
+    stays.block_on(async {
+        until_gone(&service, "a").await;
+        assert!(service.routes().await.unwrap().is_empty());
+        service.stop().await;
+    });
 }

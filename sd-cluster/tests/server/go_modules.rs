@@ -187,7 +187,7 @@ async fn the_largest_configuration_arrives_and_a_larger_one_is_refused_here() {
     let mut module = GoPeer::module(&[address], "A", "10.0.0.1", json!({"receive_config": true}));
     module.established().await;
     module.config().await;
-    let sized = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
+    let sized = |bytes: usize| format!(r#"{{"a":"{}"}}"#, "x".repeat(bytes - 8));
     let most = 4 * 1024 * 1024 - 1024;
     service.set_config("A", &sized(most), None).await.unwrap();
     assert_eq!(module.config().await.len(), most);
@@ -208,7 +208,10 @@ async fn a_receiver_that_refuses_a_later_configuration_keeps_its_session() {
     module
         .say(json!({"command": "receive", "error": "of the test"}))
         .await;
-    service.set_config("A", "1", None).await.unwrap();
+    // The schema that the module has sent wants an object.
+    let unfit = service.set_config("A", "1", None).await.unwrap_err();
+    assert_eq!(unfit.kind(), sd_core::ErrorKind::InvalidInput);
+    service.force_config("A", "1", None).await.unwrap();
     assert_eq!(
         module
             .find("a new config", |event| event["data"] == "1")

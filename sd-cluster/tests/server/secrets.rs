@@ -1,8 +1,10 @@
 //! No secret reaches a log.
 
-use sd_cluster::server::Variable;
+use sd_cluster::server::{Admin, Variable};
 use sd_testing::Log;
+use tokio::net::TcpListener;
 
+use crate::http::{TOKEN, operate};
 use crate::raw::Raw;
 use crate::service;
 
@@ -40,6 +42,40 @@ async fn nothing_of_a_configuration_a_schema_or_a_variable_is_logged() {
         .await;
     let report = refused.unwrap_err().report().to_string();
     assert!(!report.contains(SECRET), "{report}");
+    // In each error of an operator, too, also where the value comes from a variable.
+    let schema = format!(
+        r#"{{"schema":{{"properties":{{"a":{{"enum":["{SECRET}-2"]}},"b":{{"type":"null"}}}}}}}}"#
+    );
+    raw.ask("MODULE:SEND_CONFIG_SCHEMA", &schema).await;
+    for config in [
+        format!(r#"{{"a":"{SECRET}"}}"#),
+        r#"{"b":"_Var(v)"}"#.to_owned(),
+        format!(r#"{{"b":"_ToInt({SECRET})"}}"#),
+    ] {
+        let refused = service.set_config("secretive", &config, None).await;
+        let report = refused.unwrap_err().report().to_string();
+        assert!(report.contains("schema"), "{report}");
+        assert!(!report.contains(SECRET), "{report}");
+    }
+    let large = format!(r#"{{"version":"{SECRET}{}"}}"#, "x".repeat(64 << 10));
+    raw.ask("MODULE:READY", &large).await;
+    let body = format!(r#"{{"kind":"TEXT","value":["{SECRET}"]}}"#);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api = listener.local_addr().unwrap();
+    let admin = Admin::new().token(TOKEN).unwrap();
+    service.serve_admin(listener, admin).unwrap();
+    for (request, body) in [
+        ("PUT /v1/variables/v", &*body),
+        ("PUT /v1/modules/secretive/config", &*format!("\"{SECRET}")),
+        (
+            "PUT /v1/modules/secretive/config",
+            &*format!(r#"{{"a":"{SECRET}"}}"#),
+        ),
+    ] {
+        let refused = operate(api, request, body).await;
+        assert_eq!(refused.status, 400, "{}", refused.body);
+        assert!(!refused.body.contains(SECRET), "{}", refused.body);
+    }
     let shown = format!(
         "{:?} {:?}",
         service,
@@ -52,5 +88,7 @@ async fn nothing_of_a_configuration_a_schema_or_a_variable_is_logged() {
         text.contains("a module is refused"),
         "nothing is logged at all"
     );
-    assert!(!text.contains(SECRET), "{text}");
+    for secret in [SECRET, TOKEN] {
+        assert!(!text.contains(secret), "{text}");
+    }
 }

@@ -65,27 +65,30 @@ impl Admin {
         headers: &HeaderMap,
         need: Need,
     ) -> Result<(), (StatusCode, &'static str)> {
-        // A browser on this host must not ask for a page of elsewhere, nor for a name that was made to resolve to this host.
+        // A browser on this host must not ask for a page of elsewhere.
         if headers.contains_key(ORIGIN) {
             return Err((StatusCode::FORBIDDEN, "web pages may not ask"));
         }
-        if !headers
+        // A page can have its own name resolve to this host. It has no token.
+        let is_by_address = headers
             .get(HOST)
-            .is_none_or(|host| is_address(host.as_bytes()))
-        {
-            return Err((
-                StatusCode::MISDIRECTED_REQUEST,
-                "ask for an IP address, or for localhost",
-            ));
-        }
-        if need == Need::Look && peer.to_canonical().is_loopback() {
+            .is_none_or(|host| is_address(host.as_bytes()));
+        let is_look_from_here = need == Need::Look && peer.to_canonical().is_loopback();
+        if is_look_from_here && is_by_address {
             return Ok(());
         }
         let Some(token) = &self.token else {
-            return Err((
-                StatusCode::FORBIDDEN,
-                "start the service with a token for operators",
-            ));
+            return Err(if is_look_from_here {
+                (
+                    StatusCode::MISDIRECTED_REQUEST,
+                    "ask for an IP address, or for localhost",
+                )
+            } else {
+                (
+                    StatusCode::FORBIDDEN,
+                    "start the service with a token for operators",
+                )
+            });
         };
         let sent = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
         let (scheme, sent) = sent
@@ -184,6 +187,15 @@ mod tests {
     #[test]
     fn web_pages_and_names_that_a_page_may_have_are_refused() {
         let admin = Admin::new();
+        let with_token = Admin::new().token(TOKEN).unwrap();
+        let (named, bearer) = (
+            ("host", "config.internal:9003"),
+            ("authorization", "Bearer 0123456789abcdef"),
+        );
+        for (headers, status) in [(&[named, bearer][..], 200), (&[named], 401)] {
+            let checked = checked(&with_token, "127.0.0.1", headers, Need::Look);
+            assert_eq!(checked, status, "{headers:?}");
+        }
         for (headers, status) in [
             (&[("host", "127.0.0.1:9003")][..], 200),
             (&[("host", "[::1]:9003")], 200),

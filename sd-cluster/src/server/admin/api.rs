@@ -99,7 +99,11 @@ async fn handled(
             let config = read(body).await?;
             let config = std::str::from_utf8(&config)
                 .map_err(|_| bad("the configuration is not UTF-8".to_owned()))?;
-            let version = service.set_config(name, config, expected).await?;
+            let version = if is_forced(head.uri.query()) {
+                service.force_config(name, config, expected).await?
+            } else {
+                service.set_config(name, config, expected).await?
+            };
             Ok(json(&Written { version }))
         }
         ("GET", ["v1", "modules", name, "config", "versions"]) => {
@@ -167,6 +171,11 @@ fn expected(headers: &HeaderMap) -> Result<Option<u32>, Failure> {
     number
         .map(Some)
         .map_err(|_| bad("If-Match is no version, such as \"3\"".to_owned()))
+}
+
+fn is_forced(query: Option<&str>) -> bool {
+    let mut pairs = query.unwrap_or_default().split('&');
+    pairs.any(|pair| pair == "force=true")
 }
 
 fn json(body: &impl Serialize) -> Answer {

@@ -6,7 +6,7 @@
 //! | `GET /v1/modules/{name}` | one of them |
 //! | `DELETE /v1/modules/{name}` | forgets one that is not connected |
 //! | `GET /v1/modules/{name}/config` | its configuration, as it was written; `ETag` is its version |
-//! | `PUT /v1/modules/{name}/config` | writes it, and sends it; with `If-Match: "3"` only over version 3, with `"0"` only where there is none |
+//! | `PUT /v1/modules/{name}/config` | writes it, and sends it; with `If-Match: "3"` only over version 3, with `"0"` only where there is none. One that does not fit the module's schema is refused with the place, unless `?force=true` is set |
 //! | `GET /v1/modules/{name}/config/versions` | all versions that are kept, with what is in them |
 //! | `POST /v1/modules/{name}/config/resend` | sends it again |
 //! | `GET /v1/modules/{name}/schema` | the JSON schema of its configuration |
@@ -17,7 +17,7 @@
 //! | `GET /internal/metrics/autodiscovery` | targets for Prometheus, as `http_sd_configs` reads them |
 //!
 //! What fails is answered with `{"error":"…"}`. Modules, routes and targets can be read from this host; everything else needs the header
-//! `Authorization: Bearer <token>`.
+//! `Authorization: Bearer <token>`. Nothing is encrypted: from other hosts, ask through a proxy that speaks TLS.
 
 mod access;
 mod api;

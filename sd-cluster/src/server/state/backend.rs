@@ -23,7 +23,7 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
-    /// Takes what a connection of `module` declares.
+    /// Takes what a connection of `module` declares, if it has at most so many bytes.
     ///
     /// isp-config-service stores what it gets. Host and port are one text there, so that one IPv6 address ends all lists for everyone,
     /// and lists of hosts and routes tell of different modules where the declaration names another one than the connection. Both are
@@ -31,7 +31,11 @@ impl Backend {
     ///
     /// # Errors
     /// No reader could use it.
-    pub(super) fn new(module: &str, mut declaration: BackendDeclaration) -> Result<Self, String> {
+    pub(super) fn new(
+        module: &str,
+        mut declaration: BackendDeclaration,
+        most_bytes: usize,
+    ) -> Result<Self, String> {
         if declaration.module_name != module {
             return Err(format!(
                 "the module {} was declared on a connection of {}: name one",
@@ -71,10 +75,16 @@ impl Backend {
                 return Err(format!("its address cannot be dialled: {why}"));
             }
         };
-        let metrics = declaration.metrics_autodiscovery.take();
         let json = |value: serde_json::Result<Vec<u8>>| {
             value.map(Bytes::from).map_err(|error| error.to_string())
         };
+        let bytes = json(serde_json::to_vec(&declaration))?.len();
+        if bytes > most_bytes {
+            return Err(format!(
+                "the declaration has {bytes} bytes, and the service takes {most_bytes}: declare fewer endpoints, or raise the limit of declaration bytes there"
+            ));
+        }
+        let metrics = declaration.metrics_autodiscovery.take();
         let host = json(serde_json::to_vec(&declaration.address))?;
         let route = json(serde_json::to_vec(&declaration))?;
         Ok(Self {

@@ -15,8 +15,20 @@ use super::{
 };
 use crate::etp::message::Message;
 use crate::protocol::config_data::ConfigData;
+use crate::server::schema;
 use crate::server::store::Change;
 use crate::server::variables::{Unusable, render, used};
+
+/// Who writes a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Author {
+    /// The module itself: its default.
+    Module,
+    /// An operator, whose configuration is checked against the module's schema.
+    Operator,
+    /// An operator who knows better than the schema.
+    OperatorByForce,
+}
 
 const WRITE: &str = "config service: write a configuration";
 const NOTHING: &str = "{}";
@@ -41,7 +53,7 @@ impl State {
                 let names = brief(Printable(&undefined.join(",")));
                 return Err(format!("missing variables in initial config: [{names}]"));
             }
-            self.write_config(&name, default, false)
+            self.write_config(&name, default, Author::Module)
                 .map_err(|error| format!("create initial config: {}", reason(&error)))?;
         }
         let message = self
@@ -61,13 +73,14 @@ impl State {
     /// Writes a module's configuration, and sends it to the module.
     ///
     /// # Errors
-    /// `InvalidInput` if it is no JSON, too large, or uses what is not defined, and if no module can have this name. `Conflict` if the newest
+    /// `InvalidInput` if it is no JSON, too large, uses what is not defined, or does not fit the schema, and if no module can have this name. `Conflict` if the newest
     /// version is not `expected`. `Unavailable` if it cannot be kept.
     pub(crate) fn set_config(
         &mut self,
         name: &str,
         data: &str,
         expected: Option<u32>,
+        author: Author,
     ) -> Result<u32> {
         let module = self.modules.get(name);
         let current = module.and_then(|module| module.stored.config());
@@ -84,7 +97,7 @@ impl State {
             self.check_new(name)
                 .map_err(|why| Error::invalid_input(WRITE, why))?;
         }
-        let version = self.write_config(name, data, true)?;
+        let version = self.write_config(name, data, author)?;
         self.send_config(name);
         Ok(version)
     }
@@ -97,8 +110,7 @@ impl State {
         const OP: &str = "config service: send a configuration";
         let module = self.modules.get(name).ok_or_else(|| unknown(OP, name))?;
         module.stored.config().ok_or_else(|| unknown(OP, name))?;
-        self.send_config(name);
-        Ok(())
+        self.try_send_config(name)
     }
 
     /// The versions of a module's configuration, the newest first.
@@ -131,26 +143,29 @@ impl State {
 
     /// Sends a module's configuration to all that get it, one rendering for all.
     pub(super) fn send_config(&self, name: &str) {
+        // What is written was rendered before.
+        if let Err(error) = self.try_send_config(name) {
+            let (module, error) = (Printable(name), error.report());
+            tracing::error!(%module, %error, "a configuration cannot be sent");
+        }
+    }
+
+    /// As [`send_config`](Self::send_config).
+    ///
+    /// # Errors
+    /// Why nothing was sent.
+    fn try_send_config(&self, name: &str) -> Result<()> {
         let Some(module) = self.modules.get(name) else {
-            return;
+            return Ok(());
         };
-        if module.receivers.is_empty() {
-            return;
-        }
-        match self.rendered(name, CONFIG_CHANGED) {
-            Ok(message) => {
-                for receiver in &module.receivers {
-                    if let Some(session) = self.sessions.get(receiver) {
-                        let name = &self.names.config_changed;
-                        session.outbox.event(name, message.clone());
-                    }
-                }
-            }
-            Err(error) => {
-                let (module, error) = (Printable(name), error.report());
-                tracing::error!(%module, %error, "a configuration cannot be sent");
+        let message = self.rendered(name, CONFIG_CHANGED)?;
+        for receiver in &module.receivers {
+            if let Some(session) = self.sessions.get(receiver) {
+                let name = &self.names.config_changed;
+                session.outbox.event(name, message.clone());
             }
         }
+        Ok(())
     }
 
     /// The event with a module's configuration.
@@ -162,7 +177,19 @@ impl State {
     }
 
     fn render<'a>(&'a self, config: &'a str) -> Result<Cow<'a, str>> {
-        let value = |name: &str| Some(&*self.variables.get(name)?.value);
+        self.render_with(config, None)
+    }
+
+    /// Renders a configuration as it will be when a variable has another value.
+    pub(super) fn render_with<'a>(
+        &'a self,
+        config: &'a str,
+        changed: Option<(&'a str, &'a str)>,
+    ) -> Result<Cow<'a, str>> {
+        let value = |name: &str| match changed {
+            Some((changed, value)) if changed == name => Some(value),
+            _ => Some(&*self.variables.get(name)?.value),
+        };
         render(config, MOST_DATA_BYTES, value).map_err(|unusable| match unusable {
             Unusable::Undefined(names) => {
                 let names: Vec<String> = names.into_iter().collect();
@@ -181,7 +208,7 @@ impl State {
     }
 
     /// Adds a version. Nothing is sent.
-    fn write_config(&mut self, name: &str, data: &str, is_by_operator: bool) -> Result<u32> {
+    fn write_config(&mut self, name: &str, data: &str, author: Author) -> Result<u32> {
         if data.len() > MOST_DATA_BYTES {
             return Err(too_large(MOST_DATA_BYTES));
         }
@@ -192,7 +219,10 @@ impl State {
                 format!("it is no JSON: {error}"),
             ));
         }
-        self.render(data)?;
+        let rendered = self.render(data)?;
+        if author == Author::Operator {
+            self.check_schema(name, &rendered)?;
+        }
         let none = VecDeque::new();
         let module = self.modules.get(name);
         let configs = module.map_or(&none, |module| &module.stored.configs);
@@ -212,13 +242,30 @@ impl State {
             module: name,
             config: &config,
             oldest,
-            is_by_operator,
+            is_by_operator: author != Author::Module,
         })?;
         self.stored_bytes = self.stored_bytes + data.len() - freed;
         let Module { stored, .. } = self.modules.entry(name.into()).or_default();
         stored.configs.drain(..gone.min(stored.configs.len()));
         stored.configs.push_back(config);
         Ok(version)
+    }
+
+    /// Checks a configuration with the values of its variables against the schema that the module has sent, if it has.
+    fn check_schema(&self, name: &str, rendered: &str) -> Result<()> {
+        let module = self.modules.get(name);
+        let Some(schema) = module.and_then(|module| module.stored.schema.as_ref()) else {
+            return Ok(());
+        };
+        schema::check(&schema.data, rendered).map_err(|unfit| {
+            let version = brief(Printable(&schema.version));
+            Error::invalid_input(
+                WRITE,
+                format!(
+                    "{unfit} (of version {version} of the module): mend it, or write it with force"
+                ),
+            )
+        })
     }
 
     fn write_schema(&mut self, name: &str, sent: &ConfigData) -> Result<()> {
@@ -270,7 +317,7 @@ pub(super) fn unknown(op: &'static str, name: &str) -> Error {
 }
 
 /// Why, without what was done: the answer says that.
-fn reason(error: &Error) -> String {
+pub(super) fn reason(error: &Error) -> String {
     use std::error::Error as _;
     error
         .source()

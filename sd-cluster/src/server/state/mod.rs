@@ -19,6 +19,7 @@ use std::time::SystemTime;
 use sd_core::{Printable, brief};
 
 pub(crate) use self::backend::Backend;
+pub(crate) use self::configs::Author;
 pub use self::module::StoredConfig;
 pub(crate) use self::module::{Module, Schema, StoredModule};
 use self::telling::Untold;
@@ -260,7 +261,7 @@ impl State {
             return Err("upsert backend in store: this connection is ready already: connect again to declare something else".to_owned());
         }
         let name = Arc::clone(&session.module);
-        let backend = Backend::new(&name, declaration)?;
+        let backend = Backend::new(&name, declaration, self.limits.declaration_bytes)?;
         // With the comma before it.
         let bytes = backend.route.len() + 1;
         if self.routes_bytes + bytes > MOST_DATA_BYTES {

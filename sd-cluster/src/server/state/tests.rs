@@ -63,6 +63,13 @@ fn declaration(module: &str, ip: &str, port: &str) -> BackendDeclaration {
     serde_json::from_value(declared).unwrap()
 }
 
+impl State {
+    /// Writes as an operator does.
+    fn set(&mut self, name: &str, data: &str, expected: Option<u32>) -> sd_core::Result<u32> {
+        self.set_config(name, data, expected, Author::Operator)
+    }
+}
+
 fn requirements(modules: &[&str], require_routes: bool) -> ModuleRequirements {
     ModuleRequirements {
         required_modules: modules.iter().map(|&name| name.to_owned()).collect(),
@@ -117,9 +124,7 @@ fn a_module_sees_two_hosts_then_one_and_three_lists_of_routes() {
     assert_eq!((got.len(), &*got[0].0), (1, ROUTES_CHANGED));
     assert_eq!(got[0].1.as_array().unwrap().len(), 3);
 
-    state
-        .set_config("B", r#"{"someString": "value"}"#, None)
-        .unwrap();
+    state.set("B", r#"{"someString": "value"}"#, None).unwrap();
     state.disconnect(second.id);
     state.tell();
     let got = reader.got();
@@ -272,20 +277,13 @@ fn the_first_default_is_kept_and_later_ones_are_not() {
 #[test]
 fn a_change_is_checked_against_the_version_that_was_read_and_older_ones_are_dropped() {
     let state = &mut with(|limits| limits.versions = 3);
-    assert_eq!(state.set_config("A", "1", Some(0)).unwrap(), 1);
-    let conflict = state.set_config("A", "2", Some(0)).unwrap_err();
+    assert_eq!(state.set("A", "1", Some(0)).unwrap(), 1);
+    let conflict = state.set("A", "2", Some(0)).unwrap_err();
     assert_eq!(conflict.kind(), sd_core::ErrorKind::Conflict);
-    assert_eq!(
-        state.set_config("A", "1", None).unwrap(),
-        1,
-        "the same text"
-    );
+    assert_eq!(state.set("A", "1", None).unwrap(), 1, "the same text");
     for version in 2..=5 {
         let data = version.to_string();
-        assert_eq!(
-            state.set_config("A", &data, Some(version - 1)).unwrap(),
-            version
-        );
+        assert_eq!(state.set("A", &data, Some(version - 1)).unwrap(), version);
     }
     let kept: Vec<u32> = state
         .configs("A")
@@ -296,7 +294,7 @@ fn a_change_is_checked_against_the_version_that_was_read_and_older_ones_are_drop
     assert_eq!(kept, [5, 4, 3]);
     assert_eq!(state.stored_bytes, 3);
     for (data, why) in [("{", "no JSON"), ("", "no JSON"), (r#"["_Var(a)"]"#, "[a]")] {
-        let refused = state.set_config("A", data, None).unwrap_err();
+        let refused = state.set("A", data, None).unwrap_err();
         assert_eq!(refused.kind(), sd_core::ErrorKind::InvalidInput);
         assert!(
             refused.report().to_string().contains(why),
@@ -353,7 +351,7 @@ fn variables_are_put_in_kept_while_they_are_used_and_their_change_is_sent() {
         ]
     );
     assert_eq!(views[0].used_by, [Arc::from("A")]);
-    state.set_config("A", "{}", None).unwrap();
+    state.set("A", "{}", None).unwrap();
     state.delete_variable("varA").unwrap();
 }
 
@@ -412,7 +410,7 @@ fn nothing_grows_beyond_its_bound() {
     state.set_variable("v", Variable::text("1")).unwrap();
     assert!(state.set_variable("w", Variable::text("1")).is_err());
     let large = format!("\"{}\"", "x".repeat(100));
-    let full = state.set_config("a", &large, None).unwrap_err();
+    let full = state.set("a", &large, None).unwrap_err();
     assert_eq!(full.kind(), sd_core::ErrorKind::Unavailable);
     let refused = state.introduce(a.id, &sent(&large)).unwrap_err();
     assert!(refused.starts_with("create initial config: "), "{refused}");
@@ -424,15 +422,45 @@ fn a_name_that_no_event_can_have_is_no_module() {
     let state = &mut state();
     for name in ["", "a||b", "__ack_a", "a\nb", &"x".repeat(256)] {
         assert!(state.connect(name, Outbox::default()).is_err(), "{name}");
-        let refused = state.set_config(name, "{}", None).unwrap_err();
+        let refused = state.set(name, "{}", None).unwrap_err();
         assert_eq!(refused.kind(), sd_core::ErrorKind::InvalidInput);
     }
     assert!(state.view_modules().is_empty());
 }
 
 #[test]
-fn the_list_of_all_modules_never_exceeds_a_message() {
+fn one_module_cannot_take_the_room_of_all_others() {
     let state = &mut state();
+    let _other = Client::ready(state, "other", "10.0.0.1");
+    let before = state.routes_bytes;
+    let client = Client::connect(state, "A");
+    let large = |what: &str| {
+        let mut large = declaration("A", "h", "1");
+        let text = "x".repeat(64 << 10);
+        let metrics = large.metrics_autodiscovery.get_or_insert_default();
+        match what {
+            "endpoint" => large.endpoints[0].path = text,
+            "metrics" => drop(metrics.labels.insert(text, String::new())),
+            _ => large.version = text,
+        }
+        large
+    };
+    for what in ["endpoint", "metrics", "version"] {
+        let refused = state.ready(client.id, large(what)).unwrap_err();
+        assert!(
+            refused.contains("and the service takes 65536: declare fewer endpoints"),
+            "{what}: {refused}"
+        );
+        assert_eq!(state.routes_bytes, before);
+    }
+    // Nothing of it counts: the module can declare something else.
+    let small = declaration("A", "h", "1");
+    state.ready(client.id, small).unwrap();
+}
+
+#[test]
+fn the_list_of_all_modules_never_exceeds_a_message() {
+    let state = &mut with(|limits| limits.declaration_bytes = 128 << 10);
     let mut refused = None;
     for nth in 0..100 {
         let client = Client::connect(state, "A");
@@ -458,7 +486,7 @@ fn behind_the_last_version_a_configuration_is_refused_and_the_last_one_stays() {
     stored.configs.push_back(last);
     kept.modules.insert("a".to_owned(), stored);
     let mut state = State::new(Limits::default(), Box::new(InMemory), kept);
-    let refused = state.set_config("a", "2", None).unwrap_err();
+    let refused = state.set("a", "2", None).unwrap_err();
     assert_eq!(refused.kind(), sd_core::ErrorKind::Unavailable);
     let configs = state.configs("a").unwrap();
     let configs = configs
@@ -466,5 +494,79 @@ fn behind_the_last_version_a_configuration_is_refused_and_the_last_one_stays() {
         .map(|config| (config.version(), config.data()));
     assert_eq!(configs.collect::<Vec<_>>(), [(u32::MAX, "1")]);
     state.delete_module("a").unwrap();
-    assert_eq!(state.set_config("a", "2", None).unwrap(), 1);
+    assert_eq!(state.set("a", "2", None).unwrap(), 1);
+}
+
+#[test]
+fn a_configuration_that_its_schema_does_not_allow_is_refused_unless_it_is_forced() {
+    let state = &mut state();
+    let client = Client::connect(state, "A");
+    let sent = |schema: &str| {
+        let sent = format!(
+            r#"{{"version":"1.2","schema":{schema},"config":{{"workers":"a default is taken as it is"}}}}"#
+        );
+        serde_json::from_str(&sent).unwrap()
+    };
+    let schema = r#"{"type":"object","properties":{"workers":{"type":"integer"}}}"#;
+    state.introduce(client.id, &sent(schema)).unwrap();
+    client.got();
+    let refused = state
+        .set("A", r#"{"workers":"hunter2"}"#, None)
+        .unwrap_err();
+    assert_eq!(refused.kind(), sd_core::ErrorKind::InvalidInput);
+    let report = refused.report().to_string();
+    assert!(
+        report.contains("workers is a string, where the schema wants integer (of version 1.2"),
+        "{report}"
+    );
+    assert!(!report.contains("hunter2"), "{report}");
+    assert!(client.got().is_empty());
+    assert_eq!(state.configs("A").unwrap().len(), 1);
+
+    // What counts is what the module gets.
+    state.set_variable("workers", Variable::text("7")).unwrap();
+    let variable = r#"{"workers":"_ToInt(_Var(workers))"}"#;
+    state.set("A", variable, None).unwrap();
+    assert_eq!(client.got()[0].1, json!({"workers": 7}));
+
+    let forced = r#"{"workers":"all"}"#;
+    let version = state.set_config("A", forced, Some(2), Author::OperatorByForce);
+    assert_eq!(version.unwrap(), 3);
+    assert_eq!(client.got()[0].1, json!({"workers": "all"}));
+
+    state
+        .introduce(client.id, &sent(r#"{"$ref":"http://h/"}"#))
+        .unwrap();
+    let unusable = state.set("A", "{}", None).unwrap_err().report().to_string();
+    assert!(
+        unusable.contains("the schema cannot be used: it refers to another document"),
+        "{unusable}"
+    );
+    // Nothing is known of what the module wants.
+    for schema in ["null", "true"] {
+        state.introduce(client.id, &sent(schema)).unwrap();
+        state.set("A", &format!("[{schema}]"), None).unwrap();
+    }
+}
+
+#[test]
+fn a_variable_with_which_a_configuration_would_be_too_large_is_refused_and_nothing_changes() {
+    let state = &mut state();
+    let client = Client::connect(state, "A");
+    state.set_variable("v", Variable::text("small")).unwrap();
+    state
+        .introduce(client.id, &sent(r#"["_Var(v)","_Var(v)"]"#))
+        .unwrap();
+    client.got();
+    let large = Variable::text("x".repeat(MOST_DATA_BYTES / 2));
+    let refused = state.set_variable("v", large).unwrap_err();
+    assert_eq!(refused.kind(), sd_core::ErrorKind::InvalidInput);
+    let report = refused.report().to_string();
+    assert!(
+        report.contains("the configuration of A: it has more than"),
+        "{report}"
+    );
+    assert!(client.got().is_empty());
+    state.resend_config("A").unwrap();
+    assert_eq!(client.got()[0].1, json!(["small", "small"]));
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use sd_core::{Error, ErrorKind, Result};
+use sd_core::{Error, ErrorKind, Printable, Result, brief};
 
 use super::State;
-use super::configs::unknown;
+use super::configs::{reason, unknown};
 use crate::server::store::Change;
 use crate::server::variables::MOST_NAME_BYTES;
 
@@ -114,6 +114,17 @@ impl State {
             before.map_or(0, |before| before.bytes(name)),
         );
         self.check_room(bytes, freed)?;
+        for user in self.users(name) {
+            let config = self.modules.get(&user).and_then(|one| one.stored.config());
+            let Some(config) = config else {
+                continue;
+            };
+            let rendered = self.render_with(config.data(), Some((name, &variable.value)));
+            rendered.map_err(|error| {
+                let (user, why) = (brief(Printable(&user)), reason(&error));
+                Error::invalid_input(WRITE, format!("the configuration of {user}: {why}"))
+            })?;
+        }
         let name: Arc<str> = name.into();
         self.store.write(&Change::Variable {
             name: &name,
@@ -144,7 +155,7 @@ impl State {
         if let [first, rest @ ..] = &*self.users(name) {
             return Err(Error::new(ErrorKind::Conflict, DELETE).because(format!(
                 "{} and {} other modules use it: change their configurations first",
-                sd_core::Printable(first),
+                Printable(first),
                 rest.len()
             )));
         }

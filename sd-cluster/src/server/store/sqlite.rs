@@ -1,6 +1,8 @@
 //! One SQLite file. Its process has it alone.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, Row, ToSql, params};
@@ -19,6 +21,11 @@ const APPLICATION: i64 = 0x7364_6373;
 
 /// The last one of the year 9999, after which RFC 3339 has no times.
 const LAST_MILLIS: u64 = 253_402_300_799_999;
+
+/// Two processes that open a file at once can hold each other up, as each lets the other read and neither write. So each lets go, and tries
+/// again at another time.
+const ATTEMPTS: u32 = 5;
+const PAUSE_MILLIS: RangeInclusive<u64> = 5..=50;
 
 /// Room for the tables themselves.
 const LEAST_PAGES: u32 = 64;
@@ -49,8 +56,33 @@ impl SqliteStore {
     ///
     /// # Errors
     /// `Conflict` if another process has it, `InvalidData` if it is damaged or another program's, `Unavailable` if it cannot be opened.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "on the thread of files, beside the runtime"
+    )]
     pub(crate) fn open(path: &Path, most_bytes: usize) -> Result<(Self, Kept)> {
+        Self::open_pausing(path, most_bytes, || {
+            thread::sleep(Duration::from_millis(fastrand::u64(PAUSE_MILLIS)));
+        })
+    }
+
+    /// As [`open`](Self::open), with this pause after an attempt that another one has held up.
+    fn open_pausing(
+        path: &Path,
+        most_bytes: usize,
+        mut pause: impl FnMut(),
+    ) -> Result<(Self, Kept)> {
         make_private(path);
+        for _ in 1..ATTEMPTS {
+            match Self::try_open(path, most_bytes) {
+                Err(error) if error.kind() == ErrorKind::Conflict => pause(),
+                opened => return opened,
+            }
+        }
+        Self::try_open(path, most_bytes)
+    }
+
+    fn try_open(path: &Path, most_bytes: usize) -> Result<(Self, Kept)> {
         let file = Connection::open(path).map_err(|error| failed(OPEN, path, &error))?;
         let mut store = Self {
             path: path.to_owned(),
@@ -238,15 +270,25 @@ fn shown(path: &Path) -> String {
 }
 
 fn failed(op: &'static str, path: &Path, error: &rusqlite::Error) -> Error {
+    let damaged = (
+        ErrorKind::InvalidData,
+        "it is damaged: put a copy of it in its place, or remove it, and modules send their defaults again",
+    );
+    // What is there can have no such value.
+    let is_no_value = matches!(
+        error,
+        rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::Utf8Error(..)
+    );
     let (kind, what) = match error.sqlite_error_code() {
+        _ if is_no_value => damaged,
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
             ErrorKind::Conflict,
             "another process has it open: stop that one, or name another file",
         ),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (
-            ErrorKind::InvalidData,
-            "it is damaged: put a copy of it in its place, or remove it, and modules send their defaults again",
-        ),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged,
         Some(ErrorCode::DiskFull) => (
             ErrorKind::Unavailable,
             "the disk or the space of this service is full: make room",
@@ -297,6 +339,63 @@ mod tests {
             configs.map(StoredConfig::version).collect::<Vec<_>>(),
             [1, 3]
         );
+    }
+
+    #[test]
+    fn one_that_was_held_up_by_another_that_lets_go_has_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        // Has the lock of a reader, as one has that is about to take that of a writer.
+        let other = Connection::open(&path).unwrap();
+        other
+            .pragma_update(None, "locking_mode", "EXCLUSIVE")
+            .unwrap();
+        let tables = "SELECT count(*) FROM sqlite_schema";
+        other.query_row(tables, [], |_| Ok(())).unwrap();
+        let mut other = Some(other);
+        let lets_go = || drop(other.take());
+        let opened = SqliteStore::open_pausing(&path, 1, lets_go);
+        opened.unwrap();
+        assert!(other.is_none(), "it was not held up");
+    }
+
+    #[test]
+    fn of_two_that_open_a_new_file_at_once_one_has_it() {
+        for _ in 0..3 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("file");
+            let begin = std::sync::Barrier::new(2);
+            let open = || {
+                begin.wait();
+                SqliteStore::open(&path, 1)
+            };
+            let (one, other) = thread::scope(|scope| {
+                let other = scope.spawn(open);
+                (open(), other.join().unwrap())
+            });
+            let refused = match (one, other) {
+                (Ok(_), Err(refused)) | (Err(refused), Ok(_)) => refused,
+                (one, other) => panic!("{one:?} {other:?}"),
+            };
+            assert_eq!(refused.kind(), ErrorKind::Conflict, "{}", refused.report());
+        }
+    }
+
+    #[test]
+    fn a_version_that_no_configuration_has_is_damage() {
+        for version in [-1, i64::from(u32::MAX) + 1] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("file");
+            let (mut store, _) = SqliteStore::open(&path, 1).unwrap();
+            write(&mut store, &config(1, 10)).unwrap();
+            let sql = "UPDATE config SET version = ?1";
+            store.file.execute(sql, [version]).unwrap();
+            drop(store);
+            let refused = SqliteStore::open(&path, 1).unwrap_err();
+            let report = refused.report().to_string();
+            assert_eq!(refused.kind(), ErrorKind::InvalidData, "{report}");
+            assert!(report.contains("it is damaged"), "{report}");
+        }
     }
 
     #[test]
