@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use self::arguments::{AgentAct, Awaited, Candidacy, ConfigServiceAct, Target, Wait, Wanted};
+use self::arguments::{
+    AgentAct, AtAgent, AtConfigService, Awaited, Candidacy, ConfigServiceAct, Target, Wait, Wanted,
+};
 use self::misuse::Told;
 
 /// Read and change a service registry.
@@ -106,12 +108,16 @@ pub(crate) enum Command {
     /// Look at the local agent of this host, or stop it
     #[command(after_help = help::AGENT)]
     Agent {
+        #[command(flatten)]
+        at: AtAgent,
         #[command(subcommand)]
         act: AgentAct,
     },
     /// Look at a config service of isp modules that this project runs, and set configurations
     #[command(after_help = help::CONFIG_SERVICE)]
     ConfigService {
+        #[command(flatten)]
+        at: AtConfigService,
         #[command(subcommand)]
         act: ConfigServiceAct,
     },
@@ -189,6 +195,36 @@ mod tests {
             let cli = read(line).unwrap();
             assert!(cli.json && cli.registry == "memory://", "{line}");
         }
+    }
+
+    #[test]
+    fn where_an_agent_is_may_stand_before_and_after_what_to_do_with_it() {
+        for line in [
+            "sdctl agent --agent https://h:1 --token-file t --ca a --cert c --key k --server-name n --timeout 9s status",
+            "sdctl agent status --agent https://h:1 --token-file t --ca a --cert c --key k --server-name n --timeout 9s",
+            "sdctl agent --agent https://h:1 --timeout 9s --key k status --cert c --token-file t --ca a --server-name n",
+        ] {
+            let Command::Agent { at, act } = read(line).unwrap().command else {
+                panic!("another command");
+            };
+            assert!(matches!(act, AgentAct::Status), "{line}");
+            assert_eq!(
+                (at.agent.as_str(), at.timeout, at.server_name.as_deref()),
+                ("https://h:1", Duration::from_secs(9), Some("n")),
+                "{line}"
+            );
+            let files = [at.token_file, at.ca, at.cert, at.key];
+            let files = files.map(|file| file.unwrap().display().to_string());
+            assert_eq!(files, ["t", "a", "c", "k"], "{line}");
+        }
+        let line = "sdctl config-service --service http://h:1 --timeout 9s get m --token-file t";
+        let Command::ConfigService { at, .. } = read(line).unwrap().command else {
+            panic!("another command");
+        };
+        assert_eq!(
+            (at.service.as_str(), at.timeout, at.token_file.is_some()),
+            ("http://h:1", Duration::from_secs(9), true)
+        );
     }
 
     #[test]

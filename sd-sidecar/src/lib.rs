@@ -6,5 +6,7 @@ pub mod agent;
 pub mod checks;
 #[cfg(feature = "daemon")]
 pub mod daemon;
+#[cfg(feature = "tls")]
+pub mod tls;
 #[cfg(feature = "wire")]
 pub mod wire;

@@ -89,8 +89,8 @@ async fn run_until_signalled(cli: &Cli) -> Result<Exit, Failure> {
         Command::Leader { name, watch, wait } => {
             return commands::leader::run(&session()?, name, *watch, wait).await;
         }
-        Command::Agent { act } => commands::agent::run(cli, act).await?,
-        Command::ConfigService { act } => commands::config_service::run(cli, act).await?,
+        Command::Agent { at, act } => commands::agent::run(cli, at, act).await?,
+        Command::ConfigService { at, act } => commands::config_service::run(cli, at, act).await?,
         Command::Completion { shell } => commands::manual::completion(*shell)?,
         Command::Man { folder } => commands::manual::pages(folder.as_deref())?,
         Command::Register(_) | Command::Elect(_) => {}

@@ -6,6 +6,7 @@ mod examples;
 mod features;
 mod instructions;
 mod isolation;
+mod links;
 mod lint;
 pub(crate) mod outcome;
 mod package;

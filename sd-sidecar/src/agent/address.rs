@@ -17,16 +17,24 @@ pub(crate) struct AgentAddress {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    Tcp { host: String, port: u16 },
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    #[cfg(feature = "tls")]
+    Tls {
+        host: String,
+        port: u16,
+    },
     Unix(PathBuf),
 }
 
 impl AgentAddress {
-    /// Reads `http://host:port/path` or `unix:/path/of/socket`.
+    /// Reads `http://host:port/path`, `https://host:port/path` or `unix:/path/of/socket`.
     pub(crate) fn parse(url: &str) -> Result<Self> {
         let wrong = |what: &str| {
             AgentError::Invalid(format!(
-                "the address of the agent, {}, {what}: write http://host:port or unix:/path",
+                "the address of the agent, {}, {what}: write http://host:port, https://host:port or unix:/path",
                 super::error::printable(format_args!("{:?}", without_user(url)))
             ))
         };
@@ -41,15 +49,19 @@ impl AgentAddress {
                 path: String::new(),
             });
         }
-        if url.starts_with("https:") {
-            return Err(wrong(
-                "asks for TLS, which this client leaves to others, as its agent is on the same host",
-            ));
-        }
         let uri: Uri = url.parse().map_err(|_| wrong("is no URL"))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(wrong("has no scheme that is known"));
-        }
+        let (usual_port, place): (u16, fn(String, u16) -> Place) = match uri.scheme_str() {
+            Some("http") => (80, |host, port| Place::Tcp { host, port }),
+            #[cfg(feature = "tls")]
+            Some("https") => (443, |host, port| Place::Tls { host, port }),
+            #[cfg(not(feature = "tls"))]
+            Some("https") => {
+                return Err(wrong(
+                    "asks for TLS, without which this program is built: it needs the feature tls of sd-sidecar",
+                ));
+            }
+            _ => return Err(wrong("has no scheme that is known")),
+        };
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         if authority.contains('@') {
             return Err(wrong("has a user, which agents do not know: set a token"));
@@ -60,15 +72,15 @@ impl AgentAddress {
             .ok_or_else(|| wrong("has no host"))?;
         let port = match uri.port_u16() {
             Some(port) => port,
-            None if authority == host => 80,
+            None if authority == host => usual_port,
             None => return Err(wrong("has a port that is none")),
         };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let host = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
         Ok(Self {
-            place: Place::Tcp {
-                host: host.to_owned(),
-                port,
-            },
+            place: place(host, port),
             path: uri
                 .path_and_query()
                 .map_or("", |path| path.as_str())
@@ -87,9 +99,17 @@ impl AgentAddress {
 
     /// What the header `Host` says.
     pub(crate) fn host(&self) -> String {
+        let host_and_port = |host: &str, port: u16| {
+            if host.contains(':') {
+                format!("[{host}]:{port}")
+            } else {
+                format!("{host}:{port}")
+            }
+        };
         match &self.place {
-            Place::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
-            Place::Tcp { host, port } => format!("{host}:{port}"),
+            Place::Tcp { host, port } => host_and_port(host, *port),
+            #[cfg(feature = "tls")]
+            Place::Tls { host, port } => host_and_port(host, *port),
             Place::Unix(_) => "localhost".to_owned(),
         }
     }
@@ -104,6 +124,8 @@ impl fmt::Display for AgentAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
             Place::Tcp { .. } => write!(f, "http://{}{}", self.host(), self.path),
+            #[cfg(feature = "tls")]
+            Place::Tls { .. } => write!(f, "https://{}{}", self.host(), self.path),
             Place::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -154,12 +176,31 @@ mod tests {
         assert_eq!(AgentAddress::parse("http://a:1").unwrap().join(""), "/");
     }
 
+    #[cfg(feature = "tls")]
+    #[test]
+    fn an_address_over_tls_has_its_own_port_and_scheme() {
+        for (url, shown) in [
+            ("https://agent/base", "https://agent:443/base"),
+            ("https://[::1]:15443", "https://[::1]:15443"),
+        ] {
+            let address = AgentAddress::parse(url).unwrap();
+            assert_eq!(address.to_string(), shown);
+            assert!(matches!(address.place, Place::Tls { .. }));
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[test]
+    fn an_address_over_tls_names_the_feature_that_it_needs() {
+        let error = AgentAddress::parse("https://agent").unwrap_err();
+        assert!(error.to_string().contains("feature tls"), "{error}");
+    }
+
     #[test]
     fn what_is_no_address_is_said_to_be_none_without_a_password() {
         for url in [
             "",
             "127.0.0.1:15010",
-            "https://a",
             "ftp://a",
             "unix:run",
             "http://",
@@ -169,7 +210,7 @@ mod tests {
         ] {
             let error = AgentAddress::parse(url).unwrap_err().to_string();
             assert!(
-                error.contains("write http://host:port or unix:/path"),
+                error.contains("write http://host:port, https://host:port or unix:/path"),
                 "{error}"
             );
             assert!(!error.contains("hunter2"), "{error}");

@@ -77,24 +77,31 @@ impl Lifecycle {
     }
 }
 
+/// Asks at `url`, with what `config` says of all addresses.
+fn client(url: &str, config: &AgentConfig) -> Result<HttpClient> {
+    let mut http = HttpClient::new(url, config.request_timeout)?;
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &config.tls {
+        http = http.with_tls(tls.clone())?;
+    }
+    if let Some(token) = config.token() {
+        http = http.with_token(token)?;
+    }
+    Ok(http)
+}
+
 impl Agent {
-    /// Keeps `node` registered at an agent that is asked over HTTP.
+    /// Keeps `node` registered at an agent that is asked over HTTP. With the feature `tls`, it reads the files of TLS that `config` names,
+    /// and blocks while it does, for no longer than a request may take.
     ///
     /// # Errors
-    /// `Invalid` says which field or address is wrong.
+    /// `Invalid` says which field, address or file is wrong.
     pub fn new(node: ServiceNode, config: AgentConfig) -> Result<Self> {
         let config = config.normalized();
-        let with_token = |http: HttpClient| match config.token() {
-            Some(token) => http.with_token(token),
-            None => Ok(http),
-        };
-        let http = with_token(HttpClient::new(&config.base_url, config.request_timeout)?)?;
+        let http = client(&config.base_url, &config)?;
         let source = match config.watch_url.as_str() {
             "" => WatchSource::new(http.clone(), DEFAULT_WATCH_PATH, config.reconnect_interval),
-            url => {
-                let http = with_token(HttpClient::new(url, config.request_timeout)?)?;
-                WatchSource::new(http, "", config.reconnect_interval)
-            }
+            url => WatchSource::new(client(url, &config)?, "", config.reconnect_interval),
         };
         let client = ApiClient::new(http).with_dialect(config.dialect);
         let source = source.with_silence(config.silence);

@@ -13,6 +13,8 @@ use super::address::without_user;
 use super::error::{AgentError, Result};
 use super::parts::ErrorHandler;
 use super::watch_source::WatchSource;
+#[cfg(feature = "tls")]
+use crate::tls::ClientTls;
 use crate::wire::dialect::Dialect;
 
 /// Where the reference system's agents listen.
@@ -31,6 +33,8 @@ pub struct AgentConfig {
     pub(crate) base_url: String,
     pub(crate) watch_url: String,
     token: Option<String>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<ClientTls>,
     #[serde(with = "humantime_serde")]
     pub(crate) grace_period: Option<Duration>,
     #[serde(with = "humantime_serde")]
@@ -71,12 +75,14 @@ impl AgentConfig {
     /// What leaving the registry may take by default.
     pub const DEFAULT_DEREGISTER_WITHIN: Duration = Duration::from_secs(5);
 
-    /// The agent at `base_url`: `http://host:port` or `unix:/path`. Blank, it is [`DEFAULT_BASE_URL`].
+    /// The agent at `base_url`: `http://host:port`, `unix:/path`, or with the feature `tls` `https://host:port`. Blank, it is [`DEFAULT_BASE_URL`].
     pub fn new(base_url: &str) -> Self {
         Self {
             base_url: base_url.to_owned(),
             watch_url: String::new(),
             token: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             grace_period: None,
             request_timeout: DEFAULT_REQUEST_TIMEOUT,
             reconnect_interval: DEFAULT_RECONNECT_INTERVAL,
@@ -124,6 +130,14 @@ impl AgentConfig {
     #[must_use]
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
+        self
+    }
+
+    /// Sets whom to trust over TLS, and what to show. By default what [`ClientTls`] says. It is refused beside an address with `http://`.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_tls(mut self, tls: ClientTls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -191,7 +205,10 @@ impl AgentConfig {
 
 impl fmt::Debug for AgentConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AgentConfig")
+        let mut shown = f.debug_struct("AgentConfig");
+        #[cfg(feature = "tls")]
+        shown.field("tls", &self.tls);
+        shown
             .field("base_url", &without_user(&self.base_url))
             .field("watch_url", &without_user(&self.watch_url))
             .field("token", &self.token.as_ref().map(|_| "***"))

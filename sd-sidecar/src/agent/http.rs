@@ -1,4 +1,4 @@
-//! HTTP/1.1 to the agent, over TCP or a Unix socket. Each request has a connection of its own: there are few, and the agent is near.
+//! HTTP/1.1 to the agent, over TCP, TLS or a Unix socket. Each request has a connection of its own: there are few, and the agent is near.
 
 use std::fmt;
 use std::future::Future;
@@ -17,6 +17,8 @@ use tokio::time::timeout;
 
 use super::address::{AgentAddress, Place};
 use super::error::{AgentError, Result};
+#[cfg(feature = "tls")]
+use crate::tls::ClientTls;
 
 /// The most that is read of an answer. It repeats what was sent, twice.
 const MOST_ANSWER_BYTES: usize = 4 << 20;
@@ -28,11 +30,13 @@ pub struct HttpClient {
     /// The most that a request may take, and a connection until its first answer.
     within: Duration,
     authorization: Option<HeaderValue>,
+    #[cfg(feature = "tls")]
+    tls: ClientTls,
 }
 
 impl HttpClient {
-    /// A client of the agent at `base_url`: `http://host:port`, or `unix:/path`. There is no TLS: the agent is on the same host. `within`
-    /// is what one request may take.
+    /// A client of the agent at `base_url`: `http://host:port`, `unix:/path`, or with the feature `tls` `https://host:port`. `within` is
+    /// what one request may take.
     ///
     /// # Errors
     /// `Invalid` says what to write.
@@ -41,7 +45,30 @@ impl HttpClient {
             address: AgentAddress::parse(base_url)?,
             within,
             authorization: None,
+            #[cfg(feature = "tls")]
+            tls: ClientTls::new(),
         })
+    }
+
+    /// Sets whom to trust over TLS, and what to show. By default what [`ClientTls`] says. Over a Unix socket it counts for nothing. Reads
+    /// the files that it names; blocks while it does, for no longer than a request may take.
+    ///
+    /// # Errors
+    /// `Invalid` names the setting that is wrong or whose file cannot be read. So it does for an address with `http://`, where nothing would
+    /// be secret.
+    #[cfg(feature = "tls")]
+    pub fn with_tls(mut self, tls: ClientTls) -> Result<Self> {
+        if let Place::Tcp { .. } = self.address.place {
+            let why = format!(
+                "settings of TLS are set, and the address of the agent is {}: write https://, or leave them out",
+                self.address
+            );
+            return Err(AgentError::Invalid(why));
+        }
+        tls.check(self.within)
+            .map_err(|error| AgentError::Invalid(error.report().to_string()))?;
+        self.tls = tls;
+        Ok(self)
     }
 
     /// Sends this token with each request.
@@ -104,11 +131,13 @@ impl HttpClient {
     async fn send(&self, request: Request<Full<Bytes>>, what: &str) -> Result<Answer> {
         match &self.address.place {
             Place::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await;
-                let stream = stream.map_err(|error| self.failed(what, error))?;
-                // A lost byte less matters more than a packet.
-                let _ = stream.set_nodelay(true);
+                let stream = self.dial(host, *port, what).await?;
                 self.exchange(TokioIo::new(stream), request, what).await
+            }
+            #[cfg(feature = "tls")]
+            Place::Tls { host, port } => {
+                let stream = self.dial(host, *port, what).await?;
+                self.exchange_secured(host, stream, request, what).await
             }
             Place::Unix(path) => {
                 let stream = UnixStream::connect(path).await;
@@ -116,6 +145,37 @@ impl HttpClient {
                 self.exchange(TokioIo::new(stream), request, what).await
             }
         }
+    }
+
+    async fn dial(&self, host: &str, port: u16, what: &str) -> Result<TcpStream> {
+        let stream = TcpStream::connect((host, port)).await;
+        let stream = stream.map_err(|error| self.failed(what, error))?;
+        // A lost byte less matters more than a packet.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+
+    #[cfg(feature = "tls")]
+    async fn exchange_secured(
+        &self,
+        host: &str,
+        stream: TcpStream,
+        request: Request<Full<Bytes>>,
+        what: &str,
+    ) -> Result<Answer> {
+        // On the heap: it is large, and each request would hold it.
+        let secured = Box::pin(self.tls.connect(host, stream)).await;
+        let secured =
+            secured.map_err(|error| AgentError::transport(self.named(what), error.report()))?;
+        let (stream, standing) = (secured.stream, secured.standing);
+        let answer = self.exchange(TokioIo::new(stream), request, what).await;
+        answer.map_err(|error| match error {
+            AgentError::Transport { what, reason } => AgentError::Transport {
+                what,
+                reason: standing.explained(&reason),
+            },
+            error => error,
+        })
     }
 
     async fn exchange<S>(

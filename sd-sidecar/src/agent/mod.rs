@@ -41,6 +41,7 @@
 //! | the agent is restarted | all services are registered over the new connection |
 //! | the agent does not accept a service | it is asked again after random pauses of at most 30 s, for as long as the connection lasts |
 //! | the agent hangs, or the connection is half open | after 15 s without a heartbeat the connection counts as lost |
+//! | the agent's certificate is refused | nothing but the handshake is sent over that connection, and so no token; it is tried again as if the agent were down, with what the files hold then |
 //! | the agent cannot be watched at all | the process goes on serving, unless the [policy](OnLifecycleFailure) is another |
 //! | the process ends | drain, wait, end of its work, no more watching, deregistration: each has its time, and all errors are told |
 
@@ -88,5 +89,7 @@ pub use service::ServiceHandle;
 pub use status::{ServiceStatus, Status};
 pub use watch_source::WatchSource;
 
+#[cfg(feature = "tls")]
+pub use crate::tls::ClientTls;
 pub use crate::wire::dialect::Dialect;
 pub use crate::wire::{App, HttpRoute, Kernel, Service, ServiceNode, ServiceOptions};

@@ -14,6 +14,8 @@ use super::error::{AgentError, Result};
 use super::event::{ConnectionEvent, EventKind};
 use super::http::HttpClient;
 use super::parts::{ConnectionEvents, EventSource};
+#[cfg(feature = "tls")]
+use crate::tls::ClientTls;
 use crate::wire::sse;
 
 /// How many events wait for a reader that is slow.
@@ -105,6 +107,16 @@ impl WatchSource {
     /// As [`HttpClient::with_token`].
     pub fn with_token(mut self, token: &str) -> Result<Self> {
         self.http = self.http.map(|http| http.with_token(token)).transpose()?;
+        Ok(self)
+    }
+
+    /// Sets whom to trust over TLS, and what to show.
+    ///
+    /// # Errors
+    /// As [`HttpClient::with_tls`].
+    #[cfg(feature = "tls")]
+    pub fn with_tls(mut self, tls: ClientTls) -> Result<Self> {
+        self.http = self.http.map(|http| http.with_tls(tls)).transpose()?;
         Ok(self)
     }
 }

@@ -19,7 +19,7 @@ pub(crate) struct Wait {
 #[derive(Debug, Subcommand)]
 pub(crate) enum AgentAct {
     /// Print what the agent holds, and why each registration is as it is
-    Status(AtAgent),
+    Status,
     /// Have the agent stop: it deregisters everything, unless --keep or its own configuration says otherwise
     ///
     /// Needs the right `admin`: ask through the Unix socket of the agent as root or as the agent's user, or show a token that has it. Returns
@@ -28,18 +28,17 @@ pub(crate) enum AgentAct {
         /// Leave the records at the registry, for the next agent on the same state to continue
         #[arg(long)]
         keep: bool,
-        #[command(flatten)]
-        at: AtAgent,
     },
 }
 
-/// Which agent, and how it is asked.
+/// Which agent, and how it is asked. Taken before what to do with it, and after that.
 #[derive(Debug, Args)]
 pub(crate) struct AtAgent {
     /// Where the agent listens
     #[arg(
         long,
-        help = "Where the agent listens: http://host:port or unix:/path",
+        global = true,
+        help = "Where the agent listens: http://host:port, https://host:port or unix:/path",
         value_name = "ADDRESS",
         env = "SDCTL_AGENT",
         default_value = "http://127.0.0.1:15010"
@@ -48,27 +47,60 @@ pub(crate) struct AtAgent {
     /// A file with the token to show
     #[arg(
         long,
+        global = true,
         help = "A file with the token to show [default: the token in SDCTL_AGENT_TOKEN, if that is set]",
         value_name = "FILE"
     )]
     pub(crate) token_file: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) wait: Wait,
+    /// The issuers of the agent's certificate
+    #[arg(
+        long,
+        global = true,
+        help = "A PEM file with the authorities that may have issued the agent's certificate [default: those that the operating system trusts]",
+        value_name = "FILE",
+        env = "SDCTL_AGENT_CA"
+    )]
+    pub(crate) ca: Option<PathBuf>,
+    /// The certificate to show
+    #[arg(
+        long,
+        global = true,
+        help = "A PEM file with the certificate to show to the agent, with --key",
+        value_name = "FILE",
+        env = "SDCTL_AGENT_CERT"
+    )]
+    pub(crate) cert: Option<PathBuf>,
+    /// The key of that certificate
+    #[arg(
+        long,
+        global = true,
+        help = "A PEM file with the key of --cert",
+        value_name = "FILE",
+        env = "SDCTL_AGENT_KEY"
+    )]
+    pub(crate) key: Option<PathBuf>,
+    /// The name in the agent's certificate
+    #[arg(
+        long,
+        global = true,
+        help = "The name that the agent's certificate must be for [default: the host of its address]",
+        value_name = "NAME",
+        env = "SDCTL_AGENT_SERVER_NAME"
+    )]
+    pub(crate) server_name: Option<String>,
+    /// How long to wait for the agent's answer
+    #[arg(long, global = true, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub(crate) timeout: Duration,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigServiceAct {
     /// List the modules that the service knows, with their instances
-    Modules {
-        #[command(flatten)]
-        at: AtConfigService,
-    },
+    Modules,
     /// Print the configuration of a module
     Get {
         /// The module's name
         module: String,
-        #[command(flatten)]
-        at: AtConfigService,
     },
     /// Write the configuration of a module, which gets it at once
     Set {
@@ -79,17 +111,16 @@ pub(crate) enum ConfigServiceAct {
         /// Only over this version; 0 where there is none yet
         #[arg(long, value_name = "VERSION")]
         over: Option<u32>,
-        #[command(flatten)]
-        at: AtConfigService,
     },
 }
 
-/// Which config service, and how it is asked.
+/// Which config service, and how it is asked. Taken before what to do with it, and after that.
 #[derive(Debug, Args)]
 pub(crate) struct AtConfigService {
     /// Where the service listens for operators
     #[arg(
         long,
+        global = true,
         help = "Where the service listens for operators: http://host:port",
         value_name = "ADDRESS",
         env = "SDCTL_CONFIG_SERVICE",
@@ -99,12 +130,14 @@ pub(crate) struct AtConfigService {
     /// A file with the token to show
     #[arg(
         long,
+        global = true,
         help = "A file with the token to show [default: the token in SDCTL_CONFIG_SERVICE_TOKEN, if that is set]",
         value_name = "FILE"
     )]
     pub(crate) token_file: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) wait: Wait,
+    /// How long to wait for the service's answer
+    #[arg(long, global = true, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub(crate) timeout: Duration,
 }
 
 /// The record that an operator means.

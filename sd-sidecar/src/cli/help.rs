@@ -82,8 +82,11 @@ pub(super) const LEADER: &str = "Examples:
 
 pub(super) const AGENT: &str = "Examples:
   sdctl agent status
-  sdctl agent status --agent unix:/run/sd-agent.sock --json
-  sdctl agent stop --keep";
+  sdctl agent --agent unix:/run/sd-agent.sock status --json
+  sdctl agent --agent https://10.0.0.7:15443 --ca /etc/agent-ca.pem --token-file /etc/agent.token status
+  sdctl agent stop --keep
+
+--agent and all that says how it is asked stand before status or stop, or after it.";
 
 pub(super) const CONFIG_SERVICE: &str = "Examples:
   sdctl config-service modules

@@ -47,7 +47,10 @@ fn one_line(explanation: &str, command: Option<&str>) -> String {
         .map(str::trim)
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
         .filter(|line| !line.is_empty() && !is_wrong_tip(line));
-    let text = lines.collect::<Vec<_>>().join(" ");
+    let text = lines
+        .collect::<Vec<_>>()
+        .join(" ")
+        .replace(" tip: ", "; tip: ");
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let command = command.map_or_else(String::new, |command| format!("{command} "));
     format!("{text}; try: sdctl {command}--help")

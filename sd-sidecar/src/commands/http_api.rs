@@ -10,6 +10,8 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use sd_backend::Secret;
+use sd_core::{Error, brief};
+use sd_sidecar::tls::ClientTls;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -24,6 +26,8 @@ const MOST_BYTES: usize = 256 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Api {
     pub(super) place: Place,
+    /// Counts where the place asks for TLS.
+    pub(super) tls: ClientTls,
     pub(super) token: Option<Secret>,
     /// How long one request may take.
     pub(super) within: Duration,
@@ -32,7 +36,20 @@ pub(super) struct Api {
 #[derive(Debug)]
 pub(super) enum Place {
     Tcp(String),
+    Tls {
+        /// `host:port`.
+        address: String,
+        /// Without brackets.
+        host: String,
+    },
     Unix(PathBuf),
+}
+
+/// Why there is no answer.
+pub(super) struct Unanswered {
+    /// As the end of a sentence.
+    pub(super) why: String,
+    pub(super) exit: Exit,
 }
 
 /// What was answered.
@@ -43,23 +60,30 @@ pub(super) struct Answer {
 }
 
 impl Api {
-    /// # Errors
-    /// Why there is no answer, as the end of a sentence.
     pub(super) async fn ask(
         &self,
         method: Method,
         path: &str,
         header: Option<(HeaderName, HeaderValue)>,
         body: Bytes,
-    ) -> Result<Answer, String> {
-        match timeout(self.within, self.exchange(method, path, header, body)).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(format!("cannot be asked: {error}")),
-            Err(_) => {
-                let limit = humantime::format_duration(self.within);
-                Err(format!("did not answer within {limit}"))
-            }
-        }
+    ) -> Result<Answer, Unanswered> {
+        let (why, exit) =
+            match timeout(self.within, self.exchange(method, path, header, body)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => {
+                    let (why, exit) = match error.downcast::<Error>() {
+                        Ok(error) => (error.report().to_string(), Exit::of(&error)),
+                        Err(error) => (last_cause(&*error), Exit::Unreachable),
+                    };
+                    (format!("cannot be asked: {why}"), exit)
+                }
+                Err(_) => {
+                    let limit = humantime::format_duration(self.within);
+                    let why = format!("did not answer within {limit}");
+                    (why, Exit::Unreachable)
+                }
+            };
+        Err(Unanswered { why, exit })
     }
 
     async fn exchange(
@@ -70,7 +94,7 @@ impl Api {
         body: Bytes,
     ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
         let host = match &self.place {
-            Place::Tcp(address) => address.as_str(),
+            Place::Tcp(address) | Place::Tls { address, .. } => address.as_str(),
             Place::Unix(_) => "localhost",
         };
         let mut request = Request::builder()
@@ -89,9 +113,24 @@ impl Api {
         let request = request.body(Full::new(body))?;
         match &self.place {
             Place::Tcp(address) => send(TcpStream::connect(address).await?, request).await,
+            Place::Tls { address, host } => {
+                let stream = TcpStream::connect(address).await?;
+                let secured = self.tls.connect(host, stream).await?;
+                let answer = send(secured.stream, request).await;
+                answer.map_err(|error| secured.standing.explained(&last_cause(&*error)).into())
+            }
             Place::Unix(path) => send(UnixStream::connect(path).await?, request).await,
         }
     }
+}
+
+/// What happened. The causes before it only say where.
+fn last_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    brief(cause)
 }
 
 async fn send(
@@ -130,19 +169,34 @@ pub(super) fn exit_of(status: StatusCode) -> Exit {
 }
 
 impl Place {
-    /// `None` unless it is `http://host:port`, `host:port` or `unix:/path`.
+    /// `None` unless it is `http://host:port`, `https://host:port`, `host:port` or `unix:/path`.
     pub(super) fn of(text: &str) -> Option<Self> {
         if let Some(path) = text.strip_prefix("unix:") {
             let path = Path::new(path);
             return path.is_absolute().then(|| Self::Unix(path.to_owned()));
         }
-        let address = text.strip_prefix("http://").unwrap_or(text);
+        let (address, is_tls) = match text.strip_prefix("https://") {
+            Some(address) => (address, true),
+            None => (text.strip_prefix("http://").unwrap_or(text), false),
+        };
         let address = address.strip_suffix('/').unwrap_or(address);
-        let has_port = address
-            .rsplit_once(':')
-            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-        let is_address = has_port && !address.contains(['/', '@']);
-        is_address.then(|| Self::Tcp(address.to_owned()))
+        let (host, port) = address.rsplit_once(':')?;
+        // `tls:host:port` is where an agent listens, and no URL.
+        let is_host = !host.is_empty() && (host.starts_with('[') || !host.contains(':'));
+        let is_address = is_host && port.parse::<u16>().is_ok() && !address.contains(['/', '@']);
+        if !is_address {
+            return None;
+        }
+        let address = address.to_owned();
+        Some(if is_tls {
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            Self::Tls {
+                address,
+                host: host.to_owned(),
+            }
+        } else {
+            Self::Tcp(address)
+        })
     }
 }
 
@@ -174,6 +228,19 @@ mod tests {
                 "{text}"
             );
         }
+        for (text, address, host) in [
+            ("https://localhost:1/", "localhost:1", "localhost"),
+            ("https://[::1]:2", "[::1]:2", "::1"),
+        ] {
+            let Some(Place::Tls {
+                address: at,
+                host: name,
+            }) = Place::of(text)
+            else {
+                panic!("{text}");
+            };
+            assert_eq!((at.as_str(), name.as_str()), (address, host));
+        }
         assert!(matches!(
             Place::of("unix:/run/a.sock"),
             Some(Place::Unix(_))
@@ -182,12 +249,15 @@ mod tests {
             "",
             "localhost",
             "unix:a.sock",
-            "https://h:1",
+            "https://h",
+            "tls:10.0.0.7:15443",
+            "https://h:1/path",
             "http://h:1/path",
             ":1",
             "h:70000",
             "http://u:hunter2@h:1",
             "u:hunter2@h:1",
+            "https://u:hunter2@h:1",
             "http://u:hunter2/@h:1",
         ] {
             assert!(Place::of(text).is_none(), "{text}");

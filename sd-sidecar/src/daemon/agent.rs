@@ -206,7 +206,7 @@ impl Daemon {
     /// Reads what a reload may change. Nothing changes before [`reload`](Self::reload).
     ///
     /// # Errors
-    /// The file that cannot be used.
+    /// Each file that cannot be used.
     pub async fn read_again(&self, config: &Config) -> Result<Reloaded, ConfigError> {
         Ok(Reloaded {
             settings: read_settings(config.clone(), self.names.clone()).await?,
@@ -214,10 +214,12 @@ impl Daemon {
         })
     }
 
-    /// Goes on with what was read again.
-    pub fn reload(&mut self, read: Reloaded) {
+    /// Goes on with what was read again. Says which files of tokens and TLS hold something else than before, and of tokens what.
+    pub fn reload(&mut self, read: Reloaded) -> Vec<String> {
+        let changed = self.gate.settings().changed_files(&read.settings);
         self.gate.change(read.settings);
         self.stop = read.stop;
+        changed
     }
 
     /// How long [`stop`](Self::stop) takes at most.
@@ -291,12 +293,12 @@ fn connect(config: &Config) -> Result<Registry, StartError> {
         if !limits.ttl.contains(&config.ttl) {
             let text = humantime::format_duration;
             let why = format!(
-                "ttl: {} is none that this registry takes: write {} to {}",
+                "{} is none that this registry takes: write {} to {}",
                 text(config.ttl),
                 text(*limits.ttl.start()),
                 text(*limits.ttl.end())
             );
-            return Err(ConfigError::new(why).into());
+            return Err(config.wrong("ttl", why).into());
         }
     }
     if let Some(host) = &config.advertise
@@ -305,9 +307,9 @@ fn connect(config: &Config) -> Result<Registry, StartError> {
         && registrations::is_loopback(host)
     {
         let why = format!(
-            "advertise: {host} can only be dialled on this machine, and others read this registry: name another address, or set allow_loopback"
+            "{host} can only be dialled on this machine, and others read this registry: name another address, or set allow_loopback"
         );
-        return Err(ConfigError::new(why).into());
+        return Err(config.wrong("advertise", why).into());
     }
     Ok(registry)
 }
@@ -362,9 +364,16 @@ fn host_name() -> Option<String> {
 async fn read_settings(config: Config, names: Vec<String>) -> Result<Settings, ConfigError> {
     let read = move || {
         let names = names.into_iter().chain(config.hosts);
+        let tokens = config.tokens.as_deref().map(Tokens::read).transpose();
+        let tls = config.tls.as_ref().map(tls::read).transpose();
+        // An operator who mends one learns of the other at once.
+        let (tokens, tls) = match (tokens, tls) {
+            (Err(tokens), Err(tls)) => return Err(ConfigError::new(format!("{tokens}; {tls}"))),
+            (tokens, tls) => (tokens?, tls?),
+        };
         Ok(Settings {
-            tokens: config.tokens.as_deref().map(Tokens::read).transpose()?,
-            tls: config.tls.as_ref().map(tls::read).transpose()?,
+            tokens,
+            tls,
             browsers: BrowserRules::new(&config.listen, names, &config.origins),
             connections: config.limits.connections,
             requests_per_second: config.limits.requests_per_second,
@@ -377,17 +386,18 @@ async fn read_settings(config: Config, names: Vec<String>) -> Result<Settings, C
 }
 
 /// Checks what a configuration names without starting: the files of tokens and TLS, the settings of the registry's URL and what is to be
-/// registered there, and the state on disk. Changes nothing, and disturbs no agent that runs with the same configuration.
+/// registered there, and the state on disk. Changes nothing, and disturbs no agent that runs with the same configuration. Says what a start
+/// would lose of a damaged state.
 ///
 /// # Errors
 /// What cannot be used.
-pub async fn check(config: &Config) -> Result<(), StartError> {
+pub async fn check(config: &Config) -> Result<Option<String>, StartError> {
     read_settings(config.clone(), Vec::new()).await?;
     let registry = connect(config)?;
     // Nothing was opened yet that could fail to close.
     let _ = registry.close().await;
-    if let Some(state) = &config.state {
-        Store::check(state).await?;
+    match &config.state {
+        Some(state) => Ok(Store::check(state).await?),
+        None => Ok(None),
     }
-    Ok(())
 }

@@ -60,6 +60,10 @@ pub(crate) fn router(control: Control) -> Router {
         "Registrations that the agent holds, by stage"
     );
     describe_gauge!("sd_agent_streams", "Open streams of events and long polls");
+    describe_gauge!(
+        "sd_agent_state_lost_registrations",
+        "Registrations that could not be read from a damaged state at this start"
+    );
     describe_gauge!("sd_agent_connections", "Open connections, by address");
     describe_counter!(
         "sd_agent_requests_total",
@@ -135,6 +139,8 @@ async fn measure(State(control): State<Control>) -> Response {
     }
     let streams = u32::try_from(control.api.open_streams()).unwrap_or(u32::MAX);
     gauge!("sd_agent_streams").set(f64::from(streams));
+    let lost = u32::try_from(control.registrations.state_lost()).unwrap_or(u32::MAX);
+    gauge!("sd_agent_state_lost_registrations").set(f64::from(lost));
     let kind = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (kind, control.metrics.render()).into_response()
 }

@@ -17,7 +17,6 @@ use http::header::{
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use metrics::{counter, histogram};
-use rustls::ServerConfig;
 use sd_core::Printable;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -30,6 +29,7 @@ use super::api::{Failure, read_body};
 use super::limits::{Bill, RequestRates};
 use super::registrations::Caller;
 use super::security::{Access, BrowserRules, Denied, Peer, Permission, Tokens};
+use super::tls::Tls;
 
 /// How long the body of a request may take.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
@@ -40,13 +40,28 @@ const BYTES_PER_REQUEST: usize = 16 * 1024;
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) tokens: Option<Tokens>,
-    pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub(crate) tls: Option<Tls>,
     pub(crate) browsers: BrowserRules,
     pub(crate) connections: usize,
     pub(crate) requests_per_second: u32,
     pub(crate) access_log: bool,
     /// Ends with these tokens.
     pub(crate) access: Access,
+}
+
+impl Settings {
+    /// What the files of tokens and TLS say otherwise in `newer`. Files that are named in only one of both are none of these.
+    pub(crate) fn changed_files(&self, newer: &Self) -> Vec<String> {
+        let mut changed = Vec::new();
+        if let (Some(before), Some(after)) = (&self.tokens, &newer.tokens) {
+            let tokens = before.difference(after);
+            changed.extend(tokens.map(|told| format!("tokens ({told})")));
+        }
+        if let (Some(before), Some(after)) = (&self.tls, &newer.tls) {
+            changed.extend(before.difference(after).map(str::to_owned));
+        }
+        changed
+    }
 }
 
 /// Stands before the API.

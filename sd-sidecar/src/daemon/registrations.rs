@@ -94,6 +94,11 @@ impl Registrations {
         self.shared.store.as_ref()?.damage()
     }
 
+    /// How many registrations were lost with it, at least 1 if it was damaged.
+    pub fn state_lost(&self) -> usize {
+        self.shared.store.as_ref().map_or(0, |store| store.lost())
+    }
+
     /// Why the next agent would not know of all registrations, if the state cannot be written. Always `None` without state.
     pub fn state_trouble(&self) -> watch::Receiver<Option<Arc<str>>> {
         match &self.shared.store {

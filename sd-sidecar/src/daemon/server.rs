@@ -113,10 +113,11 @@ impl Server {
                 if !is_tls {
                     return self.http(stream, peer, scarce).await;
                 }
-                let Some(config) = self.gate.settings().tls.clone() else {
+                let Some(tls) = self.gate.settings().tls.clone() else {
                     return;
                 };
-                let handshake = timeout(HEAD_WITHIN, TlsAcceptor::from(config).accept(stream));
+                let acceptor = TlsAcceptor::from(tls.config);
+                let handshake = timeout(HEAD_WITHIN, acceptor.accept(stream));
                 let shaken = tokio::select! {
                     () = self.stop.cancelled() => return,
                     shaken = handshake => shaken,

@@ -22,6 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use self::contents::Damaged;
 use self::file::{Found, StateFile};
 use self::room::Room;
 pub(crate) use self::room::bytes_of;
@@ -33,6 +34,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const WRITE_WITHIN: Duration = Duration::from_secs(3);
 /// Why nothing is written while a write is under way for long.
 const SLOW: &str = "the disk does not answer";
+/// So many lost registrations are named, and of more how many there are.
+const MOST_NAMED: usize = 16;
 /// How long a caller waits for a change to be on disk.
 const SAVE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -42,6 +45,8 @@ pub struct Store {
     file: Arc<StateFile>,
     /// What was lost with a file that was damaged.
     damage: Option<String>,
+    /// How many registrations of it are lost, or 1 if they cannot be counted.
+    lost: usize,
     room: Arc<Room>,
     /// Counts what is to be written.
     wanted: watch::Sender<u64>,
@@ -86,25 +91,35 @@ impl Store {
             Err(failed.with_source(error))
         });
         let (file, found) = opened?;
-        let mut damage = None;
+        let (mut damage, mut lost) = (None, 0);
         let state = match found {
             Found::Nothing => State::default(),
             Found::Whole(state) => state,
             Found::PartlyDamaged {
                 state,
-                left_out,
-                why,
+                damaged,
+                cut,
                 kept_as,
             } => {
+                for lost in damaged.iter().take(MOST_NAMED) {
+                    error!(
+                        file = ?file.path(),
+                        registration = %lost,
+                        error = lost.why,
+                        "a registration in the state is damaged, and lost"
+                    );
+                }
                 error!(
                     file = ?file.path(),
                     ?kept_as,
-                    left_out,
-                    error = why,
+                    lost = damaged.len(),
+                    cut,
                     "the state is damaged: the agent goes on with the registrations that can be read, and keeps the file as it was"
                 );
+                lost = damaged.len().max(1);
                 damage = Some(format!(
-                    "the state was damaged: registrations in it were lost, {left_out} or more; the file as it was is {}",
+                    "the state was damaged: registrations in it were lost, {}; the file as it was is {}",
+                    what_is_lost(&damaged, cut.is_some()),
                     Printable(&kept_as.display().to_string())
                 ));
                 state
@@ -116,6 +131,7 @@ impl Store {
                     error = why,
                     "the state is damaged and was moved aside: the agent starts without the registrations in it"
                 );
+                lost = 1;
                 damage = Some(format!(
                     "the state was damaged: all registrations in it were lost; the file as it was is {}",
                     Printable(&moved_to.display().to_string())
@@ -128,6 +144,7 @@ impl Store {
             store: Self {
                 file: Arc::new(file),
                 damage,
+                lost,
                 room: Arc::default(),
                 wanted: watch::Sender::new(0),
                 written: watch::Sender::new(0),
@@ -141,14 +158,15 @@ impl Store {
         })
     }
 
-    /// Says whether [`open`](Self::open) could use this path, as far as that can be told without changing anything. An agent may be using it.
+    /// Says whether [`open`](Self::open) could use this path, as far as that can be told without changing anything, and what it would lose
+    /// of a file that is damaged. An agent may be using it.
     ///
     /// # Errors
     /// As [`open`](Self::open), but for `Conflict`.
     ///
     /// # Cancel safety
     /// Cancel-safe.
-    pub async fn check(path: impl Into<PathBuf>) -> sd_core::Result<()> {
+    pub async fn check(path: impl Into<PathBuf>) -> sd_core::Result<Option<String>> {
         let path = path.into();
         let checked = spawn_blocking(move || StateFile::check(path)).await;
         checked.unwrap_or_else(|error| {
@@ -160,6 +178,11 @@ impl Store {
     /// What was lost at this start, if the file was damaged.
     pub fn damage(&self) -> Option<&str> {
         self.damage.as_deref()
+    }
+
+    /// How many registrations were lost at this start with a file that was damaged: at least 1, as they cannot always be counted.
+    pub fn lost(&self) -> usize {
+        self.lost
     }
 
     /// Why the file is not what it should be, if it is not.
@@ -281,6 +304,23 @@ impl Store {
         self.tasks.wait().await;
         self.file.release();
     }
+}
+
+/// What is lost of a file, in words.
+fn what_is_lost(damaged: &[Damaged], is_cut: bool) -> String {
+    let mut parts: Vec<_> = damaged
+        .iter()
+        .take(MOST_NAMED)
+        .map(ToString::to_string)
+        .collect();
+    let more = damaged.len().saturating_sub(MOST_NAMED);
+    if more > 0 {
+        parts.push(format!("{more} more"));
+    }
+    if is_cut {
+        parts.push("all that stood behind the place where it is cut".to_owned());
+    }
+    parts.join(", ")
 }
 
 /// The task that writes.

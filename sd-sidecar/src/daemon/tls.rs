@@ -1,5 +1,7 @@
 //! TLS of the agent's addresses.
 
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
@@ -13,11 +15,39 @@ use super::config::{ConfigError, TlsFiles};
 
 const RULES: Rules = Rules::new("tls");
 
+/// What the files say.
+#[derive(Clone)]
+pub(crate) struct Tls {
+    pub(crate) config: Arc<ServerConfig>,
+    /// Of each file what tells another content from it, and no more.
+    prints: [(&'static str, u64); 3],
+}
+
+impl Tls {
+    /// The keys whose files say something else in `newer`.
+    pub(crate) fn difference(&self, newer: &Self) -> impl Iterator<Item = &'static str> {
+        let pairs = self.prints.into_iter().zip(newer.prints);
+        pairs.filter_map(|(before, after)| (before != after).then_some(after.0))
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
+fn print(content: Option<&[u8]>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    content.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// Reads certificate, key and issuers. Blocks, but not for a pipe or a device.
 ///
 /// # Errors
 /// The file that does not hold what it should, and what to do.
-pub(crate) fn read(files: &TlsFiles) -> Result<Arc<ServerConfig>, ConfigError> {
+pub(crate) fn read(files: &TlsFiles) -> Result<Tls, ConfigError> {
     let wrong = |what: &str, error: &dyn std::fmt::Display| {
         ConfigError::new(format!("tls.{what}: {error}"))
     };
@@ -31,6 +61,12 @@ pub(crate) fn read(files: &TlsFiles) -> Result<Arc<ServerConfig>, ConfigError> {
     let Some((chain, key)) = settings.read_identity(RULES).map_err(report)? else {
         return Err(ConfigError::new("tls: cert and key are set together"));
     };
+    let issuers = settings.read_ca(RULES).map_err(report)?;
+    let prints = [
+        ("tls.cert", print(Some(&chain))),
+        ("tls.key", print(Some(&key))),
+        ("tls.client_ca", print(issuers.as_deref())),
+    ];
     let chain = CertificateDer::pem_slice_iter(&chain)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| wrong("cert", &error))?;
@@ -39,7 +75,7 @@ pub(crate) fn read(files: &TlsFiles) -> Result<Arc<ServerConfig>, ConfigError> {
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| wrong("cert", &error))?;
-    let builder = match settings.read_ca(RULES).map_err(report)? {
+    let builder = match issuers {
         None => builder.with_no_client_auth(),
         Some(issuers) => {
             let mut roots = RootCertStore::empty();
@@ -58,7 +94,10 @@ pub(crate) fn read(files: &TlsFiles) -> Result<Arc<ServerConfig>, ConfigError> {
         .with_single_cert(chain, key)
         .map_err(|error| wrong("cert and key", &error))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Ok(Tls {
+        config: Arc::new(config),
+        prints,
+    })
 }
 
 #[cfg(test)]
@@ -81,8 +120,10 @@ mod tests {
             key: path(key),
             client_ca: client_ca.map(path),
         };
-        assert!(read(&files("key", None)).is_ok());
-        assert!(read(&files("key", Some("cert"))).is_ok());
+        let alone = read(&files("key", None)).unwrap();
+        let with_issuer = read(&files("key", Some("cert"))).unwrap();
+        assert_eq!(alone.difference(&alone).count(), 0);
+        assert!(alone.difference(&with_issuer).eq(["tls.client_ca"]));
         for (files, part) in [
             (files("other", None), "cert and key"),
             (files("missing", None), "missing"),

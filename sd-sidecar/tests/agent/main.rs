@@ -29,5 +29,7 @@ mod security;
 mod servers;
 mod store;
 mod streams;
+#[cfg(target_os = "linux")]
+mod tls;
 #[cfg(all(target_os = "linux", feature = "zk"))]
 mod zk;

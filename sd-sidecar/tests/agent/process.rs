@@ -65,10 +65,17 @@ async fn a_configuration_is_checked_and_shown_without_its_secrets() {
     .unwrap();
     let mut check = command(&["--check", "--config", file.to_str().unwrap(), "--zone=b"]);
     check.env("SD_AGENT_LIMITS_STREAMS", "8");
+    let from_systemd = folder.path().join("registrations.json");
+    fs::write(&from_systemd, "{\"version\": 1, \"registrat").unwrap();
+    check.env("STATE_DIRECTORY", folder.path());
     let checked = output(check).await;
     let text = String::from_utf8(checked.stdout).unwrap();
     assert!(checked.status.success(), "{:?}", checked.stderr);
+    let told = String::from_utf8(checked.stderr).unwrap();
+    assert!(told.contains("is damaged: a start loses all"), "{told}");
+    let state_line = format!("state = {} (systemd)", from_systemd.display());
     for line in [
+        state_line.as_str(),
         "registry = etcd://root:***@127.0.0.1:1/services (file)",
         "zone = b (command line)",
         "limits.streams = 8 (environment)",
@@ -210,9 +217,9 @@ async fn a_reload_takes_what_it_can_and_a_bad_file_changes_nothing() {
     let line = agent.logged("take effect at the next start").await;
     assert!(line.contains("zone") && !line.contains("log."), "{line}");
     assert!(line.contains("stop_within"), "{line}");
-    let line = agent.logged("reloaded, with").await;
+    let line = agent.logged("reloaded taken=").await;
     assert!(
-        line.contains("log.level") && line.contains("log.access"),
+        line.ends_with("taken=log.level, log.access, tokens (a changed)"),
         "{line}"
     );
     assert_eq!(post("second-second-second").await, 200);
@@ -224,12 +231,20 @@ async fn a_reload_takes_what_it_can_and_a_bad_file_changes_nothing() {
 
     config("zonne = \"b\"");
     agent.signal(Signal::HUP);
-    let line = agent.logged("was not reloaded").await;
-    assert!(line.contains("did you mean zone?"), "{line}");
+    let line = agent.logged("not reloaded: nothing of it is taken").await;
+    assert!(
+        line.contains("agent.toml: line 2: there is no key zonne: did you mean zone?"),
+        "{line}"
+    );
     private_file(&tokens, "[[token]]\nname = \"a\"\ntoken = \"short\"\n");
     config("");
     agent.signal(Signal::HUP);
-    agent.logged("at least 16").await;
+    let line = agent.logged("at least 16").await;
+    assert!(line.contains("tokens.toml: line 3: token: "), "{line}");
+    assert!(
+        line.ends_with("also_not_taken=log.level, log.access"),
+        "{line}"
+    );
     assert_eq!(post("second-second-second").await, 200);
     let (status, log) = agent.stop().await;
     assert_eq!(status.code(), Some(0), "{log:#?}");
@@ -325,6 +340,50 @@ async fn with_a_damaged_state_it_starts_and_the_file_is_moved_aside() {
     );
     let (status, log) = agent.stop().await;
     assert_eq!(status.code(), Some(0), "{log:#?}");
+}
+
+#[tokio::test]
+async fn one_damaged_byte_in_the_state_costs_one_registration_which_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = AgentProcess::start(&["--state", &state(&folder)]).await;
+    for id in ["g-1", "g-2", "g-3"] {
+        let declared = declare("greeter", id);
+        let client = agent.client();
+        client
+            .post("/v1/registrations", &declared)
+            .await
+            .expect(200);
+    }
+    agent.kill().await;
+    let mut bytes = fs::read(state(&folder)).unwrap();
+    let text = String::from_utf8(bytes.clone()).unwrap();
+    let second = text.rfind("\"id\":\"g-2\"").unwrap();
+    let passing = second + text[second..].find("\"passing\"").unwrap();
+    bytes[passing] = 0xff;
+    fs::write(state(&folder), bytes).unwrap();
+
+    let next = AgentProcess::start(&["--state", &state(&folder)]).await;
+    let line = next.logged("is damaged, and lost").await;
+    assert!(
+        line.contains("registration=g-2 of greeter (byte "),
+        "{line}"
+    );
+    let client = next.client();
+    for (id, status) in [("g-1", 200), ("g-2", 404), ("g-3", 200)] {
+        let path = format!("/v1/registrations/greeter/{id}");
+        client.get(&path).await.expect(status);
+    }
+    let notes = client.get("/v1/agent").await.expect(200)["notes"].to_string();
+    assert!(
+        notes.contains("were lost, g-2 of greeter (byte "),
+        "{notes}"
+    );
+    let metrics = client.get("/metrics").await;
+    let metrics = String::from_utf8(metrics.body.to_vec()).unwrap();
+    let line = "sd_agent_state_lost_registrations 1";
+    assert!(metrics.lines().any(|one| one == line), "{metrics}");
+    client.get("/readyz").await.expect(200);
+    next.stop().await;
 }
 
 #[tokio::test]

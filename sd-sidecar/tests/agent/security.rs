@@ -6,15 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use http::Method;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use crate::common::Certificates;
 use crate::common::program::{AgentProcess, private_file};
 
 const TOKENS: &str = r#"
@@ -35,7 +35,7 @@ rights = ["read", "register", "admin"]
 
 struct WithTokens {
     agent: AgentProcess,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 async fn with_tokens(arguments: &[&str]) -> WithTokens {
@@ -46,7 +46,7 @@ async fn with_tokens(arguments: &[&str]) -> WithTokens {
     all.extend(arguments);
     WithTokens {
         agent: AgentProcess::start(&all).await,
-        _folder: folder,
+        folder,
     }
 }
 
@@ -290,57 +290,6 @@ async fn a_socket_of_an_agent_that_was_killed_is_replaced_and_that_of_a_living_o
     drop(agent);
 }
 
-/// An authority, and a certificate of it for `localhost`.
-struct Certificates {
-    folder: tempfile::TempDir,
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl Certificates {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
-        Self { folder, issuer }
-    }
-
-    fn issue(&self, name: &str) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        fs::write(self.path(&format!("{name}.pem")), certificate.pem()).unwrap();
-        fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).unwrap();
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.folder.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    /// What a client with this certificate is configured with.
-    fn client(&self, certificate: Option<&str>) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_file(self.path("ca.pem")).unwrap())
-            .unwrap();
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        Arc::new(match certificate {
-            None => builder.with_no_client_auth(),
-            Some(name) => {
-                let chain =
-                    vec![CertificateDer::from_pem_file(self.path(&format!("{name}.pem"))).unwrap()];
-                let key = PrivateKeyDer::from_pem_file(self.path(&format!("{name}.key"))).unwrap();
-                builder.with_client_auth_cert(chain, key).unwrap()
-            }
-        })
-    }
-}
-
 /// The answer to a request over TLS; empty if the agent lets the client not in.
 async fn over_tls(
     address: std::net::SocketAddr,
@@ -409,15 +358,24 @@ async fn over_tls_a_client_needs_the_certificate_that_is_asked_for_and_a_reload_
     assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
 
     certificates.issue("agent");
-    let before = with.agent.log().len();
     with.agent.signal(rustix::process::Signal::HUP);
-    with.agent.logged("reloaded, with").await;
-    assert!(with.agent.log().len() > before);
+    let line = with.agent.logged("reloaded taken=").await;
+    assert!(line.ends_with("taken=tls.cert, tls.key"), "{line}");
     let answer = over_tls(address, good, &get).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     fs::write(Path::new(&path("agent.pem")), "garbage").unwrap();
     with.agent.signal(rustix::process::Signal::HUP);
-    with.agent.logged("was not reloaded").await;
+    let line = with
+        .agent
+        .logged("not reloaded: nothing of it is taken")
+        .await;
+    assert!(line.contains("agent.pem holds no certificate"), "{line}");
+    // Each file that is refused is told.
+    let tokens = with.folder.path().join("tokens.toml");
+    private_file(&tokens, "[[token]]\nname = \"a\"\ntoken = \"short\"\n");
+    with.agent.signal(rustix::process::Signal::HUP);
+    let line = with.agent.logged("tokens.toml: line 3: token: ").await;
+    assert!(line.contains("agent.pem holds no certificate"), "{line}");
     let answer = over_tls(address, certificates.client(Some("client")), &get).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }

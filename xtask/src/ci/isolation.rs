@@ -33,29 +33,26 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Outcome> {
         let bare = tree(workspace, package, &["--no-default-features"])?;
         expect_none(&bare, package, &clients().collect::<Vec<_>>())?;
     }
-    // The agent's client: no backend, no server, no gRPC.
-    let client = tree(
-        workspace,
-        "sd-sidecar",
-        &["--no-default-features", "--features=client"],
-    )?;
-    let backends = BACKENDS
-        .iter()
-        .flat_map(|(backend, client)| [*backend, *client]);
-    let unwanted = backends.chain([
-        "tonic",
-        "prost",
-        "axum",
-        "rustls",
-        "sd-any",
-        "sd-backend",
-        "sd-election",
-    ]);
-    expect_none(
-        &client,
-        "sd-sidecar with the feature client",
-        &unwanted.collect::<Vec<_>>(),
-    )?;
+    // The agent's client: no backend, no server, no gRPC, and TLS only where it is asked for.
+    let backends = || {
+        BACKENDS
+            .iter()
+            .flat_map(|(backend, client)| [*backend, *client])
+            .chain(["tonic", "prost", "axum", "sd-any", "sd-election"])
+    };
+    for (features, unwanted) in [
+        ("client", &["rustls", "sd-backend"][..]),
+        ("client,tls", &[]),
+    ] {
+        let client = tree(
+            workspace,
+            "sd-sidecar",
+            &["--no-default-features", &format!("--features={features}")],
+        )?;
+        let unwanted: Vec<&str> = backends().chain(unwanted.iter().copied()).collect();
+        let what = format!("sd-sidecar with the features {features}");
+        expect_none(&client, &what, &unwanted)?;
+    }
     for (backend, own) in BACKENDS {
         let feature = backend.trim_start_matches("sd-");
         let one = tree(workspace, "sd-any", &[&format!("--features={feature}")])?;

@@ -2,10 +2,11 @@
 
 use anyhow::Result;
 
+use crate::ci::links;
 use crate::ci::outcome::Outcome;
 use crate::workspace::Workspace;
 
-/// Whether each can be packed. Takes seconds.
+/// Whether each can be packed, and what its README links to. Takes seconds.
 pub(crate) fn pack(workspace: &Workspace) -> Result<Outcome> {
     package(workspace, &["--no-verify"])
 }
@@ -16,6 +17,7 @@ pub(crate) fn compile(workspace: &Workspace) -> Result<Outcome> {
 }
 
 fn package(workspace: &Workspace, options: &[&str]) -> Result<Outcome> {
+    links::check(workspace)?;
     // What is being worked on can be packed, too.
     let command = workspace
         .cargo("package")?

@@ -65,13 +65,18 @@ fn status_of(error: &StartError) -> u8 {
 }
 
 fn check_and_show(values: &Values, config: &Config) -> ExitCode {
-    let checked = tokio::runtime::Builder::new_current_thread()
+    let damage = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| StartError::from(ConfigError::from(error)))
-        .and_then(|runtime| runtime.block_on(sd_sidecar::daemon::agent::check(config)));
-    if let Err(error) = checked {
-        return failed(&error.to_string(), MISUSED);
+        .and_then(|runtime| runtime.block_on(sd_sidecar::daemon::agent::check(config)))
+    {
+        Ok(damage) => damage,
+        Err(error) => return failed(&error.to_string(), MISUSED),
+    };
+    if let Some(damage) = damage {
+        // A start goes on without what is lost, and so this is no failure.
+        failed(&damage, 0);
     }
     let mut out = io::stdout().lock();
     match write!(out, "{}", Shown(values)).and_then(|()| out.flush()) {
@@ -90,11 +95,13 @@ fn misuse(error: &clap::Error) -> String {
     let text = lines
         .filter(|line| !line.is_empty())
         .collect::<Vec<_>>()
-        .join(" ");
+        .join(" ")
+        .replace(" tip: ", "; tip: ");
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     format!("{text}; try: sd-agent --help")
 }
 
+/// Tells a line on stderr.
 fn failed(line: &str, status: u8) -> ExitCode {
     // A stderr that cannot be written to changes nothing else.
     let _ = writeln!(io::stderr(), "sd-agent: {}", Printable(line));

@@ -127,14 +127,18 @@ impl Running {
         systemd::reloading();
         match self.reloaded(daemon).await {
             Ok(()) => systemd::ready("reloaded"),
-            Err(error) => {
-                error!(%error, "the configuration was not reloaded: the old one stays");
-                systemd::ready(&format!("not reloaded: {error}"));
+            Err(Refused { why, also }) => {
+                error!(
+                    error = %why,
+                    also_not_taken = %also,
+                    "not reloaded: nothing of it is taken, neither keys nor files of tokens and TLS, and what was in effect stays"
+                );
+                systemd::ready(&format!("not reloaded: {why}"));
             }
         }
     }
 
-    async fn reloaded(&mut self, daemon: &mut Daemon) -> Result<(), ConfigError> {
+    async fn reloaded(&mut self, daemon: &mut Daemon) -> Result<(), Refused> {
         let (sources, in_effect) = (self.sources.clone(), self.values.clone());
         let read = spawn_blocking(move || {
             let values = sources.read()?;
@@ -146,32 +150,60 @@ impl Running {
         let (values, config) = in_time(read)
             .await?
             .unwrap_or_else(|error| Err(ConfigError::from(io::Error::other(error))))?;
-        let read = in_time(daemon.read_again(&config)).await??;
-        self.log.change(&config.log.level)?;
-        daemon.reload(read);
         let (taken, later): (Vec<_>, Vec<_>) = self
             .values
             .changed(&values)
             .into_iter()
-            .partition(|key| key.reload);
-        let names = |keys: Vec<&sd_sidecar::daemon::config::Key>| {
-            keys.iter()
-                .map(|key| key.name)
+            .map(|key| (key.name, key.reload))
+            .partition(|(_, reload)| *reload);
+        let [mut taken, later] = [taken, later].map(|keys| {
+            keys.into_iter()
+                .map(|(name, _)| name.to_owned())
                 .collect::<Vec<_>>()
-                .join(", ")
+        });
+        let refused = |why: ConfigError| Refused {
+            why,
+            also: told(&taken),
         };
-        let mut changed = names(taken);
-        if changed.is_empty() {
-            changed.push_str("no key");
-        }
-        info!(%changed, "reloaded, with what the files of tokens and TLS hold now");
+        let read = in_time(daemon.read_again(&config)).await;
+        let read = read.and_then(|read| read).map_err(refused)?;
+        self.log.change(&config.log.level).map_err(refused)?;
+        let files = daemon.reload(read);
+        // A file says it in more words than its key.
+        taken.retain(|key| !files.iter().any(|file| file.starts_with(key.as_str())));
+        taken.extend(files);
+        info!(taken = %told(&taken), "reloaded");
         if !later.is_empty() {
-            warn!(keys = %names(later), "these take effect at the next start only");
+            warn!(keys = %told(&later), "these take effect at the next start only");
         }
         // The keys for the next start are told again at the next reload: they are still not in effect.
         self.values = self.values.with_reloaded(&values);
         Ok(())
     }
+}
+
+/// Why nothing of a changed configuration is taken.
+struct Refused {
+    why: ConfigError,
+    /// The keys that would have been taken otherwise, as far as they are known.
+    also: String,
+}
+
+impl From<ConfigError> for Refused {
+    fn from(why: ConfigError) -> Self {
+        Self {
+            why,
+            also: "unknown".to_owned(),
+        }
+    }
+}
+
+/// What changed, on one line.
+fn told(changed: &[String]) -> String {
+    if changed.is_empty() {
+        return "nothing".to_owned();
+    }
+    changed.join(", ")
 }
 
 /// All that can ask the agent for something. A reload does not hold it, so that none can hold up a stop.

@@ -3,11 +3,12 @@
 use http::Method;
 use hyper::body::Bytes;
 use sd_core::brief;
+use sd_sidecar::tls::ClientTls;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::cli::arguments::AtAgent;
-use crate::commands::http_api::{Api, Place, exit_of, token};
+use crate::commands::http_api::{Api, Place, Unanswered, exit_of, token};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -19,16 +20,34 @@ pub(super) struct Agent<'a> {
 
 impl<'a> Agent<'a> {
     pub(super) fn new(at: &'a AtAgent) -> Result<Self, Failure> {
+        let misused = |line: &str| Failure::new(line).with(Exit::Misused);
         let place = Place::of(&at.agent).ok_or_else(|| {
-            let line = "expected the agent as http://host:port, host:port or unix:/path; try: sdctl agent --help";
-            Failure::new(line).with(Exit::Misused)
+            misused("expected the agent as http://host:port, https://host:port, host:port or unix:/path; try: sdctl agent --help")
         })?;
+        let tls = ClientTls::from_parts(
+            at.ca.clone(),
+            at.cert.clone(),
+            at.key.clone(),
+            at.server_name.clone(),
+        );
+        match place {
+            Place::Tcp(_) if tls.is_set() => {
+                return Err(misused(
+                    "--ca, --cert, --key and --server-name are of TLS, which the agent's address does not ask for; try: --agent https://host:port",
+                ));
+            }
+            Place::Tls { .. } => tls.check(at.timeout).map_err(|error| {
+                misused(&format!("{}; try: sdctl agent --help", error.report()))
+            })?,
+            Place::Tcp(_) | Place::Unix(_) => {}
+        }
         Ok(Self {
             at,
             api: Api {
                 place,
+                tls,
                 token: token(at.token_file.as_deref(), "SDCTL_AGENT_TOKEN")?,
-                within: at.wait.timeout,
+                within: at.timeout,
             },
         })
     }
@@ -53,10 +72,15 @@ impl<'a> Agent<'a> {
 
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Value, Failure> {
         let answer = self.api.ask(method, path, None, body).await;
-        let answer = answer.map_err(|why| {
-            self.failure(&format!(
-                "{why}; try: --agent unix:/run/sd-agent.sock, or look whether it runs"
-            ))
+        let answer = answer.map_err(|Unanswered { why, exit }| {
+            let tip = match (exit, &self.api.place) {
+                (Exit::Unreachable, Place::Unix(_)) => "; try: look whether it runs",
+                (Exit::Unreachable, _) => {
+                    "; try: --agent unix:/run/sd-agent.sock, or look whether it runs"
+                }
+                _ => "",
+            };
+            self.failure(&format!("{why}{tip}")).with(exit)
         })?;
         let said: Value = serde_json::from_slice(&answer.body)
             .map_err(|_| self.failure("answers something else than an agent"))?;

@@ -12,11 +12,11 @@ use crate::failure::Failure;
 use crate::output::table::Table;
 use crate::output::{Output, Style};
 
-pub(crate) async fn run(cli: &Cli, act: &AgentAct) -> Result<(), Failure> {
-    let output = Output::new(cli.json);
+pub(crate) async fn run(cli: &Cli, at: &AtAgent, act: &AgentAct) -> Result<(), Failure> {
+    let (output, agent) = (Output::new(cli.json), Agent::new(at)?);
     match act {
-        AgentAct::Status(at) => status(output, at).await,
-        AgentAct::Stop { keep, at } => stop(output, *keep, at).await,
+        AgentAct::Status => status(output, &agent).await,
+        AgentAct::Stop { keep } => stop(output, *keep, &agent).await,
     }
 }
 
@@ -97,8 +97,7 @@ struct Status<'a> {
 
 const COLUMNS: [&str; 7] = ["SERVICE", "ID", "ADDRESS", "STAGE", "OWNER", "SINCE", "WHY"];
 
-async fn status(output: Output, at: &AtAgent) -> Result<(), Failure> {
-    let agent = Agent::new(at)?;
+async fn status(output: Output, agent: &Agent<'_>) -> Result<(), Failure> {
     let about = agent.get("/v1/agent").await?;
     let list = agent.get("/v1/registrations").await?;
     let registrations = &list["registrations"];
@@ -194,8 +193,7 @@ fn why(held: &Held) -> String {
     }
 }
 
-async fn stop(output: Output, keep: bool, at: &AtAgent) -> Result<(), Failure> {
-    let agent = Agent::new(at)?;
+async fn stop(output: Output, keep: bool, agent: &Agent<'_>) -> Result<(), Failure> {
     let request = if keep {
         json!({"keep": true})
     } else {

@@ -4,11 +4,12 @@ use http::header::{ETAG, IF_MATCH};
 use http::{HeaderValue, Method};
 use hyper::body::Bytes;
 use sd_core::brief;
+use sd_sidecar::tls::ClientTls;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::cli::arguments::AtConfigService;
-use crate::commands::http_api::{Answer, Api, Place, exit_of, token};
+use crate::commands::http_api::{Answer, Api, Place, Unanswered, exit_of, token};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -28,7 +29,9 @@ pub(super) struct Said<'a> {
 
 impl<'a> Service<'a> {
     pub(super) fn new(at: &'a AtConfigService) -> Result<Self, Failure> {
-        let place = Place::of(&at.service).ok_or_else(|| {
+        // It speaks no TLS.
+        let place = Place::of(&at.service).filter(|place| !matches!(place, Place::Tls { .. }));
+        let place = place.ok_or_else(|| {
             let line = "expected the service as http://host:port or host:port; try: sdctl config-service --help";
             Failure::new(line).with(Exit::Misused)
         })?;
@@ -36,8 +39,9 @@ impl<'a> Service<'a> {
             at,
             api: Api {
                 place,
+                tls: ClientTls::new(),
                 token: token(at.token_file.as_deref(), "SDCTL_CONFIG_SERVICE_TOKEN")?,
-                within: at.wait.timeout,
+                within: at.timeout,
             },
         })
     }
@@ -92,10 +96,9 @@ impl<'a> Service<'a> {
     ) -> Result<Said<'_>, Failure> {
         let over = over.map(|version| (IF_MATCH, version));
         let answer = self.api.ask(method, path, over, body).await;
-        let answer = answer.map_err(|why| {
-            self.failure(&format!(
-                "{why}; try: --service with the address of its operators"
-            ))
+        let answer = answer.map_err(|Unanswered { why, exit }| {
+            let tip = "; try: --service with the address of its operators";
+            self.failure(&format!("{why}{tip}")).with(exit)
         })?;
         let said = Said {
             service: self,

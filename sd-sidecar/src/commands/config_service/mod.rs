@@ -10,7 +10,7 @@ use serde_json::json;
 
 use self::asking::Service;
 use crate::cli::Cli;
-use crate::cli::arguments::ConfigServiceAct;
+use crate::cli::arguments::{AtConfigService, ConfigServiceAct};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::table::Table;
@@ -19,19 +19,18 @@ use crate::output::{Output, Style};
 /// A service takes no larger configuration.
 const MOST_BYTES: u64 = 4 << 20;
 
-pub(crate) async fn run(cli: &Cli, act: &ConfigServiceAct) -> Result<(), Failure> {
-    let output = Output::new(cli.json);
+pub(crate) async fn run(
+    cli: &Cli,
+    at: &AtConfigService,
+    act: &ConfigServiceAct,
+) -> Result<(), Failure> {
+    let (output, service) = (Output::new(cli.json), Service::new(at)?);
     match act {
-        ConfigServiceAct::Modules { at } => modules(output, &Service::new(at)?).await,
-        ConfigServiceAct::Get { module, at } => get(output, module, &Service::new(at)?).await,
-        ConfigServiceAct::Set {
-            module,
-            file,
-            over,
-            at,
-        } => {
+        ConfigServiceAct::Modules => modules(output, &service).await,
+        ConfigServiceAct::Get { module } => get(output, module, &service).await,
+        ConfigServiceAct::Set { module, file, over } => {
             let config = read(file)?;
-            set(output, module, config, *over, &Service::new(at)?).await
+            set(output, module, config, *over, &service).await
         }
     }
 }

@@ -7,28 +7,18 @@ use std::path::Path;
 
 use sd_core::{Printable, brief};
 use serde::de::DeserializeOwned;
+use serde_path_to_error::Segment;
 
 use super::ConfigError;
 use super::keys::{KEYS, Key};
+use super::text::{Step, Text};
 
 /// Far more than any configuration has.
 const MOST_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Reads a file into a value. Blocks.
-pub(crate) fn parse<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
-    let shown = Printable(&path.display().to_string()).to_string();
-    let wrong = |why: String| ConfigError::new(format!("{shown}: {why}"));
-    let text = text(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("toml") => parse_toml(&text).map_err(wrong),
-        Some("yaml" | "yml") => parse_yaml(&text).map_err(wrong),
-        _ => Err(wrong("is neither .toml nor .yaml or .yml".to_owned())),
-    }
-}
-
 /// What is wrong with the language is told in the words of the library. What is wrong with a value is told without it, since it may be a
 /// secret.
-fn parse_toml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+pub(super) fn parse_toml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     let at_line = |error: &toml::de::Error, why: &str| match error.span() {
         Some(span) => {
             let before = text.as_bytes().iter().take(span.start);
@@ -37,14 +27,17 @@ fn parse_toml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
         }
         None => why.to_owned(),
     };
-    let language = text.parse::<toml::Table>();
-    language.map_err(|error| at_line(&error, &of_language(error.message())))?;
-    let read = toml::from_str(text);
-    read.map_err(|error| at_line(&error, &sd_backend::without_input(error.message())))
+    let of_text = |error: toml::de::Error| at_line(&error, &of_language(error.message()));
+    text.parse::<toml::Table>().map_err(of_text)?;
+    let reader = toml::de::Deserializer::parse(text).map_err(of_text)?;
+    serde_path_to_error::deserialize(reader).map_err(|error| {
+        let message = error.inner().message();
+        at_line(error.inner(), &of_value(error.path(), message))
+    })
 }
 
 /// As [`parse_toml`]. A key that is there twice is refused here as well.
-fn parse_yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+pub(super) fn parse_yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     let at_line = |error: &serde_norway::Error, why: &str| match error.location() {
         // Some messages name it themselves.
         Some(location) if !why.contains(" at line ") => {
@@ -54,8 +47,39 @@ fn parse_yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     };
     let language = serde_norway::from_str::<serde_norway::Value>(text);
     language.map_err(|error| at_line(&error, &of_language(&error.to_string())))?;
-    let read = serde_norway::from_str(text);
-    read.map_err(|error| at_line(&error, &sd_backend::without_input(&error.to_string())))
+    let reader = serde_norway::Deserializer::from_str(text);
+    serde_path_to_error::deserialize(reader).map_err(|error| {
+        // The library names the place at both ends.
+        let message = error.inner().to_string();
+        let message = message
+            .strip_prefix(&format!("{}: ", error.path()))
+            .unwrap_or(&message);
+        let message = message
+            .rsplit_once(" at line ")
+            .map_or(message, |(begin, _)| begin);
+        at_line(error.inner(), &of_value(error.path(), message))
+    })
+}
+
+/// What is wrong with a value, and which one it is.
+fn of_value(path: &serde_path_to_error::Path, message: &str) -> String {
+    let mut known: Vec<_> = path.iter().collect();
+    // What the file should not have may be a secret at the wrong place.
+    if message.starts_with("unknown field") {
+        known.pop();
+    }
+    let steps = known.into_iter().filter_map(|segment| match segment {
+        Segment::Seq { index } => Some(format!("[{index}]")),
+        Segment::Map { key } => Some(format!(".{key}")),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    });
+    let key: String = steps.collect();
+    let key = key.trim_start_matches('.');
+    let why = sd_backend::without_input(message);
+    if key.is_empty() {
+        return why;
+    }
+    format!("{}: {why}", Printable(&brief(key)))
 }
 
 /// One line, without what a library quotes of the text.
@@ -64,7 +88,7 @@ fn of_language(message: &str) -> String {
     Printable(&brief(plain)).to_string()
 }
 
-fn text(path: &Path) -> std::io::Result<String> {
+pub(super) fn text(path: &Path) -> std::io::Result<String> {
     let error = |why: &str| Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
     // To open a pipe would wait for one that writes to it.
     if !std::fs::metadata(path)?.is_file() {
@@ -92,33 +116,34 @@ enum Node {
     Other(serde::de::IgnoredAny),
 }
 
-/// The texts of the keys in a configuration file. Blocks.
-pub(super) fn read(path: &Path) -> Result<BTreeMap<&'static str, Vec<String>>, ConfigError> {
-    let tables: Option<BTreeMap<String, Node>> = parse(path)?;
+/// The texts of the keys in a configuration file.
+pub(super) fn texts_of(file: &Text) -> Result<BTreeMap<&'static str, Vec<String>>, ConfigError> {
+    let tables: Option<BTreeMap<String, Node>> = file.parse()?;
     let mut found = BTreeMap::new();
-    flatten("", tables.unwrap_or_default(), &mut found).map_err(|why| {
-        ConfigError::new(format!("{}: {why}", Printable(&path.display().to_string())))
-    })?;
+    flatten(file, &[], tables.unwrap_or_default(), &mut found)?;
     Ok(found)
 }
 
+/// Takes the keys of a table, which stands below the names `above`.
 fn flatten(
-    before: &str,
+    file: &Text,
+    above: &[&str],
     table: BTreeMap<String, Node>,
     found: &mut BTreeMap<&'static str, Vec<String>>,
-) -> Result<(), String> {
+) -> Result<(), ConfigError> {
     for (part, node) in table {
-        let name = if before.is_empty() {
-            part
-        } else {
-            format!("{before}.{part}")
+        let names = [above, &[part.as_str()]].concat();
+        let name = names.join(".");
+        let wrong = |why: String| {
+            let steps: Vec<_> = names.iter().map(|name| Step::Key(name)).collect();
+            file.wrong(&steps, why)
         };
         if let Some(key) = Key::named(&name) {
-            found.insert(key.name, texts(key, node)?);
+            found.insert(key.name, texts(key, node).map_err(wrong)?);
         } else if let (Node::Table(table), true) = (node, is_table(&name)) {
-            flatten(&name, table, found)?;
+            flatten(file, &names, table, found)?;
         } else {
-            return Err(unknown(&name));
+            return Err(wrong(unknown(&name)));
         }
     }
     Ok(())

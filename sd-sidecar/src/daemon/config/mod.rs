@@ -1,9 +1,10 @@
 //! The configuration of the agent: one definition of its keys for files, flags and the environment.
 
-pub(crate) mod file;
+mod file;
 mod keys;
 mod listen;
 mod sources;
+pub(crate) mod text;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -81,6 +82,8 @@ pub struct Config {
     pub check_commands: bool,
     /// What is logged.
     pub log: LogConfig,
+    /// What all of this was made of.
+    values: Values,
 }
 
 /// What happens at a stop.
@@ -185,9 +188,15 @@ impl Config {
                 })?,
                 access: parsed(values, "log.access", from_str)?,
             },
+            values: values.clone(),
         };
         config.check_together(values)?;
         Ok(config)
+    }
+
+    /// What is found out later about the value of `key`, with the place where it was written.
+    pub(super) fn wrong(&self, key: &str, why: impl fmt::Display) -> ConfigError {
+        self.values.wrong(key, why)
     }
 
     fn check_together(&self, values: &Values) -> Result<(), ConfigError> {
@@ -241,6 +250,10 @@ impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for key in KEYS {
             let Some(source) = self.0.source(key.name) else {
+                if let ("state", Some(path)) = (key.name, state_file()) {
+                    let path = path.display().to_string();
+                    writeln!(f, "state = {} (systemd)", Printable(&path))?;
+                }
                 continue;
             };
             let texts: Vec<_> = self
@@ -403,10 +416,15 @@ fn tls(values: &Values) -> Result<Option<TlsFiles>, ConfigError> {
             key,
             client_ca,
         })),
-        _ => Err(values.wrong(
-            "tls",
-            "cert and key are set together, and client_ca only with them",
-        )),
+        (cert, key, _) => {
+            let set = match (cert, key) {
+                (Some(_), _) => "tls.cert",
+                (None, Some(_)) => "tls.key",
+                (None, None) => "tls.client_ca",
+            };
+            let why = "tls.cert and tls.key are set together, and tls.client_ca only with them";
+            Err(values.wrong(set, why))
+        }
     }
 }
 

@@ -6,11 +6,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use sd_core::Printable;
 
 use super::ConfigError;
 use super::file;
 use super::keys::{KEYS, Key};
+use super::text::{Step, Text};
 
 /// All that a configuration is read from. It can be read again, after the file has changed.
 #[derive(Clone)]
@@ -37,8 +37,8 @@ pub enum Source {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Values {
     texts: BTreeMap<&'static str, (Vec<String>, Source)>,
-    /// The file that those of [`Source::File`] come from.
-    file: Option<PathBuf>,
+    /// The file that those of [`Source::File`] come from, as it was read.
+    file: Option<Text>,
 }
 
 impl Sources {
@@ -118,8 +118,9 @@ impl Sources {
     /// # Errors
     /// What is wrong with the file.
     pub fn read(&self) -> Result<Values, ConfigError> {
-        let mut file = match &self.file {
-            Some(path) => file::read(path)?,
+        let file = self.file.as_deref().map(Text::read).transpose()?;
+        let mut in_file = match &file {
+            Some(file) => file::texts_of(file)?,
             None => BTreeMap::new(),
         };
         let mut values = BTreeMap::new();
@@ -127,7 +128,7 @@ impl Sources {
             let found = (self.flags.get(key.name).cloned())
                 .map(|text| (text, Source::Flag))
                 .or_else(|| Some((self.environment.get(key.name)?.clone(), Source::Environment)))
-                .or_else(|| Some((file.remove(key.name)?, Source::File)))
+                .or_else(|| Some((in_file.remove(key.name)?, Source::File)))
                 .or_else(|| {
                     (!key.default.is_empty())
                         .then(|| (vec![key.default.to_owned()], Source::Default))
@@ -138,7 +139,7 @@ impl Sources {
         }
         Ok(Values {
             texts: values,
-            file: self.file.clone(),
+            file,
         })
     }
 }
@@ -184,24 +185,30 @@ impl Values {
         self.texts.get(key).map(|(_, source)| *source)
     }
 
-    /// A value that cannot be used, which is repeated unless it may hold a secret.
+    /// A value that cannot be used, with the place where it was written.
     pub(super) fn wrong(&self, key: &str, why: impl fmt::Display) -> ConfigError {
-        let place = Key::named(key).map(|known| match self.source(key) {
-            Some(Source::Flag) => format!("--{}", known.flag()),
-            Some(Source::Environment) => known.variable(),
-            Some(Source::File) => match &self.file {
-                Some(file) => format!("{}: {}", Printable(&file.display().to_string()), known.name),
-                None => known.name.to_owned(),
-            },
-            _ => known.name.to_owned(),
-        });
-        ConfigError::new(format!("{}: {why}", place.as_deref().unwrap_or(key)))
+        let Some(known) = Key::named(key) else {
+            return ConfigError::new(format!("{key}: {why}"));
+        };
+        match (self.source(key), &self.file) {
+            (Some(Source::Flag), _) => ConfigError::new(format!("--{}: {why}", known.flag())),
+            (Some(Source::Environment), _) => {
+                ConfigError::new(format!("{}: {why}", known.variable()))
+            }
+            (Some(Source::File), Some(file)) => {
+                let steps: Vec<_> = known.name.split('.').map(Step::Key).collect();
+                file.wrong(&steps, format_args!("{}: {why}", known.name))
+            }
+            _ => ConfigError::new(format!("{}: {why}", known.name)),
+        }
     }
 
     /// These values, with the newer ones of the keys that a reload takes.
     #[must_use]
     pub fn with_reloaded(&self, newer: &Self) -> Self {
         let mut values = self.clone();
+        // What is wrong with these stands there.
+        values.file.clone_from(&newer.file);
         for key in KEYS.iter().filter(|key| key.reload) {
             match newer.texts.get(key.name) {
                 Some(value) => values.texts.insert(key.name, value.clone()),

@@ -137,11 +137,11 @@ fn an_unknown_key_is_refused_with_the_nearest_name() {
     for (text, tip) in [
         (
             "registri = \"memory://\"",
-            "there is no key registri: did you mean registry?",
+            ".toml: line 1: there is no key registri: did you mean registry?",
         ),
         (
             "[limits]\nconection = 1",
-            "limits.conection: did you mean limits.connections?",
+            ".toml: line 2: there is no key limits.conection: did you mean limits.connections?",
         ),
         ("connections = 1", "did you mean limits.connections?"),
         ("[limit]\nbody = 1", "there is no key limit"),
@@ -169,22 +169,51 @@ fn a_bad_file_is_refused_with_the_place_and_without_what_it_holds() {
             "duplicate entry with key \"env\"",
         ),
         (".yaml", "- sesame", "invalid type"),
-        (".toml", "registry = [\"sesame\"]", "registry: is no list"),
+        (
+            ".toml",
+            "zone = \"a\"\nregistry = [\"sesame\"]",
+            ".toml: line 2: registry: is no list",
+        ),
         (
             ".toml",
             "[limits]\nbody = 1.5",
-            "limits.body: expected BYTES",
+            ".toml: line 2: limits.body: expected BYTES",
         ),
         (
             ".toml",
             "[limits]\nbody = 2000000",
-            ".toml: limits.body: expected a number from 1 to 1048576",
+            ".toml: line 2: limits.body: expected a number from 1 to 1048576",
+        ),
+        (
+            ".yaml",
+            "zone: a\nlimits:\n  streams: 1\n  body: 2000000",
+            ".yaml: line 4: limits.body: expected a number from 1 to 1048576",
+        ),
+        (
+            ".yaml",
+            "zone: a\nlimit:\n  body: 1",
+            ".yaml: line 2: there is no key limit",
+        ),
+        (
+            ".yaml",
+            "listen:\n- 127.0.0.1:1\n- 0.0.0.0:1\nzone: a",
+            ".yaml: line 1: listen: 0.0.0.0:1 can be reached",
+        ),
+        (
+            ".toml",
+            "\n[tls]\nkey = \"/k\"",
+            ".toml: line 3: tls.key: tls.cert and tls.key are set together",
+        ),
+        (
+            ".toml",
+            "keep_on_stop = true",
+            ".toml: line 1: keep_on_stop: the next agent",
         ),
         (".json", "{}", "neither .toml nor .yaml"),
         (
             ".toml",
             "registry = \"etcd://root:sesame@h:x/\"",
-            "registry: registry url",
+            ".toml: line 1: registry: registry url",
         ),
     ] {
         let why = refused(extension, text);

@@ -1,17 +1,17 @@
 //! The tokens of callers, from a file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use http::HeaderValue;
 use sd_backend::Secret;
-use sd_core::Printable;
 use serde::Deserialize;
 
 use super::{ANONYMOUS, Permission};
-use crate::daemon::config::{ConfigError, file};
+use crate::daemon::config::ConfigError;
+use crate::daemon::config::text::{Step, Text};
 
 /// The tokens of callers.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -61,6 +61,24 @@ fn usual() -> Vec<Right> {
 }
 
 const SHORTEST: usize = 16;
+/// So many names are told, and of more how many there are.
+const MOST_TOLD: usize = 8;
+
+/// What is wrong with a file of tokens.
+struct Fault {
+    /// The token, counted from 0, and its key.
+    at: Option<(usize, &'static str)>,
+    why: String,
+}
+
+fn few(names: &[String]) -> String {
+    let shown = names.iter().take(MOST_TOLD).map(String::as_str);
+    let shown = shown.collect::<Vec<_>>().join(" ");
+    match names.len().saturating_sub(MOST_TOLD) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
 
 impl Tokens {
     /// Reads a file. Blocks.
@@ -68,58 +86,99 @@ impl Tokens {
     /// # Errors
     /// A file that cannot be read or that other users can, names and tokens that are missing, repeated or too short.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let wrong = |why: &str| {
-            ConfigError::new(format!(
-                "tokens: {}: {why}",
-                Printable(&path.display().to_string())
-            ))
-        };
-        let tokens: Self =
-            file::parse(path).map_err(|error| ConfigError::new(format!("tokens: {error}")))?;
+        let told = |error: ConfigError| ConfigError::new(format!("tokens: {error}"));
+        let file = Text::read(path).map_err(told)?;
+        let tokens: Self = file.parse().map_err(told)?;
         if is_open_to_others(path) {
-            return Err(wrong(
-                "every user of this host can read it: set its mode to 0600 or 0640",
-            ));
+            let why = "every user of this host can read it: set its mode to 0600 or 0640";
+            return Err(told(file.wrong(&[], why)));
         }
-        tokens.check().map_err(|why| wrong(&why))?;
-        Ok(tokens)
+        match tokens.fault() {
+            None => Ok(tokens),
+            Some(Fault { at: None, why }) => Err(told(file.wrong(&[], why))),
+            Some(Fault {
+                at: Some((token, key)),
+                why,
+            }) => {
+                let steps = [Step::Key("token"), Step::Item(token), Step::Key(key)];
+                Err(told(file.wrong(&steps, format_args!("{key}: {why}"))))
+            }
+        }
     }
 
     #[cfg(test)]
     pub(super) fn parse_toml(text: &str) -> Result<Self, String> {
         let tokens: Self = toml::from_str(text).map_err(|error| error.to_string())?;
-        tokens.check()?;
-        Ok(tokens)
+        match tokens.fault() {
+            None => Ok(tokens),
+            Some(fault) => Err(fault.why),
+        }
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// The first thing that is wrong.
+    fn fault(&self) -> Option<Fault> {
         if self.token.is_empty() {
-            return Err("it has no token, and so would let no caller in".to_owned());
+            let why = "it has no token, and so would let no caller in".to_owned();
+            return Some(Fault { at: None, why });
         }
         let (mut names, mut secrets) = (BTreeSet::new(), BTreeSet::new());
-        for token in &self.token {
+        for (place, token) in self.token.iter().enumerate() {
+            let fault = |key, why: String| {
+                let at = Some((place, key));
+                Some(Fault { at, why })
+            };
             let name = &token.name;
             let is_name = (1..=64).contains(&name.len())
                 && name
                     .bytes()
                     .all(|b| b.is_ascii_alphanumeric() || b"-_.@".contains(&b));
             if !is_name || name == ANONYMOUS {
-                return Err(
-                    "a name has 1 to 64 letters, digits and -_.@, and is not anonymous".to_owned(),
-                );
+                let why = "a name has 1 to 64 letters, digits and -_.@, and is not anonymous";
+                return fault("name", why.to_owned());
             }
             let secret = token.secret.expose();
             let is_sendable = secret.bytes().all(|b| b.is_ascii_graphic());
             if secret.len() < SHORTEST || !is_sendable {
-                return Err(format!(
-                    "the token of {name} needs at least {SHORTEST} characters, and printable ones of ASCII: write one that was made at random"
-                ));
+                let why = format!(
+                    "that of {name} needs at least {SHORTEST} characters, and printable ones of ASCII: write one that was made at random"
+                );
+                return fault("token", why);
             }
-            if !names.insert(name) || !secrets.insert(secret) {
-                return Err(format!("name or token of {name} is there twice"));
+            if !names.insert(name) {
+                return fault("name", format!("{name} is there twice"));
+            }
+            if !secrets.insert(secret) {
+                return fault("token", format!("that of {name} is there twice"));
             }
         }
-        Ok(())
+        None
+    }
+
+    /// What differs in `newer`, by name. `None` if nothing does.
+    pub(crate) fn difference(&self, newer: &Self) -> Option<String> {
+        let by_name = |tokens: &Self| -> BTreeMap<String, Token> {
+            let tokens = tokens.token.iter().cloned();
+            tokens.map(|token| (token.name.clone(), token)).collect()
+        };
+        let (before, after) = (by_name(self), by_name(newer));
+        let only_in = |one: &BTreeMap<String, Token>, other: &BTreeMap<String, Token>| {
+            let names = one.keys().filter(|name| !other.contains_key(*name));
+            names.cloned().collect::<Vec<_>>()
+        };
+        let differs = |(name, token): (&String, &Token)| {
+            let is_other = before.get(name).is_some_and(|before| before != token);
+            is_other.then(|| name.clone())
+        };
+        let parts = [
+            ("added", only_in(&after, &before)),
+            ("changed", after.iter().filter_map(differs).collect()),
+            ("removed", only_in(&before, &after)),
+        ];
+        let told = parts.iter().filter(|(_, names)| !names.is_empty());
+        let told: Vec<_> = told
+            .map(|(what, names)| format!("{} {what}", few(names)))
+            .collect();
+        (!told.is_empty()).then(|| told.join(", "))
     }
 
     /// What the holder of a token may do.
@@ -220,6 +279,73 @@ mod tests {
         fs::set_permissions(file.path(), fs::Permissions::from_mode(0o640)).unwrap();
         let tokens = Tokens::read(file.path()).unwrap();
         assert_eq!(format!("{tokens:?}"), r#"["a"]"#);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_token_is_told_with_its_line_and_key() {
+        for (extension, text, part) in [
+            (
+                ".toml",
+                "[[token]]\nname = 'a'\ntoken = 'sesame-sesame-sesame'\n\n[[token]]\nname = 'b'\ntoken = 'sesame'",
+                ".toml: line 7: token: that of b needs at least 16",
+            ),
+            (
+                ".yaml",
+                "token:\n- name: a\n  token: sesame-sesame-sesame\n- token: sesame-sesame-open\n  name: a\n",
+                ".yaml: line 5: name: a is there twice",
+            ),
+            (
+                ".yaml",
+                "token:\n- name: a\n  token: sesame-sesame-sesame\n  rights: [sesame]\n",
+                ".yaml: line 4: token[0].rights[0]: unknown variant",
+            ),
+            (
+                ".toml",
+                "[[token]]\nname = 'a'\ntoken = 77\n",
+                ".toml: line 3: token[0].token: invalid type",
+            ),
+            (
+                ".toml",
+                "[[token]]\nname = 'a'\nsesame = 'b'\n",
+                ".toml: line 3: token[0]: unknown field, expected",
+            ),
+        ] {
+            let file = tempfile::Builder::new()
+                .suffix(extension)
+                .tempfile()
+                .unwrap();
+            fs::write(file.path(), text).unwrap();
+            fs::set_permissions(file.path(), fs::Permissions::from_mode(0o600)).unwrap();
+            let why = Tokens::read(file.path()).unwrap_err().to_string();
+            assert!(why.contains(part) && !why.contains("sesame"), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_difference_names_the_tokens_and_holds_no_secret() {
+        let tokens = |names: &[(&str, &str)]| {
+            let one = |(name, secret): &(&str, &str)| {
+                format!("[[token]]\nname = '{name}'\ntoken = 'sesame-sesame-{secret}'\n")
+            };
+            let text: String = names.iter().map(one).collect();
+            Tokens::parse_toml(&text).unwrap()
+        };
+        let before = tokens(&[("a", "one"), ("b", "two"), ("c", "three")]);
+        assert_eq!(before.difference(&before), None);
+        let after = tokens(&[("c", "three"), ("b", "other"), ("d", "four")]);
+        let told = before.difference(&after).unwrap();
+        assert_eq!(told, "d added, b changed, a removed");
+        let names: Vec<_> = (10..30).map(|n| format!("t{n}")).collect();
+        let many: Vec<_> = names
+            .iter()
+            .map(|name| (name.as_str(), name.as_str()))
+            .collect();
+        let told = before.difference(&tokens(&many)).unwrap();
+        assert!(told.starts_with("t10 t11 "), "{told}");
+        assert!(
+            told.contains("t17 and 12 more added, a b c removed"),
+            "{told}"
+        );
     }
 
     #[test]

@@ -12,8 +12,9 @@ use sd_core::{Error, Printable};
 use serde::Serialize;
 use tracing::warn;
 
-use super::contents::Contents;
+use super::contents::{Contents, Damaged};
 use super::stored::{State, Stored};
+use super::what_is_lost;
 
 const OP: &str = "open state";
 /// The name of the file in a folder.
@@ -42,8 +43,9 @@ pub(crate) enum Found {
     /// Not all registrations could be read.
     PartlyDamaged {
         state: State,
-        left_out: usize,
-        why: String,
+        damaged: Vec<Damaged>,
+        /// Why what may stand behind the last of them is lost as well.
+        cut: Option<String>,
         kept_as: PathBuf,
     },
     Damaged {
@@ -64,8 +66,14 @@ struct Written<'a> {
 #[derive(Debug)]
 struct Parsed {
     state: State,
-    left_out: usize,
-    why: Option<String>,
+    damaged: Vec<Damaged>,
+    cut: Option<String>,
+}
+
+impl Parsed {
+    fn is_damaged(&self) -> bool {
+        !self.damaged.is_empty() || self.cut.is_some()
+    }
 }
 
 #[derive(Debug)]
@@ -94,8 +102,8 @@ impl StateFile {
         }
     }
 
-    /// Whether [`open`](Self::open) and [`read`](Self::read) could work. Changes nothing, and asks for no lock.
-    pub(crate) fn check(path: PathBuf) -> sd_core::Result<()> {
+    /// Whether [`open`](Self::open) and [`read`](Self::read) could work, and what they would lose. Changes nothing, and asks for no lock.
+    pub(crate) fn check(path: PathBuf) -> sd_core::Result<Option<String>> {
         let (path, folder) = places(path)?;
         let written = if folder.exists() {
             folder.as_path()
@@ -106,8 +114,17 @@ impl StateFile {
             .map_err(|error| failed(&folder, "cannot be used", &error.into()))?;
         match contents(&path)?.as_deref().map(parse) {
             Some(Err(Unreadable::Newer(version))) => Err(newer(&path, version)),
-            // What is damaged is kept aside at a start.
-            _ => Ok(()),
+            Some(Err(Unreadable::Damaged(why))) => Ok(Some(format!(
+                "{} is damaged: a start loses all registrations in it, and keeps the file aside: {why}",
+                shown(&path)
+            ))),
+            Some(Ok(parsed)) if parsed.is_damaged() => Ok(Some(format!(
+                "{} is damaged: a start goes on with {} registrations, keeps the file aside, and loses {}",
+                shown(&path),
+                parsed.state.registrations.len(),
+                what_is_lost(&parsed.damaged, parsed.cut.is_some())
+            ))),
+            Some(Ok(_)) | None => Ok(None),
         }
     }
 
@@ -220,13 +237,11 @@ fn read_at(path: &Path) -> sd_core::Result<Found> {
     let aside = format!("damaged-{}", now.unwrap_or_default().as_millis());
     let aside = beside(path, &aside);
     let why = match parse(&bytes) {
-        Ok(Parsed {
-            state, why: None, ..
-        }) => return Ok(Found::Whole(state)),
+        Ok(parsed) if !parsed.is_damaged() => return Ok(Found::Whole(parsed.state)),
         Ok(Parsed {
             state,
-            left_out,
-            why: Some(why),
+            damaged,
+            cut,
         }) if !state.registrations.is_empty() => {
             // The file itself is replaced and never changed.
             std::fs::hard_link(path, &aside)
@@ -234,12 +249,15 @@ fn read_at(path: &Path) -> sd_core::Result<Found> {
                 .map_err(|error| failed(path, "is damaged and cannot be kept aside", &error))?;
             return Ok(Found::PartlyDamaged {
                 state,
-                left_out,
-                why,
+                damaged,
+                cut,
                 kept_as: aside,
             });
         }
-        Ok(Parsed { why, .. }) => why.unwrap_or_default(),
+        Ok(Parsed { damaged, cut, .. }) => {
+            let first = damaged.first().map(|damaged| damaged.why.clone());
+            cut.or(first).unwrap_or_default()
+        }
         Err(Unreadable::Newer(version)) => return Err(newer(path, version)),
         Err(Unreadable::Damaged(why)) => why,
     };
@@ -324,25 +342,14 @@ fn parse(bytes: &[u8]) -> Result<Parsed, Unreadable> {
         let why = cut.unwrap_or_else(|| "it has no list of registrations".to_owned());
         return Err(Unreadable::Damaged(why));
     };
-    let mut parsed = Parsed {
+    Ok(Parsed {
         state: State {
-            registrations: Vec::with_capacity(registrations.len()),
+            registrations: registrations.into_iter().map(Arc::new).collect(),
             ending: contents.ending,
         },
-        // How many there were after the place where it ends is not known.
-        left_out: usize::from(cut.is_some()),
-        why: cut,
-    };
-    for one in registrations {
-        match serde_json::from_value::<Stored>(one) {
-            Ok(stored) => parsed.state.registrations.push(Arc::new(stored)),
-            Err(error) => {
-                parsed.left_out += 1;
-                parsed.why.get_or_insert(error.to_string());
-            }
-        }
-    }
-    Ok(parsed)
+        damaged: contents.damaged,
+        cut,
+    })
 }
 
 fn is_too_long(bytes: &[u8]) -> bool {

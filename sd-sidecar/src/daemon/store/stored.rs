@@ -11,6 +11,7 @@ use crate::wire::Declaration;
 /// One registration as it is on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Stored {
+    /// It stands first: what reads a damaged file finds the next registration by it.
     pub(crate) owner: String,
     pub(crate) declaration: Declaration,
     /// The record, with its id and its incarnation.
