@@ -348,6 +348,34 @@ async fn a_drain_is_seen_by_readers_and_ends_at_its_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn before_a_stop_only_what_readers_may_have_seen_is_drained_to_its_end() {
+    let (backend, registry) = scripted();
+    let registrations = Registrations::new(registry);
+    backend.registrar.answer_next(Op::Register, Answer::Hang);
+    let never = declared(json!({"service": "never", "address": ADDRESS, "ttl": "10m"}));
+    let never = registrations.register(&me(), never).await.unwrap();
+    assert_eq!(never.stage, Stage::Init);
+    let begin = Instant::now();
+    registrations.drain_all(GRACE).await;
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+
+    let seen = registrations.register(&me(), greeter()).await.unwrap();
+    assert_eq!(seen.stage, Stage::Serving);
+    registrations.drain_all(GRACE).await;
+    assert!(begin.elapsed() >= GRACE, "{:?}", begin.elapsed());
+    // One that its process takes out is waited for no longer.
+    registrations.register(&me(), greeter()).await.unwrap();
+    let begin = Instant::now();
+    let leaving = async {
+        sleep(GRACE / 2).await;
+        let left = registrations.deregister(&me(), &port(50051)).await;
+        assert_eq!(left.unwrap().len(), 1);
+    };
+    tokio::join!(registrations.drain_all(GRACE), leaving);
+    assert_eq!(begin.elapsed().as_secs(), GRACE.as_secs() / 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn draining_again_sets_another_deadline() {
     let registrations = Registrations::new(Memory::new().connect());
     registrations.register(&me(), greeter()).await.unwrap();

@@ -13,6 +13,7 @@ use sd_core::{
 use serde::Serialize;
 
 use super::json;
+use super::parts::Parts;
 use crate::wire::rfc3339;
 
 /// A set and how far it can be trusted, with the bytes that tell both.
@@ -25,6 +26,8 @@ pub(super) struct View {
     body: Bytes,
     /// What the view of a service was made of.
     state: Option<State>,
+    /// What readers with a filter are told of it.
+    parts: Arc<Parts>,
 }
 
 /// What a reader has: a set, by its fingerprint, and a status. Equal content has an equal index, at every agent and after every start.
@@ -160,11 +163,16 @@ impl View {
             since,
             status: status.clone(),
             state: None,
+            parts: Arc::default(),
         }
     }
 
     /// The view of a service with only these of its instances.
-    pub(super) fn filtered(&self, wanted: impl Fn(&Instance) -> bool, clock: &dyn Clock) -> Self {
+    pub(super) fn filtered(
+        &self,
+        mut wanted: impl FnMut(&Instance) -> bool,
+        clock: &dyn Clock,
+    ) -> Self {
         let Some(state) = &self.state else {
             return self.clone();
         };
@@ -173,6 +181,11 @@ impl View {
         let snapshot = state.snapshot().clone();
         let snapshot = snapshot.with_instances(instances.cloned().collect());
         Self::of_snapshot(&snapshot, state.status(), clock)
+    }
+
+    /// What readers with a filter are told of it.
+    pub(super) fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// How many instances [`filtered`](Self::filtered) looks at.

@@ -232,6 +232,7 @@ impl Keeping {
                 unconfirmed_since: Some(Instant::now()),
                 refused: None,
                 stored,
+                was_seen: is_resumed,
                 is_over: false,
             }),
             checks: Mutex::new(Arc::new(checks)),
@@ -455,6 +456,7 @@ impl Keeping {
             };
             view.confirmed = self.confirmed;
             view.refused.clone_from(&self.refused);
+            view.was_seen |= self.is_at_registry();
             if let Some(stored) = stored {
                 view.stored = stored;
             }
