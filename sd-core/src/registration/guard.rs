@@ -113,38 +113,38 @@ impl RegistrationGuard {
     /// - `Closed` if the registration has ended.
     ///
     /// # Cancel safety
-    /// After a dropped call the change may or may not be wanted.
-    pub async fn update(
-        &self,
-        change: impl FnOnce(Instance) -> Instance + Send + 'static,
-    ) -> Result<()> {
+    /// After a dropped call the change may or may not be wanted. If it is, the event `Updated` follows as after any other.
+    pub fn update<C>(&self, change: C) -> impl Future<Output = Result<()>> + Send + use<C>
+    where
+        C: FnOnce(Instance) -> Instance + Send + 'static,
+    {
         const OP: &str = "update registration";
-        runtime(OP)?;
-        let closed = || Error::new(ErrorKind::Closed, OP);
-        let (reply, confirmed) = oneshot::channel();
-        let asking = async {
-            let command = Command {
-                change: Box::new(change),
-                reply,
+        let commands = self.keeper.commands.clone();
+        let status = self.keeper.status.clone();
+        let limit = self.keeper.config.confirm_within;
+        async move {
+            runtime(OP)?;
+            let closed = || Error::new(ErrorKind::Closed, OP);
+            let (reply, confirmed) = oneshot::channel();
+            let asking = async {
+                let command = Command {
+                    change: Box::new(change),
+                    reply,
+                };
+                commands.send(command).await.map_err(|_| closed())?;
+                confirmed.await.map_err(|_| closed())?
             };
-            self.keeper
-                .commands
-                .send(command)
-                .await
-                .map_err(|_| closed())?;
-            confirmed.await.map_err(|_| closed())?
-        };
-        if let Ok(done) = timeout(self.keeper.config.confirm_within, asking).await {
-            return done;
+            if let Ok(done) = timeout(limit, asking).await {
+                return done;
+            }
+            let error = Error::new(ErrorKind::Timeout, OP);
+            Err(match status.borrow().error.clone() {
+                Some(reason) => error.with_source(reason),
+                None => error.because(format!(
+                    "the server did not confirm the change within {limit:?}: it is applied when the server answers"
+                )),
+            })
         }
-        let error = Error::new(ErrorKind::Timeout, OP);
-        Err(match self.keeper.status.borrow().error.clone() {
-            Some(reason) => error.with_source(reason),
-            None => error.because(format!(
-                "the server did not confirm the change within {:?}: it is applied when the server answers",
-                self.keeper.config.confirm_within
-            )),
-        })
     }
 
     /// Tells readers whether this instance wants calls.

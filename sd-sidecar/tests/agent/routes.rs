@@ -338,12 +338,19 @@ async fn routes_are_told_and_taken_back_although_the_answer_to_a_write_is_lost()
     register(&agent, "10.0.0.1", "v1", &["/acme.Auth/Login"]).await;
     let first = proxy.seen(|requests| lost_so_far(requests) == 1);
     timeout(LONG, first).await.unwrap();
-    until_keys(&server, &["current", "versions/v1"]).await;
+    assert_eq!(keys(&server), ["current", "versions/v1"]);
+    // As the agent does not know that, it tells them again.
+    let is_told = |requests: &[HttpRequest]| {
+        let mut writes = requests.iter().filter(|request| request.path == WRITES);
+        writes.any(|request| request.state == HttpState::Answered(200))
+    };
+    timeout(LONG, proxy.seen(is_told)).await.unwrap();
     proxy.set_rules([lost()]);
     agent.deregister(&me(), &auth()).await.unwrap();
     let second = proxy.seen(|requests| lost_so_far(requests) == 2);
     timeout(LONG, second).await.unwrap();
-    // Told again, as nothing has remained of what was lost.
+    assert_eq!(keys(&server), [] as [&str; 0]);
+    // Told again, as it is not known that they are gone.
     register(&agent, "10.0.0.1", "v1", &["/acme.Auth/Logout"]).await;
     until_keys(&server, &["current", "versions/v1"]).await;
     let is_new = async || value(&server, "current")["exact_paths"] == json!(["/acme.Auth/Logout"]);

@@ -5,6 +5,8 @@ mod declaring;
 mod leave;
 mod reacting;
 
+use std::future::pending;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -64,8 +66,28 @@ struct Held {
     made_with: u64,
     /// Whether it is ready, as the registry has confirmed it last.
     is_ready: bool,
+    /// The update that its answer is waited for.
+    sending: Option<Sending>,
     /// sd-core keeps it no more.
     is_over: bool,
+}
+
+/// An update that was sent. It stays while other things happen: one that is let go of is carried out all the same, and its event would have
+/// the next one let go of as well.
+struct Sending {
+    change: u64,
+    is_ready: bool,
+    answer: Pin<Box<dyn Future<Output = sd_core::Result<()>> + Send>>,
+}
+
+impl Sending {
+    /// What became of the update, if there is one. Cancel-safe.
+    async fn answered(sending: &mut Option<Self>) -> sd_core::Result<()> {
+        match sending {
+            Some(sending) => sending.answer.as_mut().await,
+            None => pending().await,
+        }
+    }
 }
 
 /// When a registration leaves.
@@ -119,6 +141,8 @@ pub(crate) struct Keeping {
     registered_at: SystemTime,
     updated_at: SystemTime,
     error: Option<String>,
+    /// How often there has been an error where there was none.
+    troubles: u64,
     retry_at: Option<Moment>,
     /// What is kept on disk is no longer what it should be.
     is_unsaved: bool,
@@ -129,11 +153,8 @@ pub(crate) struct Keeping {
 /// What happened next.
 enum Step {
     Stop,
-    Applied {
-        change: u64,
-        is_ready: bool,
-        done: sd_core::Result<()>,
-    },
+    /// The registry has answered to the update that was sent.
+    Applied(sd_core::Result<()>),
     Event(Option<RegistrationEvent>),
     Command(Command),
     Health,
@@ -222,6 +243,7 @@ impl Keeping {
             overridden: None,
             is_confirmed: false,
             error: None,
+            troubles: 0,
         };
         let slot = Slot {
             commands: sender,
@@ -259,6 +281,7 @@ impl Keeping {
             registered_at,
             updated_at,
             error: None,
+            troubles: 0,
             retry_at: None,
             is_unsaved: false,
             is_resumed,
@@ -325,11 +348,11 @@ impl Keeping {
                     self.publish();
                     let _ = reply.send(change);
                 }
-                Step::Applied {
-                    change,
-                    is_ready,
-                    done,
-                } => self.applied(change, is_ready, done),
+                Step::Applied(done) => {
+                    if let Some(sent) = self.held.sending.take() {
+                        self.applied(sent.change, sent.is_ready, done);
+                    }
+                }
                 Step::Event(event) => match self.happened(event) {
                     Happened::Goes => {}
                     Happened::Hopeless => {
@@ -358,16 +381,22 @@ impl Keeping {
                 }
             }
         };
-        let wanted = self.wanted();
-        let is_ready = wanted.is_ready();
         let change = self.change;
         let is_unsent = change > self.confirmed && change > self.held.made_with;
         let applies = is_unsent && !self.held.is_over && self.retry_at.is_none();
-        let guard = &self.held.guard;
+        let is_sent = |sending: &Sending| sending.change == change;
+        if applies && !self.held.sending.as_ref().is_some_and(is_sent) {
+            let wanted = self.wanted();
+            self.held.sending = Some(Sending {
+                change,
+                is_ready: wanted.is_ready(),
+                answer: Box::pin(self.held.guard.update(move |_| wanted)),
+            });
+        }
         tokio::select! {
             biased;
             () = self.shared.stop.cancelled() => Step::Stop,
-            done = guard.update(move |_| wanted), if applies => Step::Applied { change, is_ready, done },
+            done = Sending::answered(&mut self.held.sending), if applies => Step::Applied(done),
             event = self.held.events.next(), if !self.held.is_over => Step::Event(event),
             () = self.shared.closing.cancelled(), if self.held.is_over => Step::Closing,
             Some(command) = self.commands.recv() => Step::Command(command),
@@ -415,6 +444,8 @@ impl Keeping {
 
     /// Shows how it is now.
     fn publish(&mut self) {
+        let had_error = self.slot.view.borrow().entry.error.is_some();
+        self.troubles += u64::from(self.error.is_some() && !had_error);
         let entry = Entry {
             declaration: self.declaration.clone(),
             owner: self.owner.clone(),
@@ -428,6 +459,7 @@ impl Keeping {
             overridden: self.held.guard.overridden(),
             is_confirmed: self.confirmed >= self.change && self.is_at_registry(),
             error: self.error.clone(),
+            troubles: self.troubles,
         };
         let is_unsaved = std::mem::take(&mut self.is_unsaved);
         let stored = is_unsaved.then(|| {
@@ -510,6 +542,7 @@ impl Held {
             is_ready: guard.instance().is_ready(),
             guard,
             made_with,
+            sending: None,
             is_over: false,
         }
     }

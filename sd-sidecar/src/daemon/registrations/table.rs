@@ -110,6 +110,7 @@ impl Parked {
             error: Some(format!(
                 "refused at the start of the agent, and left for the next one: {why}"
             )),
+            troubles: 0,
         };
         Self {
             stored: Arc::new(stored),

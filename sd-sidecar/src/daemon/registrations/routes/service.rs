@@ -101,11 +101,13 @@ impl Service {
     /// Follows what is wanted until nothing is and nothing is told, or to the last thing that is wanted.
     pub(super) async fn run(mut self, mut wanted: watch::Receiver<Arc<Wanted>>) -> Place {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
-        let (mut is_logged, mut had_trouble, mut verifies) = (false, false, false);
+        let (mut is_logged, mut troubles, mut verifies) = (false, 0, false);
         loop {
             let is_last = wanted.has_changed().is_err();
             let now = Arc::clone(&wanted.borrow_and_update());
-            verifies |= std::mem::replace(&mut had_trouble, now.has_trouble) && !now.has_trouble;
+            if !now.has_trouble {
+                verifies |= std::mem::replace(&mut troubles, now.troubles) != now.troubles;
+            }
             let next = match self.reconcile(&now, verifies).await {
                 Ok(()) => {
                     backoff.reset();
@@ -225,7 +227,11 @@ impl Service {
                     continue 'rounds;
                 }
             }
-            info!(folder = ?self.folder, keys = changes.len(), "routes were told");
+            let done = match act {
+                Act::Tell(_) => "told",
+                Act::TakeBack { .. } => "taken back",
+            };
+            info!(folder = ?self.folder, keys = changes.len(), "routes were {done}");
             return Ok(());
         }
         let why = format!(

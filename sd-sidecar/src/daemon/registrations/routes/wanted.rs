@@ -14,8 +14,10 @@ pub(super) struct Wanted {
     pub(super) there: BTreeMap<Kind, Document>,
     /// Declared, whether it is there now or not, and by which records.
     pub(super) declared: BTreeMap<Kind, Vec<RecordId>>,
-    /// The registry does not confirm a record as it should be. Once it does so again, more may have been lost.
+    /// The registry does not confirm a record as it should be.
     pub(super) has_trouble: bool,
+    /// How often that has begun. Once it is over, more may have been lost.
+    pub(super) troubles: u64,
 }
 
 impl Wanted {
@@ -41,6 +43,7 @@ impl Wanted {
             let records = wanted.declared.entry(version).or_default();
             records.push(entry.record.clone());
             wanted.has_trouble |= entry.error.is_some();
+            wanted.troubles = wanted.troubles.wrapping_add(entry.troubles);
         }
         places
     }
