@@ -7,6 +7,8 @@ use std::pin::Pin;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// A point in time of one [`Clock`]. Meaningless to other processes, and after a restart of the machine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(Duration);
@@ -70,7 +72,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BootClock;
 
-/// How late a timer may fire after a suspend.
+/// How late a timer may fire after a suspend. One second, as [`next_look`] counts in seconds.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -93,11 +95,27 @@ impl Clock for BootClock {
                 if left.is_zero() {
                     return;
                 }
-                // tokio's timers stop during a suspend: sleep in short steps and read the boot clock after each.
-                tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+                tokio::time::sleep_until(next_look(Instant::now(), left)).await;
             }
         })
     }
+}
+
+/// When a timer with this much time left looks at the boot clock next, as of `now`. tokio's timers stop during a suspend, so each looks
+/// often. All look at the same moments, whenever they were set: a process with thousands of timers wakes once for all of them.
+fn next_look(now: Instant, left: Duration) -> Instant {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let start = *START.get_or_init(|| now);
+    let within_second = |span: Duration| Duration::from_nanos(span.subsec_nanos().into());
+    let until_look = match now.checked_duration_since(start) {
+        Some(after) => LONGEST_SLEEP - within_second(after),
+        // The paused clock of another runtime may be ahead.
+        None => match within_second(start.duration_since(now)) {
+            Duration::ZERO => LONGEST_SLEEP,
+            before => before,
+        },
+    };
+    now + left.min(until_look)
 }
 
 /// tokio's clock, which tests can pause and advance. It stops while the machine is suspended.
@@ -106,10 +124,10 @@ pub struct TokioClock;
 
 /// The instant at which tokio's clock was first read, and the moment that we give it. Far from zero, because another runtime's
 /// paused clock may be behind it.
-fn tokio_start() -> (tokio::time::Instant, Moment) {
-    static START: OnceLock<tokio::time::Instant> = OnceLock::new();
+fn tokio_start() -> (Instant, Moment) {
+    static START: OnceLock<Instant> = OnceLock::new();
     (
-        *START.get_or_init(tokio::time::Instant::now),
+        *START.get_or_init(Instant::now),
         Moment(Duration::from_secs(1 << 32)),
     )
 }
@@ -117,7 +135,7 @@ fn tokio_start() -> (tokio::time::Instant, Moment) {
 impl Clock for TokioClock {
     fn now(&self) -> Moment {
         let (start, moment) = tokio_start();
-        let now = tokio::time::Instant::now();
+        let now = Instant::now();
         match now.checked_duration_since(start) {
             Some(after) => moment + after,
             None => moment - start.saturating_duration_since(now),
@@ -138,6 +156,23 @@ mod tests {
         let first = BootClock.now();
         assert!(first > Moment::ZERO);
         assert!(BootClock.now() >= first);
+    }
+
+    #[test]
+    fn timers_of_the_boot_clock_look_at_the_same_moments_and_none_looks_late() {
+        let long = Duration::from_secs(3600);
+        let begin = Instant::now();
+        let first = next_look(begin, long);
+        for millis in 1..3000 {
+            let now = begin + Duration::from_millis(millis);
+            let look = next_look(now, long);
+            assert!(look > now && look <= now + LONGEST_SLEEP, "{millis}");
+            let apart = look.duration_since(first);
+            assert_eq!(apart.subsec_nanos(), 0, "{millis}: {apart:?}");
+            // What is due before that is not waited for longer.
+            let left = Duration::from_nanos(1);
+            assert_eq!(next_look(now, left), now + left);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -51,6 +51,15 @@ enum Repeat {
     Never,
 }
 
+/// A lease, as the server tells of it.
+#[derive(Debug)]
+pub(crate) struct LeaseAtServer {
+    /// The time-to-live that was granted.
+    pub(crate) granted: Duration,
+    /// The keys that hang on it.
+    pub(crate) keys: Vec<Vec<u8>>,
+}
+
 /// What a member says when it is asked for its version.
 #[derive(Debug)]
 pub(crate) struct MemberVersion {
@@ -150,13 +159,18 @@ impl Client {
         }
     }
 
-    /// The keys that hang on a lease; none if it is gone.
-    pub(crate) async fn attached_to(&self, op: &'static str, lease: i64) -> Result<Vec<Vec<u8>>> {
+    /// What the server says of a lease; `None` if it is gone.
+    pub(crate) async fn lease(&self, op: &'static str, id: i64) -> Result<Option<LeaseAtServer>> {
         self.call(op, Repeat::Harmless, |connection| async move {
             let with_keys = LeaseTimeToLiveOptions::new().with_keys();
             let mut leases = connection.lease();
-            let told = leases.time_to_live(lease, Some(with_keys)).await?;
-            Ok(told.keys().to_vec())
+            let told = leases.time_to_live(id, Some(with_keys)).await?;
+            // One that is gone has been granted nothing.
+            let granted = u64::try_from(told.granted_ttl()).unwrap_or_default();
+            Ok((granted > 0).then(|| LeaseAtServer {
+                granted: Duration::from_secs(granted),
+                keys: told.keys().to_vec(),
+            }))
         })
         .await
     }

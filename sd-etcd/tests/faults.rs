@@ -4,13 +4,15 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::faults::OwnServer;
 use common::refusing::Refusing;
 use common::{
     TTL, instance, is_live_with, keys, own_server_behind_proxy, raw, registry_at, revision, until,
 };
 use etcd_client::{Client, PutOptions};
-use sd_core::{ErrorKind, Instance, Override};
+use sd_core::{ErrorKind, Instance, Override, RegistrationPhase};
 use sd_etcd::DEFAULT_PREFIX;
 use sd_testing::faults::{self, Stage};
 use sd_testing::{Fault, ServerProcess};
@@ -18,6 +20,9 @@ use server_programs::{Etcd, LocalServer};
 
 /// What the smallest database of a test may grow to, in bytes.
 const QUOTA: usize = 16 << 20;
+
+/// Longer than it takes to fill that database.
+const LEFT_TTL: Duration = Duration::from_secs(5);
 
 /// Another instance than that of the stage.
 fn another(stage: &Stage, port: u16) -> Instance {
@@ -226,4 +231,44 @@ async fn a_registry_that_is_down_at_the_start_delays_no_caller() {
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn dropping_everything_leaves_no_key_no_lease_and_no_socket() {
     faults::dropping_everything_leaves_nothing(OwnServer::start().await).await;
+}
+
+/// As an agent that was killed is followed by the next one.
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn with_a_full_database_a_record_that_an_earlier_client_has_left_is_gone_on_with() {
+    let same = instance(1);
+    let changed = instance(2);
+    let prepared = async |url: &str, _: &mut Client| {
+        let earlier = registry_at(url, DEFAULT_PREFIX);
+        for left in [&same, &changed] {
+            let guard = earlier.register(left.clone()).ttl(LEFT_TTL).await.unwrap();
+            guard.release().await.unwrap();
+        }
+    };
+    let (server, mut raw) = full_server(prepared).await;
+    let url = server.program().url();
+    let registry = registry_at(&url, DEFAULT_PREFIX);
+    let guard = registry.register(same).ttl(LEFT_TTL).await.unwrap();
+    // What it should say cannot be written, and yet it stays.
+    let changed = registry
+        .register(changed.with_ready(false))
+        .ttl(LEFT_TTL)
+        .in_background()
+        .unwrap();
+    let none = registry
+        .register(instance(3))
+        .confirm_within(TTL / 2)
+        .await
+        .unwrap_err();
+    assert!(none.report().to_string().contains("space exceeded"));
+    let of_service = format!("{DEFAULT_PREFIX}/greeter");
+    tokio::time::sleep(LEFT_TTL + TTL).await;
+    assert_eq!(keys(&mut raw, &of_service).await.len(), 2);
+    assert_eq!(guard.phase(), RegistrationPhase::Registered);
+    assert_ne!(changed.phase(), RegistrationPhase::Registered);
+
+    guard.deregister().await.unwrap();
+    changed.deregister().await.unwrap();
+    assert_eq!(keys(&mut raw, &of_service).await, [] as [String; 0]);
 }

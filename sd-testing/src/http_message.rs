@@ -50,6 +50,24 @@ impl Head {
         self.word(1).parse().map_err(invalid)
     }
 
+    /// Reads as much of the body as the head says, besides what was read along with it.
+    pub(super) async fn read_body(
+        &mut self,
+        from: &mut (impl AsyncRead + Unpin),
+    ) -> io::Result<()> {
+        let length = self.lines.iter().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            let is_length = name.trim().eq_ignore_ascii_case("content-length");
+            is_length.then(|| value.trim().parse::<usize>().ok())?
+        });
+        while self.rest.len() < length.unwrap_or_default() {
+            if from.read_buf(&mut self.rest).await? == 0 {
+                return Err(cut());
+            }
+        }
+        Ok(())
+    }
+
     /// Replaces a header, or adds it.
     pub(super) fn set(&mut self, name: &str, value: &str) {
         let is_other = |line: &String| {
@@ -90,7 +108,7 @@ fn lines(head: &[u8]) -> Vec<String> {
 }
 
 fn cut() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "closed within a head")
+    io::Error::new(io::ErrorKind::UnexpectedEof, "closed within a message")
 }
 
 #[cfg(test)]
@@ -111,6 +129,19 @@ mod tests {
         let sent = String::from_utf8(head.into_bytes()).unwrap();
         let expected = "PUT /v1/kv/a?cas=0 HTTP/1.1\r\nhost: a\r\nConnection: close\r\n\r\nbody";
         assert_eq!(sent, expected);
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_to_its_length_and_one_that_is_cut_is_an_error() {
+        let head = "PUT / HTTP/1.1\r\nCONTENT-LENGTH: 4\r\n\r\n";
+        let mut from = head.as_bytes().chain(&b"b"[..]).chain(&b"ody"[..]);
+        let mut read = Head::read(&mut from).await.unwrap().unwrap();
+        read.read_body(&mut from).await.unwrap();
+        assert_eq!(read.rest, b"body");
+        let mut from = head.as_bytes().chain(&b"bod"[..]);
+        let mut read = Head::read(&mut from).await.unwrap().unwrap();
+        let cut = read.read_body(&mut from).await.unwrap_err();
+        assert_eq!(cut.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[tokio::test]

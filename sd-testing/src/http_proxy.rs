@@ -27,8 +27,10 @@ const MOST_REQUESTS: usize = 100_000;
 pub struct HttpRule {
     method: String,
     path: String,
+    body: Option<String>,
     delay: Duration,
     answer: Option<(u16, String)>,
+    loses_answer: bool,
     headers: Vec<(String, String)>,
     left: usize,
 }
@@ -40,11 +42,28 @@ impl HttpRule {
         Self {
             method: method.into(),
             path: path.into(),
+            body: None,
             delay: Duration::ZERO,
             answer: None,
+            loses_answer: false,
             headers: Vec::new(),
             left: usize::MAX,
         }
+    }
+
+    /// Concerns only requests whose body has this text in it. The proxy then reads the whole body before it does anything else, and knows its
+    /// end by its `Content-Length` alone.
+    #[must_use]
+    pub fn with_body(mut self, part: impl Into<String>) -> Self {
+        self.body = Some(part.into());
+        self
+    }
+
+    /// Hangs up in place of the server's answer, once the server has given it.
+    #[must_use]
+    pub fn lose_answer(mut self) -> Self {
+        self.loses_answer = true;
+        self
     }
 
     /// Delays the requests by this long before anything else happens.
@@ -75,10 +94,19 @@ impl HttpRule {
         self
     }
 
-    fn applies_to(&self, method: &str, path: &str) -> bool {
+    /// Whether it applies to such a request, if its body is as meant.
+    fn may_apply_to(&self, method: &str, path: &str) -> bool {
         self.left > 0
             && (self.method.is_empty() || self.method == method)
             && path.starts_with(&self.path)
+    }
+
+    fn applies_to(&self, method: &str, path: &str, body: &[u8]) -> bool {
+        let is_in = |part: &String| {
+            let part = part.as_bytes();
+            part.is_empty() || body.windows(part.len()).any(|window| window == part)
+        };
+        self.may_apply_to(method, path) && self.body.as_ref().is_none_or(is_in)
     }
 }
 
@@ -195,12 +223,19 @@ impl Shared {
         lock(&self.rules)
     }
 
+    /// Whether which rule fits depends on the body.
+    fn looks_at_body(&self, method: &str, path: &str) -> bool {
+        let rules = self.rules();
+        let mut rules = rules.iter();
+        rules.any(|rule| rule.body.is_some() && rule.may_apply_to(method, path))
+    }
+
     /// The first rule that fits this request. One of its uses is now spent.
-    fn rule(&self, method: &str, path: &str) -> Option<HttpRule> {
+    fn rule(&self, method: &str, path: &str, body: &[u8]) -> Option<HttpRule> {
         let mut rules = self.rules();
         let rule = rules
             .iter_mut()
-            .find(|rule| rule.applies_to(method, path))?;
+            .find(|rule| rule.applies_to(method, path, body))?;
         rule.left = rule.left.saturating_sub(1);
         Some(rule.clone())
     }
@@ -273,16 +308,26 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 /// One connection, which is one request.
 async fn serve(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
-    let Some(head) = Head::read(&mut client).await? else {
+    let Some(mut head) = Head::read(&mut client).await? else {
         return Ok(());
     };
     let record = Record::new(shared, &head)?;
-    let rule = shared.rule(head.word(0), split(&head).0);
-    let (delay, own, headers) = rule.map_or_else(Default::default, |rule| {
-        (rule.delay, rule.answer, rule.headers)
-    });
+    if shared.looks_at_body(head.word(0), split(&head).0) {
+        head.read_body(&mut client).await?;
+    }
+    let rule = shared.rule(head.word(0), split(&head).0, &head.rest);
+    let HttpRule {
+        delay,
+        answer: own,
+        loses_answer,
+        headers,
+        ..
+    } = rule.unwrap_or_else(|| HttpRule::new("", ""));
     if delay > Duration::ZERO {
         sleep(delay).await;
+    }
+    if loses_answer {
+        return lose_answer(client, head, shared.target).await;
     }
     match own {
         Some((status, body)) => {
@@ -304,6 +349,15 @@ async fn hang_up(mut client: TcpStream) -> io::Result<()> {
         io::Result::Ok(())
     };
     timeout(LINGER, to_its_end).await.unwrap_or(Ok(()))
+}
+
+/// Has the server answer, and hangs up before the client hears of it.
+async fn lose_answer(mut client: TcpStream, mut head: Head, target: SocketAddr) -> io::Result<()> {
+    head.read_body(&mut client).await?;
+    head.set("Connection", "close");
+    let mut server = TcpStream::connect(target).await?;
+    server.write_all(&head.into_bytes()).await?;
+    Head::read(&mut server).await.map(drop)
 }
 
 async fn forward(

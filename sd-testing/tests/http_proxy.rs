@@ -126,6 +126,21 @@ async fn replaces_headers_of_the_servers_answer() {
 }
 
 #[tokio::test]
+async fn loses_the_answer_to_a_request_with_this_body_and_to_no_other() {
+    let server = server().await;
+    let proxy = HttpProxy::start(server.address).await.unwrap();
+    proxy.set_rules([HttpRule::new("PUT", "/a").with_body("meant").lose_answer()]);
+    assert_eq!(send(&proxy, "PUT /a", b"{\"it is\": \"meant\"}").await, "");
+    for (line, body) in [("PUT /a", "another"), ("PUT /b", "meant")] {
+        let answer = send(&proxy, line, body.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    let states: Vec<HttpState> = proxy.requests().iter().map(|seen| seen.state).collect();
+    let answered = HttpState::Answered(200);
+    assert_eq!(states, [HttpState::Dropped, answered, answered]);
+}
+
+#[tokio::test]
 async fn delays_an_answer() {
     const DELAY: Duration = Duration::from_millis(200);
     let server = server().await;

@@ -113,16 +113,15 @@ impl RegistrationGuard {
     /// - `Closed` if the registration has ended.
     ///
     /// # Cancel safety
-    /// After a dropped call the change may or may not be wanted, and [`events`](Self::events) may tell that it was made. An owner that
-    /// asks again at each event keeps the call that is under way instead: it borrows nothing of the guard.
-    pub fn update<F>(&self, change: F) -> impl Future<Output = Result<()>> + Send + use<F>
+    /// After a dropped call the change may or may not be wanted. If it is, the event `Updated` follows as after any other.
+    pub fn update<C>(&self, change: C) -> impl Future<Output = Result<()>> + Send + use<C>
     where
-        F: FnOnce(Instance) -> Instance + Send + 'static,
+        C: FnOnce(Instance) -> Instance + Send + 'static,
     {
         const OP: &str = "update registration";
         let commands = self.keeper.commands.clone();
         let status = self.keeper.status.clone();
-        let confirm_within = self.keeper.config.confirm_within;
+        let limit = self.keeper.config.confirm_within;
         async move {
             runtime(OP)?;
             let closed = || Error::new(ErrorKind::Closed, OP);
@@ -135,14 +134,14 @@ impl RegistrationGuard {
                 commands.send(command).await.map_err(|_| closed())?;
                 confirmed.await.map_err(|_| closed())?
             };
-            if let Ok(done) = timeout(confirm_within, asking).await {
+            if let Ok(done) = timeout(limit, asking).await {
                 return done;
             }
             let error = Error::new(ErrorKind::Timeout, OP);
             Err(match status.borrow().error.clone() {
                 Some(reason) => error.with_source(reason),
                 None => error.because(format!(
-                    "the server did not confirm the change within {confirm_within:?}: it is applied when the server answers"
+                    "the server did not confirm the change within {limit:?}: it is applied when the server answers"
                 )),
             })
         }

@@ -61,6 +61,11 @@ impl<K: Ord + Clone> Leases<K> {
         Ok((id, ttl))
     }
 
+    /// Takes a lease that an earlier client of the owner has left for its own.
+    pub(crate) fn adopt(&self, owner: &K, id: i64, ttl: Duration) {
+        self.set(owner, Lease { id, ttl: Some(ttl) });
+    }
+
     /// The id of the owner's lease, granted or not.
     pub(crate) fn id(&self, owner: &K) -> Option<i64> {
         lock(&self.0).get(owner).map(|lease| lease.id)

@@ -4,6 +4,7 @@
 //! touched.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, PutOptions, Txn, TxnOp};
@@ -13,8 +14,10 @@ use sd_core::{ErrorKind, Instance, RecordId, Registrar, Result};
 
 use crate::client::Client;
 use crate::client::answer::found_sets;
+use crate::client::error::is_full;
 use crate::client::leases::{LONGEST_TTL, Leases, SHORTEST_TTL};
 use crate::codec::{Layout, overrides};
+use crate::writing::left_record::LeftRecord;
 use crate::writing::registration::EtcdRegistration;
 use crate::writing::removal::{MOST_ROUNDS, Removal, changes_too_fast};
 
@@ -38,6 +41,25 @@ impl EtcdRegistrar {
             limits: Limits::new(SHORTEST_TTL..=LONGEST_TTL, MOST_RECORD_BYTES),
             leases: Arc::default(),
         }
+    }
+
+    /// Puts a record on the lease that is kept for it, or on a new one. Returns the lease and the time-to-live that was granted.
+    async fn write_on_own_lease(
+        &self,
+        op: &'static str,
+        key: &str,
+        value: &[u8],
+        record: &RecordId,
+        ttl: Duration,
+    ) -> Result<(i64, Duration)> {
+        let held = self.leases.acquire(&self.client, op, record, ttl).await?;
+        let put = self.put(op, key, value, record, held.0).await;
+        put.inspect_err(|error| {
+            if error.kind() == ErrorKind::LeaseLost {
+                self.leases.forget(record, held.0);
+            }
+        })?;
+        Ok(held)
     }
 
     /// Puts a record unless another's is there.
@@ -165,17 +187,29 @@ impl Registrar for EtcdRegistrar {
         let value = self.layout.encode(OP, record)?;
         let id = record.record_id();
         let key = self.layout.key(&id.service, &id.id);
-        let (lease, ttl) = self
-            .leases
-            .acquire(&self.client, OP, &id, attempt.ttl)
-            .await?;
-        let put = self.put(OP, &key, &value, &id, lease).await;
-        if let Err(error) = put {
-            if error.kind() == ErrorKind::LeaseLost {
-                self.leases.forget(&id, lease);
+        let written = self
+            .write_on_own_lease(OP, &key, &value, &id, attempt.ttl)
+            .await;
+        let (lease, ttl) = match written {
+            Err(error) if is_full(&error) => {
+                let record = LeftRecord {
+                    client: &self.client,
+                    layout: &self.layout,
+                    record: &id,
+                    key: &key,
+                };
+                let Some((lease, ttl)) = record.go_on(OP, &value).await? else {
+                    return Err(error);
+                };
+                if self.leases.id(&id) != Some(lease) {
+                    // One that was granted before the database was full has no use.
+                    self.leases.release(&self.client, OP, &id).await?;
+                }
+                self.leases.adopt(&id, lease, ttl);
+                (lease, ttl)
             }
-            return Err(error);
-        }
+            written => written?,
+        };
         Ok(Box::new(EtcdRegistration {
             client: Arc::clone(&self.client),
             layout: self.layout.clone(),

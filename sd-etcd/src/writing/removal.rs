@@ -93,7 +93,8 @@ impl Removal<'_> {
         if lease == 0 {
             return Err(cannot("it has no lease that could be revoked instead"));
         }
-        let attached = self.client.attached_to(self.op, lease).await?;
+        let lease_at_server = self.client.lease(self.op, lease).await?;
+        let attached = lease_at_server.map(|told| told.keys).unwrap_or_default();
         let goes = |key: &Vec<u8>| self.going().any(|going| going.as_bytes() == key);
         if !attached.iter().all(goes) {
             return Err(cannot("its lease keeps other keys as well"));

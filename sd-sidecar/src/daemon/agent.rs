@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
-use futures_util::future::join_all;
+use sd_backend::RegistryUrl;
 use sd_core::{Address, Printable, Registry, RegistryConfig, advertised_address};
+use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
@@ -22,7 +23,7 @@ use super::gate::{Gate, Settings};
 use super::lifecycle::Lifecycle;
 use super::listener::Bound;
 use super::metrics::Metrics;
-use super::registrations::{self, How, LAST_WRITE, Leftover, Registrations, Selector, Stage};
+use super::registrations::{self, How, LAST_WRITE, Leftover, Registrations};
 use super::security::{Access, BrowserRules, Tokens};
 use super::server::Server;
 use super::store::Store;
@@ -244,7 +245,7 @@ impl Daemon {
         info!(took = ?begin.elapsed(), "connections have ended");
         let how = if keep { How::Keep } else { How::Deregister };
         if !keep && !self.stop.drain.is_zero() {
-            drain(&self.registrations, self.stop.drain).await;
+            self.registrations.drain_all(self.stop.drain).await;
         }
         let left = self.registrations.close(how, self.stop.within).await;
         for one in &left {
@@ -254,31 +255,6 @@ impl Daemon {
         let stale_state = self.registrations.state_trouble().borrow().clone();
         Stopped { left, stale_state }
     }
-}
-
-/// Has readers see everything as not ready, and returns when it is gone, or after `grace`.
-async fn drain(registrations: &Registrations, grace: Duration) {
-    let mut changes = registrations.changes();
-    let is_there = |stage| stage != Stage::Deregistered;
-    let draining = registrations
-        .entries()
-        .into_iter()
-        .filter(|entry| is_there(entry.stage))
-        .map(async |entry| {
-            let which = Selector::Record {
-                service: entry.record.service.to_string(),
-                id: entry.record.id.to_string(),
-            };
-            if let Err(error) = registrations.drain(&entry.owner, &which, grace).await {
-                warn!(record = ?entry.record, %error, "cannot be drained");
-            }
-        });
-    let gone = async {
-        join_all(draining).await;
-        while registrations.stages().into_keys().any(is_there) && changes.changed().await.is_ok() {}
-    };
-    // What is left then is deregistered all the same.
-    let _ = timeout(grace, gone).await;
 }
 
 /// Opens the registry without waiting for it, and refuses what every registration would be refused for.
@@ -301,6 +277,15 @@ fn connect(config: &Config) -> Result<Registry, StartError> {
             return Err(config.wrong("ttl", why).into());
         }
     }
+    if config.route_prefix.is_some()
+        && let Some(setting) = hides_instances(&config.registry_url)?
+    {
+        let why = format!(
+            "route_prefix: with {setting} in the registry's URL, the agent does not see all instances of other hosts, and would take their \
+             routes back: leave one of the two out"
+        );
+        return Err(ConfigError::new(why).into());
+    }
     if let Some(host) = &config.advertise
         && !config.allow_loopback
         && registrations::is_shared(&registry)
@@ -312,6 +297,30 @@ fn connect(config: &Config) -> Result<Registry, StartError> {
         return Err(config.wrong("advertise", why).into());
     }
     Ok(registry)
+}
+
+/// The setting of a URL for Consul with which instances of other hosts may not be seen, if there is one.
+fn hides_instances(url: &RegistryUrl) -> sd_core::Result<Option<String>> {
+    #[derive(Deserialize)]
+    struct Reading {
+        consistency: Option<String>,
+        filter: Option<String>,
+        #[serde(default)]
+        tag: Vec<String>,
+        nearest: Option<String>,
+    }
+    let reading: Reading = url.settings()?;
+    let may_be_old = |consistency: &String| ["stale", "cached"].contains(&consistency.as_str());
+    let consistency = reading.consistency.filter(may_be_old);
+    let filters = [
+        ("filter", reading.filter.is_some()),
+        ("tag", !reading.tag.is_empty()),
+        ("nearest", reading.nearest.is_some()),
+    ];
+    let filter = filters.into_iter().find(|(_, is_set)| *is_set);
+    Ok(consistency
+        .map(|consistency| format!("consistency={consistency}"))
+        .or(filter.map(|(name, _)| name.to_owned())))
 }
 
 fn identity(

@@ -4,6 +4,8 @@
 //! the connection sees an error, and so the server is the one that waits longer. Connections that rest are the first to go where others
 //! need their places.
 
+mod request_bytes;
+
 use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::pin::{Pin, pin};
@@ -11,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
-use hyper::body::{Bytes, Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -23,6 +25,7 @@ use tokio_util::io::InspectReader;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use self::request_bytes::RequestBytes;
 use super::write_deadline::WriteDeadline;
 
 /// How long a client may take for the head of a request. A connection may rest as long where places are scarce.
@@ -54,19 +57,12 @@ pub(crate) async fn serve<F>(
 ) where
     F: Future<Output = Response<Body>>,
 {
-    let phase = watch::Sender::new(Phase::Head);
-    let stream = InspectReader::new(WriteDeadline::new(stream, TAKE_WITHIN), |_| {
-        // What is read while a request is answered is for the next one, which waits.
-        phase.send_if_modified(|phase| {
-            let begins = *phase == Phase::Rest;
-            if begins {
-                *phase = Phase::Head;
-            }
-            begins
-        });
+    let progress = watch::Sender::new(Progress::BEGIN);
+    let stream = InspectReader::new(WriteDeadline::new(stream, TAKE_WITHIN), |bytes| {
+        progress.send_if_modified(|progress| progress.read(bytes));
     });
-    let service = service_fn(|request| {
-        let answering = Answering::begin(&phase);
+    let service = service_fn(|request: Request<Incoming>| {
+        let answering = Answering::begin(&progress, request.body().size_hint().exact());
         let answered = answer(request);
         async move {
             let response = answered.await;
@@ -86,7 +82,7 @@ pub(crate) async fn serve<F>(
     let ended = loop {
         tokio::select! {
             ended = connection.as_mut() => break ended,
-            phase = late(&phase, &mut ends.scarce) => match phase {
+            phase = late(&progress, &mut ends.scarce) => match phase {
                 Phase::Rest => connection.as_mut().graceful_shutdown(),
                 Phase::Head | Phase::Answer => {
                     debug!("the head of a request took too long");
@@ -118,11 +114,59 @@ enum Phase {
     Rest,
 }
 
+/// What a connection does, and what has come of its requests.
+#[derive(Debug)]
+struct Progress {
+    phase: Phase,
+    /// What has come since the last request ended.
+    come: RequestBytes,
+    /// How long the body is of the request that is answered, if it says so.
+    body_bytes: Option<u64>,
+    /// The client sends requests before it has its answers. It is not known any more where one begins, so that no time counts as a rest.
+    sends_ahead: bool,
+}
+
+impl Progress {
+    const BEGIN: Self = Self {
+        phase: Phase::Head,
+        come: RequestBytes::NONE,
+        body_bytes: None,
+        sends_ahead: false,
+    };
+
+    /// Whether the phase is another one now.
+    fn read(&mut self, bytes: &[u8]) -> bool {
+        if !self.sends_ahead {
+            self.come.add(bytes);
+        }
+        let begins = self.phase == Phase::Rest;
+        if begins {
+            self.phase = Phase::Head;
+        }
+        begins
+    }
+
+    fn answer(&mut self, body_bytes: Option<u64>) {
+        self.phase = Phase::Answer;
+        self.body_bytes = body_bytes;
+    }
+
+    fn answered(&mut self) {
+        self.sends_ahead |= !self.come.end_with_request(self.body_bytes);
+        self.come = RequestBytes::NONE;
+        self.phase = if self.sends_ahead {
+            Phase::Head
+        } else {
+            Phase::Rest
+        };
+    }
+}
+
 /// Returns the phase that has taken too long.
-async fn late(phase: &watch::Sender<Phase>, scarce: &mut watch::Receiver<bool>) -> Phase {
-    let mut phases = phase.subscribe();
+async fn late(progress: &watch::Sender<Progress>, scarce: &mut watch::Receiver<bool>) -> Phase {
+    let mut phases = progress.subscribe();
     loop {
-        let now = *phases.borrow_and_update();
+        let now = phases.borrow_and_update().phase;
         let too_long = async {
             if now == Phase::Answer {
                 pending::<()>().await;
@@ -145,18 +189,18 @@ async fn late(phase: &watch::Sender<Phase>, scarce: &mut watch::Receiver<bool>) 
 }
 
 /// A request is answered until this is dropped.
-struct Answering(watch::Sender<Phase>);
+struct Answering(watch::Sender<Progress>);
 
 impl Answering {
-    fn begin(phase: &watch::Sender<Phase>) -> Self {
-        phase.send_replace(Phase::Answer);
-        Self(phase.clone())
+    fn begin(progress: &watch::Sender<Progress>, body_bytes: Option<u64>) -> Self {
+        progress.send_modify(|progress| progress.answer(body_bytes));
+        Self(progress.clone())
     }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.send_replace(Phase::Rest);
+        self.0.send_modify(Progress::answered);
     }
 }
 
@@ -213,7 +257,9 @@ mod tests {
                 cut: CancellationToken::new(),
                 scarce: told,
             };
-            let answer = move |_| async move {
+            let answer = move |request: Request<Incoming>| async move {
+                let body = axum::body::to_bytes(Body::new(request.into_body()), 1024);
+                body.await.unwrap();
                 sleep(takes).await;
                 Response::new(Body::from("done"))
             };
@@ -225,10 +271,19 @@ mod tests {
         }
 
         async fn asks(&mut self) {
-            self.stream.write_all(REQUEST).await.unwrap();
+            self.sends(REQUEST).await;
+        }
+
+        /// Sends this, and reads the first answer.
+        async fn sends(&mut self, bytes: &[u8]) {
+            self.stream.write_all(bytes).await.unwrap();
+            self.reads_answer().await;
+        }
+
+        async fn reads_answer(&mut self) {
             let mut answer = Vec::new();
             while !answer.ends_with(b"done") {
-                assert_ne!(self.stream.read_buf(&mut answer).await.unwrap(), 0);
+                answer.push(self.stream.read_u8().await.unwrap());
             }
             let answer = String::from_utf8(answer).unwrap();
             assert!(answer.contains("content-length: 4"), "{answer}");
@@ -284,5 +339,38 @@ mod tests {
         }
         let took = begin.elapsed();
         assert!(took < HEAD_WITHIN + Duration::from_secs(2), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_was_begun_before_the_last_answer_has_no_longer_time() {
+        let half = &REQUEST[..REQUEST.len() - 2];
+        // In one piece with the request before.
+        let mut client = Client::connect(Duration::ZERO);
+        client.sends(&[REQUEST, half].concat()).await;
+        assert_eq!(client.ends_after().await, HEAD_WITHIN.as_secs());
+        // While that one is answered.
+        let mut client = Client::connect(Duration::from_secs(1));
+        client.stream.write_all(REQUEST).await.unwrap();
+        sleep(Duration::from_millis(500)).await;
+        client.sends(half).await;
+        assert_eq!(client.ends_after().await, HEAD_WITHIN.as_secs());
+        // After several whole ones.
+        let mut client = Client::connect(Duration::ZERO);
+        client.sends(&[REQUEST, REQUEST, half].concat()).await;
+        client.reads_answer().await;
+        assert_eq!(client.ends_after().await, HEAD_WITHIN.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_rests_also_after_a_request_with_a_body() {
+        for rest in [
+            "content-length: 4\r\n\r\nbody",
+            "transfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
+        ] {
+            let mut client = Client::connect(Duration::ZERO);
+            let request = format!("POST / HTTP/1.1\r\nhost: h\r\n{rest}");
+            client.sends(request.as_bytes()).await;
+            assert_eq!(client.ends_after().await, REST_WITHIN.as_secs(), "{rest}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 mod closing;
 mod comparing;
+mod draining;
 mod entry;
 mod identity;
 mod keeping;
@@ -42,6 +43,8 @@ pub use self::settings::Settings;
 pub(crate) use self::settings::{is_loopback, is_shared};
 use self::shared::Shared;
 use self::table::{Parked, Slot, Table, Unconfirmed, View, unconfirmed};
+#[cfg(feature = "consul")]
+use crate::daemon::store::Stored;
 use crate::daemon::store::bytes_of;
 use crate::wire::{CheckKind, CheckSpec, CheckState, Declaration};
 
@@ -68,19 +71,28 @@ impl Registrations {
             shared: Arc::new(Shared::new(registry, settings, table, None)),
         };
         #[cfg(feature = "consul")]
-        this.tell_routes();
+        this.tell_routes(Vec::new());
         this
     }
 
-    /// Tells the routes of what is registered, if that is wanted and the registry is Consul. Must be called inside a tokio runtime then.
+    /// Tells the routes of what is registered, if that is wanted and the registry is Consul, and takes back those of what was `left` by the
+    /// agent before. Must be called inside a tokio runtime then.
     #[cfg(feature = "consul")]
-    fn tell_routes(&self) {
-        if let Some(identity) = &self.shared.settings.identity
+    fn tell_routes(&self, left: Vec<Arc<Stored>>) {
+        let shared = &self.shared;
+        if let Some(identity) = &shared.settings.identity
             && let Some(prefix) = &identity.routes
-            && self.shared.registry.backend().name() == "consul"
+            && shared.registry.backend().name() == "consul"
         {
-            let telling = routes::Telling::start(self.clone(), prefix);
-            *lock(&self.shared.routes) = Some(telling);
+            let source = routes::Source {
+                registry: shared.registry.clone(),
+                table: Arc::clone(&shared.table),
+                changes: shared.changes.subscribe(),
+                prefix: prefix.clone(),
+                verify_every: shared.settings.verify_routes_every,
+                left,
+            };
+            *lock(&shared.routes) = Some(routes::Telling::start(source));
         }
     }
 
@@ -521,25 +533,7 @@ impl Registrations {
     /// All entries, also those that are gone, by service and id. One that was refused at the start of the agent and is left for the next
     /// one is at the stage `Init`, and its error says so.
     pub fn entries(&self) -> Vec<Entry> {
-        let (gone, parked, slots) = {
-            let mut table = lock(&self.shared.table);
-            let parked = table.parked().iter().map(|parked| parked.entry.clone());
-            let parked: Vec<Entry> = parked.collect();
-            (
-                table.all_gone(),
-                parked,
-                table.slots().cloned().collect::<Vec<_>>(),
-            )
-        };
-        // Copies take long: without the lock.
-        let gone = gone.iter().map(|entry| entry.as_ref().clone());
-        let kept = slots.iter().map(|slot| slot.entry());
-        let mut all: Vec<Entry> = gone.chain(parked).chain(kept).collect();
-        all.sort_by(|one, other| {
-            let (one, other) = (&one.record, &other.record);
-            (&one.service, &one.id).cmp(&(&other.service, &other.id))
-        });
-        all
+        table::entries(&self.shared.table)
     }
 
     /// One that is meant: one that is wanted, or else the last one that is gone.

@@ -200,10 +200,12 @@ impl Places {
         }
     }
 
-    fn note(&self, count: usize, most: usize) {
-        let now = count > most / 2;
-        self.scarce
-            .send_if_modified(|before| std::mem::replace(before, now) != now);
+    /// Says whether places are scarce. Of several that say so at once, the last one has counted all of them.
+    fn note(&self, most: usize) {
+        self.scarce.send_if_modified(|before| {
+            let now = self.taken.load(Ordering::Relaxed) > most / 2;
+            std::mem::replace(before, now) != now
+        });
     }
 }
 
@@ -216,11 +218,10 @@ struct Place {
 impl Place {
     fn take(of: &Arc<Places>, most: usize) -> Option<Self> {
         let one_more = |taken| (taken < most).then_some(taken + 1);
-        let before = of
-            .taken
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        let before = before.ok()?;
-        of.note(before + 1, most);
+        of.taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .ok()?;
+        of.note(most);
         gauge!("sd_agent_connections", "listen" => of.name.to_string()).increment(1.0);
         Some(Self {
             of: Arc::clone(of),
@@ -231,14 +232,16 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let before = self.of.taken.fetch_sub(1, Ordering::Relaxed);
-        self.of.note(before.saturating_sub(1), self.most);
+        self.of.taken.fetch_sub(1, Ordering::Relaxed);
+        self.of.note(self.most);
         gauge!("sd_agent_connections", "listen" => self.of.name.to_string()).decrement(1.0);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
 
     #[test]
@@ -253,5 +256,33 @@ mod tests {
         assert!(Place::take(&places, 4).is_none());
         taken.truncate(2);
         assert!(!is_scarce());
+    }
+
+    #[test]
+    fn whether_places_are_scarce_is_right_after_many_were_taken_and_left_at_once() {
+        const THREADS: usize = 4;
+        let places = Arc::new(Places::new(&"127.0.0.1:1".parse().unwrap()));
+        let most = THREADS + 1;
+        for round in 0..2000 {
+            let begin = Barrier::new(THREADS);
+            let kept: Vec<Option<Place>> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..THREADS)
+                    .map(|thread| {
+                        let (places, begin) = (&places, &begin);
+                        scope.spawn(move || {
+                            begin.wait();
+                            let place = Place::take(places, most);
+                            place.filter(|_| (thread + round) % 2 == 0)
+                        })
+                    })
+                    .collect();
+                threads
+                    .into_iter()
+                    .map(|thread| thread.join().unwrap())
+                    .collect()
+            });
+            assert!(!*places.scarce.borrow(), "two of {most}, round {round}");
+            drop(kept);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use rustix::process::Signal;
 use sd_core::{RegistryConfig, Subscription};
 use sd_testing::{LONG, ServerProcess, required_env, until};
@@ -10,6 +11,7 @@ use server_programs::{Etcd, LocalServer};
 use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
 
+use crate::common::HttpClient;
 use crate::common::program::AgentProcess;
 
 /// A corner of the shared etcd for one test.
@@ -128,6 +130,70 @@ async fn an_agent_that_is_killed_is_followed_by_one_that_goes_on_without_a_gap()
     watching.abort();
     let (status, log) = agent.stop().await;
     assert_eq!(status.code(), Some(0), "{log:#?}");
+}
+
+/// What the smallest database of a test may grow to, in bytes.
+const QUOTA: usize = 16 << 20;
+
+/// Writes until the server takes no value any more.
+async fn fill(server: &ServerProcess<Etcd>) {
+    // The server's API in JSON.
+    let client = HttpClient::new(server.program().address());
+    let value = BASE64_STANDARD.encode(vec![0; QUOTA / 32]);
+    for n in 0..64 {
+        let key = BASE64_STANDARD.encode(format!("/filling/{n}"));
+        let put = json!({"key": key, "value": value});
+        let put = client.post("/v3/kv/put", &put).await;
+        if put.status != 200 {
+            let why = String::from_utf8_lossy(&put.body).into_owned();
+            assert!(why.contains("space exceeded"), "{why}");
+            return;
+        }
+    }
+    panic!("the server takes more than its quota");
+}
+
+/// It grants no lease then, and takes no record.
+#[tokio::test]
+#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+async fn an_agent_that_is_killed_while_etcd_is_full_is_followed_by_one_that_goes_on() {
+    let program = Etcd::from_env().unwrap();
+    let program = program.with_args([format!("--quota-backend-bytes={QUOTA}")]);
+    let registry = program.url().replacen("http://", "etcd://", 1) + "/services";
+    let server = ServerProcess::launch(program).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--registry", &registry, "--state", &state(&folder)];
+    let agent = AgentProcess::start(&arguments).await;
+    let declared = declare("greeter", "g-1");
+    agent
+        .client()
+        .post("/v1/registrations", &declared)
+        .await
+        .expect(200);
+    let (_reading, mut seen) = follow(&registry, "greeter");
+    let one = |state: &sd_core::State| state.snapshot().len() == 1;
+    let before = until(&mut seen, "registered", one).await;
+    let incarnation = before.snapshot().instances()[0].incarnation();
+    let watching = tokio::spawn(sees_no_gap(seen, incarnation));
+    fill(&server).await;
+
+    agent.kill().await;
+    let over = Instant::now();
+    let agent = AgentProcess::start(&arguments).await;
+    let again = agent.client().post("/v1/registrations", &declared).await;
+    let again = again.expect(200);
+    assert_eq!(again["incarnation"], incarnation.to_string());
+    assert_eq!(again["stage"], "Serving");
+    tokio::time::sleep_until(over + GONE_AFTER).await;
+    assert!(!watching.is_finished(), "{:?}", watching.await);
+    watching.abort();
+    // No value is needed for that.
+    let (_reading, mut seen) = follow(&registry, "greeter");
+    until(&mut seen, "there", one).await;
+    let (status, log) = agent.stop().await;
+    assert_eq!(status.code(), Some(0), "{log:#?}");
+    let none = |state: &sd_core::State| state.snapshot().is_empty();
+    until(&mut seen, "gone", none).await;
 }
 
 #[cfg(feature = "cli")]

@@ -120,6 +120,20 @@ async fn what_cannot_be_used_ends_with_2_and_one_line_that_says_what_to_write() 
             ],
             "advertise: 127.0.0.1 can only be dialled on this machine",
         ),
+        (
+            vec![
+                "--registry=consul://h:1/?tag=a".to_owned(),
+                "--route-prefix=routes".to_owned(),
+            ],
+            "route_prefix: with tag in the registry's URL",
+        ),
+        (
+            vec![
+                "--registry=consul://h:1/?consistency=stale".to_owned(),
+                "--route-prefix=routes".to_owned(),
+            ],
+            "route_prefix: with consistency=stale in the registry's URL",
+        ),
         (vec!["--log-level=loud".to_owned()], "\"loud\" is no level"),
         (vec!["--listn=x".to_owned()], "--listen"),
         (vec!["--ttl=5".to_owned()], "500ms, 10s"),

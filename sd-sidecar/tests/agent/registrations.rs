@@ -347,6 +347,68 @@ async fn a_drain_is_seen_by_readers_and_ends_at_its_deadline() {
     assert!(matches!(nothing, Err(Refused::NotFound(_))));
 }
 
+/// Each event of an update once had the next one let go of, and sent again, without end.
+#[tokio::test(start_paused = true)]
+async fn a_check_that_passes_while_its_instance_is_being_registered_is_told_to_the_registry_once() {
+    let (backend, registry) = scripted();
+    let registrations = Registrations::new(registry);
+    let takes = |millis| Answer::SucceedAfter(Duration::from_millis(millis));
+    backend.registrar.answer_all(Op::Register, takes(100));
+    backend.registrar.answer_all(Op::Update, takes(10));
+    let checked = declared(json!({
+        "service": "greeter", "address": ADDRESS,
+        "checks": [{"name": "beat", "kind": "ttl", "ttl": "1h"}],
+    }));
+    let me = me();
+    let passing = async {
+        sleep(Duration::from_millis(50)).await;
+        let beaten = registrations.beat(&me, &port(50051), "beat", CheckState::Passing, "");
+        beaten.unwrap();
+    };
+    let (registered, ()) = tokio::join!(registrations.register(&me, checked), passing);
+    registered.unwrap();
+    until_entry(&registrations, "confirmed", |entry| {
+        entry.is_confirmed && entry.stage == Stage::Serving
+    })
+    .await;
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(backend.registrar.calls_of(Op::Update).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_a_stop_only_what_readers_may_have_seen_is_drained_to_its_end() {
+    let (backend, registry) = scripted();
+    let registrations = Registrations::new(registry);
+    backend.registrar.answer_all(Op::Register, Answer::Hang);
+    let never = declared(json!({"service": "never", "address": ADDRESS, "ttl": "10m"}));
+    let never = registrations.register(&me(), never).await.unwrap();
+    assert_eq!(never.stage, Stage::Init);
+    let begin = Instant::now();
+    registrations.drain_all(GRACE).await;
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+    registrations
+        .deregister(&me(), &the_record(&never))
+        .await
+        .unwrap();
+    backend.registrar.answer_all(Op::Register, Answer::Succeed);
+
+    let begin = Instant::now();
+    let seen = registrations.register(&me(), greeter()).await.unwrap();
+    assert_eq!(seen.stage, Stage::Serving);
+    registrations.drain_all(GRACE).await;
+    assert!(begin.elapsed() >= GRACE, "{:?}", begin.elapsed());
+    // One that its process takes out is waited for no longer.
+    registrations.register(&me(), greeter()).await.unwrap();
+    let begin = Instant::now();
+    let leaving = async {
+        sleep(GRACE / 2).await;
+        let left = registrations.deregister(&me(), &port(50051)).await;
+        assert_eq!(left.unwrap().len(), 1);
+    };
+    tokio::join!(registrations.drain_all(GRACE), leaving);
+    assert_eq!(begin.elapsed().as_secs(), GRACE.as_secs() / 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn draining_again_sets_another_deadline() {
     let registrations = Registrations::new(Memory::new().connect());
@@ -645,38 +707,6 @@ async fn a_failing_check_makes_it_unready_and_never_deregisters_it() {
     assert_eq!(only(&readers.state()).record_id(), entry.record);
     let unknown = registrations.beat(&me(), &which, "other", CheckState::Passing, "");
     assert!(matches!(unknown, Err(Refused::NoCheck(_))));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_change_while_the_record_is_being_made_is_sent_once() {
-    let (backend, registry) = scripted();
-    let [made, changed] = [5, 1].map(Duration::from_millis);
-    backend
-        .registrar
-        .answer_next(Op::Register, Answer::SucceedAfter(made));
-    backend
-        .registrar
-        .answer_all(Op::Update, Answer::SucceedAfter(changed));
-    let registrations = Registrations::new(registry);
-    let checked = declared(json!({
-        "service": "greeter", "address": ADDRESS,
-        "checks": [{"name": "beat", "kind": "ttl", "ttl": "1h", "initial": "failing"}],
-    }));
-    let registering = {
-        let registrations = registrations.clone();
-        tokio::spawn(async move { registrations.register(&me(), checked).await.unwrap() })
-    };
-    let entry = until_entry(&registrations, "declared", |_| true).await;
-    backend.registrar.called(Op::Register, 1).await;
-    let beating = registrations.beat(&me(), &the_record(&entry), "beat", CheckState::Passing, "");
-    beating.unwrap();
-    registering.await.unwrap();
-    sleep(Duration::from_secs(60)).await;
-    let updates = backend.registrar.calls_of(Op::Update);
-    assert_eq!(updates.len(), 1, "{:?}", &updates[..updates.len().min(4)]);
-    let entry = registrations.entry(&the_record(&entry)).unwrap();
-    assert!(entry.is_confirmed, "{entry:?}");
-    assert_eq!(entry.stage, Stage::Serving);
 }
 
 /// In the reference system a registration is lost, or an error is told although it holds, where a later step fails.

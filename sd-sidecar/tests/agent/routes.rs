@@ -1,15 +1,19 @@
 //! What the agent tells gateways of the reference system, at a real Consul.
 
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use sd_core::Registry;
 use sd_sidecar::daemon::registrations::{How, Identity, Registrations, Selector, Settings};
-use sd_testing::{LONG, ServerProcess, eventually};
+use sd_testing::{
+    Fault, HttpProxy, HttpRequest, HttpRule, HttpState, LONG, ServerProcess, TcpProxy, eventually,
+};
 use serde_json::{Value, json};
 use server_programs::{Consul, LocalServer};
+use tokio::time::timeout;
 
-use crate::registrations::{declared, me};
+use crate::registrations::{declared, me, until_entry};
+use crate::store::{killed_after, once_free};
 
 const FOLDER: &str = "routes/prod/default/auth/";
 
@@ -34,6 +38,25 @@ fn connect(server: &ServerProcess<Consul>) -> Registry {
 async fn agent(server: &ServerProcess<Consul>, host: &str, state: &Path) -> Registrations {
     let open = Registrations::open(connect(server), settings(host), state);
     open.await.unwrap()
+}
+
+/// What such a test changes behind the agent's back is a write to this path.
+const KV: &str = "/v1/kv/";
+/// Where the agent writes routes.
+const WRITES: &str = "/v1/txn";
+
+fn delete_all(server: &ServerProcess<Consul>) {
+    let target = format!("{KV}{FOLDER}?recurse");
+    let answer = server.program().request("DELETE", &target, "");
+    assert_eq!(answer.unwrap().status, 200);
+}
+
+/// An agent whose requests pass through a proxy.
+async fn agent_behind(proxy: &str, verify_every: Duration) -> Registrations {
+    let registry = sd_any::connect(&proxy.replacen("http://", "consul://", 1)).unwrap();
+    let mut settings = settings("10.0.0.1");
+    settings.verify_routes_every = verify_every;
+    Registrations::with_settings(registry, settings)
 }
 
 async fn register(agent: &Registrations, host: &str, version: &str, methods: &[&str]) {
@@ -244,4 +267,182 @@ async fn more_versions_than_consul_changes_at_once_are_taken_back() {
     eventually("71 keys", LONG, async || keys(&server).len() == 71).await;
     agent.close(How::Deregister, LONG).await;
     assert_eq!(keys(&server), [] as [&str; 0]);
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn routes_that_another_program_deletes_or_changes_are_told_again() {
+    let server = ServerProcess::launch(Consul::from_env().unwrap())
+        .await
+        .unwrap();
+    let every = Duration::from_millis(200);
+    let agent = agent_behind(&server.program().url(), every).await;
+    register(&agent, "10.0.0.1", "v1", &["/acme.Auth/Login"]).await;
+    until_keys(&server, &["current", "versions/v1"]).await;
+    delete_all(&server);
+    until_keys(&server, &["current", "versions/v1"]).await;
+    for key in ["current", "versions/v1"] {
+        let changed = json!({"service": "auth", "namespace": "default", "exact_paths": ["/else"]});
+        put(&server, &format!("{KV}{FOLDER}{key}"), &changed);
+        let is_told = async || {
+            let paths = value(&server, key)["exact_paths"].clone();
+            paths == json!(["/acme.Auth/Login", "/else"])
+        };
+        eventually("told again", LONG, is_told).await;
+    }
+    // What is right is left alone.
+    let before = value(&server, "current");
+    tokio::time::sleep(every * 4).await;
+    assert_eq!(value(&server, "current"), before);
+    agent.close(How::Deregister, LONG).await;
+    assert_eq!(keys(&server), [] as [&str; 0]);
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn routes_that_were_lost_while_consul_could_not_be_reached_are_told_again() {
+    let server = ServerProcess::launch(Consul::from_env().unwrap())
+        .await
+        .unwrap();
+    let proxy = TcpProxy::start(server.program().address()).await.unwrap();
+    let url = format!("http://{}", proxy.address());
+    // It is not time that brings them back.
+    let agent = agent_behind(&url, Duration::from_secs(3600)).await;
+    let auth = declared(json!({
+        "service": "auth", "address": "10.0.0.1:9090", "version": "v1", "ttl": "3s",
+        "metadata": {"methods": "/acme.Auth/Login", "protocol": "grpc"},
+    }));
+    agent.register(&me(), auth).await.unwrap();
+    until_keys(&server, &["current", "versions/v1"]).await;
+    proxy.set(Fault::Cut);
+    until_entry(&agent, "at risk", |entry| entry.error.is_some()).await;
+    delete_all(&server);
+    proxy.set(Fault::Pass);
+    until_keys(&server, &["current", "versions/v1"]).await;
+    agent.close(How::Deregister, LONG).await;
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn routes_are_told_and_taken_back_although_the_answer_to_a_write_is_lost() {
+    let server = ServerProcess::launch(Consul::from_env().unwrap())
+        .await
+        .unwrap();
+    let proxy = HttpProxy::start(server.program().address()).await.unwrap();
+    let agent = agent_behind(&proxy.url(), LONG).await;
+    let lost = || HttpRule::new("PUT", WRITES).lose_answer().times(1);
+    let is_lost =
+        |request: &HttpRequest| request.path == WRITES && request.state == HttpState::Dropped;
+    let lost_so_far = |requests: &[HttpRequest]| requests.iter().filter(|one| is_lost(one)).count();
+    proxy.set_rules([lost()]);
+    register(&agent, "10.0.0.1", "v1", &["/acme.Auth/Login"]).await;
+    let first = proxy.seen(|requests| lost_so_far(requests) == 1);
+    timeout(LONG, first).await.unwrap();
+    assert_eq!(keys(&server), ["current", "versions/v1"]);
+    // As the agent does not know that, it tells them again.
+    let is_told = |requests: &[HttpRequest]| {
+        let mut writes = requests.iter().filter(|request| request.path == WRITES);
+        writes.any(|request| request.state == HttpState::Answered(200))
+    };
+    timeout(LONG, proxy.seen(is_told)).await.unwrap();
+    proxy.set_rules([lost()]);
+    agent.deregister(&me(), &auth()).await.unwrap();
+    let second = proxy.seen(|requests| lost_so_far(requests) == 2);
+    timeout(LONG, second).await.unwrap();
+    assert_eq!(keys(&server), [] as [&str; 0]);
+    // Told again, as it is not known that they are gone.
+    register(&agent, "10.0.0.1", "v1", &["/acme.Auth/Logout"]).await;
+    until_keys(&server, &["current", "versions/v1"]).await;
+    let is_new = async || value(&server, "current")["exact_paths"] == json!(["/acme.Auth/Logout"]);
+    eventually("the new ones alone", LONG, is_new).await;
+    agent.close(How::Deregister, LONG).await;
+    assert_eq!(keys(&server), [] as [&str; 0]);
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn a_service_whose_routes_cannot_be_written_holds_up_no_other() {
+    let server = ServerProcess::launch(Consul::from_env().unwrap())
+        .await
+        .unwrap();
+    let proxy = HttpProxy::start(server.program().address()).await.unwrap();
+    // Longer than what follows is waited for.
+    let url = format!("{}/?request_timeout=1m", proxy.url());
+    let agent = agent_behind(&url, LONG).await;
+    let stalls = HttpRule::new("PUT", WRITES).with_body("/stuck/");
+    proxy.set_rules([stalls.delay(10 * LONG)]);
+    // In the order of their names, it is the first.
+    let stuck = declared(json!({
+        "service": "auth", "address": "10.0.0.1:1", "version": "v1",
+        "metadata": {"methods": "/acme.Auth/Login", "namespace": "stuck"},
+    }));
+    agent.register(&me(), stuck).await.unwrap();
+    let waits = |requests: &[HttpRequest]| {
+        let mut writes = requests.iter().filter(|request| request.path == WRITES);
+        writes.any(|request| request.state == HttpState::Waiting)
+    };
+    timeout(LONG, proxy.seen(waits)).await.unwrap();
+    register(&agent, "10.0.0.1", "v1", &["/acme.Auth/Login"]).await;
+    until_keys(&server, &["current", "versions/v1"]).await;
+    agent.deregister(&me(), &auth()).await.unwrap();
+    until_keys(&server, &[]).await;
+    agent.close(How::Deregister, Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn routes_of_an_agent_that_was_killed_at_its_end_are_taken_back_by_the_next_one() {
+    let server = ServerProcess::launch(Consul::from_env().unwrap())
+        .await
+        .unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let url = server.program().url().replacen("http://", "consul://", 1);
+    let (its_url, its_state) = (url.clone(), state.path().to_owned());
+    let written = std::sync::Arc::new(tokio::sync::Notify::new());
+    let is_written = std::sync::Arc::clone(&written);
+    let killed = killed_after(async move || {
+        let registry = sd_any::connect(&its_url).unwrap();
+        let open = Registrations::open(registry, settings("10.0.0.1"), &its_state);
+        let agent = open.await.unwrap();
+        register(&agent, "10.0.0.1", "v1", &["/acme.Auth/Login"]).await;
+        is_written.notified().await;
+        agent.note_end().await;
+    });
+    let waiting = async {
+        until_keys(&server, &["current", "versions/v1"]).await;
+        written.notify_one();
+    };
+    tokio::join!(killed, waiting);
+    let open = || {
+        let registry = sd_any::connect(&url).unwrap();
+        Registrations::open(registry, settings("10.0.0.1"), state.path())
+    };
+    let next = once_free(open).await;
+    assert_eq!(next.entries(), []);
+    until_keys(&server, &[]).await;
+    next.close(How::Deregister, LONG).await;
+}
+
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn a_close_that_is_let_go_of_takes_routes_back_nevertheless() {
+    let server = ServerProcess::launch(Consul::from_env().unwrap())
+        .await
+        .unwrap();
+    let proxy = HttpProxy::start(server.program().address()).await.unwrap();
+    let agent = agent_behind(&proxy.url(), LONG).await;
+    register(&agent, "10.0.0.1", "v1", &["/acme.Auth/Login"]).await;
+    until_keys(&server, &["current", "versions/v1"]).await;
+    let slow = HttpRule::new("PUT", WRITES).delay(Duration::from_secs(1));
+    proxy.set_rules([slow.times(1)]);
+    let takes_back = |requests: &[HttpRequest]| {
+        let mut writes = requests.iter().filter(|request| request.path == WRITES);
+        writes.any(|request| request.state == HttpState::Waiting)
+    };
+    tokio::select! {
+        left = agent.close(How::Deregister, LONG) => panic!("{left:?}"),
+        _ = proxy.seen(takes_back) => {}
+    }
+    until_keys(&server, &[]).await;
+    agent.close(How::Deregister, LONG).await;
 }

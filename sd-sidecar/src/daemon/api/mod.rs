@@ -18,6 +18,7 @@ mod failure;
 mod feeds;
 mod json;
 mod legacy;
+mod parts;
 mod plain_words;
 mod probes;
 mod recent_changes;

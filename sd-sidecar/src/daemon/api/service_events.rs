@@ -131,10 +131,8 @@ impl Events for ServiceEvents {
                 changed = self.views.changed() => match changed {
                     Ok(()) => {
                         let view = Arc::clone(&self.views.borrow_and_update());
-                        if !self.wanted.is_everything() {
-                            self.reader.pays(view.instance_count() / INSTANCES_PER_REQUEST);
-                        }
-                        let view = self.wanted.of(view, self.clock.as_ref());
+                        let (view, looked_at) = self.wanted.of(&view, self.clock.as_ref());
+                        self.reader.pays(looked_at / INSTANCES_PER_REQUEST);
                         if let Some(frame) = self.tell(&view) {
                             return Some(frame);
                         }

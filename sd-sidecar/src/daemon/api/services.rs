@@ -162,13 +162,12 @@ impl<'a> Asked<'a> {
         let clock = &self.state.registry.config().clock;
         let mut unpaid = 0;
         let mut selected = |view: Arc<View>| {
-            if !wanted.is_everything() {
-                // Now, as it may have left before its answer.
-                unpaid += view.instance_count();
-                reader.pays(unpaid / INSTANCES_PER_REQUEST);
-                unpaid %= INSTANCES_PER_REQUEST;
-            }
-            wanted.of(view, clock.as_ref())
+            let (view, looked_at) = wanted.of(&view, clock.as_ref());
+            // Now, as it may have left before its answer.
+            unpaid += looked_at;
+            reader.pays(unpaid / INSTANCES_PER_REQUEST);
+            unpaid %= INSTANCES_PER_REQUEST;
+            view
         };
         let mut view = selected(Arc::clone(&views.borrow_and_update()));
         let Some(wait) = self.wait.filter(|_| self.has.contains(view.index())) else {

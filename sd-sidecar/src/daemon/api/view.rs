@@ -13,6 +13,7 @@ use sd_core::{
 use serde::Serialize;
 
 use super::json;
+use super::parts::Parts;
 use super::recent_changes::RecentChanges;
 use crate::wire::rfc3339;
 
@@ -27,6 +28,8 @@ pub(super) struct View {
     /// What the view of a service was made of.
     state: Option<State>,
     changes: RecentChanges,
+    /// What readers with a filter are told of it.
+    parts: Arc<Parts>,
 }
 
 /// What a reader has: a set, by its fingerprint, and a status. Equal content has an equal index, at every agent and after every start.
@@ -163,6 +166,7 @@ impl View {
             status: status.clone(),
             state: None,
             changes: RecentChanges::default(),
+            parts: Arc::default(),
         }
     }
 
@@ -196,7 +200,11 @@ impl View {
     }
 
     /// The view of a service with only these of its instances.
-    pub(super) fn filtered(&self, wanted: impl Fn(&Instance) -> bool, clock: &dyn Clock) -> Self {
+    pub(super) fn filtered(
+        &self,
+        mut wanted: impl FnMut(&Instance) -> bool,
+        clock: &dyn Clock,
+    ) -> Self {
         let Some(state) = &self.state else {
             return self.clone();
         };
@@ -210,6 +218,11 @@ impl View {
     /// The last changes of the set.
     pub(super) fn changes(&self) -> &RecentChanges {
         &self.changes
+    }
+
+    /// What readers with a filter are told of it.
+    pub(super) fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// How many instances [`filtered`](Self::filtered) looks at.

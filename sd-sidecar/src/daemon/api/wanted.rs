@@ -19,7 +19,7 @@ pub(super) fn yes_or_no(key: &str, value: Option<&str>) -> Result<Option<bool>, 
 }
 
 /// The instances that are asked for.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
     ready: Option<bool>,
     zone: Option<String>,
@@ -36,12 +36,30 @@ impl Wanted {
         self.ready.is_none() && self.zone.is_none()
     }
 
-    /// What is asked for of a view: the same one, with its bytes, if that is everything.
-    pub(super) fn of(&self, view: Arc<View>, clock: &dyn Clock) -> Arc<View> {
+    /// What is asked for of a view: the same one, with its bytes, if that is everything. Also says how many instances were looked at for
+    /// this reader.
+    pub(super) fn of(&self, view: &Arc<View>, clock: &dyn Clock) -> (Arc<View>, usize) {
         if self.is_everything() {
-            return view;
+            return (Arc::clone(view), 0);
         }
-        Arc::new(view.filtered(|instance| self.includes(instance), clock))
+        if let Some(part) = view.parts().get(self) {
+            return (part, 0);
+        }
+        let mut included = 0;
+        let part = view.filtered(
+            |instance| {
+                let is_included = self.includes(instance);
+                included += usize::from(is_included);
+                is_included
+            },
+            clock,
+        );
+        let part = Arc::new(part);
+        // One without instances costs little, and there may be any number of those.
+        if included > 0 {
+            view.parts().keep(self, &part);
+        }
+        (part, view.instance_count())
     }
 
     fn includes(&self, instance: &Instance) -> bool {

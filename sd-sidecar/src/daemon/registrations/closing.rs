@@ -10,6 +10,8 @@ use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use super::Registrations;
+#[cfg(feature = "consul")]
+use super::routes::Telling;
 use super::table::{Slot, View};
 
 /// How long the last write of the state may take, however short the limit of a [close](Registrations::close) is.
@@ -56,7 +58,6 @@ impl Registrations {
         let (slots, parked): (Vec<Arc<Slot>>, Vec<RecordId>) = {
             let mut table = lock(&shared.table);
             table.is_closed = true;
-            table.is_ending = how == How::Deregister;
             let parked = table
                 .parked()
                 .iter()
@@ -67,23 +68,31 @@ impl Registrations {
         // How it ends is known before that it does.
         match how {
             How::Deregister => {
-                // On disk first: this process may be killed while it withdraws.
-                shared.save();
-                shared.stop.cancel();
+                let ending = Arc::clone(shared);
+                shared.tasks.spawn(async move {
+                    // On disk first: this process may be killed while it withdraws.
+                    ending.note_end().await;
+                    ending.stop.cancel();
+                    ending.closing.cancel();
+                });
                 unkept.extend(parked.into_iter().map(|record| {
                     let (withdrawing, meant) = (Arc::clone(shared), record.clone());
-                    let task = async move { withdrawing.withdraw_once(&meant).await };
+                    let task = async move {
+                        withdrawing.stop.cancelled().await;
+                        withdrawing.withdraw_once(&meant).await
+                    };
                     (record, shared.tasks.spawn(task))
                 }));
             }
             How::Keep => {
+                lock(&shared.table).is_ending = false;
                 shared.keep_records();
                 // What is told stays with the records.
                 #[cfg(feature = "consul")]
                 drop(lock(&shared.routes).take());
+                shared.closing.cancel();
             }
         }
-        shared.closing.cancel();
         shared.tasks.close();
         let written_by = match how {
             How::Deregister => {
@@ -92,10 +101,10 @@ impl Registrations {
                 lock(&shared.table).clear();
                 #[cfg(feature = "consul")]
                 {
-                    let telling = lock(&shared.routes).take();
-                    if let Some(telling) = telling {
+                    let ended = lock(&shared.routes).as_ref().map(Telling::end);
+                    if let Some(ended) = ended {
                         // It has the rest of the limit but for what closing takes.
-                        let _ = timeout_at(begin + limit / 8 * 7, telling.end()).await;
+                        let _ = timeout_at(begin + limit / 8 * 7, ended).await;
                     }
                 }
                 let written_by = by.max(Instant::now() + LAST_WRITE);
@@ -137,11 +146,7 @@ impl Registrations {
     /// # Cancel safety
     /// If the future is dropped, it is noted nevertheless.
     pub async fn note_end(&self) {
-        lock(&self.shared.table).is_ending = true;
-        self.shared.save();
-        if let Some(store) = &self.shared.store {
-            store.saved().await;
-        }
+        self.shared.note_end().await;
     }
 
     async fn leave_state(&self, by: Instant) {

@@ -170,6 +170,8 @@ pub struct Entry {
     pub is_confirmed: bool,
     /// Why the registry does not have it as it should.
     pub error: Option<String>,
+    /// How often there has been such a reason where there was none.
+    pub(crate) troubles: u64,
 }
 
 /// Under which registrations are told apart.

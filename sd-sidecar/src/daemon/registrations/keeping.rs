@@ -5,6 +5,7 @@ mod declaring;
 mod leave;
 mod reacting;
 
+use std::future::pending;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -63,33 +64,29 @@ struct Held {
     events: Events<RegistrationEvent>,
     /// The change that it was made with.
     made_with: u64,
-    /// The last change that was sent, until it is answered.
-    sending: Option<Sending>,
     /// Whether it is ready, as the registry has confirmed it last.
     is_ready: bool,
+    /// The update that its answer is waited for.
+    sending: Option<Sending>,
     /// sd-core keeps it no more.
     is_over: bool,
 }
 
-/// A change on its way to the registry. It is kept from one step to the next: to send it again at each event would make another event.
+/// An update that was sent. It stays while other things happen: one that is let go of is carried out all the same, and its event would have
+/// the next one let go of as well.
 struct Sending {
     change: u64,
     is_ready: bool,
     answer: Pin<Box<dyn Future<Output = sd_core::Result<()>> + Send>>,
 }
 
-/// The answer to what is being sent, if anything is. Cancel-safe.
-async fn answer(sending: &mut Option<Sending>) -> Step {
-    let Some(sent) = sending else {
-        return std::future::pending().await;
-    };
-    let done = sent.answer.as_mut().await;
-    let (change, is_ready) = (sent.change, sent.is_ready);
-    *sending = None;
-    Step::Applied {
-        change,
-        is_ready,
-        done,
+impl Sending {
+    /// What became of the update, if there is one. Cancel-safe.
+    async fn answered(sending: &mut Option<Self>) -> sd_core::Result<()> {
+        match sending {
+            Some(sending) => sending.answer.as_mut().await,
+            None => pending().await,
+        }
     }
 }
 
@@ -144,6 +141,8 @@ pub(crate) struct Keeping {
     registered_at: SystemTime,
     updated_at: SystemTime,
     error: Option<String>,
+    /// How often there has been an error where there was none.
+    troubles: u64,
     retry_at: Option<Moment>,
     /// What is kept on disk is no longer what it should be.
     is_unsaved: bool,
@@ -154,11 +153,8 @@ pub(crate) struct Keeping {
 /// What happened next.
 enum Step {
     Stop,
-    Applied {
-        change: u64,
-        is_ready: bool,
-        done: sd_core::Result<()>,
-    },
+    /// The registry has answered to the update that was sent.
+    Applied(sd_core::Result<()>),
     Event(Option<RegistrationEvent>),
     Command(Command),
     Health,
@@ -247,6 +243,7 @@ impl Keeping {
             overridden: None,
             is_confirmed: false,
             error: None,
+            troubles: 0,
         };
         let slot = Slot {
             commands: sender,
@@ -257,6 +254,7 @@ impl Keeping {
                 unconfirmed_since: Some(Instant::now()),
                 refused: None,
                 stored,
+                was_seen: is_resumed,
                 is_over: false,
             }),
             checks: Mutex::new(Arc::new(checks)),
@@ -283,6 +281,7 @@ impl Keeping {
             registered_at,
             updated_at,
             error: None,
+            troubles: 0,
             retry_at: None,
             is_unsaved: false,
             is_resumed,
@@ -349,11 +348,11 @@ impl Keeping {
                     self.publish();
                     let _ = reply.send(change);
                 }
-                Step::Applied {
-                    change,
-                    is_ready,
-                    done,
-                } => self.applied(change, is_ready, done),
+                Step::Applied(done) => {
+                    if let Some(sent) = self.held.sending.take() {
+                        self.applied(sent.change, sent.is_ready, done);
+                    }
+                }
                 Step::Event(event) => match self.happened(event) {
                     Happened::Goes => {}
                     Happened::Hopeless => {
@@ -382,11 +381,22 @@ impl Keeping {
                 }
             }
         };
-        self.send();
+        let change = self.change;
+        let is_unsent = change > self.confirmed && change > self.held.made_with;
+        let applies = is_unsent && !self.held.is_over && self.retry_at.is_none();
+        let is_sent = |sending: &Sending| sending.change == change;
+        if applies && !self.held.sending.as_ref().is_some_and(is_sent) {
+            let wanted = self.wanted();
+            self.held.sending = Some(Sending {
+                change,
+                is_ready: wanted.is_ready(),
+                answer: Box::pin(self.held.guard.update(move |_| wanted)),
+            });
+        }
         tokio::select! {
             biased;
             () = self.shared.stop.cancelled() => Step::Stop,
-            answered = answer(&mut self.held.sending), if !self.held.is_over => answered,
+            done = Sending::answered(&mut self.held.sending), if applies => Step::Applied(done),
             event = self.held.events.next(), if !self.held.is_over => Step::Event(event),
             () = self.shared.closing.cancelled(), if self.held.is_over => Step::Closing,
             Some(command) = self.commands.recv() => Step::Command(command),
@@ -394,22 +404,6 @@ impl Keeping {
             () = at(self.leaving.map(|leaving| leaving.at)) => Step::Deadline,
             () = at(self.retry_at) => Step::Retry,
         }
-    }
-
-    /// Sends the last change, unless the registry has it or it was sent already.
-    fn send(&mut self) {
-        let change = self.change;
-        let sent = self.held.sending.as_ref().map(|sending| sending.change);
-        let is_unsent = change > self.confirmed && change > self.held.made_with;
-        if !is_unsent || sent == Some(change) || self.held.is_over || self.retry_at.is_some() {
-            return;
-        }
-        let wanted = self.wanted();
-        self.held.sending = Some(Sending {
-            change,
-            is_ready: wanted.is_ready(),
-            answer: Box::pin(self.held.guard.update(move |_| wanted)),
-        });
     }
 
     /// The instance as the registry should have it.
@@ -450,6 +444,8 @@ impl Keeping {
 
     /// Shows how it is now.
     fn publish(&mut self) {
+        let had_error = self.slot.view.borrow().entry.error.is_some();
+        self.troubles += u64::from(self.error.is_some() && !had_error);
         let entry = Entry {
             declaration: self.declaration.clone(),
             owner: self.owner.clone(),
@@ -463,6 +459,7 @@ impl Keeping {
             overridden: self.held.guard.overridden(),
             is_confirmed: self.confirmed >= self.change && self.is_at_registry(),
             error: self.error.clone(),
+            troubles: self.troubles,
         };
         let is_unsaved = std::mem::take(&mut self.is_unsaved);
         let stored = is_unsaved.then(|| {
@@ -491,6 +488,7 @@ impl Keeping {
             };
             view.confirmed = self.confirmed;
             view.refused.clone_from(&self.refused);
+            view.was_seen |= self.is_at_registry();
             if let Some(stored) = stored {
                 view.stored = stored;
             }

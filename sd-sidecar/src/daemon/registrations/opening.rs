@@ -39,6 +39,12 @@ impl Registrations {
         let shared = Arc::new(Shared::new(registry, settings, table, Some(store)));
         let this = Self { shared };
         let is_anything_there = !state.registrations.is_empty();
+        #[cfg(feature = "consul")]
+        let left = if state.ending {
+            state.registrations.clone()
+        } else {
+            Vec::new()
+        };
         for stored in state.registrations {
             if state.ending {
                 this.withdraw_left(&stored);
@@ -56,7 +62,7 @@ impl Registrations {
             }
         }
         #[cfg(feature = "consul")]
-        this.tell_routes();
+        this.tell_routes(left);
         Ok(this)
     }
 

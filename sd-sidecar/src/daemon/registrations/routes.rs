@@ -1,5 +1,5 @@
-//! The routes of services in Consul, for gateways of the reference system: told once a registration is there, and taken back with the last
-//! one.
+//! The routes of services in Consul, for gateways of the reference system: told once a registration is there, verified now and then, and
+//! taken back with the last one.
 //!
 //! | key | what is there |
 //! |---|---|
@@ -9,353 +9,207 @@
 //! Several agents write the same keys. Each write names what it is based on, and moves the keys: an agent that has found no instance and is
 //! about to delete them is refused if another agent has told its routes meanwhile, which it does after its registration. There is no
 //! conflict between versions: one that is new adds to what is offered.
+//!
+//! Each service has a task of its own, so that none waits for another one.
 
 mod document;
+mod found;
+mod service;
+mod wanted;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sd_consul::{KeyChange, KeyValue, change_keys, list_keys};
-use sd_core::retry::Backoff;
-use sd_core::{Error, ErrorKind, RecordId, Result, ServiceName};
+use sd_core::{RecordId, Registry};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{debug, info, warn};
 
 use self::document::{Document, Kind, Place};
-use super::{Entry, Registrations, Stage};
-use crate::wire::meta;
+use self::service::{Common, Service};
+use self::wanted::Wanted;
+use super::table::{self, Table};
+use crate::daemon::store::Stored;
 
 /// Changes that follow each other this closely are told together.
 const SETTLE: Duration = Duration::from_millis(100);
-/// How often a write starts over because another agent has written meanwhile.
-const MOST_ROUNDS: u32 = 8;
-/// Consul takes no more changes at once.
-const AT_ONCE: usize = 64;
-/// How many records of one version are remembered: those that were withdrawn last may still be listed.
-const MOST_RECORDS: usize = 256;
 
-/// One version of a service.
-type Version = (Place, Kind);
+/// Whose routes are told, and where.
+///
+/// It has no part in what owns the task, which so ends with its owner.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) registry: Registry,
+    pub(super) table: Arc<Mutex<Table>>,
+    /// Counts the changes of the table.
+    pub(super) changes: watch::Receiver<u64>,
+    /// The folder of all routes.
+    pub(super) prefix: String,
+    /// How often it is verified that what was told is there.
+    pub(super) verify_every: Duration,
+    /// What an agent before was about to withdraw, and did not come to take back.
+    pub(super) left: Vec<Arc<Stored>>,
+}
 
-/// Keeps the documents true for the registrations of one agent.
+/// Has a task for each service that has routes.
 struct Routes {
-    registrations: Registrations,
-    prefix: String,
-    /// What has been told of each version that was declared, if it is known that it is there.
-    told: BTreeMap<Version, Option<Document>>,
-    /// The records of this agent that had each version.
-    own: BTreeMap<Version, VecDeque<RecordId>>,
-}
-
-/// What is to be done.
-#[derive(Debug, Default, PartialEq)]
-struct Wanted {
-    /// There, and to be told.
-    there: BTreeMap<Version, Document>,
-    /// Declared, whether it is there now or not, and by which records.
-    declared: BTreeMap<Version, Vec<RecordId>>,
-}
-
-impl Wanted {
-    fn of<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Self {
-        let mut wanted = Self::default();
-        for entry in entries {
-            let Some((place, document)) = Document::of(entry) else {
-                continue;
-            };
-            let of_version = (place, document.kind());
-            match entry.stage {
-                Stage::Deregistered => continue,
-                Stage::Init => {}
-                Stage::Registered | Stage::Serving | Stage::Draining => {
-                    let there = wanted.there.remove(&of_version);
-                    let document = match there {
-                        Some(other) => document.with(&other),
-                        None => document,
-                    };
-                    wanted.there.insert(of_version.clone(), document);
-                }
-            }
-            let records = wanted.declared.entry(of_version).or_default();
-            records.push(entry.record.clone());
-        }
-        wanted
-    }
-
-    /// The versions that are declared at a place.
-    fn declared_at(&self, place: &Place) -> BTreeSet<Kind> {
-        let here = self.declared.keys().filter(|(other, _)| other == place);
-        here.map(|(_, version)| version.clone()).collect()
-    }
-
-    /// Whether a version that is declared at a place is not there yet. What it replaces may still serve.
-    fn is_in_transition(&self, place: &Place) -> bool {
-        let mut here = self.declared.keys().filter(|(other, _)| other == place);
-        here.any(|of| !self.there.contains_key(of))
-    }
+    table: Arc<Mutex<Table>>,
+    changes: watch::Receiver<u64>,
+    common: Arc<Common>,
+    wanted: BTreeMap<Place, watch::Sender<Arc<Wanted>>>,
+    services: JoinSet<Place>,
 }
 
 impl Routes {
-    /// Follows the registrations until `stop`, and then takes back what has no registration any more.
-    async fn run(mut self, stop: CancellationToken) {
-        let mut changes = self.registrations.changes();
-        let following = stop.run_until_cancelled(self.follow(&mut changes));
-        following.await;
-        // All that could be withdrawn is, and nothing is declared any more.
-        if let Err(error) = self.reconcile().await {
-            warn!(error = %error.report(), "routes could not be taken back at the stop");
+    fn new(source: Source) -> Self {
+        let common = Common::new(source.registry, &source.prefix, source.verify_every);
+        let mut routes = Self {
+            table: source.table,
+            changes: source.changes,
+            common: Arc::new(common),
+            wanted: BTreeMap::new(),
+            services: JoinSet::new(),
+        };
+        for (place, versions) in left(&source.left) {
+            routes.begin(place, versions, Wanted::default());
         }
+        routes
     }
 
-    async fn follow(&mut self, changes: &mut watch::Receiver<u64>) {
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
-        let mut is_told = true;
+    /// Follows the registrations until `stop`, and then takes back what has no registration any more.
+    async fn run(mut self, stop: CancellationToken) {
+        stop.run_until_cancelled(self.follow()).await;
+        // All that could be withdrawn is, and nothing is declared any more.
+        self.tell();
+        self.wanted.clear();
+        while self.services.join_next().await.is_some() {}
+    }
+
+    async fn follow(&mut self) {
         loop {
-            changes.mark_unchanged();
-            match self.reconcile().await {
-                Ok(()) => {
-                    backoff.reset();
-                    is_told = true;
-                    if changes.changed().await.is_err() {
+            self.changes.mark_unchanged();
+            self.tell();
+            tokio::select! {
+                changed = self.changes.changed() => {
+                    if changed.is_err() {
                         return;
                     }
                     sleep(SETTLE).await;
                 }
-                Err(error) => {
-                    if std::mem::take(&mut is_told) {
-                        warn!(error = %error.report(), "routes cannot be told: tried again");
-                    }
-                    // Of one service it may be for long, and of the others there may be news.
-                    tokio::select! {
-                        () = sleep(backoff.next_delay()) => {}
-                        news = changes.changed() => {
-                            if news.is_err() {
-                                return;
-                            }
-                            sleep(SETTLE).await;
-                        }
+                Some(ended) = self.services.join_next() => {
+                    // One that is wanted again meanwhile begins again.
+                    if let Ok(place) = ended {
+                        self.wanted.remove(&place);
                     }
                 }
             }
         }
     }
 
-    /// Tells what is there and not told, and takes back what is declared no more.
-    async fn reconcile(&mut self) -> Result<()> {
-        let wanted = Wanted::of(&self.registrations.entries());
-        for (of, records) in &wanted.declared {
-            let told = self.told.entry(of.clone()).or_default();
-            // What the registry has lost may have been lost with it.
-            told.take_if(|_| !wanted.there.contains_key(of));
-            let own = self.own.entry(of.clone()).or_default();
-            for record in records {
-                if !own.contains(record) {
-                    own.push_back(record.clone());
+    /// Tells each service what is wanted of it now.
+    fn tell(&mut self) {
+        let mut now = Wanted::of(&table::entries(&self.table));
+        for (place, before) in &self.wanted {
+            let now = now.remove(place).unwrap_or_default();
+            before.send_if_modified(|before| {
+                let is_news = **before != now;
+                if is_news {
+                    *before = Arc::new(now);
                 }
-            }
-            own.drain(..own.len().saturating_sub(MOST_RECORDS));
+                is_news
+            });
         }
-        let mut failed = Ok(());
-        for (of, document) in &wanted.there {
-            if self.told.get(of).and_then(Option::as_ref) == Some(document) {
-                continue;
-            }
-            match self.change(&of.0, &Act::Tell(document)).await {
-                Ok(()) => drop(self.told.insert(of.clone(), Some(document.clone()))),
-                Err(error) => failed = Err(error),
-            }
-        }
-        let gone = self.told.keys();
-        let gone = gone.filter(|of| !wanted.declared.contains_key(of));
-        let gone = gone.filter(|of| !wanted.is_in_transition(&of.0));
-        for of in gone.cloned().collect::<Vec<_>>() {
-            // It may be taken back although no answer says so.
-            self.told.insert(of.clone(), None);
-            let act = Act::TakeBack {
-                version: &of.1,
-                declared: &wanted.declared_at(&of.0),
-            };
-            match self.change(&of.0, &act).await {
-                Ok(()) => {
-                    self.told.remove(&of);
-                    self.own.remove(&of);
-                }
-                Err(error) => failed = Err(error),
-            }
-        }
-        failed
-    }
-
-    /// Reads the keys of a service and changes them, again if others do so meanwhile.
-    async fn change(&self, place: &Place, act: &Act<'_>) -> Result<()> {
-        let Some(folder) = place.folder(&self.prefix) else {
-            debug!(?place, "a name with a slash has no place among the routes");
-            return Ok(());
-        };
-        let registry = self.registrations.registry();
-        'rounds: for _ in 0..MOST_ROUNDS {
-            let found = Found::new(&folder, list_keys(registry, &folder).await?);
-            let changes = match act {
-                Act::Tell(document) => found.told(document),
-                // After the keys: what is registered later writes them again.
-                Act::TakeBack { version, declared } => {
-                    let mut there = self.others(place, version).await?;
-                    there.extend(declared.iter().cloned());
-                    found.taken_back(version, &there)
-                }
-            };
-            for part in changes.chunks(AT_ONCE) {
-                if !change_keys(registry, part).await? {
-                    continue 'rounds;
-                }
-            }
-            info!(?folder, keys = changes.len(), "routes were told");
-            return Ok(());
-        }
-        let why = format!("{folder} changed between read and write {MOST_ROUNDS} times in a row");
-        Err(Error::new(ErrorKind::Unavailable, "tell routes").because(why))
-    }
-
-    /// The versions of a service that are there, but for what this agent has just withdrawn of one.
-    async fn others(&self, place: &Place, version: &Kind) -> Result<BTreeSet<Kind>> {
-        let own = self.own.get(&(place.clone(), version.clone()));
-        let service = ServiceName::new(&place.service)?;
-        let there = self.registrations.registry().list(service).await?;
-        let there = there.instances().iter().filter_map(|instance| {
-            let said = |key: &str| instance.metadata().get(key).map(String::as_str);
-            let is_there = said(meta::ENV) == Some(place.env.as_str())
-                && said(meta::NAMESPACE) == Some(place.namespace.as_str());
-            let is_own = own.is_some_and(|own| own.contains(&instance.record_id()));
-            let its = Kind::version(instance.version().unwrap_or_default());
-            (is_there && !(is_own && its == *version)).then_some(its)
-        });
-        Ok(there.collect())
-    }
-}
-
-/// What is done to the keys of a service.
-enum Act<'a> {
-    Tell(&'a Document),
-    /// Unless another instance of the version is there.
-    TakeBack {
-        version: &'a Kind,
-        /// What this agent has declared of the service.
-        declared: &'a BTreeSet<Kind>,
-    },
-}
-
-/// The keys of one service, as they were found.
-struct Found {
-    folder: String,
-    keys: BTreeMap<Kind, KeyValue>,
-}
-
-impl Found {
-    fn new(folder: &str, keys: Vec<KeyValue>) -> Self {
-        let keys = keys.into_iter();
-        let keys = keys.filter_map(|found| Some((Kind::of_key(folder, &found.key)?, found)));
-        Self {
-            folder: folder.to_owned(),
-            keys: keys.collect(),
+        for (place, wanted) in now {
+            self.begin(place, BTreeMap::new(), wanted);
         }
     }
 
-    /// What tells this as well.
-    fn told(&self, document: &Document) -> Vec<KeyChange> {
-        let kind = document.kind();
-        // Other hosts may offer more in the same version, and an agent of the reference system has one document for all versions.
-        let with = |document: &Document, kind: &Kind| {
-            let found = self.document(kind);
-            found.map_or(document.clone(), |found| document.clone().with(&found))
-        };
-        let own = with(document, &kind);
-        let others = self.versions_but(&kind);
-        let all = others.values().fold(own.clone(), Document::with);
-        let all = with(&all, &Kind::Current);
-        vec![self.put(&kind, &own), self.put(&Kind::Current, &all)]
-    }
-
-    /// What takes back a version, if these are there besides.
-    fn taken_back(&self, version: &Kind, there: &BTreeSet<Kind>) -> Vec<KeyChange> {
-        if there.is_empty() {
-            // `current` last, if it takes more than one write.
-            let all = self.keys.keys().rev();
-            return all.map(|kind| self.delete(kind)).collect();
-        }
-        if there.contains(version) || !self.keys.contains_key(version) {
-            return Vec::new();
-        }
-        let mut changes = vec![self.delete(version)];
-        let left = self.versions_but(version);
-        // Of an agent of the reference system it is not known what its version alone offers.
-        let is_known = there.iter().all(|version| left.contains_key(version));
-        if let Some(all) = Document::all(&left).filter(|_| is_known) {
-            changes.push(self.put(&Kind::Current, &all));
-        }
-        changes
-    }
-
-    fn document(&self, kind: &Kind) -> Option<Document> {
-        Document::parse(&self.keys.get(kind)?.value)
-    }
-
-    fn versions_but(&self, but: &Kind) -> BTreeMap<Kind, Document> {
-        let others = self.keys.keys();
-        let others = others.filter(|kind| **kind != Kind::Current && *kind != but);
-        let others = others.filter_map(|kind| Some((kind.clone(), self.document(kind)?)));
-        others.collect()
-    }
-
-    fn modified(&self, kind: &Kind) -> u64 {
-        self.keys.get(kind).map_or(0, |found| found.modified)
-    }
-
-    fn put(&self, kind: &Kind, document: &Document) -> KeyChange {
-        KeyChange::Put {
-            key: kind.key(&self.folder),
-            value: document.bytes(),
-            modified: self.modified(kind),
-        }
-    }
-
-    fn delete(&self, kind: &Kind) -> KeyChange {
-        KeyChange::Delete {
-            key: kind.key(&self.folder),
-            modified: self.modified(kind),
+    fn begin(&mut self, place: Place, left: BTreeMap<Kind, Vec<RecordId>>, wanted: Wanted) {
+        // A name with a slash has no place among the routes.
+        if let Some(service) = Service::new(&self.common, place.clone()) {
+            let (wanted, follows) = watch::channel(Arc::new(wanted));
+            self.services.spawn(service.with_left(left).run(follows));
+            self.wanted.insert(place, wanted);
         }
     }
 }
 
-/// The task of an agent that tells routes.
+/// The versions that these registrations had.
+fn left(stored: &[Arc<Stored>]) -> BTreeMap<Place, BTreeMap<Kind, Vec<RecordId>>> {
+    let mut left = BTreeMap::<Place, BTreeMap<Kind, Vec<RecordId>>>::new();
+    for stored in stored {
+        if let Some((place, document)) = Document::of(&stored.declaration, &stored.instance) {
+            let versions = left.entry(place).or_default();
+            let records = versions.entry(document.kind()).or_default();
+            records.extend(stored.records());
+        }
+    }
+    left
+}
+
+/// The task of an agent that tells routes. Dropping it ends it.
 #[derive(Debug)]
 pub(super) struct Telling {
     stop: CancellationToken,
-    task: AbortOnDropHandle<()>,
+    ended: CancellationToken,
+    _task: AbortOnDropHandle<()>,
 }
 
 impl Telling {
     /// Begins to tell what is registered.
-    pub(super) fn start(registrations: Registrations, prefix: &str) -> Self {
-        let stop = CancellationToken::new();
-        let routes = Routes {
-            registrations,
-            prefix: prefix.to_owned(),
-            told: BTreeMap::new(),
-            own: BTreeMap::new(),
-        };
+    pub(super) fn start(source: Source) -> Self {
+        let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
+        let routes = Routes::new(source).run(stop.clone());
+        let at_its_end = ended.clone().drop_guard();
+        let task = tokio::spawn(async move {
+            let _at_its_end = at_its_end;
+            routes.await;
+        });
         Self {
-            task: AbortOnDropHandle::new(tokio::spawn(routes.run(stop.clone()))),
             stop,
+            ended,
+            _task: AbortOnDropHandle::new(task),
         }
     }
 
-    /// Takes back what is registered no more, and ends. If the future is dropped, what was told stays.
-    pub(super) async fn end(self) {
+    /// Has it take back what is registered no more, and end. The future waits for that, and may be dropped.
+    pub(super) fn end(&self) -> impl Future<Output = ()> + use<> {
         self.stop.cancel();
-        // It has logged why it failed.
-        let _ = self.task.await;
+        let ended = self.ended.clone();
+        async move { ended.cancelled().await }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::super::{Identity, Registrations, Settings};
+
+    #[tokio::test]
+    async fn what_tells_routes_keeps_nothing_of_the_agent_and_ends_with_it() {
+        let registry = sd_any::connect("consul://127.0.0.1:1").unwrap();
+        let mut settings = Settings::default();
+        settings.identity = Some(Identity {
+            cluster: "cluster-a".to_owned(),
+            env: "prod".to_owned(),
+            zone: String::new(),
+            host_ip: "10.0.0.1".to_owned(),
+            run_id: "run-1".to_owned(),
+            started_at: SystemTime::now(),
+            routes: Some("routes".to_owned()),
+        });
+        let registrations = Registrations::with_settings(registry, settings);
+        let shared = std::sync::Arc::downgrade(&registrations.shared);
+        let ended = {
+            let telling = sd_core::sync::lock(&registrations.shared.routes);
+            telling.as_ref().unwrap().ended.clone()
+        };
+        drop(registrations);
+        assert_eq!(shared.strong_count(), 0);
+        ended.cancelled().await;
     }
 }

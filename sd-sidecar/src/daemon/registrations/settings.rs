@@ -33,6 +33,9 @@ pub struct Settings {
     pub most_gone: usize,
     /// What agents of the reference system read from Consul. Default none: it is not written.
     pub identity: Option<Identity>,
+    /// How often it is verified that the routes of a service are told as they should be, in the mean. Default 60 s, or 100 ms for each service
+    /// if that is longer.
+    pub verify_routes_every: Duration,
 }
 
 impl Default for Settings {
@@ -47,6 +50,7 @@ impl Default for Settings {
             show_gone_for: Duration::from_secs(10 * 60),
             most_gone: 1000,
             identity: None,
+            verify_routes_every: Duration::from_secs(60),
         }
     }
 }

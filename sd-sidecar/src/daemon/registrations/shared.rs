@@ -87,6 +87,17 @@ impl Shared {
         }
     }
 
+    /// Notes on disk that everything is about to be withdrawn, and waits for that, 1 s at most.
+    pub(crate) async fn note_end(&self) {
+        let is_noted = std::mem::replace(&mut lock(&self.table).is_ending, true);
+        if !is_noted {
+            self.save();
+        }
+        if let Some(store) = &self.store {
+            store.saved().await;
+        }
+    }
+
     pub(crate) fn keep_records(&self) {
         self.keeps_records.store(true, Ordering::Release);
     }

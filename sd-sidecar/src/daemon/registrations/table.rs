@@ -37,6 +37,8 @@ pub(crate) struct View {
     pub(crate) refused: Option<(u64, Refused)>,
     /// What is kept on disk.
     pub(crate) stored: Arc<Stored>,
+    /// Readers may have seen it, of this run of the agent or the one before.
+    pub(crate) was_seen: bool,
     /// The task is done with it.
     pub(crate) is_over: bool,
 }
@@ -108,6 +110,7 @@ impl Parked {
             error: Some(format!(
                 "refused at the start of the agent, and left for the next one: {why}"
             )),
+            troubles: 0,
         };
         Self {
             stored: Arc::new(stored),
@@ -312,4 +315,27 @@ pub(crate) fn stored(table: &Mutex<Table>) -> State {
         registrations: kept.chain(parked).collect(),
         ending: table.is_ending,
     }
+}
+
+/// All entries, also those that are gone, by service and id.
+pub(crate) fn entries(table: &Mutex<Table>) -> Vec<Entry> {
+    let (gone, parked, slots) = {
+        let mut table = lock(table);
+        let parked = table.parked.iter().map(|parked| parked.entry.clone());
+        let parked: Vec<Entry> = parked.collect();
+        (
+            table.all_gone(),
+            parked,
+            table.slots().cloned().collect::<Vec<_>>(),
+        )
+    };
+    // Copies take long: without the lock.
+    let gone = gone.iter().map(|entry| entry.as_ref().clone());
+    let kept = slots.iter().map(|slot| slot.entry());
+    let mut all: Vec<Entry> = gone.chain(parked).chain(kept).collect();
+    all.sort_by(|one, other| {
+        let (one, other) = (&one.record, &other.record);
+        (&one.service, &one.id).cmp(&(&other.service, &other.id))
+    });
+    all
 }

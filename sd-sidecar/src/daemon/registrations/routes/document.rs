@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
+use sd_core::Instance;
 use serde::{Deserialize, Serialize};
 
-use crate::daemon::registrations::Entry;
 use crate::wire::dialect::Register;
-use crate::wire::{meta, rfc3339};
+use crate::wire::{Declaration, meta, rfc3339};
 
 /// Where the routes of one service are told.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,12 +99,12 @@ impl Kind {
 
 impl Document {
     /// Where a registration's routes are told, and what it offers. `None` if it names no methods.
-    pub(super) fn of(entry: &Entry) -> Option<(Place, Self)> {
-        let register = Register::of(&entry.declaration);
+    pub(super) fn of(declaration: &Declaration, instance: &Instance) -> Option<(Place, Self)> {
+        let register = Register::of(declaration);
         if register.methods.is_empty() {
             return None;
         }
-        let said = |key: &str| entry.instance.metadata().get(key).cloned();
+        let said = |key: &str| instance.metadata().get(key).cloned();
         let place = Place {
             env: said(meta::ENV)?,
             namespace: said(meta::NAMESPACE)?,
@@ -112,10 +112,10 @@ impl Document {
         };
         let document = Self {
             service: register.name.clone(),
-            version: entry.instance.version().unwrap_or_default().to_owned(),
+            version: instance.version().unwrap_or_default().to_owned(),
             updated_at: String::new(),
             namespace: place.namespace.clone(),
-            port: entry.instance.endpoint().port().unwrap_or_default(),
+            port: instance.endpoint().port().unwrap_or_default(),
             protocol: register.protocol.clone(),
             prefixes: register.route_prefixes(),
             exact_paths: register.methods,
@@ -137,6 +137,13 @@ impl Document {
         self.prefixes.extend(other.prefixes.iter().cloned());
         self.exact_paths.extend(other.exact_paths.iter().cloned());
         self
+    }
+
+    /// Whether it says what `other` does of the same service. Port and protocol may differ from host to host.
+    pub(super) fn offers(&self, other: &Self) -> bool {
+        (&self.service, &self.namespace) == (&other.service, &other.namespace)
+            && self.prefixes.is_superset(&other.prefixes)
+            && self.exact_paths.is_superset(&other.exact_paths)
     }
 
     /// All of several versions; the rest is as in the newest of them.

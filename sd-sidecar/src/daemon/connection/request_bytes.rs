@@ -1,0 +1,88 @@
+//! The bytes of a request as they come, and whether they end with it.
+//!
+//! hyper keeps what it reads beyond a request, and does not tell. That may be the begin of the next head, for which a client has less time
+//! than for a rest.
+
+/// What has come since the last request ended.
+#[derive(Debug)]
+pub(super) struct RequestBytes {
+    /// Something else than the empty lines that may precede a request.
+    has_begun: bool,
+    /// The empty line that ends the head.
+    has_head: bool,
+    /// How many bytes have come after the head.
+    after_head: u64,
+    /// The line that is not over yet has something in it.
+    is_line_begun: bool,
+    /// The last byte ended an empty line.
+    ends_with_empty_line: bool,
+}
+
+impl RequestBytes {
+    pub(super) const NONE: Self = Self {
+        has_begun: false,
+        has_head: false,
+        after_head: 0,
+        is_line_begun: false,
+        ends_with_empty_line: false,
+    };
+
+    /// These have come.
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.after_head += u64::from(self.has_head);
+            self.ends_with_empty_line = false;
+            match byte {
+                b'\n' => {
+                    self.ends_with_empty_line = !std::mem::take(&mut self.is_line_begun);
+                    self.has_head |= self.has_begun && self.ends_with_empty_line;
+                }
+                b'\r' => {}
+                _ => {
+                    self.is_line_begun = true;
+                    self.has_begun = true;
+                }
+            }
+        }
+    }
+
+    /// Whether they end with the request, whose body has so many bytes. A body without a length ends with an empty line, which the begin of
+    /// a head does not.
+    pub(super) fn end_with_request(&self, body_bytes: Option<u64>) -> bool {
+        match body_bytes {
+            Some(count) => self.has_head && self.after_head == count,
+            None => self.ends_with_empty_line,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_request_is_told_from_what_was_sent_ahead() {
+        let head = "POST / HTTP/1.1\r\nhost: h\r\n\r\n";
+        let end = |bytes: String, body_bytes| {
+            let mut at_once = RequestBytes::NONE;
+            at_once.add(bytes.as_bytes());
+            let mut one_by_one = RequestBytes::NONE;
+            bytes.bytes().for_each(|byte| one_by_one.add(&[byte]));
+            let ends = at_once.end_with_request(body_bytes);
+            assert_eq!(ends, one_by_one.end_with_request(body_bytes), "{bytes:?}");
+            ends
+        };
+        for before in ["", "\r\n", "\n\n"] {
+            assert!(end(format!("{before}{head}"), Some(0)));
+            assert!(end(format!("{before}{head}\n\r\n\n"), Some(4)));
+            assert!(end(format!("{before}{head}2\r\n{{}}\r\n0\r\n\r\n"), None));
+        }
+        assert!(end("GET / HTTP/1.1\nhost: h\n\n".to_owned(), Some(0)));
+        for ahead in ["G", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nhost: h\r\n"] {
+            assert!(!end(format!("{head}{ahead}"), Some(0)));
+            assert!(!end(format!("{head}0\r\n\r\n{ahead}"), None));
+        }
+        // Not all of the body has come.
+        assert!(!end(format!("{head}ab"), Some(3)));
+    }
+}
