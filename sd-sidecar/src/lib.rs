@@ -6,5 +6,9 @@ pub mod agent;
 pub mod checks;
 #[cfg(feature = "daemon")]
 pub mod daemon;
+#[cfg(any(feature = "config-service", feature = "daemon"))]
+pub mod open_files;
+#[cfg(any(feature = "config-service", feature = "daemon"))]
+pub mod systemd;
 #[cfg(feature = "wire")]
 pub mod wire;

@@ -45,6 +45,14 @@ impl Owner {
         Ok(Self { work })
     }
 
+    /// Returns when the thread has ended, which only a panic in it can do.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(crate) async fn ended(&self) {
+        self.work.closed().await;
+    }
+
     /// Does `work` after all that was asked for before.
     ///
     /// # Cancel safety
@@ -65,5 +73,30 @@ impl Owner {
         let ended = || Error::new(ErrorKind::Closed, op).because("the service has ended");
         self.work.send(work).await.map_err(|_| ended())?;
         told.await.map_err(|_| ended())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::server::limits::Limits;
+    use crate::server::store::{InMemory, Kept};
+
+    #[tokio::test]
+    async fn its_end_is_told_when_a_panic_has_ended_it_and_not_before() {
+        let state = State::new(Limits::default(), Box::new(InMemory), Kept::default());
+        let owner = Owner::start(state).unwrap();
+        owner.call("test", |_| ()).await.unwrap();
+        let early = timeout(Duration::from_millis(50), owner.ended()).await;
+        early.unwrap_err();
+        let broken: Result<()> = owner.call("test", |_| panic!("a bug")).await;
+        assert_eq!(broken.unwrap_err().kind(), ErrorKind::Closed);
+        timeout(Duration::from_secs(30), owner.ended())
+            .await
+            .unwrap();
     }
 }
