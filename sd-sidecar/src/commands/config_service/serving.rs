@@ -101,14 +101,11 @@ impl Running {
             // Modules depend on the service, whether its output is read or not.
             failure.tell();
         }
-        match file {
-            Some(file) => info!(?modules, operators, file, "ready"),
-            None => {
-                info!(?modules, operators, "ready");
-                warn!(
-                    "configurations and variables are kept in memory, and gone with this process: name a --file to keep them"
-                );
-            }
+        info!(?modules, operators, file, "ready");
+        if serving.file.is_none() {
+            warn!(
+                "configurations and variables are kept in memory, and gone with this process: name a --file to keep them"
+            );
         }
     }
 

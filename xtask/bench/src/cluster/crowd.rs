@@ -27,7 +27,7 @@ const SHARED: &str = "shared";
 /// Modules that begin their sessions at the same time.
 const AT_ONCE: usize = 50;
 /// What each of the largest crowd may need, beside each of the smallest.
-const LINEAR: f64 = 1.5;
+const LINEAR: f64 = 2.0;
 
 pub(super) fn measure(effort: Effort, runtime: &Runtime) -> Result<Part> {
     let changes = effort.pick(20, 3);

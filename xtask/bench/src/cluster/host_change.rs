@@ -17,7 +17,7 @@ use crate::source::PAUSE;
 use crate::{Effort, Result};
 
 pub(super) fn measure(effort: Effort, runtime: &Runtime, service: &Service) -> Result<Part> {
-    let samples = effort.pick(500, 20);
+    let samples = effort.pick(300, 20);
     let followed = ["followed-in-rust", "followed-in-go"];
     let mut modules = runtime.block_on(Module::both(service.address, followed))?;
     let writer = ClusterConfig::new([service.address.to_string()]).with_module("writer");
