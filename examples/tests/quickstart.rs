@@ -100,6 +100,18 @@ async fn for_names_of_dns_another_example_is_named() {
     );
 }
 
+/// Before it looks for a service, of which there is none.
+#[cfg(feature = "cluster")]
+#[tokio::test]
+async fn for_modules_without_elections_another_example_is_named() {
+    let stderr = is_refused("isp://127.0.0.1:1/?module_name=quickstart").await;
+    assert!(stderr.contains("has no elections"), "{stderr}");
+    assert!(
+        stderr.contains("--bin isp_module --features cluster"),
+        "{stderr}"
+    );
+}
+
 #[cfg(feature = "consul")]
 mod consul {
     use sd_testing::required_env;

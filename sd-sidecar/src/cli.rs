@@ -113,7 +113,14 @@ pub(crate) enum Command {
         #[command(subcommand)]
         act: AgentAct,
     },
-    /// Look at a config service of isp modules that this project runs, and set configurations
+    #[cfg_attr(
+        feature = "config-service",
+        doc = "Run a config service of isp modules, look at it, and set configurations"
+    )]
+    #[cfg_attr(
+        not(feature = "config-service"),
+        doc = "Look at a config service of isp modules, and set configurations"
+    )]
     #[command(after_help = help::CONFIG_SERVICE)]
     ConfigService {
         #[command(flatten)]
@@ -133,6 +140,19 @@ pub(crate) enum Command {
         /// The folder, which must exist
         folder: Option<PathBuf>,
     },
+}
+
+impl Command {
+    /// Whether it runs for as long as a service does, whose log is what its operator has of it.
+    pub(crate) fn is_service(&self) -> bool {
+        match self {
+            #[cfg(feature = "config-service")]
+            Self::ConfigService {
+                act: ConfigServiceAct::Serve(serving),
+            } => !serving.check,
+            _ => false,
+        }
+    }
 }
 
 impl Cli {

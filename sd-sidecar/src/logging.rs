@@ -10,9 +10,10 @@ pub(crate) fn tell(line: &str) {
     let _ = writeln!(io::stderr(), "sdctl: {}", Printable(line));
 }
 
-/// Logs what was asked for: nothing by default, since a failure is one line.
-pub(crate) fn start(verbose: u8) {
+/// Logs what was asked for. By default that is nothing, since a failure is one line, and of a service how it fares.
+pub(crate) fn start(verbose: u8, is_service: bool) {
     let filter = match verbose {
+        0 if is_service => "info",
         0 => return,
         1 => {
             "sdctl=debug,sd_core=debug,sd_cluster=debug,sd_consul=debug,sd_dns=debug,sd_etcd=debug,sd_election=debug,sd_redis=debug,sd_zk=debug"

@@ -19,6 +19,8 @@ use std::process::ExitCode;
 
 use sd_core::Override;
 
+#[cfg(feature = "config-service")]
+use crate::cli::arguments::ConfigServiceAct;
 use crate::cli::{Cli, Command};
 use crate::commands::operate::{self, Act};
 use crate::exit::Exit;
@@ -36,7 +38,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(told) => return told.tell(),
     };
-    logging::start(cli.verbose);
+    logging::start(cli.verbose, cli.command.is_service());
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::new(format!("cannot start: {error}")).exit(),
@@ -55,6 +57,12 @@ async fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         // These undo what they did before they end.
         Command::Register(wanted) => commands::register::run(&Session::open(cli)?, wanted).await,
         Command::Elect(candidacy) => commands::elect::run(cli, candidacy).await,
+        #[cfg(feature = "config-service")]
+        Command::ConfigService {
+            act: ConfigServiceAct::Serve(serving),
+        } => commands::config_service::serve(cli, serving)
+            .await
+            .map(ExitCode::from),
         _ => {
             end_as_first_process()?;
             run_until_signalled(cli).await.map(ExitCode::from)

@@ -1,12 +1,12 @@
 //! `cargo xtask bench`: runs the package `bench` in release mode, with an etcd, a Consul, a ZooKeeper and a Valkey of its own, and with
-//! the programs that it measures.
+//! the programs that it measures or compares with.
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::peers;
+use crate::peers::{self, Alone};
 use crate::servers::all::chosen;
 use crate::servers::fleet::Fleet;
 use crate::servers::program::provide_all;
@@ -39,6 +39,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let agent = build_agent(workspace)?;
     let go_programs = build_go_programs(workspace)?;
     let curator = peers::provide(workspace, &chosen(workspace, &[ZOOKEEPER.to_owned()])?)?;
+    let isp_kit = Alone::of("cluster").context("no peers of sd-cluster")?;
+    let isp_kit = isp_kit.provide(workspace)?;
     let fleet = Fleet::start(workspace, &servers, &programs)?;
     workspace
         .cargo("run")?
@@ -47,6 +49,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         .shared_envs([agent])
         .shared_envs(go_programs)
         .shared_envs(curator)
+        .shared_envs(isp_kit)
         .shared_envs(variables::of(&fleet.running))
         .succeed()
 }

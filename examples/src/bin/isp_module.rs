@@ -5,10 +5,12 @@
 //! cargo run -p examples --bin isp_module --features cluster -- 10.0.0.1:9001
 //! ```
 //!
-//! Without an address it brings a config service along. Prints the configuration as it comes, and what another module sees.
+//! Without an address it brings a config service along. Prints the configuration as it comes, and what another module sees. At a service
+//! that is named it stays until Ctrl-C, and prints what operators set, as by `sdctl config-service set`.
 #![expect(clippy::print_stdout, reason = "shows what it does")]
 
 use std::error::Error;
+use std::pin::pin;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -16,6 +18,7 @@ use sd_cluster::server::ConfigService;
 use sd_cluster::{ClusterConfig, EndpointDescriptor, Received, RemoteConfig};
 use sd_core::Instance;
 use serde::Deserialize;
+use tokio::signal::ctrl_c;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -84,6 +87,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
         service.set_config("orders", changed, None).await?;
         let workers = timeout(Duration::from_secs(5), told.recv()).await?;
         println!("changed to {workers:?} workers");
+    } else {
+        let mut stop = pin!(ctrl_c());
+        loop {
+            tokio::select! {
+                Some(workers) = told.recv() => println!("changed to {workers} workers"),
+                stopped = &mut stop => break stopped?,
+            }
+        }
     }
     println!("{}", sd_cluster::module(&orders)?.health());
 

@@ -69,6 +69,14 @@ impl Owner {
         }
     }
 
+    /// Returns when the thread has ended, which only a panic in it can do.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(crate) async fn ended(&self) {
+        self.work.closed().await;
+    }
+
     /// Does `work` after all that was asked for before.
     ///
     /// # Cancel safety
@@ -97,5 +105,30 @@ impl Drop for Listed {
         lock(&self.owner.dropped).push(self.id);
         // Wakes the thread. It needs no waking if there is no room: it comes to the session after what it does.
         let _ = self.owner.work.try_send(Box::new(|_| {}));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::server::limits::Limits;
+    use crate::server::store::{InMemory, Kept};
+
+    #[tokio::test]
+    async fn its_end_is_told_when_a_panic_has_ended_it_and_not_before() {
+        let state = State::new(Limits::default(), Box::new(InMemory), Kept::default());
+        let owner = Owner::start(state).unwrap();
+        owner.call("test", |_| ()).await.unwrap();
+        let early = timeout(Duration::from_millis(50), owner.ended()).await;
+        early.unwrap_err();
+        let broken: Result<()> = owner.call("test", |_| panic!("a bug")).await;
+        assert_eq!(broken.unwrap_err().kind(), ErrorKind::Closed);
+        timeout(Duration::from_secs(30), owner.ended())
+            .await
+            .unwrap();
     }
 }

@@ -200,6 +200,15 @@ impl ConfigService {
             .await;
     }
 
+    /// Returns when the service has broken down by a bug, after which it only answers `Closed`. A program that runs nothing else ends then,
+    /// so that it is started again. Otherwise it does not return.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn ended(&self) {
+        self.acceptor.host.owner.ended().await;
+    }
+
     /// All modules that are connected or have a configuration, by name.
     ///
     /// # Errors

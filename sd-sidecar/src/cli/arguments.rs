@@ -1,6 +1,8 @@
 //! The options and values of each command.
 
 use std::ffi::OsString;
+#[cfg(feature = "config-service")]
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -112,6 +114,38 @@ pub(crate) enum ConfigServiceAct {
         #[arg(long, value_name = "VERSION")]
         over: Option<u32>,
     },
+    /// Run a config service until Ctrl-C or SIGTERM
+    ///
+    /// Every process that reaches it can read the configuration of any module, and announce an instance of any: the protocol has no
+    /// passwords. Listen only where modules are, or put a proxy in front.
+    #[cfg(feature = "config-service")]
+    Serve(Serving),
+}
+
+/// The config service to run.
+#[cfg(feature = "config-service")]
+#[derive(Debug, Args)]
+pub(crate) struct Serving {
+    /// Where to listen for modules; can be repeated
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001", value_parser = listen_address)]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Where to listen for operators; one that other hosts reach needs a token
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9003", value_parser = listen_address)]
+    pub(crate) operators: SocketAddr,
+    /// The SQLite file in which configurations and variables are kept, made if it is not there [default: memory, until the end]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// A file with the token of operators
+    #[arg(
+        long,
+        help = "A file with the token of operators, which other users cannot read [default: the token in SDCTL_CONFIG_SERVICE_TOKEN; \
+                without one, operators of this host look at modules and do nothing else]",
+        value_name = "FILE"
+    )]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Only check whether it could start so, and print what counts
+    #[arg(long)]
+    pub(crate) check: bool,
 }
 
 /// Which config service, and how it is asked. Taken before what to do with it, and after that.
@@ -283,6 +317,13 @@ impl Wanted {
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write a number with a unit, for example 500ms or 10s"))
+}
+
+#[cfg(feature = "config-service")]
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "write an IP address with a port, for example 127.0.0.1:9001 or [::]:9001".to_owned()
+    })
 }
 
 fn check(text: &str) -> Result<CheckSpec, String> {

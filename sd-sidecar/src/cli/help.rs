@@ -88,12 +88,23 @@ pub(super) const AGENT: &str = "Examples:
 
 --agent and all that says how it is asked stand before status or stop, or after it.";
 
+#[cfg(feature = "config-service")]
+pub(super) const CONFIG_SERVICE: &str = "Examples:
+  sdctl config-service serve --file /var/lib/config-service.sqlite --token-file /etc/config-service.token
+  sdctl config-service modules
+  sdctl config-service get orders --json
+  sdctl config-service set orders orders.json --over 3 --token-file /etc/config-service.token
+
+Other than looking at the modules, everything needs the token.";
+
+#[cfg(not(feature = "config-service"))]
 pub(super) const CONFIG_SERVICE: &str = "Examples:
   sdctl config-service modules
   sdctl config-service get orders --json
   sdctl config-service set orders orders.json --over 3 --token-file /etc/config-service.token
 
-It is the service of sd-cluster, with its address for operators. Other than the modules, everything needs the token.";
+It is the service of sd-cluster, with its address for operators. Other than looking at the modules, everything needs the token.
+A sdctl that was built with the feature config-service also runs one.";
 
 pub(super) const COMPLETION: &str = "Examples:
   sdctl completion bash > /etc/bash_completion.d/sdctl

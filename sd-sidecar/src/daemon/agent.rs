@@ -27,8 +27,9 @@ use super::registrations::{self, How, LAST_WRITE, Leftover, Registrations};
 use super::security::{Access, BrowserRules, Tokens};
 use super::server::Server;
 use super::store::Store;
-use super::{observer, systemd, tls};
+use super::{observer, tls};
 use crate::checks::Commands;
+use crate::systemd;
 
 /// How long streams and requests may take to end at a stop.
 const CONNECTIONS_WITHIN: Duration = Duration::from_secs(2);

@@ -27,6 +27,5 @@ pub mod registrations;
 pub mod security;
 mod server;
 pub mod store;
-pub mod systemd;
 mod tls;
 pub mod write_deadline;

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::lifecycle::Lifecycle;
 use super::registrations::{Registrations, Stage};
-use super::systemd;
+use crate::systemd;
 
 /// How late trouble that the agent itself knows of is told, at most.
 const EVERY: Duration = Duration::from_secs(1);

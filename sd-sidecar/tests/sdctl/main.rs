@@ -10,6 +10,8 @@ mod beating;
 mod broken_output;
 mod command_line;
 mod config_service;
+#[cfg(all(feature = "config-service", target_os = "linux"))]
+mod config_service_program;
 #[cfg(all(feature = "consul", target_os = "linux"))]
 mod consul;
 #[cfg(feature = "etcd")]
@@ -29,6 +31,8 @@ mod exit_status;
 #[cfg(feature = "etcd")]
 mod gateway;
 mod hostile;
+#[cfg(feature = "cluster")]
+mod isp;
 #[cfg(all(feature = "etcd", target_os = "linux"))]
 mod leaving;
 #[cfg(any(

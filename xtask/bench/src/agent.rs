@@ -8,19 +8,18 @@ mod flood;
 mod hostile;
 mod idle;
 mod plain;
-mod process;
 mod program;
 mod register;
 
 use std::time::Duration;
 
-use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 
 pub(crate) use self::hostile::flood;
 pub(crate) use self::plain::write_plainly;
 
 use crate::part::section;
+use crate::process::raise_open_files;
 use crate::report::Section;
 use crate::{Effort, Result};
 
@@ -53,16 +52,10 @@ fn any_prefix() -> String {
     format!("/bench/agent-{:016x}", fastrand::u64(..))
 }
 
-/// Each reader is an open file here, of which the usual limit is low.
-fn raise_open_files() -> Result<()> {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    Ok(setrlimit(Resource::Nofile, limit)?)
-}
-
 const INTRODUCTION: &str = "\
 Each agent is a process of `sd-agent` at etcd, with its default settings: it logs each request, here to a file, and keeps its state on
-disk. The agents, etcd, the bench and its further processes share all cores of this machine. The parts after the first have no rounds:
-what they compare would take the time of each other.
+disk. The agents, etcd, the bench and its further processes share all cores of this machine. In the first two parts contenders take turns,
+round by round. The others have no rounds: an agent at rest and one under a flood are measured alone, one after the other, because each
+would take the time of the next.
 
 ";

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use crate::report::Table;
 
 /// The crates whose versions matter to a figure.
-const CRATES: [&str; 17] = [
+const CRATES: [&str; 18] = [
     "axum",
     "tonic",
     "hyper",
@@ -18,6 +18,7 @@ const CRATES: [&str; 17] = [
     "etcd-client",
     "reqwest",
     "zookeeper-client",
+    "sd-cluster",
     "sd-consul",
     "sd-core",
     "sd-election",

@@ -4,6 +4,7 @@ mod agent;
 mod allocations;
 mod calls;
 mod channels;
+mod cluster;
 mod consul;
 mod cores;
 mod counting;
@@ -19,6 +20,7 @@ mod ours;
 mod part;
 mod pick;
 mod plot;
+mod process;
 mod redis;
 mod register;
 mod report;
@@ -72,6 +74,12 @@ struct Options {
     /// What the agent's bench starts this program again for: an agent
     #[arg(long, hide = true)]
     flood: Option<SocketAddr>,
+    /// What the bench of isp modules starts this program again for: a config service
+    #[arg(long, hide = true)]
+    keep_configs: bool,
+    /// What the bench of isp modules starts this program again for: a module at a service, its name, and the module that it follows
+    #[arg(long, hide = true, num_args = 3)]
+    join_modules: Option<Vec<String>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -98,6 +106,8 @@ enum Bench {
     Agent,
     /// Redis: register to seen, one leader to the next
     Redis,
+    /// isp modules: a change until it has arrived, beside isp-kit's client in Go; a thousand modules at a config service
+    Cluster,
     /// Memory and time for 100 000 instances
     Memory,
 }
@@ -152,6 +162,12 @@ fn run(options: &Options) -> Result<()> {
     if let Some(address) = options.flood {
         return agent::flood(address);
     }
+    if options.keep_configs {
+        return cluster::keep_configs();
+    }
+    if let Some([service, name, followed]) = options.join_modules.as_deref() {
+        return cluster::join_modules(service, name, followed);
+    }
     let effort = Effort {
         quick: options.quick,
         rounds: options.rounds.unwrap_or(if options.quick { 3 } else { 24 }),
@@ -189,6 +205,7 @@ impl Bench {
             Self::Zk => zk::measure(effort),
             Self::Agent => agent::measure(effort),
             Self::Redis => redis::measure(effort),
+            Self::Cluster => cluster::measure(effort),
             Self::Memory => memory::measure(effort),
         }
     }

@@ -30,6 +30,8 @@ type module struct {
 	ReceiveConfig bool     `json:"receive_config"`
 	ReceiveRoutes bool     `json:"receive_routes"`
 	Requires      []string `json:"requires"`
+	// Tell nothing of what the client logs, which takes time.
+	Quiet bool `json:"quiet"`
 }
 
 // One of: `health` asks for the client's health, `close` ends it, `receive` says what the receiver of configurations does from now on.
@@ -45,7 +47,7 @@ func runClient(addresses, description string) error {
 	if err := json.Unmarshal([]byte(description), &module); err != nil {
 		return err
 	}
-	client := cluster.NewClient(module.info(), module.data(), strings.Split(addresses, ","), logger{})
+	client := cluster.NewClient(module.info(), module.data(), strings.Split(addresses, ","), logger{module.Quiet})
 	receiver := &receiver{}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -158,25 +160,30 @@ func (h hosts) Upgrade(hosts []string) {
 }
 
 // Tells of what the client logs: it says there what becomes of its sessions.
-type logger struct{}
-
-func (logger) Error(ctx context.Context, message any, fields ...log.Field) {
-	tellLog(ctx, "error", message, fields)
+type logger struct {
+	quiet bool
 }
 
-func (logger) Warn(ctx context.Context, message any, fields ...log.Field) {
-	tellLog(ctx, "warn", message, fields)
+func (l logger) Error(ctx context.Context, message any, fields ...log.Field) {
+	l.tell(ctx, "error", message, fields)
 }
 
-func (logger) Info(ctx context.Context, message any, fields ...log.Field) {
-	tellLog(ctx, "info", message, fields)
+func (l logger) Warn(ctx context.Context, message any, fields ...log.Field) {
+	l.tell(ctx, "warn", message, fields)
 }
 
-func (logger) Debug(ctx context.Context, message any, fields ...log.Field) {
-	tellLog(ctx, "debug", message, fields)
+func (l logger) Info(ctx context.Context, message any, fields ...log.Field) {
+	l.tell(ctx, "info", message, fields)
 }
 
-func tellLog(ctx context.Context, level string, message any, fields []log.Field) {
+func (l logger) Debug(ctx context.Context, message any, fields ...log.Field) {
+	l.tell(ctx, "debug", message, fields)
+}
+
+func (l logger) tell(ctx context.Context, level string, message any, fields []log.Field) {
+	if l.quiet {
+		return
+	}
 	encoder := zapcore.NewMapObjectEncoder()
 	for _, field := range log.ContextLogValues(ctx) {
 		field.AddTo(encoder)

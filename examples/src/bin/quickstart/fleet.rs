@@ -31,7 +31,8 @@ enum Server {
 }
 
 impl Fleet {
-    /// A client of the registry, once the registry answers. Refuses one that can only be read.
+    /// A client of the registry, once the registry answers. Refuses one in which the story cannot come true: servers register, and workers
+    /// are elected.
     pub(crate) async fn registry(&self) -> Result<Registry> {
         let registry = match self {
             Self::Threads(memory) => memory.connect(),
@@ -39,6 +40,9 @@ impl Fleet {
         };
         if Arc::clone(registry.backend()).registrar().is_none() {
             return Err(can_only_be_read(registry.backend().name()).into());
+        }
+        if Arc::clone(registry.backend()).elector().is_none() {
+            return Err(has_no_elections(registry.backend().name()).into());
         }
         registry.services().await?;
         Ok(registry)
@@ -114,5 +118,17 @@ fn can_only_be_read(backend: &str) -> String {
     };
     format!(
         "servers register here, and this registry ({backend}) can only be read: name one that has a server{hint}"
+    )
+}
+
+fn has_no_elections(backend: &str) -> String {
+    let hint = match backend {
+        "cluster" => {
+            ". To see a module of isp-config-service: cargo run -p examples --bin isp_module --features cluster"
+        }
+        _ => "",
+    };
+    format!(
+        "workers are elected here, and this registry ({backend}) has no elections: name another one{hint}"
     )
 }

@@ -15,7 +15,7 @@
 //! its shortest time-to-live, and then the lock-delay, 15 s by default. On ZooKeeper a server is kept for as long as its session,
 //! whatever time-to-live it asks for, so the URL says how long.
 //! A registry that can only be read, such as DNS, will not do, since the servers register: `headless_grpc` and `headless_http` show
-//! calls over names of DNS.
+//! calls over names of DNS. Nor will one without elections, such as isp-config-service: `isp_module` shows a module there.
 //!
 //! The program shows a table of the channel's endpoints and tells what happens to them. The last lines say how many calls there
 //! were, how many failed, and how many were sent again to another endpoint. The exit status is 0 only if none failed, and if

@@ -47,7 +47,11 @@ impl Admin {
         Ok(self)
     }
 
-    pub(in crate::server) fn check_listener(&self, address: SocketAddr) -> Result<()> {
+    /// Whether operators may be listened for at this address.
+    ///
+    /// # Errors
+    /// `InvalidInput` if other hosts reach it and no token is set.
+    pub fn check_listener(&self, address: SocketAddr) -> Result<()> {
         if address.ip().is_loopback() || self.token.is_some() {
             return Ok(());
         }

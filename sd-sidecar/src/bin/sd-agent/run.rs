@@ -9,7 +9,7 @@ use std::time::Duration;
 use sd_sidecar::daemon::agent::{Daemon, StartError, StopRequest, StopRequests, Stopped};
 use sd_sidecar::daemon::config::{Config, ConfigError, Sources, Values};
 use sd_sidecar::daemon::log::LogControl;
-use sd_sidecar::daemon::systemd;
+use sd_sidecar::{open_files, systemd};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -33,7 +33,7 @@ pub(crate) fn run(
     config: &Config,
 ) -> Result<ExitCode, StartError> {
     let log = LogControl::start(&config.log)?;
-    raise_open_files();
+    open_files::raise();
     let agent = runtime("sd-agent")?;
     // Connections have threads of their own, so that a flood of requests leaves the renewals theirs.
     let http = runtime("sd-agent-http")?;
@@ -261,16 +261,6 @@ async fn in_time<F: Future>(reading: F) -> Result<F::Output, ConfigError> {
         let text = format!("the files could not be read within {READ_WITHIN:?}");
         ConfigError::from(io::Error::new(io::ErrorKind::TimedOut, text))
     })
-}
-
-/// Connections and streams are open files, of which the usual limit is low.
-fn raise_open_files() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        warn!(%error, "the limit of open files cannot be raised");
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
-//! `sdctl config-service`: what a config service of isp modules knows, and setting a configuration. Over its HTTP API for operators.
+//! `sdctl config-service`: what a config service of isp modules knows, and setting a configuration, over its HTTP API for operators; and,
+//! with the feature of that name, running one.
 
 mod asking;
+#[cfg(feature = "config-service")]
+mod serving;
 
 use std::io::Read;
 use std::path::Path;
@@ -9,6 +12,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use self::asking::Service;
+#[cfg(feature = "config-service")]
+pub(crate) use self::serving::serve;
 use crate::cli::Cli;
 use crate::cli::arguments::{AtConfigService, ConfigServiceAct};
 use crate::exit::Exit;
@@ -32,6 +37,8 @@ pub(crate) async fn run(
             let config = read(file)?;
             set(output, module, config, *over, &service).await
         }
+        #[cfg(feature = "config-service")]
+        ConfigServiceAct::Serve(serving) => serve(cli, serving).await.map(drop),
     }
 }
 

@@ -1,23 +1,33 @@
-//! What the kernel tells of another process: its private memory, and how long its threads have run.
+//! What the kernel tells of a process: its private memory, how long its threads have run, and how many files it may open.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
+
 use crate::Result;
+
+/// Lets this process, and those that it starts, open as many files as the system grants it. Each connection is one, and the usual limit is
+/// low.
+pub(crate) fn raise_open_files() -> Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    Ok(setrlimit(Resource::Nofile, limit)?)
+}
 
 /// Memory that a process shares with no other one.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     /// All of it, in MiB, with the pages of its program that no other process has mapped.
-    pub(super) private: f64,
+    pub(crate) private: f64,
     /// What of that the process has written to: it could not be read again from a file.
-    pub(super) written: f64,
+    pub(crate) written: f64,
 }
 
 impl Memory {
-    pub(super) fn of(pid: u32) -> Result<Self> {
+    pub(crate) fn of(pid: u32) -> Result<Self> {
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
         Self::parse(&rollup).ok_or_else(|| "smaps_rollup does not tell private memory".into())
     }
@@ -38,25 +48,25 @@ impl Memory {
 
 /// How long threads ran on a core, and how often they were put on one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ran {
-    pub(super) time: Duration,
-    pub(super) times: u64,
+pub(crate) struct Ran {
+    pub(crate) time: Duration,
+    pub(crate) times: u64,
 }
 
 /// Tells how the threads of a process ran since it was asked last. Of a thread that has ended meanwhile, it misses the last part.
 #[derive(Debug)]
-pub(super) struct Meter {
+pub(crate) struct Meter {
     pid: u32,
     threads: BTreeMap<OsString, Ran>,
 }
 
 impl Meter {
-    pub(super) fn of(pid: u32) -> Result<Self> {
+    pub(crate) fn of(pid: u32) -> Result<Self> {
         let threads = threads(pid)?;
         Ok(Self { pid, threads })
     }
 
-    pub(super) fn since(&mut self) -> Result<Ran> {
+    pub(crate) fn since(&mut self) -> Result<Ran> {
         let now = threads(self.pid)?;
         let mut sum = Ran::default();
         for (thread, ran) in &now {

@@ -1,4 +1,4 @@
-//! What systemd is told. Without systemd nothing of it does anything.
+//! What a program of ours tells systemd. Without systemd nothing of it does anything.
 
 use std::time::Duration;
 
@@ -9,20 +9,20 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::warn;
 
 fn notify(states: &[NotifyState<'_>]) {
-    // The variable that names the socket stays set: removing it would be unsafe beside other threads. A program that a check runs gets no
-    // variable of ours.
+    // The variable that names the socket stays set: removing it would be unsafe beside other threads. A program that a check of the
+    // agent runs gets no variable of ours.
     if let Err(error) = sd_notify::notify(states) {
         warn!(%error, "systemd cannot be told");
     }
 }
 
-/// The agent listens, and what it had registered before is in its table again.
+/// The program listens, and has read what it kept before.
 pub fn ready(status: &str) {
     let status = Printable(status).to_string();
     notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 
-/// How the agent is, in words.
+/// How the program is, in words.
 pub fn status(status: &str) {
     let status = Printable(status).to_string();
     notify(&[NotifyState::Status(&status)]);
@@ -36,7 +36,7 @@ pub fn reloading() {
     }
 }
 
-/// The agent ends, for at most this long.
+/// The program ends, and takes at most this long.
 pub fn stopping(within: Duration) {
     let within = u32::try_from(within.as_micros()).unwrap_or(u32::MAX);
     notify(&[
@@ -45,7 +45,7 @@ pub fn stopping(within: Duration) {
     ]);
 }
 
-/// Tells systemd's watchdog that the agent makes progress, for as long as each of the runtimes really runs tasks, and has a thread for what
+/// Tells systemd's watchdog that the program makes progress, for as long as each of the runtimes really runs tasks, and has a thread for what
 /// blocks. Does not end.
 pub async fn watchdog(runtimes: Vec<Handle>) {
     let Some(limit) = sd_notify::watchdog_enabled() else {
