@@ -113,6 +113,9 @@ pub(crate) enum ConfigServiceAct {
         /// Only over this version; 0 where there is none yet
         #[arg(long, value_name = "VERSION")]
         over: Option<u32>,
+        /// Also where it does not fit the module's schema
+        #[arg(long)]
+        force: bool,
     },
     /// Run a config service until Ctrl-C or SIGTERM
     ///

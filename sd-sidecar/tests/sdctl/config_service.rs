@@ -55,6 +55,8 @@ async fn a_configuration_is_set_from_a_file_printed_and_written_over_the_version
         json_of(&get),
         json!({"version": 1, "config": {"limit": 10}})
     );
+    let forced = sdctl(api, TOKEN, &["set", "free", file, "--force"]).await;
+    assert_eq!(text(&forced), "free has version 1 of its configuration\n");
     let modules = sdctl(api, "", &["modules"]).await;
     assert!(text(&modules).contains("a/b c"), "{modules:?}");
     let modules = sdctl(api, "", &["modules", "--json"]).await;

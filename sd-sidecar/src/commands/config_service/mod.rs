@@ -33,9 +33,14 @@ pub(crate) async fn run(
     match act {
         ConfigServiceAct::Modules => modules(output, &service).await,
         ConfigServiceAct::Get { module } => get(output, module, &service).await,
-        ConfigServiceAct::Set { module, file, over } => {
+        ConfigServiceAct::Set {
+            module,
+            file,
+            over,
+            force,
+        } => {
             let config = read(file)?;
-            set(output, module, config, *over, &service).await
+            set(output, (module, *force), config, *over, &service).await
         }
         #[cfg(feature = "config-service")]
         ConfigServiceAct::Serve(serving) => serve(cli, serving).await.map(drop),
@@ -144,15 +149,16 @@ async fn get(output: Output, module: &str, service: &Service<'_>) -> Result<(), 
 
 async fn set(
     output: Output,
-    module: &str,
+    (module, force): (&str, bool),
     config: Vec<u8>,
     over: Option<u32>,
     service: &Service<'_>,
 ) -> Result<(), Failure> {
-    let answer = service
-        .put(&Service::config_of(module), config, over)
-        .await?
-        .json()?;
+    let mut path = Service::config_of(module);
+    if force {
+        path.push_str("?force=true");
+    }
+    let answer = service.put(&path, config, over).await?.json()?;
     if output.is_json() {
         return output.json(&answer);
     }
