@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use redis::Cmd;
 use sd_core::port::ServicesWatcher;
-use sd_core::{Error, ErrorKind, Instancer, Result, ServiceList, ServiceName, Snapshot, Watcher};
+use sd_core::{
+    Error, ErrorKind, Instancer, Result, Revision, ServiceList, ServiceName, Snapshot, Watcher,
+};
 
 use crate::backend::RedisBackend;
 use crate::client::Client;
@@ -59,7 +61,7 @@ impl Instancer for RedisBackend {
         }
         let keys = self.layout.keys(service);
         let (mut set, at) = read_service(&self.client, OP, service, &keys, None).await?;
-        Ok(set.snapshot(at.revision(), as_of))
+        Ok(set.snapshot(Revision::new(at.history, at.version), as_of))
     }
 
     /// Always reads everything: that costs one request, as it does to ask whether `known` is still right.

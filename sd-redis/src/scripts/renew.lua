@@ -6,7 +6,7 @@ for at = 5, #ARGV, 3 do
   local value = find(id)
   local found = value and parse(value)
   local answer
-  if not value then
+  if not value or found and found.kind == 'none' then
     answer = 'missing'
   elseif not found then
     answer = 'unreadable'
