@@ -18,6 +18,8 @@ use server_programs::Redis;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
+/// The shortest that there is: attempts to register with it are given up soonest.
+const SHORT_TTL: Duration = Duration::from_secs(1);
 /// No renewal comes while a test runs.
 const LASTING_TTL: Duration = Duration::from_secs(600);
 
@@ -194,8 +196,8 @@ async fn while_the_node_with_the_list_is_frozen_services_on_others_are_registere
     // Long enough for the frozen node to be waited for, if it were.
     let patient = RedisConfig::from_url(&url)
         .unwrap()
-        .with_request_timeout(LONG)
-        .with_connect_timeout(LONG);
+        .with_request_timeout(TTL * 2)
+        .with_connect_timeout(TTL * 2);
     let owner = sd_redis::connect(patient).unwrap();
     let (_, list_at) = owner_of(&group, "services:list").await;
     let mut elsewhere = Vec::new();
@@ -214,6 +216,8 @@ async fn while_the_node_with_the_list_is_frozen_services_on_others_are_registere
     group.members()[list_at].freeze().unwrap();
     let since = Instant::now();
     let mut during = owner.register(at(two)).ttl(TTL).await.unwrap();
+    let short = sd_core::Instance::new(two, "10.0.0.1:2").unwrap();
+    let _short = owner.register(short).ttl(SHORT_TTL).await.unwrap();
     assert!(since.elapsed() < LONG / 4, "{:?}", since.elapsed());
     sleep(TTL * 2).await;
     for guard in [&mut before, &mut during] {

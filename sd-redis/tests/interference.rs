@@ -151,6 +151,18 @@ async fn what_another_program_publishes_on_our_channels_changes_nothing() {
     until(&mut seen, "as it was", is_clean).await;
 }
 
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_state_lasts_for_as_long_as_records_are_renewed() {
+    let prefix = prefix();
+    let raw = Operator::at(&server()).await;
+    let _guard = registry(&prefix).register(instance(1)).await.unwrap();
+    let state = key(&prefix, "greeter", "state");
+    raw.ask::<u64>(&["PEXPIRE", &state, "60000"]).await;
+    let lasts = async || raw.ask::<u64>(&["PTTL", &state]).await > 60_000;
+    eventually("lasting", LONG, lasts).await;
+}
+
 /// The one that is next by all that it says is believed, until the server is asked where the service is.
 #[tokio::test]
 #[ignore = "needs redis: cargo xtask test --backend redis"]

@@ -10,7 +10,7 @@ use common::{
     LONG, Operator, POLL, TTL, event, eventually, instance, is_live_with, own_server, registry_at,
     told, until,
 };
-use sd_core::{ErrorKind, Override};
+use sd_core::{ErrorKind, Instance, Override};
 use sd_redis::DEFAULT_PREFIX;
 use server_programs::LocalServer;
 use tokio::time::{Instant, sleep};
@@ -93,6 +93,38 @@ async fn a_user_that_may_only_read_sees_everything_and_what_has_ended_no_more() 
     told(&mut guard);
     guard.deregister().await.unwrap();
     until(&mut seen, "none", is_live_with(0)).await;
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_service_that_may_not_be_asked_after_hides_no_other() {
+    let server = own_server().await;
+    let url = server.program().url();
+    let raw = Operator::at(&url).await;
+    let (keys, list) = ("~services:{greeter}*", "%R~services:list");
+    let user = [
+        "ACL",
+        "SETUSER",
+        "app",
+        "on",
+        ">password",
+        keys,
+        list,
+        "&*",
+        "+@all",
+    ];
+    raw.ask::<()>(&user).await;
+    let writer = registry_at(&url, DEFAULT_PREFIX);
+    let _shown = writer.register(instance(1)).await.unwrap();
+    let hidden = Instance::new("hidden", "10.0.0.1:1").unwrap();
+    let _hidden = writer.register(hidden).await.unwrap();
+    let reader = registry_at(
+        &url.replace("redis://", "redis://app:password@"),
+        DEFAULT_PREFIX,
+    );
+    let listed = reader.list_services().await.unwrap();
+    let names: Vec<_> = listed.services.iter().map(|name| name.as_str()).collect();
+    assert_eq!((names, listed.unlisted), (vec!["greeter"], 1));
 }
 
 /// As behind a connection that tells nothing although it is pinged: readers cannot tell the two apart.

@@ -4,6 +4,7 @@
 //! server that takes the place of another and has lost changes is never taken for that one, although both count alike. The server is asked
 //! where the service is whenever a record may have ended, and now and then: by its clock alone, of which only spans are used here.
 
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ use crate::reading::service_set::ServiceSet;
 const OP: &str = "redis: watch service";
 /// For how many poll intervals a connection is kept that tells nothing. Where writers may not publish, another one tells nothing either.
 const DEAF_KEPT_FOR: u32 = 10;
+/// How many changes make one set at most.
+const MOST_AT_ONCE: usize = 1024;
 /// How far apart readers ask whose records end at once. The first that asks removes them for all.
 const SPREAD: std::ops::Range<u64> = 5..100;
 
@@ -213,12 +216,13 @@ impl RedisWatcher {
             message = told.next() => message?,
             () = sleep_until(wake_at) => return Ok(Instant::now() >= self.look_at),
         };
-        self.take(&message);
-        // What came with it makes one set together with it.
-        while let Some(message) = self.told.as_mut().and_then(Subscription::try_next) {
+        // What came with it makes one set together with it. More may come all the time.
+        let mut messages = vec![message];
+        messages.extend(iter::from_fn(|| told.try_next()).take(MOST_AT_ONCE));
+        for message in messages {
             self.take(&message);
         }
-        Ok(false)
+        Ok(Instant::now() >= self.look_at)
     }
 }
 

@@ -18,11 +18,13 @@ const OP: &str = "redis: note service";
 /// How long a service is in the list after it was last noted there, at least.
 const LISTED_FOR: Duration = Duration::from_secs(600);
 /// How often it is noted.
-const NOTED_EVERY: Duration = Duration::from_secs(200);
+const NOTED_EVERY: Duration = Duration::from_secs(30);
 /// How soon that is tried again.
 const TRIED_EVERY: Duration = Duration::from_secs(5);
-/// How much longer a registration takes at most, so that the list has the service when the registration returns.
+/// How much longer a registration takes at most, so that the list has the service when it returns. And no more than this part of its
+/// time-to-live: core gives up an attempt after less than a quarter.
 const WAITED_FOR: Duration = Duration::from_millis(500);
+const PART_OF_TTL: u32 = 20;
 
 /// Dropping it ends the task. The service is in the list for some time after that.
 #[derive(Debug)]
@@ -44,7 +46,10 @@ struct Shared {
 }
 
 /// What was asked for, and may be waited for.
-pub(crate) struct Asked(watch::Receiver<u64>);
+pub(crate) struct Asked {
+    noted: watch::Receiver<u64>,
+    limit: Duration,
+}
 
 impl Listing {
     /// Does nothing until it is first asked. Needs a runtime.
@@ -66,11 +71,12 @@ impl Listing {
 
     /// Asks for the service to be noted now, and from then on now and then.
     pub(crate) fn ask(&self, ttl: Duration) -> Asked {
+        let limit = WAITED_FOR.min(ttl / PART_OF_TTL);
         let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         self.shared.longest_ttl.fetch_max(ttl, Ordering::Relaxed);
         let noted = self.shared.noted.subscribe();
         self.shared.asked.notify_one();
-        Asked(noted)
+        Asked { noted, limit }
     }
 }
 
@@ -78,7 +84,7 @@ impl Asked {
     /// Returns when the service is noted, or when that takes too long. Cancel-safe.
     pub(crate) async fn within_bounds(mut self) {
         // The task that notes it ends only with the client.
-        let _ = timeout(WAITED_FOR, self.0.changed()).await;
+        let _ = timeout(self.limit, self.noted.changed()).await;
     }
 }
 
