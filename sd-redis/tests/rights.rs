@@ -10,7 +10,7 @@ use common::{
     LONG, Operator, POLL, TTL, event, eventually, instance, is_live_with, own_server, registry_at,
     told, until,
 };
-use sd_core::{ErrorKind, Instance, Override};
+use sd_core::{ErrorKind, Instance, Override, ServiceName};
 use sd_redis::DEFAULT_PREFIX;
 use server_programs::LocalServer;
 use tokio::time::{Instant, sleep};
@@ -123,8 +123,9 @@ async fn a_service_that_may_not_be_asked_after_hides_no_other() {
         DEFAULT_PREFIX,
     );
     let listed = reader.list_services().await.unwrap();
-    let names: Vec<_> = listed.services.iter().map(|name| name.as_str()).collect();
-    assert_eq!((names, listed.unlisted), (vec!["greeter"], 1));
+    let names = listed.services.iter().map(ServiceName::as_str);
+    assert_eq!(names.collect::<Vec<_>>(), ["greeter"]);
+    assert_eq!(listed.unlisted, 1);
 }
 
 /// As behind a connection that tells nothing although it is pinged: readers cannot tell the two apart.

@@ -14,8 +14,10 @@ fn minimal() -> Instance {
     instance("s", "i", "10.0.0.7:50051")
 }
 
+type Golden = (&'static str, &'static str, Instance, fn(Instance) -> Record);
+
 /// By the name in the file: what is in front of the JSON, the instance as its owner has it, and what is read.
-fn ours() -> [(&'static str, &'static str, Instance, fn(Instance) -> Record); 5] {
+fn ours() -> [Golden; 5] {
     let socket = instance("s", "run/s.sock", "unix:/run/s.sock").with_weight(u16::MAX);
     let drained = |instance: Instance| Record::Live(instance.with_override(Override::Draining));
     [
