@@ -4,6 +4,8 @@
 //! name of its history and a count of its changes. What is done to them is in `scripts/`.
 
 pub(crate) mod change;
+#[cfg(test)]
+mod golden;
 pub(crate) mod heartbeat;
 pub(crate) mod names;
 pub(crate) mod value;

@@ -62,7 +62,8 @@ impl Heartbeats {
             pairs => pairs?,
         };
         for (id, value) in pairs {
-            match decode(service, &id, &value) {
+            let decoded = decode(service, &id, &value);
+            match decoded.and_then(|heartbeat| not_ahead(heartbeat, now, self.lives())) {
                 Ok(heartbeat) => match rest(&heartbeat, now, self.lives()) {
                     Some(rest) => {
                         read.next_end = Some(read.next_end.map_or(rest, |next| next.min(rest)));
@@ -163,10 +164,21 @@ impl Heartbeats {
     }
 }
 
+/// A heartbeat, unless the clock of its writer is so far ahead that it would not end for long after the last one.
+fn not_ahead(heartbeat: Heartbeat, now: u64, lives: Duration) -> Result<Heartbeat, String> {
+    let ahead = heartbeat.last_update.saturating_sub(now);
+    if ahead > lives.as_secs() {
+        return Err(format!(
+            "its lastUpdate is {ahead} s ahead of the server's clock"
+        ));
+    }
+    Ok(heartbeat)
+}
+
 /// How long a heartbeat counts from now on. `None` if it does not any more.
 fn rest(heartbeat: &Heartbeat, now: u64, lives: Duration) -> Option<Duration> {
     let age = now.saturating_sub(heartbeat.last_update);
     let rest = lives.as_secs().checked_sub(age)?;
-    // It ends when more seconds than that have passed. One whose writer's clock is ahead lives no longer than that from now.
+    // It ends when more seconds than that have passed.
     Some(Duration::from_secs(rest + 1))
 }

@@ -1,6 +1,10 @@
 //! Changes of one record, each of them one script that compares the run.
+//!
+//! A request that was given up may still be on its way, and come after later ones. So a process numbers what it writes of its records, and
+//! the scripts refuse a number that is lower than the one which is stored.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sd_backend::Owner;
@@ -10,17 +14,28 @@ use crate::client::Client;
 use crate::client::answer::Answers;
 use crate::client::script::Script;
 use crate::codec::names::Layout;
-use crate::codec::value::{decode, encode, said};
+use crate::codec::value::{Stored, decode, encode, said};
 use crate::scripts::{OVERRIDE, PUT, WITHDRAW, args_of, new_history};
 
 /// How long the mark of a withdrawn record stays, so that readers who were cut off learn of it.
 const MARKED_FOR: Duration = Duration::from_secs(30);
+/// How often a write is numbered. The second number is greater than the one which is stored.
+const MOST_NUMBERS: usize = 3;
 
 /// The records of all services, as those see them who change them.
 #[derive(Clone, Debug)]
 pub(crate) struct Records {
     client: Arc<Client>,
     layout: Layout,
+    /// How many writes were numbered.
+    writes: Arc<AtomicU64>,
+}
+
+/// What a script answers.
+enum Answer {
+    Verdict(Verdict),
+    /// A write of the same run has come that has this number.
+    Late(u64),
 }
 
 /// Whether a record was changed, and why not.
@@ -35,7 +50,11 @@ pub(crate) enum Verdict {
 
 impl Records {
     pub(crate) fn new(client: Arc<Client>, layout: Layout) -> Self {
-        Self { client, layout }
+        Self {
+            client,
+            layout,
+            writes: Arc::default(),
+        }
     }
 
     /// What the place of a record is called in errors.
@@ -56,13 +75,20 @@ impl Records {
         let ttl = ttl.as_millis().to_string();
         let must_exist: &[u8] = if must_exist { b"1" } else { b"0" };
         let args = [ttl.as_bytes(), &json, must_exist];
-        self.change(op, &PUT, &instance.record_id(), &args).await
+        self.write(op, &PUT, &instance.record_id(), &args).await
     }
 
-    /// Marks a record of this run as withdrawn.
-    pub(crate) async fn mark(&self, op: &'static str, record: &RecordId) -> Result<Verdict> {
+    /// Marks a record as withdrawn that this process has written, or may have.
+    pub(crate) async fn withdraw(&self, op: &'static str, record: &RecordId) -> Result<Verdict> {
         let kept = MARKED_FOR.as_millis().to_string();
-        self.change(op, &WITHDRAW, record, &[kept.as_bytes()]).await
+        self.write(op, &WITHDRAW, record, &[kept.as_bytes()]).await
+    }
+
+    /// Marks a record of another process as withdrawn.
+    pub(crate) async fn remove(&self, op: &'static str, record: &RecordId) -> Result<Verdict> {
+        let kept = MARKED_FOR.as_millis().to_string();
+        let args = [&b""[..], kept.as_bytes()];
+        self.change_unnumbered(op, &WITHDRAW, record, &args).await
     }
 
     /// Sets what an operator says of a record of this run.
@@ -73,7 +99,47 @@ impl Records {
         wanted: Option<Override>,
     ) -> Result<Verdict> {
         let args = [said(wanted).as_bytes()];
-        self.change(op, &OVERRIDE, record, &args).await
+        self.change_unnumbered(op, &OVERRIDE, record, &args).await
+    }
+
+    /// Runs a script with a number that is greater than those before.
+    async fn write(
+        &self,
+        op: &'static str,
+        script: &Script,
+        record: &RecordId,
+        more: &[&[u8]],
+    ) -> Result<Verdict> {
+        let mut number = self.writes.fetch_add(1, Ordering::Relaxed) + 1;
+        for _ in 0..MOST_NUMBERS {
+            let text = number.to_string();
+            let args = [&[text.as_bytes()][..], more].concat();
+            match self.change(op, script, record, &args).await? {
+                Answer::Verdict(verdict) => return Ok(verdict),
+                // The same run has written it elsewhere, or before this process was started.
+                Answer::Late(stored) => number = stored.saturating_add(1),
+            }
+        }
+        Err(self.is_written_elsewhere(op, record))
+    }
+
+    async fn change_unnumbered(
+        &self,
+        op: &'static str,
+        script: &Script,
+        record: &RecordId,
+        more: &[&[u8]],
+    ) -> Result<Verdict> {
+        match self.change(op, script, record, more).await? {
+            Answer::Verdict(verdict) => Ok(verdict),
+            Answer::Late(_) => Err(self.is_written_elsewhere(op, record)),
+        }
+    }
+
+    fn is_written_elsewhere(&self, op: &'static str, record: &RecordId) -> Error {
+        let place = self.place(record);
+        Error::new(ErrorKind::Unavailable, op)
+            .because(format!("{place} is written by others at the same time"))
     }
 
     async fn change(
@@ -82,7 +148,7 @@ impl Records {
         script: &Script,
         record: &RecordId,
         more: &[&[u8]],
-    ) -> Result<Verdict> {
+    ) -> Result<Answer> {
         let keys = self.layout.keys(&record.service);
         let (run, history) = (record.incarnation.to_string(), new_history());
         let mut args = args_of(&keys, &history).to_vec();
@@ -91,7 +157,9 @@ impl Records {
         let answered = self.client.run(op, script, &keys.of_service(), &args).await;
         match answered {
             // Another program has made one of its keys something else.
-            Err(error) if error.kind() == ErrorKind::InvalidData => Ok(no_record(&error)),
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                Ok(Answer::Verdict(no_record(&error)))
+            }
             answered => read(answered?, record),
         }
     }
@@ -106,16 +174,22 @@ fn no_record(error: &Error) -> Verdict {
     Verdict::Held(Owner::NoRecord(reason))
 }
 
-fn read(mut answers: Answers, record: &RecordId) -> Result<Verdict> {
-    match answers.text()?.as_str() {
-        "done" => Ok(Verdict::Done),
-        "missing" => Ok(Verdict::Missing),
+fn read(mut answers: Answers, record: &RecordId) -> Result<Answer> {
+    let verdict = match answers.text()?.as_str() {
+        "done" => Verdict::Done,
+        "missing" => Verdict::Missing,
+        "late" => return Ok(Answer::Late(answers.number()?)),
         "held" | "unreadable" => {
             let value = answers.bytes()?;
-            let id = record.id.as_str().as_bytes();
-            let stored = decode(&record.service, id, &value).map(|stored| stored.record);
-            Ok(Verdict::Held(Owner::of(&stored, record)))
+            match decode(&record.service, record.id.as_str().as_bytes(), &value) {
+                Ok(Stored::None) => Verdict::Missing,
+                Ok(Stored::Record { record: found, .. }) => {
+                    Verdict::Held(Owner::of(&Ok(found), record))
+                }
+                Err(reason) => Verdict::Held(Owner::of(&Err(reason), record)),
+            }
         }
-        _ => Err(answers.odd()),
-    }
+        _ => return Err(answers.odd()),
+    };
+    Ok(Answer::Verdict(verdict))
 }

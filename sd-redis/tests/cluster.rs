@@ -10,12 +10,18 @@ use common::election::{
     Booth, LASTING, after, first, leads, name, ticket_for, told_at_last, waits,
 };
 use common::group::{POLL_INTERVAL, ask, cluster, cluster_url, registry, try_ask, until_role};
-use common::{LONG, eventually, instance, is_live_with, until};
+use common::{LONG, TTL, eventually, instance, is_live_with, told, until};
 use sd_core::ErrorKind;
+use sd_redis::RedisConfig;
 use sd_testing::ServerGroup;
 use server_programs::Redis;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
+
+/// The shortest that there is: attempts to register with it are given up soonest.
+const SHORT_TTL: Duration = Duration::from_secs(1);
+/// No renewal comes while a test runs.
+const LASTING_TTL: Duration = Duration::from_secs(600);
 
 /// The primary that has the slot of a key: they share all slots in their order.
 async fn owner_of(group: &ServerGroup<Redis>, key: &'static str) -> (u16, usize) {
@@ -122,6 +128,113 @@ async fn a_service_and_an_election_outlive_the_node_that_has_them() {
     // The node comes back as a replica with nothing, and is no one's primary.
     group.members_mut()[lost].restart_empty().await.unwrap();
     next.confirm().await.unwrap();
+}
+
+/// The new primary counts on from where its replica was, and soon has as many changes as the one before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_reader_sees_what_a_failover_has_lost_although_the_versions_are_the_same_again() {
+    let group = cluster().await;
+    let url = cluster_url(&group);
+    let (owner, reader) = (registry(&url), registry(&url));
+    let lasting = async |port| {
+        let registering = owner.register(instance(port)).ttl(LASTING_TTL);
+        registering.await.unwrap()
+    };
+    let _kept = lasting(1).await;
+    let (_, at) = owner_of(&group, "greeter").await;
+    let [primary, replica] = [at, at + 3].map(|node| group.members()[node].program().clone());
+    assert_eq!(ask(&primary, &["WAIT", "1", "30000"]).await, "1");
+    // The replica cannot follow any more: the primary has no password.
+    ask(&replica, &["CONFIG", "SET", "masterauth", "wrong"]).await;
+    ask(&replica, &["CLIENT", "KILL", "TYPE", "master"]).await;
+    let _lost = lasting(2).await;
+    let mut seen = reader.subscribe("greeter").unwrap();
+    let before = until(&mut seen, "both", is_live_with(2)).await;
+    let has = |port: &str| {
+        let port = port.to_owned();
+        move |state: &sd_core::State| {
+            let set = state.snapshot();
+            let mut endpoints = set.instances().iter().map(|one| one.endpoint().to_string());
+            endpoints.any(|endpoint| endpoint.ends_with(&port))
+        }
+    };
+
+    ask(&replica, &["CLUSTER", "FAILOVER", "TAKEOVER"]).await;
+    until_role(&replica, "master").await;
+    until_role(&primary, "slave").await;
+    let since = Instant::now();
+    let _new = lasting(3).await;
+    let state = ask(&replica, &["HGET", "services:{greeter}:state", "version"]).await;
+    let before = before.snapshot().revision().clone();
+    assert_eq!(state, before.value().to_string());
+    let is_true = |state: &sd_core::State| has(":3")(state) && !has(":2")(state);
+    let after = until(&mut seen, "as it is", is_true).await;
+    let bound = POLL_INTERVAL * 2 + Duration::from_secs(3);
+    assert!(since.elapsed() < bound, "{:?}", since.elapsed());
+    // The positions before and after it cannot be compared.
+    let after = after.snapshot().revision().clone();
+    assert_eq!(after.partial_cmp(&before), None, "{before:?} {after:?}");
+    // And its changes are told again.
+    let since = Instant::now();
+    let _next = lasting(4).await;
+    until(&mut seen, "the next", has(":4")).await;
+    assert!(since.elapsed() < bound, "{:?}", since.elapsed());
+}
+
+/// The list of all services is at one node, whatever node the services are at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn while_the_node_with_the_list_is_frozen_services_on_others_are_registered_and_renewed() {
+    let group = cluster().await;
+    let url = cluster_url(&group);
+    // The others serve what they have, whatever is missing.
+    for node in group.members() {
+        let words = ["CONFIG", "SET", "cluster-require-full-coverage", "no"];
+        assert_eq!(ask(node.program(), &words).await, "OK");
+    }
+    // Long enough for the frozen node to be waited for, if it were.
+    let patient = RedisConfig::from_url(&url)
+        .unwrap()
+        .with_request_timeout(TTL * 2)
+        .with_connect_timeout(TTL * 2);
+    let owner = sd_redis::connect(patient).unwrap();
+    let (_, list_at) = owner_of(&group, "services:list").await;
+    let mut elsewhere = Vec::new();
+    for service in ["s1", "s2", "s3", "s4", "s5", "s6"] {
+        if owner_of(&group, service).await.1 != list_at {
+            elsewhere.push(service);
+        }
+    }
+    let [one, two, ..] = elsewhere[..] else {
+        panic!("all slots are at one node")
+    };
+    let at = |service| sd_core::Instance::new(service, "10.0.0.1:1").unwrap();
+    let mut before = owner.register(at(one)).ttl(TTL).await.unwrap();
+    told(&mut before);
+
+    group.members()[list_at].freeze().unwrap();
+    let since = Instant::now();
+    let mut during = owner.register(at(two)).ttl(TTL).await.unwrap();
+    let short = sd_core::Instance::new(two, "10.0.0.1:2").unwrap();
+    let _short = owner.register(short).ttl(SHORT_TTL).await.unwrap();
+    assert!(since.elapsed() < LONG / 4, "{:?}", since.elapsed());
+    sleep(TTL * 2).await;
+    for guard in [&mut before, &mut during] {
+        let events = told(guard);
+        let is_well = |event: &sd_core::RegistrationEvent| event.as_str() == "registered";
+        assert!(events.iter().all(is_well), "{events:?}");
+    }
+    group.members()[list_at].thaw().unwrap();
+    // By now the list is at the node that has taken over, and is noted there.
+    let other = registry(&url);
+    let are_listed = async || {
+        let listed = other.services().await.unwrap_or_default();
+        [one, two]
+            .iter()
+            .all(|name| listed.iter().any(|listed| listed.as_str() == *name))
+    };
+    eventually("listed", LONG, are_listed).await;
 }
 
 #[tokio::test]

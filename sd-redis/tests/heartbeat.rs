@@ -7,7 +7,9 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Operator, config, eventually, instance, is_live_with, server, until};
+use common::{
+    Operator, config, config_at, eventually, instance, is_live_with, own_server, server, until,
+};
 use redis::RedisError;
 use sd_core::port::async_trait;
 use sd_core::{
@@ -15,6 +17,7 @@ use sd_core::{
 };
 use sd_redis::{Format, RedisBackend, RedisConfig};
 use sd_testing::{Ability, Fixture, operating, reading, writing};
+use server_programs::LocalServer;
 
 /// In whole seconds, as their time is.
 const TTL: Duration = Duration::from_secs(3);
@@ -149,6 +152,50 @@ async fn other_programs_and_ours_see_each_other() {
     guard.deregister().await.unwrap();
     let ids: Vec<String> = raw.ask(&["HKEYS", &key(&service)]).await;
     assert!(!ids.iter().any(|id| id == ours.id().as_str()));
+}
+
+/// The keys and channels of heartbeats alone, with the commands of the README.
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_user_that_may_use_only_heartbeats_does_everything() {
+    let server = own_server().await;
+    let url = server.program().url();
+    let raw = Operator::at(&url).await;
+    let commands = "+@connection +@scripting +subscribe +unsubscribe +publish +time +hget +hset +hdel +hgetall +hlen";
+    let begin = ["ACL", "SETUSER", "app", "on", ">password", "-@all"];
+    let places = ["~grpc:services:*", "&grpc:services:*"];
+    let words = begin.into_iter().chain(places);
+    let words: Vec<&str> = words.chain(commands.split(' ')).collect();
+    raw.ask::<()>(&words).await;
+    let config = config_at(&url.replace("redis://", "redis://app:password@"), "unused");
+    let config = config
+        .with_format(Format::Heartbeat)
+        .with_heartbeat_ttl(TTL);
+    let registry = sd_redis::connect(config).unwrap();
+    registry.check().await.unwrap();
+    let guard = registry.register(instance(1)).await.unwrap();
+    let mut seen = registry.subscribe("greeter").unwrap();
+    until(&mut seen, "there", is_live_with(1)).await;
+    guard.deregister().await.unwrap();
+    until(&mut seen, "gone", is_live_with(0)).await;
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_heartbeat_from_far_ahead_is_named_and_not_shown() {
+    let raw = Operator::at(&server()).await;
+    let service = unused_service();
+    let now: (u64, u64) = raw.ask(&["TIME"]).await;
+    let value = format!(
+        r#"{{"ip":"10.0.0.1","port":1,"lastUpdate":{}}}"#,
+        now.0 + 3600
+    );
+    raw.ask::<u64>(&["HSET", &key(&service), "ahead", &value])
+        .await;
+    let read = registry().list(&service).await.unwrap();
+    assert!(read.is_empty());
+    let reason = &read.skipped()[0].reason;
+    assert!(reason.contains("ahead"), "{reason}");
 }
 
 #[tokio::test]

@@ -123,12 +123,18 @@ async fn what_another_program_publishes_on_our_channels_changes_nothing() {
     let (history, next) = (at.domain().to_owned(), at.value() + 1);
     let channel = key(&prefix, "greeter", "changes");
     let ends = guard.record_id().id.clone();
+    let state = key(&prefix, "greeter", "state");
+    let sum: String = raw.ask(&["HGET", &state, "sum"]).await;
     for message in [
         "hello".to_owned(),
-        format!("end {history} {} 0 {ends}\n", at.value()),
-        format!("end elsewhere {next} 0 {ends}\n"),
-        format!("end {history} {} 0 {ends}\n", next + 5),
-        format!("put {history} {} 1000 forged\nlive 1 1 - {{}}", next + 7),
+        format!("end {history} {} {sum} 1 0 {ends}\n", at.value()),
+        format!("end elsewhere {next} {sum} 1 0 {ends}\n"),
+        format!("end {history} {next} 1 2 0 {ends}\n"),
+        format!("end {history} {} {sum} 1 0 {ends}\n", next + 5),
+        format!(
+            "put {history} {} {sum} 1 1000 forged\nlive 1 1 1 - {{}}",
+            next + 7
+        ),
     ] {
         raw.ask::<u64>(&["PUBLISH", &channel, &message]).await;
     }
@@ -143,6 +149,138 @@ async fn what_another_program_publishes_on_our_channels_changes_nothing() {
         set.len() == 1 && set.skipped().is_empty()
     };
     until(&mut seen, "as it was", is_clean).await;
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_state_lasts_for_as_long_as_records_are_renewed() {
+    let prefix = prefix();
+    let raw = Operator::at(&server()).await;
+    let _guard = registry(&prefix).register(instance(1)).await.unwrap();
+    let state = key(&prefix, "greeter", "state");
+    raw.ask::<u64>(&["PEXPIRE", &state, "60000"]).await;
+    let lasts = async || raw.ask::<u64>(&["PTTL", &state]).await > 60_000;
+    eventually("lasting", LONG, lasts).await;
+}
+
+/// The one that is next by all that it says is believed, until the server is asked where the service is.
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_forged_next_change_is_undone_by_the_next_look() {
+    let prefix = prefix();
+    let raw = Operator::at(&server()).await;
+    let registry = registry(&prefix);
+    let guard = registry.register(instance(1)).await.unwrap();
+    let mut seen = registry.subscribe("greeter").unwrap();
+    let state = until(&mut seen, "there", is_live_with(1)).await;
+    let at = state.snapshot().revision().clone();
+    let sum: String = raw
+        .ask(&["HGET", &key(&prefix, "greeter", "state"), "sum"])
+        .await;
+    let (history, next, id) = (at.domain(), at.value() + 1, &guard.record_id().id);
+    let forged = format!("end {history} {next} {sum} 0123456789abcdef 0 {id}\n");
+    raw.ask::<u64>(&["PUBLISH", &key(&prefix, "greeter", "changes"), &forged])
+        .await;
+    let is_undone = |state: &State| {
+        let set = state.snapshot();
+        set.len() == 1 && set.revision().domain() != at.domain()
+    };
+    // Its version counts for nothing either: what was told in it has no place in the history.
+    until(&mut seen, "undone", is_undone).await;
+    let _second = registry.register(instance(2)).await.unwrap();
+    until(&mut seen, "both", is_live_with(2)).await;
+}
+
+/// Each field of the state, as another program may leave it.
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_state_that_another_program_has_written_holds_up_no_reader_and_no_writer() {
+    let prefix = prefix();
+    let raw = Operator::at(&server()).await;
+    let registry = registry(&prefix);
+    let _kept = registry.register(instance(1)).await.unwrap();
+    let mut seen = registry.subscribe("greeter").unwrap();
+    until(&mut seen, "there", is_live_with(1)).await;
+    let state = key(&prefix, "greeter", "state");
+    for (field, garbage) in [
+        ("version", "many"),
+        ("version", "-7"),
+        ("version", "1e300"),
+        ("version", "9223372036854775807"),
+        ("version", "99999999999999999999999999"),
+        ("version", ""),
+        ("history", "two words\n"),
+        ("history", "\u{1b}"),
+        ("history", ""),
+        ("sum", "no sum"),
+        ("made", "inf"),
+        ("made", "nan"),
+        ("made", "-1e300"),
+        ("made", "soon"),
+    ] {
+        raw.ask::<u64>(&["HSET", &state, field, garbage]).await;
+        let read = registry.list("greeter").await.unwrap();
+        assert_eq!(read.len(), 1, "{field} {garbage}");
+        let guard = registry.register(instance(2)).await.unwrap();
+        until(&mut seen, field, is_live_with(2)).await;
+        let set = registry.list("greeter").await.unwrap();
+        assert!(set.skipped().is_empty(), "{field} {garbage}");
+        guard.deregister().await.unwrap();
+        until(&mut seen, field, is_live_with(1)).await;
+        let version = raw.version(&prefix, "greeter").await;
+        assert!(version > 0, "{field} {garbage}: {version}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn ends_that_no_time_to_live_reaches_are_mended_and_fail_no_list() {
+    let prefix = prefix();
+    let raw = Operator::at(&server()).await;
+    let registry = registry(&prefix);
+    let guard = registry.register(instance(1)).await.unwrap();
+    let mut seen = registry.subscribe("greeter").unwrap();
+    until(&mut seen, "there", is_live_with(1)).await;
+    let ends = key(&prefix, "greeter", "ends");
+    let crashed = registry.register(instance(2)).ttl(LONG).await.unwrap();
+    let ids = [guard.record_id(), crashed.record_id()].map(|record| record.id.to_string());
+    crashed.release().await.unwrap();
+    raw.ask::<u64>(&[
+        "ZADD",
+        &format!("{prefix}:list"),
+        "inf",
+        "greeter",
+        "-inf",
+        "other",
+    ])
+    .await;
+    for end in ["inf", "1e300", "-inf", "-1e300"] {
+        for id in &ids {
+            raw.ask::<u64>(&["ZADD", &ends, end, id]).await;
+        }
+        let listed = registry.services().await.unwrap();
+        let read = registry.list("greeter").await.unwrap();
+        let is_beyond = !end.starts_with('-');
+        if is_beyond {
+            assert_eq!((listed.len(), read.len()), (1, 2), "{end}");
+            let most: (u64, u64) = raw.ask(&["TIME"]).await;
+            let most = (most.0 + 24 * 3600 + 1) * 1000;
+            let beyond: u64 = raw.ask(&["ZCOUNT", &ends, &most.to_string(), "+inf"]).await;
+            assert_eq!(beyond, 0, "{end}");
+        }
+        let is_back = async || {
+            let records = raw.records(&prefix, "greeter").await;
+            records.iter().any(|record| record.contains(&ids[0]))
+        };
+        eventually("renewed", BACK_WITHIN, is_back).await;
+        until(&mut seen, "followed", |state| {
+            let set = state.snapshot();
+            set.instances()
+                .iter()
+                .any(|one| one.id().as_str() == ids[0])
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

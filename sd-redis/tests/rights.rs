@@ -4,11 +4,16 @@
 
 mod common;
 
-use common::{Operator, TTL, event, instance, is_live_with, own_server, registry_at, told, until};
-use sd_core::{ErrorKind, Override};
+use std::time::Duration;
+
+use common::{
+    LONG, Operator, POLL, TTL, event, eventually, instance, is_live_with, own_server, registry_at,
+    told, until,
+};
+use sd_core::{ErrorKind, Instance, Override, ServiceName};
 use sd_redis::DEFAULT_PREFIX;
 use server_programs::LocalServer;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// The words of the README's `ACL SETUSER`.
 fn listed() -> Vec<&'static str> {
@@ -88,4 +93,94 @@ async fn a_user_that_may_only_read_sees_everything_and_what_has_ended_no_more() 
     told(&mut guard);
     guard.deregister().await.unwrap();
     until(&mut seen, "none", is_live_with(0)).await;
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_service_that_may_not_be_asked_after_hides_no_other() {
+    let server = own_server().await;
+    let url = server.program().url();
+    let raw = Operator::at(&url).await;
+    let (keys, list) = ("~services:{greeter}*", "%R~services:list");
+    let user = [
+        "ACL",
+        "SETUSER",
+        "app",
+        "on",
+        ">password",
+        keys,
+        list,
+        "&*",
+        "+@all",
+    ];
+    raw.ask::<()>(&user).await;
+    let writer = registry_at(&url, DEFAULT_PREFIX);
+    let _shown = writer.register(instance(1)).await.unwrap();
+    let hidden = Instance::new("hidden", "10.0.0.1:1").unwrap();
+    let _hidden = writer.register(hidden).await.unwrap();
+    let reader = registry_at(
+        &url.replace("redis://", "redis://app:password@"),
+        DEFAULT_PREFIX,
+    );
+    let listed = reader.list_services().await.unwrap();
+    let names = listed.services.iter().map(ServiceName::as_str);
+    assert_eq!(names.collect::<Vec<_>>(), ["greeter"]);
+    assert_eq!(listed.unlisted, 1);
+}
+
+/// As behind a connection that tells nothing although it is pinged: readers cannot tell the two apart.
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_reader_that_is_told_nothing_sees_changes_by_asking_and_makes_another_connection() {
+    let server = own_server().await;
+    let url = server.program().url();
+    let raw = Operator::at(&url).await;
+    let words = [
+        vec!["ACL", "SETUSER", "app"],
+        listed(),
+        vec!["resetchannels"],
+    ]
+    .concat();
+    raw.ask::<()>(&words).await;
+    let writer = registry_at(
+        &url.replace("redis://", "redis://app:password@"),
+        DEFAULT_PREFIX,
+    );
+    let reader = registry_at(&url, DEFAULT_PREFIX);
+    let mut seen = reader.subscribe("greeter").unwrap();
+    until(&mut seen, "none", is_live_with(0)).await;
+    let told_on = async || {
+        let clients: String = raw.ask(&["CLIENT", "LIST", "TYPE", "pubsub"]).await;
+        let id = clients
+            .split_whitespace()
+            .find(|word| word.starts_with("id="));
+        id.map(str::to_owned)
+    };
+    let first = told_on().await;
+    let mut longest = Duration::ZERO;
+    let since = Instant::now();
+    while told_on().await == first {
+        assert!(since.elapsed() < LONG, "the connection stays");
+        let since = Instant::now();
+        let guard = writer.register(instance(1)).await.unwrap();
+        until(&mut seen, "one", is_live_with(1)).await;
+        longest = longest.max(since.elapsed());
+        guard.deregister().await.unwrap();
+        until(&mut seen, "none", is_live_with(0)).await;
+    }
+    assert!(longest < POLL + Duration::from_secs(2), "{longest:?}");
+
+    // Once there is something to be told, it is told.
+    raw.ask::<()>(&["ACL", "SETUSER", "app", "&services:*"])
+        .await;
+    let is_told = async || {
+        let since = Instant::now();
+        let guard = writer.register(instance(1)).await.unwrap();
+        until(&mut seen.clone(), "one", is_live_with(1)).await;
+        let took = since.elapsed();
+        guard.deregister().await.unwrap();
+        until(&mut seen.clone(), "none", is_live_with(0)).await;
+        took < POLL / 4
+    };
+    eventually("told at once", LONG, is_told).await;
 }

@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout};
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// What the README tells operators to allow.
 const RIGHTS: &str = "~services:* &services:* -@all +@connection +@scripting +subscribe +unsubscribe +publish +time +type \
-                      +hget +hset +hsetnx +hdel +hgetall +hkeys +hlen +hmget +hincrby +pexpire \
+                      +hget +hset +hsetnx +hdel +hgetall +hkeys +hlen +hmget +pexpire \
                       +zadd +zrem +zcard +zscore +zrange +zrevrange +zrangebyscore +zremrangebyscore \
                       ~elections:* &elections:* +hexists +del +get +set +info";
 

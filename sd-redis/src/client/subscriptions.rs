@@ -318,6 +318,12 @@ impl Subscription {
         self.messages.try_recv().ok()
     }
 
+    /// Ends all that is told on its connection, which does not tell what is published. The next subscription is on another one.
+    pub(crate) fn give_up(&self) {
+        self.told.readers.end();
+        self.shared.retire(&self.told);
+    }
+
     /// Why there is nothing more to read.
     fn end(&self) -> Error {
         if self.is_behind.load(Ordering::Acquire) {

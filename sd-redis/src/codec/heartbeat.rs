@@ -6,15 +6,14 @@
 //!
 //! `lastUpdate` is in seconds. Other programs write no `incarnation`, and ignore ours. Their ids are made for each run.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 use sd_backend::read_json;
 use sd_core::{
     Address, Endpoint, Error, Incarnation, Instance, InstanceId, RecordId, Result, ServiceName,
 };
 use serde::Deserialize;
 
-const PREFIX: &str = "grpc:services:";
+/// How all keys and channels begin.
+pub(crate) const PREFIX: &str = "grpc:services:";
 
 #[derive(Deserialize)]
 struct Json {
@@ -85,10 +84,10 @@ pub(crate) fn run_text(record: &RecordId) -> String {
 
 /// The run that made this id.
 fn run_of(id: &InstanceId) -> Incarnation {
-    // Without keys: each process finds the same.
-    let mut hasher = DefaultHasher::new();
-    id.hash(&mut hasher);
-    Incarnation::from_u64(hasher.finish())
+    // FNV-1a: each build finds the same.
+    let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let bytes = id.as_str().bytes();
+    Incarnation::from_u64(bytes.fold(0xcbf2_9ce4_8422_2325, fnv))
 }
 
 #[cfg(test)]
@@ -126,6 +125,11 @@ mod tests {
         let id = b"01J0000000000000000000000A";
         assert_eq!(read(id), read(id));
         assert!(!read(id).is_same_run(&read(b"01J0000000000000000000000B")));
+        // Of the specification of FNV-1a, so that other builds find the same.
+        assert_eq!(
+            read(b"foobar").incarnation().as_u64(),
+            0x8594_4171_f739_67e8
+        );
         for (odd, why) in [
             (&b"{}"[..], "ip"),
             (br#"{"ip":"h","port":0,"lastUpdate":1}"#, "port"),

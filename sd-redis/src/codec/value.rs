@@ -1,26 +1,32 @@
 //! A record as it is stored: a line of what scripts compare, before the JSON of the instance. Pure functions.
 //!
 //! ```text
-//! live 00f1e2d3c4b5a697 1700000000000000 - {"service":"s", …}
+//! live 00f1e2d3c4b5a697 3 1700000000000000 - {"service":"s", …}
 //! ```
 //!
-//! They are: whether it is in service or withdrawn, its run, when it was made, and what an operator says of it, or a dash.
+//! They are: whether it is in service or withdrawn, its run, the number of the write among those of its process, when it was made, and what
+//! an operator says of it, or a dash. Where a run has withdrawn a record that was not there, `none` stands in its place, without JSON.
 
 use sd_backend::{Record, read_json};
 use sd_core::{Error, ErrorKind, Instance, InstanceId, Override, ServiceName};
 
 const LIVE: &str = "live";
 const GONE: &str = "gone";
+const NONE: &str = "none";
 /// An operator says nothing.
 const NOTHING: &str = "-";
 
 /// What a stored value says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stored {
-    /// With what an operator says of it.
-    pub(crate) record: Record,
-    /// Its place in the order in which records were made.
-    pub(crate) made: u64,
+pub(crate) enum Stored {
+    Record {
+        /// With what an operator says of it.
+        record: Record,
+        /// Its place in the order in which records were made.
+        made: u64,
+    },
+    /// There is no record, and what its run may still write comes too late.
+    None,
 }
 
 /// The JSON of a record, which scripts put behind the line.
@@ -44,16 +50,18 @@ pub(crate) fn override_of(said: &[u8]) -> Option<Override> {
 
 /// What is stored for `service` under `id`. An error says why it cannot be understood.
 pub(crate) fn decode(service: &ServiceName, id: &[u8], value: &[u8]) -> Result<Stored, String> {
-    let mut parts = value.splitn(5, |byte| *byte == b' ');
+    let mut parts = value.splitn(6, |byte| *byte == b' ');
     let mut part = || parts.next().unwrap_or_default();
-    let is_withdrawn = match part() {
-        kind if kind == LIVE.as_bytes() => false,
-        kind if kind == GONE.as_bytes() => true,
-        _ => return Err(format!("it does not begin with {LIVE} or {GONE}")),
-    };
-    let (run, made, said, json) = (part(), part(), part(), part());
-    let made = text(made).and_then(|made| made.parse().ok());
-    let made = made.ok_or("its third word must be a number")?;
+    let kind = text(part()).unwrap_or_default();
+    if ![LIVE, GONE, NONE].contains(&kind) {
+        return Err(format!("it does not begin with {LIVE} or {GONE}"));
+    }
+    let (run, write, made, said, json) = (part(), part(), part(), part(), part());
+    number(write).ok_or("its third word must be a number")?;
+    let made = number(made).ok_or("its fourth word must be a number")?;
+    if kind == NONE {
+        return Ok(Stored::None);
+    }
     let instance: Instance = read_json(json)?;
     if text(run) != Some(instance.incarnation().to_string().as_str()) {
         return Err("its second word must be the incarnation that its JSON says".to_owned());
@@ -68,8 +76,12 @@ pub(crate) fn decode(service: &ServiceName, id: &[u8], value: &[u8]) -> Result<S
     }
     // What a later version says in place of the owner, this one does not understand: the owner counts.
     let instance = instance.with_override(override_of(said));
-    let record = Record::new(instance, is_withdrawn);
-    Ok(Stored { record, made })
+    let record = Record::new(instance, kind == GONE);
+    Ok(Stored::Record { record, made })
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    text(digits)?.parse().ok()
 }
 
 fn text(bytes: &[u8]) -> Option<&str> {
@@ -100,16 +112,17 @@ mod tests {
     fn a_value_says_the_record_when_it_was_made_and_what_an_operator_says() {
         let instance = instance();
         let run = instance.incarnation();
-        let value = stored(&instance, &format!("live {run} 17 draining "));
+        let value = stored(&instance, &format!("live {run} 3 17 draining "));
         let overridden = instance.clone().with_override(Override::Draining);
-        let expected = Stored {
-            record: Record::Live(overridden),
-            made: 17,
-        };
-        assert_eq!(read(&value, instance.id()).unwrap(), expected);
-        let value = stored(&instance, &format!("gone {run} 17 later "));
+        let is = |record| Stored::Record { record, made: 17 };
+        let live = read(&value, instance.id()).unwrap();
+        assert_eq!(live, is(Record::Live(overridden)));
+        let value = stored(&instance, &format!("gone {run} 3 17 later "));
         let gone = read(&value, instance.id()).unwrap();
-        assert_eq!(gone.record, Record::Withdrawn(instance));
+        assert_eq!(gone, is(Record::Withdrawn(instance.clone())));
+        let mark = format!("none {run} 3 0 - ");
+        let none = read(mark.as_bytes(), instance.id()).unwrap();
+        assert_eq!(none, Stored::None);
     }
 
     #[test]
@@ -122,20 +135,22 @@ mod tests {
             (String::new(), "live or gone"),
             (json.clone(), "live or gone"),
             ("live".to_owned(), "third word"),
-            (format!("live {run} soon - {json}"), "third word"),
-            (format!("live 0 1 - {json}"), "second word"),
-            (format!("live {run} 1 - {{"), "EOF"),
-            (format!("live {run} 1 - "), "EOF"),
+            (format!("live {run} soon 1 - {json}"), "third word"),
+            (format!("live {run} 3 soon - {json}"), "fourth word"),
+            (format!("live {run} 3 -1 - {json}"), "fourth word"),
+            (format!("live 0 3 1 - {json}"), "second word"),
+            (format!("live {run} 3 1 - {{"), "EOF"),
+            (format!("live {run} 3 1 - "), "EOF"),
         ] {
             let reason = read(value.as_bytes(), id).unwrap_err();
             assert!(reason.contains(why), "{value}: {reason}");
         }
         assert!(read(&of_another, id).is_err());
-        let value = format!("live {run} 1 - {json}");
+        let value = format!("live {run} 3 1 - {json}");
         let elsewhere = InstanceId::new("elsewhere").unwrap();
         let reason = read(value.as_bytes(), &elsewhere).unwrap_err();
         assert!(reason.contains("it says that it is"), "{reason}");
-        assert!(read(b"live \xff \xff \xff \xff", id).is_err());
+        assert!(read(b"live \xff \xff \xff \xff \xff", id).is_err());
     }
 
     proptest! {

@@ -55,7 +55,7 @@ impl Operator for RedisOperator {
 
     async fn remove(&self, record: &RecordId) -> Result<()> {
         const OP: &str = "redis: remove";
-        let verdict = self.records.mark(OP, record).await?;
+        let verdict = self.records.remove(OP, record).await?;
         self.check(OP, record, verdict)
     }
 }

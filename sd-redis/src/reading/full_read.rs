@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline};
-use sd_core::{ErrorKind, Result, Revision, ServiceName, Skipped, Snapshot};
+use sd_core::{ErrorKind, Result, ServiceName, Skipped, Snapshot};
 
 use crate::client::Client;
 use crate::client::answer::Answers;
@@ -17,12 +17,14 @@ use crate::scripts::{LOOK, args_of, new_history};
 const UNREADABLE: &str = "unreadable";
 
 /// Where a service was at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Position {
     /// The name of its history. Empty as long as there is none.
     pub(crate) history: String,
     /// How many changes that has.
     pub(crate) version: u64,
+    /// The sum of these changes. Two servers of one history that have lost different changes have different ones.
+    pub(crate) sum: String,
     /// How many entries the server has.
     pub(crate) entries: usize,
     /// In how long the next one ends, unless it is renewed.
@@ -32,19 +34,26 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    pub(crate) fn revision(&self) -> Revision {
-        Revision::new(self.history.as_str(), self.version)
+    /// Whether no change lies between the two.
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
+        (&self.history, self.version, &self.sum) == (&other.history, other.version, &other.sum)
+    }
+
+    /// Whether the server that was there `before` had changes which the one that is here now has lost.
+    pub(crate) fn has_lost(&self, before: &Self) -> bool {
+        self.history == before.history && self.version <= before.version && !self.is_at(before)
     }
 
     fn read(answers: &mut Answers) -> Result<Self> {
         let mut told = answers.list()?;
-        let (history, version) = (told.text()?, told.number()?);
+        let (history, version, sum) = (told.text()?, told.number()?, told.text()?);
         let entries = told.number()?;
         let next_end: i64 = told.number()?;
         let ended = told.list()?.all_bytes()?;
         Ok(Self {
             history,
             version,
+            sum,
             entries,
             next_end: u64::try_from(next_end).ok().map(Duration::from_millis),
             ended: ended.into_iter().collect(),
@@ -116,6 +125,7 @@ impl Position {
         Self {
             history: UNREADABLE.to_owned(),
             version: 0,
+            sum: String::new(),
             entries: 0,
             next_end: None,
             ended: HashSet::new(),
@@ -147,4 +157,26 @@ async fn wrong_types(client: &Client, op: &'static str, keys: &Keys) -> Result<V
         }
     }
     Ok(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_has_lost_changes_is_told_by_its_sum() {
+        let at = |version, sum: &str| Position {
+            history: "h".to_owned(),
+            version,
+            sum: sum.to_owned(),
+            ..Position::of_wrong_types()
+        };
+        let before = at(7, "a");
+        assert!(at(7, "a").is_at(&before) && !at(7, "a").has_lost(&before));
+        assert!(at(7, "b").has_lost(&before) && at(6, "b").has_lost(&before));
+        // It may have, and nothing says so: everything is read, and the positions have an order.
+        assert!(!at(8, "b").has_lost(&before) && !at(8, "b").is_at(&before));
+        let elsewhere = Position::of_wrong_types();
+        assert!(!elsewhere.has_lost(&before) && !elsewhere.is_at(&before));
+    }
 }

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt};
 use redis::Cmd;
 use sd_core::port::ServicesWatcher;
-use sd_core::{Error, ErrorKind, Instancer, Result, ServiceList, ServiceName, Snapshot, Watcher};
+use sd_core::{
+    Error, ErrorKind, Instancer, Result, Revision, ServiceList, ServiceName, Snapshot, Watcher,
+};
 
 use crate::backend::RedisBackend;
 use crate::client::Client;
@@ -32,8 +34,9 @@ impl Instancer for RedisBackend {
         if self.heartbeats.is_some() {
             return Err(cannot_list(OP));
         }
-        let (services, unlisted) = read_list(&self.client, &self.layout, OP).await?;
-        let services: Vec<_> = services.into_keys().collect();
+        let read = read_list(&self.client, &self.layout, OP).await?;
+        let services: Vec<_> = read.alive.into_keys().collect();
+        let unlisted = read.odd + read.unknown.len();
         Ok(ServiceList::from(services).with_unlisted(unlisted))
     }
 
@@ -59,7 +62,7 @@ impl Instancer for RedisBackend {
         }
         let keys = self.layout.keys(service);
         let (mut set, at) = read_service(&self.client, OP, service, &keys, None).await?;
-        Ok(set.snapshot(at.revision(), as_of))
+        Ok(set.snapshot(Revision::new(at.history, at.version), as_of))
     }
 
     /// Always reads everything: that costs one request, as it does to ask whether `known` is still right.
@@ -83,12 +86,26 @@ fn cannot_list(op: &'static str) -> Error {
     )
 }
 
-/// The services that have an instance, each with how long its last one lives unless it is renewed, and how much else is in the list.
+/// What is known of all services.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    /// Those that have an instance, each with how long its last one lives unless it is renewed.
+    pub(super) alive: BTreeMap<ServiceName, Duration>,
+    /// Those that could not be asked after: their node is lost, or we may not read them.
+    pub(super) unknown: Vec<ServiceName>,
+    /// How much else is in the list.
+    pub(super) odd: usize,
+}
+
+/// Reads the list of services, and asks after each.
+///
+/// # Errors
+/// The list cannot be read, or no service can be asked after.
 pub(super) async fn read_list(
     client: &Client,
     layout: &Layout,
     op: &'static str,
-) -> Result<(BTreeMap<ServiceName, Duration>, usize)> {
+) -> Result<Listed> {
     let list = layout.list();
     let read = Cmd::new()
         .arg("ZRANGE")
@@ -105,26 +122,47 @@ pub(super) async fn read_list(
         .iter()
         .filter_map(|name| Layout::service(name))
         .collect();
-    let mut unlisted = names.len() - services.len();
-    let asked = stream::iter(services).map(async |service| {
-        let rest = rest_of(client, layout, op, &service).await;
+    let mut listed = Listed {
+        odd: names.len() - services.len(),
+        ..Listed::default()
+    };
+    let mut asked = rests_of(client, layout, op, services);
+    let (mut has_answered, mut failed) = (false, None);
+    while let Some((service, rest)) = asked.next().await {
+        has_answered |= rest.is_ok();
         match rest {
+            Ok(Some(rest)) => drop(listed.alive.insert(service, rest)),
+            Ok(None) => {}
             // Another program has made one of its keys something else.
-            Err(error) if error.kind() == ErrorKind::InvalidData => Ok((service, None, true)),
-            rest => rest.map(|rest| (service, rest, false)),
+            Err(error) if error.kind() == ErrorKind::InvalidData => listed.odd += 1,
+            Err(error) => {
+                listed.unknown.push(service);
+                failed = Some(error);
+            }
         }
-    });
-    let asked: Vec<_> = asked.buffer_unordered(AT_ONCE).try_collect().await?;
-    let mut alive = BTreeMap::new();
-    for (service, rest, is_odd) in asked {
-        unlisted += usize::from(is_odd);
-        alive.extend(rest.map(|rest| (service, rest)));
     }
-    Ok((alive, unlisted))
+    match failed {
+        Some(error) if !has_answered => Err(error),
+        _ => Ok(listed),
+    }
+}
+
+/// As [`rest_of`], for many services, in the order in which the answers come.
+pub(super) fn rests_of<'a>(
+    client: &'a Client,
+    layout: &'a Layout,
+    op: &'static str,
+    services: Vec<ServiceName>,
+) -> BoxStream<'a, (ServiceName, Result<Option<Duration>>)> {
+    let asked = stream::iter(services).map(move |service| async move {
+        let rest = rest_of(client, layout, op, &service).await;
+        (service, rest)
+    });
+    asked.buffer_unordered(AT_ONCE).boxed()
 }
 
 /// How long the last instance of a service lives unless it is renewed. `None` if there is none.
-pub(super) async fn rest_of(
+async fn rest_of(
     client: &Client,
     layout: &Layout,
     op: &'static str,

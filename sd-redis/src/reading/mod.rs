@@ -1,5 +1,6 @@
 //! The reading port: services, the set of one service, and its feed.
 
+pub(crate) mod awaited;
 pub(crate) mod full_read;
 pub(crate) mod heartbeat_watcher;
 pub(crate) mod instancer;

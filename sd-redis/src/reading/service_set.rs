@@ -8,7 +8,7 @@ use sd_backend::{Changes, Record, Unread};
 use sd_core::clock::Moment;
 use sd_core::{Instance, InstanceId, Revision, ServiceName, Snapshot};
 
-use crate::codec::value::decode;
+use crate::codec::value::{Stored, decode};
 
 /// The records of one service. Unchanged instances stay the same `Arc`, so that comparing sets is cheap.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(crate) struct ServiceSet {
     /// Where the records are, for what is named.
     place: String,
     listed: BTreeMap<InstanceId, Listed>,
-    /// Entries that are there and are not shown: withdrawn, or ended.
+    /// Entries that are there and are not shown.
     hidden: HashSet<Box<[u8]>>,
     skipped: Unread,
     /// Withdrawn on purpose since the last snapshot.
@@ -58,16 +58,19 @@ impl ServiceSet {
                 return;
             }
         };
-        self.changed |= self.skipped.remove(&self.name(id));
-        match stored.record {
+        let Stored::Record { record, made } = stored else {
+            self.hide(id);
+            return;
+        };
+        match record {
             Record::Live(instance) => {
+                self.changed |= self.skipped.remove(&self.name(id));
                 self.hidden.remove(id);
-                self.insert(instance, stored.made, known);
+                self.insert(instance, made, known);
             }
             Record::Withdrawn(instance) => {
-                self.remove_listed(id);
                 self.withdrawn.push(instance.id().clone());
-                self.hidden.insert(id.into());
+                self.hide(id);
             }
         }
     }
@@ -87,7 +90,7 @@ impl ServiceSet {
         self.changed = true;
     }
 
-    /// Counts an entry that has ended and is still there.
+    /// Counts an entry that is there and not shown: it has ended, is withdrawn, or only says that there is no record.
     pub(crate) fn hide(&mut self, id: &[u8]) {
         self.remove_listed(id);
         self.changed |= self.skipped.remove(&self.name(id));
@@ -167,7 +170,7 @@ mod tests {
 
     fn put(set: &mut ServiceSet, kind: &str, instance: &Instance, made: u64) {
         let json = encode("test", instance).unwrap();
-        let line = format!("{kind} {} {made} - ", instance.incarnation());
+        let line = format!("{kind} {} 1 {made} - ", instance.incarnation());
         let id = instance.id().as_str().as_bytes();
         set.put(id, &[line.as_bytes(), &json].concat(), None);
     }
@@ -196,6 +199,11 @@ mod tests {
         set.hide(two.id().as_str().as_bytes());
         assert!(set.is_changed() && set.entries() == 1);
         assert!(snapshot(&mut set).is_empty());
+        let three = instance(3);
+        let mark = format!("none {} 1 0 - ", three.incarnation());
+        set.put(three.id().as_str().as_bytes(), mark.as_bytes(), None);
+        assert!(!set.is_changed() && set.entries() == 2);
+        assert!(snapshot(&mut set).withdrawn().is_empty());
     }
 
     #[test]

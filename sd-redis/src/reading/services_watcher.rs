@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::StreamExt;
 use sd_core::port::ServicesWatcher;
 use sd_core::{ErrorKind, Result, ServiceName};
 use tokio::time::{Instant, sleep_until};
@@ -13,7 +14,7 @@ use crate::backend::RedisBackend;
 use crate::client::Client;
 use crate::client::subscriptions::Subscription;
 use crate::codec::names::Layout;
-use crate::reading::instancer::{read_list, rest_of};
+use crate::reading::instancer::{read_list, rests_of};
 use crate::reading::watcher::subscribe;
 
 const OP: &str = "redis: watch services";
@@ -54,36 +55,53 @@ impl RedisServicesWatcher {
         Ok(watcher)
     }
 
+    /// What cannot be asked after stays as it was known.
     async fn read_all(&mut self) -> Result<()> {
-        let (services, unlisted) = read_list(&self.client, &self.layout, OP).await?;
-        let services = services.into_iter();
-        self.services = services
-            .map(|(service, rest)| (service, after(rest)))
-            .collect();
-        self.unlisted = unlisted;
+        let read = read_list(&self.client, &self.layout, OP).await?;
         let poll = self.client.config().poll_interval;
         self.read_at = Instant::now() + poll.mul_f64(0.9 + 0.2 * fastrand::f64());
+        self.unlisted = read.odd + read.unknown.len();
+        let kept = read.unknown.into_iter();
+        let kept = kept.filter(|service| self.services.contains_key(service));
+        let kept: Vec<_> = kept.map(|service| (service, self.read_at)).collect();
+        let alive = read.alive.into_iter();
+        self.services = alive
+            .map(|(service, rest)| (service, after(rest)))
+            .collect();
+        self.services.extend(kept);
         Ok(())
     }
 
-    /// Asks after the services that may have got their first record, or lost their last one.
+    /// Asks after the services that may have got their first record, or lost their last one. One that cannot be asked after stays as it was
+    /// known, until everything is read.
     async fn ask(&mut self) -> Result<()> {
         let now = Instant::now();
         let due = self.services.iter().filter(|(_, at)| **at <= now);
         self.touched.extend(due.map(|(service, _)| service.clone()));
-        while let Some(service) = self.touched.first().cloned() {
-            let rest = rest_of(&self.client, &self.layout, OP, &service).await;
+        let touched = self.touched.iter().cloned().collect();
+        let mut asked = rests_of(&self.client, &self.layout, OP, touched);
+        let (mut has_answered, mut failed) = (false, None);
+        while let Some((service, rest)) = asked.next().await {
+            has_answered |= rest.is_ok();
+            self.touched.remove(&service);
             match rest {
-                Ok(Some(rest)) => drop(self.services.insert(service.clone(), after(rest))),
+                Ok(Some(rest)) => drop(self.services.insert(service, after(rest))),
                 Ok(None) => drop(self.services.remove(&service)),
                 Err(error) if error.kind() == ErrorKind::InvalidData => {
                     self.services.remove(&service);
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    if let Some(at) = self.services.get_mut(&service) {
+                        *at = self.read_at;
+                    }
+                    failed = Some(error);
+                }
             }
-            self.touched.remove(&service);
         }
-        Ok(())
+        match failed {
+            Some(error) if !has_answered => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Waits until something may have changed.

@@ -1,15 +1,17 @@
-//! The feed of one service: what is told is a hint, and the version is the truth.
+//! The feed of one service: what is told is a hint, and the position at the server is the truth.
 //!
-//! A change whose version follows ours is applied. Anything else has everything read again. The server is asked where the service is
-//! whenever a record may have ended, and now and then: by its clock alone, of which only spans are used here.
+//! A change that follows what we have is applied: it names the sum of all changes before it. Anything else has everything read again. So a
+//! server that takes the place of another and has lost changes is never taken for that one, although both count alike. The server is asked
+//! where the service is whenever a record may have ended, and now and then: by its clock alone, of which only spans are used here.
 
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sd_core::clock::{Clock, Moment};
 use sd_core::port::Feed;
-use sd_core::{ErrorKind, Result, ServiceName, Snapshot, Watcher};
+use sd_core::{ErrorKind, Result, Revision, ServiceName, Snapshot, Watcher};
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
@@ -18,12 +20,15 @@ use crate::client::Client;
 use crate::client::subscriptions::{Subscription, Subscriptions};
 use crate::codec::change::{self, Done};
 use crate::codec::names::Keys;
+use crate::reading::awaited::Awaited;
 use crate::reading::full_read::{Position, read_position, read_service};
 use crate::reading::service_set::ServiceSet;
 
 const OP: &str = "redis: watch service";
-/// How long a message may be late that tells of a version which the server has named already.
-const LATE_BY: Duration = Duration::from_millis(200);
+/// For how many poll intervals a connection is kept that tells nothing. Where writers may not publish, another one tells nothing either.
+const DEAF_KEPT_FOR: u32 = 10;
+/// How many changes make one set at most.
+const MOST_AT_ONCE: usize = 1024;
 /// How far apart readers ask whose records end at once. The first that asks removes them for all.
 const SPREAD: std::ops::Range<u64> = 5..100;
 
@@ -36,12 +41,14 @@ pub(crate) struct RedisWatcher {
     clock: Arc<dyn Clock>,
     /// `None` where we may not read the channel: then the server is only asked.
     told: Option<Subscription>,
+    told_since: Instant,
     set: ServiceSet,
     at: Position,
     /// When the server is asked next.
     look_at: Instant,
-    /// A version that the server has named, and until when it must have been told.
-    awaited: Option<(u64, Instant)>,
+    awaited: Awaited,
+    /// The first sum that was seen after changes were lost. Positions before and after that have no order.
+    branch: Option<String>,
     /// Whether the set cannot be made of what was told.
     must_read: bool,
     /// Whether the set was read, and not told since.
@@ -70,10 +77,12 @@ impl RedisWatcher {
             service: service.clone(),
             clock: Arc::clone(&backend.clock),
             told,
+            told_since: Instant::now(),
             set,
             at,
             look_at,
-            awaited: None,
+            awaited: Awaited::default(),
+            branch: None,
             must_read: false,
             is_new: true,
             as_of,
@@ -86,11 +95,14 @@ impl RedisWatcher {
         let Some(change) = change::decode(message) else {
             return;
         };
+        self.awaited.heard();
         let is_ours = change.history == self.at.history;
+        // One that is older. Or it is of a server that has lost changes, which the next look finds out.
         if self.must_read || (is_ours && change.version <= self.at.version) {
             return;
         }
-        if !is_ours || change.version != self.at.version + 1 {
+        let is_next = change.version == self.at.version + 1 && change.before == self.at.sum;
+        if !is_ours || !is_next {
             self.must_read = true;
             return;
         }
@@ -107,12 +119,21 @@ impl RedisWatcher {
             }
         }
         self.at.version = change.version;
+        change.sum.clone_into(&mut self.at.sum);
         self.as_of = self.clock.now();
+    }
+
+    fn revision(&self) -> Revision {
+        let history = &self.at.history;
+        match &self.branch {
+            Some(branch) => Revision::new(format!("{history}/{branch}"), self.at.version),
+            None => Revision::new(history.as_str(), self.at.version),
+        }
     }
 
     fn snapshot(&mut self) -> Snapshot {
         self.is_new = false;
-        let set = self.set.snapshot(self.at.revision(), self.as_of);
+        let set = self.set.snapshot(self.revision(), self.as_of);
         self.last = Some(set.clone());
         set
     }
@@ -122,8 +143,15 @@ impl RedisWatcher {
         let (known, as_of) = (self.last.as_ref(), self.clock.now());
         let (set, at) = read_service(&self.client, OP, &self.service, &self.keys, known).await?;
         self.look_at = next_look(self.client.config().poll_interval, at.next_end);
+        if at.history != self.at.history {
+            self.branch = None;
+        } else if at.has_lost(&self.at) {
+            debug!(service = %self.service, "the server has lost changes that were told");
+            self.branch = Some(at.sum.clone());
+        }
         (self.set, self.at, self.as_of) = (set, at, as_of);
-        (self.must_read, self.awaited) = (false, None);
+        self.must_read = false;
+        self.awaited.clear();
         self.is_new = true;
         Ok(())
     }
@@ -142,38 +170,43 @@ impl RedisWatcher {
         for id in &at.ended {
             self.set.hide(id);
         }
-        // What was told was published before: one that says less has been told something false, or is a replica that lags.
-        if at.history != self.at.history || at.version < self.at.version {
-            self.must_read = true;
-        } else if at.version > self.at.version {
-            match self.told {
-                Some(_) => self.awaited = Some((at.version, Instant::now() + LATE_BY)),
-                None => self.must_read = true,
+        if at.is_at(&self.at) {
+            if at.entries != self.set.entries() {
+                debug!(service = %self.service, "another program has changed the service");
+                self.must_read = true;
             }
-        } else if at.entries != self.set.entries() {
-            debug!(service = %self.service, "another program has changed the service");
+        } else if at.history == self.at.history
+            && at.version > self.at.version
+            && self.told.is_some()
+        {
+            self.awaited.expect(at.version);
+        } else {
             self.must_read = true;
         }
         Ok(())
     }
 
-    /// Whether what the server has named was told meanwhile.
-    fn check_awaited(&mut self) {
-        if let Some((version, by)) = self.awaited {
-            if self.at.version >= version {
-                self.awaited = None;
-            } else if Instant::now() >= by {
-                self.must_read = true;
-            }
+    /// Has changes told by another connection where this one tells none.
+    async fn leave_deaf(&mut self) -> Result<()> {
+        let poll = self.client.config().poll_interval;
+        if let Some(told) = &self.told
+            && self.awaited.is_deaf()
+            && self.told_since.elapsed() >= poll * DEAF_KEPT_FOR
+        {
+            debug!(service = %self.service, "changes are not told: another connection is made");
+            told.give_up();
+            self.told = subscribe(self.client.subscriptions(), &self.keys.channel).await?;
+            self.told_since = Instant::now();
+            self.awaited.heard();
+            self.must_read = true;
         }
+        Ok(())
     }
 
     /// Waits until something is told, or the server is to be asked. Returns whether it is.
     async fn wait(&mut self) -> Result<bool> {
-        let wake_at = match self.awaited {
-            Some((_, by)) => by.min(self.look_at),
-            None => self.look_at,
-        };
+        let due = self.awaited.due();
+        let wake_at = due.map_or(self.look_at, |due| due.min(self.look_at));
         let Some(told) = &mut self.told else {
             sleep_until(wake_at).await;
             return Ok(true);
@@ -183,12 +216,13 @@ impl RedisWatcher {
             message = told.next() => message?,
             () = sleep_until(wake_at) => return Ok(Instant::now() >= self.look_at),
         };
-        self.take(&message);
-        // What came with it makes one set together with it.
-        while let Some(message) = self.told.as_mut().and_then(Subscription::try_next) {
+        // What came with it makes one set together with it. More may come all the time.
+        let mut messages = vec![message];
+        messages.extend(iter::from_fn(|| told.try_next()).take(MOST_AT_ONCE));
+        for message in messages {
             self.take(&message);
         }
-        Ok(false)
+        Ok(Instant::now() >= self.look_at)
     }
 }
 
@@ -220,7 +254,8 @@ pub(super) async fn subscribe(
 impl Watcher for RedisWatcher {
     async fn next(&mut self) -> Result<Feed> {
         loop {
-            self.check_awaited();
+            self.must_read |= self.awaited.has_run_out(self.at.version);
+            self.leave_deaf().await?;
             if self.must_read {
                 self.read_all().await?;
             }
@@ -229,10 +264,10 @@ impl Watcher for RedisWatcher {
             }
             if self.wait().await? {
                 self.look().await?;
-                let is_certain = !self.must_read && self.awaited.is_none();
+                let is_certain = !self.must_read && self.awaited.is_empty();
                 if is_certain && !self.is_new && !self.set.is_changed() {
                     return Ok(Feed::Alive {
-                        revision: self.at.revision(),
+                        revision: self.revision(),
                         as_of: self.as_of,
                     });
                 }

@@ -18,6 +18,6 @@ end
 local last = redis.call('ZREVRANGE', ends, 0, 0, 'WITHSCORES')
 local rest = -1
 if is_alive == 1 then
-  rest = math.max(0, tonumber(last[2]) - now)
+  rest = ends_in(last[2])
 end
 return { is_alive, digits(rest) }

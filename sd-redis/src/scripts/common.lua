@@ -4,6 +4,10 @@ local records, ends, state = KEYS[1], KEYS[2], KEYS[3]
 local channel, list_channel, service, new_history = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 -- A state that is not written any more goes. Readers that find none, or another one, read everything.
 local STATE_KEPT_MS = 604800000
+-- The longest time-to-live.
+local LONGEST_MS = 86400000
+-- More than is ever counted, and little enough to be counted exactly.
+local LARGEST = 1e15
 
 local time = redis.call('TIME')
 local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -14,16 +18,21 @@ local function digits(number)
   return string.format('%.0f', number)
 end
 
+-- In how many ms an end comes. Other programs may have written any number, also an infinite one.
+local function ends_in(at)
+  return math.min(math.max(0, tonumber(at) - now), LONGEST_MS)
+end
+
 -- What a stored value is made of; nothing for one that is none of ours.
 local function parse(value)
-  local kind, run, made, said, at = string.match(value, '^(%l+) (%x+) (%d+) ([%l-]+) ()')
-  if kind == 'live' or kind == 'gone' then
-    return { kind = kind, run = run, made = made, said = said, json = string.sub(value, at) }
+  local kind, run, write, made, said, at = string.match(value, '^(%l+) (%x+) (%d+) (%d+) ([%l-]+) ()')
+  if (kind == 'live' or kind == 'gone' or kind == 'none') and tonumber(write) < LARGEST and #made <= 16 then
+    return { kind = kind, run = run, write = write, made = made, said = said, json = string.sub(value, at) }
   end
 end
 
 local function format(record)
-  return table.concat({ record.kind, record.run, record.made, record.said, record.json }, ' ')
+  return table.concat({ record.kind, record.run, record.write, record.made, record.said, record.json }, ' ')
 end
 
 -- The stored value of a record, if it has not ended. One without an end was written by another program.
@@ -37,21 +46,42 @@ local function find(id)
   end
 end
 
--- Keeps a value, and counts it.
+-- Whether this run has written a record again, or withdrawn it, after it sent this.
+local function is_late(found, run, write)
+  return found and found.run == run and tonumber(found.write) > tonumber(write)
+end
+
+-- Keeps a value until then.
 local function store(id, value, ends_at)
   redis.call('HSET', records, id, value)
   redis.call('ZADD', ends, digits(ends_at), id)
 end
 
--- The next version, and what is told of it. A value that is put ends in so many ms.
-local function change(op, id, value, ends_in)
-  if redis.call('HSETNX', state, 'history', new_history) == 1 then
-    redis.call('HDEL', state, 'version')
+-- The history, how many changes that has, and their sum. No history if there is none, or another program has made it something else.
+local function position()
+  local at = redis.call('HMGET', state, 'history', 'version', 'sum')
+  local history, version, sum = at[1] or '', at[2] or '', at[3] or ''
+  local is_ours = #history <= 32 and string.match(history, '^%x+$') and string.match(version, '^%d+$')
+    and tonumber(version) < LARGEST and #sum <= 32 and string.match(sum, '^%x+$')
+  if is_ours then
+    return history, tonumber(version), sum
   end
-  local version = redis.call('HINCRBY', state, 'version', 1)
+  return '', 0, '0'
+end
+
+-- Counts a change, and returns what is told of it. The sum is of all changes so far: servers that have lost different ones never have
+-- the same. A value that is put ends in so many ms.
+local function change(op, id, value, ends_in_ms)
+  local history, version, before = position()
+  if history == '' then
+    history = new_history
+  end
+  version = version + 1
+  local sum = string.sub(redis.sha1hex(table.concat({ before, op, id, value or '' }, ' ')), 1, 16)
+  redis.call('HSET', state, 'history', history, 'version', digits(version), 'sum', sum)
   redis.call('PEXPIRE', state, STATE_KEPT_MS)
-  local history = redis.call('HGET', state, 'history')
-  return table.concat({ op, history, digits(version), digits(ends_in or 0), id }, ' ') .. '\n' .. (value or '')
+  local words = { op, history, digits(version), before, sum, digits(ends_in_ms or 0), id }
+  return table.concat(words, ' ') .. '\n' .. (value or '')
 end
 
 -- Tells readers, last of all: who may not publish has written nevertheless, and readers ask now and then.

@@ -1,10 +1,10 @@
--- Where a service is: its history and version, how many entries it has, in how many ms the next one ends, and what has ended and could not
+-- Where a service is: its history, version and sum, how many entries it has, in how many ms the next one ends, and what has ended and could not
 -- be removed. Removes what has ended: the first that notices does it, for all. Who may only read gets an answer as well.
 local MOST, TOLD_ONE_BY_ONE, STRAY_KEPT_MS = 500, 20, 60000
 
--- Whether we may write now. Counts a version, which is told by `change` or by 'all'.
+-- Whether we may write now. A change has to follow.
 local function may_write()
-  local answer = redis.pcall('HINCRBY', state, 'version', 0)
+  local answer = redis.pcall('HSETNX', state, 'history', new_history)
   return type(answer) == 'number'
 end
 
@@ -47,6 +47,12 @@ if count ~= redis.call('ZCARD', ends) and may_write() then
   is_listed = true
 end
 
+-- Ends that no time-to-live reaches: the clock was put back, or another program wrote them.
+local far = redis.call('ZRANGEBYSCORE', ends, '(' .. digits(now + LONGEST_MS), '+inf', 'LIMIT', 0, MOST)
+for _, id in ipairs(far) do
+  redis.pcall('ZADD', ends, 'XX', digits(now + LONGEST_MS), id)
+end
+
 publish(told, is_listed)
 local next_end = -1
 if #ended == MOST and #hidden == 0 then
@@ -54,8 +60,8 @@ if #ended == MOST and #hidden == 0 then
 else
   local first = redis.call('ZRANGEBYSCORE', ends, '(' .. digits(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
   if first[2] then
-    next_end = math.max(0, tonumber(first[2]) - now)
+    next_end = ends_in(first[2])
   end
 end
-local at = redis.call('HMGET', state, 'history', 'version')
-return { at[1] or '', at[2] or '0', count, digits(next_end), hidden }
+local history, version, sum = position()
+return { history, digits(version), sum, count, digits(next_end), hidden }

@@ -8,7 +8,7 @@ end
 if not found then
   return { 'unreadable', value }
 end
-if found.kind == 'gone' then
+if found.kind ~= 'live' then
   return { 'missing' }
 end
 if found.run ~= run then
@@ -20,6 +20,6 @@ end
 found.said = said
 local stored = format(found)
 redis.call('HSET', records, id, stored)
-local ends_at = tonumber(redis.call('ZSCORE', ends, id) or now)
-publish({ change('put', id, stored, ends_at - now) }, false)
+local ends_at = redis.call('ZSCORE', ends, id) or now
+publish({ change('put', id, stored, ends_in(ends_at)) }, false)
 return { 'done' }

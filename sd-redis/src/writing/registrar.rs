@@ -51,8 +51,8 @@ impl RedisRegistrar {
             return renewals;
         }
         all.retain(|_, renewals| renewals.strong_count() > 0);
-        let (client, layout) = (Arc::clone(&self.client), self.layout.clone());
-        let renewals = Arc::new(Renewals::new(client, layout, service));
+        let client = Arc::clone(&self.client);
+        let renewals = Arc::new(Renewals::new(client, &self.layout, service));
         all.insert(service.clone(), Arc::downgrade(&renewals));
         renewals
     }
@@ -77,14 +77,11 @@ impl Registrar for RedisRegistrar {
         let id = record.record_id();
         let renewals = self.renewals(&id.service);
         // A service that is listed and has no record is not shown, so the order does not matter.
-        let (put, noted) = tokio::join!(
-            self.records.put(OP, record, attempt.ttl, false),
-            renewals.note(OP, attempt.ttl)
-        );
-        if let Verdict::Held(owner) = put? {
+        let noted = renewals.listing.ask(attempt.ttl);
+        if let Verdict::Held(owner) = self.records.put(OP, record, attempt.ttl, false).await? {
             owner.check_writable(OP, &self.records.place(&id))?;
         }
-        noted?;
+        noted.within_bounds().await;
         Ok(Box::new(RedisRegistration {
             records: self.records.clone(),
             renewals,
@@ -94,6 +91,9 @@ impl Registrar for RedisRegistrar {
     }
 
     async fn withdraw(&self, record: &RecordId) -> Result<()> {
-        self.records.mark("redis: withdraw", record).await.map(drop)
+        self.records
+            .withdraw("redis: withdraw", record)
+            .await
+            .map(drop)
     }
 }

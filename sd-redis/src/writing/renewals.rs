@@ -4,32 +4,30 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sd_core::sync::lock;
-use sd_core::{Error, ErrorKind, RecordId, Result, ServiceName};
+use sd_core::{RecordId, Result, ServiceName};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep};
-use tracing::debug;
+use tokio::time::sleep;
 
 use crate::client::Client;
 use crate::codec::names::{Keys, Layout};
-use crate::scripts::{NOTE, RENEW, args_of, new_history};
+use crate::scripts::{RENEW, args_of, new_history};
+use crate::writing::listing::Listing;
 
 /// How many records one request renews at most: a script holds up the server.
 const MOST_RECORDS: usize = 500;
 /// How long a request waits for further records.
 const GATHERED_FOR: Duration = Duration::from_millis(20);
-/// How long a service is in the list after it was last noted there, at least.
-const LISTED_FOR: Duration = Duration::from_secs(600);
 
 /// The renewals of one service.
 #[derive(Debug)]
 pub(crate) struct Renewals {
     client: Arc<Client>,
-    layout: Layout,
     pub(crate) keys: Keys,
+    /// For as long as one of its records is renewed.
+    pub(crate) listing: Listing,
     waiting: Mutex<Vec<Wanted>>,
     /// Held by the one whose request waits or is under way.
     turn: tokio::sync::Mutex<()>,
-    noted_at: Mutex<Option<Instant>>,
 }
 
 /// A renewal that is waited for.
@@ -41,14 +39,14 @@ struct Wanted {
 }
 
 impl Renewals {
-    pub(crate) fn new(client: Arc<Client>, layout: Layout, service: &ServiceName) -> Self {
+    pub(crate) fn new(client: Arc<Client>, layout: &Layout, service: &ServiceName) -> Self {
+        let keys = layout.keys(service);
         Self {
-            keys: layout.keys(service),
+            listing: Listing::new(Arc::clone(&client), layout.list(), keys.listed_as.clone()),
+            keys,
             client,
-            layout,
             waiting: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
-            noted_at: Mutex::default(),
         }
     }
 
@@ -102,15 +100,7 @@ impl Renewals {
             waiting.drain(..most).collect::<Vec<_>>()
         };
         wanted.retain(|wanted| !wanted.answer.is_closed());
-        let longest = wanted.iter().map(|wanted| wanted.ttl).max();
-        let (renewed, noted) = tokio::join!(
-            self.run(op, &wanted),
-            self.note_now_and_then(op, longest.unwrap_or_default())
-        );
-        if let Err(error) = noted {
-            debug!(error = %error.report(), "a service was not noted in the list");
-        }
-        match renewed {
+        match self.run(op, &wanted).await {
             Ok(answers) => {
                 for (wanted, answer) in wanted.into_iter().zip(answers) {
                     let _ = wanted.answer.send(Ok(answer));
@@ -145,35 +135,5 @@ impl Renewals {
             read.push(answers.text()?);
         }
         Ok(read)
-    }
-
-    async fn note_now_and_then(&self, op: &'static str, ttl: Duration) -> Result<()> {
-        let is_recent = |noted: Instant| noted.elapsed() < LISTED_FOR / 3;
-        if lock(&self.noted_at).is_some_and(is_recent) {
-            return Ok(());
-        }
-        self.note(op, ttl).await
-    }
-
-    /// Notes in the list of services that this one is there.
-    ///
-    /// # Errors
-    /// Why the server did not do it.
-    pub(crate) async fn note(&self, op: &'static str, ttl: Duration) -> Result<()> {
-        let listed_for = LISTED_FOR.max(ttl * 3).as_millis().to_string();
-        let args = [self.keys.listed_as.as_bytes(), listed_for.as_bytes()];
-        let list = self.layout.list();
-        let done = self.client.run(op, &NOTE, &[&list], &args).await;
-        if done
-            .as_ref()
-            .is_err_and(|error| error.kind() == ErrorKind::InvalidData)
-        {
-            return Err(Error::new(ErrorKind::InvalidData, op).because(format!(
-                "{list} is not the list of services, which should be a sorted set: remove it"
-            )));
-        }
-        done?;
-        *lock(&self.noted_at) = Some(Instant::now());
-        Ok(())
     }
 }

@@ -130,7 +130,9 @@ impl Visit {
         let follows = matches!(violation.invariant, Invariant::I1 | Invariant::I4);
         match violation.election {
             Election::Naive => Class::Naive,
-            _ if violation.invariant.needs() == Guarantee::Strict
+            // A resignation that the former primary has confirmed may be lost with the rest.
+            _ if (violation.invariant.needs() == Guarantee::Strict
+                || violation.invariant == Invariant::I10)
                 && self.is_best_effort()
                 && self.failed_over(violation.at) =>
             {

@@ -25,7 +25,7 @@ pub(super) fn run(data: &[u8]) {
         };
         let _ = is_heartbeat(&service, id, value.unwrap_or_default());
         let op = if value.is_some() { "put" } else { "end" };
-        let begin = format!("{op} h {version} 1000 ").into_bytes();
+        let begin = format!("{op} h {version} b s 1000 ").into_bytes();
         let message = [begin.as_slice(), id, b"\n", value.unwrap_or_default()].concat();
         if let Some(value) = value {
             left.insert(id, value);
