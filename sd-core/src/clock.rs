@@ -108,7 +108,7 @@ fn next_look(now: Instant, left: Duration) -> Instant {
     let start = *START.get_or_init(|| now);
     let within_second = |span: Duration| Duration::from_nanos(span.subsec_nanos().into());
     let until_look = match now.checked_duration_since(start) {
-        Some(after) => LONGEST_SLEEP - within_second(after),
+        Some(after) => LONGEST_SLEEP.saturating_sub(within_second(after)),
         // The paused clock of another runtime may be ahead.
         None => match within_second(start.duration_since(now)) {
             Duration::ZERO => LONGEST_SLEEP,
