@@ -144,6 +144,10 @@ impl Events for ServiceEvents {
         }
         None
     }
+
+    fn disconnected(&mut self, message: &str) -> Bytes {
+        self.end(message)
+    }
 }
 
 impl ServiceEvents {

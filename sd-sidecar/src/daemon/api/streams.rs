@@ -41,6 +41,8 @@ pub(super) struct Streams {
     of_callers: Arc<Mutex<HashMap<Caller, usize>>>,
 }
 
+const REVOKED: &str = "who may read has changed: connect again";
+
 /// A caller may have as many streams as these in any case.
 const FEW: usize = 16;
 
@@ -187,17 +189,21 @@ impl Streams {
 pub(super) trait Events: Send + 'static {
     /// The bytes of the next event, or nothing at the end.
     fn next(&mut self) -> impl Future<Output = Option<Bytes>> + Send;
+
+    /// The last event of a stream that ends before the agent does.
+    fn disconnected(&mut self, message: &str) -> Bytes;
 }
 
 /// The answer that streams these events while `open`, and its reader may read.
 pub(super) fn response(events: impl Events, open: Open) -> Response {
-    let frames = stream::unfold((events, open), |(mut events, open)| async move {
-        let frame = tokio::select! {
+    let frames = stream::unfold(Some((events, open)), |stream| async move {
+        let (mut events, open) = stream?;
+        let (frame, stream) = tokio::select! {
             biased;
-            () = open.revoked() => None,
-            frame = events.next() => frame,
-        }?;
-        Some((Ok::<_, Infallible>(frame), (events, open)))
+            () = open.revoked() => (events.disconnected(REVOKED), None),
+            frame = events.next() => (frame?, Some((events, open))),
+        };
+        Some((Ok::<_, Infallible>(frame), stream))
     });
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
@@ -279,6 +285,10 @@ mod tests {
             async fn next(&mut self) -> Option<Bytes> {
                 std::future::pending().await
             }
+
+            fn disconnected(&mut self, message: &str) -> Bytes {
+                Bytes::copy_from_slice(message.as_bytes())
+            }
         }
         let (_lifecycle, lifecycle) = watch::channel(Lifecycle::Running);
         let streams = streams(1);
@@ -293,7 +303,7 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!read.is_finished());
         revoke.cancel();
-        assert!(read.await.unwrap().unwrap().is_empty());
+        assert_eq!(read.await.unwrap().unwrap(), REVOKED);
         assert_eq!(streams.count(), 0);
     }
 }

@@ -92,6 +92,11 @@ impl Events for AgentEvents {
         }
         None
     }
+
+    fn disconnected(&mut self, message: &str) -> Bytes {
+        let now = self.told.clone();
+        self.event("disconnected", message, &now)
+    }
 }
 
 impl AgentEvents {
