@@ -165,7 +165,7 @@ impl Client {
     ) -> Result<Vec<Value>> {
         let mut named = Named::ByHash;
         let mut elsewhere: Option<(Endpoint, bool)> = None;
-        let mut again = true;
+        let mut has_failed = false;
         for _ in 0..MOST_ROUNDS {
             let (place, is_asking) = match elsewhere.take() {
                 Some((node, is_asking)) => (Some(node), is_asking),
@@ -191,10 +191,12 @@ impl Client {
                     elsewhere = Some((node, is_asking));
                 }
                 Round::Refused(error) => return Err(error),
-                Round::Again(error) | Round::Failed(error) if !std::mem::take(&mut again) => {
-                    return Err(error);
+                Round::Again(error) | Round::Failed(error) => {
+                    if has_failed {
+                        return Err(error);
+                    }
+                    has_failed = true;
                 }
-                Round::Again(_) | Round::Failed(_) => {}
             }
         }
         let why = "its keys move from node to node";

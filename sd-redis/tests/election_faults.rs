@@ -17,6 +17,7 @@ use sd_core::port::{Entry, Predecessor, Ticket};
 use sd_core::{ElectionName, Elector, ErrorKind};
 use sd_testing::{Direction, Fault, ServerProcess, TcpProxy, faults};
 use server_programs::{LocalServer, Redis};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 /// Two ways to one server: `far` goes through a proxy.
@@ -60,6 +61,13 @@ impl Scene {
         self.proxy.set(Fault::Hold(Direction::ToClient));
     }
 
+    /// Lets everything pass again. Returns when the proxy listens.
+    async fn mend(&self) {
+        self.proxy.set(Fault::Pass);
+        let listens = async || TcpStream::connect(self.proxy.address()).await.is_ok();
+        eventually("mended", LONG, listens).await;
+    }
+
     /// Cuts the line once the server has done what is asked for. Its answers are held back.
     async fn cut_when<F: Future<Output = bool>>(&self, what: &str, done: impl FnMut() -> F) {
         eventually(what, LONG, done).await;
@@ -78,7 +86,7 @@ async fn join_and_lose(scene: &Scene, elector: &dyn Elector, ticket: &Ticket) ->
     let (joined, ()) = tokio::join!(elector.join(ticket), cutting);
     let error = joined.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.report());
-    scene.proxy.set(Fault::Pass);
+    scene.mend().await;
     kept
 }
 
@@ -143,7 +151,7 @@ async fn what_was_before_a_term_is_told_right_when_the_answer_to_its_record_was_
     };
     let (told, ()) = tokio::join!(entry.standing(None), cutting);
     assert_eq!(told.unwrap_err().kind(), ErrorKind::Unavailable);
-    scene.proxy.set(Fault::Pass);
+    scene.mend().await;
     let written = record().await;
     let expected = Predecessor::Unknown { ttl: LASTING * 2 };
     assert_eq!(first(now(&*entry).await).1, expected);

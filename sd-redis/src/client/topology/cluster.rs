@@ -189,8 +189,11 @@ impl Cluster {
         lock(&self.known).is_doubted = true;
     }
 
+    /// Mostly one of several slots that have moved: the others are asked for before the next request.
     pub(crate) fn note_moved(&self, slot: u16, node: &Endpoint) {
-        lock(&self.known).put(slot..=slot, node);
+        let mut known = lock(&self.known);
+        known.put(slot..=slot, node);
+        known.is_doubted = true;
     }
 }
 
