@@ -206,9 +206,10 @@ async fn with_tls_both_sides_know_each_other_and_what_is_wrong_is_told() {
     }
     let server = ServerProcess::launch(program).await.unwrap();
     let mut address = server.program().address();
-    let front = match has_tls {
-        true => None,
-        false => Some(authority.front(folder.path(), address).await),
+    let front = if has_tls {
+        None
+    } else {
+        Some(authority.front(folder.path(), address).await)
     };
     if let Some(front) = &front {
         address = front.address;

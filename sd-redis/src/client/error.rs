@@ -102,16 +102,8 @@ const CODES: [(&str, ErrorKind, &str); 19] = [
     ("NOPROTO", ErrorKind::Rejected, OUTDATED),
 ];
 
-/// What a script is answered by a replica that has lost its primary, in place of `MASTERDOWN`.
-const STALE_REPLICA: &str = "on a stale replica";
-
 /// What in an answer that begins with `ERR` means what.
-const TEXTS: [(&str, ErrorKind, &str); 8] = [
-    (
-        STALE_REPLICA,
-        ErrorKind::Unavailable,
-        "the server is a replica that has lost its primary",
-    ),
+const TEXTS: [(&str, ErrorKind, &str); 7] = [
     (
         "max number of clients reached",
         ErrorKind::Unavailable,
@@ -190,8 +182,7 @@ pub(crate) fn refused(op: &'static str, error: &ServerError) -> Error {
 /// Whether an answer says that the primary is, or may be, another server.
 pub(crate) fn is_no_primary(error: &ServerError) -> bool {
     use redis::ServerErrorKind::{ClusterDown, MasterDown, ReadOnly};
-    let is_stale_replica = || error.details().unwrap_or_default().contains(STALE_REPLICA);
-    matches!(error.kind(), Some(ReadOnly | MasterDown | ClusterDown)) || is_stale_replica()
+    matches!(error.kind(), Some(ReadOnly | MasterDown | ClusterDown))
 }
 
 /// An answer that no server of this kind gives.
@@ -303,10 +294,6 @@ mod tests {
             (
                 "WRONGTYPE Operation against a key holding the wrong kind of value",
                 ErrorKind::InvalidData,
-            ),
-            (
-                "ERR Can not execute the command on a stale replica",
-                ErrorKind::Unavailable,
             ),
             ("ERR max number of clients reached", ErrorKind::Unavailable),
             ("ERR DB index is out of range", ErrorKind::Rejected),

@@ -80,10 +80,9 @@ impl Authority {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let accepting = accept(listener, TlsAcceptor::from(Arc::new(config)), server);
-        let _accepting = AbortOnDropHandle::new(tokio::spawn(accepting));
         TlsFront {
             address,
-            _accepting,
+            _accepting: AbortOnDropHandle::new(tokio::spawn(accepting)),
         }
     }
 }

@@ -31,10 +31,10 @@ pub(crate) struct Cluster {
     asking: tokio::sync::Mutex<()>,
 }
 
-/// A node that is dialled. The slots are asked for again unless it is [there](Self::is_there), also if the call is dropped.
+/// A node that is dialled. The slots are asked for again unless it [answers](Self::answered), also if the call is dropped.
 struct Dialled<'a> {
     cluster: &'a Cluster,
-    is_there: bool,
+    has_answered: bool,
 }
 
 #[derive(Debug, Default)]
@@ -155,10 +155,10 @@ impl Cluster {
     ) -> Result<Link> {
         let dialled = Dialled {
             cluster: self,
-            is_there: false,
+            has_answered: false,
         };
         let link = dialer.dial(op, node, Purpose::Commands).await?;
-        dialled.is_there();
+        dialled.answered();
         Ok(link)
     }
 
@@ -198,14 +198,14 @@ impl Cluster {
 }
 
 impl Dialled<'_> {
-    fn is_there(mut self) {
-        self.is_there = true;
+    fn answered(mut self) {
+        self.has_answered = true;
     }
 }
 
 impl Drop for Dialled<'_> {
     fn drop(&mut self) {
-        if !self.is_there {
+        if !self.has_answered {
             self.cluster.doubt();
         }
     }

@@ -10,7 +10,7 @@ while true do
     local value = redis.call('HGET', KEYS[4], id)
     if ends and tonumber(ends) >= now and value and redis.call('HEXISTS', KEYS[3], id) == 1 then
       local domain = redis.call('HGET', KEYS[5], 'domain') or ''
-      -- With all digits: a server may tell a score with an exponent.
+      -- With all digits, however the server tells a score.
       return { 'leader', id, string.format('%.0f', token), domain, value, string.format('%.0f', ends - now) }
     end
   end

@@ -5,7 +5,7 @@ local channel, id, owner = ARGV[1], ARGV[2], ARGV[3]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 
--- A server may tell the score of 2000000000000000 as 2e+15, and so does Lua.
+-- Lua would write 2000000000000000 as 2e+15.
 local function digits(number)
   return string.format('%.0f', number)
 end
