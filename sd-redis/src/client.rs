@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, ServerError, ServerErrorKind, Value};
-use sd_backend::{CloseSignal, SharedConnection, Unanswered};
+use sd_backend::{CloseSignal, Connection, SharedConnection, Unanswered};
 use sd_core::sync::lock;
 use sd_core::{Endpoint, Error, ErrorKind, Result};
 use tokio::time::timeout;
@@ -22,7 +22,7 @@ use tracing::debug;
 
 use crate::client::answer::Answers;
 use crate::client::connection::{Dialer, Link};
-use crate::client::error::{is_broken, no_answer, refused, translate};
+use crate::client::error::{is_broken, is_no_primary, no_answer, refused, translate};
 use crate::client::script::{Named, Script};
 use crate::client::subscriptions::Subscriptions;
 use crate::client::topology::{Place, Topology, slot_of};
@@ -165,7 +165,7 @@ impl Client {
     ) -> Result<Vec<Value>> {
         let mut named = Named::ByHash;
         let mut elsewhere: Option<(Endpoint, bool)> = None;
-        let mut again = true;
+        let mut has_failed = false;
         for _ in 0..MOST_ROUNDS {
             let (place, is_asking) = match elsewhere.take() {
                 Some((node, is_asking)) => (Some(node), is_asking),
@@ -177,12 +177,8 @@ impl Client {
                 commands(named)
             };
             match self.round(op, &place, &sent).await {
-                Round::Answered(mut values) => {
-                    if is_asking {
-                        drop(values.drain(..1.min(values.len())));
-                    }
-                    return Ok(values);
-                }
+                Round::Answered(values) if is_asking => return Ok(without_asking(values)),
+                Round::Answered(values) => return Ok(values),
                 Round::Unknown if named == Named::ByHash => named = Named::WithText,
                 Round::Unknown => {
                     let why = "the server knows no script by the text that was sent with it";
@@ -195,10 +191,12 @@ impl Client {
                     elsewhere = Some((node, is_asking));
                 }
                 Round::Refused(error) => return Err(error),
-                Round::Again(error) | Round::Failed(error) if !std::mem::take(&mut again) => {
-                    return Err(error);
+                Round::Again(error) | Round::Failed(error) => {
+                    if has_failed {
+                        return Err(error);
+                    }
+                    has_failed = true;
                 }
-                Round::Again(_) | Round::Failed(_) => {}
             }
         }
         let why = "its keys move from node to node";
@@ -208,10 +206,7 @@ impl Client {
     async fn round(&self, op: &'static str, place: &Place, commands: &Pipeline) -> Round {
         let shared = self.node(place);
         if let Some(current) = shared.current()
-            && self
-                .topology
-                .has_left(op, &self.dialer, current.address())
-                .await
+            && self.topology.has_left(op, &self.dialer, &current).await
         {
             debug!(server = %current.address(), "the primary is another server now");
             shared.renew(&current);
@@ -220,7 +215,6 @@ impl Client {
         let link = match shared.get_or_connect(opening).await {
             Ok(link) => link,
             Err(error) => {
-                self.topology.doubt();
                 return match place {
                     // Another node may have its slots now.
                     Some(_) if sd_backend::is_unreachable(&error) => Round::Again(error),
@@ -229,9 +223,13 @@ impl Client {
             }
         };
         self.subscriptions.follow(link.address());
-        let unanswered = Unanswered::new(&shared, &link, SUSPECT_AFTER);
+        let under_way = UnderWay {
+            unanswered: Some(Unanswered::new(&shared, &link, SUSPECT_AFTER)),
+            link: &link,
+            topology: &self.topology,
+        };
         let sent = link.send(commands).await;
-        unanswered.answered();
+        under_way.answered();
         let values = match sent {
             Ok(values) => values,
             Err(error) => {
@@ -240,7 +238,7 @@ impl Client {
                 debug!(error = %error.report(), "Redis connection given up");
                 if broken {
                     shared.retire(&link);
-                    self.topology.doubt();
+                    self.topology.doubt(link.address());
                 }
                 return Round::Failed(error);
             }
@@ -259,10 +257,13 @@ impl Client {
                     None => Round::Failed(refused(op, refusal)),
                 }
             }
-            _ => {
-                debug!(server = %link.address(), "the server is not the primary any more");
-                shared.retire(&link);
-                self.topology.doubt();
+            kind => {
+                debug!(server = %link.address(), refusal = refusal.code(), "the primary may be another server now");
+                // A node that misses others is not to blame. They may do without it.
+                if kind != Some(ServerErrorKind::ClusterDown) {
+                    shared.retire(&link);
+                }
+                self.topology.doubt(link.address());
                 Round::Again(refused(op, refusal))
             }
         }
@@ -280,29 +281,59 @@ impl Client {
     }
 }
 
-/// The commands, which a node is to carry out although their keys are still moving to it.
+/// A request that was sent. One that is dropped before its answer, and not at once, makes its connection and what is known of its server
+/// doubtful: core gives up sooner than a time limit of ours ends.
+struct UnderWay<'a> {
+    unanswered: Option<Unanswered<'a, Link>>,
+    link: &'a Connection<Link>,
+    topology: &'a Topology,
+}
+
+impl UnderWay<'_> {
+    fn answered(mut self) {
+        if let Some(unanswered) = self.unanswered.take() {
+            unanswered.answered();
+        }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let Some(unanswered) = self.unanswered.take() else {
+            return;
+        };
+        drop(unanswered);
+        if self.link.is_retired() {
+            self.topology.doubt(self.link.address());
+        }
+    }
+}
+
+/// The commands, which a node is to carry out although their keys are still moving to it: each of them, since it forgets that after one.
 fn asking(commands: &Pipeline) -> Pipeline {
     let mut sent = Pipeline::new();
-    sent.cmd("ASKING");
     for command in commands.cmd_iter() {
-        sent.add_command(command.clone());
+        sent.cmd("ASKING").add_command(command.clone());
     }
     sent
 }
 
-/// The answer that says where to ask, or how, in place of what was asked for.
+/// The answers to commands that were sent with [`asking`].
+fn without_asking(values: Vec<Value>) -> Vec<Value> {
+    values.into_iter().skip(1).step_by(2).collect()
+}
+
+/// The answer that says where to ask, or how, or that this is not where to ask, in place of what was asked for.
 fn routing_error(values: &[Value]) -> Option<&ServerError> {
+    use ServerErrorKind::{Ask, Moved, NoScript};
     values.iter().find_map(|value| match value {
-        Value::ServerError(error) if matches!(error.kind(), Some(kind) if is_about_routes(kind)) => {
+        Value::ServerError(error)
+            if matches!(error.kind(), Some(NoScript | Moved | Ask)) || is_no_primary(error) =>
+        {
             Some(error)
         }
         _ => None,
     })
-}
-
-fn is_about_routes(kind: ServerErrorKind) -> bool {
-    use ServerErrorKind::{Ask, Moved, NoScript, ReadOnly};
-    matches!(kind, NoScript | Moved | Ask | ReadOnly)
 }
 
 /// The node in `SLOT HOST:PORT`. Without a host it is that of the node which was asked.
@@ -337,15 +368,32 @@ mod tests {
 
     #[test]
     fn where_to_ask_is_found_among_all_answers() {
-        let of = |text| {
+        let of = |text: &str| {
             let values = [Value::Okay, answer(text)];
             routing_error(&values).map(|error| error.code().to_owned())
         };
         assert_eq!(of("-MOVED 1 h:1\r\n").as_deref(), Some("MOVED"));
         assert_eq!(of("-NOSCRIPT x\r\n").as_deref(), Some("NOSCRIPT"));
-        assert_eq!(of("-READONLY x\r\n").as_deref(), Some("READONLY"));
+        for code in ["READONLY", "CLUSTERDOWN", "MASTERDOWN"] {
+            assert_eq!(of(&format!("-{code} x\r\n")).as_deref(), Some(code));
+        }
         assert_eq!(of("-ERR syntax error\r\n"), None);
         assert_eq!(of("$3\r\n-MO\r\n"), None);
+    }
+
+    #[test]
+    fn each_command_to_where_its_keys_are_moving_asks_for_itself() {
+        let mut commands = Pipeline::new();
+        commands.cmd("ONE").cmd("TWO");
+        let sent = asking(&commands);
+        let words: Vec<_> = sent.cmd_iter().map(Cmd::get_packed_command).collect();
+        let word = |word: &str| format!("*1\r\n${}\r\n{word}\r\n", word.len()).into_bytes();
+        assert_eq!(words, ["ASKING", "ONE", "ASKING", "TWO"].map(word));
+        let said = ["+OK\r\n", "+1\r\n", "+OK\r\n", "+2\r\n"]
+            .map(answer)
+            .into();
+        let kept = ["+1\r\n", "+2\r\n"].map(answer);
+        assert_eq!(without_asking(said), kept);
     }
 
     #[test]

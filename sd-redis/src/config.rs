@@ -8,7 +8,7 @@ pub(crate) mod validation;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sd_backend::{LoginSettings, Secret, Servers};
+use sd_backend::{Secret, Servers};
 use sd_core::{Endpoint, Result};
 use serde::Deserialize;
 
@@ -42,6 +42,7 @@ pub struct RedisConfig {
     pub(crate) password_file: Option<PathBuf>,
     pub(crate) sentinel_user: Option<String>,
     pub(crate) sentinel_password: Option<Secret>,
+    pub(crate) sentinel_password_file: Option<PathBuf>,
     pub(crate) tls: Option<bool>,
     pub(crate) ca: Option<PathBuf>,
     pub(crate) cert: Option<PathBuf>,
@@ -75,6 +76,7 @@ impl Default for RedisConfig {
             password_file: None,
             sentinel_user: None,
             sentinel_password: None,
+            sentinel_password_file: None,
             tls: None,
             ca: None,
             cert: None,
@@ -191,6 +193,21 @@ impl RedisConfig {
     ) -> Self {
         self.sentinel_user = Some(user.into());
         self.sentinel_password = Some(Secret::new(password));
+        self.sentinel_password_file = None;
+        self
+    }
+
+    /// Logs in at Sentinels with the password in a file. The file is read for each login, so a changed password needs no restart. Line ends
+    /// at the end of the file are dropped.
+    #[must_use]
+    pub fn with_sentinel_password_file(
+        mut self,
+        user: impl Into<String>,
+        password_file: impl Into<PathBuf>,
+    ) -> Self {
+        self.sentinel_user = Some(user.into());
+        self.sentinel_password = None;
+        self.sentinel_password_file = Some(password_file.into());
         self
     }
 
@@ -231,14 +248,6 @@ impl RedisConfig {
 
     pub(crate) fn speaks_tls(&self) -> bool {
         self.tls().wanted() == Some(true)
-    }
-
-    pub(crate) fn sentinel_login(&self) -> LoginSettings<'_> {
-        LoginSettings {
-            user: self.sentinel_user.as_deref(),
-            password: self.sentinel_password.as_ref(),
-            ..LoginSettings::default()
-        }
     }
 }
 

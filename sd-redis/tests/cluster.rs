@@ -1,4 +1,4 @@
-//! A Cluster of three primaries and their replicas: a slot moves, a node is lost.
+//! A Cluster of three primaries and their replicas: a slot moves, a node is lost. Everything is done by a user with the rights of the README.
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -7,16 +7,19 @@ mod common;
 use std::time::Duration;
 
 use common::election::{
-    Booth, LASTING, after, first, leads, name, ticket_for, told_at_last, waits,
+    Booth, LASTING, after, first, is_waiting, leads, name, ticket_for, told_at_last, waits,
 };
-use common::group::{POLL_INTERVAL, ask, cluster, cluster_url, registry, try_ask, until_role};
-use common::{LONG, TTL, eventually, instance, is_live_with, told, until};
+use common::group::{
+    POLL_INTERVAL, ask, cluster, cluster_url, is_denied_nothing, registry, try_ask,
+    until_replicated, until_role,
+};
+use common::{LONG, TTL, eventually, instance, is_live_with, key, told, until};
 use sd_core::ErrorKind;
-use sd_redis::RedisConfig;
-use sd_testing::ServerGroup;
-use server_programs::Redis;
+use sd_redis::{DEFAULT_PREFIX, RedisConfig};
+use sd_testing::{Fault, ServerGroup, TcpProxy};
+use server_programs::{LocalServer, Redis};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 /// The shortest that there is: attempts to register with it are given up soonest.
 const SHORT_TTL: Duration = Duration::from_secs(1);
@@ -31,10 +34,42 @@ async fn owner_of(group: &ServerGroup<Redis>, key: &'static str) -> (u16, usize)
     (slot, usize::from(slot) * 3 / 16_384)
 }
 
+/// Moves a slot, and waits until all nodes know it: what a node that is lost at once was still to tell would be lost with it.
 async fn move_slot(group: &ServerGroup<Redis>, slot: u16, from: usize, to: usize) {
-    let [from, to] = [from, to].map(|member| group.members()[member].program().clone());
-    let moved = spawn_blocking(move || from.move_slot(slot, &to)).await;
+    let [source, target] = [from, to].map(|member| group.members()[member].program().clone());
+    let moved = spawn_blocking(move || source.move_slot(slot, &target)).await;
     moved.unwrap().unwrap();
+    let target = &group.members()[to];
+    for member in group.members() {
+        let knows_it = async || has_slot(member.program(), slot, target.program()).await;
+        eventually("known", LONG, knows_it).await;
+    }
+}
+
+/// Whether one node says of another that it is the primary of a slot.
+async fn has_slot(asked: &Redis, slot: u16, primary: &Redis) -> bool {
+    let said = ask(asked, &["CLUSTER", "NODES"]).await;
+    let address = format!("{}@", primary.address());
+    let line = said.lines().find(|line| line.contains(&address)).unwrap();
+    // What is said of the node itself comes first.
+    let mut ranges = line.split_whitespace().skip(8);
+    ranges.any(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let bound = |number: &str| number.parse::<u16>().ok();
+        bound(first)
+            .zip(bound(last))
+            .is_some_and(|(first, last)| (first..=last).contains(&slot))
+    })
+}
+
+/// Waits until a replica has taken the place of its primary.
+async fn until_taken_over(replica: &Redis) {
+    until_role(replica, "master").await;
+    let is_back = async || {
+        let said = try_ask(replica, &["CLUSTER", "INFO"]).await;
+        said.is_ok_and(|said| said.contains("cluster_state:ok"))
+    };
+    eventually("served again", LONG, is_back).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -46,7 +81,7 @@ async fn a_service_and_an_election_whose_slots_move_go_on() {
     let _kept = owner.register(instance(1)).await.unwrap();
     let mut seen = reader.subscribe("greeter").unwrap();
     until(&mut seen, "there", is_live_with(1)).await;
-    let booth = Booth::at(&url);
+    let booth = Booth::alone(&url);
     let (one, two) = (booth.elector(), booth.elector());
     let (a, b) = (ticket_for("a", LASTING), ticket_for("b", LASTING));
     let leader = one.join(&a).await.unwrap();
@@ -66,12 +101,88 @@ async fn a_service_and_an_election_whose_slots_move_go_on() {
     leader.confirm().await.unwrap();
     next.confirm().await.unwrap();
     assert_eq!(leads(&*leader).await, token);
-    let leaving = async {
-        sleep(Duration::from_millis(100)).await;
-        one.leave(&a).await.unwrap();
-    };
-    let (told, ()) = tokio::join!(after(&*next, &waiting), leaving);
-    assert!(first(told).0 > token);
+    let told = after(&*next, &waiting);
+    tokio::pin!(told);
+    is_waiting(told.as_mut());
+    one.leave(&a).await.unwrap();
+    assert!(first(told.await).0 > token);
+    is_denied_nothing(&group).await;
+}
+
+/// What a slot's new node has already is asked for there, command by command, and the rest where it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn while_the_keys_of_a_slot_move_a_reader_that_begins_reads_and_an_owner_registers() {
+    let group = cluster().await;
+    let url = cluster_url(&group);
+    let owner = registry(&url);
+    let _kept = owner.register(instance(1)).await.unwrap();
+    let (slot, from) = owner_of(&group, "greeter").await;
+    let (source, target) = (&group.members()[from], &group.members()[(from + 1) % 3]);
+    let (source, target) = (source.program(), target.program());
+    let [source_id, target_id] = [
+        ask(source, &["CLUSTER", "MYID"]).await,
+        ask(target, &["CLUSTER", "MYID"]).await,
+    ];
+    let (number, stays) = (slot.to_string(), "another:{greeter}");
+    let set_slot = ["CLUSTER", "SETSLOT", &number];
+    ask(source, &["SET", stays, "of another program"]).await;
+    ask(
+        target,
+        &[&set_slot[..], &["IMPORTING", &source_id]].concat(),
+    )
+    .await;
+    ask(
+        source,
+        &[&set_slot[..], &["MIGRATING", &target_id]].concat(),
+    )
+    .await;
+    let port = target.address().port().to_string();
+    let migrate = ["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+    let keys = ["records", "ends", "state"].map(|part| key(DEFAULT_PREFIX, "greeter", part));
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    ask(source, &[&migrate, keys.as_slice()].concat()).await;
+
+    let mut began = registry(&url).subscribe("greeter").unwrap();
+    until(&mut began, "there", is_live_with(1)).await;
+    let second = owner.register(instance(2)).await.unwrap();
+    until(&mut began, "two", is_live_with(2)).await;
+    second.deregister().await.unwrap();
+    until(&mut began, "one", is_live_with(1)).await;
+
+    // Each of them learns from an answer that the slot has moved.
+    ask(source, &[&migrate[..], &[stays]].concat()).await;
+    for node in [target, source] {
+        ask(node, &[&set_slot[..], &["NODE", &target_id]].concat()).await;
+    }
+    let _third = owner.register(instance(3)).await.unwrap();
+    until(&mut began, "two again", is_live_with(2)).await;
+    assert_eq!(registry(&url).list("greeter").await.unwrap().len(), 2);
+}
+
+/// As a machine does that has lost its network. A process that only registers is told of nothing, and its attempts are given up before
+/// they fail.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn nodes_that_swallow_everything_are_left_by_a_process_that_only_registers() {
+    let group = cluster().await;
+    let hole = TcpProxy::start(group.members()[0].program().address())
+        .await
+        .unwrap();
+    hole.set(Fault::BlackHole);
+    let hosts = format!("@{},", hole.address());
+    let url = cluster_url(&group).replace('@', &hosts);
+    let config = RedisConfig::from_url(&url).unwrap().with_ttl(TTL);
+    let patient = config.with_connect_timeout(LONG).with_request_timeout(LONG);
+    let owner = sd_redis::connect(patient).unwrap();
+    let _kept = owner.register(instance(1)).await.unwrap();
+
+    let (_, lost) = owner_of(&group, "greeter").await;
+    group.members()[lost].freeze().unwrap();
+    until_taken_over(group.members()[lost + 3].program()).await;
+    let second = owner.register(instance(2)).confirm_within(LONG).await;
+    second.unwrap();
+    group.members()[lost].thaw().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,7 +194,7 @@ async fn a_service_and_an_election_outlive_the_node_that_has_them() {
     let _kept = owner.register(instance(1)).await.unwrap();
     let mut seen = reader.subscribe("greeter").unwrap();
     until(&mut seen, "there", is_live_with(1)).await;
-    let booth = Booth::at(&url);
+    let booth = Booth::alone(&url);
     let (one, two) = (booth.elector(), booth.elector());
     let (a, b) = (ticket_for("a", LASTING), ticket_for("b", LASTING));
     let leader = one.join(&a).await.unwrap();
@@ -97,17 +208,11 @@ async fn a_service_and_an_election_outlive_the_node_that_has_them() {
     if from != lost {
         move_slot(&group, slot, from, lost).await;
     }
-    let primary = group.members()[lost].program().clone();
-    assert_eq!(ask(&primary, &["WAIT", "1", "30000"]).await, "1");
     leader.confirm().await.unwrap();
-    let replica = group.members()[lost + 3].program().clone();
+    let [primary, replica] = [lost, lost + 3].map(|node| group.members()[node].program().clone());
+    until_replicated(&primary, &replica).await;
     group.members_mut()[lost].kill().unwrap();
-    until_role(&replica, "master").await;
-    let is_back = async || {
-        let said = try_ask(&replica, &["CLUSTER", "INFO"]).await;
-        said.is_ok_and(|said| said.contains("cluster_state:ok"))
-    };
-    eventually("served again", LONG, is_back).await;
+    until_taken_over(&replica).await;
 
     for entry in [&leader, &next] {
         eventually("confirmed", LONG, async || entry.confirm().await.is_ok()).await;
@@ -241,7 +346,7 @@ async fn while_the_node_with_the_list_is_frozen_services_on_others_are_registere
 #[ignore = "needs redis: cargo xtask test --backend redis"]
 async fn a_guarded_write_takes_keys_in_the_slot_of_its_election_and_refuses_others() {
     let group = cluster().await;
-    let booth = Booth::at(&cluster_url(&group));
+    let booth = Booth::alone(&cluster_url(&group));
     let elector = booth.elector();
     let ticket = ticket_for("a", LASTING);
     let token = leads(&*elector.join(&ticket).await.unwrap()).await;

@@ -8,18 +8,17 @@ mod common;
 use std::time::Duration;
 
 use common::election::{
-    Booth, LASTING, after, first, gone, leads, now, ticket_for, told_at_last, waits,
+    Booth, LASTING, after, first, gone, is_waiting, leader_told, leads, name, now, ticket_for,
+    told_at_last, waits,
 };
 use common::faults::OwnServer;
 use common::{LONG, eventually};
-use sd_core::port::{Predecessor, Ticket};
-use sd_core::{Elector, ErrorKind};
-use sd_testing::{Fault, ServerProcess, TcpProxy, faults};
+use sd_core::port::{Entry, Predecessor, Ticket};
+use sd_core::{ElectionName, Elector, ErrorKind};
+use sd_testing::{Direction, Fault, ServerProcess, TcpProxy, faults};
 use server_programs::{LocalServer, Redis};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
-
-/// How much later everything arrives, so that there is time to cut the line between a request and its answer.
-const LATE: Duration = Duration::from_millis(300);
 
 /// Two ways to one server: `far` goes through a proxy.
 struct Scene {
@@ -39,7 +38,11 @@ impl Scene {
         let server = ServerProcess::launch(program).await.unwrap();
         let proxy = TcpProxy::start(server.program().address()).await.unwrap();
         let near = Booth::at(&server.program().url());
-        let far = Booth::again(&format!("redis://{}", proxy.address()), &near.prefix);
+        // Gives up no request by itself before the line is cut.
+        let far = format!("redis://{}", proxy.address());
+        let far = Booth::with(&far, &near.prefix, |config| {
+            config.with_request_timeout(LONG)
+        });
         Self {
             server,
             proxy,
@@ -48,25 +51,43 @@ impl Scene {
         }
     }
 
-    /// Cuts the line as soon as the server has done what is asked for, before its answer arrives.
+    /// Holds back all answers that come after so many.
+    async fn hold_back_after(&self, answers: usize) {
+        for _ in 0..answers {
+            let before = self.proxy.counts().bytes_to_client;
+            let next = self.proxy.counted(|counts| counts.bytes_to_client > before);
+            timeout(LONG, next).await.unwrap();
+        }
+        self.proxy.set(Fault::Hold(Direction::ToClient));
+    }
+
+    /// Lets everything pass again. Returns when the proxy listens.
+    async fn mend(&self) {
+        self.proxy.set(Fault::Pass);
+        let listens = async || TcpStream::connect(self.proxy.address()).await.is_ok();
+        eventually("mended", LONG, listens).await;
+    }
+
+    /// Cuts the line once the server has done what is asked for. Its answers are held back.
     async fn cut_when<F: Future<Output = bool>>(&self, what: &str, done: impl FnMut() -> F) {
         eventually(what, LONG, done).await;
         self.proxy.set(Fault::Cut);
     }
 }
 
-/// A join whose answer was lost after the server had made the entry.
-async fn join_and_lose(scene: &Scene, elector: &dyn Elector, ticket: &Ticket) {
-    // Connected before everything is late.
+/// A join whose answer was lost after the server had made the entry. Returns an entry that has left.
+async fn join_and_lose(scene: &Scene, elector: &dyn Elector, ticket: &Ticket) -> Box<dyn Entry> {
+    // Connected and told of changes before no answer passes any more.
     let before = ticket_for("before", LASTING);
-    elector.join(&before).await.unwrap();
+    let kept = elector.join(&before).await.unwrap();
     elector.leave(&before).await.unwrap();
-    scene.proxy.set(Fault::Delay(LATE));
+    scene.proxy.set(Fault::Hold(Direction::ToClient));
     let cutting = scene.cut_when("made", async || scene.near.count().await > 0);
     let (joined, ()) = tokio::join!(elector.join(ticket), cutting);
     let error = joined.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.report());
-    scene.proxy.set(Fault::Pass);
+    scene.mend().await;
+    kept
 }
 
 #[tokio::test]
@@ -74,7 +95,7 @@ async fn join_and_lose(scene: &Scene, elector: &dyn Elector, ticket: &Ticket) {
 async fn a_join_whose_answer_was_lost_is_joined_again_as_one_entry() {
     let scene = Scene::new().await;
     let (elector, ticket) = (scene.far.elector(), ticket_for("a", LASTING));
-    join_and_lose(&scene, &*elector, &ticket).await;
+    let _kept = join_and_lose(&scene, &*elector, &ticket).await;
     let order = scene.near.key("order");
     let all = ["ZRANGE", &order, "0", "-1", "WITHSCORES"];
     let before = scene.near.ask(&all).await;
@@ -91,7 +112,7 @@ async fn a_join_whose_answer_was_lost_is_joined_again_as_one_entry() {
 async fn leaving_after_a_join_whose_answer_was_lost_leaves_nothing() {
     let scene = Scene::new().await;
     let (elector, ticket) = (scene.far.elector(), ticket_for("a", LASTING));
-    join_and_lose(&scene, &*elector, &ticket).await;
+    let _kept = join_and_lose(&scene, &*elector, &ticket).await;
     elector.leave(&ticket).await.unwrap();
     assert_eq!(scene.near.count().await, 0);
 }
@@ -100,7 +121,13 @@ async fn leaving_after_a_join_whose_answer_was_lost_leaves_nothing() {
 #[ignore = "needs redis: cargo xtask test --backend redis"]
 async fn what_was_before_a_term_is_told_right_when_the_answer_to_its_record_was_lost() {
     let scene = Scene::new().await;
-    let (elector, near) = (scene.far.elector(), scene.near.elector());
+    let address = format!("redis://{}", scene.proxy.address());
+    // No answer to a ping comes in between.
+    let far = Booth::with(&address, &scene.near.prefix, |config| {
+        let config = config.with_keep_alive_interval(Duration::from_secs(3600));
+        config.with_request_timeout(LONG)
+    });
+    let (elector, near) = (far.elector(), scene.near.elector());
     let term = scene.near.key("term");
     let record = async || scene.near.ask(&["GET", &term]).await;
     // The one before had another time-to-live, and did not resign.
@@ -115,11 +142,16 @@ async fn what_was_before_a_term_is_told_right_when_the_answer_to_its_record_was_
     let ticket = ticket_for("a", LASTING).with_term_record();
     let entry = elector.join(&ticket).await.unwrap();
     let written = record().await;
-    scene.proxy.set(Fault::Delay(LATE));
-    let cutting = scene.cut_when("recorded", async || record().await != written);
+    let cutting = async {
+        // Where it stands, and the record of before.
+        scene.hold_back_after(2).await;
+        scene
+            .cut_when("recorded", async || record().await != written)
+            .await;
+    };
     let (told, ()) = tokio::join!(entry.standing(None), cutting);
     assert_eq!(told.unwrap_err().kind(), ErrorKind::Unavailable);
-    scene.proxy.set(Fault::Pass);
+    scene.mend().await;
     let written = record().await;
     let expected = Predecessor::Unknown { ttl: LASTING * 2 };
     assert_eq!(first(now(&*entry).await).1, expected);
@@ -155,6 +187,32 @@ async fn a_confirmation_in_a_black_hole_ends() {
     eventually("confirmed", LONG, is_confirmed).await;
 }
 
+/// Only another election keeps the connection, on which the server would tell of this one for ever.
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn an_observer_that_gives_up_while_it_begins_leaves_no_subscription() {
+    let scene = Scene::new().await;
+    let elector = scene.far.elector();
+    let other = ElectionName::new("other").unwrap();
+    let mut kept = elector.observe(&other).await.unwrap();
+    assert_eq!(leader_told(&mut *kept).await, None);
+    let connections = scene.proxy.counts().accepted;
+    let channel = scene.near.key("changes");
+    let is_told = async || {
+        let said = scene.near.ask(&["PUBSUB", "CHANNELS", &channel]).await;
+        said.contains(&channel)
+    };
+    scene.proxy.set(Fault::Hold(Direction::ToClient));
+    let (name, begun) = (name(), eventually("begun", LONG, is_told));
+    tokio::select! {
+        _ = elector.observe(&name) => panic!("no answer passes"),
+        _ = begun => {}
+    }
+    scene.proxy.set(Fault::Pass);
+    eventually("given back", LONG, async || !is_told().await).await;
+    assert_eq!(scene.proxy.counts().accepted, connections);
+}
+
 /// The server keeps what it confirmed in its append-only file.
 #[tokio::test]
 #[ignore = "needs redis: cargo xtask test --backend redis"]
@@ -166,8 +224,7 @@ async fn killed_and_restarted_with_all_that_it_confirmed_the_server_has_the_cand
     let token = leads(&*leader).await;
     let next = elector.join(&b).await.unwrap();
     let waiting = waits(&*next).await;
-    let told = timeout(Duration::from_millis(300), after(&*next, &waiting)).await;
-    assert!(told.is_err(), "{told:?}");
+    is_waiting(std::pin::pin!(after(&*next, &waiting)));
     scene.server.kill().unwrap();
     let error = leader.confirm().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.report());

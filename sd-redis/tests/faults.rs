@@ -7,13 +7,13 @@ mod common;
 use common::faults::OwnServer;
 use common::refusing::Refusing;
 use common::{
-    BACK_WITHIN, LONG, Operator, TTL, eventually, is_live_with, own_server, own_server_with,
-    registry_at, told, until,
+    BACK_WITHIN, LONG, Operator, TTL, config_at, eventually, is_live_with, own_server,
+    own_server_behind_proxy, own_server_with, registry_at, told, until,
 };
-use sd_core::{ErrorKind, Instance, State};
+use sd_core::{ErrorKind, Instance, Registry, State};
 use sd_redis::DEFAULT_PREFIX;
 use sd_testing::faults::{self, Stage};
-use sd_testing::is_stale;
+use sd_testing::{Fault, ServerProcess, free_port, is_stale};
 use server_programs::{LocalServer, Redis};
 use tokio::time::{Instant, sleep};
 
@@ -84,6 +84,62 @@ async fn a_registry_that_is_down_at_the_start_delays_no_caller() {
 #[ignore = "needs redis: cargo xtask test --backend redis"]
 async fn dropping_everything_leaves_no_record_no_task_and_no_socket() {
     faults::dropping_everything_leaves_nothing(OwnServer::start().await).await;
+}
+
+/// A process that only registers is told of nothing, and its attempts are given up before they fail.
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_server_that_swallows_everything_is_left_for_the_next_one() {
+    let (server, proxy, url) = own_server_behind_proxy().await;
+    proxy.set(Fault::BlackHole);
+    let url = format!("{url},{}", server.program().address());
+    let config = config_at(&url, DEFAULT_PREFIX).with_connect_timeout(LONG);
+    let registry = sd_redis::connect(config.with_request_timeout(LONG)).unwrap();
+    let greeter = Instance::new("greeter", "10.0.0.1:1").unwrap();
+    registry.register(greeter).await.unwrap();
+}
+
+/// Two servers, of which the first is the primary; the registry that knows both, and the URL of the second.
+async fn primary_and_other() -> ([ServerProcess<Redis>; 2], Registry) {
+    let servers = [own_server().await, own_server().await];
+    let [first, second] = servers.each_ref().map(|server| server.program().address());
+    let registry = registry_at(&format!("redis://{first},{second}"), DEFAULT_PREFIX);
+    (servers, registry)
+}
+
+/// A replica that has lost its primary refuses those who read as well.
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_reader_leaves_a_replica_that_has_lost_its_primary() {
+    let ([first, second], registry) = primary_and_other().await;
+    let mut seen = registry.subscribe("greeter").unwrap();
+    until(&mut seen, "none", is_live_with(0)).await;
+    let first = Operator::at(&first.program().url()).await;
+    let settings = ["CONFIG", "SET", "replica-serve-stale-data", "no"];
+    first.ask::<()>(&settings).await;
+    let nowhere = free_port().unwrap().to_string();
+    first.ask::<()>(&["REPLICAOF", "127.0.0.1", &nowhere]).await;
+    let refused = first.try_ask::<u64>(&["EXISTS", "a"]).await;
+    assert_eq!(refused.unwrap_err().code(), Some("MASTERDOWN"));
+    let writer = registry_at(&second.program().url(), DEFAULT_PREFIX);
+    let greeter = Instance::new("greeter", "10.0.0.1:1").unwrap();
+    let _kept = writer.register(greeter).await.unwrap();
+    until(&mut seen, "one", is_live_with(1)).await;
+}
+
+/// It answers those who only read, and what it has may be old.
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_reader_leaves_a_server_that_has_become_a_replica() {
+    let ([first, second], registry) = primary_and_other().await;
+    let mut seen = registry.subscribe("greeter").unwrap();
+    until(&mut seen, "none", is_live_with(0)).await;
+    let (host, port) = ("127.0.0.1", second.program().address().port().to_string());
+    let first = Operator::at(&first.program().url()).await;
+    first.ask::<()>(&["REPLICAOF", host, &port]).await;
+    let second = Operator::at(&second.program().url()).await;
+    let reads_there = async || second.calls("evalsha").await > 0;
+    eventually("read at the primary", LONG, reads_there).await;
 }
 
 #[tokio::test]

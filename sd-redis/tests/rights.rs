@@ -6,21 +6,18 @@ mod common;
 
 use std::time::Duration;
 
+use common::rights::{LOGIN, Rights, USER};
 use common::{
-    LONG, Operator, POLL, TTL, event, eventually, instance, is_live_with, own_server, registry_at,
-    told, until,
+    LONG, Operator, POLL, TTL, config_at, event, eventually, instance, is_live_with, own_server,
+    registry_at, told, until,
 };
 use sd_core::{ErrorKind, Instance, Override, ServiceName};
-use sd_redis::DEFAULT_PREFIX;
+use sd_redis::{DEFAULT_PREFIX, Format};
 use server_programs::LocalServer;
 use tokio::time::{Instant, sleep};
 
-/// The words of the README's `ACL SETUSER`.
-fn listed() -> Vec<&'static str> {
-    let readme = include_str!("../README.md");
-    let (_, from) = readme.split_once("ACL SETUSER app").unwrap();
-    let (block, _) = from.split_once("```").unwrap();
-    block.split_whitespace().collect()
+fn as_app(url: &str) -> String {
+    url.replace("redis://", &format!("redis://{LOGIN}"))
 }
 
 #[tokio::test]
@@ -29,13 +26,9 @@ async fn with_the_rights_that_are_listed_everything_can_be_done() {
     let server = own_server().await;
     let url = server.program().url();
     let raw = Operator::at(&url).await;
-    let words = [vec!["ACL", "SETUSER", "app"], listed()].concat();
+    let words = [vec!["ACL", "SETUSER", USER], Rights::listed().services].concat();
     raw.ask::<()>(&words).await;
-    raw.ask::<()>(&["ACL", "LOG", "RESET"]).await;
-    let registry = registry_at(
-        &url.replace("redis://", "redis://app:password@"),
-        DEFAULT_PREFIX,
-    );
+    let registry = registry_at(&as_app(&url), DEFAULT_PREFIX);
     registry.check().await.unwrap();
     let mut guard = registry.register(instance(1)).await.unwrap();
     let crashed = registry.register(instance(2)).await.unwrap();
@@ -57,7 +50,34 @@ async fn with_the_rights_that_are_listed_everything_can_be_done() {
     assert_eq!(registry.services().await.unwrap().len(), 1);
     guard.deregister().await.unwrap();
     until(&mut seen, "none", is_live_with(0)).await;
-    let denied: Vec<redis::Value> = raw.ask(&["ACL", "LOG"]).await;
+    let denied = raw.denied().await;
+    assert!(denied.is_empty(), "{denied:?}");
+}
+
+/// Where heartbeats lie, and nowhere else.
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn with_the_rights_that_are_listed_for_heartbeats_they_are_written_and_told() {
+    let server = own_server().await;
+    let url = server.program().url();
+    let raw = Operator::at(&url).await;
+    let rights = Rights::listed();
+    let is_of_services = |word: &&str| word.ends_with("services:*");
+    let mut words = vec!["ACL", "SETUSER", USER];
+    words.extend(rights.services.iter().filter(|word| !is_of_services(word)));
+    words.extend(&rights.heartbeats);
+    raw.ask::<()>(&words).await;
+    let config = config_at(&as_app(&url), DEFAULT_PREFIX).with_format(Format::Heartbeat);
+    // Nothing is found by asking now and then.
+    let patient = config.with_poll_interval(TTL * 1000);
+    let registry = sd_redis::connect(patient.with_heartbeat_ttl(TTL)).unwrap();
+    let mut seen = registry.subscribe("greeter").unwrap();
+    until(&mut seen, "none", is_live_with(0)).await;
+    let guard = registry.register(instance(1)).await.unwrap();
+    until(&mut seen, "one", is_live_with(1)).await;
+    guard.deregister().await.unwrap();
+    until(&mut seen, "none again", is_live_with(0)).await;
+    let denied = raw.denied().await;
     assert!(denied.is_empty(), "{denied:?}");
 }
 
@@ -67,15 +87,9 @@ async fn a_user_that_may_only_read_sees_everything_and_what_has_ended_no_more() 
     let server = own_server().await;
     let url = server.program().url();
     let raw = Operator::at(&url).await;
-    let is_write = |word: &&str| word.starts_with("+h") || word.starts_with("+z");
-    let mut words = vec!["ACL", "SETUSER", "app"];
-    words.extend(listed().iter().filter(|word| !is_write(word)));
-    words.extend(["-pexpire", "-publish", "+@read"]);
+    let words = [vec!["ACL", "SETUSER", USER], Rights::of_a_reader()].concat();
     raw.ask::<()>(&words).await;
-    let reader = registry_at(
-        &url.replace("redis://", "redis://app:password@"),
-        DEFAULT_PREFIX,
-    );
+    let reader = registry_at(&as_app(&url), DEFAULT_PREFIX);
     let writer = registry_at(&url, DEFAULT_PREFIX);
     let mut guard = writer.register(instance(1)).await.unwrap();
     let mut seen = reader.subscribe("greeter").unwrap();
@@ -137,7 +151,7 @@ async fn a_reader_that_is_told_nothing_sees_changes_by_asking_and_makes_another_
     let raw = Operator::at(&url).await;
     let words = [
         vec!["ACL", "SETUSER", "app"],
-        listed(),
+        Rights::listed().services,
         vec!["resetchannels"],
     ]
     .concat();

@@ -254,6 +254,8 @@ async fn serve(
         forward(&mut client, server, during, counts).await
     };
     let ended = tokio::select! {
+        // First, so that nothing that was held back passes with the cut that ends the hold.
+        biased;
         ended = cut => ended,
         ended = work => ended,
     };

@@ -164,6 +164,23 @@ async fn a_held_connection_can_be_cut() {
 }
 
 #[tokio::test]
+async fn what_was_held_is_lost_when_the_hold_ends_with_a_cut() {
+    let server = echo(b'a').await;
+    let proxy = start(&server).await;
+    for _ in 0..20 {
+        let mut stream = connect(&proxy).await;
+        proxy.set(Fault::Hold(Direction::ToClient));
+        let held = proxy.counts().bytes_to_server;
+        stream.write_all(b"x").await.unwrap();
+        proxy.counted(|counts| counts.bytes_to_server > held).await;
+        proxy.set(Fault::Cut);
+        assert!(read(&mut stream, 1).await.is_err());
+        proxy.set(Fault::Pass);
+        while TcpStream::connect(proxy.address()).await.is_err() {}
+    }
+}
+
+#[tokio::test]
 async fn a_delay_delays() {
     let server = echo(b'a').await;
     let proxy = start(&server).await;

@@ -126,7 +126,7 @@ impl Dialer {
         };
         // A Sentinel says nothing of a role.
         if !is_sentinel {
-            link.is_primary = link.role(op).await? == "master";
+            link.is_primary = link.says_primary(op).await?;
         }
         Ok(link)
     }
@@ -200,7 +200,7 @@ impl Link {
         &self.address
     }
 
-    /// Whether the server said at the beginning that it takes writes.
+    /// Whether the server said at the beginning that it is a primary.
     pub(crate) fn is_primary(&self) -> bool {
         self.is_primary
     }
@@ -239,8 +239,11 @@ impl Link {
         done.map_err(|error| translate(op, error))
     }
 
-    /// What the server says that it is. Every user may ask this, and few `ROLE`.
-    async fn role(&self, op: &'static str) -> Result<String> {
+    /// Whether the server says now that it is a primary. Every user may ask this, and few `ROLE`.
+    ///
+    /// # Errors
+    /// Why it does not say that.
+    pub(crate) async fn says_primary(&self, op: &'static str) -> Result<bool> {
         let mut hello = Pipeline::new();
         hello.cmd("HELLO");
         let answers = self
@@ -249,7 +252,10 @@ impl Link {
             .map_err(|error| translate(op, error))?;
         match answers.first() {
             Some(Value::ServerError(error)) => Err(refused(op, error)),
-            Some(answer) => field(answer, "role").ok_or_else(|| odd_answer(op)),
+            Some(answer) => {
+                let role = field(answer, "role").ok_or_else(|| odd_answer(op))?;
+                Ok(role == "master")
+            }
             None => Err(odd_answer(op)),
         }
     }

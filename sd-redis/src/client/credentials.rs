@@ -39,10 +39,18 @@ impl Credentials {
         let tls = config.speaks_tls().then(|| tls(config)).transpose()?;
         Ok(Self {
             login: config.login().read(RULES)?,
-            sentinel_login: config.sentinel_login().read(RULES)?,
+            sentinel_login: sentinel_login(config)?,
             tls: tls.map(Arc::new),
         })
     }
+}
+
+fn sentinel_login(config: &RedisConfig) -> Result<Option<(String, Secret)>> {
+    let password = match &config.sentinel_password_file {
+        Some(path) => Some(RULES.read_secret("sentinel_password_file", path)?),
+        None => config.sentinel_password.clone(),
+    };
+    Ok(config.sentinel_user.clone().zip(password))
 }
 
 fn tls(config: &RedisConfig) -> Result<ClientConfig> {
@@ -96,6 +104,25 @@ mod tests {
         assert!(report.contains("cert: "), "{report}");
         let report = refused(RedisConfig::new(["h"]).with_server_name("not a name"));
         assert!(report.contains("server_name: "), "{report}");
+    }
+
+    #[test]
+    fn the_password_at_sentinels_is_read_from_its_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "sesame\n").unwrap();
+        let config = RedisConfig::from_url("redis+sentinel://h").unwrap();
+        let read = |path| {
+            let config = config.clone().with_sentinel_password_file("u", path);
+            Credentials::read(&config.checked().unwrap())
+        };
+        let login = read(file.path()).unwrap().sentinel_login;
+        assert_eq!(login, Some(("u".to_owned(), Secret::new("sesame"))));
+        let error = read(std::path::Path::new("/does/not/exist")).unwrap_err();
+        let report = error.report().to_string();
+        assert!(
+            report.contains("sentinel_password_file: cannot read"),
+            "{report}"
+        );
     }
 
     #[test]

@@ -179,6 +179,12 @@ pub(crate) fn refused(op: &'static str, error: &ServerError) -> Error {
     }
 }
 
+/// Whether an answer says that the primary is, or may be, another server.
+pub(crate) fn is_no_primary(error: &ServerError) -> bool {
+    use redis::ServerErrorKind::{ClusterDown, MasterDown, ReadOnly};
+    matches!(error.kind(), Some(ReadOnly | MasterDown | ClusterDown))
+}
+
 /// An answer that no server of this kind gives.
 pub(crate) fn odd_answer(op: &'static str) -> Error {
     let text = "its answer has another form than was asked for";

@@ -39,10 +39,12 @@ pub(crate) struct Subscriptions {
 struct Told {
     link: Arc<Link>,
     readers: Arc<Readers>,
-    /// What the server tells. Held while that changes.
-    channels: Arc<tokio::sync::Mutex<Vec<String>>>,
+    channels: Arc<tokio::sync::Mutex<Channels>>,
     _keeping: AbortOnDropHandle<()>,
 }
+
+/// What the server tells, or may: whether it has confirmed each channel. Held while that changes.
+type Channels = HashMap<String, bool>;
 
 /// Who reads which channel.
 #[derive(Default)]
@@ -90,7 +92,7 @@ impl Subscriptions {
     /// Why the server does not tell it. `Denied` if the user may not read the channel.
     ///
     /// # Cancel safety
-    /// After a dropped call, the server may tell what is not read, for some seconds.
+    /// After a dropped call, the server may tell what is not read, until the connection is pinged the next time.
     pub(crate) async fn subscribe(&self, channel: &str) -> Result<Subscription> {
         let limit = self.dialer.config().request_timeout;
         let subscribing = async {
@@ -126,16 +128,18 @@ impl Subscriptions {
             signal: self.signal.clone(),
         };
         let mut channels = told.channels.lock().await;
-        if !channels.iter().any(|known| known == channel) {
-            let wanted = [channel.to_owned()];
-            let subscribed = told.link.subscribe(OP, &wanted).await;
+        if channels.get(channel) != Some(&true) {
+            // Before it is asked for, so that it is given back also if this call is dropped meanwhile.
+            channels.insert(channel.to_owned(), false);
+            let subscribed = told.link.subscribe(OP, &[channel.to_owned()]).await;
             if let Err(error) = subscribed {
+                channels.remove(channel);
                 if error.kind() != ErrorKind::Denied {
                     self.shared.retire(&told);
                 }
                 return Err(error);
             }
-            channels.extend(wanted);
+            channels.insert(channel.to_owned(), true);
         }
         drop(channels);
         // Else the messages would come to no reader.
@@ -151,10 +155,9 @@ impl Subscriptions {
         let link = self
             .topology
             .open_for_pushes(OP, &self.dialer, sender)
-            .await
-            .inspect_err(|_| self.topology.doubt())?;
+            .await?;
         let link = Arc::new(link);
-        let channels = Arc::<tokio::sync::Mutex<Vec<String>>>::default();
+        let channels = Arc::<tokio::sync::Mutex<Channels>>::default();
         let keeping = keep(
             Arc::clone(&self.dialer),
             Arc::clone(&link),
@@ -169,9 +172,9 @@ impl Subscriptions {
         })
     }
 
-    /// Commands go to this server now. Behind Sentinels, what is told comes from the same one.
+    /// Commands go to this server now. Unless it is one of a Cluster, what is told comes from the same one.
     pub(crate) fn follow(&self, server: &Endpoint) {
-        if self.dialer.config().topology != Kind::Sentinel {
+        if self.dialer.config().topology == Kind::Cluster {
             return;
         }
         if let Some(current) = self.shared.current()
@@ -188,7 +191,7 @@ async fn keep(
     dialer: Arc<Dialer>,
     link: Arc<Link>,
     readers: Arc<Readers>,
-    channels: Arc<tokio::sync::Mutex<Vec<String>>>,
+    channels: Arc<tokio::sync::Mutex<Channels>>,
 ) {
     let config = dialer.config();
     let mut beats = interval(config.keep_alive_interval);
@@ -203,7 +206,7 @@ async fn keep(
             let unread = readers.unread(&channels);
             if !unread.is_empty() {
                 link.unsubscribe(OP, &unread).await.map_err(drop)?;
-                channels.retain(|channel| !unread.contains(channel));
+                channels.retain(|channel, _| !unread.contains(channel));
             }
             Ok::<_, ()>(())
         };
@@ -247,9 +250,9 @@ impl Readers {
     }
 
     /// Those of the channels that are not read.
-    fn unread(&self, channels: &[String]) -> Vec<String> {
+    fn unread(&self, channels: &Channels) -> Vec<String> {
         let by_channel = lock(&self.by_channel);
-        let unread = channels.iter();
+        let unread = channels.keys();
         let unread = unread.filter(|channel| !by_channel.contains_key(channel.as_str()));
         unread.cloned().collect()
     }
@@ -387,8 +390,8 @@ mod tests {
         assert!(slow.try_recv().is_err() && slow_is_behind.load(Ordering::Acquire));
         assert!(!quick_is_behind.load(Ordering::Acquire));
         readers.remove("b", gone);
-        let channels = ["a", "b"].map(str::to_owned);
-        assert_eq!(readers.unread(&channels), ["b"]);
+        let channels = ["a", "b"].map(|channel| (channel.to_owned(), true));
+        assert_eq!(readers.unread(&channels.into()), ["b"]);
         tell(&readers, "b", "no reader reads this");
     }
 

@@ -3,6 +3,8 @@
 //! The rest of the client knows places. A place is what one connection for commands serves: all keys, or those of one node of a Cluster.
 
 mod cluster;
+mod recheck;
+mod rotation;
 mod sentinels;
 mod standalone;
 
@@ -95,26 +97,24 @@ impl Topology {
         }
     }
 
-    /// Whether the primary is known to be another one than this server. Asks now and then.
+    /// Whether the primary is known to be another one than the server of this connection. Asks now and then.
     ///
     /// # Cancel safety
     /// After a dropped call, the next one that asks comes later.
-    pub(crate) async fn has_left(
-        &self,
-        op: &'static str,
-        dialer: &Dialer,
-        server: &Endpoint,
-    ) -> bool {
+    pub(crate) async fn has_left(&self, op: &'static str, dialer: &Dialer, link: &Link) -> bool {
         match self {
-            Self::Sentinel(sentinels) => sentinels.have_left(op, dialer, server).await,
-            Self::Standalone(_) | Self::Cluster(_) => false,
+            Self::Standalone(standalone) => standalone.has_left(op, link).await,
+            Self::Sentinel(sentinels) => sentinels.have_left(op, dialer, link.address()).await,
+            // A node that has lost a slot says so to each request.
+            Self::Cluster(_) => false,
         }
     }
 
-    /// What was known may be wrong: a server was not there, or said that it is not the primary.
-    pub(crate) fn doubt(&self) {
+    /// What was known may be wrong: this server does not answer, or said that it is not the primary, or misses others.
+    pub(crate) fn doubt(&self, server: &Endpoint) {
         match self {
-            Self::Standalone(standalone) => standalone.doubt(),
+            Self::Standalone(standalone) => standalone.doubt(server),
+            // They are asked before each connection.
             Self::Sentinel(_) => {}
             Self::Cluster(cluster) => cluster.doubt(),
         }

@@ -12,6 +12,6 @@ pub enum Format {
     #[default]
     Json,
     /// A hash `grpc:services:<service>` of `{"ip":…,"port":…,"lastUpdate":…}`, as programs keep it that know nothing but addresses: a process that
-    /// has not written for 45 s is gone. Services cannot be listed, and operators can change nothing.
+    /// has not written for `heartbeat_ttl` is gone. Services cannot be listed, and operators can change nothing.
     Heartbeat,
 }

@@ -9,7 +9,7 @@ use sd_backend::Rules;
 pub(crate) const RULES: Rules = Rules::new("redis: configuration");
 
 /// The settings that name files.
-pub(crate) const FILES: &str = "password_file, ca, cert and key";
+pub(crate) const FILES: &str = "password_file, sentinel_password_file, ca, cert and key";
 
 /// The schemes of registry URLs for Redis and Valkey. Those that begin with `rediss` ask for TLS.
 pub const URL_SCHEMES: [&str; 6] = [

@@ -27,7 +27,10 @@ impl RedisConfig {
             self.user = Some(DEFAULT_USER.to_owned());
         }
         self.login().check(RULES)?;
-        self.sentinel_login().check(RULES)?;
+        self.check_sentinel_login()?;
+        if self.has_sentinel_password() {
+            self.sentinel_user.get_or_insert(DEFAULT_USER.to_owned());
+        }
         self.tls().check(RULES)?;
         if self.tls == Some(false)
             && (self.ca.is_some() || self.cert.is_some() || self.server_name.is_some())
@@ -57,9 +60,13 @@ impl RedisConfig {
             if self.primary.is_empty() || self.primary.contains(is_odd) {
                 return broken("primary", "must be the name that Sentinels know it by");
             }
-        } else if self.sentinel_user.is_some() || self.sentinel_password.is_some() {
+        } else if self.sentinel_user.is_some() || self.has_sentinel_password() {
+            let key = match self.sentinel_user {
+                Some(_) => "sentinel_user",
+                None => "sentinel_password",
+            };
             return broken(
-                "sentinel_user",
+                key,
                 "needs Sentinels: set topology to sentinel, or write redis+sentinel://",
             );
         }
@@ -70,6 +77,21 @@ impl RedisConfig {
             );
         }
         Ok(())
+    }
+
+    fn has_sentinel_password(&self) -> bool {
+        self.sentinel_password.is_some() || self.sentinel_password_file.is_some()
+    }
+
+    fn check_sentinel_login(&self) -> Result<()> {
+        let rule = if self.sentinel_password.is_some() && self.sentinel_password_file.is_some() {
+            "set either sentinel_password or sentinel_password_file, not both"
+        } else if self.sentinel_user.is_some() && !self.has_sentinel_password() {
+            "a user needs a password: set sentinel_password or sentinel_password_file"
+        } else {
+            return Ok(());
+        };
+        Err(RULES.broken("sentinel_password", rule))
     }
 }
 
@@ -150,8 +172,31 @@ mod tests {
 
     #[test]
     fn a_password_alone_is_that_of_the_user_that_every_server_has() {
-        let config = RedisConfig::from_url("redis://:sesame@h").unwrap();
-        let config = config.checked().unwrap();
+        let checked = |url: &str| RedisConfig::from_url(url).unwrap().checked().unwrap();
+        let config = checked("redis://:sesame@h");
         assert_eq!(config.user.as_deref(), Some("default"));
+        // As a Sentinel with requirepass has it.
+        for password in ["sentinel_password=sesame", "sentinel_password_file=/f"] {
+            let config = checked(&format!("redis+sentinel://h?{password}"));
+            assert_eq!(config.sentinel_user.as_deref(), Some("default"));
+            assert_eq!(config.user, None);
+        }
+    }
+
+    #[test]
+    fn a_login_at_sentinels_is_a_user_with_one_password_or_a_password() {
+        for (settings, key) in [
+            ("sentinel_user=u", "sentinel_password: a user needs"),
+            (
+                "sentinel_user=u&sentinel_password=p&sentinel_password_file=/f",
+                "sentinel_password: set either",
+            ),
+        ] {
+            let url = format!("redis+sentinel://h?{settings}");
+            let report = refused(RedisConfig::from_url(&url).unwrap());
+            assert!(report.contains(key), "{report}");
+        }
+        let report = refused(RedisConfig::from_url("redis://h?sentinel_password=p").unwrap());
+        assert!(report.contains("sentinel_password: needs"), "{report}");
     }
 }

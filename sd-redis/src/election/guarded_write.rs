@@ -54,9 +54,18 @@ pub async fn leads(
 }
 
 impl LeaderGuard {
-    /// Your script behind the guard. What it finds in `KEYS` and `ARGV` begins with your own, in their order.
+    /// Your script behind the guard. What it finds in `KEYS` and `ARGV` begins with your own, in their order. A first line with flags, such
+    /// as `#!lua flags=allow-oom`, stays the first.
     pub fn script(&self, script: &str) -> String {
-        format!("{LEADS}{script}")
+        let (flags, rest) = match script.split_once('\n') {
+            Some((first, rest)) if first.starts_with("#!") => (Some(first), rest),
+            None if script.starts_with("#!") => (Some(script), ""),
+            _ => (None, script),
+        };
+        match flags {
+            Some(flags) => format!("{flags}\n{LEADS}{rest}"),
+            None => format!("{LEADS}{rest}"),
+        }
     }
 
     /// The keys of a guarded script: yours, and behind them those of the guard.
@@ -112,6 +121,19 @@ mod tests {
         assert_eq!(keys.len(), 5);
         assert_eq!(guard.args(["x"]), [b"x", b"d", b"i", b"7"]);
         assert!(guard.script("return 1").ends_with("end\nreturn 1"));
+    }
+
+    #[test]
+    fn a_line_with_flags_stays_the_first() {
+        let guard = guard(false);
+        let script = guard.script("#!lua flags=allow-oom\r\nreturn 1");
+        assert!(
+            script.starts_with("#!lua flags=allow-oom\r\n-- "),
+            "{script}"
+        );
+        assert!(script.ends_with("end\nreturn 1"), "{script}");
+        let script = guard.script("#!lua");
+        assert!(script.starts_with("#!lua\n-- ") && script.ends_with("end\n"));
     }
 
     #[test]

@@ -65,7 +65,10 @@ impl RedisLeaderWatcher {
             let (token, domain) = (said.number()?, said.text()?);
             let token = FencingToken::new(domain, token);
             leader = Some(Leader::new(id, said.bytes()?, token));
-            again = again.min(Duration::from_micros(said.number()?) + LEASE_SLACK);
+            // Another program's lease may end at any time that a score can say.
+            if let Ok(left) = said.number() {
+                again = again.min(Duration::from_micros(left) + LEASE_SLACK);
+            }
         }
         self.read_again = Instant::now() + again;
         Ok(leader)

@@ -4,9 +4,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sd_core::port::Ticket;
+use futures_util::FutureExt;
+use sd_core::port::{Standing, Ticket};
 use sd_core::{Backend, ElectionName, Elector, Registry};
-use sd_redis::{RedisBackend, RedisConfig};
+use sd_redis::{DEFAULT_ELECTION_PREFIX, DEFAULT_PREFIX, RedisBackend, RedisConfig};
 pub(crate) use sd_testing::standings::{
     after, first, gone, leader_told, leads, now, told_at_last, waits,
 };
@@ -32,6 +33,13 @@ impl Booth {
     pub(crate) fn at(url: &str) -> Self {
         let prefix = format!("sd-test-{:016x}", fastrand::u64(..));
         Self::again(url, &prefix)
+    }
+
+    /// At servers that no other test uses, where keys begin as they do by default.
+    pub(crate) fn alone(url: &str) -> Self {
+        Self::with(url, DEFAULT_ELECTION_PREFIX, |config| {
+            config.with_prefix(DEFAULT_PREFIX)
+        })
     }
 
     /// Another program's view of the same elections, perhaps over another way to the server.
@@ -93,6 +101,13 @@ impl Booth {
         let count = self.ask(&["ZCARD", &self.key("order")]).await;
         count.parse().unwrap()
     }
+}
+
+/// An entry that was asked where it stands waits for a change.
+#[track_caller]
+pub(crate) fn is_waiting(standing: std::pin::Pin<&mut impl Future<Output = Standing>>) {
+    let told = standing.now_or_never();
+    assert!(told.is_none(), "{told:?}");
 }
 
 /// A part of what is kept of an election.

@@ -9,30 +9,48 @@ use server_programs::{LocalServer, Redis};
 use tokio::task::spawn_blocking;
 
 use super::LONG;
+use super::rights::{LOGIN, Rights, USER};
 
 /// The name that Sentinels know the primary by.
 pub(crate) const PRIMARY: &str = "main";
 /// How soon is seen what no message has told.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(3);
 
-/// The primary is the first, its replica the second.
+/// How many servers have data. The Sentinels follow them.
+const WITH_DATA: usize = 2;
+
+/// The primary is the first, its replica the second. Each has a user with the rights that the README lists, and no more.
 pub(crate) async fn sentinels() -> ServerGroup<Redis> {
-    let programs = Redis::sentinels_from_env(PRIMARY).unwrap();
+    let rights = Rights::listed();
+    let (at_servers, at_sentinels) = (rights.of_a_server(), rights.sentinels.join(" "));
+    let programs = Redis::sentinels_from_env(PRIMARY).unwrap().into_iter();
+    let programs = programs.enumerate().map(|(member, program)| {
+        let rights = if member < WITH_DATA {
+            &at_servers
+        } else {
+            &at_sentinels
+        };
+        program.with_config(format!("user {USER} {rights}"))
+    });
     ServerGroup::launch(programs).await.unwrap()
 }
 
-/// Three primaries, and three replicas in their order.
+/// Three primaries, and three replicas in their order. Each has a user with the rights that the README lists, and no more.
 pub(crate) async fn cluster() -> ServerGroup<Redis> {
-    let programs = Redis::cluster_from_env().unwrap();
+    let rights = Rights::listed().of_a_server();
+    let programs = Redis::cluster_from_env().unwrap().into_iter();
+    let programs = programs.map(|program| program.with_config(format!("user {USER} {rights}")));
     ServerGroup::launch(programs).await.unwrap()
 }
 
-/// `redis+sentinel://127.0.0.1:1,127.0.0.1:2/main`
+/// `redis+sentinel://app:password@127.0.0.1:1,127.0.0.1:2/main`
 pub(crate) fn sentinels_url(group: &ServerGroup<Redis>) -> String {
-    let addresses = group.members().iter().skip(2);
+    let addresses = group.members().iter().skip(WITH_DATA);
     let addresses = addresses.map(|sentinel| sentinel.program().address().to_string());
     let addresses: Vec<String> = addresses.collect();
-    format!("redis+sentinel://{}/{PRIMARY}", addresses.join(","))
+    let login = format!("sentinel_user={USER}&sentinel_password=password");
+    let hosts = addresses.join(",");
+    format!("redis+sentinel://{LOGIN}{hosts}/{PRIMARY}?{login}")
 }
 
 /// Of two of the six nodes, which know the others.
@@ -41,18 +59,38 @@ pub(crate) fn cluster_url(group: &ServerGroup<Redis>) -> String {
         panic!("a cluster has several nodes")
     };
     let [first, last] = [first, last].map(|node| node.program().address());
-    format!("redis+cluster://{first},{last}")
+    format!("redis+cluster://{LOGIN}{first},{last}")
+}
+
+/// No right was missing at any server.
+pub(crate) async fn is_denied_nothing(group: &ServerGroup<Redis>) {
+    for member in group
+        .members()
+        .iter()
+        .filter(|member| member.id().is_some())
+    {
+        let denied = ask(member.program(), &["ACL", "LOG"]).await;
+        assert_eq!(denied, "*0\r\n", "{}", member.program().address());
+    }
 }
 
 /// A registry whose records outlast a failover.
 pub(crate) fn registry(url: &str) -> Registry {
+    registry_with(url, |config| config)
+}
+
+/// The same, with other settings.
+pub(crate) fn registry_with(
+    url: &str,
+    change: impl FnOnce(RedisConfig) -> RedisConfig,
+) -> Registry {
     let config = RedisConfig::from_url(url).unwrap();
     let config = config
         .with_poll_interval(POLL_INTERVAL)
         .with_request_timeout(Duration::from_secs(2));
     let mut settings = RegistryConfig::default();
     settings.registration.ttl = Duration::from_secs(60);
-    sd_redis::connect_with(config, settings).unwrap()
+    sd_redis::connect_with(change(config), settings).unwrap()
 }
 
 /// What an operator asks one of the servers.
@@ -68,6 +106,21 @@ pub(crate) async fn try_ask(server: &Redis, words: &[&str]) -> std::io::Result<S
         server.ask(&words)
     });
     asked.await.unwrap()
+}
+
+/// Waits until a replica has all that its primary has now. `WAIT` would not tell: it is about the writes of its own connection.
+pub(crate) async fn until_replicated(primary: &Redis, replica: &Redis) {
+    let said = async |server, name| {
+        let said = try_ask(server, &["INFO", "replication"]).await.ok()?;
+        let value = said.lines().find_map(|line| line.strip_prefix(name));
+        value?.strip_prefix(':')?.parse::<u64>().ok()
+    };
+    let written = said(primary, "master_repl_offset").await.unwrap();
+    let has_it = async || {
+        let read = said(replica, "slave_repl_offset").await;
+        read.is_some_and(|read| read >= written)
+    };
+    eventually("replicated", LONG, has_it).await;
 }
 
 /// Waits until the replica has taken the place of the primary, and all Sentinels say so.

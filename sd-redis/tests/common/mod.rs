@@ -11,6 +11,7 @@ pub(crate) mod election;
 pub(crate) mod faults;
 pub(crate) mod group;
 pub(crate) mod refusing;
+pub(crate) mod rights;
 
 use std::time::Duration;
 
@@ -127,6 +128,11 @@ impl Operator {
             live.extend(value.filter(|value| value.starts_with("live ")));
         }
         live
+    }
+
+    /// What the server has refused a user for lack of rights.
+    pub(crate) async fn denied(&self) -> Vec<redis::Value> {
+        self.ask(&["ACL", "LOG"]).await
     }
 
     /// How many changes a service has had.

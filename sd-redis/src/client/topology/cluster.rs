@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 use crate::client::answer::Answers;
 use crate::client::connection::{Dialer, Link, Purpose};
 use crate::client::error::translate;
+use crate::client::topology::rotation::Rotation;
 use crate::client::topology::standalone::none_of;
 
 /// A Cluster has this many slots.
@@ -24,8 +25,16 @@ const MOST_NODES: usize = 2000;
 #[derive(Debug)]
 pub(crate) struct Cluster {
     named: Vec<Endpoint>,
+    of_named: Rotation,
     known: Mutex<Known>,
+    of_known: Rotation,
     asking: tokio::sync::Mutex<()>,
+}
+
+/// A node that is dialled. The slots are asked for again unless it [answers](Self::answered), also if the call is dropped.
+struct Dialled<'a> {
+    cluster: &'a Cluster,
+    has_answered: bool,
 }
 
 #[derive(Debug, Default)]
@@ -65,7 +74,9 @@ impl Cluster {
     pub(crate) fn new(named: Vec<Endpoint>) -> Self {
         Self {
             named,
+            of_named: Rotation::from_any(),
             known: Mutex::default(),
+            of_known: Rotation::from_any(),
             asking: tokio::sync::Mutex::default(),
         }
     }
@@ -108,9 +119,15 @@ impl Cluster {
 
     /// Asks one node after the other for the slots of all.
     async fn ask(&self, op: &'static str, dialer: &Dialer) -> Result<()> {
+        let (known, named) = self.nodes();
         let mut failed = Vec::new();
-        for node in self.candidates() {
-            match ask_node(op, dialer, &node).await {
+        // Each time another one is asked first: one that is cut off from the others tells what was.
+        for turn in self
+            .of_known
+            .turns(&known)
+            .chain(self.of_named.turns(&named))
+        {
+            match ask_node(op, dialer, turn.server()).await {
                 Ok(known) => {
                     *lock(&self.known) = known;
                     return Ok(());
@@ -121,19 +138,12 @@ impl Cluster {
         Err(none_of(op, failed))
     }
 
-    /// Those that are known, from any of them on, before those that are named.
-    fn candidates(&self) -> Vec<Endpoint> {
-        let mut nodes = lock(&self.known).nodes.clone();
-        if !nodes.is_empty() {
-            let turn = fastrand::usize(..nodes.len());
-            nodes.rotate_left(turn);
-        }
-        for named in &self.named {
-            if !nodes.contains(named) {
-                nodes.push(named.clone());
-            }
-        }
-        nodes
+    /// Those that are known, and the others that are named.
+    fn nodes(&self) -> (Vec<Endpoint>, Vec<Endpoint>) {
+        let known = lock(&self.known).nodes.clone();
+        let named = self.named.iter().filter(|named| !known.contains(named));
+        let named = named.cloned().collect();
+        (known, named)
     }
 
     /// Connects to a node. One that is a replica now answers with where its slots are.
@@ -143,7 +153,13 @@ impl Cluster {
         dialer: &Dialer,
         node: &Endpoint,
     ) -> Result<Link> {
-        dialer.dial(op, node, Purpose::Commands).await
+        let dialled = Dialled {
+            cluster: self,
+            has_answered: false,
+        };
+        let link = dialer.dial(op, node, Purpose::Commands).await?;
+        dialled.answered();
+        Ok(link)
     }
 
     /// Connects to the first node that is there: what is published at one of them is told at all.
@@ -153,9 +169,14 @@ impl Cluster {
         dialer: &Dialer,
         purpose: Purpose,
     ) -> Result<Link> {
+        let (known, named) = self.nodes();
         let mut failed = Vec::new();
-        for node in self.candidates() {
-            match dialer.dial(op, &node, purpose.clone()).await {
+        for turn in self
+            .of_known
+            .turns(&known)
+            .chain(self.of_named.turns(&named))
+        {
+            match dialer.dial(op, turn.server(), purpose.clone()).await {
                 Ok(link) => return Ok(link),
                 Err(error) => failed.push(error),
             }
@@ -163,12 +184,30 @@ impl Cluster {
         Err(none_of(op, failed))
     }
 
+    /// Where the slots are is asked for again.
     pub(crate) fn doubt(&self) {
         lock(&self.known).is_doubted = true;
     }
 
+    /// Mostly one of several slots that have moved: the others are asked for before the next request.
     pub(crate) fn note_moved(&self, slot: u16, node: &Endpoint) {
-        lock(&self.known).put(slot..=slot, node);
+        let mut known = lock(&self.known);
+        known.put(slot..=slot, node);
+        known.is_doubted = true;
+    }
+}
+
+impl Dialled<'_> {
+    fn answered(mut self) {
+        self.has_answered = true;
+    }
+}
+
+impl Drop for Dialled<'_> {
+    fn drop(&mut self) {
+        if !self.has_answered {
+            self.cluster.doubt();
+        }
     }
 }
 

@@ -1,23 +1,27 @@
 //! One server, or several of which one is the primary.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use sd_core::{Endpoint, Error, ErrorKind, Result};
+use tokio::time::timeout;
 
 use crate::client::connection::{Dialer, Link, Purpose, no_primary};
+use crate::client::topology::recheck::{Recheck, WITHIN};
+use crate::client::topology::rotation::Rotation;
 
 /// The servers that are named.
 #[derive(Debug)]
 pub(crate) struct Standalone {
     named: Vec<Endpoint>,
-    /// Which one is tried first.
-    first: AtomicUsize,
+    rotation: Rotation,
+    recheck: Recheck,
 }
 
 impl Standalone {
     pub(crate) fn new(named: Vec<Endpoint>) -> Self {
-        let first = AtomicUsize::new(0);
-        Self { named, first }
+        Self {
+            named,
+            rotation: Rotation::default(),
+            recheck: Recheck::default(),
+        }
     }
 
     /// Connects to the first of them that says that it is the primary.
@@ -27,28 +31,33 @@ impl Standalone {
         dialer: &Dialer,
         purpose: Purpose,
     ) -> Result<Link> {
-        let first = self.first.load(Ordering::Relaxed);
         let mut failed: Vec<Error> = Vec::new();
-        for turn in 0..self.named.len() {
-            let at = first.wrapping_add(turn) % self.named.len();
-            let Some(address) = self.named.get(at) else {
-                continue;
-            };
-            match dialer.dial(op, address, purpose.clone()).await {
+        for turn in self.rotation.turns(&self.named) {
+            match dialer.dial(op, turn.server(), purpose.clone()).await {
                 Ok(link) if link.is_primary() => {
-                    self.first.store(at, Ordering::Relaxed);
+                    turn.went_well();
+                    self.recheck.done();
                     return Ok(link);
                 }
-                Ok(_) => failed.push(no_primary(op, address)),
+                Ok(_) => failed.push(no_primary(op, turn.server())),
                 Err(error) => failed.push(error),
             }
         }
         Err(none_of(op, failed))
     }
 
+    /// Whether this server says that it is a replica now, and another one may be the primary. Asks it now and then. A replica answers those
+    /// who only read, so that they would not notice.
+    pub(crate) async fn has_left(&self, op: &'static str, link: &Link) -> bool {
+        if self.named.len() < 2 || !self.recheck.is_due() {
+            return false;
+        }
+        matches!(timeout(WITHIN, link.says_primary(op)).await, Ok(Ok(false)))
+    }
+
     /// Another one may be the primary now: it is tried first the next time.
-    pub(crate) fn doubt(&self) {
-        self.first.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn doubt(&self, server: &Endpoint) {
+        self.rotation.leave(&self.named, server);
     }
 }
 

@@ -17,7 +17,8 @@ if not held or not token then
   local before = tonumber(redis.call('ZREVRANGE', order, 0, 0, 'WITHSCORES')[2] or 0)
   -- Greater than that of each candidate before it. The time makes it greater than those that this server has never heard of, too.
   local number = math.max(last + 1, before + 1, now)
-  if number >= 9007199254740992 then
+  -- Above that Lua does not count exactly. What is no number is not below it either.
+  if not (number < 9007199254740992) then
     tell()
     return { 'exhausted' }
   end
@@ -29,4 +30,4 @@ if not held or not token then
 end
 redis.call('ZADD', leases, digits(now + ARGV[5]), id)
 tell()
-return { 'ok', domain, token }
+return { 'ok', domain, digits(tonumber(token)) }

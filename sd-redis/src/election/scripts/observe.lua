@@ -10,7 +10,8 @@ while true do
     local value = redis.call('HGET', KEYS[4], id)
     if ends and tonumber(ends) >= now and value and redis.call('HEXISTS', KEYS[3], id) == 1 then
       local domain = redis.call('HGET', KEYS[5], 'domain') or ''
-      return { 'leader', id, token, domain, value, string.format('%.0f', ends - now) }
+      -- With all digits, however the server tells a score.
+      return { 'leader', id, string.format('%.0f', token), domain, value, string.format('%.0f', ends - now) }
     end
   end
   if #some < 64 then

@@ -5,6 +5,7 @@ local channel, id, owner = ARGV[1], ARGV[2], ARGV[3]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 
+-- Lua would write 2000000000000000 as 2e+15.
 local function digits(number)
   return string.format('%.0f', number)
 end
@@ -12,7 +13,7 @@ end
 -- Who is the first, with its token.
 local function first()
   local top = redis.call('ZRANGE', order, 0, 0, 'WITHSCORES')
-  return top[1] or '-', top[2] or '0'
+  return top[1] or '-', digits(tonumber(top[2] or 0))
 end
 
 -- A key of another type is an error before anything is written.
