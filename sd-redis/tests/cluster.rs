@@ -19,7 +19,7 @@ use sd_redis::{DEFAULT_PREFIX, RedisConfig};
 use sd_testing::{Fault, ServerGroup, TcpProxy};
 use server_programs::{LocalServer, Redis};
 use tokio::task::spawn_blocking;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// The shortest that there is: attempts to register with it are given up soonest.
 const SHORT_TTL: Duration = Duration::from_secs(1);

@@ -149,6 +149,7 @@ impl Command {
             #[cfg(feature = "config-service")]
             Self::ConfigService {
                 act: ConfigServiceAct::Serve(serving),
+                ..
             } => !serving.check,
             _ => false,
         }

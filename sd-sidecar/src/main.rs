@@ -60,6 +60,7 @@ async fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         #[cfg(feature = "config-service")]
         Command::ConfigService {
             act: ConfigServiceAct::Serve(serving),
+            ..
         } => commands::config_service::serve(cli, serving)
             .await
             .map(ExitCode::from),

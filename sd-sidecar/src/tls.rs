@@ -190,19 +190,16 @@ impl ClientTls {
             .map_err(|error| RULES.broken("tls", error))?
             .with_root_certificates(roots);
         let asked = Arc::new(NoCertificate::default());
-        let mut config = match settings.read_identity(RULES)? {
-            Some((cert, key)) => {
-                let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&cert).collect();
-                let chain = chain.map_err(|error| RULES.broken("cert", error))?;
-                let key = PrivateKeyDer::from_pem_slice(&key)
-                    .map_err(|error| RULES.broken("key", error))?;
-                let built = builder.with_client_auth_cert(chain, key);
-                built.map_err(|error| RULES.broken("cert and key", error))?
-            }
-            None => {
-                let asked: Arc<NoCertificate> = Arc::clone(&asked);
-                builder.with_client_cert_resolver(asked)
-            }
+        let mut config = if let Some((cert, key)) = settings.read_identity(RULES)? {
+            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&cert).collect();
+            let chain = chain.map_err(|error| RULES.broken("cert", error))?;
+            let key =
+                PrivateKeyDer::from_pem_slice(&key).map_err(|error| RULES.broken("key", error))?;
+            let built = builder.with_client_auth_cert(chain, key);
+            built.map_err(|error| RULES.broken("cert and key", error))?
+        } else {
+            let asked: Arc<NoCertificate> = Arc::clone(&asked);
+            builder.with_client_cert_resolver(asked)
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok((config, asked))

@@ -235,7 +235,7 @@ impl fmt::Debug for HttpClient {
             .field("address", &self.address.to_string())
             .field("within", &self.within)
             .field("has_token", &self.authorization.is_some())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

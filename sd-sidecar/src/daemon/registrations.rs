@@ -44,8 +44,7 @@ pub(crate) use self::settings::{is_loopback, is_shared};
 use self::shared::Shared;
 use self::table::{Parked, Slot, Table, Unconfirmed, View, unconfirmed};
 #[cfg(feature = "consul")]
-use crate::daemon::store::Stored;
-use crate::daemon::store::bytes_of;
+use crate::daemon::store::{Store, Stored, bytes_of};
 use crate::wire::{CheckKind, CheckSpec, CheckState, Declaration};
 
 /// So many registrations one caller may have in any case, if there is room for them.
@@ -108,7 +107,7 @@ impl Registrations {
 
     /// How many registrations were lost with it, at least 1 if it was damaged.
     pub fn state_lost(&self) -> usize {
-        self.shared.store.as_ref().map_or(0, |store| store.lost())
+        self.shared.store.as_ref().map_or(0, Store::lost)
     }
 
     /// Why the next agent would not know of all registrations, if the state cannot be written. Always `None` without state.

@@ -52,7 +52,7 @@ fn delete_all(server: &ServerProcess<Consul>) {
 }
 
 /// An agent whose requests pass through a proxy.
-async fn agent_behind(proxy: &str, verify_every: Duration) -> Registrations {
+fn agent_behind(proxy: &str, verify_every: Duration) -> Registrations {
     let registry = sd_any::connect(&proxy.replacen("http://", "consul://", 1)).unwrap();
     let mut settings = settings("10.0.0.1");
     settings.verify_routes_every = verify_every;
@@ -276,7 +276,7 @@ async fn routes_that_another_program_deletes_or_changes_are_told_again() {
         .await
         .unwrap();
     let every = Duration::from_millis(200);
-    let agent = agent_behind(&server.program().url(), every).await;
+    let agent = agent_behind(&server.program().url(), every);
     register(&agent, "10.0.0.1", "v1", &["/acme.Auth/Login"]).await;
     until_keys(&server, &["current", "versions/v1"]).await;
     delete_all(&server);
@@ -307,7 +307,7 @@ async fn routes_that_were_lost_while_consul_could_not_be_reached_are_told_again(
     let proxy = TcpProxy::start(server.program().address()).await.unwrap();
     let url = format!("http://{}", proxy.address());
     // It is not time that brings them back.
-    let agent = agent_behind(&url, Duration::from_secs(3600)).await;
+    let agent = agent_behind(&url, Duration::from_secs(3600));
     let auth = declared(json!({
         "service": "auth", "address": "10.0.0.1:9090", "version": "v1", "ttl": "3s",
         "metadata": {"methods": "/acme.Auth/Login", "protocol": "grpc"},
@@ -329,7 +329,7 @@ async fn routes_are_told_and_taken_back_although_the_answer_to_a_write_is_lost()
         .await
         .unwrap();
     let proxy = HttpProxy::start(server.program().address()).await.unwrap();
-    let agent = agent_behind(&proxy.url(), LONG).await;
+    let agent = agent_behind(&proxy.url(), LONG);
     let lost = || HttpRule::new("PUT", WRITES).lose_answer().times(1);
     let is_lost =
         |request: &HttpRequest| request.path == WRITES && request.state == HttpState::Dropped;
@@ -368,7 +368,7 @@ async fn a_service_whose_routes_cannot_be_written_holds_up_no_other() {
     let proxy = HttpProxy::start(server.program().address()).await.unwrap();
     // Longer than what follows is waited for.
     let url = format!("{}/?request_timeout=1m", proxy.url());
-    let agent = agent_behind(&url, LONG).await;
+    let agent = agent_behind(&url, LONG);
     let stalls = HttpRule::new("PUT", WRITES).with_body("/stuck/");
     proxy.set_rules([stalls.delay(10 * LONG)]);
     // In the order of their names, it is the first.
@@ -430,7 +430,7 @@ async fn a_close_that_is_let_go_of_takes_routes_back_nevertheless() {
         .await
         .unwrap();
     let proxy = HttpProxy::start(server.program().address()).await.unwrap();
-    let agent = agent_behind(&proxy.url(), LONG).await;
+    let agent = agent_behind(&proxy.url(), LONG);
     register(&agent, "10.0.0.1", "v1", &["/acme.Auth/Login"]).await;
     until_keys(&server, &["current", "versions/v1"]).await;
     let slow = HttpRule::new("PUT", WRITES).delay(Duration::from_secs(1));

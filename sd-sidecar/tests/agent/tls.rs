@@ -89,7 +89,6 @@ fn node() -> ServiceNode {
             env: "prod".into(),
             name: "auth-app".into(),
             version: "v1.2.0".into(),
-            ..App::default()
         },
         service: Service {
             name: "auth".into(),
@@ -218,7 +217,7 @@ async fn an_agent_that_does_not_prove_who_it_is_is_asked_nothing_and_the_reason_
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     params.not_before = rcgen::date_time_ymd(2019, 1, 1);
     params.not_after = rcgen::date_time_ymd(2020, 1, 1);
-    certificates.issue_as("agent", params);
+    certificates.issue_as("agent", &params);
     let served = serve(certificates, &[]).await;
     let why = served.refusal(&served.url(), served.trusting()).await;
     assert!(why.contains("has expired"), "{why}");

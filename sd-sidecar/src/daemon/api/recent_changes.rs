@@ -44,9 +44,9 @@ impl RecentChanges {
         head: &Head<'_>,
     ) -> Self {
         let delta = Delta::between(before, now);
-        let changed = delta.readdressed.into_iter().chain(delta.retuned);
-        let changed = changed.map(|change| change.to);
-        let set: Vec<_> = delta.added.into_iter().chain(changed).collect();
+        let altered = delta.readdressed.into_iter().chain(delta.retuned);
+        let altered = altered.map(|change| change.to);
+        let set: Vec<_> = delta.added.into_iter().chain(altered).collect();
         // Another run with the same id takes the place of the one before.
         let sorted = now.instances();
         let is_there = |id: &InstanceId| sorted.binary_search_by(|one| one.id().cmp(id)).is_ok();

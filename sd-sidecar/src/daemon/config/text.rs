@@ -16,7 +16,7 @@ use super::file;
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Text {
     path: PathBuf,
-    text: Arc<str>,
+    contents: Arc<str>,
     language: Language,
 }
 
@@ -49,7 +49,7 @@ impl Text {
         };
         Ok(Self {
             path: path.to_owned(),
-            text: text.into(),
+            contents: text.into(),
             language,
         })
     }
@@ -60,8 +60,8 @@ impl Text {
     /// The line, and what is wrong there, without what it holds.
     pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         let parsed = match self.language {
-            Language::Toml => file::parse_toml(&self.text),
-            Language::Yaml => file::parse_yaml(&self.text),
+            Language::Toml => file::parse_toml(&self.contents),
+            Language::Yaml => file::parse_yaml(&self.contents),
         };
         parsed.map_err(|why| ConfigError::new(format!("{}: {why}", shown(&self.path))))
     }
@@ -85,13 +85,12 @@ impl Text {
         };
         let line = match self.language {
             Language::Toml => {
-                let reader = toml::de::Deserializer::parse(&self.text).ok()?;
+                let reader = toml::de::Deserializer::parse(&self.contents).ok()?;
                 let span = at.deserialize(reader).err()?.span()?;
-                let before = self.text.as_bytes().get(..span.start)?;
-                before.iter().filter(|byte| **byte == b'\n').count() + 1
+                self.contents.get(..span.start)?.split('\n').count()
             }
             Language::Yaml => {
-                let reader = serde_norway::Deserializer::from_str(&self.text);
+                let reader = serde_norway::Deserializer::from_str(&self.contents);
                 at.deserialize(reader).err()?.location()?.line()
             }
         };

@@ -6,10 +6,7 @@
 /// What has come since the last request ended.
 #[derive(Debug)]
 pub(super) struct RequestBytes {
-    /// Something else than the empty lines that may precede a request.
-    has_begun: bool,
-    /// The empty line that ends the head.
-    has_head: bool,
+    part: Part,
     /// How many bytes have come after the head.
     after_head: u64,
     /// The line that is not over yet has something in it.
@@ -18,10 +15,19 @@ pub(super) struct RequestBytes {
     ends_with_empty_line: bool,
 }
 
+/// Which part of a request comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// Empty lines may precede a head.
+    Before,
+    /// An empty line ends it.
+    Head,
+    AfterHead,
+}
+
 impl RequestBytes {
     pub(super) const NONE: Self = Self {
-        has_begun: false,
-        has_head: false,
+        part: Part::Before,
         after_head: 0,
         is_line_begun: false,
         ends_with_empty_line: false,
@@ -30,17 +36,21 @@ impl RequestBytes {
     /// These have come.
     pub(super) fn add(&mut self, bytes: &[u8]) {
         for byte in bytes {
-            self.after_head += u64::from(self.has_head);
+            self.after_head += u64::from(self.part == Part::AfterHead);
             self.ends_with_empty_line = false;
             match byte {
                 b'\n' => {
                     self.ends_with_empty_line = !std::mem::take(&mut self.is_line_begun);
-                    self.has_head |= self.has_begun && self.ends_with_empty_line;
+                    if self.part == Part::Head && self.ends_with_empty_line {
+                        self.part = Part::AfterHead;
+                    }
                 }
                 b'\r' => {}
                 _ => {
                     self.is_line_begun = true;
-                    self.has_begun = true;
+                    if self.part == Part::Before {
+                        self.part = Part::Head;
+                    }
                 }
             }
         }
@@ -50,7 +60,7 @@ impl RequestBytes {
     /// a head does not.
     pub(super) fn end_with_request(&self, body_bytes: Option<u64>) -> bool {
         match body_bytes {
-            Some(count) => self.has_head && self.after_head == count,
+            Some(count) => self.part == Part::AfterHead && self.after_head == count,
             None => self.ends_with_empty_line,
         }
     }

@@ -192,8 +192,7 @@ mod tests {
     #[tokio::test]
     async fn what_tells_routes_keeps_nothing_of_the_agent_and_ends_with_it() {
         let registry = sd_any::connect("consul://127.0.0.1:1").unwrap();
-        let mut settings = Settings::default();
-        settings.identity = Some(Identity {
+        let identity = Identity {
             cluster: "cluster-a".to_owned(),
             env: "prod".to_owned(),
             zone: String::new(),
@@ -201,7 +200,11 @@ mod tests {
             run_id: "run-1".to_owned(),
             started_at: SystemTime::now(),
             routes: Some("routes".to_owned()),
-        });
+        };
+        let settings = Settings {
+            identity: Some(identity),
+            ..Settings::default()
+        };
         let registrations = Registrations::with_settings(registry, settings);
         let shared = std::sync::Arc::downgrade(&registrations.shared);
         let ended = {

@@ -27,11 +27,11 @@ impl Certificates {
     /// Writes `name.pem` and `name.key`, for `localhost`.
     pub(crate) fn issue(&self, name: &str) {
         let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        self.issue_as(name, params);
+        self.issue_as(name, &params);
     }
 
     /// The same, with what `params` say.
-    pub(crate) fn issue_as(&self, name: &str, params: CertificateParams) {
+    pub(crate) fn issue_as(&self, name: &str, params: &CertificateParams) {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         fs::write(self.path(&format!("{name}.pem")), certificate.pem()).unwrap();
