@@ -21,8 +21,8 @@ use crate::wire::dialect::Dialect;
 pub const DEFAULT_BASE_URL: &str = "http://127.0.0.1:15010";
 /// The path of an agent's stream.
 pub const DEFAULT_WATCH_PATH: &str = "/watch";
-/// What a request may take.
-pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+/// What a request may take: longer than an agent takes to say that the registry does not answer.
+pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The shortest pause before the next attempt to connect.
 pub const DEFAULT_RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -350,7 +350,7 @@ mod tests {
             .with_grace_period(Duration::ZERO)
             .normalized();
         assert_eq!(config.watch_url, "http://b:2/w");
-        assert_eq!(config.request_timeout, Duration::from_secs(3));
+        assert_eq!(config.request_timeout, DEFAULT_REQUEST_TIMEOUT);
         assert_eq!(config.reconnect_interval, Duration::from_secs(1));
         assert_eq!(
             (config.silence, config.grace_period),

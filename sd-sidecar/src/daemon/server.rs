@@ -124,8 +124,15 @@ impl Server {
                 };
                 match shaken {
                     Ok(Ok(stream)) => self.http(stream, peer, scarce).await,
-                    Ok(Err(error)) => debug!(%error, "a TLS handshake failed"),
-                    Err(_) => debug!("a TLS handshake took too long"),
+                    Ok(Err(error)) => {
+                        // Any client can have this logged as often as it likes.
+                        debug!(%error, %ip, "a TLS handshake failed");
+                        refused("tls");
+                    }
+                    Err(_) => {
+                        debug!(%ip, "a TLS handshake took too long");
+                        refused("tls");
+                    }
                 }
             }
         }
@@ -151,7 +158,7 @@ impl Server {
 
     /// Says that there are too many connections, if not too many are told so already.
     fn refuse(&self, accepted: Accepted, is_tls: bool) {
-        counter!("sd_agent_refused_total", "reason" => "connections").increment(1);
+        refused("connections");
         if is_tls || self.refusals.fetch_add(1, Ordering::Relaxed) >= MOST_REFUSALS {
             if !is_tls {
                 self.refusals.fetch_sub(1, Ordering::Relaxed);
@@ -228,6 +235,10 @@ impl Place {
             most,
         })
     }
+}
+
+fn refused(reason: &'static str) {
+    counter!("sd_agent_refused_total", "reason" => reason).increment(1);
 }
 
 impl Drop for Place {
