@@ -127,11 +127,11 @@ impl Server {
                     Ok(Err(error)) => {
                         // Any client can have this logged as often as it likes.
                         debug!(%error, %ip, "a TLS handshake failed");
-                        refused("tls");
+                        count_refused("tls");
                     }
                     Err(_) => {
                         debug!(%ip, "a TLS handshake took too long");
-                        refused("tls");
+                        count_refused("tls");
                     }
                 }
             }
@@ -158,7 +158,7 @@ impl Server {
 
     /// Says that there are too many connections, if not too many are told so already.
     fn refuse(&self, accepted: Accepted, is_tls: bool) {
-        refused("connections");
+        count_refused("connections");
         if is_tls || self.refusals.fetch_add(1, Ordering::Relaxed) >= MOST_REFUSALS {
             if !is_tls {
                 self.refusals.fetch_sub(1, Ordering::Relaxed);
@@ -237,7 +237,7 @@ impl Place {
     }
 }
 
-fn refused(reason: &'static str) {
+fn count_refused(reason: &'static str) {
     counter!("sd_agent_refused_total", "reason" => reason).increment(1);
 }
 
