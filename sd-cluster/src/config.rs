@@ -187,8 +187,8 @@ impl ClusterConfig {
         /// of them with each change of any module. Default: false, so that a service is followed by the addresses that are told of it.
         with_routes(routes: bool);
 
-        /// Registers IPv6 addresses, too. A service that does not handle them ends the routes of all modules because of one: see the
-        /// README. Default: false, so that they are refused.
+        /// Registers IPv6 addresses, too, in brackets: without them, isp-config-service up to 3.9.0 ends the routes of all modules. Another
+        /// service may not read them so. Default: false, so that they are refused.
         with_allow_ipv6(allow_ipv6: bool);
 
         /// Takes any answer of the service for success, as modules in Go do, and logs what it says. For services that do not answer `ok`:

@@ -9,10 +9,11 @@ use std::time::Duration;
 use common::faults::OwnServer;
 use common::refusing::Refusing;
 use common::{
-    TTL, instance, is_live_with, keys, own_server_behind_proxy, raw, registry_at, revision, until,
+    LONG, TTL, event, eventually, instance, is_live_with, keys, own_server_behind_proxy, raw,
+    registry_at, revision, until,
 };
 use etcd_client::{Client, PutOptions};
-use sd_core::{ErrorKind, Instance, Override, RegistrationPhase};
+use sd_core::{ErrorKind, Instance, Override, RegistrationEvent, RegistrationPhase};
 use sd_etcd::DEFAULT_PREFIX;
 use sd_testing::faults::{self, Stage};
 use sd_testing::{Fault, ServerProcess};
@@ -21,7 +22,7 @@ use server_programs::{Etcd, LocalServer};
 /// What the smallest database of a test may grow to, in bytes.
 const QUOTA: usize = 16 << 20;
 
-/// Longer than it takes to fill that database.
+/// For records that nothing renews until the next client comes.
 const LEFT_TTL: Duration = Duration::from_secs(5);
 
 /// Another instance than that of the stage.
@@ -237,32 +238,36 @@ async fn dropping_everything_leaves_no_key_no_lease_and_no_socket() {
 #[tokio::test]
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn with_a_full_database_a_record_that_an_earlier_client_has_left_is_gone_on_with() {
-    let same = instance(1);
-    let changed = instance(2);
+    let [same, changed, unready, moved] = [1, 2, 3, 4].map(instance);
+    let mut left = Vec::new();
     let prepared = async |url: &str, _: &mut Client| {
         let earlier = registry_at(url, DEFAULT_PREFIX);
-        for left in [&same, &changed] {
-            let guard = earlier.register(left.clone()).ttl(LEFT_TTL).await.unwrap();
-            guard.release().await.unwrap();
+        for instance in [&same, &changed, &unready, &moved] {
+            let registering = earlier.register(instance.clone()).ttl(LEFT_TTL);
+            left.push(registering.await.unwrap());
         }
     };
     let (server, mut raw) = full_server(prepared).await;
+    for guard in left {
+        guard.release().await.unwrap();
+    }
     let url = server.program().url();
     let registry = registry_at(&url, DEFAULT_PREFIX);
-    let guard = registry.register(same).ttl(LEFT_TTL).await.unwrap();
+    let register = |instance: Instance| registry.register(instance).ttl(LEFT_TTL).in_background();
+    let mut guard = register(same).unwrap();
     // What it should say cannot be written, and yet it stays.
-    let changed = registry
-        .register(changed.with_ready(false))
-        .ttl(LEFT_TTL)
-        .in_background()
-        .unwrap();
-    let none = registry
-        .register(instance(3))
-        .confirm_within(TTL / 2)
-        .await
-        .unwrap_err();
-    assert!(none.report().to_string().contains("space exceeded"));
+    let changed = register(changed.with_weight(7)).unwrap();
+    // But none that readers should not call.
+    let _unready = register(unready.with_ready(false)).unwrap();
+    let _moved = register(moved.with_endpoint("10.0.0.2:1".parse().unwrap())).unwrap();
+    event(&mut guard, "registered").await;
+    let mut none = register(instance(5)).unwrap();
+    let told = event(&mut none, "retrying").await;
+    let why = told.last().and_then(RegistrationEvent::error).unwrap();
+    assert!(why.report().to_string().contains("space exceeded"));
     let of_service = format!("{DEFAULT_PREFIX}/greeter");
+    let two_are_left = async || keys(&mut raw.clone(), &of_service).await.len() == 2;
+    eventually("two are left", LONG, two_are_left).await;
     tokio::time::sleep(LEFT_TTL + TTL).await;
     assert_eq!(keys(&mut raw, &of_service).await.len(), 2);
     assert_eq!(guard.phase(), RegistrationPhase::Registered);

@@ -18,6 +18,7 @@ use crate::config::rules::{FILES, RULES};
 use crate::election::elector::RedisElector;
 use crate::heartbeats::Heartbeats;
 use crate::operating::operator::RedisOperator;
+use crate::reading::position::Positions;
 use crate::writing::heartbeat_registrar::HeartbeatRegistrar;
 use crate::writing::registrar::RedisRegistrar;
 
@@ -48,6 +49,7 @@ pub struct RedisBackend {
     pub(crate) client: Arc<Client>,
     pub(crate) layout: Layout,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) positions: Arc<Positions>,
     /// With [`Format::Heartbeat`].
     pub(crate) heartbeats: Option<Heartbeats>,
     registrar: Arc<dyn Registrar>,
@@ -79,6 +81,7 @@ impl RedisBackend {
             client,
             layout,
             clock: Arc::new(BootClock),
+            positions: Arc::default(),
         })
     }
 

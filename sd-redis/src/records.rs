@@ -21,6 +21,8 @@ use crate::scripts::{OVERRIDE, PUT, WITHDRAW, args_of, new_history};
 const MARKED_FOR: Duration = Duration::from_secs(30);
 /// How often a write is numbered. The second number is greater than the one which is stored.
 const MOST_NUMBERS: usize = 3;
+/// A stored number beyond this is none of ours. Numbers go on from it, and scripts can read none from 10^15 on.
+const LARGEST_NUMBER: u64 = 900_000_000_000_000;
 
 /// The records of all services, as those see them who change them.
 #[derive(Clone, Debug)]
@@ -110,14 +112,17 @@ impl Records {
         record: &RecordId,
         more: &[&[u8]],
     ) -> Result<Verdict> {
-        let mut number = self.writes.fetch_add(1, Ordering::Relaxed) + 1;
         for _ in 0..MOST_NUMBERS {
+            // No two writes have the same one: the server takes a write with an equal number for the same write.
+            let number = self.writes.fetch_add(1, Ordering::Relaxed) + 1;
             let text = number.to_string();
             let args = [&[text.as_bytes()][..], more].concat();
             match self.change(op, script, record, &args).await? {
                 Answer::Verdict(verdict) => return Ok(verdict),
                 // The same run has written it elsewhere, or before this process was started.
-                Answer::Late(stored) => number = stored.saturating_add(1),
+                Answer::Late(stored) => {
+                    self.writes.fetch_max(stored, Ordering::Relaxed);
+                }
             }
         }
         Err(self.is_written_elsewhere(op, record))
@@ -178,7 +183,13 @@ fn read(mut answers: Answers, record: &RecordId) -> Result<Answer> {
     let verdict = match answers.text()?.as_str() {
         "done" => Verdict::Done,
         "missing" => Verdict::Missing,
-        "late" => return Ok(Answer::Late(answers.number()?)),
+        "late" => {
+            let stored: u64 = answers.number()?;
+            if stored > LARGEST_NUMBER {
+                return Err(answers.odd());
+            }
+            return Ok(Answer::Late(stored));
+        }
         "held" | "unreadable" => {
             let value = answers.bytes()?;
             match decode(&record.service, record.id.as_str().as_bytes(), &value) {

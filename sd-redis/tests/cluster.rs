@@ -16,7 +16,7 @@ use common::group::{
 use common::{LONG, TTL, eventually, instance, is_live_with, key, told, until};
 use sd_core::ErrorKind;
 use sd_redis::{DEFAULT_PREFIX, RedisConfig};
-use sd_testing::{Fault, ServerGroup, TcpProxy};
+use sd_testing::{Fault, ServerGroup, TcpProxy, is_stale};
 use server_programs::{LocalServer, Redis};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
@@ -174,8 +174,17 @@ async fn nodes_that_swallow_everything_are_left_by_a_process_that_only_registers
     let url = cluster_url(&group).replace('@', &hosts);
     let config = RedisConfig::from_url(&url).unwrap().with_ttl(TTL);
     let patient = config.with_connect_timeout(LONG).with_request_timeout(LONG);
-    let owner = sd_redis::connect(patient).unwrap();
-    let _kept = owner.register(instance(1)).await.unwrap();
+    // Each begins with any of the nodes that are named.
+    let mut owner = sd_redis::connect(patient.clone()).unwrap();
+    let mut kept = vec![owner.register(instance(1)).await.unwrap()];
+    for port in 101..200 {
+        if hole.counts().accepted > 0 {
+            break;
+        }
+        owner = sd_redis::connect(patient.clone()).unwrap();
+        kept.push(owner.register(instance(port)).await.unwrap());
+    }
+    assert!(hole.counts().accepted > 0);
 
     let (_, lost) = owner_of(&group, "greeter").await;
     group.members()[lost].freeze().unwrap();
@@ -287,6 +296,51 @@ async fn a_reader_sees_what_a_failover_has_lost_although_the_versions_are_the_sa
     assert!(since.elapsed() < bound, "{:?}", since.elapsed());
 }
 
+/// As above, and the connections to the node end with it: the feed that finds the loss is another one than that which was told what is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn what_a_killed_node_takes_with_it_is_missed_by_a_feed_that_is_opened_afterwards() {
+    let mut group = cluster().await;
+    let url = cluster_url(&group);
+    let (owner, reader) = (registry(&url), registry(&url));
+    let lasting = async |port| {
+        let registering = owner.register(instance(port)).ttl(LASTING_TTL);
+        registering.await.unwrap()
+    };
+    let _kept = lasting(1).await;
+    let (_, at) = owner_of(&group, "greeter").await;
+    let [primary, replica] = [at, at + 3].map(|node| group.members()[node].program().clone());
+    until_replicated(&primary, &replica).await;
+    for setting in [
+        ["masterauth", "wrong"],
+        // It takes over when the reader has lost its feed.
+        ["cluster-replica-no-failover", "yes"],
+    ] {
+        ask(&replica, &[&["CONFIG", "SET"], &setting[..]].concat()).await;
+    }
+    ask(&replica, &["CLIENT", "KILL", "TYPE", "master"]).await;
+    let _lost = lasting(2).await;
+    let mut seen = reader.subscribe("greeter").unwrap();
+    let before = until(&mut seen, "both", is_live_with(2)).await;
+    let before = before.snapshot().revision().clone();
+    group.members_mut()[at].kill().unwrap();
+    until(&mut seen, "stale", is_stale).await;
+
+    ask(&replica, &["CLUSTER", "FAILOVER", "TAKEOVER"]).await;
+    until_taken_over(&replica).await;
+    let after = until(&mut seen, "as it is", is_live_with(1)).await;
+    let after = after.snapshot().revision().clone();
+    assert_eq!(after.partial_cmp(&before), None, "{before:?} {after:?}");
+    // It counts to the same number again, and that is another position. So it is for all that read now.
+    let _new = lasting(3).await;
+    let again = until(&mut seen, "both again", is_live_with(2)).await;
+    let again = again.snapshot().revision().clone();
+    assert_eq!(again.value(), before.value());
+    assert_eq!(again.domain(), after.domain());
+    let listed = reader.list("greeter").await.unwrap();
+    assert_eq!(listed.revision(), &again);
+}
+
 /// The list of all services is at one node, whatever node the services are at.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis: cargo xtask test --backend redis"]
@@ -322,7 +376,7 @@ async fn while_the_node_with_the_list_is_frozen_services_on_others_are_registere
     let since = Instant::now();
     let mut during = owner.register(at(two)).ttl(TTL).await.unwrap();
     let short = sd_core::Instance::new(two, "10.0.0.1:2").unwrap();
-    let _short = owner.register(short).ttl(SHORT_TTL).await.unwrap();
+    let mut short = owner.register(short).ttl(SHORT_TTL).await.unwrap();
     assert!(since.elapsed() < LONG / 4, "{:?}", since.elapsed());
     sleep(TTL * 2).await;
     for guard in [&mut before, &mut during] {
@@ -330,6 +384,11 @@ async fn while_the_node_with_the_list_is_frozen_services_on_others_are_registere
         let is_well = |event: &sd_core::RegistrationEvent| event.as_str() == "registered";
         assert!(events.iter().all(is_well), "{events:?}");
     }
+    // An attempt of this one may be given up, and the next one comes in time.
+    let events = told(&mut short);
+    let is_kept =
+        |event: &sd_core::RegistrationEvent| !matches!(event.as_str(), "lost" | "retrying");
+    assert!(events.iter().all(is_kept), "{events:?}");
     group.members()[list_at].thaw().unwrap();
     // By now the list is at the node that has taken over, and is noted there.
     let other = registry(&url);

@@ -318,3 +318,34 @@ async fn while_a_server_reads_its_data_the_last_set_stays() {
         "{events:?}"
     );
 }
+
+/// As after a former primary was restarted: what is told must come from the server to which commands go.
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn of_two_servers_that_both_are_primaries_one_is_used_for_commands_and_for_what_is_told() {
+    let (server, proxy, _) = own_server_behind_proxy().await;
+    let other = own_server().await;
+    let both = format!("redis://{},{}", proxy.address(), other.program().address());
+    let registry = registry_at(&both, DEFAULT_PREFIX);
+    let record = Instance::new("greeter", "10.0.0.1:1").unwrap();
+    let _kept = registry.register(record).await.unwrap();
+    let mut seen = registry.subscribe("greeter").unwrap();
+    until(&mut seen, "one", is_live_with(1)).await;
+    let raw = Operator::at(&server.program().url()).await;
+    let raw_other = Operator::at(&other.program().url()).await;
+    let tells = async |server: &Operator| {
+        let clients: String = server.ask(&["CLIENT", "LIST", "TYPE", "pubsub"]).await;
+        !clients.is_empty()
+    };
+    assert!(tells(&raw).await);
+
+    // Only the connection that tells is lost, and cannot be made there again for a while.
+    proxy.set(Fault::Refuse);
+    raw.ask::<u64>(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    let is_elsewhere = async || tells(&raw_other).await;
+    eventually("told by the other one", LONG, is_elsewhere).await;
+    proxy.set(Fault::Pass);
+    let is_back = async || tells(&raw).await && !tells(&raw_other).await;
+    eventually("told by the first one", LONG, is_back).await;
+    until(&mut seen, "live again", is_live_with(1)).await;
+}

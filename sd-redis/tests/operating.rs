@@ -19,7 +19,7 @@ async fn an_override_is_kept_with_its_record_and_goes_with_it() {
     let record = guard.record_id().clone();
     let said = async || {
         let stored = raw.records(&prefix, "greeter").await;
-        stored[0].split(' ').nth(3).unwrap().to_owned()
+        stored[0].split(' ').nth(4).unwrap().to_owned()
     };
     assert_eq!(said().await, "-");
     for (wanted, word) in [

@@ -142,6 +142,56 @@ async fn a_service_that_may_not_be_asked_after_hides_no_other() {
     assert_eq!(listed.unlisted, 1);
 }
 
+/// One service is changed by a user who may not publish, the other one by one who may.
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_service_of_which_nothing_is_told_does_not_end_what_is_told_of_others() {
+    let server = own_server().await;
+    let url = server.program().url();
+    let raw = Operator::at(&url).await;
+    let words = [
+        vec!["ACL", "SETUSER", USER],
+        Rights::listed().services,
+        vec!["resetchannels"],
+    ]
+    .concat();
+    raw.ask::<()>(&words).await;
+    // Often enough for a connection that is taken for deaf to be left soon.
+    let poll = Duration::from_millis(100);
+    let config = config_at(&url, DEFAULT_PREFIX).with_poll_interval(poll);
+    let reader = sd_redis::connect(config).unwrap();
+    let silent = registry_at(&as_app(&url), DEFAULT_PREFIX);
+    let heard = registry_at(&url, DEFAULT_PREFIX);
+    let mut of_silent = reader.subscribe("greeter").unwrap();
+    let mut of_heard = reader.subscribe("heard").unwrap();
+    until(&mut of_silent, "none", is_live_with(0)).await;
+    until(&mut of_heard, "none", is_live_with(0)).await;
+    let first = told_on(&raw).await;
+    let since = Instant::now();
+    let mut changes = 0;
+    while changes < 8 || since.elapsed() < poll * 25 {
+        let told = Instance::new("heard", "10.0.0.1:1").unwrap();
+        let told = heard.register(told).await.unwrap();
+        until(&mut of_heard, "told", is_live_with(1)).await;
+        let untold = silent.register(instance(1)).await.unwrap();
+        until(&mut of_silent, "one", is_live_with(1)).await;
+        untold.deregister().await.unwrap();
+        until(&mut of_silent, "none", is_live_with(0)).await;
+        told.deregister().await.unwrap();
+        until(&mut of_heard, "none again", is_live_with(0)).await;
+        assert_eq!(told_on(&raw).await, first);
+        changes += 2;
+    }
+}
+
+/// The connection on which the server tells.
+async fn told_on(raw: &Operator) -> Option<String> {
+    let clients: String = raw.ask(&["CLIENT", "LIST", "TYPE", "pubsub"]).await;
+    let mut words = clients.split_whitespace();
+    let id = words.find(|word| word.starts_with("id="));
+    id.map(str::to_owned)
+}
+
 /// As behind a connection that tells nothing although it is pinged: readers cannot tell the two apart.
 #[tokio::test]
 #[ignore = "needs redis: cargo xtask test --backend redis"]
@@ -163,17 +213,10 @@ async fn a_reader_that_is_told_nothing_sees_changes_by_asking_and_makes_another_
     let reader = registry_at(&url, DEFAULT_PREFIX);
     let mut seen = reader.subscribe("greeter").unwrap();
     until(&mut seen, "none", is_live_with(0)).await;
-    let told_on = async || {
-        let clients: String = raw.ask(&["CLIENT", "LIST", "TYPE", "pubsub"]).await;
-        let id = clients
-            .split_whitespace()
-            .find(|word| word.starts_with("id="));
-        id.map(str::to_owned)
-    };
-    let first = told_on().await;
+    let first = told_on(&raw).await;
     let mut longest = Duration::ZERO;
     let since = Instant::now();
-    while told_on().await == first {
+    while told_on(&raw).await == first {
         assert!(since.elapsed() < LONG, "the connection stays");
         let since = Instant::now();
         let guard = writer.register(instance(1)).await.unwrap();

@@ -173,9 +173,10 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
     use crate::{Received, RemoteConfig};
-    use futures_util::FutureExt;
 
     fn state() -> State {
         let receiver = async |_: Received<serde_json::Value>| Ok::<(), String>(());

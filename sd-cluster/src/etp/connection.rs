@@ -34,6 +34,8 @@ const INCOMING: usize = 4;
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// So many messages that are none end a connection.
 const MOST_MALFORMED: u32 = 100;
+/// How many of them are warned of.
+const MOST_WARNINGS: u32 = 10;
 
 /// The times of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -408,7 +410,12 @@ where
                 }
                 Err(_) => {
                     malformed += 1;
-                    warn!(bytes = bytes.len(), "a message of isp modules is malformed");
+                    let bytes = bytes.len();
+                    if malformed <= MOST_WARNINGS {
+                        warn!(bytes, "a message of isp modules is malformed");
+                    } else {
+                        debug!(bytes, "another message of isp modules is malformed");
+                    }
                     if malformed >= MOST_MALFORMED {
                         return Ended::Broken("too many messages are malformed");
                     }

@@ -75,9 +75,9 @@ impl<S> Noting<S> {
     }
 
     /// Notes that the peer took something, if something had waited for that. What the system takes at once is no sign: it has room for
-    /// a peer that is gone, too.
-    fn note_written<T>(&mut self, written: Poll<T>) -> Poll<T> {
-        if self.is_full && written.is_ready() {
+    /// a peer that is gone, too. A write that fails is none either.
+    fn note_written<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if self.is_full && matches!(written, Poll::Ready(Ok(_))) {
             self.signs.went();
         }
         self.is_full = written.is_pending();
@@ -156,5 +156,19 @@ mod tests {
         peer.write_u8(0).await.unwrap();
         ours.read_u8().await.unwrap();
         assert!(signs.last() > signs.taken());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_fails_is_no_sign() {
+        let signs = Arc::new(Signs::new());
+        let (ours, peer) = duplex(4);
+        let mut ours = Noting::new(ours, BytesMut::new(), Arc::clone(&signs));
+        let began = signs.last();
+        ours.write_all(b"1234").await.unwrap();
+        let full = timeout(Duration::from_secs(1), ours.write_all(b"5")).await;
+        full.unwrap_err();
+        drop(peer);
+        ours.write_all(b"5").await.unwrap_err();
+        assert_eq!(signs.last(), began);
     }
 }

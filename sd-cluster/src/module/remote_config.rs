@@ -19,6 +19,7 @@ use serde_json::value::RawValue;
 use tokio::time::timeout;
 
 use crate::module::overrides::Merging;
+use crate::module::secret_words::hide_logins;
 use crate::protocol::config_data::ConfigData;
 
 /// How long a receiver may take for one configuration by default.
@@ -107,8 +108,11 @@ where
                 *lock(&self.previous) = Some(config);
                 Ok(())
             }
-            Ok(Err(error)) => Err(brief(Printable(&with_causes(error.as_ref())))),
-            Err(panicked) => Err(panicked.report().to_string()),
+            Ok(Err(error)) => {
+                let error = hide_logins(&with_causes(error.as_ref()));
+                Err(brief(Printable(&error)))
+            }
+            Err(panicked) => Err(hide_logins(&panicked.report().to_string())),
         }
     }
 }
@@ -143,7 +147,8 @@ impl RemoteConfig {
     /// A configuration of the type `T`. The service gets the schema of `T`, and `default`, byte for byte, which it keeps if it has none for
     /// the module. `receive` is called for each configuration but those that come again as they were applied last, one at a
     /// time. When it fails, takes too long or panics, the configuration counts as rejected, and the one before as the last that was
-    /// applied. Its error is shown in health and logs: put no secret into it.
+    /// applied. Its error is shown in health and logs, with the errors that caused it, and without the user and the password of URLs: put
+    /// no other secret into it.
     ///
     /// # Errors
     /// `InvalidInput` if `default` is no JSON object, or is none of a `T`.

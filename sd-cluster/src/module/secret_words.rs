@@ -23,7 +23,8 @@ const WORDS: [&str; 13] = [
 ];
 
 /// The words by which secrets are known in JSON: a value is one if the names of the fields that lead to it, joined by dots, contain such a
-/// word, in whatever case, and with `_` and `-` or without. The user and the password of a URL are hidden as well, wherever it stands.
+/// word, in whatever case, and with `_` and `-` or without. The user and the password of a URL are hidden as well, wherever it stands: all
+/// up to the last `@` before white space or a quote, since passwords are often written without escaping.
 ///
 /// ```
 /// use sd_cluster::SecretWords;
@@ -98,7 +99,7 @@ impl SecretWords {
             }
             Value::String(text) if text.is_empty() => {}
             leaf if self.0.iter().any(|word| path.contains(word)) => *leaf = HIDDEN.into(),
-            Value::String(text) => hide_logins(text),
+            Value::String(text) => *text = hide_logins(text),
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
@@ -110,18 +111,26 @@ fn folded(name: &str) -> String {
     lower.replace(['_', '-'], "")
 }
 
-/// Hides the user and the password in each URL of a text.
-fn hide_logins(text: &mut String) {
-    let mut from = 0;
-    while let Some(found) = text[from..].find("://") {
-        from += found + "://".len();
-        let rest = &text[from..];
-        let end = rest.find(|byte: char| byte.is_whitespace() || "/?#".contains(byte));
-        let authority = &rest[..end.unwrap_or(rest.len())];
-        if let Some(login) = authority.rfind('@') {
-            text.replace_range(from..from + login, HIDDEN);
+/// A text without the user and the password of each URL in it. What only looks like a password is hidden, too: the text is read by people.
+pub(crate) fn hide_logins(text: &str) -> String {
+    let ends = |byte: char| byte.is_whitespace() || "\"'`".contains(byte);
+    let mut hidden = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(found) = rest.find("://") {
+        let (before, url) = rest.split_at(found + "://".len());
+        let (url, after) = url.split_at(url.find(ends).unwrap_or(url.len()));
+        hidden.push_str(before);
+        match url.rfind('@') {
+            Some(login) => {
+                hidden.push_str(HIDDEN);
+                hidden.push_str(&url[login..]);
+            }
+            None => hidden.push_str(url),
         }
+        rest = after;
     }
+    hidden.push_str(rest);
+    hidden
 }
 
 /// The JSON with `"***"` in place of what may be secret, by the [default words](SecretWords::default).
@@ -154,8 +163,12 @@ mod tests {
                 r#"{"Api-Key":"***","access-key":"***","api_key":"***","passwd":"***"}"#,
             ),
             (
-                r#"{"urls":["postgres://u:p@h/db?a=b@c","amqp://h x://u@h","a@b","http://h/@x","://"],"more":"u://p:@@h"}"#,
-                r#"{"more":"u://***@h","urls":["postgres://***@h/db?a=b@c","amqp://h x://***@h","a@b","http://h/@x","://"]}"#,
+                r#"{"urls":["postgres://u:p@h/db?a=b@c","amqp://h x://u@h","a@b","http://h/x","://"],"more":"u://p:@@h"}"#,
+                r#"{"more":"u://***@h","urls":["postgres://***@c","amqp://h x://***@h","a@b","http://h/x","://"]}"#,
+            ),
+            (
+                r#"{"urls":["postgres://u:pa/ss@h","u://u:pa#s?s@h/db","'u://u:p@h' <u://u:p@h>"]}"#,
+                r#"{"urls":["postgres://***@h","u://***@h/db","'u://***@h' <u://***@h>"]}"#,
             ),
             (
                 r#"{"properties":{"password":{"type":"string","default":"p"}},"big":9007199254740993}"#,

@@ -8,7 +8,7 @@ use crate::protocol::lenient::read_as_go;
 /// Where a module serves, as modules write it. The port is a text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct AddressConfiguration {
-    /// An IP address or a host name, without brackets.
+    /// An IP address or a host name. Modules may write an IPv6 address in brackets.
     pub ip: String,
     /// The port, as decimal digits.
     pub port: String,

@@ -4,7 +4,8 @@ use metrics::{counter, gauge};
 
 /// Gauge: connections of modules.
 pub const CONNECTIONS: &str = "sd_cluster_server_connections";
-/// Counter, label `what` (`connection`, `event`): connections that found no place, and events of modules that were answered with an error.
+/// Counter, label `what` (`connection`, `operator`, `event`): connections of modules and of operators that found no place, and events of
+/// modules that were answered with an error.
 pub const REFUSED: &str = "sd_cluster_server_refused_total";
 
 /// A connection that counts as long as this lives.
@@ -25,6 +26,10 @@ impl Drop for Counted {
 
 pub(super) fn connection_refused() {
     counter!(REFUSED, "what" => "connection").increment(1);
+}
+
+pub(super) fn operator_refused() {
+    counter!(REFUSED, "what" => "operator").increment(1);
 }
 
 pub(super) fn event_refused() {

@@ -17,7 +17,7 @@ pub struct Limits {
     /// Modules that one connection may require. 256 by default.
     pub required_modules: usize,
     /// Bytes of what one instance declares when it is ready, as JSON. All declarations together have 4 MiB, which is what modules read
-    /// of the routes: without this, one module could take the room of all others. 64 KiB by default.
+    /// of the routes: without this, one module could take the room of all others. 1 MiB by default, which is some 7000 endpoints.
     pub declaration_bytes: usize,
     /// Variables. 1000 by default.
     pub variables: usize,
@@ -33,7 +33,7 @@ impl Default for Limits {
             connections: 4096,
             modules: 10_000,
             required_modules: 256,
-            declaration_bytes: 64 << 10,
+            declaration_bytes: 1 << 20,
             variables: 1000,
             versions: 64,
             stored_bytes: 256 << 20,

@@ -35,6 +35,7 @@ pub(super) struct Acceptor {
 impl Acceptor {
     /// Accepts connections until the service stops.
     pub(super) async fn accept(self, listener: TcpListener) {
+        let mut is_full = false;
         loop {
             let accepted = tokio::select! {
                 () = self.host.stop.cancelled() => return,
@@ -51,9 +52,14 @@ impl Acceptor {
             // Without a place it is closed without a word: a module tries again.
             let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
                 connection_refused();
-                warn!("a connection of a module is refused: there are too many");
+                // Once for all that are refused in a row.
+                if !is_full {
+                    warn!("connections of modules are refused: there are too many");
+                }
+                is_full = true;
                 continue;
             };
+            is_full = false;
             let host = self.host.clone();
             self.tasks.spawn(async move {
                 let counted = Counted::begin();

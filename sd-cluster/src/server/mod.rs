@@ -2,7 +2,8 @@
 //!
 //! For tests, and for sites of one machine. It keeps configurations with their versions, and variables, in memory or in one SQLite file
 //! (feature `server-sqlite`). It tells modules of changes at once, where isp-config-service looks for them twice a second. There is no
-//! second instance to take over: modules wait, with what they know, until it is back.
+//! second instance to take over: modules wait, with what they know, until it is back. It keeps no instances: those are told of that have come
+//! back, so that a reader which comes back first is told of none, until the others are there.
 //!
 //! ```no_run
 //! use sd_cluster::server::ConfigService;
@@ -31,8 +32,9 @@
 //! | values of variables are escaped, `_Var` counts within texts alone, and is an error while no variable is defined | a quote in a value breaks the configuration |
 //! | a default configuration with variables that are not defined is not stored | it is |
 //! | a default configuration of `null`, or none, is `{}` | an error |
-//! | a declaration has at most 64 KiB ([`Limits::declaration_bytes`]) | one module can take the room of all others in the routes |
+//! | a declaration has at most 1 MiB ([`Limits::declaration_bytes`]) | one module can take the room of all others in the routes |
 //! | what an operator writes is checked against the schema with the values of its variables, where a schema is known. `pattern`, `format` and what no generator of modules writes are not looked at | it is checked as it is written, needs a schema, and one that cannot be used counts as fulfilled when it is shown |
+//! | a variable is written without a look at schemas: what uses it can be sent, and need not fit any longer | the same |
 //! | one configuration for each module, with versions | several, of which one is active |
 //! | modules without a connection, a configuration and a schema are forgotten | every name that ever connected stays |
 //! | the times of connections are those of this process | they are stored |

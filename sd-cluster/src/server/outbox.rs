@@ -39,11 +39,24 @@ impl Outbox {
         self.0.wake.notify_one();
     }
 
-    /// Sends an answer. Its caller reads nothing more before it is on its way, so that no second one waits.
+    /// Sends an answer. Its caller handles no other event before it is on its way, so that no second one waits.
     pub(crate) fn answer(&self, message: Bytes) {
         let name = None;
         lock(&self.0.waiting).push_back(Waiting { name, message });
         self.0.wake.notify_one();
+    }
+
+    /// Whether an answer waits.
+    pub(crate) fn owes_answer(&self) -> bool {
+        let waiting = lock(&self.0.waiting);
+        waiting.iter().any(|one| one.name.is_none())
+    }
+
+    /// How many answers wait.
+    #[cfg(test)]
+    pub(crate) fn waiting_answers(&self) -> usize {
+        let waiting = lock(&self.0.waiting);
+        waiting.iter().filter(|one| one.name.is_none()).count()
     }
 
     /// The next message, if one waits.

@@ -316,7 +316,8 @@ impl ConfigService {
         self.call(|state| Ok(state.view_variables())).await
     }
 
-    /// Writes a variable, and sends their configurations to the modules that use it.
+    /// Writes a variable, and sends their configurations to the modules that use it. Whether these still fit their schemas is not checked:
+    /// what does not is refused by its module.
     ///
     /// # Errors
     /// `InvalidInput` if no configuration can name it, `Unavailable` if there is no room for it.

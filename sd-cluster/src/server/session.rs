@@ -76,13 +76,13 @@ impl Host {
         let session = listed.as_ref().map(|listed| listed.id);
         let ended = caught(OP, self.follow(connection, &outbox, session, name)).await;
         drop(listed);
-        let module = Printable(name);
+        let module = brief(Printable(name));
         if let Err(error) = ended {
-            warn!(%module, error = %error.report(), "a module is served no longer");
+            warn!(module, error = %error.report(), "a module is served no longer");
             return;
         }
         let ended = peer.ended().await;
-        debug!(%module, %ended, "a module has left");
+        debug!(module, %ended, "a module has left");
     }
 
     /// Handles one event after another, and sends what is due, until the connection is over.
@@ -109,7 +109,10 @@ impl Host {
                     if let Some(Err(_)) = sending.await {
                         return Ok(());
                     }
-                    // One event for each message: lists that change all the time hold up none, and few answers wait.
+                    // Lists that change all the time hold up no event, and events no more than one answer, which repeats what the peer says.
+                    if outbox.owes_answer() {
+                        continue;
+                    }
                     match connection.events.try_recv() {
                         Some(event) => event,
                         None => continue,
@@ -187,11 +190,11 @@ impl Refused {
     /// Logs it, and the first ones of a connection as warnings: a peer that is refused again and again does not fill the log.
     fn log(&self, module: &str, event: &Message, nth: u64) {
         let event = brief(Printable(&String::from_utf8_lossy(&event.name)));
-        let (module, why) = (Printable(module), &self.why);
+        let (module, why) = (brief(Printable(module)), &self.why);
         if nth <= MOST_WARNINGS {
-            warn!(%module, event, %why, "a module is refused");
+            warn!(module, event, %why, "a module is refused");
         } else {
-            debug!(%module, event, %why, "a module is refused again");
+            debug!(module, event, %why, "a module is refused again");
         }
     }
 
@@ -214,5 +217,83 @@ impl Refused {
             answer: format!("{handler}: {why}"),
             why: why.to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::{SinkExt, StreamExt};
+    use tokio::io::{duplex, split};
+    use tokio::task::JoinSet;
+    use tokio::time::sleep;
+    use tokio_util::codec::{FramedRead, FramedWrite};
+
+    use super::*;
+    use crate::etp::frame::{Frame, FrameCodec};
+    use crate::etp::message::MOST_BYTES;
+    use crate::server::limits::Limits;
+    use crate::server::store::{InMemory, Kept};
+
+    const ROUNDS: usize = 100;
+    /// More than a stream has room for, so that the peer decides by what it reads how much is sent.
+    const LARGE: usize = 1024;
+
+    #[tokio::test(start_paused = true)]
+    async fn however_much_is_asked_and_told_one_answer_waits_and_all_are_given() {
+        let state = State::new(Limits::default(), Box::new(InMemory), Kept::default());
+        let hour = Duration::from_secs(3600);
+        let host = Host {
+            owner: Owner::start(state).unwrap(),
+            times: Times {
+                ping_every: hour,
+                silent_after: 3 * hour,
+            },
+            stop: CancellationToken::new(),
+        };
+        let (ours, peer) = duplex(LARGE / 4);
+        let connection = open(ours, Role::Server, BytesMut::new(), host.times);
+        let (reads, writes) = split(peer);
+        let codec = || FrameCodec::new(Role::Client, MOST_BYTES);
+        let mut answers_and_lists = FramedRead::new(reads, codec());
+        let mut events = FramedWrite::new(writes, codec());
+        let outbox = Outbox::default();
+        let mut tasks = JoinSet::new();
+        let served = outbox.clone();
+        tasks.spawn(async move {
+            let why = "x".repeat(LARGE);
+            // Ends with the connection.
+            let _ = host.follow(connection, &served, Err(&why), "m").await;
+        });
+        tasks.spawn(async move {
+            for nth in 1.. {
+                let event = Message::event("E", "").with_ack_id(nth);
+                if events.send(Frame::Message(event.encode())).await.is_err() {
+                    break;
+                }
+            }
+        });
+        let mut answers = 0;
+        let is_answer = |frame: Option<Result<Frame, _>>| match frame {
+            Some(Ok(Frame::Message(bytes))) => Message::decode(&bytes).unwrap().is_answer(),
+            other => panic!("{:?}", other.map(|frame| frame.is_ok())),
+        };
+        for nth in 0..ROUNDS {
+            let list: Arc<str> = format!("{nth}_MODULE_CONNECTED").into();
+            let told = Message::event(list.as_bytes().to_vec(), vec![b'x'; LARGE]);
+            outbox.event(&list, told.encode());
+            answers += usize::from(is_answer(answers_and_lists.next().await));
+            // All that can be done without another read is done.
+            sleep(Duration::from_millis(1)).await;
+            let waiting = outbox.waiting_answers();
+            assert!(waiting <= 1, "{waiting} answers wait in round {nth}");
+        }
+        // What is told all the time holds up no answer.
+        for _ in 0..2 * ROUNDS {
+            answers += usize::from(is_answer(answers_and_lists.next().await));
+        }
+        assert!(answers >= ROUNDS, "{answers}");
+        tasks.shutdown().await;
     }
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 
 /// What is passed on at once, and about what waits in the link.
 const CHUNK: u32 = 16 * 1024;
 
-/// Passes connections on, slowly. Ends when it is dropped.
+/// Passes connections on, slowly. Ends with all of them when it is dropped.
 pub(crate) struct SlowLink {
     pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -31,10 +31,11 @@ impl SlowLink {
         let counted = Arc::clone(&connections);
         let pause = Duration::from_secs(1) * CHUNK / bytes_per_second;
         let accepting = async move {
+            let mut passing = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 counted.fetch_add(1, Ordering::Relaxed);
                 let server = narrow_socket().connect(target).await.unwrap();
-                tokio::spawn(pass(client, server, pause));
+                passing.spawn(pass(client, server, pause));
             }
         };
         Self {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use sd_cluster::server::{ConfigService, Variable};
-use sd_testing::{Direction, Fault, TcpProxy, free_port};
+use sd_testing::{Direction, Fault, LONG, TcpProxy, free_port};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -124,7 +124,11 @@ async fn a_module_that_is_killed_goes_at_once_and_one_that_freezes_after_three_p
     frozen.signal(Signal::CONT);
     assert_eq!(reader.hosts("A").await, ["10.0.0.2:9999"]);
     frozen.established().await;
-    assert_eq!(frozen.health().await, "");
+    // On a machine under load it may miss three pings once more.
+    let begun = Instant::now();
+    while !frozen.health().await.is_empty() {
+        assert!(begun.elapsed() < LONG, "it does not come back");
+    }
 }
 
 #[tokio::test]

@@ -92,3 +92,26 @@ async fn nothing_of_a_configuration_a_schema_or_a_variable_is_logged() {
         assert!(!text.contains(secret), "{text}");
     }
 }
+
+#[tokio::test]
+async fn a_peer_that_sends_nonsense_under_a_long_name_does_not_fill_the_log() {
+    const BYTES: usize = 4242;
+    let log = Log::of_the_process();
+    let (service, address) = service().await;
+    let name = "q".repeat(5000);
+    let mut raw = Raw::connect(address, &name).await;
+    for _ in 0..30 {
+        raw.text("x".repeat(BYTES)).await;
+        raw.ask("MODULE:READY", "nonsense").await;
+    }
+    service.stop().await;
+    let text = log.text();
+    assert!(text.contains("qqq") && !text.contains(&name[..300]));
+    let warnings = text.lines().filter(|line| line.contains("WARN"));
+    let (malformed, refused): (Vec<_>, Vec<_>) = warnings
+        .filter(|line| line.contains("malformed") || line.contains("qqq"))
+        .partition(|line| line.contains("malformed"));
+    let of_this = |line: &&&str| line.contains(&BYTES.to_string());
+    let malformed = malformed.iter().filter(of_this).count();
+    assert_eq!((malformed, refused.len()), (10, 10));
+}

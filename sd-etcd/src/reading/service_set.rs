@@ -272,6 +272,8 @@ impl ServiceSet {
             skipped_count += skipped.len() - before + outdone.count();
             skipped.sort_by(|a, b| a.key.cmp(&b.key));
         }
+        // One that is there again, as another run, is not gone.
+        self.withdrawn.retain(|id| set.get(id).is_none());
         set.with_withdrawn(std::mem::take(&mut self.withdrawn))
             .with_skipped(skipped)
             .with_skipped_count(skipped_count)
@@ -531,6 +533,22 @@ mod tests {
         set.delete(&key);
         assert!(!set.is_changed());
         assert!(taken(&mut set).withdrawn().is_empty());
+    }
+
+    #[test]
+    fn what_is_there_again_is_not_named_as_withdrawn() {
+        let mut set = empty();
+        let instance = Instance::new("s", "h:1").unwrap();
+        let key = format!("/p/s/{}", instance.id()).into_bytes();
+        let json = |instance: &Instance| serde_json::to_vec(instance).unwrap();
+        put(&mut set, &key, &json(&instance), None);
+        assert_eq!(taken(&mut set).len(), 1);
+        let withdrawn = crate::codec::json::encode_withdrawn(&instance).unwrap();
+        put(&mut set, &key, &withdrawn, None);
+        let next = instance.with_incarnation(sd_core::Incarnation::random());
+        put(&mut set, &key, &json(&next), None);
+        let again = taken(&mut set);
+        assert_eq!((again.len(), again.withdrawn()), (1, &[][..]));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use etcd_client::GetOptions;
 use sd_backend::Record;
-use sd_core::{ErrorKind, RecordId, Result};
+use sd_core::{ErrorKind, Instance, RecordId, Result};
 
 use crate::client::Client;
 use crate::codec::Layout;
@@ -23,10 +23,12 @@ pub(crate) struct LeftRecord<'a> {
 
 impl LeftRecord<'_> {
     /// Renews the lease that the record hangs on, if the record is ours and the lease keeps nothing else. Returns the lease and the
-    /// time-to-live that it was granted if the record has this `value`. One with another value lives on until it can be written.
+    /// time-to-live that it was granted if the record has this `value`. One with another value lives on until it can be written, unless
+    /// readers would call an address that was given up, or an instance that wants no calls.
     pub(crate) async fn go_on(
         &self,
         op: &'static str,
+        wanted: &Instance,
         value: &[u8],
     ) -> Result<Option<(i64, Duration)>> {
         let key = self.key.as_bytes();
@@ -36,7 +38,8 @@ impl LeftRecord<'_> {
         };
         let lease = found.lease();
         match self.layout.stored_in(found, self.record) {
-            Ok(Record::Live(found)) if lease != 0 && found.record_id() == *self.record => {}
+            Ok(Record::Live(live))
+                if lease != 0 && live.record_id() == *self.record && may_stay(&live, wanted) => {}
             _ => return Ok(None),
         }
         let Some(told) = self.client.lease(op, lease).await? else {
@@ -57,4 +60,9 @@ impl LeftRecord<'_> {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether readers may go on with a record that its owner cannot change.
+fn may_stay(found: &Instance, wanted: &Instance) -> bool {
+    found.endpoint() == wanted.endpoint() && (wanted.is_ready() || !found.is_ready())
 }

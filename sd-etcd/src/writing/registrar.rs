@@ -192,13 +192,13 @@ impl Registrar for EtcdRegistrar {
             .await;
         let (lease, ttl) = match written {
             Err(error) if is_full(&error) => {
-                let record = LeftRecord {
+                let left = LeftRecord {
                     client: &self.client,
                     layout: &self.layout,
                     record: &id,
                     key: &key,
                 };
-                let Some((lease, ttl)) = record.go_on(OP, &value).await? else {
+                let Some((lease, ttl)) = left.go_on(OP, record, &value).await? else {
                     return Err(error);
                 };
                 if self.leases.id(&id) != Some(lease) {

@@ -51,6 +51,8 @@ type Channels = HashMap<String, bool>;
 struct Readers {
     by_channel: Mutex<HashMap<String, Vec<Reader>>>,
     next: AtomicU64,
+    /// How many messages came, on all channels.
+    heard: AtomicU64,
     has_ended: AtomicBool,
 }
 
@@ -172,7 +174,8 @@ impl Subscriptions {
         })
     }
 
-    /// Commands go to this server now. Unless it is one of a Cluster, what is told comes from the same one.
+    /// Commands go to this server now. Unless it is one of a Cluster, what is told comes from the same one: the next connection is tried there
+    /// first, since another one may call itself the primary as well.
     pub(crate) fn follow(&self, server: &Endpoint) {
         if self.dialer.config().topology == Kind::Cluster {
             return;
@@ -181,6 +184,7 @@ impl Subscriptions {
             && current.link.address() != server
         {
             current.readers.end();
+            self.topology.prefer(server);
             self.shared.renew(&current);
         }
     }
@@ -264,6 +268,7 @@ impl Readers {
     }
 
     fn deliver(&self, channel: &str, message: &[u8]) {
+        self.heard.fetch_add(1, Ordering::Relaxed);
         let mut by_channel = lock(&self.by_channel);
         let Some(readers) = by_channel.get_mut(channel) else {
             return;
@@ -319,6 +324,11 @@ impl Subscription {
     /// A message that is there already.
     pub(crate) fn try_next(&mut self) -> Option<Vec<u8>> {
         self.messages.try_recv().ok()
+    }
+
+    /// How many messages its connection has told, on all channels.
+    pub(crate) fn heard(&self) -> u64 {
+        self.told.readers.heard.load(Ordering::Relaxed)
     }
 
     /// Ends all that is told on its connection, which does not tell what is published. The next subscription is on another one.

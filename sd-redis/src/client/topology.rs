@@ -120,6 +120,13 @@ impl Topology {
         }
     }
 
+    /// Connections are tried at this server first, which one is open to.
+    pub(crate) fn prefer(&self, server: &Endpoint) {
+        if let Self::Standalone(standalone) = self {
+            standalone.prefer(server);
+        }
+    }
+
     /// A node said that another one has the keys of this slot now.
     pub(crate) fn note_moved(&self, slot: u16, node: &Endpoint) {
         if let Self::Cluster(cluster) = self {

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// How long a message may be late that tells of a version which the server has named already.
 const LATE_BY: Duration = Duration::from_millis(200);
-/// After how many changes of which none was told, nor anything else, the connection is taken for deaf.
+/// After how many changes of which none was told, nor anything else on any channel, the connection is taken for deaf.
 const DEAF_AFTER: u32 = 2;
 
 /// What is to be told, and what was not.
@@ -14,7 +14,10 @@ const DEAF_AFTER: u32 = 2;
 pub(crate) struct Awaited {
     /// A version, and until when it must have been told.
     next: Option<(u64, Instant)>,
+    /// How many changes were not told since the connection told anything.
     unheard: u32,
+    /// How much it has told.
+    heard: u64,
 }
 
 impl Awaited {
@@ -24,9 +27,9 @@ impl Awaited {
             .get_or_insert_with(|| (version, Instant::now() + LATE_BY));
     }
 
-    /// Something was told.
-    pub(crate) fn heard(&mut self) {
-        self.unheard = 0;
+    /// Another connection tells, which has told so much.
+    pub(crate) fn begin(&mut self, heard: u64) {
+        (self.unheard, self.heard) = (0, heard);
     }
 
     /// Everything was read.
@@ -56,6 +59,16 @@ impl Awaited {
         }
         self.unheard += u32::from(is_late);
         is_late
+    }
+
+    /// The connection has told so much, of whatever channel: where the writers of one service may not publish, it serves all others. Returns
+    /// whether that is more than before.
+    pub(crate) fn hears(&mut self, heard: u64) -> bool {
+        let is_more = heard != self.heard;
+        if is_more {
+            self.begin(heard);
+        }
+        is_more
     }
 
     /// Whether changes are made and nothing at all is told.
@@ -91,13 +104,15 @@ mod tests {
             advance(LATE_BY).await;
             assert!(awaited.has_run_out(version - 1) && awaited.is_empty());
         };
+        awaited.begin(7);
         run_out(&mut awaited, 1).await;
-        awaited.heard();
+        // Something was told, be it of another service.
+        assert!(awaited.hears(8) && !awaited.is_deaf());
         run_out(&mut awaited, 2).await;
         assert!(!awaited.is_deaf());
         run_out(&mut awaited, 3).await;
         assert!(awaited.is_deaf());
-        awaited.heard();
+        awaited.begin(0);
         awaited.expect(4);
         advance(LATE_BY).await;
         assert!(!awaited.has_run_out(4) && awaited.is_empty() && !awaited.is_deaf());

@@ -10,21 +10,17 @@ use crate::client::Client;
 use crate::client::answer::Answers;
 use crate::client::script::Named;
 use crate::codec::names::Keys;
+use crate::reading::position::Position;
 use crate::reading::service_set::ServiceSet;
 use crate::scripts::{LOOK, args_of, new_history};
 
 /// Stands for the history of a service that cannot be read: no other is called so.
 const UNREADABLE: &str = "unreadable";
 
-/// Where a service was at one moment.
+/// What a server says when it is asked where a service is.
 #[derive(Clone, Debug)]
-pub(crate) struct Position {
-    /// The name of its history. Empty as long as there is none.
-    pub(crate) history: String,
-    /// How many changes that has.
-    pub(crate) version: u64,
-    /// The sum of these changes. Two servers of one history that have lost different changes have different ones.
-    pub(crate) sum: String,
+pub(crate) struct Look {
+    pub(crate) at: Position,
     /// How many entries the server has.
     pub(crate) entries: usize,
     /// In how long the next one ends, unless it is renewed.
@@ -33,31 +29,29 @@ pub(crate) struct Position {
     pub(crate) ended: HashSet<Vec<u8>>,
 }
 
-impl Position {
-    /// Whether no change lies between the two.
-    pub(crate) fn is_at(&self, other: &Self) -> bool {
-        (&self.history, self.version, &self.sum) == (&other.history, other.version, &other.sum)
-    }
-
-    /// Whether the server that was there `before` had changes which the one that is here now has lost.
-    pub(crate) fn has_lost(&self, before: &Self) -> bool {
-        self.history == before.history && self.version <= before.version && !self.is_at(before)
-    }
-
+impl Look {
     fn read(answers: &mut Answers) -> Result<Self> {
         let mut told = answers.list()?;
-        let (history, version, sum) = (told.text()?, told.number()?, told.text()?);
+        let at = Position::new(told.text()?, told.number()?, told.text()?);
         let entries = told.number()?;
         let next_end: i64 = told.number()?;
         let ended = told.list()?.all_bytes()?;
         Ok(Self {
-            history,
-            version,
-            sum,
+            at,
             entries,
             next_end: u64::try_from(next_end).ok().map(Duration::from_millis),
             ended: ended.into_iter().collect(),
         })
+    }
+
+    /// Of a service whose keys are something else.
+    fn of_wrong_types() -> Self {
+        Self {
+            at: Position::new(UNREADABLE.to_owned(), 0, String::new()),
+            entries: 0,
+            next_end: None,
+            ended: HashSet::new(),
+        }
     }
 }
 
@@ -67,18 +61,14 @@ fn look(named: Named, keys: &Keys) -> Cmd {
 }
 
 /// Asks where a service is. What has ended is removed.
-pub(crate) async fn read_position(
-    client: &Client,
-    op: &'static str,
-    keys: &Keys,
-) -> Result<Position> {
+pub(crate) async fn read_position(client: &Client, op: &'static str, keys: &Keys) -> Result<Look> {
     let commands = |named| {
         let mut commands = Pipeline::new();
         commands.add_command(look(named, keys));
         commands
     };
     let mut answers = client.ask(op, &keys.records, commands).await?;
-    Position::read(&mut answers)
+    Look::read(&mut answers)
 }
 
 /// Reads all records of a service. They may be newer than the position that is told with them, by changes that are told afterwards. A
@@ -91,7 +81,7 @@ pub(crate) async fn read_service(
     service: &ServiceName,
     keys: &Keys,
     known: Option<&Snapshot>,
-) -> Result<(ServiceSet, Position)> {
+) -> Result<(ServiceSet, Look)> {
     let commands = |named| {
         let mut commands = Pipeline::new();
         commands.add_command(look(named, keys));
@@ -100,37 +90,23 @@ pub(crate) async fn read_service(
     };
     let mut answers = client.ask(op, &keys.records, commands).await?;
     let mut set = ServiceSet::new(service.clone(), &keys.records);
-    let position = match Position::read(&mut answers) {
+    let looked = match Look::read(&mut answers) {
         Err(error) if error.kind() == ErrorKind::InvalidData => {
             for skipped in wrong_types(client, op, keys).await? {
                 set.skip_key(&skipped.key, &skipped.reason);
             }
-            return Ok((set, Position::of_wrong_types()));
+            return Ok((set, Look::of_wrong_types()));
         }
-        position => position?,
+        looked => looked?,
     };
     for (id, value) in answers.pairs()? {
-        if position.ended.contains(&id) {
+        if looked.ended.contains(&id) {
             set.hide(&id);
         } else {
             set.put(&id, &value, known);
         }
     }
-    Ok((set, position))
-}
-
-impl Position {
-    /// Of a service whose keys are something else.
-    fn of_wrong_types() -> Self {
-        Self {
-            history: UNREADABLE.to_owned(),
-            version: 0,
-            sum: String::new(),
-            entries: 0,
-            next_end: None,
-            ended: HashSet::new(),
-        }
-    }
+    Ok((set, looked))
 }
 
 /// Which keys of a service hold something else than they should.
@@ -157,26 +133,4 @@ async fn wrong_types(client: &Client, op: &'static str, keys: &Keys) -> Result<V
         }
     }
     Ok(wrong)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_that_has_lost_changes_is_told_by_its_sum() {
-        let at = |version, sum: &str| Position {
-            history: "h".to_owned(),
-            version,
-            sum: sum.to_owned(),
-            ..Position::of_wrong_types()
-        };
-        let before = at(7, "a");
-        assert!(at(7, "a").is_at(&before) && !at(7, "a").has_lost(&before));
-        assert!(at(7, "b").has_lost(&before) && at(6, "b").has_lost(&before));
-        // It may have, and nothing says so: everything is read, and the positions have an order.
-        assert!(!at(8, "b").has_lost(&before) && !at(8, "b").is_at(&before));
-        let elsewhere = Position::of_wrong_types();
-        assert!(!elsewhere.has_lost(&before) && !elsewhere.is_at(&before));
-    }
 }

@@ -7,9 +7,7 @@ use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use redis::Cmd;
 use sd_core::port::ServicesWatcher;
-use sd_core::{
-    Error, ErrorKind, Instancer, Result, Revision, ServiceList, ServiceName, Snapshot, Watcher,
-};
+use sd_core::{Error, ErrorKind, Instancer, Result, ServiceList, ServiceName, Snapshot, Watcher};
 
 use crate::backend::RedisBackend;
 use crate::client::Client;
@@ -61,8 +59,10 @@ impl Instancer for RedisBackend {
             return Ok(heartbeat_watcher::snapshot(service, read, 0, as_of));
         }
         let keys = self.layout.keys(service);
-        let (mut set, at) = read_service(&self.client, OP, service, &keys, None).await?;
-        Ok(set.snapshot(Revision::new(at.history, at.version), as_of))
+        let before = self.positions.last(service);
+        let (mut set, looked) = read_service(&self.client, OP, service, &keys, None).await?;
+        let at = looked.at.after(before.as_ref());
+        Ok(set.snapshot(at.revision(), as_of))
     }
 
     /// Always reads everything: that costs one request, as it does to ask whether `known` is still right.

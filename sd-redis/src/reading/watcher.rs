@@ -21,7 +21,8 @@ use crate::client::subscriptions::{Subscription, Subscriptions};
 use crate::codec::change::{self, Done};
 use crate::codec::names::Keys;
 use crate::reading::awaited::Awaited;
-use crate::reading::full_read::{Position, read_position, read_service};
+use crate::reading::full_read::{read_position, read_service};
+use crate::reading::position::{Position, Positions};
 use crate::reading::service_set::ServiceSet;
 
 const OP: &str = "redis: watch service";
@@ -41,14 +42,14 @@ pub(crate) struct RedisWatcher {
     clock: Arc<dyn Clock>,
     /// `None` where we may not read the channel: then the server is only asked.
     told: Option<Subscription>,
+    /// When its connection told anything, of whatever channel, or was made.
     told_since: Instant,
     set: ServiceSet,
     at: Position,
+    positions: Arc<Positions>,
     /// When the server is asked next.
     look_at: Instant,
     awaited: Awaited,
-    /// The first sum that was seen after changes were lost. Positions before and after that have no order.
-    branch: Option<String>,
     /// Whether the set cannot be made of what was told.
     must_read: bool,
     /// Whether the set was read, and not told since.
@@ -68,9 +69,11 @@ impl RedisWatcher {
         let client = Arc::clone(&backend.client);
         let keys = backend.layout.keys(service);
         let told = subscribe(client.subscriptions(), &keys.channel).await?;
-        let as_of = backend.clock.now();
-        let (set, at) = read_service(&client, OP, service, &keys, known).await?;
-        let look_at = next_look(client.config().poll_interval, at.next_end);
+        let (as_of, before) = (backend.clock.now(), backend.positions.last(service));
+        let (set, looked) = read_service(&client, OP, service, &keys, known).await?;
+        let look_at = next_look(client.config().poll_interval, looked.next_end);
+        let mut awaited = Awaited::default();
+        awaited.begin(told.as_ref().map_or(0, Subscription::heard));
         Ok(Self {
             client,
             keys,
@@ -79,10 +82,10 @@ impl RedisWatcher {
             told,
             told_since: Instant::now(),
             set,
-            at,
+            at: looked.at.after(before.as_ref()),
+            positions: Arc::clone(&backend.positions),
             look_at,
-            awaited: Awaited::default(),
-            branch: None,
+            awaited,
             must_read: false,
             is_new: true,
             as_of,
@@ -95,7 +98,6 @@ impl RedisWatcher {
         let Some(change) = change::decode(message) else {
             return;
         };
-        self.awaited.heard();
         let is_ours = change.history == self.at.history;
         // One that is older. Or it is of a server that has lost changes, which the next look finds out.
         if self.must_read || (is_ours && change.version <= self.at.version) {
@@ -123,12 +125,10 @@ impl RedisWatcher {
         self.as_of = self.clock.now();
     }
 
+    /// Where the service is, for readers.
     fn revision(&self) -> Revision {
-        let history = &self.at.history;
-        match &self.branch {
-            Some(branch) => Revision::new(format!("{history}/{branch}"), self.at.version),
-            None => Revision::new(history.as_str(), self.at.version),
-        }
+        self.positions.tell(&self.service, &self.at);
+        self.at.revision()
     }
 
     fn snapshot(&mut self) -> Snapshot {
@@ -141,15 +141,11 @@ impl RedisWatcher {
     /// Reads everything. What was told until the server answered is older.
     async fn read_all(&mut self) -> Result<()> {
         let (known, as_of) = (self.last.as_ref(), self.clock.now());
-        let (set, at) = read_service(&self.client, OP, &self.service, &self.keys, known).await?;
-        self.look_at = next_look(self.client.config().poll_interval, at.next_end);
-        if at.history != self.at.history {
-            self.branch = None;
-        } else if at.has_lost(&self.at) {
-            debug!(service = %self.service, "the server has lost changes that were told");
-            self.branch = Some(at.sum.clone());
-        }
-        (self.set, self.at, self.as_of) = (set, at, as_of);
+        let reading = read_service(&self.client, OP, &self.service, &self.keys, known);
+        let (set, looked) = reading.await?;
+        self.look_at = next_look(self.client.config().poll_interval, looked.next_end);
+        self.at = looked.at.after(Some(&self.at));
+        (self.set, self.as_of) = (set, as_of);
         self.must_read = false;
         self.awaited.clear();
         self.is_new = true;
@@ -160,18 +156,19 @@ impl RedisWatcher {
     async fn look(&mut self) -> Result<()> {
         let as_of = self.clock.now();
         let looked = read_position(&self.client, OP, &self.keys).await;
-        let at = match looked {
+        let looked = match looked {
             // Another program has made a key something else. To read everything says which.
             Err(error) if error.kind() == ErrorKind::InvalidData => return self.read_all().await,
             looked => looked?,
         };
-        self.look_at = next_look(self.client.config().poll_interval, at.next_end);
+        self.look_at = next_look(self.client.config().poll_interval, looked.next_end);
         self.as_of = as_of;
-        for id in &at.ended {
+        for id in &looked.ended {
             self.set.hide(id);
         }
+        let at = &looked.at;
         if at.is_at(&self.at) {
-            if at.entries != self.set.entries() {
+            if looked.entries != self.set.entries() {
                 debug!(service = %self.service, "another program has changed the service");
                 self.must_read = true;
             }
@@ -186,9 +183,14 @@ impl RedisWatcher {
         Ok(())
     }
 
-    /// Has changes told by another connection where this one tells none.
+    /// Has changes told by another connection where this one tells nothing at all.
     async fn leave_deaf(&mut self) -> Result<()> {
         let poll = self.client.config().poll_interval;
+        if let Some(told) = &self.told
+            && self.awaited.hears(told.heard())
+        {
+            self.told_since = Instant::now();
+        }
         if let Some(told) = &self.told
             && self.awaited.is_deaf()
             && self.told_since.elapsed() >= poll * DEAF_KEPT_FOR
@@ -197,7 +199,8 @@ impl RedisWatcher {
             told.give_up();
             self.told = subscribe(self.client.subscriptions(), &self.keys.channel).await?;
             self.told_since = Instant::now();
-            self.awaited.heard();
+            let heard = self.told.as_ref().map_or(0, Subscription::heard);
+            self.awaited.begin(heard);
             self.must_read = true;
         }
         Ok(())

@@ -27,7 +27,10 @@ if is_own then
   found.write = write
 end
 if found.kind == 'gone' then
-  redis.call('HSET', records, id, format(found))
+  if is_own then
+    -- Its mark began earlier, and what is still on its way comes as late as after any withdrawal.
+    store(id, format(found), now + kept)
+  end
   return { 'missing' }
 end
 found.kind, found.said = 'gone', '-'

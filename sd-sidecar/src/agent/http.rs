@@ -58,7 +58,7 @@ impl HttpClient {
     /// be secret.
     #[cfg(feature = "tls")]
     pub fn with_tls(mut self, tls: ClientTls) -> Result<Self> {
-        if let Place::Tcp { .. } = self.address.place {
+        if matches!(self.address.place, Place::Tcp { .. }) && tls.is_set() {
             let why = format!(
                 "settings of TLS are set, and the address of the agent is {}: write https://, or leave them out",
                 self.address

@@ -44,7 +44,8 @@ pub(crate) use self::settings::{is_loopback, is_shared};
 use self::shared::Shared;
 use self::table::{Parked, Slot, Table, Unconfirmed, View, unconfirmed};
 #[cfg(feature = "consul")]
-use crate::daemon::store::{Store, Stored, bytes_of};
+use crate::daemon::store::Stored;
+use crate::daemon::store::{Store, bytes_of};
 use crate::wire::{CheckKind, CheckSpec, CheckState, Declaration};
 
 /// So many registrations one caller may have in any case, if there is room for them.

@@ -376,6 +376,36 @@ async fn a_check_that_passes_while_its_instance_is_being_registered_is_told_to_t
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_check_that_turns_twice_while_its_instance_is_being_registered_counts_as_it_turned_last()
+{
+    let (backend, registry) = scripted();
+    let registrations = Registrations::new(registry);
+    let takes = |millis| Answer::SucceedAfter(Duration::from_millis(millis));
+    backend.registrar.answer_all(Op::Register, takes(100));
+    backend.registrar.answer_all(Op::Update, takes(10));
+    let checked = declared(json!({
+        "service": "greeter", "address": ADDRESS,
+        "checks": [{"name": "beat", "kind": "ttl", "ttl": "1h"}],
+    }));
+    let me = me();
+    let turning = async {
+        for state in [CheckState::Passing, CheckState::Failing] {
+            sleep(Duration::from_millis(30)).await;
+            let beaten = registrations.beat(&me, &port(50051), "beat", state, "");
+            beaten.unwrap();
+        }
+    };
+    let (registered, ()) = tokio::join!(registrations.register(&me, checked), turning);
+    registered.unwrap();
+    sleep(Duration::from_secs(60)).await;
+    let calls = backend.registrar.calls();
+    let last = calls.iter().rev().find_map(|call| call.instance.clone());
+    assert!(!last.unwrap().is_ready(), "{calls:?}");
+    let entry = until_entry(&registrations, "confirmed", |entry| entry.is_confirmed).await;
+    assert_eq!(entry.stage, Stage::Registered);
+}
+
+#[tokio::test(start_paused = true)]
 async fn before_a_stop_only_what_readers_may_have_seen_is_drained_to_its_end() {
     let (backend, registry) = scripted();
     let registrations = Registrations::new(registry);

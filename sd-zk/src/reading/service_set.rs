@@ -190,6 +190,8 @@ impl ServiceSet {
                 Skipped::new(self.path(node), reason)
             }));
         }
+        // One that is there again, as another run, is not gone.
+        self.withdrawn.retain(|id| set.get(id).is_none());
         set.with_withdrawn(std::mem::take(&mut self.withdrawn))
             .with_skipped(skipped)
             .with_skipped_count(count)
@@ -311,6 +313,19 @@ mod tests {
         set.forget("b");
         assert!(!set.is_changed());
         assert!(taken(&mut set).withdrawn().is_empty());
+    }
+
+    #[test]
+    fn what_is_there_again_is_not_named_as_withdrawn() {
+        let mut set = empty();
+        let one = Instance::new("s", "h:1").unwrap();
+        set.put("a", &data(&one), &stat(1), None);
+        assert_eq!(taken(&mut set).len(), 1);
+        set.withdraw("a");
+        let next = one.with_incarnation(sd_core::Incarnation::random());
+        set.put("b", &data(&next), &stat(2), None);
+        let again = taken(&mut set);
+        assert_eq!((again.len(), again.withdrawn()), (1, &[][..]));
     }
 
     #[test]

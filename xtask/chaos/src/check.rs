@@ -91,6 +91,8 @@ pub(crate) struct Violation {
     pub(crate) election: Election,
     pub(crate) at: At,
     pub(crate) text: String,
+    /// How the term ended, where that matters.
+    pub(crate) way: Option<Way>,
 }
 
 /// What the checks found, beside what they measured on the way.
@@ -114,6 +116,7 @@ impl Findings {
             election,
             at,
             text,
+            way: None,
         });
     }
 }

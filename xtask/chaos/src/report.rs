@@ -238,6 +238,7 @@ impl Report<'_> {
                 election,
                 at,
                 text: what,
+                way: _,
             } = violation;
             let apart = match class {
                 Class::Frozen => " (apart)",
@@ -316,6 +317,8 @@ only if it removed one of our candidates.
 
 const INVARIANTS: &str = "\
 *Apart* counts violations of I1, and of I4 that follow from them, while the server that leads its cluster was frozen or within 9 s
-after, where `Safety` warns of that. I5 judges each stretch between two server faults by itself. I5, I8, I9 and I10 are promises, and
-the naive candidate makes none. I4 does not count writes of a process that was frozen in its term: only a fence keeps those out.
+after, where `Safety` warns of that. *Not promised* counts what best-effort elections may break while a server is replaced or within
+15 s after: what only strict ones promise, and of I10 the resignations, which may be lost with the server that confirmed them. I5
+judges each stretch between two server faults by itself. I5, I8, I9 and I10 are promises, and the naive candidate makes none. I4 does
+not count writes of a process that was frozen in its term: only a fence keeps those out.
 ";

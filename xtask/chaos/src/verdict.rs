@@ -5,7 +5,7 @@ use std::time::Duration;
 use sd_core::port::{Guarantee, Safety};
 
 use crate::backend::Backend;
-use crate::check::{Findings, Invariant, Violation};
+use crate::check::{Findings, Invariant, Violation, Way};
 use crate::history::{At, Election, Event};
 use crate::kind::Kind;
 use crate::story::Story;
@@ -14,10 +14,10 @@ use crate::story::Story;
 /// when those time out that it sent off as it went on, it turns to the next, though another member leads by then.
 const AFTER_FREEZING: Duration = Duration::from_secs(9);
 
-/// What `Safety` warns of that a frozen server can do when it goes on.
 /// How long a primary that has been disturbed may be replaced afterwards, and the former one reached by some.
 const AFTER_FAILOVER: Duration = Duration::from_secs(15);
 
+/// What `Safety` warns of that a frozen server can do when it goes on.
 const OF_FREEZING: [&str; 3] = [
     "lease-revoked-by-stuck-leader",
     "lease-renewed-after-revoke",
@@ -132,7 +132,7 @@ impl Visit {
             Election::Naive => Class::Naive,
             // A resignation that the former primary has confirmed may be lost with the rest.
             _ if (violation.invariant.needs() == Guarantee::Strict
-                || violation.invariant == Invariant::I10)
+                || violation.way == Some(Way::Resigned))
                 && self.is_best_effort()
                 && self.failed_over(violation.at) =>
             {
@@ -405,6 +405,26 @@ mod tests {
         let excused = |violation: &Violation| violation.invariant.needs() == Guarantee::Strict;
         assert_eq!(verdict.count(Class::Ours, excused), 0);
         assert!(!verdict.is_good());
+    }
+
+    /// A killed leader has confirmed nothing that a failover could lose.
+    #[test]
+    fn a_late_successor_after_a_failover_is_excused_only_if_the_leader_resigned() {
+        for (resigns, class) in [(true, Class::NotPromised), (false, Class::Ours)] {
+            let mut script = Script::default();
+            script.fault(Kind::KillClusterLeader, 500, 900);
+            script.campaigning("b", 1_000).waiting("b", 1_010);
+            script.elected("a", 1, 1_020).believed("a", 1, 1_020, 5_000);
+            if resigns {
+                script.resigning("a", 1, 5_001).ended("a", 1, 5_002);
+            } else {
+                script.killed("a", 5_010);
+            }
+            script.elected("b", 2, 8_100).ended("b", 2, 9_000);
+            let mut visit = visit_of(&script, false);
+            visit.safety.guarantee = Guarantee::BestEffort;
+            assert_eq!(classes(&visit), [(Invariant::I10, class)], "{resigns}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 use super::access::Admin;
 use super::api::answer;
 use crate::server::ConfigService;
+use crate::server::instrument::operator_refused;
 
 const MOST_CONNECTIONS: usize = 64;
 /// How long a client may take for the head of a request, and rest between two.
@@ -38,6 +39,7 @@ pub(in crate::server) async fn serve(
     stop: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let mut is_full = false;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -52,8 +54,15 @@ pub(in crate::server) async fn serve(
             }
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            operator_refused();
+            // Once for all that are refused in a row.
+            if !is_full {
+                warn!("connections of operators are refused: there are too many");
+            }
+            is_full = true;
             continue;
         };
+        is_full = false;
         let (service, admin, stop) = (service.clone(), admin.clone(), stop.clone());
         tasks.spawn(async move {
             let connection = http(stream, &stop, |request| {

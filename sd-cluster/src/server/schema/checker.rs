@@ -2,9 +2,10 @@
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
-use std::fmt::Write;
+use std::fmt::{self, Display, Write};
 
 use percent_encoding::percent_decode_str;
+use sd_core::brief;
 use serde_json::{Map, Number, Value};
 
 use super::Unfit;
@@ -12,7 +13,10 @@ use super::numbers::{compare, is_integer};
 
 /// References and nesting of a schema, each of which takes room on the stack.
 const MOST_DEPTH: usize = 256;
-/// Less than a tenth of a second of work, during which the service does nothing else. A configuration of 100 KiB takes some thousand.
+/// What one check may take, during which the service does nothing else. A configuration of 100 KiB takes some thousand.
+///
+/// All work is paid for that grows with the schema or the configuration: each schema that is looked at, each type, field, item and name
+/// that is compared, and each token of a reference is a step, and so are the bytes of a text.
 const MOST_STEPS: usize = 500_000;
 /// Bytes of a text that are one step.
 const STEP_BYTES: usize = 64;
@@ -30,6 +34,8 @@ pub(super) struct Checker<'a> {
     root: &'a Value,
     path: Vec<Part<'a>>,
     depth: usize,
+    /// How many alternatives are being tried, of which each may fail.
+    trials: usize,
     steps: usize,
 }
 
@@ -40,6 +46,7 @@ impl<'a> Checker<'a> {
             root,
             path: Vec::new(),
             depth: 0,
+            trials: 0,
             steps: MOST_STEPS,
         }
     }
@@ -51,7 +58,9 @@ impl<'a> Checker<'a> {
     pub(super) fn check(&mut self, schema: &'a Value, value: &'a Value) -> Result<(), Unfit> {
         self.spend(1)?;
         if self.depth == MOST_DEPTH {
-            return Err(Unfit::Unusable("it refers to itself without end"));
+            return Err(Unfit::Unusable(
+                "it is nested too deeply, or refers to itself without end",
+            ));
         }
         let rules = match schema {
             Value::Bool(true) => return Ok(()),
@@ -67,7 +76,8 @@ impl<'a> Checker<'a> {
 
     fn check_rules(&mut self, rules: &'a Rules, value: &'a Value) -> Result<(), Unfit> {
         if let Some(Value::String(reference)) = rules.get("$ref") {
-            self.check(self.resolve(reference)?, value)?;
+            let schema = self.resolve(reference)?;
+            self.check(schema, value)?;
         }
         self.check_kind(rules, value)?;
         match value {
@@ -81,25 +91,24 @@ impl<'a> Checker<'a> {
     }
 
     fn check_kind(&mut self, rules: &'a Rules, value: &Value) -> Result<(), Unfit> {
-        let kinds = match rules.get("type") {
-            Some(Value::String(kind)) => vec![kind.as_str()],
-            Some(Value::Array(kinds)) => kinds.iter().filter_map(Value::as_str).collect(),
-            _ => Vec::new(),
+        let kinds: &[Value] = match rules.get("type") {
+            Some(Value::Array(kinds)) => kinds,
+            Some(kind) => std::slice::from_ref(kind),
+            None => &[],
         };
-        if !kinds.is_empty() && !kinds.iter().any(|kind| is_of_kind(value, kind)) {
-            let rule = format!(
-                "is {}, where the schema wants {}",
-                kind_of(value),
-                kinds.join(" or ")
-            );
-            return Err(self.broken(rule));
+        self.spend(kinds.len())?;
+        let mut known = kinds.iter().filter_map(Value::as_str).peekable();
+        if known.peek().is_some() && !known.any(|kind| is_of_kind(value, kind)) {
+            let (found, wanted) = (kind_of(value), Kinds(kinds));
+            return Err(self.broken(format_args!("is {found}, where the schema wants {wanted}")));
         }
         if let Some(Value::Array(allowed)) = rules.get("enum") {
             self.spend(allowed.iter().map(weight).sum())?;
             if !allowed.iter().any(|allowed| is_same(allowed, value)) {
                 let count = allowed.len();
-                let rule = format!("is none of the {count} values that the schema allows");
-                return Err(self.broken(rule));
+                return Err(self.broken(format_args!(
+                    "is none of the {count} values that the schema allows"
+                )));
             }
         }
         if let Some(fixed) = rules.get("const") {
@@ -131,11 +140,11 @@ impl<'a> Checker<'a> {
                 "more"
             };
             if ordering == Some(wrong) {
-                return Err(self.broken(format!("is {side} than {bound}")));
+                return Err(self.broken(format_args!("is {side} than {bound}")));
             }
             if is_exclusive && ordering == Some(Ordering::Equal) {
                 let side = if side == "less" { "more" } else { "less" };
-                return Err(self.broken(format!("is not {side} than {bound}")));
+                return Err(self.broken(format_args!("is not {side} than {bound}")));
             }
         }
         Ok(())
@@ -150,10 +159,10 @@ impl<'a> Checker<'a> {
         let length = text.chars().count();
         match (least, most) {
             (Some(least), _) if length < least => {
-                Err(self.broken(format!("is shorter than {least} characters")))
+                Err(self.broken(format_args!("is shorter than {least} characters")))
             }
             (_, Some(most)) if length > most => {
-                Err(self.broken(format!("is longer than {most} characters")))
+                Err(self.broken(format_args!("is longer than {most} characters")))
             }
             _ => Ok(()),
         }
@@ -174,9 +183,10 @@ impl<'a> Checker<'a> {
             (_, rest) => (&[][..], rest),
         };
         for (at, item) in items.iter().enumerate() {
-            if let Some(schema) = first.get(at).or(rest) {
-                self.check_part(Part::Item(at), schema, item)?;
-            }
+            let Some(schema) = first.get(at).or(rest) else {
+                break;
+            };
+            self.check_part(Part::Item(at), schema, item)?;
         }
         Ok(())
     }
@@ -187,8 +197,9 @@ impl<'a> Checker<'a> {
         if let Some(Value::Array(required)) = rules.get("required") {
             self.spend(required.len())?;
             for name in required.iter().filter_map(Value::as_str) {
+                self.spend(name.len() / STEP_BYTES)?;
                 if !fields.contains_key(name) {
-                    return Err(self.broken(format!("has no {name}")));
+                    return Err(self.broken(format_args!("has no {name}")));
                 }
             }
         }
@@ -196,7 +207,11 @@ impl<'a> Checker<'a> {
         // Which names a pattern allows is not looked at.
         let has_patterns = rules.contains_key("patternProperties");
         let others = rules.get("additionalProperties").filter(|_| !has_patterns);
+        if known.is_none() && others.is_none() {
+            return Ok(());
+        }
         for (name, field) in fields {
+            self.spend(1 + name.len() / STEP_BYTES)?;
             let part = Part::Field(name);
             match (known.and_then(|known| known.get(name)), others) {
                 (None, Some(Value::Bool(false))) => {
@@ -231,7 +246,10 @@ impl<'a> Checker<'a> {
         if rules.contains_key("anyOf") {
             let mut is_one = false;
             for schema in listed(rules, "anyOf") {
-                is_one = is_one || self.fits(schema, value)?;
+                if self.fits(schema, value)? {
+                    is_one = true;
+                    break;
+                }
             }
             if !is_one {
                 return Err(self.broken("fits none of the alternatives in anyOf"));
@@ -243,8 +261,9 @@ impl<'a> Checker<'a> {
                 fitting += usize::from(self.fits(schema, value)?);
             }
             if fitting != 1 {
-                let rule = format!("fits {fitting} of the alternatives in oneOf");
-                return Err(self.broken(rule));
+                return Err(
+                    self.broken(format_args!("fits {fitting} of the alternatives in oneOf"))
+                );
             }
         }
         if let Some(excluded) = rules.get("not")
@@ -268,7 +287,10 @@ impl<'a> Checker<'a> {
     /// Whether a value fits, where that it does not is no failure.
     fn fits(&mut self, schema: &'a Value, value: &'a Value) -> Result<bool, Unfit> {
         let path = self.path.len();
-        match self.check(schema, value) {
+        self.trials += 1;
+        let checked = self.check(schema, value);
+        self.trials -= 1;
+        match checked {
             Ok(()) => Ok(true),
             Err(Unfit::Breaks { .. }) => {
                 self.path.truncate(path);
@@ -287,21 +309,23 @@ impl<'a> Checker<'a> {
     ) -> Result<(), Unfit> {
         match (count(rules, least), count(rules, most)) {
             (Some(least), _) if found < least => {
-                Err(self.broken(format!("has fewer than {least} {what}")))
+                Err(self.broken(format_args!("has fewer than {least} {what}")))
             }
             (_, Some(most)) if found > most => {
-                Err(self.broken(format!("has more than {most} {what}")))
+                Err(self.broken(format_args!("has more than {most} {what}")))
             }
             _ => Ok(()),
         }
     }
 
     /// The part of the schema to which a reference leads.
-    fn resolve(&self, reference: &str) -> Result<&'a Value, Unfit> {
+    fn resolve(&mut self, reference: &str) -> Result<&'a Value, Unfit> {
         let Some(pointer) = reference.strip_prefix('#') else {
             return Err(Unfit::Unusable("it refers to another document"));
         };
+        self.spend(pointer.len() / STEP_BYTES)?;
         let pointer = percent_decode_str(pointer).decode_utf8_lossy();
+        self.spend(pointer.matches('/').count())?;
         let found = self.root.pointer(&pointer);
         found.ok_or(Unfit::Unusable("it refers to a part that is not there"))
     }
@@ -312,8 +336,15 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    fn broken(&self, rule: impl Into<String>) -> Unfit {
+    /// What is told of a rule that the value at this place breaks. Nothing of it is written where an alternative fails, which no one is told.
+    fn broken(&self, rule: impl Display) -> Unfit {
         let mut path = String::new();
+        if self.trials > 0 {
+            return Unfit::Breaks {
+                path,
+                rule: String::new(),
+            };
+        }
         for part in &self.path {
             // Writing into a text does not fail.
             let _ = match part {
@@ -324,8 +355,23 @@ impl<'a> Checker<'a> {
         }
         Unfit::Breaks {
             path,
-            rule: rule.into(),
+            rule: brief(rule),
         }
+    }
+}
+
+/// The types that a schema allows.
+struct Kinds<'a>(&'a [Value]);
+
+impl Display for Kinds<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (nth, kind) in self.0.iter().filter_map(Value::as_str).enumerate() {
+            if nth > 0 {
+                f.write_str(" or ")?;
+            }
+            f.write_str(kind)?;
+        }
+        Ok(())
     }
 }
 

@@ -1,10 +1,14 @@
 //! Checking a configuration against the JSON schema that its module has sent.
 //!
 //! A schema comes from any process that reaches the service, so that it is read as what may be made to do harm: nothing is fetched that
-//! it refers to, and a check ends after a number of steps. It knows the keywords by which the generators of modules describe a type:
-//! `type`, `enum`, `const`, `properties`, `required`, `additionalProperties`, `items`, `prefixItems`, `additionalItems`, the bounds of
+//! it refers to, and a check ends after a number of steps, which all of its work spends. It knows the keywords by which the generators of
+//! modules describe a type: `type`, `enum`, `const`, `properties`, `required`, `additionalProperties`, `items`, `prefixItems`, `additionalItems`, the bounds of
 //! numbers, texts, lists and objects, `uniqueItems`, `allOf`, `anyOf`, `oneOf`, `not`, `if`, and `$ref` within the schema. Others, such as
-//! `pattern` and `format`, are not checked. Source: <https://json-schema.org>, drafts 4 to 2020-12, which agree in these.
+//! `pattern` and `format`, are not checked.
+//!
+//! Source: <https://json-schema.org>, drafts 4 to 2020-12. Where these differ, `$schema` is not looked at. What stands beside `$ref` counts,
+//! as since 2019-09; up to draft 7 it did not. A list in `items` is what 2020-12 calls `prefixItems`, unless there is one of those, too.
+//! `exclusiveMinimum` and `exclusiveMaximum` may be numbers, or words as in draft 4.
 
 mod checker;
 mod numbers;
@@ -251,6 +255,85 @@ mod tests {
         }
         let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
         assert!(check("{}", &deep).is_err() && check(&deep, "{}").is_err());
+    }
+
+    /// A schema that looks at `leaf` 1024 times.
+    fn doubled(leaf: &Value, more: &Value) -> Value {
+        let mut definitions = serde_json::Map::new();
+        for nth in 0..10 {
+            let next = json!({"$ref": format!("#/$defs/{}", nth + 1)});
+            definitions.insert(nth.to_string(), json!({"allOf": [next, next]}));
+        }
+        definitions.insert("10".to_owned(), leaf.clone());
+        json!({"$ref": "#/$defs/0", "$defs": definitions, "more": more})
+    }
+
+    #[test]
+    fn everything_that_grows_with_a_schema_or_a_configuration_spends_steps() {
+        let fields = (0..1000).map(|nth| (nth.to_string(), json!(nth)));
+        let fields = Value::Object(fields.collect());
+        let long = "x".repeat(64 * 1000);
+        let mut types = vec!["x"; 1000];
+        types.push("object");
+        let mut nested = json!(true);
+        for _ in 0..100 {
+            nested = json!({ "a": nested });
+        }
+        let deep = json!({"$ref": format!("#/more{}", "/a".repeat(100))});
+        let no_properties = json!({"properties": {}});
+        let more = json!(null);
+        for (what, schema) in [
+            ("types", doubled(&json!({"type": types}), &more)),
+            (
+                "bytes of a reference",
+                doubled(
+                    &json!({"$ref": format!("#/more/{long}")}),
+                    &json!({ &*long: true }),
+                ),
+            ),
+            (
+                "tokens of a reference",
+                doubled(
+                    &json!({"allOf": [deep, deep, deep, deep, deep, deep]}),
+                    &nested,
+                ),
+            ),
+            ("fields", doubled(&no_properties, &more)),
+            (
+                "bytes of a required name",
+                doubled(&json!({"anyOf": [{"required": [long]}, true]}), &more),
+            ),
+            (
+                "fields once more",
+                json!({"allOf": vec![&no_properties; 1000]}),
+            ),
+        ] {
+            let told = broken(&schema, &fields);
+            assert!(told.contains("too many steps"), "{what}: {told:?}");
+        }
+        // What the schema says nothing of costs nothing.
+        let items = Value::Array(vec![json!(1); 1000]);
+        let schema = json!({"allOf": vec![json!({"type": ["object", "array"]}); 1000]});
+        assert_eq!(broken(&schema, &fields) + &broken(&schema, &items), "");
+    }
+
+    #[test]
+    fn the_rule_that_is_broken_repeats_only_the_beginning_of_what_the_schema_says() {
+        let long = "x".repeat(100_000);
+        for (schema, told) in [
+            (json!({"required": [long]}), "has no xx"),
+            (
+                json!({"type": [long, "null"]}),
+                "is an object, where the schema wants xx",
+            ),
+        ] {
+            match check(&schema.to_string(), "{}") {
+                Err(Unfit::Breaks { rule, .. }) => {
+                    assert!(rule.starts_with(told) && rule.len() <= 256, "{rule}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

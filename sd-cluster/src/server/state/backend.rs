@@ -81,7 +81,7 @@ impl Backend {
         let bytes = json(serde_json::to_vec(&declaration))?.len();
         if bytes > most_bytes {
             return Err(format!(
-                "the declaration has {bytes} bytes, and the service takes {most_bytes}: declare fewer endpoints, or raise the limit of declaration bytes there"
+                "the declaration has {bytes} bytes, and the service takes {most_bytes}: declare fewer endpoints"
             ));
         }
         let metrics = declaration.metrics_autodiscovery.take();

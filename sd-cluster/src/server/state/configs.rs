@@ -11,11 +11,11 @@ use serde_json::value::RawValue;
 
 use super::{
     CONFIG_CHANGED, CONFIG_WHEN_CONNECTED, MOST_DATA_BYTES, Module, Schema, SessionId, State,
-    StoredConfig, ended,
+    StoredConfig, VariableKind, ended,
 };
 use crate::etp::message::Message;
 use crate::protocol::config_data::ConfigData;
-use crate::server::schema;
+use crate::server::schema::{self, Unfit};
 use crate::server::store::Change;
 use crate::server::variables::{Unusable, render, used};
 
@@ -73,8 +73,8 @@ impl State {
     /// Writes a module's configuration, and sends it to the module.
     ///
     /// # Errors
-    /// `InvalidInput` if it is no JSON, too large, uses what is not defined, or does not fit the schema, and if no module can have this name. `Conflict` if the newest
-    /// version is not `expected`. `Unavailable` if it cannot be kept.
+    /// `InvalidInput` if it is no JSON, too large, uses what is not defined, or does not fit the schema, and if no module can have this
+    /// name. `Conflict` if the newest version is not `expected`. `Unavailable` if it cannot be kept.
     pub(crate) fn set_config(
         &mut self,
         name: &str,
@@ -145,7 +145,7 @@ impl State {
     pub(super) fn send_config(&self, name: &str) {
         // What is written was rendered before.
         if let Err(error) = self.try_send_config(name) {
-            let (module, error) = (Printable(name), error.report());
+            let (module, error) = (brief(Printable(name)), error.report());
             tracing::error!(%module, %error, "a configuration cannot be sent");
         }
     }
@@ -221,7 +221,7 @@ impl State {
         }
         let rendered = self.render(data)?;
         if author == Author::Operator {
-            self.check_schema(name, &rendered)?;
+            self.check_schema(name, data, &rendered)?;
         }
         let none = VecDeque::new();
         let module = self.modules.get(name);
@@ -252,12 +252,19 @@ impl State {
     }
 
     /// Checks a configuration with the values of its variables against the schema that the module has sent, if it has.
-    fn check_schema(&self, name: &str, rendered: &str) -> Result<()> {
+    fn check_schema(&self, name: &str, data: &str, rendered: &str) -> Result<()> {
         let module = self.modules.get(name);
         let Some(schema) = module.and_then(|module| module.stored.schema.as_ref()) else {
             return Ok(());
         };
         schema::check(&schema.data, rendered).map_err(|unfit| {
+            let unfit = match unfit {
+                Unfit::Breaks { path, rule } if self.holds_secret(data, &path) => Unfit::Breaks {
+                    path: "a field whose name holds a secret".to_owned(),
+                    rule,
+                },
+                unfit => unfit,
+            };
             let version = brief(Printable(&schema.version));
             Error::invalid_input(
                 WRITE,
@@ -265,6 +272,17 @@ impl State {
                     "{unfit} (of version {version} of the module): mend it, or write it with force"
                 ),
             )
+        })
+    }
+
+    /// Whether the value of a secret variable that the configuration `data` uses is in a text.
+    fn holds_secret(&self, data: &str, text: &str) -> bool {
+        used(data).iter().any(|name| {
+            self.variables.get(&**name).is_some_and(|variable| {
+                variable.kind == VariableKind::Secret
+                    && !variable.value.is_empty()
+                    && text.contains(&*variable.value)
+            })
         })
     }
 
@@ -302,7 +320,7 @@ impl State {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Unavailable, WRITE).because(format!(
-            "the service keeps no more than {most} bytes: delete modules that are gone, or raise the limit of stored bytes"
+            "the service keeps no more than {most} bytes: delete modules that are gone"
         )))
     }
 }

@@ -168,7 +168,7 @@ impl State {
             return Ok(());
         }
         Err(format!(
-            "no room for another module beside {known}: delete those that are gone, or raise the limit of modules"
+            "no room for another module beside {known}: delete those that are gone"
         ))
     }
 

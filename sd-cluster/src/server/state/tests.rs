@@ -436,7 +436,7 @@ fn one_module_cannot_take_the_room_of_all_others() {
     let client = Client::connect(state, "A");
     let large = |what: &str| {
         let mut large = declaration("A", "h", "1");
-        let text = "x".repeat(64 << 10);
+        let text = "x".repeat(1 << 20);
         let metrics = large.metrics_autodiscovery.get_or_insert_default();
         match what {
             "endpoint" => large.endpoints[0].path = text,
@@ -448,19 +448,21 @@ fn one_module_cannot_take_the_room_of_all_others() {
     for what in ["endpoint", "metrics", "version"] {
         let refused = state.ready(client.id, large(what)).unwrap_err();
         assert!(
-            refused.contains("and the service takes 65536: declare fewer endpoints"),
+            refused.contains("and the service takes 1048576: declare fewer endpoints"),
             "{what}: {refused}"
         );
         assert_eq!(state.routes_bytes, before);
     }
-    // Nothing of it counts: the module can declare something else.
-    let small = declaration("A", "h", "1");
-    state.ready(client.id, small).unwrap();
+    // Nothing of it counts: the module can declare something else, also as much as a large one has.
+    let mut endpoints = declaration("A", "h", "1");
+    let endpoint = endpoints.endpoints[0].clone();
+    endpoints.endpoints = vec![endpoint; 2000];
+    state.ready(client.id, endpoints).unwrap();
 }
 
 #[test]
 fn the_list_of_all_modules_never_exceeds_a_message() {
-    let state = &mut with(|limits| limits.declaration_bytes = 128 << 10);
+    let state = &mut state();
     let mut refused = None;
     for nth in 0..100 {
         let client = Client::connect(state, "A");
@@ -528,6 +530,21 @@ fn a_configuration_that_its_schema_does_not_allow_is_refused_unless_it_is_forced
     let variable = r#"{"workers":"_ToInt(_Var(workers))"}"#;
     state.set("A", variable, None).unwrap();
     assert_eq!(client.got()[0].1, json!({"workers": 7}));
+
+    // No secret is told, also where it is the name of what does not fit.
+    let closed = r#"{"additionalProperties":false}"#;
+    let other = Client::connect(state, "B");
+    state.introduce(other.id, &sent(closed)).unwrap();
+    state
+        .set_variable("name", Variable::secret("sesame"))
+        .unwrap();
+    let named = state.set("B", r#"{"_Var(name)":1}"#, None).unwrap_err();
+    let report = named.report().to_string();
+    assert!(
+        report.contains("a field whose name holds a secret is no field of the schema"),
+        "{report}"
+    );
+    assert!(!report.contains("sesame"), "{report}");
 
     let forced = r#"{"workers":"all"}"#;
     let version = state.set_config("A", forced, Some(2), Author::OperatorByForce);

@@ -91,21 +91,24 @@ impl std::fmt::Debug for Variable {
 }
 
 impl State {
-    /// Writes a variable, and sends their configurations to the modules that use it.
+    /// Writes a variable, and sends their configurations to the modules that use it. Whether these still fit their schemas is not looked at.
     ///
     /// # Errors
     /// `InvalidInput` if no configuration could name it, or a configuration would become too large. `Unavailable` if it cannot be kept.
     pub(crate) fn set_variable(&mut self, name: &str, variable: Variable) -> Result<()> {
-        if name.is_empty() || name.len() > MOST_NAME_BYTES || name.contains([')', '"', '\\']) {
+        // JSON has control characters only as escapes.
+        let is_impossible =
+            |byte: char| matches!(byte, ')' | '"' | '\\') || byte.is_ascii_control();
+        if name.is_empty() || name.len() > MOST_NAME_BYTES || name.contains(is_impossible) {
             return Err(Error::invalid_input(
                 WRITE,
-                "a name has 1 to 255 bytes, without brackets that close, quotes and backslashes",
+                "a name has 1 to 255 bytes, without brackets that close, quotes, backslashes and control characters",
             ));
         }
         let before = self.variables.get(name);
         if before.is_none() && self.variables.len() >= self.limits.variables {
             return Err(Error::new(ErrorKind::Unavailable, WRITE).because(format!(
-                "there are {} variables already: delete some, or raise their limit",
+                "there are {} variables already: delete some",
                 self.variables.len()
             )));
         }
@@ -155,7 +158,7 @@ impl State {
         if let [first, rest @ ..] = &*self.users(name) {
             return Err(Error::new(ErrorKind::Conflict, DELETE).because(format!(
                 "{} and {} other modules use it: change their configurations first",
-                Printable(first),
+                brief(Printable(first)),
                 rest.len()
             )));
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, Row, ToSql, params};
 use sd_core::{Error, ErrorKind, Printable, Result, brief};
+use tracing::warn;
 
 use super::{Change, Kept, Store};
 use crate::server::state::{Schema, StoredConfig, Variable, VariableKind};
@@ -46,16 +47,23 @@ const TABLES: &str = "
 /// An open file.
 #[derive(Debug)]
 pub(crate) struct SqliteStore {
+    /// Absolute.
     path: PathBuf,
+    /// What was at the path when it was opened.
+    identity: Option<Identity>,
     file: Connection,
 }
+
+/// The numbers of a device and of a file on it. Where the system has none, they are 0 while there is a file.
+type Identity = (u64, u64);
 
 impl SqliteStore {
     /// Opens a file, which is made if it is not there, and reads all of it. Blocks. The file grows to at most twice `most_bytes`, and its
     /// log to as much while it is written.
     ///
     /// # Errors
-    /// `Conflict` if another process has it, `InvalidData` if it is damaged or another program's, `Unavailable` if it cannot be opened.
+    /// `Conflict` if another process has it, `InvalidData` if it is damaged or another program's, `Unavailable` if it cannot be opened,
+    /// `InvalidInput` if the path is empty.
     #[expect(
         clippy::disallowed_methods,
         reason = "on the thread of files, beside the runtime"
@@ -72,7 +80,9 @@ impl SqliteStore {
         most_bytes: usize,
         mut pause: impl FnMut(),
     ) -> Result<(Self, Kept)> {
+        let path = &absolute(path)?;
         make_private(path);
+        warn_if_public(path);
         for _ in 1..ATTEMPTS {
             match Self::try_open(path, most_bytes) {
                 Err(error) if error.kind() == ErrorKind::Conflict => pause(),
@@ -86,6 +96,7 @@ impl SqliteStore {
         let file = Connection::open(path).map_err(|error| failed(OPEN, path, &error))?;
         let mut store = Self {
             path: path.to_owned(),
+            identity: identity(path),
             file,
         };
         let kept = store
@@ -238,8 +249,51 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     fn write(&mut self, change: &Change<'_>) -> Result<()> {
+        // The system lets a process write a file that was removed, of which nothing is left when it ends.
+        if identity(&self.path) != self.identity {
+            return Err(Error::new(ErrorKind::Unavailable, WRITE).because(format!(
+                "{} was removed, or another file is in its place: put it back, or start the service again",
+                shown(&self.path)
+            )));
+        }
         self.try_write(change)
             .map_err(|error| failed(WRITE, &self.path, &error))
+    }
+}
+
+/// SQLite takes names such as `:memory:` and `file:…` for something else than a file. No absolute path is such a name.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path)
+        .map_err(|error| Error::invalid_input(OPEN, format!("the file {}: {error}", shown(path))))
+}
+
+/// Which file is at a path. `None` if there is none.
+fn identity(path: &Path) -> Option<Identity> {
+    let metadata = std::fs::metadata(path).ok()?;
+    #[cfg(unix)]
+    let identity = {
+        use std::os::unix::fs::MetadataExt;
+        (metadata.dev(), metadata.ino())
+    };
+    #[cfg(not(unix))]
+    let identity = {
+        drop(metadata);
+        (0, 0)
+    };
+    Some(identity)
+}
+
+/// Warns if other users can read a file.
+fn warn_if_public(path: &Path) {
+    #[cfg(unix)]
+    if let Ok(metadata) = std::fs::metadata(path)
+        && std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0
+    {
+        let file = shown(path);
+        warn!(
+            file,
+            "other users can read the file of the config service, which may hold secrets: take their rights away with chmod 600"
+        );
     }
 }
 
@@ -289,6 +343,8 @@ fn failed(op: &'static str, path: &Path, error: &rusqlite::Error) -> Error {
             "another process has it open: stop that one, or name another file",
         ),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged,
+        // SQLite does not understand a statement: a table or a column is not there.
+        Some(ErrorCode::Unknown) if op == OPEN => damaged,
         Some(ErrorCode::DiskFull) => (
             ErrorKind::Unavailable,
             "the disk or the space of this service is full: make room",
@@ -396,6 +452,43 @@ mod tests {
             assert_eq!(refused.kind(), ErrorKind::InvalidData, "{report}");
             assert!(report.contains("it is damaged"), "{report}");
         }
+    }
+
+    #[test]
+    fn a_file_without_one_of_its_tables_is_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let (store, _) = SqliteStore::open(&path, 1).unwrap();
+        store.file.execute("DROP TABLE variable", []).unwrap();
+        drop(store);
+        let refused = SqliteStore::open(&path, 1).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_path_is_that_of_a_file_whatever_it_is_called() {
+        for name in [":memory:", "file:x?mode=memory"] {
+            let path = absolute(Path::new(name)).unwrap();
+            assert!(path.is_absolute() && path.ends_with(name), "{path:?}");
+        }
+        let refused = SqliteStore::open(Path::new(""), 1).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn nothing_counts_as_written_into_a_file_that_is_no_longer_in_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let aside = folder.path().join("aside");
+        let (mut store, _) = SqliteStore::open(&path, 1).unwrap();
+        std::fs::rename(&path, &aside).unwrap();
+        let gone = write(&mut store, &config(1, 10)).unwrap_err();
+        assert_eq!(gone.kind(), ErrorKind::Unavailable);
+        std::fs::write(&path, "").unwrap();
+        let replaced = write(&mut store, &config(1, 10)).unwrap_err();
+        assert!(replaced.report().to_string().contains("put it back"));
+        std::fs::rename(&aside, &path).unwrap();
+        write(&mut store, &config(1, 10)).unwrap();
     }
 
     #[test]

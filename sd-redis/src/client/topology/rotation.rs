@@ -55,6 +55,15 @@ impl Rotation {
         }
     }
 
+    /// The next caller begins with this server.
+    pub(super) fn prefer(&self, servers: &[Endpoint], server: &Endpoint) {
+        let first = self.first.load(Ordering::Relaxed);
+        let mut turns = (0..servers.len()).map(|turn| first.wrapping_add(turn));
+        if let Some(at) = turns.find(|at| servers.get(at % servers.len()) == Some(server)) {
+            self.first.store(at, Ordering::Relaxed);
+        }
+    }
+
     /// Others that fail at the same time, or later, must not undo what one has found: only the first counts.
     fn pass(&self, at: usize) {
         let next = at.wrapping_add(1);
@@ -127,7 +136,13 @@ mod tests {
         rotation.turns(&servers).nth(2).unwrap().went_well();
         drop(late);
         assert_eq!(first(&rotation, &servers), "b:1");
+        rotation.prefer(&servers, &servers[0]);
+        assert_eq!(first(&rotation, &servers), "a:1");
+        // One that is not named changes nothing.
+        rotation.prefer(&servers[..2], &servers[2]);
+        assert_eq!(first(&rotation, &servers), "a:1");
         rotation.leave(&[], &servers[1]);
+        rotation.prefer(&[], &servers[1]);
         assert_eq!(rotation.turns(&[]).count(), 0);
     }
 }

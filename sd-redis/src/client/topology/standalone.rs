@@ -55,6 +55,11 @@ impl Standalone {
         matches!(timeout(WITHIN, link.says_primary(op)).await, Ok(Ok(false)))
     }
 
+    /// This one is tried first the next time.
+    pub(crate) fn prefer(&self, server: &Endpoint) {
+        self.rotation.prefer(&self.named, server);
+    }
+
     /// Another one may be the primary now: it is tried first the next time.
     pub(crate) fn doubt(&self, server: &Endpoint) {
         self.rotation.leave(&self.named, server);

@@ -201,7 +201,7 @@ pub const KEYS: &[Key] = &[
         "tls.client_ca",
         "FILE",
         "",
-        "the issuers of client certificates, PEM, without one of which `tls:` addresses let no client in",
+        "the issuers of client certificates, PEM, without one of which `tls:` addresses let no client in. Certificates are X.509 version 3",
     )
     .reloaded(),
     key(

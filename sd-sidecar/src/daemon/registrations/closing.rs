@@ -65,7 +65,7 @@ impl Registrations {
             (table.slots().cloned().collect(), parked.collect())
         };
         let mut unkept = Vec::new();
-        // How it ends is known before that it does.
+        // Record how it ends before ending it.
         match how {
             How::Deregister => {
                 let ending = Arc::clone(shared);
@@ -106,6 +106,7 @@ impl Registrations {
                         // It has the rest of the limit but for what closing takes.
                         let _ = timeout_at(begin + limit / 8 * 7, ended).await;
                     }
+                    drop(lock(&shared.routes).take());
                 }
                 let written_by = by.max(Instant::now() + LAST_WRITE);
                 self.flush(written_by).await;

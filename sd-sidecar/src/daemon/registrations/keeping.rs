@@ -66,17 +66,16 @@ struct Held {
     made_with: u64,
     /// Whether it is ready, as the registry has confirmed it last.
     is_ready: bool,
-    /// The update that its answer is waited for.
+    /// The update in flight.
     sending: Option<Sending>,
     /// sd-core keeps it no more.
     is_over: bool,
 }
 
-/// An update that was sent. It stays while other things happen: one that is let go of is carried out all the same, and its event would have
-/// the next one let go of as well.
+/// An update that was sent. It is kept while other things happen: a dropped update is still applied, and its event would cancel the next one.
 struct Sending {
     change: u64,
-    is_ready: bool,
+    instance: Instance,
     answer: Pin<Box<dyn Future<Output = sd_core::Result<()>> + Send>>,
 }
 
@@ -350,7 +349,7 @@ impl Keeping {
                 }
                 Step::Applied(done) => {
                     if let Some(sent) = self.held.sending.take() {
-                        self.applied(sent.change, sent.is_ready, done);
+                        self.applied(sent.change, sent.instance.is_ready(), done);
                     }
                 }
                 Step::Event(event) => match self.happened(event) {
@@ -384,14 +383,18 @@ impl Keeping {
         let change = self.change;
         let is_unsent = change > self.confirmed && change > self.held.made_with;
         let applies = is_unsent && !self.held.is_over && self.retry_at.is_none();
-        let is_sent = |sending: &Sending| sending.change == change;
-        if applies && !self.held.sending.as_ref().is_some_and(is_sent) {
+        if applies {
             let wanted = self.wanted();
-            self.held.sending = Some(Sending {
-                change,
-                is_ready: wanted.is_ready(),
-                answer: Box::pin(self.held.guard.update(move |_| wanted)),
-            });
+            // A check that turns again is no new change while sd-core has not taken up the last one.
+            let is_sent = |sent: &Sending| sent.change == change && sent.instance == wanted;
+            if !self.held.sending.as_ref().is_some_and(is_sent) {
+                let instance = wanted.clone();
+                self.held.sending = Some(Sending {
+                    change,
+                    instance: wanted,
+                    answer: Box::pin(self.held.guard.update(move |_| instance)),
+                });
+            }
         }
         tokio::select! {
             biased;

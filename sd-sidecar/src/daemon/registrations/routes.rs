@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::error;
 
 use self::document::{Document, Kind, Place};
 use self::service::{Common, Service};
@@ -36,6 +37,9 @@ use crate::daemon::store::Stored;
 
 /// Changes that follow each other this closely are told together.
 const SETTLE: Duration = Duration::from_millis(100);
+
+/// Before the routes of a service are told again after a bug has ended that: one that comes back costs little.
+const AFTER_A_BUG: Duration = Duration::from_secs(30);
 
 /// Whose routes are told, and where.
 ///
@@ -99,12 +103,15 @@ impl Routes {
                     }
                     sleep(SETTLE).await;
                 }
-                Some(ended) = self.services.join_next() => {
+                Some(ended) = self.services.join_next() => match ended {
                     // One that is wanted again meanwhile begins again.
-                    if let Ok(place) = ended {
-                        self.wanted.remove(&place);
+                    Ok(place) => drop(self.wanted.remove(&place)),
+                    Err(error) => {
+                        error!(%error, "a bug has ended what tells the routes of a service: it begins again");
+                        self.wanted.retain(|_, wanted| !wanted.is_closed());
+                        sleep(AFTER_A_BUG).await;
                     }
-                }
+                },
             }
         }
     }

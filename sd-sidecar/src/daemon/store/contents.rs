@@ -144,7 +144,7 @@ impl Contents {
                     is_behind_damage = false;
                     registrations.push(stored);
                     let why = file.wrong_at(end, "expected , or ]");
-                    if separator.is_none() && until - end > LONGEST_GAP {
+                    if separator.is_none() && until > end + LONGEST_GAP {
                         self.damaged
                             .push(Damaged::new(file.bytes, end..until, &why));
                     }

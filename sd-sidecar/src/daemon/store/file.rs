@@ -244,9 +244,15 @@ fn read_at(path: &Path) -> sd_core::Result<Found> {
             cut,
         }) if !state.registrations.is_empty() => {
             // The file itself is replaced and never changed.
-            std::fs::hard_link(path, &aside)
-                .or_else(|_| std::fs::copy(path, &aside).map(drop))
-                .map_err(|error| failed(path, "is damaged and cannot be kept aside", &error))?;
+            let link = std::fs::hard_link(path, &aside);
+            // A copy over another name of the same file would empty it.
+            let kept = match link {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    std::fs::copy(path, &aside).map(drop)
+                }
+                linked => linked,
+            };
+            kept.map_err(|error| failed(path, "is damaged and cannot be kept aside", &error))?;
             return Ok(Found::PartlyDamaged {
                 state,
                 damaged,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::check::{Findings, Invariant};
+use crate::check::{Findings, Invariant, Violation};
 use crate::history::{At, Election, Event, Line};
 use crate::story::{DETECTION, Span, Story, Term};
 
@@ -70,7 +70,13 @@ pub(super) fn check(story: &Story, election: Election, findings: &mut Findings) 
                 "term {} of {} was {way:?} at {at} and the next began {took:?} later, at most {bound:?} is promised",
                 term.token, term.node
             );
-            findings.violate(Invariant::I10, election, next, text);
+            findings.violations.push(Violation {
+                invariant: Invariant::I10,
+                election,
+                at: next,
+                text,
+                way: Some(way),
+            });
         }
         findings.handovers.push(Handover {
             election,

@@ -102,37 +102,51 @@ impl Service {
     pub(super) async fn run(mut self, mut wanted: watch::Receiver<Arc<Wanted>>) -> Place {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
         let (mut is_logged, mut troubles, mut verifies) = (false, 0, false);
+        // However often something else is wanted, what is told is verified in time.
+        let mut verify_at = Instant::now() + self.common.until_verified();
         loop {
             let is_last = wanted.has_changed().is_err();
             let now = Arc::clone(&wanted.borrow_and_update());
             if !now.has_trouble {
                 verifies |= std::mem::replace(&mut troubles, now.troubles) != now.troubles;
             }
-            let next = match self.reconcile(&now, verifies).await {
+            let reconciled = self.reconcile(&now, verifies).await;
+            let is_over = match &reconciled {
+                Ok(()) => true,
+                Err(error) => error.kind() == ErrorKind::Closed,
+            };
+            let next = match reconciled {
                 Ok(()) => {
                     backoff.reset();
                     is_logged = false;
-                    verifies = false;
+                    if std::mem::take(&mut verifies) {
+                        verify_at = Instant::now() + self.common.until_verified();
+                    }
                     if self.told.is_empty() {
                         return self.place.clone();
                     }
-                    self.common.until_verified()
+                    verify_at
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut is_logged, true) {
                         let service = &self.place.service;
                         warn!(?service, error = %error.report(), "routes cannot be told: tried again");
                     }
-                    backoff.next_delay()
+                    Instant::now() + backoff.next_delay()
                 }
             };
             if is_last {
-                return self.place.clone();
+                if is_over {
+                    return self.place.clone();
+                }
+                // What closes the agent gives this up in time.
+                sleep_until(next).await;
+                continue;
             }
             tokio::select! {
                 // An error says that what is there now is the last.
                 _ = wanted.changed() => {}
-                () = sleep_until(Instant::now() + next) => verifies = true,
+                () = sleep_until(next) => verifies = true,
             }
         }
     }
