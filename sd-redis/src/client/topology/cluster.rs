@@ -91,17 +91,7 @@ impl Cluster {
         if let Some(node) = lock(&self.known).certain(slot) {
             return Ok(node);
         }
-        // Another caller asks already, of nodes that may not answer: meanwhile what is known may still be right.
-        let turn = self.asking.try_lock().ok();
-        if turn.is_none()
-            && let Some(node) = lock(&self.known).node(slot)
-        {
-            return Ok(node);
-        }
-        let _turn = match turn {
-            Some(turn) => turn,
-            None => self.asking.lock().await,
-        };
+        let _turn = self.asking.lock().await;
         let was_asked = {
             let known = lock(&self.known);
             if let Some(node) = known.certain(slot) {
@@ -288,10 +278,7 @@ fn read_slots(op: &'static str, asked: &Endpoint, answer: Vec<Value>) -> Result<
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
-
     use super::*;
-    use crate::config::RedisConfig;
 
     #[test]
     fn the_slot_of_a_key_is_that_of_what_is_in_its_braces() {
@@ -302,24 +289,6 @@ mod tests {
         assert_eq!(slot_of("{user1000}.following"), slot_of("user1000"));
         assert_eq!(slot_of("foo{}{bar}"), crc16(b"foo{}{bar}") % SLOTS);
         assert_eq!(slot_of("foo{{bar}}zap"), crc16(b"{bar") % SLOTS);
-    }
-
-    /// Whether the node of a slot that is in doubt is said at once.
-    fn is_known(cluster: &Cluster, slot: u16) -> bool {
-        let dialer = Dialer::new(RedisConfig::from_url("redis+cluster://h:1").unwrap());
-        let node = cluster.node("test", &dialer, slot).now_or_never();
-        node.is_some_and(|node| node.is_ok())
-    }
-
-    #[tokio::test]
-    async fn while_one_caller_asks_nodes_that_do_not_answer_others_go_on_with_what_is_known() {
-        let cluster = Cluster::new(vec!["h:1".parse().unwrap()]);
-        lock(&cluster.known).put(0..=99, &"a:1".parse().unwrap());
-        assert!(is_known(&cluster, 99));
-        cluster.doubt();
-        assert!(!is_known(&cluster, 99));
-        let _asking = cluster.asking.lock().await;
-        assert!(is_known(&cluster, 99) && !is_known(&cluster, 100));
     }
 
     #[test]
