@@ -69,7 +69,7 @@ fn counts(expected: &[(&str, u64)]) -> BTreeMap<String, u64> {
 }
 
 #[tokio::test]
-#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+#[ignore = "needs etcd of any version: cargo xtask test --backend etcd"]
 async fn a_confirmation_costs_a_keep_alive_and_a_check_and_waiting_costs_nothing() {
     const ROUNDS: u64 = 10;
     let server = own_server().await;
@@ -106,7 +106,7 @@ async fn a_confirmation_costs_a_keep_alive_and_a_check_and_waiting_costs_nothing
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+#[ignore = "needs etcd of any version: cargo xtask test --backend etcd"]
 async fn of_a_thousand_candidates_an_exit_wakes_the_next_two() {
     const CANDIDATES: usize = 1000;
     const ELECTORS: usize = 8;
@@ -175,7 +175,7 @@ async fn of_a_thousand_candidates_an_exit_wakes_the_next_two() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+#[ignore = "needs etcd of any version: cargo xtask test --backend etcd"]
 async fn the_next_in_line_leads_without_asking_for_anything() {
     let server = own_server().await;
     let booth = Booth::at(&server.program().url());
@@ -265,7 +265,7 @@ async fn resign_to_first(candidates: usize, records_term: bool) -> [Duration; 2]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+#[ignore = "needs etcd of any version: cargo xtask test --backend etcd"]
 async fn after_a_resignation_the_next_one_leads_within_one_round_trip() {
     for (candidates, records_term) in [(2, false), (20, false), (2, true), (20, true)] {
         let [took, round_trip] = resign_to_first(candidates, records_term).await;
@@ -304,7 +304,7 @@ async fn silence_to_next(booth: &Booth, name: &str, offset: Duration) -> Duratio
 }
 
 #[tokio::test]
-#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+#[ignore = "needs etcd of any version: cargo xtask test --backend etcd"]
 async fn a_leader_that_falls_silent_is_replaced_as_soon_as_promised_and_no_sooner() {
     const ELECTIONS: u32 = 20;
     let server = own_server().await;

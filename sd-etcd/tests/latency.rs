@@ -53,7 +53,7 @@ fn median(mut samples: Vec<Duration>) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs etcd: cargo xtask test --backend etcd"]
+#[ignore = "needs etcd of any version: cargo xtask test --backend etcd"]
 async fn from_register_to_seen_takes_as_long_as_with_a_raw_client() {
     let (our_prefix, their_prefix) = (prefix(), prefix());
     let (writer, reader) = (registry(&our_prefix), registry(&our_prefix));

@@ -327,7 +327,7 @@ async fn candidate(site: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn two_hundred_hand_overs_between_curators_latch_and_ours_with_faults_of_both() {
     if let Ok(site) = env::var(SITE) {
         return candidate(&site).await;

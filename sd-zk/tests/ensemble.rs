@@ -218,7 +218,7 @@ impl Stage {
 }
 
 #[tokio::test]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn a_member_that_is_killed_costs_no_record() {
     let mut ensemble = Ensemble::lend().await;
     let [a, b] = ensemble.followers().await;
@@ -234,7 +234,7 @@ async fn a_member_that_is_killed_costs_no_record() {
 }
 
 #[tokio::test]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn a_member_that_freezes_for_any_time_is_left_and_costs_no_record() {
     let ensemble = Ensemble::lend().await;
     let [a, b] = ensemble.followers().await;
@@ -259,7 +259,7 @@ async fn a_member_that_freezes_for_any_time_is_left_and_costs_no_record() {
 }
 
 #[tokio::test]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn a_client_of_one_member_that_freezes_loses_its_record_and_is_back_when_it_thaws() {
     let ensemble = Ensemble::lend().await;
     let [a, b] = ensemble.followers().await;
@@ -286,7 +286,7 @@ async fn a_client_of_one_member_that_freezes_loses_its_record_and_is_back_when_i
 }
 
 #[tokio::test]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn the_leader_of_the_ensemble_is_killed_and_frozen_and_no_record_is_lost() {
     let mut ensemble = Ensemble::lend().await;
     let mut stage = ensemble.stage([0, 1, 2]).await;
@@ -314,7 +314,7 @@ async fn the_leader_of_the_ensemble_is_killed_and_frozen_and_no_record_is_lost()
 }
 
 #[tokio::test]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn without_a_quorum_readers_keep_the_set_and_with_it_all_is_as_before() {
     let mut ensemble = Ensemble::lend().await;
     let [a, b] = ensemble.followers().await;
@@ -353,7 +353,7 @@ async fn without_a_quorum_readers_keep_the_set_and_with_it_all_is_as_before() {
 
 /// The client gives each of them up after two fifths of its session.
 #[tokio::test]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn two_members_that_fall_silent_use_up_a_session_and_the_record_is_there_again() {
     let ensemble = Ensemble::lend().await;
     let mut proxies = Vec::new();
@@ -393,7 +393,7 @@ async fn two_members_that_fall_silent_use_up_a_session_and_the_record_is_there_a
 
 /// The client's session ends before the server's does, which has the old node for some time yet.
 #[tokio::test]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn without_a_quorum_for_longer_than_a_session_no_reader_sees_a_gap() {
     let mut ensemble = Ensemble::lend().await;
     let [a, b] = ensemble.followers().await;
@@ -426,7 +426,7 @@ async fn without_a_quorum_for_longer_than_a_session_no_reader_sees_a_gap() {
 }
 
 #[tokio::test]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn a_connection_that_is_half_open_is_left_for_another_one() {
     let ensemble = Ensemble::lend().await;
     let mut proxies = Vec::new();
@@ -509,7 +509,7 @@ impl<'a> Lagging<'a> {
 
 /// A follower is behind: what it has not heard of yet, a list must wait for.
 #[tokio::test]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn what_is_confirmed_at_one_member_is_listed_at_another_that_lags() {
     const ROUNDS: u16 = 10;
     let ensemble = Ensemble::lend().await;
@@ -541,7 +541,7 @@ async fn what_is_confirmed_at_one_member_is_listed_at_another_that_lags() {
 }
 
 #[tokio::test]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn what_is_confirmed_at_one_member_is_found_by_an_operator_at_another_that_lags() {
     const ROUNDS: u16 = 10;
     let ensemble = Ensemble::lend().await;
@@ -570,7 +570,7 @@ async fn what_is_confirmed_at_one_member_is_found_by_an_operator_at_another_that
 }
 
 #[tokio::test]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn a_reader_at_one_member_soon_sees_what_is_registered_and_withdrawn_at_another() {
     const ROUNDS: u16 = 50;
     let ensemble = Ensemble::lend().await;
@@ -697,7 +697,7 @@ impl Fixture for Round {
 }
 
 #[tokio::test]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn passes_all_electing_cases_with_clients_at_different_members() {
     let ensemble = Ensemble::lend().await;
     let round = Round::new(&ensemble).await;
@@ -705,7 +705,7 @@ async fn passes_all_electing_cases_with_clients_at_different_members() {
 }
 
 #[tokio::test]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn passes_all_reading_cases_with_clients_at_different_members() {
     let ensemble = Ensemble::lend().await;
     let round = Round::new(&ensemble).await;

@@ -153,7 +153,7 @@ fn connect(config: ZkConfig) -> Registry {
 }
 
 #[tokio::test]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn the_first_exhibitor_that_tells_servers_is_believed_whatever_those_before_it_do() {
     let mut exhibitors = Vec::new();
     for does in [
@@ -187,7 +187,7 @@ async fn the_first_exhibitor_that_tells_servers_is_believed_whatever_those_befor
 }
 
 #[tokio::test]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn a_session_whose_server_is_gone_is_replaced_by_one_at_the_servers_that_are_told_now() {
     let mut old = own_server().await;
     let new = own_server().await;
@@ -221,7 +221,7 @@ async fn a_session_whose_server_is_gone_is_replaced_by_one_at_the_servers_that_a
 }
 
 #[tokio::test]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn the_last_servers_that_were_told_are_kept_while_no_exhibitor_tells_any() {
     let mut server = own_server().await;
     let exhibitor = Exhibitor::telling(&server.program().url()).await;
@@ -238,7 +238,7 @@ async fn the_last_servers_that_were_told_are_kept_while_no_exhibitor_tells_any()
 }
 
 #[tokio::test]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn servers_that_are_named_are_used_where_no_exhibitor_tells_any() {
     let (down, server) = (nowhere().await, server());
     let config = ZkConfig::new([&server]).with_exhibitors([&down]);
@@ -246,7 +246,7 @@ async fn servers_that_are_named_are_used_where_no_exhibitor_tells_any() {
 }
 
 #[tokio::test]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn what_an_exhibitor_tells_goes_before_the_servers_that_are_named() {
     let (named, told, prefix) = (own_server().await, server(), prefix());
     let exhibitor = Exhibitor::telling(&told).await;

@@ -31,7 +31,7 @@ async fn told(server: &ZooKeeper, word: &'static str, name: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn of_a_thousand_candidates_an_exit_wakes_one() {
     const CANDIDATES: usize = 1000;
     const ELECTORS: usize = 8;
@@ -92,7 +92,7 @@ async fn of_a_thousand_candidates_an_exit_wakes_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn five_hundred_records_of_a_session_that_ends_are_back_soon_and_written_once() {
     const RECORDS: u16 = 500;
     let prefix = prefix();

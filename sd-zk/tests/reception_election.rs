@@ -71,7 +71,7 @@ fn elector(backend: &Arc<ZkBackend>) -> Arc<dyn Elector> {
 }
 
 #[tokio::test]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn receptions_candidates_and_ours_lead_in_one_order() {
     let prefix = prefix();
     let backend = backend(&prefix, ElectionFormat::Reception);
@@ -113,7 +113,7 @@ async fn receptions_candidates_and_ours_lead_in_one_order() {
 }
 
 #[tokio::test]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn a_candidate_of_one_format_is_not_let_in_beside_those_of_another() {
     for (there, refused) in [
         (ElectionFormat::Curator, ElectionFormat::Reception),
@@ -186,7 +186,7 @@ impl Fixture for Prefix {
 }
 
 #[tokio::test]
-#[ignore = "needs zk: cargo xtask test --backend zk"]
+#[ignore = "needs zk of any version: cargo xtask test --backend zk"]
 async fn passes_all_electing_cases_in_receptions_format() {
     let elections = Prefix {
         prefix: prefix(),

@@ -3,10 +3,13 @@
 //! Only the crates of this workspace are instrumented, so that their dependencies are those of the tests.
 
 use std::fs;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 
 use crate::built;
@@ -66,18 +69,25 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// A short run of everything, after the fuzzer has found each mistake that was put in.
+/// A short run of everything, after the fuzzer has found each mistake that was put in. One target runs on each core.
 pub(crate) fn check(workspace: &Workspace) -> Result<Outcome> {
     let fuzzer = Fuzzer::build(workspace)?;
-    let targets = fuzzer.targets()?;
-    for target in &targets {
-        fuzzer.find_planted(target)?;
-        interrupt::check()?;
-    }
-    for target in &targets {
-        fuzzer.fuzz(target, BRIEFLY)?;
-        interrupt::check()?;
-    }
+    let targets = Mutex::new(fuzzer.targets()?);
+    let next = || targets.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let check_rest = || -> Result<()> {
+        while let Some(target) = next() {
+            fuzzer.find_planted(&target)?;
+            fuzzer.fuzz(&target, BRIEFLY)?;
+        }
+        Ok(())
+    };
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(check_rest)).collect();
+        let panicked = |_| anyhow!("a run of the fuzzer panicked");
+        let results = workers.into_iter().map(|worker| worker.join());
+        results.map(|result| result.map_err(panicked)?).collect::<Result<()>>()
+    })?;
     Ok(Outcome::Done)
 }
 

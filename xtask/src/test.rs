@@ -202,7 +202,7 @@ fn plain_tests(workspace: &Workspace, executables: &[Executable]) -> Result<Vec<
 }
 
 /// The ignored tests that need this server. Another version than the first is the business of the backend's own package, and of the one
-/// that starts it.
+/// that starts it, as far as versions can differ in what a test shows.
 fn server_tests(
     ignored: &[Ignored<'_>],
     told: &Variables,
@@ -213,7 +213,7 @@ fn server_tests(
     let packages = [&running.server.package(), HOW_SERVERS_START];
     let is_wanted = |test: &Ignored<'_>| {
         let is_for_all = packages.contains(&&*test.executable.package);
-        test.needs(backend) && (first_of_backend || is_for_all)
+        test.needs(backend) && (first_of_backend || is_for_all && !test.needs_any_version())
     };
     eprintln!("\ntests that need {backend}, with {version}");
     let jobs = ignored_tests(ignored, told, &format!("{backend} {version}"), is_wanted);

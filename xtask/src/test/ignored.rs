@@ -16,11 +16,20 @@ pub(crate) struct Ignored<'a> {
 impl Ignored<'_> {
     /// Its reason begins with `needs <backend>`.
     pub(crate) fn needs(&self, backend: &str) -> bool {
-        let Some(rest) = self.reason.strip_prefix("needs ") else {
-            return false;
-        };
-        let first = rest.split(|c: char| !c.is_ascii_alphanumeric()).next();
-        first.is_some_and(|first| first.eq_ignore_ascii_case(backend))
+        let first = self.what_is_needed().split(|c: char| !c.is_ascii_alphanumeric());
+        first
+            .take(1)
+            .any(|first| first.eq_ignore_ascii_case(backend))
+    }
+
+    /// What it shows is ours, so that one version of the server is enough. Its reason begins with `needs <backend> of any version`.
+    pub(crate) fn needs_any_version(&self) -> bool {
+        let needed = self.what_is_needed().split(':').next();
+        needed.is_some_and(|needed| needed.ends_with(" of any version"))
+    }
+
+    fn what_is_needed(&self) -> &str {
+        self.reason.strip_prefix("needs ").unwrap_or_default()
     }
 }
 
@@ -75,17 +84,21 @@ mod tests {
     #[test]
     fn the_reason_says_which_server() {
         let executable = Executable::named("p", None);
-        let needs = |reason: &str, backend| {
-            let test = Ignored {
-                executable: &executable,
-                name: String::new(),
-                reason: reason.to_owned(),
-            };
-            test.needs(backend)
+        let test = |reason: &str| Ignored {
+            executable: &executable,
+            name: String::new(),
+            reason: reason.to_owned(),
         };
+        let needs = |reason: &str, backend| test(reason).needs(backend);
         assert!(needs("needs etcd: cargo xtask test --backend etcd", "etcd"));
         assert!(needs("needs Consul and etcd: ...", "consul"));
         assert!(!needs("needs etcdkeeper", "etcd"));
         assert!(!needs("takes an hour", "etcd"));
+        let any_version = "needs etcd of any version: cargo xtask test --backend etcd";
+        assert!(needs(any_version, "etcd"));
+        let is_run_once = |reason| test(reason).needs_any_version();
+        assert!(is_run_once(any_version));
+        assert!(!is_run_once("needs etcd: of any version"));
+        assert!(!is_run_once("takes an hour"));
     }
 }
