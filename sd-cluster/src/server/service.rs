@@ -9,7 +9,6 @@ use std::time::Duration;
 use sd_backend::FileThread;
 use sd_core::{Error, ErrorKind, Result};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -17,10 +16,13 @@ use super::admin::{self, Admin};
 use super::limits::Limits;
 use super::listener::Acceptor;
 use super::owner::Owner;
+use super::places::Places;
 use super::session::Host;
 use super::state::{Author, KnownModule, State, StoredConfig, Variable, VariableView};
 use super::store::Place;
+use super::tls::ServerTls;
 use crate::etp::connection::Times;
+use crate::etp::in_flight::InFlight;
 use crate::protocol::declaration::{BackendDeclaration, MetricsAutodiscovery};
 
 const START: &str = "config service: start";
@@ -29,6 +31,7 @@ const READ: &str = "config service: read";
 const PING_EVERY: Duration = Duration::from_secs(3);
 /// Pings that may stay without any sign of life, and one period more in which the last answer may come.
 const PERIODS: u32 = 3;
+
 
 /// Settings of a [`ConfigService`].
 #[derive(Clone, Debug)]
@@ -82,9 +85,8 @@ impl Builder {
         let files = FileThread::default();
         let opened = files.run(START, move || place.open(most)).await?;
         let (store, kept) = opened?;
-        let places = Arc::new(Semaphore::new(
-            limits.connections.min(Semaphore::MAX_PERMITS),
-        ));
+        let places = Places::new(limits.connections, limits.connections_per_peer);
+        let in_flight = InFlight::new(limits.in_flight_bytes, limits.in_flight_bytes_per_peer);
         let state = State::new(limits, store, kept);
         let owner = Owner::start(state)
             .map_err(|error| Error::new(ErrorKind::Unavailable, START).with_source(error))?;
@@ -99,8 +101,11 @@ impl Builder {
                     owner,
                     times,
                     stop: stop.clone(),
+                    in_flight,
+                    no_room: Arc::default(),
                 },
                 places,
+                told: Arc::default(),
                 tasks: TaskTracker::new(),
             },
             _stop_on_drop: Some(Arc::new(stop.drop_guard())),
@@ -138,7 +143,18 @@ impl ConfigService {
     /// Outside of a runtime.
     pub fn serve(&self, listener: TcpListener) {
         let acceptor = self.acceptor.clone();
-        self.acceptor.tasks.spawn(acceptor.accept(listener));
+        self.acceptor.tasks.spawn(acceptor.accept(listener, None));
+    }
+
+    /// As [`serve`](Self::serve), over TLS: for modules of this crate, and others that speak `wss`. The client of isp-kit in Go does not.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn serve_tls(&self, listener: TcpListener, tls: ServerTls) {
+        let acceptor = self.acceptor.clone();
+        self.acceptor
+            .tasks
+            .spawn(acceptor.accept(listener, Some(tls)));
     }
 
     /// Listens at an address, and [serves](Self::serve) it. Returns where it is, for a port of 0.

@@ -95,6 +95,11 @@ impl Backend {
         })
     }
 
+    /// Its part of the list of routes, with the comma before it.
+    pub(super) fn route_bytes(&self) -> usize {
+        self.route.len() + 1
+    }
+
     pub(super) fn host(&self) -> Option<&[u8]> {
         self.host.as_deref()
     }

@@ -56,15 +56,21 @@ impl State {
             self.write_config(&name, default, Author::Module)
                 .map_err(|error| format!("create initial config: {}", reason(&error)))?;
         }
-        let message = self
-            .rendered(&name, CONFIG_WHEN_CONNECTED)
-            .map_err(|error| format!("render config: {}", reason(&error)))?;
+        let made = self.modules.get(&name);
+        let message = match made.and_then(|module| module.rendered.clone()) {
+            Some(made) => made,
+            None => self
+                .rendered(&name, CONFIG_WHEN_CONNECTED)
+                .map_err(|error| format!("render config: {}", reason(&error)))?,
+        };
         let session = self.sessions.get(&id).ok_or_else(ended)?;
         session
             .outbox
-            .event(&self.names.config_when_connected, message);
+            .event(&self.names.config_when_connected, message.clone());
         if let Some(module) = self.modules.get_mut(&name) {
             module.receivers.insert(id);
+            // All of its instances connect together, after a restart of theirs or ours.
+            module.rendered = Some(message);
         }
         self.write_schema(&name, sent)
             .map_err(|error| format!("upsert config schema in store: {}", reason(&error)))
@@ -142,7 +148,10 @@ impl State {
     }
 
     /// Sends a module's configuration to all that get it, one rendering for all.
-    pub(super) fn send_config(&self, name: &str) {
+    pub(super) fn send_config(&mut self, name: &str) {
+        if let Some(module) = self.modules.get_mut(name) {
+            module.rendered = None;
+        }
         // What is written was rendered before.
         if let Err(error) = self.try_send_config(name) {
             let (module, error) = (brief(Printable(name)), error.report());

@@ -16,13 +16,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use sd_core::{Printable, brief};
 
 pub(crate) use self::backend::Backend;
 pub(crate) use self::configs::Author;
 pub use self::module::StoredConfig;
 pub(crate) use self::module::{Module, Schema, StoredModule};
-use self::telling::Untold;
+use self::telling::{Followers, Untold};
 pub use self::variables::{Variable, VariableKind};
 pub use self::views::{KnownInstance, KnownModule, VariableView};
 use super::limits::Limits;
@@ -69,13 +70,15 @@ pub(crate) struct State {
     stored_bytes: usize,
     sessions: HashMap<SessionId, Session>,
     /// Who follows a module, which need not be known.
-    followers: HashMap<Arc<str>, BTreeSet<SessionId>>,
+    followers: HashMap<Arc<str>, Followers>,
     /// Who follows the routes.
     routing: BTreeSet<SessionId>,
     /// In the order in which they were declared.
     backends: BTreeMap<u64, Backend>,
     /// Bytes of the list of all backends.
     routes_bytes: usize,
+    /// The events with that list as it is now, by name.
+    routes: BTreeMap<&'static str, Bytes>,
     last: u64,
     untold: Untold,
     names: Names,
@@ -103,6 +106,7 @@ impl State {
             routing: BTreeSet::new(),
             backends: BTreeMap::new(),
             routes_bytes: 0,
+            routes: BTreeMap::new(),
             last: 0,
             untold: Untold::default(),
             names: Names {
@@ -180,8 +184,8 @@ impl State {
         self.routing.remove(&id);
         for followed in &session.follows {
             if let Some(followers) = self.followers.get_mut(followed) {
-                followers.remove(&id);
-                if followers.is_empty() {
+                followers.sessions.remove(&id);
+                if followers.sessions.is_empty() {
                     self.followers.remove(followed);
                 }
             }
@@ -195,10 +199,18 @@ impl State {
         };
         module.sessions.remove(&id);
         module.receivers.remove(&id);
+        if module.receivers.is_empty() {
+            module.rendered = None;
+        }
         module.last_disconnected_at = Some(SystemTime::now());
-        // One that only looks on leaves nothing, so that names that are made up do not fill the service.
-        if module.sessions.is_empty() && module.stored.is_empty() {
-            self.modules.remove(&name);
+        self.forget_if_empty(&name);
+    }
+
+    /// A module that only looks on leaves nothing, so that names that are made up do not fill the service.
+    fn forget_if_empty(&mut self, name: &Arc<str>) {
+        let module = self.modules.get(name);
+        if module.is_some_and(Module::is_empty) {
+            self.modules.remove(name);
         }
     }
 
@@ -237,7 +249,8 @@ impl State {
         for name in wanted {
             let (event, hosts) = self.hosts(&name);
             outbox.event(&event, hosts);
-            self.followers.entry(name).or_default().insert(id);
+            let followers = self.followers.entry(name).or_default();
+            followers.sessions.insert(id);
         }
         if requirements.require_routes {
             let routes = self.routes(ROUTES_WHEN_CONNECTED);
@@ -262,34 +275,41 @@ impl State {
         }
         let name = Arc::clone(&session.module);
         let backend = Backend::new(&name, declaration, self.limits.declaration_bytes)?;
-        // With the comma before it.
-        let bytes = backend.route.len() + 1;
-        if self.routes_bytes + bytes > MOST_DATA_BYTES {
-            return Err(format!(
-                "the list of all modules would exceed {MOST_DATA_BYTES} bytes, and no module could read it"
-            ));
-        }
-        self.routes_bytes += bytes;
+        self.check_routes(&backend)?;
         let place = self.next();
-        self.backends.insert(place, backend);
-        if let Some(module) = self.modules.get_mut(&name) {
-            module.backends.insert(place);
-        }
+        self.add_backend(&name, place, backend);
         if let Some(session) = self.sessions.get_mut(&id) {
             session.ready = Some(place);
         }
-        self.untold.change(name);
         Ok(())
+    }
+
+    /// Whether the list of all has room for one more.
+    fn check_routes(&self, backend: &Backend) -> Result<(), String> {
+        if self.routes_bytes + backend.route_bytes() <= MOST_DATA_BYTES {
+            return Ok(());
+        }
+        Err(format!(
+            "the list of all modules would exceed {MOST_DATA_BYTES} bytes, and no module could read it"
+        ))
+    }
+
+    fn add_backend(&mut self, name: &Arc<str>, place: u64, backend: Backend) {
+        self.routes_bytes += backend.route_bytes();
+        self.backends.insert(place, backend);
+        let module = self.modules.entry(Arc::clone(name)).or_default();
+        module.backends.insert(place);
+        self.change_list(Arc::clone(name));
     }
 
     fn remove_backend(&mut self, name: &Arc<str>, place: u64) {
         if let Some(backend) = self.backends.remove(&place) {
-            self.routes_bytes -= backend.route.len() + 1;
+            self.routes_bytes -= backend.route_bytes();
         }
         if let Some(module) = self.modules.get_mut(name) {
             module.backends.remove(&place);
         }
-        self.untold.change(Arc::clone(name));
+        self.change_list(Arc::clone(name));
     }
 }
 
