@@ -9,8 +9,10 @@ use std::time::Duration;
 use sd_backend::FileThread;
 use sd_core::{Error, ErrorKind, Result};
 use tokio::net::TcpListener;
+use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
+use tracing::info;
 
 use super::admin::{self, Admin};
 use super::limits::Limits;
@@ -32,6 +34,8 @@ const PING_EVERY: Duration = Duration::from_secs(3);
 /// Pings that may stay without any sign of life, and one period more in which the last answer may come.
 const PERIODS: u32 = 3;
 
+/// The longest pause of a client of this crate.
+const RETURN_WITHIN: Duration = Duration::from_secs(30);
 
 /// Settings of a [`ConfigService`].
 #[derive(Clone, Debug)]
@@ -39,6 +43,7 @@ const PERIODS: u32 = 3;
 pub struct Builder {
     limits: Limits,
     ping_every: Duration,
+    return_within: Duration,
     place: Place,
 }
 
@@ -56,8 +61,15 @@ impl Builder {
         self
     }
 
-    /// Keeps configurations, schemas and variables in an SQLite file, which is made if it is not there. This process has it alone. By
-    /// default they are gone with the process.
+    /// Sets how long instances that were listed when the service ended are listed after it was started again, unless they are back before.
+    /// They are known from the file. 30 s by default, the longest pause that clients of this crate make.
+    pub fn return_within(mut self, within: Duration) -> Self {
+        self.return_within = within;
+        self
+    }
+
+    /// Keeps configurations, schemas and variables in an SQLite file, which is made if it is not there, and which instances are listed.
+    /// This process has it alone. By default all is gone with the process.
     #[cfg(feature = "server-sqlite")]
     pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
         self.place = Place::File(path.into());
@@ -88,9 +100,18 @@ impl Builder {
         let places = Places::new(limits.connections, limits.connections_per_peer);
         let in_flight = InFlight::new(limits.in_flight_bytes, limits.in_flight_bytes_per_peer);
         let state = State::new(limits, store, kept);
-        let owner = Owner::start(state)
-            .map_err(|error| Error::new(ErrorKind::Unavailable, START).with_source(error))?;
+        let is_expecting = state.is_expecting();
         let stop = CancellationToken::new();
+        let owner = Owner::start(state, stop.clone())
+            .map_err(|error| Error::new(ErrorKind::Unavailable, START).with_source(error))?;
+        let tasks = TaskTracker::new();
+        if is_expecting {
+            tasks.spawn(stop_expecting(
+                owner.clone(),
+                self.return_within,
+                stop.clone(),
+            ));
+        }
         let times = Times {
             ping_every: self.ping_every,
             silent_after: self.ping_every.saturating_mul(PERIODS),
@@ -106,10 +127,23 @@ impl Builder {
                 },
                 places,
                 told: Arc::default(),
-                tasks: TaskTracker::new(),
+                tasks,
             },
             _stop_on_drop: Some(Arc::new(stop.drop_guard())),
         })
+    }
+}
+
+/// Lists instances of the last run no longer that are not back in time.
+async fn stop_expecting(owner: Owner, within: Duration, stop: CancellationToken) {
+    let Some(()) = stop.run_until_cancelled(sleep(within)).await else {
+        return;
+    };
+    let gone = owner.call("config service: start", State::stop_expecting);
+    if let Ok(1..) = gone.await {
+        info!(
+            "modules that were there before the service was started again are listed no longer: they are not back"
+        );
     }
 }
 
@@ -133,6 +167,7 @@ impl ConfigService {
         Builder {
             limits: Limits::default(),
             ping_every: PING_EVERY,
+            return_within: RETURN_WITHIN,
             place: Place::Memory,
         }
     }

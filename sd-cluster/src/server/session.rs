@@ -266,7 +266,7 @@ mod tests {
         let state = State::new(Limits::default(), Box::new(InMemory), Kept::default());
         let hour = Duration::from_secs(3600);
         let host = Host {
-            owner: Owner::start(state).unwrap(),
+            owner: Owner::start(state, CancellationToken::new()).unwrap(),
             times: Times {
                 ping_every: hour,
                 silent_after: 3 * hour,

@@ -141,8 +141,12 @@ impl State {
                 .because("it is connected, and would be there again: stop it first"));
         }
         self.store.write(&Change::ModuleGone { module: name })?;
-        if let Some(module) = self.modules.remove(name) {
+        if let Some((name, module)) = self.modules.remove_entry(name) {
             self.stored_bytes -= module.stored.bytes();
+            // Those that were listed before a restart, and are not back.
+            for place in module.backends {
+                self.remove_backend(&name, place);
+            }
         }
         Ok(())
     }

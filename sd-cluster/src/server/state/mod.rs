@@ -5,6 +5,7 @@
 mod backend;
 mod configs;
 mod module;
+mod returning;
 mod telling;
 mod variables;
 mod views;
@@ -81,6 +82,12 @@ pub(crate) struct State {
     routes: BTreeMap<&'static str, Bytes>,
     last: u64,
     untold: Untold,
+    /// Those of the last run that are not back yet, by their places.
+    returning: BTreeMap<u64, Arc<str>>,
+    /// Places that came or went since they were written.
+    unkept: BTreeSet<u64>,
+    /// Whether it was told that they cannot be written.
+    is_unkept_told: bool,
     names: Names,
 }
 
@@ -109,6 +116,9 @@ impl State {
             routes: BTreeMap::new(),
             last: 0,
             untold: Untold::default(),
+            returning: BTreeMap::new(),
+            unkept: BTreeSet::new(),
+            is_unkept_told: false,
             names: Names {
                 routes_when_connected: ROUTES_WHEN_CONNECTED.into(),
                 routes_changed: ROUTES_CHANGED.into(),
@@ -123,6 +133,11 @@ impl State {
         for (name, variable) in kept.variables {
             state.stored_bytes += variable.bytes(&name);
             state.variables.insert(name.into(), variable);
+        }
+        for (place, declaration) in kept.instances {
+            // What is not listed again is not to be kept.
+            state.unkept.insert(place);
+            state.expect(place, &declaration);
         }
         state
     }
@@ -275,6 +290,7 @@ impl State {
         }
         let name = Arc::clone(&session.module);
         let backend = Backend::new(&name, declaration, self.limits.declaration_bytes)?;
+        self.is_back(&name, &backend.declaration.address);
         self.check_routes(&backend)?;
         let place = self.next();
         self.add_backend(&name, place, backend);
@@ -299,10 +315,13 @@ impl State {
         self.backends.insert(place, backend);
         let module = self.modules.entry(Arc::clone(name)).or_default();
         module.backends.insert(place);
+        self.unkept.insert(place);
         self.change_list(Arc::clone(name));
     }
 
     fn remove_backend(&mut self, name: &Arc<str>, place: u64) {
+        self.returning.remove(&place);
+        self.unkept.insert(place);
         if let Some(backend) = self.backends.remove(&place) {
             self.routes_bytes -= backend.route_bytes();
         }
