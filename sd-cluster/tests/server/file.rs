@@ -207,6 +207,25 @@ async fn a_full_service_refuses_what_it_has_no_room_for_and_goes_on_with_the_res
 }
 
 #[tokio::test]
+async fn a_write_that_fails_is_answered_and_has_a_line_in_the_log() {
+    let log = sd_testing::Log::of_the_process();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.sqlite");
+    let service = open(&path).await.unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api = listener.local_addr().unwrap();
+    let admin = sd_cluster::server::Admin::new().token(crate::http::TOKEN);
+    service.serve_admin(listener, admin.unwrap()).unwrap();
+    fs::rename(&path, folder.path().join("aside")).unwrap();
+    let put = "PUT /v1/modules/not-kept/config";
+    let failed = crate::http::operate(api, put, "{}").await;
+    assert_eq!(failed.status, 503);
+    let text = log.text();
+    let is = |line: &str| line.contains("not-kept") && line.contains("put it back");
+    assert!(text.lines().any(is), "{text}");
+}
+
+#[tokio::test]
 async fn instances_of_the_last_run_are_listed_until_they_are_back_or_it_takes_too_long() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.sqlite");

@@ -23,6 +23,7 @@ mod access;
 mod api;
 mod body;
 mod http_server;
+mod log;
 
 pub use self::access::Admin;
 pub(super) use self::http_server::serve;

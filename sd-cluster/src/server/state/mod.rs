@@ -339,7 +339,9 @@ fn ended() -> String {
 
 fn check_module_name(name: &str) -> Result<(), String> {
     let why = match name {
-        "" => "is empty",
+        "" => return Err("the name of a module is empty".to_owned()),
+        // Clients of HTTP take them for steps of a path, so that no operator could name the module.
+        "." | ".." => "is a step of a path",
         _ if name.len() > MOST_NAME_BYTES => "is longer than 255 bytes",
         _ if name.chars().any(char::is_control) => "has control characters",
         _ if !is_event_name(&format!("{name}{CONNECTED}")) => "cannot be part of an event's name",

@@ -621,3 +621,14 @@ fn a_list_and_a_configuration_are_made_once_for_all_who_are_told_them() {
     let (_sixth, after) = told(state);
     assert_ne!(before[2], after[2]);
 }
+
+#[test]
+fn a_name_that_is_a_step_of_a_path_is_none_of_a_module() {
+    let state = &mut state();
+    for name in [".", "..", ""] {
+        let refused = state.connect(name, Outbox::default());
+        assert!(refused.is_err(), "{name}");
+        state.set(name, "{}", None).unwrap_err();
+    }
+    state.set("...", "{}", None).unwrap();
+}
