@@ -251,6 +251,18 @@ impl ConfigService {
             .await;
     }
 
+    /// Returns when the service has done all that was asked of it before. A supervisor finds out with it, and a deadline of its own, whether
+    /// the service makes progress.
+    ///
+    /// # Errors
+    /// `Closed`.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn responds(&self) -> Result<()> {
+        self.call(|_| Ok(())).await
+    }
+
     /// Returns when the service has broken down by a bug, after which it only answers `Closed`. A program that runs nothing else ends then,
     /// so that it is started again. Otherwise it does not return.
     ///
@@ -392,5 +404,35 @@ impl ConfigService {
         work: impl FnOnce(&mut State) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.acceptor.host.owner.call(READ, work).await?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn it_does_not_respond_while_its_thread_is_stuck() {
+        let service = ConfigService::builder().start().await.unwrap();
+        service.responds().await.unwrap();
+        let (go_on, stuck) = mpsc::channel::<()>();
+        let blocked = {
+            let service = service.clone();
+            tokio::spawn(async move {
+                let block = move |_: &mut State| Ok(stuck.recv().is_err());
+                service.call(block).await
+            })
+        };
+        // Only the runtime of this test has run the task.
+        tokio::task::yield_now().await;
+        let responds = timeout(Duration::from_millis(200), service.responds());
+        responds.await.unwrap_err();
+        drop(go_on);
+        assert!(blocked.await.unwrap().unwrap());
+        service.responds().await.unwrap();
     }
 }
