@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use sd_core::clock::Moment;
 use sd_core::{Revision, ServiceName, Snapshot};
-use tokio_util::codec::{Decoder, Encoder};
+use tokio_util::codec::Decoder;
 use tungstenite::protocol::Role;
 
 use crate::client::session::parse;
@@ -41,7 +41,7 @@ pub fn read_stream(bytes: &[u8], is_service: bool) -> Vec<Vec<u8>> {
     while let Ok(Some(frame)) = codec.decode(&mut source) {
         let mut written = BytesMut::new();
         let mut other = FrameCodec::new(role, MOST_BYTES);
-        let encoded = other.encode(frame.clone(), &mut written);
+        let encoded = other.write(frame.clone(), &mut written);
         assert!(
             encoded.is_ok(),
             "what was read cannot be written: {frame:?}"

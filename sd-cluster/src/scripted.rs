@@ -97,9 +97,10 @@ impl Played {
     /// The next event.
     pub(crate) async fn event(&mut self) -> Message {
         let event = timeout(SOON, self.connection.events.recv()).await;
-        event
+        let event = event
             .expect("an event comes in time")
-            .expect("the client is there")
+            .expect("the client is there");
+        (*event).clone()
     }
 
     /// The next event, which has this name. It is not answered yet.

@@ -9,7 +9,9 @@ pub(crate) mod error;
 pub(crate) mod leases;
 pub(crate) mod members;
 pub(crate) mod range;
+pub(crate) mod server_progress;
 pub(crate) mod version;
+pub(crate) mod watch_stream;
 
 use std::fmt;
 use std::future::Future;
@@ -29,6 +31,7 @@ use crate::client::connection::{Connection, Connector};
 use crate::client::error::{
     cancel_kind, caught, is_login_outdated, is_no_etcd, is_unreachable, stream_ended, translate,
 };
+use crate::client::watch_stream::Opened;
 use crate::config::EtcdConfig;
 use crate::config::rules::DEFAULT_KEEP_ALIVE_INTERVAL;
 
@@ -221,18 +224,16 @@ impl Client {
     pub(crate) async fn watch(
         &self,
         op: &'static str,
-        (key, end): (&str, &str),
-    ) -> Result<(Connection, WatchStream, WatchResponse)> {
-        let (connection, stream, created) = self
+        range: (&str, &str),
+    ) -> Result<(Connection, Opened)> {
+        let (connection, opened) = self
             .call(op, Repeat::Harmless, |connection| async move {
-                let options = WatchOptions::new().with_range(end).with_progress_notify();
-                let mut stream = connection.watch().watch(key, Some(options)).await?;
-                let created = stream.message().await?.ok_or_else(stream_ended)?;
-                Ok((connection, stream, created))
+                let opened = connection.watch_range(range).await?;
+                Ok((connection, opened))
             })
             .await?;
-        self.check_watch(op, &connection, &created)?;
-        Ok((connection, stream, created))
+        self.check_watch(op, &connection, &opened.0)?;
+        Ok((connection, opened))
     }
 
     /// Watches for deletions of each of these keys or ranges, from now on, on one stream. Returns when all watches stand; a deletion that

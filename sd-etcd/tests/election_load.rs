@@ -5,11 +5,11 @@
 mod common;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::election::{Booth, after, first, leads, now, ticket_for, waits};
+use common::served::{counts, served, since};
 use common::{LONG, TTL, own_server, prefix, server};
 use futures_util::future::select_all;
 use futures_util::stream::{FuturesUnordered, StreamExt, iter};
@@ -17,56 +17,10 @@ use sd_core::port::{Entry, Standing, Ticket};
 use sd_core::{ElectionName, Elector};
 use sd_etcd::EtcdConfig;
 use server_programs::LocalServer;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 /// So that nothing expires while a test runs.
 const LASTING: Duration = Duration::from_secs(10 * 60);
-
-/// Calls that a server has begun to serve and messages that it has sent on streams, by method. What was not asked for is left out.
-async fn served(address: SocketAddr) -> BTreeMap<String, u64> {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    // The answer to a newer version would come in chunks.
-    let request = b"GET /metrics HTTP/1.0\r\n\r\n";
-    stream.write_all(request).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let mut counts = BTreeMap::new();
-    for line in answer.lines() {
-        let Some((series, count)) = line.rsplit_once(' ') else {
-            continue;
-        };
-        let method = series.split("grpc_method=\"").nth(1).unwrap_or_default();
-        let method = method.split('"').next().unwrap_or_default();
-        let kind = match series.split('{').next() {
-            Some("grpc_server_started_total") => "begun",
-            Some("grpc_server_msg_sent_total") if series.contains("bidi_stream") => "sent",
-            _ => continue,
-        };
-        let count: f64 = count.parse().unwrap();
-        if count > 0.0 {
-            #[expect(clippy::cast_possible_truncation, reason = "a small count")]
-            #[expect(clippy::cast_sign_loss, reason = "a count")]
-            counts.insert(format!("{method} {kind}"), count as u64);
-        }
-    }
-    counts
-}
-
-/// What came on top.
-fn since(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
-    let more = |(what, count): (&String, &u64)| {
-        let more = count - before.get(what).unwrap_or(&0);
-        (more > 0).then(|| (what.clone(), more))
-    };
-    after.iter().filter_map(more).collect()
-}
-
-fn counts(expected: &[(&str, u64)]) -> BTreeMap<String, u64> {
-    let count = |(what, count): &(&str, u64)| ((*what).to_owned(), *count);
-    expected.iter().map(count).collect()
-}
 
 #[tokio::test]
 #[ignore = "needs etcd of any version: cargo xtask test --backend etcd"]

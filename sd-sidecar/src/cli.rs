@@ -7,7 +7,9 @@ mod misuse;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{CommandFactory, Parser, Subcommand};
+#[cfg(feature = "config-service")]
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use self::arguments::{
@@ -160,12 +162,49 @@ impl Cli {
     /// Reads the command line.
     pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Told> {
         let arguments: Vec<_> = arguments.into_iter().collect();
-        Self::try_parse_from(&arguments).map_err(|error| {
+        let matches = Self::command().try_get_matches_from(&arguments);
+        #[cfg(feature = "config-service")]
+        if let Ok(matches) = &matches {
+            refuse_for_serve(matches)?;
+        }
+        let read = matches.and_then(|matches| Self::from_arg_matches(&matches));
+        read.map_err(|error| {
             let program = Self::command();
             let mut words = arguments.iter().skip(1);
             let command = words.find_map(|word| program.find_subcommand(word));
             Told::new(error, command.map(clap::Command::get_name))
         })
+    }
+}
+
+/// The options of other commands that a service to run has no use for. One that takes them without a word seems to do what they say.
+#[cfg(feature = "config-service")]
+const NOT_FOR_SERVE: [&str; 7] = [
+    "registry",
+    "service",
+    "timeout",
+    "ca",
+    "cert",
+    "key",
+    "server_name",
+];
+
+#[cfg(feature = "config-service")]
+fn refuse_for_serve(matches: &clap::ArgMatches) -> Result<(), Told> {
+    let at = matches.subcommand_matches("config-service");
+    let Some(serve) = at.and_then(|at| at.subcommand_matches("serve")) else {
+        return Ok(());
+    };
+    let is_given = |id: &&&str| {
+        let mut values = serve.get_raw(id).into_iter().flatten();
+        serve.value_source(id) == Some(ValueSource::CommandLine) && values.any(|it| !it.is_empty())
+    };
+    match NOT_FOR_SERVE.iter().find(is_given) {
+        None => Ok(()),
+        Some(id) => Err(Told::Misused(format!(
+            "--{} says how a config service is asked, not how one is run; try: sdctl config-service serve --help",
+            id.replace('_', "-")
+        ))),
     }
 }
 

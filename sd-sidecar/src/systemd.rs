@@ -48,13 +48,29 @@ pub fn stopping(within: Duration) {
 /// Tells systemd's watchdog that the program makes progress, for as long as each of the runtimes really runs tasks, and has a thread for what
 /// blocks. Does not end.
 pub async fn watchdog(runtimes: Vec<Handle>) {
+    watchdog_while(runtimes, || std::future::ready(true)).await;
+}
+
+/// As [`watchdog`], while `makes_progress` also answers in time that what else the program consists of does.
+pub async fn watchdog_while<F>(runtimes: Vec<Handle>, makes_progress: impl Fn() -> F)
+where
+    F: Future<Output = bool>,
+{
     let Some(limit) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;
     };
-    beat(limit, &runtimes, || notify(&[NotifyState::Watchdog])).await;
+    let tell = || notify(&[NotifyState::Watchdog]);
+    beat(limit, &runtimes, makes_progress, tell).await;
 }
 
-async fn beat(limit: Duration, runtimes: &[Handle], beat: impl Fn()) {
+async fn beat<F>(
+    limit: Duration,
+    runtimes: &[Handle],
+    makes_progress: impl Fn() -> F,
+    beat: impl Fn(),
+) where
+    F: Future<Output = bool>,
+{
     let mut ticks = interval((limit / 3).max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -65,7 +81,8 @@ async fn beat(limit: Duration, runtimes: &[Handle], beat: impl Fn()) {
             let both = async { tokio::try_join!(task, blocking) };
             all &= matches!(timeout(limit / 3, both).await, Ok(Ok(_)));
         }
-        if all {
+        let progress = matches!(timeout(limit / 3, makes_progress()).await, Ok(true));
+        if all && progress {
             beat();
         } else {
             warn!(
@@ -93,6 +110,40 @@ mod tests {
         told_nothing_while(|other, stuck| drop(other.spawn_blocking(stuck))).await;
     }
 
+    #[tokio::test]
+    async fn the_watchdog_is_told_nothing_while_the_program_makes_no_progress() {
+        for (answers, expected) in [(None, 0), (Some(false), 0), (Some(true), 3)] {
+            let beats = AtomicUsize::new(0);
+            let makes_progress = || async move {
+                match answers {
+                    Some(answer) => answer,
+                    None => std::future::pending().await,
+                }
+            };
+            let beating = beat(Duration::from_millis(30), &[], makes_progress, || {
+                beats.fetch_add(1, Ordering::SeqCst);
+            });
+            let until = async {
+                while expected == 0 || beats.load(Ordering::SeqCst) < expected {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            let limit = if expected == 0 { 300 } else { 20_000 };
+            let done = timeout(Duration::from_millis(limit), async {
+                tokio::select! {
+                    () = beating => {}
+                    () = until => {}
+                }
+            });
+            assert_eq!(done.await.is_ok(), expected > 0, "{answers:?}");
+            assert!(beats.load(Ordering::SeqCst) >= expected);
+            assert!(
+                expected > 0 || beats.load(Ordering::SeqCst) == 0,
+                "{answers:?}"
+            );
+        }
+    }
+
     /// Has the only thread of its kind of a runtime do what `stick` has it do, which blocks, as a bug would.
     async fn told_nothing_while(stick: impl FnOnce(&Handle, Box<dyn FnOnce() + Send>)) {
         let other = tokio::runtime::Builder::new_multi_thread()
@@ -104,10 +155,11 @@ mod tests {
         let counted = Arc::clone(&beats);
         let runtimes = vec![Handle::current(), other.handle().clone()];
         let watchdog = tokio::spawn(async move {
-            beat(Duration::from_millis(30), &runtimes, || {
+            let count = || {
                 counted.fetch_add(1, Ordering::SeqCst);
-            })
-            .await;
+            };
+            let makes_progress = || std::future::ready(true);
+            beat(Duration::from_millis(30), &runtimes, makes_progress, count).await;
         });
         let until = async |wanted: usize| {
             while beats.load(Ordering::SeqCst) < wanted {

@@ -9,12 +9,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::StreamExt;
 use sd_core::{Error, Result};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
-use tokio_util::codec::{FramedRead, FramedWrite};
+use tokio_util::codec::FramedRead;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 use tungstenite::protocol::Role;
@@ -22,7 +22,9 @@ use tungstenite::protocol::Role;
 use crate::etp::acks::Acks;
 use crate::etp::budget::{Budget, Events, Spent};
 use crate::etp::ended::Ended;
-use crate::etp::frame::{Frame, FrameCodec, ROOM};
+use crate::etp::frame::{Frame, FrameCodec};
+use crate::etp::frame_writer::FrameWriter;
+use crate::etp::in_flight::{Account, Counting};
 use crate::etp::message::{MOST_BYTES, Message};
 use crate::etp::signs::{Noting, Signs};
 
@@ -84,6 +86,8 @@ struct Shared {
     acks: Acks,
     /// Of what waits to be written.
     budget: Budget,
+    /// Of what all connections of a service have in memory. A client counts nothing.
+    account: Option<Account>,
     signs: Arc<Signs>,
     /// Cancelled when this end wants to close.
     close: CancellationToken,
@@ -104,6 +108,20 @@ pub(crate) fn open<S>(stream: S, role: Role, read: BytesMut, times: Times) -> Co
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    open_counted(stream, role, read, times, None)
+}
+
+/// As [`open`], of a connection whose messages count in an account.
+pub(crate) fn open_counted<S>(
+    stream: S,
+    role: Role,
+    read: BytesMut,
+    times: Times,
+    account: Option<Account>,
+) -> Connection
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let signs = Arc::new(Signs::new());
     let (reads, writes) = split(Noting::new(stream, read, Arc::clone(&signs)));
     let (outgoing, to_write) = mpsc::channel(OUTGOING);
@@ -111,6 +129,7 @@ where
     let shared = Arc::new(Shared {
         acks: Acks::default(),
         budget: Budget::new(),
+        account: account.clone(),
         signs,
         close: CancellationToken::new(),
         ended: OnceLock::new(),
@@ -127,8 +146,11 @@ where
     let driver = Driver {
         over: Over(Arc::clone(&shared)),
         shared,
-        sink: FramedWrite::new(writes, FrameCodec::new(role, MOST_BYTES)),
-        stream: FramedRead::new(reads, FrameCodec::new(role, MOST_BYTES)),
+        sink: FrameWriter::new(writes, role),
+        stream: FramedRead::new(
+            reads,
+            Counting::new(FrameCodec::new(role, MOST_BYTES), account),
+        ),
         outgoing,
         to_write,
         to_handle,
@@ -163,8 +185,10 @@ impl Peer {
             );
             return Err(Error::invalid_input(op, why));
         }
+        let account = self.shared.account.as_ref();
+        let part = account.and_then(|account| account.sending(&encoded));
         let sending = async {
-            let spent = self.shared.budget.spend(encoded.len()).await;
+            let spent = self.shared.budget.spend(encoded.len(), part).await;
             let message = Outgoing {
                 frame: Frame::Message(encoded),
                 _spent: Some(spent),
@@ -299,8 +323,8 @@ struct Driver<S> {
     times: Times,
 }
 
-type Sink<S> = FramedWrite<WriteHalf<Noting<S>>, FrameCodec>;
-type Stream<S> = FramedRead<ReadHalf<Noting<S>>, FrameCodec>;
+type Sink<S> = FrameWriter<WriteHalf<Noting<S>>>;
+type Stream<S> = FramedRead<ReadHalf<Noting<S>>, Counting>;
 
 impl<S> Driver<S>
 where
@@ -323,9 +347,15 @@ where
             ended = write(&mut sink, &mut to_write, &shared.signs, limit) => ended,
             ended = ping(&shared, &outgoing, times) => ended,
             () = shared.close.cancelled() => Ended::Here,
+            () = has_no_room(shared.account.as_ref()) => Ended::NoRoom,
         };
         debug!(%ended, "a connection of isp modules is over");
         over.tell(ended.clone());
+        if ended == Ended::NoRoom {
+            drop(to_write);
+            give_up(sink, stream, &ended).await;
+            return;
+        }
         if ended.can_be_told() {
             let closing = close(&mut sink, &mut stream, &mut to_write, &ended);
             // Whether the peer still listens is not known.
@@ -336,6 +366,31 @@ where
             let _ = timeout(CLOSE_WITHIN, reading).await;
         }
     }
+}
+
+/// Waits until the memory that the connection takes is needed by others.
+async fn has_no_room(account: Option<&Account>) {
+    match account {
+        Some(account) => account.ended().await,
+        None => pending().await,
+    }
+}
+
+/// Frees at once what is half sent and half received. A peer in the midst of a message that it takes cannot be told why.
+async fn give_up<S>(mut sink: Sink<S>, stream: Stream<S>, ended: &Ended)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let reads = stream.into_inner();
+    if !sink.is_done() {
+        return;
+    }
+    let telling = async {
+        if sink.send(Frame::Close(ended.close())).await.is_ok() {
+            read_away(sink.into_inner(), reads).await;
+        }
+    };
+    let _ = timeout(CLOSE_WITHIN, telling).await;
 }
 
 /// Writes what was sent before, and the close. Waits for that of the peer, unless it has come.
@@ -401,7 +456,8 @@ where
                 Ok(message) => {
                     // Nothing is read meanwhile, which holds the peer back.
                     shared.is_held_up.store(true, Ordering::Relaxed);
-                    let spent = budget.spend(bytes.len()).await;
+                    let part = stream.decoder_mut().take();
+                    let spent = budget.spend(bytes.len(), part).await;
                     // Fails if no one handles events any more.
                     let _ = to_handle.send((message, spent)).await;
                     shared.signs.came();
@@ -446,10 +502,6 @@ where
                 return error.into();
             },
             () = nothing_is_taken(signs, not_taken_after) => return Ended::NotTaken(not_taken_after),
-        }
-        // A large message leaves a large buffer behind.
-        if sink.write_buffer().capacity() > ROOM {
-            *sink.write_buffer_mut() = BytesMut::new();
         }
     }
     // The driver itself holds a sender.
@@ -503,7 +555,6 @@ mod tests {
     use std::time::Duration;
 
     use tokio::io::{DuplexStream, duplex};
-    use tokio_util::codec::Encoder;
 
     use super::*;
     use crate::etp::frame::Close;
@@ -531,7 +582,8 @@ mod tests {
     async fn write(server: &mut DuplexStream, frame: Frame) {
         let mut bytes = BytesMut::new();
         let mut codec = FrameCodec::new(Role::Server, MOST_BYTES);
-        codec.encode(frame, &mut bytes).unwrap();
+        let rest = codec.write(frame, &mut bytes).unwrap();
+        bytes.extend_from_slice(&rest);
         server.write_all(&bytes).await.unwrap();
     }
 

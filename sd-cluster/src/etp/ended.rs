@@ -23,6 +23,8 @@ pub(crate) enum Ended {
     TooLarge(usize),
     /// The peer broke a rule of the protocol.
     Broken(&'static str),
+    /// The peer sent or took a message slowly, and others need the memory.
+    NoRoom,
     /// The network failed, or the peer is gone without a word.
     Lost(String),
 }
@@ -38,6 +40,10 @@ impl Ended {
                 format!("read limited at {} bytes", most + 1),
             )),
             Self::Broken(why) => Some(Close::new(Close::PROTOCOL, *why)),
+            Self::NoRoom => Some(Close::new(
+                Close::TRY_AGAIN_LATER,
+                "a message was under way for too long, and there is no room for more",
+            )),
             Self::Silent(_) | Self::NotTaken(_) | Self::Lost(_) => None,
         }
     }
@@ -63,7 +69,7 @@ impl Ended {
         let kind = match self {
             Self::Silent(_) | Self::NotTaken(_) => ErrorKind::Timeout,
             Self::TooLarge(_) | Self::Broken(_) => ErrorKind::InvalidData,
-            Self::ByPeer(_) | Self::Here | Self::Lost(_) => ErrorKind::Unavailable,
+            Self::ByPeer(_) | Self::Here | Self::NoRoom | Self::Lost(_) => ErrorKind::Unavailable,
         };
         Error::new(kind, op).with_source(with_hint(self.to_string()))
     }
@@ -103,6 +109,9 @@ impl fmt::Display for Ended {
                 "the other end sent a message of more than {most} bytes, which no end of this protocol reads"
             ),
             Self::Broken(rule) => write!(f, "the other end does not speak WebSocket well: {rule}"),
+            Self::NoRoom => {
+                f.write_str("a message was under way for too long, and others needed the memory")
+            }
             Self::Lost(why) => write!(f, "the connection is lost: {}", brief(Printable(why))),
         }
     }

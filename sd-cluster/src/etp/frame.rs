@@ -7,7 +7,7 @@
 use std::io::{self, Cursor};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio_util::codec::{Decoder, Encoder};
+use tokio_util::codec::Decoder;
 use tungstenite::protocol::Role;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
@@ -42,6 +42,8 @@ impl Close {
     pub(crate) const PROTOCOL: u16 = 1002;
     /// A message was too large.
     pub(crate) const TOO_LARGE: u16 = 1009;
+    /// There is no room now.
+    pub(crate) const TRY_AGAIN_LATER: u16 = 1013;
 
     pub(crate) fn new(code: u16, reason: impl Into<Bytes>) -> Self {
         Self {
@@ -206,10 +208,14 @@ fn read_close(payload: &Bytes) -> Result<Option<Close>, FrameError> {
     }
 }
 
-impl Encoder<Frame> for FrameCodec {
-    type Error = FrameError;
-
-    fn encode(&mut self, frame: Frame, target: &mut BytesMut) -> Result<(), FrameError> {
+impl FrameCodec {
+    /// Writes a frame behind what is in `target`. Returns the payload that is to follow, if it is not there: a large one need not be copied
+    /// where it is not masked.
+    pub(crate) fn write(
+        &mut self,
+        frame: Frame,
+        target: &mut BytesMut,
+    ) -> Result<Bytes, FrameError> {
         let (opcode, payload) = match frame {
             Frame::Message(payload) => (OpCode::Data(Data::Text), payload),
             Frame::Ping(payload) => (OpCode::Control(Control::Ping), payload),
@@ -223,16 +229,26 @@ impl Encoder<Frame> for FrameCodec {
             mask: (self.role == Role::Client).then(|| fastrand::u32(..).to_ne_bytes()),
             ..FrameHeader::default()
         };
+        let is_copied = header.mask.is_some() || payload.len() <= ROOM;
         let length = u64::try_from(payload.len()).unwrap_or(u64::MAX);
-        target.reserve(header.len(length) + payload.len());
+        let copied = if is_copied { payload.len() } else { 0 };
+        target.reserve(header.len(length) + copied);
         let written = header.format(length, &mut (&mut *target).writer());
         written.map_err(|_| FrameError::Protocol("a frame cannot be written"))?;
+        if !is_copied {
+            return Ok(payload);
+        }
         let begin = target.len();
         target.put_slice(&payload);
         if let Some(mask) = header.mask {
             apply_mask(&mut target[begin..], mask);
         }
-        Ok(())
+        Ok(Bytes::new())
+    }
+
+    /// Bytes of the parts of a message that has begun.
+    pub(crate) fn begun_bytes(&self) -> usize {
+        self.begun.as_ref().map_or(0, BytesMut::capacity)
     }
 }
 
@@ -312,7 +328,7 @@ mod tests {
             let frame = decoded(&mut client(), bytes).unwrap();
             assert_eq!(frame, Some(Frame::Close(close.clone())));
             let mut written = BytesMut::new();
-            server().encode(Frame::Close(close), &mut written).unwrap();
+            server().write(Frame::Close(close), &mut written).unwrap();
             assert_eq!(written, bytes);
         }
     }
@@ -384,7 +400,7 @@ mod tests {
             };
             let frame = Frame::Message(Bytes::from(payload));
             let mut written = BytesMut::new();
-            from.encode(frame.clone(), &mut written).unwrap();
+            from.write(frame.clone(), &mut written).unwrap();
             let rest = written.split_off(cut.min(written.len()));
             let early = to.decode(&mut written).unwrap();
             let read = if let Some(whole) = early {

@@ -12,6 +12,14 @@
 pub struct Limits {
     /// Connections of modules at a time. 4096 by default.
     pub connections: usize,
+    /// Those of them that are from one address, or one network (/64) of IPv6. 2048 by default.
+    pub connections_per_peer: usize,
+    /// Bytes of all messages of more than 64 KiB that are under way: half received, waiting to be handled, or sent to modules that take
+    /// them slowly; what many are sent counts once. When there is no room, the connections whose messages are under way for longest are
+    /// closed with code 1013. At least 8 MiB, 128 MiB by default.
+    pub in_flight_bytes: usize,
+    /// Those of them of one address, or one network of IPv6. At least 8 MiB, 64 MiB by default.
+    pub in_flight_bytes_per_peer: usize,
     /// Modules that are known: those that are connected or have a configuration. 10 000 by default.
     pub modules: usize,
     /// Modules that one connection may require. 256 by default.
@@ -31,6 +39,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 4096,
+            connections_per_peer: 2048,
+            in_flight_bytes: 128 << 20,
+            in_flight_bytes_per_peer: 64 << 20,
             modules: 10_000,
             required_modules: 256,
             declaration_bytes: 1 << 20,

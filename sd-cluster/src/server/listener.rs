@@ -1,5 +1,6 @@
 //! Accepting connections within bounds, and what of HTTP comes before each is a WebSocket.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,15 +8,17 @@ use bytes::BytesMut;
 use http::header::{ALLOW, LOCATION, ORIGIN, UPGRADE};
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::instrument::{Counted, connection_refused};
+use super::instrument::{Counted, What, refused};
+use super::places::{Place, Places};
 use super::session::Host;
+use super::throttle::Throttle;
+use super::tls::ServerTls;
 use crate::etp::upgrade::{UpgradeError, read_request, refusal};
 use crate::protocol::events::{MODULE_NAME, PATH};
 
@@ -24,25 +27,33 @@ const UPGRADE_WITHIN: Duration = Duration::from_secs(5);
 /// Before accepting is tried again where the process may open no more files.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
+/// What is told of connections now and then.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    refused: Throttle,
+    left: Throttle,
+    tls: Throttle,
+}
+
 /// What accepts connections.
 #[derive(Clone, Debug)]
 pub(super) struct Acceptor {
     pub(super) host: Host,
-    pub(super) places: Arc<Semaphore>,
+    pub(super) places: Places,
+    pub(super) told: Arc<Told>,
     pub(super) tasks: TaskTracker,
 }
 
 impl Acceptor {
-    /// Accepts connections until the service stops.
-    pub(super) async fn accept(self, listener: TcpListener) {
-        let mut is_full = false;
+    /// Accepts connections until the service stops, over TLS if there is any.
+    pub(super) async fn accept(self, listener: TcpListener, tls: Option<ServerTls>) {
         loop {
             let accepted = tokio::select! {
                 () = self.host.stop.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match accepted {
+                Ok((stream, peer)) => (stream, peer.ip().to_canonical()),
                 Err(error) => {
                     warn!(%error, "a connection of a module cannot be accepted");
                     sleep(AFTER_FAILURE).await;
@@ -50,43 +61,80 @@ impl Acceptor {
                 }
             };
             // Without a place it is closed without a word: a module tries again.
-            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-                connection_refused();
-                // Once for all that are refused in a row.
-                if !is_full {
-                    warn!("connections of modules are refused: there are too many");
+            let place = match self.places.take(peer) {
+                Ok(place) => place,
+                Err(why) => {
+                    refused(What::Connection);
+                    if let Some(times) = self.told.refused.count() {
+                        warn!(%peer, times, "a connection of a module is refused: {why}");
+                    }
+                    continue;
                 }
-                is_full = true;
-                continue;
             };
-            is_full = false;
-            let host = self.host.clone();
+            if place.is_taken_over {
+                refused(What::Idle);
+                if let Some(times) = self.told.left.count() {
+                    warn!(%peer, times, "places for modules are scarce: a connection that had asked for nothing leaves its own");
+                }
+            }
+            let (acceptor, tls) = (self.clone(), tls.clone());
             self.tasks.spawn(async move {
                 let counted = Counted::begin();
-                serve(&host, stream).await;
+                acceptor.serve(&place, tls.as_ref(), stream, peer).await;
                 drop((counted, place));
             });
         }
     }
-}
 
-async fn serve(host: &Host, mut stream: TcpStream) {
-    // Lists and answers are small, and each is waited for. What fails here shows when it is written to.
-    let _ = stream.set_nodelay(true);
-    let upgraded = tokio::select! {
-        () = host.stop.cancelled() => return,
-        upgraded = timeout(UPGRADE_WITHIN, upgrade(&mut stream)) => upgraded,
-    };
-    match upgraded {
-        Ok(Ok(Some((read, module)))) => host.serve(stream, read, module).await,
-        Ok(Ok(None)) => {}
-        Ok(Err(error)) => debug!(?error, "a connection does not become a WebSocket"),
-        Err(_) => debug!("a connection does not become a WebSocket in time"),
+    async fn serve(&self, place: &Place, tls: Option<&ServerTls>, stream: TcpStream, peer: IpAddr) {
+        // Lists and answers are small, and each is waited for. What fails here shows when it is written to.
+        let _ = stream.set_nodelay(true);
+        let by = Instant::now() + UPGRADE_WITHIN;
+        let Some(tls) = tls else {
+            return self.upgrade(place, stream, peer, by).await;
+        };
+        let agreed = tokio::select! {
+            () = self.host.stop.cancelled() => return,
+            () = place.leave.cancelled() => return,
+            agreed = timeout_at(by, tls.accept(stream)) => agreed,
+        };
+        let why = match agreed {
+            Ok(Ok(stream)) => return Box::pin(self.upgrade(place, stream, peer, by)).await,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the handshake took too long".to_owned(),
+        };
+        refused(What::Tls);
+        if let Some(times) = self.told.tls.count() {
+            warn!(%peer, times, why, "TLS cannot be agreed on with a module");
+        }
+    }
+
+    async fn upgrade<S>(&self, place: &Place, mut stream: S, peer: IpAddr, by: Instant)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let upgraded = tokio::select! {
+            () = self.host.stop.cancelled() => return,
+            () = place.leave.cancelled() => return,
+            upgraded = timeout_at(by, upgrade(&mut stream)) => upgraded,
+        };
+        match upgraded {
+            Ok(Ok(Some((read, module)))) => {
+                place.keep();
+                self.host.serve(stream, read, module, peer).await;
+            }
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => debug!(?error, "a connection does not become a WebSocket"),
+            Err(_) => debug!("a connection does not become a WebSocket in time"),
+        }
     }
 }
 
 /// What came behind the request, and the module's name. `None` if the request was refused.
-async fn upgrade(stream: &mut TcpStream) -> Result<Option<(BytesMut, Arc<str>)>, UpgradeError> {
+async fn upgrade<S>(stream: &mut S) -> Result<Option<(BytesMut, Arc<str>)>, UpgradeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut read = BytesMut::new();
     let request = read_request(stream, &mut read).await?;
     let header = |name: HeaderName, value| (name, HeaderValue::from_static(value));
@@ -97,6 +145,7 @@ async fn upgrade(stream: &mut TcpStream) -> Result<Option<(BytesMut, Arc<str>)>,
         match request.accept() {
             Ok(answer) => {
                 stream.write_all(&answer).await?;
+                stream.flush().await?;
                 return Ok(Some((read, module_name(&request.target))));
             }
             Err(status @ StatusCode::UPGRADE_REQUIRED) => {

@@ -2,8 +2,8 @@
 //!
 //! For tests, and for sites of one machine. It keeps configurations with their versions, and variables, in memory or in one SQLite file
 //! (feature `server-sqlite`). It tells modules of changes at once, where isp-config-service looks for them twice a second. There is no
-//! second instance to take over: modules wait, with what they know, until it is back. It keeps no instances: those are told of that have come
-//! back, so that a reader which comes back first is told of none, until the others are there.
+//! second instance to take over: modules wait, with what they know, until it is back. With a file it then lists the instances of before until
+//! they are back ([`Builder::return_within`]); without one, a reader which comes back first is told of none, until the others are there.
 //!
 //! ```no_run
 //! use sd_cluster::server::ConfigService;
@@ -20,7 +20,7 @@
 //! ```
 //!
 //! The protocol has no passwords: every process that reaches the address can read the configuration of any module, and announce an
-//! instance of any. Serve on an address that only modules reach.
+//! instance of any. Serve on an address that only modules reach, or over TLS to those who show a certificate ([`ServerTls`]).
 //!
 //! # What differs from isp-config-service
 //! | here | there |
@@ -37,6 +37,8 @@
 //! | a variable is written without a look at schemas: what uses it can be sent, and need not fit any longer | the same |
 //! | one configuration for each module, with versions | several, of which one is active |
 //! | modules without a connection, a configuration and a schema are forgotten | every name that ever connected stays |
+//! | TLS, and certificates of clients, if wanted | neither |
+//! | after a restart, instances are listed that were before, for 30 s or until they are back | modules that are back are told of those that are |
 //! | the times of connections are those of this process | they are stored |
 
 pub mod admin;
@@ -45,11 +47,14 @@ mod limits;
 mod listener;
 mod outbox;
 mod owner;
+mod places;
 mod schema;
 mod service;
 mod session;
 mod state;
 mod store;
+mod throttle;
+mod tls;
 mod variables;
 
 pub use self::admin::Admin;
@@ -59,3 +64,4 @@ pub use self::service::{Builder, ConfigService};
 pub use self::state::{
     KnownInstance, KnownModule, StoredConfig, Variable, VariableKind, VariableView,
 };
+pub use self::tls::ServerTls;

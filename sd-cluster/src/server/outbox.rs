@@ -8,6 +8,8 @@ use bytes::Bytes;
 use sd_core::sync::lock;
 use tokio::sync::Notify;
 
+use crate::etp::budget::Spent;
+
 /// The end that messages are put in. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outbox(Arc<Shared>);
@@ -22,6 +24,8 @@ struct Waiting {
     /// Of an event. An answer has none.
     name: Option<Arc<str>>,
     message: Bytes,
+    /// What is spent for an answer until it is on its way.
+    _spent: Option<Spent>,
 }
 
 impl Outbox {
@@ -34,15 +38,20 @@ impl Outbox {
         waiting.push_back(Waiting {
             name: Some(Arc::clone(name)),
             message,
+            _spent: None,
         });
         drop(waiting);
         self.0.wake.notify_one();
     }
 
-    /// Sends an answer. Its caller handles no other event before it is on its way, so that no second one waits.
-    pub(crate) fn answer(&self, message: Bytes) {
-        let name = None;
-        lock(&self.0.waiting).push_back(Waiting { name, message });
+    /// Sends an answer, which repeats the name of its event and so may be as large: what was spent for the event stays spent. The caller
+    /// handles no other event before the answer is on its way, so that no second one waits.
+    pub(crate) fn answer(&self, message: Bytes, spent: Option<Spent>) {
+        lock(&self.0.waiting).push_back(Waiting {
+            name: None,
+            message,
+            _spent: spent,
+        });
         self.0.wake.notify_one();
     }
 
@@ -102,9 +111,9 @@ mod tests {
         let (connected, changed) = (Arc::from("connected"), Arc::from("changed"));
         outbox.event(&connected, Bytes::from_static(b"1"));
         outbox.event(&changed, Bytes::from_static(b"2"));
-        outbox.answer(Bytes::from_static(b"ok"));
+        outbox.answer(Bytes::from_static(b"ok"), None);
         outbox.event(&connected, Bytes::from_static(b"3"));
-        outbox.answer(Bytes::from_static(b"ok"));
+        outbox.answer(Bytes::from_static(b"ok"), None);
         assert_eq!(all(&outbox), ["2", "ok", "3", "ok"]);
         for nth in 0..1000 {
             outbox.event(&changed, Bytes::from(format!("{nth}")));
@@ -118,7 +127,7 @@ mod tests {
         assert!(outbox.next().now_or_never().is_none());
         let mut next = Box::pin(outbox.next());
         assert!(next.as_mut().now_or_never().is_none());
-        outbox.answer(Bytes::from_static(b"ok"));
+        outbox.answer(Bytes::from_static(b"ok"), None);
         drop(next);
         assert_eq!(outbox.next().now_or_never().unwrap(), "ok");
     }

@@ -11,6 +11,7 @@ use std::thread;
 use sd_core::sync::lock;
 use sd_core::{Error, ErrorKind, Result};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::state::{SessionId, State};
 
@@ -37,7 +38,8 @@ pub(crate) struct Listed {
 }
 
 impl Owner {
-    pub(crate) fn start(mut state: State) -> io::Result<Self> {
+    /// Starts the thread. After `stop` it keeps what is listed then for the next start: connections end because of it.
+    pub(crate) fn start(mut state: State, stop: CancellationToken) -> io::Result<Self> {
         let (work, mut waiting) = mpsc::channel::<Work>(MOST_WAITING);
         let dropped = Arc::<Mutex<Vec<SessionId>>>::default();
         let to_remove = Arc::clone(&dropped);
@@ -54,6 +56,9 @@ impl Owner {
                     state.disconnect(id);
                 }
                 state.tell();
+                if !stop.is_cancelled() {
+                    state.keep_listed();
+                }
             }
         };
         let thread = thread::Builder::new().name("sd config service".to_owned());
@@ -121,7 +126,7 @@ mod tests {
     #[tokio::test]
     async fn its_end_is_told_when_a_panic_has_ended_it_and_not_before() {
         let state = State::new(Limits::default(), Box::new(InMemory), Kept::default());
-        let owner = Owner::start(state).unwrap();
+        let owner = Owner::start(state, CancellationToken::new()).unwrap();
         owner.call("test", |_| ()).await.unwrap();
         let early = timeout(Duration::from_millis(50), owner.ended()).await;
         early.unwrap_err();

@@ -9,18 +9,22 @@ use std::time::Duration;
 use sd_backend::FileThread;
 use sd_core::{Error, ErrorKind, Result};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
+use tracing::info;
 
 use super::admin::{self, Admin};
 use super::limits::Limits;
 use super::listener::Acceptor;
 use super::owner::Owner;
+use super::places::Places;
 use super::session::Host;
 use super::state::{Author, KnownModule, State, StoredConfig, Variable, VariableView};
 use super::store::Place;
+use super::tls::ServerTls;
 use crate::etp::connection::Times;
+use crate::etp::in_flight::InFlight;
 use crate::protocol::declaration::{BackendDeclaration, MetricsAutodiscovery};
 
 const START: &str = "config service: start";
@@ -30,12 +34,16 @@ const PING_EVERY: Duration = Duration::from_secs(3);
 /// Pings that may stay without any sign of life, and one period more in which the last answer may come.
 const PERIODS: u32 = 3;
 
+/// The longest pause of a client of this crate.
+const RETURN_WITHIN: Duration = Duration::from_secs(30);
+
 /// Settings of a [`ConfigService`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Builder {
     limits: Limits,
     ping_every: Duration,
+    return_within: Duration,
     place: Place,
 }
 
@@ -53,8 +61,15 @@ impl Builder {
         self
     }
 
-    /// Keeps configurations, schemas and variables in an SQLite file, which is made if it is not there. This process has it alone. By
-    /// default they are gone with the process.
+    /// Sets how long instances that were listed when the service ended are listed after it was started again, unless they are back before.
+    /// They are known from the file. 30 s by default, the longest pause that clients of this crate make.
+    pub fn return_within(mut self, within: Duration) -> Self {
+        self.return_within = within;
+        self
+    }
+
+    /// Keeps configurations, schemas and variables in an SQLite file, which is made if it is not there, and which instances are listed.
+    /// This process has it alone. By default all is gone with the process.
     #[cfg(feature = "server-sqlite")]
     pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
         self.place = Place::File(path.into());
@@ -82,13 +97,21 @@ impl Builder {
         let files = FileThread::default();
         let opened = files.run(START, move || place.open(most)).await?;
         let (store, kept) = opened?;
-        let places = Arc::new(Semaphore::new(
-            limits.connections.min(Semaphore::MAX_PERMITS),
-        ));
+        let places = Places::new(limits.connections, limits.connections_per_peer);
+        let in_flight = InFlight::new(limits.in_flight_bytes, limits.in_flight_bytes_per_peer);
         let state = State::new(limits, store, kept);
-        let owner = Owner::start(state)
-            .map_err(|error| Error::new(ErrorKind::Unavailable, START).with_source(error))?;
+        let is_expecting = state.is_expecting();
         let stop = CancellationToken::new();
+        let owner = Owner::start(state, stop.clone())
+            .map_err(|error| Error::new(ErrorKind::Unavailable, START).with_source(error))?;
+        let tasks = TaskTracker::new();
+        if is_expecting {
+            tasks.spawn(stop_expecting(
+                owner.clone(),
+                self.return_within,
+                stop.clone(),
+            ));
+        }
         let times = Times {
             ping_every: self.ping_every,
             silent_after: self.ping_every.saturating_mul(PERIODS),
@@ -99,12 +122,28 @@ impl Builder {
                     owner,
                     times,
                     stop: stop.clone(),
+                    in_flight,
+                    no_room: Arc::default(),
                 },
                 places,
-                tasks: TaskTracker::new(),
+                told: Arc::default(),
+                tasks,
             },
             _stop_on_drop: Some(Arc::new(stop.drop_guard())),
         })
+    }
+}
+
+/// Lists instances of the last run no longer that are not back in time.
+async fn stop_expecting(owner: Owner, within: Duration, stop: CancellationToken) {
+    let Some(()) = stop.run_until_cancelled(sleep(within)).await else {
+        return;
+    };
+    let gone = owner.call("config service: start", State::stop_expecting);
+    if let Ok(1..) = gone.await {
+        info!(
+            "modules that were there before the service was started again are listed no longer: they are not back"
+        );
     }
 }
 
@@ -128,6 +167,7 @@ impl ConfigService {
         Builder {
             limits: Limits::default(),
             ping_every: PING_EVERY,
+            return_within: RETURN_WITHIN,
             place: Place::Memory,
         }
     }
@@ -138,7 +178,18 @@ impl ConfigService {
     /// Outside of a runtime.
     pub fn serve(&self, listener: TcpListener) {
         let acceptor = self.acceptor.clone();
-        self.acceptor.tasks.spawn(acceptor.accept(listener));
+        self.acceptor.tasks.spawn(acceptor.accept(listener, None));
+    }
+
+    /// As [`serve`](Self::serve), over TLS: for modules of this crate, and others that speak `wss`. The client of isp-kit in Go does not.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn serve_tls(&self, listener: TcpListener, tls: ServerTls) {
+        let acceptor = self.acceptor.clone();
+        self.acceptor
+            .tasks
+            .spawn(acceptor.accept(listener, Some(tls)));
     }
 
     /// Listens at an address, and [serves](Self::serve) it. Returns where it is, for a port of 0.
@@ -198,6 +249,18 @@ impl ConfigService {
             .owner
             .call("config service: stop", close)
             .await;
+    }
+
+    /// Returns when the service has done all that was asked of it before. A supervisor finds out with it, and a deadline of its own, whether
+    /// the service makes progress.
+    ///
+    /// # Errors
+    /// `Closed`.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn responds(&self) -> Result<()> {
+        self.call(|_| Ok(())).await
     }
 
     /// Returns when the service has broken down by a bug, after which it only answers `Closed`. A program that runs nothing else ends then,
@@ -341,5 +404,35 @@ impl ConfigService {
         work: impl FnOnce(&mut State) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.acceptor.host.owner.call(READ, work).await?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn it_does_not_respond_while_its_thread_is_stuck() {
+        let service = ConfigService::builder().start().await.unwrap();
+        service.responds().await.unwrap();
+        let (go_on, stuck) = mpsc::channel::<()>();
+        let blocked = {
+            let service = service.clone();
+            tokio::spawn(async move {
+                let block = move |_: &mut State| Ok(stuck.recv().is_err());
+                service.call(block).await
+            })
+        };
+        // Only the runtime of this test has run the task.
+        tokio::task::yield_now().await;
+        let responds = timeout(Duration::from_millis(200), service.responds());
+        responds.await.unwrap_err();
+        drop(go_on);
+        assert!(blocked.await.unwrap().unwrap());
+        service.responds().await.unwrap();
     }
 }

@@ -1,20 +1,25 @@
 //! One connection of a module, from its upgrade to its end.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use sd_backend::read_json;
 use sd_core::{Printable, Result, brief, panics::caught};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use tungstenite::protocol::Role;
 
-use super::instrument::event_refused;
+use super::instrument::{self, What};
 use super::outbox::Outbox;
 use super::owner::{Listed, Owner};
+use super::places::peer_of;
 use super::state::{SessionId, State};
-use crate::etp::connection::{Connection, Times, open};
+use super::throttle::Throttle;
+use crate::etp::connection::{Connection, Times, open_counted};
+use crate::etp::ended::Ended;
+use crate::etp::in_flight::InFlight;
 use crate::etp::message::Message;
 use crate::protocol::config_data::ConfigData;
 use crate::protocol::declaration::BackendDeclaration;
@@ -33,6 +38,9 @@ pub(super) struct Host {
     pub(super) owner: Owner,
     pub(super) times: Times,
     pub(super) stop: CancellationToken,
+    pub(super) in_flight: InFlight,
+    /// What is told of connections that were ended for their memory.
+    pub(super) no_room: Arc<Throttle>,
 }
 
 /// Why an event is answered with a text that is not `ok`.
@@ -44,13 +52,17 @@ struct Refused {
 }
 
 impl Host {
-    /// Serves the module `name` over a connection that has become a WebSocket. `read` is what came behind its request.
-    pub(super) async fn serve(&self, stream: TcpStream, read: BytesMut, name: Arc<str>) {
-        let connection = open(stream, Role::Server, read, self.times);
+    /// Serves the module `name` over a connection from `address` that has become a WebSocket. `read` is what came behind its request.
+    pub(super) async fn serve<S>(&self, stream: S, read: BytesMut, name: Arc<str>, address: IpAddr)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let account = Some(self.in_flight.account(peer_of(address)));
+        let connection = open_counted(stream, Role::Server, read, self.times, account);
         let peer = connection.peer.clone();
         // Without a name it is closed at once, as isp-config-service does.
         if !name.is_empty() {
-            self.serve_module(connection, &name).await;
+            self.serve_module(connection, &name, address).await;
         }
         // The connection takes its place among all until its socket is gone.
         peer.close();
@@ -58,7 +70,7 @@ impl Host {
     }
 
     /// Serves a module until its connection is over.
-    async fn serve_module(&self, connection: Connection, name: &Arc<str>) {
+    async fn serve_module(&self, connection: Connection, name: &Arc<str>, address: IpAddr) {
         let peer = connection.peer.clone();
         let outbox = Outbox::default();
         let connect = {
@@ -82,6 +94,12 @@ impl Host {
             return;
         }
         let ended = peer.ended().await;
+        if ended == Ended::NoRoom {
+            instrument::refused(What::Memory);
+            if let Some(times) = self.no_room.count() {
+                warn!(module, peer = %address, times, "a connection of a module is closed: {ended}");
+            }
+        }
         debug!(module, %ended, "a module has left");
     }
 
@@ -128,13 +146,14 @@ impl Host {
                 Err(why) => Err(Refused::of(&event, why)),
             };
             let answer = answer.unwrap_or_else(|refused| {
-                event_refused();
+                instrument::refused(What::Event);
                 refusals += 1;
                 refused.log(name, &event, refusals);
                 refused.answer.into()
             });
             if event.wants_answer() {
-                outbox.answer(event.answer(answer).encode());
+                let answer = event.answer(answer).encode();
+                outbox.answer(answer, Some(event.into_spent()));
             }
         }
     }
@@ -224,14 +243,16 @@ impl Refused {
 mod tests {
     use std::time::Duration;
 
-    use futures_util::{SinkExt, StreamExt};
+    use futures_util::StreamExt;
     use tokio::io::{duplex, split};
     use tokio::task::JoinSet;
     use tokio::time::sleep;
-    use tokio_util::codec::{FramedRead, FramedWrite};
+    use tokio_util::codec::FramedRead;
 
     use super::*;
+    use crate::etp::connection::open;
     use crate::etp::frame::{Frame, FrameCodec};
+    use crate::etp::frame_writer::FrameWriter;
     use crate::etp::message::MOST_BYTES;
     use crate::server::limits::Limits;
     use crate::server::store::{InMemory, Kept};
@@ -245,19 +266,21 @@ mod tests {
         let state = State::new(Limits::default(), Box::new(InMemory), Kept::default());
         let hour = Duration::from_secs(3600);
         let host = Host {
-            owner: Owner::start(state).unwrap(),
+            owner: Owner::start(state, CancellationToken::new()).unwrap(),
             times: Times {
                 ping_every: hour,
                 silent_after: 3 * hour,
             },
             stop: CancellationToken::new(),
+            in_flight: InFlight::new(0, 0),
+            no_room: Arc::default(),
         };
         let (ours, peer) = duplex(LARGE / 4);
         let connection = open(ours, Role::Server, BytesMut::new(), host.times);
         let (reads, writes) = split(peer);
-        let codec = || FrameCodec::new(Role::Client, MOST_BYTES);
-        let mut answers_and_lists = FramedRead::new(reads, codec());
-        let mut events = FramedWrite::new(writes, codec());
+        let codec = FrameCodec::new(Role::Client, MOST_BYTES);
+        let mut answers_and_lists = FramedRead::new(reads, codec);
+        let mut events = FrameWriter::new(writes, Role::Client);
         let outbox = Outbox::default();
         let mut tasks = JoinSet::new();
         let served = outbox.clone();

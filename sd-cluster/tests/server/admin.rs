@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use sd_cluster::server::{Admin, ConfigService};
+use sd_testing::Log;
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -145,6 +146,62 @@ async fn variables_are_written_and_a_secret_one_is_shown_to_no_operator() {
         assert_eq!(answer.status, 400);
         assert!(!answer.body.contains("sesame"), "{}", answer.body);
     }
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused_with_the_limit_and_each_change_has_a_line_in_the_log() {
+    let log = Log::of_the_process();
+    let (service, _, api) = with_token().await;
+    let large = format!("\"{}\"", "x".repeat(4 << 20));
+    let refused = operate(api, "PUT /v1/modules/logged/config", &large).await;
+    assert_eq!(refused.status, 413);
+    assert!(
+        refused.body.contains("more than 4193280 bytes"),
+        "{}",
+        refused.body
+    );
+    operate(api, "PUT /v1/modules/logged/config", r#"{"a":"planted"}"#).await;
+    operate(
+        api,
+        "PUT /v1/modules/logged/config?force=true",
+        r#"["planted"]"#,
+    )
+    .await;
+    operate(
+        api,
+        "PUT /v1/variables/logged-too",
+        r#"{"kind":"TEXT","value":"planted"}"#,
+    )
+    .await;
+    operate(api, "PUT /v1/modules/logged/config", r#"{"planted""#).await;
+    operate(api, "DELETE /v1/variables/logged-too", "").await;
+    operate(api, "DELETE /v1/modules/logged", "").await;
+    service.stop().await;
+    let text = log.text();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("logged"))
+        .collect();
+    for (part, other) in [
+        ("sets the configuration of a module", "1"),
+        ("sets the configuration of a module by force", "2"),
+        (
+            "sets the configuration of a module, which is refused",
+            "InvalidInput",
+        ),
+        ("sets a variable", "\"logged-too\""),
+        ("deletes a variable", "\"logged-too\""),
+        ("deletes a module", "\"logged\""),
+    ] {
+        let is = |line: &&&str| {
+            line.contains(part) && line.contains("127.0.0.1") && line.ends_with(other)
+        };
+        assert!(lines.iter().any(|line| is(&line)), "{part}: {lines:#?}");
+    }
+    assert!(
+        !lines.iter().any(|line| line.contains("planted")),
+        "{lines:#?}"
+    );
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use sd_cluster::server::{ConfigService, Limits, StoredConfig, Variable};
 use sd_core::{ErrorKind, Result};
@@ -203,4 +204,70 @@ async fn a_full_service_refuses_what_it_has_no_room_for_and_goes_on_with_the_res
     );
     service.delete_module("b").await.unwrap();
     service.set_config("a", &large, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_write_that_fails_is_answered_and_has_a_line_in_the_log() {
+    let log = sd_testing::Log::of_the_process();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.sqlite");
+    let service = open(&path).await.unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api = listener.local_addr().unwrap();
+    let admin = sd_cluster::server::Admin::new().token(crate::http::TOKEN);
+    service.serve_admin(listener, admin.unwrap()).unwrap();
+    fs::rename(&path, folder.path().join("aside")).unwrap();
+    let put = "PUT /v1/modules/not-kept/config";
+    let failed = crate::http::operate(api, put, "{}").await;
+    assert_eq!(failed.status, 503);
+    let text = log.text();
+    let is = |line: &str| line.contains("not-kept") && line.contains("put it back");
+    assert!(text.lines().any(is), "{text}");
+}
+
+#[tokio::test]
+async fn instances_of_the_last_run_are_listed_until_they_are_back_or_it_takes_too_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.sqlite");
+    let builder = || {
+        ConfigService::builder()
+            .ping_every(Duration::from_secs(60))
+            .file(&path)
+    };
+    let (service, address) = started(builder()).await;
+    let mut there = Vec::new();
+    for ip in ["10.0.0.1", "10.0.0.2", "10.0.0.3"] {
+        let mut raw = Raw::connect(address, "a").await;
+        raw.ready("a", ip).await;
+        there.push(raw);
+    }
+    // One that leaves is not expected back.
+    drop(there.pop());
+    crate::until(&service, "a", |module| module.connections == 2).await;
+    service.stop().await;
+
+    let service = builder()
+        .return_within(Duration::from_secs(3))
+        .start()
+        .await
+        .unwrap();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let address = service.listen(any).await.unwrap();
+    let mut reader = Raw::connect(address, "reader").await;
+    let host = |ip: &str| format!(r#"{{"ip":"{ip}","port":"9"}}"#);
+    let (first, second) = (host("10.0.0.1"), host("10.0.0.2"));
+    let told = reader.follow("a").await;
+    assert_eq!(told, format!("a_MODULE_CONNECTED||0||[{second},{first}]"));
+    let mut back = Raw::connect(address, "a").await;
+    back.ready("a", "10.0.0.1").await;
+    let told = reader.message().await;
+    assert_eq!(told, format!("a_MODULE_CONNECTED||0||[{first},{second}]"));
+    let told = reader.message().await;
+    assert_eq!(told, format!("a_MODULE_CONNECTED||0||[{first}]"));
+    assert_eq!(service.routes().await.unwrap().len(), 1);
+    service.stop().await;
+    let (service, _) = started(builder()).await;
+    assert_eq!(service.module("a").await.unwrap().instances.len(), 1);
+    service.delete_module("a").await.unwrap();
+    assert!(service.routes().await.unwrap().is_empty());
 }

@@ -264,3 +264,35 @@ async fn a_module_to_which_answers_come_too_late_leaves_nothing_behind_and_is_th
     let known = until(&service, "A", |known| known.connections == 1).await;
     assert_eq!(known.instances.len(), 1);
 }
+
+#[cfg(feature = "server-sqlite")]
+#[tokio::test]
+#[ignore = "needs cluster's peer in Go: cargo xtask test --backend cluster"]
+async fn a_reader_that_is_back_first_after_a_restart_is_told_of_the_instances_that_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.sqlite");
+    let (service, address) = started(ConfigService::builder().file(&file)).await;
+    let mut module = GoPeer::module(&[address], "A", "10.0.0.1", json!({}));
+    module.established().await;
+    let mut reader = GoPeer::module(&[address], "B", "10.0.0.9", everything(&["A"]));
+    reader.established().await;
+    let there = ["10.0.0.1:9999"];
+    assert_eq!(reader.hosts("A").await, there);
+    // It is there again, and does not come back yet.
+    module.signal(Signal::STOP);
+    service.stop().await;
+    drop(service);
+    let service = ConfigService::builder().file(&file).start().await.unwrap();
+    service.listen(address).await.unwrap();
+    reader.established().await;
+    assert_eq!(reader.hosts("A").await, there);
+    module.signal(Signal::CONT);
+    module.established().await;
+    until(&service, "A", |known| known.connections == 1).await;
+    module.leave().await;
+    let mut told = reader.hosts("A").await;
+    while !told.is_empty() {
+        assert_eq!(told, there);
+        told = reader.hosts("A").await;
+    }
+}

@@ -6,6 +6,7 @@
 mod admin;
 mod beside_isp_kit;
 mod closing;
+mod crowded;
 #[cfg(feature = "server-sqlite")]
 mod file;
 mod go_modules;
@@ -19,6 +20,7 @@ mod raw;
 mod secrets;
 mod services;
 mod silence;
+mod tls;
 mod upgrading;
 
 use services::{service, started, until, until_gone, within};

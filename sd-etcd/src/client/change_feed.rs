@@ -3,45 +3,42 @@
 //! So there is no gap; what the read already holds is skipped by its revision. The other order, watching from the revision of the
 //! read, would put the watch among those that etcd catches up only every 100 ms.
 //!
-//! The server is asked for its progress all the time, so silence means that it is gone. All watches of a connection ask at the same
-//! moments: a process that follows many services wakes once for all of them, and their requests go out together. etcd's own proxy
-//! answers no such request: if a connection never saw an answer, a read over it proves instead that the server is there. What a proxy
-//! may lose of a watch, core finds out when it reads everything again.
+//! The server is asked for its progress all the time, so silence means that it is gone. etcd's own proxy answers no such request: as long
+//! as a connection never saw an answer, a read over it proves instead that the server is there. All feeds of a connection read at the same
+//! moments, so that a process that follows many services wakes once for all of them. What a proxy may lose of a watch, core finds out when
+//! it reads everything again.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Event, GetOptions, KeyValue, WatchResponse, WatchStream};
+use etcd_client::{Event, GetOptions, KeyValue, WatchResponse};
 use futures_util::future::BoxFuture;
 use sd_core::{Error, ErrorKind, Result};
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::info;
 
 use crate::client::answer::{Position, position};
-use crate::client::connection::{Connection, Progress};
-use crate::client::error::{caught, stream_ended, translate};
+use crate::client::connection::Connection;
+use crate::client::error::{caught, translate};
+use crate::client::server_progress::Progress;
+use crate::client::watch_stream::{ALL_WATCHES, Ended, Watch};
 use crate::client::{Client, no_answer};
 
-/// The watch id in an answer to a progress request, which concerns all watches of a stream.
-const ALL_WATCHES: i64 = -1;
 /// The cluster id in a header that a proxy made up.
 const NO_CLUSTER: u64 = 0;
 
-/// One watch on a stream of its own.
+/// One watch, and how much of it is known.
 pub(crate) struct ChangeFeed {
     op: &'static str,
     client: Arc<Client>,
     connection: Connection,
-    stream: WatchStream,
+    watch: Watch,
     /// Everything up to here is known.
     position: Position,
     /// A key in the watched range.
     key: String,
-    ask_at: Instant,
-    ask_every: Duration,
-    /// By when a server that was never seen to tell its progress should have told it.
-    told_by: Option<Instant>,
+    /// When a read is to prove that the server is there, if that never tells its progress.
+    prove_at: Instant,
     /// A read that is under way, to prove that the server is there.
     proof: Option<BoxFuture<'static, Result<()>>>,
 }
@@ -50,7 +47,7 @@ pub(crate) struct ChangeFeed {
 #[derive(Debug)]
 pub(crate) enum News {
     /// It answers the watch.
-    Told(WatchResponse),
+    Told(Arc<WatchResponse>),
     /// It is there, and the watch has nothing to tell.
     Alive,
 }
@@ -62,17 +59,14 @@ impl ChangeFeed {
         op: &'static str,
         range: (&str, &str),
     ) -> Result<Self> {
-        let (connection, stream, created) = client.watch(op, range).await?;
-        let ask_every = client.config().keep_alive_interval;
+        let (connection, (created, watch)) = client.watch(op, range).await?;
         Ok(Self {
             op,
             client: Arc::clone(client),
-            stream,
+            watch,
             position: position(op, created.header())?,
             key: range.0.to_owned(),
-            ask_at: connection.next_beat(Instant::now(), ask_every),
-            ask_every,
-            told_by: None,
+            prove_at: connection.progress().next_beat(Instant::now()),
             proof: None,
             connection,
         })
@@ -101,16 +95,11 @@ impl ChangeFeed {
             tokio::select! {
                 biased;
                 closed = self.client.signal.closed(self.op) => return Err(closed),
-                answer = caught(self.stream.message()) => return match answer {
-                    Ok(Some(answer)) => {
-                        if answer.watch_id() == ALL_WATCHES {
-                            self.connection.note_progress(Progress::Told);
-                            self.told_by = None;
-                        }
-                        Ok(News::Told(answer))
-                    }
-                    Ok(None) => Err(self.failed(stream_ended())),
-                    Err(error) => Err(self.failed(error)),
+                answer = self.watch.next() => return match answer {
+                    Ok(answer) => Ok(News::Told(answer)),
+                    Err(Ended::Failed(error)) => Err(self.failed(error)),
+                    Err(Ended::Behind) => Err(Error::new(ErrorKind::Outdated, self.op)
+                        .because("more has changed than was taken in time")),
                 },
                 proved = ended(&mut self.proof) => {
                     self.proof = None;
@@ -122,26 +111,10 @@ impl ChangeFeed {
                         }
                     };
                 }
-                () = at(self.told_by) => {
-                    self.told_by = None;
-                    self.note_no_progress();
-                }
-                () = sleep_until(self.ask_at) => {
-                    self.ask_at = self.connection.next_beat(Instant::now(), self.ask_every);
-                    match self.connection.progress() {
-                        Progress::NeverTold => self.prove(),
-                        known => {
-                            if let Err(error) = self.stream.request_progress().await {
-                                return Err(self.failed(error));
-                            }
-                            if known == Progress::Unknown {
-                                // Not only when no answer has come: silence is soon taken for an end.
-                                self.prove();
-                                let limit = self.client.config().keep_alive_timeout;
-                                self.told_by.get_or_insert(Instant::now() + limit);
-                            }
-                        }
-                    }
+                () = sleep_until(self.prove_at), if self.connection.progress().seen() != Progress::Told => {
+                    self.prove_at = self.connection.progress().next_beat(Instant::now());
+                    // Not only when no answer has come: silence is soon taken for an end.
+                    self.prove();
                 }
             }
         }
@@ -161,16 +134,6 @@ impl ChangeFeed {
                 check_cluster(op, cluster, position(op, read.header())?)
             })
         });
-    }
-
-    fn note_no_progress(&self) {
-        if self.connection.progress() == Progress::Unknown {
-            info!(
-                endpoint = self.connection.endpoint(),
-                "the server does not tell how far a watch is, as etcd's proxy: reads show that it is there"
-            );
-            self.connection.note_progress(Progress::NeverTold);
-        }
     }
 
     /// Hands each entry that is told as new to `apply`. A deleted one has no version.
@@ -200,7 +163,7 @@ impl ChangeFeed {
 
     /// A longer silence means that the server is gone.
     pub(crate) fn silence_limit(&self) -> Duration {
-        self.ask_every * 2 + self.client.config().keep_alive_timeout
+        self.connection.progress().silence_limit()
     }
 
     fn failed(&self, error: etcd_client::Error) -> Error {
@@ -223,13 +186,6 @@ fn check_cluster(op: &'static str, watched: u64, answered: Position) -> Result<(
 async fn ended<T>(running: &mut Option<BoxFuture<'static, T>>) -> T {
     match running {
         Some(running) => running.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
         None => std::future::pending().await,
     }
 }

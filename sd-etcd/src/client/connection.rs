@@ -8,7 +8,6 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use etcd_client::{
@@ -20,7 +19,7 @@ use sd_backend::{
     CloseSignal, FileThread, SharedConnection, Unanswered, is_other_server, other_server,
 };
 use sd_core::{Error, ErrorKind, Result};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::{Endpoint, Uri};
 
@@ -28,6 +27,8 @@ use crate::client::addresses::{Addresses, Reached};
 use crate::client::credentials::Credentials;
 use crate::client::error::{EXPECTED, caught, is_login_needless, translate};
 use crate::client::members::{Candidate, Members};
+use crate::client::server_progress::ServerProgress;
+use crate::client::watch_stream::{Opened, Watches};
 use crate::config::EtcdConfig;
 use crate::config::rules::FILES;
 
@@ -58,20 +59,10 @@ pub(crate) type Connection = sd_backend::Connection<Member>;
 pub(crate) struct Member {
     endpoint: String,
     etcd: etcd_client::Client,
-    since: Instant,
-    progress_told: AtomicBool,
-    progress_never_told: AtomicBool,
+    progress: Arc<ServerProgress>,
+    watches: Watches,
     /// Ends with the connection.
     _following: Option<AbortOnDropHandle<()>>,
-}
-
-/// Whether a server answers when it is asked how far a watch is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
-    Unknown,
-    Told,
-    /// As etcd's proxy.
-    NeverTold,
 }
 
 /// Why an attempt to connect came to nothing.
@@ -163,12 +154,16 @@ impl Connector {
             let is_tls = self.config.endpoints.speak_tls();
             self.members.follow(etcd.cluster_client(), is_tls, every)
         });
+        let progress = Arc::new(ServerProgress::new(
+            endpoint.clone(),
+            self.config.keep_alive_interval,
+            self.config.keep_alive_timeout,
+        ));
         Ok(Member {
             endpoint,
             etcd,
-            since: Instant::now(),
-            progress_told: AtomicBool::new(false),
-            progress_never_told: AtomicBool::new(false),
+            watches: Watches::new(Arc::clone(&progress)),
+            progress,
             _following: following,
         })
     }
@@ -336,29 +331,17 @@ impl Member {
         &self.endpoint
     }
 
-    /// The next of the moments, `every` apart, at which all who use this connection are to do what they do again and again.
-    pub(crate) fn next_beat(&self, now: Instant, every: Duration) -> Instant {
-        next_beat(self.since, now, every)
+    /// What is known of how far the server tells its watches to be.
+    pub(crate) fn progress(&self) -> &ServerProgress {
+        &self.progress
     }
 
-    /// Whether the server was seen to tell how far a watch is. Once it was, that stays.
-    pub(crate) fn progress(&self) -> Progress {
-        if self.progress_told.load(Ordering::Relaxed) {
-            Progress::Told
-        } else if self.progress_never_told.load(Ordering::Relaxed) {
-            Progress::NeverTold
-        } else {
-            Progress::Unknown
-        }
-    }
-
-    pub(crate) fn note_progress(&self, seen: Progress) {
-        let seen = match seen {
-            Progress::Unknown => return,
-            Progress::Told => &self.progress_told,
-            Progress::NeverTold => &self.progress_never_told,
-        };
-        seen.store(true, Ordering::Relaxed);
+    /// Watches a range from now on, on the stream that all such watches share. Cancel-safe.
+    pub(crate) async fn watch_range(
+        &self,
+        range: (&str, &str),
+    ) -> Result<Opened, etcd_client::Error> {
+        self.watches.open(self.watch(), range).await
     }
 
     pub(crate) fn cluster(&self) -> ClusterClient {
@@ -382,13 +365,6 @@ impl Member {
             .watch_client()
             .max_decoding_message_size(MOST_BYTES)
     }
-}
-
-fn next_beat(since: Instant, now: Instant, every: Duration) -> Instant {
-    let every = every.as_nanos().max(1);
-    let passed = now.saturating_duration_since(since).as_nanos();
-    let left = u64::try_from(every - passed % every);
-    now + Duration::from_nanos(left.unwrap_or(u64::MAX))
 }
 
 /// What it takes to connect to one address of the endpoint at `url`. Blocks: for TLS, the issuers that the operating system trusts are
@@ -442,22 +418,6 @@ mod tests {
 
     const MOMENT: Duration = Duration::from_millis(100);
     const LONG: Duration = Duration::from_secs(10);
-
-    #[test]
-    fn all_who_use_a_connection_have_the_same_beats() {
-        let (since, every) = (Instant::now(), Duration::from_secs(6));
-        for (passed, next) in [
-            (0, 6000),
-            (1, 6000),
-            (5999, 6000),
-            (6000, 12000),
-            (6001, 12000),
-        ] {
-            let now = since + Duration::from_millis(passed);
-            let beat = next_beat(since, now, every);
-            assert_eq!(beat - since, Duration::from_millis(next), "{passed}");
-        }
-    }
 
     /// A pipe is a file that cannot be read before it is written.
     #[tokio::test]

@@ -169,6 +169,14 @@ pub(crate) fn cancel_kind(reason: &str) -> ErrorKind {
     }
 }
 
+/// The same error, for each of those whom it concerns.
+pub(crate) fn copy(error: &etcd_client::Error) -> etcd_client::Error {
+    match error {
+        etcd_client::Error::GRpcStatus(status) => etcd_client::Error::GRpcStatus(status.clone()),
+        other => etcd_client::Error::WatchError(other.to_string()),
+    }
+}
+
 /// The error of a stream that the server ended without one.
 pub(crate) fn stream_ended() -> etcd_client::Error {
     etcd_client::Error::WatchError("the server ended the stream".into())

@@ -10,6 +10,7 @@ pub(crate) mod cluster;
 pub(crate) mod election;
 pub(crate) mod faults;
 pub(crate) mod refusing;
+pub(crate) mod served;
 
 use std::time::Duration;
 

@@ -129,12 +129,21 @@ pub(crate) enum ConfigServiceAct {
 #[cfg(feature = "config-service")]
 #[derive(Debug, Args)]
 pub(crate) struct Serving {
-    /// Where to listen for modules; can be repeated
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001", value_parser = listen_address)]
-    pub(crate) listen: Vec<SocketAddr>,
-    /// Where to listen for operators; one that other hosts reach needs a token
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9003", value_parser = listen_address)]
-    pub(crate) operators: SocketAddr,
+    /// Where to listen for modules, isps://host:port over TLS; can be repeated
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001", value_parser = for_modules)]
+    pub(crate) listen: Vec<ListenAt>,
+    /// Where to listen for operators, https://host:port over TLS; one that other hosts reach needs a token
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9003", value_parser = for_operators)]
+    pub(crate) operators: ListenAt,
+    /// A PEM file with the certificate of the addresses with TLS, read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// A PEM file with the key of that certificate, which other users cannot read
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// A PEM file with the authorities that must have issued the certificates of modules and operators there [default: they need none]
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_client_ca: Option<PathBuf>,
     /// The SQLite file in which configurations and variables are kept, made if it is not there [default: memory, until the end]
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
@@ -151,6 +160,14 @@ pub(crate) struct Serving {
     pub(crate) check: bool,
 }
 
+/// Where the config service listens.
+#[cfg(feature = "config-service")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ListenAt {
+    pub(crate) address: SocketAddr,
+    pub(crate) is_tls: bool,
+}
+
 /// Which config service, and how it is asked. Taken before what to do with it, and after that.
 #[derive(Debug, Args)]
 pub(crate) struct AtConfigService {
@@ -158,7 +175,7 @@ pub(crate) struct AtConfigService {
     #[arg(
         long,
         global = true,
-        help = "Where the service listens for operators: http://host:port",
+        help = "Where the service listens for operators: http://host:port or https://host:port",
         value_name = "ADDRESS",
         env = "SDCTL_CONFIG_SERVICE",
         default_value = "http://127.0.0.1:9003"
@@ -172,6 +189,42 @@ pub(crate) struct AtConfigService {
         value_name = "FILE"
     )]
     pub(crate) token_file: Option<PathBuf>,
+    /// The issuers of the service's certificate
+    #[arg(
+        long,
+        global = true,
+        help = "A PEM file with the authorities that may have issued the service's certificate [default: those that the operating system trusts]",
+        value_name = "FILE",
+        env = "SDCTL_CONFIG_SERVICE_CA"
+    )]
+    pub(crate) ca: Option<PathBuf>,
+    /// The certificate to show
+    #[arg(
+        long,
+        global = true,
+        help = "A PEM file with the certificate to show to the service, with --key",
+        value_name = "FILE",
+        env = "SDCTL_CONFIG_SERVICE_CERT"
+    )]
+    pub(crate) cert: Option<PathBuf>,
+    /// The key of that certificate
+    #[arg(
+        long,
+        global = true,
+        help = "A PEM file with the key of --cert",
+        value_name = "FILE",
+        env = "SDCTL_CONFIG_SERVICE_KEY"
+    )]
+    pub(crate) key: Option<PathBuf>,
+    /// The name in the service's certificate
+    #[arg(
+        long,
+        global = true,
+        help = "The name that the service's certificate must be for [default: the host of its address]",
+        value_name = "NAME",
+        env = "SDCTL_CONFIG_SERVICE_SERVER_NAME"
+    )]
+    pub(crate) server_name: Option<String>,
     /// How long to wait for the service's answer
     #[arg(long, global = true, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub(crate) timeout: Duration,
@@ -323,10 +376,25 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 #[cfg(feature = "config-service")]
-fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        "write an IP address with a port, for example 127.0.0.1:9001 or [::]:9001".to_owned()
-    })
+fn for_modules(text: &str) -> Result<ListenAt, String> {
+    listen_at(text, "isps://", "127.0.0.1:9001, or isps://[::]:9001")
+}
+
+#[cfg(feature = "config-service")]
+fn for_operators(text: &str) -> Result<ListenAt, String> {
+    listen_at(text, "https://", "127.0.0.1:9003, or https://[::]:9003")
+}
+
+#[cfg(feature = "config-service")]
+fn listen_at(text: &str, scheme: &str, example: &str) -> Result<ListenAt, String> {
+    let (address, is_tls) = match text.strip_prefix(scheme) {
+        Some(address) => (address, true),
+        None => (text, false),
+    };
+    let address = address
+        .parse()
+        .map_err(|_| format!("write an IP address with a port, for example {example} for TLS"))?;
+    Ok(ListenAt { address, is_tls })
 }
 
 fn check(text: &str) -> Result<CheckSpec, String> {

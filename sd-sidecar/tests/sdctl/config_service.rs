@@ -44,7 +44,11 @@ async fn a_configuration_is_set_from_a_file_printed_and_written_over_the_version
     // A name that a path has no room for as it is.
     let module = "a/b c";
     let set = sdctl(api, TOKEN, &["set", module, file, "--over", "0"]).await;
-    assert_eq!(text(&set), "a/b c has version 1 of its configuration\n");
+    let first = "it is the first one: no module of this name has connected and sent its default\n";
+    assert_eq!(
+        text(&set),
+        format!("a/b c has version 1 of its configuration\n{first}")
+    );
     assert_eq!(service.configs(module).await.unwrap()[0].data(), config);
     let get = sdctl(api, TOKEN, &["get", module]).await;
     assert_eq!(text(&get), format!("{config}\n"));
@@ -56,7 +60,13 @@ async fn a_configuration_is_set_from_a_file_printed_and_written_over_the_version
         json!({"version": 1, "config": {"limit": 10}})
     );
     let forced = sdctl(api, TOKEN, &["set", "free", file, "--force"]).await;
-    assert_eq!(text(&forced), "free has version 1 of its configuration\n");
+    assert_eq!(
+        text(&forced),
+        format!("free has version 1 of its configuration\n{first}")
+    );
+    std::fs::write(file, "{}").unwrap();
+    let second = sdctl(api, TOKEN, &["set", "free", file]).await;
+    assert_eq!(text(&second), "free has version 2 of its configuration\n");
     let modules = sdctl(api, "", &["modules"]).await;
     assert!(text(&modules).contains("a/b c"), "{modules:?}");
     let modules = sdctl(api, "", &["modules", "--json"]).await;

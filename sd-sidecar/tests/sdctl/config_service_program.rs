@@ -6,6 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustix::process::Signal;
 use sd_cluster::{ClusterConfig, Received, RemoteConfig};
 use sd_core::{Instance, Registry};
@@ -256,6 +257,36 @@ async fn what_cannot_work_is_said_on_one_line_before_anything_is_served() {
         ),
         ("", "--listen", "localhost".to_owned(), 2, "127.0.0.1:9001"),
         ("", "--file", path("none/file"), 2, "does not exist"),
+        (
+            "",
+            "--service",
+            "http://127.0.0.1:1".to_owned(),
+            2,
+            "how a config service is asked",
+        ),
+        ("", "--timeout", "5s".to_owned(), 2, "--timeout says how"),
+        (
+            "",
+            "--registry",
+            "memory://".to_owned(),
+            2,
+            "--registry says how",
+        ),
+        (
+            "",
+            "--operators",
+            "127.0.0.1:9001".to_owned(),
+            2,
+            "127.0.0.1:9001 is named twice",
+        ),
+        (
+            "",
+            "--listen",
+            "isps://127.0.0.1:9001".to_owned(),
+            2,
+            "needs a certificate",
+        ),
+        ("", "--tls-cert", path("cert"), 2, "--tls-key"),
         ("", "--file", path("not-ours"), 2, "not-ours"),
     ] {
         let output = serve(token, &["--check", option, &value]).output();
@@ -268,12 +299,119 @@ async fn what_cannot_work_is_said_on_one_line_before_anything_is_served() {
             "{option} {value}: {line}"
         );
     }
+    let elsewhere = command("memory://", &["config-service", "serve", "--check"]).output();
+    let line = failure(&elsewhere.await.unwrap());
+    assert!(line.contains("--registry says how"), "{line}");
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     let output = serve("", &["--listen", &taken, "--operators", "127.0.0.1:0"]).output();
     let output = timeout(LIMIT, output).await.unwrap().unwrap();
     assert!(failure(&output).contains(&taken), "{output:?}");
     assert_eq!(output.status.code(), Some(7), "{output:?}");
+}
+
+/// A certificate for `localhost` with its issuer, as files of this folder.
+fn certificate(folder: &TempDir) {
+    let path = |name: &str| folder.path().join(name);
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &authority).unwrap();
+    std::fs::write(path("ca"), authority.pem()).unwrap();
+    std::fs::write(path("cert"), certificate.pem()).unwrap();
+    std::fs::write(path("key"), key.serialize_pem()).unwrap();
+    let own = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(path("key"), own).unwrap();
+}
+
+#[tokio::test]
+async fn over_tls_modules_and_operators_show_their_certificates_and_others_are_refused() {
+    let (files, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    certificate(&files);
+    certificate(&other);
+    let path = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
+    let (ca, cert, key) = (path("ca"), path("cert"), path("key"));
+    let mut served = serve(TOKEN, &[]);
+    served.args([
+        "--listen",
+        "isps://127.0.0.1:0",
+        "--operators",
+        "https://127.0.0.1:0",
+    ]);
+    served.args([
+        "--tls-cert",
+        &cert,
+        "--tls-key",
+        &key,
+        "--tls-client-ca",
+        &ca,
+        "--json",
+    ]);
+    let mut running = Running::spawn(served);
+    let told = running.json_where(|_| true).await;
+    let at = |text: &Value, scheme: &str| {
+        let address = text.as_str().unwrap().strip_prefix(scheme).unwrap();
+        address.parse::<SocketAddr>().unwrap().port()
+    };
+    let modules = at(&told["modules"][0], "isps://");
+    let operators = format!("https://localhost:{}", at(&told["operators"], "https://"));
+
+    let client = |ca: &Path| {
+        ClusterConfig::new([format!("localhost:{modules}")])
+            .with_module("orders")
+            .with_ca(ca)
+    };
+    let trusted = client(Path::new(&ca)).with_identity(&cert, &key);
+    let registry = sd_cluster::connect(trusted).unwrap();
+    let orders = Instance::new("orders", "10.0.0.7:50051").unwrap();
+    let _guard = registry.register(orders).await.unwrap();
+    for refused in [
+        client(&other.path().join("ca")).with_identity(&cert, &key),
+        client(Path::new(&ca)),
+    ] {
+        let registry = sd_cluster::connect(refused).unwrap();
+        registry.check().await.unwrap_err();
+    }
+
+    let ask = async |arguments: &[&str]| {
+        let all = [
+            &["config-service", "modules", "--service", &operators],
+            arguments,
+        ]
+        .concat();
+        timeout(LIMIT, command("", &all).output())
+            .await
+            .unwrap()
+            .unwrap()
+    };
+    let shown = ask(&["--ca", &ca, "--cert", &cert, "--key", &key]).await;
+    let text = String::from_utf8_lossy(&shown.stdout);
+    assert!(
+        shown.status.success() && text.contains("10.0.0.7:50051"),
+        "{shown:?}"
+    );
+    let others = other.path().join("ca");
+    for arguments in [
+        &["--ca", &ca][..],
+        &[
+            "--ca",
+            others.to_str().unwrap(),
+            "--cert",
+            &cert,
+            "--key",
+            &key,
+        ],
+    ] {
+        let refused = ask(arguments).await;
+        assert!(!refused.status.success(), "{refused:?}");
+    }
+    let plain = command("", &["config-service", "modules", "--ca", &ca]).output();
+    let line = failure(&plain.await.unwrap());
+    assert!(line.contains("write https://host:port"), "{line}");
+    running.signal(Signal::TERM);
+    assert!(running.end().await.0.success());
 }
 
 #[tokio::test]

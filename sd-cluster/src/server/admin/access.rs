@@ -7,6 +7,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use sd_backend::Secret;
 use sd_core::{Error, Result};
 
+use crate::server::tls::ServerTls;
+
 const SHORTEST_TOKEN: usize = 16;
 
 /// Settings of the HTTP API for operators.
@@ -14,6 +16,7 @@ const SHORTEST_TOKEN: usize = 16;
 #[must_use]
 pub struct Admin {
     token: Option<Secret>,
+    pub(super) tls: Option<ServerTls>,
 }
 
 /// What a request is for.
@@ -45,6 +48,12 @@ impl Admin {
         }
         self.token = Some(Secret::new(token));
         Ok(self)
+    }
+
+    /// Has operators ask over HTTPS. The token is needed as it is without.
+    pub fn tls(mut self, tls: ServerTls) -> Self {
+        self.tls = Some(tls);
+        self
     }
 
     /// Whether operators may be listened for at this address.

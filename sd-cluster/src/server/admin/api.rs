@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use sd_core::{Error, ErrorKind};
@@ -15,6 +15,7 @@ use super::access::{Admin, Need};
 use super::body::{
     Failed, ModuleBody, Target, VariableBody, VersionBody, Written, WrittenVariable,
 };
+use super::log::Log;
 use crate::server::ConfigService;
 use crate::server::state::MOST_DATA_BYTES;
 
@@ -83,7 +84,8 @@ async fn handled(
             Ok(json(&ModuleBody::from(&service.module(name).await?)))
         }
         ("DELETE", ["v1", "modules", name]) => {
-            service.delete_module(name).await?;
+            let log = Log::of(peer, "deletes a module", name);
+            log.tell(service.delete_module(name).await)?;
             Ok(nothing())
         }
         ("GET", ["v1", "modules", name, "config"]) => {
@@ -97,14 +99,9 @@ async fn handled(
         ("PUT", ["v1", "modules", name, "config"]) => {
             let expected = expected(&head.headers)?;
             let config = read(body).await?;
-            let config = std::str::from_utf8(&config)
-                .map_err(|_| bad("the configuration is not UTF-8".to_owned()))?;
-            let version = if is_forced(head.uri.query()) {
-                service.force_config(name, config, expected).await?
-            } else {
-                service.set_config(name, config, expected).await?
-            };
-            Ok(json(&Written { version }))
+            let is_forced = is_forced(head.uri.query());
+            let written = set_config(service, peer, name, &config, (expected, is_forced)).await?;
+            Ok(json(&written))
         }
         ("GET", ["v1", "modules", name, "config", "versions"]) => {
             let configs = service.configs(name).await?;
@@ -113,7 +110,8 @@ async fn handled(
             ))
         }
         ("POST", ["v1", "modules", name, "config", "resend"]) => {
-            service.resend_config(name).await?;
+            let log = Log::of(peer, "sends a module its configuration again", name);
+            log.tell(service.resend_config(name).await)?;
             Ok(nothing())
         }
         ("GET", ["v1", "modules", name, "schema"]) => {
@@ -136,11 +134,13 @@ async fn handled(
                         .to_owned(),
                 )
             })?;
-            service.set_variable(name, written.into()).await?;
+            let log = Log::of(peer, "sets a variable", name);
+            log.tell(service.set_variable(name, written.into()).await)?;
             Ok(nothing())
         }
         ("DELETE", ["v1", "variables", name]) => {
-            service.delete_variable(name).await?;
+            let log = Log::of(peer, "deletes a variable", name);
+            log.tell(service.delete_variable(name).await)?;
             Ok(nothing())
         }
         ("GET", ["internal", "metrics", "autodiscovery"]) => {
@@ -151,6 +151,26 @@ async fn handled(
     }
 }
 
+async fn set_config(
+    service: &ConfigService,
+    peer: IpAddr,
+    module: &str,
+    config: &[u8],
+    (expected, is_forced): (Option<u32>, bool),
+) -> Result<Written, Failure> {
+    let config = std::str::from_utf8(config);
+    let config = config.map_err(|_| bad("the configuration is not UTF-8".to_owned()))?;
+    let (what, written) = if is_forced {
+        let written = service.force_config(module, config, expected).await;
+        ("sets the configuration of a module by force", written)
+    } else {
+        let written = service.set_config(module, config, expected).await;
+        ("sets the configuration of a module", written)
+    };
+    let version = Log::of(peer, what, module).tell_version(written)?;
+    Ok(Written { version })
+}
+
 fn decoded(part: &str) -> Option<String> {
     let decoded = percent_decode_str(part).decode_utf8();
     decoded.ok().map(std::borrow::Cow::into_owned)
@@ -158,7 +178,13 @@ fn decoded(part: &str) -> Option<String> {
 
 async fn read(body: Incoming) -> Result<Bytes, Failure> {
     let read = Limited::new(body, MOST_DATA_BYTES).collect().await;
-    let read = read.map_err(|error| bad(format!("the body cannot be read: {error}")))?;
+    let read = read.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            let why = format!("the body has more than {MOST_DATA_BYTES} bytes");
+            return Failure(StatusCode::PAYLOAD_TOO_LARGE, why);
+        }
+        bad(format!("the body cannot be read: {error}"))
+    })?;
     Ok(read.to_bytes())
 }
 

@@ -1,15 +1,20 @@
 //! HTTP for operators, within bounds.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,7 +23,9 @@ use tracing::{debug, warn};
 use super::access::Admin;
 use super::api::answer;
 use crate::server::ConfigService;
-use crate::server::instrument::operator_refused;
+use crate::server::instrument::{What, refused};
+use crate::server::places::{Place, Places};
+use crate::server::throttle::Throttle;
 
 const MOST_CONNECTIONS: usize = 64;
 /// How long a client may take for the head of a request, and rest between two.
@@ -38,54 +45,96 @@ pub(in crate::server) async fn serve(
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-    let mut is_full = false;
+    // Operators are on one host, or behind one proxy: any of them may have all places.
+    let places = Places::new(MOST_CONNECTIONS, MOST_CONNECTIONS);
+    let (refusals, leaving) = (Throttle::default(), Throttle::default());
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
+            Ok((stream, peer)) => (stream, peer.ip().to_canonical()),
             Err(error) => {
                 warn!(%error, "a connection of an operator cannot be accepted");
                 sleep(AFTER_FAILURE).await;
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            operator_refused();
-            // Once for all that are refused in a row.
-            if !is_full {
-                warn!("connections of operators are refused: there are too many");
+        let place = match places.take(peer) {
+            Ok(place) => Arc::new(place),
+            Err(why) => {
+                refused(What::Operator);
+                if let Some(times) = refusals.count() {
+                    warn!(%peer, times, "a connection of an operator is refused: {why}");
+                }
+                continue;
             }
-            is_full = true;
-            continue;
         };
-        is_full = false;
+        if place.is_taken_over {
+            refused(What::Idle);
+            if let Some(times) = leaving.count() {
+                warn!(%peer, times, "places for operators are scarce: a connection that asks for nothing leaves its own");
+            }
+        }
         let (service, admin, stop) = (service.clone(), admin.clone(), stop.clone());
         tasks.spawn(async move {
-            let connection = http(stream, &stop, |request| {
-                answer(&service, &admin, peer.ip(), request)
+            let connection = serve_one(stream, &stop, &place, &admin, |request| {
+                answer(&service, &admin, peer, request)
             });
-            if timeout(CONNECTION_WITHIN, connection).await.is_err() {
-                debug!("a connection of an operator took too long");
+            tokio::select! {
+                served = timeout(CONNECTION_WITHIN, connection) => if served.is_err() {
+                    debug!("a connection of an operator took too long");
+                },
+                () = place.leave.cancelled() => {}
             }
-            drop(place);
         });
     }
 }
 
-async fn http<F>(
+/// Answers the requests of one connection, over TLS if the API has any.
+async fn serve_one<F>(
     stream: TcpStream,
     stop: &CancellationToken,
-    answer: impl Fn(hyper::Request<hyper::body::Incoming>) -> F,
+    place: &Arc<Place>,
+    admin: &Admin,
+    answer: impl Fn(Request<Incoming>) -> F,
 ) where
-    F: Future<Output = hyper::Response<http_body_util::Full<bytes::Bytes>>>,
+    F: Future<Output = Response<Full<Bytes>>>,
+{
+    let Some(tls) = &admin.tls else {
+        return http(stream, stop, place, answer).await;
+    };
+    let agreed = tokio::select! {
+        () = stop.cancelled() => return,
+        agreed = timeout(HEAD_WITHIN, tls.accept(stream)) => agreed,
+    };
+    match agreed {
+        Ok(Ok(stream)) => Box::pin(http(stream, stop, place, answer)).await,
+        Ok(Err(error)) => {
+            refused(What::Tls);
+            debug!(%error, "TLS cannot be agreed on with an operator");
+        }
+        Err(_) => refused(What::Tls),
+    }
+}
+
+async fn http<S, F>(
+    stream: S,
+    stop: &CancellationToken,
+    place: &Arc<Place>,
+    answer: impl Fn(Request<Incoming>) -> F,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+    F: Future<Output = Response<Full<Bytes>>>,
 {
     let service = service_fn(|request| {
+        let busy = Busy::begin(place);
         let answer = answer(request);
-        async move { Ok::<_, Infallible>(answer.await) }
+        async move {
+            let answer = answer.await;
+            Ok::<_, Infallible>(answer.map(|body| Answering { body, _busy: busy }))
+        }
     });
     let mut connection = pin!(
         http1::Builder::new()
@@ -106,5 +155,47 @@ async fn http<F>(
     };
     if let Err(error) = ended {
         debug!(%error, "a connection of an operator ended");
+    }
+}
+
+/// A request that is answered: its connection keeps its place.
+struct Busy(Arc<Place>);
+
+impl Busy {
+    fn begin(place: &Arc<Place>) -> Self {
+        place.keep();
+        Self(Arc::clone(place))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.rest();
+    }
+}
+
+/// The body of an answer, with which its request ends.
+struct Answering {
+    body: Full<Bytes>,
+    _busy: Busy,
+}
+
+impl Body for Answering {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

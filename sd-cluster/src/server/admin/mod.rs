@@ -17,12 +17,13 @@
 //! | `GET /internal/metrics/autodiscovery` | targets for Prometheus, as `http_sd_configs` reads them |
 //!
 //! What fails is answered with `{"error":"…"}`. Modules, routes and targets can be read from this host; everything else needs the header
-//! `Authorization: Bearer <token>`. Nothing is encrypted: from other hosts, ask through a proxy that speaks TLS.
+//! `Authorization: Bearer <token>`. [`Admin::tls`] has them ask over HTTPS; without it nothing is encrypted.
 
 mod access;
 mod api;
 mod body;
 mod http_server;
+mod log;
 
 pub use self::access::Admin;
 pub(super) use self::http_server::serve;

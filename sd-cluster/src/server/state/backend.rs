@@ -95,6 +95,19 @@ impl Backend {
         })
     }
 
+    /// All that was declared.
+    pub(super) fn to_json(&self) -> serde_json::Result<String> {
+        serde_json::to_string(&BackendDeclaration {
+            metrics_autodiscovery: self.metrics.clone(),
+            ..self.declaration.clone()
+        })
+    }
+
+    /// Its part of the list of routes, with the comma before it.
+    pub(super) fn route_bytes(&self) -> usize {
+        self.route.len() + 1
+    }
+
     pub(super) fn host(&self) -> Option<&[u8]> {
         self.host.as_deref()
     }

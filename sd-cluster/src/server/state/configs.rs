@@ -56,15 +56,21 @@ impl State {
             self.write_config(&name, default, Author::Module)
                 .map_err(|error| format!("create initial config: {}", reason(&error)))?;
         }
-        let message = self
-            .rendered(&name, CONFIG_WHEN_CONNECTED)
-            .map_err(|error| format!("render config: {}", reason(&error)))?;
+        let made = self.modules.get(&name);
+        let message = match made.and_then(|module| module.rendered.clone()) {
+            Some(made) => made,
+            None => self
+                .rendered(&name, CONFIG_WHEN_CONNECTED)
+                .map_err(|error| format!("render config: {}", reason(&error)))?,
+        };
         let session = self.sessions.get(&id).ok_or_else(ended)?;
         session
             .outbox
-            .event(&self.names.config_when_connected, message);
+            .event(&self.names.config_when_connected, message.clone());
         if let Some(module) = self.modules.get_mut(&name) {
             module.receivers.insert(id);
+            // All of its instances connect together, after a restart of theirs or ours.
+            module.rendered = Some(message);
         }
         self.write_schema(&name, sent)
             .map_err(|error| format!("upsert config schema in store: {}", reason(&error)))
@@ -135,14 +141,21 @@ impl State {
                 .because("it is connected, and would be there again: stop it first"));
         }
         self.store.write(&Change::ModuleGone { module: name })?;
-        if let Some(module) = self.modules.remove(name) {
+        if let Some((name, module)) = self.modules.remove_entry(name) {
             self.stored_bytes -= module.stored.bytes();
+            // Those that were listed before a restart, and are not back.
+            for place in module.backends {
+                self.remove_backend(&name, place);
+            }
         }
         Ok(())
     }
 
     /// Sends a module's configuration to all that get it, one rendering for all.
-    pub(super) fn send_config(&self, name: &str) {
+    pub(super) fn send_config(&mut self, name: &str) {
+        if let Some(module) = self.modules.get_mut(name) {
+            module.rendered = None;
+        }
         // What is written was rendered before.
         if let Err(error) = self.try_send_config(name) {
             let (module, error) = (brief(Printable(name)), error.report());

@@ -5,6 +5,7 @@
 mod backend;
 mod configs;
 mod module;
+mod returning;
 mod telling;
 mod variables;
 mod views;
@@ -16,13 +17,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use sd_core::{Printable, brief};
 
 pub(crate) use self::backend::Backend;
 pub(crate) use self::configs::Author;
 pub use self::module::StoredConfig;
 pub(crate) use self::module::{Module, Schema, StoredModule};
-use self::telling::Untold;
+use self::telling::{Followers, Untold};
 pub use self::variables::{Variable, VariableKind};
 pub use self::views::{KnownInstance, KnownModule, VariableView};
 use super::limits::Limits;
@@ -69,15 +71,23 @@ pub(crate) struct State {
     stored_bytes: usize,
     sessions: HashMap<SessionId, Session>,
     /// Who follows a module, which need not be known.
-    followers: HashMap<Arc<str>, BTreeSet<SessionId>>,
+    followers: HashMap<Arc<str>, Followers>,
     /// Who follows the routes.
     routing: BTreeSet<SessionId>,
     /// In the order in which they were declared.
     backends: BTreeMap<u64, Backend>,
     /// Bytes of the list of all backends.
     routes_bytes: usize,
+    /// The events with that list as it is now, by name.
+    routes: BTreeMap<&'static str, Bytes>,
     last: u64,
     untold: Untold,
+    /// Those of the last run that are not back yet, by their places.
+    returning: BTreeMap<u64, Arc<str>>,
+    /// Places that came or went since they were written.
+    unkept: BTreeSet<u64>,
+    /// Whether it was told that they cannot be written.
+    is_unkept_told: bool,
     names: Names,
 }
 
@@ -103,8 +113,12 @@ impl State {
             routing: BTreeSet::new(),
             backends: BTreeMap::new(),
             routes_bytes: 0,
+            routes: BTreeMap::new(),
             last: 0,
             untold: Untold::default(),
+            returning: BTreeMap::new(),
+            unkept: BTreeSet::new(),
+            is_unkept_told: false,
             names: Names {
                 routes_when_connected: ROUTES_WHEN_CONNECTED.into(),
                 routes_changed: ROUTES_CHANGED.into(),
@@ -119,6 +133,11 @@ impl State {
         for (name, variable) in kept.variables {
             state.stored_bytes += variable.bytes(&name);
             state.variables.insert(name.into(), variable);
+        }
+        for (place, declaration) in kept.instances {
+            // What is not listed again is not to be kept.
+            state.unkept.insert(place);
+            state.expect(place, &declaration);
         }
         state
     }
@@ -180,8 +199,8 @@ impl State {
         self.routing.remove(&id);
         for followed in &session.follows {
             if let Some(followers) = self.followers.get_mut(followed) {
-                followers.remove(&id);
-                if followers.is_empty() {
+                followers.sessions.remove(&id);
+                if followers.sessions.is_empty() {
                     self.followers.remove(followed);
                 }
             }
@@ -195,10 +214,18 @@ impl State {
         };
         module.sessions.remove(&id);
         module.receivers.remove(&id);
+        if module.receivers.is_empty() {
+            module.rendered = None;
+        }
         module.last_disconnected_at = Some(SystemTime::now());
-        // One that only looks on leaves nothing, so that names that are made up do not fill the service.
-        if module.sessions.is_empty() && module.stored.is_empty() {
-            self.modules.remove(&name);
+        self.forget_if_empty(&name);
+    }
+
+    /// A module that only looks on leaves nothing, so that names that are made up do not fill the service.
+    fn forget_if_empty(&mut self, name: &Arc<str>) {
+        let module = self.modules.get(name);
+        if module.is_some_and(Module::is_empty) {
+            self.modules.remove(name);
         }
     }
 
@@ -237,7 +264,8 @@ impl State {
         for name in wanted {
             let (event, hosts) = self.hosts(&name);
             outbox.event(&event, hosts);
-            self.followers.entry(name).or_default().insert(id);
+            let followers = self.followers.entry(name).or_default();
+            followers.sessions.insert(id);
         }
         if requirements.require_routes {
             let routes = self.routes(ROUTES_WHEN_CONNECTED);
@@ -262,34 +290,45 @@ impl State {
         }
         let name = Arc::clone(&session.module);
         let backend = Backend::new(&name, declaration, self.limits.declaration_bytes)?;
-        // With the comma before it.
-        let bytes = backend.route.len() + 1;
-        if self.routes_bytes + bytes > MOST_DATA_BYTES {
-            return Err(format!(
-                "the list of all modules would exceed {MOST_DATA_BYTES} bytes, and no module could read it"
-            ));
-        }
-        self.routes_bytes += bytes;
+        self.is_back(&name, &backend.declaration.address);
+        self.check_routes(&backend)?;
         let place = self.next();
-        self.backends.insert(place, backend);
-        if let Some(module) = self.modules.get_mut(&name) {
-            module.backends.insert(place);
-        }
+        self.add_backend(&name, place, backend);
         if let Some(session) = self.sessions.get_mut(&id) {
             session.ready = Some(place);
         }
-        self.untold.change(name);
         Ok(())
     }
 
+    /// Whether the list of all has room for one more.
+    fn check_routes(&self, backend: &Backend) -> Result<(), String> {
+        if self.routes_bytes + backend.route_bytes() <= MOST_DATA_BYTES {
+            return Ok(());
+        }
+        Err(format!(
+            "the list of all modules would exceed {MOST_DATA_BYTES} bytes, and no module could read it"
+        ))
+    }
+
+    fn add_backend(&mut self, name: &Arc<str>, place: u64, backend: Backend) {
+        self.routes_bytes += backend.route_bytes();
+        self.backends.insert(place, backend);
+        let module = self.modules.entry(Arc::clone(name)).or_default();
+        module.backends.insert(place);
+        self.unkept.insert(place);
+        self.change_list(Arc::clone(name));
+    }
+
     fn remove_backend(&mut self, name: &Arc<str>, place: u64) {
+        self.returning.remove(&place);
+        self.unkept.insert(place);
         if let Some(backend) = self.backends.remove(&place) {
-            self.routes_bytes -= backend.route.len() + 1;
+            self.routes_bytes -= backend.route_bytes();
         }
         if let Some(module) = self.modules.get_mut(name) {
             module.backends.remove(&place);
         }
-        self.untold.change(Arc::clone(name));
+        self.change_list(Arc::clone(name));
     }
 }
 
@@ -300,7 +339,9 @@ fn ended() -> String {
 
 fn check_module_name(name: &str) -> Result<(), String> {
     let why = match name {
-        "" => "is empty",
+        "" => return Err("the name of a module is empty".to_owned()),
+        // Clients of HTTP take them for steps of a path, so that no operator could name the module.
+        "." | ".." => "is a step of a path",
         _ if name.len() > MOST_NAME_BYTES => "is longer than 255 bytes",
         _ if name.chars().any(char::is_control) => "has control characters",
         _ if !is_event_name(&format!("{name}{CONNECTED}")) => "cannot be part of an event's name",

@@ -4,6 +4,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
+
 use super::SessionId;
 use crate::server::variables::used;
 
@@ -20,6 +22,8 @@ pub(crate) struct Module {
     pub(super) receivers: BTreeSet<SessionId>,
     /// The places of those that are ready.
     pub(super) backends: BTreeSet<u64>,
+    /// The event with its configuration that those are told who connect, as it is now, while there are receivers.
+    pub(super) rendered: Option<Bytes>,
 }
 
 impl Module {
@@ -32,7 +36,13 @@ impl Module {
             sessions: BTreeSet::new(),
             receivers: BTreeSet::new(),
             backends: BTreeSet::new(),
+            rendered: None,
         }
+    }
+
+    /// Whether nothing is left of it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && self.backends.is_empty() && self.stored.is_empty()
     }
 }
 

@@ -587,3 +587,48 @@ fn a_variable_with_which_a_configuration_would_be_too_large_is_refused_and_nothi
     state.resend_config("A").unwrap();
     assert_eq!(client.got()[0].1, json!(["small", "small"]));
 }
+
+#[test]
+fn a_list_and_a_configuration_are_made_once_for_all_who_are_told_them() {
+    let state = &mut state();
+    let _module = Client::ready(state, "A", "10.0.0.1");
+    let told = |state: &mut State| {
+        let client = Client::connect(state, "B");
+        let wanted = requirements(&["A"], true);
+        state.require(client.id, &wanted).unwrap();
+        state.introduce(client.id, &sent(r#"{"large":1}"#)).unwrap();
+        let sent: Vec<_> = std::iter::from_fn(|| client.outbox.take()).collect();
+        (client, sent)
+    };
+    let places = |sent: &[bytes::Bytes]| sent.iter().map(|one| one.as_ptr()).collect::<Vec<_>>();
+    // The list of a module is kept from the second who follows it on.
+    let _first = told(state);
+    let (_second, second) = told(state);
+    let (_third, third) = told(state);
+    assert_eq!((second.len(), places(&second)), (3, places(&third)));
+    let _other = Client::ready(state, "A", "10.0.0.2");
+    state.set("B", r#"{"large":2}"#, None).unwrap();
+    let (fourth, sent) = told(state);
+    assert!(
+        sent.iter().zip(&third).all(|(new, old)| new != old),
+        "{sent:?}"
+    );
+    state.disconnect(fourth.id);
+    state.set_variable("v", Variable::text("1")).unwrap();
+    state.set("B", r#"["_Var(v)"]"#, None).unwrap();
+    let (_fifth, before) = told(state);
+    state.set_variable("v", Variable::text("2")).unwrap();
+    let (_sixth, after) = told(state);
+    assert_ne!(before[2], after[2]);
+}
+
+#[test]
+fn a_name_that_is_a_step_of_a_path_is_none_of_a_module() {
+    let state = &mut state();
+    for name in [".", "..", ""] {
+        let refused = state.connect(name, Outbox::default());
+        assert!(refused.is_err(), "{name}");
+        state.set(name, "{}", None).unwrap_err();
+    }
+    state.set("...", "{}", None).unwrap();
+}

@@ -156,11 +156,19 @@ impl State {
             .ok_or_else(|| unknown(DELETE, name))?;
         let freed = variable.bytes(name);
         if let [first, rest @ ..] = &*self.users(name) {
-            return Err(Error::new(ErrorKind::Conflict, DELETE).because(format!(
-                "{} and {} other modules use it: change their configurations first",
-                brief(Printable(first)),
-                rest.len()
-            )));
+            let users = match rest.len() {
+                0 => format!("the module {} uses it", brief(Printable(first))),
+                1 => format!(
+                    "the module {} and another one use it",
+                    brief(Printable(first))
+                ),
+                more => format!(
+                    "the module {} and {more} others use it",
+                    brief(Printable(first))
+                ),
+            };
+            return Err(Error::new(ErrorKind::Conflict, DELETE)
+                .because(format!("{users}: change the configuration first")));
         }
         self.store.write(&Change::VariableGone { name })?;
         self.variables.remove(name);

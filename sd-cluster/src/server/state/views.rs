@@ -16,7 +16,7 @@ pub struct KnownModule {
     pub name: Arc<str>,
     /// Connections that are open, also those that are not ready.
     pub connections: usize,
-    /// Those that are ready, the newest first.
+    /// Those that are ready, the newest first, and those that were when the service was started again and are not back yet.
     pub instances: Vec<KnownInstance>,
     /// The newest version of its configuration.
     pub config_version: Option<u32>,

@@ -44,6 +44,11 @@ pub(crate) enum Change<'a> {
     ModuleGone {
         module: &'a str,
     },
+    /// Instances that are listed from now on, as JSON, and places of those that are not any more.
+    Listed {
+        come: Vec<(u64, String)>,
+        gone: Vec<u64>,
+    },
 }
 
 /// What was kept.
@@ -51,6 +56,8 @@ pub(crate) enum Change<'a> {
 pub(crate) struct Kept {
     pub(crate) modules: BTreeMap<String, StoredModule>,
     pub(crate) variables: Vec<(String, Variable)>,
+    /// Instances that were listed at last, by their places.
+    pub(crate) instances: Vec<(u64, String)>,
 }
 
 #[cfg(feature = "server-sqlite")]
@@ -95,6 +102,11 @@ pub(crate) trait Store: Debug + Send {
     /// # Errors
     /// `Unavailable`, and nothing is written.
     fn write(&mut self, change: &Change<'_>) -> Result<()>;
+
+    /// Whether what is written outlives the process.
+    fn is_lasting(&self) -> bool {
+        false
+    }
 }
 
 /// Keeps nothing.

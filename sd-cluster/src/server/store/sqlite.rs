@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, Row, ToSql, params};
 use sd_core::{Error, ErrorKind, Printable, Result, brief};
+use serde_json::value::RawValue;
 use tracing::warn;
 
 use super::{Change, Kept, Store};
@@ -15,8 +16,9 @@ use crate::server::state::{Schema, StoredConfig, Variable, VariableKind};
 const OPEN: &str = "config service: open its file";
 const WRITE: &str = "config service: write its file";
 
-/// In `user_version`. A file without tables has 0.
-const LAYOUT: i64 = 1;
+/// In `user_version`. A file without tables has 0. The first layout has no instances.
+const LAYOUT: i64 = 2;
+const LAYOUT_WITHOUT_INSTANCES: i64 = 1;
 /// In `application_id`: `sdcs`, so that no other program's file is taken.
 const APPLICATION: i64 = 0x7364_6373;
 
@@ -43,6 +45,8 @@ const TABLES: &str = "
         name TEXT PRIMARY KEY, kind TEXT NOT NULL, value TEXT NOT NULL, description TEXT NOT NULL, written_at INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
 ";
+const INSTANCES: &str =
+    "CREATE TABLE instance (place INTEGER PRIMARY KEY, declaration TEXT NOT NULL) STRICT";
 
 /// An open file.
 #[derive(Debug)]
@@ -104,7 +108,10 @@ impl SqliteStore {
             .and_then(|is_ours| is_ours.then(|| store.read()).transpose());
         let kept = kept.map_err(|error| failed(OPEN, path, &error))?;
         match kept {
-            Some(kept) => Ok((store, kept)),
+            Some(kept) => {
+                check_json(path, &kept)?;
+                Ok((store, kept))
+            }
             None => Err(Error::new(ErrorKind::InvalidData, OPEN).because(format!(
                 "{} is not a file of this program, or one of a newer version: name another one",
                 shown(path)
@@ -122,7 +129,9 @@ impl SqliteStore {
         let tables = "SELECT count(*) FROM sqlite_schema";
         let tables: i64 = file.query_row(tables, [], |row| row.get(0))?;
         let is_new = (application, layout, tables) == (0, 0, 0);
-        if !is_new && (application, layout) != (APPLICATION, LAYOUT) {
+        let is_ours =
+            application == APPLICATION && (LAYOUT_WITHOUT_INSTANCES..=LAYOUT).contains(&layout);
+        if !is_new && !is_ours {
             return Ok(false);
         }
         file.pragma_update(None, "journal_mode", "WAL")?;
@@ -143,6 +152,9 @@ impl SqliteStore {
         if is_new {
             writing.execute_batch(TABLES)?;
             writing.pragma_update(None, "application_id", APPLICATION)?;
+        }
+        if layout < LAYOUT {
+            writing.execute_batch(INSTANCES)?;
             writing.pragma_update(None, "user_version", LAYOUT)?;
         }
         writing.commit()?;
@@ -186,6 +198,16 @@ impl SqliteStore {
                 written_at: time(row, 4)?,
             };
             kept.variables.push((row.get(0)?, variable));
+        }
+        let mut instances = self
+            .file
+            .prepare("SELECT place, declaration FROM instance ORDER BY place")?;
+        let mut rows = instances.query([])?;
+        while let Some(row) = rows.next()? {
+            // No place of ours is negative.
+            if let Ok(place) = u64::try_from(row.get::<_, i64>(0)?) {
+                kept.instances.push((place, row.get(1)?));
+            }
         }
         Ok(kept)
     }
@@ -242,6 +264,17 @@ impl SqliteStore {
                 execute("DELETE FROM config WHERE module = ?1", params![module])?;
                 execute("DELETE FROM schema WHERE module = ?1", params![module])?;
             }
+            Change::Listed { come, gone } => {
+                let number = |place: &u64| i64::try_from(*place).unwrap_or(i64::MAX);
+                for place in gone {
+                    let sql = "DELETE FROM instance WHERE place = ?1";
+                    execute(sql, params![number(place)])?;
+                }
+                let sql = "INSERT OR REPLACE INTO instance (place, declaration) VALUES (?1, ?2)";
+                for (place, declaration) in come {
+                    execute(sql, params![number(place), declaration])?;
+                }
+            }
         }
         writing.commit()
     }
@@ -259,6 +292,35 @@ impl Store for SqliteStore {
         self.try_write(change)
             .map_err(|error| failed(WRITE, &self.path, &error))
     }
+
+    fn is_lasting(&self) -> bool {
+        true
+    }
+}
+
+/// What modules and operators are sent is JSON, also where another program has written it into the file.
+fn check_json(path: &Path, kept: &Kept) -> Result<()> {
+    let check = |module: &str, what: String, text: &str| {
+        let read = serde_json::from_str::<&RawValue>(text);
+        read.map(drop).map_err(|error| {
+            // The text of serde's error names a place and no data.
+            Error::new(ErrorKind::InvalidData, OPEN).because(format!(
+                "{}: {what} of the module {} is no JSON: {error}: mend that row, or remove it",
+                shown(path),
+                brief(Printable(module))
+            ))
+        })
+    };
+    for (module, stored) in &kept.modules {
+        for config in &stored.configs {
+            let what = format!("version {} of the configuration", config.version());
+            check(module, what, config.data())?;
+        }
+        if let Some(schema) = &stored.schema {
+            check(module, "the schema".to_owned(), &schema.data)?;
+        }
+    }
+    Ok(())
 }
 
 /// SQLite takes names such as `:memory:` and `file:…` for something else than a file. No absolute path is such a name.
@@ -463,6 +525,63 @@ mod tests {
         drop(store);
         let refused = SqliteStore::open(&path, 1).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_row_that_is_no_json_is_refused_with_its_place_and_nothing_of_it_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let change = |sql: &str| {
+            let (mut store, _) = SqliteStore::open(&path, 1).unwrap();
+            write(&mut store, &config(7, 10)).unwrap();
+            store.file.execute(sql, []).unwrap();
+        };
+        for (sql, place) in [
+            (
+                "UPDATE config SET data = '{planted' WHERE version = 7",
+                "version 7 of the configuration of the module a is no JSON",
+            ),
+            (
+                "INSERT INTO schema VALUES ('a', '1', 'planted', 0)",
+                "the schema of the module a is no JSON",
+            ),
+        ] {
+            change(sql);
+            let refused = SqliteStore::open(&path, 1).unwrap_err();
+            let report = refused.report().to_string();
+            assert_eq!(refused.kind(), ErrorKind::InvalidData, "{report}");
+            assert!(
+                report.contains(place) && !report.contains("planted"),
+                "{report}"
+            );
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_of_the_first_layout_gets_what_it_lacks_and_keeps_what_it_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let (mut store, _) = SqliteStore::open(&path, 1).unwrap();
+        write(&mut store, &config(1, 10)).unwrap();
+        let first = "DROP TABLE instance; PRAGMA user_version = 1";
+        store.file.execute_batch(first).unwrap();
+        drop(store);
+        let (mut store, kept) = SqliteStore::open(&path, 1).unwrap();
+        assert_eq!(kept.modules["a"].configs.len(), 1);
+        let come = vec![(3, "{}".to_owned()), (5, "[]".to_owned())];
+        let gone = vec![3];
+        store
+            .write(&Change::Listed {
+                come: come.clone(),
+                gone: Vec::new(),
+            })
+            .unwrap();
+        let come = Vec::new();
+        store.write(&Change::Listed { come, gone }).unwrap();
+        drop(store);
+        let (_, kept) = SqliteStore::open(&path, 1).unwrap();
+        assert_eq!(kept.instances, [(5, "[]".to_owned())]);
     }
 
     #[test]

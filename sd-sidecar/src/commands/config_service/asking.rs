@@ -29,17 +29,32 @@ pub(super) struct Said<'a> {
 
 impl<'a> Service<'a> {
     pub(super) fn new(at: &'a AtConfigService) -> Result<Self, Failure> {
-        // It speaks no TLS.
-        let place = Place::of(&at.service).filter(|place| !matches!(place, Place::Tls { .. }));
+        let misused = |line: &str| {
+            Failure::new(format!("{line}; try: sdctl config-service --help")).with(Exit::Misused)
+        };
+        let place = Place::of(&at.service).filter(|place| !matches!(place, Place::Unix(_)));
         let place = place.ok_or_else(|| {
-            let line = "expected the service as http://host:port or host:port; try: sdctl config-service --help";
-            Failure::new(line).with(Exit::Misused)
+            misused("expected the service as http://host:port, https://host:port or host:port")
         })?;
+        let tls = ClientTls::from_parts(
+            at.ca.clone(),
+            at.cert.clone(),
+            at.key.clone(),
+            at.server_name.clone(),
+        );
+        if matches!(place, Place::Tls { .. }) {
+            tls.check(at.timeout)
+                .map_err(|error| misused(&error.report().to_string()))?;
+        } else if tls.is_set() {
+            return Err(misused(
+                "--ca, --cert, --key and --server-name are of TLS, which the service's address does not ask for: write https://host:port",
+            ));
+        }
         Ok(Self {
             at,
             api: Api {
                 place,
-                tls: ClientTls::new(),
+                tls,
                 token: token(at.token_file.as_deref(), "SDCTL_CONFIG_SERVICE_TOKEN")?,
                 within: at.timeout,
             },

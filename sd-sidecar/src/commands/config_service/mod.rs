@@ -162,10 +162,17 @@ async fn set(
     if output.is_json() {
         return output.json(&answer);
     }
+    let version = &answer["version"];
     output.line(&format!(
-        "{module} has version {} of its configuration",
-        answer["version"]
-    ))
+        "{module} has version {version} of its configuration"
+    ))?;
+    // A name that was mistyped is a module that has not been there yet.
+    if *version == 1 {
+        output.line(
+            "it is the first one: no module of this name has connected and sent its default",
+        )?;
+    }
+    Ok(())
 }
 
 /// A file, or standard input.

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use sd_cluster::server::{Admin, Builder, ConfigService};
+use rustix::fs::{Access, access};
+use sd_cluster::server::{Admin, Builder, ConfigService, ServerTls};
 use sd_core::{Error, ErrorKind};
 use sd_sidecar::{open_files, systemd};
 use serde_json::json;
@@ -15,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::cli::Cli;
-use crate::cli::arguments::Serving;
+use crate::cli::arguments::{ListenAt, Serving};
 use crate::commands::http_api::token;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -28,7 +29,9 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// Returns when the service has stopped, or with `--check` when it was checked.
 pub(crate) async fn serve(cli: &Cli, serving: &Serving) -> Result<Exit, Failure> {
     let output = Output::new(cli.json);
+    check_addresses(serving)?;
     let admin = admin(serving)?;
+    let tls = tls(serving).await?;
     if serving.check {
         return check(output, serving).await;
     }
@@ -36,13 +39,18 @@ pub(crate) async fn serve(cli: &Cli, serving: &Serving) -> Result<Exit, Failure>
     let mut signals = Signals::listen()?;
     open_files::raise();
     let running = tokio::select! {
-        running = Running::start(serving, admin) => running?,
+        running = Running::start(serving, admin, tls) => running?,
         // Nothing is served yet.
         _ = signals.next() => return Ok(Exit::Done),
     };
     running.tell(output, serving);
     systemd::ready("ready");
-    let beating = systemd::watchdog(vec![Handle::current()]);
+    let service = running.service.clone();
+    let responds = move || {
+        let service = service.clone();
+        async move { service.responds().await.is_ok() }
+    };
+    let beating = systemd::watchdog_while(vec![Handle::current()], responds);
     let _watchdog = AbortOnDropHandle::new(tokio::spawn(beating));
     tokio::select! {
         _ = signals.next() => running.stop(&mut signals).await,
@@ -54,42 +62,52 @@ pub(crate) async fn serve(cli: &Cli, serving: &Serving) -> Result<Exit, Failure>
 /// A service that listens.
 struct Running {
     service: ConfigService,
-    modules: Vec<SocketAddr>,
-    operators: SocketAddr,
+    /// With the ports that the system chose where none was named.
+    modules: Vec<ListenAt>,
+    operators: ListenAt,
 }
 
 impl Running {
-    async fn start(serving: &Serving, admin: Admin) -> Result<Self, Failure> {
-        let operators = listen(serving.operators).await?;
+    async fn start(
+        serving: &Serving,
+        mut admin: Admin,
+        tls: Option<ServerTls>,
+    ) -> Result<Self, Failure> {
+        let (operators, at_operators) = listen(serving.operators).await?;
         let mut listeners = Vec::with_capacity(serving.listen.len());
-        for address in &serving.listen {
-            listeners.push(listen(*address).await?);
+        for at in &serving.listen {
+            listeners.push(listen(*at).await?);
         }
         let service = builder(serving)
             .start()
             .await
             .map_err(|error| failed(&error))?;
-        let mut running = Self {
-            operators: local(&operators)?,
-            modules: Vec::with_capacity(listeners.len()),
-            service,
-        };
+        let tls_of = |at: ListenAt| tls.clone().filter(|_| at.is_tls);
+        if let Some(tls) = tls_of(at_operators) {
+            admin = admin.tls(tls);
+        }
         // Modules last: they come as soon as they can.
-        running
-            .service
+        service
             .serve_admin(operators, admin)
             .map_err(|error| failed(&error))?;
-        for listener in listeners {
-            running.modules.push(local(&listener)?);
-            running.service.serve(listener);
+        let mut modules = Vec::with_capacity(listeners.len());
+        for (listener, at) in listeners {
+            modules.push(at);
+            match tls_of(at) {
+                Some(tls) => service.serve_tls(listener, tls),
+                None => service.serve(listener),
+            }
         }
-        Ok(running)
+        Ok(Self {
+            service,
+            modules,
+            operators: at_operators,
+        })
     }
 
     /// Says where it listens, for which the log has a line as well.
     fn tell(&self, output: Output, serving: &Serving) {
-        let modules: Vec<String> = self.modules.iter().map(SocketAddr::to_string).collect();
-        let operators = format!("http://{}", self.operators);
+        let (modules, operators) = (shown(&self.modules), operators_at(self.operators));
         let file = serving.file.as_ref();
         let file = file.map(|file| file.display().to_string());
         let told = if output.is_json() {
@@ -124,6 +142,61 @@ impl Running {
     }
 }
 
+/// Where modules connect to.
+fn shown(modules: &[ListenAt]) -> Vec<String> {
+    let shown = modules.iter().map(|at| {
+        let scheme = if at.is_tls { "isps://" } else { "" };
+        format!("{scheme}{}", at.address)
+    });
+    shown.collect()
+}
+
+fn operators_at(at: ListenAt) -> String {
+    let scheme = if at.is_tls { "https" } else { "http" };
+    format!("{scheme}://{}", at.address)
+}
+
+/// Refuses addresses that cannot all be listened at, and TLS without a certificate or the other way round.
+fn check_addresses(serving: &Serving) -> Result<(), Failure> {
+    let misused = |line: String| Err(Failure::new(line).with(Exit::Misused));
+    let all: Vec<&ListenAt> = serving.listen.iter().chain([&serving.operators]).collect();
+    for (nth, at) in all.iter().enumerate() {
+        let mut others = all.iter().skip(nth + 1);
+        if at.address.port() != 0 && others.any(|other| other.address == at.address) {
+            return misused(format!(
+                "{} is named twice: each --listen and --operators needs an address of its own",
+                at.address
+            ));
+        }
+    }
+    match (all.iter().any(|at| at.is_tls), &serving.tls_cert) {
+        (true, None) => misused(
+            "an address with isps:// or https:// needs a certificate: name --tls-cert and --tls-key".to_owned(),
+        ),
+        (false, Some(_)) => misused(
+            "--tls-cert is for addresses with TLS, and none is named: write --listen isps://host:port or --operators https://host:port".to_owned(),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Reads the files of TLS.
+async fn tls(serving: &Serving) -> Result<Option<ServerTls>, Failure> {
+    let (Some(cert), Some(key)) = (&serving.tls_cert, &serving.tls_key) else {
+        return Ok(None);
+    };
+    if is_open_to_others(key) {
+        let line = format!(
+            "{}: every user can read the key; try: chmod 0600",
+            key.display()
+        );
+        return Err(Failure::new(line).with(Exit::Misused));
+    }
+    let read = ServerTls::read(cert, key, serving.tls_client_ca.clone()).await;
+    read.map(Some)
+        .map_err(|error| failed(&error).with(Exit::Misused))
+}
+
 fn listens(modules: &[String], operators: &str) -> String {
     let modules = modules.join(", ");
     format!("modules connect to {modules}, operators ask {operators}")
@@ -156,7 +229,7 @@ fn admin(serving: &Serving) -> Result<Admin, Failure> {
         None => Admin::new(),
     };
     admin
-        .check_listener(serving.operators)
+        .check_listener(serving.operators.address)
         .map_err(|error| failed(&error))?;
     Ok(admin)
 }
@@ -167,8 +240,7 @@ async fn check(output: Output, serving: &Serving) -> Result<Exit, Failure> {
         None => "in memory".to_owned(),
         Some(file) => check_file(serving, file).await?,
     };
-    let modules: Vec<String> = serving.listen.iter().map(SocketAddr::to_string).collect();
-    let operators = format!("http://{}", serving.operators);
+    let (modules, operators) = (shown(&serving.listen), operators_at(serving.operators));
     if output.is_json() {
         output.json(&json!({"modules": modules, "operators": operators, "kept": kept}))?;
     } else {
@@ -183,8 +255,13 @@ async fn check_file(serving: &Serving, file: &Path) -> Result<String, Failure> {
     let shown = file.display();
     if !file.exists() {
         let folder = file.parent().filter(|folder| *folder != Path::new(""));
-        if folder.is_some_and(|folder| !folder.is_dir()) {
+        let folder = folder.unwrap_or(Path::new("."));
+        if !folder.is_dir() {
             let line = format!("{shown}: the folder does not exist");
+            return Err(Failure::new(line).with(Exit::Misused));
+        }
+        if let Err(error) = access(folder, Access::WRITE_OK | Access::EXEC_OK) {
+            let line = format!("{shown}: no file can be made in the folder: {error}");
             return Err(Failure::new(line).with(Exit::Misused));
         }
         return Ok(format!("in {shown}, which will be made"));
@@ -213,20 +290,19 @@ fn is_open_to_others(_: &Path) -> bool {
     false
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| {
+/// A listener, and where it is.
+async fn listen(at: ListenAt) -> Result<(TcpListener, ListenAt), Failure> {
+    let ListenAt { address, is_tls } = at;
+    let failed = |error: std::io::Error| {
         let exit = match error.kind() {
             std::io::ErrorKind::AddrInUse => Exit::Taken,
             _ => Exit::Failed,
         };
         Failure::new(format!("cannot listen at {address}: {error}")).with(exit)
-    })
-}
-
-fn local(listener: &TcpListener) -> Result<SocketAddr, Failure> {
-    listener
-        .local_addr()
-        .map_err(|error| Failure::new(format!("cannot listen: {error}")))
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address: SocketAddr = listener.local_addr().map_err(failed)?;
+    Ok((listener, ListenAt { address, is_tls }))
 }
 
 fn failed(error: &Error) -> Failure {

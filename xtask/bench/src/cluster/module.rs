@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use sd_cluster::{ClusterConfig, Received, RemoteConfig};
-use sd_core::State;
+use sd_core::{State, Subscription};
 use sd_testing::Peer;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -141,14 +141,19 @@ pub(crate) fn join(service: &str, name: &str, followed: &str) -> Result<()> {
             .with_required_module(followed)
             .with_remote_config(RemoteConfig::new("{}", receive)?);
         let registry = sd_cluster::connect(config)?;
-        let mut followed = registry.subscribe(followed)?;
+        let followed = registry.subscribe(followed)?;
         followed.wait_until_known(PATIENCE).await?;
-        let mut state = followed.state_and_mark_seen();
-        loop {
-            tell("hosts", "hosts", &addresses(&state))?;
-            state = followed.changed().await?;
-        }
+        // In a task, as a program follows what it calls: what the runtime is blocked on runs on a thread of its own, which is woken each time.
+        tokio::spawn(follow(followed)).await?
     })
+}
+
+async fn follow(mut followed: Subscription) -> Result<()> {
+    let mut state = followed.state_and_mark_seen();
+    loop {
+        tell("hosts", "hosts", &addresses(&state))?;
+        state = followed.changed().await?;
+    }
 }
 
 fn addresses(state: &State) -> Value {
