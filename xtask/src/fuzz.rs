@@ -86,7 +86,9 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Outcome> {
         let workers: Vec<_> = (0..cores).map(|_| scope.spawn(check_rest)).collect();
         let panicked = |_| anyhow!("a run of the fuzzer panicked");
         let results = workers.into_iter().map(|worker| worker.join());
-        results.map(|result| result.map_err(panicked)?).collect::<Result<()>>()
+        results
+            .map(|result| result.map_err(panicked)?)
+            .collect::<Result<()>>()
     })?;
     Ok(Outcome::Done)
 }

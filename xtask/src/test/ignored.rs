@@ -16,7 +16,9 @@ pub(crate) struct Ignored<'a> {
 impl Ignored<'_> {
     /// Its reason begins with `needs <backend>`.
     pub(crate) fn needs(&self, backend: &str) -> bool {
-        let first = self.what_is_needed().split(|c: char| !c.is_ascii_alphanumeric());
+        let first = self
+            .what_is_needed()
+            .split(|c: char| !c.is_ascii_alphanumeric());
         first
             .take(1)
             .any(|first| first.eq_ignore_ascii_case(backend))
