@@ -128,8 +128,12 @@ impl GoPeer {
         serde_json::from_value(error).unwrap()
     }
 
+    /// Has it do something. What a server is to answer it answers from when this returns.
     pub async fn say(&mut self, command: Value) {
         self.peer.say(&command.to_string()).await.unwrap();
+        if command["command"] == "answer" {
+            self.next("answers").await;
+        }
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -108,8 +108,10 @@ func (s *server) obey(command serverCommand) error {
 	switch command.Command {
 	case "answer":
 		s.lock.Lock()
-		defer s.lock.Unlock()
 		s.answers[command.Name] = command
+		s.lock.Unlock()
+		// Modules ask beside this: one that is to be answered so is begun after it.
+		tell("answers", map[string]any{"name": command.Name})
 	case "send":
 		for _, conn := range s.connections(command.Connection) {
 			s.send(conn, command)
