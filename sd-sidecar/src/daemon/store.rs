@@ -17,7 +17,7 @@ use sd_core::Printable;
 use sd_core::retry::Backoff;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -237,12 +237,14 @@ impl Store {
         let _ = timeout(SAVE_WITHIN, waiting).await;
     }
 
-    /// As [`saved`](Self::saved), and says why it is not on disk. After trouble, the next attempt is made at once.
+    /// As [`saved`](Self::saved), but until `until` at the latest, and says why it is not on disk. After trouble, the next attempt is made at
+    /// once.
     ///
     /// # Errors
     /// Why it could not be written.
-    pub(crate) async fn saved_now(&self) -> Result<(), Arc<str>> {
-        let saved = timeout(SAVE_WITHIN, self.written_now()).await;
+    pub(crate) async fn saved_now(&self, until: Instant) -> Result<(), Arc<str>> {
+        let until = until.min(Instant::now() + SAVE_WITHIN);
+        let saved = timeout_at(until, self.written_now()).await;
         saved.unwrap_or_else(|_| Err(SLOW.into()))
     }
 

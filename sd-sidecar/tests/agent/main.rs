@@ -4,6 +4,7 @@
     reason = "a test that cannot go on has failed, in its helpers as well"
 )]
 
+mod answering;
 mod api;
 mod bodies;
 mod checks;

@@ -36,8 +36,7 @@ impl Registrations {
         let Opened { store, state } = Store::open(state).await?;
         let table = Table::new(settings.show_gone_for, settings.most_gone);
         let table = Arc::new(Mutex::new(table));
-        let shared = Arc::new(Shared::new(registry, settings, table, Some(store)));
-        let this = Self { shared };
+        let this = Self::of(Shared::new(registry, settings, table, Some(store)));
         let is_anything_there = !state.registrations.is_empty();
         #[cfg(feature = "consul")]
         let left = if state.ending {
