@@ -10,6 +10,7 @@ mod draining;
 mod entry;
 mod identity;
 mod keeping;
+mod left;
 mod opening;
 #[cfg(test)]
 mod room_tests;
@@ -38,14 +39,14 @@ use self::entry::Key;
 pub use self::entry::{Caller, Entry, Refused, Selector, Stage};
 pub use self::identity::Identity;
 use self::keeping::{Command, Keeping};
+#[cfg(feature = "consul")]
+use self::left::Left;
 use self::opening::replaces;
 use self::settings::LONGEST_DRAIN;
 pub use self::settings::Settings;
 pub(crate) use self::settings::{is_loopback, is_shared};
 use self::shared::Shared;
 use self::table::{Parked, Slot, Table, Unconfirmed, View, unconfirmed};
-#[cfg(feature = "consul")]
-use crate::daemon::store::Stored;
 use crate::daemon::store::{Store, bytes_of};
 use crate::wire::{CheckKind, CheckSpec, CheckState, Declaration};
 
@@ -72,7 +73,7 @@ impl Registrations {
         let table = Arc::new(Mutex::new(table));
         let this = Self::of(Shared::new(registry, settings, table, None));
         #[cfg(feature = "consul")]
-        this.tell_routes(Vec::new());
+        this.tell_routes(&[]);
         this
     }
 
@@ -95,7 +96,7 @@ impl Registrations {
     /// Tells the routes of what is registered, if that is wanted and the registry is Consul, and takes back those of what was `left` by the
     /// agent before. Must be called inside a tokio runtime then.
     #[cfg(feature = "consul")]
-    fn tell_routes(&self, left: Vec<Arc<Stored>>) {
+    fn tell_routes(&self, left: &[Arc<Left>]) {
         let shared = &self.shared;
         if let Some(identity) = &shared.settings.identity
             && let Some(prefix) = &identity.routes
@@ -107,7 +108,8 @@ impl Registrations {
                 changes: shared.changes.subscribe(),
                 prefix: prefix.clone(),
                 verify_every: shared.settings.verify_routes_every,
-                left,
+                left: left.to_vec(),
+                saver: shared.store.as_ref().map(Store::saver),
             };
             *lock(&shared.routes) = Some(routes::Telling::start(source));
         }

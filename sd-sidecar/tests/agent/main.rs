@@ -16,6 +16,7 @@ mod ending;
 #[cfg(all(target_os = "linux", any(feature = "etcd", feature = "consul")))]
 mod frozen;
 mod golden;
+mod leftovers;
 mod legacy;
 #[cfg(target_os = "linux")]
 mod limits;
@@ -28,6 +29,7 @@ mod routes;
 #[cfg(target_os = "linux")]
 mod security;
 mod servers;
+mod state_names;
 mod store;
 mod streams;
 #[cfg(target_os = "linux")]
