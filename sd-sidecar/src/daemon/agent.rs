@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
@@ -24,7 +25,7 @@ use super::lifecycle::Lifecycle;
 use super::listener::Bound;
 use super::metrics::Metrics;
 use super::registrations::{self, How, LAST_WRITE, Leftover, Registrations};
-use super::security::{Access, BrowserRules, Tokens};
+use super::security::{BrowserRules, Tokens};
 use super::server::Server;
 use super::store::Store;
 use super::{observer, tls};
@@ -105,6 +106,7 @@ impl Daemon {
         let host = host(config, &registry);
         let names: Vec<String> = host.iter().cloned().chain(host_name()).collect();
         let settings = read_settings(config.clone(), names.clone()).await?;
+        warn_of(&settings);
         let mut bound = Vec::new();
         for listen in &config.listen {
             let (listen, mode) = (listen.clone(), config.socket_mode);
@@ -219,6 +221,7 @@ impl Daemon {
     /// Goes on with what was read again. Says which files of tokens and TLS hold something else than before, and of tokens what.
     pub fn reload(&mut self, read: Reloaded) -> Vec<String> {
         let changed = self.gate.settings().changed_files(&read.settings);
+        warn_of(&read.settings);
         self.gate.change(read.settings);
         self.stop = read.stop;
         changed
@@ -366,6 +369,13 @@ fn host(config: &Config, registry: &Registry) -> Option<String> {
     }
 }
 
+/// Tells an operator what is not right about files that are taken all the same.
+fn warn_of(settings: &Settings) {
+    for note in settings.notes() {
+        warn!("{note}");
+    }
+}
+
 fn host_name() -> Option<String> {
     let name = rustix::system::uname().nodename().to_str().ok()?.to_owned();
     (!name.is_empty()).then_some(name)
@@ -388,7 +398,8 @@ async fn read_settings(config: Config, names: Vec<String>) -> Result<Settings, C
             connections: config.limits.connections,
             requests_per_second: config.limits.requests_per_second,
             access_log: config.log.access,
-            access: Access::default(),
+            access: CancellationToken::new(),
+            clients: CancellationToken::new(),
         })
     };
     let read = spawn_blocking(read).await;

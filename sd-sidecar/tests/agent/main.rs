@@ -24,6 +24,8 @@ mod limits;
 mod process;
 mod readers;
 mod registrations;
+#[cfg(target_os = "linux")]
+mod reload;
 #[cfg(feature = "consul")]
 mod routes;
 #[cfg(target_os = "linux")]
