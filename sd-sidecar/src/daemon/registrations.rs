@@ -44,11 +44,11 @@ use self::left::Left;
 use self::opening::replaces;
 use self::settings::LONGEST_DRAIN;
 pub use self::settings::Settings;
-pub(crate) use self::settings::{is_loopback, is_shared};
+pub(crate) use self::settings::{check_ttl, is_loopback, is_of_one_link, is_shared};
 use self::shared::Shared;
 use self::table::{Parked, Slot, Table, Unconfirmed, View, unconfirmed};
 use crate::daemon::store::{Store, bytes_of};
-use crate::wire::{CheckKind, CheckSpec, CheckState, Declaration};
+use crate::wire::{CheckKind, CheckSpec, CheckState, Declaration, in_hours};
 
 /// So many registrations one caller may have in any case, if there is room for them.
 const FEW: usize = 16;
@@ -165,6 +165,7 @@ impl Registrations {
         let checks = declaration.checks.into_iter();
         declaration.checks = checks.map(of_this_process).collect();
         let endpoint = settings.endpoint(&self.shared.registry, &declaration)?;
+        self.shared.check_ttl(&declaration)?;
         let key = Key::of(&declaration, &endpoint);
         let until = Instant::now() + self.confirm_within;
         loop {
@@ -355,8 +356,8 @@ impl Registrations {
     ) -> Result<Vec<Entry>, Refused> {
         if grace > LONGEST_DRAIN {
             return Err(Refused::Invalid(format!(
-                "a drain of {} is too long: at most 24h are allowed",
-                humantime::format_duration(grace)
+                "grace: {} is too long: at most 24h are allowed",
+                in_hours(grace)
             )));
         }
         let drain = |reply| Command::Drain {

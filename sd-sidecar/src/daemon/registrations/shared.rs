@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use super::entry::{Caller, Refused};
 #[cfg(feature = "consul")]
 use super::routes::Telling;
-use super::settings::Settings;
+use super::settings::{Settings, check_ttl};
 use super::table::Table;
 use crate::checks::{Checks, LookUps};
 use crate::daemon::store::{Drain, Store};
@@ -180,6 +180,16 @@ impl Shared {
         }
         of_callers.retain(|_, look_ups| !look_ups.is_unused());
         of_callers.entry(owner.clone()).or_default().clone()
+    }
+
+    /// Refuses a time-to-live that the registry would not take.
+    pub(crate) fn check_ttl(&self, declaration: &Declaration) -> Result<(), Refused> {
+        let registrar = Arc::clone(self.registry.backend()).registrar();
+        match (registrar, declaration.ttl) {
+            (Some(registrar), Some(ttl)) => check_ttl(registrar.limits(), ttl)
+                .map_err(|why| Refused::Invalid(format!("ttl: {why}"))),
+            _ => Ok(()),
+        }
     }
 
     /// Refuses a record that the registry would not take.
