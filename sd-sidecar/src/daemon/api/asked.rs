@@ -136,7 +136,9 @@ impl<S: Sync> FromRequestParts<S> for May {
 
 impl From<PathRejection> for Failure {
     fn from(rejection: PathRejection) -> Self {
-        Self::bad_request(rejection.body_text())
+        let text = rejection.body_text();
+        let text = text.strip_prefix("Invalid URL: ").unwrap_or(&text);
+        Self::bad_request(format_args!("path: {text}"))
     }
 }
 
