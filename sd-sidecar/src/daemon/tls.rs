@@ -131,8 +131,8 @@ fn untimely(chain: &[CertificateDer<'static>]) -> Option<String> {
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
     let verifier = verifier.build().ok()?;
     let name = ServerName::try_from("localhost").ok()?;
-    let verified = verifier.verify_server_cert(certificate, others, &name, &[], UnixTime::now());
-    let Err(rustls::Error::InvalidCertificate(why)) = verified else {
+    let answer = verifier.verify_server_cert(certificate, others, &name, &[], UnixTime::now());
+    let Err(rustls::Error::InvalidCertificate(why)) = answer else {
         return None;
     };
     let shown = |time: UnixTime| {

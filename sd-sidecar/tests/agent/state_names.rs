@@ -110,17 +110,3 @@ async fn a_check_looks_at_what_an_agent_could_only_rename_at_its_end() {
     let damage = Store::check(&state).await.unwrap().unwrap();
     assert!(damage.contains("state.json.ending is damaged"), "{damage}");
 }
-
-/// Its name is made of the time, which may be the same.
-#[tokio::test(start_paused = true)]
-async fn each_damaged_state_is_kept_aside_under_a_name_of_its_own() {
-    let (memory, folder) = (Memory::new(), tempfile::tempdir().unwrap());
-    let state = folder.path().join("state.json");
-    for _ in 0..20 {
-        fs::write(&state, "{").unwrap();
-        opened(&memory, &state).await.close(How::Keep, GRACE).await;
-    }
-    let files = fs::read_dir(folder.path()).unwrap();
-    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
-    assert_eq!(names.filter(|name| name.contains(".damaged-")).count(), 20);
-}

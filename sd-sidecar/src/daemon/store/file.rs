@@ -87,13 +87,13 @@ impl StateFile {
         };
         access(written, Access::WRITE_OK | Access::EXEC_OK)
             .map_err(|error| failed(&folder, "cannot be used", &error.into()))?;
+        if let Some(bytes) = contents(&path)? {
+            return check_contents(&path, &bytes);
+        }
+        let path = beside(&path, ENDING);
         match contents(&path)? {
             Some(bytes) => check_contents(&path, &bytes),
-            None => {
-                let path = beside(&path, ENDING);
-                let bytes = contents(&path)?;
-                bytes.map_or(Ok(None), |bytes| check_contents(&path, &bytes))
-            }
+            None => Ok(None),
         }
     }
 

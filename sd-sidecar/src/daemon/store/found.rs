@@ -61,7 +61,7 @@ pub(super) fn read_at(path: &Path) -> sd_core::Result<Found> {
         Err(Unreadable::Newer(version)) => return Err(newer(path, version)),
         Err(Unreadable::Damaged(why)) => why,
     };
-    let moved_to = aside(path);
+    let moved_to = aside(path, SystemTime::now());
     std::fs::rename(path, &moved_to)
         .map_err(|error| failed(path, "is damaged and cannot be moved aside", &error))?;
     Ok(Found::Damaged { why, moved_to })
@@ -69,7 +69,7 @@ pub(super) fn read_at(path: &Path) -> sd_core::Result<Found> {
 
 /// Gives the file another name as well: it is replaced, and never changed.
 fn keep_aside(path: &Path) -> io::Result<PathBuf> {
-    let aside = aside(path);
+    let aside = aside(path, SystemTime::now());
     match std::fs::hard_link(path, &aside) {
         // Where there are none. A copy over another name of the same file would empty it.
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
@@ -80,8 +80,8 @@ fn keep_aside(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// A name for a damaged file that no file has yet.
-fn aside(path: &Path) -> PathBuf {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+fn aside(path: &Path, now: SystemTime) -> PathBuf {
+    let now = now.duration_since(UNIX_EPOCH);
     let first = format!("damaged-{}", now.unwrap_or_default().as_millis());
     let more = (2_u32..).map(|at| format!("{first}-{at}"));
     let names = std::iter::once(first.clone()).chain(more);
@@ -172,4 +172,21 @@ fn parse(bytes: &[u8]) -> Result<(State, Damage), Unreadable> {
 
 pub(super) fn is_too_long(bytes: &[u8]) -> bool {
     u64::try_from(bytes.len()).is_ok_and(|length| length > MOST_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damaged_files_of_the_same_moment_have_names_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        let now = UNIX_EPOCH;
+        for name in ["damaged-0", "damaged-0-2", "damaged-0-3"] {
+            let free = aside(&path, now);
+            assert_eq!(free, beside(&path, name));
+            std::fs::write(free, name).unwrap();
+        }
+    }
 }
