@@ -19,7 +19,8 @@ const MAX_UNIX_PATH_BYTES: usize = 107;
 
 /// An address that clients can dial, written `host:port`, `[ipv6]:port` or `unix:/path`.
 ///
-/// An endpoint never has port 0, an empty host, or an unspecified address (`0.0.0.0`, `[::]`): no client could dial it.
+/// An endpoint never has port 0, an empty host, or an address that no client could dial: an unspecified one (`0.0.0.0`, `[::]`), multicast,
+/// broadcast, or digits and dots that are no IPv4 address, such as `127.1`, which some programs read as another one.
 /// [`advertised_address`](crate::advertised_address) finds an address that clients can dial.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(into = "String")]
@@ -55,7 +56,7 @@ impl Endpoint {
     /// A TCP endpoint. `host` is a name or an IP address, IPv6 with or without brackets, of 1 to 253 bytes.
     ///
     /// # Errors
-    /// `InvalidInput` for port 0, an unspecified address, or an invalid host.
+    /// `InvalidInput` for port 0, an address that cannot be dialled, or an invalid host.
     pub fn tcp(host: &str, port: u16) -> Result<Self> {
         check_has_no_user(host)?;
         let host = host
@@ -81,7 +82,7 @@ impl Endpoint {
             ));
         }
         match host.parse::<IpAddr>() {
-            Ok(address) if address.is_unspecified() => {
+            Ok(address) if is_of_no_host(address) => {
                 return Err(Error::invalid_input(
                     OP,
                     format!(
@@ -90,6 +91,15 @@ impl Endpoint {
                 ));
             }
             Ok(_) => {}
+            Err(_) if host.chars().all(|c| c.is_ascii_digit() || c == '.') => {
+                return Err(Error::invalid_input(
+                    OP,
+                    format!(
+                        "{} is no IPv4 address: write all four numbers, without leading zeros",
+                        quoted(host)
+                    ),
+                ));
+            }
             Err(_)
                 if host
                     .chars()
@@ -97,10 +107,7 @@ impl Endpoint {
             Err(_) => {
                 return Err(Error::invalid_input(
                     OP,
-                    format!(
-                        "{} is neither a host name nor an IP address: write host:port",
-                        quoted(host)
-                    ),
+                    format!("{} is neither a host name nor an IP address", quoted(host)),
                 ));
             }
         }
@@ -161,6 +168,13 @@ impl Endpoint {
             Address::Unix { .. } => None,
         }
     }
+}
+
+/// Whether no host has this address alone.
+fn is_of_no_host(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    address.is_unspecified() || address.is_multicast() || is_broadcast
 }
 
 /// What stands before an `@` may be a password, and is not repeated.
@@ -300,6 +314,8 @@ mod tests {
             "10.0.0.7:50051",
             "[::1]:80",
             "host-1.example:1",
+            "1.host:1",
+            "169.254.1.1:80",
             "unix:80",
             "unix:/run/greeter.sock",
         ] {
@@ -337,6 +353,14 @@ mod tests {
             ("10.0.0.7:0", "port"),
             ("0.0.0.0:80", "interface"),
             ("[::]:80", "interface"),
+            ("[::ffff:0.0.0.0]:80", "interface"),
+            ("224.0.0.1:80", "interface"),
+            ("[ff02::1]:80", "interface"),
+            ("255.255.255.255:80", "interface"),
+            ("127.1:80", "four numbers"),
+            ("2130706433:80", "four numbers"),
+            ("10.0.0.07:80", "four numbers"),
+            ("10.0.0.7.:80", "four numbers"),
             ("host", "host:port"),
             ("::1:80", "brackets"),
             ("http://10.0.0.1:80", "without a scheme"),

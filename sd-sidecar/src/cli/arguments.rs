@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use sd_core::{Error, Instance, InstanceId};
-use sd_sidecar::wire::{CheckKind, CheckSpec};
+use sd_sidecar::wire::CheckSpec;
 
 #[derive(Debug, Args)]
 pub(crate) struct Wait {
@@ -398,13 +398,13 @@ fn listen_at(text: &str, scheme: &str, example: &str) -> Result<ListenAt, String
 }
 
 fn check(text: &str) -> Result<CheckSpec, String> {
-    let check: CheckSpec = text.parse().map_err(|error: Error| cause(&error))?;
-    match check.kind {
-        CheckKind::Ttl { .. } => {
-            Err("nothing can tell sdctl that it is well; write another check than ttl".to_owned())
-        }
-        _ => Ok(check),
+    // Before what may be wrong with it.
+    if text.split([':', ',']).next() == Some("ttl") {
+        return Err(
+            "nothing can tell sdctl that it is well; write another check than ttl".to_owned(),
+        );
     }
+    text.parse().map_err(|error: Error| cause(&error))
 }
 
 /// What is wrong, without where that was found.

@@ -1,16 +1,12 @@
 //! All parts of the agent together: how it starts, is configured again, and ends in order.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
-use sd_backend::RegistryUrl;
-use sd_core::{Address, Printable, Registry, RegistryConfig, advertised_address};
-use serde::Deserialize;
+use sd_core::Printable;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
-use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
@@ -23,11 +19,11 @@ use super::gate::{Gate, Settings};
 use super::lifecycle::Lifecycle;
 use super::listener::Bound;
 use super::metrics::Metrics;
+use super::observer;
+pub use super::preparing::{Checked, check};
+use super::preparing::{advertised, connect, read_settings, unknown_host};
 use super::registrations::{self, How, LAST_WRITE, Leftover, Registrations};
-use super::security::{Access, BrowserRules, Tokens};
 use super::server::Server;
-use super::store::Store;
-use super::{observer, tls};
 use crate::checks::Commands;
 use crate::systemd;
 
@@ -102,9 +98,16 @@ impl Daemon {
     /// What cannot be used of the configuration, its files, the state on disk and the addresses. Nothing is registered then.
     pub async fn start(config: &Config, http: &Handle) -> Result<(Self, StopRequests), StartError> {
         let registry = connect(config)?;
-        let host = host(config, &registry);
+        let host = match advertised(config, &registry) {
+            Ok((host, _)) => Some(host),
+            Err(error) => {
+                warn!("{}", unknown_host(&error));
+                None
+            }
+        };
         let names: Vec<String> = host.iter().cloned().chain(host_name()).collect();
         let settings = read_settings(config.clone(), names.clone()).await?;
+        warn_of(&settings);
         let mut bound = Vec::new();
         for listen in &config.listen {
             let (listen, mode) = (listen.clone(), config.socket_mode);
@@ -219,6 +222,7 @@ impl Daemon {
     /// Goes on with what was read again. Says which files of tokens and TLS hold something else than before, and of tokens what.
     pub fn reload(&mut self, read: Reloaded) -> Vec<String> {
         let changed = self.gate.settings().changed_files(&read.settings);
+        warn_of(&read.settings);
         self.gate.change(read.settings);
         self.stop = read.stop;
         changed
@@ -258,72 +262,6 @@ impl Daemon {
     }
 }
 
-/// Opens the registry without waiting for it, and refuses what every registration would be refused for.
-fn connect(config: &Config) -> Result<Registry, StartError> {
-    let mut registry = RegistryConfig::default();
-    registry.registration.ttl = config.ttl;
-    registry.registration.withdraw_within =
-        (config.stop.within / 4 * 3).max(Duration::from_millis(500));
-    let registry = sd_any::connect_with(config.registry.expose(), registry)?;
-    if let Some(registrar) = Arc::clone(registry.backend()).registrar() {
-        let limits = registrar.limits();
-        if !limits.ttl.contains(&config.ttl) {
-            let text = humantime::format_duration;
-            let why = format!(
-                "{} is none that this registry takes: write {} to {}",
-                text(config.ttl),
-                text(*limits.ttl.start()),
-                text(*limits.ttl.end())
-            );
-            return Err(config.wrong("ttl", why).into());
-        }
-    }
-    if config.route_prefix.is_some()
-        && let Some(setting) = hides_instances(&config.registry_url)?
-    {
-        let why = format!(
-            "route_prefix: with {setting} in the registry's URL, the agent does not see all instances of other hosts, and would take their \
-             routes back: leave one of the two out"
-        );
-        return Err(ConfigError::new(why).into());
-    }
-    if let Some(host) = &config.advertise
-        && !config.allow_loopback
-        && registrations::is_shared(&registry)
-        && registrations::is_loopback(host)
-    {
-        let why = format!(
-            "{host} can only be dialled on this machine, and others read this registry: name another address, or set allow_loopback"
-        );
-        return Err(config.wrong("advertise", why).into());
-    }
-    Ok(registry)
-}
-
-/// The setting of a URL for Consul with which instances of other hosts may not be seen, if there is one.
-fn hides_instances(url: &RegistryUrl) -> sd_core::Result<Option<String>> {
-    #[derive(Deserialize)]
-    struct Reading {
-        consistency: Option<String>,
-        filter: Option<String>,
-        #[serde(default)]
-        tag: Vec<String>,
-        nearest: Option<String>,
-    }
-    let reading: Reading = url.settings()?;
-    let may_be_old = |consistency: &String| ["stale", "cached"].contains(&consistency.as_str());
-    let consistency = reading.consistency.filter(may_be_old);
-    let filters = [
-        ("filter", reading.filter.is_some()),
-        ("tag", !reading.tag.is_empty()),
-        ("nearest", reading.nearest.is_some()),
-    ];
-    let filter = filters.into_iter().find(|(_, is_set)| *is_set);
-    Ok(consistency
-        .map(|consistency| format!("consistency={consistency}"))
-        .or(filter.map(|(name, _)| name.to_owned())))
-}
-
 fn identity(
     config: &Config,
     agent: &registrations::Identity,
@@ -345,69 +283,14 @@ fn identity(
     }
 }
 
-/// The host that others dial.
-fn host(config: &Config, registry: &Registry) -> Option<String> {
-    if config.advertise.is_some() {
-        return config.advertise.clone();
-    }
-    // Only the port of what is returned is not ours.
-    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 1));
-    match advertised_address(any) {
-        Ok(endpoint) => match endpoint.address() {
-            Address::Tcp { host, .. } => Some((*host).to_owned()),
-            _ => None,
-        },
-        // No other host reads it.
-        Err(_) if registry.backend().name() == "memory" => Some(Ipv4Addr::LOCALHOST.to_string()),
-        Err(error) => {
-            warn!(error = %error.report(), "registrations must name their host, or advertise be set");
-            None
-        }
+/// Tells an operator what is not right about files that are taken all the same.
+fn warn_of(settings: &Settings) {
+    for note in settings.notes() {
+        warn!("{note}");
     }
 }
 
 fn host_name() -> Option<String> {
     let name = rustix::system::uname().nodename().to_str().ok()?.to_owned();
     (!name.is_empty()).then_some(name)
-}
-
-async fn read_settings(config: Config, names: Vec<String>) -> Result<Settings, ConfigError> {
-    let read = move || {
-        let names = names.into_iter().chain(config.hosts);
-        let tokens = config.tokens.as_deref().map(Tokens::read).transpose();
-        let tls = config.tls.as_ref().map(tls::read).transpose();
-        // An operator who mends one learns of the other at once.
-        let (tokens, tls) = match (tokens, tls) {
-            (Err(tokens), Err(tls)) => return Err(ConfigError::new(format!("{tokens}; {tls}"))),
-            (tokens, tls) => (tokens?, tls?),
-        };
-        Ok(Settings {
-            tokens,
-            tls,
-            browsers: BrowserRules::new(&config.listen, names, &config.origins),
-            connections: config.limits.connections,
-            requests_per_second: config.limits.requests_per_second,
-            access_log: config.log.access,
-            access: Access::default(),
-        })
-    };
-    let read = spawn_blocking(read).await;
-    read.unwrap_or_else(|error| Err(ConfigError::new(error.to_string())))
-}
-
-/// Checks what a configuration names without starting: the files of tokens and TLS, the settings of the registry's URL and what is to be
-/// registered there, and the state on disk. Changes nothing, and disturbs no agent that runs with the same configuration. Says what a start
-/// would lose of a damaged state.
-///
-/// # Errors
-/// What cannot be used.
-pub async fn check(config: &Config) -> Result<Option<String>, StartError> {
-    read_settings(config.clone(), Vec::new()).await?;
-    let registry = connect(config)?;
-    // Nothing was opened yet that could fail to close.
-    let _ = registry.close().await;
-    match &config.state {
-        Some(state) => Ok(Store::check(state).await?),
-        None => Ok(None),
-    }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Ends {
     pub(crate) cut: CancellationToken,
     /// If it rests: others need its place.
     pub(crate) scarce: watch::Receiver<bool>,
+    /// After the request that is under way: its client is no longer let in.
+    pub(crate) revoked: CancellationToken,
 }
 
 /// Answers the requests of one connection until it ends.
@@ -79,9 +81,14 @@ pub(crate) async fn serve<F>(
             .max_headers(MOST_HEADERS)
             .serve_connection(TokioIo::new(stream), service)
     );
+    let mut is_revoked = false;
     let ended = loop {
         tokio::select! {
             ended = connection.as_mut() => break ended,
+            () = ends.revoked.cancelled(), if !is_revoked => {
+                is_revoked = true;
+                connection.as_mut().graceful_shutdown();
+            }
             phase = late(&progress, &mut ends.scarce) => match phase {
                 Phase::Rest => connection.as_mut().graceful_shutdown(),
                 Phase::Head | Phase::Answer => {
@@ -244,6 +251,7 @@ mod tests {
     struct Client {
         stream: DuplexStream,
         scarce: watch::Sender<bool>,
+        revoked: CancellationToken,
         _serving: JoinHandle<()>,
     }
 
@@ -252,7 +260,9 @@ mod tests {
         fn connect(takes: Duration) -> Self {
             let (stream, theirs) = duplex(1024);
             let (scarce, told) = watch::channel(false);
+            let revoked = CancellationToken::new();
             let ends = Ends {
+                revoked: revoked.clone(),
                 stop: CancellationToken::new(),
                 cut: CancellationToken::new(),
                 scarce: told,
@@ -266,6 +276,7 @@ mod tests {
             Self {
                 stream,
                 scarce,
+                revoked,
                 _serving: tokio::spawn(serve(theirs, answer, ends)),
             }
         }
@@ -320,6 +331,21 @@ mod tests {
         slow.scarce.send_replace(true);
         slow.asks().await;
         assert_eq!(slow.ends_after().await, HEAD_WITHIN.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_no_longer_let_in_is_answered_once_more_and_asks_nothing_after_that() {
+        let mut resting = Client::connect(Duration::ZERO);
+        resting.asks().await;
+        resting.revoked.cancel();
+        assert_eq!(resting.ends_after().await, 0);
+
+        let mut asking = Client::connect(REST_WITHIN * 2);
+        asking.stream.write_all(REQUEST).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        asking.revoked.cancel();
+        asking.reads_answer().await;
+        assert_eq!(asking.ends_after().await, 0);
     }
 
     #[tokio::test(start_paused = true)]

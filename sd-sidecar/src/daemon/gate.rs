@@ -21,6 +21,7 @@ use sd_core::Printable;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::context::TokioContext;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tower_service::Service;
 use tracing::info;
@@ -45,8 +46,10 @@ pub(crate) struct Settings {
     pub(crate) connections: usize,
     pub(crate) requests_per_second: u32,
     pub(crate) access_log: bool,
-    /// Ends with these tokens.
-    pub(crate) access: Access,
+    /// Is cancelled once these tokens no longer count.
+    pub(crate) access: CancellationToken,
+    /// Is cancelled once other issuers of client certificates count.
+    pub(crate) clients: CancellationToken,
 }
 
 impl Settings {
@@ -61,6 +64,11 @@ impl Settings {
             changed.extend(before.difference(after).map(str::to_owned));
         }
         changed
+    }
+
+    /// What an operator should know of the files.
+    pub(crate) fn notes(&self) -> impl Iterator<Item = &str> {
+        self.tls.iter().filter_map(Tls::note)
     }
 }
 
@@ -104,23 +112,40 @@ impl Gate {
         self.settings.load_full()
     }
 
-    /// From the next request on these count. If there are other tokens, streams end: who still may read opens them again.
+    /// From the next request on these count. If there are other tokens, streams end: who still may read opens them again. If other issuers
+    /// of client certificates count, connections over TLS end.
     pub(crate) fn change(&self, mut settings: Settings) {
         let before = self.settings();
-        let ends = before.tokens != settings.tokens;
-        if !ends {
+        let ends_access = before.tokens != settings.tokens;
+        if !ends_access {
             settings.access = before.access.clone();
         }
+        let ends_clients = match (&before.tls, &settings.tls) {
+            (Some(before), Some(now)) => now.refuses_clients_of(before),
+            _ => false,
+        };
+        if !ends_clients {
+            settings.clients = before.clients.clone();
+        }
         self.settings.store(Arc::new(settings));
-        if ends {
-            before.access.0.cancel();
+        if ends_access {
+            before.access.cancel();
+        }
+        if ends_clients {
+            before.clients.cancel();
         }
     }
 
-    /// Answers one request.
-    pub(crate) async fn answer(&self, peer: Peer, request: Request<Incoming>) -> Response<Body> {
+    /// Answers one request that came by `connection`, which is cancelled once its client is no longer let in.
+    pub(crate) async fn answer(
+        &self,
+        peer: Peer,
+        connection: CancellationToken,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
         let begin = Instant::now();
         let settings = self.settings();
+        let access = Access::new(settings.access.clone(), connection);
         let mut noted = Noted {
             method: request.method().as_str().chars().take(16).collect(),
             path: request.uri().path().chars().take(256).collect(),
@@ -137,7 +162,13 @@ impl Gate {
         };
         let origin = origin.cloned();
         let answered = self
-            .pass(&settings, peer, origin.as_ref(), request, &mut noted)
+            .pass(
+                &settings,
+                (peer, access),
+                origin.as_ref(),
+                request,
+                &mut noted,
+            )
             .await;
         let mut response = answered.unwrap_or_else(IntoResponse::into_response);
         if response.status() == StatusCode::UNAUTHORIZED {
@@ -159,7 +190,7 @@ impl Gate {
     async fn pass(
         &self,
         settings: &Settings,
-        peer: Peer,
+        (peer, access): (Peer, Access),
         page: Option<&HeaderValue>,
         request: Request<Incoming>,
         noted: &mut Noted,
@@ -234,7 +265,7 @@ impl Gate {
         count(body.len() / BYTES_PER_REQUEST)?;
         head.extensions.insert(permission.caller().clone());
         head.extensions.insert(permission);
-        head.extensions.insert(settings.access.clone());
+        head.extensions.insert(access);
         let bill = Bill::new(&self.rates, &counted, settings.requests_per_second);
         head.extensions.insert(bill.clone());
         let mut router = self.router.clone();

@@ -48,16 +48,25 @@ impl LogControl {
     }
 
     /// Logs what this filter says from now on.
-    ///
-    /// # Errors
-    /// A filter that is none: then nothing changes.
-    pub fn change(&self, level: &str) -> Result<(), ConfigError> {
-        let filter = filter_of(level)?;
+    pub fn change(&self, filter: Filter) {
         if let Some(handle) = &self.filter {
             // Fails only if the log has ended.
-            let _ = handle.reload(filter);
+            let _ = handle.reload(filter.0);
         }
-        Ok(())
+    }
+}
+
+/// What is to be logged.
+#[derive(Debug)]
+pub struct Filter(EnvFilter);
+
+impl Filter {
+    /// What `level` says, a value of the key `log.level`.
+    ///
+    /// # Errors
+    /// A filter that is none.
+    pub fn new(level: &str) -> Result<Self, ConfigError> {
+        filter_of(level).map(Self)
     }
 }
 

@@ -23,6 +23,8 @@ mod listener;
 pub mod log;
 pub mod metrics;
 mod observer;
+mod preparing;
+mod refusal;
 pub mod registrations;
 pub mod security;
 mod server;

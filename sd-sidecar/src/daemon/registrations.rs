@@ -5,10 +5,12 @@
 
 mod closing;
 mod comparing;
+mod deregistering;
 mod draining;
 mod entry;
 mod identity;
 mod keeping;
+mod left;
 mod opening;
 #[cfg(test)]
 mod room_tests;
@@ -27,9 +29,9 @@ use futures_util::FutureExt;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use sd_core::sync::lock;
-use sd_core::{Endpoint, RecordId, Registry};
+use sd_core::{Endpoint, Error, ErrorKind, RecordId, Registry};
 use tokio::sync::{oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tracing::error;
 
 pub use self::closing::{How, LAST_WRITE, Leftover};
@@ -37,16 +39,16 @@ use self::entry::Key;
 pub use self::entry::{Caller, Entry, Refused, Selector, Stage};
 pub use self::identity::Identity;
 use self::keeping::{Command, Keeping};
+#[cfg(feature = "consul")]
+use self::left::Left;
 use self::opening::replaces;
 use self::settings::LONGEST_DRAIN;
 pub use self::settings::Settings;
-pub(crate) use self::settings::{is_loopback, is_shared};
+pub(crate) use self::settings::{check_ttl, is_loopback, is_of_one_link, is_shared};
 use self::shared::Shared;
 use self::table::{Parked, Slot, Table, Unconfirmed, View, unconfirmed};
-#[cfg(feature = "consul")]
-use crate::daemon::store::Stored;
 use crate::daemon::store::{Store, bytes_of};
-use crate::wire::{CheckKind, CheckSpec, CheckState, Declaration};
+use crate::wire::{CheckKind, CheckSpec, CheckState, Declaration, in_hours};
 
 /// So many registrations one caller may have in any case, if there is room for them.
 const FEW: usize = 16;
@@ -55,6 +57,8 @@ const FEW: usize = 16;
 #[derive(Clone, Debug)]
 pub struct Registrations {
     shared: Arc<Shared>,
+    /// How long a caller waits for the registry to confirm.
+    confirm_within: Duration,
 }
 
 impl Registrations {
@@ -67,18 +71,32 @@ impl Registrations {
     pub fn with_settings(registry: Registry, settings: Settings) -> Self {
         let table = Table::new(settings.show_gone_for, settings.most_gone);
         let table = Arc::new(Mutex::new(table));
-        let this = Self {
-            shared: Arc::new(Shared::new(registry, settings, table, None)),
-        };
+        let this = Self::of(Shared::new(registry, settings, table, None));
         #[cfg(feature = "consul")]
-        this.tell_routes(Vec::new());
+        this.tell_routes(&[]);
         this
+    }
+
+    fn of(shared: Shared) -> Self {
+        Self {
+            confirm_within: shared.settings.confirm_within,
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// The same registrations, for callers who wait for `limit` in place of [`Settings::confirm_within`].
+    #[must_use]
+    pub fn confirming_within(&self, limit: Duration) -> Self {
+        Self {
+            confirm_within: limit,
+            ..self.clone()
+        }
     }
 
     /// Tells the routes of what is registered, if that is wanted and the registry is Consul, and takes back those of what was `left` by the
     /// agent before. Must be called inside a tokio runtime then.
     #[cfg(feature = "consul")]
-    fn tell_routes(&self, left: Vec<Arc<Stored>>) {
+    fn tell_routes(&self, left: &[Arc<Left>]) {
         let shared = &self.shared;
         if let Some(identity) = &shared.settings.identity
             && let Some(prefix) = &identity.routes
@@ -90,7 +108,8 @@ impl Registrations {
                 changes: shared.changes.subscribe(),
                 prefix: prefix.clone(),
                 verify_every: shared.settings.verify_routes_every,
-                left,
+                left: left.to_vec(),
+                saver: shared.store.as_ref().map(Store::saver),
             };
             *lock(&shared.routes) = Some(routes::Telling::start(source));
         }
@@ -130,7 +149,8 @@ impl Registrations {
     ///
     /// # Errors
     /// `Invalid` for what can never work, `NotYours` if another caller or another application has it, `TooMany`, or `Registry` if the
-    /// registry refuses it. Nothing is changed then. `Stopping` after [`close`](Self::close).
+    /// registry refuses it, or if the one before is still being withdrawn after [`Settings::confirm_within`]. Nothing is changed then.
+    /// `Stopping` after [`close`](Self::close).
     ///
     /// # Cancel safety
     /// If the future is dropped, the registration holds, if it was begun.
@@ -145,10 +165,12 @@ impl Registrations {
         let checks = declaration.checks.into_iter();
         declaration.checks = checks.map(of_this_process).collect();
         let endpoint = settings.endpoint(&self.shared.registry, &declaration)?;
+        self.shared.check_ttl(&declaration)?;
         let key = Key::of(&declaration, &endpoint);
+        let until = Instant::now() + self.confirm_within;
         loop {
             let slot = match self.find_or_begin(by, &declaration, &endpoint, &key)? {
-                Found::New(slot) => return self.settled(&slot, 1).await,
+                Found::New(slot) => return self.settled(&slot, 1, until).await,
                 Found::Known(slot) => slot,
             };
             check_owner(by, &slot.view.borrow().entry, Some(&declaration))?;
@@ -164,9 +186,13 @@ impl Registrations {
             if slot.commands.send(command).await.is_ok()
                 && let Ok(change) = answer.await
             {
-                return self.settled(&slot, change?).await;
+                return self.settled(&slot, change?, until).await;
             }
-            over(&slot).await;
+            if timeout_at(until, over(&slot)).await.is_err() {
+                let late = Error::new(ErrorKind::Timeout, "register");
+                let why = "the registration before it is still being withdrawn: register again";
+                return Err(late.because(why).into());
+            }
         }
     }
 
@@ -249,7 +275,7 @@ impl Registrations {
     }
 
     /// Waits until the registry has confirmed a change, and the disk has it.
-    async fn settled(&self, slot: &Slot, change: u64) -> Result<Entry, Refused> {
+    async fn settled(&self, slot: &Slot, change: u64, until: Instant) -> Result<Entry, Refused> {
         let mut seen = slot.view.subscribe();
         let refused = |view: &View| {
             let refused = view.refused.as_ref();
@@ -261,9 +287,8 @@ impl Registrations {
             |view: &View| view.confirmed >= change && view.entry.stage != Stage::Init;
         let is_settled =
             |view: &View| is_confirmed(view) || view.is_over || refused(view).is_some();
-        let limit = self.shared.settings.confirm_within;
         let confirmed = async {
-            let settled = timeout(limit, seen.wait_for(is_settled)).await;
+            let settled = timeout_at(until, seen.wait_for(is_settled)).await;
             // The sender lives as long as the slot.
             let view = match settled {
                 Ok(Ok(view)) => view.clone(),
@@ -275,6 +300,7 @@ impl Registrations {
             let mut entry = view.entry.clone();
             entry.is_confirmed = is_confirmed(&view);
             if !entry.is_confirmed {
+                let limit = self.confirm_within;
                 entry.error.get_or_insert_with(|| unconfirmed(limit));
             }
             Ok(entry)
@@ -330,8 +356,8 @@ impl Registrations {
     ) -> Result<Vec<Entry>, Refused> {
         if grace > LONGEST_DRAIN {
             return Err(Refused::Invalid(format!(
-                "a drain of {} is too long: at most 24h are allowed",
-                humantime::format_duration(grace)
+                "grace: {} is too long: at most 24h are allowed",
+                in_hours(grace)
             )));
         }
         let drain = |reply| Command::Drain {
@@ -367,6 +393,7 @@ impl Registrations {
         which: &Selector,
         command: impl Fn(oneshot::Sender<u64>) -> Command,
     ) -> Result<Vec<Entry>, Refused> {
+        let until = Instant::now() + self.confirm_within;
         let mut told = Vec::new();
         for slot in self.owned(by, which)? {
             let (reply, answer) = oneshot::channel();
@@ -385,85 +412,11 @@ impl Registrations {
         }
         let settling = told
             .iter()
-            .map(|(slot, change)| self.settled(slot, *change));
+            .map(|(slot, change)| self.settled(slot, *change, until));
         futures_util::future::join_all(settling)
             .await
             .into_iter()
             .collect()
-    }
-
-    /// Withdraws what is selected, and returns it as it is then. What is gone already is returned as it was. If the registry does not
-    /// confirm, the entry says why, and what becomes of the record. The entry says as well if the state on disk still has it.
-    ///
-    /// # Errors
-    /// `NotFound` or `NotYours`; nothing is changed then. `Stopping` after [`close`](Self::close).
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, what was begun goes on.
-    pub async fn deregister(&self, by: &Caller, which: &Selector) -> Result<Vec<Entry>, Refused> {
-        let owned = self.owned(by, which);
-        let parked = match &owned {
-            Ok(_) | Err(Refused::NotFound(_)) => self.deregister_parked(by, which),
-            Err(_) => Vec::new(),
-        };
-        let slots = match owned {
-            Err(Refused::NotFound(_)) if !parked.is_empty() => {
-                return Ok(self.forgotten(parked).await);
-            }
-            Err(Refused::NotFound(why)) => {
-                let gone = lock(&self.shared.table).gone(which);
-                let own: Vec<Entry> = gone
-                    .into_iter()
-                    .filter(|entry| entry.owner == *by)
-                    .collect();
-                return if own.is_empty() {
-                    Err(Refused::NotFound(why))
-                } else {
-                    Ok(self.forgotten(own).await)
-                };
-            }
-            slots => slots?,
-        };
-        let leaving = slots.into_iter().map(async |slot| {
-            let (reply, answer) = oneshot::channel();
-            if slot
-                .commands
-                .send(Command::Deregister { reply })
-                .await
-                .is_ok()
-                && let Ok(entry) = answer.await
-            {
-                return entry;
-            }
-            // It was leaving already.
-            over(&slot).await;
-            slot.entry()
-        });
-        let left = futures_util::future::join_all(leaving).await;
-        let left = self.forgotten(left).await;
-        // One that is kept for the next agent has taken no more commands.
-        if left.iter().any(|entry| entry.stage != Stage::Deregistered) {
-            return Err(Refused::Stopping);
-        }
-        Ok(left)
-    }
-
-    /// Waits until the disk no longer has what is gone, or has it said in each entry.
-    async fn forgotten(&self, mut gone: Vec<Entry>) -> Vec<Entry> {
-        if let Some(store) = &self.shared.store
-            && let Err(why) = store.saved_now().await
-        {
-            for entry in &mut gone {
-                let why = format!(
-                    "the state on disk still has it, and an agent that is killed now brings it back: {why}"
-                );
-                entry.error = Some(match entry.error.take() {
-                    Some(error) => format!("{error}; {why}"),
-                    None => why,
-                });
-            }
-        }
-        gone
     }
 
     /// A process says how it is, for its check with this name. Readers are told soon after.

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use metrics::{counter, gauge};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -18,6 +19,7 @@ use super::config::Listen;
 use super::connection::{self, Ends, HEAD_WITHIN};
 use super::gate::Gate;
 use super::listener::{Accepted, Bound};
+use super::refusal::{FULL, NO_TLS};
 use super::security::Peer;
 
 /// Connections beyond the limit that are told so at the same time. Others are closed without a word.
@@ -25,8 +27,6 @@ const MOST_REFUSALS: usize = 64;
 const REFUSE_WITHIN: Duration = Duration::from_secs(1);
 /// Before accepting is tried again where the process may open no more files.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
-
-const FULL: &str = r#"{"success":false,"code":"too_many_connections","message":"the agent has too many connections","error":"the agent has too many connections"}"#;
 
 /// Serves all addresses of the agent. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -102,7 +102,10 @@ impl Server {
 
     async fn connection(&self, accepted: Accepted, is_tls: bool, scarce: watch::Receiver<bool>) {
         match accepted {
-            Accepted::Unix(stream, user) => self.http(stream, Peer::User(user), scarce).await,
+            Accepted::Unix(stream, user) => {
+                let always = CancellationToken::new();
+                self.http(stream, Peer::User(user), always, scarce).await;
+            }
             Accepted::Tcp(stream, peer) => {
                 let ip = peer.ip().to_canonical();
                 let peer = if ip.is_loopback() {
@@ -111,19 +114,34 @@ impl Server {
                     Peer::Remote(ip)
                 };
                 if !is_tls {
-                    return self.http(stream, peer, scarce).await;
+                    let always = CancellationToken::new();
+                    return self.http(stream, peer, always, scarce).await;
                 }
-                let Some(tls) = self.gate.settings().tls.clone() else {
+                let settings = self.gate.settings();
+                let Some(tls) = &settings.tls else {
                     return;
                 };
-                let acceptor = TlsAcceptor::from(tls.config);
-                let handshake = timeout(HEAD_WITHIN, acceptor.accept(stream));
+                let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
+                let handshake = timeout(HEAD_WITHIN, async {
+                    if begins_as_http(&stream).await? {
+                        return Ok(Err(stream));
+                    }
+                    acceptor.accept(stream).await.map(Ok)
+                });
                 let shaken = tokio::select! {
                     () = self.stop.cancelled() => return,
                     shaken = handshake => shaken,
                 };
                 match shaken {
-                    Ok(Ok(stream)) => self.http(stream, peer, scarce).await,
+                    Ok(Ok(Ok(stream))) => {
+                        let clients = settings.clients.clone();
+                        self.http(stream, peer, clients, scarce).await;
+                    }
+                    Ok(Ok(Err(stream))) => {
+                        debug!(%ip, "a client speaks HTTP without TLS");
+                        count_refused("tls");
+                        let _ = timeout(REFUSE_WITHIN, NO_TLS.send(stream)).await;
+                    }
                     Ok(Err(error)) => {
                         // Any client can have this logged as often as it likes.
                         debug!(%error, %ip, "a TLS handshake failed");
@@ -142,16 +160,18 @@ impl Server {
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send,
         peer: Peer,
+        revoked: CancellationToken,
         scarce: watch::Receiver<bool>,
     ) {
         let answer = |request| {
-            let gate = Arc::clone(&self.gate);
-            async move { gate.answer(peer, request).await }
+            let (gate, revoked) = (Arc::clone(&self.gate), revoked.clone());
+            async move { gate.answer(peer, revoked, request).await }
         };
         let ends = Ends {
             stop: self.stop.clone(),
             cut: self.cut.clone(),
             scarce,
+            revoked: revoked.clone(),
         };
         connection::serve(stream, answer, ends).await;
     }
@@ -168,26 +188,18 @@ impl Server {
         let refusals = Arc::clone(&self.refusals);
         self.tasks.spawn(async move {
             let _ = match accepted {
-                Accepted::Tcp(stream, _) => timeout(REFUSE_WITHIN, refused(stream)).await,
-                Accepted::Unix(stream, _) => timeout(REFUSE_WITHIN, refused(stream)).await,
+                Accepted::Tcp(stream, _) => timeout(REFUSE_WITHIN, FULL.send(stream)).await,
+                Accepted::Unix(stream, _) => timeout(REFUSE_WITHIN, FULL.send(stream)).await,
             };
             refusals.fetch_sub(1, Ordering::Relaxed);
         });
     }
 }
 
-async fn refused(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
-    let head = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\nretry-after: 1\r\nconnection: close\r\n\r\n",
-        FULL.len()
-    );
-    stream.write_all(head.as_bytes()).await?;
-    stream.write_all(FULL.as_bytes()).await?;
-    stream.shutdown().await?;
-    // Until the client has read it: what is left unread would reset the connection, and take the answer away.
-    let mut rest = [0; 1024];
-    while stream.read(&mut rest).await? > 0 {}
-    Ok(())
+/// Whether a client speaks HTTP without TLS, whose first record begins with another byte than any method.
+async fn begins_as_http(stream: &TcpStream) -> io::Result<bool> {
+    let mut begin = [0];
+    Ok(stream.peek(&mut begin).await? > 0 && begin[0].is_ascii_uppercase())
 }
 
 /// The connections of one address.

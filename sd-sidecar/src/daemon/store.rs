@@ -1,13 +1,18 @@
 //! What an agent keeps on disk, so that the next one goes on with the same registrations and the same incarnations.
 //!
-//! The file is replaced as a whole, at most one write is under way, and what changed meanwhile goes with the next one. What cannot
-//! be read of a file is left out, and kept aside. A file that cannot be written is written later: registrations go on, and [`Store::trouble`] tells why the
-//! next agent would not know of them.
+//! The file is replaced as a whole, at most one write is under way, and what changed meanwhile goes with the next one. What cannot be read of
+//! a file is left out, and kept aside. A file that cannot be written is written later: registrations go on, and [`Store::trouble`] tells why
+//! the next agent would not know of them.
 
 mod contents;
+mod damage;
 mod file;
+mod found;
+mod name;
+mod reader;
 mod room;
 mod stored;
+mod sums;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,13 +22,14 @@ use sd_core::Printable;
 use sd_core::retry::Backoff;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use self::contents::Damaged;
-use self::file::{Found, StateFile};
+use self::damage::{Damage, MOST_NAMED};
+use self::file::StateFile;
+use self::found::Found;
 use self::room::Room;
 pub(crate) use self::room::bytes_of;
 pub(crate) use self::stored::{Drain, State, Stored};
@@ -34,8 +40,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const WRITE_WITHIN: Duration = Duration::from_secs(3);
 /// Why nothing is written while a write is under way for long.
 const SLOW: &str = "the disk does not answer";
-/// So many lost registrations are named, and of more how many there are.
-const MOST_NAMED: usize = 16;
 /// How long a caller waits for a change to be on disk.
 const SAVE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -60,6 +64,17 @@ pub struct Store {
     _stop_on_drop: DropGuard,
 }
 
+/// Says that something is to be written.
+#[derive(Clone, Debug)]
+pub(crate) struct Saver(watch::Sender<u64>);
+
+impl Saver {
+    /// Something has changed.
+    pub(crate) fn save(&self) {
+        self.0.send_modify(|count| *count += 1);
+    }
+}
+
 /// What the file said.
 #[derive(Debug)]
 pub struct Opened {
@@ -74,8 +89,8 @@ impl Store {
     /// read of a damaged file is taken, and the file as it was is kept aside, with an error in the log.
     ///
     /// # Errors
-    /// `Conflict` if another agent has it. `Unavailable` if it cannot be looked for, or is there and cannot be read or moved: to go on would
-    /// overwrite it. `Unsupported` if a newer version has written it.
+    /// `Conflict` if another agent has it, under whichever name. `Unavailable` if it cannot be looked for, or is there and cannot be read or
+    /// moved: to go on would overwrite it. `Unsupported` if a newer version has written it.
     ///
     /// # Cancel safety
     /// Cancel-safe.
@@ -97,11 +112,15 @@ impl Store {
             Found::Whole(state) => state,
             Found::PartlyDamaged {
                 state,
-                damaged,
-                cut,
+                damage: found,
                 kept_as,
             } => {
-                for lost in damaged.iter().take(MOST_NAMED) {
+                let Damage {
+                    head,
+                    lost: all,
+                    cut,
+                } = &found;
+                for lost in all.iter().take(MOST_NAMED) {
                     error!(
                         file = ?file.path(),
                         registration = %lost,
@@ -112,14 +131,19 @@ impl Store {
                 error!(
                     file = ?file.path(),
                     ?kept_as,
-                    lost = damaged.len(),
+                    lost = all.len(),
+                    head,
                     cut,
                     "the state is damaged: the agent goes on with the registrations that can be read, and keeps the file as it was"
                 );
-                lost = damaged.len().max(1);
+                lost = all.len().max(1);
+                let what = if found.loses_any() {
+                    format!("registrations in it were lost, {}", found.what_is_lost())
+                } else {
+                    "its head alone, and no registration was lost".to_owned()
+                };
                 damage = Some(format!(
-                    "the state was damaged: registrations in it were lost, {}; the file as it was is {}",
-                    what_is_lost(&damaged, cut.is_some()),
+                    "the state was damaged: {what}; the file as it was is {}",
                     Printable(&kept_as.display().to_string())
                 ));
                 state
@@ -221,7 +245,12 @@ impl Store {
 
     /// Something has changed.
     pub(crate) fn save(&self) {
-        self.wanted.send_modify(|count| *count += 1);
+        self.saver().save();
+    }
+
+    /// What says that something has changed, and has no part in the store.
+    pub(crate) fn saver(&self) -> Saver {
+        Saver(self.wanted.clone())
     }
 
     /// Waits until what has changed until now is on disk, unless there is trouble, for 1 s at most.
@@ -237,12 +266,14 @@ impl Store {
         let _ = timeout(SAVE_WITHIN, waiting).await;
     }
 
-    /// As [`saved`](Self::saved), and says why it is not on disk. After trouble, the next attempt is made at once.
+    /// As [`saved`](Self::saved), but until `until` at the latest, and says why it is not on disk. After trouble, the next attempt is made at
+    /// once.
     ///
     /// # Errors
     /// Why it could not be written.
-    pub(crate) async fn saved_now(&self) -> Result<(), Arc<str>> {
-        let saved = timeout(SAVE_WITHIN, self.written_now()).await;
+    pub(crate) async fn saved_now(&self, until: Instant) -> Result<(), Arc<str>> {
+        let until = until.min(Instant::now() + SAVE_WITHIN);
+        let saved = timeout_at(until, self.written_now()).await;
         saved.unwrap_or_else(|_| Err(SLOW.into()))
     }
 
@@ -304,23 +335,6 @@ impl Store {
         self.tasks.wait().await;
         self.file.release();
     }
-}
-
-/// What is lost of a file, in words.
-fn what_is_lost(damaged: &[Damaged], is_cut: bool) -> String {
-    let mut parts: Vec<_> = damaged
-        .iter()
-        .take(MOST_NAMED)
-        .map(ToString::to_string)
-        .collect();
-    let more = damaged.len().saturating_sub(MOST_NAMED);
-    if more > 0 {
-        parts.push(format!("{more} more"));
-    }
-    if is_cut {
-        parts.push("all that stood behind the place where it is cut".to_owned());
-    }
-    parts.join(", ")
 }
 
 /// The task that writes.

@@ -3,17 +3,21 @@
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier as _;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{CertificateError, RootCertStore, ServerConfig};
 use sd_backend::{Rules, TlsSettings};
 
 use super::config::{ConfigError, TlsFiles};
 
 const RULES: Rules = Rules::new("tls");
+const CLIENT_CA: &str = "tls.client_ca";
 
 /// What the files say.
 #[derive(Clone)]
@@ -21,6 +25,10 @@ pub(crate) struct Tls {
     pub(crate) config: Arc<ServerConfig>,
     /// Of each file what tells another content from it, and no more.
     prints: [(&'static str, u64); 3],
+    /// Whether clients must show a certificate.
+    asks_clients: bool,
+    /// What is wrong with the time of the certificate.
+    note: Option<String>,
 }
 
 impl Tls {
@@ -28,6 +36,16 @@ impl Tls {
     pub(crate) fn difference(&self, newer: &Self) -> impl Iterator<Item = &'static str> {
         let pairs = self.prints.into_iter().zip(newer.prints);
         pairs.filter_map(|(before, after)| (before != after).then_some(after.0))
+    }
+
+    /// Whether clients may be refused that `older` has let in.
+    pub(crate) fn refuses_clients_of(&self, older: &Self) -> bool {
+        self.asks_clients && older.difference(self).any(|key| key == CLIENT_CA)
+    }
+
+    /// What an operator should know: clients refuse the certificate.
+    pub(crate) fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 }
 
@@ -65,11 +83,13 @@ pub(crate) fn read(files: &TlsFiles) -> Result<Tls, ConfigError> {
     let prints = [
         ("tls.cert", print(Some(&chain))),
         ("tls.key", print(Some(&key))),
-        ("tls.client_ca", print(issuers.as_deref())),
+        (CLIENT_CA, print(issuers.as_deref())),
     ];
+    let asks_clients = issuers.is_some();
     let chain = CertificateDer::pem_slice_iter(&chain)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| wrong("cert", &error))?;
+    let note = untimely(&chain).map(|why| format!("tls.cert: {why}: clients refuse it"));
     let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| wrong("key", &error))?;
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -97,7 +117,41 @@ pub(crate) fn read(files: &TlsFiles) -> Result<Tls, ConfigError> {
     Ok(Tls {
         config: Arc::new(config),
         prints,
+        asks_clients,
+        note,
     })
+}
+
+/// What is wrong with a certificate by the clock of this host. The time is the first thing that is looked at, so that any issuer does.
+fn untimely(chain: &[CertificateDer<'static>]) -> Option<String> {
+    let (certificate, others) = chain.split_first()?;
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).ok()?;
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+    let verifier = verifier.build().ok()?;
+    let name = ServerName::try_from("localhost").ok()?;
+    let answer = verifier.verify_server_cert(certificate, others, &name, &[], UnixTime::now());
+    let Err(rustls::Error::InvalidCertificate(why)) = answer else {
+        return None;
+    };
+    let shown = |time: UnixTime| {
+        let time = UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()));
+        time.map_or_else(String::new, |time| {
+            format!(" on {}", humantime::format_rfc3339_seconds(time))
+        })
+    };
+    match why {
+        CertificateError::Expired => Some("it has expired".to_owned()),
+        CertificateError::ExpiredContext { not_after, .. } => {
+            Some(format!("it has expired{}", shown(not_after)))
+        }
+        CertificateError::NotValidYet => Some("it is not valid yet".to_owned()),
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            Some(format!("it becomes valid{} only", shown(not_before)))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -105,6 +159,32 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn a_certificate_whose_time_is_over_or_to_come_is_taken_with_a_note() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let noted = |begin, end| {
+            let mut params = rcgen::CertificateParams::new(vec!["h".to_owned()]).unwrap();
+            params.not_before = rcgen::date_time_ymd(begin, 1, 1);
+            params.not_after = rcgen::date_time_ymd(end, 1, 1);
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate = params.self_signed(&key).unwrap();
+            fs::write(path("cert"), certificate.pem()).unwrap();
+            fs::write(path("key"), key.serialize_pem()).unwrap();
+            let files = TlsFiles {
+                cert: path("cert"),
+                key: path("key"),
+                client_ca: None,
+            };
+            read(&files).unwrap().note.unwrap_or_default()
+        };
+        let over = noted(2019, 2020);
+        assert!(over.contains("expired on 2020-01-01"), "{over}");
+        let to_come = noted(3999, 4000);
+        assert!(to_come.contains("valid on 3999-01-01"), "{to_come}");
+        assert_eq!(noted(2019, 4000), "");
+    }
 
     #[test]
     fn files_that_do_not_belong_together_are_refused() {

@@ -23,5 +23,5 @@ pub use go_duration::{format_duration, parse_duration};
 pub use node::{App, HttpRoute, Kernel, Service, ServiceNode, ServiceOptions};
 pub use reply::LocalService;
 #[cfg(feature = "daemon")]
-pub(crate) use time::rfc3339_seconds;
+pub(crate) use time::{in_hours, rfc3339_seconds};
 pub use time::{parse_rfc3339, rfc3339};

@@ -15,6 +15,16 @@ pub(crate) fn rfc3339_seconds(at: SystemTime) -> String {
     humantime::format_rfc3339_seconds(with_four_digits(at)).to_string()
 }
 
+/// A duration as the documentation writes it: `24h` and not `1day`.
+#[cfg(feature = "daemon")]
+pub(crate) fn in_hours(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    if seconds > 0 && seconds.is_multiple_of(3600) && duration.subsec_nanos() == 0 {
+        return format!("{}h", seconds / 3600);
+    }
+    humantime::format_duration(duration).to_string()
+}
+
 /// The time, or the nearest one whose year has a form of four digits.
 fn with_four_digits(at: SystemTime) -> SystemTime {
     const LAST: u64 = 253_402_300_799;

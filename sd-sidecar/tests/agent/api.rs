@@ -425,7 +425,24 @@ async fn a_field_that_is_wrong_is_named() {
         ),
         (
             json!({"port": 70_000}),
-            "port: invalid value: integer `70000`, expected a number from 0 to 65535",
+            "port: invalid value: integer `70000`, expected a number from 1 to 65535",
+        ),
+        (
+            json!({"port": 1, "chekcs": []}),
+            "column 9: unknown field `chekcs`",
+        ),
+        (
+            json!({"port": 1, "checks": [{"kind": "tcp", "adress": "h:1"}]}),
+            "checks[0]: unknown field `adress`",
+        ),
+        (
+            json!({"port": 1, "ttl": "48h"}),
+            "ttl: 48h is none that this registry takes",
+        ),
+        (json!({"address": "127.1:80"}), "address: "),
+        (
+            json!({"address": "[fe80::1]:80"}),
+            "address: [fe80::1]:80 is link-local",
         ),
         (json!({"address": "http://10.0.0.1:80"}), "address: "),
         (

@@ -4,6 +4,7 @@
     reason = "a test that cannot go on has failed, in its helpers as well"
 )]
 
+mod answering;
 mod api;
 mod bodies;
 mod checks;
@@ -15,6 +16,7 @@ mod ending;
 #[cfg(all(target_os = "linux", any(feature = "etcd", feature = "consul")))]
 mod frozen;
 mod golden;
+mod leftovers;
 mod legacy;
 #[cfg(target_os = "linux")]
 mod limits;
@@ -22,11 +24,14 @@ mod limits;
 mod process;
 mod readers;
 mod registrations;
+#[cfg(target_os = "linux")]
+mod reload;
 #[cfg(feature = "consul")]
 mod routes;
 #[cfg(target_os = "linux")]
 mod security;
 mod servers;
+mod state_names;
 mod store;
 mod streams;
 #[cfg(target_os = "linux")]

@@ -347,37 +347,10 @@ async fn a_drain_is_seen_by_readers_and_ends_at_its_deadline() {
     assert!(matches!(nothing, Err(Refused::NotFound(_))));
 }
 
-/// Each event of an update once had the next one let go of, and sent again, without end.
-#[tokio::test(start_paused = true)]
-async fn a_check_that_passes_while_its_instance_is_being_registered_is_told_to_the_registry_once() {
-    let (backend, registry) = scripted();
-    let registrations = Registrations::new(registry);
-    let takes = |millis| Answer::SucceedAfter(Duration::from_millis(millis));
-    backend.registrar.answer_all(Op::Register, takes(100));
-    backend.registrar.answer_all(Op::Update, takes(10));
-    let checked = declared(json!({
-        "service": "greeter", "address": ADDRESS,
-        "checks": [{"name": "beat", "kind": "ttl", "ttl": "1h"}],
-    }));
-    let me = me();
-    let passing = async {
-        sleep(Duration::from_millis(50)).await;
-        let beaten = registrations.beat(&me, &port(50051), "beat", CheckState::Passing, "");
-        beaten.unwrap();
-    };
-    let (registered, ()) = tokio::join!(registrations.register(&me, checked), passing);
-    registered.unwrap();
-    until_entry(&registrations, "confirmed", |entry| {
-        entry.is_confirmed && entry.stage == Stage::Serving
-    })
-    .await;
-    sleep(Duration::from_secs(2)).await;
-    assert_eq!(backend.registrar.calls_of(Op::Update).len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_check_that_turns_twice_while_its_instance_is_being_registered_counts_as_it_turned_last()
-{
+/// Registers an instance, which takes the registry a while, and has its check say these meanwhile.
+async fn registered_while_its_check_says(
+    states: &[CheckState],
+) -> (ScriptedBackend, Registrations) {
     let (backend, registry) = scripted();
     let registrations = Registrations::new(registry);
     let takes = |millis| Answer::SucceedAfter(Duration::from_millis(millis));
@@ -389,14 +362,34 @@ async fn a_check_that_turns_twice_while_its_instance_is_being_registered_counts_
     }));
     let me = me();
     let turning = async {
-        for state in [CheckState::Passing, CheckState::Failing] {
+        for state in states {
             sleep(Duration::from_millis(30)).await;
-            let beaten = registrations.beat(&me, &port(50051), "beat", state, "");
+            let beaten = registrations.beat(&me, &port(50051), "beat", *state, "");
             beaten.unwrap();
         }
     };
     let (registered, ()) = tokio::join!(registrations.register(&me, checked), turning);
     registered.unwrap();
+    (backend, registrations)
+}
+
+/// Each event of an update once had the next one let go of, and sent again, without end.
+#[tokio::test(start_paused = true)]
+async fn a_check_that_passes_while_its_instance_is_being_registered_is_told_to_the_registry_once() {
+    let (backend, registrations) = registered_while_its_check_says(&[CheckState::Passing]).await;
+    until_entry(&registrations, "confirmed", |entry| {
+        entry.is_confirmed && entry.stage == Stage::Serving
+    })
+    .await;
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(backend.registrar.calls_of(Op::Update).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_turns_twice_while_its_instance_is_being_registered_counts_as_it_turned_last()
+{
+    let turns = [CheckState::Passing, CheckState::Failing];
+    let (backend, registrations) = registered_while_its_check_says(&turns).await;
     sleep(Duration::from_secs(60)).await;
     let calls = backend.registrar.calls();
     let last = calls.iter().rev().find_map(|call| call.instance.clone());
@@ -879,7 +872,11 @@ async fn what_can_never_work_is_refused_and_leaves_nothing() {
         ),
         (
             json!({"service": "greeter", "address": ADDRESS, "ttl": "1ms"}),
-            "ttl",
+            "ttl: 1ms is none that this registry takes: write ",
+        ),
+        (
+            json!({"service": "greeter", "address": "[fe80::1]:1"}),
+            "address: [fe80::1]:1 is link-local",
         ),
         (
             json!({"service": "greeter", "address": ADDRESS, "metadata": {"k": "v".repeat(5000)}}),

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use sd_core::Registry;
+use sd_sidecar::checks::Commands;
 use sd_sidecar::daemon::registrations::{How, Identity, Registrations, Selector, Settings};
 use sd_testing::{
     Fault, HttpProxy, HttpRequest, HttpRule, HttpState, LONG, ServerProcess, TcpProxy, eventually,
@@ -230,6 +231,34 @@ async fn routes_of_the_version_that_a_process_is_upgraded_to_take_the_place_of_t
     assert_eq!(keys(&server), [] as [&str; 0]);
 }
 
+#[tokio::test]
+#[ignore = "needs consul: cargo xtask test --backend consul"]
+async fn routes_go_with_their_version_although_another_one_was_refused_at_the_start() {
+    let server = ServerProcess::launch(Consul::from_env().unwrap())
+        .await
+        .unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let mut lenient = settings("10.0.0.1");
+    lenient.commands = Commands::Allowed;
+    let before = Registrations::open(connect(&server), lenient, state.path());
+    let before = before.await.unwrap();
+    let checked = declared(json!({
+        "service": "auth", "address": "10.0.0.1:1", "version": "v1", "ttl": "10m",
+        "checks": [{"kind": "command", "command": ["true"]}],
+        "metadata": {"methods": "/acme.Auth/Login"},
+    }));
+    before.register(&me(), checked).await.unwrap();
+    until_keys(&server, &["current", "versions/v1"]).await;
+    before.close(How::Keep, LONG).await;
+
+    let agent = agent(&server, "10.0.0.1", state.path()).await;
+    register(&agent, "10.0.0.1", "v2", &["/acme.Auth/Login"]).await;
+    until_keys(&server, &["current", "versions/v1", "versions/v2"]).await;
+    agent.deregister(&me(), &auth()).await.unwrap();
+    until_keys(&server, &["current", "versions/v1"]).await;
+    agent.close(How::Deregister, LONG).await;
+}
+
 /// As where neither host has a default route.
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
@@ -391,7 +420,8 @@ async fn a_service_whose_routes_cannot_be_written_holds_up_no_other() {
 
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test --backend consul"]
-async fn routes_of_an_agent_that_was_killed_at_its_end_are_taken_back_by_the_next_one() {
+async fn routes_of_agents_that_were_killed_at_their_end_and_while_cleaning_up_are_taken_back_by_the_next_one()
+ {
     let server = ServerProcess::launch(Consul::from_env().unwrap())
         .await
         .unwrap();
@@ -413,13 +443,47 @@ async fn routes_of_an_agent_that_was_killed_at_its_end_are_taken_back_by_the_nex
         written.notify_one();
     };
     tokio::join!(killed, waiting);
+    // The next one can withdraw the record alone, and is killed as well.
+    let proxy = HttpProxy::start(server.program().address()).await.unwrap();
+    let stalls = HttpRule::new("PUT", WRITES);
+    proxy.set_rules([stalls.delay(10 * LONG)]);
+    let (its_url, its_state) = (proxy.url(), state.path().to_owned());
+    let seen = std::sync::Arc::new(tokio::sync::Notify::new());
+    let is_seen = std::sync::Arc::clone(&seen);
+    let killed = killed_after(async move || {
+        let url = its_url.replacen("http://", "consul://", 1);
+        let open = || {
+            let registry = sd_any::connect(&url).unwrap();
+            Registrations::open(registry, settings("10.0.0.1"), &its_state)
+        };
+        let cleaning = once_free(open).await;
+        is_seen.notified().await;
+        // The state is written once more.
+        let plain = declared(json!({"service": "plain", "address": "10.0.0.1:1"}));
+        cleaning.register(&me(), plain).await.unwrap();
+    });
+    let waiting = async {
+        let waits = |requests: &[HttpRequest]| {
+            let mut writes = requests.iter().filter(|request| request.path == WRITES);
+            writes.any(|request| request.state == HttpState::Waiting)
+        };
+        timeout(LONG, proxy.seen(waits)).await.unwrap();
+        seen.notify_one();
+    };
+    tokio::join!(killed, waiting);
+    assert_eq!(keys(&server), ["current", "versions/v1"]);
     let open = || {
         let registry = sd_any::connect(&url).unwrap();
         Registrations::open(registry, settings("10.0.0.1"), state.path())
     };
     let next = once_free(open).await;
-    assert_eq!(next.entries(), []);
+    assert_eq!(next.entries().len(), 1);
     until_keys(&server, &[]).await;
+    let forgotten = async || {
+        let written = std::fs::read_to_string(state.path().join("registrations.json"));
+        !written.unwrap().contains("acme.Auth")
+    };
+    eventually("forgotten", LONG, forgotten).await;
     next.close(How::Deregister, LONG).await;
 }
 
@@ -432,7 +496,12 @@ async fn a_close_that_is_let_go_of_takes_routes_back_nevertheless() {
     let proxy = HttpProxy::start(server.program().address()).await.unwrap();
     let agent = agent_behind(&proxy.url(), LONG);
     register(&agent, "10.0.0.1", "v1", &["/acme.Auth/Login"]).await;
-    until_keys(&server, &["current", "versions/v1"]).await;
+    // The keys are there before the agent knows that.
+    let is_told = |requests: &[HttpRequest]| {
+        let mut writes = requests.iter().filter(|request| request.path == WRITES);
+        writes.any(|request| request.state == HttpState::Answered(200))
+    };
+    timeout(LONG, proxy.seen(is_told)).await.unwrap();
     let slow = HttpRule::new("PUT", WRITES).delay(Duration::from_secs(1));
     proxy.set_rules([slow.times(1)]);
     let takes_back = |requests: &[HttpRequest]| {
@@ -440,6 +509,7 @@ async fn a_close_that_is_let_go_of_takes_routes_back_nevertheless() {
         writes.any(|request| request.state == HttpState::Waiting)
     };
     tokio::select! {
+        biased;
         left = agent.close(How::Deregister, LONG) => panic!("{left:?}"),
         _ = proxy.seen(takes_back) => {}
     }

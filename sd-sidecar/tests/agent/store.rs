@@ -539,14 +539,13 @@ async fn one_registration_that_cannot_be_read_does_not_cost_the_others() {
     before.register(&me(), greeter()).await.unwrap();
     before.close(How::Keep, GRACE).await;
     let written = fs::read_to_string(&state).unwrap();
-    let mut damaged: serde_json::Value = serde_json::from_str(&written).unwrap();
-    let all = damaged["registrations"].as_array_mut().unwrap();
-    all.insert(0, json!({"owner": "a"}));
-    fs::write(&state, damaged.to_string()).unwrap();
+    let list = "\"registrations\":[";
+    let damaged = written.replacen(list, &format!("{list}{{\"owner\":\"a\"}},"), 1);
+    fs::write(&state, &damaged).unwrap();
     let next = opened(&memory, &state).await;
     assert_eq!(next.entries().len(), 1);
     next.close(How::Keep, GRACE).await;
-    assert_eq!(set_aside(folder.path()), damaged.to_string().as_bytes());
+    assert_eq!(set_aside(folder.path()), damaged.as_bytes());
     assert!(
         !fs::read_to_string(&state)
             .unwrap()
@@ -664,7 +663,6 @@ async fn a_damaged_state_is_moved_aside_and_the_agent_starts_without_it() {
     let (memory, folder) = (Memory::new(), folder());
     let state = folder.path().join("state.json");
     for damaged in [
-        "",
         "{",
         r#"{"version": 0, "registrations": []}"#,
         r#"{"version": 1, "registrations": [{"owner": "a"}]}"#,
@@ -701,50 +699,38 @@ async fn whatever_is_wrong_with_a_state_the_agent_starts_and_keeps_aside_what_it
         text.replacen(from, to, 1).into_bytes()
     };
     let after = |end: &str| [&whole[..], end.as_bytes()].concat();
-    for (damaged, read, is_damaged) in [
+    for (damaged, read) in [
         // Not all of it was written, or other bytes than were meant.
-        (whole[..whole.len() / 2].to_vec(), 1, true),
-        (whole[..whole.len() - 1].to_vec(), 3, true),
-        (vec![0; whole.len()], 0, true),
-        ([&whole[..whole.len() / 2], &[0; 512]].concat(), 1, true),
-        (after("\0\0\0"), 3, true),
-        (after(&text), 3, true),
-        ([&[0xff, 0xfe], &whole[..]].concat(), 0, true),
-        ("[".repeat(100_000).into_bytes(), 0, true),
+        (whole[..whole.len() / 2].to_vec(), 1),
+        (whole[..whole.len() - 1].to_vec(), 3),
+        (vec![0; whole.len()], 0),
+        ([&whole[..whole.len() / 2], &[0; 512]].concat(), 1),
+        (after("\0\0\0"), 3),
+        (after(&text), 3),
+        ([&[0xff, 0xfe], &whole[..]].concat(), 3),
+        ("[".repeat(100_000).into_bytes(), 0),
         // It is JSON, and something else than it should be.
-        (b"[]".to_vec(), 0, true),
-        (br#"{"version": 1}"#.to_vec(), 0, true),
-        (br#"{"version": 1, "registrations": {}}"#.to_vec(), 0, true),
-        (
-            br#"{"version": "1", "registrations": []}"#.to_vec(),
-            0,
-            true,
-        ),
-        (
-            changed("\"registered_at\":", "\"registered_at\":1"),
-            3,
-            false,
-        ),
+        (b"[]".to_vec(), 0),
+        (br#"{"version": 1}"#.to_vec(), 0),
+        (br#"{"version": 1, "registrations": {}}"#.to_vec(), 0),
+        (br#"{"version": "1", "registrations": []}"#.to_vec(), 0),
+        (changed("\"version\":1", "\"version\":3"), 3),
+        (changed("\"registrations\"", "\"registratiOns\""), 3),
+        (changed("10.0.0.7:1\"", "10.0.0.7:3\""), 2),
+        (changed("\"registered_at\":", "\"registered_at\":1"), 2),
         (
             changed("\"registered_at\":", "\"registered_at\":99999999999"),
             2,
-            true,
         ),
-        (changed("\"owner\":\"anonymous\"", "\"owner\":7"), 2, true),
-        (changed("10.0.0.7:1\"", "nowhere\""), 2, true),
-        (
-            changed("\"incarnation\":\"", "\"incarnation\":\"x"),
-            2,
-            true,
-        ),
+        (changed("\"owner\":\"anonymous\"", "\"owner\":7"), 2),
+        (changed("10.0.0.7:1\"", "nowhere\""), 2),
+        (changed("\"incarnation\":\"", "\"incarnation\":\"x"), 2),
     ] {
         fs::write(&state, &damaged).unwrap();
         let shown = String::from_utf8_lossy(&damaged[..damaged.len().min(2000)]).into_owned();
         let next = opened(&memory, &state).await;
         assert_eq!(next.entries().len(), read, "{shown}");
-        if is_damaged {
-            assert_eq!(set_aside(folder.path()), damaged, "{shown}");
-        }
+        assert_eq!(set_aside(folder.path()), damaged, "{shown}");
         // And goes on as usual.
         next.register(&me(), greeter()).await.unwrap();
         next.close(How::Keep, GRACE).await;
@@ -757,10 +743,9 @@ async fn whatever_is_wrong_with_a_state_the_agent_starts_and_keeps_aside_what_it
         let mut damaged = whole.clone();
         damaged[at] ^= 1 << (at % 7);
         fs::write(&state, &damaged).unwrap();
-        match Registrations::open(memory.connect(), Settings::default(), &state).await {
-            Ok(next) => drop(next.close(How::Keep, GRACE).await),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported, "{at}"),
-        }
+        let next = opened(&memory, &state).await;
+        assert!(next.entries().len() >= 2, "{at}");
+        next.close(How::Keep, GRACE).await;
     }
 }
 

@@ -335,6 +335,7 @@ async fn what_can_never_work_is_said_before_the_command_is_started() {
         (MEMORY, &["--check", "tpc"][..], "tcp, http"),
         (MEMORY, &["--check", "tcp,intervall=5s"], "intervall"),
         (MEMORY, &["--check", "ttl:5s"], "another check than ttl"),
+        (MEMORY, &["--check", "ttl"], "another check than ttl"),
         (
             MEMORY,
             &["--check", "tcp,name=a", "--check", "http,name=a"],

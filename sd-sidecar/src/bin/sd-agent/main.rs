@@ -65,21 +65,26 @@ fn status_of(error: &StartError) -> u8 {
 }
 
 fn check_and_show(values: &Values, config: &Config) -> ExitCode {
-    let damage = match tokio::runtime::Builder::new_current_thread()
+    let checked = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| StartError::from(ConfigError::from(error)))
         .and_then(|runtime| runtime.block_on(sd_sidecar::daemon::agent::check(config)))
     {
-        Ok(damage) => damage,
+        Ok(checked) => checked,
         Err(error) => return failed(&error.to_string(), MISUSED),
     };
-    if let Some(damage) = damage {
-        // A start goes on without what is lost, and so this is no failure.
-        failed(&damage, 0);
+    // A start goes on in spite of them.
+    for note in &checked.notes {
+        tell(note);
     }
+    let advertised = checked.advertised.as_ref();
+    let shown = Shown {
+        values,
+        advertised: advertised.map(|(host, from)| (host.as_str(), *from)),
+    };
     let mut out = io::stdout().lock();
-    match write!(out, "{}", Shown(values)).and_then(|()| out.flush()) {
+    match write!(out, "{shown}").and_then(|()| out.flush()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
@@ -101,9 +106,13 @@ fn misuse(error: &clap::Error) -> String {
     format!("{text}; try: sd-agent --help")
 }
 
-/// Tells a line on stderr.
 fn failed(line: &str, status: u8) -> ExitCode {
+    tell(line);
+    ExitCode::from(status)
+}
+
+/// Tells a line on stderr.
+fn tell(line: &str) {
     // A stderr that cannot be written to changes nothing else.
     let _ = writeln!(io::stderr(), "sd-agent: {}", Printable(line));
-    ExitCode::from(status)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sd_sidecar::daemon::agent::{Daemon, StartError, StopRequest, StopRequests, Stopped};
 use sd_sidecar::daemon::config::{Config, ConfigError, Sources, Values};
-use sd_sidecar::daemon::log::LogControl;
+use sd_sidecar::daemon::log::{Filter, LogControl};
 use sd_sidecar::{open_files, systemd};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::spawn_blocking;
@@ -167,14 +167,25 @@ impl Running {
         };
         let read = in_time(daemon.read_again(&config)).await;
         let read = read.and_then(|read| read).map_err(refused)?;
-        self.log.change(&config.log.level).map_err(refused)?;
+        let filter = Filter::new(&config.log.level).map_err(refused)?;
         let files = daemon.reload(read);
         // A file says it in more words than its key.
         taken.retain(|key| !files.iter().any(|file| file.starts_with(key.as_str())));
         taken.extend(files);
-        info!(taken = %told(&taken), "reloaded");
-        if !later.is_empty() {
-            warn!(keys = %told(&later), "these take effect at the next start only");
+        let tell = || {
+            info!(taken = %told(&taken), "reloaded");
+            if !later.is_empty() {
+                warn!(keys = %told(&later), "these take effect at the next start only");
+            }
+        };
+        // Once less is logged, this may be too much.
+        let is_heard = tracing::enabled!(tracing::Level::INFO);
+        if is_heard {
+            tell();
+        }
+        self.log.change(filter);
+        if !is_heard {
+            tell();
         }
         // The keys for the next start are told again at the next reload: they are still not in effect.
         self.values = self.values.with_reloaded(&values);

@@ -186,6 +186,9 @@ fn why(held: &Held) -> String {
             check.name, check.state, check.output
         ));
     }
+    if why.is_empty() && held.stage == "Registered" {
+        why.push("it wants no calls".to_owned());
+    }
     if why.is_empty() {
         "-".to_owned()
     } else {
@@ -239,5 +242,10 @@ mod tests {
             ]
         );
         assert_eq!(why(&Held::default()), "-");
+        let unready = Held {
+            stage: "Registered".to_owned(),
+            ..Held::default()
+        };
+        assert_eq!(why(&unready), "it wants no calls");
     }
 }

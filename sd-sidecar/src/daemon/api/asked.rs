@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::extract::rejection::{PathRejection, QueryRejection};
+use futures_util::future::join_all;
 use http::StatusCode;
 use http::request::Parts;
 use sd_core::ServiceName;
@@ -69,17 +70,16 @@ impl May {
     ) -> Result<Vec<Entry>, Refused> {
         let each = self.on_behalf(by.clone(), registrations, which);
         let are_several = each.len() > 1;
+        // At the same time: each may wait for the registry.
+        let acting = each.into_iter().map(async |(owner, which)| match act {
+            Act::Drain(grace) if owner == by => registrations.drain(&owner, &which, grace).await,
+            // No replay ends it.
+            Act::Drain(grace) => registrations.drain_for(&owner, &which, grace).await,
+            Act::SetReady(ready) => registrations.set_ready(&owner, &which, ready).await,
+            Act::Deregister => registrations.deregister(&owner, &which).await,
+        });
         let mut done = Vec::new();
-        for (owner, which) in each {
-            let of_one = match act {
-                Act::Drain(grace) if owner == by => {
-                    registrations.drain(&owner, &which, grace).await
-                }
-                // No replay ends it.
-                Act::Drain(grace) => registrations.drain_for(&owner, &which, grace).await,
-                Act::SetReady(ready) => registrations.set_ready(&owner, &which, ready).await,
-                Act::Deregister => registrations.deregister(&owner, &which).await,
-            };
+        for of_one in join_all(acting).await {
             match of_one {
                 // It has gone meanwhile.
                 Err(Refused::NotFound(_)) if are_several => {}
@@ -136,7 +136,9 @@ impl<S: Sync> FromRequestParts<S> for May {
 
 impl From<PathRejection> for Failure {
     fn from(rejection: PathRejection) -> Self {
-        Self::bad_request(rejection.body_text())
+        let text = rejection.body_text();
+        let text = text.strip_prefix("Invalid URL: ").unwrap_or(&text);
+        Self::bad_request(format_args!("path: {text}"))
     }
 }
 

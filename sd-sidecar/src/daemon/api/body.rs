@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::failure::Failure;
-use super::plain_words::in_plain_words;
+use super::plain_words::{EXPECTED_U16, in_plain_words};
 
 /// How much of a body that is too large is read nevertheless, in times of what is allowed, and for how long: a client that is still
 /// sending would see a broken connection in place of the answer.
@@ -101,7 +101,17 @@ fn wrong(path: &str, error: &serde_json::Error) -> Failure {
     let place = format!("line {} column {}", error.line(), error.column());
     let text = error.to_string();
     let text = text.strip_suffix(&format!(" at {place}")).unwrap_or(&text);
-    let text = in_plain_words(text);
+    let mut text = in_plain_words(text);
+    // No port is 0.
+    if path == "port" && text.ends_with(EXPECTED_U16) {
+        text = text.replace("from 0 to", "from 1 to").into();
+    }
+    // Which one it is stands in the text.
+    let path = match path.rsplit_once('.') {
+        _ if !text.starts_with("unknown field `") => path,
+        Some((above, _)) => above,
+        None => "",
+    };
     match path {
         "" | "." | "?" => Failure::bad_request(format_args!("{place}: {text}")),
         path => Failure::bad_request(format_args!("{place}: {path}: {text}")),

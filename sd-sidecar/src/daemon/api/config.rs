@@ -33,6 +33,10 @@ pub struct ApiConfig {
     /// How long a drain lasts that names no time. Default 20 s.
     #[serde(with = "humantime_serde")]
     pub default_grace: Duration,
+    /// How long `POST /register`, `/drain` and `/deregister` wait for the registry to confirm. Default 2 s: clients of the reference system give
+    /// up after 3 s, and ask again.
+    #[serde(with = "humantime_serde")]
+    pub legacy_within: Duration,
     /// Whether `POST /deregister` of what is not registered is an error, as it is in the reference system. Default false.
     pub strict_deregister: bool,
 }
@@ -49,6 +53,7 @@ impl Default for ApiConfig {
             longest_wait: Duration::from_secs(5 * 60),
             heartbeat: Duration::from_secs(5),
             default_grace: Duration::from_secs(20),
+            legacy_within: Duration::from_secs(2),
             strict_deregister: false,
         }
     }

@@ -106,10 +106,11 @@ impl Feeds {
         // One alone may have more, as long as there are enough for others.
         if feeds.len() >= table.most / 2 {
             let is_own = |feed: &Feed| feed.asked_by == *caller;
-            if feeds.values().filter(|feed| is_own(feed)).count() >= table.most_of_one {
+            let count = feeds.values().filter(|feed| is_own(feed)).count();
+            if count >= table.most_of_one {
                 let full = format!(
-                    "{} services are followed for this caller, which is as many as one may have",
-                    table.most_of_one
+                    "{count} services are followed for this caller, and half of the {} that may be are followed: one may have no more",
+                    table.most
                 );
                 forget_the_longest_unread(&mut feeds, is_own, full)?;
             }
@@ -359,7 +360,7 @@ mod tests {
         let mut readers: Vec<_> = (0..50).map(|at| open(&hostile, at).unwrap()).collect();
         let refused = format!("{:?}", open(&hostile, 50).unwrap_err());
         assert!(
-            refused.contains("25 services are followed for this caller"),
+            refused.contains("50 services are followed for this caller"),
             "{refused}"
         );
         // What is followed already costs nothing more.

@@ -16,7 +16,7 @@ use serde_json::json;
 use super::asked::{Act, By, May};
 use super::failure::Failure;
 use super::{AgentName, ApiState, answer};
-use crate::daemon::registrations::{Entry, Refused, Selector};
+use crate::daemon::registrations::{Entry, Refused, Registrations, Selector};
 use crate::wire::dialect::{BadBody, Deregister, Drain, Register, Target};
 use crate::wire::{LocalService, envelope, rfc3339};
 
@@ -44,7 +44,7 @@ pub(super) async fn register(
     let request = Register::parse(&state.read(body).await?)?;
     let declaration = request.declaration()?;
     may.register(&declaration.service)?;
-    let entry = state.registrations.register(&caller, declaration).await;
+    let entry = state.promptly().register(&caller, declaration).await;
     let entry = entry.map_err(|refused| failure("register_failed", refused))?;
     Ok(done(&state.name, &[entry]))
 }
@@ -56,9 +56,9 @@ pub(super) async fn drain(
     body: Body,
 ) -> Result<Response, Failure> {
     let Drain { target, grace } = Drain::parse(&state.read(body).await?)?;
-    let registrations = &state.registrations;
+    let registrations = state.promptly();
     let drained = may
-        .act(caller, registrations, target.into(), Act::Drain(grace))
+        .act(caller, &registrations, target.into(), Act::Drain(grace))
         .await;
     let drained = drained.map_err(|refused| failure("drain_failed", refused))?;
     Ok(done(&state.name, &drained))
@@ -71,9 +71,9 @@ pub(super) async fn deregister(
     body: Body,
 ) -> Result<Response, Failure> {
     let Deregister { target } = Deregister::parse(&state.read(body).await?)?;
-    let registrations = &state.registrations;
+    let registrations = state.promptly();
     let gone = may
-        .act(caller, registrations, target.into(), Act::Deregister)
+        .act(caller, &registrations, target.into(), Act::Deregister)
         .await;
     let gone = match gone {
         // What is not there is as it should be: clients take every other answer for a failure.
@@ -81,6 +81,14 @@ pub(super) async fn deregister(
         gone => gone.map_err(|refused| failure("deregister_failed", refused))?,
     };
     Ok(done(&state.name, &gone))
+}
+
+impl ApiState {
+    /// The registrations, whose callers are answered before clients of the reference system give up.
+    fn promptly(&self) -> Registrations {
+        let limit = self.config.legacy_within;
+        self.registrations.confirming_within(limit)
+    }
 }
 
 /// What the registry said has the code that fits what was asked for; what the agent itself refuses keeps its own.

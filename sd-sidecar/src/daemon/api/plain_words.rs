@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+/// What is said of a field of 16 bits.
+pub(super) const EXPECTED_U16: &str = "a number from 0 to 65535";
+
 /// The same message, in the words of JSON.
 pub(super) fn in_plain_words(message: &str) -> Cow<'_, str> {
     let Some((found, expected)) = message.rsplit_once(", expected ") else {
@@ -9,7 +12,7 @@ pub(super) fn in_plain_words(message: &str) -> Cow<'_, str> {
     };
     let expected = match expected {
         "u8" => "a number from 0 to 255",
-        "u16" => "a number from 0 to 65535",
+        "u16" => EXPECTED_U16,
         "u32" => "a number from 0 to 4294967295",
         "u64" | "usize" => "a number that is not negative",
         "a nonzero u32" => "a number from 1 to 4294967295",

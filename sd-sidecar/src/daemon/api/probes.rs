@@ -103,13 +103,13 @@ fn reasons(lifecycle: &Lifecycle, health: &Health, state_trouble: Option<&str>) 
     if let Some(first) = health.stale.first() {
         let count = health.stale.len();
         reasons.push(format!(
-            "services that the registry does not confirm now: {count}, the first is {first}"
+            "services that the registry does not confirm now: {count}, such as {first}"
         ));
     }
     if let Some(first) = health.at_risk.first() {
         let (count, id, service) = (health.at_risk.len(), &first.id, &first.service);
         reasons.push(format!(
-            "registrations that cannot be renewed now: {count}, the first is {id} of {service}"
+            "registrations that cannot be renewed now: {count}, such as {id} of {service}"
         ));
     }
     reasons

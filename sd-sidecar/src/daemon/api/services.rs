@@ -81,6 +81,8 @@ struct Asked<'a> {
     has: Vec<Index>,
     /// Whether the reader wants to hear that nothing has changed instead of what it has.
     is_conditional: bool,
+    /// Whether the reader has something, whatever it is: `If-None-Match: *`.
+    has_any: bool,
 }
 
 impl<'a> Asked<'a> {
@@ -105,6 +107,7 @@ impl<'a> Asked<'a> {
             state,
             wait,
             is_conditional: !tags.is_empty(),
+            has_any: has_any(headers),
             has: tags
                 .into_iter()
                 .chain(index.and_then(Index::of_reader))
@@ -128,7 +131,7 @@ impl<'a> Asked<'a> {
             (ETAG, tag),
             (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         ];
-        if self.is_conditional && self.has.contains(view.index()) {
+        if self.has_any || self.is_conditional && self.has.contains(view.index()) {
             return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
         }
         let kind = [(CONTENT_TYPE, JSON)];
@@ -195,6 +198,12 @@ impl<'a> Asked<'a> {
 
 fn closed() -> Failure {
     Failure::unavailable("registry_unavailable", "the registry is closed")
+}
+
+/// Whether `If-None-Match` means whatever there is: RFC 9110, 13.1.2.
+fn has_any(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(IF_NONE_MATCH).iter();
+    values.any(|value| value.as_bytes().trim_ascii() == b"*")
 }
 
 /// The entity tags of `If-None-Match`, weak or not: content that is equal has an equal one.

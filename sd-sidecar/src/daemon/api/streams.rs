@@ -58,7 +58,7 @@ pub(super) struct Open {
 impl Open {
     /// Returns once the caller must show again that it may read. Cancel-safe.
     pub(super) async fn revoked(&self) {
-        self.access.0.cancelled().await;
+        self.access.revoked().await;
     }
 }
 
@@ -294,7 +294,7 @@ mod tests {
         let streams = streams(1);
         let revoke = CancellationToken::new();
         let reader = Reader {
-            access: Access(revoke.clone()),
+            access: Access::new(revoke.clone(), CancellationToken::new()),
             ..reader("team-a")
         };
         let open = streams.open(&reader, &lifecycle).unwrap();

@@ -3,6 +3,7 @@
 mod file;
 mod keys;
 mod listen;
+mod shown;
 mod sources;
 pub(crate) mod text;
 
@@ -14,8 +15,11 @@ use std::time::Duration;
 
 pub use self::keys::{KEYS, Key};
 pub use self::listen::Listen;
+pub use self::shown::Shown;
 pub use self::sources::{Source, Sources, Values};
 use super::log::filter;
+use super::registrations::is_of_one_link;
+use crate::wire::in_hours;
 use http::Uri;
 use sd_backend::{RegistryUrl, Secret};
 use sd_core::{Endpoint, Printable, brief};
@@ -158,7 +162,7 @@ impl Config {
             zone: values.text("zone").map(str::to_owned),
             cluster_name: required(values, "cluster_name")?,
             env: required(values, "env")?,
-            route_prefix: values.text("route_prefix").map(str::to_owned),
+            route_prefix: route_prefix(values)?,
             ttl: parsed(values, "ttl", |text| duration(text, 1, 24 * 3600))?,
             state: values.text("state").map(PathBuf::from).or_else(state_file),
             stop: StopConfig {
@@ -200,6 +204,13 @@ impl Config {
     }
 
     fn check_together(&self, values: &Values) -> Result<(), ConfigError> {
+        let zone = self.zone.as_deref().unwrap_or_default();
+        for (key, part) in [("cluster_name", self.cluster_name.as_str()), ("zone", zone)] {
+            if part.contains(':') {
+                let why = "must not have a colon: the agent's id is cluster_name:zone:host";
+                return Err(values.wrong(key, why));
+            }
+        }
         filter(&self.log.level).map_err(|why| values.wrong("log.level", why))?;
         if self.stop.keep && self.state.is_none() {
             return Err(values.wrong(
@@ -242,50 +253,6 @@ impl Config {
     }
 }
 
-/// What `--check` prints: the value of each key and where it comes from, and no secret.
-#[derive(Clone, Copy, Debug)]
-pub struct Shown<'a>(pub &'a Values);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for key in KEYS {
-            let Some(source) = self.0.source(key.name) else {
-                if let ("state", Some(path)) = (key.name, state_file()) {
-                    let path = path.display().to_string();
-                    writeln!(f, "state = {} (systemd)", Printable(&path))?;
-                }
-                continue;
-            };
-            let texts: Vec<_> = self
-                .0
-                .list(key.name)
-                .iter()
-                .map(|text| {
-                    if key.name == "registry" {
-                        RegistryUrl::parse(text)
-                            .map_or_else(|_| "***".to_owned(), |url| url.to_string())
-                    } else {
-                        text.clone()
-                    }
-                })
-                .collect();
-            let from = match source {
-                Source::Flag => "command line",
-                Source::Environment => "environment",
-                Source::File => "file",
-                Source::Default => "default",
-            };
-            writeln!(
-                f,
-                "{} = {} ({from})",
-                key.name,
-                Printable(&texts.join(", "))
-            )?;
-        }
-        Ok(())
-    }
-}
-
 fn parsed<T>(
     values: &Values,
     key: &str,
@@ -313,8 +280,8 @@ fn duration(text: &str, least: u64, most: u64) -> Result<Duration, String> {
         Ok(duration) if (least..=most).contains(&duration) => Ok(duration),
         Ok(_) => Err(format!(
             "expected {} to {}",
-            humantime::format_duration(least),
-            humantime::format_duration(most)
+            in_hours(least),
+            in_hours(most)
         )),
         Err(_) => Err("expected a duration such as 500ms, 10s or 1m".to_owned()),
     }
@@ -404,7 +371,26 @@ fn advertise(values: &Values) -> Result<Option<String>, ConfigError> {
         return Ok(None);
     };
     check_host(host).map_err(|why| values.wrong("advertise", why))?;
+    if is_of_one_link(host) {
+        let why = format!(
+            "{host} is link-local, and others cannot dial it without a zone: name another address"
+        );
+        return Err(values.wrong("advertise", why));
+    }
     Ok(Some(host.to_owned()))
+}
+
+/// The folder of keys. As a path it would lead into that of another service, or be all keys.
+fn route_prefix(values: &Values) -> Result<Option<String>, ConfigError> {
+    let Some(folder) = values.list("route_prefix").last() else {
+        return Ok(None);
+    };
+    let is_name = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(char::is_control);
+    if folder.trim_matches('/').split('/').all(is_name) {
+        return Ok(Some(folder.clone()));
+    }
+    let why = "expected a folder of keys, as routes or gateway/routes, whose parts are not empty, . or ..";
+    Err(values.wrong("route_prefix", why))
 }
 
 fn tls(values: &Values) -> Result<Option<TlsFiles>, ConfigError> {

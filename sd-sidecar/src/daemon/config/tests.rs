@@ -243,7 +243,7 @@ fn what_other_hosts_reach_needs_tokens_and_tls() {
         (&["--listen=unix:relative"], "absolute path"),
         (&["--listen=127.0.0.1:1", "--listen=localhost:1"], "twice"),
         (&["--ttl=5"], "--ttl: expected a duration"),
-        (&["--ttl=100ms"], "1s to 1day"),
+        (&["--ttl=100ms"], "1s to 24h"),
         (&["--keep-on-stop"], "set state"),
         (&["--advertise=0.0.0.0"], "--advertise"),
         (&["--advertise=10.0.0.1:80"], "without scheme and port"),
@@ -256,6 +256,25 @@ fn what_other_hosts_reach_needs_tokens_and_tls() {
         (&["--log-level=a=b=c"], "--log-level"),
         (&["--env="], "must not be empty"),
         (&["--route-prefix=routes"], "from Consul"),
+        (&["--route-prefix="], "--route-prefix: expected a folder"),
+        (&["--route-prefix=/"], "--route-prefix: expected a folder"),
+        (&["--route-prefix=.."], "--route-prefix: expected a folder"),
+        (
+            &["--route-prefix=a/../b"],
+            "--route-prefix: expected a folder",
+        ),
+        (
+            &["--route-prefix=a//b"],
+            "--route-prefix: expected a folder",
+        ),
+        (&["--route-prefix=./a"], "--route-prefix: expected a folder"),
+        (&["--zone=a:b"], "--zone: must not have a colon"),
+        (&["--cluster-name=a:b"], "--cluster-name: must not have a"),
+        (
+            &["--advertise=fe80::1"],
+            "--advertise: fe80::1 is link-local",
+        ),
+        (&["--advertise=127.1"], "\"127.1\" is no IPv4 address"),
     ] {
         let why = config(line).unwrap_err().to_string();
         assert!(why.contains(part), "{line:?}: {why}");
@@ -269,9 +288,10 @@ fn what_other_hosts_reach_needs_tokens_and_tls() {
             "--tls-key=/k",
         ],
         &["--listen=[::1]:1"],
-        &["--hosts=a.example,::1,10.0.0.7", "--advertise=fe80::1"],
+        &["--hosts=a.example,::1,10.0.0.7", "--advertise=fd00::1"],
         &["--keep-on-stop", "--state=/s"],
         &["--route-prefix=routes", "--registry=consul://h:1"],
+        &["--route-prefix=/gateway/routes/", "--registry=consul://h:1"],
     ] {
         assert!(config(line).is_ok(), "{line:?}");
     }
@@ -284,7 +304,15 @@ fn what_is_shown_has_no_password() {
         &[],
     );
     let values = values.read().unwrap();
-    let shown = Shown(&values).to_string();
+    let shown = Shown {
+        values: &values,
+        advertised: Some(("10.0.0.7", "default route")),
+    };
+    let shown = shown.to_string();
+    assert!(
+        shown.contains("advertise = 10.0.0.7 (default route)"),
+        "{shown}"
+    );
     assert!(
         shown.contains("registry = etcd://root:***@10.0.0.1:2379/services (command line)"),
         "{shown}"

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use self::leave::Leave;
 use self::reacting::Happened;
+pub(super) use self::reacting::unwithdrawn;
 use super::entry::{Caller, Entry, Key, Refused, Stage};
 use super::shared::Shared;
 use super::table::{Slot, View};
@@ -46,8 +47,11 @@ pub(crate) enum Command {
         ready: bool,
         reply: oneshot::Sender<u64>,
     },
-    /// To leave. Answers when it is gone.
-    Deregister { reply: oneshot::Sender<Entry> },
+    /// To leave. Answers when it is gone, or after `within`.
+    Deregister {
+        within: Duration,
+        reply: oneshot::Sender<Entry>,
+    },
 }
 
 /// Commands that the task has not taken yet.
@@ -311,14 +315,19 @@ impl Keeping {
                     leave.not();
                     return;
                 }
-                Step::Stop | Step::Deadline | Step::Closing => {
-                    self.deregister().await;
+                // What closes the agent says how long that may take.
+                Step::Stop | Step::Closing => {
+                    self.deregister(None).await;
+                    return;
+                }
+                Step::Deadline => {
+                    self.deregister_in_time().await;
                     return;
                 }
                 // The next agent is the one to ask: what is on disk for it must not change any more.
                 Step::Command(_) if self.shared.keeps_records() => {}
-                Step::Command(Command::Deregister { reply }) => {
-                    let entry = self.deregister().await;
+                Step::Command(Command::Deregister { within, reply }) => {
+                    let entry = self.deregister(Some(within)).await;
                     drop(leave);
                     // The caller may have let go.
                     let _ = reply.send(entry);
@@ -356,7 +365,7 @@ impl Keeping {
                     Happened::Goes => {}
                     Happened::Hopeless => {
                         self.publish();
-                        self.deregister().await;
+                        self.deregister_in_time().await;
                         return;
                     }
                     // If the agent ends, that is what comes next.

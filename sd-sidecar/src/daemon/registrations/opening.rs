@@ -6,11 +6,12 @@ use std::time::SystemTime;
 
 use sd_core::sync::lock;
 use sd_core::{Instance, Registry};
-use tracing::{error, info};
+use tracing::error;
 
 use super::Registrations;
 use super::entry::{Caller, Entry, Key, Refused, Selector, Stage};
 use super::keeping::{Keeping, Past};
+use super::left::Left;
 use super::settings::Settings;
 use super::shared::Shared;
 use super::table::{Parked, Table, stored};
@@ -21,7 +22,7 @@ impl Registrations {
     /// Those that are on disk at `state`, a file or a folder, which need not exist yet. They are registered in the background with the
     /// incarnations that they have, so that readers see no change while a record of the agent before is still at the registry. One that
     /// is refused now stays on disk for the next start, with an error in the log. If the agent before was about to withdraw everything and
-    /// did not come to its end, nothing is registered, and what it has left is withdrawn.
+    /// did not come to its end, nothing is registered, and what it has left is withdrawn. That stays on disk until it is done.
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -36,21 +37,18 @@ impl Registrations {
         let Opened { store, state } = Store::open(state).await?;
         let table = Table::new(settings.show_gone_for, settings.most_gone);
         let table = Arc::new(Mutex::new(table));
-        let shared = Arc::new(Shared::new(registry, settings, table, Some(store)));
-        let this = Self { shared };
-        let is_anything_there = !state.registrations.is_empty();
-        #[cfg(feature = "consul")]
-        let left = if state.ending {
-            state.registrations.clone()
-        } else {
-            Vec::new()
-        };
+        let this = Self::of(Shared::new(registry, settings, table, Some(store)));
+        let is_anything_there = !state.is_empty();
+        let left = state
+            .left
+            .into_iter()
+            .map(|stored| Arc::new(Left::new(stored)));
+        let left: Vec<_> = left.collect();
+        for left in &left {
+            lock(&this.shared.table).leave_to_end(Arc::clone(left));
+        }
         for stored in state.registrations {
-            if state.ending {
-                this.withdraw_left(&stored);
-            } else {
-                this.resume(Arc::unwrap_or_clone(stored));
-            }
+            this.resume(Arc::unwrap_or_clone(stored));
         }
         // Not before all of them are there: the file is replaced as a whole.
         if let Some(store) = &this.shared.store {
@@ -61,17 +59,13 @@ impl Registrations {
                 store.save();
             }
         }
+        // What has routes is known before it can be over.
         #[cfg(feature = "consul")]
-        this.tell_routes(left);
-        Ok(this)
-    }
-
-    /// Ends what the agent before was about to end.
-    fn withdraw_left(&self, stored: &Stored) {
-        for record in stored.records() {
-            info!(service = ?record.service, instance = ?record.id, "the agent before was stopped and has not deregistered it: it is withdrawn now");
-            self.shared.withdraw_unkept(record);
+        this.tell_routes(&left);
+        for left in &left {
+            this.end_left(left);
         }
+        Ok(this)
     }
 
     /// Goes on with a registration of the agent before.

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sd_core::{RecordId, Registry};
+use sd_core::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -32,8 +32,9 @@ use tracing::error;
 use self::document::{Document, Kind, Place};
 use self::service::{Common, Service};
 use self::wanted::Wanted;
+use super::left::Left;
 use super::table::{self, Table};
-use crate::daemon::store::Stored;
+use crate::daemon::store::Saver;
 
 /// Changes that follow each other this closely are told together.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -54,8 +55,10 @@ pub(super) struct Source {
     pub(super) prefix: String,
     /// How often it is verified that what was told is there.
     pub(super) verify_every: Duration,
-    /// What an agent before was about to withdraw, and did not come to take back.
-    pub(super) left: Vec<Arc<Stored>>,
+    /// What an agent before was about to end, and did not come to take back.
+    pub(super) left: Vec<Arc<Left>>,
+    /// Has what is left of that written to disk, if there is one.
+    pub(super) saver: Option<Saver>,
 }
 
 /// Has a task for each service that has routes.
@@ -69,7 +72,12 @@ struct Routes {
 
 impl Routes {
     fn new(source: Source) -> Self {
-        let common = Common::new(source.registry, &source.prefix, source.verify_every);
+        let common = Common::new(
+            source.registry,
+            &source.prefix,
+            source.verify_every,
+            source.saver,
+        );
         let mut routes = Self {
             table: source.table,
             changes: source.changes,
@@ -77,7 +85,8 @@ impl Routes {
             wanted: BTreeMap::new(),
             services: JoinSet::new(),
         };
-        for (place, versions) in left(&source.left) {
+        let left = left(&source.left, &routes.common);
+        for (place, versions) in left {
             routes.begin(place, versions, Wanted::default());
         }
         routes
@@ -118,7 +127,7 @@ impl Routes {
 
     /// Tells each service what is wanted of it now.
     fn tell(&mut self) {
-        let mut now = Wanted::of(&table::entries(&self.table));
+        let mut now = Wanted::of(&table::kept(&self.table));
         for (place, before) in &self.wanted {
             let now = now.remove(place).unwrap_or_default();
             before.send_if_modified(|before| {
@@ -134,7 +143,7 @@ impl Routes {
         }
     }
 
-    fn begin(&mut self, place: Place, left: BTreeMap<Kind, Vec<RecordId>>, wanted: Wanted) {
+    fn begin(&mut self, place: Place, left: BTreeMap<Kind, Vec<Arc<Left>>>, wanted: Wanted) {
         // A name with a slash has no place among the routes.
         if let Some(service) = Service::new(&self.common, place.clone()) {
             let (wanted, follows) = watch::channel(Arc::new(wanted));
@@ -144,17 +153,21 @@ impl Routes {
     }
 }
 
-/// The versions that these registrations had.
-fn left(stored: &[Arc<Stored>]) -> BTreeMap<Place, BTreeMap<Kind, Vec<RecordId>>> {
-    let mut left = BTreeMap::<Place, BTreeMap<Kind, Vec<RecordId>>>::new();
-    for stored in stored {
-        if let Some((place, document)) = Document::of(&stored.declaration, &stored.instance) {
-            let versions = left.entry(place).or_default();
-            let records = versions.entry(document.kind()).or_default();
-            records.extend(stored.records());
+/// The versions that these registrations had, where they have a place.
+fn left(all: &[Arc<Left>], common: &Common) -> BTreeMap<Place, BTreeMap<Kind, Vec<Arc<Left>>>> {
+    let mut places = BTreeMap::<Place, BTreeMap<Kind, Vec<Arc<Left>>>>::new();
+    for left in all {
+        let stored = &left.stored;
+        if let Some((place, document)) = Document::of(&stored.declaration, &stored.instance)
+            && place.folder(&common.prefix).is_some()
+        {
+            left.is_told();
+            let versions = places.entry(place).or_default();
+            let of_version = versions.entry(document.kind()).or_default();
+            of_version.push(Arc::clone(left));
         }
     }
-    left
+    places
 }
 
 /// The task of an agent that tells routes. Dropping it ends it.

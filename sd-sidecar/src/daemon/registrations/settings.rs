@@ -1,14 +1,15 @@
 //! What an agent decides for all of its registrations, and how a declaration becomes an instance.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, SystemTime};
 
+use sd_core::port::Limits;
 use sd_core::{Address, Endpoint, Instance, InstanceId, Registry};
 
 use super::entry::Refused;
 use super::identity::{Identity, is_long_list};
 use crate::checks::Commands;
-use crate::wire::Declaration;
+use crate::wire::{Declaration, in_hours};
 
 /// What an agent decides for all of its registrations.
 #[derive(Clone, Debug)]
@@ -122,9 +123,6 @@ impl Settings {
         declaration: &Declaration,
         endpoint: &Endpoint,
     ) -> Result<(), Refused> {
-        if self.allow_loopback || !is_shared(registry) || !is_of_this_machine(endpoint) {
-            return Ok(());
-        }
         let (field, instead) = if declaration.port.is_some() {
             (
                 "port",
@@ -133,6 +131,16 @@ impl Settings {
         } else {
             ("address", "declare one that they can dial")
         };
+        if let Address::Tcp { host, .. } = endpoint.address()
+            && is_of_one_link(host)
+        {
+            return Err(Refused::Invalid(format!(
+                "{field}: {endpoint} is link-local, and can be dialled with a zone only, which differs from host to host: {instead}"
+            )));
+        }
+        if self.allow_loopback || !is_shared(registry) || !is_of_this_machine(endpoint) {
+            return Ok(());
+        }
         Err(Refused::Invalid(format!(
             "{field}: {endpoint} can only be dialled on this machine, and others read this registry: {instead}, or set allow_loopback in \
              the agent's configuration"
@@ -197,6 +205,19 @@ impl Settings {
     }
 }
 
+/// Refuses a time-to-live that a registry does not take.
+pub(crate) fn check_ttl(limits: &Limits, ttl: Duration) -> Result<(), String> {
+    if limits.ttl.contains(&ttl) {
+        return Ok(());
+    }
+    Err(format!(
+        "{} is none that this registry takes: write {} to {}",
+        in_hours(ttl),
+        in_hours(*limits.ttl.start()),
+        in_hours(*limits.ttl.end())
+    ))
+}
+
 /// Whether processes of other machines read this registry.
 pub(crate) fn is_shared(registry: &Registry) -> bool {
     registry.backend().name() != "memory"
@@ -208,6 +229,12 @@ fn is_of_this_machine(endpoint: &Endpoint) -> bool {
         Address::Tcp { host, .. } => is_loopback(host),
         _ => true,
     }
+}
+
+/// Whether a host is an address of IPv6 that means another host on each link.
+pub(crate) fn is_of_one_link(host: &str) -> bool {
+    let ip = host.parse::<Ipv6Addr>();
+    ip.is_ok_and(|ip| ip.is_unicast_link_local())
 }
 
 /// Whether a host is this machine for each that asks for it.

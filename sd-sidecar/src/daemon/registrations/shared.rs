@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use super::entry::{Caller, Refused};
 #[cfg(feature = "consul")]
 use super::routes::Telling;
-use super::settings::Settings;
+use super::settings::{Settings, check_ttl};
 use super::table::Table;
 use crate::checks::{Checks, LookUps};
 use crate::daemon::store::{Drain, Store};
@@ -182,6 +182,16 @@ impl Shared {
         of_callers.entry(owner.clone()).or_default().clone()
     }
 
+    /// Refuses a time-to-live that the registry would not take.
+    pub(crate) fn check_ttl(&self, declaration: &Declaration) -> Result<(), Refused> {
+        let registrar = Arc::clone(self.registry.backend()).registrar();
+        match (registrar, declaration.ttl) {
+            (Some(registrar), Some(ttl)) => check_ttl(registrar.limits(), ttl)
+                .map_err(|why| Refused::Invalid(format!("ttl: {why}"))),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses a record that the registry would not take.
     pub(crate) fn check(&self, instance: &Instance) -> Result<(), Refused> {
         let Some(registrar) = Arc::clone(self.registry.backend()).registrar() else {
@@ -268,23 +278,29 @@ impl Shared {
     /// Withdraws in the background, for a while, what no guard keeps. At the end of the agent, it is tried once more.
     pub(crate) fn withdraw_unkept(self: &Arc<Self>, record: RecordId) {
         let shared = Arc::clone(self);
-        self.tasks.spawn(async move {
-            let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-            let attempts = async {
-                while shared
-                    .withdraw_once(&record)
-                    .await
-                    .is_err_and(|error| may_pass(&error))
-                {
-                    sleep(backoff.next_delay()).await;
-                }
-            };
-            let attempts = timeout(LATE_WITHDRAWAL, attempts);
-            if shared.closing.run_until_cancelled(attempts).await.is_none() {
-                // Its error has been logged.
-                let _ = shared.withdraw_once(&record).await;
+        self.tasks
+            .spawn(async move { shared.withdraw_for_long(&record).await });
+    }
+
+    /// Withdraws what no guard keeps, for a while, and once more at the end of the agent. Says whether more attempts would be in vain: it is
+    /// withdrawn, or can never be, or has expired by now.
+    pub(super) async fn withdraw_for_long(&self, record: &RecordId) -> bool {
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+        let attempts = async {
+            while self
+                .withdraw_once(record)
+                .await
+                .is_err_and(|error| may_pass(&error))
+            {
+                sleep(backoff.next_delay()).await;
             }
-        });
+        };
+        let attempts = timeout(LATE_WITHDRAWAL, attempts);
+        if self.closing.run_until_cancelled(attempts).await.is_some() {
+            return true;
+        }
+        // Its error has been logged.
+        self.withdraw_once(record).await.is_ok()
     }
 
     /// Withdraws what no guard keeps, or says why not.

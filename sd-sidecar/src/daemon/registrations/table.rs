@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::entry::{Caller, Entry, Key, Place, Refused, Selector, Stage};
 use super::keeping::Command;
+use super::left::Left;
 use crate::checks::{Checks, Health};
 use crate::daemon::store::{State, Stored};
 
@@ -130,6 +131,8 @@ pub(crate) struct Table {
     gone: VecDeque<Gone>,
     /// What could not be gone on with at this start. It stays on disk for the next one.
     parked: Vec<Parked>,
+    /// What the agent before was about to end.
+    left: Vec<Arc<Left>>,
     show_gone_for: Duration,
     most_gone: usize,
     /// Nothing enters any more.
@@ -146,6 +149,7 @@ impl Table {
             of_callers: HashMap::new(),
             gone: VecDeque::new(),
             parked: Vec::new(),
+            left: Vec::new(),
             show_gone_for,
             most_gone,
             is_closed: false,
@@ -220,6 +224,10 @@ impl Table {
 
     pub(crate) fn park(&mut self, parked: Parked) {
         self.parked.push(parked);
+    }
+
+    pub(crate) fn leave_to_end(&mut self, left: Arc<Left>) {
+        self.left.push(left);
     }
 
     /// What is parked.
@@ -306,15 +314,33 @@ impl Table {
 
 /// What is to be kept on disk.
 pub(crate) fn stored(table: &Mutex<Table>) -> State {
-    let table = lock(table);
+    let mut table = lock(table);
+    table.left.retain(|left| !left.is_over());
     let kept = table
         .slots()
         .map(|slot| Arc::clone(&slot.view.borrow().stored));
     let parked = table.parked.iter().map(|one| Arc::clone(&one.stored));
-    State {
+    let state = State {
         registrations: kept.chain(parked).collect(),
-        ending: table.is_ending,
+        left: table
+            .left
+            .iter()
+            .map(|left| Arc::clone(&left.stored))
+            .collect(),
+    };
+    if table.is_ending {
+        state.ending()
+    } else {
+        state
     }
+}
+
+/// The entries of those that are kept.
+#[cfg(feature = "consul")]
+pub(crate) fn kept(table: &Mutex<Table>) -> Vec<Entry> {
+    let slots: Vec<_> = lock(table).slots().cloned().collect();
+    // Copies take long: without the lock.
+    slots.iter().map(|slot| slot.entry()).collect()
 }
 
 /// All entries, also those that are gone, by service and id.

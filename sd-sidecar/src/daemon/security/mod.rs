@@ -37,9 +37,31 @@ pub struct Permission {
     services: Option<Arc<[String]>>,
 }
 
-/// Ends what a request has opened once the tokens it was let in with no longer count. Part of each request's extensions.
+/// Ends what a request has opened once what it was let in with no longer counts: tokens, or the certificate of its connection. Part of each
+/// request's extensions.
 #[derive(Clone, Debug, Default)]
-pub struct Access(pub CancellationToken);
+pub struct Access {
+    tokens: CancellationToken,
+    connection: CancellationToken,
+}
+
+impl Access {
+    /// One that ends with either of these.
+    pub fn new(tokens: CancellationToken, connection: CancellationToken) -> Self {
+        Self { tokens, connection }
+    }
+
+    /// Returns once it has ended.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub async fn revoked(&self) {
+        tokio::select! {
+            () = self.tokens.cancelled() => {}
+            () = self.connection.cancelled() => {}
+        }
+    }
+}
 
 /// Why a request is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,17 +1,14 @@
-//! What is in a state file, as far as it can be read: damage in one registration costs that one alone, and a file that a disk has cut short
-//! still has what stands before the cut.
+//! What is in a state file, as far as it can be read: damage in one registration costs that one alone, damage before the first one costs
+//! none, and a file that a disk has cut short still has what stands before the cut.
 
-use std::fmt;
-use std::ops::Range;
+use serde::de::{Error as _, IgnoredAny};
+use serde_json::{Error, Result, Value};
 
-use sd_core::{Printable, brief};
-use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
-use serde_json::{Result, Value};
-
+use super::damage::{Damage, Damaged};
+use super::reader::{BEGIN, Reader};
 use super::stored::Stored;
+use super::sums;
 
-/// What each registration begins with: the first field of [`Stored`], as serde writes it.
-const BEGIN: &[u8] = b"{\"owner\":";
 /// What may stand between two registrations without being one: more than a separator, and less than any registration.
 const LONGEST_GAP: usize = 16;
 
@@ -20,88 +17,67 @@ const LONGEST_GAP: usize = 16;
 pub(super) struct Contents {
     /// It stands first, and `ending` next, so that both are known of a file that was cut.
     pub(super) version: Option<u32>,
-    /// Everything is to end. Not written by older agents.
-    pub(super) ending: bool,
-    /// None if the file has no list of them.
+    /// All of its registrations are to end. Since each of them says so itself, this is for older agents, and in what they have written.
+    ending: bool,
+    /// The head has a checksum, and so has each registration.
+    has_sums: bool,
+    /// Those to go on with. None if the file has no list of them.
     pub(super) registrations: Option<Vec<Stored>>,
-    /// Those of the list that cannot be read.
-    pub(super) damaged: Vec<Damaged>,
-}
-
-/// A registration that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Damaged {
-    /// The byte at which it begins, counted from 0.
-    at: usize,
-    /// As far as they can be read. They may hold anything.
-    service: Option<String>,
-    id: Option<String>,
-    /// What is wrong with it.
-    pub(crate) why: String,
-}
-
-impl Damaged {
-    fn new(file: &[u8], range: Range<usize>, why: &serde_json::Error) -> Self {
-        let at = range.start;
-        let bytes = file.get(range).unwrap_or_default();
-        // Metadata may have one before that.
-        let instance = places(bytes, b"\"instance\":").next();
-        let instance = bytes
-            .get(instance.unwrap_or_default()..)
-            .unwrap_or_default();
-        Self {
-            at,
-            service: text_after(bytes, b"\"service\":"),
-            id: text_after(instance, b"\"id\":"),
-            why: why.to_string(),
-        }
-    }
-}
-
-impl fmt::Display for Damaged {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |text: &Option<String>| {
-            let text = text.as_deref().unwrap_or("?");
-            brief(Printable(&brief(text)))
-        };
-        let (id, service) = (shown(&self.id), shown(&self.service));
-        write!(f, "{id} of {service} (byte {})", self.at)
-    }
-}
-
-/// Where `wanted` stands.
-fn places(bytes: &[u8], wanted: &[u8]) -> impl Iterator<Item = usize> {
-    let windows = bytes.windows(wanted.len()).enumerate();
-    windows.filter_map(move |(at, found)| (found == wanted).then_some(at))
-}
-
-/// The text of the first field with this name that has one.
-fn text_after(bytes: &[u8], name: &[u8]) -> Option<String> {
-    places(bytes, name).find_map(|at| {
-        let at = at + name.len();
-        Reader { bytes, at }.value().ok()
-    })
+    /// Those that are to end.
+    pub(super) left: Vec<Stored>,
+    pub(super) damage: Damage,
 }
 
 impl Contents {
-    /// Reads as far as it can, and says why not to the end.
-    pub(super) fn read(bytes: &[u8]) -> (Self, Option<String>) {
+    /// Reads as far as it can.
+    pub(super) fn read(bytes: &[u8]) -> Self {
         let mut contents = Self::default();
-        let read = contents.fields(Reader { bytes, at: 0 });
-        (contents, read.err().map(|error| error.to_string()))
+        let mut read = contents.fields(Reader { bytes, at: 0 });
+        if contents.registrations.is_none()
+            && let Some(at) = (Reader { bytes, at: 0 }).next_begin(0)
+        {
+            let why = read.err().map(|error| error.to_string());
+            let why = why.unwrap_or_else(|| "it has no list of registrations".to_owned());
+            contents.damage.head.get_or_insert(why);
+            read = contents.list(&mut Reader { bytes, at });
+        }
+        contents.damage.cut = read.err().map(|error| error.to_string());
+        if contents.ending
+            && let Some(registrations) = &mut contents.registrations
+        {
+            contents.left.append(registrations);
+        }
+        contents
     }
 
     fn fields(&mut self, mut file: Reader<'_>) -> Result<()> {
         file.expect(b'{')?;
+        let mut end = file.at;
         loop {
             let field: String = file.value()?;
             file.expect(b':')?;
             match field.as_str() {
                 "version" => self.version = Some(file.value()?),
                 "ending" => self.ending = file.value()?,
-                "registrations" => self.list(&mut file)?,
+                sums::FIELD => {
+                    self.has_sums = true;
+                    let told: Value = file.value()?;
+                    let head = file.bytes.get(..end).unwrap_or_default();
+                    if told != sums::of(head) {
+                        let why = "its head has another checksum than was written";
+                        self.damage.head = Some(why.to_owned());
+                    }
+                }
+                "registrations" => {
+                    file.expect(b'[')?;
+                    self.registrations = Some(Vec::new());
+                    if !file.takes(b']') {
+                        self.list(&mut file)?;
+                    }
+                }
                 _ => drop(file.value::<IgnoredAny>()?),
             }
+            end = file.at;
             if !file.takes(b',') {
                 file.expect(b'}')?;
                 return file.end();
@@ -114,11 +90,7 @@ impl Contents {
     /// # Errors
     /// Why the end of the list was not found.
     fn list(&mut self, file: &mut Reader<'_>) -> Result<()> {
-        file.expect(b'[')?;
         let registrations = self.registrations.get_or_insert_default();
-        if file.takes(b']') {
-            return Ok(());
-        }
         let mut is_behind_damage = false;
         loop {
             file.skip_space();
@@ -133,27 +105,34 @@ impl Contents {
                 Ok(_) if file.takes(b']') && file.is_behind_list() => Some(b']'),
                 _ => None,
             };
+            let text = file.bytes.get(begin..end).unwrap_or_default();
+            let one = value.and_then(|value| One::read(text, value, self.has_sums));
             let next = match separator {
                 Some(_) => Some(file.at),
-                None => file.next_begin(begin + 1),
+                // One that is whole has no other one within.
+                None => file.next_begin(if one.is_ok() { end } else { begin + 1 }),
             };
             let until = next.unwrap_or(file.bytes.len());
-            let stored = value.and_then(stored);
-            let why = match stored {
-                Ok(stored) => {
+            let why = match one {
+                Ok(one) => {
                     is_behind_damage = false;
-                    registrations.push(stored);
+                    let list = if one.ends {
+                        &mut self.left
+                    } else {
+                        &mut *registrations
+                    };
+                    list.push(one.stored);
                     let why = file.wrong_at(end, "expected , or ]");
                     if separator.is_none() && until > end + LONGEST_GAP {
-                        self.damaged
-                            .push(Damaged::new(file.bytes, end..until, &why));
+                        let gap = Damaged::new(file.bytes, end..until, &why);
+                        self.damage.lost.push(gap);
                     }
                     why
                 }
                 Err(why) => {
                     if !is_rest {
-                        self.damaged
-                            .push(Damaged::new(file.bytes, begin..until, &why));
+                        let lost = Damaged::new(file.bytes, begin..until, &why);
+                        self.damage.lost.push(lost);
                     }
                     is_behind_damage = true;
                     why
@@ -168,110 +147,26 @@ impl Contents {
     }
 }
 
-/// What is wrong with one that is JSON is told without what it holds.
-fn stored(value: Value) -> Result<Stored> {
-    let stored = serde_json::from_value(value);
-    stored.map_err(|error| serde_json::Error::custom(sd_backend::without_input(&error.to_string())))
+/// One registration of the list.
+struct One {
+    stored: Stored,
+    /// It is to end.
+    ends: bool,
 }
 
-/// How far a file has been read.
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn rest(&self) -> &'a [u8] {
-        self.bytes.get(self.at..).unwrap_or_default()
-    }
-
-    fn skip_space(&mut self) {
-        let rest = self.rest();
-        self.at += rest.len() - rest.trim_ascii_start().len();
-    }
-
-    /// Whether this byte comes next, which is passed then.
-    fn takes(&mut self, byte: u8) -> bool {
-        self.skip_space();
-        let is_next = self.rest().first() == Some(&byte);
-        self.at += usize::from(is_next);
-        is_next
-    }
-
-    fn expect(&mut self, byte: u8) -> Result<()> {
-        if self.takes(byte) {
-            return Ok(());
+impl One {
+    /// What is wrong with one that is JSON is told without what it holds.
+    fn read(text: &[u8], value: Value, has_sum: bool) -> Result<Self> {
+        // Older agents wrote none. Damage may have closed it before its own.
+        let has_sum = has_sum || value.get(sums::FIELD).is_some();
+        if has_sum && !sums::is_whole(text) {
+            return Err(Error::custom("it has another checksum than was written"));
         }
-        let expected = char::from(byte);
-        Err(self.wrong_at(self.at, format_args!("expected {expected}")))
-    }
-
-    fn end(&mut self) -> Result<()> {
-        self.skip_space();
-        if self.rest().is_empty() {
-            return Ok(());
-        }
-        Err(self.wrong_at(self.at, "something follows behind its end"))
-    }
-
-    fn wrong_at(&self, at: usize, why: impl fmt::Display) -> serde_json::Error {
-        let cut = if at < self.bytes.len() {
-            ""
-        } else {
-            ", the end"
-        };
-        serde_json::Error::custom(format_args!("{why} at byte {at}{cut}"))
-    }
-
-    /// The value that comes next. One that cannot be read is not passed.
-    fn value<T: DeserializeOwned>(&mut self) -> Result<T> {
-        let mut values = serde_json::Deserializer::from_slice(self.rest()).into_iter();
-        let value = values.next();
-        let read = values.byte_offset();
-        match value {
-            Some(Ok(value)) => {
-                self.at += read;
-                Ok(value)
-            }
-            Some(Err(error)) => Err(self.placed(&error)),
-            None => Err(self.wrong_at(self.at, "expected a value")),
-        }
-    }
-
-    /// With its place in the file instead of that in the value.
-    fn placed(&self, error: &serde_json::Error) -> serde_json::Error {
-        let text = error.to_string();
-        let why = text.split(" at line ").next().unwrap_or_default();
-        let lines = self.rest().split_inclusive(|byte| *byte == b'\n');
-        let before: usize = lines
-            .take(error.line().saturating_sub(1))
-            .map(<[u8]>::len)
-            .sum();
-        self.wrong_at(self.at + before + error.column(), why)
-    }
-
-    /// Behind a `]`: whether it has ended the list, and no registration follows.
-    fn is_behind_list(&mut self) -> bool {
-        self.skip_space();
-        let ends = matches!(self.rest().first(), None | Some(b',' | b'}'));
-        ends || self.next_begin(self.at).is_none()
-    }
-
-    /// Where the next registration begins, at `from` or behind.
-    fn next_begin(&self, from: usize) -> Option<usize> {
-        let rest = self.bytes.get(from..)?;
-        let mut begins = places(rest, BEGIN).map(|at| from + at);
-        begins.find(|at| self.is_begin(*at))
-    }
-
-    /// Whether what looks like the begin of a registration is one, and no object of another registration.
-    fn is_begin(&self, at: usize) -> bool {
-        let before = self.bytes.get(..at).unwrap_or_default().trim_ascii_end();
-        match (Self { at, ..*self }).value::<Value>() {
-            Ok(value) => value["declaration"].is_object() || value["instance"].is_object(),
-            // Damaged as well.
-            Err(_) => matches!(before.last(), Some(b',' | b'[')),
-        }
+        let ends = value.get("ending") == Some(&Value::Bool(true));
+        let stored = serde_json::from_value(value);
+        let stored =
+            stored.map_err(|error| Error::custom(sd_backend::without_input(&error.to_string())))?;
+        Ok(Self { stored, ends })
     }
 }
 
@@ -282,6 +177,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::file::StateFile;
+    use super::super::reader::places;
     use super::super::stored::State;
     use super::*;
 
@@ -290,6 +186,7 @@ mod tests {
         let metadata = json!({"owner": "{\"owner\":\"x\"}", "declaration": "[{\"owner\":"});
         let instance = sd_core::Instance::new("greeter", "10.0.0.7:1").unwrap();
         let instance = instance.with_id(sd_core::InstanceId::new(id).unwrap());
+        let instance = instance.with_incarnation(sd_core::Incarnation::from_u64(7));
         serde_json::from_value(json!({
             "owner": "a",
             "declaration": {
@@ -306,17 +203,20 @@ mod tests {
         .unwrap()
     }
 
-    fn ids(contents: &Contents) -> Vec<&str> {
-        let registrations = contents.registrations.iter().flatten();
-        registrations
-            .map(|one| one.instance.id().as_str())
-            .collect()
+    fn ids_of<'a>(registrations: impl IntoIterator<Item = &'a Stored>) -> Vec<&'a str> {
+        let ids = registrations.into_iter().map(|one| one.instance.id());
+        ids.map(sd_core::InstanceId::as_str).collect()
     }
 
-    fn written(ids: &[&str]) -> Vec<u8> {
+    fn ids(contents: &Contents) -> Vec<&str> {
+        ids_of(contents.registrations.iter().flatten())
+    }
+
+    fn written(ids: &[&str], left: &[&str]) -> Vec<u8> {
+        let all = |ids: &[&str]| ids.iter().map(|id| Arc::new(one(id))).collect();
         let state = State {
-            registrations: ids.iter().map(|id| Arc::new(one(id))).collect(),
-            ending: false,
+            registrations: all(ids),
+            left: all(left),
         };
         StateFile::encode(&state).unwrap()
     }
@@ -331,11 +231,11 @@ mod tests {
 
     #[test]
     fn what_stands_before_a_cut_is_read_wherever_it_is() {
-        let whole = written(&["g-1", "g-2"]);
+        let whole = written(&["g-1", "g-2"], &[]);
         let mut most = 0;
         for length in 0..whole.len() {
-            let (contents, cut) = Contents::read(&whole[..length]);
-            assert!(cut.is_some(), "{length}");
+            let contents = Contents::read(&whole[..length]);
+            assert!(contents.damage.cut.is_some(), "{length}");
             let read = ids(&contents).len();
             assert!(read >= most, "{length}");
             most = read;
@@ -344,9 +244,9 @@ mod tests {
             }
         }
         assert_eq!(most, 2);
-        let (contents, cut) = Contents::read(&whole);
-        assert_eq!((ids(&contents), cut), (vec!["g-1", "g-2"], None));
-        assert_eq!(contents.damaged, []);
+        let contents = Contents::read(&whole);
+        assert_eq!(ids(&contents), ["g-1", "g-2"]);
+        assert_eq!(contents.damage, Damage::default());
         for wrong in [
             "[]",
             "null",
@@ -355,17 +255,19 @@ mod tests {
             "{\"registrations\":{}}",
             "{\"version\":-1}",
         ] {
-            assert!(Contents::read(wrong.as_bytes()).1.is_some(), "{wrong}");
+            let contents = Contents::read(wrong.as_bytes());
+            assert!(contents.damage.cut.is_some(), "{wrong}");
         }
         let later = br#"{"later":[{}], "version":1, "registrations":[], "more":{"a":[1]}}"#;
-        let (contents, cut) = Contents::read(later);
-        assert_eq!((contents.version, cut), (Some(1), None));
+        let contents = Contents::read(later);
+        assert_eq!(contents.version, Some(1));
+        assert_eq!(contents.damage, Damage::default());
     }
 
     /// Whichever byte it is, and whatever it became: also a separator, a bracket, a quote or a part of no character.
     #[test]
     fn one_damaged_byte_costs_at_most_the_registration_that_it_is_in() {
-        let whole = written(&["g-1", "g-2", "g-3"]);
+        let whole = written(&["g-1", "g-2", "g-3"], &[]);
         let [_, second, third] = begins(&whole);
         for at in second..third {
             for byte in [
@@ -373,7 +275,8 @@ mod tests {
             ] {
                 let mut damaged = whole.clone();
                 damaged[at] = byte;
-                let (contents, cut) = Contents::read(&damaged);
+                let contents = Contents::read(&damaged);
+                let cut = contents.damage.cut.as_ref();
                 let shown = || String::from_utf8_lossy(&damaged[second..third]).into_owned();
                 let read = ids(&contents);
                 assert_eq!(
@@ -382,7 +285,7 @@ mod tests {
                     "{}",
                     shown()
                 );
-                let lost = &contents.damaged;
+                let lost = &contents.damage.lost;
                 assert_eq!(read.len() + lost.len(), 3, "{}: {lost:?}", shown());
                 assert!(
                     lost.iter().all(|lost| lost.at == second),
@@ -395,15 +298,15 @@ mod tests {
 
     #[test]
     fn a_damaged_registration_is_named_as_far_as_it_can_be_read() {
-        let whole = written(&["g-1", "g-2", "g-3"]);
+        let whole = written(&["g-1", "g-2", "g-3"], &[]);
         let text = String::from_utf8(whole.clone()).unwrap();
         let [_, second, third] = begins(&whole);
         let damaged = |from: &str, to: &str| {
             let at = second + text[second..].find(from).unwrap();
             let damaged = [&text[..at], to, &text[at + from.len()..]].concat();
-            let (contents, _) = Contents::read(damaged.as_bytes());
-            let [lost] = &contents.damaged[..] else {
-                panic!("{from}: {:?}", contents.damaged);
+            let contents = Contents::read(damaged.as_bytes());
+            let [lost] = &contents.damage.lost[..] else {
+                panic!("{from}: {:?}", contents.damage);
             };
             lost.clone()
         };
@@ -417,11 +320,70 @@ mod tests {
         // A whole one that is gone.
         let mut zeros = whole.clone();
         zeros[second - 1..third].fill(0);
-        let (contents, cut) = Contents::read(&zeros);
-        assert_eq!(
-            (ids(&contents), contents.damaged.len()),
-            (vec!["g-1", "g-3"], 1)
-        );
-        assert_eq!(cut, None);
+        let contents = Contents::read(&zeros);
+        let damage = &contents.damage;
+        assert_eq!((ids(&contents), damage.lost.len()), (vec!["g-1", "g-3"], 1));
+        assert_eq!(damage.cut, None);
+    }
+
+    /// No damage makes it another registration, or one that is to end one that stays.
+    #[test]
+    fn whichever_byte_is_damaged_what_is_read_was_written_so_and_at_most_one_registration_is_lost()
+    {
+        let (stays, ends) = (["g-1", "g-2"], ["g-3", "g-4"]);
+        for (stays, ends) in [(&stays[..], &ends[..]), (&stays, &[]), (&[], &ends)] {
+            let whole = written(stays, ends);
+            for at in 0..whole.len() {
+                let mut damaged = whole.clone();
+                damaged[at] ^= 1 << (at % 8);
+                let contents = Contents::read(&damaged);
+                let read = contents.registrations.as_deref().unwrap_or_default();
+                let left = &contents.left;
+                let shown = || (at, ids_of(read), ids_of(left), &contents.damage);
+                let are_written = |read: &[Stored], ids: &[&str]| {
+                    let mut read = read.iter();
+                    read.all(|read| ids.iter().any(|id| *read == one(id)))
+                };
+                assert!(are_written(read, stays), "{:?}", shown());
+                assert!(are_written(left, ends), "{:?}", shown());
+                let count = read.len() + left.len();
+                assert!(count + 1 >= stays.len() + ends.len(), "{:?}", shown());
+            }
+        }
+    }
+
+    #[test]
+    fn what_an_older_agent_has_written_is_read_also_with_a_damaged_head() {
+        let list = serde_json::to_string(&[one("g-1"), one("g-2")]).unwrap();
+        let heads = [
+            ("{\"version\":1,\"registrations\":", 2, 0, false),
+            (
+                "{\"version\":1,\"ending\":true,\"registrations\":",
+                0,
+                2,
+                false,
+            ),
+            ("{\"version\":1,\"registratiOns\":", 2, 0, true),
+            ("x", 2, 0, true),
+        ];
+        for (head, stay, end, is_damaged) in heads {
+            let contents = Contents::read(format!("{head}{list}}}").as_bytes());
+            assert_eq!((ids(&contents).len(), contents.left.len()), (stay, end));
+            assert_eq!(contents.damage.head.is_some(), is_damaged, "{head}");
+            assert_eq!(contents.damage.lost, []);
+        }
+    }
+
+    #[test]
+    fn a_registration_is_not_looked_for_within_another_one() {
+        let text = |id: &str| serde_json::to_string(&one(id)).unwrap();
+        let outer = text("g-1");
+        let outer = outer.strip_suffix('}').unwrap();
+        let inner = format!("[{}]", text("g-2"));
+        // The separator behind it is damaged.
+        let list = format!("{outer},\"later\":{inner}}}\0{}", text("g-3"));
+        let text = format!("{{\"version\":1,\"registrations\":[{list}]}}");
+        let contents = Contents::read(text.as_bytes());
+        assert_eq!(ids(&contents), ["g-1", "g-3"]);
     }
 }

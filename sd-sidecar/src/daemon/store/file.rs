@@ -1,85 +1,42 @@
 //! The file: read with care, replaced as a whole.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Mutex;
 
 use rustix::fs::{Access, FlockOperation, access, flock};
 use rustix::io::Errno;
-use sd_core::{Error, Printable};
-use serde::Serialize;
+use sd_core::Error;
+use sd_core::sync::lock;
 use tracing::warn;
 
-use super::contents::{Contents, Damaged};
-use super::stored::{State, Stored};
-use super::what_is_lost;
+use super::found::{Found, MOST_BYTES, VERSION, check_contents, contents, is_too_long, read_at};
+use super::name::{OP, above, beside, failed, make, places, shown};
+use super::stored::State;
+use super::sums;
 
-const OP: &str = "open state";
-/// The name of the file in a folder.
-const FILE_NAME: &str = "registrations.json";
-/// What this version writes. It reads no other one.
-const VERSION: u32 = 1;
 /// What the name of a state ends with whose registrations are about to be withdrawn, if there was no room to write that into it. It counts
 /// where there is no other.
 const ENDING: &str = "ending";
-/// More is neither written nor read. 10 000 registrations with metadata of 1 KiB each are 25 MB.
-pub(super) const MOST_BYTES: u64 = 256 * 1024 * 1024;
-
+/// What the head says if all registrations end, and each one that does.
+const ENDS: &[u8] = b",\"ending\":true";
 #[derive(Debug)]
 pub(crate) struct StateFile {
     path: PathBuf,
     folder: PathBuf,
     /// Held until the agent ends.
-    lock: File,
+    locks: Mutex<Locks>,
 }
 
-/// What was found in the file.
+/// What keeps other agents from the file: the lock of its name, and those of its contents, which may have other names (hard links).
 #[derive(Debug)]
-pub(crate) enum Found {
-    Nothing,
-    Whole(State),
-    /// Not all registrations could be read.
-    PartlyDamaged {
-        state: State,
-        damaged: Vec<Damaged>,
-        /// Why what may stand behind the last of them is lost as well.
-        cut: Option<String>,
-        kept_as: PathBuf,
-    },
-    Damaged {
-        why: String,
-        moved_to: PathBuf,
-    },
-}
-
-#[derive(Serialize)]
-struct Written<'a> {
-    version: u32,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    ending: bool,
-    registrations: &'a [Arc<Stored>],
-}
-
-/// What was read, and why the rest was not.
-#[derive(Debug)]
-struct Parsed {
-    state: State,
-    damaged: Vec<Damaged>,
-    cut: Option<String>,
-}
-
-impl Parsed {
-    fn is_damaged(&self) -> bool {
-        !self.damaged.is_empty() || self.cut.is_some()
-    }
-}
-
-#[derive(Debug)]
-enum Unreadable {
-    Damaged(String),
-    Newer(u32),
+struct Locks {
+    name: File,
+    /// The file that was found: once it is replaced, its other names still have it.
+    found: Option<File>,
+    /// The file that was written last.
+    written: Option<File>,
 }
 
 impl StateFile {
@@ -88,18 +45,36 @@ impl StateFile {
         let (path, folder) = places(path)?;
         make(&folder)?;
         let lock_path = beside(&path, "lock");
-        let lock = private().write(true).create(true).open(&lock_path);
-        let lock = lock.map_err(|error| failed(&lock_path, "cannot be opened", &error))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path, folder, lock }),
-            Err(Errno::WOULDBLOCK) => Err(Error::new(sd_core::ErrorKind::Conflict, OP).because(
+        let name = private().write(true).create(true).open(&lock_path);
+        let name = name.map_err(|error| failed(&lock_path, "cannot be opened", &error))?;
+        take(&name, &lock_path, || {
+            format!(
+                "another agent uses {}: stop it, or give this one another file",
+                shown(&path)
+            )
+        })?;
+        let found = match open_there(&path)? {
+            None => open_there(&beside(&path, ENDING))?,
+            found => found,
+        };
+        if let Some(found) = &found {
+            take(found, &path, || {
                 format!(
-                    "another agent uses {}: stop it, or give this one another file",
+                    "another agent uses {} under another name, as it is a hard link: stop it, or give this one another file",
                     shown(&path)
-                ),
-            )),
-            Err(error) => Err(failed(&lock_path, "cannot be locked", &error.into())),
+                )
+            })?;
         }
+        let locks = Locks {
+            name,
+            found,
+            written: None,
+        };
+        Ok(Self {
+            path,
+            folder,
+            locks: Mutex::new(locks),
+        })
     }
 
     /// Whether [`open`](Self::open) and [`read`](Self::read) could work, and what they would lose. Changes nothing, and asks for no lock.
@@ -112,26 +87,29 @@ impl StateFile {
         };
         access(written, Access::WRITE_OK | Access::EXEC_OK)
             .map_err(|error| failed(&folder, "cannot be used", &error.into()))?;
-        match contents(&path)?.as_deref().map(parse) {
-            Some(Err(Unreadable::Newer(version))) => Err(newer(&path, version)),
-            Some(Err(Unreadable::Damaged(why))) => Ok(Some(format!(
-                "{} is damaged: a start loses all registrations in it, and keeps the file aside: {why}",
-                shown(&path)
-            ))),
-            Some(Ok(parsed)) if parsed.is_damaged() => Ok(Some(format!(
-                "{} is damaged: a start goes on with {} registrations, keeps the file aside, and loses {}",
-                shown(&path),
-                parsed.state.registrations.len(),
-                what_is_lost(&parsed.damaged, parsed.cut.is_some())
-            ))),
-            Some(Ok(_)) | None => Ok(None),
+        if let Some(bytes) = contents(&path)? {
+            return check_contents(&path, &bytes);
+        }
+        let path = beside(&path, ENDING);
+        match contents(&path)? {
+            Some(bytes) => check_contents(&path, &bytes),
+            None => Ok(None),
         }
     }
 
     /// Leaves the file to the next agent.
     pub(crate) fn release(&self) {
-        if let Err(error) = flock(&self.lock, FlockOperation::Unlock) {
-            warn!(file = ?self.path, %error, "the lock of the state could not be released: it ends with this process");
+        let Locks {
+            name,
+            found,
+            written,
+        } = &mut *lock(&self.locks);
+        // The one of the name comes last: the next agent asks for it first.
+        let contents = [found.take(), written.take()];
+        for file in contents.iter().flatten().chain([&*name]) {
+            if let Err(error) = flock(file, FlockOperation::Unlock) {
+                warn!(file = ?self.path, %error, "a lock of the state could not be released: it ends with this process");
+            }
         }
     }
 
@@ -147,19 +125,37 @@ impl StateFile {
         }
         let mut found = read_at(&beside(&self.path, ENDING))?;
         if let Found::Whole(state) | Found::PartlyDamaged { state, .. } = &mut found {
-            state.ending = true;
+            *state = std::mem::take(state).ending();
         }
         Ok(found)
     }
 
     /// What is to be in the file.
     pub(crate) fn encode(state: &State) -> Result<Vec<u8>, String> {
-        let written = Written {
-            version: VERSION,
-            ending: state.ending,
-            registrations: &state.registrations,
-        };
-        serde_json::to_vec(&written).map_err(|error| error.to_string())
+        let mut bytes = format!("{{\"version\":{VERSION}").into_bytes();
+        if state.registrations.is_empty() && !state.left.is_empty() {
+            bytes.extend_from_slice(ENDS);
+        }
+        sums::append(&mut bytes, 0);
+        bytes.extend_from_slice(b",\"registrations\":[");
+        let registrations = state.registrations.iter().map(|stored| (stored, false));
+        let left = state.left.iter().map(|stored| (stored, true));
+        for (at, (stored, ends)) in registrations.chain(left).enumerate() {
+            if at > 0 {
+                bytes.push(b',');
+            }
+            let begin = bytes.len();
+            serde_json::to_writer(&mut bytes, stored).map_err(|error| error.to_string())?;
+            // It is not closed yet.
+            bytes.pop();
+            if ends {
+                bytes.extend_from_slice(ENDS);
+            }
+            sums::append(&mut bytes, begin);
+            bytes.push(b'}');
+        }
+        bytes.extend_from_slice(b"]}");
+        Ok(bytes)
     }
 
     /// Replaces the file: whatever happens meanwhile, it is the old one or the new one. Where that fails, as on a full disk, it is at least
@@ -171,9 +167,9 @@ impl StateFile {
         };
         // What was begun takes room of the next attempt.
         let _ = remove_if_there(&beside(&self.path, "new"));
-        let given_up = if state.registrations.is_empty() {
+        let given_up = if state.is_empty() {
             self.remove()
-        } else if state.ending {
+        } else if state.registrations.is_empty() {
             self.rename_as_ending()
         } else {
             Err(io::Error::other("it has registrations"))
@@ -192,9 +188,11 @@ impl StateFile {
         // One of an agent that was killed may be there, or a link.
         remove_if_there(&new)?;
         let mut file = private().write(true).create_new(true).open(&new)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&new, &self.path)?;
+        lock(&self.locks).written = Some(file);
         remove_if_there(&beside(&self.path, ENDING))?;
         self.sync_names()
     }
@@ -228,138 +226,30 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// What is in the file at `path`. One that cannot be understood is moved aside.
-fn read_at(path: &Path) -> sd_core::Result<Found> {
-    let Some(bytes) = contents(path)? else {
-        return Ok(Found::Nothing);
-    };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let aside = format!("damaged-{}", now.unwrap_or_default().as_millis());
-    let aside = beside(path, &aside);
-    let why = match parse(&bytes) {
-        Ok(parsed) if !parsed.is_damaged() => return Ok(Found::Whole(parsed.state)),
-        Ok(Parsed {
-            state,
-            damaged,
-            cut,
-        }) if !state.registrations.is_empty() => {
-            // The file itself is replaced and never changed.
-            let link = std::fs::hard_link(path, &aside);
-            // A copy over another name of the same file would empty it.
-            let kept = match link {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    std::fs::copy(path, &aside).map(drop)
-                }
-                linked => linked,
-            };
-            kept.map_err(|error| failed(path, "is damaged and cannot be kept aside", &error))?;
-            return Ok(Found::PartlyDamaged {
-                state,
-                damaged,
-                cut,
-                kept_as: aside,
-            });
-        }
-        Ok(Parsed { damaged, cut, .. }) => {
-            let first = damaged.first().map(|damaged| damaged.why.clone());
-            cut.or(first).unwrap_or_default()
-        }
-        Err(Unreadable::Newer(version)) => return Err(newer(path, version)),
-        Err(Unreadable::Damaged(why)) => why,
-    };
-    let moved_to = aside;
-    std::fs::rename(path, &moved_to)
-        .map_err(|error| failed(path, "is damaged and cannot be moved aside", &error))?;
-    Ok(Found::Damaged { why, moved_to })
-}
-
-/// The file, and the folder that it is in.
-fn places(path: PathBuf) -> sd_core::Result<(PathBuf, PathBuf)> {
-    let names_folder = path.as_os_str().as_encoded_bytes().ends_with(b"/");
-    let path = if names_folder || path.is_dir() {
-        path.join(FILE_NAME)
-    } else {
-        path
-    };
-    if path.file_name().is_none() {
-        let why = format!("{} names no file", shown(&path));
-        return Err(Error::invalid_input(OP, why));
-    }
-    let folder = above(&path).to_owned();
-    Ok((path, folder))
-}
-
-fn above(path: &Path) -> &Path {
-    let parent = path.parent().filter(|parent| *parent != Path::new(""));
-    parent.unwrap_or(Path::new("."))
-}
-
-/// Makes a folder that only this user can read, if it is not there. The one above must be: a path with a mistake in it makes nothing.
-fn make(folder: &Path) -> sd_core::Result<()> {
-    let mut builder = DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    match builder.create(folder) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists || folder.is_dir() => Ok(()),
-        Err(error) => Err(failed(folder, "cannot be created", &error)),
+/// Takes a lock, or says that `another` agent has it.
+fn take(file: &File, path: &Path, another: impl FnOnce() -> String) -> sd_core::Result<()> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(()),
+        Err(Errno::WOULDBLOCK) => {
+            Err(Error::new(sd_core::ErrorKind::Conflict, OP).because(another()))
+        }
+        Err(error) => Err(failed(path, "cannot be locked", &error.into())),
     }
 }
 
-/// What is in a file that is there.
-fn contents(path: &Path) -> sd_core::Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(|error| failed(path, "cannot be opened", &error))?,
+/// A file that is to be locked, if it is there. Some file systems lock only what can be written.
+fn open_there(path: &Path) -> sd_core::Result<Option<File>> {
+    let opened = OpenOptions::new().read(true).write(true).open(path);
+    let opened = match opened {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => File::open(path),
+        opened => opened,
     };
-    let mut bytes = Vec::new();
-    let read = file.take(MOST_BYTES + 1).read_to_end(&mut bytes);
-    read.map_err(|error| failed(path, "cannot be read", &error))?;
-    Ok(Some(bytes))
-}
-
-fn newer(path: &Path, version: u32) -> Error {
-    Error::new(sd_core::ErrorKind::Unsupported, OP).because(format!(
-        "{} is of version {version}, and this agent understands version {VERSION}: start the newer agent that wrote it, or give this one \
-         another file",
-        shown(path)
-    ))
-}
-
-fn parse(bytes: &[u8]) -> Result<Parsed, Unreadable> {
-    if is_too_long(bytes) {
-        let why = format!("it has more than {MOST_BYTES} bytes");
-        return Err(Unreadable::Damaged(why));
+    match opened {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        opened => opened
+            .map(Some)
+            .map_err(|error| failed(path, "cannot be opened", &error)),
     }
-    let (contents, cut) = Contents::read(bytes);
-    let version = match (contents.version, cut.as_ref()) {
-        (Some(version), _) => version,
-        (None, Some(why)) => return Err(Unreadable::Damaged(why.clone())),
-        (None, None) => return Err(Unreadable::Damaged("it names no version".to_owned())),
-    };
-    if version > VERSION {
-        return Err(Unreadable::Newer(version));
-    }
-    if version < VERSION {
-        let why = format!("it is of version {version}, which never was");
-        return Err(Unreadable::Damaged(why));
-    }
-    let Some(registrations) = contents.registrations else {
-        let why = cut.unwrap_or_else(|| "it has no list of registrations".to_owned());
-        return Err(Unreadable::Damaged(why));
-    };
-    Ok(Parsed {
-        state: State {
-            registrations: registrations.into_iter().map(Arc::new).collect(),
-            ending: contents.ending,
-        },
-        damaged: contents.damaged,
-        cut,
-    })
-}
-
-fn is_too_long(bytes: &[u8]) -> bool {
-    u64::try_from(bytes.len()).is_ok_and(|length| length > MOST_BYTES)
 }
 
 /// A file that only this user can read.
@@ -368,23 +258,6 @@ fn private() -> OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options
-}
-
-fn beside(path: &Path, extension: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(extension);
-    name.into()
-}
-
-fn failed(path: &Path, how: &str, error: &io::Error) -> Error {
-    Error::new(sd_core::ErrorKind::Unavailable, OP)
-        .because(format!("{} {how}: {error}", shown(path)))
-}
-
-/// A path as it can be shown on one line.
-fn shown(path: &Path) -> String {
-    Printable(&path.to_string_lossy()).to_string()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use sd_core::sync::lock;
 
-use super::file::MOST_BYTES;
+use super::found::MOST_BYTES;
 use crate::wire::Declaration;
 
 /// What a registration takes beside its declaration and its instance, which says the same again: its owner, its times, and the records

@@ -44,8 +44,21 @@ impl Stored {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     pub(crate) registrations: Vec<Arc<Stored>>,
-    /// The agent is about to withdraw everything: the next one brings nothing back, and withdraws what this one has not.
-    pub(crate) ending: bool,
+    /// What is about to be withdrawn: the next agent does not bring it back, and withdraws what this one has not.
+    pub(crate) left: Vec<Arc<Stored>>,
+}
+
+impl State {
+    /// Whether there is nothing in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.registrations.is_empty() && self.left.is_empty()
+    }
+
+    /// What says that all of it is to end.
+    pub(crate) fn ending(mut self) -> Self {
+        self.left.append(&mut self.registrations);
+        self
+    }
 }
 
 /// When what is drained leaves.

@@ -1,8 +1,10 @@
 //! What happens to a registration: its checks, the registry's answers, and its end.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sd_core::{Error, ErrorKind, RegistrationEvent};
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::super::entry::{Entry, Stage};
@@ -148,33 +150,66 @@ impl Keeping {
         }
     }
 
-    /// Withdraws the record, and shows that it is gone.
-    pub(super) async fn deregister(self) -> Entry {
+    /// As [`deregister`](Self::deregister) for a caller, who is answered in time.
+    pub(super) async fn deregister_in_time(self) {
+        let within = self.shared.settings.confirm_within * 4 / 5;
+        self.deregister(Some(within)).await;
+    }
+
+    /// Withdraws the record, and shows that it is gone. What that takes beyond `within` is done in the background, as another one may be
+    /// registered in its place.
+    pub(super) async fn deregister(self, within: Option<Duration>) -> Entry {
         let Self {
             shared,
             slot,
+            commands,
             held,
             previous,
             left_behind,
             confirmed,
             ..
         } = self;
+        // Those who ask for something know at once that it is leaving.
+        drop(commands);
         for record in left_behind {
             shared.withdraw_unkept(record);
         }
-        let (current, ()) = tokio::join!(shared.end(held.guard, confirmed > 0), async {
-            if let Some(guard) = previous {
-                // Its error has been logged.
-                let _ = shared.end(guard, true).await;
-            }
+        let ending = Arc::clone(&shared);
+        let withdrawing = shared.tasks.spawn(async move {
+            let (current, ()) = tokio::join!(ending.end(held.guard, confirmed > 0), async {
+                if let Some(guard) = previous {
+                    // Its error has been logged.
+                    let _ = ending.end(guard, true).await;
+                }
+            });
+            current
         });
+        let withdrawn = match within {
+            Some(within) => timeout(within, withdrawing)
+                .await
+                .map_err(|_| unwithdrawn(within)),
+            None => Ok(withdrawing.await),
+        };
+        let error = match withdrawn {
+            Ok(Ok(Ok(()))) => None,
+            Ok(Ok(Err(error))) => Some(error.report().to_string()),
+            Ok(Err(bug)) => Some(bug.to_string()),
+            Err(late) => Some(late),
+        };
         slot.view.send_modify(|view| {
             view.unconfirmed_since = None;
             view.entry.stage = Stage::Deregistered;
             view.entry.drain_deadline = None;
             view.entry.updated_at = SystemTime::now();
-            view.entry.error = current.err().map(|error| error.report().to_string());
+            view.entry.error = error;
         });
         slot.entry()
     }
+}
+
+/// Why a record may still be at the registry, if that gives no reason.
+pub(crate) fn unwithdrawn(within: Duration) -> String {
+    format!(
+        "the registry has not confirmed within {within:?} that it is withdrawn: the agent goes on trying, and it expires otherwise"
+    )
 }

@@ -12,9 +12,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use super::super::left::Left;
 use super::document::{Document, Kind, Place};
 use super::found::Found;
 use super::wanted::Wanted;
+use crate::daemon::store::Saver;
 use crate::wire::meta;
 
 /// How often a write starts over because another agent has written meanwhile.
@@ -34,17 +36,24 @@ pub(super) struct Common {
     pub(super) registry: Registry,
     pub(super) prefix: String,
     verify_every: Duration,
+    saver: Option<Saver>,
     turns: Semaphore,
     /// How many services there are.
     services: AtomicU32,
 }
 
 impl Common {
-    pub(super) fn new(registry: Registry, prefix: &str, verify_every: Duration) -> Self {
+    pub(super) fn new(
+        registry: Registry,
+        prefix: &str,
+        verify_every: Duration,
+        saver: Option<Saver>,
+    ) -> Self {
         Self {
             registry,
             prefix: prefix.to_owned(),
             verify_every,
+            saver,
             turns: Semaphore::new(AT_ONCE),
             services: AtomicU32::new(0),
         }
@@ -67,6 +76,8 @@ pub(super) struct Service {
     told: BTreeMap<Kind, Option<Document>>,
     /// The records of this agent that had each version.
     own: BTreeMap<Kind, VecDeque<RecordId>>,
+    /// The registrations of an agent before that had each version, and are to end.
+    left: BTreeMap<Kind, Vec<Arc<Left>>>,
 }
 
 impl Drop for Service {
@@ -86,16 +97,29 @@ impl Service {
             folder,
             told: BTreeMap::new(),
             own: BTreeMap::new(),
+            left: BTreeMap::new(),
         })
     }
 
-    /// These versions may have been told for these records, which are to go.
-    pub(super) fn with_left(mut self, left: BTreeMap<Kind, Vec<RecordId>>) -> Self {
-        for (version, records) in left {
+    /// These versions may have been told for these registrations, which are to end.
+    pub(super) fn with_left(mut self, left: BTreeMap<Kind, Vec<Arc<Left>>>) -> Self {
+        for (version, left) in &left {
+            let records = left.iter().flat_map(|left| left.stored.records());
             self.told.insert(version.clone(), None);
-            self.own.insert(version, records.into());
+            self.own.insert(version.clone(), records.collect());
         }
+        self.left = left;
         self
+    }
+
+    /// A version is taken back, or another registration has it: nothing is to be done for those before.
+    fn end_left(&mut self, version: &Kind) {
+        for left in self.left.remove(version).into_iter().flatten() {
+            left.untold();
+            if let Some(saver) = &self.common.saver {
+                saver.save();
+            }
+        }
     }
 
     /// Follows what is wanted until nothing is and nothing is told, or to the last thing that is wanted.
@@ -154,6 +178,7 @@ impl Service {
     /// Tells what is there and not told, and takes back what is declared no more.
     async fn reconcile(&mut self, wanted: &Wanted, verifies: bool) -> Result<()> {
         for (version, records) in &wanted.declared {
+            self.end_left(version);
             let told = self.told.entry(version.clone()).or_default();
             // What the registry has lost may have been lost with it.
             told.take_if(|_| !wanted.there.contains_key(version));
@@ -195,6 +220,7 @@ impl Service {
                 Ok(()) => {
                     self.told.remove(&version);
                     self.own.remove(&version);
+                    self.end_left(&version);
                 }
                 Err(error) => failed = Err(error),
             }
