@@ -9,6 +9,7 @@ use std::time::Duration;
 use common::served::{served, since, watchers};
 use common::{LONG, eventually, own_server, prefix, registry_at, until};
 use sd_core::{State, Status, Subscription};
+use server_programs::LocalServer;
 use tokio::time::sleep;
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
@@ -85,10 +85,10 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Outcome> {
     thread::scope(|scope| {
         let workers: Vec<_> = (0..cores).map(|_| scope.spawn(check_rest)).collect();
         let panicked = |_| anyhow!("a run of the fuzzer panicked");
-        let results = workers.into_iter().map(|worker| worker.join());
-        results
-            .map(|result| result.map_err(panicked)?)
-            .collect::<Result<()>>()
+        // All of them are waited for, whatever becomes of the first.
+        let results: Vec<_> = workers.into_iter().map(ScopedJoinHandle::join).collect();
+        let mut results = results.into_iter();
+        results.try_for_each(|result| result.map_err(panicked)?)
     })?;
     Ok(Outcome::Done)
 }

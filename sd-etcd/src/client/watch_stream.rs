@@ -13,7 +13,7 @@ use etcd_client::{
     WatchResponseStream, WatchStream,
 };
 use sd_core::sync::lock;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{Notify, OnceCell, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
@@ -25,8 +25,11 @@ use crate::client::server_progress::{Progress, ServerProgress};
 pub(crate) const ALL_WATCHES: i64 = -1;
 /// etcd takes the id that a watch is given, and answers requests in their order. Its proxy does neither, and counts from 0.
 const FIRST_ID: i64 = 1 << 32;
-/// How much may wait for the reader of one watch, in bytes. A single answer may have more.
+/// How much may wait for the reader of one watch, in answers and in bytes. A single answer may have more.
+const MOST_ANSWERS: usize = 4096;
 const MOST_WAITING: usize = 16 * 1024 * 1024;
+/// So many watches wait to be asked for, and others wait for a place.
+const MOST_REQUESTS: usize = 64;
 /// What an event or an answer takes beside keys and values, roughly.
 const OVERHEAD: usize = 128;
 
@@ -42,7 +45,7 @@ pub(crate) struct Watches {
 pub(crate) struct Watch {
     /// `None` if the server refused it.
     id: Option<i64>,
-    answers: UnboundedReceiver<Arc<WatchResponse>>,
+    answers: Receiver<Arc<WatchResponse>>,
     waiting: Arc<AtomicUsize>,
     shared: Arc<Shared>,
 }
@@ -67,10 +70,12 @@ struct Stream {
 /// What the task of a stream and its watches have in common.
 #[derive(Debug)]
 struct Shared {
-    requests: UnboundedSender<Request>,
+    requests: Sender<Request>,
     table: Mutex<Table>,
     /// A watch stands, or was refused.
     answered: Notify,
+    /// A watch is to end.
+    dropped: Notify,
     /// Whether requests are answered in their order.
     in_order: bool,
     progress: Arc<ServerProgress>,
@@ -82,6 +87,8 @@ struct Table {
     /// Those that the server was asked for, the oldest first.
     asked: VecDeque<Asked>,
     standing: HashMap<i64, Reader>,
+    /// Those that are to end at the server.
+    dropped: Vec<i64>,
 }
 
 #[derive(Debug)]
@@ -92,17 +99,15 @@ struct Asked {
 
 #[derive(Debug)]
 struct Reader {
-    answers: UnboundedSender<Arc<WatchResponse>>,
+    answers: Sender<Arc<WatchResponse>>,
     waiting: Arc<AtomicUsize>,
 }
 
+/// A watch that is wanted.
 #[derive(Debug)]
-enum Request {
-    Create {
-        range: (String, String),
-        opened: oneshot::Sender<Opened>,
-    },
-    Cancel(i64),
+struct Request {
+    range: (String, String),
+    opened: oneshot::Sender<Opened>,
 }
 
 /// Why a stream was not made.
@@ -148,7 +153,7 @@ impl Watches {
         let (opened, answer) = oneshot::channel();
         let range = (key.to_owned(), end.to_owned());
         // A stream that has ended takes no request, and answers none.
-        let _ = shared.requests.send(Request::Create { range, opened });
+        let _ = shared.requests.send(Request { range, opened }).await;
         answer.await.map_err(|_| shared.error())
     }
 
@@ -177,11 +182,12 @@ impl Stream {
             Ok(None) => return Err(NotMade::Failed(stream_ended())),
             Err(error) => return Err(NotMade::Failed(error)),
         };
-        let (requests, asked_for) = unbounded_channel();
+        let (requests, asked_for) = channel(MOST_REQUESTS);
         let shared = Arc::new(Shared {
             requests,
             table: Mutex::default(),
             answered: Notify::new(),
+            dropped: Notify::new(),
             in_order: answer.watch_id() == FIRST_ID,
             progress: Arc::clone(progress),
             ended: OnceLock::new(),
@@ -215,9 +221,10 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            lock(&self.shared.table).standing.remove(&id);
-            // A stream that has ended has no watches.
-            let _ = self.shared.requests.send(Request::Cancel(id));
+            let mut table = lock(&self.shared.table);
+            table.standing.remove(&id);
+            table.dropped.push(id);
+            self.shared.dropped.notify_one();
         }
     }
 }
@@ -230,7 +237,7 @@ impl Shared {
 
     /// The watch that this answer is the first of.
     fn stand(self: &Arc<Self>, answer: &WatchResponse) -> Watch {
-        let (answers, reader) = unbounded_channel();
+        let (answers, reader) = channel(MOST_ANSWERS);
         let waiting = Arc::new(AtomicUsize::new(0));
         let id = (!answer.canceled()).then(|| answer.watch_id());
         if let Some(id) = id {
@@ -297,12 +304,12 @@ impl Reader {
         let waiting = self.waiting.fetch_add(bytes, Ordering::Relaxed);
         let has_room = waiting == 0 || waiting.saturating_add(bytes) <= MOST_WAITING;
         // One that is dropped at this moment needs it no more.
-        has_room && self.answers.send(Arc::clone(answer)).is_ok()
+        has_room && self.answers.try_send(Arc::clone(answer)).is_ok()
     }
 }
 
 /// The task of a stream.
-async fn run(stream: WatchStream, asked_for: UnboundedReceiver<Request>, shared: Arc<Shared>) {
+async fn run(stream: WatchStream, asked_for: Receiver<Request>, shared: Arc<Shared>) {
     let (sender, answers) = stream.split();
     let error = tokio::select! {
         error = read(answers, &shared) => error,
@@ -328,7 +335,7 @@ async fn read(mut answers: WatchResponseStream, shared: &Arc<Shared>) -> etcd_cl
 /// Sends what the watches ask for, and asks how far they are. Returns why nothing more can be sent.
 async fn write(
     mut sender: WatchRequestSender,
-    mut asked_for: UnboundedReceiver<Request>,
+    mut asked_for: Receiver<Request>,
     shared: &Shared,
 ) -> etcd_client::Error {
     let mut next_id = FIRST_ID;
@@ -338,7 +345,7 @@ async fn write(
     loop {
         let sent = tokio::select! {
             request = asked_for.recv() => match request {
-                Some(Request::Create { range: (key, end), opened }) => {
+                Some(Request { range: (key, end), opened }) => {
                     while !shared.in_order && !lock(&shared.table).asked.is_empty() {
                         shared.answered.notified().await;
                     }
@@ -347,9 +354,12 @@ async fn write(
                     lock(&shared.table).asked.push_back(asked);
                     sender.watch(key, Some(options(&end, next_id))).await
                 }
-                Some(Request::Cancel(id)) => sender.cancel(id).await,
                 None => Err(stream_ended()),
             },
+            () = shared.dropped.notified() => {
+                let dropped = std::mem::take(&mut lock(&shared.table).dropped);
+                cancel(&mut sender, dropped).await
+            }
             () = at(told_by) => {
                 told_by = None;
                 shared.progress.note_never_told();
@@ -373,6 +383,13 @@ async fn write(
             return error;
         }
     }
+}
+
+async fn cancel(sender: &mut WatchRequestSender, ids: Vec<i64>) -> Result<(), etcd_client::Error> {
+    for id in ids {
+        sender.cancel(id).await?;
+    }
+    Ok(())
 }
 
 fn options(end: &str, id: i64) -> WatchOptions {
