@@ -4,18 +4,17 @@ pub(crate) mod answer;
 pub(crate) mod connection;
 pub(crate) mod credentials;
 pub(crate) mod error;
+mod nodes;
 pub(crate) mod script;
 pub(crate) mod subscriptions;
 pub(crate) mod topology;
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, ServerError, ServerErrorKind, Value};
-use sd_backend::{CloseSignal, Connection, SharedConnection, Unanswered};
-use sd_core::sync::lock;
+use sd_backend::{CloseSignal, Connection, Unanswered};
 use sd_core::{Endpoint, Error, ErrorKind, Result};
 use tokio::time::timeout;
 use tracing::debug;
@@ -23,6 +22,7 @@ use tracing::debug;
 use crate::client::answer::Answers;
 use crate::client::connection::{Dialer, Link};
 use crate::client::error::{is_broken, is_no_primary, no_answer, refused, translate};
+use crate::client::nodes::Nodes;
 use crate::client::script::{Named, Script};
 use crate::client::subscriptions::Subscriptions;
 use crate::client::topology::{Place, Topology, slot_of};
@@ -32,14 +32,12 @@ use crate::config::RedisConfig;
 const SUSPECT_AFTER: Duration = Duration::from_millis(300);
 /// How often a request goes out at most: to where its keys have moved, with the text of its script, on another connection.
 const MOST_ROUNDS: u32 = 6;
-/// More places than a Cluster has nodes. Former ones are forgotten then.
-const MOST_PLACES: usize = 2000;
 
 /// One server, or several that belong together, each reached through one connection at a time. Does nothing until it is used.
 pub(crate) struct Client {
     dialer: Arc<Dialer>,
     topology: Arc<Topology>,
-    nodes: Mutex<HashMap<Place, Arc<SharedConnection<Link>>>>,
+    nodes: Arc<Nodes>,
     subscriptions: Subscriptions,
     pub(crate) signal: CloseSignal,
 }
@@ -74,13 +72,13 @@ impl Client {
     }
 
     fn on(signal: CloseSignal, config: RedisConfig) -> Self {
-        let topology = Arc::new(Topology::new(&config));
-        let dialer = Arc::new(Dialer::new(config));
+        let (dialer, nodes) = (Arc::new(Dialer::new(config)), Arc::new(Nodes::new(&signal)));
+        let topology = Arc::new(Topology::new(&dialer, &nodes));
         Self {
             subscriptions: Subscriptions::new(&dialer, &topology, &signal),
             dialer,
             topology,
-            nodes: Mutex::default(),
+            nodes,
             signal,
         }
     }
@@ -169,7 +167,7 @@ impl Client {
         for _ in 0..MOST_ROUNDS {
             let (place, is_asking) = match elsewhere.take() {
                 Some((node, is_asking)) => (Some(node), is_asking),
-                None => (self.topology.place(op, &self.dialer, slot).await?, false),
+                None => (self.topology.place(op, slot).await?, false),
             };
             let sent = if is_asking {
                 asking(&commands(named))
@@ -204,14 +202,14 @@ impl Client {
     }
 
     async fn round(&self, op: &'static str, place: &Place, commands: &Pipeline) -> Round {
-        let shared = self.node(place);
+        let shared = self.nodes.at(place);
         if let Some(current) = shared.current()
-            && self.topology.has_left(op, &self.dialer, &current).await
+            && self.topology.has_left(op, &current).await
         {
             debug!(server = %current.address(), "the primary is another server now");
             shared.renew(&current);
         }
-        let opening = self.topology.open(op, &self.dialer, place);
+        let opening = self.topology.open(op, place);
         let link = match shared.get_or_connect(opening).await {
             Ok(link) => link,
             Err(error) => {
@@ -267,17 +265,6 @@ impl Client {
                 Round::Again(refused(op, refusal))
             }
         }
-    }
-
-    fn node(&self, place: &Place) -> Arc<SharedConnection<Link>> {
-        let mut nodes = lock(&self.nodes);
-        if nodes.len() >= MOST_PLACES && !nodes.contains_key(place) {
-            nodes.clear();
-        }
-        let shared = nodes
-            .entry(place.clone())
-            .or_insert_with(|| Arc::new(SharedConnection::new(&self.signal)));
-        Arc::clone(shared)
     }
 }
 

@@ -154,11 +154,7 @@ impl Subscriptions {
     async fn open(&self) -> Result<Told> {
         let readers = Arc::new(Readers::default());
         let sender = Arc::clone(&readers);
-        let link = self
-            .topology
-            .open_for_pushes(OP, &self.dialer, sender)
-            .await?;
-        let link = Arc::new(link);
+        let link = Arc::new(self.topology.open_for_pushes(OP, sender).await?);
         let channels = Arc::<tokio::sync::Mutex<Channels>>::default();
         let keeping = keep(
             Arc::clone(&self.dialer),

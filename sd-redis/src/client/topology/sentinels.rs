@@ -3,6 +3,8 @@
 //! A former primary that was restarted takes writes until Sentinel demotes it, seconds later, and they are lost then. So Sentinel is asked
 //! before each connection, and now and then while there is one, and a server must itself say that it is the primary.
 
+use std::sync::Arc;
+
 use redis::Pipeline;
 use sd_backend::hinted;
 use sd_core::{Endpoint, Error, ErrorKind, Result};
@@ -19,34 +21,31 @@ use crate::client::topology::standalone::none_of;
 #[derive(Debug)]
 pub(crate) struct Sentinels {
     named: Vec<Endpoint>,
+    dialer: Arc<Dialer>,
     rotation: Rotation,
     recheck: Recheck,
 }
 
 impl Sentinels {
-    pub(crate) fn new(named: Vec<Endpoint>) -> Self {
+    pub(crate) fn new(named: Vec<Endpoint>, dialer: Arc<Dialer>) -> Self {
         Self {
             named,
+            dialer,
             rotation: Rotation::default(),
             recheck: Recheck::default(),
         }
     }
 
     /// Connects to the server that the first Sentinel names which names one that is the primary.
-    pub(crate) async fn open(
-        &self,
-        op: &'static str,
-        dialer: &Dialer,
-        purpose: Purpose,
-    ) -> Result<Link> {
+    pub(crate) async fn open(&self, op: &'static str, purpose: Purpose) -> Result<Link> {
         let (mut failed, mut tried) = (Vec::new(), Vec::new());
         for turn in self.rotation.turns(&self.named) {
-            let opened = match ask(op, dialer, turn.server()).await {
+            let opened = match ask(op, &self.dialer, turn.server()).await {
                 // They mostly agree, and one that hangs is waited for only once.
                 Ok(primary) if tried.contains(&primary) => continue,
                 Ok(primary) => {
                     tried.push(primary.clone());
-                    open_primary(op, dialer, &primary, purpose.clone()).await
+                    open_primary(op, &self.dialer, &primary, purpose.clone()).await
                 }
                 Err(error) => Err(error),
             };
@@ -63,19 +62,14 @@ impl Sentinels {
     }
 
     /// Whether they name another primary than this server now. Asks one of them now and then; one that does not answer has said nothing.
-    pub(crate) async fn have_left(
-        &self,
-        op: &'static str,
-        dialer: &Dialer,
-        server: &Endpoint,
-    ) -> bool {
+    pub(crate) async fn have_left(&self, op: &'static str, server: &Endpoint) -> bool {
         if !self.recheck.is_due() {
             return false;
         }
         let Some(turn) = self.rotation.turns(&self.named).next() else {
             return false;
         };
-        let Ok(Ok(primary)) = timeout(WITHIN, ask(op, dialer, turn.server())).await else {
+        let Ok(Ok(primary)) = timeout(WITHIN, ask(op, &self.dialer, turn.server())).await else {
             return false;
         };
         turn.went_well();

@@ -1,5 +1,7 @@
 //! One server, or several of which one is the primary.
 
+use std::sync::Arc;
+
 use sd_core::{Endpoint, Error, ErrorKind, Result};
 use tokio::time::timeout;
 
@@ -11,29 +13,26 @@ use crate::client::topology::rotation::Rotation;
 #[derive(Debug)]
 pub(crate) struct Standalone {
     named: Vec<Endpoint>,
+    dialer: Arc<Dialer>,
     rotation: Rotation,
     recheck: Recheck,
 }
 
 impl Standalone {
-    pub(crate) fn new(named: Vec<Endpoint>) -> Self {
+    pub(crate) fn new(named: Vec<Endpoint>, dialer: Arc<Dialer>) -> Self {
         Self {
             named,
+            dialer,
             rotation: Rotation::default(),
             recheck: Recheck::default(),
         }
     }
 
     /// Connects to the first of them that says that it is the primary.
-    pub(crate) async fn open(
-        &self,
-        op: &'static str,
-        dialer: &Dialer,
-        purpose: Purpose,
-    ) -> Result<Link> {
+    pub(crate) async fn open(&self, op: &'static str, purpose: Purpose) -> Result<Link> {
         let mut failed: Vec<Error> = Vec::new();
         for turn in self.rotation.turns(&self.named) {
-            match dialer.dial(op, turn.server(), purpose.clone()).await {
+            match self.dialer.dial(op, turn.server(), purpose.clone()).await {
                 Ok(link) if link.is_primary() => {
                     turn.went_well();
                     self.recheck.done();
