@@ -40,7 +40,7 @@ impl Topology {
         let (named, dialer) = (config.addresses(), Arc::clone(dialer));
         match config.topology {
             Kind::Standalone => Self::Standalone(Standalone::new(named, dialer)),
-            Kind::Sentinel => Self::Sentinel(Sentinels::new(named, dialer)),
+            Kind::Sentinel => Self::Sentinel(Sentinels::new(named, dialer, nodes.signal())),
             Kind::Cluster => Self::Cluster(Cluster::new(named, dialer, Arc::clone(nodes))),
         }
     }
