@@ -15,6 +15,7 @@ use crate::codec::names::Layout;
 use crate::config::RedisConfig;
 use crate::config::format::Format;
 use crate::config::rules::{FILES, RULES};
+use crate::election::clients::CandidateClients;
 use crate::election::elector::RedisElector;
 use crate::heartbeats::Heartbeats;
 use crate::operating::operator::RedisOperator;
@@ -53,6 +54,7 @@ pub struct RedisBackend {
     /// With [`Format::Heartbeat`].
     pub(crate) heartbeats: Option<Heartbeats>,
     registrar: Arc<dyn Registrar>,
+    candidates: Arc<CandidateClients>,
 }
 
 impl RedisBackend {
@@ -76,6 +78,7 @@ impl RedisBackend {
             None => Arc::new(RedisRegistrar::new(Arc::clone(&client), layout.clone())),
         };
         Ok(Self {
+            candidates: Arc::new(CandidateClients::new(Arc::clone(&client))),
             heartbeats,
             registrar,
             client,
@@ -129,7 +132,7 @@ impl Backend for RedisBackend {
 
     fn elector(self: Arc<Self>) -> Option<AnyElector> {
         let (client, clock) = (Arc::clone(&self.client), Arc::clone(&self.clock));
-        let elector = RedisElector::new(client, clock);
+        let elector = RedisElector::new(client, Arc::clone(&self.candidates), clock);
         Some(AnyElector::BestEffort(Arc::new(elector)))
     }
 
