@@ -246,6 +246,16 @@ impl RedisConfig {
         addresses.unwrap_or_default()
     }
 
+    /// In how long a reader asks again what it was not told. Readers that begin at once do not ask at once.
+    pub(crate) fn next_poll(&self) -> Duration {
+        self.poll_interval.mul_f64(0.9 + 0.2 * fastrand::f64())
+    }
+
+    /// How long a feed is silent at most that asks so often, and may have to ask several times.
+    pub(crate) fn silence_limit(&self) -> Duration {
+        self.poll_interval.mul_f64(1.1) + self.request_timeout * 3
+    }
+
     pub(crate) fn speaks_tls(&self) -> bool {
         self.tls().wanted() == Some(true)
     }

@@ -13,7 +13,6 @@ use tokio::time::{Instant, sleep_until};
 use crate::client::subscriptions::Subscription;
 use crate::codec::heartbeat::channel;
 use crate::heartbeats::{Heartbeats, Read};
-use crate::reading::watcher::subscribe;
 use crate::scripts::new_history;
 
 const OP: &str = "redis: watch service";
@@ -40,7 +39,7 @@ impl HeartbeatWatcher {
     ) -> Result<Self> {
         let subscriptions = heartbeats.client.subscriptions();
         Ok(Self {
-            told: subscribe(subscriptions, &channel(service)).await?,
+            told: subscriptions.subscribe_if_allowed(&channel(service)).await?,
             heartbeats: heartbeats.clone(),
             clock: Arc::clone(clock),
             service: service.clone(),
@@ -87,8 +86,7 @@ impl Watcher for HeartbeatWatcher {
         let as_of = self.clock.now();
         let read = self.heartbeats.read(OP, &self.service).await?;
         self.heartbeats.sweep(OP, &self.service, &read).await;
-        let config = self.heartbeats.client.config();
-        let poll = config.poll_interval.mul_f64(0.9 + 0.2 * fastrand::f64());
+        let poll = self.heartbeats.client.config().next_poll();
         self.read_at = Instant::now() + read.next_end.map_or(poll, |end| end.min(poll));
         let read = snapshot(&self.service, read, self.sets, as_of);
         let is_same = |last: &Snapshot| last.is_same_set(&read) && last.skipped() == read.skipped();
@@ -104,7 +102,6 @@ impl Watcher for HeartbeatWatcher {
     }
 
     fn silence_limit(&self) -> Duration {
-        let config = self.heartbeats.client.config();
-        config.poll_interval.mul_f64(1.1) + config.request_timeout * 3
+        self.heartbeats.client.config().silence_limit()
     }
 }
