@@ -6,7 +6,6 @@ use std::time::Duration;
 use redis::Pipeline;
 use sd_backend::Owner;
 use sd_core::{Error, ErrorKind, Instance, RecordId, Result, ServiceName, Skipped};
-use tracing::debug;
 
 use crate::client::Client;
 use crate::codec::heartbeat::{Heartbeat, channel, decode, encode, key, run_text};
@@ -29,7 +28,8 @@ pub(crate) struct Read {
     pub(crate) skipped: Vec<Skipped>,
     /// In how long the next one ends, unless it is written again.
     pub(crate) next_end: Option<Duration>,
-    ended: Vec<Vec<u8>>,
+    /// What has ended and is still there.
+    pub(crate) ended: Vec<Vec<u8>>,
 }
 
 impl Heartbeats {
@@ -80,20 +80,22 @@ impl Heartbeats {
         Ok(read)
     }
 
-    /// Removes what has ended, as far as we may.
-    pub(crate) async fn sweep(&self, op: &'static str, service: &ServiceName, read: &Read) {
-        let ended: Vec<&[u8]> = read
-            .ended
-            .iter()
-            .map(Vec::as_slice)
-            .take(MOST_SWEPT)
-            .collect();
+    /// Removes what was found to have ended.
+    ///
+    /// # Errors
+    /// Why it is not removed. `Denied` if we may not.
+    pub(crate) async fn sweep(
+        &self,
+        op: &'static str,
+        service: &ServiceName,
+        ended: &[Vec<u8>],
+    ) -> Result<()> {
+        let ended = ended.iter().map(Vec::as_slice).take(MOST_SWEPT);
+        let ended: Vec<&[u8]> = ended.collect();
         if ended.is_empty() {
-            return;
+            return Ok(());
         }
-        if let Err(error) = self.run(op, service, b"sweep", &ended).await {
-            debug!(error = %error.report(), "what has ended was not removed");
-        }
+        self.run(op, service, b"sweep", &ended).await.map(drop)
     }
 
     /// Writes a record. With `must_exist` only over one of the same run.

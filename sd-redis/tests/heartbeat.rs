@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{
-    Operator, config, config_at, eventually, instance, is_live_with, own_server, server, until,
+    LONG, Operator, config, config_at, eventually, instance, is_live_with, own_server, server, until,
 };
 use redis::RedisError;
 use sd_core::port::async_trait;
@@ -178,6 +178,31 @@ async fn a_user_that_may_use_only_heartbeats_does_everything() {
     until(&mut seen, "there", is_live_with(1)).await;
     guard.deregister().await.unwrap();
     until(&mut seen, "gone", is_live_with(0)).await;
+}
+
+/// The set is told first. One that may not remove what has ended asks for that no more.
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_reader_that_may_not_remove_what_has_ended_leaves_it_out_and_tries_once() {
+    let server = own_server().await;
+    let url = server.program().url();
+    let raw = Operator::at(&url).await;
+    let user = ["ACL", "SETUSER", "app", "on", ">password", "+@all", "-hdel"];
+    let words = [&user[..], &["~grpc:services:*", "&grpc:services:*"]].concat();
+    raw.ask::<()>(&words).await;
+    beat(&raw, "greeter", "alive", 1, 0).await;
+    beat(&raw, "greeter", "ended", 2, 100).await;
+    let config = config_at(&url.replace("redis://", "redis://app:password@"), "unused")
+        .with_format(Format::Heartbeat)
+        .with_heartbeat_ttl(TTL * 10);
+    let registry = sd_redis::connect(config).unwrap();
+    let mut seen = registry.subscribe("greeter").unwrap();
+    until(&mut seen, "one", is_live_with(1)).await;
+    let read = raw.calls("hgetall").await;
+    let is_read_again = async || raw.calls("hgetall").await > read + 3;
+    eventually("read again", LONG, is_read_again).await;
+    assert_eq!(raw.denied().await.len(), 1);
+    assert_eq!(raw.ask::<u64>(&["HLEN", &key("greeter")]).await, 2);
 }
 
 #[tokio::test]
