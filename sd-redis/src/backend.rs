@@ -10,7 +10,6 @@ use sd_core::{Backend, Registrar, Registry, RegistryConfig, Result};
 
 use crate::client::Client;
 use crate::client::credentials::Credentials;
-use crate::codec::heartbeat;
 use crate::codec::names::Layout;
 use crate::config::RedisConfig;
 use crate::config::format::Format;
@@ -100,16 +99,13 @@ impl RedisBackend {
 impl Backend for RedisBackend {
     /// One read of a key, however many services there are.
     async fn check(&self) -> Result<()> {
-        if self.heartbeats.is_some() {
-            let look = Cmd::new().arg("HLEN").arg(heartbeat::PREFIX).to_owned();
-            let asked = self
-                .client
-                .command("redis: check", heartbeat::PREFIX, &look);
-            return asked.await?.number::<u64>().map(drop);
+        const OP: &str = "redis: check";
+        if let Some(heartbeats) = &self.heartbeats {
+            return heartbeats.check(OP).await;
         }
         let list = self.layout.list();
         let look = Cmd::new().arg("ZRANGE").arg(&list).arg(0).arg(0).to_owned();
-        let mut answer = self.client.command("redis: check", &list, &look).await?;
+        let mut answer = self.client.command(OP, &list, &look).await?;
         answer.list().map(drop)
     }
 

@@ -63,17 +63,28 @@ enum Round {
 impl Client {
     /// A client for a [checked](RedisConfig::checked) configuration.
     pub(crate) fn new(config: RedisConfig) -> Self {
-        Self::on(CloseSignal::new(), config)
+        Self::on(CloseSignal::new(), config, Topology::new)
     }
 
     /// A client of the same servers with connections of its own. The two are closed together.
     pub(crate) fn sibling(&self) -> Self {
-        Self::on(self.signal.clone(), self.config().clone())
+        Self::on(self.signal.clone(), self.config().clone(), Topology::new)
     }
 
-    fn on(signal: CloseSignal, config: RedisConfig) -> Self {
+    /// A client of the servers that are read, if they are named apart. The two are closed together.
+    pub(crate) fn of_readers(&self) -> Option<Self> {
+        let config = self.config().clone();
+        let topology = |dialer: &Arc<Dialer>, _: &Arc<Nodes>| Topology::of_readers(dialer);
+        (!config.read_endpoints.is_empty()).then(|| Self::on(self.signal.clone(), config, topology))
+    }
+
+    fn on(
+        signal: CloseSignal,
+        config: RedisConfig,
+        topology: impl FnOnce(&Arc<Dialer>, &Arc<Nodes>) -> Topology,
+    ) -> Self {
         let (dialer, nodes) = (Arc::new(Dialer::new(config)), Arc::new(Nodes::new(&signal)));
-        let topology = Arc::new(Topology::new(&dialer, &nodes));
+        let topology = Arc::new(topology(&dialer, &nodes));
         Self {
             subscriptions: Subscriptions::new(&dialer, &topology, &signal),
             dialer,

@@ -17,7 +17,7 @@ use crate::client::connection::{Dialer, Link, Purpose};
 use crate::client::nodes::Nodes;
 use crate::client::topology::cluster::Cluster;
 use crate::client::topology::sentinels::Sentinels;
-use crate::client::topology::standalone::Standalone;
+use crate::client::topology::standalone::{Role, Standalone};
 use crate::config::topology::Topology as Kind;
 
 pub(crate) use crate::client::topology::cluster::slot_of;
@@ -39,10 +39,16 @@ impl Topology {
         let config = dialer.config();
         let (named, dialer) = (config.addresses(), Arc::clone(dialer));
         match config.topology {
-            Kind::Standalone => Self::Standalone(Standalone::new(named, dialer)),
+            Kind::Standalone => Self::Standalone(Standalone::new(named, Role::Primary, dialer)),
             Kind::Sentinel => Self::Sentinel(Sentinels::new(named, dialer, nodes.signal())),
             Kind::Cluster => Self::Cluster(Cluster::new(named, dialer, Arc::clone(nodes))),
         }
+    }
+
+    /// Of the servers that are read, primaries or replicas.
+    pub(crate) fn of_readers(dialer: &Arc<Dialer>) -> Self {
+        let named = dialer.config().read_addresses();
+        Self::Standalone(Standalone::new(named, Role::Any, Arc::clone(dialer)))
     }
 
     /// The place of the keys of this slot.

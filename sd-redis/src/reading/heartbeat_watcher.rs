@@ -42,7 +42,7 @@ impl HeartbeatWatcher {
         clock: &Arc<dyn Clock>,
         service: &ServiceName,
     ) -> Result<Self> {
-        let subscriptions = heartbeats.client.subscriptions();
+        let subscriptions = heartbeats.readers.subscriptions();
         Ok(Self {
             told: subscriptions
                 .subscribe_if_allowed(&channel(service))
