@@ -152,6 +152,50 @@ impl Redis {
         Ok(self)
     }
 
+    /// [`with_tls`](Self::with_tls) for all members of a group, which also reach each other with TLS.
+    ///
+    /// # Errors
+    /// There are not enough free ports.
+    pub fn all_with_tls<E>(
+        group: Vec<Self>,
+        certificate: &Path,
+        key: &Path,
+        clients: &Path,
+        mut free_port: impl FnMut() -> Result<u16, E>,
+    ) -> Result<Vec<Self>, E> {
+        let mut secure = Vec::new();
+        for member in group {
+            secure.push(member.with_tls(certificate, key, clients, &mut free_port)?);
+        }
+        let ports: Vec<(u16, u16)> = secure
+            .iter()
+            .map(|member| (member.port, member.tls_port.unwrap_or(member.port)))
+            .collect();
+        let with_tls = |port: u16| {
+            let known = ports.iter().find(|(plain, _)| *plain == port);
+            known.map_or(port, |(_, tls)| *tls)
+        };
+        let buses = secure.iter().filter_map(|member| match member.part {
+            Part::Node(bus, _) => Some((with_tls(member.port), bus)),
+            _ => None,
+        });
+        let mut nodes = redis_cluster::nodes(&buses.collect::<Vec<_>>()).into_iter();
+        for member in &mut secure {
+            member.config.push("tls-replication yes".to_owned());
+            match &mut member.part {
+                Part::Alone => {}
+                Part::Replica(port) | Part::Sentinel(_, port) => *port = with_tls(*port),
+                Part::Node(_, node) => {
+                    member.config.push("tls-cluster yes".to_owned());
+                    if let Some(next) = nodes.next() {
+                        *node = next;
+                    }
+                }
+            }
+        }
+        Ok(secure)
+    }
+
     /// Lets in only users that log in. Each is told as a line of an access list: `svc on >password ~sd:* &* +@all`. Beside them there is
     /// an operator, by user and password without white space, who may do everything: this is who asks whether it serves.
     #[must_use]
@@ -451,6 +495,26 @@ mod tests {
         );
         assert_eq!(secure.url(), "rediss://127.0.0.1:21");
         assert_eq!(secure.operators_address().port(), 11);
+    }
+
+    #[test]
+    fn a_group_with_tls_reaches_each_other_with_it() {
+        let files = ["/tls/s.pem", "/tls/s.key", "/tls/ca.pem"].map(Path::new);
+        let [certificate, key, clients] = files;
+        let Ok(group) = Redis::sentinels(PROGRAM, "main", ports_from(11));
+        let Ok(secure) = Redis::all_with_tls(group, certificate, key, clients, ports_from(31));
+        let replica = prepared(&secure[1], "redis.conf");
+        assert!(replica.contains("\nreplicaof 127.0.0.1 31\n"), "{replica}");
+        assert!(replica.ends_with("\ntls-replication yes\n"), "{replica}");
+        let sentinel = prepared(&secure[2], "redis.conf");
+        assert!(sentinel.contains("\nsentinel monitor main 127.0.0.1 31 2\n"));
+
+        let Ok(group) = Redis::cluster(PROGRAM, ports_from(11));
+        let Ok(secure) = Redis::all_with_tls(group, certificate, key, clients, ports_from(31));
+        let config = prepared(&secure[1], "redis.conf");
+        assert!(config.contains("\ntls-port 32\n") && config.contains("\ntls-cluster yes\n"));
+        let known = prepared(&secure[1], "nodes.conf");
+        assert!(known.contains("127.0.0.1:32@14 myself,master"), "{known}");
     }
 
     #[test]
