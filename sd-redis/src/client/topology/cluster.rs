@@ -82,14 +82,14 @@ impl Cluster {
             }
         }
         let known = lock(&self.known);
-        known.node(slot).ok_or_else(|| match known.failure() {
-            Some(error) => Error::new(error.kind(), op).with_source(error.clone()),
-            None => {
-                let why =
-                    format!("no node of the Cluster serves slot {slot}: look at CLUSTER INFO");
-                Error::new(ErrorKind::Unavailable, op).because(why)
-            }
-        })
+        if let Some(node) = known.node(slot) {
+            return Ok(node);
+        }
+        if let Some(error) = known.failure() {
+            return Err(Error::new(error.kind(), op).with_source(error.clone()));
+        }
+        let why = format!("no node of the Cluster serves slot {slot}: look at CLUSTER INFO");
+        Err(Error::new(ErrorKind::Unavailable, op).because(why))
     }
 
     /// The refresh that is under way, or else a new one.

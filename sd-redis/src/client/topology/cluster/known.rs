@@ -176,7 +176,7 @@ mod tests {
         advance(COUNTS_FOR).await;
         known.note_moved(2, &node("c:1"));
         known.take(map(), begun);
-        advance(AFTER_MOVES - COUNTS_FOR).await;
+        advance(COUNTS_FOR * 9).await;
         assert_eq!(known.find(11), Found::At(node("b:1")));
         advance(COUNTS_FOR).await;
         assert_eq!(known.find(11), Found::AtForNow(node("b:1")));

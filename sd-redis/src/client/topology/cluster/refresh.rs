@@ -172,7 +172,11 @@ mod tests {
             pending().boxed(),
             async { Err(failure("refused")) }.boxed(),
             pending().boxed(),
-            async { Ok(sleep(ALONE_FOR / 2).await).map(|()| 4) }.boxed(),
+            async {
+                sleep(ALONE_FOR / 2).await;
+                Ok(4)
+            }
+            .boxed(),
         ];
         assert_eq!(first_answer(asking).await.unwrap(), 4);
         // One that fails is not waited for.
