@@ -221,8 +221,15 @@ impl Client {
             shared.renew(&current);
         }
         let opening = self.topology.open(op, place);
+        let waiting = Waiting {
+            node: place.as_ref(),
+            topology: &self.topology,
+        };
         let link = match shared.get_or_connect(opening).await {
-            Ok(link) => link,
+            Ok(link) => {
+                waiting.is_over();
+                link
+            }
             Err(error) => {
                 return match place {
                     // Another node may have its slots now.
@@ -275,6 +282,27 @@ impl Client {
                 self.topology.doubt(link.address());
                 Round::Again(refused(op, refusal))
             }
+        }
+    }
+}
+
+/// A connection to a node is waited for. If there is none, or the call is dropped, the node is in doubt: also where another call dials, which
+/// may wait for longer.
+struct Waiting<'a> {
+    node: Option<&'a Endpoint>,
+    topology: &'a Topology,
+}
+
+impl Waiting<'_> {
+    fn is_over(mut self) {
+        self.node = None;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(node) = self.node {
+            self.topology.doubt(node);
         }
     }
 }
@@ -356,6 +384,7 @@ impl fmt::Debug for Client {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use redis::parse_redis_value;
 
     use super::*;
@@ -377,6 +406,34 @@ mod tests {
         }
         assert_eq!(of("-ERR syntax error\r\n"), None);
         assert_eq!(of("$3\r\n-MO\r\n"), None);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_gives_up_on_a_node_which_another_one_dials_has_the_nodes_asked() {
+        // It takes connections, and answers nothing.
+        let hole = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let node: Endpoint = hole.local_addr().unwrap().to_string().parse().unwrap();
+        let config = RedisConfig::from_url(&format!("redis+cluster://{node}")).unwrap();
+        let long = Duration::from_secs(60);
+        let config = config.with_connect_timeout(long).with_request_timeout(long);
+        let client = Client::new(config.checked().unwrap());
+        let key = "greeter";
+        client.topology.note_moved(slot_of(key), &node);
+        let command = Cmd::new().arg("GET").arg(key).to_owned();
+        let patient = client.command("test", key, &command);
+        tokio::pin!(patient);
+        assert!(patient.as_mut().now_or_never().is_none());
+        let is_known = || {
+            let place = client.topology.place("test", slot_of(key)).now_or_never();
+            place.is_some_and(|place| place.is_ok())
+        };
+        assert!(is_known());
+        let given_up = timeout(
+            Duration::from_millis(10),
+            client.command("test", key, &command),
+        );
+        assert!(given_up.await.is_err() && !is_known());
+        assert!(patient.now_or_never().is_none());
     }
 
     #[test]

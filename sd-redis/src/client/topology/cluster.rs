@@ -34,13 +34,6 @@ pub(crate) struct Cluster {
     refreshes: AtomicUsize,
 }
 
-/// A node that is dialled. It is in doubt unless it [answers](Self::answered), also if the call is dropped.
-struct Dialled<'a> {
-    cluster: &'a Cluster,
-    node: &'a Endpoint,
-    has_answered: bool,
-}
-
 impl Cluster {
     pub(crate) fn new(named: Vec<Endpoint>, dialer: Arc<Dialer>, nodes: Arc<Nodes>) -> Self {
         Self {
@@ -146,14 +139,7 @@ impl Cluster {
 
     /// Connects to a node. One that is a replica now answers with where its slots are.
     pub(crate) async fn open(&self, op: &'static str, node: &Endpoint) -> Result<Link> {
-        let dialled = Dialled {
-            cluster: self,
-            node,
-            has_answered: false,
-        };
-        let link = self.dialer.dial(op, node, Purpose::Commands).await?;
-        dialled.answered();
-        Ok(link)
+        self.dialer.dial(op, node, Purpose::Commands).await
     }
 
     /// Connects to the first node that is there: what is published at one of them is told at all.
@@ -184,19 +170,5 @@ impl Cluster {
     /// Mostly one of several slots that have moved.
     pub(crate) fn note_moved(&self, slot: u16, node: &Endpoint) {
         lock(&self.known).note_moved(slot, node);
-    }
-}
-
-impl Dialled<'_> {
-    fn answered(mut self) {
-        self.has_answered = true;
-    }
-}
-
-impl Drop for Dialled<'_> {
-    fn drop(&mut self) {
-        if !self.has_answered {
-            self.cluster.doubt(self.node);
-        }
     }
 }
