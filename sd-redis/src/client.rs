@@ -227,7 +227,7 @@ impl Client {
         };
         let link = match shared.get_or_connect(opening).await {
             Ok(link) => {
-                waiting.is_over();
+                waiting.ended();
                 link
             }
             Err(error) => {
@@ -294,7 +294,7 @@ struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    fn is_over(mut self) {
+    fn ended(mut self) {
         self.node = None;
     }
 }
