@@ -127,6 +127,20 @@ mod consul {
     }
 }
 
+#[cfg(feature = "redis")]
+mod redis {
+    use sd_testing::required_env;
+
+    use super::*;
+
+    #[tokio::test]
+    #[ignore = "needs redis: cargo xtask test --backend redis"]
+    async fn no_call_fails_with_processes_that_are_killed_and_frozen() {
+        let registry = required_env("SD_TEST_REDIS").unwrap();
+        tells_its_story(&["--registry", &registry]).await;
+    }
+}
+
 #[cfg(feature = "zk")]
 mod zk {
     use sd_testing::required_env;

@@ -60,6 +60,22 @@ const SCHEMES: &[Scheme] = &[
         open: Ok(memory::open),
     },
     Scheme {
+        names: &[
+            "redis",
+            "rediss",
+            "redis+sentinel",
+            "rediss+sentinel",
+            "redis+cluster",
+            "rediss+cluster",
+        ],
+        #[cfg(feature = "redis")]
+        open: Ok(|url, config| {
+            sd_redis::connect_with(sd_redis::RedisConfig::from_url(url)?, config)
+        }),
+        #[cfg(not(feature = "redis"))]
+        open: Err(Feature("redis")),
+    },
+    Scheme {
         names: &["zk", "zks", "zk+exhibitor"],
         #[cfg(feature = "zk")]
         open: Ok(|url, config| sd_zk::connect_with(sd_zk::ZkConfig::from_url(url)?, config)),
@@ -157,6 +173,8 @@ mod tests {
         assert_eq!(names("etcd"), sd_etcd::URL_SCHEMES);
         #[cfg(feature = "cluster")]
         assert_eq!(names("isp"), sd_cluster::URL_SCHEMES);
+        #[cfg(feature = "redis")]
+        assert_eq!(names("redis"), sd_redis::URL_SCHEMES);
         #[cfg(feature = "zk")]
         assert_eq!(names("zk"), sd_zk::URL_SCHEMES);
         assert_eq!(names("file"), ["file"]);
@@ -171,6 +189,9 @@ mod tests {
             "consul://h",
             "dns://127.0.0.1/prod.local?port=1",
             "dns+srv:///prod.local",
+            "redis://h",
+            "redis+sentinel://h/primary",
+            "redis+cluster://h",
             "zk://h",
         ] {
             match connect(url) {

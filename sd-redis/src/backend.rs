@@ -10,11 +10,11 @@ use sd_core::{Backend, Registrar, Registry, RegistryConfig, Result};
 
 use crate::client::Client;
 use crate::client::credentials::Credentials;
-use crate::codec::heartbeat;
 use crate::codec::names::Layout;
 use crate::config::RedisConfig;
 use crate::config::format::Format;
 use crate::config::rules::{FILES, RULES};
+use crate::election::clients::CandidateClients;
 use crate::election::elector::RedisElector;
 use crate::heartbeats::Heartbeats;
 use crate::operating::operator::RedisOperator;
@@ -53,6 +53,7 @@ pub struct RedisBackend {
     /// With [`Format::Heartbeat`].
     pub(crate) heartbeats: Option<Heartbeats>,
     registrar: Arc<dyn Registrar>,
+    candidates: Arc<CandidateClients>,
 }
 
 impl RedisBackend {
@@ -76,6 +77,7 @@ impl RedisBackend {
             None => Arc::new(RedisRegistrar::new(Arc::clone(&client), layout.clone())),
         };
         Ok(Self {
+            candidates: Arc::new(CandidateClients::new(Arc::clone(&client))),
             heartbeats,
             registrar,
             client,
@@ -97,16 +99,13 @@ impl RedisBackend {
 impl Backend for RedisBackend {
     /// One read of a key, however many services there are.
     async fn check(&self) -> Result<()> {
-        if self.heartbeats.is_some() {
-            let look = Cmd::new().arg("HLEN").arg(heartbeat::PREFIX).to_owned();
-            let asked = self
-                .client
-                .command("redis: check", heartbeat::PREFIX, &look);
-            return asked.await?.number::<u64>().map(drop);
+        const OP: &str = "redis: check";
+        if let Some(heartbeats) = &self.heartbeats {
+            return heartbeats.check(OP).await;
         }
         let list = self.layout.list();
         let look = Cmd::new().arg("ZRANGE").arg(&list).arg(0).arg(0).to_owned();
-        let mut answer = self.client.command("redis: check", &list, &look).await?;
+        let mut answer = self.client.command(OP, &list, &look).await?;
         answer.list().map(drop)
     }
 
@@ -129,7 +128,7 @@ impl Backend for RedisBackend {
 
     fn elector(self: Arc<Self>) -> Option<AnyElector> {
         let (client, clock) = (Arc::clone(&self.client), Arc::clone(&self.clock));
-        let elector = RedisElector::new(client, clock);
+        let elector = RedisElector::new(client, Arc::clone(&self.candidates), clock);
         Some(AnyElector::BestEffort(Arc::new(elector)))
     }
 

@@ -4,18 +4,17 @@ pub(crate) mod answer;
 pub(crate) mod connection;
 pub(crate) mod credentials;
 pub(crate) mod error;
+mod nodes;
 pub(crate) mod script;
 pub(crate) mod subscriptions;
 pub(crate) mod topology;
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, ServerError, ServerErrorKind, Value};
-use sd_backend::{CloseSignal, Connection, SharedConnection, Unanswered};
-use sd_core::sync::lock;
+use sd_backend::{CloseSignal, Connection, Unanswered};
 use sd_core::{Endpoint, Error, ErrorKind, Result};
 use tokio::time::timeout;
 use tracing::debug;
@@ -23,6 +22,7 @@ use tracing::debug;
 use crate::client::answer::Answers;
 use crate::client::connection::{Dialer, Link};
 use crate::client::error::{is_broken, is_no_primary, no_answer, refused, translate};
+use crate::client::nodes::Nodes;
 use crate::client::script::{Named, Script};
 use crate::client::subscriptions::Subscriptions;
 use crate::client::topology::{Place, Topology, slot_of};
@@ -32,14 +32,12 @@ use crate::config::RedisConfig;
 const SUSPECT_AFTER: Duration = Duration::from_millis(300);
 /// How often a request goes out at most: to where its keys have moved, with the text of its script, on another connection.
 const MOST_ROUNDS: u32 = 6;
-/// More places than a Cluster has nodes. Former ones are forgotten then.
-const MOST_PLACES: usize = 2000;
 
 /// One server, or several that belong together, each reached through one connection at a time. Does nothing until it is used.
 pub(crate) struct Client {
     dialer: Arc<Dialer>,
     topology: Arc<Topology>,
-    nodes: Mutex<HashMap<Place, Arc<SharedConnection<Link>>>>,
+    nodes: Arc<Nodes>,
     subscriptions: Subscriptions,
     pub(crate) signal: CloseSignal,
 }
@@ -65,22 +63,33 @@ enum Round {
 impl Client {
     /// A client for a [checked](RedisConfig::checked) configuration.
     pub(crate) fn new(config: RedisConfig) -> Self {
-        Self::on(CloseSignal::new(), config)
+        Self::on(CloseSignal::new(), config, Topology::new)
     }
 
     /// A client of the same servers with connections of its own. The two are closed together.
     pub(crate) fn sibling(&self) -> Self {
-        Self::on(self.signal.clone(), self.config().clone())
+        Self::on(self.signal.clone(), self.config().clone(), Topology::new)
     }
 
-    fn on(signal: CloseSignal, config: RedisConfig) -> Self {
-        let topology = Arc::new(Topology::new(&config));
-        let dialer = Arc::new(Dialer::new(config));
+    /// A client of the servers that are read, if they are named apart. The two are closed together.
+    pub(crate) fn of_readers(&self) -> Option<Self> {
+        let config = self.config().clone();
+        let topology = |dialer: &Arc<Dialer>, _: &Arc<Nodes>| Topology::of_readers(dialer);
+        (!config.read_endpoints.is_empty()).then(|| Self::on(self.signal.clone(), config, topology))
+    }
+
+    fn on(
+        signal: CloseSignal,
+        config: RedisConfig,
+        topology: impl FnOnce(&Arc<Dialer>, &Arc<Nodes>) -> Topology,
+    ) -> Self {
+        let (dialer, nodes) = (Arc::new(Dialer::new(config)), Arc::new(Nodes::new(&signal)));
+        let topology = Arc::new(topology(&dialer, &nodes));
         Self {
             subscriptions: Subscriptions::new(&dialer, &topology, &signal),
             dialer,
             topology,
-            nodes: Mutex::default(),
+            nodes,
             signal,
         }
     }
@@ -169,7 +178,7 @@ impl Client {
         for _ in 0..MOST_ROUNDS {
             let (place, is_asking) = match elsewhere.take() {
                 Some((node, is_asking)) => (Some(node), is_asking),
-                None => (self.topology.place(op, &self.dialer, slot).await?, false),
+                None => (self.topology.place(op, slot).await?, false),
             };
             let sent = if is_asking {
                 asking(&commands(named))
@@ -204,16 +213,23 @@ impl Client {
     }
 
     async fn round(&self, op: &'static str, place: &Place, commands: &Pipeline) -> Round {
-        let shared = self.node(place);
+        let shared = self.nodes.at(place);
         if let Some(current) = shared.current()
-            && self.topology.has_left(op, &self.dialer, &current).await
+            && self.topology.has_left(op, &current).await
         {
             debug!(server = %current.address(), "the primary is another server now");
             shared.renew(&current);
         }
-        let opening = self.topology.open(op, &self.dialer, place);
+        let opening = self.topology.open(op, place);
+        let waiting = Waiting {
+            node: place.as_ref(),
+            topology: &self.topology,
+        };
         let link = match shared.get_or_connect(opening).await {
-            Ok(link) => link,
+            Ok(link) => {
+                waiting.ended();
+                link
+            }
             Err(error) => {
                 return match place {
                     // Another node may have its slots now.
@@ -268,16 +284,26 @@ impl Client {
             }
         }
     }
+}
 
-    fn node(&self, place: &Place) -> Arc<SharedConnection<Link>> {
-        let mut nodes = lock(&self.nodes);
-        if nodes.len() >= MOST_PLACES && !nodes.contains_key(place) {
-            nodes.clear();
+/// A connection to a node is waited for. If there is none, or the call is dropped, the node is in doubt: also where another call dials, which
+/// may wait for longer.
+struct Waiting<'a> {
+    node: Option<&'a Endpoint>,
+    topology: &'a Topology,
+}
+
+impl Waiting<'_> {
+    fn ended(mut self) {
+        self.node = None;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(node) = self.node {
+            self.topology.doubt(node);
         }
-        let shared = nodes
-            .entry(place.clone())
-            .or_insert_with(|| Arc::new(SharedConnection::new(&self.signal)));
-        Arc::clone(shared)
     }
 }
 
@@ -358,6 +384,7 @@ impl fmt::Debug for Client {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use redis::parse_redis_value;
 
     use super::*;
@@ -379,6 +406,34 @@ mod tests {
         }
         assert_eq!(of("-ERR syntax error\r\n"), None);
         assert_eq!(of("$3\r\n-MO\r\n"), None);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_gives_up_on_a_node_which_another_one_dials_has_the_nodes_asked() {
+        // It takes connections, and answers nothing.
+        let hole = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let node: Endpoint = hole.local_addr().unwrap().to_string().parse().unwrap();
+        let config = RedisConfig::from_url(&format!("redis+cluster://{node}")).unwrap();
+        let long = Duration::from_secs(60);
+        let config = config.with_connect_timeout(long).with_request_timeout(long);
+        let client = Client::new(config.checked().unwrap());
+        let key = "greeter";
+        client.topology.note_moved(slot_of(key), &node);
+        let command = Cmd::new().arg("GET").arg(key).to_owned();
+        let patient = client.command("test", key, &command);
+        tokio::pin!(patient);
+        assert!(patient.as_mut().now_or_never().is_none());
+        let is_known = || {
+            let place = client.topology.place("test", slot_of(key)).now_or_never();
+            place.is_some_and(|place| place.is_ok())
+        };
+        assert!(is_known());
+        let given_up = timeout(
+            Duration::from_millis(10),
+            client.command("test", key, &command),
+        );
+        assert!(given_up.await.is_err() && !is_known());
+        assert!(patient.now_or_never().is_none());
     }
 
     #[test]

@@ -16,7 +16,8 @@ use crate::config::format::Format;
 use crate::config::rules::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_ELECTION_PREFIX, DEFAULT_HEARTBEAT_TTL,
     DEFAULT_KEEP_ALIVE_INTERVAL, DEFAULT_POLL_INTERVAL, DEFAULT_PORT, DEFAULT_PREFIX,
-    DEFAULT_PRIMARY, DEFAULT_REQUEST_TIMEOUT, DEFAULT_SENTINEL_PORT, RULES, URL_SCHEMES,
+    DEFAULT_PRIMARY, DEFAULT_REQUEST_TIMEOUT, DEFAULT_SENTINEL_PORT, READ_ENDPOINTS, RULES,
+    URL_SCHEMES,
 };
 use crate::config::topology::Topology;
 
@@ -37,6 +38,7 @@ pub struct RedisConfig {
     pub(crate) format: Format,
     #[serde(with = "humantime_serde")]
     pub(crate) heartbeat_ttl: Duration,
+    pub(crate) read_endpoints: Servers,
     pub(crate) user: Option<String>,
     pub(crate) password: Option<Secret>,
     pub(crate) password_file: Option<PathBuf>,
@@ -71,6 +73,7 @@ impl Default for RedisConfig {
             election_prefix: DEFAULT_ELECTION_PREFIX.to_owned(),
             format: Format::default(),
             heartbeat_ttl: DEFAULT_HEARTBEAT_TTL,
+            read_endpoints: Servers::default(),
             user: None,
             password: None,
             password_file: None,
@@ -182,6 +185,18 @@ impl RedisConfig {
         with_heartbeat_ttl(heartbeat_ttl: Duration);
     }
 
+    /// With [`Format::Heartbeat`] and [`Topology::Standalone`], reads at these servers, primaries or replicas, of which one that answers is
+    /// used. What is written goes to the endpoints. A set is as old as the replica is behind, and what ends is found out by its clock.
+    /// Default: reads at the endpoints as well.
+    #[must_use]
+    pub fn with_read_endpoints(
+        mut self,
+        read_endpoints: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        self.read_endpoints = read_endpoints.into_iter().collect();
+        self
+    }
+
     sd_backend::login_setters!();
 
     /// Logs in at Sentinels with this user and password. Default: without a login, as Sentinels are mostly set up.
@@ -246,6 +261,24 @@ impl RedisConfig {
         addresses.unwrap_or_default()
     }
 
+    /// The servers that are read, if they are named apart, of a [checked](Self::checked) configuration.
+    pub(crate) fn read_addresses(&self) -> Vec<Endpoint> {
+        let addresses = self
+            .read_endpoints
+            .addresses_for(READ_ENDPOINTS, RULES, DEFAULT_PORT);
+        addresses.unwrap_or_default()
+    }
+
+    /// In how long a reader asks again what it was not told. Readers that begin at once do not ask at once.
+    pub(crate) fn next_poll(&self) -> Duration {
+        self.poll_interval.mul_f64(0.9 + 0.2 * fastrand::f64())
+    }
+
+    /// How long a feed is silent at most that asks so often, and may have to ask several times.
+    pub(crate) fn silence_limit(&self) -> Duration {
+        self.poll_interval.mul_f64(1.1) + self.request_timeout * 3
+    }
+
     pub(crate) fn speaks_tls(&self) -> bool {
         self.tls().wanted() == Some(true)
     }
@@ -281,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_url_says_the_same_as_the_setters() {
-        let url = "rediss://u:p%40ss@h1:1,h2/3?prefix=s&election_prefix=e&format=heartbeat&heartbeat_ttl=5s&ttl=7s&ca=/ca&cert=/cert&key=/key&server_name=n\
+        let url = "rediss://u:p%40ss@h1:1,h2/3?prefix=s&election_prefix=e&format=heartbeat&heartbeat_ttl=5s&read_endpoints=h3&read_endpoints=h4:4&ttl=7s&ca=/ca&cert=/cert&key=/key&server_name=n\
                    &connect_timeout=1s&request_timeout=2s&poll_interval=3s&keep_alive_interval=4s";
         let read = RedisConfig::from_url(url).unwrap();
         let set = RedisConfig::new(["h1:1", "h2"])
@@ -290,6 +323,7 @@ mod tests {
             .with_election_prefix("e")
             .with_format(Format::Heartbeat)
             .with_heartbeat_ttl(Duration::from_secs(5))
+            .with_read_endpoints(["h3", "h4:4"])
             .with_user("u", "p@ss")
             .with_ttl(Duration::from_secs(7))
             .with_tls(true)

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::Pipeline;
+use redis::{Cmd, Pipeline};
 use sd_backend::Owner;
 use sd_core::{Error, ErrorKind, Instance, RecordId, Result, ServiceName, Skipped};
-use tracing::debug;
 
 use crate::client::Client;
-use crate::codec::heartbeat::{Heartbeat, channel, decode, encode, key, run_text};
+use crate::codec::heartbeat::{Heartbeat, PREFIX, channel, decode, encode, key, run_text};
 use crate::records::Verdict;
 use crate::scripts::HEARTBEAT;
 
@@ -19,7 +18,10 @@ const MOST_SWEPT: usize = 500;
 /// The heartbeats at one server.
 #[derive(Clone, Debug)]
 pub(crate) struct Heartbeats {
+    /// Where they are written.
     pub(crate) client: Arc<Client>,
+    /// Where they are read, which may be a replica.
+    pub(crate) readers: Arc<Client>,
 }
 
 /// The heartbeats of one service at one moment.
@@ -29,16 +31,30 @@ pub(crate) struct Read {
     pub(crate) skipped: Vec<Skipped>,
     /// In how long the next one ends, unless it is written again.
     pub(crate) next_end: Option<Duration>,
-    ended: Vec<Vec<u8>>,
+    /// What has ended and is still there.
+    pub(crate) ended: Vec<Vec<u8>>,
 }
 
 impl Heartbeats {
     pub(crate) fn new(client: Arc<Client>) -> Self {
-        Self { client }
+        let readers = client
+            .of_readers()
+            .map_or_else(|| Arc::clone(&client), Arc::new);
+        Self { client, readers }
     }
 
     fn lives(&self) -> Duration {
         self.client.config().heartbeat_ttl
+    }
+
+    /// Reads a key at each place.
+    pub(crate) async fn check(&self, op: &'static str) -> Result<()> {
+        let look = Cmd::new().arg("HLEN").arg(PREFIX).to_owned();
+        for client in [&self.client, &self.readers] {
+            let asked = client.command(op, PREFIX, &look);
+            asked.await?.number::<u64>()?;
+        }
+        Ok(())
     }
 
     /// Reads a service. What has ended by the server's clock is left out.
@@ -50,7 +66,7 @@ impl Heartbeats {
             commands.cmd("HGETALL").arg(&key);
             commands
         };
-        let mut answers = self.client.ask(op, &key, commands).await?;
+        let mut answers = self.readers.ask(op, &key, commands).await?;
         let now: u64 = answers.list()?.number()?;
         let mut read = Read::default();
         let pairs = match answers.pairs() {
@@ -80,20 +96,22 @@ impl Heartbeats {
         Ok(read)
     }
 
-    /// Removes what has ended, as far as we may.
-    pub(crate) async fn sweep(&self, op: &'static str, service: &ServiceName, read: &Read) {
-        let ended: Vec<&[u8]> = read
-            .ended
-            .iter()
-            .map(Vec::as_slice)
-            .take(MOST_SWEPT)
-            .collect();
+    /// Removes what was found to have ended.
+    ///
+    /// # Errors
+    /// Why it is not removed. `Denied` if we may not.
+    pub(crate) async fn sweep(
+        &self,
+        op: &'static str,
+        service: &ServiceName,
+        ended: &[Vec<u8>],
+    ) -> Result<()> {
+        let ended = ended.iter().map(Vec::as_slice).take(MOST_SWEPT);
+        let ended: Vec<&[u8]> = ended.collect();
         if ended.is_empty() {
-            return;
+            return Ok(());
         }
-        if let Err(error) = self.run(op, service, b"sweep", &ended).await {
-            debug!(error = %error.report(), "what has ended was not removed");
-        }
+        self.run(op, service, b"sweep", &ended).await.map(drop)
     }
 
     /// Writes a record. With `must_exist` only over one of the same run.

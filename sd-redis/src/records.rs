@@ -12,10 +12,11 @@ use sd_core::{Error, ErrorKind, Instance, Override, RecordId, Result};
 
 use crate::client::Client;
 use crate::client::answer::Answers;
+use crate::client::error::is_full;
 use crate::client::script::Script;
 use crate::codec::names::Layout;
 use crate::codec::value::{Stored, decode, encode, said};
-use crate::scripts::{OVERRIDE, PUT, WITHDRAW, args_of, new_history};
+use crate::scripts::{OVERRIDE, PUT, PUT_AGAIN, WITHDRAW, args_of, new_history};
 
 /// How long the mark of a withdrawn record stays, so that readers who were cut off learn of it.
 const MARKED_FOR: Duration = Duration::from_secs(30);
@@ -74,10 +75,20 @@ impl Records {
         must_exist: bool,
     ) -> Result<Verdict> {
         let json = encode(op, instance)?;
-        let ttl = ttl.as_millis().to_string();
-        let must_exist: &[u8] = if must_exist { b"1" } else { b"0" };
-        let args = [ttl.as_bytes(), &json, must_exist];
-        self.write(op, &PUT, &instance.record_id(), &args).await
+        let (ttl, record) = (ttl.as_millis().to_string(), instance.record_id());
+        let must_be: &[u8] = if must_exist { b"live" } else { b"any" };
+        let args = [ttl.as_bytes(), &json, must_be];
+        match self.write(op, &PUT, &record, &args).await {
+            // An earlier process of the same run may have left the record. It lives on if nothing of it changes.
+            Err(error) if is_full(&error) => {
+                let args = [ttl.as_bytes(), &json, b"same"];
+                match self.write(op, &PUT_AGAIN, &record, &args).await? {
+                    Verdict::Missing => Err(error),
+                    verdict => Ok(verdict),
+                }
+            }
+            done => done,
+        }
     }
 
     /// Marks a record as withdrawn that this process has written, or may have.

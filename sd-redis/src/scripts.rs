@@ -12,6 +12,9 @@ const COMMON: &str = include_str!("scripts/common.lua");
 /// Writes a record.
 pub(crate) static PUT: LazyLock<Script> =
     LazyLock::new(|| of_service("", include_str!("scripts/put.lua")));
+/// The same where the server has no memory left for writes: for a record that is as it is to be written, which takes none.
+pub(crate) static PUT_AGAIN: LazyLock<Script> =
+    LazyLock::new(|| of_service(ALLOW_OOM, include_str!("scripts/put.lua")));
 /// Extends records.
 pub(crate) static RENEW: LazyLock<Script> =
     LazyLock::new(|| of_service(ALLOW_OOM, include_str!("scripts/renew.lua")));

@@ -10,15 +10,16 @@ use common::election::{
     Booth, LASTING, after, first, is_waiting, leads, name, ticket_for, told_at_last, waits,
 };
 use common::group::{
-    POLL_INTERVAL, ask, cluster, cluster_url, is_denied_nothing, registry, try_ask,
+    ask, calls, cluster, cluster_behind_proxies, cluster_url, is_denied_nothing, registry, try_ask,
     until_replicated, until_role,
 };
-use common::{LONG, TTL, eventually, instance, is_live_with, key, told, until};
+use common::rights::USER;
+use common::{LONG, TTL, event, eventually, instance, is_live_with, key, told, until};
 use sd_core::ErrorKind;
 use sd_redis::{DEFAULT_PREFIX, RedisConfig};
 use sd_testing::{Fault, ServerGroup, TcpProxy, is_stale};
 use server_programs::{LocalServer, Redis};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep};
 
 /// The shortest that there is: attempts to register with it are given up soonest.
@@ -34,32 +35,29 @@ async fn owner_of(group: &ServerGroup<Redis>, key: &'static str) -> (u16, usize)
     (slot, usize::from(slot) * 3 / 16_384)
 }
 
+/// A service at each of the three primaries, in their order.
+async fn services_at(group: &ServerGroup<Redis>) -> [&'static str; 3] {
+    let mut at = [None; 3];
+    for service in ["s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9"] {
+        at[owner_of(group, service).await.1].get_or_insert(service);
+    }
+    at.map(|service| service.unwrap())
+}
+
 /// Moves a slot, and waits until all nodes know it: what a node that is lost at once was still to tell would be lost with it.
 async fn move_slot(group: &ServerGroup<Redis>, slot: u16, from: usize, to: usize) {
     let [source, target] = [from, to].map(|member| group.members()[member].program().clone());
     let moved = spawn_blocking(move || source.move_slot(slot, &target)).await;
     moved.unwrap().unwrap();
-    let target = &group.members()[to];
+    let target = group.members()[to].program();
     for member in group.members() {
-        let knows_it = async || has_slot(member.program(), slot, target.program()).await;
+        let knows_it = async || {
+            let [asked, target] = [member.program(), target].map(Redis::clone);
+            let asked = spawn_blocking(move || asked.knows_slot_at(slot, &target)).await;
+            asked.unwrap().is_ok_and(|knows_it| knows_it)
+        };
         eventually("known", LONG, knows_it).await;
     }
-}
-
-/// Whether one node says of another that it is the primary of a slot.
-async fn has_slot(asked: &Redis, slot: u16, primary: &Redis) -> bool {
-    let said = ask(asked, &["CLUSTER", "NODES"]).await;
-    let address = format!("{}@", primary.address());
-    let line = said.lines().find(|line| line.contains(&address)).unwrap();
-    // What is said of the node itself comes first.
-    let mut ranges = line.split_whitespace().skip(8);
-    ranges.any(|range| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let bound = |number: &str| number.parse::<u16>().ok();
-        bound(first)
-            .zip(bound(last))
-            .is_some_and(|(first, last)| (first..=last).contains(&slot))
-    })
 }
 
 /// Waits until a replica has taken the place of its primary.
@@ -93,11 +91,8 @@ async fn a_service_and_an_election_whose_slots_move_go_on() {
         let (slot, from) = owner_of(&group, key).await;
         move_slot(&group, slot, from, (from + 1) % 3).await;
     }
-    let since = Instant::now();
     let _second = owner.register(instance(2)).await.unwrap();
     until(&mut seen, "two", is_live_with(2)).await;
-    let bound = POLL_INTERVAL + Duration::from_secs(3);
-    assert!(since.elapsed() < bound, "{:?}", since.elapsed());
     leader.confirm().await.unwrap();
     next.confirm().await.unwrap();
     assert_eq!(leads(&*leader).await, token);
@@ -158,6 +153,126 @@ async fn while_the_keys_of_a_slot_move_a_reader_that_begins_reads_and_an_owner_r
     let _third = owner.register(instance(3)).await.unwrap();
     until(&mut began, "two again", is_live_with(2)).await;
     assert_eq!(registry(&url).list("greeter").await.unwrap().len(), 2);
+}
+
+/// Each of several owners begins with any of the nodes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn while_a_node_swallows_everything_what_is_at_the_others_is_kept_and_registered() {
+    const OWNERS: u16 = 5;
+    let (group, proxies) = cluster_behind_proxies().await;
+    let [lost, kept, new] = services_at(&group).await;
+    // So that the node would be waited for throughout, if it were.
+    let patient = RedisConfig::from_url(&cluster_url(&group))
+        .unwrap()
+        .with_connect_timeout(LONG)
+        .with_request_timeout(LONG);
+    let at = |service, owner: u16| {
+        let endpoint = format!("10.0.0.1:{}", owner + 1);
+        sd_core::Instance::new(service, endpoint).unwrap()
+    };
+    let (mut owners, mut there, mut elsewhere) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 0..OWNERS {
+        let owner = sd_redis::connect(patient.clone()).unwrap();
+        for (service, guards) in [(lost, &mut there), (kept, &mut elsewhere)] {
+            let mut guard = owner.register(at(service, number)).ttl(TTL).await.unwrap();
+            told(&mut guard);
+            guards.push(guard);
+        }
+        owners.push(owner);
+    }
+
+    proxies[0].set(Fault::BlackHole);
+    for guard in &mut there {
+        event(guard, "at_risk").await;
+    }
+    // These wait for the node, and give it up only long after this.
+    let mut reading = JoinSet::new();
+    for owner in &owners {
+        let owner = owner.clone();
+        reading.spawn(async move { owner.list(lost).await });
+    }
+    let mut registered = Vec::new();
+    for (number, owner) in (0..).zip(&owners) {
+        let registering = owner.register(at(new, number)).ttl(TTL);
+        registered.push(registering.confirm_within(LONG / 2).await.unwrap());
+    }
+    // What is held up by that node has ended by then.
+    sleep(TTL * 2).await;
+    let is_lost =
+        |event: &sd_core::RegistrationEvent| matches!(event.as_str(), "lost" | "retrying");
+    for guard in &mut elsewhere {
+        let events = told(guard);
+        assert!(!events.iter().any(is_lost), "{events:?}");
+    }
+    proxies[0].set(Fault::Pass);
+    for guard in &mut there {
+        event(guard, "registered").await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn slots_that_have_moved_are_asked_for_over_connections_that_are_open() {
+    let (group, proxies) = cluster_behind_proxies().await;
+    let registry = registry(&cluster_url(&group));
+    for service in services_at(&group).await {
+        registry.list(service).await.unwrap();
+    }
+    let made = || proxies.iter().map(|proxy| proxy.counts().accepted);
+    let before: Vec<usize> = made().collect();
+    let asked = async || {
+        let mut asked = 0;
+        for member in group.members() {
+            asked += calls(member.program(), "cmdstat_cluster|slots").await;
+        }
+        asked
+    };
+    let (slot, mut at) = owner_of(&group, "greeter").await;
+    for _ in 0..3 {
+        let asked_before = asked().await;
+        let to = (at + 1) % 3;
+        let [source, target] = [at, to].map(|node| group.members()[node].program().clone());
+        let moved = spawn_blocking(move || source.move_slot(slot, &target)).await;
+        moved.unwrap().unwrap();
+        at = to;
+        let is_asked = async || {
+            registry.list("greeter").await.unwrap();
+            asked().await > asked_before
+        };
+        eventually("asked for", LONG, is_asked).await;
+    }
+    assert_eq!(made().collect::<Vec<usize>>(), before);
+}
+
+/// As an operator does before the machine of a node is stopped.
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_node_whose_slots_have_all_moved_is_left_and_asked_no_more() {
+    let group = cluster().await;
+    let registry = registry(&cluster_url(&group));
+    let [former, replica] = [0, 3].map(|node| group.members()[node].program().clone());
+    let is_connected = async || {
+        let clients = ask(&former, &["CLIENT", "LIST"]).await;
+        clients.contains(&format!("user={USER} "))
+    };
+    registry.list(services_at(&group).await[0]).await.unwrap();
+    assert!(is_connected().await);
+    ask(&replica, &["CLUSTER", "FAILOVER"]).await;
+    until_role(&former, "slave").await;
+    let moved = async || calls(&former, "errorstat_MOVED").await;
+    let before = moved().await;
+    let is_left = async || {
+        registry.list(services_at(&group).await[0]).await.unwrap();
+        !is_connected().await
+    };
+    eventually("left", LONG, is_left).await;
+    let while_leaving = moved().await;
+    assert!(while_leaving > before);
+    for number in 0..100 {
+        registry.list(&format!("s{number}")).await.unwrap();
+    }
+    assert_eq!(moved().await, while_leaving);
 }
 
 /// As a machine does that has lost its network. A process that only registers is told of nothing, and its attempts are given up before
@@ -229,11 +344,8 @@ async fn a_service_and_an_election_outlive_the_node_that_has_them() {
     assert_eq!(leads(&*leader).await, token);
     let is_registered = async || owner.list("greeter").await.is_ok();
     eventually("listed", LONG, is_registered).await;
-    let since = Instant::now();
     let _second = owner.register(instance(2)).await.unwrap();
     until(&mut seen, "two", is_live_with(2)).await;
-    let bound = POLL_INTERVAL + Duration::from_secs(3);
-    assert!(since.elapsed() < bound, "{:?}", since.elapsed());
     let leaving = async {
         eventually("left", LONG, async || one.leave(&a).await.is_ok()).await;
     };
@@ -258,7 +370,7 @@ async fn a_reader_sees_what_a_failover_has_lost_although_the_versions_are_the_sa
     let _kept = lasting(1).await;
     let (_, at) = owner_of(&group, "greeter").await;
     let [primary, replica] = [at, at + 3].map(|node| group.members()[node].program().clone());
-    assert_eq!(ask(&primary, &["WAIT", "1", "30000"]).await, "1");
+    until_replicated(&primary, &replica).await;
     // The replica cannot follow any more: the primary has no password.
     ask(&replica, &["CONFIG", "SET", "masterauth", "wrong"]).await;
     ask(&replica, &["CLIENT", "KILL", "TYPE", "master"]).await;
@@ -277,23 +389,18 @@ async fn a_reader_sees_what_a_failover_has_lost_although_the_versions_are_the_sa
     ask(&replica, &["CLUSTER", "FAILOVER", "TAKEOVER"]).await;
     until_role(&replica, "master").await;
     until_role(&primary, "slave").await;
-    let since = Instant::now();
     let _new = lasting(3).await;
     let state = ask(&replica, &["HGET", "services:{greeter}:state", "version"]).await;
     let before = before.snapshot().revision().clone();
     assert_eq!(state, before.value().to_string());
     let is_true = |state: &sd_core::State| has(":3")(state) && !has(":2")(state);
     let after = until(&mut seen, "as it is", is_true).await;
-    let bound = POLL_INTERVAL * 2 + Duration::from_secs(3);
-    assert!(since.elapsed() < bound, "{:?}", since.elapsed());
     // The positions before and after it cannot be compared.
     let after = after.snapshot().revision().clone();
     assert_eq!(after.partial_cmp(&before), None, "{before:?} {after:?}");
     // And its changes are told again.
-    let since = Instant::now();
     let _next = lasting(4).await;
     until(&mut seen, "the next", has(":4")).await;
-    assert!(since.elapsed() < bound, "{:?}", since.elapsed());
 }
 
 /// As above, and the connections to the node end with it: the feed that finds the loss is another one than that which was told what is lost.
@@ -355,8 +462,8 @@ async fn while_the_node_with_the_list_is_frozen_services_on_others_are_registere
     // Long enough for the frozen node to be waited for, if it were.
     let patient = RedisConfig::from_url(&url)
         .unwrap()
-        .with_request_timeout(TTL * 2)
-        .with_connect_timeout(TTL * 2);
+        .with_request_timeout(LONG)
+        .with_connect_timeout(LONG);
     let owner = sd_redis::connect(patient).unwrap();
     let (_, list_at) = owner_of(&group, "services:list").await;
     let mut elsewhere = Vec::new();
@@ -377,7 +484,7 @@ async fn while_the_node_with_the_list_is_frozen_services_on_others_are_registere
     let mut during = owner.register(at(two)).ttl(TTL).await.unwrap();
     let short = sd_core::Instance::new(two, "10.0.0.1:2").unwrap();
     let _short = owner.register(short).ttl(SHORT_TTL).await.unwrap();
-    assert!(since.elapsed() < LONG / 4, "{:?}", since.elapsed());
+    assert!(since.elapsed() < LONG, "{:?}", since.elapsed());
     sleep(TTL * 2).await;
     for guard in [&mut before, &mut during] {
         let events = told(guard);

@@ -11,12 +11,13 @@ use common::election::{
     Booth, LASTING, POLL_INTERVAL, TTL, after, first, gone, is_waiting, key, leader_told, leads,
     name, now, ticket, ticket_for, told_at_last, waits,
 };
-use common::{LONG, server};
+use common::{LONG, own_server, server};
 use sd_core::memory::Memory;
 use sd_core::port::{Ticket, async_trait};
 use sd_core::{Backend, ElectionName, ErrorKind, FencingToken, Result};
 use sd_redis::TERM_OVER;
 use sd_testing::{Ability, Fixture, electing, faults};
+use server_programs::LocalServer;
 use tokio::time::timeout;
 
 /// Elections of its own in the running Redis, and an operator beside the library.
@@ -452,4 +453,22 @@ async fn what_can_lead_to_two_leaders_is_told() {
     ];
     assert_eq!(codes, always);
     assert!(safety.fair && safety.failover_within(LONG) < LONG + Duration::from_secs(1));
+}
+
+/// However many there are, and however often an elector is asked for.
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn the_elections_of_a_registry_share_two_connections() {
+    let server = own_server().await;
+    let booth = Booth::alone(&server.program().url());
+    let mut entries = Vec::new();
+    for number in 0..5 {
+        let name = ElectionName::new(format!("election-{number}")).unwrap();
+        let (elector, ticket) = (booth.elector(), Ticket::new(name, *b"a", LASTING));
+        entries.push((elector.join(&ticket).await.unwrap(), elector));
+    }
+    let clients = booth.ask(&["CLIENT", "LIST"]).await;
+    // One is the operator's.
+    let ours = clients.lines().filter(|line| line.starts_with("id="));
+    assert_eq!(ours.count(), 2 + 1, "{clients}");
 }

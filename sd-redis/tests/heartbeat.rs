@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{
-    Operator, config, config_at, eventually, instance, is_live_with, own_server, server, until,
+    LONG, Operator, config, config_at, eventually, instance, is_live_with, own_server,
+    own_server_with, server, until,
 };
 use redis::RedisError;
 use sd_core::port::async_trait;
@@ -17,7 +18,7 @@ use sd_core::{
 };
 use sd_redis::{Format, RedisBackend, RedisConfig};
 use sd_testing::{Ability, Fixture, operating, reading, writing};
-use server_programs::LocalServer;
+use server_programs::{LocalServer, Redis};
 
 /// In whole seconds, as their time is.
 const TTL: Duration = Duration::from_secs(3);
@@ -178,6 +179,65 @@ async fn a_user_that_may_use_only_heartbeats_does_everything() {
     until(&mut seen, "there", is_live_with(1)).await;
     guard.deregister().await.unwrap();
     until(&mut seen, "gone", is_live_with(0)).await;
+}
+
+/// As where one host name leads to the primary, and another one to its replicas.
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn with_endpoints_for_reading_a_replica_is_read_and_the_primary_written() {
+    let mut primary = own_server().await;
+    let port = primary.program().address().port();
+    let follows = |program: Redis| program.with_config(format!("replicaof 127.0.0.1 {port}"));
+    let replica = own_server_with(follows).await;
+    let [raw, raw_replica] = [&primary, &replica].map(|server| server.program().url());
+    let (raw, raw_replica) = (Operator::at(&raw).await, Operator::at(&raw_replica).await);
+    let config = config_at(&primary.program().url(), "unused")
+        .with_format(Format::Heartbeat)
+        .with_heartbeat_ttl(TTL * 10)
+        .with_read_endpoints([replica.program().address().to_string()])
+        // What is seen was told.
+        .with_poll_interval(Duration::from_secs(3600));
+    let registry = sd_redis::connect(config).unwrap();
+    registry.check().await.unwrap();
+    let mut seen = registry.subscribe("greeter").unwrap();
+    until(&mut seen, "none", is_live_with(0)).await;
+    let _kept = registry.register(instance(1)).await.unwrap();
+    until(&mut seen, "one", is_live_with(1)).await;
+    let second = registry.register(instance(2)).await.unwrap();
+    until(&mut seen, "both", is_live_with(2)).await;
+    second.deregister().await.unwrap();
+    until(&mut seen, "one again", is_live_with(1)).await;
+    assert_eq!(raw.calls("hgetall").await, 0);
+    assert!(raw_replica.calls("hgetall").await > 0);
+
+    // Reading needs no primary.
+    primary.kill().unwrap();
+    assert_eq!(registry.list("greeter").await.unwrap().len(), 1);
+}
+
+/// The set is told first. One that may not remove what has ended asks for that no more.
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_reader_that_may_not_remove_what_has_ended_leaves_it_out_and_tries_once() {
+    let server = own_server().await;
+    let url = server.program().url();
+    let raw = Operator::at(&url).await;
+    let user = ["ACL", "SETUSER", "app", "on", ">password", "+@all", "-hdel"];
+    let words = [&user[..], &["~grpc:services:*", "&grpc:services:*"]].concat();
+    raw.ask::<()>(&words).await;
+    beat(&raw, "greeter", "alive", 1, 0).await;
+    beat(&raw, "greeter", "ended", 2, 100).await;
+    let config = config_at(&url.replace("redis://", "redis://app:password@"), "unused")
+        .with_format(Format::Heartbeat)
+        .with_heartbeat_ttl(TTL * 10);
+    let registry = sd_redis::connect(config).unwrap();
+    let mut seen = registry.subscribe("greeter").unwrap();
+    until(&mut seen, "one", is_live_with(1)).await;
+    let read = raw.calls("hgetall").await;
+    let is_read_again = async || raw.calls("hgetall").await > read + 3;
+    eventually("read again", LONG, is_read_again).await;
+    assert_eq!(raw.denied().await.len(), 1);
+    assert_eq!(raw.ask::<u64>(&["HLEN", &key("greeter")]).await, 2);
 }
 
 #[tokio::test]

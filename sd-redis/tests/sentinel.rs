@@ -12,6 +12,7 @@ use common::group::{
     ask, is_denied_nothing, registry, registry_with, scripts_run, sentinels, sentinels_url,
     until_replicated, until_role, until_taken_over,
 };
+use common::rights::USER;
 use common::{LONG, TTL, eventually, instance, is_live_with, until};
 use sd_core::ErrorKind;
 use sd_redis::RedisConfig;
@@ -70,6 +71,43 @@ async fn servers_that_swallow_everything_are_left_by_a_process_that_only_registe
     for member in [2, 0] {
         group.members()[member].thaw().unwrap();
     }
+}
+
+/// With TLS each would cost much, and a Sentinel has few connections to give.
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn a_sentinel_is_asked_again_over_the_connection_that_is_there() {
+    let group = sentinels().await;
+    let owner = registry(&sentinels_url(&group));
+    let ours = async || {
+        let mut ours = Vec::new();
+        for sentinel in &group.members()[2..] {
+            let clients = ask(sentinel.program(), &["CLIENT", "LIST"]).await;
+            let lines = clients.lines();
+            let lines = lines.filter(|line| line.contains(&format!("user={USER} ")));
+            ours.extend(lines.map(str::to_owned));
+        }
+        ours
+    };
+    let value = |client: &str, name: &str| {
+        let word = client.split(' ').find_map(|word| word.strip_prefix(name));
+        word.unwrap().parse::<u64>().unwrap()
+    };
+    owner.list("greeter").await.unwrap();
+    let [first] = ours().await.try_into().unwrap();
+    let id = value(&first, "id=");
+    let is_asked_again = async || {
+        owner.list("greeter").await.unwrap();
+        let ours = ours().await;
+        assert!(
+            ours.iter().all(|client| value(client, "id=") == id),
+            "{ours:?}"
+        );
+        // It was made some seconds ago, and used since then.
+        let is_used = |client: &String| value(client, "age=") > value(client, "idle=") + 2;
+        ours.iter().any(is_used)
+    };
+    eventually("asked again", LONG, is_asked_again).await;
 }
 
 /// What the replica has is not lost.

@@ -4,10 +4,11 @@ use sd_backend::{RegistryUrl, hint_in, is_other_server};
 use sd_core::{Error, ErrorKind};
 
 /// The port that each kind of registry usually has.
-const PORTS: [(&str, &str); 4] = [
+const PORTS: [(&str, &str); 5] = [
     ("etcd", "2379"),
     ("consul", "8500"),
     ("zk", "2181"),
+    ("redis", "6379"),
     ("isp", "9001"),
 ];
 

@@ -16,7 +16,7 @@ pub(crate) fn start(verbose: u8, is_service: bool) {
         0 if is_service => "info",
         0 => return,
         1 => {
-            "sdctl=debug,sd_core=debug,sd_cluster=debug,sd_consul=debug,sd_dns=debug,sd_etcd=debug,sd_election=debug,sd_zk=debug"
+            "sdctl=debug,sd_core=debug,sd_cluster=debug,sd_consul=debug,sd_dns=debug,sd_etcd=debug,sd_election=debug,sd_redis=debug,sd_zk=debug"
         }
         _ => "trace",
     };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::{ClientConfig, RootCertStore};
+use rustls_native_certs::{CertificateResult, load_native_certs};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use sd_backend::Secret;
@@ -54,20 +55,19 @@ fn sentinel_login(config: &RedisConfig) -> Result<Option<(String, Secret)>> {
 }
 
 fn tls(config: &RedisConfig) -> Result<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    match config.tls().read_ca(RULES)? {
+    let roots = match config.tls().read_ca(RULES)? {
         // The server's certificate mostly comes from an authority of its own: then no other may vouch for it.
         Some(pem) => {
+            let mut roots = RootCertStore::empty();
             for certificate in CertificateDer::pem_slice_iter(&pem) {
                 let certificate = certificate.map_err(|error| RULES.broken("ca", error))?;
                 let added = roots.add(certificate);
                 added.map_err(|error| RULES.broken("ca", error))?;
             }
+            roots
         }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
+        None => of_the_machine(load_native_certs())?,
+    };
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| RULES.broken("tls", error))?
@@ -81,6 +81,24 @@ fn tls(config: &RedisConfig) -> Result<ClientConfig> {
     builder
         .with_client_auth_cert(chain, key)
         .map_err(|error| RULES.broken("cert and key", error))
+}
+
+/// The authorities that the operating system trusts.
+///
+/// # Errors
+/// `InvalidInput` if there are none: every server would be refused as one of an unknown issuer.
+fn of_the_machine(found: CertificateResult) -> Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let why = found.errors.first().map(|error| format!(" ({error})"));
+        let rule = format!(
+            "this machine has no trusted authorities{}: install ca-certificates, or set ca to the PEM file of the one that signed the server's certificate",
+            why.unwrap_or_default()
+        );
+        return Err(RULES.broken("ca", rule));
+    }
+    Ok(roots)
 }
 
 #[cfg(test)]
@@ -104,6 +122,13 @@ mod tests {
         assert!(report.contains("cert: "), "{report}");
         let report = refused(RedisConfig::new(["h"]).with_server_name("not a name"));
         assert!(report.contains("server_name: "), "{report}");
+    }
+
+    #[test]
+    fn a_machine_without_authorities_is_told_as_such() {
+        let error = of_the_machine(CertificateResult::default()).unwrap_err();
+        let report = error.report().to_string();
+        assert!(report.contains("ca: ") && report.contains("install ca-certificates"));
     }
 
     #[test]

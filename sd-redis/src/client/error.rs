@@ -185,6 +185,18 @@ pub(crate) fn is_no_primary(error: &ServerError) -> bool {
     matches!(error.kind(), Some(ReadOnly | MasterDown | ClusterDown))
 }
 
+/// Whether the server has refused a write because it has no memory left.
+pub(crate) fn is_full(error: &Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if error.to_string() == FULL {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// An answer that no server of this kind gives.
 pub(crate) fn odd_answer(op: &'static str) -> Error {
     let text = "its answer has another form than was asked for";
@@ -310,6 +322,7 @@ mod tests {
             let error = answered(line);
             assert_eq!(error.kind(), kind, "{line}");
             assert!(error.report().to_string().contains(line), "{line}");
+            assert_eq!(is_full(&error), line.starts_with("OOM "), "{line}");
         }
     }
 

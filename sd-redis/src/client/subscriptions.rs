@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use redis::aio::{AsyncPushSender, SendError};
 use redis::{Pipeline, PushInfo, PushKind, Value};
 use sd_backend::{CloseSignal, SharedConnection};
@@ -24,8 +25,9 @@ use crate::client::topology::Topology;
 use crate::config::topology::Topology as Kind;
 
 const OP: &str = "redis: subscribe";
-/// A reader that is further behind reads everything instead.
+/// A reader that is further behind reads everything instead: by so many messages, or by so many bytes.
 const MOST_WAITING: usize = 1024;
+const MOST_WAITING_BYTES: usize = 1024 * 1024;
 
 /// The channels that are told to readers here.
 pub(crate) struct Subscriptions {
@@ -58,14 +60,21 @@ struct Readers {
 
 struct Reader {
     id: u64,
-    messages: mpsc::Sender<Vec<u8>>,
-    is_behind: Arc<AtomicBool>,
+    messages: mpsc::Sender<Bytes>,
+    waiting: Arc<Waiting>,
+}
+
+/// What a reader was told and has not read.
+#[derive(Default)]
+struct Waiting {
+    bytes: AtomicUsize,
+    is_too_much: AtomicBool,
 }
 
 /// What is told of one channel, until it ends.
 pub(crate) struct Subscription {
-    messages: mpsc::Receiver<Vec<u8>>,
-    is_behind: Arc<AtomicBool>,
+    messages: mpsc::Receiver<Bytes>,
+    waiting: Arc<Waiting>,
     channel: String,
     id: u64,
     /// Keeps the connection.
@@ -109,6 +118,21 @@ impl Subscriptions {
         self.signal.unless_closed(OP, subscribing).await
     }
 
+    /// As [`subscribe`](Self::subscribe). `None` if the user may not read the channel.
+    ///
+    /// # Errors
+    /// Why the server does not tell it, other than that it may not.
+    pub(crate) async fn subscribe_if_allowed(&self, channel: &str) -> Result<Option<Subscription>> {
+        match self.subscribe(channel).await {
+            Ok(subscription) => Ok(Some(subscription)),
+            Err(error) if error.kind() == ErrorKind::Denied => {
+                debug!(error = %error.report(), "changes are not told, and are asked for now and then");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     async fn begin(&self, channel: &str) -> Result<Subscription> {
         if let Some(current) = self.shared.current()
             && current.readers.has_ended.load(Ordering::Acquire)
@@ -118,11 +142,11 @@ impl Subscriptions {
         }
         let told = self.shared.get_or_connect(Box::pin(self.open())).await?;
         let (sender, messages) = mpsc::channel(MOST_WAITING);
-        let is_behind = Arc::new(AtomicBool::new(false));
-        let id = told.readers.add(channel, sender, &is_behind);
+        let waiting = Arc::<Waiting>::default();
+        let id = told.readers.add(channel, sender, &waiting);
         let subscription = Subscription {
             messages,
-            is_behind,
+            waiting,
             channel: channel.to_owned(),
             id,
             told: told.clone(),
@@ -154,11 +178,7 @@ impl Subscriptions {
     async fn open(&self) -> Result<Told> {
         let readers = Arc::new(Readers::default());
         let sender = Arc::clone(&readers);
-        let link = self
-            .topology
-            .open_for_pushes(OP, &self.dialer, sender)
-            .await?;
-        let link = Arc::new(link);
+        let link = Arc::new(self.topology.open_for_pushes(OP, sender).await?);
         let channels = Arc::<tokio::sync::Mutex<Channels>>::default();
         let keeping = keep(
             Arc::clone(&self.dialer),
@@ -223,17 +243,12 @@ async fn keep(
 }
 
 impl Readers {
-    fn add(
-        &self,
-        channel: &str,
-        messages: mpsc::Sender<Vec<u8>>,
-        is_behind: &Arc<AtomicBool>,
-    ) -> u64 {
+    fn add(&self, channel: &str, messages: mpsc::Sender<Bytes>, waiting: &Arc<Waiting>) -> u64 {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let reader = Reader {
             id,
             messages,
-            is_behind: Arc::clone(is_behind),
+            waiting: Arc::clone(waiting),
         };
         let mut by_channel = lock(&self.by_channel);
         by_channel
@@ -267,19 +282,34 @@ impl Readers {
         lock(&self.by_channel).clear();
     }
 
-    fn deliver(&self, channel: &str, message: &[u8]) {
+    fn deliver(&self, channel: &str, message: &Bytes) {
         self.heard.fetch_add(1, Ordering::Relaxed);
         let mut by_channel = lock(&self.by_channel);
         let Some(readers) = by_channel.get_mut(channel) else {
             return;
         };
+        // All of them share its bytes.
         readers.retain(|reader| {
-            let sent = reader.messages.try_send(message.to_vec());
-            if sent.is_err() {
-                reader.is_behind.store(true, Ordering::Release);
+            let is_sent =
+                reader.waiting.takes(message) && reader.messages.try_send(message.clone()).is_ok();
+            if !is_sent {
+                reader.waiting.is_too_much.store(true, Ordering::Release);
             }
-            sent.is_ok()
+            is_sent
         });
+    }
+}
+
+impl Waiting {
+    /// Counts a message, if there is room for it.
+    fn takes(&self, message: &Bytes) -> bool {
+        let waiting = self.bytes.fetch_add(message.len(), Ordering::Relaxed);
+        waiting.saturating_add(message.len()) <= MOST_WAITING_BYTES
+    }
+
+    /// A message that was counted is read.
+    fn read(&self, message: &Bytes) {
+        self.bytes.fetch_sub(message.len(), Ordering::Relaxed);
     }
 }
 
@@ -294,7 +324,7 @@ impl AsyncPushSender for Readers {
                     (channel, message)
                     && let Ok(channel) = std::str::from_utf8(&channel)
                 {
-                    self.deliver(channel, &message);
+                    self.deliver(channel, &Bytes::from(message));
                 }
             }
             _ => {}
@@ -311,19 +341,24 @@ impl Subscription {
     ///
     /// # Cancel safety
     /// A dropped call loses nothing.
-    pub(crate) async fn next(&mut self) -> Result<Vec<u8>> {
+    pub(crate) async fn next(&mut self) -> Result<Bytes> {
         let received = self
             .signal
             .unless_closed(OP, async { Ok(self.messages.recv().await) });
         match received.await? {
-            Some(message) => Ok(message),
+            Some(message) => {
+                self.waiting.read(&message);
+                Ok(message)
+            }
             None => Err(self.end()),
         }
     }
 
     /// A message that is there already.
-    pub(crate) fn try_next(&mut self) -> Option<Vec<u8>> {
-        self.messages.try_recv().ok()
+    pub(crate) fn try_next(&mut self) -> Option<Bytes> {
+        let message = self.messages.try_recv().ok()?;
+        self.waiting.read(&message);
+        Some(message)
     }
 
     /// How many messages its connection has told, on all channels.
@@ -339,8 +374,10 @@ impl Subscription {
 
     /// Why there is nothing more to read.
     fn end(&self) -> Error {
-        if self.is_behind.load(Ordering::Acquire) {
-            let why = format!("more than {MOST_WAITING} changes came at once");
+        if self.waiting.is_too_much.load(Ordering::Acquire) {
+            let why = format!(
+                "more than {MOST_WAITING} changes, or {MOST_WAITING_BYTES} bytes of them, came at once"
+            );
             return Error::new(ErrorKind::Outdated, OP).because(why);
         }
         self.shared.retire(&self.told);
@@ -367,11 +404,15 @@ impl fmt::Debug for Subscription {
 mod tests {
     use super::*;
 
-    fn reader(readers: &Readers, channel: &str) -> (u64, mpsc::Receiver<Vec<u8>>, Arc<AtomicBool>) {
+    fn reader(readers: &Readers, channel: &str) -> (u64, mpsc::Receiver<Bytes>, Arc<Waiting>) {
         let (sender, receiver) = mpsc::channel(2);
-        let is_behind = Arc::default();
-        let id = readers.add(channel, sender, &is_behind);
-        (id, receiver, is_behind)
+        let waiting = Arc::default();
+        let id = readers.add(channel, sender, &waiting);
+        (id, receiver, waiting)
+    }
+
+    fn is_behind(waiting: &Waiting) -> bool {
+        waiting.is_too_much.load(Ordering::Acquire)
     }
 
     fn tell(readers: &Readers, channel: &str, text: &str) {
@@ -386,19 +427,19 @@ mod tests {
     #[test]
     fn each_reader_is_told_its_channel_and_one_that_falls_behind_holds_up_no_other() {
         let readers = Readers::default();
-        let (_, mut slow, slow_is_behind) = reader(&readers, "a");
+        let (_, mut slow, slow_waiting) = reader(&readers, "a");
         let (gone, _, _) = reader(&readers, "b");
-        let (_, mut quick, quick_is_behind) = reader(&readers, "a");
+        let (_, mut quick, quick_waiting) = reader(&readers, "a");
         for text in ["1", "2", "3"] {
             tell(&readers, "a", text);
             assert_eq!(quick.try_recv().unwrap(), text.as_bytes());
         }
         assert_eq!(
             [slow.try_recv().unwrap(), slow.try_recv().unwrap()],
-            [b"1", b"2"]
+            ["1", "2"]
         );
-        assert!(slow.try_recv().is_err() && slow_is_behind.load(Ordering::Acquire));
-        assert!(!quick_is_behind.load(Ordering::Acquire));
+        assert!(slow.try_recv().is_err() && is_behind(&slow_waiting));
+        assert!(!is_behind(&quick_waiting));
         readers.remove("b", gone);
         let channels = ["a", "b"].map(|channel| (channel.to_owned(), true));
         assert_eq!(readers.unread(&channels.into()), ["b"]);
@@ -406,9 +447,25 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_is_behind_by_bytes_as_well_and_readers_share_those_of_a_message() {
+        let readers = Readers::default();
+        let (_, mut slow, slow_waiting) = reader(&readers, "a");
+        let (_, mut quick, quick_waiting) = reader(&readers, "a");
+        let large = "x".repeat(MOST_WAITING_BYTES / 2 + 1);
+        tell(&readers, "a", &large);
+        let message = quick.try_recv().unwrap();
+        quick_waiting.read(&message);
+        tell(&readers, "a", &large);
+        let both = [slow.try_recv().unwrap(), message];
+        assert_eq!(both[0].as_ptr(), both[1].as_ptr());
+        assert!(slow.try_recv().is_err() && is_behind(&slow_waiting));
+        assert!(quick.try_recv().is_ok() && !is_behind(&quick_waiting));
+    }
+
+    #[test]
     fn a_connection_that_ends_ends_all_that_it_told() {
         let readers = Readers::default();
-        let (_, mut reader, is_behind) = reader(&readers, "a");
+        let (_, mut reader, waiting) = reader(&readers, "a");
         let end = PushInfo {
             kind: PushKind::Disconnection,
             data: Vec::new(),
@@ -416,6 +473,6 @@ mod tests {
         assert!(readers.send(end).is_ok());
         let ended = reader.try_recv().unwrap_err();
         assert_eq!(ended, mpsc::error::TryRecvError::Disconnected);
-        assert!(!is_behind.load(Ordering::Acquire) && readers.has_ended.load(Ordering::Acquire));
+        assert!(!is_behind(&waiting) && readers.has_ended.load(Ordering::Acquire));
     }
 }

@@ -14,10 +14,10 @@ use redis::aio::AsyncPushSender;
 use sd_core::{Endpoint, Result};
 
 use crate::client::connection::{Dialer, Link, Purpose};
+use crate::client::nodes::Nodes;
 use crate::client::topology::cluster::Cluster;
 use crate::client::topology::sentinels::Sentinels;
-use crate::client::topology::standalone::Standalone;
-use crate::config::RedisConfig;
+use crate::client::topology::standalone::{Role, Standalone};
 use crate::config::topology::Topology as Kind;
 
 pub(crate) use crate::client::topology::cluster::slot_of;
@@ -34,29 +34,31 @@ pub(crate) enum Topology {
 }
 
 impl Topology {
-    /// For a [checked](RedisConfig::checked) configuration.
-    pub(crate) fn new(config: &RedisConfig) -> Self {
-        let named = config.addresses();
+    /// Of the servers that the configuration names.
+    pub(crate) fn new(dialer: &Arc<Dialer>, nodes: &Arc<Nodes>) -> Self {
+        let config = dialer.config();
+        let (named, dialer) = (config.addresses(), Arc::clone(dialer));
         match config.topology {
-            Kind::Standalone => Self::Standalone(Standalone::new(named)),
-            Kind::Sentinel => Self::Sentinel(Sentinels::new(named)),
-            Kind::Cluster => Self::Cluster(Cluster::new(named)),
+            Kind::Standalone => Self::Standalone(Standalone::new(named, Role::Primary, dialer)),
+            Kind::Sentinel => Self::Sentinel(Sentinels::new(named, dialer, nodes.signal())),
+            Kind::Cluster => Self::Cluster(Cluster::new(named, dialer, Arc::clone(nodes))),
         }
+    }
+
+    /// Of the servers that are read, primaries or replicas.
+    pub(crate) fn of_readers(dialer: &Arc<Dialer>) -> Self {
+        let named = dialer.config().read_addresses();
+        Self::Standalone(Standalone::new(named, Role::Any, Arc::clone(dialer)))
     }
 
     /// The place of the keys of this slot.
     ///
     /// # Errors
     /// No server says where it is.
-    pub(crate) async fn place(
-        &self,
-        op: &'static str,
-        dialer: &Dialer,
-        slot: u16,
-    ) -> Result<Place> {
+    pub(crate) async fn place(&self, op: &'static str, slot: u16) -> Result<Place> {
         match self {
             Self::Standalone(_) | Self::Sentinel(_) => Ok(None),
-            Self::Cluster(cluster) => cluster.node(op, dialer, slot).await.map(Some),
+            Self::Cluster(cluster) => cluster.node(op, slot).await.map(Some),
         }
     }
 
@@ -64,15 +66,10 @@ impl Topology {
     ///
     /// # Errors
     /// Why there is none to be had.
-    pub(crate) async fn open(
-        &self,
-        op: &'static str,
-        dialer: &Dialer,
-        place: &Place,
-    ) -> Result<Link> {
+    pub(crate) async fn open(&self, op: &'static str, place: &Place) -> Result<Link> {
         match (self, place) {
-            (Self::Cluster(cluster), Some(node)) => cluster.open(op, dialer, node).await,
-            _ => self.open_any(op, dialer, Purpose::Commands).await,
+            (Self::Cluster(cluster), Some(node)) => cluster.open(op, node).await,
+            _ => self.open_any(op, Purpose::Commands).await,
         }
     }
 
@@ -83,17 +80,16 @@ impl Topology {
     pub(crate) async fn open_for_pushes(
         &self,
         op: &'static str,
-        dialer: &Dialer,
         sender: Arc<dyn AsyncPushSender>,
     ) -> Result<Link> {
-        self.open_any(op, dialer, Purpose::Pushes(sender)).await
+        self.open_any(op, Purpose::Pushes(sender)).await
     }
 
-    async fn open_any(&self, op: &'static str, dialer: &Dialer, purpose: Purpose) -> Result<Link> {
+    async fn open_any(&self, op: &'static str, purpose: Purpose) -> Result<Link> {
         match self {
-            Self::Standalone(standalone) => standalone.open(op, dialer, purpose).await,
-            Self::Sentinel(sentinels) => sentinels.open(op, dialer, purpose).await,
-            Self::Cluster(cluster) => cluster.open_any(op, dialer, purpose).await,
+            Self::Standalone(standalone) => standalone.open(op, purpose).await,
+            Self::Sentinel(sentinels) => sentinels.open(op, purpose).await,
+            Self::Cluster(cluster) => cluster.open_any(op, purpose).await,
         }
     }
 
@@ -101,10 +97,10 @@ impl Topology {
     ///
     /// # Cancel safety
     /// After a dropped call, the next one that asks comes later.
-    pub(crate) async fn has_left(&self, op: &'static str, dialer: &Dialer, link: &Link) -> bool {
+    pub(crate) async fn has_left(&self, op: &'static str, link: &Link) -> bool {
         match self {
             Self::Standalone(standalone) => standalone.has_left(op, link).await,
-            Self::Sentinel(sentinels) => sentinels.have_left(op, dialer, link.address()).await,
+            Self::Sentinel(sentinels) => sentinels.have_left(op, link.address()).await,
             // A node that has lost a slot says so to each request.
             Self::Cluster(_) => false,
         }
@@ -116,7 +112,7 @@ impl Topology {
             Self::Standalone(standalone) => standalone.doubt(server),
             // They are asked before each connection.
             Self::Sentinel(_) => {}
-            Self::Cluster(cluster) => cluster.doubt(),
+            Self::Cluster(cluster) => cluster.doubt(server),
         }
     }
 

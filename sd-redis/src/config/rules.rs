@@ -11,6 +11,9 @@ pub(crate) const RULES: Rules = Rules::new("redis: configuration");
 /// The settings that name files.
 pub(crate) const FILES: &str = "password_file, sentinel_password_file, ca, cert and key";
 
+/// The setting that names where heartbeats are read.
+pub(crate) const READ_ENDPOINTS: &str = "read_endpoints";
+
 /// The schemes of registry URLs for Redis and Valkey. Those that begin with `rediss` ask for TLS.
 pub const URL_SCHEMES: [&str; 6] = [
     "redis",

@@ -3,9 +3,10 @@
 use sd_core::Result;
 
 use crate::config::RedisConfig;
+use crate::config::format::Format;
 use crate::config::rules::{
-    DEFAULT_USER, HEARTBEAT_TTLS, KEEP_ALIVE_INTERVALS, MAX_PREFIX_BYTES, POLL_INTERVALS, RULES,
-    TIMEOUTS,
+    DEFAULT_PORT, DEFAULT_USER, HEARTBEAT_TTLS, KEEP_ALIVE_INTERVALS, MAX_PREFIX_BYTES,
+    POLL_INTERVALS, READ_ENDPOINTS, RULES, TIMEOUTS,
 };
 use crate::config::topology::Topology;
 
@@ -23,6 +24,7 @@ impl RedisConfig {
             return Err(RULES.broken("election_prefix", rule));
         }
         self.check_topology()?;
+        self.check_read_endpoints()?;
         if self.user.is_none() && (self.password.is_some() || self.password_file.is_some()) {
             self.user = Some(DEFAULT_USER.to_owned());
         }
@@ -77,6 +79,22 @@ impl RedisConfig {
             );
         }
         Ok(())
+    }
+
+    /// A replica may be behind. Only sets of heartbeats are not compared with what is told of them.
+    fn check_read_endpoints(&self) -> Result<()> {
+        if self.read_endpoints.is_empty() {
+            return Ok(());
+        }
+        if self.format != Format::Heartbeat || self.topology != Topology::Standalone {
+            let rule =
+                "is for format=heartbeat at servers without Sentinels that are in no Cluster";
+            return Err(RULES.broken(READ_ENDPOINTS, rule));
+        }
+        let addresses = self
+            .read_endpoints
+            .addresses_for(READ_ENDPOINTS, RULES, DEFAULT_PORT);
+        addresses.map(drop)
     }
 
     fn has_sentinel_password(&self) -> bool {
@@ -149,6 +167,19 @@ mod tests {
             (
                 one().with_heartbeat_ttl(Duration::from_millis(1500)),
                 "heartbeat_ttl",
+            ),
+            (one().with_read_endpoints(["r"]), "read_endpoints"),
+            (
+                sentinels()
+                    .with_format(Format::Heartbeat)
+                    .with_read_endpoints(["r"]),
+                "read_endpoints",
+            ),
+            (
+                one()
+                    .with_format(Format::Heartbeat)
+                    .with_read_endpoints(["redis://r"]),
+                "read_endpoints",
             ),
             (one().with_tls(false).with_ca("/ca"), "tls"),
             (

@@ -2,9 +2,9 @@
 
 use std::future::pending;
 
+use bytes::Bytes;
 use sd_backend::CloseSignal;
 use sd_core::{Error, ErrorKind, Result};
-use tracing::debug;
 
 use crate::client::Client;
 use crate::client::subscriptions::Subscription;
@@ -32,14 +32,9 @@ impl Changes {
     /// # Errors
     /// Why the server does not tell them, other than that it may not.
     pub(crate) async fn follow(client: &Client, keys: &ElectionKeys) -> Result<Self> {
-        let told = match client.subscriptions().subscribe(&keys.changes).await {
-            Ok(subscription) => Told::All(subscription),
-            Err(error) if error.kind() == ErrorKind::Denied => {
-                debug!(error = %error.report(), "elections are followed by polling");
-                Told::Nothing
-            }
-            Err(error) => return Err(error),
-        };
+        let subscriptions = client.subscriptions();
+        let told = subscriptions.subscribe_if_allowed(&keys.changes).await?;
+        let told = told.map_or(Told::Nothing, Told::All);
         Ok(Self {
             told,
             signal: client.signal.clone(),
@@ -58,7 +53,7 @@ impl Changes {
     ///
     /// # Cancel safety
     /// A dropped call loses nothing.
-    pub(crate) async fn next(&mut self, op: &'static str) -> Result<Vec<u8>> {
+    pub(crate) async fn next(&mut self, op: &'static str) -> Result<Bytes> {
         match &mut self.told {
             Told::All(subscription) => {
                 let message = subscription.next().await;

@@ -15,6 +15,7 @@ use sd_core::{ElectionName, Elector, Error, ErrorKind, FencingToken, Result};
 use crate::client::Client;
 use crate::election::candidate::{RedisCandidate, micros};
 use crate::election::changes::Changes;
+use crate::election::clients::{CandidateClients, ElectorClients};
 use crate::election::entry::RedisEntry;
 use crate::election::keys::ElectionKeys;
 use crate::election::leader_watcher::RedisLeaderWatcher;
@@ -28,12 +29,12 @@ const SHORTEST_TTL: Duration = Duration::from_secs(1);
 /// Beyond that, it is no sign of life.
 const LONGEST_TTL: Duration = Duration::from_secs(3600);
 
-/// The elections of one Redis, over a connection of its own.
+/// The elections of one Redis, over connections apart from the registry's.
 #[derive(Debug)]
 pub(crate) struct RedisElector {
     /// For reading only, over the connections that the whole registry uses.
     shared: Arc<Client>,
-    client: Arc<Client>,
+    clients: ElectorClients,
     clock: Arc<dyn Clock>,
     limits: Limits,
     /// By what each proves that its entry is its own.
@@ -42,9 +43,13 @@ pub(crate) struct RedisElector {
 
 impl RedisElector {
     /// An elector that connects when it is first used, and closes with the `shared` client.
-    pub(crate) fn new(shared: Arc<Client>, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Client>,
+        clients: Arc<CandidateClients>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
-            client: Arc::new(shared.sibling()),
+            clients: ElectorClients::of(clients),
             shared,
             clock,
             limits: Limits::new(SHORTEST_TTL..=LONGEST_TTL, MOST_VALUE_BYTES),
@@ -53,16 +58,16 @@ impl RedisElector {
     }
 
     fn keys(&self, name: &ElectionName) -> ElectionKeys {
-        ElectionKeys::new(&self.client.config().election_prefix, name)
+        ElectionKeys::new(&self.shared.config().election_prefix, name)
     }
 
     async fn enter(&self, ticket: &Ticket) -> Result<RedisEntry> {
         const OP: &str = "redis: join election";
         ticket.check(&self.limits)?;
-        let keys = self.keys(&ticket.name);
+        let (keys, client) = (self.keys(&ticket.name), self.clients.here());
         let owner = self.participations.begin(ticket, owner);
         // Before there is anything to be told.
-        let changes = Changes::follow(&self.client, &keys).await?;
+        let changes = Changes::follow(&client, &keys).await?;
         let (id, ttl) = (ticket.id.to_string(), micros(ticket.ttl));
         let new_history = format!("{:016x}", fastrand::u64(..));
         let args = [
@@ -74,7 +79,7 @@ impl RedisElector {
             &ticket.value,
         ];
         let queue = keys.queue();
-        let mut said = self.client.run(OP, &scripts::JOIN, &queue, &args).await?;
+        let mut said = client.run(OP, &scripts::JOIN, &queue, &args).await?;
         let token = match said.text()?.as_str() {
             "ok" => FencingToken::new(said.text()?, said.number()?),
             "conflict" => {
@@ -94,7 +99,7 @@ impl RedisElector {
                 return Err(Error::new(ErrorKind::InvalidData, OP).because(why));
             }
         };
-        let candidate = RedisCandidate::new(&self.client, keys, ticket, &owner, token, changes);
+        let candidate = RedisCandidate::new(&client, keys, ticket, &owner, token, changes);
         Ok(RedisEntry::new(candidate, ticket, self.limits.clone()))
     }
 }
@@ -106,7 +111,7 @@ impl Elector for RedisElector {
     }
 
     async fn safety(&self) -> Result<Safety> {
-        safety(&self.client).await
+        safety(&self.shared).await
     }
 
     async fn join(&self, ticket: &Ticket) -> Result<Box<dyn Entry>> {
@@ -119,9 +124,9 @@ impl Elector for RedisElector {
         let Some(owner) = self.participations.find(ticket) else {
             return Ok(());
         };
-        let keys = self.keys(&ticket.name);
+        let (keys, client) = (self.keys(&ticket.name), self.clients.here());
         let (stored, ended) = if ticket.records_term {
-            term_record::ended(&self.client, &keys, &owner).await?
+            term_record::ended(&client, &keys, &owner).await?
         } else {
             Default::default()
         };
@@ -134,7 +139,7 @@ impl Elector for RedisElector {
             &ended,
         ];
         let all = keys.queue_and_term();
-        self.client.run(OP, &scripts::LEAVE, &all, &args).await?;
+        client.run(OP, &scripts::LEAVE, &all, &args).await?;
         self.participations.end(ticket);
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod candidate;
 pub(crate) mod changes;
+pub(crate) mod clients;
 pub(crate) mod elector;
 pub(crate) mod entry;
 pub(crate) mod guarded_write;

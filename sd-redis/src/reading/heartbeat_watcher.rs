@@ -1,19 +1,20 @@
 //! The feed of one service whose records are heartbeats: all of it is read again and again, when one may have ended, and when one of our
 //! clients says that it has written or removed one.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sd_core::clock::{Clock, Moment};
 use sd_core::port::Feed;
-use sd_core::{Result, Revision, ServiceName, Snapshot, Watcher};
+use sd_core::{ErrorKind, Result, Revision, ServiceName, Snapshot, Watcher};
 use tokio::time::{Instant, sleep_until};
+use tracing::debug;
 
 use crate::client::subscriptions::Subscription;
 use crate::codec::heartbeat::channel;
 use crate::heartbeats::{Heartbeats, Read};
-use crate::reading::watcher::subscribe;
 use crate::scripts::new_history;
 
 const OP: &str = "redis: watch service";
@@ -30,6 +31,9 @@ pub(crate) struct HeartbeatWatcher {
     sets: u64,
     read_at: Instant,
     last: Option<Snapshot>,
+    /// What has ended and is to be removed.
+    ended: Vec<Vec<u8>>,
+    may_remove: bool,
 }
 
 impl HeartbeatWatcher {
@@ -38,9 +42,11 @@ impl HeartbeatWatcher {
         clock: &Arc<dyn Clock>,
         service: &ServiceName,
     ) -> Result<Self> {
-        let subscriptions = heartbeats.client.subscriptions();
+        let subscriptions = heartbeats.readers.subscriptions();
         Ok(Self {
-            told: subscribe(subscriptions, &channel(service)).await?,
+            told: subscriptions
+                .subscribe_if_allowed(&channel(service))
+                .await?,
             heartbeats: heartbeats.clone(),
             clock: Arc::clone(clock),
             service: service.clone(),
@@ -48,7 +54,21 @@ impl HeartbeatWatcher {
             sets: 0,
             read_at: Instant::now(),
             last: None,
+            ended: Vec::new(),
+            may_remove: true,
         })
+    }
+
+    /// After the set was told, which nothing of this holds up. What is not removed is found again.
+    async fn remove_ended(&mut self) {
+        let ended = mem::take(&mut self.ended);
+        if !self.may_remove {
+            return;
+        }
+        if let Err(error) = self.heartbeats.sweep(OP, &self.service, &ended).await {
+            debug!(error = %error.report(), "what has ended was not removed");
+            self.may_remove = error.kind() != ErrorKind::Denied;
+        }
     }
 
     async fn wait(&mut self) -> Result<()> {
@@ -81,14 +101,14 @@ pub(super) fn snapshot(service: &ServiceName, read: Read, sets: u64, as_of: Mome
 #[async_trait]
 impl Watcher for HeartbeatWatcher {
     async fn next(&mut self) -> Result<Feed> {
+        self.remove_ended().await;
         if self.read_at > Instant::now() {
             self.wait().await?;
         }
         let as_of = self.clock.now();
-        let read = self.heartbeats.read(OP, &self.service).await?;
-        self.heartbeats.sweep(OP, &self.service, &read).await;
-        let config = self.heartbeats.client.config();
-        let poll = config.poll_interval.mul_f64(0.9 + 0.2 * fastrand::f64());
+        let mut read = self.heartbeats.read(OP, &self.service).await?;
+        self.ended = mem::take(&mut read.ended);
+        let poll = self.heartbeats.client.config().next_poll();
         self.read_at = Instant::now() + read.next_end.map_or(poll, |end| end.min(poll));
         let read = snapshot(&self.service, read, self.sets, as_of);
         let is_same = |last: &Snapshot| last.is_same_set(&read) && last.skipped() == read.skipped();
@@ -104,7 +124,6 @@ impl Watcher for HeartbeatWatcher {
     }
 
     fn silence_limit(&self) -> Duration {
-        let config = self.heartbeats.client.config();
-        config.poll_interval.mul_f64(1.1) + config.request_timeout * 3
+        self.heartbeats.client.config().silence_limit()
     }
 }

@@ -15,7 +15,6 @@ use crate::client::Client;
 use crate::client::subscriptions::Subscription;
 use crate::codec::names::Layout;
 use crate::reading::instancer::{read_list, rests_of};
-use crate::reading::watcher::subscribe;
 
 const OP: &str = "redis: watch services";
 /// How much later than its last record may have ended a service is asked after.
@@ -40,7 +39,10 @@ pub(crate) struct RedisServicesWatcher {
 impl RedisServicesWatcher {
     pub(crate) async fn open(backend: &RedisBackend) -> Result<Self> {
         let (client, layout) = (Arc::clone(&backend.client), backend.layout.clone());
-        let told = subscribe(client.subscriptions(), &layout.list_channel()).await?;
+        let subscriptions = client.subscriptions();
+        let told = subscriptions
+            .subscribe_if_allowed(&layout.list_channel())
+            .await?;
         let mut watcher = Self {
             client,
             layout,
@@ -58,8 +60,7 @@ impl RedisServicesWatcher {
     /// What cannot be asked after stays as it was known.
     async fn read_all(&mut self) -> Result<()> {
         let read = read_list(&self.client, &self.layout, OP).await?;
-        let poll = self.client.config().poll_interval;
-        self.read_at = Instant::now() + poll.mul_f64(0.9 + 0.2 * fastrand::f64());
+        self.read_at = Instant::now() + self.client.config().next_poll();
         self.unlisted = read.odd + read.unknown.len();
         let kept = read.unknown.into_iter();
         let kept = kept.filter(|service| self.services.contains_key(service));
@@ -150,7 +151,6 @@ impl ServicesWatcher for RedisServicesWatcher {
     }
 
     fn silence_limit(&self) -> Duration {
-        let config = self.client.config();
-        config.poll_interval.mul_f64(1.1) + config.request_timeout * 3
+        self.client.config().silence_limit()
     }
 }

@@ -17,9 +17,10 @@ use tracing::debug;
 
 use crate::backend::RedisBackend;
 use crate::client::Client;
-use crate::client::subscriptions::{Subscription, Subscriptions};
+use crate::client::subscriptions::Subscription;
 use crate::codec::change::{self, Done};
 use crate::codec::names::Keys;
+use crate::config::RedisConfig;
 use crate::reading::awaited::Awaited;
 use crate::reading::full_read::{read_position, read_service};
 use crate::reading::position::{Position, Positions};
@@ -68,10 +69,13 @@ impl RedisWatcher {
     ) -> Result<Self> {
         let client = Arc::clone(&backend.client);
         let keys = backend.layout.keys(service);
-        let told = subscribe(client.subscriptions(), &keys.channel).await?;
+        let told = client
+            .subscriptions()
+            .subscribe_if_allowed(&keys.channel)
+            .await?;
         let (as_of, before) = (backend.clock.now(), backend.positions.last(service));
         let (set, looked) = read_service(&client, OP, service, &keys, known).await?;
-        let look_at = next_look(client.config().poll_interval, looked.next_end);
+        let look_at = next_look(client.config(), looked.next_end);
         let mut awaited = Awaited::default();
         awaited.begin(told.as_ref().map_or(0, Subscription::heard));
         Ok(Self {
@@ -111,8 +115,8 @@ impl RedisWatcher {
         match change.done {
             Done::Put { id, value, ends_in } => {
                 self.set.put(id, value, None);
-                let poll = self.client.config().poll_interval;
-                self.look_at = self.look_at.min(next_look(poll, Some(ends_in)));
+                let look_at = next_look(self.client.config(), Some(ends_in));
+                self.look_at = self.look_at.min(look_at);
             }
             Done::Ended { id } => self.set.end(id),
             Done::More => {
@@ -143,7 +147,7 @@ impl RedisWatcher {
         let (known, as_of) = (self.last.as_ref(), self.clock.now());
         let reading = read_service(&self.client, OP, &self.service, &self.keys, known);
         let (set, looked) = reading.await?;
-        self.look_at = next_look(self.client.config().poll_interval, looked.next_end);
+        self.look_at = next_look(self.client.config(), looked.next_end);
         self.at = looked.at.after(Some(&self.at));
         (self.set, self.as_of) = (set, as_of);
         self.must_read = false;
@@ -161,7 +165,7 @@ impl RedisWatcher {
             Err(error) if error.kind() == ErrorKind::InvalidData => return self.read_all().await,
             looked => looked?,
         };
-        self.look_at = next_look(self.client.config().poll_interval, looked.next_end);
+        self.look_at = next_look(self.client.config(), looked.next_end);
         self.as_of = as_of;
         for id in &looked.ended {
             self.set.hide(id);
@@ -197,7 +201,10 @@ impl RedisWatcher {
         {
             debug!(service = %self.service, "changes are not told: another connection is made");
             told.give_up();
-            self.told = subscribe(self.client.subscriptions(), &self.keys.channel).await?;
+            let subscriptions = self.client.subscriptions();
+            self.told = subscriptions
+                .subscribe_if_allowed(&self.keys.channel)
+                .await?;
             self.told_since = Instant::now();
             let heard = self.told.as_ref().map_or(0, Subscription::heard);
             self.awaited.begin(heard);
@@ -230,27 +237,12 @@ impl RedisWatcher {
 }
 
 /// When the server is to be asked next.
-fn next_look(poll_interval: Duration, next_end: Option<Duration>) -> Instant {
+fn next_look(config: &RedisConfig, next_end: Option<Duration>) -> Instant {
     let spread = Duration::from_millis(fastrand::u64(SPREAD));
-    let poll = poll_interval.mul_f64(0.9 + 0.2 * fastrand::f64());
+    let poll = config.next_poll();
     let next_end = next_end.map(|end| end.saturating_add(spread));
     let wait = next_end.map_or(poll, |end| end.min(poll));
     Instant::now() + wait
-}
-
-/// Begins to read a channel; `None` if we may not.
-pub(super) async fn subscribe(
-    subscriptions: &Subscriptions,
-    channel: &str,
-) -> Result<Option<Subscription>> {
-    match subscriptions.subscribe(channel).await {
-        Ok(subscription) => Ok(Some(subscription)),
-        Err(error) if error.kind() == ErrorKind::Denied => {
-            debug!(error = %error.report(), "changes are not told, and are asked for now and then");
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
 }
 
 #[async_trait]
@@ -279,8 +271,6 @@ impl Watcher for RedisWatcher {
     }
 
     fn silence_limit(&self) -> Duration {
-        let config = self.client.config();
-        // Its own jitter, and a look with a full read after it.
-        config.poll_interval.mul_f64(1.1) + config.request_timeout * 3
+        self.client.config().silence_limit()
     }
 }

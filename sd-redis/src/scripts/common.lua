@@ -8,6 +8,8 @@ local STATE_KEPT_MS = 604800000
 local LONGEST_MS = 86400000
 -- More than is ever counted, and little enough to be counted exactly.
 local LARGEST = 1e15
+-- More than is before the JSON of a stored value.
+local LONGEST_HEAD = 128
 
 local time = redis.call('TIME')
 local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -23,12 +25,22 @@ local function ends_in(at)
   return math.min(math.max(0, tonumber(at) - now), LONGEST_MS)
 end
 
+-- What a stored value begins with, and where its JSON does; nothing for a value that is none of ours.
+local function head(value)
+  local kind, run, write, made, said, at =
+    string.match(string.sub(value, 1, LONGEST_HEAD), '^(%l+) (%x+) (%d+) (%d+) ([%l-]+) ()')
+  if (kind == 'live' or kind == 'gone' or kind == 'none') and tonumber(write) < LARGEST and #made <= 16 then
+    return { kind = kind, run = run, write = write, made = made, said = said }, at
+  end
+end
+
 -- What a stored value is made of; nothing for one that is none of ours.
 local function parse(value)
-  local kind, run, write, made, said, at = string.match(value, '^(%l+) (%x+) (%d+) (%d+) ([%l-]+) ()')
-  if (kind == 'live' or kind == 'gone' or kind == 'none') and tonumber(write) < LARGEST and #made <= 16 then
-    return { kind = kind, run = run, write = write, made = made, said = said, json = string.sub(value, at) }
+  local found, at = head(value)
+  if found then
+    found.json = string.sub(value, at)
   end
+  return found
 end
 
 local function format(record)
@@ -36,14 +48,19 @@ local function format(record)
 end
 
 -- The stored value of a record, if it has not ended. One without an end was written by another program.
-local function find(id)
+local function stored_under(id)
   local value = redis.call('HGET', records, id)
   local ends_at = redis.call('ZSCORE', ends, id)
-  -- Its type matters before anything is written.
-  redis.call('HGET', state, 'version')
   if value and (not ends_at or tonumber(ends_at) > now) then
     return value
   end
+end
+
+-- The same, before anything is written: the type of the state matters then.
+local function find(id)
+  local value = stored_under(id)
+  redis.call('HGET', state, 'version')
+  return value
 end
 
 -- Whether this run has written a record again, or withdrawn it, after it sent this.

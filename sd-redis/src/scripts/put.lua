@@ -1,6 +1,6 @@
 -- Writes a record, unless another run has a live one under its id. ARGV: id, run, the number of this write among those of its process,
--- time-to-live in ms, JSON, and whether it must be there.
-local id, run, write, ttl, json, must_exist = ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9], ARGV[10] == '1'
+-- time-to-live in ms, JSON, and what must be there: 'any', a 'live' record of the run, or the 'same' as is written.
+local id, run, write, ttl, json, must_be = ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9], ARGV[10]
 local value = find(id)
 local found = value and parse(value)
 if value and not found then
@@ -13,7 +13,7 @@ end
 if is_late(found, run, write) then
   return { 'late', found.write }
 end
-if must_exist and not is_live then
+if must_be ~= 'any' and not is_live or must_be == 'same' and found.json ~= json then
   return { 'missing' }
 end
 local record = { kind = 'live', run = run, write = write, json = json }

@@ -12,6 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use crate::client::Client;
+use crate::client::error::no_answer;
 use crate::scripts::NOTE;
 
 const OP: &str = "redis: note service";
@@ -114,7 +115,11 @@ impl Shared {
         let longest = Duration::from_millis(self.longest_ttl.load(Ordering::Relaxed));
         let listed_for = LISTED_FOR.max(longest * 3).as_millis().to_string();
         let args = [self.listed_as.as_bytes(), listed_for.as_bytes()];
-        let done = self.client.run(OP, &NOTE, &[&self.list], &args).await;
+        // Registrations may wait for the connection that this call makes.
+        let keys = [self.list.as_str()];
+        let noting = self.client.run(OP, &NOTE, &keys, &args);
+        let done = timeout(TRIED_EVERY, noting).await;
+        let done = done.unwrap_or_else(|_| Err(no_answer(OP, TRIED_EVERY)));
         if done
             .as_ref()
             .is_err_and(|error| error.kind() == ErrorKind::InvalidData)

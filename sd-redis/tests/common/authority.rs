@@ -60,6 +60,13 @@ impl Authority {
             .unwrap()
     }
 
+    /// The same for servers that belong together, which have certificates of this authority for each other as well.
+    pub(crate) fn group(&self, folder: &Path, programs: Vec<Redis>) -> Vec<Redis> {
+        let (certificate, key) = self.identity(folder, "server");
+        let clients = self.ca(folder, "clients");
+        Redis::all_with_tls(programs, &certificate, &key, &clients, free_port).unwrap()
+    }
+
     /// TLS before a server that has none, as a proxy on its machine ends it. It asks for certificates as [`server`](Self::server) does.
     pub(crate) async fn front(&self, folder: &Path, server: SocketAddr) -> TlsFront {
         let (certificate, key) = self.identity(folder, "front");

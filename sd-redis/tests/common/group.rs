@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sd_core::{Registry, RegistryConfig};
 use sd_redis::RedisConfig;
-use sd_testing::{ServerGroup, eventually};
+use sd_testing::{ServerGroup, TcpProxy, eventually};
 use server_programs::{LocalServer, Redis};
 use tokio::task::spawn_blocking;
 
@@ -18,13 +18,22 @@ pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(3);
 
 /// How many servers have data. The Sentinels follow them.
 const WITH_DATA: usize = 2;
+/// How many nodes of a Cluster have slots.
+const PRIMARIES: usize = 3;
 
 /// The primary is the first, its replica the second. Each has a user with the rights that the README lists, and no more.
 pub(crate) async fn sentinels() -> ServerGroup<Redis> {
+    sentinels_with(|programs| programs).await
+}
+
+/// The same, started in another way.
+pub(crate) async fn sentinels_with(
+    change: impl FnOnce(Vec<Redis>) -> Vec<Redis>,
+) -> ServerGroup<Redis> {
     let rights = Rights::listed();
     let (at_servers, at_sentinels) = (rights.of_a_server(), rights.sentinels.join(" "));
-    let programs = Redis::sentinels_from_env(PRIMARY).unwrap().into_iter();
-    let programs = programs.enumerate().map(|(member, program)| {
+    let programs = change(Redis::sentinels_from_env(PRIMARY).unwrap());
+    let programs = programs.into_iter().enumerate().map(|(member, program)| {
         let rights = if member < WITH_DATA {
             &at_servers
         } else {
@@ -37,10 +46,49 @@ pub(crate) async fn sentinels() -> ServerGroup<Redis> {
 
 /// Three primaries, and three replicas in their order. Each has a user with the rights that the README lists, and no more.
 pub(crate) async fn cluster() -> ServerGroup<Redis> {
-    let rights = Rights::listed().of_a_server();
-    let programs = Redis::cluster_from_env().unwrap().into_iter();
-    let programs = programs.map(|program| program.with_config(format!("user {USER} {rights}")));
+    cluster_with(|programs| programs).await
+}
+
+/// The same, started in another way.
+pub(crate) async fn cluster_with(
+    change: impl FnOnce(Vec<Redis>) -> Vec<Redis>,
+) -> ServerGroup<Redis> {
+    let user = format!("user {USER} {}", Rights::listed().of_a_server());
+    let programs = change(Redis::cluster_from_env().unwrap()).into_iter();
+    let programs = programs.map(|program| program.with_config(&user));
     ServerGroup::launch(programs).await.unwrap()
+}
+
+/// The same, and each primary announces a proxy before it in place of itself.
+pub(crate) async fn cluster_behind_proxies() -> (ServerGroup<Redis>, Vec<TcpProxy>) {
+    let mut programs = Redis::cluster_from_env().unwrap();
+    let mut proxies = Vec::new();
+    for program in &mut programs[..PRIMARIES] {
+        let proxy = TcpProxy::start(program.address()).await.unwrap();
+        let line = format!("cluster-announce-port {}", proxy.address().port());
+        *program = program.clone().with_config(line);
+        proxies.push(proxy);
+    }
+    let group = cluster_with(|_| programs).await;
+    // They learn it from each other.
+    for member in group.members() {
+        let knows_all = async || {
+            let said = try_ask(member.program(), &["CLUSTER", "NODES"]).await;
+            let is_named =
+                |said: &str, proxy: &TcpProxy| said.contains(&format!("{}@", proxy.address()));
+            said.is_ok_and(|said| proxies.iter().all(|proxy| is_named(&said, proxy)))
+        };
+        eventually("known", LONG, knows_all).await;
+    }
+    for (replica, proxy) in group.members()[PRIMARIES..].iter().zip(&proxies) {
+        let follows = async || {
+            let said = try_ask(replica.program(), &["INFO", "replication"]).await;
+            let port = format!("master_port:{}\r\n", proxy.address().port());
+            said.is_ok_and(|said| said.contains(&port) && said.contains("master_link_status:up"))
+        };
+        eventually("followed", LONG, follows).await;
+    }
+    (group, proxies)
 }
 
 /// `redis+sentinel://app:password@127.0.0.1:1,127.0.0.1:2/main`
@@ -108,17 +156,12 @@ pub(crate) async fn try_ask(server: &Redis, words: &[&str]) -> std::io::Result<S
     asked.await.unwrap()
 }
 
-/// Waits until a replica has all that its primary has now. `WAIT` would not tell: it is about the writes of its own connection.
+/// Waits until a replica has all that its primary has now.
 pub(crate) async fn until_replicated(primary: &Redis, replica: &Redis) {
-    let said = async |server, name| {
-        let said = try_ask(server, &["INFO", "replication"]).await.ok()?;
-        let value = said.lines().find_map(|line| line.strip_prefix(name));
-        value?.strip_prefix(':')?.parse::<u64>().ok()
-    };
-    let written = said(primary, "master_repl_offset").await.unwrap();
     let has_it = async || {
-        let read = said(replica, "slave_repl_offset").await;
-        read.is_some_and(|read| read >= written)
+        let [primary, replica] = [primary, replica].map(Redis::clone);
+        let asked = spawn_blocking(move || replica.has_all_of(&primary)).await;
+        asked.unwrap().is_ok_and(|has_it| has_it)
     };
     eventually("replicated", LONG, has_it).await;
 }
@@ -148,10 +191,15 @@ pub(crate) async fn until_role(server: &Redis, role: &str) {
 
 /// How often a server has run a script since its start.
 pub(crate) async fn scripts_run(server: &Redis) -> u64 {
-    let said = ask(server, &["INFO", "commandstats"]).await;
+    calls(server, "cmdstat_eval").await
+}
+
+/// How often a server has been asked what is counted in `INFO` under what begins so.
+pub(crate) async fn calls(server: &Redis, begin: &str) -> u64 {
+    let said = ask(server, &["INFO", "all"]).await;
     let calls = said.lines().filter_map(|line| {
-        let rest = line.strip_prefix("cmdstat_eval")?;
-        let (_, calls) = rest.split_once("calls=")?;
+        let rest = line.strip_prefix(begin)?;
+        let (_, calls) = rest.split_once("calls=").or(rest.split_once("count="))?;
         calls.split(',').next()?.parse::<u64>().ok()
     });
     calls.sum()

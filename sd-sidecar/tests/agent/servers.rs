@@ -6,13 +6,13 @@ use sd_core::{Instance, Registry};
 use sd_sidecar::daemon::registrations::{How, Identity, Registrations, Settings, Stage};
 use sd_testing::{LONG, ServerProcess, ServerProgram, eventually, is_live_with, until};
 use serde_json::{Value, json};
-use server_programs::{Consul, Etcd, LocalServer};
+use server_programs::{Consul, Etcd, LocalServer, Redis};
 use tokio::time::{Instant, sleep_until};
 
 use crate::common::{TestAgent, TestConfig};
 use crate::registrations::{declared, me, until_entry};
 
-/// What Consul and etcd grant, and long enough for a busy machine.
+/// What each of the servers grants, and long enough for a busy machine.
 const TTL: &str = "5s";
 /// A record that is not renewed is gone after this, as servers end them only now and then.
 const GONE_AFTER: Duration = Duration::from_secs(7);
@@ -115,6 +115,15 @@ async fn registrations_at_etcd_outlive_its_death_its_loss_of_data_and_their_agen
 async fn registrations_at_consul_outlive_its_death_its_loss_of_data_and_their_agent() {
     let program = Consul::from_env().unwrap();
     let url = consul(&program);
+    let server = ServerProcess::launch(program).await.unwrap();
+    through_an_outage_and_a_handover(server, url).await;
+}
+
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn registrations_at_redis_outlive_its_death_its_loss_of_data_and_their_agent() {
+    let program = Redis::from_env().unwrap();
+    let url = program.url();
     let server = ServerProcess::launch(program).await.unwrap();
     through_an_outage_and_a_handover(server, url).await;
 }

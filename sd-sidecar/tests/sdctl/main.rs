@@ -35,9 +35,21 @@ mod hostile;
 mod isp;
 #[cfg(all(feature = "etcd", target_os = "linux"))]
 mod leaving;
-#[cfg(any(feature = "etcd", feature = "consul", feature = "zk"))]
+#[cfg(any(
+    feature = "etcd",
+    feature = "consul",
+    feature = "redis",
+    feature = "zk"
+))]
 mod operating;
-#[cfg(any(feature = "etcd", feature = "consul", feature = "zk"))]
+#[cfg(all(feature = "redis", target_os = "linux"))]
+mod redis;
+#[cfg(any(
+    feature = "etcd",
+    feature = "consul",
+    feature = "redis",
+    feature = "zk"
+))]
 mod registering;
 #[cfg(target_os = "linux")]
 mod registering_command;

@@ -15,6 +15,8 @@ const SENTINELS: usize = 3;
 const QUORUM: usize = 2;
 /// A primary that has not answered for so long is gone.
 const DOWN_AFTER_MS: u32 = 1000;
+/// Twice that long after Sentinels could not agree on who puts a replica in its place, they try again.
+const FAILOVER_TIMEOUT_MS: u32 = 5000;
 const NODES: usize = 6;
 /// A node of a cluster that has not answered the others for so long is gone.
 const NODE_TIMEOUT_MS: u32 = 1500;
@@ -34,10 +36,12 @@ pub struct Redis {
 /// What it is among others.
 #[derive(Clone, Debug)]
 enum Part {
-    /// One with data. Whether it is a primary or a replica may change.
+    /// One with data, which is a primary at first. Whether it is one may change.
     Alone,
-    /// Watches the primary that has this name.
-    Sentinel(String),
+    /// One with data, which at first follows the primary at this port.
+    Replica(u16),
+    /// Watches the primary that has this name and is at this port at first.
+    Sentinel(String, u16),
     /// With its port for the other nodes.
     Node(u16, Node),
 }
@@ -75,19 +79,16 @@ impl Redis {
         let primary = Self::new(program, &mut free_port)?;
         let program = &primary.program;
         let port = primary.port;
-        let replica = Self::new(program, &mut free_port)?;
-        let replica = replica.with_config(format!("replicaof 127.0.0.1 {port}"));
+        let replica = Self {
+            part: Part::Replica(port),
+            ..Self::new(program, &mut free_port)?
+        };
         let mut group = vec![primary.clone(), replica];
         for _ in 0..SENTINELS {
-            let mut sentinel = Self::new(program, &mut free_port)?;
-            sentinel.part = Part::Sentinel(name.to_owned());
-            group.push(
-                sentinel
-                    .with_config(format!("sentinel monitor {name} 127.0.0.1 {port} {QUORUM}"))
-                    .with_config(format!(
-                        "sentinel down-after-milliseconds {name} {DOWN_AFTER_MS}"
-                    )),
-            );
+            group.push(Self {
+                part: Part::Sentinel(name.to_owned(), port),
+                ..Self::new(program, &mut free_port)?
+            });
         }
         Ok(group)
     }
@@ -151,6 +152,50 @@ impl Redis {
         Ok(self)
     }
 
+    /// [`with_tls`](Self::with_tls) for all members of a group, which also reach each other with TLS.
+    ///
+    /// # Errors
+    /// There are not enough free ports.
+    pub fn all_with_tls<E>(
+        group: Vec<Self>,
+        certificate: &Path,
+        key: &Path,
+        clients: &Path,
+        mut free_port: impl FnMut() -> Result<u16, E>,
+    ) -> Result<Vec<Self>, E> {
+        let mut secure = Vec::new();
+        for member in group {
+            secure.push(member.with_tls(certificate, key, clients, &mut free_port)?);
+        }
+        let ports: Vec<(u16, u16)> = secure
+            .iter()
+            .map(|member| (member.port, member.tls_port.unwrap_or(member.port)))
+            .collect();
+        let with_tls = |port: u16| {
+            let known = ports.iter().find(|(plain, _)| *plain == port);
+            known.map_or(port, |(_, tls)| *tls)
+        };
+        let buses = secure.iter().filter_map(|member| match member.part {
+            Part::Node(bus, _) => Some((with_tls(member.port), bus)),
+            _ => None,
+        });
+        let mut nodes = redis_cluster::nodes(&buses.collect::<Vec<_>>()).into_iter();
+        for member in &mut secure {
+            member.config.push("tls-replication yes".to_owned());
+            match &mut member.part {
+                Part::Alone => {}
+                Part::Replica(port) | Part::Sentinel(_, port) => *port = with_tls(*port),
+                Part::Node(_, node) => {
+                    member.config.push("tls-cluster yes".to_owned());
+                    if let Some(next) = nodes.next() {
+                        *node = next;
+                    }
+                }
+            }
+        }
+        Ok(secure)
+    }
+
     /// Lets in only users that log in. Each is told as a line of an access list: `svc on >password ~sd:* &* +@all`. Beside them there is
     /// an operator, by user and password without white space, who may do everything: this is who asks whether it serves.
     #[must_use]
@@ -211,6 +256,22 @@ impl Redis {
             _ => None,
         };
         address.ok_or_else(|| io::Error::other(format!("{url} knows no {name}: `{said}`")))
+    }
+
+    /// Whether this replica has all that its primary has now. `WAIT` would not tell: it is about the writes of its own connection.
+    ///
+    /// # Errors
+    /// One of the two does not answer.
+    pub fn has_all_of(&self, primary: &Self) -> io::Result<bool> {
+        let said = |server: &Self, name: &str| {
+            let said = server.ask(&["INFO", "replication"])?;
+            let value = said.lines().find_map(|line| line.strip_prefix(name));
+            let value = value.and_then(|value| value.strip_prefix(':')?.parse::<u64>().ok());
+            Ok::<_, io::Error>(value)
+        };
+        let written = said(primary, "master_repl_offset")?;
+        let read = said(self, "slave_repl_offset")?;
+        Ok(written.is_some() && read >= written)
     }
 
     /// Where it is reached without TLS.
@@ -288,8 +349,16 @@ impl LocalServer for Redis {
         let mut config = vec!["bind 127.0.0.1".to_owned(), format!("port {}", self.port)];
         match &self.part {
             Part::Alone => config.push("appendonly yes".to_owned()),
-            // It has no data, and refuses to start with that line.
-            Part::Sentinel(_) => {}
+            Part::Replica(port) => config.extend([
+                "appendonly yes".to_owned(),
+                format!("replicaof 127.0.0.1 {port}"),
+            ]),
+            // It has no data, and refuses to start with the first of these lines.
+            Part::Sentinel(name, port) => config.extend([
+                format!("sentinel monitor {name} 127.0.0.1 {port} {QUORUM}"),
+                format!("sentinel down-after-milliseconds {name} {DOWN_AFTER_MS}"),
+                format!("sentinel failover-timeout {name} {FAILOVER_TIMEOUT_MS}"),
+            ]),
             Part::Node(bus, node) => {
                 config.extend([
                     "appendonly yes".to_owned(),
@@ -308,7 +377,7 @@ impl LocalServer for Redis {
         let mut command = Command::new(&self.program);
         // The folder is that of the data by default.
         command.arg(data.join("redis.conf")).current_dir(data);
-        if let Part::Sentinel(_) = self.part {
+        if let Part::Sentinel(..) = self.part {
             command.arg("--sentinel");
         }
         command
@@ -330,8 +399,8 @@ impl LocalServer for Redis {
     fn serving(&self) -> io::Result<()> {
         version(&|words| self.ask(words))?;
         match &self.part {
-            Part::Alone => self.check_data()?,
-            Part::Sentinel(name) => self.check_sentinel(name)?,
+            Part::Alone | Part::Replica(_) => self.check_data()?,
+            Part::Sentinel(name, _) => self.check_sentinel(name)?,
             Part::Node(..) => self.check_node()?,
         }
         // It listens there as well.
@@ -426,6 +495,26 @@ mod tests {
         );
         assert_eq!(secure.url(), "rediss://127.0.0.1:21");
         assert_eq!(secure.operators_address().port(), 11);
+    }
+
+    #[test]
+    fn a_group_with_tls_reaches_each_other_with_it() {
+        let files = ["/tls/s.pem", "/tls/s.key", "/tls/ca.pem"].map(Path::new);
+        let [certificate, key, clients] = files;
+        let Ok(group) = Redis::sentinels(PROGRAM, "main", ports_from(11));
+        let Ok(secure) = Redis::all_with_tls(group, certificate, key, clients, ports_from(31));
+        let replica = prepared(&secure[1], "redis.conf");
+        assert!(replica.contains("\nreplicaof 127.0.0.1 31\n"), "{replica}");
+        assert!(replica.ends_with("\ntls-replication yes\n"), "{replica}");
+        let sentinel = prepared(&secure[2], "redis.conf");
+        assert!(sentinel.contains("\nsentinel monitor main 127.0.0.1 31 2\n"));
+
+        let Ok(group) = Redis::cluster(PROGRAM, ports_from(11));
+        let Ok(secure) = Redis::all_with_tls(group, certificate, key, clients, ports_from(31));
+        let config = prepared(&secure[1], "redis.conf");
+        assert!(config.contains("\ntls-port 32\n") && config.contains("\ntls-cluster yes\n"));
+        let known = prepared(&secure[1], "nodes.conf");
+        assert!(known.contains("127.0.0.1:32@14 myself,master"), "{known}");
     }
 
     #[test]

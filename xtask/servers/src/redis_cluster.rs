@@ -99,6 +99,23 @@ impl Redis {
         slot.parse().map_err(io::Error::other)
     }
 
+    /// Whether this node knows of another that it is the primary of a slot. What a node that is lost was still to tell is lost with it.
+    ///
+    /// # Errors
+    /// It does not answer, or one of the two is in no cluster.
+    pub fn knows_slot_at(&self, slot: u16, primary: &Self) -> io::Result<bool> {
+        let (said, id) = (self.ask(&["CLUSTER", "NODES"])?, primary.node_id()?);
+        let line = said.lines().find(|line| line.starts_with(id));
+        // Before them comes what is said of the node itself.
+        let mut ranges = line.unwrap_or_default().split_whitespace().skip(8);
+        Ok(ranges.any(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            let bound = |number: &str| number.parse::<u16>().ok();
+            let range = bound(first).zip(bound(last));
+            range.is_some_and(|(first, last)| (first..=last).contains(&slot))
+        }))
+    }
+
     fn node_id(&self) -> io::Result<&str> {
         let node = self.node();
         let node = node.ok_or_else(|| io::Error::other(format!("{self:?} is in no cluster")))?;

@@ -30,7 +30,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Outcome> {
     let package = package.with_context(|| format!("the workspace has no package `{PACKAGE}`"))?;
     let built = built::build(workspace, &["--test", QUICKSTART])?.programs;
 
-    let servers = ["etcd-3.6", "consul", "zookeeper-3.9"].map(str::to_owned);
+    let servers = ["etcd-3.6", "consul", "zookeeper-3.9", "valkey"].map(str::to_owned);
     let servers = chosen(workspace, &servers)?;
     let programs = provide_all(workspace, &servers)?;
     let fleet = Fleet::start(workspace, &servers, &programs)?;

@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 
 use crate::servers::server::Server;
 use crate::servers::{consul, etcd, knot, moto, redis, zookeeper};
-use crate::workspace::{Package, Workspace};
+use crate::workspace::Workspace;
 
 /// Every server. The first of a backend is the one that its plain variables name: `SD_TEST_ETCD` is the 3.6.
 pub(crate) const ALL: &[&dyn Server] = &[
@@ -21,7 +21,7 @@ pub(crate) const ALL: &[&dyn Server] = &[
 ];
 
 /// Those with one of these names (`etcd-3.6`), products (`valkey`) or backends (`redis`). When none is given, those of the backends
-/// that this workspace has and publishes: one that is not finished is tested when it is named.
+/// that this workspace has.
 pub(crate) fn chosen(workspace: &Workspace, names: &[String]) -> Result<Vec<&'static dyn Server>> {
     if let Some(unknown) = names
         .iter()
@@ -35,10 +35,7 @@ pub(crate) fn chosen(workspace: &Workspace, names: &[String]) -> Result<Vec<&'st
     }
     let all = ALL.iter().copied();
     if names.is_empty() {
-        let has_backend = |server: &&dyn Server| {
-            let package = workspace.package(&server.package());
-            package.is_some_and(Package::is_published)
-        };
+        let has_backend = |server: &&dyn Server| workspace.package(&server.package()).is_some();
         return Ok(all.filter(has_backend).collect());
     }
     let is_named = |server: &&dyn Server| names.iter().any(|name| is(*server, name));
@@ -57,12 +54,10 @@ mod tests {
         servers.iter().map(|server| server.name()).collect()
     }
 
-    /// One that publishes only the backend etcd.
+    /// One that has only the backend etcd.
     fn workspace() -> Workspace {
         let json = r#"{"workspace_root":"/w","target_directory":"/t","packages":[
-            {"name":"sd-etcd","id":"e","version":"0.1.0","manifest_path":"/w/e/Cargo.toml","rust_version":null,"features":{},"targets":[]},
-            {"name":"sd-redis","id":"r","version":"0.1.0","manifest_path":"/w/r/Cargo.toml","rust_version":null,"publish":[],"features":{},
-             "targets":[]}]}"#;
+            {"name":"sd-etcd","id":"e","version":"0.1.0","manifest_path":"/w/e/Cargo.toml","rust_version":null,"features":{},"targets":[]}]}"#;
         serde_json::from_str(json).unwrap()
     }
 
@@ -76,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_without_a_published_backend_here_is_chosen_only_by_name() {
+    fn a_server_without_a_backend_here_is_chosen_only_by_name() {
         assert_eq!(
             names_of(&chosen(&workspace(), &[]).unwrap()),
             ["etcd-3.6", "etcd-3.4"]

@@ -5,11 +5,12 @@
 //! cargo run -p examples --bin quickstart
 //! cargo run -p examples --bin quickstart --features etcd -- --registry etcd://127.0.0.1:2379/services
 //! cargo run -p examples --bin quickstart --features consul -- --registry 'consul://127.0.0.1:8500?lock_delay=1s'
+//! cargo run -p examples --bin quickstart --features redis -- --registry redis://127.0.0.1:6379
 //! cargo run -p examples --bin quickstart --features zk -- --registry 'zk://127.0.0.1:2181?session_timeout=8s'
 //! ```
 //!
 //! The first command needs nothing: the registry is embedded, and each server has a thread of its own. The others do the same
-//! with a real etcd, Consul or ZooKeeper: each server is a process of its own, and gets a real kill -9 and a real SIGSTOP. The
+//! with a real etcd, Consul, Redis or ZooKeeper: each server is a process of its own, and gets a real kill -9 and a real SIGSTOP. The
 //! workers are always threads, and are frozen by blocking them. Consul is slow to replace a lost leader: it takes up to 20 s, twice
 //! its shortest time-to-live, and then the lock-delay, 15 s by default. On ZooKeeper a server is kept for as long as its session,
 //! whatever time-to-live it asks for, so the URL says how long.

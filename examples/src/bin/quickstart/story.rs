@@ -167,7 +167,7 @@ impl Story {
     /// ledger makes that harmless.
     async fn a_leader_is_frozen(&mut self) -> Result<()> {
         let ledger = Arc::new(Ledger::new(Vec::new()));
-        let elector = self.registry.elector()?.into_strict()?;
+        let elector = self.registry.elector()?.into_any();
         let lease = LEASE.max(*elector.limits().ttl.start());
         let replaced_within = elector.safety().await?.failover_within(lease);
         let election = format!("{}/ledger", self.service);

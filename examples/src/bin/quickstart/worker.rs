@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::time::Duration;
 
+use sd_core::port::AnyElector;
 use sd_core::{FencingToken, Registry};
 use sd_election::{Candidate, Fenced, Refused};
 use tokio::runtime::{Builder, Handle};
@@ -52,7 +53,12 @@ async fn work(
     progress: &watch::Sender<Progress>,
     orders: &blocking::Receiver<Freeze>,
 ) -> Result<()> {
-    let candidate = Candidate::builder(registry, election)
+    let candidate = match registry.elector()? {
+        AnyElector::Strict(_) => Candidate::builder(registry, election),
+        // Two may lead at once. The ledger refuses the one with the smaller token.
+        AnyElector::BestEffort(_) => Candidate::best_effort(registry, election),
+    };
+    let candidate = candidate
         .value(name)
         .ttl(lease)
         // By default a thread that the worker cannot block keeps the term. This term must freeze with the worker.

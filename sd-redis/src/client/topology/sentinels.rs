@@ -1,10 +1,14 @@
 //! Sentinels, which agree on the primary.
 //!
 //! A former primary that was restarted takes writes until Sentinel demotes it, seconds later, and they are lost then. So Sentinel is asked
-//! before each connection, and now and then while there is one, and a server must itself say that it is the primary.
+//! before each connection, and now and then while there is one, and a server must itself say that it is the primary. The connection to the
+//! Sentinel that has answered is kept for the next question.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use redis::Pipeline;
-use sd_backend::hinted;
+use sd_backend::{CloseSignal, SharedConnection, Unanswered, hinted};
 use sd_core::{Endpoint, Error, ErrorKind, Result};
 use tokio::time::timeout;
 
@@ -14,39 +18,40 @@ use crate::client::error::translate;
 use crate::client::topology::recheck::{Recheck, WITHIN};
 use crate::client::topology::rotation::Rotation;
 use crate::client::topology::standalone::none_of;
+use crate::config::RedisConfig;
 
 /// The Sentinels that are named.
 #[derive(Debug)]
 pub(crate) struct Sentinels {
     named: Vec<Endpoint>,
+    dialer: Arc<Dialer>,
     rotation: Rotation,
     recheck: Recheck,
+    /// The connection to the one that answered last.
+    asked: SharedConnection<Link>,
 }
 
 impl Sentinels {
-    pub(crate) fn new(named: Vec<Endpoint>) -> Self {
+    pub(crate) fn new(named: Vec<Endpoint>, dialer: Arc<Dialer>, signal: &CloseSignal) -> Self {
         Self {
             named,
+            dialer,
             rotation: Rotation::default(),
             recheck: Recheck::default(),
+            asked: SharedConnection::new(signal),
         }
     }
 
     /// Connects to the server that the first Sentinel names which names one that is the primary.
-    pub(crate) async fn open(
-        &self,
-        op: &'static str,
-        dialer: &Dialer,
-        purpose: Purpose,
-    ) -> Result<Link> {
+    pub(crate) async fn open(&self, op: &'static str, purpose: Purpose) -> Result<Link> {
         let (mut failed, mut tried) = (Vec::new(), Vec::new());
         for turn in self.rotation.turns(&self.named) {
-            let opened = match ask(op, dialer, turn.server()).await {
+            let opened = match self.ask(op, turn.server()).await {
                 // They mostly agree, and one that hangs is waited for only once.
                 Ok(primary) if tried.contains(&primary) => continue,
                 Ok(primary) => {
                     tried.push(primary.clone());
-                    open_primary(op, dialer, &primary, purpose.clone()).await
+                    open_primary(op, &self.dialer, &primary, purpose.clone()).await
                 }
                 Err(error) => Err(error),
             };
@@ -63,23 +68,42 @@ impl Sentinels {
     }
 
     /// Whether they name another primary than this server now. Asks one of them now and then; one that does not answer has said nothing.
-    pub(crate) async fn have_left(
-        &self,
-        op: &'static str,
-        dialer: &Dialer,
-        server: &Endpoint,
-    ) -> bool {
+    pub(crate) async fn have_left(&self, op: &'static str, server: &Endpoint) -> bool {
         if !self.recheck.is_due() {
             return false;
         }
         let Some(turn) = self.rotation.turns(&self.named).next() else {
             return false;
         };
-        let Ok(Ok(primary)) = timeout(WITHIN, ask(op, dialer, turn.server())).await else {
+        let Ok(Ok(primary)) = timeout(WITHIN, self.ask(op, turn.server())).await else {
             return false;
         };
         turn.went_well();
         primary != *server
+    }
+
+    /// Asks one Sentinel where the primary is, over the connection that is kept or on a new one.
+    async fn ask(&self, op: &'static str, sentinel: &Endpoint) -> Result<Endpoint> {
+        let config = self.dialer.config();
+        if let Some(link) = self.asked.current()
+            && link.address() == sentinel
+        {
+            // One that does not answer is not asked over this connection again, also if this call is dropped.
+            let unanswered = Unanswered::new(&self.asked, &link, Duration::ZERO);
+            match ask(op, config, &link).await {
+                Ok(primary) => {
+                    unanswered.answered();
+                    return Ok(primary);
+                }
+                Err(error) if error.kind() == ErrorKind::Timeout => return Err(error),
+                // It may have ended since it was used.
+                Err(_) => {}
+            }
+        }
+        let link = self.dialer.dial(op, sentinel, Purpose::Sentinel).await?;
+        let primary = ask(op, config, &link).await?;
+        self.asked.put(link);
+        Ok(primary)
     }
 }
 
@@ -98,9 +122,8 @@ async fn open_primary(
 }
 
 /// Asks one Sentinel where the primary is.
-async fn ask(op: &'static str, dialer: &Dialer, sentinel: &Endpoint) -> Result<Endpoint> {
-    let config = dialer.config();
-    let link = dialer.dial(op, sentinel, Purpose::Sentinel).await?;
+async fn ask(op: &'static str, config: &RedisConfig, link: &Link) -> Result<Endpoint> {
+    let sentinel = link.address();
     let mut question = Pipeline::new();
     question
         .cmd("SENTINEL")

@@ -1,5 +1,7 @@
 //! One server, or several of which one is the primary.
 
+use std::sync::Arc;
+
 use sd_core::{Endpoint, Error, ErrorKind, Result};
 use tokio::time::timeout;
 
@@ -11,30 +13,37 @@ use crate::client::topology::rotation::Rotation;
 #[derive(Debug)]
 pub(crate) struct Standalone {
     named: Vec<Endpoint>,
+    dialer: Arc<Dialer>,
+    role: Role,
     rotation: Rotation,
     recheck: Recheck,
 }
 
+/// Which of several servers are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Primary,
+    /// Any of them, for what may be a little old.
+    Any,
+}
+
 impl Standalone {
-    pub(crate) fn new(named: Vec<Endpoint>) -> Self {
+    pub(crate) fn new(named: Vec<Endpoint>, role: Role, dialer: Arc<Dialer>) -> Self {
         Self {
             named,
+            dialer,
+            role,
             rotation: Rotation::default(),
             recheck: Recheck::default(),
         }
     }
 
-    /// Connects to the first of them that says that it is the primary.
-    pub(crate) async fn open(
-        &self,
-        op: &'static str,
-        dialer: &Dialer,
-        purpose: Purpose,
-    ) -> Result<Link> {
+    /// Connects to the first of them that has the role.
+    pub(crate) async fn open(&self, op: &'static str, purpose: Purpose) -> Result<Link> {
         let mut failed: Vec<Error> = Vec::new();
         for turn in self.rotation.turns(&self.named) {
-            match dialer.dial(op, turn.server(), purpose.clone()).await {
-                Ok(link) if link.is_primary() => {
+            match self.dialer.dial(op, turn.server(), purpose.clone()).await {
+                Ok(link) if link.is_primary() || self.role == Role::Any => {
                     turn.went_well();
                     self.recheck.done();
                     return Ok(link);
@@ -46,10 +55,10 @@ impl Standalone {
         Err(none_of(op, failed))
     }
 
-    /// Whether this server says that it is a replica now, and another one may be the primary. Asks it now and then. A replica answers those
+    /// Whether the primary is wanted, and this server says that it is a replica now, so that another one may be. Asks it now and then. A replica answers those
     /// who only read, so that they would not notice.
     pub(crate) async fn has_left(&self, op: &'static str, link: &Link) -> bool {
-        if self.named.len() < 2 || !self.recheck.is_due() {
+        if self.role == Role::Any || self.named.len() < 2 || !self.recheck.is_due() {
             return false;
         }
         matches!(timeout(WITHIN, link.says_primary(op)).await, Ok(Ok(false)))
