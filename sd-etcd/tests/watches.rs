@@ -16,6 +16,7 @@ use tokio::time::sleep;
 #[ignore = "needs etcd: cargo xtask test --backend etcd"]
 async fn many_services_are_followed_on_one_stream_and_asked_about_at_once() {
     const SERVICES: u64 = 40;
+    const SECONDS: u64 = 5;
     let server = own_server().await;
     let address = server.program().address();
     let registry = registry_at(&server.program().url(), &prefix());
@@ -34,7 +35,6 @@ async fn many_services_are_followed_on_one_stream_and_asked_about_at_once() {
     assert_eq!(since(&before, &opened).get("Watch begun"), Some(&1));
 
     // It is asked every second, and answers for all of them.
-    const SECONDS: u64 = 5;
     sleep(Duration::from_secs(SECONDS)).await;
     let told = since(&opened, &served(address).await);
     let told = told.get("Watch sent").copied().unwrap_or_default();

@@ -105,7 +105,7 @@ impl Fixture for Heartbeats {
 }
 
 #[tokio::test]
-#[ignore = "needs redis: cargo xtask test --backend redis"]
+#[ignore = "needs redis of any version: cargo xtask test --backend redis"]
 async fn passes_all_cases_that_are_for_addresses() {
     let fixture = Heartbeats(Operator::at(&server()).await);
     reading::run_all(&fixture).await.expect_passed();
@@ -114,7 +114,7 @@ async fn passes_all_cases_that_are_for_addresses() {
 }
 
 #[tokio::test]
-#[ignore = "needs redis: cargo xtask test --backend redis"]
+#[ignore = "needs redis of any version: cargo xtask test --backend redis"]
 async fn other_programs_and_ours_see_each_other() {
     let raw = Operator::at(&server()).await;
     let service = unused_service();
@@ -157,7 +157,7 @@ async fn other_programs_and_ours_see_each_other() {
 
 /// The keys and channels of heartbeats alone, with the commands of the README.
 #[tokio::test]
-#[ignore = "needs redis: cargo xtask test --backend redis"]
+#[ignore = "needs redis of any version: cargo xtask test --backend redis"]
 async fn a_user_that_may_use_only_heartbeats_does_everything() {
     let server = own_server().await;
     let url = server.program().url();
@@ -183,7 +183,7 @@ async fn a_user_that_may_use_only_heartbeats_does_everything() {
 
 /// As where one host name leads to the primary, and another one to its replicas.
 #[tokio::test]
-#[ignore = "needs redis: cargo xtask test --backend redis"]
+#[ignore = "needs redis of any version: cargo xtask test --backend redis"]
 async fn with_endpoints_for_reading_a_replica_is_read_and_the_primary_written() {
     let mut primary = own_server().await;
     let port = primary.program().address().port();
@@ -217,7 +217,7 @@ async fn with_endpoints_for_reading_a_replica_is_read_and_the_primary_written() 
 
 /// The set is told first. One that may not remove what has ended asks for that no more.
 #[tokio::test]
-#[ignore = "needs redis: cargo xtask test --backend redis"]
+#[ignore = "needs redis of any version: cargo xtask test --backend redis"]
 async fn a_reader_that_may_not_remove_what_has_ended_leaves_it_out_and_tries_once() {
     let server = own_server().await;
     let url = server.program().url();
@@ -241,7 +241,7 @@ async fn a_reader_that_may_not_remove_what_has_ended_leaves_it_out_and_tries_onc
 }
 
 #[tokio::test]
-#[ignore = "needs redis: cargo xtask test --backend redis"]
+#[ignore = "needs redis of any version: cargo xtask test --backend redis"]
 async fn a_heartbeat_from_far_ahead_is_named_and_not_shown() {
     let raw = Operator::at(&server()).await;
     let service = unused_service();
@@ -259,7 +259,7 @@ async fn a_heartbeat_from_far_ahead_is_named_and_not_shown() {
 }
 
 #[tokio::test]
-#[ignore = "needs redis: cargo xtask test --backend redis"]
+#[ignore = "needs redis of any version: cargo xtask test --backend redis"]
 async fn what_a_heartbeat_has_no_room_for_is_unsupported() {
     let registry = registry();
     let socket = Instance::new("greeter", "unix:/run/greeter").unwrap();

@@ -33,7 +33,7 @@ pub(crate) enum Command {
     Doc,
     /// Each crate alone, with no feature and with each one; what a backend must not compile
     Features,
-    /// The quickstart, embedded and over etcd, Consul and ZooKeeper, and every other example
+    /// The quickstart, embedded and over etcd, Consul, ZooKeeper and Redis, and every other example
     Examples,
     /// How many instructions a unary call takes, beside tonic's channel
     Instructions,
