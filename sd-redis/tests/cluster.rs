@@ -13,7 +13,7 @@ use common::group::{
     ask, calls, cluster, cluster_behind_proxies, cluster_url, is_denied_nothing, registry, try_ask,
     until_replicated, until_role,
 };
-use common::rights::USER;
+use common::rights::{LOGIN, USER};
 use common::{LONG, TTL, event, eventually, instance, is_live_with, key, told, until};
 use sd_core::ErrorKind;
 use sd_redis::{DEFAULT_PREFIX, RedisConfig};
@@ -243,6 +243,26 @@ async fn slots_that_have_moved_are_asked_for_over_connections_that_are_open() {
         eventually("asked for", LONG, is_asked).await;
     }
     assert_eq!(made().collect::<Vec<usize>>(), before);
+}
+
+/// As after a night in which nothing was asked of two nodes, whose connections a firewall has forgotten.
+#[tokio::test]
+#[ignore = "needs redis: cargo xtask test --backend redis"]
+async fn slots_are_found_although_every_connection_that_was_open_has_ended() {
+    let (mut group, proxies) = cluster_behind_proxies().await;
+    let registry = registry(&format!("redis+cluster://{LOGIN}{}", proxies[0].address()));
+    let services = services_at(&group).await;
+    for service in services {
+        registry.list(service).await.unwrap();
+    }
+    let replica = group.members()[3].program().clone();
+    group.members_mut()[0].kill().unwrap();
+    until_taken_over(&replica).await;
+    for proxy in &proxies[1..] {
+        proxy.cut_connections();
+    }
+    let is_found = async || registry.list(services[0]).await.is_ok();
+    eventually("found", LONG, is_found).await;
 }
 
 /// As an operator does before the machine of a node is stopped.

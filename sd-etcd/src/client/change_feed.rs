@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Event, GetOptions, KeyValue, WatchResponse};
+use etcd_client::{Event, GetOptions, KeyValue};
 use futures_util::future::BoxFuture;
 use sd_core::{Error, ErrorKind, Result};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -22,6 +22,7 @@ use crate::client::connection::Connection;
 use crate::client::error::{caught, translate};
 use crate::client::server_progress::Progress;
 use crate::client::watch_stream::{ALL_WATCHES, Ended, Watch};
+pub(crate) use crate::client::watch_stream::News;
 use crate::client::{Client, no_answer};
 
 /// The cluster id in a header that a proxy made up.
@@ -41,15 +42,6 @@ pub(crate) struct ChangeFeed {
     prove_at: Instant,
     /// A read that is under way, to prove that the server is there.
     proof: Option<BoxFuture<'static, Result<()>>>,
-}
-
-/// What a server says.
-#[derive(Debug)]
-pub(crate) enum News {
-    /// It answers the watch.
-    Told(Arc<WatchResponse>),
-    /// It is there, and the watch has nothing to tell.
-    Alive,
 }
 
 impl ChangeFeed {
@@ -95,8 +87,8 @@ impl ChangeFeed {
             tokio::select! {
                 biased;
                 closed = self.client.signal.closed(self.op) => return Err(closed),
-                answer = self.watch.next() => return match answer {
-                    Ok(answer) => Ok(News::Told(answer)),
+                news = self.watch.next() => return match news {
+                    Ok(news) => Ok(news),
                     Err(Ended::Failed(error)) => Err(self.failed(error)),
                     Err(Ended::Behind) => Err(Error::new(ErrorKind::Outdated, self.op)
                         .because("more has changed than was taken in time")),

@@ -341,7 +341,7 @@ impl Member {
         &self,
         range: (&str, &str),
     ) -> Result<Opened, etcd_client::Error> {
-        self.watches.open(self.watch(), range).await
+        self.watches.open(&self.watch(), range).await
     }
 
     pub(crate) fn cluster(&self) -> ClusterClient {

@@ -2,10 +2,13 @@
 //! one stream at the server, and asks once how far all of its watches are.
 //!
 //! A task reads the stream and hands each answer to its watch. No watch waits for another: one whose reader does not keep up ends, and what
-//! it follows is read again.
+//! it follows is read again. While one watch lags at the server, etcd tells no progress of any on the stream: then what comes for one proves
+//! to all that the server is there.
+//!
+//! etcd's proxy answers the requests of a stream in any order. There, each watch has a stream of its own.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use etcd_client::{
@@ -25,19 +28,22 @@ use crate::client::server_progress::{Progress, ServerProgress};
 pub(crate) const ALL_WATCHES: i64 = -1;
 /// etcd takes the id that a watch is given, and answers requests in their order. Its proxy does neither, and counts from 0.
 const FIRST_ID: i64 = 1 << 32;
-/// How much may wait for the reader of one watch, in answers and in bytes. A single answer may have more.
-const MOST_ANSWERS: usize = 4096;
+/// How much may wait for the reader of one watch, in bytes. A single answer may have more.
 const MOST_WAITING: usize = 16 * 1024 * 1024;
+/// As many answers have so many bytes in any case.
+const MOST_ANSWERS: usize = MOST_WAITING / OVERHEAD;
 /// So many watches wait to be asked for, and others wait for a place.
 const MOST_REQUESTS: usize = 64;
 /// What an event or an answer takes beside keys and values, roughly.
 const OVERHEAD: usize = 128;
 
-/// The stream of a connection: made for the first watch, and made again when it has ended.
+/// The stream of a connection: made when there is a watch, and ended with the last one.
 #[derive(Debug)]
 pub(crate) struct Watches {
     progress: Arc<ServerProgress>,
     current: Mutex<Arc<OnceCell<Stream>>>,
+    /// The server answers in any order.
+    is_proxy: AtomicBool,
 }
 
 /// One watch. It ends at the server when this is dropped.
@@ -45,9 +51,21 @@ pub(crate) struct Watches {
 pub(crate) struct Watch {
     /// `None` if the server refused it.
     id: Option<i64>,
-    answers: Receiver<Arc<WatchResponse>>,
+    news: Receiver<News>,
     waiting: Arc<AtomicUsize>,
     shared: Arc<Shared>,
+    /// The stream that is for this watch alone, if it has one.
+    #[expect(dead_code, reason = "ends with the watch")]
+    own: Option<Stream>,
+}
+
+/// What a server says.
+#[derive(Clone, Debug)]
+pub(crate) enum News {
+    /// It answers the watch.
+    Told(Arc<WatchResponse>),
+    /// It is there, and the watch has nothing to tell.
+    Alive,
 }
 
 /// Why a watch has no further answers.
@@ -72,14 +90,30 @@ struct Stream {
 struct Shared {
     requests: Sender<Request>,
     table: Mutex<Table>,
-    /// A watch stands, or was refused.
-    answered: Notify,
     /// A watch is to end.
     dropped: Notify,
-    /// Whether requests are answered in their order.
-    in_order: bool,
     progress: Arc<ServerProgress>,
-    ended: OnceLock<etcd_client::Error>,
+    /// Whether the server has told its progress, and whether it has told anything, since it was asked last.
+    has_told_progress: AtomicBool,
+    has_told: AtomicBool,
+    ended: OnceLock<Ending>,
+}
+
+/// Why a stream has ended.
+#[derive(Debug)]
+enum Ending {
+    /// It had no watch any more.
+    Unused,
+    Failed(etcd_client::Error),
+}
+
+/// Ends a stream with its task, however that ends: also if its runtime is shut down.
+struct EndOnDrop(Arc<Shared>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.end(Ending::Failed(stream_ended()));
+    }
 }
 
 #[derive(Debug, Default)]
@@ -99,7 +133,7 @@ struct Asked {
 
 #[derive(Debug)]
 struct Reader {
-    answers: Sender<Arc<WatchResponse>>,
+    news: Sender<News>,
     waiting: Arc<AtomicUsize>,
 }
 
@@ -110,11 +144,11 @@ struct Request {
     opened: oneshot::Sender<Opened>,
 }
 
-/// Why a stream was not made.
+/// Why there is no stream for all watches.
 #[derive(Debug)]
-enum NotMade {
-    /// The server refuses its first watch, and says why.
-    Refused(Opened),
+enum NotShared {
+    /// The server refuses its first watch, and says why. Or it is a proxy, and the stream is for this watch alone.
+    Opened(Opened),
     Failed(etcd_client::Error),
 }
 
@@ -123,38 +157,66 @@ impl Watches {
         Self {
             progress,
             current: Mutex::default(),
+            is_proxy: AtomicBool::new(false),
         }
     }
 
     /// Watches a range from now on. Cancel-safe.
     pub(crate) async fn open(
         &self,
-        client: WatchClient,
-        (key, end): (&str, &str),
+        client: &WatchClient,
+        range: (&str, &str),
     ) -> Result<Opened, etcd_client::Error> {
+        loop {
+            let shared = match self.stream(client, range).await {
+                Ok((_, Some(opened))) | Err(NotShared::Opened(opened)) => return Ok(opened),
+                Ok((shared, None)) => shared,
+                Err(NotShared::Failed(error)) => return Err(error),
+            };
+            let (opened, answer) = oneshot::channel();
+            let (key, end) = range;
+            let range = (key.to_owned(), end.to_owned());
+            // A stream that has ended takes no request, and answers none.
+            let _ = shared.requests.send(Request { range, opened }).await;
+            match (answer.await, shared.ended.get()) {
+                (Ok(opened), _) => return Ok(opened),
+                // Its last watch ended just now.
+                (Err(_), Some(Ending::Unused)) => {}
+                (Err(_), _) => return Err(shared.error()),
+            }
+        }
+    }
+
+    /// The stream of all watches. If it was made for this range, the watch of that comes with it.
+    async fn stream(
+        &self,
+        client: &WatchClient,
+        range: (&str, &str),
+    ) -> Result<(Arc<Shared>, Option<Opened>), NotShared> {
+        let begin = || Stream::begin(client.clone(), range, &self.progress);
+        let alone = |(stream, (answer, mut watch)): (Stream, Opened)| {
+            watch.own = Some(stream);
+            NotShared::Opened((answer, watch))
+        };
+        if self.is_proxy.load(Ordering::Relaxed) {
+            return Err(alone(begin().await?));
+        }
         let current = self.current();
         let mut first = None;
         let making = {
             let first = &mut first;
             async move {
-                let (stream, opened) = Stream::begin(client, (key, end), &self.progress).await?;
+                let (stream, opened) = begin().await?;
+                if opened.0.watch_id() != FIRST_ID {
+                    self.is_proxy.store(true, Ordering::Relaxed);
+                    return Err(alone((stream, opened)));
+                }
                 *first = Some(opened);
                 Ok(stream)
             }
         };
-        let shared = match current.get_or_try_init(|| making).await {
-            Ok(stream) => Arc::clone(&stream.shared),
-            Err(NotMade::Refused(opened)) => return Ok(opened),
-            Err(NotMade::Failed(error)) => return Err(error),
-        };
-        if let Some(opened) = first {
-            return Ok(opened);
-        }
-        let (opened, answer) = oneshot::channel();
-        let range = (key.to_owned(), end.to_owned());
-        // A stream that has ended takes no request, and answers none.
-        let _ = shared.requests.send(Request { range, opened }).await;
-        answer.await.map_err(|_| shared.error())
+        let shared = Arc::clone(&current.get_or_try_init(|| making).await?.shared);
+        Ok((shared, first))
     }
 
     /// The place of the stream that runs, or of the next one.
@@ -174,29 +236,30 @@ impl Stream {
         mut client: WatchClient,
         (key, end): (&str, &str),
         progress: &Arc<ServerProgress>,
-    ) -> Result<(Self, Opened), NotMade> {
+    ) -> Result<(Self, Opened), NotShared> {
         let asked = client.watch(key, Some(options(end, FIRST_ID))).await;
-        let mut stream = asked.map_err(NotMade::Failed)?;
+        let mut stream = asked.map_err(NotShared::Failed)?;
         let answer = match stream.message().await {
             Ok(Some(answer)) => answer,
-            Ok(None) => return Err(NotMade::Failed(stream_ended())),
-            Err(error) => return Err(NotMade::Failed(error)),
+            Ok(None) => return Err(NotShared::Failed(stream_ended())),
+            Err(error) => return Err(NotShared::Failed(error)),
         };
         let (requests, asked_for) = channel(MOST_REQUESTS);
         let shared = Arc::new(Shared {
             requests,
             table: Mutex::default(),
-            answered: Notify::new(),
             dropped: Notify::new(),
-            in_order: answer.watch_id() == FIRST_ID,
             progress: Arc::clone(progress),
+            has_told_progress: AtomicBool::new(false),
+            has_told: AtomicBool::new(false),
             ended: OnceLock::new(),
         });
         let watch = shared.stand(&answer);
         if answer.canceled() {
-            return Err(NotMade::Refused((answer, watch)));
+            return Err(NotShared::Opened((answer, watch)));
         }
-        let task = tokio::spawn(run(stream, asked_for, Arc::clone(&shared)));
+        let ending = EndOnDrop(Arc::clone(&shared));
+        let task = tokio::spawn(run(stream, asked_for, ending));
         let stream = Self {
             shared,
             _task: AbortOnDropHandle::new(task),
@@ -206,15 +269,15 @@ impl Stream {
 }
 
 impl Watch {
-    /// The next answer. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Result<Arc<WatchResponse>, Ended> {
-        let answer = self.answers.recv().await;
-        let answer = answer.ok_or_else(|| match self.shared.ended.get() {
-            Some(error) => Ended::Failed(copy(error)),
+    /// What the server says next. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<News, Ended> {
+        let news = self.news.recv().await;
+        let news = news.ok_or_else(|| match self.shared.ended.get() {
+            Some(_) => Ended::Failed(self.shared.error()),
             None => Ended::Behind,
         })?;
-        self.waiting.fetch_sub(bytes_of(&answer), Ordering::Relaxed);
-        Ok(answer)
+        self.waiting.fetch_sub(bytes_of(&news), Ordering::Relaxed);
+        Ok(news)
     }
 }
 
@@ -232,42 +295,50 @@ impl Drop for Watch {
 impl Shared {
     /// Why the stream has ended.
     fn error(&self) -> etcd_client::Error {
-        self.ended.get().map_or_else(stream_ended, copy)
+        match self.ended.get() {
+            Some(Ending::Failed(error)) => copy(error),
+            Some(Ending::Unused) | None => stream_ended(),
+        }
     }
 
     /// The watch that this answer is the first of.
     fn stand(self: &Arc<Self>, answer: &WatchResponse) -> Watch {
-        let (answers, reader) = channel(MOST_ANSWERS);
+        let (sender, news) = channel(MOST_ANSWERS);
         let waiting = Arc::new(AtomicUsize::new(0));
         let id = (!answer.canceled()).then(|| answer.watch_id());
         if let Some(id) = id {
-            let waiting = Arc::clone(&waiting);
-            let reader = Reader { answers, waiting };
+            let reader = Reader {
+                news: sender,
+                waiting: Arc::clone(&waiting),
+            };
             lock(&self.table).standing.insert(id, reader);
         }
         Watch {
             id,
-            answers: reader,
+            news,
             waiting,
             shared: Arc::clone(self),
+            own: None,
         }
     }
 
     /// Hands an answer to those whom it concerns.
     fn take(self: &Arc<Self>, answer: WatchResponse) -> Result<(), etcd_client::Error> {
-        let id = answer.watch_id();
+        let (id, is_last) = (answer.watch_id(), answer.canceled());
+        self.has_told.store(true, Ordering::Relaxed);
         if answer.created() {
             return self.take_first(answer);
         }
-        let answer = Arc::new(answer);
-        let mut table = lock(&self.table);
+        let news = News::Told(Arc::new(answer));
         if id == ALL_WATCHES {
             self.progress.note_told();
-            table
-                .standing
-                .retain(|_, reader| reader.has_room_for(&answer));
-        } else if let Some(reader) = table.standing.get(&id)
-            && (!reader.has_room_for(&answer) || answer.canceled())
+            self.has_told_progress.store(true, Ordering::Relaxed);
+            self.tell_all(&news);
+            return Ok(());
+        }
+        let mut table = lock(&self.table);
+        if let Some(reader) = table.standing.get(&id)
+            && (!reader.has_room_for(&news) || is_last)
         {
             table.standing.remove(&id);
         }
@@ -279,9 +350,8 @@ impl Shared {
         let Some(asked) = lock(&self.table).asked.pop_front() else {
             return Err(unasked());
         };
-        self.answered.notify_one();
         // A refusal may bear no id.
-        if self.in_order && !answer.canceled() && answer.watch_id() != asked.id {
+        if !answer.canceled() && answer.watch_id() != asked.id {
             return Err(unasked());
         }
         let watch = self.stand(&answer);
@@ -290,32 +360,39 @@ impl Shared {
         Ok(())
     }
 
-    fn end(&self, error: etcd_client::Error) {
-        let _ = self.ended.set(error);
+    fn tell_all(&self, news: &News) {
+        let mut table = lock(&self.table);
+        table.standing.retain(|_, reader| reader.has_room_for(news));
+    }
+
+    fn end(&self, ending: Ending) {
+        // The first reason counts.
+        let _ = self.ended.set(ending);
         // Each reader finds out when it has taken what waits for it.
         *lock(&self.table) = Table::default();
     }
 }
 
 impl Reader {
-    /// Leaves an answer to the reader. False if too much waits for it already.
-    fn has_room_for(&self, answer: &Arc<WatchResponse>) -> bool {
-        let bytes = bytes_of(answer);
+    /// Leaves news to the reader. False if too much waits for it already.
+    fn has_room_for(&self, news: &News) -> bool {
+        let bytes = bytes_of(news);
         let waiting = self.waiting.fetch_add(bytes, Ordering::Relaxed);
         let has_room = waiting == 0 || waiting.saturating_add(bytes) <= MOST_WAITING;
         // One that is dropped at this moment needs it no more.
-        has_room && self.answers.try_send(Arc::clone(answer)).is_ok()
+        has_room && self.news.try_send(news.clone()).is_ok()
     }
 }
 
 /// The task of a stream.
-async fn run(stream: WatchStream, asked_for: Receiver<Request>, shared: Arc<Shared>) {
+async fn run(stream: WatchStream, asked_for: Receiver<Request>, ending: EndOnDrop) {
     let (sender, answers) = stream.split();
-    let error = tokio::select! {
-        error = read(answers, &shared) => error,
-        error = write(sender, asked_for, &shared) => error,
+    let shared = &ending.0;
+    let why = tokio::select! {
+        error = read(answers, shared) => Ending::Failed(error),
+        why = write(sender, asked_for, shared) => why,
     };
-    shared.end(error);
+    shared.end(why);
 }
 
 /// Returns why there is nothing more to read.
@@ -332,12 +409,12 @@ async fn read(mut answers: WatchResponseStream, shared: &Arc<Shared>) -> etcd_cl
     }
 }
 
-/// Sends what the watches ask for, and asks how far they are. Returns why nothing more can be sent.
+/// Sends what the watches ask for, and asks how far they are. Returns why nothing more is sent.
 async fn write(
     mut sender: WatchRequestSender,
     mut asked_for: Receiver<Request>,
     shared: &Shared,
-) -> etcd_client::Error {
+) -> Ending {
     let mut next_id = FIRST_ID;
     let mut ask_at = shared.progress.next_beat(Instant::now());
     // By when a server that was never seen to tell its progress should have told it.
@@ -346,9 +423,6 @@ async fn write(
         let sent = tokio::select! {
             request = asked_for.recv() => match request {
                 Some(Request { range: (key, end), opened }) => {
-                    while !shared.in_order && !lock(&shared.table).asked.is_empty() {
-                        shared.answered.notified().await;
-                    }
                     next_id += 1;
                     let asked = Asked { id: next_id, opened };
                     lock(&shared.table).asked.push_back(asked);
@@ -358,29 +432,47 @@ async fn write(
             },
             () = shared.dropped.notified() => {
                 let dropped = std::mem::take(&mut lock(&shared.table).dropped);
-                cancel(&mut sender, dropped).await
+                let sent = cancel(&mut sender, dropped).await;
+                let is_unused = || {
+                    let table = lock(&shared.table);
+                    table.standing.is_empty() && table.asked.is_empty()
+                };
+                // etcd takes pings on a stream without watches for an attack.
+                if asked_for.is_empty() && is_unused() {
+                    // Told before requests are refused.
+                    shared.end(Ending::Unused);
+                    return Ending::Unused;
+                }
+                sent
             }
             () = at(told_by) => {
                 told_by = None;
-                shared.progress.note_never_told();
+                // While a watch lags, no progress is told.
+                if !shared.has_told.load(Ordering::Relaxed) {
+                    shared.progress.note_never_told();
+                }
                 Ok(())
             }
             () = sleep_until(ask_at) => {
                 ask_at = shared.progress.next_beat(Instant::now());
-                let seen = shared.progress.seen();
-                if seen == Progress::NeverTold || lock(&shared.table).standing.is_empty() {
-                    Ok(())
-                } else {
-                    if seen == Progress::Unknown {
-                        let limit = shared.progress.tell_within();
-                        told_by.get_or_insert(Instant::now() + limit);
+                let has_told_progress = shared.has_told_progress.swap(false, Ordering::Relaxed);
+                if shared.has_told.swap(false, Ordering::Relaxed) && !has_told_progress {
+                    shared.tell_all(&News::Alive);
+                }
+                match shared.progress.seen() {
+                    Progress::NeverTold => Ok(()),
+                    seen => {
+                        if seen == Progress::Unknown {
+                            let limit = shared.progress.tell_within();
+                            told_by.get_or_insert(Instant::now() + limit);
+                        }
+                        sender.request_progress().await
                     }
-                    sender.request_progress().await
                 }
             }
         };
         if let Err(error) = sent {
-            return error;
+            return Ending::Failed(error);
         }
     }
 }
@@ -402,8 +494,11 @@ fn unasked() -> etcd_client::Error {
     etcd_client::Error::WatchError(why.to_owned())
 }
 
-/// What an answer takes in memory, roughly.
-fn bytes_of(answer: &WatchResponse) -> usize {
+/// What news take in memory, roughly.
+fn bytes_of(news: &News) -> usize {
+    let News::Told(answer) = news else {
+        return OVERHEAD;
+    };
     let entries = answer.events().iter().filter_map(Event::kv);
     let bytes = |entry: &KeyValue| OVERHEAD + entry.key().len() + entry.value().len();
     OVERHEAD + entries.map(bytes).sum::<usize>()
@@ -420,9 +515,10 @@ async fn at(moment: Option<Instant>) {
 mod tests {
     use std::time::Duration;
 
-    use etcd_client::PutOptions;
+    use etcd_client::{GetOptions, PutOptions};
     use sd_core::ErrorKind;
     use sd_testing::required_env;
+    use tokio::runtime::Builder;
     use tokio::time::timeout;
 
     use super::*;
@@ -452,8 +548,10 @@ mod tests {
     /// The key of the next event.
     async fn told(watch: &mut Watch) -> String {
         loop {
-            let answer = timeout(LONG, watch.next()).await.unwrap().unwrap();
-            if let Some(entry) = answer.events().iter().find_map(Event::kv) {
+            let news = timeout(LONG, watch.next()).await.unwrap().unwrap();
+            if let News::Told(answer) = news
+                && let Some(entry) = answer.events().iter().find_map(Event::kv)
+            {
                 return entry.key_str().unwrap().to_owned();
             }
         }
@@ -500,13 +598,61 @@ mod tests {
         let mut events = 0;
         let ended = loop {
             match timeout(LONG, watched.next()).await.unwrap() {
-                Ok(answer) => events += answer.events().len(),
+                Ok(News::Told(answer)) => events += answer.events().len(),
+                Ok(News::Alive) => {}
                 Err(ended) => break ended,
             }
         };
         assert!(matches!(ended, Ended::Behind), "{ended:?}");
         assert!((1..=MOST_WAITING / MEBIBYTE).contains(&events), "{events}");
         raw.delete(format!("{slow}key"), None).await.unwrap();
+    }
+
+    #[tokio::test]
+    #[ignore = "needs etcd: cargo xtask test --backend etcd"]
+    async fn watches_end_with_the_runtime_of_their_stream_and_the_next_one_has_another_stream() {
+        let (client, _raw, prefix) = clients().await;
+        let client = Arc::new(client);
+        let watched = |name: &str| format!("{prefix}/{name}/");
+        // The connection belongs to this runtime.
+        let read = client.get(OP, b"key", &GetOptions::new()).await;
+        read.unwrap();
+        let other = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let watching = {
+            let (client, watched) = (Arc::clone(&client), watched("one"));
+            other.spawn(async move { watch(&client, &watched).await })
+        };
+        let (_connection, first) = watching.await.unwrap();
+        let (_, mut second) = watch(&client, &watched("two")).await;
+        assert!(Arc::ptr_eq(&first.shared, &second.shared));
+        other.shutdown_background();
+        let ended = timeout(LONG, second.next()).await.unwrap().unwrap_err();
+        assert!(matches!(ended, Ended::Failed(_)), "{ended:?}");
+        let (_, third) = watch(&client, &watched("three")).await;
+        assert!(!Arc::ptr_eq(&third.shared, &second.shared));
+    }
+
+    #[tokio::test]
+    #[ignore = "needs etcd: cargo xtask test --backend etcd"]
+    async fn a_stream_ends_with_its_last_watch_and_the_next_watch_has_another() {
+        let (client, _raw, prefix) = clients().await;
+        let mut streams = Vec::new();
+        for name in 0..20 {
+            let (_connection, watch) = watch(&client, &format!("{prefix}/{name}/")).await;
+            let shared = Arc::clone(&watch.shared);
+            drop(watch);
+            if name % 2 == 0 {
+                timeout(LONG, shared.requests.closed()).await.unwrap();
+                assert!(matches!(shared.ended.get(), Some(Ending::Unused)));
+            }
+            streams.push(shared);
+        }
+        let others = |at: usize| !Arc::ptr_eq(&streams[at], &streams[at + 1]);
+        assert!((0..19).step_by(2).all(others));
     }
 
     #[tokio::test]

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use redis::Pipeline;
+use redis::{Pipeline, Value};
+use sd_backend::{Unanswered, is_unreachable};
 use sd_core::{Endpoint, Error, ErrorKind, Result};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::client::connection::{Dialer, Purpose};
+use crate::client::connection::{Dialer, Link, Purpose};
 use crate::client::error::translate;
 use crate::client::nodes::Nodes;
 use crate::client::topology::cluster::slots::{SlotMap, read_slots};
@@ -131,10 +132,33 @@ where
     }
 }
 
+/// Asks one node over the connection that is open, or over a new one.
 async fn ask(dialer: &Dialer, nodes: &Arc<Nodes>, node: Endpoint) -> Result<SlotMap> {
     let shared = nodes.at(&Some(node.clone()));
+    if let Some(link) = shared.current() {
+        // One that does not answer is asked over this connection no more, also if this call is dropped.
+        let unanswered = Unanswered::new(&shared, &link, ALONE_FOR);
+        match answer_of(dialer, &link, &node).await {
+            Ok(values) => {
+                unanswered.answered();
+                return slots_in(&node, values);
+            }
+            Err(error) if error.kind() == ErrorKind::Timeout => return Err(error),
+            // It may have ended since it was used.
+            Err(error) if is_unreachable(&error) => shared.retire(&link),
+            Err(error) => {
+                unanswered.answered();
+                return Err(error);
+            }
+        }
+    }
     let dialing = dialer.dial(OP, &node, Purpose::Commands);
     let link = shared.get_or_connect(dialing).await?;
+    let values = answer_of(dialer, &link, &node).await?;
+    slots_in(&node, values)
+}
+
+async fn answer_of(dialer: &Dialer, link: &Link, node: &Endpoint) -> Result<Vec<Value>> {
     let mut question = Pipeline::new();
     question.cmd("CLUSTER").arg("SLOTS");
     let limit = dialer.config().connect_timeout;
@@ -143,7 +167,11 @@ async fn ask(dialer: &Dialer, nodes: &Arc<Nodes>, node: Endpoint) -> Result<Slot
         let why = format!("{node} did not say within {limit:?} where the slots are");
         Error::new(ErrorKind::Timeout, OP).because(why)
     })?;
-    let said = read_slots(OP, &node, answered.map_err(|error| translate(OP, error))?)?;
+    answered.map_err(|error| translate(OP, error))
+}
+
+fn slots_in(node: &Endpoint, values: Vec<Value>) -> Result<SlotMap> {
+    let said = read_slots(OP, node, values)?;
     if said.nodes().is_empty() {
         let why = format!("{node} knows no slots: look at CLUSTER INFO there");
         return Err(Error::new(ErrorKind::Unavailable, OP).because(why));
