@@ -274,6 +274,10 @@ async fn an_agent_takes_no_instance_of_another_one_for_its_own_although_both_hav
     until_keys(&server, &["current", "versions/v1"]).await;
     one.close(How::Deregister, LONG).await;
     assert_eq!(keys(&server), ["current", "versions/v1"]);
+    // Consul's agent tells the catalog a moment later.
+    let catalog = connect(&server);
+    let is_gone = async || catalog.list("auth").await.unwrap().len() == 1;
+    eventually("gone", LONG, is_gone).await;
     two.close(How::Deregister, LONG).await;
     assert_eq!(keys(&server), [] as [&str; 0]);
 }
