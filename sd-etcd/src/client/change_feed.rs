@@ -21,8 +21,8 @@ use crate::client::answer::{Position, position};
 use crate::client::connection::Connection;
 use crate::client::error::{caught, translate};
 use crate::client::server_progress::Progress;
-use crate::client::watch_stream::{ALL_WATCHES, Ended, Watch};
 pub(crate) use crate::client::watch_stream::News;
+use crate::client::watch_stream::{ALL_WATCHES, Ended, Watch};
 use crate::client::{Client, no_answer};
 
 /// The cluster id in a header that a proxy made up.

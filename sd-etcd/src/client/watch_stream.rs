@@ -55,7 +55,6 @@ pub(crate) struct Watch {
     waiting: Arc<AtomicUsize>,
     shared: Arc<Shared>,
     /// The stream that is for this watch alone, if it has one.
-    #[expect(dead_code, reason = "ends with the watch")]
     own: Option<Stream>,
 }
 
