@@ -85,12 +85,7 @@ impl Builder {
     /// # Cancel safety
     /// A dropped call starts nothing, but may leave a new, empty file.
     pub async fn start(self) -> Result<ConfigService> {
-        if self.ping_every < Duration::from_millis(100) {
-            return Err(Error::invalid_input(
-                START,
-                "ping_every: at least 100ms, so that a module has time to answer",
-            ));
-        }
+        self.check_settings()?;
         let limits = self.limits.clone();
         let (place, most) = (self.place, limits.stored_bytes);
         // Beside the runtime: a file can hang.
@@ -131,6 +126,30 @@ impl Builder {
             },
             _stop_on_drop: Some(Arc::new(stop.drop_guard())),
         })
+    }
+
+    /// Reads the file, if one is set, as [`start`](Self::start) does, and says what would keep the service from starting. It changes nothing:
+    /// a file of an older version stays one.
+    ///
+    /// # Errors
+    /// Those of [`start`](Self::start). `Unavailable` also if the file is not there.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn check(self) -> Result<()> {
+        self.check_settings()?;
+        let files = FileThread::default();
+        files.run(START, move || self.place.check()).await?
+    }
+
+    fn check_settings(&self) -> Result<()> {
+        if self.ping_every < Duration::from_millis(100) {
+            return Err(Error::invalid_input(
+                START,
+                "ping_every: at least 100ms, so that a module has time to answer",
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -94,6 +94,22 @@ impl Place {
             }
         }
     }
+
+    /// Reads all of it as [`open`](Self::open) does, and changes nothing. Blocks.
+    ///
+    /// # Errors
+    /// Those of opening a file, also that it is not there.
+    #[cfg_attr(
+        not(feature = "server-sqlite"),
+        expect(clippy::unnecessary_wraps, reason = "of a file")
+    )]
+    pub(crate) fn check(self) -> Result<()> {
+        match self {
+            Self::Memory => Ok(()),
+            #[cfg(feature = "server-sqlite")]
+            Self::File(path) => SqliteStore::check(&path),
+        }
+    }
 }
 
 pub(crate) trait Store: Debug + Send {

@@ -1,5 +1,7 @@
 //! One SQLite file. Its process has it alone.
 
+mod checking;
+
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -16,9 +18,11 @@ use crate::server::state::{Schema, StoredConfig, Variable, VariableKind};
 const OPEN: &str = "config service: open its file";
 const WRITE: &str = "config service: write its file";
 
-/// In `user_version`. A file without tables has 0. The first layout has no instances.
+/// In `user_version`. The first layout has no instances.
 const LAYOUT: i64 = 2;
 const LAYOUT_WITHOUT_INSTANCES: i64 = 1;
+/// That of a file without tables.
+const NO_LAYOUT: i64 = 0;
 /// In `application_id`: `sdcs`, so that no other program's file is taken.
 const APPLICATION: i64 = 0x7364_6373;
 
@@ -98,42 +102,45 @@ impl SqliteStore {
 
     fn try_open(path: &Path, most_bytes: usize) -> Result<(Self, Kept)> {
         let file = Connection::open(path).map_err(|error| failed(OPEN, path, &error))?;
-        let mut store = Self {
+        let mut store = Self::of(path, file);
+        let kept = store
+            .prepare(most_bytes)
+            .and_then(|is_ours| is_ours.then(|| store.read(LAYOUT)).transpose());
+        let kept = kept.map_err(|error| failed(OPEN, path, &error))?;
+        let kept = kept.ok_or_else(|| not_ours(path))?;
+        check_json(path, &kept)?;
+        Ok((store, kept))
+    }
+
+    fn of(path: &Path, file: Connection) -> Self {
+        Self {
             path: path.to_owned(),
             identity: identity(path),
             file,
-        };
-        let kept = store
-            .prepare(most_bytes)
-            .and_then(|is_ours| is_ours.then(|| store.read()).transpose());
-        let kept = kept.map_err(|error| failed(OPEN, path, &error))?;
-        match kept {
-            Some(kept) => {
-                check_json(path, &kept)?;
-                Ok((store, kept))
-            }
-            None => Err(Error::new(ErrorKind::InvalidData, OPEN).because(format!(
-                "{} is not a file of this program, or one of a newer version: name another one",
-                shown(path)
-            ))),
         }
     }
 
-    /// False if it is not ours.
-    fn prepare(&mut self, most_bytes: usize) -> rusqlite::Result<bool> {
-        let file = &mut self.file;
+    /// Takes the file for this process, and returns its layout. `None` if it is not ours.
+    fn layout(&self) -> rusqlite::Result<Option<i64>> {
+        let file = &self.file;
         file.busy_timeout(Duration::ZERO)?;
         file.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         let number = |name: &str| file.pragma_query_one::<i64>(None, name);
         let (application, layout) = (number("application_id")?, number("user_version")?);
         let tables = "SELECT count(*) FROM sqlite_schema";
         let tables: i64 = file.query_row(tables, [], |row| row.get(0))?;
-        let is_new = (application, layout, tables) == (0, 0, 0);
+        let is_new = (application, layout, tables) == (0, NO_LAYOUT, 0);
         let is_ours =
             application == APPLICATION && (LAYOUT_WITHOUT_INSTANCES..=LAYOUT).contains(&layout);
-        if !is_new && !is_ours {
+        Ok((is_new || is_ours).then_some(layout))
+    }
+
+    /// False if it is not ours.
+    fn prepare(&mut self, most_bytes: usize) -> rusqlite::Result<bool> {
+        let Some(layout) = self.layout()? else {
             return Ok(false);
-        }
+        };
+        let file = &mut self.file;
         file.pragma_update(None, "journal_mode", "WAL")?;
         file.pragma_update(None, "synchronous", "NORMAL")?;
         let page: u32 = file.pragma_query_one(None, "page_size")?;
@@ -149,7 +156,7 @@ impl SqliteStore {
         file.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
         // Takes the lock for good.
         let writing = file.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        if is_new {
+        if layout == NO_LAYOUT {
             writing.execute_batch(TABLES)?;
             writing.pragma_update(None, "application_id", APPLICATION)?;
         }
@@ -161,7 +168,8 @@ impl SqliteStore {
         Ok(true)
     }
 
-    fn read(&self) -> rusqlite::Result<Kept> {
+    /// Reads a file of this layout.
+    fn read(&self, layout: i64) -> rusqlite::Result<Kept> {
         let damage: String = self.file.pragma_query_one(None, "quick_check")?;
         if damage != "ok" {
             let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
@@ -199,17 +207,24 @@ impl SqliteStore {
             };
             kept.variables.push((row.get(0)?, variable));
         }
-        let mut instances = self
-            .file
-            .prepare("SELECT place, declaration FROM instance ORDER BY place")?;
+        if layout > LAYOUT_WITHOUT_INSTANCES {
+            kept.instances = self.read_instances()?;
+        }
+        Ok(kept)
+    }
+
+    fn read_instances(&self) -> rusqlite::Result<Vec<(u64, String)>> {
+        let instances = "SELECT place, declaration FROM instance ORDER BY place";
+        let mut instances = self.file.prepare(instances)?;
         let mut rows = instances.query([])?;
+        let mut listed = Vec::new();
         while let Some(row) = rows.next()? {
             // No place of ours is negative.
             if let Ok(place) = u64::try_from(row.get::<_, i64>(0)?) {
-                kept.instances.push((place, row.get(1)?));
+                listed.push((place, row.get(1)?));
             }
         }
-        Ok(kept)
+        Ok(listed)
     }
 
     fn try_write(&mut self, change: &Change<'_>) -> rusqlite::Result<()> {
@@ -323,6 +338,13 @@ fn check_json(path: &Path, kept: &Kept) -> Result<()> {
     Ok(())
 }
 
+fn not_ours(path: &Path) -> Error {
+    Error::new(ErrorKind::InvalidData, OPEN).because(format!(
+        "{} is not a file of this program, or one of a newer version: name another one",
+        shown(path)
+    ))
+}
+
 /// SQLite takes names such as `:memory:` and `file:…` for something else than a file. No absolute path is such a name.
 fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path)
@@ -424,12 +446,12 @@ fn failed(op: &'static str, path: &Path, error: &rusqlite::Error) -> Error {
 mod tests {
     use super::*;
 
-    fn config(version: u32, bytes: usize) -> StoredConfig {
+    pub(super) fn config(version: u32, bytes: usize) -> StoredConfig {
         let data = format!("\"{}\"", "x".repeat(bytes));
         StoredConfig::new(version, data, SystemTime::now())
     }
 
-    fn write(store: &mut SqliteStore, config: &StoredConfig) -> Result<()> {
+    pub(super) fn write(store: &mut SqliteStore, config: &StoredConfig) -> Result<()> {
         store.write(&Change::Config {
             module: "a",
             config,
@@ -622,7 +644,7 @@ mod tests {
         ] {
             let sql = "UPDATE config SET written_at = ?1";
             store.file.execute(sql, [millis]).unwrap();
-            let kept = store.read().unwrap();
+            let kept = store.read(LAYOUT).unwrap();
             let at = kept.modules["a"].configs[0].written_at();
             let at = humantime::format_rfc3339_nanos(at);
             assert_eq!(at.to_string(), shown);
