@@ -86,8 +86,8 @@ pub(crate) struct State {
     returning: BTreeMap<u64, Arc<str>>,
     /// Places that came or went since they were written.
     unkept: BTreeSet<u64>,
-    /// Whether it was told that they cannot be written.
-    is_unkept_told: bool,
+    /// Whether the store lacks what came or went before, because it could not be written.
+    is_store_behind: bool,
     names: Names,
 }
 
@@ -118,7 +118,7 @@ impl State {
             untold: Untold::default(),
             returning: BTreeMap::new(),
             unkept: BTreeSet::new(),
-            is_unkept_told: false,
+            is_store_behind: false,
             names: Names {
                 routes_when_connected: ROUTES_WHEN_CONNECTED.into(),
                 routes_changed: ROUTES_CHANGED.into(),

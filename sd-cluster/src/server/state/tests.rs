@@ -20,8 +20,8 @@ fn with(change: impl FnOnce(&mut Limits)) -> State {
 }
 
 /// A connection, with what was sent to it.
-struct Client {
-    id: SessionId,
+pub(super) struct Client {
+    pub(super) id: SessionId,
     outbox: Outbox,
 }
 
@@ -33,7 +33,7 @@ impl Client {
     }
 
     /// Connects, and declares an instance at this address.
-    fn ready(state: &mut State, module: &str, ip: &str) -> Self {
+    pub(super) fn ready(state: &mut State, module: &str, ip: &str) -> Self {
         let client = Self::connect(state, module);
         state
             .ready(client.id, declaration(module, ip, "9999"))

@@ -49,6 +49,8 @@ pub(crate) enum Change<'a> {
         come: Vec<(u64, String)>,
         gone: Vec<u64>,
     },
+    /// All that are listed, in place of those that were.
+    AllListed(Vec<(u64, String)>),
 }
 
 /// What was kept.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, ErrorCode, Row, ToSql, params};
+use rusqlite::{Connection, ErrorCode, Row, ToSql, Transaction, params};
 use sd_core::{Error, ErrorKind, Printable, Result, brief};
 use serde_json::value::RawValue;
 use tracing::warn;
@@ -280,15 +280,15 @@ impl SqliteStore {
                 execute("DELETE FROM schema WHERE module = ?1", params![module])?;
             }
             Change::Listed { come, gone } => {
-                let number = |place: &u64| i64::try_from(*place).unwrap_or(i64::MAX);
                 for place in gone {
                     let sql = "DELETE FROM instance WHERE place = ?1";
-                    execute(sql, params![number(place)])?;
+                    execute(sql, params![number(*place)])?;
                 }
-                let sql = "INSERT OR REPLACE INTO instance (place, declaration) VALUES (?1, ?2)";
-                for (place, declaration) in come {
-                    execute(sql, params![number(place), declaration])?;
-                }
+                insert(&writing, come)?;
+            }
+            Change::AllListed(all) => {
+                execute("DELETE FROM instance", params![])?;
+                insert(&writing, all)?;
             }
         }
         writing.commit()
@@ -311,6 +311,19 @@ impl Store for SqliteStore {
     fn is_lasting(&self) -> bool {
         true
     }
+}
+
+fn insert(writing: &Transaction<'_>, listed: &[(u64, String)]) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO instance (place, declaration) VALUES (?1, ?2)";
+    let mut insert = writing.prepare(sql)?;
+    for (place, declaration) in listed {
+        insert.execute(params![number(*place), declaration])?;
+    }
+    Ok(())
+}
+
+fn number(place: u64) -> i64 {
+    i64::try_from(place).unwrap_or(i64::MAX)
 }
 
 /// What modules and operators are sent is JSON, also where another program has written it into the file.
