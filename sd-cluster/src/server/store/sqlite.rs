@@ -221,7 +221,8 @@ impl SqliteStore {
         while let Some(row) = rows.next()? {
             // No place of ours is negative.
             if let Ok(place) = u64::try_from(row.get::<_, i64>(0)?) {
-                listed.push((place, row.get(1)?));
+                // What cannot be read is no declaration: it is not listed, and its row goes.
+                listed.push((place, row.get(1).unwrap_or_default()));
             }
         }
         Ok(listed)
@@ -617,6 +618,20 @@ mod tests {
         drop(store);
         let (_, kept) = SqliteStore::open(&path, 1).unwrap();
         assert_eq!(kept.instances, [(5, "[]".to_owned())]);
+    }
+
+    #[test]
+    fn an_instance_that_cannot_be_read_keeps_no_service_from_starting() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let (mut store, _) = SqliteStore::open(&path, 1).unwrap();
+        let all = vec![(3, "{}".to_owned()), (5, "{}".to_owned())];
+        store.write(&Change::AllListed(all)).unwrap();
+        let sql = "UPDATE instance SET declaration = CAST(x'ff' AS TEXT) WHERE place = 3";
+        store.file.execute(sql, []).unwrap();
+        drop(store);
+        let (_, kept) = SqliteStore::open(&path, 1).unwrap();
+        assert_eq!(kept.instances, [(3, String::new()), (5, "{}".to_owned())]);
     }
 
     #[test]
