@@ -34,8 +34,8 @@ const LAST_MILLIS: u64 = 253_402_300_799_999;
 const ATTEMPTS: u32 = 5;
 const PAUSE_MILLIS: RangeInclusive<u64> = 5..=50;
 
-/// Room for the tables themselves.
-const LEAST_PAGES: u32 = 64;
+/// Room for what all instances declare, which has 4 MiB at most, and for the tables themselves.
+const ROOM_FOR_INSTANCES: u64 = 8 << 20;
 
 const TABLES: &str = "
     CREATE TABLE config (
@@ -66,8 +66,8 @@ pub(crate) struct SqliteStore {
 type Identity = (u64, u64);
 
 impl SqliteStore {
-    /// Opens a file, which is made if it is not there, and reads all of it. Blocks. The file grows to at most twice `most_bytes`, and its
-    /// log to as much while it is written.
+    /// Opens a file, which is made if it is not there, and reads all of it. Blocks. The file grows to at most twice `most_bytes` and 8 MiB,
+    /// and its log to as much while it is written.
     ///
     /// # Errors
     /// `Conflict` if another process has it, `InvalidData` if it is damaged or another program's, `Unavailable` if it cannot be opened,
@@ -147,11 +147,10 @@ impl SqliteStore {
         let most_bytes = u64::try_from(most_bytes).unwrap_or(u64::MAX);
         let pages = most_bytes
             .saturating_mul(2)
+            .saturating_add(ROOM_FOR_INSTANCES)
             .div_ceil(u64::from(page.max(1)));
         // More than that SQLite cannot count.
-        let pages = u32::try_from(pages)
-            .unwrap_or(u32::MAX - 1)
-            .max(LEAST_PAGES);
+        let pages = u32::try_from(pages).unwrap_or(u32::MAX - 1);
         // It answers with what it has granted.
         file.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
         // Takes the lock for good.
@@ -480,8 +479,7 @@ mod tests {
         let path = folder.path().join("file");
         let (mut store, _) = SqliteStore::open(&path, 1).unwrap();
         write(&mut store, &config(1, 10)).unwrap();
-        // 64 pages of 4 KiB are the least.
-        let full = write(&mut store, &config(2, 1 << 20)).unwrap_err();
+        let full = write(&mut store, &config(2, 8 << 20)).unwrap_err();
         assert_eq!(full.kind(), ErrorKind::Unavailable);
         let report = full.report().to_string();
         assert!(report.contains("full"), "{report}");
@@ -493,6 +491,16 @@ mod tests {
             configs.map(StoredConfig::version).collect::<Vec<_>>(),
             [1, 3]
         );
+    }
+
+    #[test]
+    fn instances_take_no_room_of_configurations() {
+        let folder = tempfile::tempdir().unwrap();
+        let most_bytes = 1 << 20;
+        let (mut store, _) = SqliteStore::open(&folder.path().join("file"), most_bytes).unwrap();
+        let most = vec![(1, "x".repeat(4 << 20))];
+        store.write(&Change::AllListed(most)).unwrap();
+        write(&mut store, &config(1, most_bytes)).unwrap();
     }
 
     #[test]
