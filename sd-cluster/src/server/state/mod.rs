@@ -76,8 +76,8 @@ pub(crate) struct State {
     routing: BTreeSet<SessionId>,
     /// In the order in which they were declared.
     backends: BTreeMap<u64, Backend>,
-    /// Bytes of the list of all backends.
-    routes_bytes: usize,
+    /// Bytes of all that they have declared.
+    declared_bytes: usize,
     /// The events with that list as it is now, by name.
     routes: BTreeMap<&'static str, Bytes>,
     last: u64,
@@ -112,7 +112,7 @@ impl State {
             followers: HashMap::new(),
             routing: BTreeSet::new(),
             backends: BTreeMap::new(),
-            routes_bytes: 0,
+            declared_bytes: 0,
             routes: BTreeMap::new(),
             last: 0,
             untold: Untold::default(),
@@ -300,18 +300,18 @@ impl State {
         Ok(())
     }
 
-    /// Whether the list of all has room for one more.
+    /// Whether there is room for one more: the list of all is one message.
     fn check_routes(&self, backend: &Backend) -> Result<(), String> {
-        if self.routes_bytes + backend.route_bytes() <= MOST_DATA_BYTES {
+        if self.declared_bytes + backend.declared_bytes() <= MOST_DATA_BYTES {
             return Ok(());
         }
         Err(format!(
-            "the list of all modules would exceed {MOST_DATA_BYTES} bytes, and no module could read it"
+            "what all modules declare would exceed {MOST_DATA_BYTES} bytes, and no module could read a list of it"
         ))
     }
 
     fn add_backend(&mut self, name: &Arc<str>, place: u64, backend: Backend) {
-        self.routes_bytes += backend.route_bytes();
+        self.declared_bytes += backend.declared_bytes();
         self.backends.insert(place, backend);
         let module = self.modules.entry(Arc::clone(name)).or_default();
         module.backends.insert(place);
@@ -323,7 +323,7 @@ impl State {
         self.returning.remove(&place);
         self.unkept.insert(place);
         if let Some(backend) = self.backends.remove(&place) {
-            self.routes_bytes -= backend.route_bytes();
+            self.declared_bytes -= backend.declared_bytes();
         }
         if let Some(module) = self.modules.get_mut(name) {
             module.backends.remove(&place);

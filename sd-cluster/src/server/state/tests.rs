@@ -381,7 +381,7 @@ fn what_ends_leaves_nothing_behind() {
         state.tell();
         assert!(state.sessions.is_empty() && state.followers.is_empty());
         assert!(state.routing.is_empty() && state.backends.is_empty());
-        assert_eq!((state.routes_bytes, state.modules.len()), (0, 0));
+        assert_eq!((state.declared_bytes, state.modules.len()), (0, 0));
     }
 }
 
@@ -432,7 +432,7 @@ fn a_name_that_no_event_can_have_is_no_module() {
 fn one_module_cannot_take_the_room_of_all_others() {
     let state = &mut state();
     let _other = Client::ready(state, "other", "10.0.0.1");
-    let before = state.routes_bytes;
+    let before = state.declared_bytes;
     let client = Client::connect(state, "A");
     let large = |what: &str| {
         let mut large = declaration("A", "h", "1");
@@ -451,7 +451,7 @@ fn one_module_cannot_take_the_room_of_all_others() {
             refused.contains("and the service takes 1048576: declare fewer endpoints"),
             "{what}: {refused}"
         );
-        assert_eq!(state.routes_bytes, before);
+        assert_eq!(state.declared_bytes, before);
     }
     // Nothing of it counts: the module can declare something else, also as much as a large one has.
     let mut endpoints = declaration("A", "h", "1");
@@ -478,6 +478,22 @@ fn the_list_of_all_modules_never_exceeds_a_message() {
     let routes = state.routes(ROUTES_WHEN_CONNECTED);
     assert!(routes.len() <= MOST_BYTES, "{}", routes.len());
     assert!(routes.len() > MOST_BYTES - 128 * 1024, "{}", routes.len());
+}
+
+#[test]
+fn metrics_count_of_the_room_that_all_declarations_have() {
+    let state = &mut state();
+    let declare = |state: &mut State| {
+        let client = Client::connect(state, "A");
+        let mut large = declaration("A", "h", "1");
+        let metrics = large.metrics_autodiscovery.get_or_insert_default();
+        metrics.labels.insert("x".repeat(900 << 10), String::new());
+        state.ready(client.id, large)
+    };
+    for _ in 0..4 {
+        declare(state).unwrap();
+    }
+    assert!(declare(state).unwrap_err().contains("would exceed"));
 }
 
 #[test]
