@@ -5,6 +5,7 @@
 mod backend;
 mod configs;
 mod module;
+mod rendered;
 mod returning;
 mod telling;
 mod variables;
@@ -24,6 +25,7 @@ pub(crate) use self::backend::Backend;
 pub(crate) use self::configs::Author;
 pub use self::module::StoredConfig;
 pub(crate) use self::module::{Module, Schema, StoredModule};
+use self::rendered::Rendered;
 use self::telling::{Followers, Untold};
 pub use self::variables::{Variable, VariableKind};
 pub use self::views::{KnownInstance, KnownModule, VariableView};
@@ -69,6 +71,8 @@ pub(crate) struct State {
     modules: BTreeMap<Arc<str>, Module>,
     variables: BTreeMap<Arc<str>, Variable>,
     stored_bytes: usize,
+    /// The events with configurations that those are told who connect, as they are now, of modules that have receivers.
+    rendered: Rendered,
     sessions: HashMap<SessionId, Session>,
     /// Who follows a module, which need not be known.
     followers: HashMap<Arc<str>, Followers>,
@@ -108,6 +112,7 @@ impl State {
             modules: BTreeMap::new(),
             variables: BTreeMap::new(),
             stored_bytes: 0,
+            rendered: Rendered::default(),
             sessions: HashMap::new(),
             followers: HashMap::new(),
             routing: BTreeSet::new(),
@@ -215,7 +220,7 @@ impl State {
         module.sessions.remove(&id);
         module.receivers.remove(&id);
         if module.receivers.is_empty() {
-            module.rendered = None;
+            self.rendered.remove(&name);
         }
         module.last_disconnected_at = Some(SystemTime::now());
         self.forget_if_empty(&name);

@@ -639,6 +639,29 @@ fn a_list_and_a_configuration_are_made_once_for_all_who_are_told_them() {
 }
 
 #[test]
+fn what_is_made_for_many_modules_takes_no_more_room_than_there_is_and_each_gets_its_own() {
+    const BYTES: usize = 1 << 20;
+    let state = &mut state();
+    let large = Variable::text("x".repeat(BYTES));
+    state.set_variable("v", large).unwrap();
+    let clients: Vec<Client> = (0..40)
+        .map(|nth| {
+            let client = Client::connect(state, &format!("m{nth}"));
+            state.introduce(client.id, &sent(r#""_Var(v)""#)).unwrap();
+            let told = client.outbox.take().unwrap();
+            assert!(told.len() > BYTES);
+            client
+        })
+        .collect();
+    let kept = state.rendered.bytes();
+    assert!((30 * BYTES..=32 * BYTES).contains(&kept), "{kept}");
+    for client in clients {
+        state.disconnect(client.id);
+    }
+    assert_eq!(state.rendered.bytes(), 0);
+}
+
+#[test]
 fn a_name_that_is_a_step_of_a_path_is_none_of_a_module() {
     let state = &mut state();
     for name in [".", "..", ""] {
