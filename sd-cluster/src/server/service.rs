@@ -418,7 +418,7 @@ impl ConfigService {
         self.call(move |state| state.delete_variable(&name)).await
     }
 
-    async fn call<T: Send + 'static>(
+    pub(super) async fn call<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut State) -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -430,14 +430,16 @@ impl ConfigService {
 mod tests {
     use std::sync::mpsc;
 
+    use sd_testing::{LONG, Log, eventually};
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpStream;
+    use tokio::task::JoinHandle;
     use tokio::time::timeout;
 
     use super::*;
 
-    #[tokio::test]
-    async fn it_does_not_respond_while_its_thread_is_stuck() {
-        let service = ConfigService::builder().start().await.unwrap();
-        service.responds().await.unwrap();
+    /// Has the thread stuck until the sender is dropped.
+    async fn block(service: &ConfigService) -> (mpsc::Sender<()>, JoinHandle<Result<bool>>) {
         let (go_on, stuck) = mpsc::channel::<()>();
         let blocked = {
             let service = service.clone();
@@ -448,10 +450,52 @@ mod tests {
         };
         // Only the runtime of this test has run the task.
         tokio::task::yield_now().await;
+        let owner = &service.acceptor.host.owner;
+        eventually("the thread is stuck", LONG, || async {
+            owner.waiting() == 0
+        })
+        .await;
+        (go_on, blocked)
+    }
+
+    #[tokio::test]
+    async fn it_does_not_respond_while_its_thread_is_stuck() {
+        let service = ConfigService::builder().start().await.unwrap();
+        service.responds().await.unwrap();
+        let (go_on, blocked) = block(&service).await;
         let responds = timeout(Duration::from_millis(200), service.responds());
         responds.await.unwrap_err();
         drop(go_on);
         assert!(blocked.await.unwrap().unwrap());
         service.responds().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_change_whose_client_is_gone_before_it_is_made_has_its_line_in_the_log() {
+        let log = Log::of_the_process();
+        let service = ConfigService::builder().start().await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let api = listener.local_addr().unwrap();
+        let admin = Admin::new().token("0123456789abcdef").unwrap();
+        service.serve_admin(listener, admin).unwrap();
+        let (go_on, _) = block(&service).await;
+        let mut client = TcpStream::connect(api).await.unwrap();
+        let put = "PUT /v1/modules/changed-by-none/config HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\
+            Authorization: Bearer 0123456789abcdef\r\n\r\n{}";
+        client.write_all(put.as_bytes()).await.unwrap();
+        let Acceptor { host, tasks, .. } = &service.acceptor;
+        let waits = || async { host.owner.waiting() == 1 };
+        eventually("the change waits", LONG, waits).await;
+        drop(client);
+        let is_over = || async { tasks.len() == 1 };
+        eventually("the connection is over", LONG, is_over).await;
+        drop(go_on);
+        let configs = service.configs("changed-by-none").await.unwrap();
+        assert_eq!(configs.len(), 1);
+        let text = log.text();
+        let is = |line: &str| {
+            line.contains("changed-by-none") && line.contains("sets the configuration of a module")
+        };
+        assert!(text.lines().any(is), "the change has no line in the log");
     }
 }
