@@ -34,8 +34,8 @@ const PING_EVERY: Duration = Duration::from_secs(3);
 /// Pings that may stay without any sign of life, and one period more in which the last answer may come.
 const PERIODS: u32 = 3;
 
-/// The longest pause of a client of this crate.
-const RETURN_WITHIN: Duration = Duration::from_secs(30);
+/// The longest pause of a client of this crate, 30 s, and the time in which it connects and registers.
+const RETURN_WITHIN: Duration = Duration::from_secs(45);
 
 /// Settings of a [`ConfigService`].
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ impl Builder {
     }
 
     /// Sets how long instances that were listed when the service ended are listed after it was started again, unless they are back before.
-    /// They are known from the file. 30 s by default, the longest pause that clients of this crate make.
+    /// They are known from the file. 45 s by default: clients of this crate pause for 30 s at most, and then connect and register.
     pub fn return_within(mut self, within: Duration) -> Self {
         self.return_within = within;
         self
