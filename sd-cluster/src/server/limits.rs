@@ -12,11 +12,15 @@
 pub struct Limits {
     /// Connections of modules at a time. 4096 by default.
     pub connections: usize,
-    /// Those of them that are from one address, or one network (/64) of IPv6. 2048 by default.
+    /// Those of them that are from one address, or one network (/64) of IPv6. 2048 by default. Behind a proxy all modules have its address:
+    /// raise this and [`in_flight_bytes_per_peer`](Self::in_flight_bytes_per_peer) there to what all of them need.
     pub connections_per_peer: usize,
-    /// Bytes of all messages of more than 64 KiB that are under way: half received, waiting to be handled, or sent to modules that take
-    /// them slowly; what many are sent counts once. When there is no room, the connections whose messages are under way for longest are
-    /// closed with code 1013. At least 8 MiB, 128 MiB by default.
+    /// Bytes of all large messages that are under way: half received, waiting to be handled, or sent to modules that take them slowly; what
+    /// many are sent counts once. When there is no room, the connections whose messages are under way for longest are closed with code
+    /// 1013. At least 8 MiB, 128 MiB by default.
+    ///
+    /// Large are messages that are sent and have more than 64 KiB, and those that are received and take more than 128 KiB of memory. Of
+    /// smaller ones each connection has a few at most, which do not count: [`connections`](Self::connections) bounds them.
     pub in_flight_bytes: usize,
     /// Those of them of one address, or one network of IPv6. At least 8 MiB, 64 MiB by default.
     pub in_flight_bytes_per_peer: usize,

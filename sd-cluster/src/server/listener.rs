@@ -120,8 +120,9 @@ impl Acceptor {
         };
         match upgraded {
             Ok(Ok(Some((read, module)))) => {
-                place.keep();
-                self.host.serve(stream, read, module, peer).await;
+                if place.keep() {
+                    self.host.serve(stream, read, module, peer).await;
+                }
             }
             Ok(Ok(None)) => {}
             Ok(Err(error)) => debug!(?error, "a connection does not become a WebSocket"),

@@ -38,7 +38,7 @@
 //! | one configuration for each module, with versions | several, of which one is active |
 //! | modules without a connection, a configuration and a schema are forgotten | every name that ever connected stays |
 //! | TLS, and certificates of clients, if wanted | neither |
-//! | after a restart, instances are listed that were before, for 30 s or until they are back | modules that are back are told of those that are |
+//! | after a restart, instances are listed that were before, for 45 s or until they are back | modules that are back are told of those that are |
 //! | the times of connections are those of this process | they are stored |
 
 pub mod admin;

@@ -74,6 +74,12 @@ impl Owner {
         }
     }
 
+    /// How much waits to be done.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.work.max_capacity() - self.work.capacity()
+    }
+
     /// Returns when the thread has ended, which only a panic in it can do.
     ///
     /// # Cancel safety

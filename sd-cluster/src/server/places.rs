@@ -1,8 +1,10 @@
 //! Places for connections: a number of them in all, and a number for each peer.
 //!
 //! A connection that has not said what it wants, or rests between two requests, gives its place to one that comes while there is no other:
-//! so no number of them keeps out who has something to say.
+//! so no number of them keeps out who has something to say. The peer that has most of them gives first, so that none can take the places of
+//! all others.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
@@ -38,9 +40,15 @@ struct Shared {
 struct Taken {
     last: u64,
     all: BTreeMap<u64, Holder>,
+    of_peers: HashMap<IpAddr, OfPeer>,
+}
+
+/// The places of one peer.
+#[derive(Debug, Default)]
+struct OfPeer {
+    count: usize,
     /// Those that may be taken from their holders.
     idle: BTreeSet<u64>,
-    of_peers: HashMap<IpAddr, usize>,
 }
 
 #[derive(Debug)]
@@ -81,29 +89,39 @@ pub(super) struct Place {
 impl Taken {
     fn remove(&mut self, id: u64) -> Option<Holder> {
         let holder = self.all.remove(&id)?;
-        self.idle.remove(&id);
-        if let Some(count) = self.of_peers.get_mut(&holder.peer) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(of_peer) = self.of_peers.get_mut(&holder.peer) {
+            of_peer.idle.remove(&id);
+            of_peer.count -= 1;
+            if of_peer.count == 0 {
                 self.of_peers.remove(&holder.peer);
             }
         }
         Some(holder)
     }
 
-    /// Has the oldest connection leave that is idle, of this peer or of any. False if there is none.
+    /// Has the oldest connection leave that is idle, of this peer or of the one that has most of them. False if there is none.
     fn take_over(&mut self, peer: Option<IpAddr>) -> bool {
-        let is_of_peer = |id: &&u64| {
-            let holder = self.all.get(*id);
-            peer.is_none_or(|peer| holder.is_some_and(|holder| holder.peer == peer))
+        let most_idle = || {
+            let peers = self.of_peers.values();
+            peers.max_by_key(|one| (one.idle.len(), Reverse(one.idle.first().copied())))
         };
-        let Some(id) = self.idle.iter().find(is_of_peer).copied() else {
+        let from = match peer {
+            Some(peer) => self.of_peers.get(&peer),
+            None => most_idle(),
+        };
+        let Some(id) = from.and_then(|from| from.idle.first().copied()) else {
             return false;
         };
         if let Some(holder) = self.remove(id) {
             holder.leave.cancel();
         }
         true
+    }
+
+    /// The places of the holder of a place. `None` if it is not taken, or by another one.
+    fn of_holder(&mut self, id: u64) -> Option<&mut OfPeer> {
+        let holder = self.all.get(&id)?;
+        self.of_peers.get_mut(&holder.peer)
     }
 }
 
@@ -124,7 +142,7 @@ impl Places {
         let peer = peer_of(address);
         let (most, most_of_peer) = (self.0.most, self.0.most_of_peer);
         let mut taken = lock(&self.0.taken);
-        let of_peer = taken.of_peers.get(&peer).copied().unwrap_or_default();
+        let of_peer = taken.of_peers.get(&peer).map_or(0, |one| one.count);
         let (from, full) = if most_of_peer < most && of_peer >= most_of_peer {
             (Some(peer), Full::Peer(most_of_peer))
         } else {
@@ -142,8 +160,9 @@ impl Places {
             leave: leave.clone(),
         };
         taken.all.insert(id, holder);
-        taken.idle.insert(id);
-        *taken.of_peers.entry(peer).or_default() += 1;
+        let of_peer = taken.of_peers.entry(peer).or_default();
+        of_peer.count += 1;
+        of_peer.idle.insert(id);
         Ok(Place {
             places: self.clone(),
             id,
@@ -154,16 +173,21 @@ impl Places {
 }
 
 impl Place {
-    /// The connection has said what it wants: no other gets its place.
-    pub(super) fn keep(&self) {
-        lock(&self.places.0.taken).idle.remove(&self.id);
+    /// The connection has said what it wants: no other gets its place. False if another one has it already.
+    pub(super) fn keep(&self) -> bool {
+        let mut taken = lock(&self.places.0.taken);
+        let Some(of_peer) = taken.of_holder(self.id) else {
+            return false;
+        };
+        of_peer.idle.remove(&self.id);
+        true
     }
 
     /// The connection rests.
     pub(super) fn rest(&self) {
         let mut taken = lock(&self.places.0.taken);
-        if taken.all.contains_key(&self.id) {
-            taken.idle.insert(self.id);
+        if let Some(of_peer) = taken.of_holder(self.id) {
+            of_peer.idle.insert(self.id);
         }
     }
 }
@@ -188,14 +212,13 @@ mod tests {
         let places = Places::new(3, 3);
         let take = |last| places.take(address(last));
         let kept = take(1).unwrap();
-        kept.keep();
+        assert!(kept.keep());
         let (oldest, other) = (take(1).unwrap(), take(2).unwrap());
         assert!(!other.is_taken_over);
         let newest = take(3).unwrap();
         assert!(newest.is_taken_over && oldest.leave.is_cancelled());
         assert!(!other.leave.is_cancelled() && !kept.leave.is_cancelled());
-        newest.keep();
-        other.keep();
+        assert!(newest.keep() && other.keep() && !oldest.keep());
         assert_eq!(take(4).unwrap_err(), Full::All(3));
         kept.rest();
         assert!(take(4).unwrap().is_taken_over && kept.leave.is_cancelled());
@@ -211,12 +234,31 @@ mod tests {
         let take = |last| places.take(address(last));
         let first = take(1).unwrap();
         let second = take(1).unwrap();
-        first.keep();
+        assert!(first.keep());
         let third = take(1).unwrap();
         assert!(third.is_taken_over && second.leave.is_cancelled());
-        third.keep();
+        assert!(third.keep());
         assert_eq!(take(1).unwrap_err(), Full::Peer(2));
         take(2).unwrap();
+    }
+
+    #[test]
+    fn the_peer_that_has_most_idle_places_gives_one_up_also_for_another_peer() {
+        let places = Places::new(4, 4);
+        let take = |last| places.take(address(last)).unwrap();
+        let oldest = take(2);
+        let of_one: Vec<_> = (0..3).map(|_| take(1)).collect();
+        let newest = take(1);
+        assert!(of_one[0].leave.is_cancelled());
+        let other = take(3);
+        assert!(of_one[1].leave.is_cancelled());
+        for place in [&oldest, &newest, &other] {
+            assert!(!place.leave.is_cancelled());
+        }
+        // What is kept is not idle.
+        assert!(of_one[2].keep() && newest.keep());
+        let last = take(1);
+        assert!(oldest.leave.is_cancelled() && !last.leave.is_cancelled());
     }
 
     #[test]

@@ -34,8 +34,8 @@ const PING_EVERY: Duration = Duration::from_secs(3);
 /// Pings that may stay without any sign of life, and one period more in which the last answer may come.
 const PERIODS: u32 = 3;
 
-/// The longest pause of a client of this crate.
-const RETURN_WITHIN: Duration = Duration::from_secs(30);
+/// The longest pause of a client of this crate, 30 s, and the time in which it connects and registers.
+const RETURN_WITHIN: Duration = Duration::from_secs(45);
 
 /// Settings of a [`ConfigService`].
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ impl Builder {
     }
 
     /// Sets how long instances that were listed when the service ended are listed after it was started again, unless they are back before.
-    /// They are known from the file. 30 s by default, the longest pause that clients of this crate make.
+    /// They are known from the file. 45 s by default: clients of this crate pause for 30 s at most, and then connect and register.
     pub fn return_within(mut self, within: Duration) -> Self {
         self.return_within = within;
         self
@@ -85,12 +85,7 @@ impl Builder {
     /// # Cancel safety
     /// A dropped call starts nothing, but may leave a new, empty file.
     pub async fn start(self) -> Result<ConfigService> {
-        if self.ping_every < Duration::from_millis(100) {
-            return Err(Error::invalid_input(
-                START,
-                "ping_every: at least 100ms, so that a module has time to answer",
-            ));
-        }
+        self.check_settings()?;
         let limits = self.limits.clone();
         let (place, most) = (self.place, limits.stored_bytes);
         // Beside the runtime: a file can hang.
@@ -131,6 +126,30 @@ impl Builder {
             },
             _stop_on_drop: Some(Arc::new(stop.drop_guard())),
         })
+    }
+
+    /// Reads the file, if one is set, as [`start`](Self::start) does, and says what would keep the service from starting. It changes nothing:
+    /// a file of an older version stays one.
+    ///
+    /// # Errors
+    /// Those of [`start`](Self::start). `Unavailable` also if the file is not there.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn check(self) -> Result<()> {
+        self.check_settings()?;
+        let files = FileThread::default();
+        files.run(START, move || self.place.check()).await?
+    }
+
+    fn check_settings(&self) -> Result<()> {
+        if self.ping_every < Duration::from_millis(100) {
+            return Err(Error::invalid_input(
+                START,
+                "ping_every: at least 100ms, so that a module has time to answer",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -399,7 +418,7 @@ impl ConfigService {
         self.call(move |state| state.delete_variable(&name)).await
     }
 
-    async fn call<T: Send + 'static>(
+    pub(super) async fn call<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut State) -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -411,14 +430,16 @@ impl ConfigService {
 mod tests {
     use std::sync::mpsc;
 
+    use sd_testing::{LONG, Log, eventually};
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpStream;
+    use tokio::task::JoinHandle;
     use tokio::time::timeout;
 
     use super::*;
 
-    #[tokio::test]
-    async fn it_does_not_respond_while_its_thread_is_stuck() {
-        let service = ConfigService::builder().start().await.unwrap();
-        service.responds().await.unwrap();
+    /// Has the thread stuck until the sender is dropped.
+    async fn block(service: &ConfigService) -> (mpsc::Sender<()>, JoinHandle<Result<bool>>) {
         let (go_on, stuck) = mpsc::channel::<()>();
         let blocked = {
             let service = service.clone();
@@ -429,10 +450,52 @@ mod tests {
         };
         // Only the runtime of this test has run the task.
         tokio::task::yield_now().await;
+        let owner = &service.acceptor.host.owner;
+        eventually("the thread is stuck", LONG, || async {
+            owner.waiting() == 0
+        })
+        .await;
+        (go_on, blocked)
+    }
+
+    #[tokio::test]
+    async fn it_does_not_respond_while_its_thread_is_stuck() {
+        let service = ConfigService::builder().start().await.unwrap();
+        service.responds().await.unwrap();
+        let (go_on, blocked) = block(&service).await;
         let responds = timeout(Duration::from_millis(200), service.responds());
         responds.await.unwrap_err();
         drop(go_on);
         assert!(blocked.await.unwrap().unwrap());
         service.responds().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_change_whose_client_is_gone_before_it_is_made_has_its_line_in_the_log() {
+        let log = Log::of_the_process();
+        let service = ConfigService::builder().start().await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let api = listener.local_addr().unwrap();
+        let admin = Admin::new().token("0123456789abcdef").unwrap();
+        service.serve_admin(listener, admin).unwrap();
+        let (go_on, _) = block(&service).await;
+        let mut client = TcpStream::connect(api).await.unwrap();
+        let put = "PUT /v1/modules/changed-by-none/config HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\
+            Authorization: Bearer 0123456789abcdef\r\n\r\n{}";
+        client.write_all(put.as_bytes()).await.unwrap();
+        let Acceptor { host, tasks, .. } = &service.acceptor;
+        let waits = || async { host.owner.waiting() == 1 };
+        eventually("the change waits", LONG, waits).await;
+        drop(client);
+        let is_over = || async { tasks.len() == 1 };
+        eventually("the connection is over", LONG, is_over).await;
+        drop(go_on);
+        let configs = service.configs("changed-by-none").await.unwrap();
+        assert_eq!(configs.len(), 1);
+        let text = log.text();
+        let is = |line: &str| {
+            line.contains("changed-by-none") && line.contains("sets the configuration of a module")
+        };
+        assert!(text.lines().any(is), "the change has no line in the log");
     }
 }

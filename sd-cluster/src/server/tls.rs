@@ -15,9 +15,11 @@ use sd_backend::{FileThread, Rules, TlsSettings};
 use sd_core::sync::lock;
 use sd_core::{ErrorKind, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 const OP: &str = "config service: tls";
@@ -27,18 +29,23 @@ const FILES: &str = "cert, key and client_ca";
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long a look may take. Files on a network share hang.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
+/// How long the connection that has begun a look waits for it: files that are read take no such time, and those that hang refuse none.
+const WAIT_FOR_LOOK: Duration = Duration::from_millis(500);
 
 /// What a listener shows of itself over TLS, and whom it lets in. A cheap clone.
 ///
-/// The files are looked at with the connections that come, at most once a second, so that renewed ones need no restart. What cannot be used
-/// is logged, and changes nothing.
+/// The files are looked at with the connections that come, at most once a second, so that renewed ones need no restart. What cannot be used,
+/// or hangs, is logged, and changes nothing. New files count for new connections: other authorities of clients end no connection of a module
+/// that is there.
 #[derive(Clone)]
 pub struct ServerTls(Arc<Shared>);
 
 struct Shared {
     files: Files,
-    thread: FileThread,
-    current: Mutex<Current>,
+    thread: Arc<FileThread>,
+    current: Arc<Mutex<Current>>,
+    /// The look that was begun last. It ends with this.
+    look: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -82,13 +89,14 @@ impl ServerTls {
         let (config, print) = read.map_err(|_| too_late())???;
         Ok(Self(Arc::new(Shared {
             files,
-            thread,
-            current: Mutex::new(Current {
+            thread: Arc::new(thread),
+            current: Arc::new(Mutex::new(Current {
                 config,
                 print,
                 looked_at: Instant::now(),
                 is_troubled: false,
-            }),
+            })),
+            look: Mutex::default(),
         })))
     }
 
@@ -104,38 +112,60 @@ impl ServerTls {
         TlsAcceptor::from(config).accept(stream).await
     }
 
-    /// What the files say.
+    /// What the files say, as far as they can be read.
     async fn config(&self) -> Arc<ServerConfig> {
+        if let Some(looked) = self.begin_look() {
+            // It goes on if this takes too long.
+            let _ = timeout(WAIT_FOR_LOOK, looked).await;
+        }
+        Arc::clone(&lock(&self.0.current).config)
+    }
+
+    /// Has the files looked at, if the last look is over and long ago. What is returned is done when this look is.
+    fn begin_look(&self) -> Option<oneshot::Receiver<()>> {
+        let mut look = lock(&self.0.look);
+        if look.as_ref().is_some_and(|look| !look.is_finished()) {
+            return None;
+        }
         {
             let mut current = lock(&self.0.current);
             if current.looked_at.elapsed() < LOOK_EVERY {
-                return Arc::clone(&current.config);
+                return None;
             }
-            // Others use what is there meanwhile.
             current.looked_at = Instant::now();
         }
-        let files = self.0.files.clone();
-        let reading = self.0.thread.run(OP, move || files.read());
-        let read = timeout(LOOK_WITHIN, reading).await;
-        let read = read.map_err(|_| too_late()).and_then(|read| read?);
-        let mut current = lock(&self.0.current);
+        let (done, looked) = oneshot::channel();
+        let (files, thread) = (self.0.files.clone(), Arc::clone(&self.0.thread));
+        let current = Arc::clone(&self.0.current);
+        *look = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            let read = timeout(LOOK_WITHIN, thread.run(OP, move || files.read())).await;
+            let read = read.map_err(|_| too_late()).and_then(|read| read?);
+            lock(&current).take(read);
+            drop(done);
+        })));
+        Some(looked)
+    }
+}
+
+impl Current {
+    /// Takes what a look has found.
+    fn take(&mut self, read: Result<(Arc<ServerConfig>, u64)>) {
         match read {
             Ok((config, print)) => {
-                if print != current.print {
+                if print != self.print {
                     info!(
                         "the certificate of the config service, its key or its client_ca is another one from now on"
                     );
-                    (current.config, current.print) = (config, print);
+                    (self.config, self.print) = (config, print);
                 }
-                current.is_troubled = false;
+                self.is_troubled = false;
             }
-            Err(error) if !current.is_troubled => {
-                current.is_troubled = true;
+            Err(error) if !self.is_troubled => {
+                self.is_troubled = true;
                 warn!(error = %error.report(), "files of TLS cannot be used, and what they said before goes on");
             }
             Err(_) => {}
         }
-        Arc::clone(&current.config)
     }
 }
 
@@ -193,5 +223,43 @@ impl Files {
         let mut config = config.map_err(|error| RULES.broken("cert and key", error))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok((Arc::new(config), hasher.finish()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::mpsc;
+
+    use tokio::task::yield_now;
+    use tokio::time::{advance, pause, sleep};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn files_that_hang_change_nothing_and_hold_up_no_connection() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(path("cert"), made.cert.pem()).unwrap();
+        fs::write(path("key"), made.signing_key.serialize_pem()).unwrap();
+        let tls = ServerTls::read(path("cert"), path("key"), None).await;
+        let tls = tls.unwrap();
+        let first = tls.config().await;
+        let (_go_on, stuck) = mpsc::channel::<()>();
+        let thread = Arc::clone(&tls.0.thread);
+        let hangs = tokio::spawn(async move { thread.run(OP, move || stuck.recv()).await });
+        yield_now().await;
+        pause();
+        for _ in 0..2 {
+            advance(LOOK_EVERY).await;
+            let begin = Instant::now();
+            let served = tls.config().await;
+            assert!(Arc::ptr_eq(&served, &first));
+            assert!(begin.elapsed() < LOOK_EVERY, "{:?}", begin.elapsed());
+        }
+        sleep(LOOK_WITHIN).await;
+        assert!(lock(&tls.0.current).is_troubled, "nothing was told");
+        hangs.abort();
     }
 }

@@ -23,6 +23,8 @@ use crate::running::{LIMIT, Running, command, failure};
 
 const ISP_KIT: &str = "SD_TEST_CLUSTER_ISP_KIT";
 const TOKEN: &str = "0123456789abcdef";
+/// Where the number of its layout is in an SQLite file.
+const USER_VERSION: std::ops::Range<usize> = 60..64;
 const ANY: [&str; 4] = ["--listen", "127.0.0.1:0", "--operators", "127.0.0.1:0"];
 
 /// A service with this token of operators, or none.
@@ -415,7 +417,8 @@ async fn over_tls_modules_and_operators_show_their_certificates_and_others_are_r
 }
 
 #[tokio::test]
-async fn a_check_says_what_counts_makes_no_file_and_disturbs_no_service_that_runs() {
+async fn a_check_says_what_counts_neither_makes_nor_changes_a_file_and_disturbs_no_service_that_runs()
+ {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config-service.sqlite");
     let check = async || {
@@ -438,6 +441,13 @@ async fn a_check_says_what_counts_makes_no_file_and_disturbs_no_service_that_run
     assert!(told.contains("has open now"), "{told}");
     program.ask(&["modules"]).await;
     program.stop().await;
+    // As a version has left it that kept no instances: the next start brings it up to date, and no check does.
+    let mut older = std::fs::read(&file).unwrap();
+    older[USER_VERSION].copy_from_slice(&1_u32.to_be_bytes());
+    std::fs::write(&file, &older).unwrap();
     let told = check().await;
     assert!(told.ends_with("config-service.sqlite\n"), "{told}");
+    assert_eq!(std::fs::read(&file).unwrap(), older);
+    let left = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 1, "a check leaves something beside the file");
 }

@@ -17,7 +17,7 @@ use super::body::{
 };
 use super::log::Log;
 use crate::server::ConfigService;
-use crate::server::state::MOST_DATA_BYTES;
+use crate::server::state::{Author, MOST_DATA_BYTES, State};
 
 type Answer = Response<Full<Bytes>>;
 
@@ -84,8 +84,10 @@ async fn handled(
             Ok(json(&ModuleBody::from(&service.module(name).await?)))
         }
         ("DELETE", ["v1", "modules", name]) => {
-            let log = Log::of(peer, "deletes a module", name);
-            log.tell(service.delete_module(name).await)?;
+            let name = (*name).to_owned();
+            let log = Log::of(peer, "deletes a module", &name);
+            let delete = move |state: &mut State| log.tell(state.delete_module(&name));
+            service.call(delete).await?;
             Ok(nothing())
         }
         ("GET", ["v1", "modules", name, "config"]) => {
@@ -110,8 +112,10 @@ async fn handled(
             ))
         }
         ("POST", ["v1", "modules", name, "config", "resend"]) => {
-            let log = Log::of(peer, "sends a module its configuration again", name);
-            log.tell(service.resend_config(name).await)?;
+            let name = (*name).to_owned();
+            let log = Log::of(peer, "sends a module its configuration again", &name);
+            let resend = move |state: &mut State| log.tell(state.resend_config(&name));
+            service.call(resend).await?;
             Ok(nothing())
         }
         ("GET", ["v1", "modules", name, "schema"]) => {
@@ -134,13 +138,17 @@ async fn handled(
                         .to_owned(),
                 )
             })?;
-            let log = Log::of(peer, "sets a variable", name);
-            log.tell(service.set_variable(name, written.into()).await)?;
+            let name = (*name).to_owned();
+            let log = Log::of(peer, "sets a variable", &name);
+            let set = move |state: &mut State| log.tell(state.set_variable(&name, written.into()));
+            service.call(set).await?;
             Ok(nothing())
         }
         ("DELETE", ["v1", "variables", name]) => {
-            let log = Log::of(peer, "deletes a variable", name);
-            log.tell(service.delete_variable(name).await)?;
+            let name = (*name).to_owned();
+            let log = Log::of(peer, "deletes a variable", &name);
+            let delete = move |state: &mut State| log.tell(state.delete_variable(&name));
+            service.call(delete).await?;
             Ok(nothing())
         }
         ("GET", ["internal", "metrics", "autodiscovery"]) => {
@@ -160,14 +168,18 @@ async fn set_config(
 ) -> Result<Written, Failure> {
     let config = std::str::from_utf8(config);
     let config = config.map_err(|_| bad("the configuration is not UTF-8".to_owned()))?;
-    let (what, written) = if is_forced {
-        let written = service.force_config(module, config, expected).await;
-        ("sets the configuration of a module by force", written)
+    let (what, author) = if is_forced {
+        let what = "sets the configuration of a module by force";
+        (what, Author::OperatorByForce)
     } else {
-        let written = service.set_config(module, config, expected).await;
-        ("sets the configuration of a module", written)
+        ("sets the configuration of a module", Author::Operator)
     };
-    let version = Log::of(peer, what, module).tell_version(written)?;
+    let log = Log::of(peer, what, module);
+    let (module, config) = (module.to_owned(), config.to_owned());
+    let set = move |state: &mut State| {
+        log.tell_version(state.set_config(&module, &config, expected, author))
+    };
+    let version = service.call(set).await?;
     Ok(Written { version })
 }
 

@@ -163,6 +163,7 @@ struct Busy(Arc<Place>);
 
 impl Busy {
     fn begin(place: &Arc<Place>) -> Self {
+        // Where another one has it already, this connection is about to end.
         place.keep();
         Self(Arc::clone(place))
     }

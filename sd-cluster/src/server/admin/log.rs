@@ -1,4 +1,6 @@
 //! What the log says of operators: each change, from where it came, and what became of it.
+//!
+//! A line is written where the change is made, as a client can go before it is answered.
 
 use std::net::IpAddr;
 

@@ -20,6 +20,8 @@ pub(crate) struct Backend {
     host: Option<Bytes>,
     /// Its entry in the list of routes.
     pub(super) route: Bytes,
+    /// Bytes of all that was declared.
+    bytes: usize,
 }
 
 impl Backend {
@@ -92,6 +94,7 @@ impl Backend {
             metrics,
             host: is_served.then_some(host),
             route,
+            bytes,
         })
     }
 
@@ -103,9 +106,10 @@ impl Backend {
         })
     }
 
-    /// Its part of the list of routes, with the comma before it.
-    pub(super) fn route_bytes(&self) -> usize {
-        self.route.len() + 1
+    /// What it counts of the room that all declarations have, with the comma before it. Its metrics are in no list, but in memory and in
+    /// the file.
+    pub(super) fn declared_bytes(&self) -> usize {
+        self.bytes + 1
     }
 
     pub(super) fn host(&self) -> Option<&[u8]> {

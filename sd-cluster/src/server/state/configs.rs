@@ -56,21 +56,20 @@ impl State {
             self.write_config(&name, default, Author::Module)
                 .map_err(|error| format!("create initial config: {}", reason(&error)))?;
         }
-        let made = self.modules.get(&name);
-        let message = match made.and_then(|module| module.rendered.clone()) {
-            Some(made) => made,
-            None => self
-                .rendered(&name, CONFIG_WHEN_CONNECTED)
-                .map_err(|error| format!("render config: {}", reason(&error)))?,
+        let message = if let Some(made) = self.rendered.get(&name) {
+            made
+        } else {
+            let made = self.event(&name, CONFIG_WHEN_CONNECTED);
+            let made = made.map_err(|error| format!("render config: {}", reason(&error)))?;
+            self.rendered.keep(Arc::clone(&name), made.clone());
+            made
         };
         let session = self.sessions.get(&id).ok_or_else(ended)?;
         session
             .outbox
-            .event(&self.names.config_when_connected, message.clone());
+            .event(&self.names.config_when_connected, message);
         if let Some(module) = self.modules.get_mut(&name) {
             module.receivers.insert(id);
-            // All of its instances connect together, after a restart of theirs or ours.
-            module.rendered = Some(message);
         }
         self.write_schema(&name, sent)
             .map_err(|error| format!("upsert config schema in store: {}", reason(&error)))
@@ -153,9 +152,7 @@ impl State {
 
     /// Sends a module's configuration to all that get it, one rendering for all.
     pub(super) fn send_config(&mut self, name: &str) {
-        if let Some(module) = self.modules.get_mut(name) {
-            module.rendered = None;
-        }
+        self.rendered.remove(name);
         // What is written was rendered before.
         if let Err(error) = self.try_send_config(name) {
             let (module, error) = (brief(Printable(name)), error.report());
@@ -171,7 +168,7 @@ impl State {
         let Some(module) = self.modules.get(name) else {
             return Ok(());
         };
-        let message = self.rendered(name, CONFIG_CHANGED)?;
+        let message = self.event(name, CONFIG_CHANGED)?;
         for receiver in &module.receivers {
             if let Some(session) = self.sessions.get(receiver) {
                 let name = &self.names.config_changed;
@@ -182,7 +179,7 @@ impl State {
     }
 
     /// The event with a module's configuration.
-    fn rendered(&self, name: &str, event: &'static str) -> Result<Bytes> {
+    fn event(&self, name: &str, event: &'static str) -> Result<Bytes> {
         let config = self.modules.get(name).and_then(|one| one.stored.config());
         let config = config.ok_or_else(|| unknown(WRITE, name))?;
         let rendered = self.render(config.data())?;

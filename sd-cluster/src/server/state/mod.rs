@@ -5,6 +5,7 @@
 mod backend;
 mod configs;
 mod module;
+mod rendered;
 mod returning;
 mod telling;
 mod variables;
@@ -24,6 +25,7 @@ pub(crate) use self::backend::Backend;
 pub(crate) use self::configs::Author;
 pub use self::module::StoredConfig;
 pub(crate) use self::module::{Module, Schema, StoredModule};
+use self::rendered::Rendered;
 use self::telling::{Followers, Untold};
 pub use self::variables::{Variable, VariableKind};
 pub use self::views::{KnownInstance, KnownModule, VariableView};
@@ -69,6 +71,8 @@ pub(crate) struct State {
     modules: BTreeMap<Arc<str>, Module>,
     variables: BTreeMap<Arc<str>, Variable>,
     stored_bytes: usize,
+    /// The events with configurations that those are told who connect, as they are now, of modules that have receivers.
+    rendered: Rendered,
     sessions: HashMap<SessionId, Session>,
     /// Who follows a module, which need not be known.
     followers: HashMap<Arc<str>, Followers>,
@@ -76,8 +80,8 @@ pub(crate) struct State {
     routing: BTreeSet<SessionId>,
     /// In the order in which they were declared.
     backends: BTreeMap<u64, Backend>,
-    /// Bytes of the list of all backends.
-    routes_bytes: usize,
+    /// Bytes of all that they have declared.
+    declared_bytes: usize,
     /// The events with that list as it is now, by name.
     routes: BTreeMap<&'static str, Bytes>,
     last: u64,
@@ -86,8 +90,8 @@ pub(crate) struct State {
     returning: BTreeMap<u64, Arc<str>>,
     /// Places that came or went since they were written.
     unkept: BTreeSet<u64>,
-    /// Whether it was told that they cannot be written.
-    is_unkept_told: bool,
+    /// Whether the store lacks what came or went before, because it could not be written.
+    is_store_behind: bool,
     names: Names,
 }
 
@@ -108,17 +112,18 @@ impl State {
             modules: BTreeMap::new(),
             variables: BTreeMap::new(),
             stored_bytes: 0,
+            rendered: Rendered::default(),
             sessions: HashMap::new(),
             followers: HashMap::new(),
             routing: BTreeSet::new(),
             backends: BTreeMap::new(),
-            routes_bytes: 0,
+            declared_bytes: 0,
             routes: BTreeMap::new(),
             last: 0,
             untold: Untold::default(),
             returning: BTreeMap::new(),
             unkept: BTreeSet::new(),
-            is_unkept_told: false,
+            is_store_behind: false,
             names: Names {
                 routes_when_connected: ROUTES_WHEN_CONNECTED.into(),
                 routes_changed: ROUTES_CHANGED.into(),
@@ -215,7 +220,7 @@ impl State {
         module.sessions.remove(&id);
         module.receivers.remove(&id);
         if module.receivers.is_empty() {
-            module.rendered = None;
+            self.rendered.remove(&name);
         }
         module.last_disconnected_at = Some(SystemTime::now());
         self.forget_if_empty(&name);
@@ -300,18 +305,18 @@ impl State {
         Ok(())
     }
 
-    /// Whether the list of all has room for one more.
+    /// Whether there is room for one more: the list of all is one message.
     fn check_routes(&self, backend: &Backend) -> Result<(), String> {
-        if self.routes_bytes + backend.route_bytes() <= MOST_DATA_BYTES {
+        if self.declared_bytes + backend.declared_bytes() <= MOST_DATA_BYTES {
             return Ok(());
         }
         Err(format!(
-            "the list of all modules would exceed {MOST_DATA_BYTES} bytes, and no module could read it"
+            "what all modules declare would exceed {MOST_DATA_BYTES} bytes, and no module could read a list of it"
         ))
     }
 
     fn add_backend(&mut self, name: &Arc<str>, place: u64, backend: Backend) {
-        self.routes_bytes += backend.route_bytes();
+        self.declared_bytes += backend.declared_bytes();
         self.backends.insert(place, backend);
         let module = self.modules.entry(Arc::clone(name)).or_default();
         module.backends.insert(place);
@@ -323,7 +328,7 @@ impl State {
         self.returning.remove(&place);
         self.unkept.insert(place);
         if let Some(backend) = self.backends.remove(&place) {
-            self.routes_bytes -= backend.route_bytes();
+            self.declared_bytes -= backend.declared_bytes();
         }
         if let Some(module) = self.modules.get_mut(name) {
             module.backends.remove(&place);

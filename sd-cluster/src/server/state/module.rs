@@ -4,8 +4,6 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
-
 use super::SessionId;
 use crate::server::variables::used;
 
@@ -22,8 +20,6 @@ pub(crate) struct Module {
     pub(super) receivers: BTreeSet<SessionId>,
     /// The places of those that are ready.
     pub(super) backends: BTreeSet<u64>,
-    /// The event with its configuration that those are told who connect, as it is now, while there are receivers.
-    pub(super) rendered: Option<Bytes>,
 }
 
 impl Module {
@@ -36,7 +32,6 @@ impl Module {
             sessions: BTreeSet::new(),
             receivers: BTreeSet::new(),
             backends: BTreeSet::new(),
-            rendered: None,
         }
     }
 

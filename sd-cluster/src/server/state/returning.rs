@@ -4,6 +4,7 @@
 //! would be told of none, and lose what they know. A module in Go waits for its first list for a second at most, so that lists cannot be
 //! held back instead.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sd_core::{Printable, brief};
@@ -68,12 +69,30 @@ impl State {
         !self.returning.is_empty()
     }
 
-    /// Writes what is listed now, so that it is known after a restart.
+    /// Writes what is listed now, so that it is known after a restart. What cannot be written is written with the next call.
     pub(crate) fn keep_listed(&mut self) {
         let changed = std::mem::take(&mut self.unkept);
-        if changed.is_empty() || !self.store.is_lasting() {
+        let is_written = changed.is_empty() && !self.is_store_behind;
+        if is_written || !self.store.is_lasting() {
             return;
         }
+        let change = if self.is_store_behind {
+            self.all_listed()
+        } else {
+            self.listed(changed)
+        };
+        let written = self.store.write(&change);
+        // Readers are told all the same, and an operator has to know only once.
+        if let Err(error) = &written
+            && !self.is_store_behind
+        {
+            let error = brief(Printable(&error.report().to_string()));
+            warn!(error, "what is listed cannot be kept for the next start");
+        }
+        self.is_store_behind = written.is_err();
+    }
+
+    fn listed(&self, changed: BTreeSet<u64>) -> Change<'static> {
         let (mut come, mut gone) = (Vec::new(), Vec::new());
         for place in changed {
             match self.backends.get(&place).map(Backend::to_json) {
@@ -81,14 +100,48 @@ impl State {
                 Some(Err(_)) | None => gone.push(place),
             }
         }
-        let written = self.store.write(&Change::Listed { come, gone });
-        // Readers are told all the same, and an operator has to know only once.
-        if let Err(error) = &written
-            && !self.is_unkept_told
-        {
-            let error = brief(Printable(&error.report().to_string()));
-            warn!(error, "what is listed cannot be kept for the next start");
-        }
-        self.is_unkept_told = written.is_err();
+        Change::Listed { come, gone }
+    }
+
+    fn all_listed(&self) -> Change<'static> {
+        let all = self.backends.iter();
+        let all = all.filter_map(|(place, backend)| Some((*place, backend.to_json().ok()?)));
+        Change::AllListed(all.collect())
+    }
+}
+
+#[cfg(all(test, feature = "server-sqlite"))]
+mod tests {
+    use std::fs;
+
+    use super::super::tests::Client;
+    use super::State;
+    use crate::server::limits::Limits;
+    use crate::server::store::SqliteStore;
+
+    #[test]
+    fn what_could_not_be_written_is_in_the_file_when_it_can_be_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, aside) = (folder.path().join("file"), folder.path().join("aside"));
+        let open = || {
+            let (store, kept) = SqliteStore::open(&path, 1 << 20).unwrap();
+            State::new(Limits::default(), Box::new(store), kept)
+        };
+        let mut state = open();
+        let _stays = Client::ready(&mut state, "a", "10.0.0.1");
+        let goes = Client::ready(&mut state, "a", "10.0.0.2");
+        state.keep_listed();
+        // A file that is away cannot be written.
+        fs::rename(&path, &aside).unwrap();
+        state.disconnect(goes.id);
+        let _comes = Client::ready(&mut state, "a", "10.0.0.3");
+        state.keep_listed();
+        fs::rename(&aside, &path).unwrap();
+        // Nothing else has changed.
+        state.keep_listed();
+        state.close();
+        let listed = open().view_routes();
+        let listed: Vec<_> = listed.iter().map(|one| &*one.address.ip).collect();
+        assert_eq!(listed, ["10.0.0.3", "10.0.0.1"]);
     }
 }

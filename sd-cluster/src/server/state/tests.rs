@@ -20,8 +20,8 @@ fn with(change: impl FnOnce(&mut Limits)) -> State {
 }
 
 /// A connection, with what was sent to it.
-struct Client {
-    id: SessionId,
+pub(super) struct Client {
+    pub(super) id: SessionId,
     outbox: Outbox,
 }
 
@@ -33,7 +33,7 @@ impl Client {
     }
 
     /// Connects, and declares an instance at this address.
-    fn ready(state: &mut State, module: &str, ip: &str) -> Self {
+    pub(super) fn ready(state: &mut State, module: &str, ip: &str) -> Self {
         let client = Self::connect(state, module);
         state
             .ready(client.id, declaration(module, ip, "9999"))
@@ -381,7 +381,7 @@ fn what_ends_leaves_nothing_behind() {
         state.tell();
         assert!(state.sessions.is_empty() && state.followers.is_empty());
         assert!(state.routing.is_empty() && state.backends.is_empty());
-        assert_eq!((state.routes_bytes, state.modules.len()), (0, 0));
+        assert_eq!((state.declared_bytes, state.modules.len()), (0, 0));
     }
 }
 
@@ -432,7 +432,7 @@ fn a_name_that_no_event_can_have_is_no_module() {
 fn one_module_cannot_take_the_room_of_all_others() {
     let state = &mut state();
     let _other = Client::ready(state, "other", "10.0.0.1");
-    let before = state.routes_bytes;
+    let before = state.declared_bytes;
     let client = Client::connect(state, "A");
     let large = |what: &str| {
         let mut large = declaration("A", "h", "1");
@@ -451,7 +451,7 @@ fn one_module_cannot_take_the_room_of_all_others() {
             refused.contains("and the service takes 1048576: declare fewer endpoints"),
             "{what}: {refused}"
         );
-        assert_eq!(state.routes_bytes, before);
+        assert_eq!(state.declared_bytes, before);
     }
     // Nothing of it counts: the module can declare something else, also as much as a large one has.
     let mut endpoints = declaration("A", "h", "1");
@@ -478,6 +478,22 @@ fn the_list_of_all_modules_never_exceeds_a_message() {
     let routes = state.routes(ROUTES_WHEN_CONNECTED);
     assert!(routes.len() <= MOST_BYTES, "{}", routes.len());
     assert!(routes.len() > MOST_BYTES - 128 * 1024, "{}", routes.len());
+}
+
+#[test]
+fn metrics_count_of_the_room_that_all_declarations_have() {
+    let state = &mut state();
+    let declare = |state: &mut State| {
+        let client = Client::connect(state, "A");
+        let mut large = declaration("A", "h", "1");
+        let metrics = large.metrics_autodiscovery.get_or_insert_default();
+        metrics.labels.insert("x".repeat(900 << 10), String::new());
+        state.ready(client.id, large)
+    };
+    for _ in 0..4 {
+        declare(state).unwrap();
+    }
+    assert!(declare(state).unwrap_err().contains("would exceed"));
 }
 
 #[test]
@@ -620,6 +636,29 @@ fn a_list_and_a_configuration_are_made_once_for_all_who_are_told_them() {
     state.set_variable("v", Variable::text("2")).unwrap();
     let (_sixth, after) = told(state);
     assert_ne!(before[2], after[2]);
+}
+
+#[test]
+fn what_is_made_for_many_modules_takes_no_more_room_than_there_is_and_each_gets_its_own() {
+    const BYTES: usize = 1 << 20;
+    let state = &mut state();
+    let large = Variable::text("x".repeat(BYTES));
+    state.set_variable("v", large).unwrap();
+    let clients: Vec<Client> = (0..40)
+        .map(|nth| {
+            let client = Client::connect(state, &format!("m{nth}"));
+            state.introduce(client.id, &sent(r#""_Var(v)""#)).unwrap();
+            let told = client.outbox.take().unwrap();
+            assert!(told.len() > BYTES);
+            client
+        })
+        .collect();
+    let kept = state.rendered.bytes();
+    assert!((30 * BYTES..=32 * BYTES).contains(&kept), "{kept}");
+    for client in clients {
+        state.disconnect(client.id);
+    }
+    assert_eq!(state.rendered.bytes(), 0);
 }
 
 #[test]

@@ -49,6 +49,8 @@ pub(crate) enum Change<'a> {
         come: Vec<(u64, String)>,
         gone: Vec<u64>,
     },
+    /// All that are listed, in place of those that were.
+    AllListed(Vec<(u64, String)>),
 }
 
 /// What was kept.
@@ -92,6 +94,22 @@ impl Place {
                 let (store, kept) = SqliteStore::open(&path, most_bytes)?;
                 Ok((Box::new(store), kept))
             }
+        }
+    }
+
+    /// Reads all of it as [`open`](Self::open) does, and changes nothing. Blocks.
+    ///
+    /// # Errors
+    /// Those of opening a file, also that it is not there.
+    #[cfg_attr(
+        not(feature = "server-sqlite"),
+        expect(clippy::unnecessary_wraps, reason = "of a file")
+    )]
+    pub(crate) fn check(self) -> Result<()> {
+        match self {
+            Self::Memory => Ok(()),
+            #[cfg(feature = "server-sqlite")]
+            Self::File(path) => SqliteStore::check(&path),
         }
     }
 }

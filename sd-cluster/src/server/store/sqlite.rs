@@ -1,11 +1,13 @@
 //! One SQLite file. Its process has it alone.
 
+mod checking;
+
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, ErrorCode, Row, ToSql, params};
+use rusqlite::{Connection, ErrorCode, Row, ToSql, Transaction, params};
 use sd_core::{Error, ErrorKind, Printable, Result, brief};
 use serde_json::value::RawValue;
 use tracing::warn;
@@ -16,9 +18,11 @@ use crate::server::state::{Schema, StoredConfig, Variable, VariableKind};
 const OPEN: &str = "config service: open its file";
 const WRITE: &str = "config service: write its file";
 
-/// In `user_version`. A file without tables has 0. The first layout has no instances.
+/// In `user_version`. The first layout has no instances.
 const LAYOUT: i64 = 2;
 const LAYOUT_WITHOUT_INSTANCES: i64 = 1;
+/// That of a file without tables.
+const NO_LAYOUT: i64 = 0;
 /// In `application_id`: `sdcs`, so that no other program's file is taken.
 const APPLICATION: i64 = 0x7364_6373;
 
@@ -30,8 +34,8 @@ const LAST_MILLIS: u64 = 253_402_300_799_999;
 const ATTEMPTS: u32 = 5;
 const PAUSE_MILLIS: RangeInclusive<u64> = 5..=50;
 
-/// Room for the tables themselves.
-const LEAST_PAGES: u32 = 64;
+/// Room for what all instances declare, which has 4 MiB at most, and for the tables themselves.
+const ROOM_FOR_INSTANCES: u64 = 8 << 20;
 
 const TABLES: &str = "
     CREATE TABLE config (
@@ -62,8 +66,8 @@ pub(crate) struct SqliteStore {
 type Identity = (u64, u64);
 
 impl SqliteStore {
-    /// Opens a file, which is made if it is not there, and reads all of it. Blocks. The file grows to at most twice `most_bytes`, and its
-    /// log to as much while it is written.
+    /// Opens a file, which is made if it is not there, and reads all of it. Blocks. The file grows to at most twice `most_bytes` and 8 MiB,
+    /// and its log to as much while it is written.
     ///
     /// # Errors
     /// `Conflict` if another process has it, `InvalidData` if it is damaged or another program's, `Unavailable` if it cannot be opened,
@@ -98,58 +102,60 @@ impl SqliteStore {
 
     fn try_open(path: &Path, most_bytes: usize) -> Result<(Self, Kept)> {
         let file = Connection::open(path).map_err(|error| failed(OPEN, path, &error))?;
-        let mut store = Self {
+        let mut store = Self::of(path, file);
+        let kept = store
+            .prepare(most_bytes)
+            .and_then(|is_ours| is_ours.then(|| store.read(LAYOUT)).transpose());
+        let kept = kept.map_err(|error| failed(OPEN, path, &error))?;
+        let kept = kept.ok_or_else(|| not_ours(path))?;
+        check_json(path, &kept)?;
+        Ok((store, kept))
+    }
+
+    fn of(path: &Path, file: Connection) -> Self {
+        Self {
             path: path.to_owned(),
             identity: identity(path),
             file,
-        };
-        let kept = store
-            .prepare(most_bytes)
-            .and_then(|is_ours| is_ours.then(|| store.read()).transpose());
-        let kept = kept.map_err(|error| failed(OPEN, path, &error))?;
-        match kept {
-            Some(kept) => {
-                check_json(path, &kept)?;
-                Ok((store, kept))
-            }
-            None => Err(Error::new(ErrorKind::InvalidData, OPEN).because(format!(
-                "{} is not a file of this program, or one of a newer version: name another one",
-                shown(path)
-            ))),
         }
     }
 
-    /// False if it is not ours.
-    fn prepare(&mut self, most_bytes: usize) -> rusqlite::Result<bool> {
-        let file = &mut self.file;
+    /// Takes the file for this process, and returns its layout. `None` if it is not ours.
+    fn layout(&self) -> rusqlite::Result<Option<i64>> {
+        let file = &self.file;
         file.busy_timeout(Duration::ZERO)?;
         file.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         let number = |name: &str| file.pragma_query_one::<i64>(None, name);
         let (application, layout) = (number("application_id")?, number("user_version")?);
         let tables = "SELECT count(*) FROM sqlite_schema";
         let tables: i64 = file.query_row(tables, [], |row| row.get(0))?;
-        let is_new = (application, layout, tables) == (0, 0, 0);
+        let is_new = (application, layout, tables) == (0, NO_LAYOUT, 0);
         let is_ours =
             application == APPLICATION && (LAYOUT_WITHOUT_INSTANCES..=LAYOUT).contains(&layout);
-        if !is_new && !is_ours {
+        Ok((is_new || is_ours).then_some(layout))
+    }
+
+    /// False if it is not ours.
+    fn prepare(&mut self, most_bytes: usize) -> rusqlite::Result<bool> {
+        let Some(layout) = self.layout()? else {
             return Ok(false);
-        }
+        };
+        let file = &mut self.file;
         file.pragma_update(None, "journal_mode", "WAL")?;
         file.pragma_update(None, "synchronous", "NORMAL")?;
         let page: u32 = file.pragma_query_one(None, "page_size")?;
         let most_bytes = u64::try_from(most_bytes).unwrap_or(u64::MAX);
         let pages = most_bytes
             .saturating_mul(2)
+            .saturating_add(ROOM_FOR_INSTANCES)
             .div_ceil(u64::from(page.max(1)));
         // More than that SQLite cannot count.
-        let pages = u32::try_from(pages)
-            .unwrap_or(u32::MAX - 1)
-            .max(LEAST_PAGES);
+        let pages = u32::try_from(pages).unwrap_or(u32::MAX - 1);
         // It answers with what it has granted.
         file.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
         // Takes the lock for good.
         let writing = file.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        if is_new {
+        if layout == NO_LAYOUT {
             writing.execute_batch(TABLES)?;
             writing.pragma_update(None, "application_id", APPLICATION)?;
         }
@@ -161,7 +167,8 @@ impl SqliteStore {
         Ok(true)
     }
 
-    fn read(&self) -> rusqlite::Result<Kept> {
+    /// Reads a file of this layout.
+    fn read(&self, layout: i64) -> rusqlite::Result<Kept> {
         let damage: String = self.file.pragma_query_one(None, "quick_check")?;
         if damage != "ok" {
             let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
@@ -199,17 +206,25 @@ impl SqliteStore {
             };
             kept.variables.push((row.get(0)?, variable));
         }
-        let mut instances = self
-            .file
-            .prepare("SELECT place, declaration FROM instance ORDER BY place")?;
+        if layout > LAYOUT_WITHOUT_INSTANCES {
+            kept.instances = self.read_instances()?;
+        }
+        Ok(kept)
+    }
+
+    fn read_instances(&self) -> rusqlite::Result<Vec<(u64, String)>> {
+        let instances = "SELECT place, declaration FROM instance ORDER BY place";
+        let mut instances = self.file.prepare(instances)?;
         let mut rows = instances.query([])?;
+        let mut listed = Vec::new();
         while let Some(row) = rows.next()? {
             // No place of ours is negative.
             if let Ok(place) = u64::try_from(row.get::<_, i64>(0)?) {
-                kept.instances.push((place, row.get(1)?));
+                // What cannot be read is no declaration: it is not listed, and its row goes.
+                listed.push((place, row.get(1).unwrap_or_default()));
             }
         }
-        Ok(kept)
+        Ok(listed)
     }
 
     fn try_write(&mut self, change: &Change<'_>) -> rusqlite::Result<()> {
@@ -265,15 +280,15 @@ impl SqliteStore {
                 execute("DELETE FROM schema WHERE module = ?1", params![module])?;
             }
             Change::Listed { come, gone } => {
-                let number = |place: &u64| i64::try_from(*place).unwrap_or(i64::MAX);
                 for place in gone {
                     let sql = "DELETE FROM instance WHERE place = ?1";
-                    execute(sql, params![number(place)])?;
+                    execute(sql, params![number(*place)])?;
                 }
-                let sql = "INSERT OR REPLACE INTO instance (place, declaration) VALUES (?1, ?2)";
-                for (place, declaration) in come {
-                    execute(sql, params![number(place), declaration])?;
-                }
+                insert(&writing, come)?;
+            }
+            Change::AllListed(all) => {
+                execute("DELETE FROM instance", params![])?;
+                insert(&writing, all)?;
             }
         }
         writing.commit()
@@ -296,6 +311,19 @@ impl Store for SqliteStore {
     fn is_lasting(&self) -> bool {
         true
     }
+}
+
+fn insert(writing: &Transaction<'_>, listed: &[(u64, String)]) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO instance (place, declaration) VALUES (?1, ?2)";
+    let mut insert = writing.prepare(sql)?;
+    for (place, declaration) in listed {
+        insert.execute(params![number(*place), declaration])?;
+    }
+    Ok(())
+}
+
+fn number(place: u64) -> i64 {
+    i64::try_from(place).unwrap_or(i64::MAX)
 }
 
 /// What modules and operators are sent is JSON, also where another program has written it into the file.
@@ -321,6 +349,13 @@ fn check_json(path: &Path, kept: &Kept) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn not_ours(path: &Path) -> Error {
+    Error::new(ErrorKind::InvalidData, OPEN).because(format!(
+        "{} is not a file of this program, or one of a newer version: name another one",
+        shown(path)
+    ))
 }
 
 /// SQLite takes names such as `:memory:` and `file:…` for something else than a file. No absolute path is such a name.
@@ -424,12 +459,12 @@ fn failed(op: &'static str, path: &Path, error: &rusqlite::Error) -> Error {
 mod tests {
     use super::*;
 
-    fn config(version: u32, bytes: usize) -> StoredConfig {
+    pub(super) fn config(version: u32, bytes: usize) -> StoredConfig {
         let data = format!("\"{}\"", "x".repeat(bytes));
         StoredConfig::new(version, data, SystemTime::now())
     }
 
-    fn write(store: &mut SqliteStore, config: &StoredConfig) -> Result<()> {
+    pub(super) fn write(store: &mut SqliteStore, config: &StoredConfig) -> Result<()> {
         store.write(&Change::Config {
             module: "a",
             config,
@@ -444,8 +479,7 @@ mod tests {
         let path = folder.path().join("file");
         let (mut store, _) = SqliteStore::open(&path, 1).unwrap();
         write(&mut store, &config(1, 10)).unwrap();
-        // 64 pages of 4 KiB are the least.
-        let full = write(&mut store, &config(2, 1 << 20)).unwrap_err();
+        let full = write(&mut store, &config(2, 8 << 20)).unwrap_err();
         assert_eq!(full.kind(), ErrorKind::Unavailable);
         let report = full.report().to_string();
         assert!(report.contains("full"), "{report}");
@@ -457,6 +491,16 @@ mod tests {
             configs.map(StoredConfig::version).collect::<Vec<_>>(),
             [1, 3]
         );
+    }
+
+    #[test]
+    fn instances_take_no_room_of_configurations() {
+        let folder = tempfile::tempdir().unwrap();
+        let most_bytes = 1 << 20;
+        let (mut store, _) = SqliteStore::open(&folder.path().join("file"), most_bytes).unwrap();
+        let most = vec![(1, "x".repeat(4 << 20))];
+        store.write(&Change::AllListed(most)).unwrap();
+        write(&mut store, &config(1, most_bytes)).unwrap();
     }
 
     #[test]
@@ -585,6 +629,20 @@ mod tests {
     }
 
     #[test]
+    fn an_instance_that_cannot_be_read_keeps_no_service_from_starting() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let (mut store, _) = SqliteStore::open(&path, 1).unwrap();
+        let all = vec![(3, "{}".to_owned()), (5, "{}".to_owned())];
+        store.write(&Change::AllListed(all)).unwrap();
+        let sql = "UPDATE instance SET declaration = CAST(x'ff' AS TEXT) WHERE place = 3";
+        store.file.execute(sql, []).unwrap();
+        drop(store);
+        let (_, kept) = SqliteStore::open(&path, 1).unwrap();
+        assert_eq!(kept.instances, [(3, String::new()), (5, "{}".to_owned())]);
+    }
+
+    #[test]
     fn a_path_is_that_of_a_file_whatever_it_is_called() {
         for name in [":memory:", "file:x?mode=memory"] {
             let path = absolute(Path::new(name)).unwrap();
@@ -622,7 +680,7 @@ mod tests {
         ] {
             let sql = "UPDATE config SET written_at = ?1";
             store.file.execute(sql, [millis]).unwrap();
-            let kept = store.read().unwrap();
+            let kept = store.read(LAYOUT).unwrap();
             let at = kept.modules["a"].configs[0].written_at();
             let at = humantime::format_rfc3339_nanos(at);
             assert_eq!(at.to_string(), shown);

@@ -234,7 +234,7 @@ fn admin(serving: &Serving) -> Result<Admin, Failure> {
     Ok(admin)
 }
 
-/// Opens nothing that listens, and makes no file.
+/// Opens nothing that listens, makes no file, and changes none.
 async fn check(output: Output, serving: &Serving) -> Result<Exit, Failure> {
     let kept = match &serving.file {
         None => "in memory".to_owned(),
@@ -266,11 +266,8 @@ async fn check_file(serving: &Serving, file: &Path) -> Result<String, Failure> {
         }
         return Ok(format!("in {shown}, which will be made"));
     }
-    match builder(serving).start().await {
-        Ok(service) => {
-            service.stop().await;
-            Ok(format!("in {shown}"))
-        }
+    match builder(serving).check().await {
+        Ok(()) => Ok(format!("in {shown}")),
         // That of the service which is to be started again.
         Err(error) if error.kind() == ErrorKind::Conflict => {
             Ok(format!("in {shown}, which a process has open now"))
