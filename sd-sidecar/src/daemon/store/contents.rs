@@ -1,6 +1,7 @@
 //! What is in a state file, as far as it can be read: damage in one registration costs that one alone, damage before the first one costs
 //! none, and a file that a disk has cut short still has what stands before the cut.
 
+use serde::Deserialize;
 use serde::de::{Error as _, IgnoredAny};
 use serde_json::{Error, Result, Value};
 
@@ -8,6 +9,7 @@ use super::damage::{Damage, Damaged};
 use super::reader::{BEGIN, Reader};
 use super::stored::Stored;
 use super::sums;
+use super::unread::Unread;
 
 /// What may stand between two registrations without being one: more than a separator, and less than any registration.
 const LONGEST_GAP: usize = 16;
@@ -163,9 +165,10 @@ impl One {
             return Err(Error::custom("it has another checksum than was written"));
         }
         let ends = value.get("ending") == Some(&Value::Bool(true));
-        let stored = serde_json::from_value(value);
-        let stored =
-            stored.map_err(|error| Error::custom(sd_backend::without_input(&error.to_string())))?;
+        let stored = Stored::deserialize(&value).or_else(|error| {
+            let why = sd_backend::without_input(&error.to_string());
+            Unread::read(text, value).ok_or_else(|| Error::custom(why))
+        })?;
         Ok(Self { stored, ends })
     }
 }
@@ -371,6 +374,40 @@ mod tests {
             assert_eq!((ids(&contents).len(), contents.left.len()), (stay, end));
             assert_eq!(contents.damage.head.is_some(), is_damaged, "{head}");
             assert_eq!(contents.damage.lost, []);
+        }
+    }
+
+    /// As an older agent has written it, which took this address.
+    #[test]
+    fn a_registration_with_an_address_that_is_refused_now_is_no_damage_and_stays_as_it_was() {
+        let whole = serde_json::to_string(&one("g-1")).unwrap();
+        let refused = whole.replace("\"10.0.0.7:1\"", "\"127.1:1\"");
+        let ends = refused.replace("g-1", "g-2");
+        let ends = format!("{},\"ending\":true}}", ends.strip_suffix('}').unwrap());
+        let text = format!(
+            "{{\"version\":1,\"registrations\":[{refused},{},{ends}]}}",
+            whole.replace("g-1", "g-3")
+        );
+        let mut bytes = text.into_bytes();
+        // The first time without sums, and then as this version writes it.
+        for _ in 0..3 {
+            let contents = Contents::read(&bytes);
+            assert_eq!(contents.damage, Damage::default());
+            assert_eq!(ids(&contents), ["g-1", "g-3"]);
+            assert_eq!(ids_of(&contents.left), ["g-2"]);
+            let shared = |all: Vec<Stored>| all.into_iter().map(Arc::new).collect();
+            let state = State {
+                registrations: shared(contents.registrations.unwrap()),
+                left: shared(contents.left),
+            };
+            let why = &state.registrations[0].unread.as_ref().unwrap().why;
+            assert!(why.contains("four numbers"), "{why}");
+            assert_eq!(state.registrations[1].unread, None);
+            bytes = StateFile::encode(&state).unwrap();
+            let text = String::from_utf8(bytes.clone()).unwrap();
+            for (part, times) in [("127.1:1", 4), ("\"ending\"", 1), ("refused.invalid", 0)] {
+                assert_eq!(text.matches(part).count(), times, "{part}: {text}");
+            }
         }
     }
 
