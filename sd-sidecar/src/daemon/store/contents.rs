@@ -6,7 +6,8 @@ use serde::de::{Error as _, IgnoredAny};
 use serde_json::{Error, Result, Value};
 
 use super::damage::{Damage, Damaged};
-use super::reader::{BEGIN, Reader};
+use super::file::ENDS;
+use super::reader::{BEGIN, Reader, places};
 use super::stored::Stored;
 use super::sums;
 use super::unread::Unread;
@@ -23,6 +24,8 @@ pub(super) struct Contents {
     ending: bool,
     /// The head has a checksum, and so has each registration.
     has_sums: bool,
+    /// A registration has none: an older agent has written it.
+    is_older: bool,
     /// Those to go on with. None if the file has no list of them.
     pub(super) registrations: Option<Vec<Stored>>,
     /// Those that are to end.
@@ -41,7 +44,15 @@ impl Contents {
             let why = read.err().map(|error| error.to_string());
             let why = why.unwrap_or_else(|| "it has no list of registrations".to_owned());
             contents.damage.head.get_or_insert(why);
+            let head = bytes.get(..at).unwrap_or_default();
+            contents.ending |= places(head, ENDS).next().is_some();
             read = contents.list(&mut Reader { bytes, at });
+        }
+        if let Some(why) = &mut contents.damage.head
+            && contents.is_older
+            && !contents.ending
+        {
+            why.push_str("; whether all of its registrations were to end is not known: they stay");
         }
         contents.damage.cut = read.err().map(|error| error.to_string());
         if contents.ending
@@ -118,6 +129,7 @@ impl Contents {
             let why = match one {
                 Ok(one) => {
                     is_behind_damage = false;
+                    self.is_older |= !one.has_sum;
                     let list = if one.ends {
                         &mut self.left
                     } else {
@@ -154,6 +166,7 @@ struct One {
     stored: Stored,
     /// It is to end.
     ends: bool,
+    has_sum: bool,
 }
 
 impl One {
@@ -169,7 +182,11 @@ impl One {
             let why = sd_backend::without_input(&error.to_string());
             Unread::read(text, value).ok_or_else(|| Error::custom(why))
         })?;
-        Ok(Self { stored, ends })
+        Ok(Self {
+            stored,
+            ends,
+            has_sum,
+        })
     }
 }
 
@@ -180,7 +197,6 @@ mod tests {
     use serde_json::json;
 
     use super::super::file::StateFile;
-    use super::super::reader::places;
     use super::super::stored::State;
     use super::*;
 
@@ -368,11 +384,21 @@ mod tests {
             ),
             ("{\"version\":1,\"registratiOns\":", 2, 0, true),
             ("x", 2, 0, true),
+            (
+                "{\"version\":\0,\"ending\":true,\"registrations\":",
+                0,
+                2,
+                true,
+            ),
         ];
         for (head, stay, end, is_damaged) in heads {
             let contents = Contents::read(format!("{head}{list}}}").as_bytes());
             assert_eq!((ids(&contents).len(), contents.left.len()), (stay, end));
-            assert_eq!(contents.damage.head.is_some(), is_damaged, "{head}");
+            let told = &contents.damage.head;
+            assert_eq!(told.is_some(), is_damaged, "{head}");
+            if let Some(told) = told {
+                assert_eq!(told.contains("is not known"), end == 0, "{told}");
+            }
             assert_eq!(contents.damage.lost, []);
         }
     }
