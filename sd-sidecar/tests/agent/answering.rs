@@ -126,3 +126,26 @@ async fn clients_of_the_reference_system_are_answered_before_they_give_up() {
     let gone = client.post("/deregister", &which).await;
     assert_eq!(gone.expect(200)["state"], "Deregistered");
 }
+
+/// As the documentation of the API says.
+#[tokio::test]
+async fn what_registers_where_another_one_is_being_withdrawn_is_told_in_time_that_it_is_not() {
+    let (backend, registry) = patient(10 * LONG);
+    let mut config = TestConfig::with_api(|api| api.legacy_within = Duration::from_millis(200));
+    config.confirm_within = 10 * LONG;
+    let agent = TestAgent::start_at(registry, config).await;
+    let client = agent.client();
+    let registered = client.post("/register", &flat("auth", 9090)).await;
+    registered.expect(200);
+    let held = client.get("/v1/registrations").await.expect(200);
+    let id = held["registrations"][0]["id"].as_str().unwrap();
+    backend.registrar.answer_all(Op::Withdraw, Answer::Hang);
+    let deleting = agent.client();
+    let path = format!("/v1/registrations/auth/{id}");
+    let deleting = tokio::spawn(async move { deleting.delete(&path).await });
+    let called = backend.registrar.called(Op::Withdraw, 1);
+    timeout(LONG, called).await.unwrap();
+    let refused = client.post("/register", &flat("auth", 9090)).await;
+    assert_eq!(refused.expect(504)["code"], "register_failed");
+    deleting.abort();
+}
