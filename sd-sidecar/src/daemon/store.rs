@@ -13,6 +13,7 @@ mod reader;
 mod room;
 mod stored;
 mod sums;
+mod unread;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -310,6 +310,109 @@ async fn what_is_refused_at_a_start_is_left_for_the_next_one() {
     assert_eq!(services(&last), ["greeter", "other"]);
 }
 
+/// A state as an older agent wrote it: without sums, and at an address that it took.
+fn at_an_address_of_old(state: &Path) -> String {
+    let mut text = fs::read_to_string(state).unwrap();
+    while let Some(at) = text.find(",\"sum\":\"") {
+        text.replace_range(at..at + ",\"sum\":\"0123456789abcdef\"".len(), "");
+    }
+    let address = "\"10.0.0.7:50051\"";
+    assert!(text.contains(address), "{text}");
+    text.replace(address, "\"127.1:50051\"")
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_loses_no_registration_of_which_it_refuses_the_address() {
+    let (memory, folder) = (Memory::new(), folder());
+    let state = folder.path().join("state.json");
+    let before = opened(&memory, &state).await;
+    let first = before.register(&me(), long_lived()).await.unwrap();
+    let other = declared(json!({"service": "other", "address": "10.0.0.7:1"}));
+    before.register(&me(), other).await.unwrap();
+    before.close(How::Keep, GRACE).await;
+    let old = at_an_address_of_old(&state);
+    fs::write(&state, &old).unwrap();
+    assert_eq!(Store::check(&state).await.unwrap(), None);
+
+    // Each start finds it so.
+    for _ in 0..2 {
+        let next = opened(&memory, &state).await;
+        assert_eq!(next.state_damage(), None);
+        let [refused, kept] = &next.entries()[..] else {
+            panic!("{:?}", next.entries());
+        };
+        assert_eq!(kept.record.service.as_str(), "other");
+        assert_eq!(
+            (&refused.record, refused.stage),
+            (&first.record, Stage::Init)
+        );
+        let why = refused.error.as_deref().unwrap_or_default();
+        assert!(why.contains("refused at the start"), "{why}");
+        assert!(why.contains("\"127.1\" is no IPv4 address"), "{why}");
+        next.close(How::Keep, GRACE).await;
+        let text = fs::read_to_string(&state).unwrap();
+        assert_eq!(text.matches("\"127.1:50051\"").count(), 2, "{text}");
+    }
+    let files = fs::read_dir(folder.path()).unwrap();
+    let names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+    let is_aside = |name: &std::ffi::OsString| name.to_string_lossy().contains("damaged");
+    assert!(!names.iter().any(is_aside), "{names:?}");
+
+    // It is withdrawn as any other one.
+    let mut readers = memory.connect().subscribe("greeter").unwrap();
+    until(&mut readers, "left", is_live_with(1)).await;
+    let next = opened(&memory, &state).await;
+    let gone = next.deregister(&me(), &greeters()).await.unwrap();
+    assert_eq!(gone[0].stage, Stage::Deregistered);
+    until(&mut readers, "withdrawn", is_live_with(0)).await;
+    next.close(How::Keep, GRACE).await;
+    assert!(!fs::read_to_string(&state).unwrap().contains("127.1"));
+
+    // Or by the next agent, if it was to end.
+    let ending = old.replacen("\"version\":1", "\"version\":1,\"ending\":true", 1);
+    fs::write(&state, ending).unwrap();
+    let (backend, registry) = scripted();
+    let open = Registrations::open(registry, Settings::default(), &state);
+    let next = open.await.unwrap();
+    assert_eq!(next.entries(), []);
+    let withdrawn = backend.registrar.called(Op::Withdraw, 2);
+    timeout(LONG, withdrawn).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_of_the_host_that_is_refused_by_now_is_replaced_by_the_one_that_it_has() {
+    let (memory, folder) = (Memory::new(), folder());
+    let state = folder.path().join("state.json");
+    let open = async |host: Option<&str>| {
+        let mut settings = Settings::default();
+        settings.advertised_host = host.map(str::to_owned);
+        let opening = Registrations::open(memory.connect(), settings, &state);
+        opening.await.unwrap()
+    };
+    let before = open(Some("10.0.0.7")).await;
+    let by_port = declared(json!({"service": "greeter", "port": 50051, "ttl": "10m"}));
+    let first = before.register(&me(), by_port).await.unwrap();
+    before.close(How::Keep, GRACE).await;
+    fs::write(&state, at_an_address_of_old(&state)).unwrap();
+    // As long as that is not known, it is left.
+    let unknown = open(None).await;
+    assert_eq!(unknown.entries()[0].stage, Stage::Init);
+    unknown.close(How::Keep, GRACE).await;
+
+    let mut readers = memory.connect().subscribe("greeter").unwrap();
+    until(&mut readers, "left", is_live_with(1)).await;
+    let next = open(Some("127.0.0.1")).await;
+    let entry = until_entry(&next, "serving", |entry| entry.stage == Stage::Serving).await;
+    assert_ne!(entry.record, first.record);
+    until(&mut readers, "moved", |state| {
+        let mut all = state.snapshot().instances().iter();
+        state.snapshot().len() == 1 && all.all(|one| one.record_id() == entry.record)
+    })
+    .await;
+    next.close(How::Keep, GRACE).await;
+    assert!(!fs::read_to_string(&state).unwrap().contains("127.1:"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_could_not_be_withdrawn_at_the_end_is_not_brought_back() {
     for limit in [Duration::ZERO, Duration::from_secs(1), GRACE] {

@@ -12,6 +12,7 @@ use tracing::warn;
 use super::Registrations;
 #[cfg(feature = "consul")]
 use super::routes::Telling;
+use super::shared::LATE;
 use super::table::{Slot, View};
 
 /// How long the last write of the state may take, however short the limit of a [close](Registrations::close) is.
@@ -37,7 +38,8 @@ pub struct Leftover {
 
 impl Registrations {
     /// Takes no more requests, withdraws the records or leaves them, and closes the registry. Takes at most `limit`, or a little more if
-    /// [`LAST_WRITE`] is longer than a quarter of it. Returns the records that could not be withdrawn or left.
+    /// [`LAST_WRITE`] is longer than a quarter of it. Returns the records that could not be withdrawn or left, also of what was deregistered
+    /// before and is still at the registry.
     ///
     /// Withdrawing may take three quarters of `limit`. What has not been withdrawn then is forgotten nevertheless, and expires: the next
     /// agent must not bring back what was to end. Until then, the state says that everything is to end, for the case that this process is
@@ -130,15 +132,19 @@ impl Registrations {
         let kept = slots
             .iter()
             .filter_map(|slot| leftover(&slot.view.borrow()));
+        // What a caller has been answered for is no longer among the slots.
+        let mut left = shared.not_withdrawn();
         let unkept = unkept.into_iter().filter_map(|(record, task)| {
             let why = match task.now_or_never() {
                 Some(Ok(Ok(()))) => return None,
                 Some(Ok(Err(error))) => error.report().to_string(),
                 Some(Err(_)) | None => LATE.to_owned(),
             };
-            Some(Leftover { record, why })
+            Some((record, why))
         });
-        kept.chain(unkept).collect()
+        left.extend(kept.chain(unkept));
+        let left = left.into_iter();
+        left.map(|(record, why)| Leftover { record, why }).collect()
     }
 
     /// Notes on disk that everything is about to be withdrawn: should this process be killed before it has done so, the next agent brings
@@ -176,16 +182,14 @@ impl Registrations {
     }
 }
 
-const LATE: &str = "not done in time";
-
-fn leftover(view: &View) -> Option<Leftover> {
+/// The record, if it is not as it should be, and why not.
+fn leftover(view: &View) -> Option<(RecordId, String)> {
     let why = match (&view.entry.error, view.is_over) {
         (_, false) => LATE.to_owned(),
         (Some(why), true) => why.clone(),
         (None, true) => return None,
     };
-    let record = view.entry.record.clone();
-    Some(Leftover { record, why })
+    Some((view.entry.record.clone(), why))
 }
 
 fn log_closed(closed: Option<sd_core::Result<()>>) {

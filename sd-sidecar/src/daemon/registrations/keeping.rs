@@ -228,6 +228,7 @@ impl Keeping {
             replaces: left_behind.clone(),
             registered_at,
             updated_at,
+            unread: None,
         });
         let entry = Entry {
             declaration: declaration.clone(),
@@ -485,6 +486,7 @@ impl Keeping {
                 replaces: self.replaces(),
                 registered_at: self.registered_at,
                 updated_at: self.updated_at,
+                unread: None,
             })
         });
         let is_changed = self.slot.view.send_if_modified(|view| {

@@ -89,6 +89,12 @@ impl Registrations {
 
     fn begin_again(&self, table: &Table, stored: &Stored) -> Result<Keeping, Refused> {
         let (declaration, instance) = (&stored.declaration, &stored.instance);
+        let settings = &self.shared.settings;
+        if let Some(unread) = &stored.unread
+            && !(unread.is_host && settings.advertised_host.is_some())
+        {
+            return Err(Refused::Invalid(unread.why.clone()));
+        }
         Settings::check(declaration)?;
         let registry = &self.shared.registry;
         let endpoint =

@@ -27,6 +27,8 @@ use crate::wire::{CheckKind, CheckSpec, CheckState, Declaration};
 /// How long a record that could not be withdrawn is tried to be removed. Where records have a time-to-live, they are gone before.
 const LATE_WITHDRAWAL: Duration = Duration::from_secs(3600);
 const LATE_ATTEMPT: Duration = Duration::from_secs(10);
+/// Why a record may still be at the registry, if that has not answered by the end.
+pub(super) const LATE: &str = "not done in time";
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -44,6 +46,8 @@ pub(crate) struct Shared {
     keeps_records: AtomicBool,
     /// That they cannot be left is told once.
     told_withdrawn: Once,
+    /// The records whose withdrawal has begun and has not succeeded, with why not: what closes the agent tells of them. Each has a task.
+    withdrawing: Mutex<BTreeMap<RecordId, String>>,
     /// Those of each caller that has checks.
     look_ups: Mutex<BTreeMap<Caller, LookUps>>,
     /// What tells routes, until the agent ends.
@@ -69,6 +73,7 @@ impl Shared {
             tasks: TaskTracker::new(),
             keeps_records: AtomicBool::new(false),
             told_withdrawn: Once::new(),
+            withdrawing: Mutex::default(),
             look_ups: Mutex::default(),
             #[cfg(feature = "consul")]
             routes: Mutex::default(),
@@ -260,7 +265,11 @@ impl Shared {
         may_be_there: bool,
     ) -> sd_core::Result<()> {
         let record = guard.record_id().clone();
+        if may_be_there {
+            self.withdrawal_begins(&record);
+        }
         let done = guard.deregister().await;
+        self.withdrawal_answered(&record, &done);
         match &done {
             Ok(()) => {
                 info!(service = ?record.service, instance = ?record.id, "deregistered");
@@ -275,11 +284,39 @@ impl Shared {
         done
     }
 
+    fn withdrawal_begins(&self, record: &RecordId) {
+        let mut withdrawing = lock(&self.withdrawing);
+        withdrawing
+            .entry(record.clone())
+            .or_insert_with(|| LATE.to_owned());
+    }
+
+    fn withdrawal_answered(&self, record: &RecordId, answer: &sd_core::Result<()>) {
+        let mut withdrawing = lock(&self.withdrawing);
+        match answer {
+            Ok(()) => drop(withdrawing.remove(record)),
+            Err(error) => {
+                if let Some(why) = withdrawing.get_mut(record) {
+                    *why = error.report().to_string();
+                }
+            }
+        }
+    }
+
+    /// The records that are to be withdrawn and are not, with the reasons.
+    pub(super) fn not_withdrawn(&self) -> BTreeMap<RecordId, String> {
+        lock(&self.withdrawing).clone()
+    }
+
     /// Withdraws in the background, for a while, what no guard keeps. At the end of the agent, it is tried once more.
     pub(crate) fn withdraw_unkept(self: &Arc<Self>, record: RecordId) {
         let shared = Arc::clone(self);
-        self.tasks
-            .spawn(async move { shared.withdraw_for_long(&record).await });
+        self.withdrawal_begins(&record);
+        self.tasks.spawn(async move {
+            if shared.withdraw_for_long(&record).await {
+                lock(&shared.withdrawing).remove(&record);
+            }
+        });
     }
 
     /// Withdraws what no guard keeps, for a while, and once more at the end of the agent. Says whether more attempts would be in vain: it is
@@ -314,6 +351,7 @@ impl Shared {
             let late = format!("no answer within {LATE_ATTEMPT:?}");
             Err(Error::new(ErrorKind::Timeout, OP).because(late))
         });
+        self.withdrawal_answered(record, &withdrawn);
         let (service, instance) = (&record.service, &record.id);
         match &withdrawn {
             Ok(()) => info!(?service, ?instance, "deregistered late"),

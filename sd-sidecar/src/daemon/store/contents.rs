@@ -1,13 +1,16 @@
 //! What is in a state file, as far as it can be read: damage in one registration costs that one alone, damage before the first one costs
 //! none, and a file that a disk has cut short still has what stands before the cut.
 
+use serde::Deserialize;
 use serde::de::{Error as _, IgnoredAny};
 use serde_json::{Error, Result, Value};
 
 use super::damage::{Damage, Damaged};
-use super::reader::{BEGIN, Reader};
+use super::file::ENDS;
+use super::reader::{BEGIN, Reader, places};
 use super::stored::Stored;
 use super::sums;
+use super::unread::Unread;
 
 /// What may stand between two registrations without being one: more than a separator, and less than any registration.
 const LONGEST_GAP: usize = 16;
@@ -21,6 +24,8 @@ pub(super) struct Contents {
     ending: bool,
     /// The head has a checksum, and so has each registration.
     has_sums: bool,
+    /// A registration has none: an older agent has written it.
+    is_older: bool,
     /// Those to go on with. None if the file has no list of them.
     pub(super) registrations: Option<Vec<Stored>>,
     /// Those that are to end.
@@ -39,7 +44,15 @@ impl Contents {
             let why = read.err().map(|error| error.to_string());
             let why = why.unwrap_or_else(|| "it has no list of registrations".to_owned());
             contents.damage.head.get_or_insert(why);
+            let head = bytes.get(..at).unwrap_or_default();
+            contents.ending |= places(head, ENDS).next().is_some();
             read = contents.list(&mut Reader { bytes, at });
+        }
+        if let Some(why) = &mut contents.damage.head
+            && contents.is_older
+            && !contents.ending
+        {
+            why.push_str("; whether all of its registrations were to end is not known: they stay");
         }
         contents.damage.cut = read.err().map(|error| error.to_string());
         if contents.ending
@@ -116,6 +129,7 @@ impl Contents {
             let why = match one {
                 Ok(one) => {
                     is_behind_damage = false;
+                    self.is_older |= !one.has_sum;
                     let list = if one.ends {
                         &mut self.left
                     } else {
@@ -152,6 +166,7 @@ struct One {
     stored: Stored,
     /// It is to end.
     ends: bool,
+    has_sum: bool,
 }
 
 impl One {
@@ -163,10 +178,15 @@ impl One {
             return Err(Error::custom("it has another checksum than was written"));
         }
         let ends = value.get("ending") == Some(&Value::Bool(true));
-        let stored = serde_json::from_value(value);
-        let stored =
-            stored.map_err(|error| Error::custom(sd_backend::without_input(&error.to_string())))?;
-        Ok(Self { stored, ends })
+        let stored = Stored::deserialize(&value).or_else(|error| {
+            let why = sd_backend::without_input(&error.to_string());
+            Unread::read(text, value).ok_or_else(|| Error::custom(why))
+        })?;
+        Ok(Self {
+            stored,
+            ends,
+            has_sum,
+        })
     }
 }
 
@@ -177,7 +197,6 @@ mod tests {
     use serde_json::json;
 
     use super::super::file::StateFile;
-    use super::super::reader::places;
     use super::super::stored::State;
     use super::*;
 
@@ -365,12 +384,56 @@ mod tests {
             ),
             ("{\"version\":1,\"registratiOns\":", 2, 0, true),
             ("x", 2, 0, true),
+            (
+                "{\"version\":\0,\"ending\":true,\"registrations\":",
+                0,
+                2,
+                true,
+            ),
         ];
         for (head, stay, end, is_damaged) in heads {
             let contents = Contents::read(format!("{head}{list}}}").as_bytes());
             assert_eq!((ids(&contents).len(), contents.left.len()), (stay, end));
-            assert_eq!(contents.damage.head.is_some(), is_damaged, "{head}");
+            let told = &contents.damage.head;
+            assert_eq!(told.is_some(), is_damaged, "{head}");
+            if let Some(told) = told {
+                assert_eq!(told.contains("is not known"), end == 0, "{told}");
+            }
             assert_eq!(contents.damage.lost, []);
+        }
+    }
+
+    /// As an older agent has written it, which took this address.
+    #[test]
+    fn a_registration_with_an_address_that_is_refused_now_is_no_damage_and_stays_as_it_was() {
+        let whole = serde_json::to_string(&one("g-1")).unwrap();
+        let refused = whole.replace("\"10.0.0.7:1\"", "\"127.1:1\"");
+        let ends = refused.replace("g-1", "g-2");
+        let ends = format!("{},\"ending\":true}}", ends.strip_suffix('}').unwrap());
+        let text = format!(
+            "{{\"version\":1,\"registrations\":[{refused},{},{ends}]}}",
+            whole.replace("g-1", "g-3")
+        );
+        let mut bytes = text.into_bytes();
+        // The first time without sums, and then as this version writes it.
+        for _ in 0..3 {
+            let contents = Contents::read(&bytes);
+            assert_eq!(contents.damage, Damage::default());
+            assert_eq!(ids(&contents), ["g-1", "g-3"]);
+            assert_eq!(ids_of(&contents.left), ["g-2"]);
+            let shared = |all: Vec<Stored>| all.into_iter().map(Arc::new).collect();
+            let state = State {
+                registrations: shared(contents.registrations.unwrap()),
+                left: shared(contents.left),
+            };
+            let why = &state.registrations[0].unread.as_ref().unwrap().why;
+            assert!(why.contains("four numbers"), "{why}");
+            assert_eq!(state.registrations[1].unread, None);
+            bytes = StateFile::encode(&state).unwrap();
+            let text = String::from_utf8(bytes.clone()).unwrap();
+            for (part, times) in [("127.1:1", 4), ("\"ending\"", 1), ("refused.invalid", 0)] {
+                assert_eq!(text.matches(part).count(), times, "{part}: {text}");
+            }
         }
     }
 

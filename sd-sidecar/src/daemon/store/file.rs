@@ -20,7 +20,9 @@ use super::sums;
 /// where there is no other.
 const ENDING: &str = "ending";
 /// What the head says if all registrations end, and each one that does.
-const ENDS: &[u8] = b",\"ending\":true";
+pub(super) const ENDS: &[u8] = b",\"ending\":true";
+
+/// The file, which one agent has.
 #[derive(Debug)]
 pub(crate) struct StateFile {
     path: PathBuf,
@@ -145,9 +147,8 @@ impl StateFile {
                 bytes.push(b',');
             }
             let begin = bytes.len();
-            serde_json::to_writer(&mut bytes, stored).map_err(|error| error.to_string())?;
-            // It is not closed yet.
-            bytes.pop();
+            let appended = stored.append_unclosed(&mut bytes);
+            appended.map_err(|error| error.to_string())?;
             if ends {
                 bytes.extend_from_slice(ENDS);
             }

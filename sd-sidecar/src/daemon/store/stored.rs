@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sd_core::{Instance, RecordId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::unread::Unread;
 use crate::wire::Declaration;
 
 /// One registration as it is on disk.
@@ -30,9 +31,23 @@ pub(crate) struct Stored {
     pub(crate) registered_at: SystemTime,
     #[serde(with = "unix_ms")]
     pub(crate) updated_at: SystemTime,
+    /// What is written in place of all this, if this version refuses a part of it and has left that out.
+    #[serde(skip)]
+    pub(crate) unread: Option<Unread>,
 }
 
 impl Stored {
+    /// Appends it as it is to be in the file, not closed yet.
+    pub(super) fn append_unclosed(&self, bytes: &mut Vec<u8>) -> serde_json::Result<()> {
+        if let Some(unread) = &self.unread {
+            bytes.extend_from_slice(unread.text());
+            return Ok(());
+        }
+        serde_json::to_writer(&mut *bytes, self)?;
+        bytes.pop();
+        Ok(())
+    }
+
     /// All records that the registry may have of it.
     pub(crate) fn records(&self) -> impl Iterator<Item = RecordId> {
         let current = self.instance.record_id();

@@ -20,15 +20,15 @@ pub(super) fn append(text: &mut Vec<u8>, begin: usize) {
 
 /// Whether the text of an object ends with its sum.
 pub(super) fn is_whole(object: &[u8]) -> bool {
+    summed(object).is_some()
+}
+
+/// What an object's sum is the sum of, if its text ends with that.
+pub(super) fn summed(object: &[u8]) -> Option<&[u8]> {
     let length = field(b"").len() + 1;
-    let Some((text, end)) = object
-        .len()
-        .checked_sub(length)
-        .and_then(|at| object.split_at_checked(at))
-    else {
-        return false;
-    };
-    end.strip_suffix(b"}") == Some(field(text).as_bytes())
+    let at = object.len().checked_sub(length)?;
+    let (text, end) = object.split_at_checked(at)?;
+    (end.strip_suffix(b"}") == Some(field(text).as_bytes())).then_some(text)
 }
 
 fn field(text: &[u8]) -> String {
@@ -49,6 +49,7 @@ mod tests {
         object.push(b'}');
         let object = &object[1..];
         assert!(is_whole(object));
+        assert_eq!(summed(object), Some(&b"{\"a\":1"[..]));
         for at in 0..object.len() {
             for bit in 0..8 {
                 let mut damaged = object.to_vec();
