@@ -359,6 +359,14 @@ impl Shared {
         Ok(())
     }
 
+    /// If the server has told no progress since this was called last, but something else, it is there.
+    fn tell_alive(&self) {
+        let has_told_progress = self.has_told_progress.swap(false, Ordering::Relaxed);
+        if self.has_told.swap(false, Ordering::Relaxed) && !has_told_progress {
+            self.tell_all(&News::Alive);
+        }
+    }
+
     fn tell_all(&self, news: &News) {
         let mut table = lock(&self.table);
         table.standing.retain(|_, reader| reader.has_room_for(news));
@@ -454,10 +462,7 @@ async fn write(
             }
             () = sleep_until(ask_at) => {
                 ask_at = shared.progress.next_beat(Instant::now());
-                let has_told_progress = shared.has_told_progress.swap(false, Ordering::Relaxed);
-                if shared.has_told.swap(false, Ordering::Relaxed) && !has_told_progress {
-                    shared.tell_all(&News::Alive);
-                }
+                shared.tell_alive();
                 match shared.progress.seen() {
                     Progress::NeverTold => Ok(()),
                     seen => {
@@ -532,7 +537,9 @@ mod tests {
     async fn clients() -> (Client, etcd_client::KvClient, String) {
         let url = required_env("SD_TEST_ETCD").unwrap();
         let prefix = format!("/sd-test/{:016x}", fastrand::u64(..));
-        let client = Client::new(EtcdConfig::new([&*url]).checked().unwrap());
+        // No beat comes while a test runs.
+        let config = EtcdConfig::new([&*url]).with_keep_alive(LONG * 10, LONG);
+        let client = Client::new(config.checked().unwrap());
         let raw = etcd_client::Client::connect([url], None).await.unwrap();
         (client, raw.kv_client(), prefix)
     }
@@ -652,6 +659,37 @@ mod tests {
         }
         let others = |at: usize| !Arc::ptr_eq(&streams[at], &streams[at + 1]);
         assert!((0..19).step_by(2).all(others));
+    }
+
+    /// etcd tells no progress while one watch lags.
+    #[tokio::test]
+    #[ignore = "needs etcd: cargo xtask test --backend etcd"]
+    async fn where_no_progress_is_told_what_comes_for_one_watch_shows_all_that_the_server_is_there()
+    {
+        let (client, mut raw, prefix) = clients().await;
+        let (busy, quiet) = (format!("{prefix}/busy/"), format!("{prefix}/quiet/"));
+        let (_connection, mut busy_watch) = watch(&client, &busy).await;
+        let (_, mut quiet_watch) = watch(&client, &quiet).await;
+        let shared = Arc::clone(&quiet_watch.shared);
+        // What has come until now is spent.
+        shared.tell_alive();
+        while quiet_watch.news.try_recv().is_ok() {}
+        raw.put(format!("{busy}key"), "", None).await.unwrap();
+        told(&mut busy_watch).await;
+        shared.tell_alive();
+        let news = quiet_watch.news.try_recv();
+        assert!(matches!(news, Ok(News::Alive)), "{news:?}");
+        // Nothing has come since.
+        shared.tell_alive();
+        let news = quiet_watch.news.try_recv();
+        assert!(news.is_err(), "{news:?}");
+        // Progress was told to each by itself.
+        raw.put(format!("{busy}key"), "", None).await.unwrap();
+        told(&mut busy_watch).await;
+        shared.has_told_progress.store(true, Ordering::Relaxed);
+        shared.tell_alive();
+        let news = quiet_watch.news.try_recv();
+        assert!(news.is_err(), "{news:?}");
     }
 
     #[tokio::test]
